@@ -1,0 +1,50 @@
+#!/bin/sh
+# The starting state of an Exim host of the lab: mail flows, nothing offers or asks for TLS.
+# Environment: LAB_FQDN, LAB_DOMAIN, LAB_SPLIT (true: Debian's split configuration).
+set -eu
+
+systemctl stop exim4
+find /etc/exim4 -mindepth 1 -delete
+tar -C /etc -xf /var/lib/exim4/pristine.tar
+rm -f /var/mail/*
+find /var/spool/exim4/input /var/spool/exim4/msglog /var/spool/exim4/db -type f -delete 2>/dev/null || true
+
+echo "$LAB_DOMAIN" >/etc/mailname
+cat >/etc/exim4/update-exim4.conf.conf <<CONF
+dc_eximconfig_configtype='smarthost'
+dc_other_hostnames='$LAB_DOMAIN:$LAB_FQDN'
+dc_local_interfaces='0.0.0.0'
+dc_readhost=''
+dc_relay_domains=''
+dc_minimaldns='false'
+dc_relay_nets=''
+dc_smarthost='gw1.fleet.test'
+CFILEMODE='644'
+dc_use_split_config='$LAB_SPLIT'
+dc_hide_mailname='false'
+dc_mailname_in_oh='true'
+dc_localdelivery='mail_spool'
+CONF
+
+macros=/etc/exim4/exim4.conf.localmacros
+[ "$LAB_SPLIT" = false ] || macros=/etc/exim4/conf.d/main/000_localmacros
+# Debian's Exim offers STARTTLS with a certificate made up on the fly unless told not to.
+cat >"$macros" <<'CONF'
+MAIN_TLS_ENABLE = yes
+MAIN_TLS_ADVERTISE_HOSTS =
+REMOTE_SMTP_SMARTHOST_HOSTS_AVOID_TLS = *
+CONF
+
+# The lab's DNS answers for an address with the container's name; /etc/hosts has the right one.
+sed -i 's/^ *host_lookup = MAIN_HOST_LOOKUP/&\nhost_lookup_order = byaddr:bydns/' \
+    /etc/exim4/exim4.conf.template /etc/exim4/conf.d/main/*
+
+update-exim4.conf
+for log in mainlog rejectlog paniclog; do
+    rm -f /var/log/exim4/$log
+done
+install -o Debian-exim -g adm -m 640 /dev/null /var/log/exim4/mainlog
+systemctl reset-failed exim4 2>/dev/null || true
+systemctl start exim4
+mkdir -p /var/lib/mailfleet-lab
+: >/var/lib/mailfleet-lab/prepared

@@ -1,0 +1,63 @@
+#!/bin/sh
+# The starting state of a Postfix host of the lab: mail flows, nothing offers or asks for TLS.
+# Environment: LAB_ROLE (gateway, server, outside), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET.
+set -eu
+
+# What an earlier rollout left goes: other instances, their queues, the mail, the log.
+postfix stop >/dev/null 2>&1 || true
+for instance in /etc/postfix-*; do
+    [ -d "$instance" ] || continue
+    postmulti -i "${instance#/etc/}" -p stop >/dev/null 2>&1 || true
+    rm -rf "$instance" "/var/spool/${instance#/etc/}" "/var/lib/${instance#/etc/}"
+done
+find /etc/postfix -mindepth 1 -delete
+tar -C /etc -xf /var/lib/postfix/pristine.tar
+rm -f /var/mail/* /var/lib/postfix/*_scache.*
+
+# Debian 12 comes with TLS switched on and a made-up certificate, Debian 13 without: start from the same.
+postconf -X smtpd_tls_cert_file smtpd_tls_key_file smtp_tls_CApath smtp_tls_session_cache_database 2>/dev/null || true
+
+postconf -e \
+    "compatibility_level = 3.6" "biff = no" "inet_protocols = ipv4" "inet_interfaces = all" \
+    "smtputf8_enable = no" "myhostname = $LAB_FQDN" "mynetworks = 127.0.0.0/8" "home_mailbox =" \
+    "mail_spool_directory = /var/mail" "alias_maps =" \
+    "minimal_backoff_time = 60s" "queue_run_delay = 60s" \
+    "smtpd_tls_security_level = none" "smtp_tls_security_level = none"
+
+relay="alpha.test bravo.test charlie.test delta.test"
+case $LAB_ROLE in
+gateway)
+    type=$(postconf -h default_database_type)
+    cat >/etc/postfix/transport <<'MAP'
+# Written by hand, as on many a gateway.
+alpha.test      smtp:[pf12.fleet.test]
+bravo.test      smtp:[pf13.fleet.test]
+charlie.test    smtp:[ex12.fleet.test]
+delta.test      smtp:[ex13.fleet.test]
+partner.test    smtp:[mx.partner.test]
+MAP
+    postmap "$type:/etc/postfix/transport"
+    postconf -e "mydestination = $LAB_FQDN, localhost" "myorigin = $LAB_FQDN" "relay_domains = $relay" \
+        "mynetworks = 127.0.0.0/8 $LAB_SUBNET" "transport_maps = $type:/etc/postfix/transport"
+    ;;
+server)
+    postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = $LAB_DOMAIN" \
+        "relayhost = [gw1.fleet.test]"
+    ;;
+outside)
+    for domain in $relay; do echo "$domain smtp:[gw1.fleet.test]"; done >/etc/postfix/transport
+    type=$(postconf -h default_database_type)
+    postmap "$type:/etc/postfix/transport"
+    # A typical sender on the internet: uses TLS where it is offered.
+    postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = $LAB_DOMAIN" \
+        "transport_maps = $type:/etc/postfix/transport" "smtp_tls_security_level = may" \
+        "smtp_tls_loglevel = 1" "smtpd_tls_received_header = yes"
+    ;;
+esac
+
+systemctl reset-failed postfix.service 'postfix@*.service' 2>/dev/null || true
+systemctl restart postfix
+postsuper -d ALL >/dev/null 2>&1 || true
+: >/var/log/mail.log
+mkdir -p /var/lib/mailfleet-lab
+: >/var/lib/mailfleet-lab/prepared

@@ -1,0 +1,115 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""tls_verdict runs on the controller only: it shows a table and fails where a host did not pass."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import render_table
+
+COLUMNS = {
+    "host": "HOST",
+    "daemon": "DAEMON",
+    "starttls": "STARTTLS",
+    "tls_version": "TLS",
+    "certificate": "CERTIFICATE",
+    "days_left": "DAYS LEFT",
+    "trusted": "TRUSTED",
+    "delivery_mode": "DELIVERY MODE",
+    "messages": "MESSAGES",
+    "verdict": "VERDICT",
+}
+
+
+class ActionModule(ActionBase):
+    """Shows one row for each host, then the findings of those that failed."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """See ActionBase."""
+        super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(
+            argument_spec={
+                "rows": {"type": "list", "elements": "dict", "required": True},
+                "title": {"type": "str", "default": "TLS on the mail fleet"},
+            }
+        )
+        rows = [summarize(row) for row in options["rows"]]
+        if not rows:
+            raise AnsibleActionFail("there is no host to give a verdict on")
+        failed = [row for row in rows if row["findings"]]
+        table = render_table(COLUMNS, rows)
+        lines = [options["title"], "", table]
+        lines += ["", *(f"{row['host']}: {finding}" for row in failed for finding in row["findings"])] if failed else []
+        Display().display("\n" + "\n".join(lines) + "\n")
+        return {
+            "changed": False,
+            "failed": bool(failed),
+            "msg": f"{len(rows) - len(failed)} of {len(rows)} hosts pass",
+            "table": table,
+            "rows": rows,
+        }
+
+
+def summarize(row: dict[str, Any]) -> dict[str, Any]:
+    """One row of the table from what was gathered on a host: handshake tests, traces, delivery modes.
+
+    Takes C(host), C(daemon), C(expected) (V(offered) or V(disabled)), C(probes) (results of
+    starttls_probe), C(traces) (of message_trace) and C(delivery_modes).
+    """
+    probes = row.get("probes") or []
+    traces = row.get("traces") or []
+    offered = row.get("expected", "offered") == "offered"
+    findings = list(_findings(probes, traces, offered))
+    if not probes:
+        findings.append("the handshake test was not made")
+    first = probes[0] if probes else {}
+    certificate = first.get("certificate") or {}
+    return {
+        "host": row["host"],
+        "daemon": row.get("daemon", ""),
+        "starttls": "offered" if first.get("starttls_advertised") else "not offered",
+        "tls_version": first.get("tls_version"),
+        "certificate": certificate.get("subject"),
+        "days_left": certificate.get("days_left"),
+        "trusted": first.get("trusted"),
+        "delivery_mode": row.get("delivery_modes") or [],
+        "messages": _messages(traces),
+        "verdict": "FAIL" if findings else "pass",
+        "findings": findings,
+    }
+
+
+def _findings(probes: list[dict[str, Any]], traces: list[dict[str, Any]], offered: bool) -> Any:
+    for probe in probes:
+        where = f" (seen from {probe['seen_from']})" if probe.get("seen_from") else ""
+        if offered:
+            yield from (f"{finding['message']}{where}" for finding in probe.get("findings", []))
+        elif probe.get("starttls_advertised"):
+            yield f"STARTTLS is still offered{where}"
+        elif probe.get("stage") != "ehlo":
+            yield f"{probe.get('message')}{where}"
+    for trace in traces:
+        what = f"the {trace.get('direction', '')} message".replace("  ", " ")
+        if not trace["arrived"]:
+            yield f"{what} did not arrive"
+        elif trace.get("expect_tls") and not trace["tls"]:
+            plain = [hop["by"] for hop in trace["hops"] if hop["network"] and not hop["tls"]]
+            yield f"{what} reached {', '.join(plain)} without TLS"
+
+
+def _messages(traces: list[dict[str, Any]]) -> str:
+    def one(trace: dict[str, Any]) -> str:
+        if not trace["arrived"]:
+            return f"{trace.get('direction')}: lost"
+        hops = [hop for hop in trace["hops"] if hop["network"]]
+        return f"{trace.get('direction')}: TLS {sum(hop['tls'] for hop in hops)}/{len(hops)} hops"
+
+    return ", ".join(map(one, traces))

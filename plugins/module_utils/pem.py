@@ -1,0 +1,162 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reading and writing PEM text with nothing but the standard library.
+
+Private to this collection. It takes PEM apart without looking inside: what a block means is judged elsewhere.
+No error of this file quotes the text it complains about, because that text may be a private key.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Optional, Union
+
+MAX_BYTES = 1 << 20
+"""The longest input that is read unless a caller says otherwise: 1 MiB."""
+
+CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
+
+_COLUMNS = 64
+_LABEL = re.compile(r"[A-Z0-9](?:[A-Z0-9 ._-]{0,62}[A-Z0-9])?")
+_BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
+
+
+class PemError(ValueError):
+    """The text is not the PEM that was asked for; the message says what is wrong and where."""
+
+
+@dataclass(frozen=True)
+class PemBlock:
+    """One block: its label (``CERTIFICATE``), the decoded bytes, and RFC 1421 headers if it has any."""
+
+    label: str
+    der: bytes = field(repr=False)
+    headers: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def text(self) -> str:
+        """The block as PEM: LF line ends, 64 columns, a newline at the end."""
+        body = base64.b64encode(self.der).decode("ascii")
+        lines = [f"{_BEGIN}{self.label}{_DASHES}"]
+        if self.headers:
+            lines += [*self.headers, ""]
+        lines += [body[at : at + _COLUMNS] for at in range(0, len(body), _COLUMNS)]
+        lines.append(f"{_END}{self.label}{_DASHES}")
+        return "\n".join(lines) + "\n"
+
+    @property
+    def is_certificate(self) -> bool:
+        """Whether the label says that this is an X.509 certificate."""
+        return self.label in CERTIFICATE_LABELS
+
+    @property
+    def is_private_key(self) -> bool:
+        """Whether the label says that this is a private key of any kind, encrypted or not."""
+        return self.label.endswith("PRIVATE KEY")
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether a passphrase is needed to read the block."""
+        return self.label.startswith("ENCRYPTED ") or any(
+            header.startswith("Proc-Type:") and "ENCRYPTED" in header for header in self.headers
+        )
+
+
+def split(text: Union[str, bytes], *, max_bytes: int = MAX_BYTES) -> list[PemBlock]:
+    """Return the blocks of a PEM text, in order; text between them is skipped, so the list may be empty.
+
+    Line ends may be LF, CRLF or CR, and lines may be indented, as they are after a paste into YAML.
+    Raises PemError for text that is too long, binary, or has a block that is broken.
+    """
+    blocks: list[PemBlock] = []
+    label: Optional[str] = None
+    begin, body = 0, []  # type: int, list[str]
+    for number, raw in enumerate(re.split(r"\r\n|\n|\r", _decode(text, max_bytes)), start=1):
+        line = raw.strip(" \t\ufeff")
+        if line.startswith(_BEGIN):
+            if label is not None:
+                raise PemError(f"line {number}: a block begins before the one of line {begin} has ended")
+            label, begin, body = _label(line, _BEGIN, number), number, []
+        elif line.startswith(_END):
+            ended = _label(line, _END, number)
+            if label is None:
+                raise PemError(f"line {number}: a block ends that never began")
+            if ended != label:
+                raise PemError(f"line {number}: the block {label!r} of line {begin} is ended as {ended!r}")
+            blocks.append(_block(label, body, begin))
+            label = None
+        elif label is not None:
+            body.append(line)
+    if label is not None:
+        raise PemError(f"line {begin}: the block {label!r} has no END line; the text seems to be cut off")
+    return blocks
+
+
+def join(blocks: Iterable[PemBlock]) -> str:
+    """Return the blocks as one PEM text. ``split(join(blocks))`` gives the blocks back."""
+    return "".join(block.text for block in blocks)
+
+
+def certificates(blocks: Sequence[PemBlock]) -> list[PemBlock]:
+    """Return only the certificates, all under the label ``CERTIFICATE``."""
+    return [PemBlock("CERTIFICATE", block.der) for block in blocks if block.is_certificate]
+
+
+def fingerprint(der: bytes) -> str:
+    """Return the SHA-256 fingerprint of a certificate's DER: 64 lower-case hexadecimal digits, no colons."""
+    return hashlib.sha256(der).hexdigest()
+
+
+def leaf_fingerprint(bundle: Union[str, bytes], *, max_bytes: int = MAX_BYTES) -> str:
+    """Return the fingerprint of the first certificate of a bundle, the one that a server presents.
+
+    Raises PemError if the bundle cannot be read or holds no certificate.
+    """
+    found = certificates(split(bundle, max_bytes=max_bytes))
+    if not found:
+        raise PemError("there is no certificate in it")
+    return fingerprint(found[0].der)
+
+
+def _decode(text: Union[str, bytes], max_bytes: int) -> str:
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
+    if len(data) > max_bytes:
+        raise PemError(f"it is {len(data)} bytes long; at most {max_bytes} are read")
+    # 0x30 0x80..0x84 opens the ASN.1 sequence that DER certificates, DER keys and PKCS#12 files all are.
+    if b"\0" in data or (data[:1] == b"\x30" and data[1:2] in (b"\x80", b"\x81", b"\x82", b"\x83", b"\x84")):
+        raise PemError(
+            "it is binary (DER or PKCS#12), not PEM; convert it with 'openssl x509 -inform DER', "
+            "'openssl pkey -inform DER' or 'openssl pkcs12 -nodes'"
+        )
+    return data.decode("utf-8", "replace")
+
+
+def _label(line: str, start: str, number: int) -> str:
+    label = line[len(start) : -len(_DASHES)]
+    if not line.endswith(_DASHES) or not _LABEL.fullmatch(label):
+        raise PemError(
+            f"line {number}: malformed {start.strip(' -')} line; a block needs lines of its own for "
+            "BEGIN and END (were the line ends lost on the way?)"
+        )
+    return label
+
+
+def _block(label: str, body: list[str], begin: int) -> PemBlock:
+    headers: tuple[str, ...] = ()
+    if body and ":" in body[0]:
+        end = body.index("") if "" in body else len(body)
+        headers, body = tuple(body[:end]), body[end:]
+    try:
+        der = base64.b64decode("".join(body).encode("ascii"), validate=True)
+    except (binascii.Error, ValueError):
+        # 'from None': the decoder's own error would carry the text along in its traceback.
+        raise PemError(f"line {begin}: the block {label!r} is not valid base64") from None
+    if not der:
+        raise PemError(f"line {begin}: the block {label!r} is empty")
+    return PemBlock(label, der, headers)

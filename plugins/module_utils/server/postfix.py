@@ -1,0 +1,130 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""STARTTLS on Postfix. Sources: postconf(5), TLS_README. Needs Postfix 3.4 (smtpd_tls_chain_files)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+    Change,
+    EngineError,
+    Runner,
+)
+
+INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
+OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
+# What satisfies an outbound level: a stronger one of the same kind is the administrator's and stays.
+OUTBOUND_KIND = {
+    "": "disabled",
+    "none": "disabled",
+    "may": "opportunistic",
+    "dane": "opportunistic",
+    "encrypt": "required",
+    "dane-only": "required",
+    "fingerprint": "required",
+    "verify": "required",
+    "secure": "required",
+}
+INBOUND_KIND = {"": "disabled", "none": "disabled", "may": "offered", "encrypt": "required"}
+# With smtpd_tls_chain_files set, these are ignored and warned about.
+SUPERSEDED = tuple(f"smtpd_tls_{kind}{what}_file" for kind in ("", "d", "ec") for what in ("cert", "key"))
+
+
+class Postfix:
+    """Adapter for the default Postfix instance of this host."""
+
+    name = "postfix"
+
+    def __init__(self, run: Runner, port: int = 25) -> None:
+        """run starts a program from an argument list; port is the listener whose settings count."""
+        self._run = run
+        self._port = str(port)
+        self._postconf = Postconf(run)
+
+    def require_running(self) -> None:
+        """See starttls.Server."""
+        try:
+            status, _out, err = self._run(["postfix", "status"])
+        except FileNotFoundError:
+            status, err = 127, "the command postfix is not there"
+        if status == 127:
+            raise EngineError(f"Postfix is not installed on this host ({err.strip()}); install it first")
+        if status != 0:
+            raise EngineError("Postfix is not running; start it first, because a change is proved by its own port")
+        if "smtpd_tls_chain_files" not in self._postconf.values("smtpd_tls_chain_files"):
+            raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
+
+    def state(self) -> dict[str, str]:
+        """See starttls.Server."""
+        values = self._postconf.values("smtpd_tls_security_level", "smtp_tls_security_level")
+        return {
+            "inbound": INBOUND_KIND.get(values["smtpd_tls_security_level"], "custom"),
+            "outbound": OUTBOUND_KIND.get(values["smtp_tls_security_level"], "custom"),
+        }
+
+    def plan(self, desired: Desired) -> Change:
+        """See starttls.Server."""
+        wanted: dict[str, str] = {}
+        now = self._postconf.values(
+            "smtpd_tls_security_level", "smtpd_tls_received_header", "smtpd_tls_chain_files",
+            "smtpd_tls_loglevel", "smtp_tls_security_level", "smtp_tls_loglevel",
+        )  # fmt: skip
+        explicit = self._postconf.explicit()
+        if desired.inbound is not None:
+            self._refuse_override("smtpd_tls_security_level", INBOUND_LEVEL[desired.inbound])
+            wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
+        if desired.offers:
+            wanted["smtpd_tls_chain_files"] = desired.certificate
+            wanted["smtpd_tls_received_header"] = "yes"
+            wanted["smtpd_tls_loglevel"] = _at_least_one(now["smtpd_tls_loglevel"])
+            wanted.update({name: "" for name in SUPERSEDED if explicit.get(name)})
+        if desired.outbound is not None:
+            if now["smtp_tls_security_level"] == "" or self.state()["outbound"] != desired.outbound:
+                wanted["smtp_tls_security_level"] = OUTBOUND_LEVEL[desired.outbound]
+            if desired.outbound != "disabled":
+                wanted["smtp_tls_loglevel"] = _at_least_one(now["smtp_tls_loglevel"])
+        edits = {name: value for name, value in wanted.items() if {**now, **explicit}.get(name) != value}
+        return Change.of(self._postconf.images(Edits(edits))) if edits else Change((), ())
+
+    def next_hops(self) -> Sequence[Target]:
+        """See starttls.Server. Only a bracketed relayhost names the hosts themselves."""
+        hops = []
+        relayhost = self._postconf.values("relayhost")["relayhost"]
+        for hop in relayhost.replace(",", " ").split():
+            host, _, port = hop.rpartition(":") if "]:" in hop else (hop, "", "25")
+            if not host.startswith("["):
+                return ()
+            try:
+                hops.append(Target.parse(f"{host}:{25 if port == 'smtp' else port}"))
+            except TargetError as error:
+                raise EngineError(f"relayhost of this host cannot be read: {error}") from error
+        return hops
+
+    def check(self) -> None:
+        """See transaction.Daemon."""
+        status, out, err = self._run(["postfix", "check"])
+        if status != 0:
+            raise EngineError(f"postfix check refuses the change: {(err or out).strip()}")
+
+    def reload(self) -> None:
+        """See transaction.Daemon."""
+        status, out, err = self._run(["postfix", "reload"])
+        if status != 0:
+            raise EngineError(f"postfix reload failed: {(err or out).strip()}")
+
+    def _refuse_override(self, parameter: str, level: str) -> None:
+        override = self._postconf.overrides(self._port).get(parameter)
+        if override is not None and override != level:
+            raise EngineError(
+                f"master.cf sets {parameter}={override} for the listener on port {self._port}, so main.cf has no "
+                f"say; take it out first: postconf -PX 'smtp/inet/{parameter}'"
+            )
+
+
+def _at_least_one(level: str) -> str:
+    return level if level.isdigit() and int(level) >= 1 else "1"

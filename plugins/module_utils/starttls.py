@@ -1,0 +1,274 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""STARTTLS on a mail server: what is wanted, what its own port shows, and the way from one to the other.
+
+The engine behind postfix_starttls and exim_starttls. It knows no product: an adapter (server/*)
+says which files make the wanted state and how the daemon takes them up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Optional, Protocol
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+    Handshake,
+    Settings,
+    Target,
+    handshake_all,
+    handshake_one,
+    wait_until,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.pem import PemError, leaf_fingerprint
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+    STORE,
+    Change,
+    EngineError,
+    Transaction,
+)
+
+INBOUND = ("disabled", "offered", "required")
+OUTBOUND = ("disabled", "opportunistic", "required")
+_PATH = re.compile(r"/[A-Za-z0-9_./+@-]*\Z")
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The wanted state of one daemon. None leaves a direction as it is.
+
+    certificate: absolute path, on the host, of one PEM file with key, leaf and chain.
+    own_port: where the daemon is asked what it really does.
+    """
+
+    inbound: Optional[str] = None
+    outbound: Optional[str] = None
+    certificate: str = "/etc/mailfleet/starttls.pem"
+    own_port: Target = field(default_factory=lambda: Target("127.0.0.1"))
+    require_without_evidence: bool = False
+
+    def check(self) -> None:
+        """Raise EngineError for values that must not reach a configuration file."""
+        for value, allowed, what in (
+            (self.inbound, INBOUND, "inbound"),
+            (self.outbound, OUTBOUND, "outbound"),
+        ):
+            if value is not None and value not in allowed:
+                raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
+        if not _PATH.match(self.certificate) or "/../" in self.certificate:
+            raise EngineError(
+                f"the certificate path {self.certificate!r} has to be absolute and made of letters, digits and _./+@-"
+            )
+        self.own_port.check()
+
+    @property
+    def offers(self) -> bool:
+        """Whether STARTTLS is to be seen from outside."""
+        return self.inbound in ("offered", "required")
+
+
+class Server(Protocol):
+    """An adapter: one mail server product on this host."""
+
+    name: str
+
+    def check(self) -> None:
+        """See transaction.Daemon."""
+
+    def reload(self) -> None:
+        """See transaction.Daemon."""
+
+    def require_running(self) -> None:
+        """Raise EngineError unless the daemon is installed, running and configured where we look."""
+
+    def plan(self, desired: Desired) -> Change:
+        """The files that make the wanted state; an empty change when they are there already."""
+
+    def state(self) -> dict[str, str]:
+        """C(inbound) and C(outbound) as configured now, in the words of Desired, or C(custom)."""
+
+    def next_hops(self) -> Sequence[Target]:
+        """Where the daemon hands all its outgoing mail; empty when it looks up the MX of each domain."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done. handshake is the test of the daemon's own port at the end."""
+
+    changed: bool
+    before: dict[str, str]
+    after: dict[str, str]
+    handshake: Handshake
+    diff: list[dict[str, str]]
+    recovered: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain data, for a module to return."""
+        return {
+            "changed": self.changed,
+            "before": self.before,
+            "after": self.after,
+            "handshake": self.handshake.to_dict(),
+            "recovered": self.recovered,
+        }
+
+
+def set_starttls(
+    server: Server, desired: Desired, settings: Settings, check_mode: bool = False, store: str = STORE
+) -> Outcome:
+    """Bring the server to the wanted state and prove it with its own port, or leave it as it was.
+
+    Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
+    """
+    desired.check()
+    settings = replace(settings, ask_plaintext=True, judge_trust=False)
+    transaction = Transaction(server, store)
+    warnings: list[str] = []
+    with contextlib.nullcontext() if check_mode else transaction.locked():
+        recovered = False
+        if check_mode and transaction.interrupted:
+            warnings.append("a former run was interrupted; a real run first restores what it left half done")
+        elif not check_mode:
+            recovered = transaction.recover()
+        server.require_running()
+        before = server.state()
+        change = server.plan(desired)
+        fingerprint = _installed(desired, check_mode, warnings)
+        seen = handshake_one(desired.own_port, settings)
+        if seen.stage < Stage.GREETING:
+            raise EngineError(
+                f"no mail server answers on {desired.own_port} ({seen.message}); start it, or name the address "
+                "and port it listens on, because a change that cannot be proved is not made"
+            )
+        _guard_outbound(server, desired, before, settings, check_mode, warnings)
+        pending = fingerprint is not None and not satisfies(desired, fingerprint, seen)
+        if not change and pending:
+            change = replace(change, reload=True)
+        after = _after(before, desired)
+        if check_mode or not change:
+            return Outcome(bool(change) or recovered, before, after, seen, change.diff(), recovered, tuple(warnings))
+
+        def prove() -> None:
+            nonlocal seen
+            seen = prove_at(desired, desired.own_port, settings)
+
+        def prove_old(old: Handshake = seen) -> None:
+            now = wait_until(lambda look: same_face(old, look), desired.own_port, settings, settings.timeout)
+            if not same_face(old, now):
+                raise EngineError(
+                    f"{desired.own_port} does not show its former state: {now.message or now.stage.label}"
+                )
+
+        transaction.apply(change, prove, prove_old)
+        return Outcome(True, before, after, seen, change.diff(), recovered, tuple(warnings))
+
+
+def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:
+    """Wait until a daemon shows the wanted inbound state; raise EngineError if it does not in time."""
+    settings = replace(settings, ask_plaintext=True, judge_trust=False)
+    fingerprint = _installed(desired, False, []) or ""
+    seen = wait_until(lambda now: satisfies(desired, fingerprint, now), target, settings, settings.timeout)
+    if not satisfies(desired, fingerprint, seen):
+        raise EngineError(f"{target} does not show the wanted state: {_why_not(desired, fingerprint, seen)}")
+    return seen
+
+
+def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
+    """Whether the own port shows the wanted inbound state: the served certificate is the installed one."""
+    if desired.inbound is None:
+        return seen.stage >= Stage.EHLO
+    if not desired.offers:
+        return seen.stage >= Stage.EHLO and not seen.advertised
+    return (
+        seen.completed
+        and seen.fingerprint == fingerprint
+        and bool(seen.requires_tls) == (desired.inbound == "required")
+    )
+
+
+def same_face(old: Handshake, new: Handshake) -> bool:
+    """Whether two tests of a port show the same to a client."""
+    return (old.stage, old.code, old.fingerprint, old.requires_tls) == (
+        new.stage,
+        new.code,
+        new.fingerprint,
+        new.requires_tls,
+    )
+
+
+def _why_not(desired: Desired, fingerprint: str, seen: Handshake) -> str:
+    if seen.message and (desired.offers or seen.stage < Stage.EHLO):
+        return seen.message
+    if not desired.offers:
+        return "STARTTLS is still offered"
+    if seen.fingerprint != fingerprint:
+        return (
+            f"the certificate served ({seen.fingerprint[:16]}...) is not the one installed ({fingerprint[:16]}...); "
+            "another setting names another certificate"
+        )
+    return f"mail without TLS is {'refused' if seen.requires_tls else 'taken'}"
+
+
+def _after(before: dict[str, str], desired: Desired) -> dict[str, str]:
+    return {
+        "inbound": desired.inbound or before["inbound"],
+        "outbound": desired.outbound or before["outbound"],
+    }
+
+
+def _installed(desired: Desired, check_mode: bool, warnings: list[str]) -> Optional[str]:
+    """The fingerprint of the installed certificate; "" when none is needed, None when not there yet."""
+    if not desired.offers:
+        return ""
+    advice = f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
+    try:
+        fingerprint = leaf_fingerprint(Path(desired.certificate).read_bytes())
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(desired.certificate, password=_no_password)
+    except FileNotFoundError:
+        if check_mode:
+            warnings.append(f"{desired.certificate} is not there yet; a real run needs it before STARTTLS is offered")
+            return None
+        raise EngineError(f"there is no certificate at {desired.certificate}; {advice}") from None
+    except (OSError, ValueError, PemError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise EngineError(f"the certificate file {desired.certificate} is no use: {reason}; {advice}") from None
+    return fingerprint
+
+
+def _no_password() -> str:
+    raise ValueError("the private key is encrypted, and a daemon cannot ask for its passphrase")
+
+
+def _guard_outbound(
+    server: Server,
+    desired: Desired,
+    before: dict[str, str],
+    settings: Settings,
+    check_mode: bool,
+    warnings: list[str],
+) -> None:
+    """The one rule: no insisting on TLS before the side that accepts has shown that it does."""
+    if desired.outbound != "required" or before["outbound"] == "required" or desired.require_without_evidence:
+        return
+    hops = list(server.next_hops())
+    if not hops:
+        problem = "it hands its mail to the MX of each recipient domain, and those cannot all be tested"
+    else:
+        failed = [one for one in handshake_all(hops, replace(settings, ask_plaintext=False)) if not one.completed]
+        problem = "; ".join(f"{one.target}: {one.message}" for one in failed)
+    if not problem:
+        return
+    message = (
+        f"outbound 'required' is refused, because mail would be deferred: {problem}. Switch TLS on at the "
+        "accepting side first; to insist all the same, set require_without_evidence"
+    )
+    if not check_mode:
+        raise EngineError(message)
+    warnings.append(message)

@@ -1,0 +1,246 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Changing a mail daemon's files so that the host ends either proved in the new state or in the old one.
+
+snapshot -> write -> the daemon's own check -> reload -> proof -> commit; on any failure the old files
+are written back, the daemon reloads and the old state is proved. A journal beside a lock survives a
+killed run: the next one restores from it before it looks at anything else.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import difflib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Protocol
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+
+STORE = "/var/lib/mailfleet-starttls"
+# A file that is renamed into place is complete at once. Dated a moment back it also looks settled to
+# Postfix, which otherwise waits until a changed main.cf is more than a second old.
+SETTLED_SECONDS = 3.0
+
+Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
+"""Runs a program from an argument list; returns exit status, standard output and standard error."""
+
+
+class EngineError(Exception):
+    """Something is wrong and nothing was changed; the text says what, where and what to do next."""
+
+
+class TransactionError(EngineError):
+    """A change failed after it began. restored tells whether the old state is back and proved."""
+
+    def __init__(self, message: str, restored: bool) -> None:
+        super().__init__(message)
+        self.restored = restored
+
+
+class Daemon(Protocol):
+    """What the transaction needs of an adapter."""
+
+    name: str
+
+    def check(self) -> None:
+        """Raise EngineError when the daemon's own check refuses the files as they are now."""
+
+    def reload(self) -> None:
+        """Make the running daemon follow the files as they are now, without a restart."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Files before and after, in the order in which they are written; reload alone is a change too."""
+
+    before: tuple[FileImage, ...]
+    after: tuple[FileImage, ...]
+    reload: bool = False
+
+    @classmethod
+    def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
+        """The change from what is on disk to the given images; files that stay as they are drop out."""
+        pairs = [(FileImage.read(image.path), image) for image in after]
+        differing = [(old, new) for old, new in pairs if old != new]
+        return cls(tuple(old for old, _new in differing), tuple(new for _old, new in differing), reload)
+
+    def __bool__(self) -> bool:
+        return bool(self.after) or self.reload
+
+    def diff(self) -> list[dict[str, str]]:
+        """Only the lines that change, in Ansible's diff format: files may hold lines nobody should see."""
+        return [{"prepared": _changed_lines(old, new)} for old, new in zip(self.before, self.after)]
+
+
+def _changed_lines(old: FileImage, new: FileImage) -> str:
+    lines = difflib.unified_diff(
+        (old.content or b"").decode("utf-8", "replace").splitlines(),
+        (new.content or b"").decode("utf-8", "replace").splitlines(),
+        f"before: {old.path}" if old.content is not None else "before: (absent)",
+        f"after: {new.path}" if new.content is not None else "after: (absent)",
+        lineterm="",
+        n=0,
+    )
+    shown = [line for line in lines if not line.startswith("@@")]
+    if (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid) and old.content is not None:
+        shown.append(f"-mode {old.mode:04o} owner {old.uid}:{old.gid}")
+        shown.append(f"+mode {new.mode:04o} owner {new.uid}:{new.gid}")
+    return "\n".join(shown) + "\n"
+
+
+class Transaction:
+    """The journal and lock of one daemon on this host. Use as C(with Transaction(daemon).locked() as t)."""
+
+    def __init__(self, daemon: Daemon, store: str = STORE) -> None:
+        """Nothing is created until something has to be written."""
+        self._daemon = daemon
+        self._store = Path(store)
+        self._journal = self._store / f"{daemon.name}.journal"
+
+    @contextlib.contextmanager
+    def locked(self, seconds: float = 60.0) -> Iterator[Transaction]:
+        """Hold the host's lock, so that two runs never change one daemon at once."""
+        self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle = os.open(self._store / f"{self._daemon.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > deadline:
+                        raise EngineError(
+                            f"another run has been changing {self._daemon.name} on this host for more than "
+                            f"{seconds:g} s; wait for it to end, then run again"
+                        ) from None
+                    time.sleep(0.2)
+            yield self
+        finally:
+            os.close(handle)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a killed run left a journal behind."""
+        return self._journal.exists()
+
+    def recover(self) -> bool:
+        """Undo what a killed run left; True if there was anything to undo.
+
+        Raises EngineError if a file has been changed by somebody else since: their edit is kept.
+        """
+        if not self.interrupted:
+            return False
+        try:
+            journal = json.loads(self._journal.read_text())
+            images = [_image_from(entry) for entry in journal["files"]]
+            written = [str(entry["after_sha256"]) for entry in journal["files"]]
+            directories = [str(directory) for directory in journal["directories"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(
+                f"the journal {self._journal} of an interrupted run cannot be read ({error}); compare the "
+                f"files of {self._daemon.name} with your backup, then remove the journal"
+            ) from error
+        for image, after in zip(images, written):
+            now = FileImage.read(image.path)
+            if now != image and _digest(now) != after:
+                raise EngineError(
+                    f"a run was interrupted and {image.path} has been edited since; make sure the file is "
+                    f"what you want, then remove {self._journal} and run again"
+                )
+        self._restore(images, directories)
+        self._end()
+        return True
+
+    def apply(self, change: Change, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
+        """Make the change or undo it. prove and prove_old raise EngineError if the state is not there.
+
+        Raises TransactionError with the reason when the change was undone or could not be.
+        """
+        directories = _missing_directories(change.after)
+        self._begin(change, directories)
+        try:
+            for directory in directories:
+                Path(directory).mkdir(mode=0o755)
+            for image in change.after:
+                image.write(mtime=time.time() - SETTLED_SECONDS)
+            if change.after:
+                self._daemon.check()
+            self._daemon.reload()
+            prove()
+        except BaseException as error:
+            reason = str(error) if isinstance(error, (EngineError, OSError)) else repr(error)
+            try:
+                self._restore(change.before, directories)
+                prove_old()
+            except (EngineError, OSError) as second:
+                raise TransactionError(
+                    f"{reason}. Going back failed as well: {second}. The files as they were are in "
+                    f"{self._journal}; run again to restore them",
+                    restored=False,
+                ) from error
+            self._end()
+            if not isinstance(error, Exception):
+                raise
+            raise TransactionError(f"{reason}. The former state is restored and proved", True) from error
+        self._end()
+
+    def _restore(self, images: Sequence[FileImage], directories: Sequence[str]) -> None:
+        for image in reversed(images):
+            image.write(mtime=time.time() - SETTLED_SECONDS)
+        self._daemon.reload()
+        for directory in reversed(directories):
+            with contextlib.suppress(OSError):  # it may have been filled since
+                Path(directory).rmdir()
+
+    def _begin(self, change: Change, directories: Sequence[str]) -> None:
+        entries = [_entry_of(old, new) for old, new in zip(change.before, change.after)]
+        text = json.dumps({"daemon": self._daemon.name, "files": entries, "directories": list(directories)})
+        FileImage(str(self._journal), text.encode(), 0o600, os.getuid(), os.getgid()).write()
+
+    def _end(self) -> None:
+        FileImage(str(self._journal), None).write()
+
+
+def _missing_directories(images: Sequence[FileImage]) -> list[str]:
+    """The directories that have to be made for these files, the outer ones first."""
+    missing: set[str] = set()
+    for image in images:
+        above = Path(image.path).parents
+        missing.update(str(one) for one in above if image.content is not None and not one.exists())
+    return sorted(missing)
+
+
+def _digest(image: FileImage) -> str:
+    return "absent" if image.content is None else hashlib.sha256(image.content).hexdigest()
+
+
+def _entry_of(old: FileImage, new: FileImage) -> dict[str, Any]:
+    return {
+        "path": old.path,
+        "content": None if old.content is None else base64.b64encode(old.content).decode(),
+        "mode": old.mode,
+        "uid": old.uid,
+        "gid": old.gid,
+        "after_sha256": _digest(new),
+    }
+
+
+def _image_from(entry: dict[str, Any]) -> FileImage:
+    content = entry["content"]
+    return FileImage(
+        path=str(entry["path"]),
+        content=None if content is None else base64.b64decode(content),
+        mode=int(entry["mode"]),
+        uid=int(entry["uid"]),
+        gid=int(entry["gid"]),
+    )

@@ -1,0 +1,252 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module, see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: inbound_tls_mode
+short_description: Set the inbound TLS delivery mode of email configs on a gateway
+version_added: 0.1.0
+description:
+  - An email config is a name, its recipient domains, and the mail servers that the gateway delivers them to.
+    Its delivery mode says when the gateway uses TLS on the way to those mail servers.
+  - All email configs of a call are set in one transaction. The gateway is never left between two modes.
+  - The certificate of a mail server is not judged by the delivery mode.
+options:
+  name:
+    description:
+      - Name of the email config. Use O(email_configs) to set several in one call.
+    type: str
+  domains:
+    description:
+      - Its recipient domains. May be left out when the gateway knows the email config.
+    type: list
+    elements: str
+  servers:
+    description:
+      - Its mail servers in the order in which they are tried, each as C(host), C(host:port) or C([address]:port).
+      - May be left out when the gateway knows the email config.
+    type: list
+    elements: str
+  delivery_mode:
+    description:
+      - V(plaintext) never uses TLS on the way to the mail server.
+      - V(match_sender), recommended, uses TLS if possible for mail that reached the gateway over TLS, and plaintext for other mail.
+      - V(opportunistic) uses TLS if possible for all mail.
+      - V(required) uses TLS for all mail. Mail for a server that does not offer it stays in the queue and goes out
+        once it does; it is never sent in plaintext.
+    type: str
+    choices: [plaintext, match_sender, opportunistic, required]
+  email_configs:
+    description:
+      - Several email configs at once.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the email config.
+        type: str
+        required: true
+      domains:
+        description: Its recipient domains.
+        type: list
+        elements: str
+      servers:
+        description: Its mail servers.
+        type: list
+        elements: str
+      delivery_mode:
+        description: Its delivery mode.
+        type: str
+        choices: [plaintext, match_sender, opportunistic, required]
+  state:
+    description:
+      - V(absent) takes the delivery mode back to the default, V(plaintext). The mail of its domains goes on to its servers.
+    type: str
+    choices: [present, absent]
+    default: present
+  gateway:
+    description:
+      - What kind of gateway the host is. V(postfix) is the host's default Postfix instance.
+    type: str
+    choices: [postfix]
+    default: postfix
+  address:
+    description:
+      - The gateway's own address, where it has to answer after the change.
+    type: str
+    default: 127.0.0.1
+  port:
+    description:
+      - The gateway's own port, on which it receives mail.
+    type: int
+    default: 25
+  reinjection_port:
+    description:
+      - A free port on 127.0.0.1. A second Postfix instance listens there for mail that arrived over TLS, see
+        the notes.
+    type: int
+    default: 10125
+  timeout:
+    description:
+      - Seconds for each stage of a handshake, and to wait for the reloaded gateway.
+    type: int
+    default: 20
+  require_without_evidence:
+    description:
+      - Set V(required) although a server has not completed a handshake with this gateway, and a mode that may deliver
+        in plaintext although a server takes mail over TLS only.
+      - Mail that cannot be delivered then stays in the queue.
+    type: bool
+    default: false
+extends_documentation_fragment:
+  - mailfleet.starttls.attributes
+  - mailfleet.starttls.attributes.action_group
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Handshakes with the servers are made in check mode too. What a real run would refuse is a warning.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+notes:
+  - V(required) is refused unless every server of the email config completes a handshake with this gateway. A mode that may deliver
+    in plaintext is refused while a server takes mail over TLS only, because that mail would bounce.
+  - On Postfix, each mode has a transport of its own, chosen by C(transport_maps). The module's entry there stands before
+    those of yours, and the domains of an email config need to be in C(relay_domains) as before.
+  - For V(match_sender) on Postfix, mail that arrived over TLS passes a second instance, C(postfix-mailfleet), that listens on
+    127.0.0.1 only. Look at its queue with C(postqueue -c /etc/postfix-mailfleet -p). Mail of the gateway's own
+    users that enters by C(sendmail) counts as having arrived in plaintext.
+seealso:
+  - module: mailfleet.starttls.starttls_probe
+author:
+  - The mailfleet.starttls authors
+"""
+
+EXAMPLES = r"""
+- name: Deliver to the mail servers the way mail arrived
+  mailfleet.starttls.inbound_tls_mode:
+    name: main
+    domains: [example.com, example.org]
+    servers: [mail1.example.com, mail2.example.com]
+    delivery_mode: match_sender
+
+- name: Change the mode of an email config that the gateway knows
+  mailfleet.starttls.inbound_tls_mode:
+    name: main
+    delivery_mode: required
+
+- name: Go back to the default
+  mailfleet.starttls.inbound_tls_mode:
+    name: main
+    state: absent
+"""
+
+RETURN = r"""
+before:
+  description: Delivery mode of each email config before, by name.
+  type: dict
+  returned: success
+  sample: {main: plaintext}
+after:
+  description: Delivery mode of each email config now, or as it would be in check mode, by name.
+  type: dict
+  returned: success
+  sample: {main: match_sender}
+email_configs:
+  description: The email configs that the gateway holds now.
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - {name: main, domains: [example.com], servers: ['mail1.example.com:25'], delivery_mode: match_sender}
+evidence:
+  description:
+    - The handshakes, made from the gateway, with the servers of the email configs that changed, see
+      RV(mailfleet.starttls.starttls_probe#module:results).
+  type: list
+  elements: dict
+  returned: success
+recovered:
+  description: Whether a change that a killed run had left half done was undone first.
+  type: bool
+  returned: success
+restored:
+  description: Whether the former state is back and proved.
+  type: bool
+  returned: when a change failed after it began
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix import PostfixGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES, set_modes, summary
+from ansible_collections.mailfleet.starttls.plugins.module_utils.run import fail_on_engine_errors, runner
+
+CONFIG_SPEC: dict[str, dict[str, Any]] = {
+    "name": {"type": "str"},
+    "domains": {"type": "list", "elements": "str"},
+    "servers": {"type": "list", "elements": "str"},
+    "delivery_mode": {"type": "str", "choices": list(MODES)},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **CONFIG_SPEC,
+            "email_configs": {
+                "type": "list",
+                "elements": "dict",
+                "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}},
+            },
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "gateway": {"type": "str", "choices": ["postfix"], "default": "postfix"},
+            "address": {"type": "str", "default": "127.0.0.1"},
+            "port": {"type": "int", "default": 25},
+            "reinjection_port": {"type": "int", "default": 10125},
+            "timeout": {"type": "int", "default": 20},
+            "require_without_evidence": {"type": "bool", "default": False},
+        },
+        mutually_exclusive=[("email_configs", option) for option in CONFIG_SPEC],
+        required_one_of=[("name", "email_configs")],
+        supports_check_mode=True,
+    )
+    options = module.params
+
+    def work() -> dict[str, Any]:
+        own_port = Target(options["address"], options["port"])
+        own_port.check()
+        settings = Settings(timeout=float(options["timeout"]), judge_trust=False)
+        outcome = set_modes(
+            PostfixGateway(runner(module), settings, own_port, options["reinjection_port"]),
+            options["email_configs"] or [{key: options[key] for key in CONFIG_SPEC}],
+            settings,
+            absent=options["state"] == "absent",
+            require_without_evidence=options["require_without_evidence"],
+            check_mode=module.check_mode,
+        )
+        return {
+            "changed": outcome.changed,
+            "before": summary(outcome.before),
+            "after": summary(outcome.after),
+            "email_configs": [one.to_dict() for one in outcome.after.values()],
+            "evidence": [seen.to_dict() for seen in outcome.evidence],
+            "recovered": outcome.recovered,
+            "diff": outcome.diff,
+            "warnings": outcome.warnings,
+        }
+
+    fail_on_engine_errors(module, work)
+
+
+if __name__ == "__main__":
+    main()

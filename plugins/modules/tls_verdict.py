@@ -1,0 +1,67 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin tls_verdict."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tls_verdict
+short_description: Show one table of what was proved on each host, and fail where something was not
+version_added: 0.1.0
+description:
+  - Shows host, daemon, STARTTLS, TLS version, certificate, delivery mode, test messages and the verdict in a table
+    that people can read, and fails if a host did not pass.
+  - Runs on the controller only.
+options:
+  rows:
+    description:
+      - What was gathered on each host.
+      - C(host) and C(daemon) are text. C(expected) is V(offered) or V(disabled).
+        C(probes) are results of M(mailfleet.starttls.starttls_probe), each with a text C(seen_from).
+        C(traces) are results of M(mailfleet.starttls.message_trace), each with C(direction) and C(expect_tls).
+        C(delivery_modes) is a list of text.
+    type: list
+    elements: dict
+    required: true
+  title:
+    description:
+      - What stands above the table.
+    type: str
+    default: TLS on the mail fleet
+extends_documentation_fragment:
+  - mailfleet.starttls.attributes
+  - mailfleet.starttls.attributes.action_group
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+author:
+  - The mailfleet.starttls authors
+"""
+
+EXAMPLES = r"""
+- name: Show the verdict
+  mailfleet.starttls.tls_verdict:
+    rows:
+      - host: "{{ inventory_hostname }}"
+        daemon: Postfix
+        probes: "{{ probe.results }}"
+  run_once: true
+"""
+
+RETURN = r"""
+table:
+  description: The table as text.
+  type: str
+  returned: always
+rows:
+  description: The rows of the table, each with its findings.
+  type: list
+  elements: dict
+  returned: always
+"""

@@ -1,0 +1,24 @@
+"""What the unit tests share: the collection's import path and one certificate authority."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).resolve().parents[2]
+for _path in (ROOT, ROOT / "collections"):
+    if str(_path) not in sys.path:
+        sys.path.insert(0, str(_path))
+
+# The machines that run this are small and shared: a slow example is not a bug.
+settings.register_profile("mailfleet", deadline=None)
+settings.load_profile("mailfleet")
+
+
+@pytest.fixture(scope="session")
+def authority():
+    """A certificate authority with a root, an intermediate, and leaves on demand."""
+    from tests.support.pki import Authority
+
+    return Authority.create("Example")
