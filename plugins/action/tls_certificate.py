@@ -51,7 +51,7 @@ class ActionModule(ActionBase):
                 result["certificate"] = verdict.leaf.describe()
                 result["chain"] = [certificate.subject for certificate in verdict.chain]
             if verdict and not findings:
-                arguments["_bundle"] = verdict.bundle
+                arguments["content"] = verdict.bundle
                 result["fingerprint_sha256"] = result["certificate"]["fingerprint_sha256"]
                 result.setdefault("warnings", []).extend(verdict.warnings)
         if findings:

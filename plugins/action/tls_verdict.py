@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
@@ -87,7 +88,7 @@ def summarize(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _findings(probes: list[dict[str, Any]], traces: list[dict[str, Any]], offered: bool) -> Any:
+def _findings(probes: list[dict[str, Any]], traces: list[dict[str, Any]], offered: bool) -> Iterator[str]:
     for probe in probes:
         where = f" (seen from {probe['seen_from']})" if probe.get("seen_from") else ""
         if offered:
@@ -97,19 +98,14 @@ def _findings(probes: list[dict[str, Any]], traces: list[dict[str, Any]], offere
         elif probe.get("stage") != "ehlo":
             yield f"{probe.get('message')}{where}"
     for trace in traces:
-        what = f"the {trace.get('direction', '')} message".replace("  ", " ")
-        if not trace["arrived"]:
-            yield f"{what} did not arrive"
-        elif trace.get("expect_tls") and not trace["tls"]:
-            plain = [hop["by"] for hop in trace["hops"] if hop["network"] and not hop["tls"]]
-            yield f"{what} reached {', '.join(plain)} without TLS"
+        yield from trace.get("findings", [])
 
 
 def _messages(traces: list[dict[str, Any]]) -> str:
     def one(trace: dict[str, Any]) -> str:
         if not trace["arrived"]:
-            return f"{trace.get('direction')}: lost"
+            return f"{trace.get('direction')} lost"
         hops = [hop for hop in trace["hops"] if hop["network"]]
-        return f"{trace.get('direction')}: TLS {sum(hop['tls'] for hop in hops)}/{len(hops)} hops"
+        return f"{trace.get('direction')} {sum(hop['tls'] for hop in hops)}/{len(hops)} TLS"
 
     return ", ".join(map(one, traces))

@@ -56,6 +56,11 @@ options:
       - Mail that cannot be sent over TLS then stays in the queue.
     type: bool
     default: false
+  relax:
+    description:
+      - Whether O(inbound=offered) may take back an O(inbound=required) that is there already.
+    type: bool
+    default: true
 notes:
   - The change is a transaction. The files are saved, written and checked by the daemon's own means, the daemon is reloaded,
     never restarted, and its own port has to show the wanted state by a handshake. If anything fails, the former files

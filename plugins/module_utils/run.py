@@ -35,6 +35,7 @@ STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "port": {"type": "int", "default": 25},
     "timeout": {"type": "int", "default": 20},
     "require_without_evidence": {"type": "bool", "default": False},
+    "relax": {"type": "bool", "default": True},
 }
 
 
@@ -84,6 +85,7 @@ def run_starttls(make_server: Callable[[AnsibleModule, Desired, Settings], Serve
             options["certificate"],
             Target(options["address"], options["port"]),
             options["require_without_evidence"],
+            options["relax"],
         )
         settings = Settings(timeout=float(options["timeout"]))
         outcome = set_starttls(make_server(module, desired, settings), desired, settings, module.check_mode)

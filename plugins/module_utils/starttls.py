@@ -45,6 +45,7 @@ class Desired:
 
     certificate: absolute path, on the host, of one PEM file with key, leaf and chain.
     own_port: where the daemon is asked what it really does.
+    relax: whether an inbound side that requires TLS may go back to offering it.
     """
 
     inbound: Optional[str] = None
@@ -52,6 +53,7 @@ class Desired:
     certificate: str = "/etc/mailfleet/starttls.pem"
     own_port: Target = field(default_factory=lambda: Target("127.0.0.1"))
     require_without_evidence: bool = False
+    relax: bool = True
 
     def check(self) -> None:
         """Raise EngineError for values that must not reach a configuration file."""
@@ -139,6 +141,8 @@ def set_starttls(
             recovered = transaction.recover()
         server.require_running()
         before = server.state()
+        if not desired.relax and desired.inbound == "offered" and before["inbound"] == "required":
+            desired = replace(desired, inbound="required")
         change = server.plan(desired)
         fingerprint = _installed(desired, check_mode, warnings)
         seen = handshake_one(desired.own_port, settings)

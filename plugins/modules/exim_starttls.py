@@ -88,9 +88,9 @@ if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired, Server
 
 
-def make_server(module: AnsibleModule, desired: Desired, settings: Settings) -> Server:
+def make_server(module: AnsibleModule, _desired: Desired, settings: Settings) -> Server:
     """The Exim of this host, whose trial daemon has to show the wanted state as well."""
-    return Exim(runner(module), lambda target: prove_at(desired, target, settings))
+    return Exim(runner(module), lambda planned, target: prove_at(planned, target, settings))
 
 
 def main() -> None:

@@ -108,6 +108,10 @@ options:
       - Permissions of the file as an octal string. Only owner and group may be given access.
     type: raw
     default: '0600'
+  content:
+    description:
+      - What the controller's half of this module sends to the host once the judgement is passed. Tasks cannot set it.
+    type: str
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -126,9 +130,10 @@ requirements:
   - cryptography >= 42.0 (on the controller only)
 notes:
   - Needs root on the host, so set C(become=true).
-  - Private key text given as O(private_key_content) directly on a command line, or in a task of a playbook,
-    is shown by ansible-core itself when its option C(display_args_to_stdout) is set. Put it into a variable
-    or a file.
+  - Do not write the text of a private key into a playbook. ansible-core itself quotes the lines around a task
+    that fails, and shows a task's arguments when its option C(display_args_to_stdout) is set. Use a variable
+    or a file, and Ansible Vault.
+  - That a renewal seems to be late is said by a warning of the task.
 seealso:
   - module: mailfleet.starttls.postfix_starttls
   - module: mailfleet.starttls.exim_starttls
@@ -440,7 +445,7 @@ def wanted_image(params: dict[str, Any]) -> FileImage:
     check_path(path)
     if params["state"] == "absent":
         return FileImage(path, None)
-    bundle = params["_bundle"]
+    bundle = params["content"]
     if not bundle:
         raise RefusalError(
             "this module was started without its action plugin, which judges the certificate on the "
@@ -476,7 +481,7 @@ def run(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
 
 def main() -> None:
     """Run as an Ansible module."""
-    spec = {**ARGUMENT_SPEC, "_bundle": {"type": "str", "no_log": True}}
+    spec = {**ARGUMENT_SPEC, "content": {"type": "str", "no_log": True}}
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     try:
         result = run(module.params, check_mode=module.check_mode)

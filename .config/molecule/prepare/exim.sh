@@ -5,8 +5,8 @@ set -eu
 
 systemctl stop exim4
 find /etc/exim4 -mindepth 1 -delete
-tar -C /etc -xf /var/lib/exim4/pristine.tar
-rm -f /var/mail/*
+tar -C /etc -xf /var/lib/mailfleet-lab/pristine.tar
+rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /var/mail/*
 find /var/spool/exim4/input /var/spool/exim4/msglog /var/spool/exim4/db -type f -delete 2>/dev/null || true
 
 echo "$LAB_DOMAIN" >/etc/mailname
@@ -46,5 +46,4 @@ done
 install -o Debian-exim -g adm -m 640 /dev/null /var/log/exim4/mainlog
 systemctl reset-failed exim4 2>/dev/null || true
 systemctl start exim4
-mkdir -p /var/lib/mailfleet-lab
 : >/var/lib/mailfleet-lab/prepared

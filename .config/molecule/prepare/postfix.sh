@@ -3,7 +3,7 @@
 # Environment: LAB_ROLE (gateway, server, outside), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET.
 set -eu
 
-# What an earlier rollout left goes: other instances, their queues, the mail, the log.
+# What an earlier rollout left goes: other instances, their queues, keys, journals, the mail, the log.
 postfix stop >/dev/null 2>&1 || true
 for instance in /etc/postfix-*; do
     [ -d "$instance" ] || continue
@@ -11,8 +11,8 @@ for instance in /etc/postfix-*; do
     rm -rf "$instance" "/var/spool/${instance#/etc/}" "/var/lib/${instance#/etc/}"
 done
 find /etc/postfix -mindepth 1 -delete
-tar -C /etc -xf /var/lib/postfix/pristine.tar
-rm -f /var/mail/* /var/lib/postfix/*_scache.*
+tar -C /etc -xf /var/lib/mailfleet-lab/pristine.tar
+rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /var/mail/* /var/lib/postfix/*_scache.*
 
 # Debian 12 comes with TLS switched on and a made-up certificate, Debian 13 without: start from the same.
 postconf -X smtpd_tls_cert_file smtpd_tls_key_file smtp_tls_CApath smtp_tls_session_cache_database 2>/dev/null || true
@@ -59,5 +59,4 @@ systemctl reset-failed postfix.service 'postfix@*.service' 2>/dev/null || true
 systemctl restart postfix
 postsuper -d ALL >/dev/null 2>&1 || true
 : >/var/log/mail.log
-mkdir -p /var/lib/mailfleet-lab
 : >/var/lib/mailfleet-lab/prepared

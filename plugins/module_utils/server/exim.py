@@ -60,10 +60,11 @@ class Exim:
 
     name = "exim"
 
-    def __init__(self, run: Runner, trial: Callable[[Target], object]) -> None:
+    def __init__(self, run: Runner, trial: Callable[[Desired, Target], object]) -> None:
         """run starts a program; trial raises EngineError unless a daemon at a target is as wanted."""
         self._run = run
         self._trial = trial
+        self._planned = Desired()
 
     def require_running(self) -> None:
         """See starttls.Server."""
@@ -91,6 +92,7 @@ class Exim:
 
     def plan(self, desired: Desired) -> Change:
         """See starttls.Server."""
+        self._planned = desired
         path = self._macros_path()
         image = FileImage.read(path)
         text = (image.content or b"").decode("utf-8", "surrogateescape")
@@ -177,7 +179,7 @@ class Exim:
         if status != 0:
             raise EngineError(f"a trial daemon does not start: {(err or out).strip()}")
         try:
-            self._trial(Target("127.0.0.1", port))
+            self._trial(self._planned, Target("127.0.0.1", port))
         except EngineError as error:
             raise EngineError(f"a trial daemon with the change: {error}") from error
         finally:

@@ -32,7 +32,7 @@ DAY = dt.timedelta(days=1)
 NAME = "mx1.example.com"
 KEY = ec.generate_private_key(ec.SECP256R1())
 CA_KEY = ec.generate_private_key(ec.SECP256R1())
-CA_USAGE = {"key_cert_sign", "crl_sign"}
+SHA256 = hashes.SHA256()
 
 
 def dn(*common_names):
@@ -40,10 +40,10 @@ def dn(*common_names):
 
 
 def usage(*names):
-    known = (
-        "digital_signature content_commitment key_encipherment data_encipherment key_agreement "
-        "key_cert_sign crl_sign encipher_only decipher_only"
-    ).split()
+    known = [
+        *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+        *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+    ]
     return x509.KeyUsage(**{name: name in names for name in known})
 
 
@@ -59,7 +59,7 @@ def build(
     issuer_key=None,
     start=NOW - DAY,
     end=NOW + 200 * DAY,
-    digest=hashes.SHA256(),
+    digest=SHA256,
 ):
     """A certificate exactly as asked for, however odd; signed by itself unless there is an issuer."""
     subject = subject if isinstance(subject, x509.Name) else dn(subject)

@@ -1,0 +1,38 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Filters with which the playbooks turn the inventory into module options; the work is plugin_utils.fleet's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import fleet
+
+
+def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except EngineError as error:
+            raise AnsibleFilterError(str(error)) from error
+
+    return wrapped
+
+
+class FilterModule:
+    """The filters of the collection."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name -> filter."""
+        return {
+            "resolve_servers": _filter(fleet.resolve_servers),
+            "handshake_targets": _filter(fleet.handshake_targets),
+            "verdict_rows": _filter(fleet.verdict_rows),
+            "trace_messages": _filter(fleet.trace_messages),
+        }

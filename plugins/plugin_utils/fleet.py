@@ -1,0 +1,190 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the playbooks know of a fleet: email configs as the inventory words them, targets, and the rows of the verdict.
+
+The host variables read here are those that the roles document: mail_hostname, mail_port, mail_inbound,
+certificate_result, and what the role verify registers (verify_probe, verify_from_gateways,
+verify_sent, verify_received, verify_outside_received).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, merge
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+
+HostVars = Mapping[str, Mapping[str, Any]]
+
+
+def target_of(host: str, hostvars: HostVars) -> Target:
+    """Where other hosts reach this host's mail server. Raises EngineError."""
+    facts = hostvars[host]
+    target = Target(str(facts.get("mail_hostname", host)), int(facts.get("mail_port", 25)))
+    try:
+        target.check()
+    except TargetError as error:
+        raise EngineError(f"mail_hostname or mail_port of {host}: {error}") from error
+    return target
+
+
+def resolve_servers(email_configs: Sequence[Mapping[str, Any]], hostvars: HostVars) -> list[dict[str, Any]]:
+    """Email configs with each server's inventory name turned into the address that the gateway connects to.
+
+    Raises EngineError naming the email config for whatever is wrong with it: a server that is not in the
+    inventory, an unknown mode, a domain that is none or is in two email configs, and a server that is to require
+    TLS (mail_inbound) behind a mode that may deliver in plaintext.
+    """
+    resolved = []
+    for config in email_configs:
+        if not isinstance(config, Mapping):
+            raise EngineError(f"an email config has to be a mapping with name, domains and servers, not {config!r}")
+        for server in config.get("servers") or ():
+            if server not in hostvars:
+                raise EngineError(
+                    f"email config {config.get('name')}: the mail server {server!r} is not in the inventory; add the host "
+                    "or correct the name"
+                )
+            level = LEVELS.get(config.get("delivery_mode") or "plaintext", ("",))[0]
+            if hostvars[server].get("mail_inbound") == "required" and level != "encrypt":
+                raise EngineError(
+                    f"email config {config.get('name')}: {server} is to require TLS (mail_inbound), and "
+                    f"'{config.get('delivery_mode', 'plaintext')}' may deliver to it in plaintext, so mail would bounce; "
+                    "choose 'required' or let the server offer TLS"
+                )
+        servers = [str(target_of(server, hostvars)) for server in config.get("servers") or ()]
+        resolved.append({**config, "servers": servers})
+    merge({}, resolved)
+    return resolved
+
+
+def handshake_targets(hosts: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
+    """Targets of starttls_probe for these hosts: the served certificate has to be the one installed."""
+    targets = []
+    for host in hosts:
+        target = target_of(host, hostvars)
+        targets.append(
+            {
+                "host": target.host,
+                "port": target.port,
+                "name": target.host,
+                "fingerprint_sha256": (hostvars[host].get("certificate_result") or {}).get("fingerprint_sha256", ""),
+            }
+        )
+    return targets
+
+
+def modes_of(host: str, email_configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The delivery modes of the email configs that are delivered to a host."""
+    modes = (config.get("delivery_mode") or "plaintext" for config in email_configs if host in config["servers"])
+    return list(dict.fromkeys(modes))
+
+
+def verdict_rows(
+    hosts: Sequence[str],
+    hostvars: HostVars,
+    groups: Mapping[str, Sequence[str]],
+    email_configs: Sequence[Mapping[str, Any]],
+    expected: str = "offered",
+) -> list[dict[str, Any]]:
+    """What tls_verdict shows, gathered from the results that the roles registered on each host.
+
+    expected is C(offered) or C(disabled); in the latter case the delivery mode counts as plaintext.
+    """
+    if expected == "disabled":
+        email_configs = [{**config, "delivery_mode": "plaintext"} for config in email_configs]
+    return [_row(host, hostvars, groups, email_configs, expected) for host in hosts]
+
+
+def _row(
+    host: str,
+    hostvars: HostVars,
+    groups: Mapping[str, Sequence[str]],
+    email_configs: Sequence[Mapping[str, Any]],
+    expected: str,
+) -> dict[str, Any]:
+    facts = hostvars[host]
+    is_gateway = host in groups.get("mail_gateways", ())
+    daemon = "Exim" if host in groups.get("exim_servers", ()) else "Postfix"
+    modes = modes_of(host, email_configs)
+    name = target_of(host, hostvars).host
+    probes = [dict(one) for one in (facts.get("verify_probe") or {}).get("results", ())]
+    for item in (facts.get("verify_from_gateways") or {}).get("results", ()):
+        seen = [one for one in item.get("results", ()) if one["name"] == name]
+        probes += [{**one, "seen_from": item.get("item")} for one in seen]
+    inbound = [
+        judge_trace(trace, "in", inbound_expectations(trace, modes))
+        for trace in (facts.get("verify_trace") or {}).get("received", ())
+    ]
+    outbound = [
+        judge_trace(trace, "out", [expected == "offered"])
+        for trace in (facts.get("verify_outside") or {}).get("received", ())
+        if trace["marker"].startswith(f"out-{host}-")
+    ]
+    return {
+        "host": host,
+        "daemon": f"{daemon} gateway" if is_gateway else daemon,
+        "expected": expected,
+        "probes": probes,
+        "traces": inbound + outbound,
+        "delivery_modes": modes,
+    }
+
+
+def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str]) -> list[Any]:
+    """Whether each network hop of an inbound message has to use TLS; None where either will do.
+
+    The outside sender's choice on the first hop is its own; what the gateway makes of it on the last one
+    is the delivery mode's.
+    """
+    hops = [hop for hop in trace["hops"] if hop["network"]]
+    if len(hops) < 2 or len(modes) != 1:
+        return [None] * len(hops)
+    level = LEVELS[modes[0]][1 if hops[0]["tls"] else 0]
+    return [None] * (len(hops) - 1) + [level != "none"]
+
+
+def judge_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any]) -> dict[str, Any]:
+    """A result of message_trace with C(direction) and C(findings). wanted goes with the network hops in order."""
+    findings = []
+    hops = [hop for hop in trace["hops"] if hop["network"]]
+    what = "the message from outside" if direction == "in" else "the message to the outside"
+    if not trace["arrived"]:
+        findings.append(f"{what} did not arrive in time; look at the queues of the gateway and the servers")
+    elif not hops:
+        findings.append(f"{what} arrived without crossing a network, so it proves nothing")
+    for hop, tls in zip(hops, wanted):
+        if tls is not None and hop["tls"] != tls:
+            findings.append(f"{what} reached {hop['by']} {'in plaintext' if tls else 'over TLS'} ({hop['protocol']})")
+    return {**trace, "direction": direction, "findings": findings}
+
+
+def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: str) -> list[dict[str, Any]]:
+    """The test messages of a run: for each host one from outside and one to the outside, and where they land.
+
+    Hosts without C(mail_trace_address) are left out; without an outside host there are none. run makes the
+    markers unique.
+    """
+    if not outside or "mail_trace_address" not in hostvars.get(outside, {}):
+        return []
+    there = str(hostvars[outside]["mail_trace_address"])
+    there_mailbox = str(hostvars[outside].get("verify_mailbox", "/var/mail/trace"))
+    messages = []
+    for host in hosts:
+        if "mail_trace_address" not in hostvars[host]:
+            continue
+        here = str(hostvars[host]["mail_trace_address"])
+        into, out = f"in-{host}-{run}", f"out-{host}-{run}"
+        messages.append(
+            {
+                "host": host,
+                "inbound": {"marker": into, "sender": there, "recipient": here},
+                "landing": {"marker": into, "mailbox": str(hostvars[host].get("verify_mailbox", "/var/mail/trace"))},
+                "outbound": {"marker": out, "sender": here, "recipient": there},
+                "outside_landing": {"marker": out, "mailbox": there_mailbox},
+            }
+        )
+    return messages
