@@ -9,7 +9,6 @@ export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 export ANSIBLE_FORKS ?= 6
 
 LAB = .config/molecule
-PLAY = ansible-playbook -i .lab/inventory.yml
 
 help:
 	@echo 'make demo        a fleet of mail servers in containers, without TLS; then switch TLS on and prove it'
@@ -45,5 +44,6 @@ molecule: bootstrap
 clean: demo-down
 	@echo 'clean: removing the test fleet and the caches of the tools'
 	@MAILFLEET_LAB=test MAILFLEET_LAB_DIR=.lab/test $(LAB)/fleet down
-	@rm -rf .lab .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv
+	@rm -rf .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rmdir .lab 2>/dev/null || true

@@ -34,5 +34,6 @@ class FilterModule:
             "resolve_servers": _filter(fleet.resolve_servers),
             "handshake_targets": _filter(fleet.handshake_targets),
             "verdict_rows": _filter(fleet.verdict_rows),
+            "came_through": _filter(fleet.came_through),
             "trace_messages": _filter(fleet.trace_messages),
         }

@@ -114,6 +114,7 @@ class Gateway(Protocol):
     """An adapter: one gateway product."""
 
     name: str
+    reads_files_unasked: bool
 
     @property
     def modes(self) -> Sequence[str]:
@@ -123,6 +124,9 @@ class Gateway(Protocol):
         """See transaction.Daemon."""
 
     def reload(self) -> None:
+        """See transaction.Daemon."""
+
+    def resume(self) -> None:
         """See transaction.Daemon."""
 
     def require_running(self) -> None:

@@ -79,11 +79,15 @@ class Server(Protocol):
     """An adapter: one mail server product on this host."""
 
     name: str
+    reads_files_unasked: bool
 
     def check(self) -> None:
         """See transaction.Daemon."""
 
     def reload(self) -> None:
+        """See transaction.Daemon."""
+
+    def resume(self) -> None:
         """See transaction.Daemon."""
 
     def require_running(self) -> None:

@@ -29,6 +29,7 @@ STORE = "/var/lib/mailfleet-starttls"
 # A file that is renamed into place is complete at once. Dated a moment back it also looks settled to
 # Postfix, which otherwise waits until a changed main.cf is more than a second old.
 SETTLED_SECONDS = 3.0
+_ANY = "any"
 
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
 """Runs a program from an argument list; returns exit status, standard output and standard error."""
@@ -50,6 +51,8 @@ class Daemon(Protocol):
     """What the transaction needs of an adapter."""
 
     name: str
+    reads_files_unasked: bool
+    """Whether processes of the running daemon read changed files before a reload tells them to."""
 
     def check(self) -> None:
         """Raise EngineError when the daemon's own check refuses the files as they are now."""
@@ -57,14 +60,21 @@ class Daemon(Protocol):
     def reload(self) -> None:
         """Make the running daemon follow the files as they are now, without a restart."""
 
+    def resume(self) -> None:
+        """The same after the former files came back: nothing else may be taken up on the way."""
+
 
 @dataclass(frozen=True)
 class Change:
-    """Files before and after, in the order in which they are written; reload alone is a change too."""
+    """Files before and after, in the order in which they are written; reload alone is a change too.
+
+    kept holds files that the daemon's own tools write during the reload, as they are before it.
+    """
 
     before: tuple[FileImage, ...]
     after: tuple[FileImage, ...]
     reload: bool = False
+    kept: tuple[FileImage, ...] = ()
 
     @classmethod
     def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
@@ -152,7 +162,7 @@ class Transaction:
             ) from error
         for image, after in zip(images, written):
             now = FileImage.read(image.path)
-            if now != image and _digest(now) != after:
+            if now != image and after not in (_digest(now), _ANY):
                 raise EngineError(
                     f"a run was interrupted and {image.path} has been edited since; make sure the file is "
                     f"what you want, then remove {self._journal} and run again"
@@ -168,19 +178,20 @@ class Transaction:
         """
         directories = _missing_directories(change.after)
         self._begin(change, directories)
+        seen = self._daemon.reads_files_unasked
         try:
             for directory in directories:
                 Path(directory).mkdir(mode=0o755)
             for image in change.after:
                 image.write(mtime=time.time() - SETTLED_SECONDS)
-            if change.after:
-                self._daemon.check()
+            self._daemon.check()
+            seen = True
             self._daemon.reload()
             prove()
         except BaseException as error:
             reason = str(error) if isinstance(error, (EngineError, OSError)) else repr(error)
             try:
-                self._restore(change.before, directories)
+                self._restore([*change.before, *change.kept], directories, resume=seen)
                 prove_old()
             except (EngineError, OSError) as second:
                 raise TransactionError(
@@ -194,16 +205,18 @@ class Transaction:
             raise TransactionError(f"{reason}. The former state is restored and proved", True) from error
         self._end()
 
-    def _restore(self, images: Sequence[FileImage], directories: Sequence[str]) -> None:
+    def _restore(self, images: Sequence[FileImage], directories: Sequence[str], resume: bool = True) -> None:
         for image in reversed(images):
             image.write(mtime=time.time() - SETTLED_SECONDS)
-        self._daemon.reload()
+        if resume:
+            self._daemon.resume()
         for directory in reversed(directories):
             with contextlib.suppress(OSError):  # it may have been filled since
                 Path(directory).rmdir()
 
     def _begin(self, change: Change, directories: Sequence[str]) -> None:
-        entries = [_entry_of(old, new) for old, new in zip(change.before, change.after)]
+        entries = [_entry_of(old, _digest(new)) for old, new in zip(change.before, change.after)]
+        entries += [_entry_of(old, _ANY) for old in change.kept]
         text = json.dumps({"daemon": self._daemon.name, "files": entries, "directories": list(directories)})
         FileImage(str(self._journal), text.encode(), 0o600, os.getuid(), os.getgid()).write()
 
@@ -224,14 +237,14 @@ def _digest(image: FileImage) -> str:
     return "absent" if image.content is None else hashlib.sha256(image.content).hexdigest()
 
 
-def _entry_of(old: FileImage, new: FileImage) -> dict[str, Any]:
+def _entry_of(old: FileImage, after: str) -> dict[str, Any]:
     return {
         "path": old.path,
         "content": None if old.content is None else base64.b64encode(old.content).decode(),
         "mode": old.mode,
         "uid": old.uid,
         "gid": old.gid,
-        "after_sha256": _digest(new),
+        "after_sha256": after,
     }
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, merge
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, EmailConfig, merge
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
 HostVars = Mapping[str, Mapping[str, Any]]
@@ -57,6 +57,7 @@ def resolve_servers(email_configs: Sequence[Mapping[str, Any]], hostvars: HostVa
                 )
         servers = [str(target_of(server, hostvars)) for server in config.get("servers") or ()]
         resolved.append({**config, "servers": servers})
+        EmailConfig.from_dict(resolved[-1])
     merge({}, resolved)
     return resolved
 
@@ -188,3 +189,30 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
             }
         )
     return messages
+
+
+def came_through(hosts: Iterable[str], hostvars: HostVars, results: Sequence[str], inbound: Sequence[str] = ()) -> bool:
+    """True if each host has one of these registered results and none of them failed; EngineError names those without.
+
+    With inbound, the result has to end in one of these states. Ansible goes on with the next play although a host
+    became unreachable; a step of the order must not.
+    """
+    lost = []
+    for host in hosts:
+        given = [hostvars[host][name] for name in results if name in hostvars[host]]
+        done = [one for one in given if not one.get("skipped")]
+        good = [
+            one
+            for one in done
+            if not one.get("failed")
+            and not one.get("unreachable")
+            and (not inbound or (one.get("after") or {}).get("inbound") in inbound)
+        ]
+        if not good or len(good) < len(done):
+            lost.append(host)
+    if lost:
+        raise EngineError(
+            f"the step before did not end well on {', '.join(lost)}, and the safe order does not go on without it; "
+            "repair that and run again: what is done already stays and is not done twice"
+        )
+    return True

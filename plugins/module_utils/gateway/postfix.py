@@ -93,6 +93,7 @@ class PostfixGateway:
     """Adapter for a gateway that is the default Postfix instance of this host."""
 
     name = "postfix-gateway"
+    reads_files_unasked = True
     modes = MODES
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target, reinjection_port: int) -> None:
@@ -154,6 +155,10 @@ class PostfixGateway:
             self._call("systemctl", "stop", unit[0])
             self._run(["systemctl", "reset-failed", unit[0]])
         self._postfix.reload()
+
+    def resume(self) -> None:
+        """See transaction.Daemon."""
+        self.reload()
 
     def prove(self) -> None:
         """See mode.Gateway."""

@@ -39,6 +39,7 @@ class Postfix:
     """Adapter for the default Postfix instance of this host."""
 
     name = "postfix"
+    reads_files_unasked = True
 
     def __init__(self, run: Runner, port: int = 25) -> None:
         """run starts a program from an argument list; port is the listener whose settings count."""
@@ -116,6 +117,10 @@ class Postfix:
         status, out, err = self._run(["postfix", "reload"])
         if status != 0:
             raise EngineError(f"postfix reload failed: {(err or out).strip()}")
+
+    def resume(self) -> None:
+        """See transaction.Daemon."""
+        self.reload()
 
     def _refuse_override(self, parameter: str, level: str) -> None:
         override = self._postconf.overrides(self._port).get(parameter)

@@ -302,9 +302,7 @@ def test_the_role(playground, good):
         assert result["changed"] is changed
         assert result["fingerprint_sha256"] == result["certificate"]["fingerprint_sha256"]
     assert playground.target.read_bytes() == bundle
-    (result,) = playground.play(
-        roles=roles, arguments=["-e", f"@{extra}", "-e", "certificate_state=absent", "--check"]
-    )
+    (result,) = playground.play(roles=roles, arguments=["-e", f"@{extra}", "-e", "certificate_state=absent", "--check"])
     assert result["changed"] is True and playground.target.exists()
 
 
@@ -319,5 +317,3 @@ def test_a_controller_without_the_library_says_how_to_get_it(playground, good, t
     assert not playground.target.exists()
     (result,) = playground.play(playground.task(state="absent"), env={"PYTHONPATH": str(stub.parent)})
     assert result["changed"] is False
-
-

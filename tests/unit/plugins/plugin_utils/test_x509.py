@@ -157,9 +157,7 @@ def test_describe_says_everything():
         "signature_hash": "sha256",
         "fingerprint_sha256": certificate.fingerprint(hashes.SHA256()).hex(),
         "spki_sha256": pem.fingerprint(
-            KEY.public_key().public_bytes(
-                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-            )
+            KEY.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         ),
         "self_signed": False,
     }

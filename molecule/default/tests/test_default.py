@@ -1,0 +1,69 @@
+"""After enable_tls, from the other side of the wire: OpenSSL's judgement, the Received headers, the queues."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from lab_testinfra import DOMAINS, SERVERS, Fleet
+
+FQDN = {host: f"{host}.fleet.test" for host in ("gw1", *SERVERS)}
+
+
+@pytest.mark.parametrize("host", FQDN)
+def test_openssl_trusts_what_is_served(fleet: Fleet, host: str) -> None:
+    seen = fleet.s_client(host, "-CAfile", str(fleet.ca), "-verify_return_error", "-verify_hostname", FQDN[host])
+    assert seen.status == 0, seen.output
+    assert f"Verified peername: {FQDN[host]}" in seen.output
+    assert re.search(r"TLSv1\.[23]", seen.output)
+
+
+@pytest.mark.parametrize("host", FQDN)
+def test_the_served_certificate_is_the_installed_one_and_comes_with_its_chain(fleet: Fleet, host: str) -> None:
+    served = re.findall(
+        r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----", fleet.s_client(host, "-showcerts").output
+    )
+    assert served[0].split() == (fleet.pki / f"{host}.pem").read_text().split()
+    assert served[1].split() == (fleet.pki / "chain.pem").read_text().split()
+
+
+@pytest.mark.parametrize("host", SERVERS)
+def test_a_stranger_cannot_read_the_key(fleet: Fleet, host: str) -> None:
+    mode, owner, group = fleet.run(host, "stat -c '%a %U %G' /etc/mailfleet/starttls.pem").split()
+    assert (mode, owner, group) == (
+        ("640", "root", "Debian-exim") if host.startswith("ex") else ("600", "root", "root")
+    )
+
+
+@pytest.mark.parametrize("host", SERVERS)
+@pytest.mark.parametrize("tls", [True, False], ids=["arrived over TLS", "arrived in plaintext"])
+def test_the_delivery_mode_holds(fleet: Fleet, host: str, tls: bool) -> None:
+    modes = {config["name"]: config["delivery_mode"] for config in fleet.variables["email_configs"]}
+    mode = modes[DOMAINS[host].removesuffix(".test")]
+    mark = fleet.send("outside", [f"trace@{DOMAINS[host]}"], tls=tls)
+    wanted = {"match_sender": tls, "opportunistic": True, "required": True}[mode]
+    assert fleet.arrived_over_tls(host, mark) == wanted
+
+
+def test_nothing_waits_in_a_queue(fleet: Fleet) -> None:
+    assert fleet.queue("gw1") == []
+    assert fleet.queue("gw1", "/etc/postfix-mailfleet") == []
+    assert fleet.run("ex12", "exim4 -bpc").strip() == "0"
+    assert fleet.run("ex13", "exim4 -bpc").strip() == "0"
+
+
+@pytest.mark.parametrize("host", ["gw1", "pf12", "pf13"])
+def test_postfix_has_nothing_to_complain_about(fleet: Fleet, host: str) -> None:
+    log = fleet.run(host, "cat /var/log/mail.log")
+    complaints = [line for line in log.splitlines() if re.search(r"(warning|error|fatal|panic):", line)]
+    assert not [line for line in complaints if "hostname" not in line and "does not resolve" not in line]
+
+
+@pytest.mark.parametrize("host", ["gw1", *SERVERS])
+def test_no_unit_failed(fleet: Fleet, host: str) -> None:
+    assert fleet.run(host, "systemctl --failed --no-legend").strip() == ""
+
+
+@pytest.mark.parametrize("host", ["gw1", *SERVERS])
+def test_no_journal_is_left(fleet: Fleet, host: str) -> None:
+    assert fleet.run(host, "find /var/lib/mailfleet-starttls -name '*.journal'").strip() == ""

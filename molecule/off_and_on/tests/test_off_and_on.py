@@ -1,0 +1,54 @@
+"""TLS off again, and on again; mail flows all the time."""
+
+from __future__ import annotations
+
+from lab_testinfra import DOMAINS, SERVERS, Fleet, wait_for
+
+
+def test_off_and_on_again(fleet: Fleet) -> None:
+    first = fleet.digests()
+    # One message a second for the whole time, from a sender that uses TLS whenever it is offered.
+    fleet.run(
+        "outside",
+        "nohup setsid sh -c 'for i in $(seq 1 300); do [ -e /tmp/stop ] && break; for d in "
+        + " ".join(DOMAINS.values())
+        + '; do printf "Subject: flow-$i\\n\\nx\\n" | sendmail -f trace@partner.test trace@$d; done; '
+        "echo $i >/tmp/sent; sleep 1; done' >/dev/null 2>&1 & rm -f /tmp/stop",
+    )
+    try:
+        off = fleet.play("playbooks/disable_tls.yml")
+        assert off.status == 0, off.output
+        assert not any(fleet.offers_starttls(host) for host in ("gw1", *SERVERS))
+        for host in SERVERS:
+            mark = fleet.send("outside", [f"trace@{DOMAINS[host]}"], tls=False)
+            assert not fleet.arrived_over_tls(host, mark)
+
+        again = fleet.play("playbooks/disable_tls.yml")
+        assert again.status == 0, again.output
+        assert set(again.changed.values()) == {0}, again.output
+
+        on = fleet.play("playbooks/enable_tls.yml")
+        assert on.status == 0, on.output
+        assert all(fleet.offers_starttls(host) for host in ("gw1", *SERVERS))
+        assert fleet.digests() == first
+    finally:
+        fleet.run("outside", "touch /tmp/stop")
+
+    sent = int(fleet.run("outside", "cat /tmp/sent"))
+    assert sent > 30
+    for host in SERVERS:
+
+        def arrived(host: str = host) -> bool:
+            mail = fleet.run(host, "cat /var/mail/trace")
+            return all(mail.count(f"Subject: flow-{number}\n") == 1 for number in range(1, sent + 1))
+
+        assert wait_for(arrived, 90), f"a message for {host} is missing or came twice"
+
+
+def test_check_mode_of_disable_changes_nothing(fleet: Fleet) -> None:
+    before = fleet.digests()
+    dry = fleet.play("playbooks/disable_tls.yml", "--check", "--diff")
+    assert dry.status == 0, dry.output
+    assert "-smtpd_tls_security_level = may" in dry.output
+    assert all(dry.changed[host] for host in ("gw1", *SERVERS))
+    assert fleet.digests() == before

@@ -1,0 +1,197 @@
+"""Each bad input ends enable_tls with a message that names the fault, on a fleet without TLS that stays as it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lab_testinfra import SERVERS, Fleet
+
+from tests.support.pki import Authority, now
+
+ENABLE = "playbooks/enable_tls.yml"
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Variables that make the certificate of every host a good one, issued by an authority of our own."""
+    place = tmp_path_factory.mktemp("pki")
+    authority = Authority.create()
+    names = [f"{host}.fleet.test" for host in ("gw1", *SERVERS)]
+    good = authority.issue(names)
+    (place / "ca.pem").write_bytes(authority.root_pem)
+    (place / "key.pem").write_bytes(good.key_pem)
+    (place / "leaf.pem").write_bytes(good.certificate_pem)
+    (place / "chain.pem").write_bytes(good.chain_pem)
+    other = authority.issue(names)
+    (place / "other.key").write_bytes(other.key_pem)
+    (place / "encrypted.key").write_bytes(good.encrypted_key_pem("secret"))
+    (place / "junk.pem").write_text("this is not a certificate\n")
+    old = authority.issue(
+        names, key=good.key, not_before=now() - timedelta(days=90), not_after=now() - timedelta(days=1)
+    )
+    (place / "expired.pem").write_bytes(old.certificate_pem)
+    soon = authority.issue(names, key=good.key, not_after=now() + timedelta(days=3))
+    (place / "soon.pem").write_bytes(soon.certificate_pem)
+    (place / "wrong.pem").write_bytes(authority.issue(["www.example.com"], key=good.key).certificate_pem)
+    weak = authority.issue(names, key="rsa-1024")
+    (place / "weak.pem").write_bytes(weak.certificate_pem)
+    (place / "weak.key").write_bytes(weak.key_pem)
+    return {
+        "place": place,
+        "good": {
+            "certificate_private_key_file": str(place / "key.pem"),
+            "certificate_file": str(place / "leaf.pem"),
+            "certificate_chain_file": str(place / "chain.pem"),
+            "certificate_ca_file": str(place / "ca.pem"),
+            "verify_ca_file": str(place / "ca.pem"),
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def start(fleet: Fleet) -> dict[str, str]:
+    return fleet.digests()
+
+
+@pytest.fixture(autouse=True)
+def nothing_changes(fleet: Fleet, start: dict[str, str], request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    if "changes_something" not in request.keywords:
+        assert fleet.digests() == start
+        assert not fleet.offers_starttls("gw1")
+
+
+CERTIFICATES = {
+    "the key of another certificate": ({"certificate_private_key_file": "other.key"}, "key_mismatch"),
+    "an expired certificate": ({"certificate_file": "expired.pem"}, "expired"),
+    "a certificate about to expire": ({"certificate_file": "soon.pem"}, "expiring"),
+    "a certificate for another name": ({"certificate_file": "wrong.pem"}, "name_not_covered"),
+    "no intermediate": ({"certificate_chain_file": ""}, "chain_incomplete"),
+    "not PEM": ({"certificate_file": "junk.pem"}, "not_pem"),
+    "an encrypted key": ({"certificate_private_key_file": "encrypted.key"}, "key_encrypted"),
+    "a weak key": ({"certificate_file": "weak.pem", "certificate_private_key_file": "weak.key"}, "weak_key"),
+}
+
+
+@pytest.mark.parametrize("case", CERTIFICATES)
+def test_certificate(fleet: Fleet, pki: dict[str, Any], case: str) -> None:
+    files, code = CERTIFICATES[case]
+    variables = {name: str(pki["place"] / file) if file else "" for name, file in files.items()}
+    played = fleet.play(ENABLE, "-vvv", "--diff", variables={**pki["good"], **variables})
+    assert played.status != 0
+    assert code in played.output
+    for key in pki["place"].glob("*key*"):
+        body = key.read_text().splitlines()[1]
+        assert body not in played.output, "key material is shown"
+
+
+CONFIGS = {
+    "an unknown mode": ({"delivery_mode": "sometimes"}, "'sometimes' is not a delivery mode"),
+    "the mode off, which YAML reads as a boolean": ({"delivery_mode": "off"}, "'off' is not a delivery mode"),
+    "a server that is not in the inventory": ({"servers": ["pf99"]}, "'pf99' is not in the inventory"),
+    "a domain with a newline": ({"domains": ["alpha.test\nevil.test smtp:[192.0.2.1]"]}, "is not a domain name"),
+    "a name with a newline": ({"name": "alpha\nbeta"}, "the email config name"),
+    "no servers": ({"servers": []}, "has no servers"),
+}
+
+
+@pytest.mark.parametrize("case", CONFIGS)
+def test_email_config(fleet: Fleet, case: str) -> None:
+    change, message = CONFIGS[case]
+    config = {
+        "name": "alpha",
+        "domains": ["alpha.test"],
+        "servers": ["pf12"],
+        "delivery_mode": "match_sender",
+        **change,
+    }
+    played = fleet.play(ENABLE, variables={"email_configs": [config]})
+    assert played.status != 0
+    assert message in played.output
+
+
+def test_a_domain_in_two_email_configs(fleet: Fleet) -> None:
+    configs = [{"name": name, "domains": ["alpha.test"], "servers": ["pf12"]} for name in ("one", "two")]
+    played = fleet.play(ENABLE, variables={"email_configs": configs})
+    assert played.status != 0
+    assert "the domain alpha.test is in two email configs, one and two" in played.output
+
+
+def test_a_path_with_a_newline(fleet: Fleet) -> None:
+    played = fleet.play(ENABLE, variables={"certificate_path": "/etc/mailfleet/x.pem\nsmtpd_tls_security_level = none"})
+    assert played.status != 0
+
+
+def test_a_server_that_requires_tls_behind_a_mode_that_may_use_plaintext(fleet: Fleet, tmp_path: Path) -> None:
+    played = fleet.play(ENABLE, "-i", override(tmp_path, "postfix_servers", "pf12", mail_inbound="required"))
+    assert played.status != 0
+    assert "pf12 is to require TLS" in played.output
+
+
+def test_an_unreachable_gateway(fleet: Fleet, tmp_path: Path) -> None:
+    played = fleet.play(ENABLE, "-i", override(tmp_path, "mail_gateways", "gw1", ansible_host="mailfleet-nowhere"))
+    assert played.status != 0
+    assert "unreachable=1" in played.output or "no such container" in played.output.lower()
+    assert "2 Install the certificate" not in played.output
+
+
+def test_required_mode_for_a_server_without_starttls(fleet: Fleet) -> None:
+    options = {"name": "alpha", "domains": ["alpha.test"], "servers": ["pf12.fleet.test"], "delivery_mode": "required"}
+    played = fleet.module("gw1", "inbound_tls_mode", options)
+    assert played.status != 0
+    assert "'required' is refused, because mail for it would be deferred: pf12.fleet.test:25" in played.output
+    assert "the server does not offer STARTTLS" in played.output
+
+
+@pytest.mark.parametrize("host", ["pf12", "ex12"])
+def test_outbound_required_before_the_gateway_accepts_tls(fleet: Fleet, host: str) -> None:
+    module = "postfix_starttls" if host == "pf12" else "exim_starttls"
+    played = fleet.module(host, module, {"outbound": "required"})
+    assert played.status != 0
+    assert "outbound 'required' is refused, because mail would be deferred: gw1.fleet.test:25" in played.output
+
+
+@pytest.mark.parametrize("host", ["pf12", "ex12"])
+def test_starttls_without_a_certificate(fleet: Fleet, host: str) -> None:
+    module = "postfix_starttls" if host == "pf12" else "exim_starttls"
+    played = fleet.module(host, module, {"inbound": "offered"})
+    assert played.status != 0
+    assert "there is no certificate at /etc/mailfleet/starttls.pem; install it first" in played.output
+
+
+def test_check_mode_predicts_everything_and_changes_nothing(fleet: Fleet) -> None:
+    played = fleet.play(ENABLE, "--check", "--diff")
+    assert played.status == 0, played.output
+    assert all(played.changed[host] for host in ("gw1", *SERVERS)), played.output
+    assert "+smtpd_tls_security_level = may" in played.output
+    assert "+MAIN_TLS_CERTKEY = /etc/mailfleet/starttls.pem" in played.output
+    assert "+alpha.test mailfleet-match_sender:[pf12.fleet.test]:25" in played.output
+    assert "PRIVATE KEY" not in played.output
+
+
+@pytest.mark.changes_something
+def test_the_rollout_stops_at_the_first_failure(fleet: Fleet, start: dict[str, str], tmp_path: Path) -> None:
+    """Last, because the gateway and the canary are changed: pf13's certificate is bad, ex12 and ex13 come after it."""
+    key = str(fleet.pki / "pf12.key")
+    played = fleet.play(ENABLE, "-i", override(tmp_path, "postfix_servers", "pf13", certificate_private_key_file=key))
+    assert played.status != 0
+    assert "key_mismatch" in played.output
+    now_there = fleet.digests()
+    assert {host for host in SERVERS if now_there[host] != start[host]} == {"pf12"}
+    assert "5 The delivery mode" not in played.output
+    for host, domain in (("pf12", "alpha.test"), ("pf13", "bravo.test"), ("ex12", "charlie.test")):
+        mark = fleet.send("outside", [f"trace@{domain}"], tls=True)
+        assert not fleet.arrived_over_tls(host, mark)  # the mode is still the one from before the run
+
+
+def override(place: Path, group: str, host: str, **variables: str) -> str:
+    """An inventory that changes some variables of one host."""
+    path = place / "override.yml"
+    path.write_text(yaml.safe_dump({group: {"hosts": {host: json.loads(json.dumps(variables))}}}))
+    return str(path)

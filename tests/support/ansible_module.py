@@ -1,0 +1,26 @@
+"""Runs a module as Ansible does: arguments in, the JSON of its result out."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from typing import Any, Callable
+from unittest import mock
+
+from ansible.module_utils import basic
+
+
+def run_module(main: Callable[[], None], *, check_mode: bool = False, **options: Any) -> dict[str, Any]:
+    """The result that a module's main() prints for these options; failed is in it if it failed."""
+    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check_mode}}).encode()
+    output = io.StringIO()
+    with (
+        mock.patch.object(basic, "_ANSIBLE_ARGS", arguments),
+        mock.patch.object(basic, "_ANSIBLE_PROFILE", "legacy", create=True),  # ansible-core 2.19 or newer
+        contextlib.redirect_stdout(output),
+        contextlib.suppress(SystemExit),
+    ):
+        main()
+    result: dict[str, Any] = json.loads(output.getvalue())
+    return result

@@ -1,0 +1,172 @@
+"""A stand-in for Postfix's commands: what postconf(1) does to the files of a directory, and scripted answers.
+
+Only what the collection calls is here, and that as postconf does it: comments, other lines and their order stay,
+``-e`` writes where the parameter stood and appends what is new, output is sorted.
+"""
+
+import textwrap
+from pathlib import Path
+
+DEFAULTS = {
+    "lmtp_tls_loglevel": "0",
+    "multi_instance_directories": "",
+    "multi_instance_enable": "no",
+    "multi_instance_wrapper": "",
+    "relayhost": "",
+    "smtp_tls_loglevel": "0",
+    "smtp_tls_security_level": "",
+    "smtpd_recipient_restrictions": "",
+    "smtpd_restriction_classes": "",
+    "smtpd_tls_chain_files": "",
+    "smtpd_tls_loglevel": "0",
+    "smtpd_tls_received_header": "no",
+    "smtpd_tls_security_level": "",
+    "transport_maps": "",
+}
+MAIN = """\
+# See /usr/share/postfix/main.cf.dist for a commented, more complete version
+smtpd_banner = $myhostname ESMTP $mail_name (Debian/GNU)
+biff = no
+
+# a comment that stays:   with  odd   spacing
+relay_domains = alpha.example,
+    beta.example
+mynetworks = 127.0.0.0/8 192.0.2.0/24
+"""
+MASTER = """\
+# service type  private unpriv  chroot  wakeup  maxproc command + args
+smtp      inet  n       -       y       -       -       smtpd
+pickup    unix  n       -       y       60      1       pickup
+smtp      unix  -       -       y       -       -       smtp
+relay     unix  -       -       y       -       -       smtp
+        -o syslog_name=postfix/$service_name
+"""
+
+
+def _logical(text):
+    """Blocks of lines, each a comment, a blank line, or a setting with the lines that continue it."""
+    blocks = []
+    for line in text.splitlines(keepends=True):
+        if line[:1] in " \t" and line.strip() and blocks and not blocks[-1].startswith("#") and blocks[-1].strip():
+            blocks[-1] += line
+        else:
+            blocks.append(line)
+    return blocks
+
+
+class FakePostfix:
+    """A runner (see transaction.Runner) for one or more configuration directories."""
+
+    def __init__(self, directory, main=MAIN, master=MASTER, defaults=DEFAULTS):
+        self.directory = Path(directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self.main = self.directory / "main.cf"
+        self.master = self.directory / "master.cf"
+        self.main.write_text(main)
+        self.master.write_text(master)
+        self.defaults = dict(defaults)
+        self.answers = {}  # first words of a command -> answer, or an exception to raise
+        self.calls = []
+        self.unknown_status = 0
+
+    def __call__(self, arguments):
+        arguments = list(arguments)
+        self.calls.append(arguments)
+        for words, answer in self.answers.items():
+            if tuple(arguments[: len(words)]) == words:
+                if isinstance(answer, BaseException):
+                    raise answer
+                return answer
+        if arguments[0] == "postconf":
+            return self._postconf(arguments[1:])
+        return 0, "", ""
+
+    def called(self, *words):
+        return [call for call in self.calls if tuple(call[: len(words)]) == words]
+
+    def _postconf(self, arguments):
+        assert arguments[0] == "-c"
+        directory, arguments = Path(arguments[1]), arguments[2:]
+        flag = arguments[0] if arguments and arguments[0].startswith("-") else ""
+        rest = arguments[1:] if flag else arguments
+        if not (directory / "main.cf").exists():
+            return 1, "", f"postconf: fatal: open {directory}/main.cf: No such file or directory\n"
+        if flag == "-e":
+            return self._edit_main(directory, dict(one.split(" = ", 1) for one in rest))
+        if flag == "-X":
+            return self._edit_main(directory, dict.fromkeys(rest))
+        if flag == "-n":
+            return 0, _listing(self.explicit(directory)), ""
+        if flag == "-P":
+            return 0, "".join(self._service_parameters(directory)), ""
+        if flag == "-M" and not rest:
+            return 0, "".join(f"{' '.join(one.split())}\n" for one in self._services(directory)), ""
+        if flag == "-M":
+            return self._edit_master(directory, dict(one.split("=", 1) for one in rest))
+        if flag == "-MX":
+            return self._edit_master(directory, dict.fromkeys(rest))
+        assert not flag, f"postconf {flag} is not known to this stand-in"
+        values = {**self.defaults, **self.explicit(directory)}
+        unknown = [one for one in rest if one not in values]
+        warnings = "".join(f"postconf: warning: {one}: unknown parameter\n" for one in unknown)
+        known = "".join(f"{one} = {values[one]}\n" for one in rest if one in values)
+        return (self.unknown_status if unknown else 0), known, warnings
+
+    def explicit(self, directory=None):
+        found = {}
+        for block in _logical((Path(directory or self.directory) / "main.cf").read_text()):
+            if "=" in block and not block.startswith("#"):
+                name, _, value = block.partition("=")
+                found[name.strip()] = " ".join(value.split())
+        return dict(sorted(found.items()))
+
+    @staticmethod
+    def _edit_main(directory, edits):
+        path = directory / "main.cf"
+        left, kept = dict(edits), []
+        for block in _logical(path.read_text()):
+            name = "" if block.startswith("#") else block.partition("=")[0].strip()
+            if name not in edits:
+                kept.append(block)
+            elif name in left and left[name] is not None:
+                kept.append(f"{name} = {left.pop(name)}".rstrip() + "\n")
+        kept += [f"{name} = {value}".rstrip() + "\n" for name, value in left.items() if value is not None]
+        path.write_text("".join(kept))
+        return 0, "", ""
+
+    @staticmethod
+    def _services(directory):
+        blocks = _logical((directory / "master.cf").read_text())
+        return [block for block in blocks if block.strip() and not block.startswith("#")]
+
+    def _service_parameters(self, directory):
+        for block in self._services(directory):
+            words = block.split()
+            for flag, option in zip(words, words[1:]):
+                if flag == "-o":
+                    name, _, value = option.partition("=")
+                    yield f"{words[0]}/{words[1]}/{name} = {value}\n"
+
+    @staticmethod
+    def _edit_master(directory, edits):
+        path = directory / "master.cf"
+        left, kept = dict(edits), []
+        for block in _logical(path.read_text()):
+            name = "" if block.startswith("#") else "/".join(block.split()[:2])
+            if name not in edits:
+                kept.append(block)
+            elif left.get(name) is not None:
+                kept.append(_entry(left.pop(name)))
+        kept += [_entry(entry) for entry in left.values() if entry is not None]
+        path.write_text("".join(kept))
+        return 0, "", ""
+
+
+def _entry(text):
+    head, *options = text.split(" -o ")
+    columns = head.split(None, 7)
+    return "  ".join(columns) + "\n" + "".join(textwrap.indent(f"-o {one}\n", "    ") for one in options)
+
+
+def _listing(values):
+    return "".join(f"{name} = {value}\n" for name, value in values.items())

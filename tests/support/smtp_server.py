@@ -1,0 +1,184 @@
+"""A small SMTP server on the loopback whose every answer a test can set, and change while it runs.
+
+It serves what a Face says. Odd peers (silent, garbage, half a handshake) are a Face with a callback
+that gets the socket in place of the normal course of things.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable, Optional
+
+from tests.support.pki import Issued, pem
+
+Callback = Callable[[socket.socket], None]
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Face:
+    """What the server shows to the next client.
+
+    capabilities: the lines of the answer to EHLO after the first; STARTTLS is not added by itself.
+    ehlo, ehlo_tls: the whole answer instead, as bytes.
+    on_connect: takes the place of everything; on_starttls: of the TLS handshake; in_tls: of what follows it.
+    """
+
+    greeting: bytes = b"220 mail.example.com ESMTP ready\r\n"
+    delay: float = 0.0
+    capabilities: tuple[str, ...] = ("PIPELINING", "STARTTLS", "8BITMIME")
+    ehlo: Optional[bytes] = None
+    mail: bytes = b"250 2.1.0 Ok\r\n"
+    starttls: bytes = b"220 2.0.0 Ready to start TLS\r\n"
+    context: Optional[ssl.SSLContext] = None
+    capabilities_tls: tuple[str, ...] = ("PIPELINING", "AUTH PLAIN")
+    ehlo_tls: Optional[bytes] = None
+    on_connect: Optional[Callback] = None
+    on_starttls: Optional[Callback] = None
+    in_tls: Optional[Callback] = None
+
+
+PLAIN = Face(capabilities=("PIPELINING", "8BITMIME"))
+REQUIRES_TLS = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
+
+
+def server_context(
+    directory: Path, issued: Issued, *, intermediate: bool = True, client_ca: Optional[bytes] = None
+) -> ssl.SSLContext:
+    """A server's TLS context for the certificate; with client_ca it insists on a client certificate."""
+    bundle = directory / f"{issued.certificate.serial_number:x}-{intermediate:d}.pem"
+    bundle.write_bytes(issued.key_pem + pem(issued.certificate, *(issued.chain if intermediate else [])))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(bundle)
+    if client_ca:
+        context.load_verify_locations(cadata=client_ca.decode())
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def reply(code: int, *lines: str) -> bytes:
+    """An SMTP reply of one or more lines."""
+    last = len(lines) - 1
+    return b"".join(f"{code}{' ' if at == last else '-'}{line}\r\n".encode() for at, line in enumerate(lines))
+
+
+@dataclass
+class SmtpServer:
+    """Listens from construction to close(); address is what to connect to."""
+
+    face: Face = field(default_factory=Face)
+    host: str = "127.0.0.1"
+
+    def __post_init__(self) -> None:
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, 0), family=family, backlog=256)
+        self.port: int = self._listener.getsockname()[1]
+        self.commands: list[bytes] = []
+        """Every command line that was received, of all connections."""
+        self.connections = 0
+        self.closing = threading.Event()
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._acceptor = threading.Thread(target=self._accept, daemon=True)
+        self._acceptor.start()
+
+    def close(self) -> None:
+        """Stop listening and cut every connection; may be called twice."""
+        self.closing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join(PATIENCE)
+
+    def _accept(self) -> None:
+        while not self.closing.is_set():
+            try:
+                connection, _peer = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._serve, args=(connection, self.face), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, face: Face) -> None:
+        connection.settimeout(PATIENCE)
+        with self._lock:
+            self._open.add(connection)
+        with contextlib.suppress(OSError), connection:  # a client that goes away is no event
+            try:
+                if face.on_connect:
+                    face.on_connect(connection)
+                elif not self.closing.wait(face.delay):
+                    connection.sendall(face.greeting)
+                    self._talk(connection, face)
+            finally:
+                with self._lock:
+                    self._open.discard(connection)
+
+    def _talk(self, connection: socket.socket, face: Face) -> None:
+        ehlo = face.ehlo or reply(250, "mail.example.com", *face.capabilities)
+        for command in self._commands(connection):
+            verb = command.split(b" ")[0].upper()
+            if verb == b"EHLO":
+                connection.sendall(ehlo)
+            elif verb == b"MAIL":
+                connection.sendall(face.mail)
+            elif verb == b"RSET":
+                connection.sendall(b"250 2.0.0 Ok\r\n")
+            elif verb == b"STARTTLS":
+                connection.sendall(face.starttls)
+                if face.on_starttls:
+                    face.on_starttls(connection)
+                    return
+                if face.starttls.startswith(b"220") and face.context:
+                    self._talk_tls(connection, face)
+                    return
+            elif verb == b"QUIT":
+                connection.sendall(b"221 2.0.0 Bye\r\n")
+                return
+            else:
+                connection.sendall(b"502 5.5.2 Error: command not recognized\r\n")
+
+    def _talk_tls(self, connection: socket.socket, face: Face) -> None:
+        assert face.context is not None
+        with face.context.wrap_socket(connection, server_side=True) as secure:
+            if face.in_tls:
+                face.in_tls(secure)
+                return
+            inside = face.ehlo_tls or reply(250, "mail.example.com", *face.capabilities_tls)
+            for command in self._commands(secure):
+                secure.sendall(b"221 2.0.0 Bye\r\n" if command.upper() == b"QUIT" else inside)
+
+    def _commands(self, connection: socket.socket) -> Iterator[bytes]:
+        buffer = b""
+        while data := connection.recv(4096):
+            buffer += data
+            while b"\r\n" in buffer:
+                line, _, buffer = buffer.partition(b"\r\n")
+                self.commands.append(line)
+                yield line
+
+
+@contextlib.contextmanager
+def serving(face: Optional[Face] = None, host: str = "127.0.0.1") -> Iterator[SmtpServer]:
+    """A server for the length of a with block."""
+    server = SmtpServer(face or Face(), host)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def refused_port() -> int:
+    """A port of the loopback on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,160 @@
+"""Edits of main.cf and master.cf: what is refused, what changes, and what never does."""
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.fake_postfix import MAIN, MASTER, FakePostfix
+
+
+@pytest.fixture
+def fake(tmp_path):
+    return FakePostfix(tmp_path / "postfix")
+
+
+@pytest.fixture
+def postconf(fake):
+    return Postconf(fake, str(fake.directory))
+
+
+def contents(images):
+    return [image.content.decode() for image in images]
+
+
+@pytest.mark.parametrize("value", ["a\nmynetworks = 0.0.0.0/0", "a\rb", "a\tb", "\x00", "\x7f", "\x1b[2J"])
+def test_a_value_with_a_control_character_is_refused(postconf, value):
+    with pytest.raises(EngineError, match="the value of relayhost holds a newline or another control character"):
+        postconf.images(Edits({"relayhost": value}))
+    with pytest.raises(EngineError, match="the value of smtp/unix holds a newline"):
+        postconf.images(Edits({}, services={"smtp/unix": value}))
+
+
+@pytest.mark.parametrize("name", ["", "2bounce", "a b", "a=b", "a\n", "-e", "$name", "ümlaut", "a-b"])
+def test_a_name_that_is_none_is_refused(postconf, name):
+    for edits in (Edits({name: "x"}), Edits({}, unset=[name])):
+        with pytest.raises(EngineError, match="is not a Postfix parameter name"):
+            postconf.images(edits)
+
+
+@pytest.mark.parametrize("name", ["smtp", "smtp/tcp", "smtp/inet\n", "a b/unix", "/unix", "-MX", "a/b/unix"])
+def test_a_service_that_is_none_is_refused(postconf, name):
+    for edits in (Edits({}, services={name: "x"}), Edits({}, drop=[name])):
+        with pytest.raises(EngineError, match="is not a Postfix service"):
+            postconf.images(edits)
+
+
+@given(st.text(max_size=20))
+def test_no_accepted_value_makes_a_second_line(value):
+    try:
+        Edits({"relayhost": value}).check()
+    except EngineError:
+        return
+    assert not set(value) & {chr(code) for code in [*range(32), 127]}
+
+
+def test_a_refused_edit_starts_no_program(postconf, fake):
+    with pytest.raises(EngineError):
+        postconf.images(Edits({"relayhost": "a\nb"}))
+    assert fake.calls == []
+
+
+def test_no_edits_change_no_byte(postconf):
+    assert contents(postconf.images(Edits({}))) == [MAIN, MASTER]
+
+
+def test_an_edit_changes_its_own_line_only_and_nothing_on_disk(postconf, fake):
+    main, master = contents(postconf.images(Edits({"biff": "yes", "relayhost": "[mx.example]:25"})))
+    assert main == MAIN.replace("biff = no", "biff = yes") + "relayhost = [mx.example]:25\n"
+    assert master == MASTER
+    assert (fake.main.read_text(), fake.master.read_text()) == (MAIN, MASTER)
+
+
+def test_images_keep_owner_and_mode(postconf, fake):
+    fake.main.chmod(0o640)
+    image = postconf.images(Edits({"biff": "yes"}))[0]
+    assert (image.path, image.mode) == (str(fake.main), 0o640)
+    assert (image.uid, image.gid) == (fake.main.stat().st_uid, fake.main.stat().st_gid)
+
+
+def test_parameters_are_taken_out_with_their_continuation_lines(postconf):
+    main = contents(postconf.images(Edits({}, unset=["relay_domains"])))[0]
+    assert main == MAIN.replace("relay_domains = alpha.example,\n    beta.example\n", "")
+
+
+def test_services_are_added_replaced_and_dropped(postconf):
+    edits = Edits(
+        {},
+        services={"smtp/unix": "smtp unix - - n - - smtp -o a=b", "new/unix": "new unix - - n - - smtp"},
+        drop=["relay/unix", "never-there/inet"],
+    )
+    _main, master = contents(postconf.images(edits))
+    lines = master.splitlines()
+    assert lines[:3] == MASTER.splitlines()[:3]
+    assert lines[3:] == ["smtp  unix  -  -  n  -  -  smtp", "    -o a=b", "new  unix  -  -  n  -  -  smtp"]
+
+
+def test_an_empty_value_is_written_as_such(postconf):
+    main = contents(postconf.images(Edits({"biff": ""})))[0]
+    assert "biff =\n" in main
+
+
+def test_a_missing_file_asks_whether_postfix_is_there(postconf, fake):
+    fake.master.unlink()
+    with pytest.raises(EngineError, match=r"master\.cf does not exist: is Postfix installed and configured here\?"):
+        postconf.images(Edits({"biff": "yes"}))
+
+
+def test_what_postconf_says_is_in_the_error(postconf, fake):
+    fake.answers[("postconf",)] = (1, "", "postconf: fatal: bad string length 0 < 1: myhostname =\n")
+    with pytest.raises(
+        EngineError, match=r"^postconf -n failed: postconf: fatal: bad string length 0 < 1: myhostname ="
+    ):
+        postconf.explicit()
+    with pytest.raises(EngineError, match=r"^postconf cannot read .*: postconf: fatal: bad string"):
+        postconf.values("myhostname")
+    fake.answers[("postconf",)] = (1, "said on the wrong channel\n", "")
+    with pytest.raises(EngineError, match="said on the wrong channel"):
+        postconf.call("-n")
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_an_unknown_parameter_is_left_out(postconf, fake, status):
+    fake.unknown_status = status
+    assert postconf.values("relayhost", "tls_required_enable") == {"relayhost": ""}
+
+
+def test_explicit_is_what_main_cf_sets(postconf):
+    assert postconf.explicit() == {
+        "biff": "no",
+        "mynetworks": "127.0.0.0/8 192.0.2.0/24",
+        "relay_domains": "alpha.example, beta.example",
+        "smtpd_banner": "$myhostname ESMTP $mail_name (Debian/GNU)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("service", "port", "seen"),
+    [
+        ("smtp", "25", True),
+        ("25", "25", True),
+        ("192.0.2.1:smtp", "25", True),
+        ("[2001:db8::1]:25", "25", True),
+        ("2525", "2525", True),
+        ("127.0.0.1:2525", "2525", True),
+        ("smtp", "2525", False),
+        ("submission", "25", False),
+        ("2525", "25", False),
+    ],
+)
+def test_overrides_are_those_of_the_port(tmp_path, service, port, seen):
+    master = f"{service} inet n - y - - smtpd\n  -o smtpd_tls_security_level=encrypt -o a=b=c\n"
+    fake = FakePostfix(tmp_path / "postfix", master=master)
+    found = Postconf(fake, str(fake.directory)).overrides(port)
+    assert found == ({"smtpd_tls_security_level": "encrypt", "a": "b=c"} if seen else {})
+
+
+def test_overrides_of_clients_are_none_of_the_listener(tmp_path):
+    fake = FakePostfix(tmp_path / "postfix", master="smtp unix - - y - - smtp -o smtp_tls_security_level=none\n")
+    assert Postconf(fake, str(fake.directory)).overrides("25") == {}

@@ -1,0 +1,575 @@
+"""STARTTLS on Debian's Exim: the macros file, the files of /etc/exim4 in a directory, and scripted commands."""
+
+import os
+import pwd
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import can_read, read_macros, set_macros
+from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+NAMES = ["MAIN_TLS_ENABLE", "MAIN_TLS_CERTKEY", "REMOTE_SMTP_HOSTS_AVOID_TLS", "A", "B1"]
+VALUES = st.text("ab $:*{}/=#\\", max_size=8).map(str.strip).filter(lambda value: not value.endswith("\\"))
+WANTED = st.dictionaries(st.sampled_from(NAMES), st.none() | VALUES.filter(lambda value: value[:1] != "="))
+PLAIN = st.sampled_from(
+    ["# a comment\n", "\n", "  # indented\n", ".ifdef X\n", ".endif\n", "domainlist a = b\n", "primary_hostname = h\n",
+     "lower = 1\n", "acl_x = a : \\\n   b : \\\n# between\n   c\n", ".include /etc/x\n", "# umlaut \udcfc\n"]
+)  # fmt: skip
+DEFINITION = st.builds(
+    "{}{} {} {}\n".format, st.sampled_from(["", "  "]), st.sampled_from(NAMES), st.sampled_from(["=", "=="]), VALUES
+)
+NO_COMMENT = VALUES.filter(lambda value: value[:1] != "#")
+LONG = st.builds("{} = {}\\\n   {}\n".format, st.sampled_from(NAMES), VALUES, NO_COMMENT)
+TEXTS = st.builds(
+    lambda lines, last: "".join(lines) + last,
+    st.lists(PLAIN | DEFINITION | LONG, max_size=12),
+    st.sampled_from(["", "A = no newline", "# no newline", "other = 1"]),
+)
+
+
+class TestMacros:
+    @given(TEXTS, WANTED)
+    def test_every_other_statement_stays_as_it_is(self, text, wanted):
+        def others(source):
+            return [
+                one for one in server._statements(source) if server._macro_of(one)[0] not in wanted
+            ]  # what has to survive byte for byte
+
+        before, after = others(text), others(set_macros(text, wanted))
+        assert "".join(after).rstrip("\n") == "".join(before).rstrip("\n")
+
+    @given(TEXTS, WANTED)
+    def test_it_is_idempotent(self, text, wanted):
+        once = set_macros(text, wanted)
+        assert set_macros(once, wanted) == once
+
+    @given(TEXTS, WANTED)
+    def test_what_was_set_is_read(self, text, wanted):
+        read = read_macros(set_macros(text, wanted))
+        assert {name: read.get(name) for name in wanted} == wanted
+        kept = {name: value for name, value in read_macros(text).items() if name not in wanted}
+        assert {name: value for name, value in read.items() if name not in wanted} == kept
+
+    @given(TEXTS)
+    def test_setting_what_is_there_changes_nothing(self, text):
+        macros = read_macros(text)
+        definitions = [server._macro_of(one)[0] for one in server._statements(text)]
+        assume(len(set(filter(None, definitions))) == len(list(filter(None, definitions))))
+        assert set_macros(text, macros) == text
+
+    @pytest.mark.parametrize(
+        ("text", "macros"),
+        [
+            ("", {}),
+            ("MAIN_TLS_ENABLE = yes\n", {"MAIN_TLS_ENABLE": "yes"}),
+            ("MAIN_TLS_ENABLE=yes", {"MAIN_TLS_ENABLE": "yes"}),
+            ("  MAIN_TLS_ENABLE  =  yes  \n", {"MAIN_TLS_ENABLE": "yes"}),
+            ("MAIN_TLS_ADVERTISE_HOSTS =\n", {"MAIN_TLS_ADVERTISE_HOSTS": ""}),
+            ("# MAIN_TLS_ENABLE = yes\n", {}),
+            ("   #MAIN_TLS_ENABLE = yes\n", {}),
+            ("main_tls_enable = yes\n", {}),
+            ("hostlist X = y\n", {}),
+            (".ifdef MAIN_TLS_ENABLE\n.endif\n", {}),
+            ("A = one\nA == two\n", {"A": "two"}),
+            ("A = one \\\n    two \\\n    three\nB = 1\n", {"A": "one two three", "B": "1"}),
+            ("A = one \\  \n two\n", {"A": "one two"}),
+            ("A = b = c\n", {"A": "b = c"}),
+            ("other = a \\\nA = 1\nB = 2\n", {"B": "2"}),
+            ("other = a \\\n# comment\nA = 1\nB = 2\n", {"B": "2"}),
+        ],
+    )
+    def test_reading(self, text, macros):
+        assert read_macros(text) == macros
+
+    @pytest.mark.parametrize(
+        ("text", "wanted", "result"),
+        [
+            ("", {"A": "1"}, "A = 1\n"),
+            ("", {"A": ""}, "A =\n"),
+            ("B = 2", {"A": "1"}, "B = 2\nA = 1\n"),
+            ("A = 0", {"A": "1"}, "A = 1\n"),
+            ("A = 0\nB = 2\nA == 3\n", {"A": "1"}, "A = 1\nB = 2\n"),
+            ("A = 0\nB = 2\nA == 3\n", {"A": None}, "B = 2\n"),
+            ("A = x \\\n  y\nB = 2\n", {"A": None}, "B = 2\n"),
+            ("A   =   1\n", {"A": "1"}, "A   =   1\n"),
+            ("# A = 0\n", {"A": "1"}, "# A = 0\nA = 1\n"),
+            ("B = 2\r\n", {"A": None}, "B = 2\r\n"),
+        ],
+    )
+    def test_writing(self, text, wanted, result):
+        assert set_macros(text, wanted) == result
+
+    @pytest.mark.parametrize("value", ["a\nB = 2", "a\r", "\x00", "\x7f", "a\tb"])
+    def test_a_control_character_is_refused(self, value):
+        with pytest.raises(EngineError, match="the value of A holds a newline or another control character"):
+            set_macros("", {"A": value})
+
+    @pytest.mark.xfail(strict=True, reason="Exim's comments are physical lines; a backslash does not continue them")
+    def test_a_comment_that_ends_in_a_backslash_hides_nothing(self):
+        assert read_macros("# see C:\\\nA = 1\n") == {"A": "1"}
+
+    @pytest.mark.xfail(strict=True, reason="a comment between continuation lines is no part of the value")
+    def test_a_comment_inside_a_continued_value_is_no_part_of_it(self):
+        assert read_macros("A = one \\\n# why\n  two\n") == {"A": "one two"}
+
+    @pytest.mark.xfail(strict=True, reason="str.splitlines() sees line ends that Exim does not")
+    @pytest.mark.parametrize("character", ["\f", "\v", "\x1c", "\x85", "\u2028", "\r"])
+    def test_only_a_newline_ends_a_line(self, character):
+        assert read_macros(f"# a comment{character}A = 1\n") == {}
+
+    @pytest.mark.xfail(strict=True, reason="what is appended becomes part of a last line that ends in a backslash")
+    def test_a_dangling_backslash_does_not_swallow_what_is_added(self):
+        assert read_macros(set_macros("B = 2 \\\n", {"A": "1"}))["A"] == "1"
+
+
+SETTINGS = """\
+# /etc/exim4/update-exim4.conf.conf
+dc_eximconfig_configtype='internet'
+dc_other_hostnames='alpha.example'
+dc_smarthost=''
+dc_use_split_config='false'
+"""
+
+
+class Host:
+    """One Exim host: its directory, the commands it answers, and the adapter on them."""
+
+    def __init__(self, monkeypatch, directory, settings=SETTINGS):
+        self.directory = directory
+        directory.mkdir()
+        self.settings = directory / "update-exim4.conf.conf"
+        self.settings.write_text(settings)
+        (directory / "conf.d/main").mkdir(parents=True)
+        self.macros = directory / "exim4.conf.localmacros"
+        self.certificate = directory / "cert.pem"
+        self.acl = directory / "mailfleet-require-starttls.acl"
+        self.calls, self.trials = [], []
+        self.answers = {("exim4", "-bP"): (0, f"{server.GENERATED}\n", "")}
+        self.trial = lambda planned, target: self.trials.append((planned, target))
+        macro = server._ACL_MACRO.replace(server.REQUIRE_ACL, str(self.acl))
+        for name, value in {
+            "CONFIG_DIR": str(directory), "SETTINGS": str(self.settings), "REQUIRE_ACL": str(self.acl),
+            "_ACL_MACRO": macro, "DAEMON_USER": pwd.getpwuid(os.getuid()).pw_name,
+        }.items():  # fmt: skip
+            monkeypatch.setattr(server, name, value)
+        self.required_macro = macro
+        monkeypatch.setattr(server, "FileImage", _own_files())
+
+    def run(self, arguments):
+        self.calls.append(list(arguments))
+        for words, answer in self.answers.items():
+            if tuple(arguments[: len(words)]) == words:
+                return answer(arguments) if callable(answer) else answer
+        return 0, "", ""
+
+    @property
+    def adapter(self):
+        return server.Exim(self.run, self._try)
+
+    def _try(self, planned, target):
+        self.trial(planned, target)
+
+    def plan(self, inbound=None, outbound=None):
+        return self.adapter.plan(Desired(inbound, outbound, certificate=str(self.certificate)))
+
+    def apply(self, *args):
+        change = self.plan(*args)
+        for image in change.after:
+            image.write()
+        return change
+
+    def read(self):
+        return read_macros(self.macros.read_text())
+
+
+def _own_files():
+    """FileImage whose new files belong to whoever runs the tests."""
+
+    class Own:
+        read = staticmethod(FileImage.read)
+
+        def __call__(self, path, content, mode=0o644, _uid=0, _gid=0):
+            return FileImage(path, content, mode, os.getuid(), os.getgid())
+
+    class Missing(Own):
+        @staticmethod
+        def read(path):
+            image = FileImage.read(path)
+            return image if image.content is not None else FileImage(path, None, 0o644, os.getuid(), os.getgid())
+
+    return Missing()
+
+
+@pytest.fixture
+def make(monkeypatch, tmp_path):
+    return lambda settings=SETTINGS: Host(monkeypatch, tmp_path / "exim4", settings)
+
+
+@pytest.fixture
+def host(make):
+    return make()
+
+
+class TestRunning:
+    def test_it_is_not_installed(self, host):
+        host.settings.unlink()
+        with pytest.raises(
+            EngineError, match=r"update-exim4\.conf\.conf is not there: Debian's Exim 4 is not installed"
+        ):
+            host.adapter.require_running()
+
+    def test_it_cannot_read_its_configuration(self, host):
+        host.answers[("exim4", "-bP")] = (1, "", "Exim configuration error in line 7\n")
+        with pytest.raises(
+            EngineError, match=r"Exim does not read its configuration: Exim configuration error in line 7$"
+        ):
+            host.adapter.require_running()
+
+    def test_a_hand_written_configuration_is_refused(self, host):
+        host.answers[("exim4", "-bP")] = (0, "/etc/exim4/exim4.conf\n", "")
+        with pytest.raises(
+            EngineError, match=r"Exim reads /etc/exim4/exim4\.conf, not Debian's generated .*Debian's scheme first"
+        ):
+            host.adapter.require_running()
+
+    def test_it_runs(self, host):
+        host.adapter.require_running()
+
+
+class TestPlan:
+    @pytest.mark.parametrize("inbound", ["disabled", "offered", "required", None])
+    @pytest.mark.parametrize("outbound", ["disabled", "opportunistic", "required"])
+    def test_a_second_run_changes_nothing(self, host, inbound, outbound):
+        assert host.apply(inbound, outbound)
+        assert not host.plan(inbound, outbound)
+        assert host.adapter.state() == {"inbound": inbound or "offered", "outbound": outbound}
+
+    def test_nothing_wanted_is_nothing_changed(self, host):
+        assert not host.plan()
+
+    def test_offering_sets_its_macros_and_leaves_every_other_line(self, host):
+        text = "# mine\nMAIN_HARDCODE_PRIMARY_HOSTNAME = mx.example\nother = a \\\n  b\n"
+        host.macros.write_text(text)
+        host.apply("offered")
+        assert host.macros.read_text() == text + (
+            f"MAIN_TLS_ENABLE = yes\nMAIN_TLS_CERTKEY = {host.certificate}\nMAIN_TLS_ADVERTISE_HOSTS = *\n"
+        )
+
+    def test_bytes_that_are_no_text_survive(self, host):
+        host.macros.write_bytes(b"# f\xfcr uns\n")
+        host.apply("offered")
+        assert host.macros.read_bytes().startswith(b"# f\xfcr uns\nMAIN_TLS_ENABLE")
+
+    def test_disabled_advertises_to_nobody(self, host):
+        host.apply("offered")
+        host.apply("disabled")
+        assert host.read()["MAIN_TLS_ADVERTISE_HOSTS"] == ""
+        assert host.read()["MAIN_TLS_ENABLE"] == "yes"
+        assert host.adapter.state()["inbound"] == "disabled"
+
+    def test_without_a_word_about_tls_exim_offers_it(self, host):
+        assert host.adapter.state()["inbound"] == "offered"
+
+    def test_a_list_of_the_administrators_stays(self, host):
+        host.macros.write_text("MAIN_TLS_ENABLE = true\nMAIN_TLS_ADVERTISE_HOSTS = 192.0.2.0/24\n")
+        host.apply("offered")
+        assert host.read()["MAIN_TLS_ADVERTISE_HOSTS"] == "192.0.2.0/24"
+        assert host.read()["MAIN_TLS_ENABLE"] == "true"
+
+    def test_required_puts_plaintext_off_with_an_acl_of_its_own(self, host):
+        change = host.apply("required")
+        assert host.read()["MAIN_ACL_CHECK_MAIL"] == host.required_macro
+        assert str(host.acl) in host.required_macro
+        assert "defer message = 430 4.7.0 Must issue a STARTTLS command first\n" in host.acl.read_text()
+        assert [image.path for image in change.after] == [str(host.acl), str(host.macros)]
+        assert host.adapter.state()["inbound"] == "required"
+
+    @pytest.mark.parametrize("inbound", ["offered", "disabled"])
+    def test_required_is_taken_back(self, host, inbound):
+        host.apply("required")
+        host.apply(inbound)
+        assert "MAIN_ACL_CHECK_MAIL" not in host.read()
+        assert host.adapter.state()["inbound"] == inbound
+
+    def test_an_access_control_list_of_the_administrators_is_not_replaced(self, host):
+        host.macros.write_text("MAIN_ACL_CHECK_MAIL = acl_mine\n")
+        with pytest.raises(EngineError, match=r"MAIN_ACL_CHECK_MAIL is already set in .*localmacros.*choose 'offered'"):
+            host.plan("required")
+        host.apply("offered")
+        assert host.read()["MAIN_ACL_CHECK_MAIL"] == "acl_mine"
+        host.apply("disabled")
+        assert host.read()["MAIN_ACL_CHECK_MAIL"] == "acl_mine"
+
+    def test_the_split_configuration_has_its_own_file(self, make):
+        host = make(SETTINGS.replace("split_config='false'", "split_config='true'"))
+        host.apply("offered")
+        assert not host.macros.exists()
+        assert "MAIN_TLS_ENABLE = yes" in (host.directory / "conf.d/main/000_localmacros").read_text()
+
+    @pytest.mark.parametrize("text", ["dc_use_split_config=true\n", 'dc_use_split_config="TRUE"\n'])
+    def test_the_split_configuration_in_other_quotes(self, make, text):
+        change = make(text).plan("disabled")
+        assert change.after[0].path.endswith("conf.d/main/000_localmacros")
+
+    @pytest.mark.parametrize("text", ["", "# dc_use_split_config='true'\n"])
+    def test_unsplit_is_what_it_is_otherwise(self, make, text):
+        assert make(text).plan("disabled").after[0].path.endswith("exim4.conf.localmacros")
+
+    @pytest.mark.parametrize("kind", ["disabled", "opportunistic", "required"])
+    def test_outbound_is_set_on_both_transports(self, host, kind):
+        host.macros.write_text("REMOTE_SMTP_HOSTS_AVOID_TLS = *\nREMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS = *\n")
+        assert host.adapter.state()["outbound"] == "custom"
+        host.apply(None, kind)
+        macros = host.read()
+        for transport in ("REMOTE_SMTP", "REMOTE_SMTP_SMARTHOST"):
+            assert macros.get(f"{transport}_HOSTS_AVOID_TLS") == ("*" if kind == "disabled" else None)
+            assert macros.get(f"{transport}_HOSTS_REQUIRE_TLS") == ("*" if kind == "required" else None)
+        assert host.adapter.state()["outbound"] == kind
+
+    def test_the_smarthost_is_not_verified_with_a_fallback_to_plaintext(self, host):
+        host.apply(None, "opportunistic")
+        assert host.read()["REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS"] == ""
+        assert "REMOTE_SMTP_TLS_VERIFY_HOSTS" not in host.read()
+
+    @pytest.mark.parametrize("kind", ["opportunistic", "required"])
+    def test_a_verified_smarthost_stays(self, host, kind):
+        text = (
+            "REMOTE_SMTP_SMARTHOST_TLS_VERIFY_CERTIFICATES = /etc/ssl/certs/ca.pem\n"
+            "REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS = *\n"
+        )
+        if kind == "required":
+            text += "REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS = *\n"
+        host.macros.write_text(text)
+        host.apply(None, kind)
+        assert host.read()["REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS"] == "*"
+        assert host.adapter.state()["outbound"] == kind
+
+    @pytest.mark.xfail(
+        strict=True, reason="set to required anew, a verified smarthost loses its verification (exim.py)"
+    )
+    def test_a_verified_smarthost_stays_verified_when_tls_becomes_required(self, host):
+        host.macros.write_text(
+            "REMOTE_SMTP_SMARTHOST_TLS_VERIFY_CERTIFICATES = /etc/ssl/certs/ca.pem\n"
+            "REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS = *\n"
+        )
+        host.apply(None, "required")
+        assert host.read()["REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS"] == "*"
+
+    def test_no_certificate_yet_is_for_the_engine_to_say(self, host):
+        host.plan("offered")
+
+    def test_a_certificate_that_exim_cannot_read_is_refused(self, host, monkeypatch):
+        host.certificate.write_text("pem")
+        monkeypatch.setattr(server, "can_read", lambda *_: False)
+        with pytest.raises(EngineError) as error:
+            host.plan("offered")
+        user = pwd.getpwuid(os.getuid()).pw_name
+        assert str(error.value) == (
+            f"{host.certificate} cannot be read by {user}, so every handshake would fail; "
+            f"make it root:{user} 0640 in a directory that user may enter"
+        )
+        assert host.plan("disabled")
+
+    def test_a_certificate_that_exim_can_read_is_taken(self, host, monkeypatch):
+        host.certificate.write_text("pem")
+        asked = []
+        monkeypatch.setattr(server, "can_read", lambda *args: asked.append(args) or True)
+        assert host.plan("offered")
+        [(path, uid, gids)] = asked
+        assert (path, uid) == (str(host.certificate), os.getuid())
+        assert os.getgid() in gids
+
+    @pytest.mark.xfail(strict=True, raises=KeyError, reason="pwd.getpwnam's KeyError is no EngineError (exim.py)")
+    def test_a_missing_daemon_user_is_said(self, host, monkeypatch):
+        host.certificate.write_text("pem")
+        monkeypatch.setattr(server, "DAEMON_USER", "no-such-user-here")
+        with pytest.raises(EngineError, match="no-such-user-here"):
+            host.plan("offered")
+
+
+class TestNextHops:
+    @pytest.mark.parametrize(
+        ("kind", "smarthost", "hops"),
+        [
+            ("smarthost", "'gw.example'", [Target("gw.example", 25)]),
+            ("satellite", "'gw.example::587'", [Target("gw.example", 587)]),
+            ("smarthost", '"192.0.2.1::26"', [Target("192.0.2.1", 26)]),
+            ("smarthost", "gw.example", [Target("gw.example", 25)]),
+            ("smarthost", "'a.example;b.example::26'", [Target("a.example", 25), Target("b.example", 26)]),
+            ("smarthost", "'a.example ; b.example'", [Target("a.example", 25), Target("b.example", 25)]),
+            ("internet", "'gw.example'", []),
+            ("local", "''", []),
+        ],
+    )
+    def test_they_are_the_smarthosts(self, make, kind, smarthost, hops):
+        host = make(f"dc_eximconfig_configtype='{kind}'\ndc_smarthost={smarthost}\n")
+        assert list(host.adapter.next_hops()) == hops
+
+    def test_without_a_type_there_are_none(self, make):
+        assert list(make("").adapter.next_hops()) == []
+
+    @pytest.mark.parametrize(
+        "smarthost", ["", "a b", "gw.example::submission", "gw.example::0", "gw.example::99999", "-x-"]
+    )
+    def test_what_makes_no_sense_is_said(self, make, smarthost):
+        host = make(f"dc_eximconfig_configtype='smarthost'\ndc_smarthost='{smarthost}'\n")
+        with pytest.raises(EngineError, match=r"^dc_smarthost in .*update-exim4\.conf\.conf cannot be read: "):
+            host.adapter.next_hops()
+
+
+class TestDaemon:
+    def test_the_check_starts_a_daemon_on_a_spare_port_and_ends_it(self, host):
+        daemon = []
+
+        def start(arguments):
+            process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+            daemon.append(process)
+            Path(arguments[arguments.index("-oP") + 1]).write_text(f"{process.pid}\n")
+            return 0, "", ""
+
+        host.answers[("exim4", "-C")] = lambda arguments: start(arguments) if "-bd" in arguments else (0, "", "")
+        adapter = host.adapter
+        desired = Desired("disabled")
+        adapter.plan(desired)
+        reaped = []
+        host.trial = lambda planned, target: reaped.append((planned, target))
+        waiter = threading.Thread(target=lambda: [_wait_for(daemon), daemon[0].wait()])
+        waiter.start()
+        adapter.check()
+        waiter.join(10)
+        assert daemon[0].returncode not in (None, 0)
+        [(planned, target)] = reaped
+        assert planned is desired
+        assert target.host == "127.0.0.1"
+        assert [call[0] for call in host.calls[-3:]] == ["update-exim4.conf", "exim4", "exim4"]
+        assert f"127.0.0.1.{target.port}" in host.calls[-1]
+        generated = host.calls[-3][2]
+        assert not Path(generated).parent.exists()
+
+    @pytest.mark.parametrize(
+        ("words", "marker", "message"),
+        [
+            (("update-exim4.conf", "-o"), "", "update-exim4.conf refuses the change: bad"),
+            (("exim4", "-C"), "-bV", "Exim refuses the change: bad"),
+            (("exim4", "-C"), "-bd", "a trial daemon does not start: bad"),
+        ],
+    )
+    @pytest.mark.parametrize("channel", [1, 2])
+    def test_what_exim_said_is_in_the_error(self, host, words, marker, message, channel):
+        failure = (1, "bad\n", "") if channel == 1 else (1, "", "bad\n")
+        host.answers[words] = lambda arguments: failure if not marker or marker in arguments else (0, "", "")
+        with pytest.raises(EngineError, match=f"^{message}$"):
+            host.adapter.check()
+
+    def test_a_trial_that_fails_is_said(self, host):
+        def trial(_planned, _target):
+            raise EngineError("127.0.0.1:4711 does not show the wanted state")
+
+        host.trial = trial
+        with pytest.raises(EngineError, match=r"^a trial daemon with the change: 127\.0\.0\.1:4711 does not show"):
+            host.adapter.check()
+
+    @pytest.mark.parametrize("text", [None, "", "nonsense"])
+    def test_no_pid_file_means_no_signal(self, tmp_path, text, monkeypatch):
+        monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("nothing may be killed"))
+        if text is not None:
+            (tmp_path / "pid").write_text(text)
+        server._end_daemon(str(tmp_path / "pid"))
+
+    def test_a_daemon_that_does_not_listen_is_killed(self, tmp_path, monkeypatch):
+        clock = iter(range(0, 100, 2))
+        monkeypatch.setattr(server.time, "monotonic", lambda: next(clock))
+        process = subprocess.Popen(
+            [sys.executable, "-c", "import signal, time; signal.signal(15, 1); print(flush=True); time.sleep(60)"],
+            stdout=subprocess.PIPE,
+        )
+        process.stdout.readline()
+        (tmp_path / "pid").write_text(str(process.pid))
+        server._end_daemon(str(tmp_path / "pid"))
+        monkeypatch.undo()
+        assert process.wait(10) == -9
+
+    def test_reload_makes_the_file_then_tells_the_daemon(self, host):
+        host.adapter.reload()
+        assert host.calls == [["update-exim4.conf"], ["systemctl", "reload", "exim4"]]
+
+    @pytest.mark.parametrize("command", [("update-exim4.conf",), ("systemctl", "reload", "exim4")])
+    def test_a_failed_reload_is_said(self, host, command):
+        host.answers[command] = (1, "", "no such unit\n")
+        with pytest.raises(EngineError, match=f"^{' '.join(command)} failed: no such unit$"):
+            host.adapter.reload()
+
+
+def _wait_for(items):
+    while not items:
+        time.sleep(0.01)
+
+
+class TestCanRead:
+    """Over a tree whose owner runs the tests, asked for users who are not that owner."""
+
+    OTHER = 54321
+    GROUP = 54322
+
+    @pytest.fixture
+    def tree(self, tmp_path, monkeypatch):
+        directory = tmp_path / "certs"
+        directory.mkdir(mode=0o755)
+        file = directory / "key.pem"
+        file.write_text("pem")
+        # pytest keeps the directories above for their owner only.
+        whole = Path.stat
+
+        def stat(path, **kwargs):
+            status = whole(path, **kwargs)
+            above = path != directory and path != file
+            return os.stat_result([0o40755, *list(status)[1:]]) if above else status
+
+        monkeypatch.setattr(Path, "stat", stat)
+        return file
+
+    @pytest.mark.parametrize(
+        ("mode", "owner", "group", "others"),
+        [
+            (0o600, True, False, False),
+            (0o640, True, True, False),
+            (0o644, True, True, True),
+            (0o040, False, True, False),
+            (0o004, False, False, True),
+        ],
+    )
+    def test_the_files_bits_decide(self, tree, mode, owner, group, others):
+        tree.chmod(mode)
+        status = os.stat(tree)
+        assert can_read(str(tree), status.st_uid, []) is owner
+        assert can_read(str(tree), self.OTHER, [self.GROUP, status.st_gid]) is group
+        assert can_read(str(tree), self.OTHER, [self.GROUP]) is others
+
+    @pytest.mark.parametrize(("mode", "others"), [(0o711, True), (0o755, True), (0o700, False), (0o744, False)])
+    def test_so_do_those_of_the_directory(self, tree, mode, others):
+        tree.chmod(0o644)
+        tree.parent.chmod(mode)
+        assert can_read(str(tree), self.OTHER, []) is others
+
+    def test_a_link_is_followed(self, tree, tmp_path):
+        tree.chmod(0o600)
+        link = tmp_path / "link.pem"
+        link.symlink_to(tree)
+        assert can_read(str(link), os.getuid(), [])
+        assert not can_read(str(link), self.OTHER, [])
+
+    def test_it_agrees_with_the_kernel(self, tmp_path):
+        file = tmp_path / "mine.pem"
+        file.write_text("pem")
+        file.chmod(0o400)
+        assert can_read(str(file), os.getuid(), os.getgroups()) == os.access(file, os.R_OK)

@@ -1,0 +1,263 @@
+"""STARTTLS on Postfix, against a stand-in for its commands."""
+
+import re
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server
+from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+
+from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER, FakePostfix
+
+CERTIFICATE = "/etc/mailfleet/starttls.pem"
+
+
+class Host:
+    """One Postfix host: its files, and the adapter on them."""
+
+    def __init__(self, monkeypatch, directory, **files):
+        self.fake = FakePostfix(directory, **files)
+        monkeypatch.setattr(server, "Postconf", lambda run: Postconf(run, str(directory)))
+
+    def adapter(self, port=25):
+        return server.Postfix(self.fake, port)
+
+    def plan(self, inbound=None, outbound=None, port=25):
+        return self.adapter(port).plan(Desired(inbound, outbound))
+
+    def apply(self, *args, **kwargs):
+        change = self.plan(*args, **kwargs)
+        for image in change.after:
+            image.write()
+        return change
+
+    @property
+    def explicit(self):
+        return self.fake.explicit()
+
+
+@pytest.fixture
+def make(monkeypatch, tmp_path):
+    return lambda main="", **files: Host(monkeypatch, tmp_path / "postfix", main=MAIN + main, **files)
+
+
+def test_it_is_not_installed(make):
+    host = make()
+    host.fake.answers[("postfix",)] = FileNotFoundError(2, "No such file or directory", "postfix")
+    with pytest.raises(
+        EngineError, match=r"^Postfix is not installed on this host \(the command postfix is not there\); install"
+    ):
+        host.adapter().require_running()
+    host.fake.answers[("postfix",)] = (127, "", "postfix: not found\n")
+    with pytest.raises(
+        EngineError, match=r"Postfix is not installed on this host \(postfix: not found\); install it first"
+    ):
+        host.adapter().require_running()
+
+
+def test_it_does_not_run(make):
+    host = make()
+    host.fake.answers[("postfix", "status")] = (1, "", "postfix/postfix-script: the Postfix mail system is not running")
+    with pytest.raises(
+        EngineError, match="Postfix is not running; start it first, because a change is proved by its own port"
+    ):
+        host.adapter().require_running()
+
+
+@pytest.mark.parametrize("status", [0, 1])
+def test_it_is_older_than_3_4(make, status):
+    host = make(defaults={name: value for name, value in DEFAULTS.items() if name != "smtpd_tls_chain_files"})
+    host.fake.unknown_status = status
+    with pytest.raises(
+        EngineError, match=r"this Postfix is older than 3\.4 and cannot take key and chain from one file"
+    ):
+        host.adapter().require_running()
+
+
+def test_it_runs(make):
+    make().adapter().require_running()
+
+
+@pytest.mark.parametrize(
+    ("level", "inbound"),
+    [("", "disabled"), ("none", "disabled"), ("may", "offered"), ("encrypt", "required"), ("$else", "custom")],
+)
+def test_inbound_state(make, level, inbound):
+    assert make(f"smtpd_tls_security_level = {level}\n").adapter().state()["inbound"] == inbound
+
+
+@pytest.mark.parametrize(
+    ("level", "outbound"),
+    [
+        ("", "disabled"), ("none", "disabled"), ("may", "opportunistic"), ("dane", "opportunistic"),
+        ("encrypt", "required"), ("dane-only", "required"), ("fingerprint", "required"), ("verify", "required"),
+        ("secure", "required"), ("$else", "custom"),
+    ],
+)  # fmt: skip
+def test_outbound_state(make, level, outbound):
+    assert make(f"smtp_tls_security_level = {level}\n").adapter().state()["outbound"] == outbound
+
+
+def test_offering_adds_its_settings_and_leaves_every_other_byte(make):
+    host = make()
+    change = host.apply("offered", "opportunistic")
+    assert host.fake.main.read_text() == MAIN + (
+        f"smtpd_tls_security_level = may\nsmtpd_tls_chain_files = {CERTIFICATE}\nsmtpd_tls_received_header = yes\n"
+        "smtpd_tls_loglevel = 1\nsmtp_tls_security_level = may\nsmtp_tls_loglevel = 1\n"
+    )
+    assert host.fake.master.read_text() == MASTER
+    assert [image.path for image in change.after] == [str(host.fake.main)]
+    assert host.adapter().state() == {"inbound": "offered", "outbound": "opportunistic"}
+
+
+@pytest.mark.parametrize("inbound", ["disabled", "offered", "required", None])
+@pytest.mark.parametrize("outbound", ["disabled", "opportunistic", "required"])
+def test_a_second_run_changes_nothing(make, inbound, outbound):
+    host = make()
+    assert host.apply(inbound, outbound)
+    assert not host.plan(inbound, outbound)
+    state = host.adapter().state()
+    assert (state["inbound"], state["outbound"]) == (inbound or "disabled", outbound)
+
+
+def test_nothing_wanted_is_nothing_changed(make):
+    assert not make().plan()
+
+
+def test_switching_off_leaves_the_certificate_setting(make):
+    host = make()
+    host.apply("offered", "opportunistic")
+    host.apply("disabled", "disabled")
+    assert host.explicit["smtpd_tls_security_level"] == "none"
+    assert host.explicit["smtp_tls_security_level"] == "none"
+    assert host.explicit["smtpd_tls_chain_files"] == CERTIFICATE
+
+
+@pytest.mark.parametrize("level", ["dane", "may"])
+def test_a_stronger_opportunistic_level_stays(make, level):
+    host = make(f"smtp_tls_security_level = {level}\nsmtp_tls_loglevel = 2\n")
+    assert not host.plan(outbound="opportunistic")
+
+
+@pytest.mark.parametrize("level", ["encrypt", "dane-only", "fingerprint", "verify", "secure"])
+def test_a_stronger_required_level_stays(make, level):
+    host = make(f"smtp_tls_security_level = {level}\nsmtp_tls_loglevel = 1\n")
+    assert not host.plan(outbound="required")
+
+
+def test_a_level_of_another_kind_is_replaced(make):
+    host = make("smtp_tls_security_level = verify\n")
+    host.apply(outbound="opportunistic")
+    assert host.explicit["smtp_tls_security_level"] == "may"
+
+
+@pytest.mark.parametrize(("before", "after"), [("0", "1"), ("1", "1"), ("2", "2"), ("", "1"), ("$x", "1")])
+def test_a_log_level_is_raised_never_lowered(make, before, after):
+    host = make(f"smtpd_tls_loglevel = {before}\n")
+    host.apply("offered")
+    assert host.explicit["smtpd_tls_loglevel"] == after
+
+
+def test_superseded_certificate_settings_are_emptied(make):
+    host = make(
+        "smtpd_tls_cert_file=/etc/ssl/certs/ssl-cert-snakeoil.pem\nsmtpd_tls_key_file=/etc/ssl/private/snakeoil.key\n"
+        "smtpd_tls_eccert_file =\n"
+    )
+    host.apply("offered")
+    assert host.explicit["smtpd_tls_cert_file"] == ""
+    assert host.explicit["smtpd_tls_key_file"] == ""
+    assert "smtpd_tls_dcert_file" not in host.explicit
+    assert not host.plan("offered")
+
+
+def test_superseded_settings_stay_while_tls_is_not_offered(make):
+    host = make("smtpd_tls_cert_file=/etc/ssl/certs/snakeoil.pem\n")
+    host.apply("disabled")
+    assert host.explicit["smtpd_tls_cert_file"] == "/etc/ssl/certs/snakeoil.pem"
+
+
+def listener(service, level):
+    return MASTER.replace(
+        "smtp      inet  n       -       y       -       -       smtpd\n",
+        f"{service}      inet  n       -       y       -       -       smtpd\n  -o smtpd_tls_security_level={level}\n",
+    )
+
+
+def test_an_override_in_master_cf_is_refused_with_the_way_out(make):
+    host = make(master=listener("smtp", "encrypt"))
+    with pytest.raises(EngineError) as error:
+        host.plan("offered")
+    assert str(error.value) == (
+        "master.cf sets smtpd_tls_security_level=encrypt for the listener on port 25, so main.cf has no say; "
+        "take it out first: postconf -PX 'smtp/inet/smtpd_tls_security_level'"
+    )
+    assert host.plan(outbound="opportunistic")  # has nothing to do with that listener
+
+
+@pytest.mark.xfail(strict=True, reason="the advice names smtp/inet whatever the listener is called (server/postfix.py)")
+@pytest.mark.parametrize(("service", "port"), [("2525", 2525), ("192.0.2.1:smtp", 25), ("127.0.0.1:2525", 2525)])
+def test_the_way_out_names_the_service_that_has_the_override(make, service, port):
+    host = make(master=listener(service, "none"))
+    with pytest.raises(EngineError, match=re.escape(f"postconf -PX '{service}/inet/smtpd_tls_security_level'")):
+        host.plan("offered", port=port)
+
+
+def test_an_override_that_says_the_same_does_no_harm(make):
+    assert make(master=listener("smtp", "may")).plan("offered")
+
+
+def test_an_override_of_another_listener_has_no_say(make):
+    assert make(master=listener("submission", "encrypt")).plan("offered")
+
+
+@pytest.mark.parametrize(
+    ("relayhost", "hops"),
+    [
+        ("", []),
+        ("[mx.example]", [Target("mx.example", 25)]),
+        ("[mx.example]:587", [Target("mx.example", 587)]),
+        ("[mx.example]:smtp", [Target("mx.example", 25)]),
+        ("[192.0.2.7]:26", [Target("192.0.2.7", 26)]),
+        ("[2001:db8::7]:26", [Target("2001:db8::7", 26)]),
+        ("[a.example], [b.example]:26", [Target("a.example", 25), Target("b.example", 26)]),
+        ("[a.example] [b.example]", [Target("a.example", 25), Target("b.example", 25)]),
+        ("mx.example", []),
+        ("mx.example:26", []),
+        ("$mydomain", []),
+        ("[a.example], b.example", []),
+    ],
+)
+def test_next_hops_are_the_bracketed_relay_hosts(make, relayhost, hops):
+    assert list(make(f"relayhost = {relayhost}\n").adapter().next_hops()) == hops
+
+
+@pytest.mark.parametrize("relayhost", ["[mx.example]:70000", "[]", "[mx_.-]", "[a b]"])
+def test_a_relay_host_that_makes_no_sense_is_said(make, relayhost):
+    with pytest.raises(EngineError, match=r"^relayhost of this host cannot be read: "):
+        make(f"relayhost = {relayhost}\n").adapter().next_hops()
+
+
+@pytest.mark.xfail(strict=True, reason="service names other than smtp are legal in relayhost (server/postfix.py)")
+def test_a_relay_host_may_name_its_port_as_postfix_allows(make):
+    assert list(make("relayhost = [mx.example]:submission\n").adapter().next_hops()) == [Target("mx.example", 587)]
+
+
+@pytest.mark.parametrize(
+    ("command", "call", "message"),
+    [
+        ("check", lambda adapter: adapter.check(), "postfix check refuses the change: fatal: bad"),
+        ("reload", lambda adapter: adapter.reload(), "postfix reload failed: fatal: bad"),
+    ],
+)
+def test_check_and_reload_say_what_postfix_said(make, command, call, message):
+    host = make()
+    call(host.adapter())
+    assert host.fake.calls == [["postfix", command]]
+    host.fake.answers[("postfix", command)] = (1, "", "fatal: bad\n")
+    with pytest.raises(EngineError, match=message):
+        call(host.adapter())
+    host.fake.answers[("postfix", command)] = (1, "fatal: bad\n", "")
+    with pytest.raises(EngineError, match=message):
+        call(host.adapter())

@@ -1,0 +1,44 @@
+"""The filters as Ansible calls them: what they are called, and that what is wrong is a filter's error."""
+
+import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import fleet
+
+FILTERS = FilterModule().filters()
+HOSTVARS = {"pf12": {"mail_hostname": "pf12.example"}, "bad": {"mail_hostname": "a b"}, "out": {}}
+CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delivery_mode": "required"}
+
+
+def test_each_filter_is_a_function_of_fleet():
+    assert set(FILTERS) == {
+        "resolve_servers", "handshake_targets", "verdict_rows", "trace_messages", "came_through",
+    }  # fmt: skip
+    for name, function in FILTERS.items():
+        assert function.__wrapped__ is getattr(fleet, name)
+
+
+def test_resolve_servers():
+    assert FILTERS["resolve_servers"]([CONFIG], HOSTVARS)[0]["servers"] == ["pf12.example:25"]
+    with pytest.raises(AnsibleFilterError, match="the mail server 'nowhere' is not in the inventory"):
+        FILTERS["resolve_servers"]([{**CONFIG, "servers": ["nowhere"]}], HOSTVARS)
+
+
+def test_handshake_targets():
+    assert FILTERS["handshake_targets"](["pf12"], HOSTVARS)[0]["name"] == "pf12.example"
+    with pytest.raises(AnsibleFilterError, match="mail_hostname or mail_port of bad"):
+        FILTERS["handshake_targets"](["bad"], HOSTVARS)
+
+
+def test_verdict_rows():
+    [row] = FILTERS["verdict_rows"](["pf12"], HOSTVARS, {}, [CONFIG], expected="disabled")
+    assert (row["expected"], row["delivery_modes"]) == ("disabled", ["plaintext"])
+
+
+def test_trace_messages():
+    assert FILTERS["trace_messages"](["pf12"], HOSTVARS, "out", "1") == []
+
+
+def test_came_through():
+    with pytest.raises(AnsibleFilterError, match="the step before did not end well on pf12"):
+        FILTERS["came_through"](["pf12"], HOSTVARS, ["postfix_result"])

@@ -1,0 +1,417 @@
+"""What is said in two places says the same, and the rules of the house hold in every file."""
+
+import ast
+import importlib
+import ipaddress
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from ansible.module_utils.basic import AnsibleModule
+from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import INBOUND, OUTBOUND
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "ansible_collections.mailfleet.starttls.plugins"
+PLUGINS = sorted(path for path in (ROOT / "plugins").rglob("*.py") if path.name != "__init__.py")
+MODULES = sorted(path.stem for path in (ROOT / "plugins/modules").glob("*.py") if path.name != "__init__.py")
+ROLES = sorted(path.parents[1].name for path in ROOT.glob("roles/*/meta/argument_specs.yml"))
+
+
+def relative(path):
+    return str(path.relative_to(ROOT))
+
+
+def load(path):
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+# --- roles -----------------------------------------------------------------------------------------------------------
+
+
+def role_options(role):
+    """(entry point, option, its specification) of a role."""
+    for entry_point, spec in load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"].items():
+        for name, option in spec.get("options", {}).items():
+            yield entry_point, name, option
+
+
+def role_defaults(role):
+    path = ROOT / "roles" / role / "defaults/main.yml"
+    return (load(path) or {}) if path.exists() else {}
+
+
+def is_expression(value):
+    return "{{" in json.dumps(value)
+
+
+def test_every_role_is_specified():
+    assert sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir()) == ROLES
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_are_those_of_the_specification(role):
+    defaults = role_defaults(role)
+    for entry_point, name, option in role_options(role):
+        where = f"{role}, {entry_point}: {name}"
+        if "default" in option:
+            assert name in defaults, where
+            assert defaults[name] == option["default"], where
+        elif name in defaults:
+            assert is_expression(defaults[name]), f"{where} has a default that the specification does not name"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_default_is_specified(role):
+    specified = {name for _entry_point, name, _option in role_options(role)}
+    assert set(role_defaults(role)) <= specified
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_entry_points_agree_about_an_option(role):
+    seen = {}
+    for entry_point, name, option in role_options(role):
+        facts = {key: value for key, value in option.items() if key != "description"}
+        assert seen.setdefault(name, facts) == facts, f"{role}, {entry_point}: {name}"
+
+
+TYPES = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_options_are_described_and_defaults_are_of_their_type(role):
+    for entry_point, name, option in role_options(role):
+        where = f"{role}, {entry_point}: {name}"
+        assert option.get("description"), where
+        assert option["type"] in TYPES, where
+        if "default" in option:
+            assert type(option["default"]) is TYPES[option["type"]], where
+            assert option["default"] in option.get("choices", [option["default"]]), where
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_variables_begin_with_the_roles_name(role):
+    names = {name for _entry_point, name, _option in role_options(role)} | set(role_defaults(role))
+    for path in (ROOT / "roles" / role).glob("tasks/*.yml"):
+        for task in load(path):
+            names |= set(task.get("vars", {})) | set(task.get("ansible.builtin.set_fact", {}))
+            names |= {task["register"]} if "register" in task else set()
+    assert [name for name in sorted(names) if not name.startswith(f"{role}_")] == []
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_entry_point_has_its_tasks(role):
+    for entry_point in load(f"roles/{role}/meta/argument_specs.yml")["argument_specs"]:
+        assert (ROOT / "roles" / role / "tasks" / f"{entry_point}.yml").exists(), entry_point
+
+
+# --- modules ---------------------------------------------------------------------------------------------------------
+
+
+class _CapturedError(Exception):
+    pass
+
+
+def runtime_spec(module, monkeypatch):
+    """The argument spec that a module, or the action plugin that stands for it, checks its options with."""
+    captured = {}
+
+    def capture(_self, *_args, argument_spec, **_kwargs):
+        captured.update(argument_spec)
+        raise _CapturedError
+
+    monkeypatch.setattr(AnsibleModule, "__init__", capture)
+    loaded = importlib.import_module(f"{PACKAGE}.modules.{module}")
+    if hasattr(loaded, "main"):
+        run = loaded.main
+    else:
+        action = importlib.import_module(f"{PACKAGE}.action.{module}").ActionModule
+        monkeypatch.setattr(ActionBase, "run", lambda *_args, **_kwargs: {})
+        monkeypatch.setattr(ActionBase, "validate_argument_spec", capture)
+        run = object.__new__(action).run
+    with pytest.raises(_CapturedError):
+        run()
+    return captured
+
+
+def normal(options, below):
+    """Options as comparable facts, whether they come from documentation or from code."""
+    return {
+        name: {
+            "type": option.get("type", "str"),
+            "elements": option.get("elements"),
+            "required": bool(option.get("required", False)),
+            "choices": option.get("choices"),
+            "default": option.get("default"),
+            "aliases": sorted(option.get("aliases") or []),
+            "options": normal(option.get(below) or {}, below),
+        }
+        for name, option in options.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def documentation(tmp_path_factory):
+    """What ansible-doc, with the doc fragments, says of each module."""
+    directory = tmp_path_factory.mktemp("ansible-doc")
+    names = [f"mailfleet.starttls.{name}" for name in MODULES]
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("ansible-doc")), "-t", "module", "--json", *names],
+        env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(directory)},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    return {name.rpartition(".")[2]: found for name, found in json.loads(done.stdout).items()}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_the_documentation_says_what_the_module_takes(module, documentation, monkeypatch):
+    documented = normal(documentation[module]["doc"]["options"], "suboptions")
+    assert documented == normal(runtime_spec(module, monkeypatch), "options")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_is_documented_whole(module, documentation):
+    found = documentation[module]
+    assert found["doc"]["module"] == module
+    assert found["doc"]["short_description"]
+    assert not found["doc"]["short_description"].endswith(".")
+    assert {"check_mode", "diff_mode", "idempotent", "action_group"} <= set(found["doc"]["attributes"])
+    assert found["return"]
+    tasks = yaml.safe_load(found["examples"])
+    used = {key for task in tasks for key in task if key.startswith("mailfleet.starttls.")}
+    assert f"mailfleet.starttls.{module}" in used
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_use_options_that_there_are(module, documentation):
+    for task in yaml.safe_load(documentation[module]["examples"]):
+        for key, arguments in task.items():
+            if key.startswith("mailfleet.starttls."):
+                options = documentation[key.rpartition(".")[2]]["doc"]["options"]
+                assert set(arguments) <= set(options), task["name"]
+                for name, value in arguments.items():
+                    assert is_expression(value) or value in options[name].get("choices", [value]), task["name"]
+
+
+def test_every_module_is_in_the_action_group():
+    groups = load("meta/runtime.yml")["action_groups"]
+    assert list(groups) == ["starttls"]
+    assert sorted(groups["starttls"]) == MODULES
+
+
+def test_every_action_plugin_has_a_module():
+    assert {path.stem for path in (ROOT / "plugins/action").glob("*.py")} <= set(MODULES)
+
+
+# --- the words -------------------------------------------------------------------------------------------------------
+
+
+def test_delivery_modes_are_the_same_everywhere(documentation, monkeypatch):
+    options = documentation["inbound_tls_mode"]["doc"]["options"]
+    spec = runtime_spec("inbound_tls_mode", monkeypatch)
+    role = {name: option for _, name, option in role_options("gateway")}["gateway_email_configs"]["options"]
+    for choices in (
+        options["delivery_mode"]["choices"],
+        options["email_configs"]["suboptions"]["delivery_mode"]["choices"],
+        spec["delivery_mode"]["choices"],
+        spec["email_configs"]["options"]["delivery_mode"]["choices"],
+        role["delivery_mode"]["choices"],
+    ):
+        assert choices == list(MODES)
+    assert set(role) == set(options["email_configs"]["suboptions"])
+
+
+@pytest.mark.parametrize("server", ["postfix", "exim"])
+def test_the_words_for_a_mail_server_are_the_same_everywhere(server, documentation):
+    options = documentation[f"{server}_starttls"]["doc"]["options"]
+    role = {name: option for _, name, option in role_options(server)}
+    for name, words in (("inbound", INBOUND), ("outbound", OUTBOUND)):
+        assert options[name]["choices"] == role[f"{server}_{name}"]["choices"] == list(words)
+    for name in ("address", "port", "timeout", "relax", "require_without_evidence"):
+        assert (role[f"{server}_{name}"]["type"], role[f"{server}_{name}"]["default"]) == (
+            options[name]["type"],
+            options[name]["default"],
+        )
+    assert role[f"{server}_certificate_path"]["default"] == options["certificate"]["default"]
+
+
+def test_the_gateway_role_has_the_defaults_of_its_module(documentation):
+    options = documentation["inbound_tls_mode"]["doc"]["options"]
+    role = {name: option for _, name, option in role_options("gateway")}
+    names = {"kind": "gateway"}
+    for name in ("state", "kind", "reinjection_port", "require_without_evidence", "address", "port", "timeout"):
+        option = options[names.get(name, name)]
+        assert role[f"gateway_{name}"]["default"] == option["default"], name
+        assert role[f"gateway_{name}"].get("choices") == option.get("choices"), name
+
+
+# --- the source ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=relative)
+def test_files_begin_with_the_copyright(path):
+    lines = path.read_text().splitlines()
+    if path.parent.name == "modules":
+        assert lines.pop(0) == "#!/usr/bin/python"
+    assert lines[:3] == [
+        "# Copyright: (c) 2026, the mailfleet.starttls authors",
+        "# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)",
+        "# SPDX-License-Identifier: GPL-3.0-or-later",
+    ]
+
+
+ON_TARGETS = [path for path in PLUGINS if path.relative_to(ROOT / "plugins").parts[0] in ("modules", "module_utils")]
+
+
+@pytest.mark.parametrize("path", ON_TARGETS, ids=relative)
+def test_what_runs_on_targets_is_python_3_9(path):
+    ast.parse(path.read_text(), str(path), feature_version=(3, 9))
+
+
+@pytest.mark.parametrize("path", ON_TARGETS, ids=relative)
+def test_what_runs_on_targets_needs_nothing_else(path):
+    allowed = {*sys.stdlib_module_names, "ansible", "ansible_collections"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        for name in names:
+            assert name.partition(".")[0] in allowed, name
+            assert "plugin_utils" not in name, name
+
+
+@pytest.mark.parametrize("path", PLUGINS, ids=relative)
+def test_nothing_depends_on_assert(path):
+    found = [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
+    assert found == [], "python -O leaves assert statements out"
+
+
+def test_the_engine_does_not_know_ansible():
+    knows = [relative(path) for path in ON_TARGETS if "from ansible.module_utils" in path.read_text()]
+    assert [path for path in knows if path.startswith("plugins/module_utils/")] == ["plugins/module_utils/run.py"]
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+WATCHED_ENDINGS = {
+    "com", "org", "net", "edu", "gov", "mil", "info", "biz", "io", "dev", "app", "cloud", "email", "online",
+    "site", "eu", "de", "at", "ch", "uk", "us", "ca", "au", "fr", "nl", "be", "it", "es", "pt", "pl", "cz",
+    "se", "no", "dk", "fi", "ru", "ua", "cn", "jp", "kr", "in", "br", "mx", "ai", "co", "me", "tv", "lan",
+    "corp", "internal", "intranet",
+}  # fmt: skip
+EXAMPLES = re.compile(r"(?:.+\.)?(?:example\.(?:com|org|net)|test|example|invalid|localhost)")
+PROJECTS = (
+    "ansible.com", "contributor-covenant.org", "debian.org", "exim.org", "github.com", "gnu.org", "ietf.org",
+    "keepachangelog.com", "letsencrypt.org", "microsoft.com", "openssl.org", "postfix.org", "pypi.org", "python.org",
+    "readthedocs.io", "rfc-editor.org", "semver.org", "spdx.org",
+)  # fmt: skip
+NETWORKS = [
+    ipaddress.ip_network(text)
+    for text in (
+        "192.0.2.0/24",
+        "198.51.100.0/24",
+        "203.0.113.0/24",
+        "2001:db8::/32",
+        "127.0.0.0/8",
+        "::1",
+        "0.0.0.0",
+        "::",
+    )
+]
+HOST = re.compile(r"(?<![\w./$-])(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?\.)+([a-z]{2,})(?![\w(-])(?!\.\w)", re.IGNORECASE)
+ADDRESS = re.compile(
+    r"(?<![\w.:-])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f]*)(?![\w:])(?!\.\d)"
+)
+
+
+def foreign_names(text):
+    """Names and addresses that may belong to somebody."""
+    text = text.replace("https://", " ").replace("http://", " ").replace("@", " ")
+    for match in HOST.finditer(text):
+        name = match.group(0).lower()
+        real = match.group(1).lower() in WATCHED_ENDINGS and not EXAMPLES.fullmatch(name)
+        if real and not any(name == project or name.endswith(f".{project}") for project in PROJECTS):
+            yield name
+    for match in ADDRESS.finditer(text):
+        try:
+            address = ipaddress.ip_address(match.group(0))
+        except ValueError:
+            continue
+        if not any(address in network for network in NETWORKS):
+            yield str(address)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("see mail.customer.com.", ["mail.customer.com"]),
+        ("trace@company.de, x", ["company.de"]),
+        ("https://www.acme.io/path", ["www.acme.io"]),
+        ("servers: [8.8.8.8, 192.0.2.1, 2a00::1, 2001:db8::5]", ["8.8.8.8", "2a00::1"]),
+        ("mx.example.com mail.fleet.test a.example https://www.python.org/x.html tests/x.py ansible.builtin.copy", []),
+        ("127.0.0.1:10125, [::1]:25, 0.0.0.0, 12:30:45, version 1.2.3, host::587", []),
+    ],
+)
+def test_the_check_for_real_names_finds_them(text, found):
+    assert list(foreign_names(text)) == found
+
+
+def texts():
+    """Every text that people read: documents, roles, playbooks, and the documentation inside plugins."""
+    for pattern in (
+        "*.md",
+        "*.yml",
+        "docs/**/*",
+        "roles/**/*",
+        "playbooks/**/*",
+        "meta/*",
+        "molecule/**/*.yml",
+        "awx/**/*",
+    ):
+        for path in sorted(ROOT.glob(pattern)):
+            if path.is_file():
+                yield relative(path), path.read_text(encoding="utf-8", errors="replace")
+    for path in PLUGINS:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") in (
+                "DOCUMENTATION", "EXAMPLES", "RETURN", "ACTION_GROUP",
+            ):  # fmt: skip
+                yield f"{relative(path)}: {node.targets[0].id}", ast.literal_eval(node.value)
+
+
+def test_nobody_is_named():
+    found = {where: sorted(set(foreign_names(text))) for where, text in texts()}
+    assert {where: names for where, names in found.items() if names} == {}
+
+
+# --- the collection --------------------------------------------------------------------------------------------------
+
+
+def test_galaxy():
+    galaxy = load("galaxy.yml")
+    assert (galaxy["namespace"], galaxy["name"]) == ("mailfleet", "starttls")
+    assert re.fullmatch(
+        r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?(\+[0-9A-Za-z.-]+)?", galaxy["version"]
+    )
+    assert galaxy["dependencies"] == {}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_newer_than_the_collection(module, documentation):
+    numbers = [
+        tuple(map(int, text.split("-")[0].split(".")))
+        for text in (documentation[module]["doc"]["version_added"], load("galaxy.yml")["version"])
+    ]
+    assert numbers[0] <= numbers[1]
+
+
+def test_ansible_versions():
+    assert load("meta/runtime.yml")["requires_ansible"] == ">=2.16.0"
