@@ -138,6 +138,9 @@ class Gateway(Protocol):
     def plan(self, configs: Mapping[str, EmailConfig]) -> Change:
         """The files that make the gateway hold exactly these; empty when they are there already."""
 
+    def serves(self) -> bool:
+        """Whether the running gateway takes mail on every port it should, looked at once."""
+
     def prove(self) -> None:
         """Raise EngineError unless the running gateway serves what the files say."""
 
@@ -228,6 +231,8 @@ def set_modes(
                 raise EngineError(message)
             warnings.append(f"a real run would refuse this as things stand: {message}")
         change = gateway.plan(after)
+        if not change and not gateway.serves():
+            change = replace(change, reload=True)
         if change and not check_mode:
             transaction.apply(change, gateway.prove, gateway.prove)
         return Outcome(

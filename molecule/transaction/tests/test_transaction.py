@@ -132,7 +132,7 @@ def test_required_inbound(fleet: Fleet, host: str) -> None:
     second = fleet.module(host, module_of(host), {"inbound": "required"})
     assert '"changed": false' in second.output
     domain = DOMAINS[host]
-    with pytest.raises(AssertionError, match="530|430"):
+    with pytest.raises(AssertionError, match=r"530|430"):
         fleet.send("outside", [f"trace@{domain}"], tls=False, to=host)
     fleet.run(host, "echo x | /usr/sbin/sendmail trace")  # what the host's own users submit is not refused
     mark = fleet.send("outside", [f"trace@{domain}"], tls=True, to=host)

@@ -154,21 +154,25 @@ class PostfixGateway:
         elif self._run(["systemctl", "is-active", "--quiet", unit[0]])[0] == 0:
             self._call("systemctl", "stop", unit[0])
             self._run(["systemctl", "reset-failed", unit[0]])
-        self._postfix.reload()
+        self._call("postfix", "reload")
 
     def resume(self) -> None:
         """See transaction.Daemon."""
         self.reload()
 
+    def serves(self) -> bool:
+        """See mode.Gateway."""
+        return all(handshake_one(port, self._settings).stage >= Stage.EHLO for port in self._ports())
+
     def prove(self) -> None:
         """See mode.Gateway."""
-        ports = [self._own_port]
-        if Path(SECOND_DIR, "main.cf").exists():
-            ports.append(self._second_port)
-        for port in ports:
+        for port in self._ports():
             seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, self._settings, self._settings.timeout)
             if seen.stage < Stage.EHLO:
                 raise EngineError(f"the gateway does not answer on {port} after the change: {seen.message}")
+
+    def _ports(self) -> list[Target]:
+        return [self._own_port] + ([self._second_port] if Path(SECOND_DIR, "main.cf").exists() else [])
 
     def _edits(self, arrival: bool) -> Edits:
         now = self._postconf.values(

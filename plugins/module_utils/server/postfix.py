@@ -18,6 +18,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction imp
 
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
+# Named, the default instance is meant alone; without -c the command would go on to every other instance.
+POSTFIX = ("postfix", "-c", "/etc/postfix")
 # What satisfies an outbound level: a stronger one of the same kind is the administrator's and stays.
 OUTBOUND_KIND = {
     "": "disabled",
@@ -50,7 +52,7 @@ class Postfix:
     def require_running(self) -> None:
         """See starttls.Server."""
         try:
-            status, _out, err = self._run(["postfix", "status"])
+            status, _out, err = self._run([*POSTFIX, "status"])
         except FileNotFoundError:
             status, err = 127, "the command postfix is not there"
         if status == 127:
@@ -108,13 +110,13 @@ class Postfix:
 
     def check(self) -> None:
         """See transaction.Daemon."""
-        status, out, err = self._run(["postfix", "check"])
+        status, out, err = self._run([*POSTFIX, "check"])
         if status != 0:
             raise EngineError(f"postfix check refuses the change: {(err or out).strip()}")
 
     def reload(self) -> None:
         """See transaction.Daemon."""
-        status, out, err = self._run(["postfix", "reload"])
+        status, out, err = self._run([*POSTFIX, "reload"])
         if status != 0:
             raise EngineError(f"postfix reload failed: {(err or out).strip()}")
 

@@ -413,6 +413,11 @@ class TestCommands:
         assert host.fake.called("systemctl", "reset-failed")
         assert host.fake.calls[-1] == ["postfix", "reload"]
 
+    def test_resuming_is_reloading(self, host):
+        host.adapter.resume()
+        assert host.fake.called("systemctl", "stop")
+        assert host.fake.calls[-1] == ["postfix", "reload"]
+
     def test_reload_of_one_instance_leaves_systemd_alone(self, host):
         host.fake.answers[("systemctl", "is-active")] = (3, "", "")
         host.adapter.reload()

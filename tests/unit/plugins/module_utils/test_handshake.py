@@ -325,9 +325,9 @@ def test_a_server_that_never_greets(settings):
     ],
 )
 def test_a_server_that_falls_silent_later(face, settings, changes, stage):
-    seen = look_at(dataclasses.replace(face, **changes), dataclasses.replace(settings, timeout=0.7))
+    seen = look_at(dataclasses.replace(face, **changes), dataclasses.replace(settings, timeout=0.5))
     assert (seen.code, seen.stage) == ("timeout", stage)
-    assert seen.message == f"no progress for 0.7 s after {stage.label}"
+    assert seen.message == f"no progress for 0.5 s after {stage.label}"
 
 
 def test_a_server_that_always_says_a_little_more_gains_no_time(settings):
@@ -443,7 +443,7 @@ def test_a_server_that_closes_tls_before_its_answer(face, settings):
         with contextlib.suppress(OSError):
             secure.unwrap()
 
-    seen = look_at(dataclasses.replace(face, in_tls=close_tls), settings, seconds=2.0)
+    seen = look_at(dataclasses.replace(face, in_tls=close_tls), settings, seconds=1.0)
     assert (seen.code, seen.stage) == ("connection_closed", Stage.TLS)
 
 

@@ -263,6 +263,7 @@ class FakeGateway:
     """A gateway that keeps its email configs in one file."""
 
     name = "fake-gateway"
+    reads_files_unasked = True
     modes = MODES
 
     def __init__(self, file):
@@ -280,6 +281,9 @@ class FakeGateway:
 
     def reload(self):
         self._step("reload")
+
+    def resume(self):
+        self._step("resume")
 
     def require_running(self):
         self._step("require_running")

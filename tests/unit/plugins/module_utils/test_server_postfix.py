@@ -249,6 +249,7 @@ def test_a_relay_host_may_name_its_port_as_postfix_allows(make):
     [
         ("check", lambda adapter: adapter.check(), "postfix check refuses the change: fatal: bad"),
         ("reload", lambda adapter: adapter.reload(), "postfix reload failed: fatal: bad"),
+        ("reload", lambda adapter: adapter.resume(), "postfix reload failed: fatal: bad"),
     ],
 )
 def test_check_and_reload_say_what_postfix_said(make, command, call, message):

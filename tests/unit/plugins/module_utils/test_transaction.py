@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import os
 import stat
@@ -27,6 +28,7 @@ class FakeDaemon:
     """Notes what is asked of it and how the file looked; fails where it is told to."""
 
     name = "fakemail"
+    reads_files_unasked = True
 
     def __init__(self, config):
         self.config = config
@@ -44,6 +46,9 @@ class FakeDaemon:
 
     def reload(self):
         self._call("reload")
+
+    def resume(self):
+        self._call("resume")
 
     def prove(self):
         self._call("prove")
@@ -128,9 +133,9 @@ def test_files_look_settled_to_a_daemon_that_waits_for_that(host):
     assert host.config.stat().st_mtime < module.time.time() - 2
 
 
-def test_a_reload_alone_checks_no_files(host):
+def test_a_reload_alone_is_checked_too(host):
     host.apply(host.image(OLD), reload=True)
-    assert host.daemon.calls == [("reload", OLD), ("prove", OLD)]
+    assert host.daemon.calls == [("check", OLD), ("reload", OLD), ("prove", OLD)]
 
 
 def test_several_files_and_their_directories(host):
@@ -153,9 +158,9 @@ def test_a_file_can_be_removed(host):
 @pytest.mark.parametrize(
     ("where", "calls"),
     [
-        ("check", ["check", "reload", "prove_old"]),
-        ("reload", ["check", "reload", "reload", "prove_old"]),
-        ("prove", ["check", "reload", "prove", "reload", "prove_old"]),
+        ("check", ["check", "resume", "prove_old"]),
+        ("reload", ["check", "reload", "resume", "prove_old"]),
+        ("prove", ["check", "reload", "prove", "resume", "prove_old"]),
     ],
 )
 @pytest.mark.parametrize("error", [EngineError("no good"), OSError(28, "No space left on device"), ValueError("bug")])
@@ -173,6 +178,71 @@ def test_a_failure_restores_the_former_state(host, where, calls, error):
     assert host.config.read_bytes() == OLD
     assert stat.S_IMODE(host.config.stat().st_mode) == 0o640
     assert not host.journal.exists()
+
+
+@pytest.mark.parametrize(
+    ("where", "calls"),
+    [
+        ("check", ["check", "prove_old"]),
+        ("reload", ["check", "reload", "resume", "prove_old"]),
+        ("prove", ["check", "reload", "prove", "resume", "prove_old"]),
+    ],
+)
+def test_a_daemon_that_reads_its_files_only_when_told_is_left_alone_until_it_was_told(host, where, calls):
+    host.daemon.reads_files_unasked = False
+    host.daemon.failures[where] = EngineError("no good")
+    with pytest.raises(TransactionError) as caught:
+        host.apply()
+    assert caught.value.restored is True
+    assert [what for what, _content in host.daemon.calls] == calls
+    assert host.config.read_bytes() == OLD
+
+
+def keep(host, error=None):
+    """Apply a change during which the daemon's own tools write a second file, and fail after that."""
+    table = host.directory / "table.db"
+    table.write_bytes(b"old table")
+    table.chmod(0o600)
+
+    def rebuild():
+        table.write_bytes(b"new table")
+        table.chmod(0o644)
+
+    host.daemon.reload = rebuild
+    host.daemon.failures["prove"] = error
+    change = dataclasses.replace(Change.of([host.image()]), kept=(FileImage.read(str(table)),))
+    assert "table" not in str(change.diff())
+    with host.transaction().locked() as transaction:
+        transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
+
+
+def test_a_file_that_the_daemons_tools_wrote_is_restored_too(host):
+    with pytest.raises(TransactionError) as caught:
+        keep(host, EngineError("no good"))
+    assert caught.value.restored is True
+    table = host.directory / "table.db"
+    assert (table.read_bytes(), stat.S_IMODE(table.stat().st_mode)) == (b"old table", 0o600)
+    assert host.config.read_bytes() == OLD
+
+
+def test_a_file_that_the_daemons_tools_wrote_stays_after_success(host):
+    keep(host)
+    assert (host.directory / "table.db").read_bytes() == b"new table"
+
+
+def test_a_killed_run_is_undone_whatever_the_daemons_tools_had_written(host):
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            host.daemon.prove = lambda: os._exit(9)
+            keep(host)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    table = host.directory / "table.db"
+    assert table.read_bytes() == b"new table"
+    table.write_bytes(b"and written again since")
+    assert host.recover() is True
+    assert (table.read_bytes(), host.config.read_bytes()) == (b"old table", OLD)
 
 
 def test_a_failure_restores_mode_and_removes_what_was_made(host):
@@ -247,7 +317,7 @@ def test_a_file_that_can_neither_be_written_nor_restored_is_named(host):
 def test_one_file_that_cannot_be_restored_does_not_keep_the_others_changed(host):
     fail_with_a_directory_in_the_way(host)
     assert host.config.read_bytes() == OLD
-    assert ("reload", OLD) in host.daemon.calls
+    assert ("resume", OLD) in host.daemon.calls
 
 
 def test_a_journal_that_cannot_be_written_changes_nothing(host):
@@ -259,7 +329,7 @@ def test_a_journal_that_cannot_be_written_changes_nothing(host):
     assert host.daemon.calls == []
 
 
-@pytest.mark.parametrize("where", ["reload", "prove_old"])
+@pytest.mark.parametrize("where", ["resume", "prove_old"])
 def test_when_going_back_fails_the_journal_stays_and_the_error_says_where(host, where):
     host.daemon.failures["check"] = EngineError("the check refuses it")
     host.daemon.failures[where] = EngineError("nobody answers")
@@ -308,7 +378,7 @@ def test_what_a_killed_run_left_is_undone_by_the_next(host, where):
     assert host.config.read_bytes() == OLD
     assert stat.S_IMODE(host.config.stat().st_mode) == 0o640
     assert not made.parent.exists()
-    assert ("reload", OLD) in host.daemon.calls
+    assert host.daemon.calls == [("resume", OLD)]
     assert host.recover() is False
 
 
@@ -411,7 +481,7 @@ def test_a_journal_that_cannot_be_read(host, text):
 
 def test_recovery_that_fails_can_be_tried_again(host):
     host.die_in("prove")
-    host.daemon.failures["reload"] = EngineError("the daemon is down")
+    host.daemon.failures["resume"] = EngineError("the daemon is down")
     with pytest.raises(EngineError, match="the daemon is down"):
         host.recover()
     assert host.transaction().interrupted
