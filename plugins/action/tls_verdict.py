@@ -11,7 +11,7 @@ from typing import Any, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import render_table
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line, render_table
 
 COLUMNS = {
     "host": "HOST",
@@ -42,13 +42,19 @@ class ActionModule(ActionBase):
                 "title": {"type": "str", "default": "TLS on the mail fleet"},
             }
         )
+        if not all(isinstance(row.get("host"), str) for row in options["rows"]):
+            raise AnsibleActionFail("each of rows needs the name of its host")
         rows = [summarize(row) for row in options["rows"]]
         if not rows:
             raise AnsibleActionFail("there is no host to give a verdict on")
         failed = [row for row in rows if row["findings"]]
         table = render_table(COLUMNS, rows)
         lines = [options["title"], "", table]
-        lines += ["", *(f"{row['host']}: {finding}" for row in failed for finding in row["findings"])] if failed else []
+        lines += (
+            ["", *(one_line(f"{row['host']}: {finding}") for row in failed for finding in row["findings"])]
+            if failed
+            else []
+        )
         Display().display("\n" + "\n".join(lines) + "\n")
         return {
             "changed": False,

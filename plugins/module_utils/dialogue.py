@@ -10,6 +10,7 @@ RFC 3207 (STARTTLS).
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Optional
@@ -131,7 +132,7 @@ class Dialogue:
         self.requires_tls: Optional[bool] = None
         self.wants_tls = False
         self.done = False
-        self._helo = helo_name.encode("ascii", "replace")
+        self._helo = re.sub(rb"[^\x21-\x7e]", b"?", helo_name.encode("ascii", "replace"))
         self._ask_plaintext = ask_plaintext
         self._reader = ReplyReader()
         self._output = b""
@@ -180,7 +181,10 @@ class Dialogue:
             self._start_tls()
 
     def _on_mail(self, reply: Reply) -> None:
-        self.requires_tls = reply.code == 530 or (reply.code >= 400 and "STARTTLS" in str(reply).upper())
+        if reply.code == 530 or (reply.code >= 400 and "STARTTLS" in str(reply).upper()):
+            self.requires_tls = True
+        elif reply.code == 250:
+            self.requires_tls = False
         self._say(b"RSET", lambda _reply: self._start_tls())
 
     def _start_tls(self) -> None:

@@ -78,12 +78,15 @@ class Target:
 
 
 def is_address(text: str) -> bool:
-    """Whether the text is an IP address literal."""
+    """Whether the text is an IP address literal; an IPv6 zone has to be a plain word."""
+    address, percent, zone = text.partition("%")
+    if percent and not re.fullmatch(r"[A-Za-z0-9_.-]+", zone):
+        return False
     try:
-        ipaddress.ip_address(text)
+        ipaddress.ip_address(address)
     except ValueError:
         return False
-    return True
+    return not percent or ":" in address
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,10 @@ class Session:
                 self.dialogue.tls_started()
             while not self.dialogue.done:
                 self._send(tls)
-                self.dialogue.receive(tls.read(16384))
+                data = tls.read(16384)
+                if not data:  # the other side ended TLS
+                    raise DialogueError("connection_closed", "the server closed TLS before its answer")
+                self.dialogue.receive(data)
             self._send(tls)
             self.finished = True
         except ssl.SSLWantReadError:
@@ -268,8 +274,6 @@ class Session:
         except ssl.SSLCertVerificationError as error:
             self.verify_failed = error.verify_message or "certificate verify failed"
             raise DialogueError("untrusted", self.verify_failed) from error
-        except ssl.SSLZeroReturnError as error:
-            raise DialogueError("connection_closed", "the server closed TLS before its answer") from error
         except ssl.SSLError as error:
             reason = (error.reason or str(error)).replace("_", " ").lower()
             raise DialogueError("tls_failed", f"the TLS handshake failed: {reason}") from error
@@ -408,7 +412,7 @@ async def _test_all(
             if progress:
                 progress(finished)
 
-    await asyncio.gather(*(work() for _ in range(min(settings.concurrency, len(targets)))))
+    await asyncio.gather(*(work() for _ in range(min(max(1, settings.concurrency), len(targets)))))
     return [result for result in results if result is not None]
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from email.parser import BytesHeaderParser
 from pathlib import Path
@@ -36,8 +37,9 @@ def find_marked(mailbox: str, markers: Collection[str]) -> dict[str, list[str]]:
 def _maildir(place: Path) -> Iterator[bytes]:
     for folder in ("new", "cur"):
         for file in (place / folder).glob("*"):
-            with file.open("rb") as handle:
-                yield _headers(handle)
+            # A mail program may move a message from new to cur meanwhile; the next look finds it there.
+            with contextlib.suppress(FileNotFoundError), file.open("rb") as handle:
+                yield _headers(_lines(handle))
 
 
 def _mbox(place: Path) -> Iterator[bytes]:
@@ -49,18 +51,28 @@ def _mbox(place: Path) -> Iterator[bytes]:
         size = handle.seek(0, 2)
         handle.seek(max(0, size - MAX_TAIL))
         blank = True
-        while line := handle.readline(MAX_LINE):
+        lines = _lines(handle)
+        for line in lines:
             if blank and line.startswith(b"From "):
-                yield _headers(handle)
+                yield _headers(lines)
                 blank = True
                 continue
             blank = line in (b"\n", b"\r\n")
 
 
-def _headers(handle: BinaryIO) -> bytes:
-    lines = []
-    while (line := handle.readline(MAX_LINE)) not in (b"", b"\n", b"\r\n"):
-        lines.append(line)
-        if len(lines) > 2000:
+def _lines(handle: BinaryIO) -> Iterator[bytes]:
+    """The lines, each cut to MAX_LINE bytes."""
+    whole = True
+    while piece := handle.readline(MAX_LINE):
+        if whole:
+            yield piece
+        whole = piece.endswith(b"\n")
+
+
+def _headers(lines: Iterator[bytes]) -> bytes:
+    headers = []
+    for line in lines:
+        if line in (b"\n", b"\r\n") or len(headers) > 2000:
             break
-    return b"".join(lines)
+        headers.append(line)
+    return b"".join(headers)

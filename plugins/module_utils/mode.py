@@ -76,15 +76,19 @@ class EmailConfig:
             raise EngineError(
                 f"the email config name {name!r} has to be 1 to 63 letters, digits, spaces or _.@-, a letter or digit first"
             )
-        mode = str(data.get("delivery_mode") or DEFAULT_MODE)
+        given = data.get("delivery_mode")
+        mode = DEFAULT_MODE if given is None else str(given)
         if mode not in LEVELS:
             raise EngineError(f"email config {name}: {mode!r} is not a delivery mode; choose one of {', '.join(MODES)}")
+        for what in ("domains", "servers"):
+            if isinstance(data.get(what), str):
+                raise EngineError(f"email config {name}: {what} has to be a list")
         domains = tuple(str(domain).lower().rstrip(".") for domain in data.get("domains") or ())
         for domain in domains:
             if not _DOMAIN.match(domain):
                 raise EngineError(f"email config {name}: {domain!r} is not a domain name (write it in ASCII)")
         try:
-            servers = tuple(Target.parse(str(server)) for server in data.get("servers") or ())
+            servers = tuple(Target.parse(str(server).lower()) for server in data.get("servers") or ())
         except TargetError as error:
             raise EngineError(f"email config {name}: {error}") from error
         for what, values in (("domains", domains), ("servers", servers)):
@@ -167,6 +171,10 @@ def merge(
     the default and keeps the route, so that its mail goes on. Raises EngineError.
     """
     result = dict(held)
+    names = [str(item.get("name")) for item in wanted]
+    for name in names:
+        if names.count(name) > 1:
+            raise EngineError(f"the email config {name!r} is given twice")
     for item in wanted:
         given = {key: value for key, value in item.items() if value not in (None, [], "")}
         name = str(given.get("name", ""))

@@ -75,15 +75,13 @@ class Postconf:
         """The parameters that main.cf itself sets."""
         return _parse(self.call("-n"))
 
-    def overrides(self, service_port: str) -> dict[str, str]:
-        """C(-o) options that master.cf gives the SMTP listeners of this port: parameter -> value."""
-        ports = {service_port, "smtp" if service_port == "25" else service_port}
+    def overrides(self, parameter: str) -> dict[str, str]:
+        """C(-o) options of master.cf for this parameter: service as C(name/type) -> value."""
         found = {}
-        for line in self.call("-P").splitlines():
-            service, _, value = line.partition("=")
-            parts = service.strip().split("/")
-            if len(parts) == 3 and parts[1] == "inet" and parts[0].rpartition(":")[2] in ports:
-                found[parts[2]] = value.strip()
+        for name, value in _parse(self.call("-P")).items():
+            service, _, overridden = name.rpartition("/")
+            if overridden == parameter:
+                found[service] = value
         return found
 
     def images(self, edits: Edits) -> list[FileImage]:

@@ -18,7 +18,11 @@ from typing import Any
 _BY = re.compile(r"(?:^|\s)by\s+([^\s;()]+)", re.IGNORECASE)
 _FROM = re.compile(r"^from\s+([^\s;()]+)", re.IGNORECASE)
 _WITH = re.compile(r"\swith\s+([A-Za-z0-9]+)", re.IGNORECASE)
-_ADDRESS = re.compile(r"\[(?:IPv6:)?([0-9A-Fa-f:.]+)\]")
+# Postfix and Exim write the address into the comment behind the name, apart from what the client called itself;
+# Exim writes it as the name where there is none, Exchange without brackets.
+_ADDRESS = re.compile(r"(?<!helo=)(?:\[(?:IPv6:)?([0-9A-Fa-f:.]+)\]|(?<=\()([0-9A-Fa-f:.]+)(?=\)))", re.IGNORECASE)
+_EXCHANGE = re.compile(r"\swith\s+Microsoft SMTP Server\b", re.IGNORECASE)
+_NOT_A_NETWORK = ("local", "mapi", "lmtp")
 _VERSION = re.compile(r"\b(?:TLSv?|SSLv?)(\d(?:[._]\d)?)\b", re.IGNORECASE)
 _CIPHER = re.compile(r"\bcipher[ =]([A-Z0-9_-]+)|\btls\s+([A-Z0-9_-]+)", re.IGNORECASE)
 _TLS_PROTOCOL = re.compile(r"(?:E?SMTP|LMTP|UTF8E?SMTP|UTF8LMTP)SA?\Z", re.IGNORECASE)
@@ -53,6 +57,8 @@ def parse_received(header: str) -> Hop:
     version = _VERSION.search(text)
     cipher = _CIPHER.search(text)
     name = protocol.group(1) if protocol else ""
+    if _EXCHANGE.search(text):
+        name = "ESMTPS" if version else "ESMTP"
     tls = bool(_TLS_PROTOCOL.match(name))
     before_by = text.partition(" by ")[0] if sender else ""
     return Hop(
@@ -62,16 +68,18 @@ def parse_received(header: str) -> Hop:
         tls=tls,
         tls_version=f"TLSv{version.group(1).replace('_', '.')}" if tls and version else "",
         cipher=next((one for one in cipher.groups() if one), "") if tls and cipher else "",
-        network=bool(sender) and name.lower() != "local" and not _is_loopback(before_by),
+        network=bool(sender) and name.lower() not in _NOT_A_NETWORK and not _is_loopback(before_by),
     )
 
 
 def _is_loopback(text: str) -> bool:
-    match = _ADDRESS.search(text)
+    """Whether the part of a header before C(by) names an address of this host itself."""
+    _name, _, comment = text.partition("(")
+    match = _ADDRESS.search(f"({comment}") or _ADDRESS.search(_name)
     if not match:
         return False
     try:
-        return ipaddress.ip_address(match.group(1)).is_loopback
+        return ipaddress.ip_address(match.group(1) or match.group(2)).is_loopback
     except ValueError:
         return False
 

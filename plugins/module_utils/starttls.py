@@ -17,16 +17,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional, Protocol
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
     Handshake,
     Settings,
     Target,
+    TargetError,
     handshake_all,
     handshake_one,
     wait_until,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.pem import PemError, leaf_fingerprint
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
     STORE,
     Change,
@@ -63,11 +64,14 @@ class Desired:
         ):
             if value is not None and value not in allowed:
                 raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
-        if not _PATH.match(self.certificate) or "/../" in self.certificate:
+        if not _PATH.match(self.certificate) or ".." in self.certificate.split("/"):
             raise EngineError(
                 f"the certificate path {self.certificate!r} has to be absolute and made of letters, digits and _./+@-"
             )
-        self.own_port.check()
+        try:
+            self.own_port.check()
+        except TargetError as error:
+            raise EngineError(str(error)) from error
 
     @property
     def offers(self) -> bool:
@@ -168,8 +172,13 @@ def set_starttls(
             seen = prove_at(desired, desired.own_port, settings)
 
         def prove_old(old: Handshake = seen) -> None:
-            now = wait_until(lambda look: same_face(old, look), desired.own_port, settings, settings.timeout)
-            if not same_face(old, now):
+            # A certificate installed before this run is served from the first reload on.
+            installed = _chain(desired)
+            faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
+            now = wait_until(
+                lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, settings.timeout
+            )
+            if not any(same_face(face, now) for face in faces):
                 raise EngineError(
                     f"{desired.own_port} does not show its former state: {now.message or now.stage.label}"
                 )
@@ -221,7 +230,7 @@ def _why_not(desired: Desired, fingerprint: str, seen: Handshake) -> str:
             f"the certificate served ({seen.fingerprint[:16]}...) is not the one installed ({fingerprint[:16]}...); "
             "another setting names another certificate"
         )
-    return f"mail without TLS is {'refused' if seen.requires_tls else 'taken'}"
+    return f"mail without TLS is {'refused' if seen.requires_tls else 'not refused'}"
 
 
 def _after(before: dict[str, str], desired: Desired) -> dict[str, str]:
@@ -237,17 +246,30 @@ def _installed(desired: Desired, check_mode: bool, warnings: list[str]) -> Optio
         return ""
     advice = f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
     try:
-        fingerprint = leaf_fingerprint(Path(desired.certificate).read_bytes())
+        bundle = Path(desired.certificate).read_bytes()
+        if not pem.split(bundle)[:1] or not pem.split(bundle)[0].is_private_key:
+            raise ValueError("it does not begin with a private key")
+        fingerprint = pem.leaf_fingerprint(bundle)
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(desired.certificate, password=_no_password)
     except FileNotFoundError:
         if check_mode:
             warnings.append(f"{desired.certificate} is not there yet; a real run needs it before STARTTLS is offered")
             return None
         raise EngineError(f"there is no certificate at {desired.certificate}; {advice}") from None
-    except (OSError, ValueError, PemError) as error:
-        reason = getattr(error, "reason", None) or str(error)
+    except (OSError, ValueError) as error:
+        mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
+        reason = "the key is not the certificate's" if mismatch else getattr(error, "strerror", None) or str(error)
         raise EngineError(f"the certificate file {desired.certificate} is no use: {reason}; {advice}") from None
     return fingerprint
+
+
+def _chain(desired: Desired) -> tuple[bytes, ...]:
+    """The installed certificates, DER; none if they cannot be read."""
+    try:
+        blocks = pem.certificates(pem.split(Path(desired.certificate).read_bytes()))
+    except (OSError, ValueError):
+        return ()
+    return tuple(block.der for block in blocks)
 
 
 def _no_password() -> str:

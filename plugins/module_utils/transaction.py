@@ -80,7 +80,7 @@ class Change:
     def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
         """The change from what is on disk to the given images; files that stay as they are drop out."""
         pairs = [(FileImage.read(image.path), image) for image in after]
-        differing = [(old, new) for old, new in pairs if old != new]
+        differing = [(old, new) for old, new in pairs if old != new and (old.content, new.content) != (None, None)]
         return cls(tuple(old for old, _new in differing), tuple(new for _old, new in differing), reload)
 
     def __bool__(self) -> bool:
@@ -101,7 +101,9 @@ def _changed_lines(old: FileImage, new: FileImage) -> str:
         n=0,
     )
     shown = [line for line in lines if not line.startswith("@@")]
-    if (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid) and old.content is not None:
+    there = old.content is not None and new.content is not None
+    if there and (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid):
+        shown = shown or [f"--- before: {old.path}", f"+++ after: {new.path}"]
         shown.append(f"-mode {old.mode:04o} owner {old.uid}:{old.gid}")
         shown.append(f"+mode {new.mode:04o} owner {new.uid}:{new.gid}")
     return "\n".join(shown) + "\n"
@@ -206,10 +208,16 @@ class Transaction:
         self._end()
 
     def _restore(self, images: Sequence[FileImage], directories: Sequence[str], resume: bool = True) -> None:
+        failures = []
         for image in reversed(images):
-            image.write(mtime=time.time() - SETTLED_SECONDS)
+            try:
+                image.write(mtime=time.time() - SETTLED_SECONDS)
+            except OSError as error:  # the others come back all the same
+                failures.append(f"{image.path}: {error.strerror or error}")
         if resume:
             self._daemon.resume()
+        if failures:
+            raise EngineError("; ".join(failures))
         for directory in reversed(directories):
             with contextlib.suppress(OSError):  # it may have been filled since
                 Path(directory).rmdir()

@@ -35,7 +35,7 @@ seealso:
   - module: mailfleet.starttls.tls_certificate
   - module: mailfleet.starttls.starttls_probe
 author:
-  - The mailfleet.starttls authors
+  - The mailfleet.starttls authors (@mailfleet)
 """
 
 EXAMPLES = r"""

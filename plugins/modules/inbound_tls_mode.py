@@ -125,7 +125,7 @@ notes:
 seealso:
   - module: mailfleet.starttls.starttls_probe
 author:
-  - The mailfleet.starttls authors
+  - The mailfleet.starttls authors (@mailfleet)
 """
 
 EXAMPLES = r"""

@@ -76,7 +76,7 @@ attributes:
 notes:
   - The messages stay in the mailboxes in which they arrive.
 author:
-  - The mailfleet.starttls authors
+  - The mailfleet.starttls authors (@mailfleet)
 """
 
 EXAMPLES = r"""
@@ -171,18 +171,20 @@ def send(module: AnsibleModule, item: dict[str, Any]) -> None:
 def wait(items: list[dict[str, Any]], seconds: float) -> list[dict[str, Any]]:
     """Wait until every message has arrived or the time is over."""
     deadline = time.monotonic() + seconds
-    found: dict[str, list[str]] = {}
+    wanted = {(item["mailbox"], item["marker"]) for item in items}
+    found: dict[tuple[str, str], list[str]] = {}
     while True:
-        for mailbox in {item["mailbox"] for item in items if item["marker"] not in found}:
-            found.update(find_marked(mailbox, {item["marker"] for item in items}))
-        if len(found) == len(items) or time.monotonic() >= deadline:
+        for mailbox in {mailbox for mailbox, marker in wanted if (mailbox, marker) not in found}:
+            markers = {marker for place, marker in wanted if place == mailbox}
+            found.update({(mailbox, marker): headers for marker, headers in find_marked(mailbox, markers).items()})
+        if len(found) == len(wanted) or time.monotonic() >= deadline:
             break
         time.sleep(0.2)
     return [
         {
             "marker": item["marker"],
-            "arrived": item["marker"] in found,
-            **path_of(found.get(item["marker"], [])).to_dict(),
+            "arrived": (item["mailbox"], item["marker"]) in found,
+            **path_of(found.get((item["mailbox"], item["marker"]), [])).to_dict(),
         }
         for item in items
     ]

@@ -98,7 +98,7 @@ notes:
 requirements:
   - cryptography on the controller
 author:
-  - The mailfleet.starttls authors
+  - The mailfleet.starttls authors (@mailfleet)
 """
 
 EXAMPLES = r"""
@@ -211,6 +211,7 @@ import ssl
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
     Settings,
     Target,
@@ -226,12 +227,17 @@ def probe(options: dict[str, Any]) -> dict[str, Any]:
     targets = [Target(item["host"], item["port"], item["name"] or "") for item in options["targets"]]
     for target in targets:
         target.check()
+    if not targets:
+        raise EngineError("there is no target to test")
     try:
-        make_context(options["ca_content"], verify=True)
-    except ssl.SSLError as error:
-        raise EngineError(f"ca_content holds no usable certificate: {error.reason or error}") from error
+        # The certificates only: bundles carry names in any script as comments.
+        roots = pem.join(pem.certificates(pem.split(options["ca_content"]))) if options["ca_content"] else None
+        make_context(roots, verify=True)
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise EngineError(f"ca_content holds no usable certificate: {reason}") from error
     settings = Settings(
-        ca_pem=options["ca_content"],
+        ca_pem=roots,
         timeout=float(options["timeout"]),
         total_timeout=float(options["total_timeout"]),
         concurrency=options["concurrency"],

@@ -139,7 +139,7 @@ seealso:
   - module: mailfleet.starttls.exim_starttls
   - module: mailfleet.starttls.starttls_probe
 author:
-  - The mailfleet.starttls authors
+  - The mailfleet.starttls authors (@mailfleet)
 """
 
 EXAMPLES = r"""

@@ -41,7 +41,7 @@ attributes:
   idempotent:
     support: full
 author:
-  - The mailfleet.starttls authors
+  - The mailfleet.starttls authors (@mailfleet)
 """
 
 EXAMPLES = r"""

@@ -10,10 +10,12 @@ verify_sent, verify_received, verify_outside_received).
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, EmailConfig, merge
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
@@ -23,10 +25,10 @@ HostVars = Mapping[str, Mapping[str, Any]]
 def target_of(host: str, hostvars: HostVars) -> Target:
     """Where other hosts reach this host's mail server. Raises EngineError."""
     facts = hostvars[host]
-    target = Target(str(facts.get("mail_hostname", host)), int(facts.get("mail_port", 25)))
     try:
+        target = Target(str(facts.get("mail_hostname", host)).rstrip("."), int(facts.get("mail_port", 25)))
         target.check()
-    except TargetError as error:
+    except (TypeError, ValueError) as error:  # a TargetError is a ValueError
         raise EngineError(f"mail_hostname or mail_port of {host}: {error}") from error
     return target
 
@@ -38,26 +40,26 @@ def resolve_servers(email_configs: Sequence[Mapping[str, Any]], hostvars: HostVa
     inventory, an unknown mode, a domain that is none or is in two email configs, and a server that is to require
     TLS (mail_inbound) behind a mode that may deliver in plaintext.
     """
-    resolved = []
+    resolved: list[dict[str, Any]] = []
     for config in email_configs:
         if not isinstance(config, Mapping):
             raise EngineError(f"an email config has to be a mapping with name, domains and servers, not {config!r}")
-        for server in config.get("servers") or ():
+        names = config.get("servers") or ()
+        for server in names if not isinstance(names, str) else ():
             if server not in hostvars:
                 raise EngineError(
                     f"email config {config.get('name')}: the mail server {server!r} is not in the inventory; add the host "
                     "or correct the name"
                 )
-            level = LEVELS.get(config.get("delivery_mode") or "plaintext", ("",))[0]
-            if hostvars[server].get("mail_inbound") == "required" and level != "encrypt":
-                raise EngineError(
-                    f"email config {config.get('name')}: {server} is to require TLS (mail_inbound), and "
-                    f"'{config.get('delivery_mode', 'plaintext')}' may deliver to it in plaintext, so mail would bounce; "
-                    "choose 'required' or let the server offer TLS"
-                )
-        servers = [str(target_of(server, hostvars)) for server in config.get("servers") or ()]
+        servers = names if isinstance(names, str) else [str(target_of(server, hostvars)) for server in names]
         resolved.append({**config, "servers": servers})
-        EmailConfig.from_dict(resolved[-1])
+        mode = EmailConfig.from_dict(resolved[-1]).delivery_mode
+        for server in names:
+            if hostvars[server].get("mail_inbound") == "required" and LEVELS[mode][0] != "encrypt":
+                raise EngineError(
+                    f"email config {config.get('name')}: {server} is to require TLS (mail_inbound), and '{mode}' may deliver "
+                    "to it in plaintext, so mail would bounce; choose 'required' or let the server offer TLS"
+                )
     merge({}, resolved)
     return resolved
 
@@ -111,7 +113,7 @@ def _row(
     is_gateway = host in groups.get("mail_gateways", ())
     daemon = "Exim" if host in groups.get("exim_servers", ()) else "Postfix"
     modes = modes_of(host, email_configs)
-    name = target_of(host, hostvars).host
+    name = target_of(host, hostvars).server_name
     probes = [dict(one) for one in (facts.get("verify_probe") or {}).get("results", ())]
     for item in (facts.get("verify_from_gateways") or {}).get("results", ()):
         seen = [one for one in item.get("results", ()) if one["name"] == name]
@@ -123,7 +125,7 @@ def _row(
     outbound = [
         judge_trace(trace, "out", [expected == "offered"])
         for trace in (facts.get("verify_outside") or {}).get("received", ())
-        if trace["marker"].startswith(f"out-{host}-")
+        if trace["marker"].startswith(_mark("out", host))
     ]
     return {
         "host": host,
@@ -163,6 +165,12 @@ def judge_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any])
     return {**trace, "direction": direction, "findings": findings}
 
 
+def _mark(direction: str, host: str) -> str:
+    """The beginning of a marker: readable, of letters that message_trace takes, and no other host's."""
+    readable = re.sub(r"[^A-Za-z0-9-]", "-", host)[:20]
+    return f"{direction}-{readable}-{hashlib.sha256(host.encode()).hexdigest()[:8]}-"
+
+
 def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: str) -> list[dict[str, Any]]:
     """The test messages of a run: for each host one from outside and one to the outside, and where they land.
 
@@ -178,7 +186,7 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
         if "mail_trace_address" not in hostvars[host]:
             continue
         here = str(hostvars[host]["mail_trace_address"])
-        into, out = f"in-{host}-{run}", f"out-{host}-{run}"
+        into, out = _mark("in", host) + run, _mark("out", host) + run
         messages.append(
             {
                 "host": host,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
@@ -61,7 +61,7 @@ def judge_handshake(seen: Mapping[str, Any], expected: Expectation, now: Optiona
         der = ssl.PEM_cert_to_DER_cert(seen["chain_pem"][0])
         try:
             certificate = describe(der, now)
-            findings += _judge_certificate(der, certificate, seen, expected)
+            findings += _judge_certificate(der, certificate, seen, expected, now)
         except CertificateError as error:
             findings.append(Finding("bad_certificate", f"the served certificate cannot be read: {error}"))
     if seen["tls_version"] in TLS_VERSIONS[: TLS_VERSIONS.index(expected.min_tls_version)]:
@@ -77,7 +77,7 @@ def judge_handshake(seen: Mapping[str, Any], expected: Expectation, now: Optiona
 
 
 def _judge_certificate(
-    der: bytes, certificate: Mapping[str, Any], seen: Mapping[str, Any], expected: Expectation
+    der: bytes, certificate: Mapping[str, Any], seen: Mapping[str, Any], expected: Expectation, now: Optional[datetime]
 ) -> Iterator[Finding]:
     subject = certificate["subject"]
     if expected.fingerprint and seen["fingerprint_sha256"] != expected.fingerprint:
@@ -86,7 +86,8 @@ def _judge_certificate(
             f"the certificate served ({subject}, {seen['fingerprint_sha256'][:16]}...) is not the one that was installed "
             f"({expected.fingerprint[:16]}...); see which file the daemon reads, and reload it",
         )
-    if expected.require_trusted and seen["trusted"] is False:
+    dates_are_wrong = certificate["days_left"] < 0 or _not_yet(certificate, now)
+    if expected.require_trusted and seen["trusted"] is False and not dates_are_wrong:
         yield Finding(
             "untrusted",
             f"the chain of {subject} is not trusted: {seen['verify_error']}; serve the intermediates with it, or name its "
@@ -95,7 +96,9 @@ def _judge_certificate(
     if not covers(der, seen["name"]):
         names = ", ".join(certificate["sans"]) or certificate["common_name"] or "no name"
         yield Finding("name_mismatch", f"the certificate is for {names}, not for {seen['name']}")
-    if certificate["days_left"] < 0:
+    if _not_yet(certificate, now):
+        yield Finding("not_yet_valid", f"the certificate {subject} is valid from {certificate['not_before']} on only")
+    elif certificate["days_left"] < 0:
         yield Finding("expired", f"the certificate {subject} expired on {certificate['not_after']}; install a new one")
     elif certificate["days_left"] < expected.min_days_left:
         yield Finding(
@@ -103,6 +106,10 @@ def _judge_certificate(
             f"the certificate {subject} has {certificate['days_left']} days left, fewer than {expected.min_days_left}; "
             "renew it",
         )
+
+
+def _not_yet(certificate: Mapping[str, Any], now: Optional[datetime]) -> bool:
+    return datetime.fromisoformat(certificate["not_before"]) > (now or datetime.now(timezone.utc))
 
 
 def render_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], width: int = 40) -> str:
@@ -115,14 +122,16 @@ def render_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], 
 
 
 def _cell(value: Any, width: int) -> str:
-    text = (
-        {True: "yes", False: "no", None: "-", "": "-"}.get(value, str(value))
-        if not _is_list(value)
-        else ", ".join(map(str, value))
-    )
-    text = "".join(char if char.isprintable() else "?" for char in text)
+    if isinstance(value, bool):
+        text = "yes" if value else "no"
+    elif isinstance(value, (list, tuple)):
+        text = ", ".join(map(str, value))
+    else:
+        text = "" if value is None else str(value)
+    text = one_line(text) or "-"
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
+def one_line(text: str) -> str:
+    """The text with everything that could move a terminal's cursor taken out."""
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -19,7 +19,11 @@ MAX_LINE = 8192
 def answers(lines: Iterable[str], destination: str) -> Iterator[str]:
     """One answer for each request: attributes as C(name=value) lines, ended by an empty line."""
     protocol = ""
+    whole = True
     for line in lines:
+        beginning, whole = whole, line.endswith("\n")
+        if not beginning:
+            continue
         name, _, value = line.rstrip("\n").partition("=")
         if name == "encryption_protocol":
             protocol = value

@@ -108,10 +108,7 @@ class PostfixGateway:
     def require_running(self) -> None:
         """See mode.Gateway."""
         self._postfix.require_running()
-        if (
-            not Path(SECOND_DIR).exists()
-            and handshake_one(self._second_port, self._settings).stage is not Stage.CONNECT
-        ):
+        if not Path(SECOND_DIR).exists() and handshake_one(self._second_port, self._settings).code != "connect_failed":
             raise EngineError(f"another service answers on {self._second_port}; name a free port with reinjection_port")
 
     def read(self) -> dict[str, EmailConfig]:
@@ -249,7 +246,7 @@ class PostfixGateway:
         for entry in self._services(1, True).values():
             words = entry.split(" -o ")
             master.append(words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:]))
-        lines = [f"{name} = {value}".rstrip() + "\n" for name, value in main.items()]
+        lines = [f"{name} = {value}".rstrip() + "\n" for name, value in sorted(main.items())]
         return [
             FileImage(f"{SECOND_DIR}/main.cf", (_HEADER + "".join(lines)).encode()),
             FileImage(f"{SECOND_DIR}/master.cf", (_HEADER + "".join(master)).encode()),

@@ -114,7 +114,7 @@ class Exim:
         if desired.outbound is not None:
             for transport in _TRANSPORTS:
                 if not _has_outbound(macros, transport, desired.outbound):
-                    wanted.update(_outbound_macros(transport, desired.outbound))
+                    wanted.update(_outbound_macros(macros, transport, desired.outbound))
         new = set_macros(text, wanted)
         if new != text:
             images.append(replace(image, content=new.encode("utf-8", "surrogateescape")))
@@ -160,7 +160,10 @@ class Exim:
     def resume(self) -> None:
         """See transaction.Daemon: a signal only, because update-exim4.conf would take up edits of others."""
         try:
-            os.kill(int(Path(PID_FILE).read_text()), signal.SIGHUP)
+            pid = int(Path(PID_FILE).read_text())
+            if pid < 2:
+                raise ValueError(f"{pid} is no process of Exim")
+            os.kill(pid, signal.SIGHUP)
         except (OSError, ValueError) as error:
             raise EngineError(f"Exim cannot be told to read its configuration again ({PID_FILE}): {error}") from error
 
@@ -197,7 +200,10 @@ class Exim:
     def _require_readable(self, certificate: str) -> None:
         if not Path(certificate).exists():
             return
-        user = pwd.getpwnam(DAEMON_USER)
+        try:
+            user = pwd.getpwnam(DAEMON_USER)
+        except KeyError:
+            raise EngineError(f"there is no user {DAEMON_USER} on this host, as whom Debian's Exim runs") from None
         if not can_read(certificate, user.pw_uid, os.getgrouplist(DAEMON_USER, user.pw_gid)):
             raise EngineError(
                 f"{certificate} cannot be read by {DAEMON_USER}, so every handshake would fail; "
@@ -247,19 +253,21 @@ def _statements(text: str) -> list[str]:
     """The lines of an Exim file, each with the lines that continue it."""
     found: list[str] = []
     continued = False
-    for line in text.splitlines(keepends=True):
-        if continued and found:
+    for line in re.findall(r"[^\n]*\n|[^\n]+", text):
+        if continued:
             found[-1] += line
         else:
             found.append(line)
-        body = line.strip()
-        continued = body.endswith("\\") if not (continued and body.startswith("#")) else True
+        # A comment is one line, whatever its end, and may stand between lines that belong together.
+        if not line.strip().startswith("#"):
+            continued = line.rstrip().endswith("\\")
     return found
 
 
 def _macro_of(statement: str) -> tuple[str, str]:
-    match = _MACRO.match(statement)
-    if not match or statement.lstrip().startswith("#"):
+    lines = [line for line in statement.split("\n") if not line.strip().startswith("#")]
+    match = _MACRO.match("\n".join(lines))
+    if not match:
         return "", ""
     return match.group(1), re.sub(r"\\\s*\n\s*", "", match.group(2)).strip()
 
@@ -291,6 +299,8 @@ def set_macros(text: str, wanted: Mapping[str, Optional[str]]) -> str:
     added = [_line(name, value) for name, value in left.items() if value is not None]
     if added and kept and not kept[-1].endswith("\n"):
         kept[-1] += "\n"
+    if added and kept and kept[-1].rstrip().endswith("\\") and not kept[-1].lstrip().startswith("#"):
+        kept.append("\n")  # ends a line that would otherwise be continued by ours
     return "".join(kept + added)
 
 
@@ -305,23 +315,19 @@ def _inbound_of(macros: Mapping[str, str]) -> str:
     return "required" if macros.get("MAIN_ACL_CHECK_MAIL") == _ACL_MACRO else "offered"
 
 
-def _outbound_macros(transport: str, kind: str) -> dict[str, Optional[str]]:
+def _outbound_macros(present: Mapping[str, str], transport: str, kind: str) -> dict[str, Optional[str]]:
     chosen = _OUTBOUND[kind]
     macros: dict[str, Optional[str]] = {
         f"{transport}_HOSTS_{word}_TLS": "*" if word == chosen else None for word in ("AVOID", "REQUIRE")
     }
-    if chosen != "AVOID" and transport == "REMOTE_SMTP_SMARTHOST":
-        # Debian's default verifies the smarthost and, failing that, sends in plaintext without a word.
-        macros[f"{transport}_TLS_VERIFY_HOSTS"] = ""
+    verify = (f"{transport}_TLS_VERIFY_HOSTS", f"{transport}_TLS_VERIFY_CERTIFICATES")
+    if chosen != "AVOID" and transport == "REMOTE_SMTP_SMARTHOST" and not any(name in present for name in verify):
+        # Debian's default verifies the smarthost and, failing that, sends in plaintext without a word. What the
+        # administrator set about it stays.
+        macros[verify[0]] = ""
     return macros
 
 
 def _has_outbound(macros: Mapping[str, str], transport: str, kind: str) -> bool:
-    for name, value in _outbound_macros(transport, kind).items():
-        if name.endswith("_TLS_VERIFY_HOSTS"):
-            # A verified smarthost of the administrator's own is stronger and stays.
-            if f"{transport}_TLS_VERIFY_CERTIFICATES" not in macros and macros.get(name) is None:
-                return False
-        elif (name in macros) != (value is not None):
-            return False
-    return True
+    wanted = _outbound_macros(macros, transport, kind)
+    return all((name in macros) == (value is not None) for name, value in wanted.items())

@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import socket
+from collections.abc import Callable, Sequence
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
@@ -79,7 +80,7 @@ class Postfix:
         )  # fmt: skip
         explicit = self._postconf.explicit()
         if desired.inbound is not None:
-            self._refuse_override("smtpd_tls_security_level", INBOUND_LEVEL[desired.inbound])
+            self._refuse_override("smtpd_tls_security_level", INBOUND_LEVEL[desired.inbound], self._is_listener)
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
         if desired.offers:
             wanted["smtpd_tls_chain_files"] = desired.certificate
@@ -87,6 +88,9 @@ class Postfix:
             wanted["smtpd_tls_loglevel"] = _at_least_one(now["smtpd_tls_loglevel"])
             wanted.update({name: "" for name in SUPERSEDED if explicit.get(name)})
         if desired.outbound is not None:
+            self._refuse_override(
+                "smtp_tls_security_level", OUTBOUND_LEVEL[desired.outbound], lambda service: service == "smtp/unix"
+            )
             if now["smtp_tls_security_level"] == "" or self.state()["outbound"] != desired.outbound:
                 wanted["smtp_tls_security_level"] = OUTBOUND_LEVEL[desired.outbound]
             if desired.outbound != "disabled":
@@ -103,8 +107,9 @@ class Postfix:
             if not host.startswith("["):
                 return ()
             try:
-                hops.append(Target.parse(f"{host}:{25 if port == 'smtp' else port}"))
-            except TargetError as error:
+                number = port if port.isdigit() else socket.getservbyname(port, "tcp")
+                hops.append(Target.parse(f"{host}:{number}"))
+            except (TargetError, OSError) as error:
                 raise EngineError(f"relayhost of this host cannot be read: {error}") from error
         return hops
 
@@ -124,13 +129,17 @@ class Postfix:
         """See transaction.Daemon."""
         self.reload()
 
-    def _refuse_override(self, parameter: str, level: str) -> None:
-        override = self._postconf.overrides(self._port).get(parameter)
-        if override is not None and override != level:
-            raise EngineError(
-                f"master.cf sets {parameter}={override} for the listener on port {self._port}, so main.cf has no "
-                f"say; take it out first: postconf -PX 'smtp/inet/{parameter}'"
-            )
+    def _is_listener(self, service: str) -> bool:
+        name, _, kind = service.rpartition("/")
+        return kind == "inet" and name.rpartition(":")[2] in (self._port, "smtp" if self._port == "25" else self._port)
+
+    def _refuse_override(self, parameter: str, level: str, concerns: Callable[[str], bool]) -> None:
+        for service, value in self._postconf.overrides(parameter).items():
+            if concerns(service) and value != level:
+                raise EngineError(
+                    f"master.cf sets {parameter}={value} for {service}, so main.cf has no say there; take it out "
+                    f"first: postconf -PX '{service}/{parameter}'"
+                )
 
 
 def _at_least_one(level: str) -> str:

@@ -1,0 +1,63 @@
+"""The collection builds, and what was built installs and documents itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+def run(*command: str, cwd: Path = TOP, **environment: str) -> str:
+    done = subprocess.run(
+        [BIN / command[0], *command[1:]],
+        cwd=cwd,
+        env={**{name: value for name, value in os.environ.items() if name != "ANSIBLE_CONFIG"}, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("build")
+    run("ansible-galaxy", "collection", "build", "--output-path", str(place))
+    archive = next(place.glob("mailfleet-starttls-*.tar.gz"))
+    run("ansible-galaxy", "collection", "install", "--offline", str(archive), "-p", str(place), cwd=place)
+    return place
+
+
+def test_only_what_users_need_is_packed(installed: Path) -> None:
+    with tarfile.open(next(installed.glob("*.tar.gz"))) as archive:
+        tops = {name.split("/")[0] for name in archive.getnames()}
+    assert tops == {
+        "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "docs", "meta",
+        "playbooks", "plugins", "requirements.txt", "roles",
+    }  # fmt: skip
+
+
+def test_every_module_and_role_documents_itself(installed: Path) -> None:
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
+    modules = [f"mailfleet.starttls.{path.stem}" for path in (TOP / "plugins/modules").glob("*.py")]
+    shown = json.loads(run("ansible-doc", "--json", *modules, cwd=installed, **environment))
+    assert set(shown) == set(modules)
+    roles = run("ansible-doc", "--type", "role", "--list", "mailfleet.starttls", cwd=installed, **environment)
+    for role in (TOP / "roles").iterdir():
+        assert f"mailfleet.starttls.{role.name}" in roles
+
+
+def test_the_installed_playbook_is_found_by_its_full_name(installed: Path) -> None:
+    environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
+    for name in ("enable_tls", "disable_tls"):
+        playbook = f"mailfleet.starttls.{name}"
+        run("ansible-playbook", "-i", "localhost,", "--syntax-check", playbook, cwd=installed, **environment)
