@@ -65,21 +65,32 @@ class Fleet:
         self._lab = os.environ.get("MAILFLEET_LAB", "test")
         self.variables = yaml.safe_load(self.inventory.read_text())["all"]["vars"]
 
-    def play(self, playbook: str, *arguments: str, variables: dict[str, Any] | None = None) -> Played:
+    def play(
+        self,
+        playbook: str,
+        *arguments: str,
+        variables: dict[str, Any] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> Played:
         """Run ansible-playbook on the fleet; playbook is a path in the collection or the text of one."""
         path = TOP / playbook if "\n" not in playbook else self._written(playbook)
         extra = ["-e", json.dumps(variables)] if variables else []
-        return self._ansible("ansible-playbook", str(path), *extra, *arguments)
+        return self._ansible("ansible-playbook", str(path), *extra, *arguments, environment=environment)
 
     def module(self, host: str, name: str, options: dict[str, Any], *arguments: str) -> Played:
         """Run one module on a host."""
         return self._ansible("ansible", host, "-m", f"mailfleet.starttls.{name}", "-a", json.dumps(options), *arguments)
 
-    def _ansible(self, program: str, *arguments: str) -> Played:
+    def _ansible(self, program: str, *arguments: str, environment: dict[str, str] | None = None) -> Played:
         done = subprocess.run(
             [str(Path(sys.executable).parent / program), "-i", str(self.inventory), *arguments],
             cwd=TOP,
-            env={**os.environ, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"},
+            env={
+                **os.environ,
+                "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"),
+                "ANSIBLE_NOCOLOR": "1",
+                **(environment or {}),
+            },
             capture_output=True,
             text=True,
             check=False,

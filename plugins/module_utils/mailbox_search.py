@@ -61,16 +61,16 @@ def _mbox(place: Path) -> Iterator[bytes]:
 
 
 def _lines(handle: BinaryIO) -> Iterator[bytes]:
-    """The lines, each cut to MAX_LINE bytes."""
+    """The lines, each cut to MAX_LINE bytes and ended by a newline."""
     whole = True
     while piece := handle.readline(MAX_LINE):
-        if whole:
-            yield piece
-        whole = piece.endswith(b"\n")
+        beginning, whole = whole, piece.endswith(b"\n")
+        if beginning:
+            yield piece if whole else piece + b"\n"
 
 
 def _headers(lines: Iterator[bytes]) -> bytes:
-    headers = []
+    headers: list[bytes] = []
     for line in lines:
         if line in (b"\n", b"\r\n") or len(headers) > 2000:
             break

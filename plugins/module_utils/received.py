@@ -18,11 +18,15 @@ from typing import Any
 _BY = re.compile(r"(?:^|\s)by\s+([^\s;()]+)", re.IGNORECASE)
 _FROM = re.compile(r"^from\s+([^\s;()]+)", re.IGNORECASE)
 _WITH = re.compile(r"\swith\s+([A-Za-z0-9]+)", re.IGNORECASE)
-# Postfix and Exim write the address into the comment behind the name, apart from what the client called itself;
-# Exim writes it as the name where there is none, Exchange without brackets.
-_ADDRESS = re.compile(r"(?<!helo=)(?:\[(?:IPv6:)?([0-9A-Fa-f:.]+)\]|(?<=\()([0-9A-Fa-f:.]+)(?=\)))", re.IGNORECASE)
+# The address that the connection came from: first in the comment, behind the name found for it if there is one, and
+# without brackets with Exchange. Only Exim has it in front of the comment, where others put what the client called
+# itself; the comment then has helo= and the like, whose values are the client's too.
+_PEER = re.compile(
+    r"from \S+ \((?:[^\s()\[\]=]+ )?(?:\[(?:IPv6:)?([0-9a-f:.]+)\]|([0-9a-f:.]+)\))|from \[([0-9a-f:.]+)\]",
+    re.IGNORECASE,
+)
 _EXCHANGE = re.compile(r"\swith\s+Microsoft SMTP Server\b", re.IGNORECASE)
-_NOT_A_NETWORK = ("local", "mapi", "lmtp")
+_NOT_A_NETWORK = ("local", "mapi")
 _VERSION = re.compile(r"\b(?:TLSv?|SSLv?)(\d(?:[._]\d)?)\b", re.IGNORECASE)
 _CIPHER = re.compile(r"\bcipher[ =]([A-Z0-9_-]+)|\btls\s+([A-Z0-9_-]+)", re.IGNORECASE)
 _TLS_PROTOCOL = re.compile(r"(?:E?SMTP|LMTP|UTF8E?SMTP|UTF8LMTP)SA?\Z", re.IGNORECASE)
@@ -68,18 +72,17 @@ def parse_received(header: str) -> Hop:
         tls=tls,
         tls_version=f"TLSv{version.group(1).replace('_', '.')}" if tls and version else "",
         cipher=next((one for one in cipher.groups() if one), "") if tls and cipher else "",
-        network=bool(sender) and name.lower() not in _NOT_A_NETWORK and not _is_loopback(before_by),
+        network=bool(sender) and name.lower() not in _NOT_A_NETWORK and not _is_local(before_by, name),
     )
 
 
-def _is_loopback(text: str) -> bool:
-    """Whether the part of a header before C(by) names an address of this host itself."""
-    _name, _, comment = text.partition("(")
-    match = _ADDRESS.search(f"({comment}") or _ADDRESS.search(_name)
+def _is_local(text: str, protocol: str) -> bool:
+    """Whether the part of a header before C(by) names the loopback, or none where LMTP came through a local socket."""
+    match = _PEER.match(text)
     if not match:
-        return False
+        return "lmtp" in protocol.lower()
     try:
-        return ipaddress.ip_address(match.group(1) or match.group(2)).is_loopback
+        return ipaddress.ip_address(next(one for one in match.groups() if one)).is_loopback
     except ValueError:
         return False
 

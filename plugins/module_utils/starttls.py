@@ -172,8 +172,11 @@ def set_starttls(
             seen = prove_at(desired, desired.own_port, settings)
 
         def prove_old(old: Handshake = seen) -> None:
-            # A certificate installed before this run is served from the first reload on.
-            installed = _chain(desired)
+            # A certificate renewed before this run is served from the first reload on, if the old files name it.
+            files = [image.content or b"" for image in change.before]
+            installed = (
+                _chain(desired) if any(desired.certificate.encode() in one for one in files) else ()
+            )
             faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
             now = wait_until(
                 lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, settings.timeout
@@ -212,11 +215,11 @@ def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
 
 def same_face(old: Handshake, new: Handshake) -> bool:
     """Whether two tests of a port show the same to a client."""
-    return (old.stage, old.code, old.fingerprint, old.requires_tls) == (
+    return (old.stage, old.code, old.fingerprint, bool(old.requires_tls)) == (
         new.stage,
         new.code,
         new.fingerprint,
-        new.requires_tls,
+        bool(new.requires_tls),
     )
 
 

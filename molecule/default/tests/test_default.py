@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 
 import pytest
 from lab_testinfra import DOMAINS, SERVERS, Fleet
@@ -67,3 +69,18 @@ def test_no_unit_failed(fleet: Fleet, host: str) -> None:
 @pytest.mark.parametrize("host", ["gw1", *SERVERS])
 def test_no_journal_is_left(fleet: Fleet, host: str) -> None:
     assert fleet.run(host, "find /var/lib/mailfleet-starttls -name '*.journal'").strip() == ""
+
+
+def test_a_rerun_costs_four_module_calls_a_host_and_changes_nothing(fleet: Fleet) -> None:
+    """A task costs a round trip on every host of a fleet."""
+    played = fleet.play("playbooks/enable_tls.yml", environment={"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"})
+    report = json.loads(played.output[played.output.index("{\n") :].partition("\n}\n")[0] + "\n}")
+    calls: Counter[str] = Counter()
+    for task in (task for play in report["plays"] for task in play["tasks"]):
+        for host, result in task["hosts"].items():
+            ours = str(result.get("action", "")).startswith("mailfleet.starttls.")
+            items = result.get("results", ())
+            elsewhere = "_ansible_delegated_vars" in result or any("item" in one for one in items)
+            calls[host] += ours and not elsewhere and not result.get("skipped")
+    assert {host: calls[host] for host in SERVERS} == dict.fromkeys(SERVERS, 4)
+    assert all(counts["changed"] == 0 for counts in report["stats"].values())

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
@@ -80,7 +80,7 @@ class Postfix:
         )  # fmt: skip
         explicit = self._postconf.explicit()
         if desired.inbound is not None:
-            self._refuse_override("smtpd_tls_security_level", INBOUND_LEVEL[desired.inbound], self._is_listener)
+            self._refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self._is_listener)
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
         if desired.offers:
             wanted["smtpd_tls_chain_files"] = desired.certificate
@@ -89,7 +89,7 @@ class Postfix:
             wanted.update({name: "" for name in SUPERSEDED if explicit.get(name)})
         if desired.outbound is not None:
             self._refuse_override(
-                "smtp_tls_security_level", OUTBOUND_LEVEL[desired.outbound], lambda service: service == "smtp/unix"
+                "smtp_tls_security_level", OUTBOUND_KIND, desired.outbound, lambda service: service == "smtp/unix"
             )
             if now["smtp_tls_security_level"] == "" or self.state()["outbound"] != desired.outbound:
                 wanted["smtp_tls_security_level"] = OUTBOUND_LEVEL[desired.outbound]
@@ -133,9 +133,11 @@ class Postfix:
         name, _, kind = service.rpartition("/")
         return kind == "inet" and name.rpartition(":")[2] in (self._port, "smtp" if self._port == "25" else self._port)
 
-    def _refuse_override(self, parameter: str, level: str, concerns: Callable[[str], bool]) -> None:
+    def _refuse_override(
+        self, parameter: str, kinds: Mapping[str, str], wanted: str, concerns: Callable[[str], bool]
+    ) -> None:
         for service, value in self._postconf.overrides(parameter).items():
-            if concerns(service) and value != level:
+            if concerns(service) and kinds.get(value) != wanted:
                 raise EngineError(
                     f"master.cf sets {parameter}={value} for {service}, so main.cf has no say there; take it out "
                     f"first: postconf -PX '{service}/{parameter}'"

@@ -79,12 +79,6 @@ class TestRow:
         assert summary["messages"] == "in 1/2 TLS, out lost"
         assert summary["findings"] == ["lost, look there"]
 
-    @pytest.mark.xfail(
-        strict=True, raises=KeyError, reason="a row without a host is a KeyError (action/tls_verdict.py)"
-    )
-    def test_a_row_without_a_host(self):
-        assert summarize({"daemon": "Postfix"})["findings"]
-
 
 GOOD = row(host="pf12", delivery_modes=["match_sender"], traces=[TRACE])
 ROWS = [GOOD, row(host="ex13\nroot:", daemon="Exim", probes=[PLAIN], delivery_modes=["required", "plaintext"])]
@@ -93,6 +87,8 @@ TASKS = {
     "fail": {"rows": ROWS},
     "empty": {"rows": []},
     "no_rows": {},
+    "no_host": {"rows": [GOOD, {"daemon": "Postfix"}]},
+    "null_host": {"rows": [row(host=None)]},
     "bad_option": {"rows": [GOOD], "titel": "x"},
 }
 
@@ -142,13 +138,18 @@ class TestPlaybook:
         assert [one["verdict"] for one in result["rows"]] == ["pass", "FAIL"]
         assert re.search(r"^ex13\?root: +Exim +not offered +- +- +- +- +required, plaintext +- +FAIL$", printed, re.M)
 
-    @pytest.mark.xfail(strict=True, reason="below the table, host and findings are shown as they came (tls_verdict.py)")
     def test_control_characters_are_not_shown_below_the_table_either(self, runs):
         assert "\nroot:: the server" not in runs[1]
+        assert "\nex13?root:: the server does not offer STARTTLS; switch it on\n" in runs[1]
 
     def test_no_host_at_all_is_no_success(self, runs):
         assert runs[0]["empty"]["failed"]
         assert "there is no host to give a verdict on" in runs[0]["empty"]["msg"]
+
+    @pytest.mark.parametrize("name", ["no_host", "null_host"])
+    def test_a_row_without_a_host(self, runs, name):
+        assert runs[0][name]["failed"]
+        assert "each of rows needs the name of its host" in runs[0][name]["msg"]
 
     def test_the_rows_are_required(self, runs):
         assert runs[0]["no_rows"]["failed"]

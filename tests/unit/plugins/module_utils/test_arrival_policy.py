@@ -76,9 +76,6 @@ def test_it_answers_while_the_connection_stays_open():
         assert process.wait(10) == 0
 
 
-@pytest.mark.xfail(
-    strict=True, reason="what follows byte 8192 of a line is read as a line of its own (arrival_policy.py)"
-)
 @pytest.mark.parametrize("rest", ["encryption_protocol=TLSv1.3", ""])
 def test_the_rest_of_a_long_line_is_no_line(rest):
     padding = "sender=".ljust(arrival_policy.MAX_LINE, "x")

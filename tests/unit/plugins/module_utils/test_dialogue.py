@@ -279,7 +279,10 @@ def test_what_a_peer_says_is_shown_without_control_characters():
         (b"451-4.7.0 use\r\n451 4.7.0 starttls\r\n", True),
         (b"250 2.1.0 Ok\r\n", False),
         (b"250 2.1.0 Ok, and STARTTLS would be nice\r\n", False),
-        (b"451 4.7.1 greylisted\r\n", False),
+        (b"451 4.7.1 greylisted\r\n", None),
+        (b"421 4.3.2 too busy\r\n", None),
+        (b"550 5.7.1 no empty senders here\r\n", None),
+        (b"252 2.1.0 perhaps\r\n", None),
     ],
 )
 def test_whether_mail_is_taken_without_tls(answer, requires_tls):

@@ -134,27 +134,16 @@ def test_explicit_is_what_main_cf_sets(postconf):
     }
 
 
-@pytest.mark.parametrize(
-    ("service", "port", "seen"),
-    [
-        ("smtp", "25", True),
-        ("25", "25", True),
-        ("192.0.2.1:smtp", "25", True),
-        ("[2001:db8::1]:25", "25", True),
-        ("2525", "2525", True),
-        ("127.0.0.1:2525", "2525", True),
-        ("smtp", "2525", False),
-        ("submission", "25", False),
-        ("2525", "25", False),
-    ],
-)
-def test_overrides_are_those_of_the_port(tmp_path, service, port, seen):
-    master = f"{service} inet n - y - - smtpd\n  -o smtpd_tls_security_level=encrypt -o a=b=c\n"
+def test_overrides_of_a_parameter_by_service(tmp_path):
+    master = (
+        "smtp inet n - y - - smtpd\n  -o smtpd_tls_security_level=encrypt -o a=b=c\n"
+        "[2001:db8::1]:25 inet n - y - - smtpd\n  -o smtpd_tls_security_level=\n"
+        "submission inet n - y - - smtpd\n"
+        "smtp unix - - y - - smtp -o smtp_tls_security_level=none\n"
+    )
     fake = FakePostfix(tmp_path / "postfix", master=master)
-    found = Postconf(fake, str(fake.directory)).overrides(port)
-    assert found == ({"smtpd_tls_security_level": "encrypt", "a": "b=c"} if seen else {})
-
-
-def test_overrides_of_clients_are_none_of_the_listener(tmp_path):
-    fake = FakePostfix(tmp_path / "postfix", master="smtp unix - - y - - smtp -o smtp_tls_security_level=none\n")
-    assert Postconf(fake, str(fake.directory)).overrides("25") == {}
+    postconf = Postconf(fake, str(fake.directory))
+    assert postconf.overrides("smtpd_tls_security_level") == {"smtp/inet": "encrypt", "[2001:db8::1]:25/inet": ""}
+    assert postconf.overrides("smtp_tls_security_level") == {"smtp/unix": "none"}
+    assert postconf.overrides("a") == {"smtp/inet": "b=c"}
+    assert postconf.overrides("tls_security_level") == {}

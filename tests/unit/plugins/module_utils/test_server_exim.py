@@ -15,7 +15,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake impor
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import can_read, read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+    EngineError,
+    Transaction,
+    TransactionError,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -115,20 +119,16 @@ class TestMacros:
         with pytest.raises(EngineError, match="the value of A holds a newline or another control character"):
             set_macros("", {"A": value})
 
-    @pytest.mark.xfail(strict=True, reason="Exim's comments are physical lines; a backslash does not continue them")
     def test_a_comment_that_ends_in_a_backslash_hides_nothing(self):
         assert read_macros("# see C:\\\nA = 1\n") == {"A": "1"}
 
-    @pytest.mark.xfail(strict=True, reason="a comment between continuation lines is no part of the value")
     def test_a_comment_inside_a_continued_value_is_no_part_of_it(self):
         assert read_macros("A = one \\\n# why\n  two\n") == {"A": "one two"}
 
-    @pytest.mark.xfail(strict=True, reason="str.splitlines() sees line ends that Exim does not")
     @pytest.mark.parametrize("character", ["\f", "\v", "\x1c", "\x85", "\u2028", "\r"])
     def test_only_a_newline_ends_a_line(self, character):
         assert read_macros(f"# a comment{character}A = 1\n") == {}
 
-    @pytest.mark.xfail(strict=True, reason="what is appended becomes part of a last line that ends in a backslash")
     def test_a_dangling_backslash_does_not_swallow_what_is_added(self):
         assert read_macros(set_macros("B = 2 \\\n", {"A": "1"}))["A"] == "1"
 
@@ -364,9 +364,6 @@ class TestPlan:
         assert host.read()["REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS"] == "*"
         assert host.adapter.state()["outbound"] == kind
 
-    @pytest.mark.xfail(
-        strict=True, reason="set to required anew, a verified smarthost loses its verification (exim.py)"
-    )
     def test_a_verified_smarthost_stays_verified_when_tls_becomes_required(self, host):
         host.macros.write_text(
             "REMOTE_SMTP_SMARTHOST_TLS_VERIFY_CERTIFICATES = /etc/ssl/certs/ca.pem\n"
@@ -399,7 +396,6 @@ class TestPlan:
         assert (path, uid) == (str(host.certificate), os.getuid())
         assert os.getgid() in gids
 
-    @pytest.mark.xfail(strict=True, raises=KeyError, reason="pwd.getpwnam's KeyError is no EngineError (exim.py)")
     def test_a_missing_daemon_user_is_said(self, host, monkeypatch):
         host.certificate.write_text("pem")
         monkeypatch.setattr(server, "DAEMON_USER", "no-such-user-here")
@@ -527,6 +523,17 @@ class TestDaemon:
         assert signals == [(4711, signal.SIGHUP)]
         assert host.calls == []
 
+    @pytest.mark.parametrize("text", [None, "", "nonsense\n", "0\n", "-1\n", "1\n", "4711 4712\n", "1e3\n"])
+    def test_no_daemon_no_signal(self, host, monkeypatch, text):
+        """Process 0 and those below it are groups of processes, 1 is init."""
+        monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("nothing may be signalled"))
+        if text is not None:
+            host.pid_file.write_text(text)
+        with pytest.raises(
+            EngineError, match=r"^Exim cannot be told to read its configuration again \(.*exim\.pid\): "
+        ):
+            host.adapter.resume()
+
     @pytest.mark.parametrize("text", [None, "", "nonsense\n", f"{2**22 + 1}\n"])
     def test_a_daemon_that_cannot_be_found_is_said(self, host, text):
         if text is not None:
@@ -535,6 +542,90 @@ class TestDaemon:
             EngineError, match=r"^Exim cannot be told to read its configuration again \(.*exim\.pid\): "
         ):
             host.adapter.resume()
+
+
+class TestTransaction:
+    """A change of this adapter by the engine: what is put back, and how the daemon hears of it."""
+
+    GENERATED = "generated from the old macros\n"
+
+    @pytest.fixture
+    def transaction(self, host, monkeypatch):
+        """A host with its daemon running, and the way to make a change on it that is proved by what is given."""
+        host.macros.write_text("# mine\n")
+        host.generated.write_text(self.GENERATED)
+        host.pid_file.write_text("4711\n")
+        host.signals, host.proofs = [], []
+        monkeypatch.setattr(os, "kill", lambda *args: host.signals.append((*args, host.generated.read_text())))
+        host.answers[("update-exim4.conf", "-o")] = (0, "", "")
+        host.answers[("update-exim4.conf",)] = lambda _arguments: (
+            host.generated.write_text("generated from the new macros\n") and (0, "", "")
+        )
+
+        def apply(prove=lambda: None):
+            adapter = host.adapter
+            change = adapter.plan(Desired("offered", certificate=str(host.certificate)))
+            assert [image.path for image in change.kept] == [str(host.generated)]
+            assert [image.content for image in change.kept] == [self.GENERATED.encode()]
+            with Transaction(adapter, str(host.directory / "store")).locked() as transaction:
+                transaction.apply(change, prove, lambda: host.proofs.append(host.macros.read_text()))
+
+        host.make_change = apply
+        return host
+
+    def test_success(self, transaction):
+        transaction.make_change()
+        assert "MAIN_TLS_ENABLE = yes" in transaction.macros.read_text()
+        assert transaction.generated.read_text() == "generated from the new macros\n"
+        assert transaction.calls[-2:] == [["update-exim4.conf"], ["systemctl", "reload", "exim4"]]
+        assert (transaction.signals, transaction.proofs) == ([], [])
+
+    @pytest.mark.parametrize("words", [("update-exim4.conf", "-o"), ("exim4", "-C")])
+    def test_a_check_that_fails_puts_the_files_back_and_leaves_the_daemon_alone(self, transaction, words):
+        transaction.answers = {words: (1, "", "bad"), **{k: v for k, v in transaction.answers.items() if k != words}}
+        with pytest.raises(TransactionError, match="refuses the change: bad") as error:
+            transaction.make_change()
+        assert error.value.restored
+        assert transaction.macros.read_text() == "# mine\n"
+        assert transaction.generated.read_text() == self.GENERATED
+        assert ["update-exim4.conf"] not in transaction.calls
+        assert not [call for call in transaction.calls if call[0] == "systemctl"]
+        assert transaction.signals == []
+        assert transaction.proofs == ["# mine\n"]
+
+    def test_a_proof_that_fails_puts_the_generated_file_back_too_and_sends_a_signal(self, transaction):
+        def prove():
+            assert transaction.generated.read_text() == "generated from the new macros\n"
+            raise EngineError("no STARTTLS to be seen")
+
+        with pytest.raises(TransactionError, match=r"^no STARTTLS to be seen\. The former state is restored") as error:
+            transaction.make_change(prove)
+        assert error.value.restored
+        assert transaction.macros.read_text() == "# mine\n"
+        assert transaction.generated.read_text() == self.GENERATED
+        # Its file was there again when the daemon was told, and nothing generated it anew.
+        assert transaction.signals == [(4711, signal.SIGHUP, self.GENERATED)]
+        assert transaction.calls[-2:] == [["update-exim4.conf"], ["systemctl", "reload", "exim4"]]
+        assert transaction.proofs == ["# mine\n"]
+
+    def test_so_does_a_reload_that_fails(self, transaction):
+        transaction.answers[("systemctl",)] = (1, "", "no such unit")
+        with pytest.raises(TransactionError, match=r"^systemctl reload exim4 failed: no such unit\. ") as error:
+            transaction.make_change()
+        assert error.value.restored
+        assert transaction.generated.read_text() == self.GENERATED
+        assert transaction.signals == [(4711, signal.SIGHUP, self.GENERATED)]
+
+    def test_a_daemon_that_is_gone_is_no_success_of_going_back(self, transaction):
+        def prove():
+            transaction.pid_file.unlink()
+            raise EngineError("no answer")
+
+        with pytest.raises(TransactionError, match="Going back failed as well: Exim cannot be told") as error:
+            transaction.make_change(prove)
+        assert not error.value.restored
+        assert transaction.generated.read_text() == self.GENERATED
+        assert transaction.macros.read_text() == "# mine\n"
 
 
 def _wait_for(items):

@@ -12,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction imp
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER, FakePostfix
 
 CERTIFICATE = "/etc/mailfleet/starttls.pem"
+POSTFIX = ("postfix", "-c", "/etc/postfix")
 
 
 class Host:
@@ -59,7 +60,7 @@ def test_it_is_not_installed(make):
 
 def test_it_does_not_run(make):
     host = make()
-    host.fake.answers[("postfix", "status")] = (1, "", "postfix/postfix-script: the Postfix mail system is not running")
+    host.fake.answers[(*POSTFIX, "status")] = (1, "", "postfix/postfix-script: the Postfix mail system is not running")
     with pytest.raises(
         EngineError, match="Postfix is not running; start it first, because a change is proved by its own port"
     ):
@@ -77,7 +78,9 @@ def test_it_is_older_than_3_4(make, status):
 
 
 def test_it_runs(make):
-    make().adapter().require_running()
+    host = make()
+    host.adapter().require_running()
+    assert host.fake.calls[0] == [*POSTFIX, "status"]  # the default instance alone
 
 
 @pytest.mark.parametrize(
@@ -190,14 +193,19 @@ def test_an_override_in_master_cf_is_refused_with_the_way_out(make):
     with pytest.raises(EngineError) as error:
         host.plan("offered")
     assert str(error.value) == (
-        "master.cf sets smtpd_tls_security_level=encrypt for the listener on port 25, so main.cf has no say; "
+        "master.cf sets smtpd_tls_security_level=encrypt for smtp/inet, so main.cf has no say there; "
         "take it out first: postconf -PX 'smtp/inet/smtpd_tls_security_level'"
     )
     assert host.plan(outbound="opportunistic")  # has nothing to do with that listener
 
 
-@pytest.mark.xfail(strict=True, reason="the advice names smtp/inet whatever the listener is called (server/postfix.py)")
-@pytest.mark.parametrize(("service", "port"), [("2525", 2525), ("192.0.2.1:smtp", 25), ("127.0.0.1:2525", 2525)])
+@pytest.mark.parametrize(
+    ("service", "port"),
+    [
+        ("25", 25), ("2525", 2525), ("192.0.2.1:smtp", 25), ("192.0.2.1:25", 25), ("[2001:db8::1]:25", 25),
+        ("127.0.0.1:2525", 2525),
+    ],
+)  # fmt: skip
 def test_the_way_out_names_the_service_that_has_the_override(make, service, port):
     host = make(master=listener(service, "none"))
     with pytest.raises(EngineError, match=re.escape(f"postconf -PX '{service}/inet/smtpd_tls_security_level'")):
@@ -206,10 +214,53 @@ def test_the_way_out_names_the_service_that_has_the_override(make, service, port
 
 def test_an_override_that_says_the_same_does_no_harm(make):
     assert make(master=listener("smtp", "may")).plan("offered")
+    assert make(master=listener("smtp", "")).plan("disabled")
 
 
-def test_an_override_of_another_listener_has_no_say(make):
-    assert make(master=listener("submission", "encrypt")).plan("offered")
+@pytest.mark.parametrize(("service", "port"), [("submission", 25), ("smtp", 2525), ("2525", 25), ("192.0.2.25:26", 25)])
+def test_an_override_of_another_listener_has_no_say(make, service, port):
+    assert make(master=listener(service, "encrypt")).plan("offered", port=port)
+
+
+def client(service, level):
+    return MASTER + f"{service}  unix  -  -  y  -  -  smtp\n  -o smtp_tls_security_level={level}\n"
+
+
+def smtp_client(level):
+    return MASTER.replace(
+        "smtp      unix  -       -       y       -       -       smtp\n",
+        f"smtp      unix  -       -       y       -       -       smtp\n  -o smtp_tls_security_level={level}\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("level", "wanted"),
+    [("none", "opportunistic"), ("may", "required"), ("dane", "required"), ("encrypt", "opportunistic"),
+     ("may", "disabled"), ("$else", "opportunistic")],
+)  # fmt: skip
+def test_an_override_of_the_client_is_refused_with_the_way_out(make, level, wanted):
+    host = make(master=smtp_client(level))
+    with pytest.raises(EngineError) as error:
+        host.plan(outbound=wanted)
+    assert str(error.value) == (
+        f"master.cf sets smtp_tls_security_level={level} for smtp/unix, so main.cf has no say there; "
+        "take it out first: postconf -PX 'smtp/unix/smtp_tls_security_level'"
+    )
+    assert host.plan("offered")  # has nothing to do with that client
+
+
+@pytest.mark.parametrize(
+    ("level", "wanted"),
+    [("none", "disabled"), ("may", "opportunistic"), ("dane", "opportunistic"), ("encrypt", "required"),
+     ("verify", "required")],
+)  # fmt: skip
+def test_an_override_of_the_client_that_is_enough_does_no_harm(make, level, wanted):
+    assert make(master=smtp_client(level)).plan(outbound=wanted)
+
+
+@pytest.mark.parametrize("service", ["mailfleet-plaintext", "slow", "127.0.0.1:smtp"])
+def test_an_override_of_another_client_has_no_say(make, service):
+    assert make(master=client(service, "none")).plan(outbound="required")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +290,6 @@ def test_a_relay_host_that_makes_no_sense_is_said(make, relayhost):
         make(f"relayhost = {relayhost}\n").adapter().next_hops()
 
 
-@pytest.mark.xfail(strict=True, reason="service names other than smtp are legal in relayhost (server/postfix.py)")
 def test_a_relay_host_may_name_its_port_as_postfix_allows(make):
     assert list(make("relayhost = [mx.example]:submission\n").adapter().next_hops()) == [Target("mx.example", 587)]
 
@@ -255,10 +305,10 @@ def test_a_relay_host_may_name_its_port_as_postfix_allows(make):
 def test_check_and_reload_say_what_postfix_said(make, command, call, message):
     host = make()
     call(host.adapter())
-    assert host.fake.calls == [["postfix", command]]
-    host.fake.answers[("postfix", command)] = (1, "", "fatal: bad\n")
+    assert host.fake.calls == [[*POSTFIX, command]]
+    host.fake.answers[(*POSTFIX, command)] = (1, "", "fatal: bad\n")
     with pytest.raises(EngineError, match=message):
         call(host.adapter())
-    host.fake.answers[("postfix", command)] = (1, "fatal: bad\n", "")
+    host.fake.answers[(*POSTFIX, command)] = (1, "fatal: bad\n", "")
     with pytest.raises(EngineError, match=message):
         call(host.adapter())

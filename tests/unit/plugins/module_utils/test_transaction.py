@@ -198,6 +198,33 @@ def test_a_daemon_that_reads_its_files_only_when_told_is_left_alone_until_it_was
     assert host.config.read_bytes() == OLD
 
 
+@pytest.mark.parametrize(("unasked", "calls"), [(True, ["resume", "prove_old"]), (False, ["prove_old"])])
+def test_so_it_is_when_a_file_cannot_be_written(host, unasked, calls):
+    host.daemon.reads_files_unasked = unasked
+    change = Change.of([host.image(), host.image(b"x", path="/proc/no-such-place/new.cf")])
+    with host.transaction().locked() as transaction, pytest.raises(TransactionError) as caught:
+        transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
+    assert caught.value.restored is True
+    assert host.daemon.calls == [(what, OLD) for what in calls]
+
+
+@pytest.mark.parametrize("unasked", [True, False])
+@pytest.mark.parametrize("where", ["check", "reload", "prove"])
+def test_after_a_killed_run_the_daemon_is_told_in_any_case(host, unasked, where):
+    """What the killed run had already told it is not known."""
+    host.daemon.reads_files_unasked = unasked
+    host.die_in(where)
+    assert host.recover() is True
+    assert host.daemon.calls == [("resume", OLD)]
+
+
+@pytest.mark.parametrize("unasked", [True, False])
+def test_a_change_that_succeeds_is_told_the_same_way(host, unasked):
+    host.daemon.reads_files_unasked = unasked
+    host.apply()
+    assert [what for what, _content in host.daemon.calls] == ["check", "reload", "prove"]
+
+
 def keep(host, error=None):
     """Apply a change during which the daemon's own tools write a second file, and fail after that."""
     table = host.directory / "table.db"
@@ -311,9 +338,6 @@ def test_a_file_that_can_neither_be_written_nor_restored_is_named(host):
     assert str(host.directory / "new.cf") in str(error) and str(host.journal) in str(error)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="transaction.py _restore: stops at the first file it cannot restore, the others stay changed"
-)
 def test_one_file_that_cannot_be_restored_does_not_keep_the_others_changed(host):
     fail_with_a_directory_in_the_way(host)
     assert host.config.read_bytes() == OLD
@@ -615,23 +639,16 @@ def test_a_diff_shows_a_change_of_mode_and_owner(host):
     assert f"+mode 0640 owner {os.getuid()}:{OTHER}\n" in entry["prepared"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="transaction.py _changed_lines: a diff of mode or owner alone does not say of which file"
-)
 def test_a_diff_of_the_mode_alone_names_the_file(host):
     (entry,) = Change.of([host.image(OLD, mode=0o600)]).diff()
     assert str(host.config) in entry["prepared"]
 
 
-@pytest.mark.xfail(strict=True, reason="transaction.py _changed_lines: a removed file is shown with a new mode")
 def test_a_diff_of_a_removed_file_gives_it_no_mode(host):
     (entry,) = Change.of([FileImage(str(host.config), None)]).diff()
     assert "+mode" not in entry["prepared"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="transaction.py Change.of: two absent files differ by a mode and owner that neither has"
-)
 def test_an_absent_file_that_shall_be_absent_is_no_change(host):
     assert not Change.of([FileImage(str(host.directory / "absent"), None, 0o600, 1, 1)])
 

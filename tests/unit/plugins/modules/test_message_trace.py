@@ -232,9 +232,6 @@ def test_nothing_to_do(host):
     assert host.run(timeout=10)["received"] == []
 
 
-@pytest.mark.xfail(
-    strict=True, reason="message_trace.py wait: a message is found in any of the mailboxes, not only in its own"
-)
 def test_a_message_in_another_mailbox_has_not_arrived(host):
     """A message that was delivered to the wrong mailbox is no proof of its path."""
     own = host.deliver("a", TLS, mailbox="box-a")
@@ -244,9 +241,6 @@ def test_a_message_in_another_mailbox_has_not_arrived(host):
     assert [one["arrived"] for one in result["received"]] == [True, False]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="message_trace.py wait: found is keyed by the marker alone, so two mailboxes share one result"
-)
 def test_one_message_in_two_mailboxes(host):
     """The same message to two recipients: each copy has a way of its own."""
     items = [
@@ -257,6 +251,30 @@ def test_one_message_in_two_mailboxes(host):
     result = host.run(receive=items, timeout=1)
     assert [one["tls"] for one in result["received"]] == [True, False]
     assert time.monotonic() - started < 1
+
+
+def test_the_copy_in_one_mailbox_does_not_stand_for_the_other(host):
+    box_a, box_b = host.deliver("a", TLS, mailbox="box-a"), str(host.directory / "box-b")
+    items = [{"marker": "a", "mailbox": box_b}, {"marker": "a", "mailbox": box_a}]
+    result = host.run(receive=items)
+    assert [(one["arrived"], one["tls"]) for one in result["received"]] == [(False, False), (True, True)]
+    assert result["received"][0]["hops"] == []
+
+
+def test_both_copies_are_waited_for(host, monkeypatch):
+    box_a, box_b = host.deliver("a", TLS, mailbox="box-a"), str(host.directory / "box-b")
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: host.deliver("a", PLAIN, mailbox="box-b"))
+    started = time.monotonic()
+    result = host.run(receive=[{"marker": "a", "mailbox": one} for one in (box_a, box_b)], timeout=15)
+    assert [(one["arrived"], one["tls"]) for one in result["received"]] == [(True, True), (True, False)]
+    assert time.monotonic() - started < 10
+
+
+def test_the_same_copy_asked_for_twice_is_waited_for_once(host):
+    item = {"marker": "a", "mailbox": host.deliver("a", TLS)}
+    started = time.monotonic()
+    assert [one["arrived"] for one in host.run(receive=[item, item], timeout=10)["received"]] == [True, True]
+    assert time.monotonic() - started < 5
 
 
 # Check mode

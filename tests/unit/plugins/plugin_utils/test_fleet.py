@@ -46,9 +46,6 @@ class TestTargets:
             target_of("pf12", {"pf12": facts})
         assert "\n" not in str(error.value)
 
-    @pytest.mark.xfail(
-        strict=True, raises=(ValueError, TypeError), reason="int() of mail_port is not guarded (fleet.py)"
-    )
     @pytest.mark.parametrize("port", ["smtp", "", None])
     def test_a_port_that_is_no_number_names_the_host(self, port):
         with pytest.raises(EngineError, match=r"^mail_hostname or mail_port of pf12: "):
@@ -123,12 +120,10 @@ class TestResolveServers:
         with pytest.raises(EngineError, match=re.escape(message)):
             resolve_servers(configs, HOSTS)
 
-    @pytest.mark.xfail(strict=True, reason="YAML's off is False, and False counts as not given (fleet.py, mode.py)")
     def test_the_boolean_that_yaml_makes_of_off_is_said(self):
         with pytest.raises(EngineError, match="is not a delivery mode"):
             resolve_servers([{**config(), "delivery_mode": False}], HOSTS)
 
-    @pytest.mark.xfail(strict=True, reason="a mode that is none reads as one that may deliver in plaintext")
     def test_a_mode_that_is_none_is_said_before_a_server_that_requires_tls(self):
         with pytest.raises(EngineError, match="'tls' is not a delivery mode"):
             resolve_servers([config("tls", "strict")], HOSTS)
@@ -147,6 +142,13 @@ def hop(tls, network=True, by="mx.example"):
 
 def trace(*hops, marker="m", arrived=True):
     return {"marker": marker, "arrived": arrived, "hops": list(hops)}
+
+
+def mark(direction, host, run="1"):
+    """The marker of a host's message, as trace_messages makes it."""
+    facts = {host: {"mail_trace_address": "a@a.example"}, "out": {"mail_trace_address": "b@b.example"}}
+    [message] = trace_messages([host], facts, "out", run)
+    return message["inbound" if direction == "in" else "outbound"]["marker"]
 
 
 TABLE = [  # the table in the design: mode, arrived over TLS, what the last hop has to be
@@ -227,22 +229,27 @@ def hostvars(**changes):
                 {"item": "gw2", "results": [PROBE]},
             ]
         },
-        "verify_trace": {"received": [trace(hop(True), hop(True), marker="in-pf12-1")]},
-        "verify_outside": {"received": [trace(hop(True), marker="out-pf12-1"), trace(hop(True), marker="out-ex13-1")]},
+        "verify_trace": {"received": [trace(hop(True), hop(True), marker=mark("in", "pf12"))]},
+        "verify_outside": {
+            "received": [trace(hop(True), marker=mark("out", "pf12")), trace(hop(True), marker=mark("out", "ex13"))]
+        },
         **changes,
     }
     return {**HOSTS, "pf12": pf12}
 
 
 class TestRows:
+    LONG = "mailserver-frankfurt-01.customers.example"
+    ALIKE = ("mx", "mx-2", "mx.2", "MX", f"{LONG}.com", f"{LONG}.net", "2001:db8::1", "2001-db8--1")
+
     def test_what_was_gathered_on_a_host(self):
         [row] = verdict_rows(["pf12"], hostvars(), GROUPS, [config("match_sender")])
         assert (row["host"], row["daemon"], row["expected"]) == ("pf12", "Postfix", "offered")
         assert row["delivery_modes"] == ["match_sender"]
         assert row["probes"] == [PROBE, {**PROBE, "seen_from": "gw1"}, {**PROBE, "seen_from": "gw2"}]
         assert [(one["marker"], one["direction"], one["findings"]) for one in row["traces"]] == [
-            ("in-pf12-1", "in", []),
-            ("out-pf12-1", "out", []),
+            ("in-pf12-836af45b-1", "in", []),
+            ("out-pf12-836af45b-1", "out", []),
         ]
 
     def test_the_daemons(self):
@@ -269,7 +276,7 @@ class TestRows:
         assert row["traces"][0]["findings"] == ["the message from outside reached mx.example in plaintext (ESMTP)"]
 
     def test_a_message_that_left_in_plaintext(self):
-        facts = {"verify_outside": {"received": [trace(hop(False), marker="out-pf12-1")]}}
+        facts = {"verify_outside": {"received": [trace(hop(False), marker=mark("out", "pf12"))]}}
         [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, [])
         assert row["traces"][-1]["findings"] == ["the message to the outside reached mx.example in plaintext (ESMTP)"]
 
@@ -281,19 +288,23 @@ class TestRows:
             ["the message to the outside reached mx.example over TLS (ESMTPS)"],
         ]
 
-    @pytest.mark.xfail(strict=True, reason="a final dot in mail_hostname hides what the gateways saw (fleet.py)")
     def test_what_the_gateways_saw_counts_whatever_the_name_ends_in(self):
         [row] = verdict_rows(["pf12"], hostvars(mail_hostname="pf12.example."), GROUPS, [])
         assert len(row["probes"]) == 3
 
-    @pytest.mark.xfail(strict=True, reason="the marker of mx-2 begins as that of mx does (fleet.py)")
     def test_a_host_whose_name_begins_as_anothers(self):
         facts = {
-            "mx": {"verify_outside": {"received": [trace(hop(True), marker="out-mx-1"), trace(marker="out-mx-2-1")]}},
-            "mx-2": {},
+            host: {"verify_outside": {"received": [trace(hop(True), marker=mark("out", one)) for one in self.ALIKE]}}
+            for host in self.ALIKE
         }
-        [row] = verdict_rows(["mx"], facts, {}, [])
-        assert [one["marker"] for one in row["traces"]] == ["out-mx-1"]
+        rows = verdict_rows(self.ALIKE, facts, {}, [])
+        assert [[one["marker"] for one in row["traces"]] for row in rows] == [
+            [mark("out", host)] for host in self.ALIKE
+        ]
+
+    def test_no_marker_begins_as_that_of_another_host(self):
+        begins = [mark("out", host, "") for host in self.ALIKE]
+        assert not [(a, b) for a in begins for b in begins if a is not b and a.startswith(b)]
 
 
 class TestMessages:
@@ -308,10 +319,18 @@ class TestMessages:
         messages = trace_messages(["pf12", "ex13"], self.FLEET, "out", "7")
         assert messages[0] == {
             "host": "pf12",
-            "inbound": {"marker": "in-pf12-7", "sender": "trace@partner.example", "recipient": "trace@a.example"},
-            "landing": {"marker": "in-pf12-7", "mailbox": "/var/mail/trace"},
-            "outbound": {"marker": "out-pf12-7", "sender": "trace@a.example", "recipient": "trace@partner.example"},
-            "outside_landing": {"marker": "out-pf12-7", "mailbox": "/var/mail/trace"},
+            "inbound": {
+                "marker": "in-pf12-836af45b-7",
+                "sender": "trace@partner.example",
+                "recipient": "trace@a.example",
+            },
+            "landing": {"marker": "in-pf12-836af45b-7", "mailbox": "/var/mail/trace"},
+            "outbound": {
+                "marker": "out-pf12-836af45b-7",
+                "sender": "trace@a.example",
+                "recipient": "trace@partner.example",
+            },
+            "outside_landing": {"marker": "out-pf12-836af45b-7", "mailbox": "/var/mail/trace"},
         }
         assert messages[1]["landing"]["mailbox"] == "/home/trace/Maildir"
 
@@ -329,22 +348,21 @@ class TestMessages:
         assert trace_messages(["pf12"], self.FLEET, outside, "7") == []
 
     @pytest.mark.parametrize(
-        "host",
+        ("host", "readable"),
         [
-            "pf12.alpha.example",
-            pytest.param(
-                "mailserver-frankfurt-01.customers.example.com",
-                marks=pytest.mark.xfail(strict=True, reason="message_trace takes markers of 64 characters (fleet.py)"),
-            ),
-            pytest.param(
-                "2001:db8::1", marks=pytest.mark.xfail(strict=True, reason="an inventory name may hold any character")
-            ),
+            ("pf12.alpha.example", "pf12-alpha-example"),
+            ("mailserver-frankfurt-01.customers.example.com", "mailserver-frankfurt"),
+            ("2001:db8::1", "2001-db8--1"),
+            ("müller_1 (alt)\n", "m-ller-1--alt--"),
         ],
     )
-    def test_message_trace_takes_the_markers(self, host):
+    def test_message_trace_takes_the_markers(self, host, readable):
         [message] = trace_messages([host], {**self.FLEET, host: self.FLEET["pf12"]}, "out", "20260101T000000-123456")
         for part in ("inbound", "outbound"):
-            assert message_trace._MARKER.match(message[part]["marker"])
+            marker = message[part]["marker"]
+            assert message_trace._MARKER.match(marker)
+            direction = "in" if part == "inbound" else "out"
+            assert re.fullmatch(rf"{direction}-{re.escape(readable)}-[0-9a-f]{{8}}-20260101T000000-123456", marker)
 
 
 OFFERED = {"changed": True, "after": {"inbound": "offered"}}
@@ -372,6 +390,12 @@ class TestCameThrough:
             ({"postfix_result": {}}, False),
             ({"postfix_result": OFFERED, "exim_result": FAILED}, False),
             ({"other_result": OFFERED}, False),
+            ({"postfix_result": OFFERED, "exim_result": OFFERED}, True),
+            ({"postfix_result": OFFERED, "exim_result": {"after": {"inbound": "disabled"}}}, False),
+            ({"postfix_result": OFFERED, "exim_result": {"unreachable": True}}, False),
+            ({"postfix_result": {**OFFERED, "unreachable": True}}, False),
+            ({"postfix_result": {**OFFERED, "skipped": True}}, False),
+            ({"postfix_result": {**OFFERED, "skipped": False, "failed": False, "unreachable": False}}, True),
         ],
     )
     def test_a_host(self, facts, through):
@@ -385,6 +409,15 @@ class TestCameThrough:
 
     def test_without_a_wanted_state_success_is_enough(self):
         assert came_through(["h"], {"h": {"gateway_mode_result": {"changed": False}}}, ["gateway_mode_result"])
+
+    @pytest.mark.parametrize("result", [FAILED, SKIPPED, {"unreachable": True}, {"changed": False, "failed": True}])
+    def test_and_nothing_less(self, result):
+        with pytest.raises(EngineError, match="did not end well on h, and"):
+            came_through(["h"], {"h": {"gateway_mode_result": result}}, ["gateway_mode_result"])
+
+    def test_without_a_result_to_look_at_no_host_came_through(self):
+        with pytest.raises(EngineError, match="did not end well on h, and"):
+            came_through(["h"], {"h": {"postfix_result": OFFERED}}, [])
 
     def test_no_hosts(self):
         assert came_through([], {}, self.RESULTS)
