@@ -175,7 +175,7 @@ def set_starttls(
             # A certificate renewed before this run is served from the first reload on, if the old files name it.
             files = [image.content or b"" for image in change.before]
             installed = (
-                _chain(desired) if any(desired.certificate.encode() in one for one in files) else ()
+                _chain(desired) if not files or any(desired.certificate.encode() in one for one in files) else ()
             )
             faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
             now = wait_until(
