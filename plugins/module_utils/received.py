@@ -22,7 +22,8 @@ _WITH = re.compile(r"\swith\s+([A-Za-z0-9]+)", re.IGNORECASE)
 # without brackets with Exchange. Only Exim has it in front of the comment, where others put what the client called
 # itself; the comment then has helo= and the like, whose values are the client's too.
 _PEER = re.compile(
-    r"from \S+ \((?:[^\s()\[\]=]+ )?(?:\[(?:IPv6:)?([0-9a-f:.]+)\]|([0-9a-f:.]+)\))|from \[([0-9a-f:.]+)\]",
+    r"from \S+ \((?:[^\s()\[\]=]+ )?(?:\[(?:IPv6:)?([0-9a-f:.]+)\]|([0-9a-f:.]+)\))"
+    r"|from \[([0-9a-f:.]+)\](?:\Z| \((?:port|helo|ident)=)",
     re.IGNORECASE,
 )
 _EXCHANGE = re.compile(r"\swith\s+Microsoft SMTP Server\b", re.IGNORECASE)

@@ -169,6 +169,13 @@ def test_a_client_cannot_hide_its_hop_by_its_helo(header):
     assert not path_of([POSTFIX_TLS, header]).tls
 
 
+@pytest.mark.parametrize(
+    "comment", ["(fe80::1%3)", "([fe80::1%3])", "(HELO x) (192.0.2.10)", "(unknown [999.1.1.1])", "()"]
+)
+def test_nor_can_it_where_its_address_cannot_be_read(comment):
+    assert parse_received(f"from [127.0.0.1] {comment} by me.example with ESMTP id 1; date").network
+
+
 def test_nor_can_it_with_exim():
     assert parse_received(EXIM_PLAIN.replace("helo=outside", "helo=[127.0.0.1]")).network
     assert parse_received(EXIM_498_TLS.replace("helo=gw1.fleet.test", "helo=[127.0.0.1]")).network
