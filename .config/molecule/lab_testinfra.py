@@ -55,6 +55,12 @@ class Played:
         return {host: int(count) for host, count in re.findall(r"(?m)^(\w+)\s+: .*changed=(\d+)", self.output)}
 
 
+def _environment() -> dict[str, str]:
+    """Ours without what Molecule adds for its own runs, colours above all."""
+    kept = {name: value for name, value in os.environ.items() if not re.search(r"COLOR|^ANSIBLE_(?!HOME)", name)}
+    return {**kept, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_FORKS": "6"}
+
+
 class Fleet:
     """The running containers of this lab."""
 
@@ -85,12 +91,7 @@ class Fleet:
         done = subprocess.run(
             [str(Path(sys.executable).parent / program), "-i", str(self.inventory), *arguments],
             cwd=TOP,
-            env={
-                **os.environ,
-                "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"),
-                "ANSIBLE_NOCOLOR": "1",
-                **(environment or {}),
-            },
+            env={**_environment(), **(environment or {})},
             capture_output=True,
             text=True,
             check=False,

@@ -34,6 +34,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction imp
 LEVELS = {
     "plaintext": ("none", "none"),
     "match_sender": ("none", "may"),
+    "match_sender_strict": ("none", "encrypt"),
     "opportunistic": ("may", "may"),
     "required": ("encrypt", "encrypt"),
 }
@@ -264,9 +265,9 @@ def _objections(configs: Iterable[EmailConfig], evidence: Mapping[Target, Handsh
     """The two combinations that lose mail, seen from the gateway."""
     for config in configs:
         for seen in (evidence[server] for server in config.servers):
-            if config.delivery_mode == "required" and not seen.completed:
+            if "encrypt" in LEVELS[config.delivery_mode] and not seen.completed:
                 yield (
-                    f"email config {config.name}: 'required' is refused, because mail for it would be deferred: "
+                    f"email config {config.name}: '{config.delivery_mode}' is refused, because mail for it would be deferred: "
                     f"{seen.target}, seen from this gateway: {seen.message}. Switch STARTTLS on at that server first; "
                     "to insist all the same, set require_without_evidence"
                 )

@@ -35,11 +35,13 @@ options:
     description:
       - V(plaintext) never uses TLS on the way to the mail server.
       - V(match_sender), recommended, uses TLS if possible for mail that reached the gateway over TLS, and plaintext for other mail.
+      - V(match_sender_strict) uses TLS for mail that reached the gateway over TLS, and plaintext for other mail. The former
+        stays in the queue while the mail server does not offer TLS.
       - V(opportunistic) uses TLS if possible for all mail.
       - V(required) uses TLS for all mail. Mail for a server that does not offer it stays in the queue and goes out
         once it does; it is never sent in plaintext.
     type: str
-    choices: [plaintext, match_sender, opportunistic, required]
+    choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
   email_configs:
     description:
       - Several email configs at once.
@@ -61,7 +63,7 @@ options:
       delivery_mode:
         description: Its delivery mode.
         type: str
-        choices: [plaintext, match_sender, opportunistic, required]
+        choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
   state:
     description:
       - V(absent) takes the delivery mode back to the default, V(plaintext). The mail of its domains goes on to its servers.
@@ -70,9 +72,9 @@ options:
     default: present
   gateway:
     description:
-      - What kind of gateway the host is. V(postfix) is the host's default Postfix instance.
+      - What kind of gateway the host is. V(postfix) is the host's default Postfix instance, V(exim) Debian's Exim 4.
     type: str
-    choices: [postfix]
+    choices: [postfix, exim]
     default: postfix
   address:
     description:
@@ -86,7 +88,7 @@ options:
     default: 25
   reinjection_port:
     description:
-      - A free port on 127.0.0.1. A second Postfix instance listens there for mail that arrived over TLS, see
+      - With O(gateway=postfix), a free port on 127.0.0.1. A second Postfix instance listens there for mail that arrived over TLS, see
         the notes.
     type: int
     default: 10125
@@ -115,14 +117,18 @@ attributes:
   idempotent:
     support: full
 notes:
-  - V(required) is refused unless every server of the email config completes a handshake with this gateway. A mode that may deliver
+  - V(required) and V(match_sender_strict) are refused unless every server of the email config completes a handshake with this gateway. A mode that may deliver
     in plaintext is refused while a server takes mail over TLS only, because that mail would bounce.
   - On Postfix, each mode has a transport of its own, chosen by C(transport_maps). The module's entry there stands before
     those of yours, and the domains of an email config need to be in C(relay_domains) as before.
   - For V(match_sender) on Postfix, mail that arrived over TLS passes a second instance, C(postfix-mailfleet), that listens on
     127.0.0.1 only. Look at its queue with C(postqueue -c /etc/postfix-mailfleet -p). Mail of the gateway's own
     users that enters by C(sendmail) counts as having arrived in plaintext.
+  - On Exim, a router in front of Debian's takes the domains of the email configs and picks the transport by how the message
+    arrived. With the unsplit configuration three C(.include) lines go into C(exim4.conf.template). The domains have to be
+    in C(dc_relay_domains) as before. Mail that cannot be delivered as required is returned after five days.
 seealso:
+  - module: mailfleet.starttls.inbound_tls_mode_info
   - module: mailfleet.starttls.starttls_probe
 author:
   - The mailfleet.starttls authors (@mailfleet)
@@ -185,7 +191,7 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix import PostfixGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS, make_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES, set_modes, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils.run import fail_on_engine_errors, runner
@@ -209,7 +215,7 @@ def main() -> None:
                 "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}},
             },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "gateway": {"type": "str", "choices": ["postfix"], "default": "postfix"},
+            "gateway": {"type": "str", "choices": list(GATEWAYS), "default": "postfix"},
             "address": {"type": "str", "default": "127.0.0.1"},
             "port": {"type": "int", "default": 25},
             "reinjection_port": {"type": "int", "default": 10125},
@@ -227,7 +233,7 @@ def main() -> None:
         own_port.check()
         settings = Settings(timeout=float(options["timeout"]), judge_trust=False)
         outcome = set_modes(
-            PostfixGateway(runner(module), settings, own_port, options["reinjection_port"]),
+            make_gateway(options["gateway"], runner(module), settings, own_port, options["reinjection_port"]),
             options["email_configs"] or [{key: options[key] for key in CONFIG_SPEC}],
             settings,
             absent=options["state"] == "absent",

@@ -111,7 +111,8 @@ def _row(
 ) -> dict[str, Any]:
     facts = hostvars[host]
     is_gateway = host in groups.get("mail_gateways", ())
-    daemon = "Exim" if host in groups.get("exim_servers", ()) else "Postfix"
+    is_exim = host in groups.get("exim_servers", ()) or (is_gateway and facts.get("gateway_kind") == "exim")
+    daemon = "Exim" if is_exim else "Postfix"
     modes = modes_of(host, email_configs)
     name = target_of(host, hostvars).server_name
     probes = [dict(one) for one in (facts.get("verify_probe") or {}).get("results", ())]

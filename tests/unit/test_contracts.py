@@ -14,6 +14,7 @@ import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
 from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import INBOUND, OUTBOUND
 
@@ -191,12 +192,13 @@ def test_a_module_is_documented_whole(module, documentation):
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_use_options_that_there_are(module, documentation):
     for task in yaml.safe_load(documentation[module]["examples"]):
-        for key, arguments in task.items():
+        for key, value in task.items():
             if key.startswith("mailfleet.starttls."):
                 options = documentation[key.rpartition(".")[2]]["doc"]["options"]
+                arguments = value or {}  # a task may take every default
                 assert set(arguments) <= set(options), task["name"]
-                for name, value in arguments.items():
-                    assert is_expression(value) or value in options[name].get("choices", [value]), task["name"]
+                for name, given in arguments.items():
+                    assert is_expression(given) or given in options[name].get("choices", [given]), task["name"]
 
 
 def test_every_module_is_in_the_action_group():
@@ -225,6 +227,13 @@ def test_delivery_modes_are_the_same_everywhere(documentation, monkeypatch):
     ):
         assert choices == list(MODES)
     assert set(role) == set(options["email_configs"]["suboptions"])
+
+
+def test_the_kinds_of_gateway_are_the_same_everywhere(documentation):
+    for module in ("inbound_tls_mode", "inbound_tls_mode_info"):
+        assert documentation[module]["doc"]["options"]["gateway"]["choices"] == list(GATEWAYS)
+    kinds = [option["choices"] for _, name, option in role_options("gateway") if name == "gateway_kind"]
+    assert kinds == [list(GATEWAYS)] * 2
 
 
 @pytest.mark.parametrize("server", ["postfix", "exim"])

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The starting state of an Exim host of the lab: mail flows, nothing offers or asks for TLS.
-# Environment: LAB_FQDN, LAB_DOMAIN, LAB_SPLIT (true: Debian's split configuration).
+# Environment: LAB_ROLE (gateway, server), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET, LAB_SPLIT (true: Debian's split configuration).
 set -eu
 
 systemctl stop exim4
@@ -9,16 +9,27 @@ tar -C /etc -xf /var/lib/mailfleet-lab/pristine.tar
 rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /var/mail/*
 find /var/spool/exim4/input /var/spool/exim4/msglog /var/spool/exim4/db -type f -delete 2>/dev/null || true
 
+type=smarthost smarthost=gw1.fleet.test relay= nets=
+if [ "$LAB_ROLE" = gateway ]; then
+    type=internet smarthost= relay='alpha.test:bravo.test:charlie.test:delta.test' nets=$LAB_SUBNET LAB_DOMAIN=$LAB_FQDN
+    # Debian's own way to say where relayed domains go, written by hand.
+    cat >/etc/exim4/hubbed_hosts <<'MAP'
+alpha.test: pf12.fleet.test
+bravo.test: pf13.fleet.test
+charlie.test: ex12.fleet.test
+delta.test: ex13.fleet.test
+MAP
+fi
 echo "$LAB_DOMAIN" >/etc/mailname
 cat >/etc/exim4/update-exim4.conf.conf <<CONF
-dc_eximconfig_configtype='smarthost'
+dc_eximconfig_configtype='$type'
 dc_other_hostnames='$LAB_DOMAIN:$LAB_FQDN'
 dc_local_interfaces='0.0.0.0'
 dc_readhost=''
-dc_relay_domains=''
+dc_relay_domains='$relay'
 dc_minimaldns='false'
-dc_relay_nets=''
-dc_smarthost='gw1.fleet.test'
+dc_relay_nets='$nets'
+dc_smarthost='$smarthost'
 CFILEMODE='644'
 dc_use_split_config='$LAB_SPLIT'
 dc_hide_mailname='false'
@@ -32,6 +43,7 @@ macros=/etc/exim4/exim4.conf.localmacros
 cat >"$macros" <<'CONF'
 MAIN_TLS_ENABLE = yes
 MAIN_TLS_ADVERTISE_HOSTS =
+REMOTE_SMTP_HOSTS_AVOID_TLS = *
 REMOTE_SMTP_SMARTHOST_HOSTS_AVOID_TLS = *
 CONF
 

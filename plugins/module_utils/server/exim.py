@@ -140,10 +140,7 @@ class Exim:
         The running daemon reads the generated file only, so it has seen nothing of this yet.
         """
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
-            trial_config = f"{stage}/exim.conf"
-            status, out, err = self._run(["update-exim4.conf", "-o", trial_config])
-            if status != 0:
-                raise EngineError(f"update-exim4.conf refuses the change: {(err or out).strip()}")
+            trial_config = self._generate(stage)
             status, out, err = self._run(["exim4", "-C", trial_config, "-bV"])
             if status != 0:
                 raise EngineError(f"Exim refuses the change: {(err or out).strip()}")
@@ -210,9 +207,26 @@ class Exim:
                 f"make it root:{DAEMON_USER} 0640 in a directory that user may enter"
             )
 
+    @property
+    def split(self) -> bool:
+        """Whether Debian's configuration is the split one."""
+        found = re.search(r"^dc_use_split_config=['\"]?(\w+)", Path(SETTINGS).read_text(), re.MULTILINE)
+        return bool(found and found.group(1).lower() == "true")
+
+    def is_stale(self) -> bool:
+        """Whether the files would make another configuration than the generated one."""
+        with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
+            return Path(self._generate(stage)).read_bytes() != Path(GENERATED).read_bytes()
+
+    def _generate(self, stage: str) -> str:
+        generated = f"{stage}/exim.conf"
+        status, out, err = self._run(["update-exim4.conf", "-o", generated])
+        if status != 0:
+            raise EngineError(f"update-exim4.conf refuses the change: {(err or out).strip()}")
+        return generated
+
     def _macros_path(self) -> str:
-        split = re.search(r"^dc_use_split_config=['\"]?(\w+)", Path(SETTINGS).read_text(), re.MULTILINE)
-        if split and split.group(1).lower() == "true":
+        if self.split:
             return f"{CONFIG_DIR}/conf.d/main/000_localmacros"
         return f"{CONFIG_DIR}/exim4.conf.localmacros"
 

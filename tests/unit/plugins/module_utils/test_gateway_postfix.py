@@ -19,6 +19,7 @@ from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER, FakePostfix
 
 OWN_PORT = Target("127.0.0.1", 25)
 SETTINGS = Settings(helo_name="gw.example", timeout=0.2)
+BY_ARRIVAL = ("match_sender", "match_sender_strict")
 NEW = {**DEFAULTS, "tls_required_enable": "yes"}  # Postfix 3.10
 
 
@@ -122,7 +123,7 @@ class TestMaps:
     @pytest.mark.parametrize("mode", MODES)
     def test_the_arrival_map_has_the_domains_for_which_arrival_matters(self, mode):
         text = gateway.arrival_map(by_name(config("one", mode, "a.example", "b.example")))
-        wanted = ["a.example mailfleet_arrival", "b.example mailfleet_arrival"] if mode == "match_sender" else []
+        wanted = ["a.example mailfleet_arrival", "b.example mailfleet_arrival"] if mode in BY_ARRIVAL else []
         assert text.splitlines()[1:] == wanted
 
     @pytest.mark.parametrize("make_map", [gateway.transport_map, gateway.arrival_map])
@@ -140,7 +141,7 @@ class TestPlan:
         assert not host.plan()
 
     def test_modes_that_do_not_depend_on_arrival_need_one_instance(self, host):
-        host.apply(*(config(mode, mode) for mode in MODES if mode != "match_sender"))
+        host.apply(*(config(mode, mode) for mode in MODES if mode not in BY_ARRIVAL))
         assert not host.second.exists()
         assert not (host.root / "usr").exists()
         explicit = host.fake.explicit()
@@ -148,8 +149,9 @@ class TestPlan:
         assert not [name for name in explicit if name.startswith(("multi_instance", "smtpd_r", "mailfleet"))]
         assert "mailfleet-arrived/unix" not in host.services(host.etc)
 
-    def test_match_sender_brings_the_second_instance_and_the_policy_service(self, host):
-        host.apply(config("one", "match_sender"))
+    @pytest.mark.parametrize("mode", BY_ARRIVAL)
+    def test_match_sender_brings_the_second_instance_and_the_policy_service(self, host, mode):
+        host.apply(config("one", mode))
         explicit = host.fake.explicit()
         assert explicit["smtpd_recipient_restrictions"] == f"check_recipient_access texthash:{host.directory}/arrival"
         assert explicit["smtpd_restriction_classes"] == "mailfleet_arrival"
@@ -235,17 +237,18 @@ class TestPlan:
         assert host.fake.main.read_text().startswith(MAIN)
         assert host.fake.master.read_text().startswith(MASTER)
 
-    @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "match_sender"])
+    @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in BY_ARRIVAL])
     @pytest.mark.parametrize("defaults", [DEFAULTS, NEW], ids=["3.7", "3.10"])
     def test_a_second_run_changes_nothing(self, make, mode, defaults):
         host = make("transport_maps = hash:/a\n", defaults=defaults)
         assert host.apply(config("one", mode))
         assert not host.plan(config("one", mode))
 
-    def test_a_second_run_changes_nothing_with_two_instances(self, make):
+    @pytest.mark.parametrize("mode", BY_ARRIVAL)
+    def test_a_second_run_changes_nothing_with_two_instances(self, make, mode):
         host = make("relayhost = [smart.example]\n")
-        assert host.apply(config("one", "match_sender"))
-        assert not host.plan(config("one", "match_sender"))
+        assert host.apply(config("one", mode))
+        assert not host.plan(config("one", mode))
 
     @pytest.mark.parametrize(
         ("main", "defaults"),

@@ -65,7 +65,7 @@ class TestFromDict:
             EmailConfig.from_dict({**GOOD, "delivery_mode": mode})
         assert str(error.value) == (
             f"email config main: {str(mode)!r} is not a delivery mode; choose one of "
-            "plaintext, match_sender, opportunistic, required"
+            "plaintext, match_sender, match_sender_strict, opportunistic, required"
         )
 
     @pytest.mark.parametrize("mode", [False, 0, [], {}])
@@ -248,14 +248,15 @@ class TestMerge:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_only_match_sender_depends_on_arrival(mode):
-    assert config("main", mode).depends_on_arrival is (mode == "match_sender")
+def test_only_the_modes_that_match_the_sender_depend_on_arrival(mode):
+    assert config("main", mode).depends_on_arrival is (mode in ("match_sender", "match_sender_strict"))
 
 
 def test_the_modes_and_their_levels():
     assert LEVELS == {
         "plaintext": ("none", "none"),
         "match_sender": ("none", "may"),
+        "match_sender_strict": ("none", "encrypt"),
         "opportunistic": ("may", "may"),
         "required": ("encrypt", "encrypt"),
     }
@@ -411,12 +412,13 @@ class TestSetModes:
         ("how", "reason"),
         [("no starttls", "the server does not offer STARTTLS"), ("down", "cannot connect to mx2.example:25: refused")],
     )
-    def test_required_is_refused_without_a_handshake(self, bench, how, reason):
+    @pytest.mark.parametrize("mode", ["required", "match_sender_strict"])
+    def test_what_insists_on_tls_is_refused_without_a_handshake(self, bench, mode, how, reason):
         bench.servers["mx2.example"] = (how,)
         with pytest.raises(EngineError) as error:
-            bench.set(wanted("required", servers=["mx.example", "mx2.example"]))
+            bench.set(wanted(mode, servers=["mx.example", "mx2.example"]))
         assert str(error.value) == (
-            "email config main: 'required' is refused, because mail for it would be deferred: mx2.example:25, seen from "
+            f"email config main: '{mode}' is refused, because mail for it would be deferred: mx2.example:25, seen from "
             f"this gateway: {reason}. Switch STARTTLS on at that server first; to insist all the same, set "
             "require_without_evidence"
         )
@@ -429,7 +431,7 @@ class TestSetModes:
         bench.servers["mx.example"] = (how,)
         assert bench.set(wanted(mode)).changed
 
-    @pytest.mark.parametrize("mode", ["plaintext", "match_sender"])
+    @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "match_sender_strict"])
     def test_what_may_deliver_in_plaintext_is_refused_before_a_server_that_requires_tls(self, bench, mode):
         bench.servers["mx.example"] = ("good", True)
         with pytest.raises(EngineError) as error:

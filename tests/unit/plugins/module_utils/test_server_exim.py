@@ -477,6 +477,25 @@ class TestDaemon:
         with pytest.raises(EngineError, match=f"^{message}$"):
             host.adapter.check()
 
+    @pytest.mark.parametrize(("generated", "stale"), [("same", False), ("other", True), ("same\n", True)])
+    def test_it_is_stale_when_the_files_make_another_configuration(self, host, generated, stale):
+        def generate(arguments):
+            Path(arguments[2]).write_text("same")
+            return 0, "", ""
+
+        host.answers[("update-exim4.conf", "-o")] = generate
+        host.generated.write_text(generated)
+        assert host.adapter.is_stale() is stale
+        [call] = host.calls
+        assert call[2] != str(host.generated)
+        assert not Path(call[2]).parent.exists()
+        assert host.generated.read_text() == generated
+
+    def test_files_that_make_no_configuration_are_said(self, host):
+        host.answers[("update-exim4.conf", "-o")] = (1, "", "bad\n")
+        with pytest.raises(EngineError, match=r"^update-exim4\.conf refuses the change: bad$"):
+            host.adapter.is_stale()
+
     def test_a_trial_that_fails_is_said(self, host):
         def trial(_planned, _target):
             raise EngineError("127.0.0.1:4711 does not show the wanted state")
