@@ -61,6 +61,11 @@ options:
       - Whether O(inbound=offered) may take back an O(inbound=required) that is there already.
     type: bool
     default: true
+  only_relax:
+    description:
+      - With O(inbound=offered), change the inbound side only if it is O(inbound=required) now.
+    type: bool
+    default: false
 notes:
   - The change is a transaction. The files are saved, written and checked by the daemon's own means, the daemon is reloaded,
     never restarted, and its own port has to show the wanted state by a handshake. If anything fails, the former files

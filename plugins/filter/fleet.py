@@ -34,6 +34,8 @@ class FilterModule:
             "resolve_servers": _filter(fleet.resolve_servers),
             "handshake_targets": _filter(fleet.handshake_targets),
             "verdict_rows": _filter(fleet.verdict_rows),
+            "own_target": _filter(fleet.own_target),
+            "failed_tests": _filter(fleet.failed_tests),
             "came_through": _filter(fleet.came_through),
             "trace_messages": _filter(fleet.trace_messages),
         }

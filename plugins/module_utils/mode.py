@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional, Protocol
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
     Handshake,
     Settings,
@@ -192,6 +193,7 @@ def merge(
             given["delivery_mode"] = DEFAULT_MODE
         config = EmailConfig.from_dict({**known, **given})
         result[config.name] = config
+        _take_domains(result, config, names)
     owners: dict[str, str] = {}
     for config in result.values():
         for domain in config.domains:
@@ -199,6 +201,17 @@ def merge(
                 raise EngineError(f"the domain {domain} is in two email configs, {owners[domain]} and {config.name}")
             owners[domain] = config.name
     return result
+
+
+def _take_domains(configs: dict[str, EmailConfig], owner: EmailConfig, wanted: Sequence[str]) -> None:
+    """Take the owner's domains from held email configs that this call does not name; so one is renamed or split."""
+    for name, other in list(configs.items()):
+        left = tuple(domain for domain in other.domains if domain not in owner.domains)
+        if name not in (owner.name, *wanted) and left != other.domains:
+            if left:
+                configs[name] = replace(other, domains=left)
+            else:
+                del configs[name]
 
 
 def set_modes(
@@ -233,7 +246,7 @@ def set_modes(
                     f"it can do {', '.join(gateway.modes)}"
                 )
         evidence = _evidence(changing, settings)
-        problems = [] if require_without_evidence else list(_objections(changing, evidence))
+        problems = [] if require_without_evidence else list(_objections(changing, before, evidence))
         if problems:
             message = "; ".join(problems)
             if not check_mode:
@@ -261,15 +274,30 @@ def _evidence(configs: Iterable[EmailConfig], settings: Settings) -> dict[Target
     return {seen.target: seen for seen in handshake_all(targets, settings)} if targets else {}
 
 
-def _objections(configs: Iterable[EmailConfig], evidence: Mapping[Target, Handshake]) -> Iterable[str]:
-    """The two combinations that lose mail, seen from the gateway."""
+def _objections(
+    configs: Iterable[EmailConfig], held: Mapping[str, EmailConfig], evidence: Mapping[Target, Handshake]
+) -> Iterable[str]:
+    """What would lose or defer mail, seen from the gateway."""
     for config in configs:
+        known = held.get(config.name)
+        new_route = known is None or (known.domains, known.servers) != (config.domains, config.servers)
         for seen in (evidence[server] for server in config.servers):
-            if "encrypt" in LEVELS[config.delivery_mode] and not seen.completed:
+            if new_route and seen.stage < Stage.EHLO:
+                yield (
+                    f"email config {config.name}: its mail would go to {seen.target}, which does not answer this gateway: "
+                    f"{seen.message}. Correct the server, or see why; to route there all the same, set "
+                    "require_without_evidence"
+                )
+            elif "encrypt" in LEVELS[config.delivery_mode] and not seen.completed:
                 yield (
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because mail for it would be deferred: "
                     f"{seen.target}, seen from this gateway: {seen.message}. Switch STARTTLS on at that server first; "
                     "to insist all the same, set require_without_evidence"
+                )
+            elif "may" in LEVELS[config.delivery_mode] and seen.advertised and not seen.completed:
+                yield (
+                    f"email config {config.name}: '{config.delivery_mode}' is refused, because {seen.target} offers STARTTLS "
+                    f"and then fails ({seen.message}), which defers mail; repair TLS at that server first"
                 )
             elif LEVELS[config.delivery_mode][0] != "encrypt" and _bounces(config, seen):
                 yield (

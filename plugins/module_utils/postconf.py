@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,21 +26,19 @@ _SERVICE = re.compile(r"[A-Za-z0-9_.:\[\]-]+/(inet|unix|fifo|unix-dgram|pass)\Z"
 class Edits:
     """Changes to main.cf and master.cf.
 
-    main: parameter -> value; an empty value is written as such, unset names parameters to take out.
-    services: C(name/type) -> the whole master.cf entry; drop names entries to take out.
+    main: parameter -> value; an empty value is written as such.
+    services: C(name/type) -> the whole master.cf entry.
     """
 
     main: Mapping[str, str]
-    unset: Sequence[str] = ()
     services: Mapping[str, str] = ()  # type: ignore[assignment]
-    drop: Sequence[str] = ()
 
     def check(self) -> None:
         """Raise EngineError for anything that could say more in a file than it was meant to."""
-        for name in (*self.main, *self.unset):
+        for name in self.main:
             if not _PARAMETER.match(name):
                 raise EngineError(f"{name!r} is not a Postfix parameter name")
-        for name in (*self.services, *self.drop):
+        for name in self.services:
             if not _SERVICE.match(name):
                 raise EngineError(f"{name!r} is not a Postfix service")
         values = [*self.main.items(), *dict(self.services).items()]
@@ -71,9 +69,9 @@ class Postconf:
             raise EngineError(f"postconf cannot read {self.config_dir}: {err.strip()}")
         return _parse(out)
 
-    def explicit(self) -> dict[str, str]:
-        """The parameters that main.cf itself sets."""
-        return _parse(self.call("-n"))
+    def explicit(self, *options: str) -> dict[str, str]:
+        """The parameters that main.cf itself sets; with C(-x), what they refer to put in."""
+        return _parse(self.call("-n", *options))
 
     def overrides(self, parameter: str) -> dict[str, str]:
         """C(-o) options of master.cf for this parameter: service as C(name/type) -> value."""
@@ -99,11 +97,6 @@ class Postconf:
     def _edit(self, stage: str, edits: Edits) -> None:
         if edits.main:
             self.call("-e", *(f"{name} = {value}" for name, value in edits.main.items()), config_dir=stage)
-        if edits.unset:
-            self.call("-X", *edits.unset, config_dir=stage)
-        present = {"/".join(line.split()[:2]) for line in self.call("-M", config_dir=stage).splitlines()}
-        for name in (one for one in edits.drop if one in present):
-            self.call("-MX", name, config_dir=stage)
         for name, entry in dict(edits.services).items():
             self.call("-M", f"{name}={entry}", config_dir=stage)
 

@@ -36,6 +36,7 @@ STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "timeout": {"type": "int", "default": 20},
     "require_without_evidence": {"type": "bool", "default": False},
     "relax": {"type": "bool", "default": True},
+    "only_relax": {"type": "bool", "default": False},
 }
 
 
@@ -86,6 +87,7 @@ def run_starttls(make_server: Callable[[AnsibleModule, Desired, Settings], Serve
             Target(options["address"], options["port"]),
             options["require_without_evidence"],
             options["relax"],
+            options["only_relax"],
         )
         settings = Settings(timeout=float(options["timeout"]))
         outcome = set_starttls(make_server(module, desired, settings), desired, settings, module.check_mode)

@@ -47,6 +47,7 @@ class Desired:
     certificate: absolute path, on the host, of one PEM file with key, leaf and chain.
     own_port: where the daemon is asked what it really does.
     relax: whether an inbound side that requires TLS may go back to offering it.
+    only_relax: do that and nothing else; a side that does not require TLS stays as it is.
     """
 
     inbound: Optional[str] = None
@@ -55,6 +56,7 @@ class Desired:
     own_port: Target = field(default_factory=lambda: Target("127.0.0.1"))
     require_without_evidence: bool = False
     relax: bool = True
+    only_relax: bool = False
 
     def check(self) -> None:
         """Raise EngineError for values that must not reach a configuration file."""
@@ -104,7 +106,10 @@ class Server(Protocol):
         """C(inbound) and C(outbound) as configured now, in the words of Desired, or C(custom)."""
 
     def next_hops(self) -> Sequence[Target]:
-        """Where the daemon hands all its outgoing mail; empty when it looks up the MX of each domain."""
+        """Where the daemon hands all its outgoing mail; empty when it looks up the MX of each domain.
+
+        Raises EngineError when mail leaves by other ways as well.
+        """
 
 
 @dataclass(frozen=True)
@@ -151,6 +156,8 @@ def set_starttls(
         before = server.state()
         if not desired.relax and desired.inbound == "offered" and before["inbound"] == "required":
             desired = replace(desired, inbound="required")
+        if desired.only_relax and before["inbound"] != "required":
+            desired = replace(desired, inbound=None)
         change = server.plan(desired)
         fingerprint = _installed(desired, check_mode, warnings)
         seen = handshake_one(desired.own_port, settings)
@@ -290,10 +297,12 @@ def _guard_outbound(
     """The one rule: no insisting on TLS before the side that accepts has shown that it does."""
     if desired.outbound != "required" or before["outbound"] == "required" or desired.require_without_evidence:
         return
-    hops = list(server.next_hops())
-    if not hops:
-        problem = "it hands its mail to the MX of each recipient domain, and those cannot all be tested"
-    else:
+    try:
+        hops = list(server.next_hops())
+        problem = "" if hops else "it hands its mail to the MX of each recipient domain, and those cannot all be tested"
+    except EngineError as error:
+        hops, problem = [], str(error)
+    if hops:
         failed = [one for one in handshake_all(hops, replace(settings, ask_plaintext=False)) if not one.completed]
         problem = "; ".join(f"{one.target}: {one.message}" for one in failed)
     if not problem:

@@ -183,7 +183,8 @@ class Transaction:
         seen = self._daemon.reads_files_unasked
         try:
             for directory in directories:
-                Path(directory).mkdir(mode=0o755)
+                Path(directory).mkdir()
+                Path(directory).chmod(0o755)  # mkdir's own mode goes through the umask
             for image in change.after:
                 image.write(mtime=time.time() - SETTLED_SECONDS)
             self._daemon.check()

@@ -4,8 +4,8 @@
 """What the playbooks know of a fleet: email configs as the inventory words them, targets, and the rows of the verdict.
 
 The host variables read here are those that the roles document: mail_hostname, mail_port, mail_inbound,
-certificate_result, and what the role verify registers (verify_probe, verify_from_gateways,
-verify_sent, verify_received, verify_outside_received).
+gateway_kind, certificate_result, and what the role verify registers (verify_probe, verify_from_gateways,
+verify_messages, verify_trace, verify_outside).
 """
 
 from __future__ import annotations
@@ -33,12 +33,14 @@ def target_of(host: str, hostvars: HostVars) -> Target:
     return target
 
 
-def resolve_servers(email_configs: Sequence[Mapping[str, Any]], hostvars: HostVars) -> list[dict[str, Any]]:
+def resolve_servers(
+    email_configs: Sequence[Mapping[str, Any]], hostvars: HostVars, hosts: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Email configs with each server's inventory name turned into the address that the gateway connects to.
 
     Raises EngineError naming the email config for whatever is wrong with it: a server that is not in the
     inventory, an unknown mode, a domain that is none or is in two email configs, and a server that is to require
-    TLS (mail_inbound) behind a mode that may deliver in plaintext.
+    TLS (mail_inbound) behind a mode that may deliver in plaintext, or, of hosts, behind no email config at all.
     """
     resolved: list[dict[str, Any]] = []
     for config in email_configs:
@@ -61,6 +63,13 @@ def resolve_servers(email_configs: Sequence[Mapping[str, Any]], hostvars: HostVa
                     "to it in plaintext, so mail would bounce; choose 'required' or let the server offer TLS"
                 )
     merge({}, resolved)
+    served = {server for config in email_configs for server in config["servers"]}
+    for host in hosts:
+        if hostvars[host].get("mail_inbound") == "required" and host not in served:
+            raise EngineError(
+                f"{host} is to require TLS (mail_inbound), and no email config says that its mail comes over TLS only; add "
+                "it to one with the delivery mode 'required', or let it offer TLS"
+            )
     return resolved
 
 
@@ -78,6 +87,26 @@ def handshake_targets(hosts: Iterable[str], hostvars: HostVars) -> list[dict[str
             }
         )
     return targets
+
+
+def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> list[dict[str, Any]]:
+    """The target of starttls_probe for a host that tests its own mail server, whatever other hosts call it."""
+    return [{**handshake_targets([host], hostvars)[0], "host": address}]
+
+
+def failed_tests(
+    host: str, own: Sequence[Mapping[str, Any]], gateways: Sequence[Mapping[str, Any]], name: str
+) -> list[str]:
+    """The findings on one host, each with where the test was made. gateways holds the items of the loop over them."""
+    seen = [(host, one) for one in own]
+    seen += [
+        (str(item.get("item")), one) for item in gateways for one in item.get("results", ()) if one["name"] == name
+    ]
+    return [
+        f"{host} ({one['host']}:{one['port']}, seen from {where}): {finding['message']}"
+        for where, one in seen
+        for finding in one["findings"]
+    ]
 
 
 def modes_of(host: str, email_configs: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -99,7 +99,7 @@ mailfleet_expired:
 class EximGateway:
     """Adapter for a gateway that is this host's Exim, Debian's configuration split or unsplit."""
 
-    name = "exim-gateway"
+    name = "exim"  # one lock and one journal for one configuration
     modes = MODES
     reads_files_unasked = False
 
@@ -113,6 +113,12 @@ class EximGateway:
     def require_running(self) -> None:
         """See mode.Gateway."""
         self._exim.require_running()
+        seen = handshake_one(self._own_port, self._settings)
+        if seen.stage < Stage.EHLO:
+            raise EngineError(
+                f"the gateway does not answer on {self._own_port} ({seen.message}); name the address and port it "
+                "listens on, because a change that cannot be proved is not made"
+            )
 
     def read(self) -> dict[str, EmailConfig]:
         """See mode.Gateway."""
@@ -182,7 +188,7 @@ def routes(configs: Iterable[EmailConfig]) -> str:
         plain, over_tls = LEVELS[config.delivery_mode]
         servers = ";".join(f"[{one.host}]:{one.port}" if ":" in one.host else str(one) for one in config.servers)
         lines += [
-            f'{domain}: in_plaintext={plain} over_tls={over_tls} servers=<;{servers}\n' for domain in config.domains
+            f"{domain}: in_plaintext={plain} over_tls={over_tls} servers=<;{servers}\n" for domain in config.domains
         ]
     return _HEADER + "".join(lines)
 

@@ -15,17 +15,19 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
+import smtplib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage, printable
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
     Settings,
     Target,
     handshake_one,
+    is_address,
     wait_until,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
@@ -57,13 +59,11 @@ SECOND_DIR = f"/etc/{SECOND}"
 _HEADER = "# Written by mailfleet.starttls from email_configs.json; a change made here is lost.\n"
 # A server that takes mail over TLS only refuses plaintext for good (530): put off, not bounced.
 _REPLY_FILTER = "/^530([ -].*STARTTLS.*)/ 430$1\n"
-# Settings of the first instance that the second must not share: how it receives, its own places, and
-# the rewriting that was done when the message first came in.
-_NOT_SHARED = re.compile(
-    r"(smtpd_|postscreen_|tlsproxy_|milter_|non_smtpd_milters|multi_instance_|virtual_|alias_|local_|mailbox_"
-    r"|canonical_|sender_canonical_|recipient_canonical_|home_mailbox|content_filter|receive_override_options"
-    r"|queue_directory|data_directory|config_directory|mydestination|inet_interfaces|mynetworks|proxy_interfaces|syslog_name"
-    r"|authorized_|always_bcc|sender_bcc_maps|recipient_bcc_maps|header_checks|body_checks|biff|mailfleet_)"
+# What the second instance shares with the first: how it speaks to the mail servers, and for how long.
+_SHARED = re.compile(
+    r"(compatibility_level|myhostname|mydomain|inet_protocols|message_size_limit|smtputf8_enable"
+    r"|smtp_(tls_(?!session_cache)|bind_address|helo_name|host_lookup|dns_|address_|balance_|connection_|mx_|[a-z_]*_timeout)"
+    r"|(maximal|bounce)_queue_lifetime|(minimal|maximal)_backoff_time|queue_run_delay|mail_owner|setgid_group)"
 )
 _SECOND_SERVICES = """\
 pickup     unix n - n 60    1 pickup
@@ -79,7 +79,6 @@ flush      unix n - n 1000? 0 flush
 proxymap   unix - - n -     - proxymap
 proxywrite unix - - n -     1 proxymap
 smtp       unix - - n -     - smtp
-relay      unix - - n -     - smtp -o syslog_name=$multi_instance_name/relay
 showq      unix n - n -     - showq
 error      unix - - n -     - error
 retry      unix - - n -     - error
@@ -92,7 +91,7 @@ scache     unix - - n -     1 scache
 class PostfixGateway:
     """Adapter for a gateway that is the default Postfix instance of this host."""
 
-    name = "postfix-gateway"
+    name = "postfix"  # one lock and one journal for one configuration
     reads_files_unasked = True
     modes = MODES
 
@@ -102,14 +101,24 @@ class PostfixGateway:
         self._settings = settings
         self._own_port = own_port
         self._second_port = Target("127.0.0.1", reinjection_port)
+        self._return_port = Target("127.0.0.1", reinjection_port + 1)
         self._postconf = Postconf(run)
         self._postfix = Postfix(run, own_port.port)
 
     def require_running(self) -> None:
         """See mode.Gateway."""
         self._postfix.require_running()
-        if not Path(SECOND_DIR).exists() and handshake_one(self._second_port, self._settings).code != "connect_failed":
-            raise EngineError(f"another service answers on {self._second_port}; name a free port with reinjection_port")
+        seen = handshake_one(self._own_port, self._settings)
+        if seen.stage < Stage.EHLO:
+            raise EngineError(
+                f"the gateway does not answer on {self._own_port} ({seen.message}); name the address and port it "
+                "listens on, because a change that cannot be proved is not made"
+            )
+        if Path(SECOND_DIR).exists():
+            return
+        for port in (self._second_port, self._return_port):
+            if handshake_one(port, self._settings).code != "connect_failed":
+                raise EngineError(f"another service answers on {port}; name a free port with reinjection_port")
 
     def read(self) -> dict[str, EmailConfig]:
         """See mode.Gateway."""
@@ -120,6 +129,8 @@ class PostfixGateway:
         if not configs and not Path(DIRECTORY).exists():
             return Change((), ())
         arrival = any(one.depends_on_arrival for one in configs.values()) or Path(SECOND_DIR).exists()
+        if any(one.depends_on_arrival for one in configs.values()):
+            self._refuse_filters()
         images = [
             FileImage(REPLY_FILTER, _REPLY_FILTER.encode()),
             FileImage(TRANSPORT_MAP, transport_map(configs).encode()),
@@ -148,9 +159,9 @@ class PostfixGateway:
             if "%I" in unit[1]:
                 self._call("systemctl", "enable", "--quiet", unit[0])
             self._call("systemctl", "start", unit[0])
-        elif self._run(["systemctl", "is-active", "--quiet", unit[0]])[0] == 0:
-            self._call("systemctl", "stop", unit[0])
-            self._run(["systemctl", "reset-failed", unit[0]])
+        else:  # whatever a run that was undone left of it
+            for verb in ("stop", "disable", "reset-failed"):
+                self._run(["systemctl", "--quiet", verb, unit[0]])
         self._call("postfix", "reload")
 
     def resume(self) -> None:
@@ -167,9 +178,46 @@ class PostfixGateway:
             seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, self._settings, self._settings.timeout)
             if seen.stage < Stage.EHLO:
                 raise EngineError(f"the gateway does not answer on {port} after the change: {seen.message}")
+        self._prove_policy()
 
     def _ports(self) -> list[Target]:
-        return [self._own_port] + ([self._second_port] if Path(SECOND_DIR, "main.cf").exists() else [])
+        second = [self._second_port, self._return_port] if Path(SECOND_DIR, "main.cf").exists() else []
+        return [self._own_port, *second]
+
+    def _prove_policy(self) -> None:
+        """Have the policy service asked: without it each recipient whose mode depends on arrival gets a 451."""
+        domain = next((one.domains[0] for one in self.read().values() if one.depends_on_arrival), None)
+        if domain is None:
+            return
+        try:
+            with smtplib.SMTP(self._own_port.host, self._own_port.port, timeout=self._settings.timeout) as session:
+                session.ehlo()
+                session.mail("")
+                code, text = session.rcpt(f"postmaster@{domain}")
+        except (OSError, smtplib.SMTPException) as error:
+            raise EngineError(f"the gateway does not take a recipient of {domain}: {error}") from error
+        if code == 451 and b"4.3.5" in text:  # "server configuration error", not somebody's greylisting
+            raise EngineError(f"the gateway puts off a recipient of {domain}: {code} {printable(text)}")
+
+    def _refuse_filters(self) -> None:
+        """FILTER takes the place of a content filter, and a listener with restrictions of its own never asks."""
+        filters = {"main.cf": self._postconf.values("content_filter").get("content_filter", "")}
+        filters.update(self._postconf.overrides("content_filter"))
+        for where, value in filters.items():
+            if value and (where == "main.cf" or self._receives(where)):
+                raise EngineError(
+                    f"{where} sets content_filter={value}, which mail that arrived over TLS would bypass in a mode that "
+                    "depends on how mail arrived; choose plaintext, opportunistic or required on this gateway"
+                )
+        for where in self._postconf.overrides("smtpd_recipient_restrictions"):
+            if self._receives(where):
+                raise EngineError(
+                    f"master.cf sets smtpd_recipient_restrictions for {where}, so how mail arrives there would not be "
+                    f"seen; take it out first: postconf -PX '{where}/smtpd_recipient_restrictions'"
+                )
+
+    def _receives(self, service: str) -> bool:
+        return self._postfix.is_listener(service) or service == "smtpd/pass"
 
     def _edits(self, arrival: bool) -> Edits:
         now = self._postconf.values(
@@ -196,32 +244,59 @@ class PostfixGateway:
 
     def _services(self, arrived_over_tls: int, arrival: bool) -> dict[str, str]:
         """The master.cf entries of an instance: 0 for the first, 1 for the second."""
-        chroot = "n" if arrived_over_tls else "y"
+        chroot = "n" if arrived_over_tls else self._chroot()
         services = {}
         for mode, levels in LEVELS.items():
             level = levels[arrived_over_tls]
             options = [f"smtp_tls_security_level={level}", "smtp_tls_policy_maps="]
-            if level == "none":
+            if level != "encrypt":
                 options.append(f"smtp_reply_filter=regexp:{REPLY_FILTER}")
             services[transport_of(mode)] = _smtp_entry(transport_of(mode), chroot, options)
         if arrival and not arrived_over_tls:
             services[ARRIVED] = _smtp_entry(
                 ARRIVED,
                 chroot,
-                ["smtp_tls_security_level=none", "smtp_tls_policy_maps=", "smtp_send_xforward_command=yes"],
+                [
+                    "smtp_tls_security_level=none",
+                    "smtp_tls_policy_maps=",
+                    "smtp_send_xforward_command=yes",
+                    "smtp_bind_address=127.0.0.1",
+                ],
             )
             services[RESTRICTION_CLASS] = (
                 f"{RESTRICTION_CLASS} unix - n n - 0 spawn user=nobody "
-                f"argv={sys.executable} -I {POLICY} {ARRIVED}:[127.0.0.1]:{self._second_port.port}"
+                f"argv={_python()} -I {POLICY} {ARRIVED}:[127.0.0.1]:{self._second_port.port}"
             )
-        return {f"{name}/unix": entry for name, entry in services.items()}
+        entries = {f"{name}/unix": entry for name, entry in services.items()}
+        if arrival and not arrived_over_tls:
+            # For what the second instance does not route itself: local, virtual and all other domains.
+            entries[f"{self._return_port}/inet"] = f"{self._return_port} inet n - {chroot} - - smtpd " + " ".join(
+                f"-o {option}"
+                for option in (
+                    "smtpd_tls_security_level=none",
+                    "smtpd_client_restrictions=",
+                    "smtpd_helo_restrictions=",
+                    "smtpd_sender_restrictions=",
+                    "smtpd_relay_restrictions=permit_mynetworks,reject",
+                    "smtpd_recipient_restrictions=",
+                    "mynetworks=127.0.0.0/8",
+                    "smtpd_authorized_xforward_hosts=127.0.0.0/8",
+                    "receive_override_options=no_address_mappings,no_header_body_checks,no_milters",
+                )
+            )
+        return entries
 
     def _second_instance(self) -> list[FileImage]:
-        shared = {name: value for name, value in self._postconf.explicit().items() if not _NOT_SHARED.match(name)}
-        transport_maps = self._postconf.values("transport_maps")["transport_maps"]
+        explicit = self._postconf.explicit("-x")
+        back = f"mailfleet-back:[{self._return_port.host}]:{self._return_port.port}"
         main = {
-            **shared,
-            "transport_maps": _first(f"texthash:{TRANSPORT_MAP}", transport_maps),
+            **{name: value for name, value in explicit.items() if _SHARED.match(name)},
+            **self._outgoing_address(explicit),
+            "transport_maps": f"texthash:{TRANSPORT_MAP}",
+            "default_transport": back,
+            "relay_transport": back,
+            "virtual_transport": back,
+            "local_transport": back,
             "multi_instance_name": SECOND,
             "multi_instance_enable": "yes",
             "queue_directory": f"/var/spool/{SECOND}",
@@ -230,7 +305,6 @@ class PostfixGateway:
             "inet_interfaces": "loopback-only",
             "mynetworks": "127.0.0.0/8",
             "mydestination": "",
-            "local_transport": "error:this instance delivers nothing locally",
             "alias_maps": "",
             "alias_database": "",
             "authorized_submit_users": "",
@@ -243,7 +317,9 @@ class PostfixGateway:
         if self._postconf.values("tls_required_enable"):
             main["tls_required_enable"] = "no"
         master = [f"{self._second_port} inet n - n - - smtpd\n", _SECOND_SERVICES]
-        for entry in self._services(1, True).values():
+        options = ["smtp_tls_security_level=none", "smtp_bind_address=127.0.0.1", "smtp_send_xforward_command=yes"]
+        entries = [*self._services(1, True).values(), _smtp_entry("mailfleet-back", "n", options)]
+        for entry in entries:
             words = entry.split(" -o ")
             master.append(words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:]))
         lines = [f"{name} = {value}".rstrip() + "\n" for name, value in sorted(main.items())]
@@ -252,9 +328,23 @@ class PostfixGateway:
             FileImage(f"{SECOND_DIR}/master.cf", (_HEADER + "".join(master)).encode()),
         ]
 
+    def _outgoing_address(self, explicit: Mapping[str, str]) -> dict[str, str]:
+        """Postfix sends from the one address it listens on, if it is one; the second instance has to do the same."""
+        if "smtp_bind_address" in explicit:
+            return {}
+        listens = explicit.get("inet_interfaces", "").replace(",", " ").split()
+        outside = [one for one in listens if is_address(one) and not one.startswith("127.") and ":" not in one]
+        return {"smtp_bind_address": outside[0]} if len(listens) == len(outside) == 1 else {}
+
+    def _chroot(self) -> str:
+        """The chroot column of the gateway's own smtp transport."""
+        fields = self._postconf.call("-M", "smtp/unix").split()
+        return fields[4] if len(fields) > 4 else "n"
+
     def _make_second_places(self) -> None:
         for place, owner in ((f"/var/spool/{SECOND}", "root"), (f"/var/lib/{SECOND}", "postfix")):
-            Path(place).mkdir(mode=0o755, exist_ok=True)
+            Path(place).mkdir(exist_ok=True)
+            Path(place).chmod(0o755)  # mkdir's own mode goes through the umask
             shutil.chown(place, owner)
 
     def _second_unit(self) -> tuple[str, str]:
@@ -308,6 +398,12 @@ def _smtp_entry(name: str, chroot: str, options: list[str]) -> str:
 
 
 def _first(entry: str, present: str) -> str:
-    """A list setting with our entry in front and everything else in its order."""
-    rest = [one.strip() for one in present.split(",") if one.strip() and one.strip() != entry]
-    return ", ".join([entry, *rest])
+    """A list setting with our entry in front; what is there stays as it is, to the letter."""
+    if re.match(rf"{re.escape(entry)}(?=[\s,]|$)", present):
+        return present
+    return f"{entry}, {present}" if present else entry
+
+
+def _python() -> str:
+    """A Python for a service that outlives this run and runs as nobody."""
+    return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable

@@ -330,10 +330,18 @@ def _inbound_of(macros: Mapping[str, str]) -> str:
 
 
 def _outbound_macros(present: Mapping[str, str], transport: str, kind: str) -> dict[str, Optional[str]]:
+    """What makes a kind of outbound TLS. Raises EngineError where a list of the administrator's own is in the way."""
     chosen = _OUTBOUND[kind]
-    macros: dict[str, Optional[str]] = {
-        f"{transport}_HOSTS_{word}_TLS": "*" if word == chosen else None for word in ("AVOID", "REQUIRE")
-    }
+    macros: dict[str, Optional[str]] = {}
+    for word in ("AVOID", "REQUIRE"):
+        name = f"{transport}_HOSTS_{word}_TLS"
+        if present.get(name, "*") in ("*", ""):
+            macros[name] = "*" if word == chosen else None
+        elif kind != "opportunistic":
+            raise EngineError(
+                f"{name} holds a list of yours ({present[name]}); outbound '{kind}' would replace it. Take it out first, or "
+                "choose 'opportunistic', which keeps such exceptions"
+            )
     verify = (f"{transport}_TLS_VERIFY_HOSTS", f"{transport}_TLS_VERIFY_CERTIFICATES")
     if chosen != "AVOID" and transport == "REMOTE_SMTP_SMARTHOST" and not any(name in present for name in verify):
         # Debian's default verifies the smarthost and, failing that, sends in plaintext without a word. What the
@@ -343,5 +351,11 @@ def _outbound_macros(present: Mapping[str, str], transport: str, kind: str) -> d
 
 
 def _has_outbound(macros: Mapping[str, str], transport: str, kind: str) -> bool:
-    wanted = _outbound_macros(macros, transport, kind)
-    return all((name in macros) == (value is not None) for name, value in wanted.items())
+    try:
+        wanted = _outbound_macros(macros, transport, kind)
+    except EngineError:
+        return False
+    return all(
+        (macros.get(name) or None) == (value or None) or value == "" == macros.get(name)
+        for name, value in wanted.items()
+    )

@@ -80,7 +80,7 @@ class Postfix:
         )  # fmt: skip
         explicit = self._postconf.explicit()
         if desired.inbound is not None:
-            self._refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self._is_listener)
+            self._refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self.is_listener)
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
         if desired.offers:
             wanted["smtpd_tls_chain_files"] = desired.certificate
@@ -101,11 +101,15 @@ class Postfix:
     def next_hops(self) -> Sequence[Target]:
         """See starttls.Server. Only a bracketed relayhost names the hosts themselves."""
         hops = []
+        others = self._postconf.values("transport_maps", "sender_dependent_relayhost_maps", "default_transport")
+        for name in ("transport_maps", "sender_dependent_relayhost_maps"):
+            if others.get(name):
+                raise EngineError(f"mail also leaves by {name} = {others[name]}, and those ways cannot all be tested")
         relayhost = self._postconf.values("relayhost")["relayhost"]
         for hop in relayhost.replace(",", " ").split():
             host, _, port = hop.rpartition(":") if "]:" in hop else (hop, "", "25")
             if not host.startswith("["):
-                return ()
+                raise EngineError(f"relayhost = {relayhost} names a domain, not the host itself in brackets")
             try:
                 number = port if port.isdigit() else socket.getservbyname(port, "tcp")
                 hops.append(Target.parse(f"{host}:{number}"))
@@ -129,7 +133,8 @@ class Postfix:
         """See transaction.Daemon."""
         self.reload()
 
-    def _is_listener(self, service: str) -> bool:
+    def is_listener(self, service: str) -> bool:
+        """Whether a master.cf service, C(name/type), is the listener whose settings count."""
         name, _, kind = service.rpartition("/")
         return kind == "inet" and name.rpartition(":")[2] in (self._port, "smtp" if self._port == "25" else self._port)
 
