@@ -117,19 +117,23 @@ attributes:
   idempotent:
     support: full
 notes:
-  - V(required) and V(match_sender_strict) are refused unless every server of the email config completes a handshake with this
-    gateway, a new route unless every server answers. A mode that may deliver in plaintext is refused while a server takes mail over TLS only, because that mail would bounce.
-  - On Postfix, each mode has a transport of its own, chosen by C(transport_maps). The module's entry there stands before
-    those of yours, and the domains of an email config need to be in C(relay_domains) as before.
-  - For V(match_sender) on Postfix, mail that arrived over TLS passes a second instance, C(postfix-mailfleet), that listens on
-    127.0.0.1 only; recipients of other domains in the same message come back from there on the port after O(reinjection_port). Look at its queue with C(postqueue -c /etc/postfix-mailfleet -p). Mail of the gateway's own
-    users that enters by C(sendmail) counts as having arrived in plaintext. The mode is refused where a C(content_filter) would
-    be bypassed or a listener has C(smtpd_recipient_restrictions) of its own.
-  - An entry for a single address, C(user@domain), in a transport table of yours stands above the mode of its domain.
+  - V(required) and V(match_sender_strict) are refused unless every server of the email config completes a handshake
+    with this gateway, a new route unless every server answers. A mode that may deliver in plaintext is refused
+    while a server takes mail over TLS only, because that mail would bounce.
+  - On Postfix, each mode has a transport of its own, chosen by C(transport_maps). The module's entry there stands
+    before those of yours, and the domains of an email config need to be in C(relay_domains) as before.
+  - For V(match_sender) on Postfix, mail that arrived over TLS passes a second instance, C(postfix-mailfleet), that
+    listens on 127.0.0.1 only; recipients of other domains in the same message come back from there on the port
+    after O(reinjection_port). Look at its queue with C(postqueue -c /etc/postfix-mailfleet -p). Mail of the
+    gateway's own users that enters by C(sendmail) counts as having arrived in plaintext. The mode is refused where
+    a C(content_filter) would be bypassed or a listener has C(smtpd_recipient_restrictions) of its own.
+  - An entry for a single address, C(user@domain), in a transport table of yours stands above the mode of its
+    domain.
   - An email config that takes over a domain of another one takes it away there, so that it can be renamed or split.
-  - On Exim, a router in front of Debian's takes the domains of the email configs and picks the transport by how the message
-    arrived. With the unsplit configuration three C(.include) lines go into C(exim4.conf.template). The domains have to be
-    in C(dc_relay_domains) as before. Mail that cannot be delivered as required is returned after five days.
+  - On Exim, a router in front of Debian's takes the domains of the email configs and picks the transport by how the
+    message arrived. With the unsplit configuration three C(.include) lines go into C(exim4.conf.template). The
+    domains have to be in C(dc_relay_domains) as before. Mail that cannot be delivered as required is returned after
+    five days.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode_info
   - module: mailfleet.starttls.starttls_probe

@@ -355,7 +355,5 @@ def _has_outbound(macros: Mapping[str, str], transport: str, kind: str) -> bool:
         wanted = _outbound_macros(macros, transport, kind)
     except EngineError:
         return False
-    return all(
-        (macros.get(name) or None) == (value or None) or value == "" == macros.get(name)
-        for name, value in wanted.items()
-    )
+    # An empty list names no host, so it is as good as none.
+    return all(macros.get(name) == value or (value is None and not macros.get(name)) for name, value in wanted.items())

@@ -440,6 +440,18 @@ class TestRead:
 class TestDaemon:
     def test_it_runs(self, host):
         host.adapter.require_running()
+        assert host.tested == [OWN_PORT]
+
+    def test_a_port_that_does_not_answer_is_said_before_anything_changes(self, host):
+        host.stage = Stage.GREETING
+        with pytest.raises(
+            EngineError,
+            match=r"^the gateway does not answer on 127\.0\.0\.1:25 \(cannot connect\); name the address and port",
+        ):
+            host.adapter.require_running()
+
+    def test_it_shares_the_lock_and_journal_of_the_same_host_as_a_mail_server(self, host):
+        assert host.adapter.name == server.Exim.name
 
     def test_a_hand_written_configuration_is_refused(self, host):
         host.answers[("exim4", "-bP")] = (0, "/etc/exim4/exim4.conf\n", "")
@@ -613,7 +625,7 @@ class TestTransaction:
 class TestFactory:
     @pytest.mark.parametrize(
         ("kind", "adapter", "name"),
-        [("postfix", PostfixGateway, "postfix-gateway"), ("exim", gateway.EximGateway, "exim-gateway")],
+        [("postfix", PostfixGateway, "postfix"), ("exim", gateway.EximGateway, "exim")],
     )
     def test_each_kind_has_its_adapter(self, kind, adapter, name):
         made = make_gateway(kind, lambda _arguments: (0, "", ""), SETTINGS, OWN_PORT, 10125)
