@@ -278,17 +278,19 @@ def _objections(
     configs: Iterable[EmailConfig], held: Mapping[str, EmailConfig], evidence: Mapping[Target, Handshake]
 ) -> Iterable[str]:
     """What would lose or defer mail, seen from the gateway."""
+    routes = {domain: one.servers for one in held.values() for domain in one.domains}
     for config in configs:
-        known = held.get(config.name)
-        new_route = known is None or (known.domains, known.servers) != (config.domains, config.servers)
-        for seen in (evidence[server] for server in config.servers):
-            if new_route and seen.stage < Stage.EHLO:
-                yield (
-                    f"email config {config.name}: its mail would go to {seen.target}, which does not answer this gateway: "
-                    f"{seen.message}. Correct the server, or see why; to route there all the same, set "
-                    "require_without_evidence"
-                )
-            elif "encrypt" in LEVELS[config.delivery_mode] and not seen.completed:
+        new_route = any(routes.get(domain) != config.servers for domain in config.domains)
+        looks = [evidence[server] for server in config.servers]
+        if new_route and all(seen.stage < Stage.EHLO for seen in looks):
+            yield (
+                f"email config {config.name}: its mail would go to {looks[0].target}, which does not answer this gateway: "
+                f"{looks[0].message}. Correct the servers, or see why; to route there all the same, set "
+                "require_without_evidence"
+            )
+            continue
+        for seen in looks:
+            if "encrypt" in LEVELS[config.delivery_mode] and not seen.completed:
                 yield (
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because mail for it would be deferred: "
                     f"{seen.target}, seen from this gateway: {seen.message}. Switch STARTTLS on at that server first; "
@@ -297,7 +299,8 @@ def _objections(
             elif "may" in LEVELS[config.delivery_mode] and seen.advertised and not seen.completed:
                 yield (
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because {seen.target} offers STARTTLS "
-                    f"and then fails ({seen.message}), which defers mail; repair TLS at that server first"
+                    f"and then fails ({seen.message}), which defers mail; repair TLS at that server first, or set "
+                    "require_without_evidence"
                 )
             elif LEVELS[config.delivery_mode][0] != "encrypt" and _bounces(config, seen):
                 yield (

@@ -156,7 +156,7 @@ def set_starttls(
         before = server.state()
         if not desired.relax and desired.inbound == "offered" and before["inbound"] == "required":
             desired = replace(desired, inbound="required")
-        if desired.only_relax and before["inbound"] != "required":
+        if desired.only_relax and desired.inbound == "offered" and before["inbound"] != "required":
             desired = replace(desired, inbound=None)
         change = server.plan(desired)
         fingerprint = _installed(desired, check_mode, warnings)

@@ -118,7 +118,7 @@ attributes:
     support: full
 notes:
   - V(required) and V(match_sender_strict) are refused unless every server of the email config completes a handshake
-    with this gateway, a new route unless every server answers. A mode that may deliver in plaintext is refused
+    with this gateway, a new route unless one of its servers answers. A mode that may deliver in plaintext is refused
     while a server takes mail over TLS only, because that mail would bounce.
   - On Postfix, each mode has a transport of its own, chosen by C(transport_maps). The module's entry there stands
     before those of yours, and the domains of an email config need to be in C(relay_domains) as before.

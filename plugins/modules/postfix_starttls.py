@@ -15,6 +15,9 @@ description:
   - The settings are C(smtpd_tls_security_level), C(smtpd_tls_chain_files), C(smtpd_tls_received_header),
     C(smtpd_tls_loglevel), C(smtp_tls_security_level) and C(smtp_tls_loglevel) of C(main.cf). The older pairs of certificate and
     key settings are emptied, because Postfix ignores them beside C(smtpd_tls_chain_files) and warns.
+  - C(smtpd_tls_chain_files) is a setting of the whole instance, so its submission services on 587 and 465 serve the same
+    certificate from then on, unless C(master.cf) says otherwise for them; its names should cover what their users connect to.
+    O(inbound=disabled) leaves the certificate settings in place for them.
   - Needs Postfix 3.4 or newer.
 extends_documentation_fragment:
   - mailfleet.starttls.attributes

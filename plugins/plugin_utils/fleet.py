@@ -95,9 +95,10 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
 
 
 def failed_tests(
-    host: str, own: Sequence[Mapping[str, Any]], gateways: Sequence[Mapping[str, Any]], name: str
+    host: str, hostvars: HostVars, own: Sequence[Mapping[str, Any]], gateways: Sequence[Mapping[str, Any]]
 ) -> list[str]:
     """The findings on one host, each with where the test was made. gateways holds the items of the loop over them."""
+    name = target_of(host, hostvars).server_name
     seen = [(host, one) for one in own]
     seen += [
         (str(item.get("item")), one) for item in gateways for one in item.get("results", ()) if one["name"] == name

@@ -4,14 +4,18 @@ Only what the collection calls is here, and that as postconf does it: comments, 
 ``-e`` writes where the parameter stood and appends what is new, output is sorted.
 """
 
+import re
 import textwrap
 from pathlib import Path
 
 DEFAULTS = {
+    "content_filter": "",
+    "inet_interfaces": "all",
     "lmtp_tls_loglevel": "0",
     "multi_instance_directories": "",
     "multi_instance_enable": "no",
     "multi_instance_wrapper": "",
+    "myhostname": "gw.example",
     "relayhost": "",
     "smtp_tls_loglevel": "0",
     "smtp_tls_security_level": "",
@@ -93,18 +97,24 @@ class FakePostfix:
             return 1, "", f"postconf: fatal: open {directory}/main.cf: No such file or directory\n"
         if flag == "-e":
             return self._edit_main(directory, dict(one.split(" = ", 1) for one in rest))
-        if flag == "-X":
-            return self._edit_main(directory, dict.fromkeys(rest))
         if flag == "-n":
-            return 0, _listing(self.explicit(directory)), ""
+            assert rest in ([], ["-x"]), f"postconf -n {rest} is not known to this stand-in"
+            explicit = self.explicit(directory)
+            return (
+                0,
+                _listing({name: self._expand(value, directory) if rest else value for name, value in explicit.items()}),
+                "",
+            )
         if flag == "-P":
             return 0, "".join(self._service_parameters(directory)), ""
-        if flag == "-M" and not rest:
-            return 0, "".join(f"{' '.join(one.split())}\n" for one in self._services(directory)), ""
+        if flag == "-M" and not any("=" in one for one in rest):
+            lines = [" ".join(one.split()) for one in self._services(directory)]
+            names = {"/".join(line.split()[:2]) for line in lines}
+            warnings = [f'postconf: warning: unmatched request: "{one}"\n' for one in rest if one not in names]
+            found = [line for line in lines if not rest or "/".join(line.split()[:2]) in rest]
+            return 0, "".join(f"{line}\n" for line in found), "".join(warnings)
         if flag == "-M":
             return self._edit_master(directory, dict(one.split("=", 1) for one in rest))
-        if flag == "-MX":
-            return self._edit_master(directory, dict.fromkeys(rest))
         assert not flag, f"postconf {flag} is not known to this stand-in"
         values = {**self.defaults, **self.explicit(directory)}
         unknown = [one for one in rest if one not in values]
@@ -120,6 +130,16 @@ class FakePostfix:
                 found[name.strip()] = " ".join(value.split())
         return dict(sorted(found.items()))
 
+    def _expand(self, value, directory):
+        """What -x does: values in place of $name, ${name} and $(name), again and again; unknown ones stay."""
+        values = {**self.defaults, **self.explicit(directory)}
+
+        def known(match):
+            name = match.group().strip("${}()")
+            return self._expand(values[name], directory) if name in values else match.group()
+
+        return re.sub(r"\$(\w+|\{\w+\}|\(\w+\))", known, value)
+
     @staticmethod
     def _edit_main(directory, edits):
         path = directory / "main.cf"
@@ -128,9 +148,9 @@ class FakePostfix:
             name = "" if block.startswith("#") else block.partition("=")[0].strip()
             if name not in edits:
                 kept.append(block)
-            elif name in left and left[name] is not None:
+            elif name in left:
                 kept.append(f"{name} = {left.pop(name)}".rstrip() + "\n")
-        kept += [f"{name} = {value}".rstrip() + "\n" for name, value in left.items() if value is not None]
+        kept += [f"{name} = {value}".rstrip() + "\n" for name, value in left.items()]
         path.write_text("".join(kept))
         return 0, "", ""
 
@@ -155,9 +175,9 @@ class FakePostfix:
             name = "" if block.startswith("#") else "/".join(block.split()[:2])
             if name not in edits:
                 kept.append(block)
-            elif left.get(name) is not None:
+            elif name in left:
                 kept.append(_entry(left.pop(name)))
-        kept += [_entry(entry) for entry in left.values() if entry is not None]
+        kept += [_entry(entry) for entry in left.values()]
         path.write_text("".join(kept))
         return 0, "", ""
 

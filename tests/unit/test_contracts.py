@@ -14,9 +14,11 @@ import pytest
 import yaml
 from ansible.module_utils.basic import AnsibleModule
 from ansible.plugins.action import ActionBase
+from ansible.plugins.filter.core import ternary
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import INBOUND, OUTBOUND
+from jinja2.nativetypes import NativeEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "ansible_collections.mailfleet.starttls.plugins"
@@ -240,14 +242,29 @@ def test_the_kinds_of_gateway_are_the_same_everywhere(documentation):
 def test_the_words_for_a_mail_server_are_the_same_everywhere(server, documentation):
     options = documentation[f"{server}_starttls"]["doc"]["options"]
     role = {name: option for _, name, option in role_options(server)}
-    for name, words in (("inbound", INBOUND), ("outbound", OUTBOUND)):
-        assert options[name]["choices"] == role[f"{server}_{name}"]["choices"] == list(words)
-    for name in ("address", "port", "timeout", "relax", "require_without_evidence"):
+    for name, words, more in (("inbound", INBOUND, []), ("outbound", OUTBOUND, ["unchanged"])):
+        assert options[name]["choices"] == list(words)
+        assert role[f"{server}_{name}"]["choices"] == [*more, *words]
+    for name in ("address", "port", "timeout", "relax", "only_relax", "require_without_evidence"):
         assert (role[f"{server}_{name}"]["type"], role[f"{server}_{name}"]["default"]) == (
             options[name]["type"],
             options[name]["default"],
         )
     assert role[f"{server}_certificate_path"]["default"] == options["certificate"]["default"]
+
+
+@pytest.mark.parametrize("server", ["postfix", "exim"])
+def test_the_role_of_a_mail_server_passes_every_option_on(server, documentation):
+    [task] = [one for one in load(f"roles/{server}/tasks/main.yml") if f"mailfleet.starttls.{server}_starttls" in one]
+    given = task[f"mailfleet.starttls.{server}_starttls"]
+    assert set(given) == set(documentation[f"{server}_starttls"]["doc"]["options"])
+    for name in set(given) - {"outbound", "certificate"}:
+        assert given[name] == f"{{{{ {server}_{name} }}}}"
+    jinja = NativeEnvironment()
+    jinja.filters["ternary"] = ternary
+    for choice in ("unchanged", *OUTBOUND):
+        made = jinja.from_string(given["outbound"]).render({f"{server}_outbound": choice, "omit": "OMIT"})
+        assert made == ("OMIT" if choice == "unchanged" else choice)
 
 
 def test_the_gateway_role_has_the_defaults_of_its_module(documentation):

@@ -71,6 +71,12 @@ def test_no_journal_is_left(fleet: Fleet, host: str) -> None:
     assert fleet.run(host, "find /var/lib/mailfleet-starttls -name '*.journal'").strip() == ""
 
 
+def test_without_an_outside_host_the_messages_are_left_out(fleet: Fleet) -> None:
+    played = fleet.play("playbooks/enable_tls.yml", variables={"verify_outside_host": ""})
+    assert played.status == 0, played.output
+    assert "in 2/2 TLS" not in played.output
+
+
 def test_a_rerun_costs_four_module_calls_a_host_and_changes_nothing(fleet: Fleet) -> None:
     """A task costs a round trip on every host of a fleet."""
     played = fleet.play("playbooks/enable_tls.yml", environment={"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"})

@@ -218,6 +218,49 @@ def test_a_server_that_takes_tls_only_is_never_sent_plaintext(fleet: Fleet, gate
 
 
 @POSTFIX_GATEWAYS
+def test_other_recipients_of_the_message_get_it_at_their_own_place(fleet: Fleet, gateway: str) -> None:
+    """The whole message passes the second instance, which knows nothing of the gateway's own users or the outside."""
+    set_modes(fleet, gateway, {"pf12": "match_sender"})
+    recipients = ["trace@alpha.test", f"man@{gateway}.fleet.test"]
+    mark = fleet.send("outside", recipients, tls=True, to=gateway)
+    assert fleet.arrived_over_tls("pf12", mark)
+    assert wait_for(lambda: mark in fleet.run(gateway, "cat /var/mail/man", check=False))
+
+
+@POSTFIX_GATEWAYS
+def test_a_gateway_that_listens_on_one_address_delivers_all_the_same(fleet: Fleet, gateway: str) -> None:
+    """Postfix then sends from that address, towards its own loopback too."""
+    address = fleet.address(gateway)
+    fleet.run(gateway, f"postconf -e inet_interfaces={address} && postfix stop && systemctl start postfix")
+    try:
+        options = {"name": "pf12", "delivery_mode": "match_sender"}
+        told = change(fleet, gateway, options)
+        assert "the gateway does not answer on 127.0.0.1:25" in told
+        told = change(fleet, gateway, {**options, "address": address})
+        assert "FAILED" not in told, told
+        mark = fleet.send("outside", ["trace@alpha.test", f"man@{gateway}.fleet.test"], tls=True, to=gateway)
+        assert fleet.arrived_over_tls("pf12", mark)
+        assert wait_for(lambda: mark in fleet.run(gateway, "cat /var/mail/man", check=False))
+    finally:
+        fleet.run(
+            gateway,
+            "postconf -e inet_interfaces=all && postfix stop; systemctl start postfix; systemctl start 'postfix@*'",
+        )
+
+
+@POSTFIX_GATEWAYS
+def test_a_content_filter_is_not_bypassed(fleet: Fleet, gateway: str) -> None:
+    set_modes(fleet, gateway, {"pf12": "plaintext"})
+    fleet.run(gateway, "postconf -e content_filter=smtp:[127.0.0.1]:10024")
+    try:
+        assert "content_filter=smtp:[127.0.0.1]:10024" in change(
+            fleet, gateway, {"name": "pf12", "delivery_mode": "match_sender"}
+        )
+    finally:
+        fleet.run(gateway, "postconf -X content_filter; postfix reload 2>&1")
+
+
+@POSTFIX_GATEWAYS
 def test_the_gateway_fails_safe_without_its_policy_service(fleet: Fleet, gateway: str) -> None:
     set_modes(fleet, gateway, {"pf12": "match_sender", "ex12": "opportunistic"})
     fleet.run(gateway, "mv /usr/local/lib/mailfleet-starttls /usr/local/lib/away; pkill -f arrival_policy", check=False)

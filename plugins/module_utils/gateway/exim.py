@@ -166,6 +166,8 @@ class EximGateway:
             for config in self.read().values()
             for domain in config.domains
         }
+        if not wanted:
+            return
         _status, out, err = self._run(["exim4", "-bt", *wanted])
         found = dict(re.findall(rf"^(\S+)\n  router = {ROUTER}, transport = (\S+)$", out, re.MULTILINE))
         for address, transport in wanted.items():
@@ -186,7 +188,7 @@ def routes(configs: Iterable[EmailConfig]) -> str:
     lines = []
     for config in sorted(configs, key=lambda one: one.name):
         plain, over_tls = LEVELS[config.delivery_mode]
-        servers = ";".join(f"[{one.host}]:{one.port}" if ":" in one.host else str(one) for one in config.servers)
+        servers = ";".join(map(str, config.servers))
         lines += [
             f"{domain}: in_plaintext={plain} over_tls={over_tls} servers=<;{servers}\n" for domain in config.domains
         ]

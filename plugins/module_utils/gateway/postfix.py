@@ -17,7 +17,7 @@ import re
 import shutil
 import smtplib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
@@ -64,6 +64,12 @@ _SHARED = re.compile(
     r"(compatibility_level|myhostname|mydomain|inet_protocols|message_size_limit|smtputf8_enable"
     r"|smtp_(tls_(?!session_cache)|bind_address|helo_name|host_lookup|dns_|address_|balance_|connection_|mx_|[a-z_]*_timeout)"
     r"|(maximal|bounce)_queue_lifetime|(minimal|maximal)_backoff_time|queue_run_delay|mail_owner|setgid_group)"
+)
+_TO_LOOPBACK = (
+    "smtp_tls_security_level=none",
+    "smtp_tls_policy_maps=",
+    "smtp_send_xforward_command=yes",
+    "smtp_bind_address=127.0.0.1",
 )
 _SECOND_SERVICES = """\
 pickup     unix n - n 60    1 pickup
@@ -190,7 +196,8 @@ class PostfixGateway:
         if domain is None:
             return
         try:
-            with smtplib.SMTP(self._own_port.host, self._own_port.port, timeout=self._settings.timeout) as session:
+            host, port = self._own_port.host, self._own_port.port
+            with smtplib.SMTP(host, port, self._settings.helo_name, self._settings.timeout) as session:
                 session.ehlo()
                 session.mail("")
                 code, text = session.rcpt(f"postmaster@{domain}")
@@ -201,14 +208,16 @@ class PostfixGateway:
 
     def _refuse_filters(self) -> None:
         """FILTER takes the place of a content filter, and a listener with restrictions of its own never asks."""
-        filters = {"main.cf": self._postconf.values("content_filter").get("content_filter", "")}
-        filters.update(self._postconf.overrides("content_filter"))
-        for where, value in filters.items():
-            if value and (where == "main.cf" or self._receives(where)):
-                raise EngineError(
-                    f"{where} sets content_filter={value}, which mail that arrived over TLS would bypass in a mode that "
-                    "depends on how mail arrived; choose plaintext, opportunistic or required on this gateway"
-                )
+        for name in ("content_filter", "smtpd_proxy_filter"):
+            filters = {"main.cf": self._postconf.values(name).get(name, "")}
+            filters.update(self._postconf.overrides(name))
+            for where, value in filters.items():
+                if value and (where == "main.cf" or self._receives(where)):
+                    raise EngineError(
+                        f"{where} sets {name}={value}, which does not go together with a mode that depends on how mail "
+                        "arrived: mail that arrived over TLS would bypass it, or be taken for mail in plaintext; choose "
+                        "plaintext, opportunistic or required on this gateway"
+                    )
         for where in self._postconf.overrides("smtpd_recipient_restrictions"):
             if self._receives(where):
                 raise EngineError(
@@ -256,12 +265,7 @@ class PostfixGateway:
             services[ARRIVED] = _smtp_entry(
                 ARRIVED,
                 chroot,
-                [
-                    "smtp_tls_security_level=none",
-                    "smtp_tls_policy_maps=",
-                    "smtp_send_xforward_command=yes",
-                    "smtp_bind_address=127.0.0.1",
-                ],
+                _TO_LOOPBACK,
             )
             services[RESTRICTION_CLASS] = (
                 f"{RESTRICTION_CLASS} unix - n n - 0 spawn user=nobody "
@@ -279,6 +283,8 @@ class PostfixGateway:
                     "smtpd_sender_restrictions=",
                     "smtpd_relay_restrictions=permit_mynetworks,reject",
                     "smtpd_recipient_restrictions=",
+                    "smtpd_data_restrictions=",
+                    "smtpd_end_of_data_restrictions=",
                     "mynetworks=127.0.0.0/8",
                     "smtpd_authorized_xforward_hosts=127.0.0.0/8",
                     "receive_override_options=no_address_mappings,no_header_body_checks,no_milters",
@@ -317,8 +323,7 @@ class PostfixGateway:
         if self._postconf.values("tls_required_enable"):
             main["tls_required_enable"] = "no"
         master = [f"{self._second_port} inet n - n - - smtpd\n", _SECOND_SERVICES]
-        options = ["smtp_tls_security_level=none", "smtp_bind_address=127.0.0.1", "smtp_send_xforward_command=yes"]
-        entries = [*self._services(1, True).values(), _smtp_entry("mailfleet-back", "n", options)]
+        entries = [*self._services(1, True).values(), _smtp_entry("mailfleet-back", "n", _TO_LOOPBACK)]
         for entry in entries:
             words = entry.split(" -o ")
             master.append(words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:]))
@@ -393,7 +398,7 @@ def next_hop(server: Target) -> str:
     return f"[{server.host}]:{server.port}"
 
 
-def _smtp_entry(name: str, chroot: str, options: list[str]) -> str:
+def _smtp_entry(name: str, chroot: str, options: Sequence[str]) -> str:
     return f"{name} unix - - {chroot} - - smtp " + " ".join(f"-o {option}" for option in options)
 
 

@@ -101,10 +101,13 @@ class Postfix:
     def next_hops(self) -> Sequence[Target]:
         """See starttls.Server. Only a bracketed relayhost names the hosts themselves."""
         hops = []
-        others = self._postconf.values("transport_maps", "sender_dependent_relayhost_maps", "default_transport")
-        for name in ("transport_maps", "sender_dependent_relayhost_maps"):
-            if others.get(name):
-                raise EngineError(f"mail also leaves by {name} = {others[name]}, and those ways cannot all be tested")
+        others = ("transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
+        values = self._postconf.values(*others, "default_transport")
+        ways = [f"{name} = {values[name]}" for name in others if values.get(name)]
+        if values.get("default_transport", "smtp") != "smtp":
+            ways.append(f"default_transport = {values['default_transport']}")
+        if ways:
+            raise EngineError(f"mail also leaves by {', '.join(ways)}, and those ways cannot all be tested")
         relayhost = self._postconf.values("relayhost")["relayhost"]
         for hop in relayhost.replace(",", " ").split():
             host, _, port = hop.rpartition(":") if "]:" in hop else (hop, "", "25")

@@ -12,7 +12,8 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 
 def test_each_filter_is_a_function_of_fleet():
     assert set(FILTERS) == {
-        "resolve_servers", "handshake_targets", "verdict_rows", "trace_messages", "came_through",
+        "resolve_servers", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
+        "failed_tests",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ is getattr(fleet, name)
@@ -28,6 +29,24 @@ def test_handshake_targets():
     assert FILTERS["handshake_targets"](["pf12"], HOSTVARS)[0]["name"] == "pf12.example"
     with pytest.raises(AnsibleFilterError, match="mail_hostname or mail_port of bad"):
         FILTERS["handshake_targets"](["bad"], HOSTVARS)
+
+
+def test_resolve_servers_of_the_hosts_of_a_play():
+    hostvars = {**HOSTVARS, "strict": {"mail_inbound": "required"}}
+    assert FILTERS["resolve_servers"]([CONFIG], hostvars, ["pf12", "out"])
+    with pytest.raises(AnsibleFilterError, match="strict is to require TLS"):
+        FILTERS["resolve_servers"]([CONFIG], hostvars, ["pf12", "strict"])
+
+
+def test_own_target():
+    [target] = FILTERS["own_target"]("pf12", HOSTVARS, "::1")
+    assert (target["host"], target["name"]) == ("::1", "pf12.example")
+    with pytest.raises(AnsibleFilterError, match="mail_hostname or mail_port of bad"):
+        FILTERS["own_target"]("bad", HOSTVARS)
+
+
+def test_failed_tests():
+    assert FILTERS["failed_tests"]("pf12", {"pf12": {}}, [], []) == []
 
 
 def test_verdict_rows():

@@ -659,4 +659,4 @@ class TestFactory:
             lambda target, _settings: asked.append(str(target)) or Handshake(target, Stage.EHLO),
         )
         assert made.serves()
-        assert asked == ["127.0.0.1:25", "127.0.0.1:10999"]
+        assert asked == ["127.0.0.1:25", "127.0.0.1:10999", "127.0.0.1:11000"]  # the last one hands back

@@ -1,7 +1,11 @@
 """The delivery modes on a Postfix gateway, against a stand-in for its commands and a directory for /etc."""
 
+import contextlib
 import os
 import re
+import socket
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,7 +44,7 @@ class Gateway:
         self.second = root / "etc/postfix-mailfleet"
         self.fake = FakePostfix(self.etc, **fake)
         directory = self.etc / "mailfleet-starttls"
-        self.ports = {}  # port -> stage that a handshake with it reaches
+        self.ports = {}  # port -> stage that a handshake with it reaches, or the Handshake
         self.tested = []
         for module in (server, gateway):
             monkeypatch.setattr(module, "Postconf", lambda run: Postconf(run, str(self.etc)))
@@ -60,6 +64,8 @@ class Gateway:
     def test(self, target):
         self.tested.append(str(target))
         stage = self.ports.get(target.port, Stage.CONNECT)
+        if isinstance(stage, Handshake):
+            return stage
         failure = {} if stage else {"code": "connect_failed", "message": "cannot connect"}
         return Handshake(target, stage, **failure)
 
@@ -74,7 +80,7 @@ class Gateway:
         return change
 
     def services(self, path):
-        text = re.sub(r"\n\s+", " ", (path / "master.cf").read_text())
+        text = re.sub(r"\n[ \t]+", " ", (path / "master.cf").read_text())
         lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
         return {f"{words[0]}/{words[1]}": words for words in lines}
 
@@ -147,7 +153,8 @@ class TestPlan:
         explicit = host.fake.explicit()
         assert explicit["transport_maps"] == f"texthash:{host.directory}/transport"
         assert not [name for name in explicit if name.startswith(("multi_instance", "smtpd_r", "mailfleet"))]
-        assert "mailfleet-arrived/unix" not in host.services(host.etc)
+        services = host.services(host.etc)
+        assert {"mailfleet-arrived/unix", "mailfleet_arrival/unix", "127.0.0.1:10126/inet"}.isdisjoint(services)
 
     @pytest.mark.parametrize("mode", BY_ARRIVAL)
     def test_match_sender_brings_the_second_instance_and_the_policy_service(self, host, mode):
@@ -158,15 +165,19 @@ class TestPlan:
         assert explicit["mailfleet_arrival"] == "check_policy_service unix:private/mailfleet_arrival"
         assert explicit["multi_instance_directories"] == str(host.second)
         assert explicit["multi_instance_enable"] == "yes"
+        assert explicit["multi_instance_wrapper"] == "${command_directory}/postmulti -p --"
         policy = host.root / "usr/arrival_policy.py"
         assert policy.read_bytes() == Path(arrival_policy.__file__).read_bytes()
         assert policy.stat().st_mode & 0o777 == 0o755
         services = host.services(host.etc)
+        assert services["mailfleet_arrival/unix"][-4] == f"argv={gateway._python()}"
         assert services["mailfleet_arrival/unix"][-3:] == ["-I", str(policy), "mailfleet-arrived:[127.0.0.1]:10125"]
         assert "user=nobody" in services["mailfleet_arrival/unix"]
         arrived = services["mailfleet-arrived/unix"]
         assert "smtp_send_xforward_command=yes" in arrived
         assert "smtp_tls_security_level=none" in arrived
+        assert "smtp_tls_policy_maps=" in arrived
+        assert "smtp_bind_address=127.0.0.1" in arrived
 
     @pytest.mark.parametrize("mode", MODES)
     def test_each_transport_has_its_level_in_both_instances(self, host, mode):
@@ -178,7 +189,7 @@ class TestPlan:
             assert f"smtp_tls_security_level={LEVELS[mode][instance]}" in words
             assert "smtp_tls_policy_maps=" in words
             put_off = f"smtp_reply_filter=regexp:{host.directory}/reply_filter" in words
-            assert put_off is (LEVELS[mode][instance] == "none")
+            assert put_off is (LEVELS[mode][instance] != "encrypt")
 
     def test_a_refusal_of_plaintext_is_put_off_not_bounced(self, host):
         host.apply(config("one", "plaintext"))
@@ -203,21 +214,116 @@ class TestPlan:
         assert [words[0] for words in listeners] == ["127.0.0.1:10125"]
 
     def test_the_second_instance_shares_what_is_sent_with_and_not_what_is_received_with(self, make):
+        shared = {
+            "compatibility_level": "3.6", "inet_protocols": "ipv4", "mydomain": "example", "myhostname": "gw.example",
+            "message_size_limit": "1", "smtputf8_enable": "no", "maximal_queue_lifetime": "3d",
+            "bounce_queue_lifetime": "2d", "minimal_backoff_time": "60s", "maximal_backoff_time": "600s",
+            "queue_run_delay": "60s", "mail_owner": "mail", "setgid_group": "drop", "smtp_bind_address": "192.0.2.9",
+            "smtp_bind_address6": "2001:db8::9", "smtp_helo_name": "out.example", "smtp_host_lookup": "dns",
+            "smtp_dns_support_level": "dnssec", "smtp_address_preference": "ipv4", "smtp_balance_inet_protocols": "no",
+            "smtp_connection_reuse_time_limit": "1s", "smtp_mx_session_limit": "1", "smtp_connect_timeout": "5s",
+            "smtp_data_done_timeout": "9s", "smtp_tls_CAfile": "/etc/ssl/ca.pem", "smtp_tls_loglevel": "1",
+        }  # fmt: skip
+        alien = {
+            "smtpd_milters": "inet:127.0.0.1:8891", "virtual_alias_maps": "hash:/x", "header_checks": "regexp:/y",
+            "smtp_header_checks": "regexp:/z", "smtp_generic_maps": "hash:/g", "always_bcc": "archive@example.com",
+            "smtp_tls_session_cache_database": "btree:/s", "smtp_sasl_auth_enable": "yes", "relayhost": "[smart.example]",
+            "sender_dependent_relayhost_maps": "hash:/r", "smtp_fallback_relay": "[f.example]", "non_smtpd_milters": "x",
+            "smtpd_banner": "x", "smtpd_tls_chain_files": "/k.pem", "canonical_maps": "hash:/c", "recipient_bcc_maps": "x",
+            "virtual_mailbox_domains": "v.example", "fallback_transport": "x", "local_recipient_maps": "hash:/l",
+            "luser_relay": "x", "relay_domains": "alpha.example, beta.example", "body_checks": "regexp:/b",
+        }  # fmt: skip
+        host = make("".join(f"{name} = {value}\n" for name, value in {**shared, **alien}.items()))
+        host.apply(config("one", "match_sender"))
+        second = host.fake.explicit(host.second)
+        assert shared.items() <= second.items()
+        assert not set(alien) & set(second)
+
+    def test_the_second_instance_routes_our_domains_alone_and_hands_the_others_back(self, make):
         host = make(
-            "smtp_tls_CAfile = /etc/ssl/ca.pem\nmaximal_queue_lifetime = 3d\nmessage_size_limit = 1\n"
-            "smtpd_milters = inet:127.0.0.1:8891\nvirtual_alias_maps = hash:/x\nheader_checks = regexp:/y\n"
-            "content_filter = smtp:[127.0.0.1]:10024\nalways_bcc = archive@example.com\nmydestination = gw.example\n"
-            "transport_maps = hash:/etc/postfix/transport\n"
+            "mydestination = gw.example\ntransport_maps = hash:/etc/postfix/transport\ndefault_transport = uucp\n"
+            "relay_transport = relay\nvirtual_transport = lmtp:unix:x\nlocal_transport = cyrus\n"
         )
         host.apply(config("one", "match_sender"))
         second = host.fake.explicit(host.second)
-        assert second["smtp_tls_CAfile"] == "/etc/ssl/ca.pem"
-        assert second["maximal_queue_lifetime"] == "3d"
-        assert second["message_size_limit"] == "1"
-        assert second["relay_domains"] == "alpha.example, beta.example"
-        assert second["transport_maps"] == f"texthash:{host.directory}/transport, hash:/etc/postfix/transport"
-        alien = ("smtpd_milters", "virtual_alias_maps", "header_checks", "content_filter", "always_bcc", "smtpd_banner")
-        assert not set(alien) & set(second)
+        assert second["transport_maps"] == f"texthash:{host.directory}/transport"
+        for kind in ("default", "relay", "virtual", "local"):
+            assert second[f"{kind}_transport"] == "mailfleet-back:[127.0.0.1]:10126"
+        back = host.services(host.second)["mailfleet-back/unix"]
+        assert back[4:8] == ["n", "-", "-", "smtp"]
+        for option in ("smtp_tls_security_level=none", "smtp_bind_address=127.0.0.1", "smtp_send_xforward_command=yes"):
+            assert option in back
+
+    def test_the_first_instance_takes_back_what_the_second_does_not_route(self, host):
+        host.apply(config("one", "match_sender"))
+        words = host.services(host.etc)["127.0.0.1:10126/inet"]
+        assert words[:8] == ["127.0.0.1:10126", "inet", "n", "-", "y", "-", "-", "smtpd"]
+        assert words[8::2] == ["-o"] * len(words[9::2])
+        assert dict(option.split("=", 1) for option in words[9::2]) == {
+            "smtpd_tls_security_level": "none",
+            "smtpd_client_restrictions": "",
+            "smtpd_helo_restrictions": "",
+            "smtpd_sender_restrictions": "",
+            "smtpd_relay_restrictions": "permit_mynetworks,reject",
+            "smtpd_recipient_restrictions": "",
+            "smtpd_data_restrictions": "",
+            "smtpd_end_of_data_restrictions": "",
+            "mynetworks": "127.0.0.0/8",
+            "smtpd_authorized_xforward_hosts": "127.0.0.0/8",
+            "receive_override_options": "no_address_mappings,no_header_body_checks,no_milters",
+        }
+
+    def test_what_a_shared_setting_refers_to_is_put_in(self, make):
+        host = make("smtp_helo_name = ${outside}\noutside = out.$(mydomain)\nmydomain = one.example\n")
+        host.apply(config("one", "match_sender"))
+        second = host.fake.explicit(host.second)
+        assert second["smtp_helo_name"] == "out.one.example"
+        assert "outside" not in second
+        assert host.fake.explicit()["smtp_helo_name"] == "${outside}"
+
+    @pytest.mark.parametrize(
+        ("main", "address"),
+        [
+            ("", None),
+            ("inet_interfaces = all\n", None),
+            ("inet_interfaces = loopback-only\n", None),
+            ("inet_interfaces = 192.0.2.1\n", "192.0.2.1"),
+            ("outside = 192.0.2.1\ninet_interfaces = $outside\n", "192.0.2.1"),
+            ("inet_interfaces = 127.0.0.2\n", None),
+            ("inet_interfaces = gw.example\n", None),
+            ("inet_interfaces = 2001:db8::1\n", None),
+            ("inet_interfaces = 192.0.2.1, 127.0.0.1\n", None),
+            ("inet_interfaces = 192.0.2.1 localhost\n", None),
+            ("inet_interfaces = 192.0.2.1, 192.0.2.2\n", None),
+            ("inet_interfaces = 192.0.2.1\nsmtp_bind_address = 192.0.2.9\n", "192.0.2.9"),
+            ("inet_interfaces = 192.0.2.1\nsmtp_bind_address =\n", ""),
+        ],
+    )
+    def test_the_second_instance_sends_from_the_one_outside_address_of_the_first(self, make, main, address):
+        host = make(main)
+        host.apply(config("one", "match_sender"))
+        second = host.fake.explicit(host.second)
+        assert second.get("smtp_bind_address") == address
+        assert second["inet_interfaces"] == "loopback-only"
+        assert "smtp_bind_address" not in host.fake.explicit() or "smtp_bind_address" in main
+
+    @pytest.mark.parametrize(
+        ("smtp", "chroot"),
+        [
+            ("smtp unix - - n - - smtp", "n"),
+            ("smtp unix - - - - - smtp", "-"),
+            ("smtp unix - - y - - smtp", "y"),
+            ("", "n"),
+        ],
+    )
+    def test_chroot_is_that_of_the_gateways_own_transport(self, make, smtp, chroot):
+        host = make(master=f"smtp inet n - y - - smtpd\n{smtp}\n")
+        host.apply(config("one", "match_sender"))
+        services = host.services(host.etc)
+        ours = [name for name in services if name.startswith(("mailfleet-", "127.0.0.1:"))]
+        assert len(ours) == len(MODES) + 2
+        assert {services[name][4] for name in ours} == {chroot}
+        assert {words[4] for words in host.services(host.second).values()} == {"n"}
 
     def test_our_entries_stand_first_and_the_others_stay_in_their_order(self, make):
         host = make(
@@ -237,6 +343,25 @@ class TestPlan:
         assert host.fake.main.read_text().startswith(MAIN)
         assert host.fake.master.read_text().startswith(MASTER)
 
+    @pytest.mark.parametrize(
+        "present", ["hash:/a,hash:/b", "{ inline:{ x=y } },  hash:/a", "proxy:{ldap:/a, b}, $other"]
+    )
+    def test_what_stands_in_a_list_stays_to_the_letter(self, present):
+        ours = gateway._first("texthash:/x", present)
+        assert ours == f"texthash:/x, {present}"
+        for there in (ours, "texthash:/x", f"texthash:/x {present}", f"texthash:/x,{present}"):
+            assert gateway._first("texthash:/x", there) == there
+
+    def test_an_entry_that_only_begins_like_ours_is_not_ours(self):
+        assert gateway._first("texthash:/x", "texthash:/x2") == "texthash:/x, texthash:/x2"
+        assert gateway._first("texthash:/x", "") == "texthash:/x"
+
+    def test_an_entry_of_ours_that_does_not_stand_first_does_so_after_one_run(self, make):
+        host = make("smtpd_restriction_classes = mine, mailfleet_arrival\n")
+        host.apply(config("one", "match_sender"))
+        assert host.fake.explicit()["smtpd_restriction_classes"].startswith("mailfleet_arrival, mine")
+        assert not host.plan(config("one", "match_sender"))
+
     @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in BY_ARRIVAL])
     @pytest.mark.parametrize("defaults", [DEFAULTS, NEW], ids=["3.7", "3.10"])
     def test_a_second_run_changes_nothing(self, make, mode, defaults):
@@ -246,9 +371,14 @@ class TestPlan:
 
     @pytest.mark.parametrize("mode", BY_ARRIVAL)
     def test_a_second_run_changes_nothing_with_two_instances(self, make, mode):
-        host = make("relayhost = [smart.example]\n")
+        host = make("relayhost = [smart.example]\ninet_interfaces = 192.0.2.1\nsmtp_helo_name = $myhostname\n")
         assert host.apply(config("one", mode))
+        before = {path: path.read_bytes() for path in host.root.rglob("*") if path.is_file()}
         assert not host.plan(config("one", mode))
+        assert not host.apply(config("one", mode))
+        assert {path: path.read_bytes() for path in host.root.rglob("*") if path.is_file()} == before
+        returns = [line for line in host.fake.master.read_text().splitlines() if line.startswith("127.0.0.1:10126 ")]
+        assert len(returns) == 1
 
     @pytest.mark.parametrize(
         ("main", "defaults"),
@@ -290,6 +420,85 @@ class TestPlan:
         assert not host.plan()
 
 
+class TestFilters:
+    FILTER = "smtp:[127.0.0.1]:10024"
+
+    @pytest.mark.parametrize("setting", ["content_filter", "smtpd_proxy_filter"])
+    @pytest.mark.parametrize("mode", BY_ARRIVAL)
+    def test_a_filter_is_refused_for_modes_that_depend_on_arrival(self, make, mode, setting):
+        host = make(f"{setting} = {self.FILTER}\n")
+        with pytest.raises(EngineError) as error:
+            host.plan(config("one", mode))
+        assert str(error.value) == (
+            f"main.cf sets {setting}={self.FILTER}, which does not go together with a mode that depends on how mail "
+            "arrived: mail that arrived over TLS would bypass it, or be taken for mail in plaintext; choose "
+            "plaintext, opportunistic or required on this gateway"
+        )
+
+    @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in BY_ARRIVAL])
+    def test_the_other_modes_are_fine_with_filters_and_restrictions(self, make, mode):
+        master = (
+            f"smtp inet n - y - - smtpd\n  -o content_filter={self.FILTER}\n  -o smtpd_recipient_restrictions=reject\n"
+        )
+        host = make(f"content_filter = {self.FILTER}\n", master=master)
+        assert host.apply(config("one", mode))
+
+    def test_one_email_config_that_depends_on_arrival_is_enough(self, make):
+        host = make(f"content_filter = {self.FILTER}\n")
+        with pytest.raises(EngineError, match="would bypass"):
+            host.plan(config("one", "required"), config("two", "match_sender"))
+
+    @pytest.mark.parametrize(
+        "service", ["smtp inet", "25 inet", "0.0.0.0:25 inet", "192.0.2.1:smtp inet", "smtpd pass"]
+    )
+    def test_a_filter_on_what_takes_the_mail_is_refused(self, make, service):
+        host = make(master=f"{MASTER}{service} n - y - - smtpd\n  -o content_filter={self.FILTER}\n")
+        with pytest.raises(EngineError, match="^" + re.escape(f"{service.replace(' ', '/')} sets content_filter=")):
+            host.plan(config("one", "match_sender"))
+
+    @pytest.mark.parametrize("service", ["smtp inet", "0.0.0.0:25 inet", "smtpd pass"])
+    def test_restrictions_of_a_listeners_own_are_refused(self, make, service):
+        master = f"{MASTER}{service} n - y - - smtpd\n  -o smtpd_recipient_restrictions=permit_mynetworks,reject\n"
+        host = make(master=master)
+        name = service.replace(" ", "/")
+        with pytest.raises(EngineError) as error:
+            host.plan(config("one", "match_sender"))
+        assert str(error.value) == (
+            f"master.cf sets smtpd_recipient_restrictions for {name}, so how mail arrives there would not be seen; "
+            f"take it out first: postconf -PX '{name}/smtpd_recipient_restrictions'"
+        )
+
+    def test_restrictions_that_are_empty_are_an_override_as_well(self, make):
+        host = make(master="smtp inet n - y - - smtpd\n  -o smtpd_recipient_restrictions=\n")
+        with pytest.raises(EngineError, match="smtpd_recipient_restrictions for smtp/inet"):
+            host.plan(config("one", "match_sender"))
+
+    def test_the_listener_is_the_one_of_the_gateways_own_port(self, host):
+        host.fake.master.write_text(
+            f"smtp inet n - y - - smtpd\n2525 inet n - y - - smtpd\n  -o content_filter={self.FILTER}\n"
+        )
+        assert host.plan(config("one", "match_sender"))
+        host.adapter = gateway.PostfixGateway(host.fake, SETTINGS, Target("127.0.0.1", 2525), 10125)
+        with pytest.raises(EngineError, match=r"^2525/inet sets content_filter="):
+            host.plan(config("one", "match_sender"))
+
+    @pytest.mark.parametrize("service", ["submission inet", "127.0.0.1:10025 inet", "smtp unix"])
+    def test_other_services_may_have_them(self, make, service):
+        options = f"  -o content_filter={self.FILTER}\n  -o smtpd_recipient_restrictions=permit_mynetworks,reject\n"
+        host = make(master=f"smtp inet n - y - - smtpd\n{service} n - y - - smtpd\n{options}")
+        assert host.apply(config("one", "match_sender"))
+
+    def test_a_filter_that_is_switched_off_is_none(self, make):
+        host = make("content_filter =\n", master="smtp inet n - y - - smtpd\n  -o content_filter=\n")
+        assert host.apply(config("one", "match_sender"))
+
+    def test_our_own_return_listener_is_not_in_the_way_of_the_next_run(self, host):
+        host.apply(config("one", "match_sender"))
+        overrides = Postconf(host.fake, str(host.etc)).overrides("smtpd_recipient_restrictions")
+        assert overrides == {"127.0.0.1:10126/inet": ""}
+        assert host.apply(config("one", "match_sender_strict"))
+
+
 class TestRead:
     def test_nothing_yet(self, host):
         assert host.adapter.read() == {}
@@ -315,27 +524,52 @@ class TestRunning:
         with pytest.raises(EngineError, match="Postfix is not running"):
             host.adapter.require_running()
 
-    def test_a_port_that_is_taken_is_said(self, host):
-        host.ports[10125] = Stage.GREETING
+    @pytest.mark.parametrize("stage", [Stage.CONNECT, Stage.GREETING])
+    def test_an_own_port_that_does_not_answer_is_said_before_anything_changes(self, host, stage):
+        host.ports[25] = stage
+        answer = "cannot connect" if not stage else ""
+        with pytest.raises(EngineError) as error:
+            host.adapter.require_running()
+        assert str(error.value) == (
+            f"the gateway does not answer on 127.0.0.1:25 ({answer}); name the address and port it listens on, because "
+            "a change that cannot be proved is not made"
+        )
+        assert host.tested == ["127.0.0.1:25"]
+
+    @pytest.mark.parametrize("second", [False, True])
+    def test_the_own_port_has_to_answer_with_a_second_instance_as_well(self, host, second):
+        if second:
+            host.second.mkdir()
+        with pytest.raises(EngineError, match=r"does not answer on 127\.0\.0\.1:25 \(cannot connect\)"):
+            host.adapter.require_running()
+
+    @pytest.mark.parametrize("port", [10125, 10126])
+    def test_a_port_that_is_taken_is_said(self, host, port):
+        host.ports.update({25: Stage.EHLO, port: Stage.GREETING})
         with pytest.raises(
-            EngineError, match=r"another service answers on 127\.0\.0\.1:10125; name a free port with reinjection_port"
+            EngineError,
+            match=rf"another service answers on 127\.0\.0\.1:{port}; name a free port with reinjection_port",
         ):
             host.adapter.require_running()
 
-    def test_the_port_of_our_own_second_instance_is_not_asked(self, host):
-        host.ports[10125] = Stage.EHLO
+    def test_the_ports_of_our_own_second_instance_are_not_asked(self, host):
+        host.ports.update({25: Stage.EHLO, 10125: Stage.EHLO, 10126: Stage.EHLO})
         host.second.mkdir()
         host.adapter.require_running()
-        assert host.tested == []
+        assert host.tested == ["127.0.0.1:25"]
 
-    def test_a_free_port_is_fine(self, host):
+    def test_free_ports_are_fine(self, host):
+        host.ports[25] = Stage.EHLO
         host.adapter.require_running()
-        assert host.tested == ["127.0.0.1:10125"]
+        assert host.tested == ["127.0.0.1:25", "127.0.0.1:10125", "127.0.0.1:10126"]
 
-    def test_a_port_taken_by_something_that_is_no_mail_server_is_said(self, host, monkeypatch):
-        answer = Handshake(Target("127.0.0.1", 10125), Stage.CONNECT, "not_smtp", "not an SMTP reply: 'HTTP/1.1 400'")
-        monkeypatch.setattr(gateway, "handshake_one", lambda *_: answer)
-        with pytest.raises(EngineError, match="another service answers"):
+    @pytest.mark.parametrize("port", [10125, 10126])
+    def test_a_port_taken_by_something_that_is_no_mail_server_is_said(self, host, port):
+        host.ports[25] = Stage.EHLO
+        host.ports[port] = Handshake(
+            Target("127.0.0.1", port), Stage.CONNECT, "not_smtp", "not an SMTP reply: 'HTTP/1.1 400'"
+        )
+        with pytest.raises(EngineError, match=f"another service answers on 127.0.0.1:{port}"):
             host.adapter.require_running()
 
     def test_the_own_port_has_to_answer(self, host):
@@ -358,21 +592,110 @@ class TestRunning:
         assert host.adapter.serves() is serves
         assert host.tested == ["127.0.0.1:25"]
 
-    def test_with_two_instances_it_serves_if_both_ports_take_mail(self, host):
+    @pytest.mark.parametrize("silent", [25, 10125, 10126])
+    def test_with_two_instances_it_serves_if_all_ports_take_mail(self, host, silent):
         host.apply(config("one", "match_sender"))
-        host.ports[25] = Stage.EHLO
-        assert host.adapter.serves() is False
-        host.ports[10125] = Stage.EHLO
+        host.ports = dict.fromkeys((25, 10125, 10126), Stage.EHLO)
         assert host.adapter.serves() is True
-        host.ports[25] = Stage.CONNECT
+        host.ports[silent] = Stage.CONNECT
         assert host.adapter.serves() is False
 
-    def test_both_instances_have_to_answer(self, host):
-        host.ports[25] = Stage.EHLO_TLS
+    @pytest.mark.parametrize("silent", [25, 10125, 10126])
+    def test_both_instances_have_to_answer(self, host, silent):
+        host.ports = dict.fromkeys((25, 10125, 10126), Stage.EHLO_TLS)
         host.apply(config("one", "match_sender"))
-        with pytest.raises(EngineError, match=r"does not answer on 127\.0\.0\.1:10125"):
+        with answering(host):
             host.adapter.prove()
-        host.ports[10125] = Stage.EHLO
+        assert host.tested == [str(host.adapter._own_port), "127.0.0.1:10125", "127.0.0.1:10126"]
+        host.adapter._own_port = OWN_PORT
+        host.ports[silent] = Stage.CONNECT
+        with pytest.raises(EngineError, match=rf"does not answer on 127\.0\.0\.1:{silent} after the change"):
+            host.adapter.prove()
+
+
+@contextlib.contextmanager
+def answering(host, rcpt=b"250 2.1.5 Ok", greeting=b"220 gw.example ESMTP"):
+    """Put a mail server that answers RCPT so on the gateway's own port; yields the commands it gets."""
+    commands = []
+
+    def serve():
+        client, _peer = listener.accept()
+        with client, client.makefile("rb") as lines:
+            client.sendall(greeting + b"\r\n")
+            for line in lines:
+                commands.append(line.decode().strip())
+                verb = line[:4].upper()
+                if verb == b"RCPT" and not rcpt:
+                    return
+                client.sendall({b"RCPT": rcpt, b"QUIT": b"221 Bye"}.get(verb, b"250 Ok") + b"\r\n")
+                if verb == b"QUIT":
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        host.ports[port] = Stage.EHLO
+        host.adapter._own_port = Target("127.0.0.1", port)
+        host.adapter._settings = Settings(helo_name="gw.example", timeout=10)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield commands
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+class TestPolicyProof:
+    @pytest.fixture
+    def host(self, host):
+        host.apply(config("one", "required"), config("two", "match_sender", "b.example", "a.example"))
+        host.ports.update({10125: Stage.EHLO, 10126: Stage.EHLO})
+        return host
+
+    @pytest.mark.parametrize(
+        "reply",
+        [
+            b"250 2.1.5 Ok",
+            b"554 5.7.1 denied",
+            b"451 4.7.1 Greylisting in action",
+            b"450 4.3.5 x",
+            b"530 5.7.0 STARTTLS",
+        ],
+    )
+    def test_the_policy_is_asked_for_a_recipient_whose_mode_depends_on_arrival(self, host, reply):
+        with answering(host, reply) as commands:
+            host.adapter.prove()
+        assert commands[0].lower().startswith("ehlo ")
+        assert [command.lower() for command in commands[1:3]] == ["mail from:<>", "rcpt to:<postmaster@b.example>"]
+        assert "DATA" not in map(str.upper, commands)
+
+    def test_a_policy_service_that_fails_is_said(self, host):
+        reply = b"451 4.3.5 <postmaster@b.example>: Recipient address rejected: \x1bServer configuration"
+        with answering(host, reply), pytest.raises(EngineError) as error:
+            host.adapter.prove()
+        assert str(error.value) == (
+            "the gateway puts off a recipient of b.example: 451 4.3.5 <postmaster@b.example>: Recipient address rejected: "
+            "\\x1bServer configuration"
+        )
+
+    @pytest.mark.parametrize(
+        "answers", [{"rcpt": b""}, {"greeting": b"554 no"}], ids=["closed at the recipient", "a refusing greeting"]
+    )
+    def test_a_gateway_that_hangs_up_is_said(self, host, answers):
+        said = r"^the gateway does not take a recipient of b\.example: "
+        with answering(host, **answers), pytest.raises(EngineError, match=said):
+            host.adapter.prove()
+
+    def test_a_port_that_nobody_listens_on_is_said(self, host):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+        host.ports[port] = Stage.EHLO
+        host.adapter._own_port = Target("127.0.0.1", port)
+        with pytest.raises(EngineError, match=r"^the gateway does not take a recipient of b\.example: .*refused"):
+            host.adapter.prove()
+
+    def test_nothing_is_asked_when_no_mode_depends_on_arrival(self, host, monkeypatch):
+        host.apply(config("one", "required"), config("two", "plaintext", "b.example", "a.example"))
+        monkeypatch.setattr(gateway.smtplib, "SMTP", lambda *_args, **_options: pytest.fail("asked"))
+        host.ports[25] = Stage.EHLO
         host.adapter.prove()
 
 
@@ -402,8 +725,14 @@ class TestCommands:
         monkeypatch.setattr(gateway.shutil, "chown", lambda path, owner: owners.update({path: owner}))
         for name in ("var/spool", "var/lib"):
             (host.root / name).mkdir(parents=True)
-        host.adapter._make_second_places()
-        host.adapter._make_second_places()
+        before = os.umask(0o077)
+        try:
+            host.adapter._make_second_places()
+            modes = [(host.root / f"var/{name}/postfix-mailfleet").stat().st_mode & 0o777 for name in ("spool", "lib")]
+            host.adapter._make_second_places()
+        finally:
+            os.umask(before)
+        assert modes == [0o755, 0o755]
         assert owners == {"/var/spool/postfix-mailfleet": "root", "/var/lib/postfix-mailfleet": "postfix"}
         assert (host.root / "var/spool/postfix-mailfleet").is_dir()
 
@@ -425,22 +754,50 @@ class TestCommands:
             ["postfix", "reload"],
         ]
 
-    def test_reload_stops_a_second_instance_that_the_files_do_not_have(self, host):
-        host.adapter.reload()
-        assert host.fake.called("systemctl", "stop") == [["systemctl", "stop", "postfix@postfix-mailfleet.service"]]
-        assert host.fake.called("systemctl", "reset-failed")
-        assert host.fake.calls[-1] == ["postfix", "reload"]
+    @pytest.mark.parametrize(
+        ("template", "unit"), [(BOOKWORM, "postfix@postfix-mailfleet.service"), (TRIXIE, "postfix@mailfleet.service")]
+    )
+    @pytest.mark.parametrize("main", ["", "multi_instance_directories = /etc/postfix-other\n"])
+    @pytest.mark.parametrize("call", ["reload", "resume"])
+    def test_reload_stops_a_second_instance_that_the_files_do_not_list(self, make, template, unit, main, call):
+        host = make(main)
+        host.fake.answers[("systemctl", "cat")] = (0, template, "")
+        getattr(host.adapter, call)()
+        assert [one for one in host.fake.calls if one[0] != "postconf"] == [
+            ["systemctl", "cat", "postfix@.service"],
+            ["systemctl", "--quiet", "stop", unit],
+            ["systemctl", "--quiet", "disable", unit],
+            ["systemctl", "--quiet", "reset-failed", unit],
+            ["postfix", "reload"],
+        ]
 
-    def test_resuming_is_reloading(self, host):
-        host.adapter.resume()
-        assert host.fake.called("systemctl", "stop")
-        assert host.fake.calls[-1] == ["postfix", "reload"]
-
-    def test_reload_of_one_instance_leaves_systemd_alone(self, host):
-        host.fake.answers[("systemctl", "is-active")] = (3, "", "")
+    def test_a_second_instance_that_was_never_there_need_not_be_stopped(self, host):
+        host.fake.answers[("systemctl", "--quiet")] = (5, "", "Unit postfix@postfix-mailfleet.service not loaded.\n")
         host.adapter.reload()
-        assert not host.fake.called("systemctl", "stop")
+        assert host.fake.calls[-1] == ["postfix", "reload"]
         assert not host.fake.called("systemctl", "start")
+        assert not host.fake.called("systemctl", "enable")
+
+    def test_a_second_instance_that_is_listed_among_others_runs(self, make):
+        host = make("multi_instance_directories = /etc/postfix-other\n")
+        host.apply(config("one", "match_sender"))
+        host.adapter.reload()
+        assert host.fake.explicit()["multi_instance_directories"] == f"{host.second}, /etc/postfix-other"
+        assert host.fake.called("systemctl", "start")
+        assert not host.fake.called("systemctl", "--quiet")
+
+    def test_a_reload_that_fails_is_said(self, host):
+        host.fake.answers[("postfix", "reload")] = (1, "", "fatal: x\n")
+        with pytest.raises(EngineError, match=r"^postfix reload failed: fatal: x$"):
+            host.adapter.reload()
+
+    @pytest.mark.parametrize("there", [True, False])
+    def test_the_policy_runs_on_the_systems_python_when_there_is_one(self, host, monkeypatch, there):
+        monkeypatch.setattr(gateway, "Path", lambda path: Path(f"{host.root}{path}"))
+        (host.root / "usr/bin").mkdir(parents=True)
+        if there:
+            (host.root / "usr/bin/python3").touch()
+        assert gateway._python() == ("/usr/bin/python3" if there else sys.executable)
 
     def test_a_unit_that_does_not_start_is_said(self, host):
         host.apply(config("one", "match_sender"))
@@ -453,4 +810,4 @@ class TestCommands:
 
 def test_the_adapter_says_what_it_can():
     assert gateway.PostfixGateway.modes == MODES
-    assert gateway.PostfixGateway.name == "postfix-gateway"
+    assert gateway.PostfixGateway.name == server.Postfix.name == "postfix"  # one lock and one journal

@@ -222,9 +222,52 @@ class TestMerge:
     def test_absent_and_unknown_is_nothing(self):
         assert merge(self.HELD, [{**GOOD, "name": "never-there"}], absent=True) == self.HELD
 
-    def test_one_domain_in_two_email_configs(self):
-        with pytest.raises(EngineError, match=r"^the domain other\.example is in two email configs, other and new$"):
-            merge(self.HELD, [{**GOOD, "name": "new", "domains": ["Other.example."]}])
+    NEW = {**GOOD, "name": "new", "domains": ["Other.example."]}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        ("wanted", "owners"),
+        [
+            ([NEW, {**GOOD, "name": "newer", "domains": ["x.example", "other.example"]}], "new and newer"),
+            ([NEW, {"name": "other"}], "other and new"),
+            ([{"name": "other", "delivery_mode": "plaintext"}, NEW], "other and new"),
+            ([{"name": "main", "domains": ["main.example", "other.example"]}, {"name": "other"}], "main and other"),
+            ([{"name": "main", "domains": ["other.example"]}, NEW], "main and new"),
+        ],
+    )
+    def test_one_domain_in_two_email_configs_of_a_call(self, wanted, owners):
+        with pytest.raises(EngineError) as error:
+            merge(self.HELD, wanted)
+        assert str(error.value) == f"the domain other.example is in two email configs, {owners}"
+
+    def test_an_email_config_is_renamed(self):
+        after = merge(self.HELD, [{**self.NEW, "delivery_mode": "required"}])
+        assert after == {"main": self.HELD["main"], "new": config("new", "required", ["other.example"])}
+
+    def test_an_email_config_is_split(self):
+        both = config("both", "required", ["a.example", "b.example", "c.example"], ["mx.example", "mx2.example:26"])
+        after = merge({"both": both, **self.HELD}, [{**GOOD, "name": "new", "domains": ["B.example", "d.example"]}])
+        left = config("both", "required", ["a.example", "c.example"], ["mx.example", "mx2.example:26"])
+        assert after == {"both": left, **self.HELD, "new": config("new", "plaintext", ["b.example", "d.example"])}
+
+    def test_a_held_one_takes_domains_as_well(self):
+        after = merge(self.HELD, [{"name": "main", "domains": ["main.example", "other.example"]}])
+        assert after == {"main": config("main", "opportunistic", ["main.example", "other.example"])}
+
+    def test_domains_of_several_are_taken_at_once(self):
+        held = {**self.HELD, "third": config("third", "required", ["x.example", "y.example"])}
+        after = merge(held, [{**GOOD, "domains": ["main.example", "other.example", "y.example"], "name": "new"}])
+        assert set(after) == {"third", "new"}
+        assert after["third"].domains == ("x.example",)
+
+    def test_two_of_a_call_divide_a_held_one_between_them(self):
+        held = {"both": config("both", "required", ["a.example", "b.example"])}
+        after = merge(held, [{**GOOD, "name": name, "domains": [f"{name}.example"]} for name in "ab"])
+        assert after == {"a": config("a"), "b": config("b")}
+
+    def test_absent_takes_no_domains(self):
+        assert merge(self.HELD, [self.NEW], absent=True) == self.HELD
+        after = merge(self.HELD, [{"name": "main", "domains": ["other.example"]}], absent=True)
+        assert after == {**self.HELD, "main": config("main", "plaintext")}
 
     def test_a_domain_may_move_in_one_call(self):
         after = merge(
@@ -236,6 +279,8 @@ class TestMerge:
     def test_what_is_held_is_not_changed(self):
         held = dict(self.HELD)
         merge(held, [{"name": "main", "delivery_mode": "required"}])
+        assert held == self.HELD
+        merge(held, [self.NEW])
         assert held == self.HELD
 
     def test_one_name_twice_is_refused(self):
@@ -314,6 +359,13 @@ def seen(target, how="good", requires_tls=False):
         return Handshake(
             target, Stage.EHLO, "starttls_not_offered", "the server does not offer STARTTLS", requires_tls=requires_tls
         )
+    if how == "broken":
+        return Handshake(
+            target, Stage.STARTTLS_ANSWERED, "tls_failed", "the handshake failed: no common cipher",
+            requires_tls=requires_tls,
+        )  # fmt: skip
+    if how == "mute":
+        return Handshake(target, Stage.GREETING, "no_ehlo", "no answer to EHLO in time")
     return Handshake(target, Stage.CONNECT, "connect_failed", f"cannot connect to {target}: refused")
 
 
@@ -408,28 +460,107 @@ class TestSetModes:
         assert bench.set(wanted("required")).changed
         assert "serves" not in bench.gateway.log
 
+    @pytest.mark.parametrize("known", [True, False])
     @pytest.mark.parametrize(
         ("how", "reason"),
-        [("no starttls", "the server does not offer STARTTLS"), ("down", "cannot connect to mx2.example:25: refused")],
+        [
+            ("no starttls", "the server does not offer STARTTLS"),
+            ("broken", "the handshake failed: no common cipher"),
+            ("mute", "no answer to EHLO in time"),
+            ("down", "cannot connect to mx2.example:25: refused"),
+        ],
     )
     @pytest.mark.parametrize("mode", ["required", "match_sender_strict"])
-    def test_what_insists_on_tls_is_refused_without_a_handshake(self, bench, mode, how, reason):
+    def test_what_insists_on_tls_is_refused_without_a_handshake(self, bench, mode, how, reason, known):
+        servers = ["mx.example", "mx2.example"]
+        held = {"main": config("main", "plaintext", servers=servers)} if known else {}
+        bench.hold(*held.values())
         bench.servers["mx2.example"] = (how,)
         with pytest.raises(EngineError) as error:
-            bench.set(wanted(mode, servers=["mx.example", "mx2.example"]))
+            bench.set(wanted(mode, servers=servers))
         assert str(error.value) == (
             f"email config main: '{mode}' is refused, because mail for it would be deferred: mx2.example:25, seen from "
             f"this gateway: {reason}. Switch STARTTLS on at that server first; to insist all the same, set "
             "require_without_evidence"
         )
         assert not isinstance(error.value, TransactionError)
-        assert not bench.gateway.file.exists()
+        assert bench.held() == held
 
     @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "opportunistic"])
-    @pytest.mark.parametrize("how", ["no starttls", "down"])
-    def test_the_other_modes_need_no_handshake(self, bench, mode, how):
+    def test_the_other_modes_need_no_handshake(self, bench, mode):
+        bench.servers["mx.example"] = ("no starttls",)
+        assert bench.set(wanted(mode)).changed
+
+    @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "opportunistic"])
+    @pytest.mark.parametrize("how", ["down", "mute"])
+    def test_nor_an_answer_where_the_route_stays(self, bench, mode, how):
+        bench.hold(config("main", "required"))
         bench.servers["mx.example"] = (how,)
         assert bench.set(wanted(mode)).changed
+        assert summary(bench.held()) == {"main": mode}
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("servers", [["mx.example"], ["mx.example", "mx2.example"]])
+    @pytest.mark.parametrize(
+        ("how", "reason"), [("down", "cannot connect to mx.example:25: refused"), ("mute", "no answer to EHLO in time")]
+    )
+    def test_a_new_route_of_which_no_server_answers_is_refused(self, bench, mode, servers, how, reason):
+        bench.servers = {"mx.example": (how,), "mx2.example": ("down",)}
+        new = wanted(mode, servers=servers)
+        with pytest.raises(EngineError) as error:
+            bench.set(new)
+        refusal = (
+            f"email config main: its mail would go to mx.example:25, which does not answer this gateway: {reason}. "
+            "Correct the servers, or see why; to route there all the same, set require_without_evidence"
+        )
+        assert str(error.value) == refusal
+        assert not isinstance(error.value, TransactionError)
+        assert not bench.gateway.file.exists()
+        assert bench.set(new, require_without_evidence=True).changed
+
+    @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "opportunistic"])
+    @pytest.mark.parametrize("how", ["down", "mute"])
+    @pytest.mark.parametrize("first", [True, False])
+    def test_one_server_that_answers_is_enough_for_a_new_route(self, bench, mode, how, first):
+        bench.servers["mx2.example"] = (how,)
+        servers = ["mx2.example", "mx.example"] if first else ["mx.example", "mx2.example"]
+        assert bench.set(wanted(mode, servers=servers)).changed
+
+    @pytest.mark.parametrize("change", [{"servers": ["mx2.example"]}, {"domains": ["x.example"]}])
+    def test_a_changed_route_is_judged_like_a_new_one(self, bench, change):
+        bench.hold(config("main", "plaintext"))
+        bench.servers = {"mx2.example": ("down",)} if "servers" in change else {"mx.example": ("down",)}
+        with pytest.raises(EngineError, match="which does not answer this gateway: cannot connect to"):
+            bench.set({"name": "main", **change})
+        assert bench.held() == {"main": config("main", "plaintext")}
+
+    @pytest.mark.parametrize("known", [True, False])
+    @pytest.mark.parametrize("mode", ["match_sender", "opportunistic"])
+    def test_what_may_use_tls_is_refused_where_it_is_offered_and_fails(self, bench, mode, known):
+        bench.hold(*([config("main", "plaintext")] if known else []))
+        before = bench.held()
+        bench.servers["mx.example"] = ("broken",)
+        with pytest.raises(EngineError) as error:
+            bench.set(wanted(mode))
+        assert str(error.value) == (
+            f"email config main: '{mode}' is refused, because mx.example:25 offers STARTTLS and then fails (the handshake "
+            "failed: no common cipher), which defers mail; repair TLS at that server first, or set require_without_evidence"
+        )
+        assert not isinstance(error.value, TransactionError)
+        assert bench.held() == before
+
+    def test_plaintext_does_not_mind_a_starttls_that_fails(self, bench):
+        bench.servers["mx.example"] = ("broken",)
+        assert bench.set(wanted("plaintext")).changed
+
+    def test_an_email_config_is_renamed_in_one_transaction(self, bench):
+        bench.hold(config("main", "required"), config("other", "required"))
+        outcome = bench.set({**wanted("required", "new"), "domains": ["main.example"]})
+        assert bench.held() == outcome.after
+        assert outcome.after == {
+            "other": config("other", "required"), "new": config("new", "required", ["main.example"]),
+        }  # fmt: skip
+        assert not bench.set({**wanted("required", "new"), "domains": ["main.example"]}).changed
 
     @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "match_sender_strict"])
     def test_what_may_deliver_in_plaintext_is_refused_before_a_server_that_requires_tls(self, bench, mode):
@@ -494,11 +625,16 @@ class TestSetModes:
         assert (outcome.changed, outcome.warnings) == (True, ())
 
     def test_all_problems_are_said_at_once(self, bench):
-        bench.servers = {"m1.example": ("down",), "m2.example": ("good", True)}
+        bench.servers = {"m1.example": ("no starttls",), "m2.example": ("good", True), "m3.example": ("down",)}
         with pytest.raises(EngineError) as error:
-            bench.set(wanted("required", "one", ["m1.example"]), wanted("plaintext", "two", ["m2.example"]))
+            bench.set(
+                wanted("required", "one", ["m1.example"]),
+                wanted("plaintext", "two", ["m2.example"]),
+                wanted("plaintext", "three", ["m3.example"]),
+            )
         assert "email config one: 'required' is refused" in str(error.value)
         assert "; email config two: 'plaintext' is refused" in str(error.value)
+        assert "; email config three: its mail would go to m3.example:25, which does not answer" in str(error.value)
 
     def test_a_mode_that_the_gateway_cannot_express(self, bench):
         bench.gateway.modes = ("plaintext", "opportunistic")

@@ -33,16 +33,14 @@ def test_a_value_with_a_control_character_is_refused(postconf, value):
 
 @pytest.mark.parametrize("name", ["", "2bounce", "a b", "a=b", "a\n", "-e", "$name", "ümlaut", "a-b"])
 def test_a_name_that_is_none_is_refused(postconf, name):
-    for edits in (Edits({name: "x"}), Edits({}, unset=[name])):
-        with pytest.raises(EngineError, match="is not a Postfix parameter name"):
-            postconf.images(edits)
+    with pytest.raises(EngineError, match="is not a Postfix parameter name"):
+        postconf.images(Edits({name: "x"}))
 
 
 @pytest.mark.parametrize("name", ["smtp", "smtp/tcp", "smtp/inet\n", "a b/unix", "/unix", "-MX", "a/b/unix"])
 def test_a_service_that_is_none_is_refused(postconf, name):
-    for edits in (Edits({}, services={name: "x"}), Edits({}, drop=[name])):
-        with pytest.raises(EngineError, match="is not a Postfix service"):
-            postconf.images(edits)
+    with pytest.raises(EngineError, match="is not a Postfix service"):
+        postconf.images(Edits({}, services={name: "x"}))
 
 
 @given(st.text(max_size=20))
@@ -78,21 +76,23 @@ def test_images_keep_owner_and_mode(postconf, fake):
     assert (image.uid, image.gid) == (fake.main.stat().st_uid, fake.main.stat().st_gid)
 
 
-def test_parameters_are_taken_out_with_their_continuation_lines(postconf):
-    main = contents(postconf.images(Edits({}, unset=["relay_domains"])))[0]
-    assert main == MAIN.replace("relay_domains = alpha.example,\n    beta.example\n", "")
+def test_a_value_of_several_lines_is_replaced_with_its_continuation_lines(postconf):
+    main = contents(postconf.images(Edits({"relay_domains": ""})))[0]
+    assert main == MAIN.replace("relay_domains = alpha.example,\n    beta.example\n", "relay_domains =\n")
 
 
-def test_services_are_added_replaced_and_dropped(postconf):
+def test_services_are_added_and_replaced_and_the_others_stay(postconf):
     edits = Edits(
         {},
         services={"smtp/unix": "smtp unix - - n - - smtp -o a=b", "new/unix": "new unix - - n - - smtp"},
-        drop=["relay/unix", "never-there/inet"],
     )
-    _main, master = contents(postconf.images(edits))
-    lines = master.splitlines()
-    assert lines[:3] == MASTER.splitlines()[:3]
-    assert lines[3:] == ["smtp  unix  -  -  n  -  -  smtp", "    -o a=b", "new  unix  -  -  n  -  -  smtp"]
+    main, master = contents(postconf.images(edits))
+    before, lines = MASTER.splitlines(), master.splitlines()
+    assert main == MAIN
+    assert lines[:3] == before[:3]
+    assert lines[3:] == [
+        "smtp  unix  -  -  n  -  -  smtp", "    -o a=b", *before[4:], "new  unix  -  -  n  -  -  smtp",
+    ]  # fmt: skip
 
 
 def test_an_empty_value_is_written_as_such(postconf):
@@ -132,6 +132,13 @@ def test_explicit_is_what_main_cf_sets(postconf):
         "relay_domains": "alpha.example, beta.example",
         "smtpd_banner": "$myhostname ESMTP $mail_name (Debian/GNU)",
     }
+
+
+@pytest.mark.parametrize("options", [(), ("-x",)])
+def test_explicit_passes_its_options_on(postconf, fake, options):
+    fake.answers[("postconf", "-c", str(fake.directory), "-n", *options)] = (0, "a = b = c\nmyhostname =\n", "")
+    assert postconf.explicit(*options) == {"a": "b = c", "myhostname": ""}
+    assert fake.calls == [["postconf", "-c", str(fake.directory), "-n", *options]]
 
 
 def test_overrides_of_a_parameter_by_service(tmp_path):

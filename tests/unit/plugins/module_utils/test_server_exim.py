@@ -346,6 +346,57 @@ class TestPlan:
             assert macros.get(f"{transport}_HOSTS_REQUIRE_TLS") == ("*" if kind == "required" else None)
         assert host.adapter.state()["outbound"] == kind
 
+    LISTS = pytest.mark.parametrize(
+        "name",
+        ["REMOTE_SMTP_HOSTS_AVOID_TLS", "REMOTE_SMTP_SMARTHOST_HOSTS_AVOID_TLS", "REMOTE_SMTP_HOSTS_REQUIRE_TLS",
+         "REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS"],
+    )  # fmt: skip
+
+    @LISTS
+    def test_a_list_of_hosts_stays_with_opportunistic(self, host, name):
+        line = f"{name} = old.example : 192.0.2.0/24\n"
+        host.macros.write_text(f"# mine\n{line}")
+        assert host.adapter.state()["outbound"] == "custom"
+        host.apply(None, "opportunistic")
+        assert host.macros.read_text().startswith(f"# mine\n{line}")
+        assert host.adapter.state()["outbound"] == "opportunistic"
+        assert not host.plan(None, "opportunistic")
+
+    @LISTS
+    @pytest.mark.parametrize("kind", ["required", "disabled"])
+    def test_a_list_of_hosts_is_not_replaced(self, host, name, kind):
+        host.macros.write_text(f"{name} = old.example\n")
+        with pytest.raises(EngineError) as error:
+            host.plan(None, kind)
+        assert str(error.value) == (
+            f"{name} holds a list of yours (old.example); outbound '{kind}' would replace it. Take it out first, or "
+            "choose 'opportunistic', which keeps such exceptions"
+        )
+        assert host.read() == {name: "old.example"}
+
+    @LISTS
+    @pytest.mark.parametrize("kind", ["required", "disabled"])
+    def test_with_a_list_of_hosts_the_other_kinds_are_not_reached(self, host, name, kind):
+        host.apply(None, kind)
+        host.macros.write_text(set_macros(host.macros.read_text(), {name: "old.example"}))
+        assert host.adapter.state()["outbound"] == "custom"
+        with pytest.raises(EngineError, match="holds a list of yours"):
+            host.plan(None, kind)
+
+    @LISTS
+    @pytest.mark.parametrize("value", ["*", ""])
+    @pytest.mark.parametrize("kind", ["disabled", "opportunistic", "required"])
+    def test_all_hosts_or_none_are_no_list(self, host, name, value, kind):
+        host.macros.write_text(f"{name} = {value}\n")
+        host.apply(None, kind)
+        assert host.adapter.state()["outbound"] == kind
+        assert not host.plan(None, kind)
+
+    def test_a_list_of_hosts_does_not_concern_the_inbound_side(self, host):
+        host.macros.write_text("REMOTE_SMTP_HOSTS_AVOID_TLS = old.example\n")
+        host.apply("required")
+        assert host.read()["REMOTE_SMTP_HOSTS_AVOID_TLS"] == "old.example"
+
     def test_the_smarthost_is_not_verified_with_a_fallback_to_plaintext(self, host):
         host.apply(None, "opportunistic")
         assert host.read()["REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS"] == ""

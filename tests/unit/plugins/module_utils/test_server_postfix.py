@@ -274,14 +274,51 @@ def test_an_override_of_another_client_has_no_say(make, service):
         ("[2001:db8::7]:26", [Target("2001:db8::7", 26)]),
         ("[a.example], [b.example]:26", [Target("a.example", 25), Target("b.example", 26)]),
         ("[a.example] [b.example]", [Target("a.example", 25), Target("b.example", 25)]),
-        ("mx.example", []),
-        ("mx.example:26", []),
-        ("$mydomain", []),
-        ("[a.example], b.example", []),
     ],
 )
 def test_next_hops_are_the_bracketed_relay_hosts(make, relayhost, hops):
     assert list(make(f"relayhost = {relayhost}\n").adapter().next_hops()) == hops
+
+
+@pytest.mark.parametrize(
+    "relayhost", ["mx.example", "mx.example:26", "$mydomain", "[a.example], b.example", "b.example [a.example]"]
+)
+def test_a_relay_host_that_is_a_domain_is_said(make, relayhost):
+    with pytest.raises(EngineError) as error:
+        make(f"relayhost = {relayhost}\n").adapter().next_hops()
+    assert str(error.value) == f"relayhost = {relayhost} names a domain, not the host itself in brackets"
+
+
+@pytest.mark.parametrize("relayhost", ["", "[mx.example]:26", "mx.example"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("transport_maps", "hash:/etc/postfix/transport"),
+        ("sender_dependent_relayhost_maps", "hash:/etc/postfix/by_sender, texthash:/etc/more"),
+    ],
+)
+def test_other_ways_out_are_said(make, name, value, relayhost):
+    with pytest.raises(EngineError) as error:
+        make(f"relayhost = {relayhost}\n{name} = {value}\n").adapter().next_hops()
+    assert str(error.value) == f"mail also leaves by {name} = {value}, and those ways cannot all be tested"
+
+
+def test_other_ways_out_that_are_empty_are_none(make):
+    host = make("relayhost = [mx.example]\ntransport_maps =\nsender_dependent_relayhost_maps =\n")
+    assert list(host.adapter().next_hops()) == [Target("mx.example", 25)]
+
+
+@pytest.mark.parametrize(
+    ("service", "port", "listens"),
+    [
+        ("smtp/inet", 25, True), ("25/inet", 25, True), ("192.0.2.1:smtp/inet", 25, True),
+        ("[2001:db8::1]:25/inet", 25, True), ("2525/inet", 2525, True), ("127.0.0.1:2525/inet", 2525, True),
+        ("smtp/unix", 25, False), ("submission/inet", 25, False), ("smtp/inet", 2525, False), ("2525/inet", 25, False),
+        ("25.example:26/inet", 25, False), ("smtp/pass", 25, False),
+    ],
+)  # fmt: skip
+def test_the_listener_is_known_by_its_port(make, service, port, listens):
+    assert make().adapter(port).is_listener(service) is listens
 
 
 @pytest.mark.parametrize("relayhost", ["[mx.example]:70000", "[]", "[mx_.-]", "[a b]"])

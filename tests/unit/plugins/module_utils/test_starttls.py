@@ -567,6 +567,22 @@ def test_outbound_required_is_refused_without_a_next_hop_to_ask(mail):
     untouched(mail, "outbound 'required' is refused.* the MX of each recipient domain", None, "required")
 
 
+def test_outbound_required_is_refused_with_what_the_adapter_says_of_other_ways(mail, monkeypatch):
+    def next_hops():
+        raise EngineError("mail also leaves by transport_maps = hash:/x, and those ways cannot all be tested")
+
+    monkeypatch.setattr(mail, "next_hops", next_hops)
+    refusal = (
+        "outbound 'required' is refused, because mail would be deferred: mail also leaves by transport_maps = hash:/x, "
+        "and those ways cannot all be tested. Switch TLS on"
+    )
+    untouched(mail, refusal, None, "required")
+    (warning,) = mail.set(outbound="required", check_mode=True).warnings
+    assert warning.startswith(refusal)
+    assert mail.set(outbound="opportunistic").changed
+    assert mail.set(outbound="required", require_without_evidence=True).changed
+
+
 def test_outbound_required_is_refused_on_a_220_without_a_handshake(mail):
     with serving(Face(on_starttls=lambda connection: None)) as broken:
         mail.hops = [Target(broken.host, broken.port)]
@@ -618,6 +634,44 @@ def test_without_relax_everything_else_goes_its_way(mail, old, new):
     mail.start(old)
     assert mail.set(new, relax=False).after["inbound"] == new
     assert mail.settings["inbound"] == new
+
+
+@pytest.mark.parametrize("relax", [True, False])
+@pytest.mark.parametrize("old", ["disabled", "offered"])
+def test_only_relaxing_leaves_alone_what_does_not_require_tls(mail, authority, old, relax):
+    mail.start(old).install(authority.issue([NAME]))
+    outcome = mail.set("offered", only_relax=True, relax=relax)
+    assert (outcome.changed, outcome.diff, outcome.after["inbound"]) == (False, [], old)
+    assert mail.settings["inbound"] == old
+    assert mail.calls == ["require_running"]
+
+
+def test_only_relaxing_needs_no_certificate_where_there_is_nothing_to_relax(mail):
+    mail.certificate.unlink()
+    assert mail.set("offered", only_relax=True).changed is False
+
+
+def test_only_relaxing_takes_required_back(mail):
+    mail.start("required")
+    outcome = mail.set("offered", only_relax=True)
+    assert (outcome.changed, outcome.before["inbound"], outcome.after["inbound"]) == (True, "required", "offered")
+    assert outcome.handshake.requires_tls is False
+    assert mail.settings["inbound"] == "offered"
+    assert mail.set("offered", only_relax=True).changed is False
+
+
+def test_only_relaxing_without_leave_to_relax_changes_nothing(mail):
+    mail.start("required")
+    assert mail.set("offered", only_relax=True, relax=False).changed is False
+    assert mail.settings["inbound"] == "required"
+
+
+@pytest.mark.parametrize(("old", "new"), [("disabled", "disabled"), ("offered", "offered"), ("required", "offered")])
+def test_only_relaxing_concerns_the_inbound_side_only(mail, old, new):
+    mail.start(old)
+    outcome = mail.set("offered", "opportunistic", only_relax=True)
+    assert outcome.after == {"inbound": new, "outbound": "opportunistic"}
+    assert (mail.settings["inbound"], mail.settings["outbound"]) == (new, "opportunistic")
 
 
 # The pieces
@@ -675,6 +729,7 @@ def test_the_wish_has_the_documented_defaults():
     wish = Desired()
     assert (wish.certificate, str(wish.own_port)) == ("/etc/mailfleet/starttls.pem", "127.0.0.1:25")
     assert (wish.inbound, wish.outbound, wish.require_without_evidence, wish.relax) == (None, None, False, True)
+    assert wish.only_relax is False
     assert not wish.offers and Desired("offered").offers and Desired("required").offers
     assert Path(wish.certificate).is_absolute()
     wish.check()

@@ -138,11 +138,15 @@ def test_a_reload_alone_is_checked_too(host):
     assert host.daemon.calls == [("check", OLD), ("reload", OLD), ("prove", OLD)]
 
 
-def test_several_files_and_their_directories(host):
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_several_files_and_their_directories(host, umask):
+    os.umask(umask)  # the fixture puts it back
     deep = host.directory / "a" / "b" / "c.cf"
     host.apply(host.image(), host.image(b"x\n", 0o600, deep), host.image(b"y\n", 0o644, host.directory / "a" / "d"))
     assert deep.read_bytes() == b"x\n"
-    assert stat.S_IMODE(deep.parent.stat().st_mode) == 0o755
+    for directory in (deep.parent, deep.parent.parent):
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+    assert stat.S_IMODE((host.directory / "a" / "d").stat().st_mode) == 0o644
     assert stat.S_IMODE(deep.stat().st_mode) == 0o600
 
 

@@ -7,10 +7,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction imp
 from ansible_collections.mailfleet.starttls.plugins.modules import message_trace
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet import (
     came_through,
+    failed_tests,
     handshake_targets,
     inbound_expectations,
     judge_trace,
     modes_of,
+    own_target,
     resolve_servers,
     target_of,
     trace_messages,
@@ -62,6 +64,49 @@ class TestTargets:
         [target] = handshake_targets(["h"], {"h": {"certificate_result": result}})
         assert target["fingerprint_sha256"] == ""
 
+    @pytest.mark.parametrize("address", ["127.0.0.1", "::1", "192.0.2.1"])
+    def test_a_host_tests_itself_at_its_own_address(self, address):
+        assert own_target("ex13", HOSTS, address) == [
+            {"host": address, "port": 2525, "name": "192.0.2.13", "fingerprint_sha256": ""}
+        ]
+
+    def test_which_is_the_loopback_address_otherwise(self):
+        assert own_target("pf12", HOSTS) == [
+            {"host": "127.0.0.1", "port": 25, "name": "pf12.example", "fingerprint_sha256": "ab" * 32}
+        ]
+
+
+def probed(name, *messages, host=None, port=25):
+    return {"name": name, "host": host or name, "port": port, "findings": [{"message": one} for one in messages]}
+
+
+class TestFailedTests:
+    def test_each_finding_is_said_with_where_it_was_made(self):
+        own = [probed("pf12.example", "no STARTTLS", host="127.0.0.1")]
+        gateways = [
+            {"item": "gw1", "results": [probed("pf12.example", "expired", "wrong name"), probed("ex13", "not ours")]},
+            {"item": "gw2", "results": [probed("pf12.example", "no answer", port=26)]},
+        ]
+        assert failed_tests("pf12", {"pf12": {"mail_hostname": "pf12.example."}}, own, gateways) == [
+            "pf12 (127.0.0.1:25, seen from pf12): no STARTTLS",
+            "pf12 (pf12.example:25, seen from gw1): expired",
+            "pf12 (pf12.example:25, seen from gw1): wrong name",
+            "pf12 (pf12.example:26, seen from gw2): no answer",
+        ]
+
+    @pytest.mark.parametrize("gateways", [[], [{"item": "gw1"}], [{"item": "gw1", "skipped": True, "results": []}]])
+    def test_without_findings_nothing_is_said(self, gateways):
+        passed = probed("pf12.example")
+        assert (
+            failed_tests(
+                "pf12",
+                {"pf12": {"mail_hostname": "pf12.other"}},
+                [passed],
+                [*gateways, {"item": "gw2", "results": [passed]}],
+            )
+            == []
+        )
+
 
 class TestResolveServers:
     def test_names_become_addresses(self):
@@ -96,6 +141,28 @@ class TestResolveServers:
 
     def test_a_server_that_requires_tls_behind_required(self):
         assert resolve_servers([config("required", "strict")], HOSTS)
+
+    def test_a_host_that_requires_tls_behind_no_email_config(self):
+        with pytest.raises(EngineError) as error:
+            resolve_servers([config("required", "pf12")], HOSTS, ["gw1", "pf12", "strict"])
+        assert str(error.value) == (
+            "strict is to require TLS (mail_inbound), and no email config says that its mail comes over TLS only; add it "
+            "to one with the delivery mode 'required', or let it offer TLS"
+        )
+        with pytest.raises(EngineError, match="strict is to require TLS"):
+            resolve_servers([], HOSTS, ["strict"])
+
+    @pytest.mark.parametrize("hosts", [(), ["gw1", "pf12", "ex13"]])
+    def test_a_host_that_is_not_asked_for_is_not_judged(self, hosts):
+        assert resolve_servers([config()], HOSTS, hosts)
+
+    def test_a_host_that_requires_tls_behind_one_of_several(self):
+        configs = [config(), config("required", "pf12", "strict", name="two", domains=["b.example"])]
+        assert len(resolve_servers(configs, HOSTS, ["pf12", "strict"])) == 2
+
+    @pytest.mark.parametrize("inbound", ["offered", "disabled", None])
+    def test_a_host_that_does_not_require_tls_needs_no_email_config(self, inbound):
+        assert resolve_servers([], {"h": {"mail_inbound": inbound}}, ["h"]) == []
 
     def test_a_bad_host_name(self):
         with pytest.raises(EngineError, match=r"^mail_hostname or mail_port of pf12: the host 'a b'"):
