@@ -9,7 +9,6 @@ gateway can express and which files make them.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -228,13 +227,7 @@ def set_modes(
     Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
     """
     transaction = Transaction(gateway, store)
-    warnings: list[str] = []
-    with contextlib.nullcontext() if check_mode else transaction.locked():
-        recovered = False
-        if check_mode and transaction.interrupted:
-            warnings.append("a former run was interrupted; a real run first restores what it left half done")
-        elif not check_mode:
-            recovered = transaction.recover()
+    with transaction.opened(check_mode) as (recovered, warnings):
         gateway.require_running()
         before = gateway.read()
         after = merge(before, wanted, absent)

@@ -9,7 +9,6 @@ says which files make the wanted state and how the daemon takes them up.
 
 from __future__ import annotations
 
-import contextlib
 import re
 import ssl
 from collections.abc import Sequence
@@ -145,13 +144,7 @@ def set_starttls(
     desired.check()
     settings = replace(settings, ask_plaintext=True, judge_trust=False)
     transaction = Transaction(server, store)
-    warnings: list[str] = []
-    with contextlib.nullcontext() if check_mode else transaction.locked():
-        recovered = False
-        if check_mode and transaction.interrupted:
-            warnings.append("a former run was interrupted; a real run first restores what it left half done")
-        elif not check_mode:
-            recovered = transaction.recover()
+    with transaction.opened(check_mode) as (recovered, warnings):
         server.require_running()
         before = server.state()
         if not desired.relax and desired.inbound == "offered" and before["inbound"] == "required":

@@ -140,6 +140,20 @@ class Transaction:
         finally:
             os.close(handle)
 
+    @contextlib.contextmanager
+    def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
+        """Lock the daemon and undo what a killed run left: whether there was anything, and warnings.
+
+        In check mode nothing is locked or undone, only said.
+        """
+        if not check_mode:
+            with self.locked():
+                yield self.recover(), []
+        elif self.interrupted:
+            yield False, ["a former run was interrupted; a real run first restores what it left half done"]
+        else:
+            yield False, []
+
     @property
     def interrupted(self) -> bool:
         """Whether a killed run left a journal behind."""
