@@ -244,7 +244,7 @@ def set_modes(
             message = "; ".join(problems)
             if not check_mode:
                 raise EngineError(message)
-            warnings.append(f"a real run would refuse this as things stand: {message}")
+            warnings.append(f"unless steps before it change that, a real run would refuse this: {message}")
         change = gateway.plan(after)
         if not change and not gateway.serves():
             change = replace(change, reload=True)

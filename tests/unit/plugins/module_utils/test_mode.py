@@ -612,7 +612,7 @@ class TestSetModes:
         outcome = bench.set(wanted("required"), check_mode=True)
         [warning] = outcome.warnings
         assert warning.startswith(
-            "a real run would refuse this as things stand: email config main: 'required' is refused"
+            "unless steps before it change that, a real run would refuse this: email config main: 'required' is refused"
         )
         assert outcome.changed
         assert summary(outcome.after) == {"main": "required"}
