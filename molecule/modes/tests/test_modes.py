@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
-from lab_testinfra import DOMAINS, SERVERS, Fleet, wait_for
+from lab_testinfra import DOMAINS, REPORT, SERVERS, Fleet, wait_for
 
 KIND = {"gw1": "postfix", "gw13": "postfix", "gx12": "exim", "gx13": "exim"}
 WITH_STARTTLS = ("pf12", "ex12")
@@ -33,10 +33,10 @@ def matrix() -> Iterator[None]:
     """Print what was seen, a row for each gateway and mode."""
     yield
     columns = sorted({key[2:] for key in RESULTS})
-    print("\n" + "gateway mode".ljust(28) + "  ".join(f"{host} {arrival}".ljust(16) for arrival, host in columns))
+    REPORT.append("gateway mode".ljust(28) + "  ".join(f"{host} {arrival}".ljust(17) for arrival, host in columns))
     for gateway, mode in sorted({key[:2] for key in RESULTS}):
-        cells = (RESULTS.get((gateway, mode, *column), "-").ljust(16) for column in columns)
-        print(f"{gateway} {mode}".ljust(28) + "  ".join(cells))
+        cells = (RESULTS.get((gateway, mode, *column), "-").ljust(17) for column in columns)
+        REPORT.append(f"{gateway} {mode}".ljust(28) + "  ".join(cells))
 
 
 def wanted(mode: str, tls: bool, host: str) -> str:
