@@ -336,7 +336,7 @@ WATCHED_ENDINGS = {
 EXAMPLES = re.compile(r"(?:.+\.)?(?:example\.(?:com|org|net)|test|example|invalid|localhost)")
 PROJECTS = (
     "ansible.com", "contributor-covenant.org", "debian.org", "exim.org", "github.com", "gnu.org", "ietf.org",
-    "keepachangelog.com", "letsencrypt.org", "microsoft.com", "openssl.org", "postfix.org", "pypi.org", "python.org",
+    "keepachangelog.com", "letsencrypt.org", "microsoft.com", "openssl.org", "postfix.org", "python.org",
     "readthedocs.io", "rfc-editor.org", "semver.org", "spdx.org",
 )  # fmt: skip
 NETWORKS = [
