@@ -250,7 +250,8 @@ def _installed(desired: Desired, check_mode: bool, warnings: list[str]) -> Optio
     advice = f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
     try:
         bundle = Path(desired.certificate).read_bytes()
-        if not pem.split(bundle)[:1] or not pem.split(bundle)[0].is_private_key:
+        blocks = pem.split(bundle)
+        if not blocks or not blocks[0].is_private_key:
             raise ValueError("it does not begin with a private key")
         fingerprint = pem.leaf_fingerprint(bundle)
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(desired.certificate, password=_no_password)

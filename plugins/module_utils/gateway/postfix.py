@@ -134,8 +134,9 @@ class PostfixGateway:
         """See mode.Gateway."""
         if not configs and not Path(DIRECTORY).exists():
             return Change((), ())
-        arrival = any(one.depends_on_arrival for one in configs.values()) or Path(SECOND_DIR).exists()
-        if any(one.depends_on_arrival for one in configs.values()):
+        depends = any(one.depends_on_arrival for one in configs.values())
+        arrival = depends or Path(SECOND_DIR).exists()
+        if depends:
             self._refuse_filters()
         images = [
             FileImage(REPLY_FILTER, _REPLY_FILTER.encode()),
@@ -158,16 +159,16 @@ class PostfixGateway:
 
     def reload(self) -> None:
         """See transaction.Daemon: also starts the second instance, or stops it where the files have none."""
-        unit = self._second_unit()
+        unit, has_to_be_enabled = self._second_unit()
         listed = SECOND_DIR in self._postconf.values("multi_instance_directories").get("multi_instance_directories", "")
         if listed:
             self._call("systemctl", "daemon-reload")
-            if "%I" in unit[1]:
-                self._call("systemctl", "enable", "--quiet", unit[0])
-            self._call("systemctl", "start", unit[0])
+            if has_to_be_enabled:
+                self._call("systemctl", "enable", "--quiet", unit)
+            self._call("systemctl", "start", unit)
         else:  # whatever a run that was undone left of it
             for verb in ("stop", "disable", "reset-failed"):
-                self._run(["systemctl", "--quiet", verb, unit[0]])
+                self._run(["systemctl", "--quiet", verb, unit])
         self._call("postfix", "reload")
 
     def resume(self) -> None:
@@ -352,14 +353,11 @@ class PostfixGateway:
             Path(place).chmod(0o755)  # mkdir's own mode goes through the umask
             shutil.chown(place, owner)
 
-    def _second_unit(self) -> tuple[str, str]:
-        """The unit's name, which Debian 13 changed, and the text of its template."""
-        text = self._run(["systemctl", "cat", "postfix@.service"])[1]
-        by_suffix = "/etc/postfix-%I" in text
-        return (
-            f"postfix@{SECOND.partition('-')[2] if by_suffix else SECOND}.service",
-            "%I" if by_suffix else "",
-        )
+    def _second_unit(self) -> tuple[str, bool]:
+        """The unit's name, which Debian 13 changed, and whether it has to be enabled, as it has to there."""
+        template = self._run(["systemctl", "cat", "postfix@.service"])[1]
+        by_suffix = "/etc/postfix-%I" in template
+        return f"postfix@{SECOND.partition('-')[2] if by_suffix else SECOND}.service", by_suffix
 
     def _call(self, *command: str) -> None:
         status, out, err = self._run(command)
