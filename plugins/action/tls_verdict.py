@@ -68,13 +68,12 @@ class ActionModule(ActionBase):
 def summarize(row: dict[str, Any]) -> dict[str, Any]:
     """One row of the table from what was gathered on a host: handshake tests, traces, delivery modes.
 
-    Takes C(host), C(daemon), C(expected) (V(offered) or V(disabled)), C(probes) (results of
+    Takes C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of
     starttls_probe), C(traces) (of message_trace) and C(delivery_modes).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
-    offered = row.get("expected", "offered") == "offered"
-    findings = list(_findings(probes, traces, offered))
+    findings = list(_findings(probes, traces, row.get("expected", "offered")))
     if not probes:
         findings.append("the handshake test was not made")
     first = probes[0] if probes else {}
@@ -94,14 +93,15 @@ def summarize(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _findings(probes: list[dict[str, Any]], traces: list[dict[str, Any]], offered: bool) -> Iterator[str]:
+def _findings(probes: list[dict[str, Any]], traces: list[dict[str, Any]], expected: str) -> Iterator[str]:
     for probe in probes:
         where = f" (seen from {probe['seen_from']})" if probe.get("seen_from") else ""
-        if offered:
+        answers_ehlo = probe.get("starttls_advertised") or probe.get("stage") == "ehlo"
+        if expected == "offered":
             yield from (f"{finding['message']}{where}" for finding in probe.get("findings", []))
-        elif probe.get("starttls_advertised"):
+        elif expected == "disabled" and probe.get("starttls_advertised"):
             yield f"STARTTLS is still offered{where}"
-        elif probe.get("stage") != "ehlo":
+        elif not answers_ehlo:
             yield f"{probe.get('message')}{where}"
     for trace in traces:
         yield from trace.get("findings", [])

@@ -38,4 +38,5 @@ class FilterModule:
             "failed_tests": _filter(fleet.failed_tests),
             "came_through": _filter(fleet.came_through),
             "trace_messages": _filter(fleet.trace_messages),
+            "with_delivery_mode": _filter(fleet.with_delivery_mode),
         }

@@ -95,6 +95,7 @@ class Settings:
 
     ca_pem: PEM roots to trust; None means the store of the machine the test runs on.
     judge_trust: whether the served chain is judged at all; a refused chain costs a second handshake.
+    judge_name: whether a trusted chain has to cover the server's name as well.
     ask_plaintext: also find out whether the server takes mail without TLS (costs one command).
     """
 
@@ -104,6 +105,7 @@ class Settings:
     total_timeout: float = 60.0
     concurrency: int = 200
     judge_trust: bool = True
+    judge_name: bool = False
     ask_plaintext: bool = False
 
 
@@ -172,15 +174,16 @@ class Handshake:
         }
 
 
-def make_context(ca_pem: Optional[str], verify: bool) -> ssl.SSLContext:
+def make_context(ca_pem: Optional[str], verify: bool, name: bool = False) -> ssl.SSLContext:
     """A client context with the same strictness on every Python.
 
     Python 3.13 made its default stricter than any mail server is (VERIFY_X509_STRICT), so the flags
-    are set here. The name is never checked by OpenSSL: the caller reports it apart from trust.
+    are set here. The name is checked only if asked for: most callers report it apart from trust.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_REQUIRED if verify else ssl.CERT_NONE
+    context.check_hostname = verify and name
     context.verify_flags = ssl.VERIFY_DEFAULT | ssl.VERIFY_X509_TRUSTED_FIRST
     if ca_pem is not None:
         context.load_verify_locations(cadata=ca_pem)
@@ -245,9 +248,10 @@ class Session:
 
     def _open_tls(self) -> None:
         name = self._target.server_name
+        unasked = is_address(name) and not self._context.check_hostname
         try:
             self._tls = self._context.wrap_bio(
-                self._incoming, self._outgoing, server_hostname=None if is_address(name) else name
+                self._incoming, self._outgoing, server_hostname=None if unasked else name
             )
         except ValueError as error:  # an impossible label; UnicodeError is one of these
             raise DialogueError("bad_name", f"{name!r} cannot be asked for by SNI: {error}") from error
@@ -399,7 +403,7 @@ async def _test_all(
     targets: Sequence[Target], settings: Settings, progress: Optional[Callable[[int], None]]
 ) -> list[Handshake]:
     lax = make_context(None, verify=False)
-    judge = make_context(settings.ca_pem, verify=True) if settings.judge_trust else lax
+    judge = make_context(settings.ca_pem, verify=True, name=settings.judge_name) if settings.judge_trust else lax
     results: list[Optional[Handshake]] = [None] * len(targets)
     waiting = iter(enumerate(targets))
     finished = 0

@@ -9,13 +9,18 @@ gateway can express and which files make them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
+    Gateway,
+    Judgement,
+    Outcome,
+    change_gateway,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
     Handshake,
     Settings,
@@ -23,12 +28,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake impor
     TargetError,
     handshake_all,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    STORE,
-    Change,
-    EngineError,
-    Transaction,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import STORE, EngineError
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
 
 # Mode -> what the gateway does on the way to the mail server with mail that arrived in plaintext, over TLS.
 LEVELS = {
@@ -43,6 +46,11 @@ DEFAULT_MODE = "plaintext"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,62}\Z")
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+
+
+def is_domain(text: str) -> bool:
+    """Whether the text is a domain name in lower-case ASCII, without a dot at its end."""
+    return bool(_DOMAIN.match(text))
 
 
 @dataclass(frozen=True)
@@ -86,7 +94,7 @@ class EmailConfig:
                 raise EngineError(f"email config {name}: {what} has to be a list")
         domains = tuple(str(domain).lower().rstrip(".") for domain in data.get("domains") or ())
         for domain in domains:
-            if not _DOMAIN.match(domain):
+            if not is_domain(domain):
                 raise EngineError(f"email config {name}: {domain!r} is not a domain name (write it in ASCII)")
         try:
             servers = tuple(Target.parse(str(server).lower()) for server in data.get("servers") or ())
@@ -98,69 +106,6 @@ class EmailConfig:
             if len(set(values)) != len(values):
                 raise EngineError(f"email config {name} names one of its {what} twice")
         return cls(name, domains, servers, mode)
-
-
-def dump(configs: Iterable[EmailConfig]) -> str:
-    """Email configs as JSON text, in order of their names; load reads it."""
-    return json.dumps([one.to_dict() for one in sorted(configs, key=lambda one: one.name)], indent=2) + "\n"
-
-
-def load(text: str, where: str) -> dict[str, EmailConfig]:
-    """Email configs by name from JSON text; EngineError names the place if it cannot be read."""
-    try:
-        entries = json.loads(text or "[]")
-        configs = [EmailConfig.from_dict(entry) for entry in entries]
-    except (ValueError, AttributeError, TypeError, EngineError) as error:
-        raise EngineError(f"{where} cannot be read ({error}); it is written by this module only") from error
-    return {one.name: one for one in configs}
-
-
-class Gateway(Protocol):
-    """An adapter: one gateway product."""
-
-    name: str
-    reads_files_unasked: bool
-
-    @property
-    def modes(self) -> Sequence[str]:
-        """The delivery modes this gateway can express."""
-
-    def check(self) -> None:
-        """See transaction.Daemon."""
-
-    def reload(self) -> None:
-        """See transaction.Daemon."""
-
-    def resume(self) -> None:
-        """See transaction.Daemon."""
-
-    def require_running(self) -> None:
-        """Raise EngineError unless the gateway can be changed and proved."""
-
-    def read(self) -> dict[str, EmailConfig]:
-        """The email configs this gateway holds, by name."""
-
-    def plan(self, configs: Mapping[str, EmailConfig]) -> Change:
-        """The files that make the gateway hold exactly these; empty when they are there already."""
-
-    def serves(self) -> bool:
-        """Whether the running gateway takes mail on every port it should, looked at once."""
-
-    def prove(self) -> None:
-        """Raise EngineError unless the running gateway serves what the files say."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was done. evidence holds the handshakes with the servers of the email configs that changed."""
-
-    changed: bool
-    before: dict[str, EmailConfig]
-    after: dict[str, EmailConfig]
-    diff: list[dict[str, str]]
-    evidence: tuple[Handshake, ...] = ()
-    recovered: bool = False
-    warnings: tuple[str, ...] = ()
 
 
 def merge(
@@ -226,45 +171,45 @@ def set_modes(
 
     Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
     """
-    transaction = Transaction(gateway, store)
-    with transaction.opened(check_mode) as (recovered, warnings):
-        gateway.require_running()
-        before = gateway.read()
-        after = merge(before, wanted, absent)
-        changing = [one for one in after.values() if before.get(one.name) != one]
-        for config in changing:
+
+    def changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
+        return [one for one in after.email_configs.values() if before.email_configs.get(one.name) != one]
+
+    def compute(before: GatewayState) -> GatewayState:
+        after = replace(before, email_configs=merge(before.email_configs, wanted, absent))
+        for config in changing(before, after):
             if config.delivery_mode not in gateway.modes:
+                reason = gateway.limits.get(config.delivery_mode)
                 raise EngineError(
-                    f"email config {config.name}: this gateway cannot express {config.delivery_mode}; "
-                    f"it can do {', '.join(gateway.modes)}"
+                    f"email config {config.name}: {gateway.title} cannot express {config.delivery_mode}"
+                    f"{f', because {reason}' if reason else ''}; it can do {', '.join(gateway.modes)}"
                 )
-        evidence = _evidence(changing, settings)
-        problems = [] if require_without_evidence else list(_objections(changing, before, evidence))
-        if problems:
-            message = "; ".join(problems)
-            if not check_mode:
-                raise EngineError(message)
-            warnings.append(f"unless steps before it change that, a real run would refuse this: {message}")
-        change = gateway.plan(after)
-        if not change and not gateway.serves():
-            change = replace(change, reload=True)
-        if change and not check_mode:
-            transaction.apply(change, gateway.prove, gateway.prove)
-        return Outcome(
-            bool(change) or recovered,
-            before,
-            after,
-            change.diff(),
-            tuple(evidence.values()),
-            recovered,
-            tuple(warnings),
-        )
+        return after
+
+    def judge(before: GatewayState, after: GatewayState) -> Judgement:
+        configs = changing(before, after)
+        evidence = _evidence(configs, settings, gateway.judged_modes)
+        problems = [] if require_without_evidence else list(_objections(configs, before.email_configs, evidence))
+        if not require_without_evidence:
+            problems += _other_objections(configs, evidence, gateway, before.senders_enforced)
+        return Judgement(tuple(problems), tuple(evidence.values()))
+
+    return change_gateway(gateway, compute, judge, wanted, require_without_evidence, check_mode, store)
 
 
-def _evidence(configs: Iterable[EmailConfig], settings: Settings) -> dict[Target, Handshake]:
+def _evidence(
+    configs: Iterable[EmailConfig], settings: Settings, judged_modes: Sequence[str]
+) -> dict[Target, Handshake]:
+    """A handshake with each server; its certificate is judged where a mode makes the gateway do so."""
+    judged = {server for one in configs if one.delivery_mode in judged_modes for server in one.servers}
     targets = list(dict.fromkeys(server for config in configs for server in config.servers))
     settings = replace(settings, ask_plaintext=True, judge_trust=False)
-    return {seen.target: seen for seen in handshake_all(targets, settings)} if targets else {}
+    seen = handshake_all([one for one in targets if one not in judged], settings) if set(targets) - judged else []
+    if judged:
+        settings = replace(settings, judge_trust=True, judge_name=True)
+        seen += handshake_all([one for one in targets if one in judged], settings)
+    found = {one.target: one for one in seen}
+    return {target: found[target] for target in targets}
 
 
 def _objections(
@@ -300,6 +245,26 @@ def _objections(
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because it may deliver in plaintext "
                     f"and {seen.target} takes mail over TLS only, so mail would bounce. Choose 'required', or let the "
                     "server take plaintext first"
+                )
+
+
+def _other_objections(
+    configs: Iterable[EmailConfig], evidence: Mapping[Target, Handshake], gateway: Gateway, senders_enforced: bool
+) -> Iterable[str]:
+    """What speaks against a server although its mode could live with it."""
+    for config in configs:
+        for seen in (evidence[server] for server in config.servers):
+            if config.delivery_mode in gateway.judged_modes and seen.completed and not seen.trusted:
+                yield (
+                    f"email config {config.name}: '{config.delivery_mode}' is refused, because {gateway.title} judges the "
+                    f"certificate in this mode, and that of {seen.target} does not pass ({seen.verify_error}), so mail "
+                    "would be deferred. Install one from a known authority for that name first, or set require_without_evidence"
+                )
+            elif senders_enforced and not seen.completed and "encrypt" not in LEVELS[config.delivery_mode]:
+                yield (
+                    f"email config {config.name} is refused, because this gateway holds inbound enforced domains, whose mail "
+                    f"needs TLS on the way to {seen.target} as well: {seen.message}. Switch STARTTLS on at that server first, "
+                    "or set require_without_evidence"
                 )
 
 

@@ -69,6 +69,10 @@ class Postconf:
             raise EngineError(f"postconf cannot read {self.config_dir}: {err.strip()}")
         return _parse(out)
 
+    def values_expanded(self, name: str) -> str:
+        """One effective value with what it refers to put in."""
+        return self.call("-x", "-h", name).strip()
+
     def explicit(self, *options: str) -> dict[str, str]:
         """The parameters that main.cf itself sets; with C(-x), what they refer to put in."""
         return _parse(self.call("-n", *options))

@@ -5,15 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from http.client import HTTPException
+from typing import Any, Optional
+from urllib.error import HTTPError
 
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule, env_fallback
+from ansible.module_utils.urls import open_url
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS, Access, make_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
     Settings,
     Target,
     TargetError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import LARGEST, Http, Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
     INBOUND,
     OUTBOUND,
@@ -37,6 +43,26 @@ STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "require_without_evidence": {"type": "bool", "default": False},
     "relax": {"type": "bool", "default": True},
     "only_relax": {"type": "bool", "default": False},
+}
+
+# Which gateway, and how it is reached. The API's secrets may come from the environment, as AWX credentials do.
+ACCESS_SPEC: dict[str, dict[str, Any]] = {
+    "gateway": {"type": "str", "choices": list(GATEWAYS), "default": "postfix"},
+    "address": {"type": "str", "default": "127.0.0.1"},
+    "port": {"type": "int", "default": 25},
+    "reinjection_port": {"type": "int", "default": 10125},
+    "config_dir": {"type": "path", "default": "/etc/haraka"},
+    "api_url": {"type": "str", "fallback": (env_fallback, ["MAILFLEET_API_URL"])},
+    "api_user": {"type": "str", "fallback": (env_fallback, ["MAILFLEET_API_USER"])},
+    "api_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["MAILFLEET_API_PASSWORD"])},
+    "api_key": {"type": "str", "no_log": True, "fallback": (env_fallback, ["MAILFLEET_API_KEY"])},
+    "validate_certs": {"type": "bool", "default": True},
+    "ca_path": {"type": "path"},
+    "timeout": {"type": "int", "default": 20},
+}
+CHANGE_SPEC: dict[str, dict[str, Any]] = {
+    **ACCESS_SPEC,
+    "require_without_evidence": {"type": "bool", "default": False},
 }
 
 
@@ -68,6 +94,69 @@ def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, An
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     module.exit_json(**result)
+
+
+def http_client(module: AnsibleModule) -> Http:
+    """The engine's way to an API: TLS verified unless told otherwise, no redirects, no proxies of the environment."""
+
+    def http(method: str, url: str, headers: Mapping[str, str], body: Optional[bytes]) -> Response:
+        try:
+            answer = open_url(
+                url,
+                data=body,
+                headers=dict(headers),
+                method=method,
+                timeout=module.params["timeout"],
+                validate_certs=module.params["validate_certs"],
+                ca_path=module.params["ca_path"],
+                follow_redirects="none",
+                use_proxy=False,
+                use_netrc=False,  # it would add credentials of its own
+            )
+        except HTTPError as error:
+            answer = error
+        except (HTTPException, ValueError) as error:
+            raise OSError(f"{type(error).__name__} in the answer") from error
+        return Response(
+            answer.getcode(),
+            answer.read(LARGEST + 1),
+            {name.lower(): value for name, value in answer.headers.items()},
+        )
+
+    return http
+
+
+def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
+    """The adapter that a module's options name, and the settings of its handshakes. Raises EngineError, TargetError."""
+    options = module.params
+    own_port = Target(options["address"], options["port"])
+    own_port.check()
+    settings = Settings(timeout=float(options["timeout"]), judge_trust=False)
+    access = Access(
+        options["gateway"],
+        runner(module),
+        http_client(module),
+        own_port,
+        options["reinjection_port"],
+        options["config_dir"],
+        options["api_url"] or "",
+        options["api_user"] or "",
+        options["api_password"] or "",
+        options["api_key"] or "",
+    )
+    return make_gateway(access, settings), settings
+
+
+def report(outcome: Outcome, **more: Any) -> dict[str, Any]:
+    """What every module that changes a gateway returns, and more."""
+    return {
+        "changed": outcome.changed,
+        "evidence": [seen.to_dict() for seen in outcome.evidence],
+        "recovered": outcome.recovered,
+        "diff": outcome.diff,
+        "warnings": outcome.warnings,
+        **more,
+    }
 
 
 def run_starttls(make_server: Callable[[AnsibleModule, Desired, Settings], Server]) -> None:

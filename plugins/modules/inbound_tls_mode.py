@@ -70,41 +70,9 @@ options:
     type: str
     choices: [present, absent]
     default: present
-  gateway:
-    description:
-      - What kind of gateway the host is. V(postfix) is the host's default Postfix instance, V(exim) Debian's Exim 4.
-    type: str
-    choices: [postfix, exim]
-    default: postfix
-  address:
-    description:
-      - The gateway's own address, where it has to answer after the change.
-    type: str
-    default: 127.0.0.1
-  port:
-    description:
-      - The gateway's own port, on which it receives mail.
-    type: int
-    default: 25
-  reinjection_port:
-    description:
-      - With O(gateway=postfix), a free port on 127.0.0.1. A second Postfix instance listens there for mail that arrived over TLS, see
-        the notes.
-    type: int
-    default: 10125
-  timeout:
-    description:
-      - Seconds for each stage of a handshake, and to wait for the reloaded gateway.
-    type: int
-    default: 20
-  require_without_evidence:
-    description:
-      - Set V(required) although a server has not completed a handshake with this gateway, and a mode that may deliver
-        in plaintext although a server takes mail over TLS only.
-      - Mail that cannot be delivered then stays in the queue.
-    type: bool
-    default: false
 extends_documentation_fragment:
+  - mailfleet.starttls.gateway
+  - mailfleet.starttls.gateway.change
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -117,6 +85,8 @@ attributes:
   idempotent:
     support: full
 notes:
+  - Not every gateway can express every mode. One that cannot is refused with the reason and the modes there are; see
+    M(mailfleet.starttls.inbound_tls_mode_info) and the guide on delivery modes.
   - V(required) and V(match_sender_strict) are refused unless every server of the email config completes a handshake
     with this gateway, a new route unless one of its servers answers. A mode that may deliver in plaintext is refused
     while a server takes mail over TLS only, because that mail would bounce.
@@ -136,6 +106,8 @@ notes:
     five days.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode_info
+  - module: mailfleet.starttls.enforced_tls_domain
+  - module: mailfleet.starttls.outbound_tls_mode
   - module: mailfleet.starttls.starttls_probe
 author:
   - The mailfleet.starttls authors (@mailfleet)
@@ -198,10 +170,13 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS, make_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES, set_modes, summary
-from ansible_collections.mailfleet.starttls.plugins.module_utils.run import fail_on_engine_errors, runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.run import (
+    CHANGE_SPEC,
+    fail_on_engine_errors,
+    gateway_of,
+    report,
+)
 
 CONFIG_SPEC: dict[str, dict[str, Any]] = {
     "name": {"type": "str"},
@@ -222,12 +197,7 @@ def main() -> None:
                 "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}},
             },
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "gateway": {"type": "str", "choices": list(GATEWAYS), "default": "postfix"},
-            "address": {"type": "str", "default": "127.0.0.1"},
-            "port": {"type": "int", "default": 25},
-            "reinjection_port": {"type": "int", "default": 10125},
-            "timeout": {"type": "int", "default": 20},
-            "require_without_evidence": {"type": "bool", "default": False},
+            **CHANGE_SPEC,
         },
         mutually_exclusive=[("email_configs", option) for option in CONFIG_SPEC],
         required_one_of=[("name", "email_configs")],
@@ -236,27 +206,21 @@ def main() -> None:
     options = module.params
 
     def work() -> dict[str, Any]:
-        own_port = Target(options["address"], options["port"])
-        own_port.check()
-        settings = Settings(timeout=float(options["timeout"]), judge_trust=False)
+        gateway, settings = gateway_of(module)
         outcome = set_modes(
-            make_gateway(options["gateway"], runner(module), settings, own_port, options["reinjection_port"]),
+            gateway,
             options["email_configs"] or [{key: options[key] for key in CONFIG_SPEC}],
             settings,
             absent=options["state"] == "absent",
             require_without_evidence=options["require_without_evidence"],
             check_mode=module.check_mode,
         )
-        return {
-            "changed": outcome.changed,
-            "before": summary(outcome.before),
-            "after": summary(outcome.after),
-            "email_configs": [one.to_dict() for one in outcome.after.values()],
-            "evidence": [seen.to_dict() for seen in outcome.evidence],
-            "recovered": outcome.recovered,
-            "diff": outcome.diff,
-            "warnings": outcome.warnings,
-        }
+        return report(
+            outcome,
+            before=summary(outcome.before.email_configs),
+            after=summary(outcome.after.email_configs),
+            email_configs=[one.to_dict() for one in outcome.after.email_configs.values()],
+        )
 
     fail_on_engine_errors(module, work)
 

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: inbound_tls_mode_info
-short_description: Read the inbound TLS delivery modes of a gateway
+short_description: Read the delivery modes, enforced domains and outbound settings of a gateway
 version_added: 0.1.0
 description:
   - Tells which email configs a gateway holds, and which delivery modes it can express.
-options:
-  gateway:
-    description:
-      - What kind of gateway the host is.
-    type: str
-    choices: [postfix, exim]
-    default: postfix
+  - Tells its enforced domains and its outbound settings as well.
 extends_documentation_fragment:
+  - mailfleet.starttls.gateway
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -54,30 +49,50 @@ delivery_modes:
   type: list
   elements: str
   returned: success
+limits:
+  description: What it cannot express, a mode or V(enforced) or V(outbound), and why.
+  type: dict
+  returned: success
+  sample: {match_sender: it does not know how a message arrived}
+enforced_domains:
+  description: The enforced domains, see M(mailfleet.starttls.enforced_tls_domain).
+  type: list
+  elements: dict
+  returned: success
+  sample:
+    - {domain: partner.example.com, direction: inbound}
+    - {domain: bank.example.com, direction: outbound, certificate_check: hostname, servers: []}
+outbound:
+  description: The outbound settings, see M(mailfleet.starttls.outbound_tls_mode); none if they have not been set.
+  type: dict
+  returned: success
+  sample: {accept: both, send: opportunistic, mail_servers: []}
 """
 
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS, make_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.run import fail_on_engine_errors, runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.run import (
+    ACCESS_SPEC,
+    fail_on_engine_errors,
+    gateway_of,
+)
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={"gateway": {"type": "str", "choices": list(GATEWAYS), "default": "postfix"}},
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec=ACCESS_SPEC, supports_check_mode=True)
 
     def work() -> dict[str, Any]:
-        gateway = make_gateway(module.params["gateway"], runner(module), Settings(), Target("127.0.0.1"), 0)
+        gateway, _settings = gateway_of(module)
         held = gateway.read()
         return {
             "changed": False,
-            "email_configs": [held[name].to_dict() for name in sorted(held)],
+            "email_configs": [held.email_configs[name].to_dict() for name in sorted(held.email_configs)],
             "delivery_modes": list(gateway.modes),
+            "limits": dict(gateway.limits),
+            "enforced_domains": [one.to_dict() for one in held.enforced],
+            "outbound": held.outbound.to_dict() if held.outbound else {},
         }
 
     fail_on_engine_errors(module, work)

@@ -18,7 +18,7 @@ options:
   rows:
     description:
       - What was gathered on each host.
-      - C(host) and C(daemon) are text. C(expected) is V(offered) or V(disabled).
+      - C(host) and C(daemon) are text. C(expected) is V(offered), V(disabled) or V(either).
         C(probes) are results of M(mailfleet.starttls.starttls_probe), each with a text C(seen_from).
         C(traces) are results of M(mailfleet.starttls.message_trace), each with C(direction) and C(findings).
         C(delivery_modes) is a list of text.

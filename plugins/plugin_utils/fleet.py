@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, EmailConfig, merge
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig, merge
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
 HostVars = Mapping[str, Mapping[str, Any]]
@@ -73,6 +73,25 @@ def resolve_servers(
     return resolved
 
 
+def with_delivery_mode(
+    email_configs: Sequence[Mapping[str, Any]], email_config: Any, delivery_mode: Any
+) -> list[dict[str, Any]]:
+    """The one email config of this name, alone, with another delivery mode.
+
+    The answers may come from a person or a survey: blanks around them do not count, and none at all is an error that
+    says what there is to choose from. Raises EngineError.
+    """
+    name, mode = (str("" if answer is None else answer).strip() for answer in (email_config, delivery_mode))
+    names = [str(one.get("name")) for one in email_configs if isinstance(one, Mapping)]
+    if name not in names:
+        what = f"there is no email config {name!r} in the inventory" if name else "email_config has to be given"
+        raise EngineError(f"{what}; choose one of: {', '.join(names) or 'none, email_configs is empty'}")
+    if mode not in MODES:
+        what = f"{mode!r} is not a delivery mode" if mode else "delivery_mode has to be given"
+        raise EngineError(f"{what}; choose one of: {', '.join(MODES)}")
+    return [{**one, "delivery_mode": mode} for one in email_configs if one.get("name") == name]
+
+
 def handshake_targets(hosts: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
     """Targets of starttls_probe for these hosts: the served certificate has to be the one installed."""
     targets = []
@@ -125,7 +144,8 @@ def verdict_rows(
 ) -> list[dict[str, Any]]:
     """What tls_verdict shows, gathered from the results that the roles registered on each host.
 
-    expected is C(offered) or C(disabled); in the latter case the delivery mode counts as plaintext.
+    expected is C(offered), C(disabled) or C(either), which judges no more than the messages; with C(disabled) the
+    delivery mode counts as plaintext.
     """
     if expected == "disabled":
         email_configs = [{**config, "delivery_mode": "plaintext"} for config in email_configs]
@@ -149,12 +169,13 @@ def _row(
     for item in (facts.get("verify_from_gateways") or {}).get("results", ()):
         seen = [one for one in item.get("results", ()) if one["name"] == name]
         probes += [{**one, "seen_from": item.get("item")} for one in seen]
+    possible = expected != "either" or all(one.get("completed") for one in probes)
     inbound = [
-        judge_trace(trace, "in", inbound_expectations(trace, modes))
+        judge_trace(trace, "in", inbound_expectations(trace, modes, possible))
         for trace in (facts.get("verify_trace") or {}).get("received", ())
     ]
     outbound = [
-        judge_trace(trace, "out", [expected == "offered"])
+        judge_trace(trace, "out", [None if expected == "either" else expected == "offered"])
         for trace in (facts.get("verify_outside") or {}).get("received", ())
         if trace["marker"].startswith(_mark("out", host))
     ]
@@ -168,17 +189,17 @@ def _row(
     }
 
 
-def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str]) -> list[Any]:
+def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possible: bool = True) -> list[Any]:
     """Whether each network hop of an inbound message has to use TLS; None where either will do.
 
-    The outside sender's choice on the first hop is its own; what the gateway makes of it on the last one
+    possible is whether the mail server completes a handshake, for the modes that use TLS if possible. The outside sender's choice on the first hop is its own; what the gateway makes of it on the last one
     is the delivery mode's.
     """
     hops = [hop for hop in trace["hops"] if hop["network"]]
     if len(hops) < 2 or len(modes) != 1:
         return [None] * len(hops)
     level = LEVELS[modes[0]][1 if hops[0]["tls"] else 0]
-    return [None] * (len(hops) - 1) + [level != "none"]
+    return [None] * (len(hops) - 1) + [level == "encrypt" or (level == "may" and possible)]
 
 
 def judge_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any]) -> dict[str, Any]:

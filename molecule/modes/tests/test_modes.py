@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
-from lab_testinfra import DOMAINS, REPORT, SERVERS, Fleet, wait_for
+from lab_testinfra import DOMAINS, SERVERS, Fleet, report, wait_for
 
 KIND = {"gw1": "postfix", "gw13": "postfix", "gx12": "exim", "gx13": "exim"}
 WITH_STARTTLS = ("pf12", "ex12")
@@ -32,11 +32,13 @@ RESULTS: dict[tuple[str, str, str, str], str] = {}
 def matrix() -> Iterator[None]:
     """Print what was seen, a row for each gateway and mode."""
     yield
-    columns = sorted({key[2:] for key in RESULTS})
-    REPORT.append("gateway mode".ljust(28) + "  ".join(f"{host} {arrival}".ljust(17) for arrival, host in columns))
-    for gateway, mode in sorted({key[:2] for key in RESULTS}):
-        cells = (RESULTS.get((gateway, mode, *column), "-").ljust(17) for column in columns)
-        REPORT.append(f"{gateway} {mode}".ljust(28) + "  ".join(cells))
+    columns = [(arrival, host) for arrival in ("in plaintext", "over TLS") for host in sorted(SERVERS)]
+    rows = [
+        f"{gateway} {mode}".ljust(28)
+        + "  ".join(RESULTS.get((gateway, mode, *column), "-").ljust(17) for column in columns)
+        for gateway, mode in {key[:2] for key in RESULTS}
+    ]
+    report("gateway mode".ljust(28) + "  ".join(f"{host} {arrival}".ljust(17) for arrival, host in columns), rows)
 
 
 def wanted(mode: str, tls: bool, host: str) -> str:
@@ -129,6 +131,7 @@ def test_no_header_of_the_sender_weakens_a_mode(fleet: Fleet, gateway: str) -> N
 
 
 @GATEWAYS
+@pytest.mark.changes_servers
 def test_required_mail_waits_and_goes_out_over_tls_once_the_server_offers_it(fleet: Fleet, gateway: str) -> None:
     set_modes(fleet, gateway, dict.fromkeys(SERVERS, "required"), require_without_evidence=True)
     marks = [fleet.send("outside", ["trace@bravo.test"], tls=tls, to=gateway) for tls in (True, False)]
@@ -200,6 +203,7 @@ def test_several_servers_are_tried_in_their_order(fleet: Fleet, gateway: str) ->
 
 
 @GATEWAYS
+@pytest.mark.changes_servers
 def test_a_server_that_takes_tls_only_is_never_sent_plaintext(fleet: Fleet, gateway: str) -> None:
     set_modes(fleet, gateway, {"pf12": "required"})
     assert fleet.module("pf12", "postfix_starttls", {"inbound": "required"}).status == 0

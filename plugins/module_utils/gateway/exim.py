@@ -1,58 +1,86 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The delivery modes on a gateway that runs Debian's Exim 4.
+"""Delivery modes, enforced domains and the outbound side of a gateway that runs Debian's Exim 4.
 
-One router in front of Debian's takes the domains of the email configs and picks one of three static
-transports. How a message arrived is in the spool with it, so the choice is right for each recipient
-of one message, over the queue and over restarts. The routes are a file that Exim reads at each
-attempt: only the first email config changes the configuration itself. Sources: the Exim
-specification (manualroute, the smtp transport, retry configuration), update-exim4.conf(8).
+Routers in front of Debian's take the domains of the email configs and the enforced domains and pick a
+static transport. How a message arrived is in the spool with it, so the choice is right for each recipient
+of one message, over the queue and over restarts. The tables are files that Exim reads at each attempt:
+only the first entry of a kind changes the configuration itself. Towards the internet, copies of Debian's
+own routers and transports are used, so that routes, credentials and signatures stay those of the
+administrator. Sources: the Exim specification (manualroute, the smtp transport, retry configuration,
+access control lists), update-exim4.conf(8).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
+    CERTIFICATE_CHECKS,
+    REPLY,
+    inbound_senders,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
+    prove_answer,
+    prove_refusal,
+    require_answer,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
     Settings,
     Target,
     handshake_one,
-    wait_until,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
     LEVELS,
     MODES,
     EmailConfig,
-    dump,
-    load,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import (
     CONFIG_DIR,
+    DEFAULT_MAIL_ACL,
     GENERATED,
+    MAIL_ACL,
+    NEXT_MAIL_ACL,
     Exim,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import OUTBOUND_KIND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
     Change,
     EngineError,
     Runner,
+    Transaction,
 )
 
 DIRECTORY = f"{CONFIG_DIR}/mailfleet-starttls"
-REGISTRY = f"{DIRECTORY}/email_configs.json"
+REGISTRY = f"{DIRECTORY}/gateway.json"
 ROUTES = f"{DIRECTORY}/routes"
+SENDERS = f"{DIRECTORY}/enforced_senders"
+RECIPIENTS = f"{DIRECTORY}/enforced_recipients"
+SENDER_ACL = f"{DIRECTORY}/enforced_sender.acl"
+TLS_ONLY_ACL = f"{DIRECTORY}/tls_only.acl"
 TEMPLATE = f"{CONFIG_DIR}/exim4.conf.template"
 ROUTER = "mailfleet_inbound"
-# Debian's own files of a section follow after these.
+# Debian's own files of a section follow after these; outbound stands before its hubbed_hosts.
 SPLIT_FILES = {
     "routers": f"{CONFIG_DIR}/conf.d/router/050_mailfleet-starttls",
+    "outbound": f"{CONFIG_DIR}/conf.d/router/149_mailfleet-starttls",
     "transports": f"{CONFIG_DIR}/conf.d/transport/050_mailfleet-starttls",
     "retry": f"{CONFIG_DIR}/conf.d/retry/10_mailfleet-starttls",
+}
+# Where a line of the unsplit template includes each of ours: behind or in front of a line of Debian's.
+_PLACES = {
+    "routers": (r"^begin routers[ \t]*$", True),
+    "outbound": (r"^hubbed_hosts:[ \t]*$", False),
+    "transports": (r"^begin transports[ \t]*$", True),
+    "retry": (r"^begin retry[ \t]*$", True),
 }
 QUEUE_LIFETIME = 5 * 24 * 3600
 
@@ -63,90 +91,136 @@ _HEADER = "# Written by mailfleet.starttls; a change made here is lost.\n"
 _TRANSPORT = """\
 mailfleet_{level}:
   driver = smtp
-  connection_max_messages = 1
   hosts_try_dane =
 {options}
 """
-_TRANSPORT_OPTIONS = {
-    "none": "  hosts_avoid_tls = *\n",
-    "may": "",
-    "encrypt": "  hosts_require_tls = *\n  tls_tempfail_tryclear = false\n  retry_include_ip_address = false\n",
+_ONE_MESSAGE = "  connection_max_messages = 1\n"
+_INSIST = "  hosts_require_tls = *\n  tls_tempfail_tryclear = false\n  retry_include_ip_address = false\n"
+_LEVEL_OPTIONS = {"none": "  hosts_avoid_tls = *\n", "may": "", "encrypt": _INSIST}
+_CHECK_OPTIONS = {
+    "encryption_only": "",
+    # Exim asks for the name as well unless its list of hosts is empty.
+    "trusted_chain": "  tls_verify_hosts = *\n  tls_verify_certificates = {roots}\n  tls_verify_cert_hostnames =\n",
+    "hostname": "  tls_verify_hosts = *\n  tls_verify_certificates = {roots}\n  tls_verify_cert_hostnames = *\n",
 }
-_SECTIONS = {
-    # A retry rule that ends makes Exim bounce new mail at once, so the rule is long and the message's own age decides.
-    "routers": f"""\
+_BY_ARRIVAL = "${if def:tls_in_cipher{over_tls}{in_plaintext}}"
+_FROM_ENFORCED = f"${{lookup{{$sender_address_domain}}lsearch{{{SENDERS}}}{{yes}}{{no}}}}"
+_TO_ENFORCED = f"${{lookup{{$domain}}lsearch{{{RECIPIENTS}}}{{yes}}{{no}}}}"
+_CHECK = f"${{extract{{check}}{{${{lookup{{$domain}}lsearch{{{RECIPIENTS}}}}}}}{{$value}}fail}}"
+# A retry rule that ends makes Exim bounce new mail at once, so the rule is long and the message's own age decides.
+_EXPIRED = f"""\
 mailfleet_expired:
   driver = redirect
-  domains = lsearch;{ROUTES}
+  domains = lsearch;{ROUTES} : lsearch;{RECIPIENTS}
   condition = ${{if >{{$message_age}}{{{QUEUE_LIFETIME}}}}}
   allow_fail
   data = :fail: the mail server could not be reached as required within {QUEUE_LIFETIME // 86400} days
 
+"""
+_ENFORCED_SERVERS = f"""\
+mailfleet_enforced:
+  driver = manualroute
+  domains = lsearch;{RECIPIENTS}
+  condition = ${{extract{{servers}}{{$domain_data}}{{yes}}{{no}}}}
+  route_data = ${{extract{{servers}}{{$domain_data}}}}
+  transport = mailfleet_${{extract{{check}}{{$domain_data}}{{$value}}fail}}
+  no_more
+
+"""
+_INBOUND = f"""\
 {ROUTER}:
   driver = manualroute
   domains = lsearch;{ROUTES}
   route_data = ${{extract{{servers}}{{$domain_data}}}}
-  transport = mailfleet_${{extract{{${{if def:tls_in_cipher{{over_tls}}{{in_plaintext}}}}}}{{$domain_data}}{{$value}}fail}}
+  transport = mailfleet_${{if bool{{{_FROM_ENFORCED}}}{{encrypt}}{{${{extract{{{_BY_ARRIVAL}}}{{$domain_data}}{{$value}}fail}}}}}}
   no_more
-""",
-    "transports": "".join(
-        _TRANSPORT.format(level=level, options=options) for level, options in _TRANSPORT_OPTIONS.items()
-    ),
-    "retry": f"lsearch;{ROUTES}  *  F,2h,2m; F,365d,15m\n",
-}
+"""
+_RETRY = "".join(f"lsearch;{table}  *  F,2h,2m; F,365d,15m\n" for table in (ROUTES, RECIPIENTS))
+_SENDER_ACL_TEXT = f"defer message = 451 4.7.0 {REPLY}\n"
+_TLS_ONLY_ACL_TEXT = "defer message = 450 4.7.0 Session encryption is required of this mail server\n"
+_HIDDEN_FROM = "<; ! "
 
 
 class EximGateway:
     """Adapter for a gateway that is this host's Exim, Debian's configuration split or unsplit."""
 
     name = "exim"  # one lock and one journal for one configuration
+    title = "an Exim gateway"
     modes = MODES
+    judged_modes: Sequence[str] = ()
+    limits: Mapping[str, str] = {}
     reads_files_unasked = False
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target) -> None:
         """own_port takes the mail of the internet."""
         self._run = run
         self._settings = settings
-        self._own_port = own_port
-        self._exim = Exim(run, lambda _planned, target: self._answers(target))
+        self.own_port = own_port
+        self._exim = Exim(run, lambda _planned, target: prove_answer(target, settings))
+
+    def transaction(self, store: str) -> Transaction:
+        """See contract.Gateway."""
+        return Transaction(self, store)
 
     def require_running(self) -> None:
-        """See mode.Gateway."""
+        """See contract.Gateway."""
         self._exim.require_running()
-        seen = handshake_one(self._own_port, self._settings)
-        if seen.stage < Stage.EHLO:
-            raise EngineError(
-                f"the gateway does not answer on {self._own_port} ({seen.message}); name the address and port it "
-                "listens on, because a change that cannot be proved is not made"
-            )
+        require_answer(self.own_port, self._settings)
 
-    def read(self) -> dict[str, EmailConfig]:
-        """See mode.Gateway."""
-        return load((FileImage.read(REGISTRY).content or b"").decode("utf-8", "replace"), REGISTRY)
+    def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
+        """See contract.Gateway."""
+        del wanted
+        return load_file(REGISTRY)
 
-    def plan(self, configs: Mapping[str, EmailConfig]) -> Change:
-        """See mode.Gateway."""
-        if not configs and not Path(DIRECTORY).exists():
+    def plan(self, state: GatewayState) -> Change:
+        """See contract.Gateway."""
+        if state == GatewayState() and not Path(DIRECTORY).exists():
             return Change((), ())
         images = [
-            FileImage(ROUTES, routes(configs.values()).encode()),
-            FileImage(REGISTRY, dump(configs.values()).encode()),
+            FileImage(ROUTES, routes(state.email_configs.values()).encode()),
+            FileImage(SENDERS, (_HEADER + "".join(f"{one}:\n" for one in inbound_senders(state.enforced))).encode()),
+            FileImage(RECIPIENTS, recipients(state).encode()),
+            FileImage(SENDER_ACL, (_HEADER + _SENDER_ACL_TEXT).encode()),
+            FileImage(TLS_ONLY_ACL, (_HEADER + _TLS_ONLY_ACL_TEXT).encode()),
+            FileImage(REGISTRY, dump(state).encode()),
         ]
+        sections = self._sections(state)
         if self._exim.split:
-            images += [FileImage(SPLIT_FILES[name], (_HEADER + text).encode()) for name, text in _SECTIONS.items()]
+            images += [FileImage(SPLIT_FILES[name], (_HEADER + text).encode()) for name, text in sections.items()]
         else:
-            images += [FileImage(f"{DIRECTORY}/{name}", (_HEADER + text).encode()) for name, text in _SECTIONS.items()]
+            images += [FileImage(f"{DIRECTORY}/{name}", (_HEADER + text).encode()) for name, text in sections.items()]
             template = FileImage.read(TEMPLATE)
             text = (template.content or b"").decode("utf-8", "surrogateescape")
             images.append(replace(template, content=with_includes(text).encode("utf-8", "surrogateescape")))
+        images += self._exim.macro_images(self._macros(state))
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
+
+    def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
+        """See contract.Gateway. Without servers of its own, Exim says where mail for the domain goes today."""
+        owner = state.owner_of(domain)
+        servers = state.recipients_enforced[domain].servers or (owner.servers if owner else ())
+        if servers:
+            return servers
+        _status, out, _err = self._run(["exim4", "-bt", f"postmaster@{domain}"])
+        found = re.findall(r"^ +host (\S+) +\[([^\]]+)\](?:.* port=(\d+))?", out, re.MULTILINE)
+        return [Target(name, int(port or 25)) for name, _address, port in dict.fromkeys(found)]
+
+    def roots(self, state: GatewayState) -> str:
+        """See contract.Gateway."""
+        if state.ca_file:
+            self._exim.require_readable(state.ca_file, "no certificate could be checked")
+        return state.ca_file
+
+    def relay_hosts(self) -> Sequence[Target]:
+        """See contract.Gateway."""
+        return self._exim.next_hops()
 
     def check(self) -> None:
         """See transaction.Daemon."""
         self._exim.check()
 
     def reload(self) -> None:
-        """See transaction.Daemon: Exim reads the routes by itself, so it is told of another configuration only."""
+        """See transaction.Daemon: Exim reads the tables by itself, so it is told of another configuration only."""
         if self._exim.is_stale():
             self._exim.reload()
 
@@ -155,32 +229,131 @@ class EximGateway:
         self._exim.resume()
 
     def serves(self) -> bool:
-        """See mode.Gateway."""
-        return handshake_one(self._own_port, self._settings).stage >= Stage.EHLO
+        """See contract.Gateway."""
+        return handshake_one(self.own_port, self._settings).stage >= Stage.EHLO
 
     def prove(self) -> None:
-        """See mode.Gateway: the port answers, and Exim's own routing of each domain is the wanted one."""
-        self._answers(self._own_port)
+        """See contract.Gateway: the port answers, and Exim's own routing of each domain is the wanted one."""
+        prove_answer(self.own_port, self._settings)
+        state = self.read()
+        enforced = state.recipients_enforced
         wanted = {
             f"postmaster@{domain}": f"mailfleet_{LEVELS[config.delivery_mode][0]}"
-            for config in self.read().values()
+            for config in state.email_configs.values()
             for domain in config.domains
         }
-        if not wanted:
-            return
-        _status, out, err = self._run(["exim4", "-bt", *wanted])
-        found = dict(re.findall(rf"^(\S+)\n  router = {ROUTER}, transport = (\S+)$", out, re.MULTILINE))
-        for address, transport in wanted.items():
-            if found.get(address) != transport:
-                raise EngineError(
-                    f"Exim does not route {address} as it should, by {ROUTER} and {transport}: "
-                    f"{found.get(address) or err.strip() or out.strip()[:300]}"
-                )
+        known = [one for one in enforced.values() if one.servers or state.owner_of(one.domain)]
+        wanted.update({f"postmaster@{one.domain}": f"mailfleet_{one.certificate_check}" for one in known})
+        if wanted:
+            _status, out, err = self._run(["exim4", "-bt", *wanted])
+            found = dict(re.findall(r"^(\S+)\n  router = mailfleet_\w+, transport = (\S+)$", out, re.MULTILINE))
+            for address, transport in wanted.items():
+                if found.get(address) != transport:
+                    raise EngineError(
+                        f"Exim does not route {address} as it should, by {transport}: "
+                        f"{found.get(address) or err.strip() or out.strip()[:300]}"
+                    )
+        prove_refusal(self.own_port, self._settings, state, "postmaster")
 
-    def _answers(self, target: Target) -> None:
-        seen = wait_until(lambda now: now.stage >= Stage.EHLO, target, self._settings, self._settings.timeout)
-        if seen.stage < Stage.EHLO:
-            raise EngineError(f"the gateway does not answer on {target}: {seen.message}")
+    def _macros(self, state: GatewayState) -> dict[str, Optional[str]]:
+        """Debian's macros: which access control list a sender meets, who is offered STARTTLS, TLS towards the internet."""
+        present = self._exim.macros()
+        outbound = state.outbound
+        servers = " ; ".join(outbound.mail_servers) if outbound else ""
+        lists = []
+        if state.senders_enforced:
+            lists.append((f"{{bool{{{_FROM_ENFORCED}}}}}", SENDER_ACL))
+        if outbound and outbound.accept == "tls_only":
+            lists.append((f"{{match_ip{{$sender_host_address}}{{<; {servers}}}}}", TLS_ONLY_ACL))
+        ours = NEXT_MAIL_ACL in present
+        following = present.get(NEXT_MAIL_ACL if ours else MAIL_ACL)
+        wanted: dict[str, Optional[str]] = {}
+        if lists:
+            value = NEXT_MAIL_ACL
+            for condition, acl in reversed(lists):
+                # What is submitted on this host without a network connection has no host address and no TLS.
+                value = (
+                    f"${{if and{{{{!def:tls_in_cipher}}{{def:sender_host_address}}{condition}}}{{{acl}}}{{{value}}}}}"
+                )
+            wanted = {NEXT_MAIL_ACL: following or DEFAULT_MAIL_ACL, MAIL_ACL: value}
+        elif ours:
+            wanted = {NEXT_MAIL_ACL: None, MAIL_ACL: None if following == DEFAULT_MAIL_ACL else following}
+        wanted.update(self._advertise(state, present, servers))
+        if state.levels[0]:
+            wanted.update(self._exim.outbound_macros(OUTBOUND_KIND[state.levels[0]]))
+        return wanted
+
+    @staticmethod
+    def _advertise(state: GatewayState, present: Mapping[str, str], servers: str) -> dict[str, Optional[str]]:
+        name = "MAIN_TLS_ADVERTISE_HOSTS"
+        accept = state.outbound.accept if state.outbound else None
+        held = present.get(name, "*")
+        if accept is None or not held:  # nobody is offered STARTTLS: that is the role's "accept" to say
+            return {}
+        ours = held.startswith(_HIDDEN_FROM) and held.endswith(" ; *")
+        if held != "*" and not ours:
+            raise EngineError(
+                f"{name} holds a list of yours ({held}); accept '{accept}' would replace it. Take it out first"
+            )
+        if accept == "plaintext":
+            return {name: f"{_HIDDEN_FROM}{servers.replace(' ; ', f' ; {_HIDDEN_FROM[3:]}')} ; *"}
+        return {name: "*"} if ours else {}
+
+    def _sections(self, state: GatewayState) -> dict[str, str]:
+        """What goes into each section of Exim's configuration."""
+        transports = "".join(
+            _TRANSPORT.format(level=level, options=_ONE_MESSAGE + options) for level, options in _LEVEL_OPTIONS.items()
+        )
+        outbound = ""
+        routers = _EXPIRED
+        if state.recipients_enforced:
+            routers += _ENFORCED_SERVERS
+            outbound += "".join(self._router_copies("mailfleet_enforced", _TO_ENFORCED, f"mailfleet_{_CHECK}"))
+            roots = self.roots(state) or "system"
+            for check in CERTIFICATE_CHECKS:
+                options = _INSIST + "  hosts_try_dane =\n" + _CHECK_OPTIONS[check].format(roots=roots)
+                transports += self._transport_copies(f"mailfleet_{check}", options, verify=False)
+        if state.outbound and state.outbound.depends_on_arrival:
+            condition = "${if def:tls_in_cipher{${if match_domain{$domain}{+relay_to_domains}{no}{yes}}}{no}}"
+            outbound += "".join(self._router_copies("mailfleet_over_tls", condition, "mailfleet_over_tls"))
+            transports += self._transport_copies(
+                "mailfleet_over_tls", _LEVEL_OPTIONS[state.levels[1]], verify=state.levels[1] == "may"
+            )
+        return {"routers": routers + _INBOUND, "outbound": outbound, "transports": transports, "retry": _RETRY}
+
+    def _router_copies(self, prefix: str, condition: str, transport: str) -> Iterator[str]:
+        """Debian's routers to other hosts, each with a condition more and another transport."""
+        text = self._debian("router")
+        smart = self._exim.has_smarthost
+        ignored = re.search(r"(?ms)^\.ifndef ROUTER_DNSLOOKUP_IGNORE_TARGET_HOSTS$.*?^\.endif$\n", text)
+        yield ignored.group() if ignored else ""
+        for name in ("hubbed_hosts", "smarthost" if smart else "dnslookup"):
+            stanza = _stanza(text, name, "router")
+            stanza = re.sub(rf"\A{name}:", f"{prefix}_{name}:", stanza)
+            suffix = "_smarthost" if name == "smarthost" else ""
+            stanza = re.sub(r"(?m)^(\s*transport\s*=).*$", lambda match: f"{match[1]} {transport}{suffix}", stanza)  # noqa: B023
+            yield f"{stanza.rstrip()}\n  condition = {condition}\n\n"
+
+    def _transport_copies(self, name: str, options: str, verify: bool) -> str:
+        """Debian's transports to other hosts with other TLS options; verify keeps what they say of certificates."""
+        text = self._debian("transport")
+        copies = ""
+        for original, copy in (("remote_smtp", name), ("remote_smtp_smarthost", f"{name}_smarthost")):
+            stanza = _stanza(text, original, "transport")
+            stanza = re.sub(rf"\A{original}:", f"{copy}:", stanza)
+            taken = r"HOSTS_(?:AVOID|REQUIRE)_TLS" + ("" if verify else r"|TLS_VERIFY_(?:HOSTS|CERTIFICATES)")
+            stanza = re.sub(rf"(?ms)^\.ifdef REMOTE_SMTP_(?:SMARTHOST_)?(?:{taken})$.*?^\.endif$\n", "", stanza)
+            set_here = "|".join(re.findall(r"(?m)^ +(\w+)", options + _ONE_MESSAGE))
+            stanza = re.sub(rf"(?m)^[ \t]*(?:{set_here})[ \t]*=.*\n", "", stanza)
+            copies += f"{stanza.rstrip()}\n{_ONE_MESSAGE}{options}\n"
+        return copies
+
+    def _debian(self, kind: str) -> str:
+        """The text of Debian's routers or transports."""
+        if not self._exim.split:
+            return (FileImage.read(TEMPLATE).content or b"").decode("utf-8", "surrogateescape")
+        files = sorted(Path(f"{CONFIG_DIR}/conf.d/{kind}").glob("*_exim4-config_*"))
+        return "\n".join(one.read_text(encoding="utf-8", errors="surrogateescape") for one in files)
 
 
 def routes(configs: Iterable[EmailConfig]) -> str:
@@ -195,16 +368,38 @@ def routes(configs: Iterable[EmailConfig]) -> str:
     return _HEADER + "".join(lines)
 
 
-def with_includes(template: str) -> str:
-    """Debian's unsplit template with a line at the beginning of each section that includes ours.
+def recipients(state: GatewayState) -> str:
+    """The lsearch file of the outbound enforced domains: the certificate check, and the servers if they are not Exim's to find."""
+    lines = []
+    for domain, one in sorted(state.recipients_enforced.items()):
+        owner = state.owner_of(domain)
+        servers = ";".join(map(str, one.servers or (owner.servers if owner else ())))
+        lines.append(f"{domain}: check={one.certificate_check}{f' servers=<;{servers}' if servers else ''}\n")
+    return _HEADER + "".join(lines)
 
-    Raises EngineError if a section is missing.
+
+def with_includes(template: str) -> str:
+    """Debian's unsplit template with a line that includes each of our sections.
+
+    Raises EngineError if a place for one is missing.
     """
-    for name in _SECTIONS:
+    for name, (place, behind) in _PLACES.items():
         line = f".include {DIRECTORY}/{name}"
         if re.search(rf"(?m)^{re.escape(line)}$", template):
             continue
-        template, count = re.subn(rf"(?m)^(begin {name}[ \t]*)$", lambda match: f"{match.group(1)}\n{line}", template)  # noqa: B023
-        if count != 1:
-            raise EngineError(f"{TEMPLATE} has {count} lines 'begin {name}', not one: is it Debian's?")
+        found = re.findall(rf"(?m){place}", template)
+        if len(found) != 1:
+            raise EngineError(
+                f"{TEMPLATE} has {len(found)} lines '{place.strip('^$').split('[')[0]}', not one: is it Debian's?"
+            )
+        both = f"{found[0]}\n{line}" if behind else f"{line}\n{found[0]}"
+        template = re.sub(rf"(?m){place}", lambda _match: both, template)  # noqa: B023
     return template
+
+
+def _stanza(text: str, name: str, kind: str) -> str:
+    """A router or transport, from its name to the blank line or heading behind it. Raises EngineError unless there is one."""
+    found = re.findall(rf"(?ms)^{name}:[ \t]*$.*?(?=^[ \t]*$|^##|\Z)", text)
+    if len(found) != 1:
+        raise EngineError(f"Exim's configuration has {len(found)} {kind}s {name}, not one: are its files Debian's?")
+    return str(found[0])

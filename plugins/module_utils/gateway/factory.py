@@ -5,21 +5,49 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.exim import EximGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import HarakaGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.mailcow import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix import PostfixGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.proxmox import ProxmoxGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import Gateway
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Http
     from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Runner
 
-GATEWAYS = ("postfix", "exim")
+GATEWAYS = ("postfix", "exim", "haraka", "proxmox", "mailcow")
 
 
-def make_gateway(kind: str, run: Runner, settings: Settings, own_port: Target, reinjection_port: int) -> Gateway:
-    """The adapter for one of GATEWAYS."""
-    if kind == "exim":
-        return EximGateway(run, settings, own_port)
-    return PostfixGateway(run, settings, own_port, reinjection_port)
+@dataclass(frozen=True)
+class Access:
+    """How a gateway is reached: run and own_port on its host, http and the rest where it has an API."""
+
+    kind: str
+    run: Runner
+    http: Http
+    own_port: Target = field(default_factory=lambda: Target("127.0.0.1"))
+    reinjection_port: int = 10125
+    config_dir: str = ""
+    api_url: str = ""
+    api_user: str = ""
+    api_password: str = field(default="", repr=False)
+    api_key: str = field(default="", repr=False)
+
+
+def make_gateway(access: Access, settings: Settings) -> Gateway:
+    """The adapter for one of GATEWAYS. Raises EngineError if access lacks what it needs."""
+    if access.kind == "exim":
+        return EximGateway(access.run, settings, access.own_port)
+    if access.kind == "haraka":
+        return HarakaGateway(access.run, settings, access.own_port, access.config_dir)
+    if access.kind == "proxmox":
+        return ProxmoxGateway(access.http, settings, access.api_url, access.api_user, access.api_password)
+    if access.kind == "mailcow":
+        return MailcowGateway(access.http, settings, access.api_url, access.api_key)
+    return PostfixGateway(access.run, settings, access.own_port, access.reinjection_port)

@@ -1,13 +1,14 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The delivery modes on a Postfix gateway.
+"""Delivery modes, enforced domains and the outbound side of a Postfix gateway.
 
-One smtp transport per mode, chosen per recipient domain by transport_maps. Where the mode depends on
-how a message arrived, a policy service sends what arrived over TLS through a second, loopback-only
-instance that has the same transports with the other level. So the level is right for each recipient
-of one message, over the queue and over restarts. Sources: transport(5), access(5), postmulti(1),
-MULTI_INSTANCE_README.
+One smtp transport per mode, chosen per recipient domain by transport_maps. Where it matters how a
+message arrived, a policy service sends what arrived over TLS through a loopback-only instance that has
+the same transports with another level: a second one for the modes that depend on it, a third one, which
+insists on TLS throughout, for enforced sender domains. So the level is right for each recipient of one
+message, over the queue and over restarts. Sources: transport(5), access(5), cidr_table(5), postmulti(1),
+MULTI_INSTANCE_README, TLS_README.
 """
 
 from __future__ import annotations
@@ -15,48 +16,64 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
-import smtplib
+import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage, printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import inbound_senders
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
+    ask,
+    prove_answer,
+    prove_refusal,
+    require_answer,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.top_level_domains import TOP_LEVEL_DOMAINS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
     Settings,
     Target,
     handshake_one,
     is_address,
-    wait_until,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
-    LEVELS,
-    MODES,
-    EmailConfig,
-    dump,
-    load,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import Postfix
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import (
+    OUTBOUND_KIND,
+    Postfix,
+    at_least_one,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
     Change,
     EngineError,
     Runner,
+    Transaction,
 )
 
 DIRECTORY = "/etc/postfix/mailfleet-starttls"
-REGISTRY = f"{DIRECTORY}/email_configs.json"
+REGISTRY = f"{DIRECTORY}/gateway.json"
 TRANSPORT_MAP = f"{DIRECTORY}/transport"
 ARRIVAL_MAP = f"{DIRECTORY}/arrival"
+SENDERS_MAP = f"{DIRECTORY}/enforced_senders"
+TLS_ONLY_MAP = f"{DIRECTORY}/tls_only"
+PLAINTEXT_MAP = f"{DIRECTORY}/plaintext_only"
+TRUSTED_CHAIN_MAP = f"{DIRECTORY}/trusted_chain"
 REPLY_FILTER = f"{DIRECTORY}/reply_filter"
 POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
 RESTRICTION_CLASS = "mailfleet_arrival"
 ARRIVED = "mailfleet-arrived"
 SECOND = "postfix-mailfleet"
+THIRD = "postfix-mailfleet_enforced"  # an underscore, because systemd reads a hyphen in an instance name as a slash
 SECOND_DIR = f"/etc/{SECOND}"
+THIRD_DIR = f"/etc/{THIRD}"
+SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
 
-_HEADER = "# Written by mailfleet.starttls from email_configs.json; a change made here is lost.\n"
+_HEADER = "# Written by mailfleet.starttls from gateway.json; a change made here is lost.\n"
 # A server that takes mail over TLS only refuses plaintext for good (530): put off, not bounced.
 _REPLY_FILTER = "/^530([ -].*STARTTLS.*)/ 430$1\n"
 # What the second instance shares with the first: how it speaks to the mail servers, and for how long.
@@ -64,6 +81,11 @@ _SHARED = re.compile(
     r"(compatibility_level|myhostname|mydomain|inet_protocols|message_size_limit|smtputf8_enable"
     r"|smtp_(tls_(?!session_cache)|bind_address|helo_name|host_lookup|dns_|address_|balance_|connection_|mx_|[a-z_]*_timeout)"
     r"|(maximal|bounce)_queue_lifetime|(minimal|maximal)_backoff_time|queue_run_delay|mail_owner|setgid_group)"
+)
+# What an instance that sends to the internet itself shares besides: where mail goes, and with whose credentials.
+_ROUTES = re.compile(
+    r"(smtp_|lmtp_|relayhost|relay_domains|virtual_(alias|mailbox)_domains|virtual_alias_maps|sender_dependent_"
+    r"|default_transport|parent_domain_matches_subdomains|local_recipient_maps)"
 )
 _TO_LOOPBACK = (
     "smtp_tls_security_level=none",
@@ -94,81 +116,132 @@ scache     unix - - n -     1 scache
 """
 
 
+@dataclass(frozen=True)
+class _Instance:
+    """One of the loopback-only instances: its name and configuration, where it listens, and for which arrival it stands."""
+
+    name: str
+    directory: str
+    port: Target
+    arrival: int
+
+    @property
+    def exists(self) -> bool:
+        return Path(self.directory, "main.cf").exists()
+
+
 class PostfixGateway:
     """Adapter for a gateway that is the default Postfix instance of this host."""
 
     name = "postfix"  # one lock and one journal for one configuration
+    title = "a Postfix gateway"
     reads_files_unasked = True
     modes = MODES
+    judged_modes: Sequence[str] = ()
+    limits: Mapping[str, str] = {}
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target, reinjection_port: int) -> None:
-        """own_port takes the mail of the internet; reinjection_port is a free loopback port."""
+        """own_port takes the mail of the internet; reinjection_port is the first of three free loopback ports."""
         self._run = run
         self._settings = settings
-        self._own_port = own_port
-        self._second_port = Target("127.0.0.1", reinjection_port)
-        self._return_port = Target("127.0.0.1", reinjection_port + 1)
+        self.own_port = own_port
+        second, self._return_port, third = (Target("127.0.0.1", reinjection_port + offset) for offset in range(3))
+        self._instances = (
+            _Instance(SECOND, SECOND_DIR, second, 1),
+            _Instance(THIRD, THIRD_DIR, third, 2),
+        )
         self._postconf = Postconf(run)
         self._postfix = Postfix(run, own_port.port)
 
+    def transaction(self, store: str) -> Transaction:
+        """See contract.Gateway."""
+        return Transaction(self, store)
+
     def require_running(self) -> None:
-        """See mode.Gateway."""
+        """See contract.Gateway."""
         self._postfix.require_running()
-        seen = handshake_one(self._own_port, self._settings)
-        if seen.stage < Stage.EHLO:
-            raise EngineError(
-                f"the gateway does not answer on {self._own_port} ({seen.message}); name the address and port it "
-                "listens on, because a change that cannot be proved is not made"
-            )
-        if Path(SECOND_DIR).exists():
-            return
-        for port in (self._second_port, self._return_port):
+        require_answer(self.own_port, self._settings)
+        ports = [one.port for one in self._instances if not Path(one.directory).exists()]
+        for port in [self._return_port, *ports] if len(ports) == len(self._instances) else ports:
             if handshake_one(port, self._settings).code != "connect_failed":
                 raise EngineError(f"another service answers on {port}; name a free port with reinjection_port")
 
-    def read(self) -> dict[str, EmailConfig]:
-        """See mode.Gateway."""
-        return load((FileImage.read(REGISTRY).content or b"").decode("utf-8", "replace"), REGISTRY)
+    def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
+        """See contract.Gateway."""
+        del wanted
+        return load_file(REGISTRY)
 
-    def plan(self, configs: Mapping[str, EmailConfig]) -> Change:
-        """See mode.Gateway."""
-        if not configs and not Path(DIRECTORY).exists():
+    def plan(self, state: GatewayState) -> Change:
+        """See contract.Gateway."""
+        if state == GatewayState() and not Path(DIRECTORY).exists():
             return Change((), ())
-        depends = any(one.depends_on_arrival for one in configs.values())
-        arrival = depends or Path(SECOND_DIR).exists()
-        if depends:
+        wanted = [state.depends_on_arrival or state.senders_enforced, state.senders_enforced]
+        instances = [one for one, needed in zip(self._instances, wanted) if needed or Path(one.directory).exists()]
+        if any(wanted):
             self._refuse_filters()
         images = [
             FileImage(REPLY_FILTER, _REPLY_FILTER.encode()),
-            FileImage(TRANSPORT_MAP, transport_map(configs).encode()),
-            FileImage(ARRIVAL_MAP, arrival_map(configs).encode()),
-            FileImage(REGISTRY, dump(configs.values()).encode()),
+            FileImage(TRANSPORT_MAP, self._transport_map(state).encode()),
+            FileImage(ARRIVAL_MAP, arrival_map(state).encode()),
+            FileImage(SENDERS_MAP, senders_map(state).encode()),
+            FileImage(TLS_ONLY_MAP, clients_map(state, "tls_only", "reject_plaintext_session").encode()),
+            FileImage(PLAINTEXT_MAP, clients_map(state, "plaintext", "starttls, silent-discard").encode()),
+            FileImage(REGISTRY, dump(state).encode()),
         ]
-        if arrival:
+        if state.recipients_enforced or Path(TRUSTED_CHAIN_MAP).exists():
+            images.append(FileImage(TRUSTED_CHAIN_MAP, trusted_chain_map().encode()))
+        if instances:
             images.append(FileImage(POLICY, inspect.getsource(arrival_policy).encode(), 0o755))
-            images += self._second_instance()
-        images += self._postconf.images(self._edits(arrival))
+        edits = self._edits(state, instances)
+        explicit = {**self._postconf.explicit("-x"), **edits.main} if instances else {}
+        for one in instances:
+            images += self._instance_files(one, state, explicit)
+        images += self._postconf.images(edits)
         return Change.of(images)
+
+    def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
+        """See contract.Gateway. The MX of a domain are looked up by Postfix's own posttls-finger(1), the first that answers."""
+        route = self._route_of(domain, state)
+        hops = [_target(hop) for hop in route.split(",") if hop.startswith("[")]
+        if hops:
+            return hops
+        _status, out, _err = self._run(["posttls-finger", "-c", "-l", "none", "-L", "verbose", "-T", "10", route])
+        found = re.findall(r"Connected to (\S+?)\[[0-9a-fA-F.:]+\]:(\d+)", out + _err)
+        return [Target(host, int(port)) for host, port in dict.fromkeys(found)]
+
+    def roots(self, state: GatewayState) -> str:
+        """See contract.Gateway."""
+        if state.ca_file and not Path(state.ca_file).is_file():
+            raise EngineError(f"ca_file: there is no file {state.ca_file} on this gateway")
+        return state.ca_file or self._postconf.values("smtp_tls_CAfile").get("smtp_tls_CAfile", "")
+
+    def relay_hosts(self) -> Sequence[Target]:
+        """See contract.Gateway."""
+        return self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
 
     def check(self) -> None:
         """See transaction.Daemon."""
-        if Path(SECOND_DIR, "main.cf").exists():
-            self._make_second_places()
-            self._call("postfix", "-c", SECOND_DIR, "check")
+        for one in self._instances:
+            if one.exists:
+                self._make_places(one)
+                self._call("postfix", "-c", one.directory, "check")
         self._postfix.check()
 
     def reload(self) -> None:
-        """See transaction.Daemon: also starts the second instance, or stops it where the files have none."""
-        unit, has_to_be_enabled = self._second_unit()
-        listed = SECOND_DIR in self._postconf.values("multi_instance_directories").get("multi_instance_directories", "")
-        if listed:
+        """See transaction.Daemon: also starts the other instances, or stops those that the files do not have."""
+        listed = self._postconf.values("multi_instance_directories").get("multi_instance_directories", "")
+        words = listed.replace(",", " ").split()
+        if any(one.directory in words for one in self._instances):
             self._call("systemctl", "daemon-reload")
-            if has_to_be_enabled:
-                self._call("systemctl", "enable", "--quiet", unit)
-            self._call("systemctl", "start", unit)
-        else:  # whatever a run that was undone left of it
-            for verb in ("stop", "disable", "reset-failed"):
-                self._run(["systemctl", "--quiet", verb, unit])
+        for one in self._instances:
+            unit, has_to_be_enabled = self._unit(one)
+            if one.directory in words:
+                if has_to_be_enabled:
+                    self._call("systemctl", "enable", "--quiet", unit)
+                self._call("systemctl", "start", unit)
+            else:  # whatever a run that was undone left of it
+                for verb in ("stop", "disable", "reset-failed"):
+                    self._run(["systemctl", "--quiet", verb, unit])
         self._call("postfix", "reload")
 
     def resume(self) -> None:
@@ -176,36 +249,28 @@ class PostfixGateway:
         self.reload()
 
     def serves(self) -> bool:
-        """See mode.Gateway."""
+        """See contract.Gateway."""
         return all(handshake_one(port, self._settings).stage >= Stage.EHLO for port in self._ports())
 
     def prove(self) -> None:
-        """See mode.Gateway."""
+        """See contract.Gateway."""
         for port in self._ports():
-            seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, self._settings, self._settings.timeout)
-            if seen.stage < Stage.EHLO:
-                raise EngineError(f"the gateway does not answer on {port} after the change: {seen.message}")
-        self._prove_policy()
+            prove_answer(port, self._settings)
+        self._prove_policy(self.read())
 
     def _ports(self) -> list[Target]:
-        second = [self._second_port, self._return_port] if Path(SECOND_DIR, "main.cf").exists() else []
-        return [self._own_port, *second]
+        there = [one.port for one in self._instances if one.exists]
+        return [self.own_port, *there, *([self._return_port] if there else [])]
 
-    def _prove_policy(self) -> None:
-        """Have the policy service asked: without it each recipient whose mode depends on arrival gets a 451."""
-        domain = next((one.domains[0] for one in self.read().values() if one.depends_on_arrival), None)
-        if domain is None:
-            return
-        try:
-            host, port = self._own_port.host, self._own_port.port
-            with smtplib.SMTP(host, port, self._settings.helo_name, self._settings.timeout) as session:
-                session.ehlo()
-                session.mail("")
-                code, text = session.rcpt(f"postmaster@{domain}")
-        except (OSError, smtplib.SMTPException) as error:
-            raise EngineError(f"the gateway does not take a recipient of {domain}: {error}") from error
-        if code == 451 and b"4.3.5" in text:  # "server configuration error", not somebody's greylisting
-            raise EngineError(f"the gateway puts off a recipient of {domain}: {code} {printable(text)}")
+    def _prove_policy(self, state: GatewayState) -> None:
+        """Have the policy service asked: without it each recipient it is asked for gets a 451."""
+        recipients = [one.domains[0] for one in state.email_configs.values() if one.depends_on_arrival]
+        recipient = f"postmaster@{recipients[0]}" if recipients else "postmaster"
+        if recipients or (state.outbound and state.outbound.depends_on_arrival):
+            code, text = ask(self.own_port, self._settings, "", recipient)
+            if code == 451 and "4.3.5" in text:  # "server configuration error", not somebody's greylisting
+                raise EngineError(f"the gateway puts off {recipient}: {code} {text}")
+        prove_refusal(self.own_port, self._settings, state, recipient)
 
     def _refuse_filters(self) -> None:
         """FILTER takes the place of a content filter, and a listener with restrictions of its own never asks."""
@@ -229,52 +294,138 @@ class PostfixGateway:
     def _receives(self, service: str) -> bool:
         return self._postfix.is_listener(service) or service == "smtpd/pass"
 
-    def _edits(self, arrival: bool) -> Edits:
+    def _transport_map(self, state: GatewayState) -> str:
+        """The transport(5) table: a line for each recipient domain, enforced domains above the email configs."""
+        enforced = state.recipients_enforced
+        lines = [
+            f"{domain} {transport_of(config.delivery_mode)}:{','.join(map(next_hop, config.servers))}\n"
+            for _name, config in sorted(state.email_configs.items())
+            for domain in config.domains
+            if domain not in enforced
+        ]
+        if (
+            enforced
+            and "transport_maps"
+            in self._postconf.values("parent_domain_matches_subdomains")
+            .get("parent_domain_matches_subdomains", "")
+            .replace(",", " ")
+            .split()
+        ):
+            raise EngineError(
+                "parent_domain_matches_subdomains names transport_maps, so an enforced domain would cover its subdomains as "
+                "well; take transport_maps out of it first"
+            )
+        lines += [
+            f"{domain} {transport_of(one.certificate_check)}:{self._route_of(domain, state)}\n"
+            for domain, one in sorted(enforced.items())
+        ]
+        return _HEADER + "".join(lines)
+
+    def _route_of(self, domain: str, state: GatewayState) -> str:
+        """The next hop of an enforced domain: the given servers, else where its mail goes today."""
+        owner = state.owner_of(domain)
+        servers = state.recipients_enforced[domain].servers or (owner.servers if owner else ())
+        if servers:
+            return ",".join(map(next_hop, servers))
+        values = self._postconf.values("transport_maps", "relayhost")
+        tables = [one for one in values["transport_maps"].replace(",", " ").split() if TRANSPORT_MAP not in one]
+        if "{" in values["transport_maps"]:
+            raise EngineError(
+                f"transport_maps has tables in braces, in which the way to {domain} cannot be looked up; name its servers"
+            )
+        parents = [f".{domain.split('.', at)[at]}" for at in range(1, domain.count(".") + 1)]
+        for key in (f"mailfleet-starttls@{domain}", domain, *parents, "*"):
+            for table in tables:
+                _status, out, _err = self._run(["postmap", "-q", key, table])
+                if out.strip():
+                    return _smtp_hop(domain, out.strip()) or domain
+        return values["relayhost"] or domain
+
+    def _edits(self, state: GatewayState, instances: Sequence[_Instance]) -> Edits:
         now = self._postconf.values(
             "transport_maps", "smtpd_recipient_restrictions", "smtpd_restriction_classes", "tls_required_enable",
-            "multi_instance_wrapper", "multi_instance_enable", "multi_instance_directories",
+            "multi_instance_wrapper", "multi_instance_enable", "multi_instance_directories", "plaintext_reject_code",
+            "smtpd_discard_ehlo_keyword_address_maps",
         )  # fmt: skip
-        main = {"transport_maps": _first(f"texthash:{TRANSPORT_MAP}", now["transport_maps"])}
+        main = {"transport_maps": _first([f"texthash:{TRANSPORT_MAP}"], [], now["transport_maps"])}
         if "tls_required_enable" in now:
             # Postfix 3.10 lets a sender's header "TLS-Required: no" turn every level into plaintext.
             main["tls_required_enable"] = "no"
-        if arrival:
-            main["smtpd_restriction_classes"] = _first(RESTRICTION_CLASS, now["smtpd_restriction_classes"])
-            main[RESTRICTION_CLASS] = f"check_policy_service unix:private/{RESTRICTION_CLASS}"
-            # First, because a permit_... in front of it would skip it.
-            main["smtpd_recipient_restrictions"] = _first(
-                f"check_recipient_access texthash:{ARRIVAL_MAP}", now["smtpd_recipient_restrictions"]
+        accept = state.outbound.accept if state.outbound else None
+        if accept == "tls_only" and now.get("plaintext_reject_code", "450").startswith("5"):
+            raise EngineError(
+                f"plaintext_reject_code = {now['plaintext_reject_code']} would make mail of your mail servers bounce; take it "
+                "out first: postconf -X plaintext_reject_code"
             )
+        hidden = f"cidr:{PLAINTEXT_MAP}"
+        main["smtpd_discard_ehlo_keyword_address_maps"] = _first(
+            [hidden] if accept == "plaintext" else [], [hidden], now.get("smtpd_discard_ehlo_keyword_address_maps", "")
+        )
+        # First, because a permit_... in front of them would skip them. Of several FILTERs the last one counts, and the
+        # policy gives each recipient of a message the same one.
+        checks = {
+            f"check_client_access cidr:{TLS_ONLY_MAP}": accept == "tls_only",
+            f"check_sender_access texthash:{SENDERS_MAP}": state.senders_enforced,
+            f"check_recipient_access texthash:{ARRIVAL_MAP}": bool(instances),
+            f"{RESTRICTION_CLASS}": state.outbound is not None and state.outbound.depends_on_arrival,
+        }
+        main["smtpd_recipient_restrictions"] = _first(
+            [check for check, wanted in checks.items() if wanted], list(checks), now["smtpd_recipient_restrictions"]
+        )
+        if instances:
+            main["smtpd_restriction_classes"] = _first([RESTRICTION_CLASS], [], now["smtpd_restriction_classes"])
+            main[RESTRICTION_CLASS] = f"check_policy_service unix:private/{RESTRICTION_CLASS}"
             main["multi_instance_wrapper"] = "${command_directory}/postmulti -p --"
             main["multi_instance_enable"] = "yes"
-            main["multi_instance_directories"] = _first(SECOND_DIR, now["multi_instance_directories"])
+            directories = [one.directory for one in instances]
+            main["multi_instance_directories"] = _first(directories, directories, now["multi_instance_directories"])
+        main.update(self._outbound_level(state))
         explicit = self._postconf.explicit()
-        changed = {name: value for name, value in main.items() if explicit.get(name) != value}
-        return Edits(changed, services=self._services(0, arrival))
+        changed = {name: value for name, value in main.items() if explicit.get(name, None if value else "") != value}
+        return Edits(changed, services=self._services(0, state, bool(instances)))
 
-    def _services(self, arrived_over_tls: int, arrival: bool) -> dict[str, str]:
-        """The master.cf entries of an instance: 0 for the first, 1 for the second."""
-        chroot = "n" if arrived_over_tls else self._chroot()
+    def _outbound_level(self, state: GatewayState) -> dict[str, str]:
+        """main.cf's own level towards the internet. A stronger one of the same kind is the administrator's and stays."""
+        level = state.levels[0]
+        if not level:
+            return {}
+        now = self._postconf.values("smtp_tls_security_level", "smtp_tls_loglevel")
+        kind = OUTBOUND_KIND[level]
+        self._postfix.refuse_override(
+            "smtp_tls_security_level", OUTBOUND_KIND, kind, lambda service: service == "smtp/unix"
+        )
+        present = now["smtp_tls_security_level"]
+        wanted = {} if present and OUTBOUND_KIND.get(present) == kind else {"smtp_tls_security_level": level}
+        if "none" not in state.levels[1]:
+            wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
+        return wanted
+
+    def _services(self, arrival: int, state: GatewayState, instances: bool) -> dict[str, str]:
+        """The master.cf entries for mail that arrived in plaintext (0), over TLS (1), over TLS from an enforced sender (2)."""
+        chroot = "n" if arrival else self._chroot()
         services = {}
-        for mode, levels in LEVELS.items():
-            level = levels[arrived_over_tls]
+        for mode in LEVELS:
+            level = _level(mode, arrival)
             options = [f"smtp_tls_security_level={level}", "smtp_tls_policy_maps="]
             if level != "encrypt":
                 options.append(f"smtp_reply_filter=regexp:{REPLY_FILTER}")
             services[transport_of(mode)] = _smtp_entry(transport_of(mode), chroot, options)
-        if arrival and not arrived_over_tls:
+        if state.recipients_enforced or Path(TRUSTED_CHAIN_MAP).exists():
+            services.update(self._enforced_services(chroot, state))
+        if instances and not arrival:
             services[ARRIVED] = _smtp_entry(
                 ARRIVED,
                 chroot,
                 _TO_LOOPBACK,
             )
+            destinations = [f"{ARRIVED}:[127.0.0.1]:{one.port.port}" for one in self._instances]
             services[RESTRICTION_CLASS] = (
                 f"{RESTRICTION_CLASS} unix - n n - 0 spawn user=nobody "
-                f"argv={_python()} -I {POLICY} {ARRIVED}:[127.0.0.1]:{self._second_port.port}"
+                f"argv={_python()} -I {POLICY} {' '.join(destinations)} {SENDERS_MAP}"
             )
         entries = {f"{name}/unix": entry for name, entry in services.items()}
-        if arrival and not arrived_over_tls:
-            # For what the second instance does not route itself: local, virtual and all other domains.
+        if instances and not arrival:
+            # For what the other instances do not route themselves: local, virtual and all other domains.
             entries[f"{self._return_port}/inet"] = f"{self._return_port} inet n - {chroot} - - smtpd " + " ".join(
                 f"-o {option}"
                 for option in (
@@ -293,8 +444,23 @@ class PostfixGateway:
             )
         return entries
 
-    def _second_instance(self) -> list[FileImage]:
-        explicit = self._postconf.explicit("-x")
+    def _enforced_services(self, chroot: str, state: GatewayState) -> Iterator[tuple[str, str]]:
+        """A transport for each certificate check. Outbound, an enforced domain is the same however mail arrived."""
+        own = any(self._postconf.values("smtp_tls_CAfile", "smtp_tls_CApath").values())
+        roots = [] if own and not state.ca_file else [f"smtp_tls_CAfile={self.roots(state) or SYSTEM_CA_FILE}"]
+        options = {
+            "encryption_only": ["smtp_tls_security_level=encrypt", "smtp_tls_policy_maps="],
+            # Postfix knows no level that asks for a chain and not for a name, so any name is allowed.
+            "trusted_chain": ["smtp_tls_security_level=verify", f"smtp_tls_policy_maps=regexp:{TRUSTED_CHAIN_MAP}", *roots],
+            "hostname": [
+                "smtp_tls_security_level=verify", "smtp_tls_policy_maps=", "smtp_tls_verify_cert_match=hostname", *roots,
+            ],
+        }  # fmt: skip
+        for check, words in options.items():
+            yield transport_of(check), _smtp_entry(transport_of(check), chroot, words)
+
+    def _instance_files(self, instance: _Instance, state: GatewayState, explicit: Mapping[str, str]) -> list[FileImage]:
+        """main.cf and master.cf of an instance; explicit is what the first one's main.cf is going to say."""
         back = f"mailfleet-back:[{self._return_port.host}]:{self._return_port.port}"
         main = {
             **{name: value for name, value in explicit.items() if _SHARED.match(name)},
@@ -304,11 +470,11 @@ class PostfixGateway:
             "relay_transport": back,
             "virtual_transport": back,
             "local_transport": back,
-            "multi_instance_name": SECOND,
+            "multi_instance_name": instance.name,
             "multi_instance_enable": "yes",
-            "queue_directory": f"/var/spool/{SECOND}",
-            "data_directory": f"/var/lib/{SECOND}",
-            "syslog_name": SECOND,
+            "queue_directory": f"/var/spool/{instance.name}",
+            "data_directory": f"/var/lib/{instance.name}",
+            "syslog_name": instance.name,
             "inet_interfaces": "loopback-only",
             "mynetworks": "127.0.0.0/8",
             "mydestination": "",
@@ -321,21 +487,51 @@ class PostfixGateway:
             "smtpd_authorized_xforward_hosts": "127.0.0.0/8",
             "receive_override_options": "no_unknown_recipient_checks, no_address_mappings, no_header_body_checks, no_milters",
         }
+        services = {
+            **self._services(instance.arrival, state, True),
+            "back": _smtp_entry("mailfleet-back", "n", _TO_LOOPBACK),
+        }
+        if state.outbound and state.outbound.depends_on_arrival:
+            main.update(self._own_routes(explicit))
+            main["smtp_tls_security_level"] = "encrypt" if instance.arrival == 2 else state.levels[1]
+            services.update(self._own_services())
         if self._postconf.values("tls_required_enable"):
             main["tls_required_enable"] = "no"
-        master = [f"{self._second_port} inet n - n - - smtpd\n", _SECOND_SERVICES]
-        entries = [*self._services(1, True).values(), _smtp_entry("mailfleet-back", "n", _TO_LOOPBACK)]
-        for entry in entries:
+        master = [f"{instance.port} inet n - n - - smtpd\n", _SECOND_SERVICES]
+        for entry in services.values():
             words = entry.split(" -o ")
             master.append(words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:]))
         lines = [f"{name} = {value}".rstrip() + "\n" for name, value in sorted(main.items())]
         return [
-            FileImage(f"{SECOND_DIR}/main.cf", (_HEADER + "".join(lines)).encode()),
-            FileImage(f"{SECOND_DIR}/master.cf", (_HEADER + "".join(master)).encode()),
+            FileImage(f"{instance.directory}/main.cf", (_HEADER + "".join(lines)).encode()),
+            FileImage(f"{instance.directory}/master.cf", (_HEADER + "".join(master)).encode()),
         ]
 
+    def _own_routes(self, explicit: Mapping[str, str]) -> dict[str, str]:
+        """The gateway's own ways to the internet, for an instance that sends there itself: all but its own domains."""
+        routes = {name: value for name, value in explicit.items() if _ROUTES.match(name)}
+        tables = [f"texthash:{TRANSPORT_MAP}", explicit.get("transport_maps", "")]
+        routes["transport_maps"] = _first(tables[:1], tables[:1], tables[1])
+        routes["default_transport"] = explicit.get("default_transport", "smtp")
+        routes["mydestination"] = self._postconf.values_expanded("mydestination")
+        return routes
+
+    def _own_services(self) -> dict[str, str]:
+        """The gateway's own transports, which its tables may name; their level is that of the instance's main.cf."""
+        known = {line.split()[0] for line in _SECOND_SERVICES.splitlines()} | {"postlog"}
+        services = {}
+        for line in self._postconf.call("-M").splitlines():
+            fields = line.split()
+            if len(fields) < 8 or fields[1] != "unix" or fields[0] in known or fields[0].startswith("mailfleet"):
+                continue
+            fields[4] = "n"  # the instance has no chroot
+            words = " ".join(fields).split(" -o ")
+            kept = [word for word in words[1:] if not word.startswith("smtp_tls_security_level=")]
+            services[f"own {fields[0]}"] = " -o ".join([words[0], *kept])
+        return services
+
     def _outgoing_address(self, explicit: Mapping[str, str]) -> dict[str, str]:
-        """Postfix sends from the one address it listens on, if it is one; the second instance has to do the same."""
+        """Postfix sends from the one address it listens on, if it is one; the other instances have to do the same."""
         if "smtp_bind_address" in explicit:
             return {}
         listens = explicit.get("inet_interfaces", "").replace(",", " ").split()
@@ -347,17 +543,17 @@ class PostfixGateway:
         fields = self._postconf.call("-M", "smtp/unix").split()
         return fields[4] if len(fields) > 4 else "n"
 
-    def _make_second_places(self) -> None:
-        for place, owner in ((f"/var/spool/{SECOND}", "root"), (f"/var/lib/{SECOND}", "postfix")):
+    def _make_places(self, instance: _Instance) -> None:
+        for place, owner in ((f"/var/spool/{instance.name}", "root"), (f"/var/lib/{instance.name}", "postfix")):
             Path(place).mkdir(exist_ok=True)
             Path(place).chmod(0o755)  # mkdir's own mode goes through the umask
             shutil.chown(place, owner)
 
-    def _second_unit(self) -> tuple[str, bool]:
+    def _unit(self, instance: _Instance) -> tuple[str, bool]:
         """The unit's name, which Debian 13 changed, and whether it has to be enabled, as it has to there."""
         template = self._run(["systemctl", "cat", "postfix@.service"])[1]
         by_suffix = "/etc/postfix-%I" in template
-        return f"postfix@{SECOND.partition('-')[2] if by_suffix else SECOND}.service", by_suffix
+        return f"postfix@{instance.name.partition('-')[2] if by_suffix else instance.name}.service", by_suffix
 
     def _call(self, *command: str) -> None:
         status, out, err = self._run(command)
@@ -365,30 +561,37 @@ class PostfixGateway:
             raise EngineError(f"{' '.join(command)} failed: {(err or out).strip()}")
 
 
-def transport_of(mode: str) -> str:
-    """The name of a mode's transport, as the log shows it."""
-    return f"mailfleet-{mode}"
+def transport_of(what: str) -> str:
+    """The name of the transport of a mode or of a certificate check, as the log shows it."""
+    return f"mailfleet-{what}"
 
 
-def transport_map(configs: Mapping[str, EmailConfig]) -> str:
-    """The transport(5) table: a line for each recipient domain."""
-    lines = [
-        f"{domain} {transport_of(config.delivery_mode)}:{','.join(map(next_hop, config.servers))}\n"
-        for _name, config in sorted(configs.items())
-        for domain in config.domains
-    ]
-    return _HEADER + "".join(lines)
-
-
-def arrival_map(configs: Mapping[str, EmailConfig]) -> str:
-    """The access(5) table of the domains for which it matters how a message arrived."""
+def arrival_map(state: GatewayState) -> str:
+    """The access(5) table of the recipient domains for which it matters how a message arrived."""
     lines = [
         f"{domain} {RESTRICTION_CLASS}\n"
-        for _name, config in sorted(configs.items())
+        for _name, config in sorted(state.email_configs.items())
         if config.depends_on_arrival
         for domain in config.domains
     ]
     return _HEADER + "".join(lines)
+
+
+def senders_map(state: GatewayState) -> str:
+    """The access(5) table of the enforced sender domains; the policy service reads it too."""
+    return _HEADER + "".join(f"{domain} {RESTRICTION_CLASS}\n" for domain in inbound_senders(state.enforced))
+
+
+def clients_map(state: GatewayState, accept: str, action: str) -> str:
+    """The cidr_table(5) of the mail servers, if that is what is accepted from them."""
+    outbound = state.outbound
+    servers = outbound.mail_servers if outbound and outbound.accept == accept else ()
+    return _HEADER + "".join(f"{network} {action}\n" for network in servers)
+
+
+def trusted_chain_map() -> str:
+    """The policy table of the transport that asks for a chain: a certificate for any name."""
+    return f"{_HEADER}/./ verify match={':'.join(f'.{name}' for name in TOP_LEVEL_DOMAINS)}\n"
 
 
 def next_hop(server: Target) -> str:
@@ -396,15 +599,43 @@ def next_hop(server: Target) -> str:
     return f"[{server.host}]:{server.port}"
 
 
+def _target(hop: str) -> Target:
+    """The host of a next hop in brackets, C([host]) or C([host]:port)."""
+    host, _, port = hop[1:].partition("]")
+    number = port.lstrip(":")
+    try:
+        return Target(host, int(number) if number.isdigit() else socket.getservbyname(number or "smtp", "tcp"))
+    except OSError as error:
+        raise EngineError(f"the port of the next hop {hop} is not known here: {error}") from error
+
+
+def _smtp_hop(domain: str, found: str) -> str:
+    """The next hop of a transport(5) result that is SMTP. Raises EngineError for any other."""
+    transport, _, hop = found.partition(":")
+    if transport not in ("", "smtp", "relay"):
+        raise EngineError(
+            f"mail for {domain} goes by the transport {found}, on which TLS cannot be insisted; name its servers, or take that "
+            "route out"
+        )
+    return hop
+
+
+def _level(mode: str, arrival: int) -> str:
+    """The TLS level of a mode for an arrival, see _services: an enforced sender is above every mode."""
+    return (*LEVELS[mode], "encrypt")[arrival]
+
+
 def _smtp_entry(name: str, chroot: str, options: Sequence[str]) -> str:
     return f"{name} unix - - {chroot} - - smtp " + " ".join(f"-o {option}" for option in options)
 
 
-def _first(entry: str, present: str) -> str:
-    """A list setting with our entry in front; what is there stays as it is, to the letter."""
-    if re.match(rf"{re.escape(entry)}(?=[\s,]|$)", present):
-        return present
-    return f"{entry}, {present}" if present else entry
+def _first(entries: Sequence[str], ours: Sequence[str], present: str) -> str:
+    """A list setting with our entries in front, and no others of ours; what else is there stays, to the letter."""
+    rest = present
+    for entry in {*entries, *ours}:
+        rest = re.sub(rf"(?<![^\s,]){re.escape(entry)}(?:[\s,]+|\Z)", "", rest)
+    wanted = ", ".join([*entries, *([rest] if rest else [])])
+    return present if re.split(r"[\s,]+", present) == re.split(r"[\s,]+", wanted) else wanted
 
 
 def _python() -> str:

@@ -40,6 +40,11 @@ REQUIRE_ACL = f"{CONFIG_DIR}/mailfleet-require-starttls.acl"
 PID_FILE = "/run/exim4/exim.pid"
 DAEMON_USER = "Debian-exim"
 
+# Which access control list answers MAIL; with the second macro set, a gateway's list stands in front of that one.
+MAIL_ACL = "MAIN_ACL_CHECK_MAIL"
+NEXT_MAIL_ACL = "MAILFLEET_NEXT_MAIL_ACL"
+DEFAULT_MAIL_ACL = "acl_check_mail"
+
 _MACRO = re.compile(r"\s*([A-Z][A-Za-z0-9_]*)\s*==?\s*(.*)", re.DOTALL)
 _OUTBOUND = {
     "disabled": "AVOID",
@@ -83,7 +88,7 @@ class Exim:
 
     def state(self) -> dict[str, str]:
         """See starttls.Server."""
-        macros = read_macros(self._macros_text())
+        macros = self.macros()
         outbound = {
             kind for kind in _OUTBOUND if all(_has_outbound(macros, transport, kind) for transport in _TRANSPORTS)
         }
@@ -95,10 +100,7 @@ class Exim:
     def plan(self, desired: Desired) -> Change:
         """See starttls.Server."""
         self._planned = desired
-        path = self._macros_path()
-        image = FileImage.read(path)
-        text = (image.content or b"").decode("utf-8", "surrogateescape")
-        macros = read_macros(text)
+        macros = self.macros()
         wanted: dict[str, Optional[str]] = {}
         images: list[FileImage] = []
         if desired.inbound is not None:
@@ -106,33 +108,58 @@ class Exim:
             if not desired.offers:
                 wanted["MAIN_TLS_ADVERTISE_HOSTS"] = ""
             else:
-                self._require_readable(desired.certificate)
+                if Path(desired.certificate).exists():
+                    self.require_readable(desired.certificate, "every handshake would fail")
                 wanted["MAIN_TLS_CERTKEY"] = desired.certificate
                 # A list of the administrator's own stays: offering to some hosts only is a choice.
                 wanted["MAIN_TLS_ADVERTISE_HOSTS"] = macros.get("MAIN_TLS_ADVERTISE_HOSTS") or "*"
             images += self._plan_required(desired, macros, wanted)
         if desired.outbound is not None:
-            for transport in _TRANSPORTS:
-                if not _has_outbound(macros, transport, desired.outbound):
-                    wanted.update(_outbound_macros(macros, transport, desired.outbound))
-        new = set_macros(text, wanted)
-        if new != text:
-            images.append(replace(image, content=new.encode("utf-8", "surrogateescape")))
+            wanted.update(self.outbound_macros(desired.outbound))
+        images += self.macro_images(wanted)
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
+
+    def macros(self) -> dict[str, str]:
+        """The macros that the administrator, or this collection, has set."""
+        return read_macros(self._macros_text())
+
+    def macro_images(self, wanted: Mapping[str, Optional[str]]) -> list[FileImage]:
+        """The file of macros with these set or, where None, taken out; nothing if that is the same."""
+        image = FileImage.read(self._macros_path())
+        text = (image.content or b"").decode("utf-8", "surrogateescape")
+        new = set_macros(text, wanted)
+        return [] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))]
+
+    def outbound_macros(self, kind: str) -> dict[str, Optional[str]]:
+        """What makes a kind of outbound TLS that is not there yet. Raises EngineError if a list of others is in the way."""
+        macros = self.macros()
+        wanted: dict[str, Optional[str]] = {}
+        for transport in _TRANSPORTS:
+            if not _has_outbound(macros, transport, kind):
+                wanted.update(_outbound_macros(macros, transport, kind))
+        return wanted
+
+    @property
+    def has_smarthost(self) -> bool:
+        """Whether all outgoing mail goes to a smart host."""
+        return self._debian_settings().get("dc_eximconfig_configtype") in ("smarthost", "satellite")
 
     def next_hops(self) -> Sequence[Target]:
         """See starttls.Server. Debian's C(dc_smarthost) is C(host) or C(host::port)."""
-        settings = dict(re.findall(r"^(dc_\w+)=['\"]?([^'\"\n]*)", Path(SETTINGS).read_text(), re.MULTILINE))
-        if settings.get("dc_eximconfig_configtype") not in ("smarthost", "satellite"):
+        if not self.has_smarthost:
             return ()
         hops = []
-        for hop in settings.get("dc_smarthost", "").split(";"):
+        for hop in self._debian_settings().get("dc_smarthost", "").split(";"):
             host, _, port = hop.strip().partition("::")
             try:
                 hops.append(Target.parse(host, default_port=int(port or 25)))
             except ValueError as error:
                 raise EngineError(f"dc_smarthost in {SETTINGS} cannot be read: {error}") from error
         return hops
+
+    @staticmethod
+    def _debian_settings() -> dict[str, str]:
+        return dict(re.findall(r"^(dc_\w+)=['\"]?([^'\"\n]*)", Path(SETTINGS).read_text(), re.MULTILINE))
 
     def check(self) -> None:
         """See transaction.Daemon: a trial daemon on a spare loopback port, because -bV misses much.
@@ -167,17 +194,18 @@ class Exim:
     def _plan_required(
         self, desired: Desired, macros: Mapping[str, str], wanted: dict[str, Optional[str]]
     ) -> list[FileImage]:
-        ours = macros.get("MAIN_ACL_CHECK_MAIL")
+        name = _mail_acl(macros)
+        ours = macros.get(name)
         if desired.inbound == "required":
-            if ours not in (None, _ACL_MACRO):
+            if ours not in (None, _ACL_MACRO) and (name, ours) != (NEXT_MAIL_ACL, DEFAULT_MAIL_ACL):
                 raise EngineError(
-                    f"MAIN_ACL_CHECK_MAIL is already set in {self._macros_path()}; inbound 'required' needs it. "
+                    f"{name} is already set in {self._macros_path()}; inbound 'required' needs it. "
                     "Refuse plaintext in that access control list instead, and choose 'offered'"
                 )
-            wanted["MAIN_ACL_CHECK_MAIL"] = _ACL_MACRO
+            wanted[name] = _ACL_MACRO
             return [FileImage(REQUIRE_ACL, _ACL_TEXT.encode(), 0o644, 0, 0)]
         if ours == _ACL_MACRO:
-            wanted["MAIN_ACL_CHECK_MAIL"] = None
+            wanted[name] = DEFAULT_MAIL_ACL if name == NEXT_MAIL_ACL else None
         return []
 
     def _try_daemon(self, config: str, pid_file: str) -> None:
@@ -194,16 +222,17 @@ class Exim:
         finally:
             _end_daemon(pid_file)
 
-    def _require_readable(self, certificate: str) -> None:
-        if not Path(certificate).exists():
-            return
+    def require_readable(self, path: str, otherwise: str) -> None:
+        """Raise EngineError unless Exim's user can read the file; otherwise says what would follow."""
         try:
             user = pwd.getpwnam(DAEMON_USER)
         except KeyError:
             raise EngineError(f"there is no user {DAEMON_USER} on this host, as whom Debian's Exim runs") from None
-        if not can_read(certificate, user.pw_uid, os.getgrouplist(DAEMON_USER, user.pw_gid)):
+        if not Path(path).exists():
+            raise EngineError(f"there is no file {path} on this host")
+        if not can_read(path, user.pw_uid, os.getgrouplist(DAEMON_USER, user.pw_gid)):
             raise EngineError(
-                f"{certificate} cannot be read by {DAEMON_USER}, so every handshake would fail; "
+                f"{path} cannot be read by {DAEMON_USER}, so {otherwise}; "
                 f"make it root:{DAEMON_USER} 0640 in a directory that user may enter"
             )
 
@@ -326,7 +355,12 @@ def _inbound_of(macros: Mapping[str, str]) -> str:
     if "MAIN_TLS_ENABLE" in macros and not macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*"):
         return "disabled"
     # Without MAIN_TLS_ENABLE Exim offers STARTTLS all the same, with a certificate it makes up.
-    return "required" if macros.get("MAIN_ACL_CHECK_MAIL") == _ACL_MACRO else "offered"
+    return "required" if macros.get(_mail_acl(macros)) == _ACL_MACRO else "offered"
+
+
+def _mail_acl(macros: Mapping[str, str]) -> str:
+    """The macro that is ours to set: behind a gateway's list, if there is one."""
+    return NEXT_MAIL_ACL if NEXT_MAIL_ACL in macros else MAIL_ACL
 
 
 def _outbound_macros(present: Mapping[str, str], transport: str, kind: str) -> dict[str, Optional[str]]:

@@ -80,29 +80,33 @@ class Postfix:
         )  # fmt: skip
         explicit = self._postconf.explicit()
         if desired.inbound is not None:
-            self._refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self.is_listener)
+            self.refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self.is_listener)
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
         if desired.offers:
             wanted["smtpd_tls_chain_files"] = desired.certificate
             wanted["smtpd_tls_received_header"] = "yes"
-            wanted["smtpd_tls_loglevel"] = _at_least_one(now["smtpd_tls_loglevel"])
+            wanted["smtpd_tls_loglevel"] = at_least_one(now["smtpd_tls_loglevel"])
             wanted.update({name: "" for name in SUPERSEDED if explicit.get(name)})
         if desired.outbound is not None:
-            self._refuse_override(
+            self.refuse_override(
                 "smtp_tls_security_level", OUTBOUND_KIND, desired.outbound, lambda service: service == "smtp/unix"
             )
             if now["smtp_tls_security_level"] == "" or self.state()["outbound"] != desired.outbound:
                 wanted["smtp_tls_security_level"] = OUTBOUND_LEVEL[desired.outbound]
             if desired.outbound != "disabled":
-                wanted["smtp_tls_loglevel"] = _at_least_one(now["smtp_tls_loglevel"])
+                wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
         edits = {name: value for name, value in wanted.items() if {**now, **explicit}.get(name) != value}
         return Change.of(self._postconf.images(Edits(edits))) if edits else Change((), ())
 
-    def next_hops(self) -> Sequence[Target]:
-        """See starttls.Server. Only a bracketed relayhost names the hosts themselves."""
+    def next_hops(self, ours: str = "") -> Sequence[Target]:
+        """See starttls.Server. Only a bracketed relayhost names the hosts themselves.
+
+        ours is an entry of transport_maps that is no other way.
+        """
         hops = []
         others = ("transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
         values = self._postconf.values(*others, "default_transport")
+        values["transport_maps"] = values.get("transport_maps", "").replace(ours, "").strip(" ,")
         ways = [f"{name} = {values[name]}" for name in others if values.get(name)]
         if values.get("default_transport", "smtp") != "smtp":
             ways.append(f"default_transport = {values['default_transport']}")
@@ -141,9 +145,10 @@ class Postfix:
         name, _, kind = service.rpartition("/")
         return kind == "inet" and name.rpartition(":")[2] in (self._port, "smtp" if self._port == "25" else self._port)
 
-    def _refuse_override(
+    def refuse_override(
         self, parameter: str, kinds: Mapping[str, str], wanted: str, concerns: Callable[[str], bool]
     ) -> None:
+        """Raise EngineError if master.cf makes a service that counts do something else than is wanted."""
         for service, value in self._postconf.overrides(parameter).items():
             if concerns(service) and kinds.get(value) != wanted:
                 raise EngineError(
@@ -152,5 +157,6 @@ class Postfix:
                 )
 
 
-def _at_least_one(level: str) -> str:
+def at_least_one(level: str) -> str:
+    """A log level that shows TLS: the given one unless that is less."""
     return level if level.isdigit() and int(level) >= 1 else "1"

@@ -1,0 +1,5 @@
+"""Fixtures of this scenario."""
+
+from lab_partner import partner
+
+__all__ = ["partner"]

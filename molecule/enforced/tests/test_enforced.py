@@ -1,0 +1,232 @@
+"""Policy enforced TLS: by sender domain on the way in, by recipient domain and certificate check on the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from lab_partner import CHECKS, GATEWAYS, NAME, ROOTS, SERVERS, Partner, port_of
+from lab_testinfra import DOMAINS, Fleet, came_over_tls, report, wait_for
+
+SENT = {
+    "encryption_only": {"good", "selfsigned", "wrongname", "expired"},
+    "trusted_chain": {"good", "wrongname"},
+    "hostname": {"good"},
+}
+RESULTS: dict[tuple[str, str, str], str] = {}
+gateways = pytest.mark.parametrize("gateway", GATEWAYS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def matrix() -> Iterator[None]:
+    """Print what was seen of the certificate checks."""
+    yield
+    rows = [
+        f"{gateway} {check}".ljust(30)
+        + "".join(RESULTS.get((gateway, check, server), "-").ljust(14) for server in SERVERS)
+        for gateway, check in {key[:2] for key in RESULTS}
+    ]
+    report("gateway certificate check".ljust(30) + "".join(server.ljust(14) for server in SERVERS), rows)
+
+
+def module(fleet: Fleet, gateway: str, name: str, options: dict[str, Any], *arguments: str) -> dict[str, Any]:
+    """The result of a gateway module, failed or not."""
+    return fleet.result(gateway, name, {"gateway": GATEWAYS[gateway], **options}, *arguments)
+
+
+def enforce(fleet: Fleet, gateway: str, *arguments: str, **options: Any) -> dict[str, Any]:
+    result = module(fleet, gateway, "enforced_tls_domain", options, *arguments)
+    assert not result["failed"], result
+    return result
+
+
+def set_modes(fleet: Fleet, gateway: str, **modes: str) -> None:
+    configs = [
+        {"name": host, "domains": [DOMAINS[host]], "servers": [f"{host}.fleet.test"], "delivery_mode": mode}
+        for host, mode in modes.items()
+    ]
+    options = {"email_configs": configs, "require_without_evidence": True}
+    assert not module(fleet, gateway, "inbound_tls_mode", options)["failed"]
+
+
+def queue(fleet: Fleet, gateway: str) -> str:
+    """All that waits on a gateway."""
+    if GATEWAYS[gateway] == "exim":
+        return fleet.run(gateway, "exim4 -bpr")
+    return fleet.run(gateway, "for i in $(postmulti -l | awk '{print $4}'); do postqueue -c $i -p; done")
+
+
+def flush(fleet: Fleet, gateway: str) -> None:
+    if GATEWAYS[gateway] == "exim":
+        fleet.run(gateway, "exim4 -qff", check=False)
+    else:
+        fleet.run(gateway, "for i in $(postmulti -l | awk '{print $4}'); do postqueue -c $i -f; done", check=False)
+
+
+@gateways
+def test_a_sender_is_enforced_on_both_hops(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    set_modes(fleet, gateway, pf12="plaintext", ex12="match_sender")
+    options = {"domain": "Partner.TEST.", "direction": "inbound"}
+    dry = enforce(fleet, gateway, "--check", "--diff", **options)
+    assert dry["changed"]
+    assert "+partner.test" in dry["output"]
+    assert fleet.send("outside", ["trace@alpha.test"], tls=False, to=gateway)
+    done = enforce(fleet, gateway, **options)
+    assert done["changed"]
+    assert done["enforced_domains"] == [{"domain": "partner.test", "direction": "inbound"}]
+    assert all(seen["completed"] for seen in done["evidence"])
+    assert not enforce(fleet, gateway, **options)["changed"]
+
+    # Plaintext: refused for the time being, whatever the spelling, with the words a sender's administrator can look up.
+    for sender in ("trace@partner.test", "x@PARTNER.test"):
+        with pytest.raises(AssertionError, match=r"(?s)451.*STARTTLS is required for this sender"):
+            fleet.send("outside", ["trace@alpha.test"], tls=False, to=gateway, sender=sender)
+    # Over TLS: taken, and over TLS to the mail server, whatever its mode.
+    both = fleet.send("outside", ["trace@alpha.test", "trace@charlie.test"], tls=True, to=gateway)
+    assert fleet.arrived_over_tls("pf12", both)
+    assert fleet.arrived_over_tls("ex12", both)
+    # Exact: neither a subdomain nor a domain that ends alike, nor a bounce; they follow the mode.
+    for sender in ("trace@sub.partner.test", "trace@notpartner.test", ""):
+        mark = fleet.send("outside", ["trace@alpha.test"], tls=False, to=gateway, sender=sender)
+        assert not fleet.arrived_over_tls("pf12", mark)
+    mark = fleet.send("outside", ["trace@alpha.test"], tls=True, to=gateway, sender="trace@sub.partner.test")
+    assert not fleet.arrived_over_tls("pf12", mark)
+
+    removed = enforce(fleet, gateway, **options, state="absent")
+    assert removed["enforced_domains"] == []
+    mark = fleet.send("outside", ["trace@alpha.test"], tls=False, to=gateway)
+    assert not fleet.arrived_over_tls("pf12", mark)
+
+
+@gateways
+def test_mail_of_an_enforced_sender_waits_for_tls_at_the_server(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    set_modes(fleet, gateway, pf12="plaintext", pf13="opportunistic")
+    options = {"domain": "partner.test", "direction": "inbound"}
+    refused = module(fleet, gateway, "enforced_tls_domain", options)
+    assert refused["failed"]
+    assert "would be deferred: pf13.fleet.test:25: the server does not offer STARTTLS" in refused["msg"]
+    enforce(fleet, gateway, **options, require_without_evidence=True)
+    try:
+        mark = fleet.send("outside", ["trace@alpha.test", "trace@bravo.test"], tls=True, to=gateway)
+        assert fleet.arrived_over_tls("pf12", mark)
+        assert wait_for(lambda: "trace@bravo.test" in queue(fleet, gateway))
+        flush(fleet, gateway)
+        assert fleet.mail("pf13", mark) is None
+        told = module(fleet, gateway, "inbound_tls_mode", {"name": "pf13", "delivery_mode": "plaintext"})
+        assert "holds inbound enforced domains" in told["msg"]
+    finally:
+        enforce(fleet, gateway, **options, state="absent")
+
+
+@gateways
+def test_the_gateway_has_to_accept_tls_itself(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    set_modes(fleet, gateway, pf12="plaintext", ex12="plaintext", pf13="plaintext")
+    role = {"gateway_kind": GATEWAYS[gateway]}
+    play = (
+        f"- hosts: {gateway}\n  gather_facts: false\n  tasks:\n    - ansible.builtin.import_role:\n"
+        "        name: mailfleet.starttls.gateway\n        tasks_from: accept\n"
+    )
+    assert fleet.play(play, variables={**role, "gateway_inbound": "disabled"}).status == 0
+    try:
+        refused = module(fleet, gateway, "enforced_tls_domain", {"domain": "partner.test", "direction": "inbound"})
+        assert "the gateway does not accept TLS itself" in refused["msg"]
+    finally:
+        assert fleet.play(play, variables={**role, "gateway_inbound": "offered"}).status == 0
+
+
+@gateways
+def test_every_certificate_check_with_every_kind_of_server(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    cases = {(check, server): partner.domain(check, server) for check in CHECKS for server in SERVERS}
+    domains = [
+        {"domain": domain, "direction": "outbound", "certificate_check": check} for (check, _), domain in cases.items()
+    ]
+    options = {"enforced_domains": domains, "ca_file": ROOTS, "require_without_evidence": True}
+    assert enforce(fleet, gateway, **options)["changed"]
+    assert not enforce(fleet, gateway, **options)["changed"]
+    try:
+        mark = fleet.send(
+            "pf12", [f"trace@{domain}" for domain in cases.values()], tls=True, to=gateway, headers="TLS-Required: no\n"
+        )
+        sent = {case for case in cases if case[1] in SENT[case[0]]}
+        arrived = wait_for(
+            lambda: set(_arrived(fleet, mark)) >= {cases[case] for case in sent} and _arrived(fleet, mark)
+        )
+        waiting = wait_for(lambda: all(cases[case] in queue(fleet, gateway) for case in set(cases) - sent))
+        assert waiting, queue(fleet, gateway)
+        flush(fleet, gateway)
+        arrived = _arrived(fleet, mark)
+        for (check, server), domain in cases.items():
+            RESULTS[gateway, check, server] = (
+                "TLS" if arrived.get(domain) else "queued" if domain not in arrived else "PLAIN"
+            )
+        assert arrived == {cases[case]: True for case in sent}
+        # Exact: a subdomain goes as it went before, to whatever server.
+        subs = [f"sub.{partner.domain('hostname', server)}" for server in SERVERS]
+        mark = fleet.send("pf12", [f"trace@{sub}" for sub in subs], tls=True, to=gateway)
+        assert wait_for(lambda: set(_arrived(fleet, mark)) == set(subs), 60), (
+            _arrived(fleet, mark),
+            queue(fleet, gateway),
+        )
+    finally:
+        enforce(fleet, gateway, enforced_domains=domains, state="absent")
+    # No longer enforced, it goes out.
+    assert wait_for(
+        lambda: (flush(fleet, gateway), partner.domain("hostname", "notls") not in queue(fleet, gateway))[1], 60
+    )
+
+
+def _arrived(fleet: Fleet, mark: str) -> dict[str, bool]:
+    """Domain -> whether its copy of the message came over TLS, by the partner's own Received header."""
+    return {str(one["X-Original-To"]).partition("@")[2]: came_over_tls(one) for one in fleet.copies("outside", mark)}
+
+
+@gateways
+def test_the_guard_judges_the_certificate_from_the_gateway(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    """Without it, the first anybody hears of a wrong certificate is a queue."""
+    wanted = {
+        ("hostname", "good"): "",
+        ("hostname", "selfsigned"): "its certificate does not pass (self-signed certificate)",
+        ("hostname", "wrongname"): "its certificate does not pass (Hostname mismatch",
+        ("trusted_chain", "wrongname"): "",
+        ("trusted_chain", "expired"): "its certificate does not pass (certificate has expired)",
+        ("encryption_only", "selfsigned"): "",
+        ("encryption_only", "notls"): "the server does not offer STARTTLS",
+    }
+    for (check, server), message in wanted.items():
+        options = {
+            "domain": "guarded.test", "direction": "outbound", "certificate_check": check, "ca_file": ROOTS,
+            "servers": [f"{NAME}:{port_of(check, server)}"],
+        }  # fmt: skip
+        result = module(fleet, gateway, "enforced_tls_domain", options, "--check")
+        assert not result["failed"], result
+        said = " ".join(result["output"].split())
+        assert message in said, (check, server, said)
+        assert ("would refuse this" in said) == bool(message), (check, server, said)
+
+
+@gateways
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"domain": "*.partner.test", "direction": "inbound"}, "is not a domain that can be enforced"),
+        ({"domain": "a.test\nb.test", "direction": "inbound"}, "is not a domain that can be enforced"),
+        ({"domain": "a.test", "direction": "inbound", "certificate_check": "hostname"}, "go with the direction outbound"),
+        ({"domain": "nowhere.invalid", "direction": "outbound"}, "its mail servers cannot be found"),
+        ({"domain": "offers.test", "direction": "outbound", "ca_file": "/none"}, "there is no file /none"),
+    ],
+)  # fmt: skip
+def test_bad_input_changes_nothing(
+    fleet: Fleet, partner: Partner, gateway: str, options: dict[str, Any], message: str
+) -> None:
+    before = fleet.run(
+        gateway, "cat /etc/postfix/mailfleet-starttls/* /etc/exim4/mailfleet-starttls/* 2>/dev/null", check=False
+    )
+    result = module(fleet, gateway, "enforced_tls_domain", options)
+    assert result["failed"]
+    assert message in result["msg"]
+    assert "\n" not in result["msg"]
+    after = fleet.run(
+        gateway, "cat /etc/postfix/mailfleet-starttls/* /etc/exim4/mailfleet-starttls/* 2>/dev/null", check=False
+    )
+    assert before == after

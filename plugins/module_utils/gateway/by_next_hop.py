@@ -1,0 +1,338 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The delivery modes on gateways whose API keeps a TLS policy for each next hop.
+
+Such a gateway is a Postfix with a table of smtp_tls_policy_maps behind an API. It knows no email configs: their
+domains lead by its own routes to next hops, and the mode belongs to those. A next hop is looked up as it is written
+in the route, brackets and port included. Source: postconf(5), transport(5).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig, is_domain
+from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Call, Calls, CallTransaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+
+LEVELS = {"plaintext": "none", "opportunistic": "may", "required": "encrypt"}
+# Every level of Postfix, as the mode that it comes to. The stricter ones are left where their mode is wanted.
+MODE_OF = {
+    "none": "plaintext",
+    "may": "opportunistic",
+    "dane": "opportunistic",
+    "encrypt": "required",
+    "dane-only": "required",
+    "fingerprint": "required",
+    "verify": "required",
+    "secure": "required",
+}
+MIXED = "mixed"  # the domains of an email config are handled in several modes until one is given
+BY_NEXT_HOP = "it chooses TLS by next hop and does not know how a message arrived"
+_SERVICES = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465}
+_NEXT_HOP = re.compile(r"(?:\[(?:ipv6:)?([^\[\]]+)\]|([^\[\]:]+))(?::(\w+))?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """An entry of the table: the level, its attributes, whether it is in use, and what the API calls it."""
+
+    level: str
+    attributes: str = ""
+    active: bool = True
+    entry: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        return f"{self.level} {self.attributes}".strip() + ("" if self.active else " (not active)")
+
+
+@dataclass(frozen=True)
+class Route:
+    """Next hops as they are written in the routes, and why their mode cannot be changed, if that is so."""
+
+    next_hops: tuple[str, ...]
+    fixed: str = ""
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What the gateway holds: relay domains, routes by domain, .domain or address, and the table by next hop.
+
+    default: where the other relay domains go, None for the MX of each. elsewhere: routes of other mail, by what it is.
+    off: why the table has no effect, so that all mail goes in plaintext.
+    """
+
+    domains: tuple[str, ...]
+    routes: Mapping[str, Route]
+    policies: Mapping[str, Policy]
+    default: Optional[Route] = None
+    elsewhere: Mapping[str, Route] = field(default_factory=dict)
+    off: str = ""
+
+    def relays(self, domain: str) -> bool:
+        """Whether the gateway takes mail of the internet for the domain."""
+        return any(name in self.domains for name in (domain, *_parents(domain)))
+
+    def route(self, domain: str) -> Route:
+        """Where mail for a domain is handed to."""
+        for name in (domain, *_parents(domain), "*"):
+            if name in self.routes:
+                return self.routes[name]
+        return self.default or Route(() if domain.startswith(".") else (domain,))
+
+    def mode(self, next_hop: str) -> str:
+        """The mode in which mail is handed to a next hop."""
+        if self.off:
+            return "plaintext"
+        key = next_hop.lower()
+        for name in (key, *(_parents(key) if is_domain(key) else ())):
+            policy = self.policies.get(name)
+            if policy and policy.active:
+                return MODE_OF[policy.level]
+        return "opportunistic"
+
+    def mode_of(self, domains: Iterable[str]) -> str:
+        """The mode of all the domains, or MIXED."""
+        modes = {self.mode(hop) for domain in domains for hop in self.route(domain).next_hops}
+        return modes.pop() if len(modes) == 1 else MIXED
+
+    def sharing(self, next_hop: str, domains: Iterable[str]) -> Iterator[str]:
+        """What else goes by a next hop than mail for the domains."""
+        routes = {name: self.route(name) for name in self.domains}
+        routes.update((name, route) for name, route in self.routes.items())
+        routes.update(self.elsewhere)
+        for name, route in routes.items():
+            own = name.rpartition("@")[2] in domains
+            if not own and next_hop.lower() in (hop.lower() for hop in route.next_hops):
+                yield name
+
+
+class NextHopGateway:
+    """What the adapters share; each says how the holdings are read and how one entry is written."""
+
+    title: str
+    modes: Sequence[str] = tuple(LEVELS)
+    judged_modes: Sequence[str] = ()
+    own_port: Optional[Target] = None
+    limits: Mapping[str, str]
+    writes_attributes = True
+
+    def __init__(self) -> None:
+        """Nothing is asked before something is needed."""
+        self._told: dict[str, Optional[Policy]] = {}
+
+    def holdings(self) -> Holdings:
+        """What the gateway holds now."""
+        raise NotImplementedError
+
+    def policies(self) -> Mapping[str, Policy]:
+        """The table now, by next hop in lower case."""
+        raise NotImplementedError
+
+    def write(self, next_hop: str, held: Optional[Policy], wanted: Optional[Policy]) -> None:
+        """Make one entry of the table the wanted one, or take it out."""
+        raise NotImplementedError
+
+    def transaction(self, store: str) -> CallTransaction:
+        """See contract.Gateway: nothing is stored here."""
+        return CallTransaction()
+
+    def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
+        """See contract.Gateway: the wanted email configs as they are now, or one for each relay domain."""
+        seen = self.holdings()
+        if wanted:
+            configs = [self._as_held(item, seen) for item in wanted]
+        else:
+            configs = [
+                EmailConfig(name, (name,), tuple(self._servers([name], seen)[0]), seen.mode_of([name]))
+                for name in seen.domains
+                if is_domain(name)
+            ]
+        return GatewayState({one.name: one for one in configs})
+
+    def plan(self, state: GatewayState) -> Calls:
+        """See contract.Gateway. Raises EngineError where a next hop would have to be in two modes."""
+        seen = self.holdings()
+        self._told = {}
+        owners: dict[str, EmailConfig] = {}
+        spelled: dict[str, str] = {}
+        for config in state.email_configs.values():
+            for domain in config.domains if config.delivery_mode != MIXED else ():
+                route = self._route(config.name, domain, seen)
+                for hop in route.next_hops:
+                    reason = seen.off or route.fixed
+                    if reason and config.delivery_mode != seen.mode(hop):
+                        raise EngineError(
+                            f"email config {config.name}: {config.delivery_mode} is refused, because {reason}"
+                        )
+                    other = owners.setdefault(hop.lower(), config)
+                    spelled.setdefault(hop.lower(), hop)
+                    if other.delivery_mode != config.delivery_mode:
+                        raise EngineError(
+                            f"{self.title} cannot tell the email configs {other.name} and {config.name} apart: both go by "
+                            f"{hop}, and it chooses TLS by next hop. Give both the same mode, or one a next hop of its own"
+                        )
+        domains = {
+            one for config in state.email_configs.values() if config.delivery_mode != MIXED for one in config.domains
+        }
+        calls = [
+            self._call(spelled[key], config, domains, seen)
+            for key, config in owners.items()
+            if seen.mode(key) != config.delivery_mode
+        ]
+        return Calls(f"TLS policies of {self.title}", tuple(calls))
+
+    def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
+        """See contract.Gateway: asked for enforced domains only, and there are none."""
+        return ()
+
+    def roots(self, state: GatewayState) -> str:
+        """See contract.Gateway: asked for enforced domains only, and there are none."""
+        return ""
+
+    def relay_hosts(self) -> Sequence[Target]:
+        """See contract.Gateway: asked for the outbound side only, and that is not set here."""
+        raise EngineError(f"{self.title} has no outbound side that can be set: {self.limits['outbound']}")
+
+    def serves(self) -> bool:
+        """See contract.Gateway: who answers by its API runs."""
+        return True
+
+    def prove(self) -> None:
+        """See contract.Gateway: the gateway gives back what was written."""
+        held = self.policies()
+        for hop, policy in self._told.items():
+            if held.get(hop.lower()) != policy:
+                raise EngineError(
+                    f"{self.title} holds the TLS policy {held.get(hop.lower()) or '(none)'} for {hop}, "
+                    f"although {policy or '(none)'} was written"
+                )
+
+    def _call(self, hop: str, config: EmailConfig, domains: Iterable[str], seen: Holdings) -> Call:
+        others = sorted(seen.sharing(hop, domains))
+        if others:
+            more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+            raise EngineError(
+                f"email config {config.name}: {self.title} cannot tell its mail apart from that of {', '.join(others[:3])}"
+                f"{more}, because all of it goes by {hop} and it chooses TLS by next hop. Name those domains in an email "
+                "config as well, or give one side a next hop of its own"
+            )
+        old = seen.policies.get(hop.lower())
+        if old and old.attributes and not self.writes_attributes:
+            raise EngineError(
+                f"email config {config.name}: {self.title} holds the TLS policy {str(old)!r} for {hop}, which its API "
+                "cannot write back if the change fails. Change it in its own interface"
+            )
+        new = Policy(LEVELS[config.delivery_mode])
+        return Call(
+            hop,
+            str(old or "(none)"),
+            str(new),
+            lambda: self._swap(hop, (old,), new),
+            lambda: self._swap(hop, (old, new), old, undo=True),
+        )
+
+    def _swap(self, hop: str, known: Sequence[Optional[Policy]], wanted: Optional[Policy], undo: bool = False) -> None:
+        """Write an entry, unless somebody else has changed it since: their edit is kept."""
+        held = self.policies().get(hop.lower())
+        if held not in known:
+            if undo and hop not in self._told:
+                return
+            raise EngineError(
+                f"the TLS policy for {hop} on {self.title} has been changed to {held or '(none)'} by somebody else in the "
+                "meantime; see which one is wanted, then run again"
+            )
+        if held != wanted:
+            self.write(hop, held, wanted)
+        self._told[hop] = wanted
+
+    def _as_held(self, item: Mapping[str, Any], seen: Holdings) -> EmailConfig:
+        """A wanted email config as the gateway has it now, whatever mode is wanted."""
+        name = str(item.get("name") or "")
+        domains = item.get("domains") or ([name] if name.lower() in seen.domains else [])
+        if not domains:
+            raise EngineError(
+                f"email config {name!r}: {self.title} keeps no names of email configs. Give its domains as well, or name it "
+                "after the one relay domain that it is about"
+            )
+        given = item.get("servers") or []
+        asked = EmailConfig.from_dict({"name": name, "domains": domains, "servers": given or domains[:1]})
+        for domain in asked.domains:
+            if not seen.relays(domain):
+                raise EngineError(
+                    f"email config {name}: {domain} is no relay domain of {self.title}, so that it takes no mail for it "
+                    "to hand on; add it there first"
+                )
+            self._route(name, domain, seen)
+        found, unknown = self._servers(asked.domains, seen)
+        if not given:
+            if unknown:
+                raise EngineError(
+                    f"email config {name}: {self.title} hands mail for {', '.join(unknown)} to the MX of the domain. Name "
+                    "those hosts in servers, so that they can be tested"
+                )
+            return EmailConfig(name, asked.domains, tuple(found), seen.mode_of(asked.domains))
+        routed, wanted = {_sameness(one) for one in found}, {_sameness(one) for one in asked.servers}
+        if not (routed < wanted if unknown else routed == wanted):
+            raise EngineError(
+                f"email config {name}: {self.title} hands its mail to {', '.join(map(str, found)) or 'the MX of its domains'}"
+                f"{' and the MX of ' + ', '.join(unknown) if found and unknown else ''}, not to "
+                f"{', '.join(map(str, asked.servers))}. Correct the route there, or the servers here"
+            )
+        return EmailConfig(name, asked.domains, asked.servers, seen.mode_of(asked.domains))
+
+    def _route(self, name: str, domain: str, seen: Holdings) -> Route:
+        route = seen.route(domain)
+        if not route.next_hops:
+            raise EngineError(
+                f"email config {name}: where mail for {domain} goes cannot be told, because {route.fixed or 'its route is empty'}"
+            )
+        return route
+
+    def _servers(self, domains: Iterable[str], seen: Holdings) -> tuple[list[Target], list[str]]:
+        """The hosts that the domains are handed to, and the domains whose hosts only the DNS knows."""
+        found: dict[Target, None] = {}
+        unknown = []
+        for domain in domains:
+            for hop in seen.route(domain).next_hops:
+                server = self._server(hop, domain)
+                if server:
+                    found[server] = None
+                else:
+                    unknown.append(domain)
+        return list(found), unknown
+
+    def _server(self, hop: str, domain: str) -> Optional[Target]:
+        match = _NEXT_HOP.fullmatch(hop)
+        exact, looked_up, port = match.groups() if match else ("", "", "")
+        if looked_up and looked_up.lower() == domain:
+            return None
+        try:
+            target = Target((exact or looked_up or "").lower(), _SERVICES.get(port or "smtp") or int(port))
+            target.check()
+        except (TargetError, ValueError):
+            raise EngineError(
+                f"the next hop {hop!r} of {domain} on {self.title} cannot be understood; write it there as [host]:port"
+            ) from None
+        return target
+
+
+def _parents(domain: str) -> Iterator[str]:
+    """The names under which a Postfix table covers a domain, with a dot in front, the nearest first."""
+    while "." in domain.lstrip("."):
+        domain = domain.lstrip(".").partition(".")[2]
+        yield f".{domain}"
+
+
+def _sameness(server: Target) -> tuple[str, int]:
+    try:
+        return str(ipaddress.ip_address(server.host)), server.port
+    except ValueError:
+        return server.host.rstrip("."), server.port

@@ -1,0 +1,162 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every gateway adapter offers, and the one way in which a gateway is changed.
+
+The engines (mode, enforced, outbound) say what a gateway shall hold and what speaks against it; an adapter says which
+files or calls make it so; this brings the two together in one transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Optional, Protocol
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import STORE, EngineError
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+
+
+class GatewayChange(Protocol):
+    """What has to be done: true if there is anything. transaction.Change is one, rest.Calls another."""
+
+    def __bool__(self) -> bool:
+        """Whether anything has to be done."""
+
+    def diff(self) -> list[dict[str, str]]:
+        """What changes, in Ansible's diff format."""
+
+
+class GatewayTransaction(Protocol):
+    """How a change is made or undone; see transaction.Transaction."""
+
+    def opened(self, check_mode: bool) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
+        """Lock the gateway and undo what a killed run left: whether there was anything, and warnings."""
+
+    def apply(self, change: Any, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
+        """Make the change, or undo it and raise TransactionError."""
+
+
+class Gateway(Protocol):
+    """An adapter: one gateway product.
+
+    modes: the delivery modes that it can express; judged_modes: those in which it judges the certificate of the mail
+    server, too. own_port: where it takes the mail of the internet, None if that is not to be reached from here. limits:
+    for each mode that it cannot express, the reason; the key C(enforced) holds the reason why enforced domains are not to
+    be had, C(outbound) the same for the outbound side.
+    """
+
+    @property
+    def title(self) -> str:
+        """What it is called in a message, with its article if it has one."""
+
+    @property
+    def modes(self) -> Sequence[str]:
+        """See above."""
+
+    @property
+    def judged_modes(self) -> Sequence[str]:
+        """See above."""
+
+    @property
+    def own_port(self) -> Optional[Target]:
+        """See above."""
+
+    @property
+    def limits(self) -> Mapping[str, str]:
+        """See above."""
+
+    def transaction(self, store: str) -> GatewayTransaction:
+        """How changes are made."""
+
+    def require_running(self) -> None:
+        """Raise EngineError unless the gateway can be changed and proved."""
+
+    def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
+        """What the gateway holds. One that keeps no names of email configs goes by the domains of the wanted ones."""
+
+    def plan(self, state: GatewayState) -> GatewayChange:
+        """What makes the gateway hold exactly this; false when it does already."""
+
+    def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
+        """The hosts that mail for a domain is handed to, as far as they can be known."""
+
+    def roots(self, state: GatewayState) -> str:
+        """Path of the authorities that certificate checks go by, empty for the system's. Raises EngineError if unusable."""
+
+    def relay_hosts(self) -> Sequence[Target]:
+        """The hosts that take all outgoing mail, none if each domain has its own; see starttls.Server.next_hops."""
+
+    def serves(self) -> bool:
+        """Whether the running gateway takes mail on every port it should, looked at once."""
+
+    def prove(self) -> None:
+        """Raise EngineError unless the running gateway serves what it was told."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What speaks against a change, and the handshakes that say so."""
+
+    problems: tuple[str, ...] = ()
+    evidence: tuple[Handshake, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done, and the evidence for it."""
+
+    changed: bool
+    before: GatewayState
+    after: GatewayState
+    diff: list[dict[str, str]]
+    evidence: tuple[Handshake, ...] = ()
+    recovered: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def change_gateway(
+    gateway: Gateway,
+    compute: Callable[[GatewayState], GatewayState],
+    judge: Callable[[GatewayState, GatewayState], Judgement],
+    wanted: Sequence[Mapping[str, Any]] = (),
+    require_without_evidence: bool = False,
+    check_mode: bool = False,
+    store: str = STORE,
+) -> Outcome:
+    """Bring the gateway to what compute makes of its state, in one transaction, or leave it as it was.
+
+    What judge finds against it is refused, in check mode said. Raises EngineError (nothing was touched) or
+    TransactionError (it was, and is put back).
+    """
+    transaction = gateway.transaction(store)
+    with transaction.opened(check_mode) as (recovered, warnings):
+        gateway.require_running()
+        before = gateway.read(wanted)
+        after = compute(before)
+        verdict = judge(before, after)
+        warnings.extend(verdict.warnings)
+        if verdict.problems and not require_without_evidence:
+            message = "; ".join(verdict.problems)
+            if not check_mode:
+                raise EngineError(message)
+            warnings.append(f"unless steps before it change that, a real run would refuse this: {message}")
+        change: Any = gateway.plan(after)
+        if not change and not gateway.serves():
+            change = replace(change, reload=True)
+        if change and not check_mode:
+            transaction.apply(change, gateway.prove, gateway.prove)
+        return Outcome(
+            bool(change) or recovered,
+            before,
+            after,
+            change.diff(),
+            verdict.evidence,
+            recovered,
+            tuple(warnings),
+        )

@@ -1,0 +1,498 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The delivery modes on a gateway that runs Haraka: two lists of recipient domains in config/tls.ini.
+
+Haraka routes by itself (MX, relay_dest_domains.ini), and both lists go by recipient domain, so the servers of an email
+config are no more than where the evidence is taken. A domain in force_tls_hosts[] waits until the server offers TLS
+with a certificate that node trusts and that covers its name; this goes before no_tls_hosts[] and before the hosts that
+[redis] remembers as broken. Haraka says that it reloaded tls.ini, but a worker process reads the lists once, at its
+first delivery. `haraka --graceful` replaces the workers and leaves their deferred mail behind until the next start of
+Haraka; the main process takes mail over from a worker that a signal ended. So that is how the lists are taken up here:
+one worker after the other, each at a moment without SMTP connections if there is one. Sources: outbound/hmail.js,
+outbound/tls.js, outbound/queue.js, server.js of Haraka 3.3.4 and its haraka-config 1.7, and the lab.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import re
+import signal
+import socket
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import prove_answer, require_answer
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+    Settings,
+    Target,
+    handshake_one,
+    is_address,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+    Change,
+    EngineError,
+    Runner,
+    Transaction,
+)
+
+PROC = "/proc"
+START_SECONDS = 60.0  # a worker takes a second to start, more on a busy machine
+RECORD = "mailfleet-starttls.json"
+NOTE = f"; Entries of mailfleet.starttls, listed in {RECORD}:"
+LISTS = {"plaintext": "no_tls_hosts", "required": "force_tls_hosts"}
+"""Delivery mode -> the list in [outbound] of tls.ini that its domains are in; opportunistic is in neither."""
+
+_UNAWARE = "its outbound side chooses by recipient domain and does not know how a message arrived"
+# Queue plugins that hand on mail by themselves, past [outbound] of tls.ini: whether they also take relayed mail unless
+# their own file says enable_outbound.
+_FORWARDERS = {"smtp_forward": False, "smtp_proxy": True, "qmail-queue": True}
+
+# As haraka-config reads an .ini file. JavaScript takes a byte order mark for white space.
+_SPACE = r"[\s\ufeff]"
+_SECTION = re.compile(rf"{_SPACE}*\[([^\]]*)\]{_SPACE}*\Z")
+_PARAMETER = re.compile(rf"{_SPACE}*([A-Za-z0-9_@:.+\-/\[\]]+){_SPACE}*(?:={_SPACE}*(.*?){_SPACE}*)?\Z")
+_SKIPPED = re.compile(rf"{_SPACE}*(?:[;#].*)?\Z")
+_CONTINUED = re.compile(r"\\[ \t]*\Z")
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?\Z")
+_TRUTH = re.compile(r"(?:true|yes|ok|enabled|on|1)\Z", re.IGNORECASE)
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+
+Value = Union[None, str, float, list[Any]]
+
+
+@dataclass(frozen=True)
+class Ini:
+    """What Haraka makes of an .ini file."""
+
+    sections: Mapping[str, Mapping[str, Value]]
+
+    @classmethod
+    def parse(cls, text: str) -> Ini:
+        """Read the text as haraka-config does: a[]= makes a list, a number is not text, a later value wins."""
+        sections: dict[str, dict[str, Value]] = {"main": {}}
+        section = sections["main"]
+        pending = ""
+        for line in re.split(r"\r\n|\r|\n", text):
+            if _SKIPPED.match(line):
+                continue
+            if header := _SECTION.match(line):
+                section = sections.setdefault(header[1].strip(), {})
+            elif _CONTINUED.search(line):
+                pending += _CONTINUED.sub("", line)
+            else:
+                _assign(section, pending + line)
+                pending = ""
+        return cls(sections)
+
+    def is_true(self, section: str, key: str, default: bool = False) -> bool:
+        """A value that Haraka reads as a boolean."""
+        values = self.sections.get(section, {})
+        return bool(_TRUTH.match(_text(values[key]))) if key in values else default
+
+    def hosts(self, key: str) -> list[str]:
+        """The entries of a list of [outbound]; force_tls_hosts is inherited from [main] where it is missing."""
+        value = self.sections.get("outbound", {}).get(key)
+        if value is None and key == "force_tls_hosts":
+            value = self.sections["main"].get(key)
+        return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one]
+
+
+def _assign(section: dict[str, Value], line: str) -> None:
+    match = _PARAMETER.match(line)
+    if not match:
+        return
+    key, given = match[1], match[2]
+    value: Value = float(given) if given and _NUMBER.match(given) else given
+    if not key.endswith("[]") or key == "[]":
+        section[key] = value
+        return
+    held = section.get(key[:-2])
+    if not isinstance(held, list):
+        held = section[key[:-2]] = []
+    held.append(value)
+
+
+def _text(value: Value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+class HarakaGateway:
+    """Adapter for a gateway that is this host's Haraka, started with -c config_dir. See the module for what it does."""
+
+    name = "haraka"  # of the lock and the journal
+    title = "Haraka"
+    modes: Sequence[str] = ("plaintext", "opportunistic", "required")
+    reads_files_unasked = True  # a worker that has not delivered anything yet
+    limits: Mapping[str, str] = {
+        "match_sender": _UNAWARE,
+        "match_sender_strict": _UNAWARE,
+        "enforced": (
+            "it has no setting that refuses mail by sender domain, and towards a recipient domain no certificate check "
+            "other than the one of the delivery mode required"
+        ),
+        "outbound": (
+            "its one switch, enable_tls in outbound.ini, is for all mail in both directions; how single domains are "
+            "delivered to is their delivery mode"
+        ),
+    }
+
+    def __init__(self, run: Runner, settings: Settings, own_port: Target, config_dir: str) -> None:
+        """own_port takes the mail of the internet; config_dir is what Haraka is started with, above config/."""
+        self._run = run
+        self._settings = settings
+        self.own_port: Optional[Target] = own_port
+        self._port = own_port
+        self._home = os.path.realpath(config_dir)
+        self._config = f"{config_dir.rstrip('/')}/config"
+        self._tls_ini = f"{self._config}/tls.ini"
+        self._record = f"{self._config}/{RECORD}"
+
+    @property
+    def judged_modes(self) -> Sequence[str]:
+        """See contract.Gateway: rejectUnauthorized makes Haraka judge wherever it uses TLS."""
+        ini = self._ini("tls.ini")
+        inherited = ini.is_true("main", "rejectUnauthorized")
+        judges = ini.is_true("outbound", "rejectUnauthorized", inherited)
+        return ("opportunistic", "required") if judges else ("required",)
+
+    def transaction(self, store: str) -> Transaction:
+        """See contract.Gateway."""
+        return Transaction(self, store)
+
+    def require_running(self) -> None:
+        """See contract.Gateway: a Haraka without workers could be told of other lists by a restart only."""
+        if not Path(self._config).is_dir():
+            raise EngineError(
+                f"there is no directory {self._config}; config_dir has to be what Haraka is started with (-c)"
+            )
+        if not self._workers():
+            raise EngineError(
+                f"no worker process of a Haraka started with -c {self._home} runs on this host. Start it, or correct "
+                "config_dir; if smtp.ini says nodes=0, give it a number of workers and restart Haraka, because a Haraka "
+                "without workers takes up other TLS settings at a restart only"
+            )
+        require_answer(self._port, self._settings)
+
+    def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
+        """See contract.Gateway."""
+        return load_file(self._record)
+
+    def plan(self, state: GatewayState) -> Change:
+        """See contract.Gateway."""
+        held = self.read()
+        if not state.email_configs and not held.email_configs:
+            return Change((), ())
+        image = FileImage.read(self._tls_ini)
+        text = (image.content or b"").decode("utf-8", "surrogateescape")
+        rest = without_entries(text, _entries(held))
+        new = with_entries(rest, _entries(state))
+        self._refuse_contradictions(state, Ini.parse(rest))
+        self._require(rest, new, state)
+        for config in state.email_configs.values():
+            if held.email_configs.get(config.name) != config:
+                self._refuse_in_vain(config, Ini.parse(new))
+        images = [FileImage(self._record, dump(state).encode())]
+        if new or image.content is not None:
+            images.insert(0, replace(image, content=new.encode("utf-8", "surrogateescape")))
+        return Change.of(images)
+
+    def check(self) -> None:
+        """See transaction.Daemon: Haraka has no check of its own that leaves a gateway alone, so its reading is followed."""
+        text = self._text("tls.ini")
+        self._require(text, text, self.read())
+
+    def reload(self) -> None:
+        """See transaction.Daemon: one worker after the other is replaced, and takes the deferred mail of the former over."""
+        old = self._workers()
+        for pid in old:
+            deadline = time.monotonic() + self._settings.timeout
+            while self._talks(pid) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            known = set(self._workers())
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            self._await_replacement(pid, known)
+
+    def resume(self) -> None:
+        """See transaction.Daemon."""
+        self.reload()
+
+    def serves(self) -> bool:
+        """See contract.Gateway: the port answers, and no worker is older than tls.ini."""
+        return not self._outdated() and handshake_one(self._port, self._settings).stage >= Stage.EHLO
+
+    def prove(self) -> None:
+        """See contract.Gateway: the port answers, and every worker that runs was started after tls.ini was written."""
+        prove_answer(self._port, self._settings)
+        if not self._workers():
+            raise EngineError("no worker process of Haraka runs; see what its log says")
+        if old := self._outdated():
+            raise EngineError(
+                f"the Haraka workers {', '.join(map(str, old))} are older than {self._tls_ini}, so they do not follow it"
+            )
+
+    def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
+        """See contract.Gateway: Haraka routes by itself; what is known are the servers that the email config names."""
+        owner = state.owner_of(domain)
+        return owner.servers if owner else ()
+
+    def roots(self, state: GatewayState) -> str:
+        """See contract.Gateway: node has a list of its own, close to the system's; NODE_EXTRA_CA_CERTS adds to it."""
+        return ""
+
+    def relay_hosts(self) -> Sequence[Target]:
+        """See contract.Gateway."""
+        return ()
+
+    # Files
+
+    def _text(self, name: str) -> str:
+        return (FileImage.read(f"{self._config}/{name}").content or b"").decode("utf-8", "surrogateescape")
+
+    def _ini(self, name: str) -> Ini:
+        return Ini.parse(self._text(name))
+
+    def _require(self, rest: str, new: str, state: GatewayState) -> None:
+        """Raise EngineError unless Haraka reads from the new text what was there without us, and our entries."""
+        before, after = Ini.parse(rest), Ini.parse(new)
+        for key in LISTS.values():
+            ours = {domain for listed, domain in _entries(state) if listed == key}
+            if lost := (set(before.hosts(key)) | ours) - set(after.hosts(key)):
+                raise EngineError(
+                    f"{self._tls_ini}: Haraka would not read {', '.join(sorted(lost))} from {key} in [outbound]. Write each "
+                    f"entry there as a line {key}[]=..., none as {key}=..., none in another section, and no line above it "
+                    "that ends in a backslash; then run again"
+                )
+
+    def _refuse_contradictions(self, state: GatewayState, ini: Ini) -> None:
+        """Raise EngineError if an entry of the administrator says something else about a domain or its servers."""
+        lists = {key: ini.hosts(key) for key in LISTS.values()}
+        for config in state.email_configs.values():
+            wanted = LISTS.get(config.delivery_mode)
+            for key in LISTS.values():
+                if key == wanted:
+                    continue
+                found = [one for one in lists[key] if one in config.domains]
+                if config.delivery_mode != "required":  # which goes before what is said of a host
+                    found += [one for one in lists[key] if any(_names(one, server) for server in config.servers)]
+                if found:
+                    raise EngineError(
+                        f"email config {config.name}: {self._tls_ini} has {key}[]={found[0]} in [outbound] or [main], not "
+                        f"written by this collection, which contradicts {config.delivery_mode}; remove it or choose "
+                        f"another delivery mode"
+                    )
+
+    def _refuse_in_vain(self, config: EmailConfig, ini: Ini) -> None:
+        """Raise EngineError if something else than the lists decides how mail of a changed email config is delivered."""
+        if config.delivery_mode == "plaintext":  # to relax is never refused
+            return
+        where = f"email config {config.name}: {config.delivery_mode} would not be kept"
+        for name in ("smtp.json", "smtp.yaml"):
+            if "!tls.ini" in self._text(name):
+                raise EngineError(
+                    f"{where}, because {self._config}/{name} replaces tls.ini (!tls.ini); move it to tls.ini"
+                )
+        for domain in config.domains:
+            if plugin := self._forwarder(domain):
+                raise EngineError(
+                    f"{where}, because the plugin queue/{plugin} hands mail for {domain} on by itself and knows nothing of "
+                    f"[outbound] in tls.ini. Let Haraka deliver it: the plugin relay with dest_domains=true in relay.ini "
+                    f"and {domain} in relay_dest_domains.ini"
+                )
+        if not self._ini("outbound.ini").is_true("main", "enable_tls", True):
+            raise EngineError(
+                f"{where}, because {self._config}/outbound.ini says enable_tls=false, the switch for all mail that Haraka "
+                "delivers. Put the domains that shall stay in plaintext into no_tls_hosts[], then remove that line"
+            )
+        if config.delivery_mode == "opportunistic" and ini.is_true("redis", "disable_for_failed_hosts"):
+            raise EngineError(
+                f"{where}, because {self._tls_ini} says disable_for_failed_hosts=true in [redis]: after one failure Haraka "
+                "delivers to that host in plaintext for days. Remove that line and restart Haraka, or choose required, "
+                "which is not affected"
+            )
+
+    def _forwarder(self, domain: str) -> str:
+        """The queue plugin that takes mail for a domain away from Haraka's own delivery, if there is one."""
+        lines = (line.partition("#")[0].strip() for line in self._text("plugins").splitlines())
+        plugins = {line.replace("haraka-plugin-", "") for line in lines}
+        relayed = "relay" in plugins and (
+            self._ini("relay.ini").is_true("relay", "all")
+            or (
+                self._ini("relay.ini").is_true("relay", "dest_domains")
+                and domain in self._ini("relay_dest_domains.ini").sections.get("domains", {})
+            )
+        )
+        for plugin, default in _FORWARDERS.items():
+            if f"queue/{plugin}" in plugins:
+                ini = self._ini(f"{plugin}.ini")
+                takes_relayed = ini.is_true("main", "enable_outbound", default)
+                if not relayed or ini.is_true(domain, "enable_outbound", takes_relayed):
+                    return plugin
+        return ""
+
+    # Processes
+
+    def _workers(self) -> list[int]:
+        """The worker processes of this Haraka, the oldest first."""
+        found = []
+        for entry in Path(PROC).iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):  # it may have ended
+                    words = (entry / "environ").read_bytes().decode("utf-8", "replace").split("\0")
+                    environment = dict(word.partition("=")[::2] for word in words)
+                    home = environment.get("HARAKA")
+                    if home and "NODE_UNIQUE_ID" in environment and os.path.realpath(home) == self._home:
+                        found.append((_started(int(entry.name)), int(entry.name)))
+        return [pid for _started_at, pid in sorted(found)]
+
+    def _outdated(self) -> list[int]:
+        """The workers that may have read the lists before tls.ini was written."""
+        try:
+            written = Path(self._tls_ini).stat().st_ctime
+        except FileNotFoundError:
+            return []
+        old = []
+        for pid in self._workers():
+            with contextlib.suppress(OSError):
+                if _started(pid) < written:
+                    old.append(pid)
+        return old
+
+    def _talks(self, pid: int) -> bool:
+        """Whether a worker has an SMTP connection, one that came in or one to a port 25."""
+        return any(local == self._port.port or remote == 25 for local, remote in _connections(pid))
+
+    def _await_replacement(self, pid: int, known: Collection[int]) -> None:
+        """Return when the worker is gone and one that is not known answers on the port; else EngineError."""
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            workers = self._workers()
+            if pid not in workers and self._answering() in set(workers) - set(known):
+                return
+            if time.monotonic() > deadline:
+                raise EngineError(
+                    f"Haraka has not replaced its worker {pid} by one that answers on {self._port} within "
+                    f"{START_SECONDS:g} s; see what its log says"
+                )
+            time.sleep(0.1)
+
+    def _answering(self) -> int:
+        """The worker that greets a new connection to the port, 0 if none does."""
+        with contextlib.suppress(OSError), socket.create_connection((self._port.host, self._port.port), 5) as wire:
+            if wire.recv(1):
+                ours = wire.getsockname()[1]
+                for pid in reversed(self._workers()):
+                    if (self._port.port, ours) in _connections(pid):
+                        wire.sendall(b"QUIT\r\n")
+                        return pid
+        return 0
+
+
+def _entries(state: GatewayState) -> list[tuple[str, str]]:
+    """List and domain of each entry that the state needs, in a fixed order."""
+    return sorted(
+        (LISTS[config.delivery_mode], domain)
+        for config in state.email_configs.values()
+        if config.delivery_mode in LISTS
+        for domain in config.domains
+    )
+
+
+def without_entries(text: str, entries: Iterable[tuple[str, str]]) -> str:
+    """tls.ini without our note and our entries below it; all other lines as they are.
+
+    If somebody removed the note, one line of [outbound] goes for each of our entries.
+    """
+    lines = _LINE.findall(text)
+    bare = [line.rstrip("\r\n") for line in lines]
+    ours = [f"{key}[]={domain}" for key, domain in entries]
+    noted = NOTE in bare
+    drop = set()
+    below_note = False
+    section = "main"
+    for number, line in enumerate(bare):
+        if header := _SECTION.match(line):
+            section = header[1].strip()
+        if line == NOTE:
+            below_note = True
+        elif line in ours and (below_note if noted else section == "outbound"):
+            ours.remove(line)
+        else:
+            below_note = False
+            continue
+        drop.add(number)
+    return "".join(line for number, line in enumerate(lines) if number not in drop)
+
+
+def with_entries(text: str, entries: Sequence[tuple[str, str]]) -> str:
+    """tls.ini with our entries right below the last header [outbound]; all lines that are there stay as they are."""
+    if not entries:
+        return text
+    lines: list[str] = _LINE.findall(text)
+    eol = "\r\n" if "\r\n" in text else "\n"
+    headers = [
+        number
+        for number, line in enumerate(lines)
+        if (match := _SECTION.match(line.rstrip("\r\n"))) and match[1].strip() == "outbound"
+    ]
+    if lines and not lines[-1].endswith(("\r", "\n")):
+        lines[-1] += eol
+    if not headers:
+        lines.append(f"[outbound]{eol}")
+        headers = [len(lines) - 1]
+    ours = [f"{NOTE}{eol}", *(f"{key}[]={domain}{eol}" for key, domain in entries)]
+    lines[headers[-1] + 1 : headers[-1] + 1] = ours
+    return "".join(lines)
+
+
+def _names(entry: str, server: Target) -> bool:
+    """Whether an entry of a list names the server: by its name, its address or a network."""
+    if entry == server.host:
+        return True
+    try:
+        network = ipaddress.ip_network(entry, strict=False)
+    except ValueError:
+        return False
+    return any(ipaddress.ip_address(address) in network for address in _addresses(server.host))
+
+
+def _addresses(host: str) -> Iterator[str]:
+    if is_address(host):
+        yield host.partition("%")[0]
+        return
+    with contextlib.suppress(OSError, UnicodeError):
+        for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
+            yield str(found[4][0]).partition("%")[0]
+
+
+def _started(pid: int) -> float:
+    """When a process was started, in seconds since the epoch. Raises OSError if it has ended."""
+    fields = Path(PROC, str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
+
+
+def _connections(pid: int) -> list[tuple[int, int]]:
+    """Local and remote port of each established TCP connection that a process holds."""
+    found = []
+    with contextlib.suppress(OSError):
+        held = set()
+        for descriptor in Path(PROC, str(pid), "fd").iterdir():
+            with contextlib.suppress(OSError):  # closed since
+                held.add(str(descriptor.readlink()))
+        for table in ("tcp", "tcp6"):
+            for line in Path(PROC, str(pid), "net", table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "01" and f"socket:[{fields[9]}]" in held:
+                    found.append((int(fields[1].rpartition(":")[2], 16), int(fields[2].rpartition(":")[2], 16)))
+    return found

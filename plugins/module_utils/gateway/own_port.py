@@ -1,0 +1,61 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a gateway's own port shows: the proofs that every gateway with a port here shares."""
+
+from __future__ import annotations
+
+import smtplib
+from typing import TYPE_CHECKING
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage, printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+    Settings,
+    Target,
+    handshake_one,
+    wait_until,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+
+
+def require_answer(own_port: Target, settings: Settings) -> None:
+    """Raise EngineError unless the gateway answers EHLO now."""
+    seen = handshake_one(own_port, settings)
+    if seen.stage < Stage.EHLO:
+        raise EngineError(
+            f"the gateway does not answer on {own_port} ({seen.message}); name the address and port it "
+            "listens on, because a change that cannot be proved is not made"
+        )
+
+
+def prove_answer(port: Target, settings: Settings) -> None:
+    """Raise EngineError unless the gateway answers EHLO in time."""
+    seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, settings, settings.timeout)
+    if seen.stage < Stage.EHLO:
+        raise EngineError(f"the gateway does not answer on {port} after the change: {seen.message}")
+
+
+def prove_refusal(own_port: Target, settings: Settings, state: GatewayState, recipient: str) -> None:
+    """Raise EngineError if mail of an enforced sender domain is taken in plaintext, or refused for good."""
+    domain = next((one.domain for one in state.enforced if one.direction == "inbound"), None)
+    if domain is None:
+        return
+    code, text = ask(own_port, settings, f"postmaster@{domain}", recipient)
+    if not 400 <= code < 500 or "STARTTLS" not in text:
+        raise EngineError(f"the gateway answers mail from {domain} in plaintext with {code} {text}")
+
+
+def ask(own_port: Target, settings: Settings, sender: str, recipient: str) -> tuple[int, str]:
+    """The answer to a recipient in a session without TLS, or to the sender if that is refused. Raises EngineError."""
+    try:
+        with smtplib.SMTP(own_port.host, own_port.port, settings.helo_name, settings.timeout) as session:
+            session.ehlo()
+            code, text = session.mail(sender)
+            if code < 400:
+                code, text = session.rcpt(recipient)
+    except (OSError, smtplib.SMTPException) as error:
+        raise EngineError(f"the gateway does not take {recipient}: {error}") from error
+    return code, printable(text)

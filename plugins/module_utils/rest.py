@@ -1,0 +1,244 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Changing a gateway that has an API: calls with their opposites in place of files, the same promises.
+
+Nothing is kept on this host: a call changes one entry, so a run that is killed between two of them leaves
+entries that are each whole, and the next run starts from what it reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import HTTPException
+from typing import Any, Callable, Optional
+from urllib.parse import quote, quote_plus, urlsplit
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
+
+LARGEST = 16 * 1024 * 1024
+_SHOWN = 300
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer of the API: HTTP status, headers in lower case, body."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Http = Callable[[str, str, Mapping[str, str], Optional[bytes]], Response]
+"""Makes one request: method, URL, headers, body. Raises OSError where no answer comes; a status is never an error."""
+
+
+class Api:
+    """One API: where it is, what every request to it carries, and its failures in words that give no secret away."""
+
+    def __init__(self, http: Http, title: str, url: str, base: str, advice: Mapping[int, str]) -> None:
+        """Base is the path below the URL; advice says for an HTTP status what to do next."""
+        self._http = http
+        self._title = title
+        self._url = url.strip().rstrip("/")
+        self._base = base
+        self._advice = advice
+        self._secrets: set[str] = set()
+        self._headers: dict[str, str] = {}
+
+    def check(self) -> None:
+        """Raise EngineError unless the URL is one that secrets may be sent to."""
+        try:
+            parts = urlsplit(self._url)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            host, port = None, None
+        example = "write it like https://gateway.example.com:8006"
+        if not host or port == 0 or parts.scheme not in ("http", "https") or not re.fullmatch(r"[!-~]+", self._url):
+            raise EngineError(f"{self._title}: api_url is not the URL of an API; {example}")
+        if parts.username is not None or parts.query or parts.fragment:
+            raise EngineError(f"{self._title}: api_url may hold neither a user, a password nor a query; {example}")
+        if parts.scheme == "http" and not _is_loopback(host):
+            raise EngineError(
+                f"{self._title}: api_url has to be https, because the password or key would cross the network in "
+                f"plaintext; {example}"
+            )
+
+    def hide(self, *secrets: str) -> None:
+        """Never show these, in whatever form the other side gives them back."""
+        for secret in filter(None, secrets):
+            raw = secret.encode("utf-8", "surrogateescape")
+            self._secrets |= {secret, quote(raw), quote(raw, safe=""), quote_plus(raw)}
+            self._secrets |= {json.dumps(secret)[1:-1], repr(secret)[1:-1]}
+
+    def carry(self, **headers: str) -> None:
+        """Send these headers with every request from now on; an underscore stands for a hyphen."""
+        self._headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+
+    def error(self, method: str, path: str, what: str) -> EngineError:
+        """An error of one request, to be raised."""
+        return EngineError(f"{self._title}: {method} {self._base}/{path.partition('?')[0]} {self._clean(what)}")
+
+    def request(
+        self, method: str, path: str, body: Optional[bytes] = None, headers: Optional[Mapping[str, str]] = None
+    ) -> Any:
+        """Make one request and read the JSON of its answer. Raises EngineError for every other one."""
+        wanted = {"Accept": "application/json", **self._headers, **(headers or {})}
+        try:
+            answer = self._http(method, f"{self._url}{self._base}/{path}", wanted, body)
+        except (OSError, HTTPException, ValueError) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            advice = "see whether the API runs and api_url is right"
+            if "CERTIFICATE_VERIFY_FAILED" in str(reason):
+                advice = "name the authority of its certificate in ca_path"
+            raise self.error(method, path, f"got no answer ({str(reason) or type(error).__name__}); {advice}") from None
+        if len(answer.body) > LARGEST:
+            raise self.error(
+                method, path, f"was answered by {len(answer.body)} bytes, more than any answer it should give"
+            )
+        try:
+            data = json.loads(answer.body)
+        except (ValueError, RecursionError):
+            data = None
+        if answer.status != 200:
+            said = self.said(data)
+            advice = self._advice.get(answer.status) or _ADVICE.get(answer.status // 100, "see its log")
+            raise self.error(method, path, f"was answered {answer.status}{f' ({said})' if said else ''}; {advice}")
+        if data is None:
+            raise self.error(
+                method,
+                path,
+                "was answered by something that is not JSON; see whether api_url is that of the API itself",
+            )
+        return data
+
+    def said(self, data: Any) -> str:
+        """The words of an error in an answer, short; its other parts may hold secrets and are left out."""
+        if not isinstance(data, dict):
+            return ""
+        words = [data.get("message"), data.get("msg")]
+        errors = data.get("errors")
+        if isinstance(errors, dict):
+            words += [f"{name}: {text}" for name, text in errors.items()]
+        return "; ".join(self._clean(str(word)) for word in words if word)[:_SHOWN]
+
+    def _clean(self, text: str) -> str:
+        for secret in sorted(self._secrets, key=len, reverse=True):
+            text = text.replace(secret, "***")
+        return " ".join(re.sub(r"[^ -~]", " ", text).split())
+
+
+_ADVICE = {
+    3: "it refers elsewhere, so give the URL of the API itself in api_url",
+    4: "see whether api_url is that of the API itself",
+    5: "see the log of the gateway, then run again",
+}
+
+
+def rows(api: Api, path: str, data: Any, *names: str) -> list[dict[str, Any]]:
+    """The entries of a list, each of which has to have a text under each of the names. Raises EngineError."""
+    listed = data if isinstance(data, list) else None
+    if listed is None or not all(
+        isinstance(row, dict) and all(_is_text(row.get(name)) for name in names) for row in listed
+    ):
+        raise api.error(
+            "GET", path, f"gave no list of entries with {' and '.join(names)}; see whether its version is supported"
+        )
+    return listed
+
+
+def is_set(value: Any) -> bool:
+    """Whether a switch is on, as a number, a text or a boolean."""
+    return str(value) in ("1", "True", "true")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[ -~]+", value))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One entry of a gateway before and after, as text, and how it is changed.
+
+    undo looks before it writes, because it also follows on a call that failed and may have taken effect all the same.
+    """
+
+    what: str
+    before: str
+    after: str
+    do: Callable[[], None] = field(repr=False, compare=False)
+    undo: Callable[[], None] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The change: calls in the order in which they are made. See contract.GatewayChange."""
+
+    title: str
+    calls: tuple[Call, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.calls)
+
+    def diff(self) -> list[dict[str, str]]:
+        """The entries that change, in Ansible's diff format."""
+        if not self.calls:
+            return []
+        lines = [f"--- before: {self.title}", f"+++ after: {self.title}"]
+        for call in self.calls:
+            lines += [f"-{call.what} {call.before}", f"+{call.what} {call.after}"]
+        return [{"prepared": "\n".join(lines) + "\n"}]
+
+
+class CallTransaction:
+    """See contract.GatewayTransaction and transaction.Transaction, whose promises these are."""
+
+    @contextlib.contextmanager
+    def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
+        """Nothing is left over by a killed run, and the API itself lets one change at a time in."""
+        yield False, []
+
+    def apply(self, change: Calls, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
+        """Make the calls and prove the result, or undo them and prove the former state.
+
+        Raises TransactionError with the reason when the change was undone or could not be.
+        """
+        begun: list[Call] = []
+        try:
+            for call in change.calls:
+                begun.append(call)
+                call.do()
+            prove()
+        except BaseException as error:
+            reason = str(error) if isinstance(error, (EngineError, OSError)) else repr(error)
+            failures = []
+            for call in reversed(begun):
+                try:
+                    call.undo()
+                except (EngineError, OSError) as second:  # the others come back all the same
+                    failures.append(f"{call.what}, which was {call.before}: {second}")
+            try:
+                if not failures:
+                    prove_old()
+            except (EngineError, OSError) as second:
+                failures.append(str(second))
+            if failures:
+                raise TransactionError(
+                    f"{reason}. Going back failed as well: {'; '.join(failures)}. Look at these entries on the gateway",
+                    restored=False,
+                ) from error
+            if not isinstance(error, Exception):
+                raise
+            raise TransactionError(f"{reason}. The former state is restored and proved", True) from error

@@ -1,0 +1,165 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module, see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: outbound_tls_mode
+short_description: Set what a gateway accepts from the mail servers and how it sends their mail on
+version_added: 0.1.0
+description:
+  - The outbound side of a gateway has two settings, what it accepts from the mail servers (O(accept)) and how it sends to the
+    internet (O(send)). Both are set in one transaction.
+  - Mail for the domains of email configs is not concerned, see M(mailfleet.starttls.inbound_tls_mode). Outbound enforced domains stand
+    above O(send), see M(mailfleet.starttls.enforced_tls_domain).
+options:
+  accept:
+    description:
+      - V(plaintext) does not offer STARTTLS to O(mail_servers). V(both) offers it to them as to everybody.
+      - V(tls_only) puts off mail that they send in plaintext, with a temporary refusal, so that they keep it.
+      - The internet is not concerned. Without it, the setting stays as it is.
+    type: str
+    choices: [plaintext, both, tls_only]
+  send:
+    description:
+      - V(plaintext) never uses TLS towards the internet.
+      - V(match_sender) uses TLS if possible for mail that reached the gateway over TLS, and plaintext for other mail.
+      - V(match_sender_strict) uses TLS for mail that reached the gateway over TLS, which waits where a recipient's server does not offer it, and
+        plaintext for other mail.
+      - V(opportunistic) uses TLS if possible for all mail. V(required) uses TLS for all mail; the rest waits in the queue.
+      - Without it, the setting stays as it is.
+    type: str
+    choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
+  mail_servers:
+    description:
+      - The addresses and networks that your mail servers connect from, like V(192.0.2.10) or V(192.0.2.0/24). Needed with O(accept=plaintext)
+        and O(accept=tls_only), once.
+    type: list
+    elements: str
+  state:
+    description:
+      - V(absent) goes back to the defaults, V(plaintext) for O(send) and, where O(mail_servers) are known, for O(accept).
+    type: str
+    choices: [present, absent]
+    default: present
+extends_documentation_fragment:
+  - mailfleet.starttls.gateway
+  - mailfleet.starttls.gateway.change
+  - mailfleet.starttls.attributes
+  - mailfleet.starttls.attributes.action_group
+attributes:
+  check_mode:
+    support: full
+    details:
+      - Handshakes are made in check mode too. What a real run would refuse is a warning.
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+notes:
+  - Can be had on Postfix and Exim gateways, O(gateway=postfix) and O(gateway=exim).
+  - V(both) and V(tls_only) are refused while the gateway does not complete a handshake itself. V(required) and V(match_sender_strict) are
+    refused unless all outgoing mail goes to relay hosts that complete one. O(require_without_evidence) overrides both.
+  - On Postfix, O(send) is C(smtp_tls_security_level); with a mode that depends on arrival, mail that arrived over TLS passes the second
+    instance, see M(mailfleet.starttls.inbound_tls_mode), which then has the gateway's own routes.
+  - On Exim, O(send) is Debian's macros C(REMOTE_SMTP_..._TLS); with a mode that depends on arrival, mail that arrived over TLS takes copies of
+    Debian's own remote routers and transports.
+seealso:
+  - module: mailfleet.starttls.inbound_tls_mode
+  - module: mailfleet.starttls.enforced_tls_domain
+author:
+  - The mailfleet.starttls authors (@mailfleet)
+"""
+
+EXAMPLES = r"""
+- name: Accept both from the mail servers, and send on the way mail arrived
+  mailfleet.starttls.outbound_tls_mode:
+    accept: both
+    send: match_sender
+
+- name: Take mail of the mail servers over TLS only
+  mailfleet.starttls.outbound_tls_mode:
+    accept: tls_only
+    mail_servers: [192.0.2.10, 192.0.2.11]
+"""
+
+RETURN = r"""
+before:
+  description: The settings before, none if they had not been set.
+  type: dict
+  returned: success
+  sample: {accept: both, send: opportunistic, mail_servers: []}
+after:
+  description: The settings now, or as they would be in check mode.
+  type: dict
+  returned: success
+  sample: {accept: both, send: match_sender, mail_servers: []}
+evidence:
+  description:
+    - The handshakes, made from the gateway, that speak for the change or against it, see
+      RV(mailfleet.starttls.starttls_probe#module:results).
+  type: list
+  elements: dict
+  returned: success
+recovered:
+  description: Whether a change that a killed run had left half done was undone first.
+  type: bool
+  returned: success
+restored:
+  description: Whether the former state is back and proved.
+  type: bool
+  returned: when a change failed after it began
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, set_outbound
+from ansible_collections.mailfleet.starttls.plugins.module_utils.run import (
+    CHANGE_SPEC,
+    fail_on_engine_errors,
+    gateway_of,
+    report,
+)
+
+OUTBOUND_SPEC: dict[str, dict[str, Any]] = {
+    "accept": {"type": "str", "choices": list(ACCEPTS)},
+    "send": {"type": "str", "choices": list(SENDS)},
+    "mail_servers": {"type": "list", "elements": "str"},
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            **OUTBOUND_SPEC,
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            **CHANGE_SPEC,
+        },
+        required_if=[("state", "present", ("accept", "send"), True)],
+        supports_check_mode=True,
+    )
+    options = module.params
+
+    def work() -> dict[str, Any]:
+        gateway, settings = gateway_of(module)
+        outcome = set_outbound(
+            gateway,
+            {key: options[key] for key in OUTBOUND_SPEC},
+            settings,
+            absent=options["state"] == "absent",
+            require_without_evidence=options["require_without_evidence"],
+            check_mode=module.check_mode,
+        )
+        held = [one.to_dict() if one else {} for one in (outcome.before.outbound, outcome.after.outbound)]
+        return report(outcome, before=held[0], after=held[1])
+
+    fail_on_engine_errors(module, work)
+
+
+if __name__ == "__main__":
+    main()
