@@ -1,0 +1,615 @@
+"""The delivery modes on a Haraka gateway, against a directory for its files and one for /proc."""
+
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import haraka as gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import (
+    NOTE,
+    RECORD,
+    Ini,
+    with_entries,
+    without_entries,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
+from hypothesis import given
+from hypothesis import strategies as st
+
+GETADDRINFO = socket.getaddrinfo
+SETTINGS = Settings(helo_name="gw.example", timeout=0.2)
+TLS_INI = """\
+; by hand
+key=tls_key.pem
+
+[outbound]
+; an old appliance
+no_tls_hosts[]=192.0.2.25
+
+[redis]
+"""
+
+
+def config(name, mode, *domains, servers=("mx.example",)):
+    return EmailConfig(name, domains or (f"{name}.example",), tuple(map(Target.parse, servers)), mode)
+
+
+def state(*configs):
+    return GatewayState({one.name: one for one in configs})
+
+
+class Host:
+    """A gateway host below a directory, with two workers, and the adapter."""
+
+    def __init__(self, monkeypatch, root):
+        self.home = root / "haraka"
+        self.config = self.home / "config"
+        self.config.mkdir(parents=True)
+        self.tls_ini = self.config / "tls.ini"
+        self.tls_ini.write_text(TLS_INI)
+        self.proc = root / "proc"
+        self.proc.mkdir()
+        (self.proc / "version").write_text("")
+        self.stage = Stage.EHLO  # that a handshake reaches
+        self.signals, self.replaces, self.next_pid = [], True, 900
+        self.uid = (os.getuid(), os.getgid())
+        monkeypatch.setattr(gateway, "PROC", str(self.proc))
+        for module in (gateway, own_port):
+            monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))
+        monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
+        monkeypatch.setattr(gateway.os, "kill", self.kill)
+        monkeypatch.setattr(gateway.socket, "getaddrinfo", self.lookup)
+        monkeypatch.setattr(gateway, "FileImage", _OwnFiles())
+        self.adapter = gateway.HarakaGateway(self.run, SETTINGS, Target("127.0.0.1"), str(self.home))
+        self.adapter._answering = lambda: max(self.adapter._workers(), default=0)
+        for pid in (101, 102):
+            self.start(pid)
+
+    def run(self, arguments):
+        raise AssertionError(arguments)
+
+    def lookup(self, host, *args, **kwargs):
+        if host == "127.0.0.1":
+            return GETADDRINFO(host, *args, **kwargs)
+        if host == "mx.example":
+            return [(0, 0, 0, "", ("192.0.2.10", 0))]
+        raise OSError("unknown")
+
+    def test(self, target):
+        failure = {} if self.stage >= Stage.EHLO else {"code": "connect_failed", "message": "cannot connect"}
+        return Handshake(target, self.stage, **failure)
+
+    def start(self, pid, home=None, age=0.0, **environment):
+        place = self.proc / str(pid)
+        place.mkdir(exist_ok=True)
+        environment = {"HARAKA": str(home or self.home), "NODE_UNIQUE_ID": "1", **environment}
+        (place / "environ").write_bytes("".join(f"{name}={value}\0" for name, value in environment.items()).encode())
+        ticks = (time.clock_gettime(time.CLOCK_BOOTTIME) - age) * os.sysconf("SC_CLK_TCK") + 2
+        (place / "stat").write_text(f"{pid} (node (x) y) S " + "0 " * 18 + f"{int(ticks)} 0 0\n")
+
+    def stop(self, pid):
+        for path in (self.proc / str(pid)).iterdir():
+            path.unlink()
+        (self.proc / str(pid)).rmdir()
+
+    def kill(self, pid, number):
+        self.signals.append((pid, number))
+        if not (self.proc / str(pid)).exists():
+            raise ProcessLookupError
+        self.stop(pid)
+        if self.replaces:
+            self.next_pid += 1
+            self.start(self.next_pid)
+
+    def connect(self, pid, local, remote, state="01", inode=77):
+        place = self.proc / str(pid)
+        (place / "fd").mkdir(exist_ok=True)
+        (place / "net").mkdir(exist_ok=True)
+        (place / "fd" / str(inode)).symlink_to(f"socket:[{inode}]")
+        row = f"0: 00000000:{local:04X} 00000000:{remote:04X} {state} 0:0 0:0 0 0 0 {inode} 1\n"
+        (place / "net/tcp").write_text("head\n" + row)
+        (place / "net/tcp6").write_text("head\n")
+
+    def transact(self, *configs):
+        change = self.adapter.plan(state(*configs))
+        with self.adapter.transaction(str(self.home.parent / "store")).opened(False):
+            pass
+        self.adapter.transaction(str(self.home.parent / "store")).apply(change, self.adapter.prove, self.adapter.prove)
+
+    def write(self, *configs):
+        change = self.adapter.plan(state(*configs))
+        for image in change.after:
+            image.write()
+        return change
+
+    def lists(self):
+        ini = Ini.parse(self.tls_ini.read_text())
+        return ini.hosts("no_tls_hosts"), ini.hosts("force_tls_hosts")
+
+    def put(self, name, text):
+        (self.config / name).write_text(text)
+
+
+class _OwnFiles:
+    """FileImage whose files belong to whoever runs the tests."""
+
+    read = staticmethod(FileImage.read)
+
+    def __call__(self, path, content, mode=0o644):
+        return FileImage(path, content, mode, os.getuid(), os.getgid())
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path):
+    return Host(monkeypatch, tmp_path)
+
+
+# What the lists hold
+
+
+def test_each_mode_has_its_list(host):
+    host.write(
+        config("a", "plaintext"), config("b", "opportunistic"), config("c", "required", "c.example", "d.example")
+    )
+    assert host.lists() == (["a.example", "192.0.2.25"], ["c.example", "d.example"])
+    assert set(load_file(str(host.config / RECORD)).email_configs) == {"a", "b", "c"}
+    host.adapter.check()
+
+
+def test_a_second_run_finds_nothing_to_do(host):
+    configs = config("a", "plaintext"), config("c", "required")
+    host.write(*configs)
+    assert not host.adapter.plan(state(*configs))
+
+
+def test_going_back_gives_the_file_as_it_was(host):
+    host.write(config("a", "plaintext"), config("c", "required"))
+    host.write(config("a", "opportunistic"), config("c", "opportunistic"))
+    assert host.tls_ini.read_text() == TLS_INI
+
+
+def test_owner_and_mode_of_the_file_stay(host):
+    host.tls_ini.chmod(0o600)
+    host.write(config("a", "required"))
+    assert host.tls_ini.stat().st_mode & 0o777 == 0o600
+
+
+def test_without_a_file_one_is_made_only_for_an_entry(host):
+    host.tls_ini.unlink()
+    host.write(config("a", "opportunistic"))
+    assert not host.tls_ini.exists()
+    host.write(config("a", "required"))
+    assert host.tls_ini.read_text() == f"[outbound]\n{NOTE}\nforce_tls_hosts[]=a.example\n"
+
+
+def test_nothing_held_and_nothing_wanted_is_no_change(host):
+    host.put("tls.ini", "[outbound]\nno_tls_hosts=192.0.2.1\n")
+    assert not host.adapter.plan(GatewayState())
+
+
+def test_the_diff_shows_our_lines_only(host):
+    shown = host.adapter.plan(state(config("a", "required"))).diff()[0]["prepared"].splitlines()
+    assert shown[2:] == [f"+{NOTE}", "+force_tls_hosts[]=a.example"]
+
+
+def test_an_entry_that_somebody_removed_comes_back(host):
+    host.write(config("a", "required"))
+    host.tls_ini.write_text(TLS_INI)
+    assert host.adapter.plan(state(config("a", "required")))
+
+
+def test_an_entry_of_the_administrator_that_says_the_same_survives_ours(host):
+    host.put("tls.ini", "[outbound]\n; mine\nforce_tls_hosts[]=a.example\n")
+    host.write(config("a", "required"))
+    assert host.tls_ini.read_text().count("force_tls_hosts[]=a.example") == 2
+    with pytest.raises(EngineError, match="contradicts opportunistic"):
+        host.adapter.plan(state(config("a", "opportunistic")))
+
+
+# Files as they come
+
+HOSTILE = {
+    "no end of line": "[outbound]",
+    "carriage returns": "key=x\r\n[outbound]\r\nminVersion=TLSv1.2\r\n",
+    "old carriage returns": "key=x\r[outbound]\rminVersion=TLSv1.2\r",
+    "no section": "key=x",
+    "empty": "",
+    "twice": "[outbound]\nkey=a\n[redis]\n[ outbound ]\nkey=b\n",
+    "a mark": "\ufeff[outbound]\nkey=a\n",
+    "not UTF-8": b"; \xff\xfe\n[outbound]\n; \xc3\n",
+    "junk": "=\n]]\n[\n[]\n[outbound]\n\x00\n []= \n",
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_every_byte_of_the_file_survives(host, case):
+    content = HOSTILE[case] if isinstance(HOSTILE[case], bytes) else HOSTILE[case].encode()
+    host.tls_ini.write_bytes(content)
+    host.write(config("a", "required"), config("b", "plaintext"))
+    text = host.tls_ini.read_bytes().decode("utf-8", "surrogateescape")
+    assert Ini.parse(text).hosts("force_tls_hosts") == ["a.example"]
+    assert not host.adapter.plan(state(config("a", "required"), config("b", "plaintext")))
+    host.write(config("a", "opportunistic"), config("b", "opportunistic"))
+    assert host.tls_ini.read_bytes().startswith(content)
+    assert host.tls_ini.read_bytes()[len(content) :] in (b"", b"\n", b"[outbound]\n", b"\n[outbound]\n")
+
+
+REFUSED = {
+    "a scalar after ours": "[outbound]\nno_tls_hosts=192.0.2.1\n",
+    "a scalar in a former section": "[outbound]\nno_tls_hosts=192.0.2.1\n[redis]\n[outbound]\n",
+    "a line that goes on": "key=a\\\n[outbound]\n",
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_file_in_which_an_entry_would_be_lost_is_refused(host, case):
+    host.put("tls.ini", REFUSED[case])
+    with pytest.raises(
+        EngineError, match=r"tls\.ini: Haraka would not read .* from (no|force)_tls_hosts in \[outbound\]"
+    ):
+        host.adapter.plan(state(config("a", "plaintext")))
+    assert host.tls_ini.read_text() == REFUSED[case]
+
+
+def test_entries_that_outbound_inherits_are_not_displaced(host):
+    host.put("tls.ini", "force_tls_hosts[]=partner.example\n[outbound]\n")
+    with pytest.raises(EngineError, match=r"would not read partner\.example from force_tls_hosts"):
+        host.adapter.plan(state(config("a", "required")))
+    assert host.adapter.plan(state(config("a", "plaintext")))
+
+
+def test_a_domain_that_haraka_takes_for_a_number_is_refused(host):
+    with pytest.raises(EngineError, match="would not read 10 from force_tls_hosts"):
+        host.adapter.plan(state(config("a", "required", "10")))
+
+
+def test_check_finds_a_list_that_does_not_hold(host):
+    host.write(config("a", "required"))
+    host.tls_ini.write_text(TLS_INI)
+    with pytest.raises(EngineError, match=r"would not read a\.example"):
+        host.adapter.check()
+
+
+def test_a_record_that_cannot_be_read_is_named(host):
+    host.put(RECORD, "{")
+    with pytest.raises(EngineError, match=f"{RECORD} cannot be read"):
+        host.adapter.read()
+
+
+# Haraka's own reading of an .ini file
+
+
+@pytest.mark.parametrize(
+    ("text", "no_tls", "force"),
+    [
+        ("[outbound]\nno_tls_hosts[]=a\nno_tls_hosts[] = b \nforce_tls_hosts=c\n", ["a", "b"], ["c"]),
+        ("[outbound]\nno_tls_hosts=a\nno_tls_hosts[]=b\n", ["b"], []),
+        ("[outbound]\nno_tls_hosts[]=a\nno_tls_hosts=b\n", ["b"], []),
+        ("no_tls_hosts[]=a\nforce_tls_hosts[]=b\n[outbound]\n", [], ["b"]),
+        ("force_tls_hosts[]=b\n[outbound]\nforce_tls_hosts[]=c\n", [], ["c"]),
+        ("[outbound]\n;no_tls_hosts[]=a\n# no_tls_hosts[]=b\n", [], []),
+        ("[outbound]\nno_tls_hosts[]=a \\\n  b\n", ["a   b"], []),
+        ("[outbound]\nno_tls_hosts[]\nno_tls_hosts[]=7\nno_tls_hosts[]=1.5\nno_tls_hosts[]=\n", [], []),
+        ("[Outbound]\nno_tls_hosts[]=a\n", [], []),
+        ("[outbound]\n[]=a\nno tls[]=a\n", [], []),
+    ],
+)
+def test_lists_are_read_as_haraka_reads_them(text, no_tls, force):
+    ini = Ini.parse(text)
+    assert (ini.hosts("no_tls_hosts"), ini.hosts("force_tls_hosts")) == (no_tls, force)
+
+
+@pytest.mark.parametrize(
+    ("value", "truth"),
+    [
+        ("true", True),
+        ("YES", True),
+        ("1", True),
+        ("on", True),
+        ("false", False),
+        ("0", False),
+        ("2", False),
+        ("", False),
+    ],
+)
+def test_booleans_are_read_as_haraka_reads_them(value, truth):
+    assert Ini.parse(f"x={value}").is_true("main", "x") is truth
+    assert Ini.parse("").is_true("main", "x", True)
+    assert not Ini.parse("x").is_true("main", "x", True)
+
+
+_LINES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            ["[outbound]", "[redis]", "", "; x", "no_tls_hosts[]=192.0.2.1", "force_tls_hosts[]=a.example"]
+        ),
+        st.text(st.characters(blacklist_characters="\r\n", blacklist_categories=["Cs"]), max_size=12),
+    )
+)
+_DOMAINS = st.sets(st.sampled_from(["a.example", "b.example", "c.example"]))
+
+
+@given(lines=_LINES, eol=st.sampled_from(["\n", "\r\n", "\r"]), force=_DOMAINS, no_tls=_DOMAINS)
+def test_every_line_that_is_not_ours_survives(lines, eol, force, no_tls):
+    text = "".join(line + eol for line in lines)
+    entries = sorted({("force_tls_hosts", one) for one in force} | {("no_tls_hosts", one) for one in no_tls})
+    edited = with_entries(text, entries)
+    there = edited.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if entries:
+        place = there.index(NOTE)
+        assert there[place + 1 :][: len(entries)] == [f"{key}[]={domain}" for key, domain in entries]
+        del there[place : place + 1 + len(entries)]
+        if len(there) > len(lines) + 1:
+            assert there.pop(place - 1) == "[outbound]"
+    assert there == [*lines, ""]
+    back = without_entries(edited, entries)
+    assert back in (text, text + "[outbound]\n", text + "[outbound]\r\n")
+    assert with_entries(back, entries) == edited
+
+
+def test_our_entries_are_found_without_the_note(host):
+    host.write(config("a", "required"), config("b", "plaintext"))
+    host.put("tls.ini", host.tls_ini.read_text().replace(NOTE + "\n", ""))
+    host.write(config("a", "opportunistic"), config("b", "opportunistic"))
+    assert host.tls_ini.read_text() == TLS_INI
+
+
+# What contradicts, and what makes a mode vain
+
+
+@pytest.mark.parametrize(
+    ("entry", "mode"),
+    [
+        ("no_tls_hosts[]=a.example", "opportunistic"),
+        ("no_tls_hosts[]=a.example", "required"),
+        ("force_tls_hosts[]=a.example", "opportunistic"),
+        ("force_tls_hosts[]=a.example", "plaintext"),
+        ("force_tls_hosts[]=mx.example", "plaintext"),
+        ("no_tls_hosts[]=192.0.2.0/28", "opportunistic"),
+        ("force_tls_hosts[]=192.0.2.10", "opportunistic"),
+    ],
+)
+def test_an_entry_of_the_administrator_that_contradicts_is_named(host, entry, mode):
+    host.put("tls.ini", f"[outbound]\n{entry}\n")
+    with pytest.raises(EngineError) as caught:
+        host.adapter.plan(state(config("a", mode)))
+    assert f"email config a: {host.tls_ini} has {entry} in [outbound]" in str(caught.value)
+    assert f"contradicts {mode}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "mode", "server"),
+    [
+        ("no_tls_hosts[]=192.0.2.0/24", "required", "mx.example"),  # forced goes before
+        ("no_tls_hosts[]=192.0.2.0/24", "opportunistic", "unknown.example"),
+        ("no_tls_hosts[]=192.0.2.0/24", "opportunistic", "[2001:db8::1]"),
+        ("no_tls_hosts[]=other.example", "opportunistic", "mx.example"),
+    ],
+)
+def test_an_entry_about_something_else_is_no_contradiction(host, entry, mode, server):
+    host.put("tls.ini", f"[outbound]\n{entry}\n")
+    assert host.adapter.plan(state(config("a", mode, servers=(server,))))
+
+
+def test_a_literal_address_is_found_in_a_network(host):
+    host.put("tls.ini", "[outbound]\nno_tls_hosts[]=192.0.2.0/24\n")
+    with pytest.raises(EngineError, match="contradicts"):
+        host.adapter.plan(state(config("a", "opportunistic", servers=("192.0.2.7",))))
+
+
+@pytest.mark.parametrize("mode", ["opportunistic", "required"])
+def test_without_outbound_tls_at_all(host, mode):
+    host.put("outbound.ini", "enable_tls=false\n")
+    with pytest.raises(EngineError, match=r"outbound\.ini says enable_tls=false, the switch for all mail"):
+        host.adapter.plan(state(config("a", mode)))
+    assert host.adapter.plan(state(config("a", "plaintext")))
+
+
+def test_what_is_held_already_does_not_keep_others_from_relaxing(host):
+    host.write(config("a", "required"), config("b", "required"))
+    host.put("outbound.ini", "enable_tls=false\n")
+    assert host.adapter.plan(state(config("a", "plaintext"), config("b", "required")))
+
+
+def test_a_memory_for_failed_hosts_is_no_opportunistic_tls(host):
+    host.put("tls.ini", TLS_INI + "disable_for_failed_hosts=true\n")
+    with pytest.raises(EngineError, match=r"disable_for_failed_hosts=true in .redis.: after one failure"):
+        host.adapter.plan(state(config("a", "opportunistic")))
+    assert host.adapter.plan(state(config("a", "required")))
+
+
+@pytest.mark.parametrize("name", ["smtp.json", "smtp.yaml"])
+def test_a_file_that_replaces_tls_ini(host, name):
+    host.put(name, '{"!tls.ini": {}}')
+    with pytest.raises(EngineError, match=f"{name} replaces tls.ini"):
+        host.adapter.plan(state(config("a", "required")))
+
+
+RELAY = {"relay.ini": "[relay]\ndest_domains=true\n", "relay_dest_domains.ini": "[domains]\na.example={}\n"}
+
+
+@pytest.mark.parametrize(
+    ("plugins", "files", "taken"),
+    [
+        ("queue/smtp_forward\n", {}, "smtp_forward"),
+        ("# queue/smtp_forward\nrelay\n", {}, ""),
+        ("queue/smtp_forward # x\nrelay\n", {}, "smtp_forward"),
+        ("queue/smtp_forward\nrelay\n", RELAY, ""),
+        ("queue/smtp_forward\nharaka-plugin-relay\n", {"relay.ini": "[relay]\nall=true\n"}, ""),
+        ("queue/smtp_forward\nrelay\n", {**RELAY, "smtp_forward.ini": "enable_outbound=true\n"}, "smtp_forward"),
+        (
+            "queue/smtp_forward\nrelay\n",
+            {**RELAY, "smtp_forward.ini": "[a.example]\nenable_outbound=true\n"},
+            "smtp_forward",
+        ),
+        ("queue/smtp_proxy\nrelay\n", RELAY, "smtp_proxy"),
+        ("queue/qmail-queue\nrelay\n", {**RELAY, "qmail-queue.ini": "enable_outbound=false\n"}, ""),
+    ],
+)
+def test_a_plugin_that_hands_mail_on_by_itself(host, plugins, files, taken):
+    for name, text in {"plugins": plugins, **files}.items():
+        host.put(name, text)
+    if not taken:
+        assert host.adapter.plan(state(config("a", "required")))
+        return
+    with pytest.raises(EngineError, match=f"the plugin queue/{taken} hands mail for a.example on by itself"):
+        host.adapter.plan(state(config("a", "required")))
+
+
+@pytest.mark.parametrize(
+    ("text", "modes"),
+    [
+        ("", ("required",)),
+        ("rejectUnauthorized=true\n", ("opportunistic", "required")),
+        ("rejectUnauthorized=true\n[outbound]\nrejectUnauthorized=false\n", ("required",)),
+        ("[outbound]\nrejectUnauthorized=true\n", ("opportunistic", "required")),
+    ],
+)
+def test_modes_in_which_haraka_judges_the_certificate(host, text, modes):
+    host.put("tls.ini", text)
+    assert host.adapter.judged_modes == modes
+
+
+def test_what_haraka_cannot(host):
+    assert set(host.adapter.limits) == {"match_sender", "match_sender_strict", "enforced", "outbound"}
+    assert host.adapter.modes == ("plaintext", "opportunistic", "required")
+
+
+def test_next_hops_are_the_servers_that_are_named(host):
+    held = state(config("a", "required"))
+    assert host.adapter.next_hops("a.example", held) == (Target("mx.example"),)
+    assert host.adapter.next_hops("b.example", held) == ()
+    assert host.adapter.relay_hosts() == ()
+    assert host.adapter.roots(held) == ""
+
+
+# Processes
+
+
+def test_only_this_harakas_workers_count(host, tmp_path):
+    host.start(200, home=tmp_path)
+    (host.proc / "201").mkdir()  # one that ended meanwhile
+    (host.proc / "202").mkdir()
+    (host.proc / "202/environ").write_bytes(f"HARAKA={host.home}\0".encode())
+    link = tmp_path / "link"
+    link.symlink_to(host.home)
+    host.start(203, home=link, age=60.0)
+    assert host.adapter._workers() == [203, 101, 102]
+
+
+def test_a_running_haraka_is_required(host):
+    host.adapter.require_running()
+    host.stage = Stage.CONNECT
+    with pytest.raises(EngineError, match=r"does not answer on 127\.0\.0\.1:25 \(cannot connect\)"):
+        host.adapter.require_running()
+    host.stop(101)
+    host.stop(102)
+    with pytest.raises(
+        EngineError, match=r"no worker process of a Haraka started with -c .* runs on this host.*nodes=0"
+    ):
+        host.adapter.require_running()
+    host.tls_ini.unlink()
+    host.config.rmdir()
+    with pytest.raises(EngineError, match=r"there is no directory .*/config; config_dir has to be"):
+        host.adapter.require_running()
+
+
+def test_every_worker_is_replaced_one_after_the_other(host):
+    host.transact(config("a", "required"))
+    assert host.signals == [(101, signal.SIGTERM), (102, signal.SIGTERM)]
+    assert sorted(host.adapter._workers()) == [901, 902]
+    assert host.lists()[1] == ["a.example"]
+
+
+def test_a_worker_with_smtp_connections_is_given_a_moment(host):
+    host.connect(101, 25, 40000)
+    host.connect(102, 40000, 25)
+    assert host.adapter._talks(101)
+    assert host.adapter._talks(102)
+    started = time.monotonic()
+    host.stop = lambda pid: [(host.proc / str(pid) / "environ").write_bytes(b"")]
+    host.adapter.reload()
+    assert time.monotonic() - started >= 2 * SETTINGS.timeout
+
+
+@pytest.mark.parametrize(("local", "remote", "tcp"), [(40000, 6379, "01"), (25, 40000, "06")])
+def test_other_connections_do_not_count(host, local, remote, tcp):
+    host.connect(101, local, remote, tcp)
+    assert not host.adapter._talks(101)
+    assert not host.adapter._talks(102)  # nothing can be seen of it
+
+
+def test_a_worker_that_ended_by_itself_is_no_failure(host, monkeypatch):
+    def gone(pid, _signal):
+        host.stop(pid)
+        host.next_pid += 1
+        host.start(host.next_pid)
+        raise ProcessLookupError
+
+    monkeypatch.setattr(gateway.os, "kill", gone)
+    host.adapter.resume()
+    assert sorted(host.adapter._workers()) == [901, 902]
+
+
+def test_a_worker_that_is_not_replaced_ends_the_change(host, monkeypatch):
+    clock = iter(range(10**6))
+    monkeypatch.setattr(gateway.time, "monotonic", lambda: float(next(clock)))
+    host.replaces = False
+    with pytest.raises(TransactionError, match="has not replaced its worker 101 by one that answers"):
+        host.transact(config("a", "required"))
+    assert host.tls_ini.read_text() == TLS_INI
+    assert not (host.config / RECORD).exists()
+
+
+def test_workers_older_than_the_file_do_not_follow_it(host):
+    host.start(101, age=3600.0)
+    assert not host.adapter.serves()
+    with pytest.raises(EngineError, match=r"the Haraka workers 101 are older than .*tls\.ini"):
+        host.adapter.prove()
+    host.tls_ini.unlink()
+    assert host.adapter.serves()
+    host.adapter.prove()
+
+
+def test_prove_needs_the_port_and_a_worker(host):
+    host.stage = Stage.CONNECT
+    assert not host.adapter.serves()
+    with pytest.raises(EngineError, match="does not answer on 127"):
+        host.adapter.prove()
+    host.stage = Stage.EHLO
+    host.stop(101)
+    host.stop(102)
+    with pytest.raises(EngineError, match="no worker process of Haraka runs"):
+        host.adapter.prove()
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_the_worker_that_answers_is_known_by_its_connection(host, greets):
+    del host.adapter._answering
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        port = listener.getsockname()[1]
+        host.adapter._port = replace(host.adapter._port, port=port)
+
+        def serve():
+            wire, peer = listener.accept()
+            host.connect(102, port, peer[1])
+            if greets:
+                wire.sendall(b"220 gw.example\r\n")
+            wire.close()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        assert host.adapter._answering() == (102 if greets else 0)
+        thread.join()
+    assert host.adapter._answering() == 0  # nobody listens
