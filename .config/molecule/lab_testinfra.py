@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email import message_from_string
 from email.message import Message
@@ -244,11 +244,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "changes_servers: the test needs the mail servers to itself")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What concerns one gateway is tested by one process, in order; the gateways beside each other (pytest-xdist)."""
-    for item in items:
-        parameters = getattr(item, "callspec", None)
-        item.add_marker(pytest.mark.xdist_group(parameters.params.get("gateway", "all") if parameters else "all"))
+def on_each(gateways: Iterable[str]) -> pytest.MarkDecorator:
+    """Parametrize with gateways: what concerns one is tested by one process, in order, the gateways beside each other."""
+    return pytest.mark.parametrize(
+        "gateway", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in gateways]
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

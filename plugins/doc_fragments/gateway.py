@@ -13,8 +13,8 @@ class ModuleDocFragment:
 options:
   gateway:
     description:
-      - What kind of gateway it is. V(postfix) is the host's default Postfix instance, V(exim) Debian's Exim 4 on the host, V(haraka) a Haraka
-        whose files are on the host. V(proxmox) is Proxmox Mail Gateway and V(mailcow) mailcow, both by their API.
+      - What kind of gateway it is. V(postfix) is the host's default Postfix instance, V(exim) Debian's Exim 4 on the host,
+        V(haraka) a Haraka whose files are on the host. V(proxmox) is Proxmox Mail Gateway and V(mailcow) mailcow, both by their API.
       - Run the module on the gateway itself, so that the handshakes are made from there. Where an API is used it may
         run elsewhere; the evidence is then that of the other place.
     type: str

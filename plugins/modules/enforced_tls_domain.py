@@ -65,7 +65,8 @@ options:
         elements: str
   ca_file:
     description:
-      - Path on the gateway of the PEM file with the authorities for V(trusted_chain) and V(hostname), for all enforced domains of the gateway.
+      - Path on the gateway of the PEM file with the authorities for V(trusted_chain) and V(hostname), for all enforced domains of
+        the gateway.
       - Without it that stays as it is. It begins with what the gateway uses anyway, or else the system's.
     type: path
   state:
@@ -90,8 +91,8 @@ attributes:
     support: full
 notes:
   - Can be had on Postfix and Exim gateways, O(gateway=postfix) and O(gateway=exim).
-  - An inbound domain is refused unless the gateway itself and every mail server of its email configs completes a handshake with this gateway.
-    An outbound domain is refused unless a host of the domain passes the check. O(require_without_evidence) overrides both.
+  - An inbound domain is refused unless the gateway itself and every mail server of its email configs completes a handshake with
+    this gateway. An outbound domain is refused unless a host of the domain passes the check. O(require_without_evidence) overrides both.
   - The onward hop of an inbound domain is TLS for the domains of email configs, see M(mailfleet.starttls.inbound_tls_mode).
     What the gateway delivers itself has no onward hop.
   - Every connection counts, those of the gateway's own networks too. Only what is submitted on the gateway itself, without a

@@ -101,9 +101,12 @@ notes:
     domain.
   - An email config that takes over a domain of another one takes it away there, so that it can be renamed or split.
   - On Exim, a router in front of Debian's takes the domains of the email configs and picks the transport by how the
-    message arrived. With the unsplit configuration three C(.include) lines go into C(exim4.conf.template). The
+    message arrived. With the unsplit configuration C(.include) lines go into C(exim4.conf.template). The
     domains have to be in C(dc_relay_domains) as before. Mail that cannot be delivered as required is returned after
     five days.
+  - On Haraka, Proxmox Mail Gateway and mailcow, routes are the product's own and O(servers) say no more than where the handshakes
+    are made. Proxmox Mail Gateway and mailcow keep no names of email configs, so O(domains) are needed unless O(name) is a
+    relay domain, and O(servers) may be left out unless mail goes to the MX of the domain.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode_info
   - module: mailfleet.starttls.enforced_tls_domain
@@ -134,7 +137,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: Delivery mode of each email config before, by name.
+  description: Delivery mode of each email config before, by name; V(mixed) on a gateway that has its domains in several modes.
   type: dict
   returned: success
   sample: {main: plaintext}

@@ -27,16 +27,16 @@ options:
     description:
       - V(plaintext) never uses TLS towards the internet.
       - V(match_sender) uses TLS if possible for mail that reached the gateway over TLS, and plaintext for other mail.
-      - V(match_sender_strict) uses TLS for mail that reached the gateway over TLS, which waits where a recipient's server does not offer it, and
-        plaintext for other mail.
+      - V(match_sender_strict) uses TLS for mail that reached the gateway over TLS, which waits where a recipient's server does not
+        offer it, and plaintext for other mail.
       - V(opportunistic) uses TLS if possible for all mail. V(required) uses TLS for all mail; the rest waits in the queue.
       - Without it, the setting stays as it is.
     type: str
     choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
   mail_servers:
     description:
-      - The addresses and networks that your mail servers connect from, like V(192.0.2.10) or V(192.0.2.0/24). Needed with O(accept=plaintext)
-        and O(accept=tls_only), once.
+      - The addresses and networks that your mail servers connect from, like V(192.0.2.10) or V(192.0.2.0/24). Needed with
+        O(accept=plaintext) and O(accept=tls_only), once.
     type: list
     elements: str
   state:
@@ -65,8 +65,8 @@ notes:
     refused unless all outgoing mail goes to relay hosts that complete one. O(require_without_evidence) overrides both.
   - On Postfix, O(send) is C(smtp_tls_security_level); with a mode that depends on arrival, mail that arrived over TLS passes the second
     instance, see M(mailfleet.starttls.inbound_tls_mode), which then has the gateway's own routes.
-  - On Exim, O(send) is Debian's macros C(REMOTE_SMTP_..._TLS); with a mode that depends on arrival, mail that arrived over TLS takes copies of
-    Debian's own remote routers and transports.
+  - On Exim, O(send) is Debian's macros C(REMOTE_SMTP_..._TLS); with a mode that depends on arrival, mail that arrived over TLS
+    takes copies of Debian's own remote routers and transports.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode
   - module: mailfleet.starttls.enforced_tls_domain

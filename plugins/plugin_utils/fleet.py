@@ -192,8 +192,8 @@ def _row(
 def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possible: bool = True) -> list[Any]:
     """Whether each network hop of an inbound message has to use TLS; None where either will do.
 
-    possible is whether the mail server completes a handshake, for the modes that use TLS if possible. The outside sender's choice on the first hop is its own; what the gateway makes of it on the last one
-    is the delivery mode's.
+    possible is whether the mail server completes a handshake, for the modes that use TLS if possible. The outside
+    sender's choice on the first hop is its own; what the gateway makes of it on the last one is the delivery mode's.
     """
     hops = [hop for hop in trace["hops"] if hop["network"]]
     if len(hops) < 2 or len(modes) != 1:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from lab_partner import CHECKS, GATEWAYS, NAME, ROOTS, SERVERS, Partner, port_of
-from lab_testinfra import DOMAINS, Fleet, came_over_tls, report, wait_for
+from lab_testinfra import DOMAINS, Fleet, came_over_tls, on_each, report, wait_for
 
 SENT = {
     "encryption_only": {"good", "selfsigned", "wrongname", "expired"},
@@ -15,7 +15,7 @@ SENT = {
     "hostname": {"good"},
 }
 RESULTS: dict[tuple[str, str, str], str] = {}
-gateways = pytest.mark.parametrize("gateway", GATEWAYS)
+gateways = on_each(GATEWAYS)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from lab_partner import GATEWAYS, SENDS, Partner
-from lab_testinfra import Fleet, report, wait_for
+from lab_testinfra import Fleet, on_each, report, wait_for
 
 # Mode -> uses TLS for mail that arrived in plaintext, over TLS; then the same for: insists on it.
 USES = {
@@ -19,7 +19,7 @@ USES = {
 }
 INSISTS = {"match_sender_strict": (False, True), "required": (True, True)}
 RESULTS: dict[tuple[str, str, str], str] = {}
-gateways = pytest.mark.parametrize("gateway", GATEWAYS)
+gateways = on_each(GATEWAYS)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
-from lab_testinfra import DOMAINS, SERVERS, Fleet, report, wait_for
+from lab_testinfra import DOMAINS, SERVERS, Fleet, came_over_tls, on_each, report, wait_for
 
 KIND = {"gw1": "postfix", "gw13": "postfix", "gx12": "exim", "gx13": "exim"}
 WITH_STARTTLS = ("pf12", "ex12")
@@ -23,8 +23,8 @@ MODES = {
 INSISTS = {"match_sender_strict": (False, True), "required": (True, True)}
 ALL = [f"trace@{domain}" for domain in DOMAINS.values()]
 ARRIVALS = pytest.mark.parametrize("tls", [True, False], ids=["arrived over TLS", "arrived in plaintext"])
-GATEWAYS = pytest.mark.parametrize("gateway", KIND)
-POSTFIX_GATEWAYS = pytest.mark.parametrize("gateway", [name for name, kind in KIND.items() if kind == "postfix"])
+GATEWAYS = on_each(KIND)
+POSTFIX_GATEWAYS = on_each(name for name, kind in KIND.items() if kind == "postfix")
 RESULTS: dict[tuple[str, str, str, str], str] = {}
 
 
@@ -200,6 +200,23 @@ def test_several_servers_are_tried_in_their_order(fleet: Fleet, gateway: str) ->
     assert "FAILED" not in change(fleet, gateway, {**config, "delivery_mode": "opportunistic"})
     mark = fleet.send("outside", ["trace@alpha.test"], tls=False, to=gateway)
     assert fleet.arrived_over_tls("pf12", mark)
+
+
+@GATEWAYS
+def test_two_email_configs_share_a_server(fleet: Fleet, gateway: str) -> None:
+    """The same host and port, in one message: each recipient domain has the mode of its own email config."""
+    modes = {"alpha.test": ("required", "opportunistic"), "pf12.fleet.test": ("plaintext", "match_sender")}
+    for round_ in (0, 1):
+        configs = [
+            {"name": domain, "domains": [domain], "servers": ["pf12.fleet.test"], "delivery_mode": mode[round_]}
+            for domain, mode in modes.items()
+        ]
+        assert "FAILED" not in change(fleet, gateway, {"email_configs": configs})
+        for tls in (True, False):
+            mark = fleet.send("outside", [f"trace@{domain}" for domain in modes], tls=tls, to=gateway)
+            copies = wait_for(lambda mark=mark: found if len(found := fleet.copies("pf12", mark)) == 2 else [])
+            seen = {str(one["X-Original-To"]).partition("@")[2]: came_over_tls(one) for one in copies}
+            assert seen == {domain: MODES[mode[round_]][tls] for domain, mode in modes.items()}
 
 
 @GATEWAYS

@@ -8,6 +8,8 @@ of the module puts it back. Other harm that a gateway could do is in test_modes.
   the refusal, as there is no setting that would help.
 * A mode of Exim weakens another one because they share a connection: the modes are transports of their own, and a
   connection is never shared by two, see test_one_mode_for_all.
+
+tls_tempfail_tryclear=false has no test: where TLS is required, Exim 4.98 does not fall back to plaintext without it either.
 """
 
 from __future__ import annotations
@@ -18,9 +20,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from lab_testinfra import Fleet, came_over_tls, wait_for
+from lab_testinfra import Fleet, came_over_tls, on_each, wait_for
 
-EXIM = ["gx12", "gx13"]
+EXIM = ["gx12", "gx13"]  # unsplit and split: where a section stands matters for routers and retry rules
 POSTFIX = ["gw1", "gw13"]
 SENDER, SENDER_HOST = "trace@charlie.test", "ex12"  # where a returned message is seen
 CLOSED_PORT = 2601
@@ -54,8 +56,8 @@ def prove(
     """Look at the fate of messages with the remedy, without it, and once the module has put it back."""
     set_modes(fleet, gateway, *configs)
     assert harm() == {with_it}
-    fleet.run(gateway, take_out)
     try:
+        fleet.run(gateway, take_out)
         assert harm() == {without}
     finally:
         told = set_modes(fleet, gateway, *configs)
@@ -79,9 +81,8 @@ def fate(fleet: Fleet, gateway: str, host: str, mark: str) -> str:
 def why(fleet: Fleet, gateway: str, mark: str) -> str:
     """What the queue says of a message; nothing if it is not there or has not been tried."""
     if gateway in EXIM:
-        found = fleet.run(gateway, f"grep -rls --include='*-H' {mark} {SPOOL}/input", check=False)
-        ids = re.findall(r"(\S+)-H$", found.replace("/", " "), re.MULTILINE)
-        return fleet.run(gateway, f"grep -F '{ids[0]} ==' /var/log/exim4/mainlog", check=False) if ids else ""
+        ids = f"$(grep -rls --include='*-H' {mark} {SPOOL}/input | sed 's,.*/,,; s,-H$,,')"
+        return fleet.run(gateway, f'id={ids}; test -z "$id" || grep -F "$id ==" /var/log/exim4/mainlog', check=False)
     reasons = [""]
     for directory in fleet.run(gateway, "ls -d /etc/postfix /etc/postfix-*", check=False).split():
         for entry in fleet.queue(gateway, directory):
@@ -128,11 +129,7 @@ def section(gateway: str, kind: str) -> str:
 
 def without_lines(gateway: str, kind: str, lines: str) -> str:
     """The command that takes lines out of a section of Exim's configuration."""
-    path = section(gateway, kind)
-    return (
-        f"cp {path} /tmp/before && sed -i '{lines}d' {path} && ! cmp -s {path} /tmp/before"
-        " && update-exim4.conf && systemctl reload exim4"
-    )
+    return f"sed -i '{lines}d' {section(gateway, kind)} && update-exim4.conf && systemctl reload exim4"
 
 
 @pytest.fixture(autouse=True)
@@ -142,7 +139,7 @@ def empty_queue(fleet: Fleet, gateway: str) -> Iterator[None]:
     forget(fleet, gateway)
 
 
-@pytest.mark.parametrize("gateway", ["gw13"])
+@on_each(["gw13"])
 def test_no_sender_can_ask_postfix_to_do_without_tls(fleet: Fleet, gateway: str) -> None:
     """tls_required_enable=no, in the instance for mail that arrived over TLS too."""
 
@@ -161,7 +158,7 @@ def test_no_sender_can_ask_postfix_to_do_without_tls(fleet: Fleet, gateway: str)
 
 
 @pytest.mark.changes_servers
-@pytest.mark.parametrize("gateway", ["gw1"])
+@on_each(["gw1"])
 def test_postfix_does_not_return_what_a_server_takes_over_tls_only(fleet: Fleet, gateway: str) -> None:
     """smtp_reply_filter on each transport that may use plaintext, in both instances."""
 
@@ -176,12 +173,12 @@ def test_postfix_does_not_return_what_a_server_takes_over_tls_only(fleet: Fleet,
         config("ex12", "charlie.test", "opportunistic"),
     ]
     settings = "$(postconf -c $dir -P '*/unix/smtp_reply_filter' | sed 's/ *=.*//')"
-    take_out = IN_EACH_INSTANCE.format(f"postconf -c $dir -PX {settings} || exit 1")
+    take_out = IN_EACH_INSTANCE.format(f"for one in {settings}; do postconf -c $dir -PX $one || exit 1; done")
     with tls_only(fleet, "pf12"):
         prove(fleet, gateway, configs, take_out, harm, with_it="queued", without="returned")
 
 
-@pytest.mark.parametrize("gateway", EXIM)
+@on_each(["gx13"])
 def test_exim_does_not_send_a_message_down_the_connection_of_another(fleet: Fleet, gateway: str) -> None:
     """connection_max_messages=1: what waits for a port nobody listens on is not handed over on another one."""
 
@@ -202,7 +199,7 @@ def test_exim_does_not_send_a_message_down_the_connection_of_another(fleet: Flee
     prove(fleet, gateway, configs, take_out, harm, with_it="queued", without="TLS")
 
 
-@pytest.mark.parametrize("gateway", EXIM)
+@on_each(["gx13"])
 def test_mail_in_plaintext_does_not_wait_for_the_tls_of_another_domain(fleet: Fleet, gateway: str) -> None:
     """retry_include_ip_address=false on the transport that insists on TLS: Exim keeps its failures apart."""
 
@@ -221,12 +218,12 @@ def test_mail_in_plaintext_does_not_wait_for_the_tls_of_another_domain(fleet: Fl
     prove(fleet, gateway, configs, take_out, harm, with_it="plaintext", without="queued")
 
 
-@pytest.mark.parametrize("gateway", EXIM)
+@on_each(EXIM)
 def test_exim_does_not_return_new_mail_for_a_server_without_tls_for_days(fleet: Fleet, gateway: str) -> None:
     """The retry rule of our domains. Debian's ends after four days, so Exim is made to remember a failure of six."""
-    failed_long_ago = (
-        "old=$(date -d '-6 days' +%y%m%d%H%M); "  # as exim_fixdb takes the times: first failure, last and next try
-        f'printf "T:pf13.fleet.test\\n2 $old\\n3 $old\\n4 $old\\n" | exim_fixdb {SPOOL} retry'
+    failed_long_ago = (  # record, then first failure, last and next try as exim_fixdb takes the times
+        f"record=$(exim_dumpdb {SPOOL} retry | grep -o 'T:pf13[^ ]*') && old=$(date -d '-6 days' +%y%m%d%H%M) && "
+        f'printf "$record\\n2 $old\\n3 $old\\n4 $old\\n" | exim_fixdb {SPOOL} retry'
     )
 
     def harm() -> set[str]:
@@ -234,7 +231,7 @@ def test_exim_does_not_return_new_mail_for_a_server_without_tls_for_days(fleet: 
         first = fleet.send("outside", ["trace@bravo.test"], tls=False, to=gateway, sender=SENDER)
         assert fate(fleet, gateway, "pf13", first) == "queued"
         assert exim_rests(fleet, gateway)
-        assert "not found" not in fleet.run(gateway, failed_long_ago, check=False).partition("next try")[0]
+        assert len(re.findall("first failed", fleet.run(gateway, failed_long_ago, check=False))) == 4
         new = fleet.send("outside", ["trace@bravo.test"], tls=False, to=gateway, sender=SENDER)
         return {fate(fleet, gateway, "pf13", new)}
 
@@ -243,7 +240,7 @@ def test_exim_does_not_return_new_mail_for_a_server_without_tls_for_days(fleet: 
     prove(fleet, gateway, configs, take_out, harm, with_it="queued", without="returned")
 
 
-@pytest.mark.parametrize("gateway", EXIM)
+@on_each(EXIM)
 def test_exim_returns_a_message_at_the_end_of_its_lifetime(fleet: Fleet, gateway: str) -> None:
     """The router mailfleet_expired: with a retry rule that does not end, mail would wait for ever."""
 

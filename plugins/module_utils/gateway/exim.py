@@ -15,7 +15,7 @@ access control lists), update-exim4.conf(8).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
@@ -135,7 +135,8 @@ _INBOUND = f"""\
   transport = mailfleet_${{if bool{{{_FROM_ENFORCED}}}{{encrypt}}{{${{extract{{{_BY_ARRIVAL}}}{{$domain_data}}{{$value}}fail}}}}}}
   no_more
 """
-_RETRY = "".join(f"lsearch;{table}  *  F,2h,2m; F,365d,15m\n" for table in (ROUTES, RECIPIENTS))
+# The pattern is an address: the domain alone would be looked up as a whole one and never be found.
+_RETRY = "".join(f"*@lsearch;{table}  *  F,2h,2m; F,365d,15m\n" for table in (ROUTES, RECIPIENTS))
 _SENDER_ACL_TEXT = f"defer message = 451 4.7.0 {REPLY}\n"
 _TLS_ONLY_ACL_TEXT = "defer message = 450 4.7.0 Session encryption is required of this mail server\n"
 _HIDDEN_FROM = "<; ! "
@@ -189,9 +190,10 @@ class EximGateway:
             images += [FileImage(SPLIT_FILES[name], (_HEADER + text).encode()) for name, text in sections.items()]
         else:
             images += [FileImage(f"{DIRECTORY}/{name}", (_HEADER + text).encode()) for name, text in sections.items()]
+            filled = [name for name, text in sections.items() if text]
             template = FileImage.read(TEMPLATE)
             text = (template.content or b"").decode("utf-8", "surrogateescape")
-            images.append(replace(template, content=with_includes(text).encode("utf-8", "surrogateescape")))
+            images.append(replace(template, content=with_includes(text, filled).encode("utf-8", "surrogateescape")))
         images += self._exim.macro_images(self._macros(state))
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
 
@@ -378,14 +380,14 @@ def recipients(state: GatewayState) -> str:
     return _HEADER + "".join(lines)
 
 
-def with_includes(template: str) -> str:
-    """Debian's unsplit template with a line that includes each of our sections.
+def with_includes(template: str, names: Collection[str] = tuple(_PLACES)) -> str:
+    """Debian's unsplit template with a line that includes each of these sections; one that is there already stays.
 
     Raises EngineError if a place for one is missing.
     """
     for name, (place, behind) in _PLACES.items():
         line = f".include {DIRECTORY}/{name}"
-        if re.search(rf"(?m)^{re.escape(line)}$", template):
+        if name not in names or re.search(rf"(?m)^{re.escape(line)}$", template):
             continue
         found = re.findall(rf"(?m){place}", template)
         if len(found) != 1:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import smtplib
+import time
 from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage, printable
@@ -39,13 +40,18 @@ def prove_answer(port: Target, settings: Settings) -> None:
 
 
 def prove_refusal(own_port: Target, settings: Settings, state: GatewayState, recipient: str) -> None:
-    """Raise EngineError if mail of an enforced sender domain is taken in plaintext, or refused for good."""
+    """Raise EngineError unless mail of an enforced sender domain is put off in plaintext, in time."""
     domain = next((one.domain for one in state.enforced if one.direction == "inbound"), None)
     if domain is None:
         return
-    code, text = ask(own_port, settings, f"postmaster@{domain}", recipient)
-    if not 400 <= code < 500 or "STARTTLS" not in text:
-        raise EngineError(f"the gateway answers mail from {domain} in plaintext with {code} {text}")
+    deadline = time.monotonic() + settings.timeout
+    while True:  # a process from before the reload may answer once more
+        code, text = ask(own_port, settings, f"postmaster@{domain}", recipient)
+        if 400 <= code < 500 and "STARTTLS" in text:
+            return
+        if time.monotonic() >= deadline:
+            raise EngineError(f"the gateway answers mail from {domain} in plaintext with {code} {text}")
+        time.sleep(0.1)
 
 
 def ask(own_port: Target, settings: Settings, sender: str, recipient: str) -> tuple[int, str]:

@@ -264,9 +264,11 @@ class PostfixGateway:
 
     def _prove_policy(self, state: GatewayState) -> None:
         """Have the policy service asked: without it each recipient it is asked for gets a 451."""
-        recipients = [one.domains[0] for one in state.email_configs.values() if one.depends_on_arrival]
-        recipient = f"postmaster@{recipients[0]}" if recipients else "postmaster"
-        if recipients or (state.outbound and state.outbound.depends_on_arrival):
+        configs = sorted(state.email_configs.values(), key=lambda one: not one.depends_on_arrival)
+        # Not postmaster alone, whom Postfix takes mail for without a look at its restrictions.
+        domain = configs[0].domains[0] if configs else self._postconf.values_expanded("myhostname")
+        recipient = f"postmaster@{domain}"
+        if state.depends_on_arrival:
             code, text = ask(self.own_port, self._settings, "", recipient)
             if code == 451 and "4.3.5" in text:  # "server configuration error", not somebody's greylisting
                 raise EngineError(f"the gateway puts off {recipient}: {code} {text}")
