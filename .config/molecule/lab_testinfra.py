@@ -245,10 +245,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def on_each(gateways: Iterable[str]) -> pytest.MarkDecorator:
-    """Parametrize with gateways: what concerns one is tested by one process, in order, the gateways beside each other."""
-    return pytest.mark.parametrize(
-        "gateway", [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in gateways]
-    )
+    """Parametrize with gateways."""
+    return pytest.mark.parametrize("gateway", list(gateways))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What concerns one gateway is tested by one process, in order; the gateways beside each other."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415
+
+    class ByGateway(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            match = re.search(r"[\[-](g[wx]\d+)[\]-]", nodeid)
+            return match[1] if match else "no gateway"
+
+    return ByGateway(config, log)
 
 
 @pytest.hookimpl(optionalhook=True)

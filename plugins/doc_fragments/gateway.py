@@ -33,6 +33,7 @@ options:
   reinjection_port:
     description:
       - With O(gateway=postfix), the first of three free ports on 127.0.0.1, for the instances that mail which arrived over TLS passes.
+        It stays the same for the life of the gateway, because mail in the queue is on its way to it.
     type: int
     default: 10125
   config_dir:
@@ -43,7 +44,7 @@ options:
   api_url:
     description:
       - With O(gateway=proxmox) or O(gateway=mailcow), where the API is, like V(https://gateway.example.com:8006).
-      - Taken from the environment variable E(MAILFLEET_API_URL) if not given.
+      - Taken from the environment variable E(MAILFLEET_API_URL) of the host that the module runs on if not given.
     type: str
   api_user:
     description:
@@ -80,7 +81,8 @@ options:
 options:
   require_without_evidence:
     description:
-      - Make the change although what it relies on has not been seen. Mail that cannot be delivered then stays in the queue.
+      - Make the change although what it relies on has not been seen. Mail that cannot be delivered then stays in the queue. What
+        would make mail bounce is refused all the same.
     type: bool
     default: false
 """

@@ -9,6 +9,7 @@ every delivery mode. Refusals are temporary.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake impor
     handshake_all,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import is_domain
+from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import is_path
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import STORE, EngineError
 
 if TYPE_CHECKING:
@@ -94,12 +96,22 @@ class EnforcedDomain:
 
 
 def spellings(domain: str) -> tuple[str, ...]:
-    """The domain as it may stand in an envelope: in ASCII and, where that differs, in Unicode (SMTPUTF8)."""
+    """The domain as it may stand in an envelope: in ASCII and, where that differs, in Unicode (SMTPUTF8).
+
+    Only letters, digits and marks come out of the ASCII form: it goes into tables.
+    """
     try:
-        unicode = domain.encode("ascii").decode("idna").lower()
+        labels = [
+            label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else label
+            for label in domain.split(".")
+        ]
     except UnicodeError:
         return (domain,)
-    return (domain,) if unicode == domain else (domain, unicode)
+    harmless = all(
+        char in "-_" or char.isalnum() or unicodedata.category(char).startswith("M") for char in "".join(labels)
+    )
+    unicode = ".".join(labels)
+    return (domain, unicode) if harmless and unicode != domain else (domain,)
 
 
 def inbound_senders(enforced: Iterable[EnforcedDomain]) -> list[str]:
@@ -148,12 +160,23 @@ def set_enforced(
 
     def compute(before: GatewayState) -> GatewayState:
         after = replace(before, enforced=merge(before.enforced, wanted, absent))
-        return after if ca_file is None else replace(after, ca_file=ca_file)
+        if ca_file is None:
+            return after
+        if not is_path(ca_file):
+            raise EngineError(
+                f"the path {ca_file!r} of ca_file has to be absolute and made of letters, digits and _./+@-"
+            )
+        return replace(after, ca_file=ca_file)
 
     def judge(before: GatewayState, after: GatewayState) -> Judgement:
         if require_without_evidence:
             return Judgement()
-        new = [one for one in after.enforced if one not in before.enforced]
+        new = [
+            one
+            for one in after.enforced
+            if one not in before.enforced
+            or (after.ca_file != before.ca_file and one.certificate_check != "encryption_only")
+        ]
         inbound = (
             _judge_inbound(gateway, after, settings) if any(one.direction == "inbound" for one in new) else Judgement()
         )
@@ -161,6 +184,7 @@ def set_enforced(
         every = [inbound, *outbound]
         return Judgement(
             tuple(problem for one in every for problem in one.problems),
+            (),
             tuple(seen for one in every for seen in one.evidence),
             tuple(warning for one in every for warning in one.warnings),
         )
@@ -191,7 +215,7 @@ def _judge_inbound(gateway: Gateway, state: GatewayState, settings: Settings) ->
             "this gateway holds no email config, so TLS is enforced on the way in only: the onward hop is TLS for the "
             "domains of email configs",
         )
-    return Judgement(tuple(problems), tuple(seen), warnings)
+    return Judgement(tuple(problems), (), tuple(seen), warnings)
 
 
 def _judge_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, settings: Settings) -> Judgement:
@@ -205,7 +229,7 @@ def _judge_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, 
     checks = one.certificate_check != "encryption_only"
     settings = replace(settings, judge_trust=checks, judge_name=one.certificate_check == "hostname")
     if checks and (roots := gateway.roots(state)):
-        settings = replace(settings, ca_pem=Path(roots).read_text(encoding="ascii", errors="replace"))
+        settings = replace(settings, ca_pem=Path(roots).read_text(encoding="ascii", errors="ignore"))
     seen = handshake_all(hops, settings)
     failures = [f"{look.target}: {_why_not(look, checks)}" for look in seen if not _passes(look, checks)]
     if len(failures) == len(seen):
@@ -213,8 +237,9 @@ def _judge_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, 
             f"outbound enforced domain {one.domain} is refused, because mail to it would be deferred ({one.certificate_check}): "
             f"{'; '.join(failures)}. {advice}"
         )
-        return Judgement((problem,), tuple(seen))
+        return Judgement((problem,), (), tuple(seen))
     return Judgement(
+        (),
         (),
         tuple(seen),
         tuple(f"outbound enforced domain {one.domain}: not by way of {failure}" for failure in failures),

@@ -189,10 +189,15 @@ def set_modes(
     def judge(before: GatewayState, after: GatewayState) -> Judgement:
         configs = changing(before, after)
         evidence = _evidence(configs, settings, gateway.judged_modes)
-        problems = [] if require_without_evidence else list(_objections(configs, before.email_configs, evidence))
-        if not require_without_evidence:
-            problems += _other_objections(configs, evidence, gateway, before.senders_enforced)
-        return Judgement(tuple(problems), tuple(evidence.values()))
+        problems = [
+            *_unrouted(before, after),
+            *_objections(configs, before.email_configs, evidence),
+            *_other_objections(configs, evidence, gateway, before.senders_enforced),
+        ]
+        bouncing = tuple(_bouncing(configs, evidence))
+        if gateway.softens_refusals:
+            return Judgement((*problems, *bouncing), (), tuple(evidence.values()))
+        return Judgement(tuple(problems), bouncing, tuple(evidence.values()))
 
     return change_gateway(gateway, compute, judge, wanted, require_without_evidence, check_mode, store)
 
@@ -240,12 +245,6 @@ def _objections(
                     f"and then fails ({seen.message}), which defers mail; repair TLS at that server first, or set "
                     "require_without_evidence"
                 )
-            elif LEVELS[config.delivery_mode][0] != "encrypt" and _bounces(config, seen):
-                yield (
-                    f"email config {config.name}: '{config.delivery_mode}' is refused, because it may deliver in plaintext "
-                    f"and {seen.target} takes mail over TLS only, so mail would bounce. Choose 'required', or let the "
-                    "server take plaintext first"
-                )
 
 
 def _other_objections(
@@ -265,6 +264,30 @@ def _other_objections(
                     f"email config {config.name} is refused, because this gateway holds inbound enforced domains, whose mail "
                     f"needs TLS on the way to {seen.target} as well: {seen.message}. Switch STARTTLS on at that server first, "
                     "or set require_without_evidence"
+                )
+
+
+def _unrouted(before: GatewayState, after: GatewayState) -> Iterable[str]:
+    """The domains that would be in no email config any more: the gateway's other routes may lead back to itself."""
+    kept = {domain for one in after.email_configs.values() for domain in one.domains}
+    for config in before.email_configs.values():
+        lost = [domain for domain in config.domains if domain not in kept]
+        if lost:
+            yield (
+                f"email config {config.name}: {', '.join(lost)} would be in no email config any more, and its mail would take "
+                "the gateway's other routes. Name it in one, or see that those are right and set require_without_evidence"
+            )
+
+
+def _bouncing(configs: Iterable[EmailConfig], evidence: Mapping[Target, Handshake]) -> Iterable[str]:
+    """The servers that take mail over TLS only behind a mode that may deliver in plaintext."""
+    for config in configs:
+        for seen in (evidence[server] for server in config.servers):
+            if LEVELS[config.delivery_mode][0] != "encrypt" and _bounces(config, seen):
+                yield (
+                    f"email config {config.name}: '{config.delivery_mode}' is refused, because it may deliver in plaintext "
+                    f"and {seen.target} takes mail over TLS only, so mail would bounce. Choose 'required', or let the "
+                    "server take plaintext first"
                 )
 
 

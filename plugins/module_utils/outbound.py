@@ -61,6 +61,8 @@ class OutboundTls:
         networks = []
         for server in servers:
             try:
+                if "%" in str(server):  # behind which ipaddress takes any text
+                    raise ValueError("an address with a zone is of one host only")
                 networks.append(str(ipaddress.ip_network(str(server).strip("[]"))))
             except ValueError as error:
                 raise EngineError(
@@ -94,10 +96,8 @@ def set_outbound(
         held = before.outbound.to_dict() if before.outbound else {}
         given = {key: value for key, value in wanted.items() if value not in (None, [], "")}
         if absent:
-            given = {
-                "send": DEFAULT,
-                **({"accept": DEFAULT} if held.get("mail_servers") or given.get("mail_servers") else {}),
-            }
+            servers = given.get("mail_servers") or held.get("mail_servers")
+            given = {"send": DEFAULT, **({"accept": DEFAULT, "mail_servers": servers} if servers else {})}
         return replace(before, outbound=OutboundTls.from_dict({**held, **given}))
 
     def judge(before: GatewayState, after: GatewayState) -> Judgement:
@@ -119,10 +119,14 @@ def _judge(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings: 
                 f"accept {after.accept} is refused, because the gateway does not accept TLS itself: {evidence[-1].message}. "
                 "Let it accept TLS first (role gateway, accept)"
             )
-        elif after.accept == "tls_only":
-            warnings.append(
-                "from now on mail of a mail server that does not use TLS towards this gateway is put off until it does"
-            )
+    if after.accept == "tls_only" and (after.accept, after.mail_servers) != (before.accept, before.mail_servers):
+        warnings.append(
+            "from now on mail of a mail server that does not use TLS towards this gateway is put off until it does"
+        )
+    if after.accept == "plaintext" and before.accept != "plaintext":
+        warnings.append(
+            "a mail server that insists on TLS towards this gateway keeps its mail from now on; let it relax first"
+        )
     insists = "encrypt" in LEVELS[after.send or DEFAULT]
     if insists and "encrypt" not in LEVELS[before.send or DEFAULT]:
         reason = ""
@@ -140,4 +144,4 @@ def _judge(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings: 
                 f"send {after.send} is refused, because mail would be deferred: {reason}. Enforce single domains "
                 "(enforced_tls_domain), or insist all the same by require_without_evidence"
             )
-    return Judgement(tuple(problems), tuple(evidence), tuple(warnings))
+    return Judgement(tuple(problems), (), tuple(evidence), tuple(warnings))

@@ -45,7 +45,7 @@ STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "only_relax": {"type": "bool", "default": False},
 }
 
-# Which gateway, and how it is reached. The API's secrets may come from the environment, as AWX credentials do.
+# Which gateway, and how it is reached. The API's secrets may come from the environment of the host that the module runs on.
 ACCESS_SPEC: dict[str, dict[str, Any]] = {
     "gateway": {"type": "str", "choices": list(GATEWAYS), "default": "postfix"},
     "address": {"type": "str", "default": "127.0.0.1"},

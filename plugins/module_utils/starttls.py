@@ -39,6 +39,11 @@ OUTBOUND = ("disabled", "opportunistic", "required")
 _PATH = re.compile(r"/[A-Za-z0-9_./+@-]*\Z")
 
 
+def is_path(text: str) -> bool:
+    """Whether the text is an absolute path that may stand in any configuration file as it is."""
+    return bool(_PATH.match(text)) and ".." not in text.split("/")
+
+
 @dataclass(frozen=True)
 class Desired:
     """The wanted state of one daemon. None leaves a direction as it is.
@@ -65,7 +70,7 @@ class Desired:
         ):
             if value is not None and value not in allowed:
                 raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
-        if not _PATH.match(self.certificate) or ".." in self.certificate.split("/"):
+        if not is_path(self.certificate):
             raise EngineError(
                 f"the certificate path {self.certificate!r} has to be absolute and made of letters, digits and _./+@-"
             )

@@ -15,12 +15,15 @@ def run_module(main: Callable[[], None], *, check_mode: bool = False, **options:
     """The result that a module's main() prints for these options; failed is in it if it failed."""
     arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check_mode}}).encode()
     output = io.StringIO()
+    warned: list[str] = []
     with (
         mock.patch.object(basic, "_ANSIBLE_ARGS", arguments),
         mock.patch.object(basic, "_ANSIBLE_PROFILE", "legacy", create=True),  # ansible-core 2.19 or newer
+        # Ansible keeps warnings for all runs in a process, and each version of it elsewhere.
+        mock.patch.object(basic.AnsibleModule, "warn", lambda _self, text, **_options: warned.append(text)),
         contextlib.redirect_stdout(output),
         contextlib.suppress(SystemExit),
     ):
         main()
     result: dict[str, Any] = json.loads(output.getvalue())
-    return result
+    return {**result, "warnings": warned} if warned else result

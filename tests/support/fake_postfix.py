@@ -10,15 +10,27 @@ from pathlib import Path
 
 DEFAULTS = {
     "content_filter": "",
+    "default_transport": "smtp",
     "inet_interfaces": "all",
     "lmtp_tls_loglevel": "0",
     "multi_instance_directories": "",
     "multi_instance_enable": "no",
     "multi_instance_wrapper": "",
+    "mydestination": "$myhostname, localhost",
     "myhostname": "gw.example",
+    "parent_domain_matches_subdomains": (
+        "debug_peer_list,fast_flush_domains,mynetworks,permit_mx_backup_networks,qmqpd_authorized_clients,relay_domains,"
+        "smtpd_access_maps"
+    ),
+    "plaintext_reject_code": "450",
     "relayhost": "",
+    "sender_dependent_default_transport_maps": "",
+    "sender_dependent_relayhost_maps": "",
+    "smtp_tls_CAfile": "",
+    "smtp_tls_CApath": "",
     "smtp_tls_loglevel": "0",
     "smtp_tls_security_level": "",
+    "smtpd_discard_ehlo_keyword_address_maps": "",
     "smtpd_recipient_restrictions": "",
     "smtpd_restriction_classes": "",
     "smtpd_tls_chain_files": "",
@@ -70,6 +82,7 @@ class FakePostfix:
         self.master.write_text(master)
         self.defaults = dict(defaults)
         self.answers = {}  # first words of a command -> answer, or an exception to raise
+        self.tables = {}  # lookup table -> key -> value, for postmap -q
         self.calls = []
         self.unknown_status = 0
 
@@ -83,6 +96,10 @@ class FakePostfix:
                 return answer
         if arguments[0] == "postconf":
             return self._postconf(arguments[1:])
+        if arguments[:2] == ["postmap", "-q"]:
+            _command, _flag, key, table = arguments
+            value = self.tables.get(table, {}).get(key)
+            return (1, "", "") if value is None else (0, f"{value}\n", "")
         return 0, "", ""
 
     def called(self, *words):
@@ -105,6 +122,11 @@ class FakePostfix:
                 _listing({name: self._expand(value, directory) if rest else value for name, value in explicit.items()}),
                 "",
             )
+        if flag == "-x":
+            option, name = rest
+            assert option == "-h", f"postconf -x {rest} is not known to this stand-in"
+            values = {**self.defaults, **self.explicit(directory)}
+            return 0, self._expand(values[name], directory) + "\n", ""
         if flag == "-P":
             return 0, "".join(self._service_parameters(directory)), ""
         if flag == "-M" and not any("=" in one for one in rest):

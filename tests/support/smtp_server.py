@@ -35,6 +35,7 @@ class Face:
     capabilities: tuple[str, ...] = ("PIPELINING", "STARTTLS", "8BITMIME")
     ehlo: Optional[bytes] = None
     mail: bytes = b"250 2.1.0 Ok\r\n"
+    rcpt: bytes = b"250 2.1.5 Ok\r\n"
     starttls: bytes = b"220 2.0.0 Ready to start TLS\r\n"
     context: Optional[ssl.SSLContext] = None
     capabilities_tls: tuple[str, ...] = ("PIPELINING", "AUTH PLAIN")
@@ -132,6 +133,8 @@ class SmtpServer:
                 connection.sendall(ehlo)
             elif verb == b"MAIL":
                 connection.sendall(face.mail)
+            elif verb == b"RCPT":
+                connection.sendall(face.rcpt)
             elif verb == b"RSET":
                 connection.sendall(b"250 2.0.0 Ok\r\n")
             elif verb == b"STARTTLS":

@@ -41,7 +41,7 @@ def test_only_what_users_need_is_packed(installed: Path) -> None:
     with tarfile.open(next(installed.glob("*.tar.gz"))) as archive:
         tops = {name.split("/")[0] for name in archive.getnames()}
     assert tops == {
-        "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "docs", "meta",
+        "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "awx", "docs", "meta",
         "playbooks", "plugins", "requirements.txt", "roles",
     }  # fmt: skip
 
@@ -56,8 +56,8 @@ def test_every_module_and_role_documents_itself(installed: Path) -> None:
         assert f"mailfleet.starttls.{role.name}" in roles
 
 
-def test_the_installed_playbook_is_found_by_its_full_name(installed: Path) -> None:
+def test_each_installed_playbook_is_found_by_its_full_name(installed: Path) -> None:
     environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
-    for name in ("enable_tls", "disable_tls"):
+    for name in ("enable_tls", "disable_tls", "set_delivery_mode"):
         playbook = f"mailfleet.starttls.{name}"
         run("ansible-playbook", "-i", "localhost,", "--syntax-check", playbook, cwd=installed, **environment)

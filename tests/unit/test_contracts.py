@@ -12,11 +12,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.plugins.action import ActionBase
 from ansible.plugins.filter.core import ternary
+from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
+    CERTIFICATE_CHECKS,
+    DIRECTIONS,
+    EnforcedDomain,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils.run import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import INBOUND, OUTBOUND
 from jinja2.nativetypes import NativeEnvironment
 
@@ -203,10 +210,46 @@ def test_examples_use_options_that_there_are(module, documentation):
                     assert is_expression(given) or given in options[name].get("choices", [given]), task["name"]
 
 
+GATEWAY_MODULES = ["enforced_tls_domain", "inbound_tls_mode", "inbound_tls_mode_info", "outbound_tls_mode"]
+
+
 def test_every_module_is_in_the_action_group():
     groups = load("meta/runtime.yml")["action_groups"]
-    assert list(groups) == ["starttls"]
+    assert list(groups) == ["starttls", "gateway"]
     assert sorted(groups["starttls"]) == MODULES
+
+
+def test_the_gateways_modules_are_a_group_of_their_own(documentation, monkeypatch):
+    """Those, and no others, that take every option which says what kind of gateway it is and how it is reached."""
+    group = load("meta/runtime.yml")["action_groups"]["gateway"]
+    assert sorted(group) == GATEWAY_MODULES
+    assert len(group) == len(set(group))
+    specs = {module: runtime_spec(module, monkeypatch) for module in MODULES}
+    assert [module for module in MODULES if "gateway" in specs[module]] == GATEWAY_MODULES
+    for module in GATEWAY_MODULES:
+        assert ACCESS_SPEC.items() <= specs[module].items()
+        assert ("require_without_evidence" in specs[module]) is (not module.endswith("_info"))
+    info = normal(documentation["inbound_tls_mode_info"]["doc"]["options"], "suboptions")
+    assert set(info) == set(ACCESS_SPEC)  # nothing more, so group defaults fit each of them
+
+
+def test_secrets_of_an_api_are_never_shown_and_may_come_from_the_environment():
+    secrets = {name for name, option in ACCESS_SPEC.items() if option.get("no_log")}
+    assert secrets == {"api_password", "api_key"}
+    for name in ("api_url", "api_user", *secrets):
+        fallback, variables = ACCESS_SPEC[name]["fallback"]
+        assert fallback is env_fallback
+        assert variables == [f"MAILFLEET_{name.upper()}"]
+        assert "default" not in ACCESS_SPEC[name]
+
+
+@pytest.mark.parametrize("module", GATEWAY_MODULES)
+def test_each_variable_of_the_environment_is_documented(module, documentation):
+    options = documentation[module]["doc"]["options"]
+    for name, option in ACCESS_SPEC.items():
+        text = " ".join(options[name]["description"])
+        for variable in option.get("fallback", (None, ()))[1]:
+            assert f"E({variable})" in text, name
 
 
 def test_every_action_plugin_has_a_module():
@@ -232,10 +275,65 @@ def test_delivery_modes_are_the_same_everywhere(documentation, monkeypatch):
 
 
 def test_the_kinds_of_gateway_are_the_same_everywhere(documentation):
-    for module in ("inbound_tls_mode", "inbound_tls_mode_info"):
+    for module in GATEWAY_MODULES:
         assert documentation[module]["doc"]["options"]["gateway"]["choices"] == list(GATEWAYS)
     kinds = [option["choices"] for _, name, option in role_options("gateway") if name == "gateway_kind"]
     assert kinds == [list(GATEWAYS)] * 2
+
+
+def test_the_words_for_enforced_domains_are_the_same_everywhere(documentation, monkeypatch):
+    options = documentation["enforced_tls_domain"]["doc"]["options"]
+    spec = runtime_spec("enforced_tls_domain", monkeypatch)
+    role = {name: option for _, name, option in role_options("gateway")}["gateway_enforced_domains"]["options"]
+    places = (
+        options,
+        options["enforced_domains"]["suboptions"],
+        spec,
+        spec["enforced_domains"]["options"],
+        role,
+    )
+    for place in places:
+        assert place["direction"]["choices"] == list(DIRECTIONS)
+        assert place["certificate_check"]["choices"] == list(CERTIFICATE_CHECKS)
+    assert set(role) == set(options["enforced_domains"]["suboptions"]) == {
+        "domain", "direction", "certificate_check", "servers",
+    }  # fmt: skip
+    for name, option in role.items():
+        documented = options["enforced_domains"]["suboptions"][name]
+        facts = ("type", "elements", "choices")
+        assert [option.get(fact) for fact in facts] == [documented.get(fact) for fact in facts], name
+        assert bool(option.get("required")) is bool(documented.get("required")), name
+
+
+def test_what_an_enforced_domain_holds_is_what_the_module_takes(monkeypatch):
+    spec = runtime_spec("enforced_tls_domain", monkeypatch)["enforced_domains"]["options"]
+    assert set(EnforcedDomain("a.example", "outbound").to_dict()) == set(spec)
+    assert set(EnforcedDomain("a.example", "inbound").to_dict()) == {"domain", "direction"}
+    assert {name for name, option in spec.items() if option.get("required")} == {"domain", "direction"}
+
+
+def test_the_words_for_the_outbound_side_are_the_same_everywhere(documentation, monkeypatch):
+    options = documentation["outbound_tls_mode"]["doc"]["options"]
+    spec = runtime_spec("outbound_tls_mode", monkeypatch)
+    role = {name: option for _, name, option in role_options("gateway")}
+    for name, words in (("accept", ACCEPTS), ("send", SENDS)):
+        assert options[name]["choices"] == spec[name]["choices"] == list(words)
+        assert role[f"gateway_{name}"]["choices"] == ["unchanged", *words]
+    assert set(OutboundTls().to_dict()) <= set(options)
+    assert SENDS == MODES
+
+
+def test_every_word_of_a_choice_is_explained(documentation):
+    for module, name, words in (
+        ("inbound_tls_mode", "delivery_mode", MODES),
+        ("enforced_tls_domain", "direction", DIRECTIONS),
+        ("enforced_tls_domain", "certificate_check", CERTIFICATE_CHECKS),
+        ("outbound_tls_mode", "accept", ACCEPTS),
+        ("outbound_tls_mode", "send", SENDS),
+        ("inbound_tls_mode_info", "gateway", GATEWAYS),
+    ):
+        text = " ".join(documentation[module]["doc"]["options"][name]["description"])
+        assert [word for word in words if f"V({word})" not in text] == [], name
 
 
 @pytest.mark.parametrize("server", ["postfix", "exim"])
@@ -267,14 +365,90 @@ def test_the_role_of_a_mail_server_passes_every_option_on(server, documentation)
         assert made == ("OMIT" if choice == "unchanged" else choice)
 
 
-def test_the_gateway_role_has_the_defaults_of_its_module(documentation):
+def test_the_gateway_role_has_the_defaults_of_its_modules(documentation):
     options = documentation["inbound_tls_mode"]["doc"]["options"]
     role = {name: option for _, name, option in role_options("gateway")}
     names = {"kind": "gateway"}
-    for name in ("state", "kind", "reinjection_port", "require_without_evidence", "address", "port", "timeout"):
+    for name in (
+        "state", "kind", "reinjection_port", "require_without_evidence", "address", "port", "timeout", "config_dir", "validate_certs",
+    ):  # fmt: skip
         option = options[names.get(name, name)]
         assert role[f"gateway_{name}"]["default"] == option["default"], name
         assert role[f"gateway_{name}"].get("choices") == option.get("choices"), name
+    for name in ("api_url", "api_user", "api_password", "api_key", "ca_path"):
+        assert options[name].get("default") is None, name
+        assert role[f"gateway_{name}"]["default"] == "", name  # which is as good as nothing, see below
+
+
+@pytest.fixture
+def gateway_block():
+    [block] = load("roles/gateway/tasks/main.yml")
+    return block
+
+
+def gateway_tasks(block, module):
+    return [task for task in block["block"] if f"mailfleet.starttls.{module}" in task]
+
+
+def test_the_gateway_role_says_for_all_modules_at_once_how_the_gateway_is_reached(gateway_block):
+    defaults = gateway_block["module_defaults"]
+    assert list(defaults) == ["group/mailfleet.starttls.gateway"]
+    given = defaults["group/mailfleet.starttls.gateway"]
+    assert set(given) == set(ACCESS_SPEC)
+    for name, expression in given.items():
+        variable = "gateway_kind" if name == "gateway" else f"gateway_{name}"
+        optional = "default" not in ACCESS_SPEC[name]
+        assert expression == (
+            f"{{{{ {variable} | ternary({variable}, omit) }}}}" if optional else f"{{{{ {variable} }}}}"
+        ), name
+
+
+def test_the_gateway_role_passes_every_other_option_on(gateway_block, documentation):
+    for module, absent in (
+        ("inbound_tls_mode", set()),
+        ("outbound_tls_mode", {"state"}),
+        ("enforced_tls_domain", {"state"}),
+    ):
+        task = gateway_tasks(gateway_block, module)[-1]
+        options = set(documentation[module]["doc"]["options"]) - set(ACCESS_SPEC) - absent
+        several = {"email_configs", "enforced_domains"} & options
+        if several:  # in place of the options for a single one
+            options -= set(documentation[module]["doc"]["options"][several.copy().pop()]["suboptions"])
+        assert set(task[f"mailfleet.starttls.{module}"]) == options, module
+        for name, expression in task[f"mailfleet.starttls.{module}"].items():
+            variable = {"ca_file": "gateway_enforced_ca_file"}.get(name, f"gateway_{name}")
+            assert variable in expression, name
+
+
+def test_the_gateway_role_omits_what_is_not_said(gateway_block):
+    jinja = NativeEnvironment()
+    jinja.filters["ternary"] = ternary
+    [task] = gateway_tasks(gateway_block, "outbound_tls_mode")
+    given = task["mailfleet.starttls.outbound_tls_mode"]
+    for name, words in (("accept", ACCEPTS), ("send", SENDS)):
+        for choice in ("unchanged", *words):
+            made = jinja.from_string(given[name]).render({f"gateway_{name}": choice, "omit": "OMIT"})
+            assert made == ("OMIT" if choice == "unchanged" else choice)
+    defaults = gateway_block["module_defaults"]["group/mailfleet.starttls.gateway"]
+    for name in ("api_url", "api_user", "api_password", "api_key", "ca_path"):
+        for value, expected in (("", "OMIT"), ("/x", "/x")):
+            assert jinja.from_string(defaults[name]).render({f"gateway_{name}": value, "omit": "OMIT"}) == expected
+
+
+def test_the_gateway_role_takes_enforced_domains_back_before_the_modes_and_sets_them_after(gateway_block):
+    order = [
+        (key.rpartition(".")[2], task[key].get("state") if task[key] else None)
+        for task in gateway_block["block"]
+        for key in task
+        if key.startswith("mailfleet.starttls.")
+    ]
+    assert order == [
+        ("inbound_tls_mode_info", None),
+        ("enforced_tls_domain", "absent"),
+        ("inbound_tls_mode", "{{ gateway_state }}"),
+        ("outbound_tls_mode", None),
+        ("enforced_tls_domain", None),
+    ]
 
 
 # --- the source ------------------------------------------------------------------------------------------------------

@@ -121,6 +121,7 @@ class NextHopGateway:
     modes: Sequence[str] = tuple(LEVELS)
     judged_modes: Sequence[str] = ()
     own_port: Optional[Target] = None
+    softens_refusals = False
     limits: Mapping[str, str]
     writes_attributes = True
 
@@ -156,6 +157,10 @@ class NextHopGateway:
                 if is_domain(name)
             ]
         return GatewayState({one.name: one for one in configs})
+
+    def prepare(self, state: GatewayState) -> Calls:
+        """See contract.Gateway: nothing."""
+        return Calls(f"TLS policies of {self.title}")
 
     def plan(self, state: GatewayState) -> Calls:
         """See contract.Gateway. Raises EngineError where a next hop would have to be in two modes."""

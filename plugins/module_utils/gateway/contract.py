@@ -67,6 +67,10 @@ class Gateway(Protocol):
         """See above."""
 
     @property
+    def softens_refusals(self) -> bool:
+        """Whether a server that takes mail over TLS only makes it wait, not bounce."""
+
+    @property
     def limits(self) -> Mapping[str, str]:
         """See above."""
 
@@ -78,6 +82,9 @@ class Gateway(Protocol):
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
         """What the gateway holds. One that keeps no names of email configs goes by the domains of the wanted ones."""
+
+    def prepare(self, state: GatewayState) -> GatewayChange:
+        """What has to be there, and does no harm, before the change to this state; it stays if that is undone."""
 
     def plan(self, state: GatewayState) -> GatewayChange:
         """What makes the gateway hold exactly this; false when it does already."""
@@ -100,9 +107,10 @@ class Gateway(Protocol):
 
 @dataclass(frozen=True)
 class Judgement:
-    """What speaks against a change, and the handshakes that say so."""
+    """What speaks against a change, and the handshakes that say so; what would lose mail cannot be overridden."""
 
     problems: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
     evidence: tuple[Handshake, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -141,21 +149,26 @@ def change_gateway(
         after = compute(before)
         verdict = judge(before, after)
         warnings.extend(verdict.warnings)
-        if verdict.problems and not require_without_evidence:
-            message = "; ".join(verdict.problems)
+        problems = [*verdict.losses, *(() if require_without_evidence else verdict.problems)]
+        if problems:
+            message = "; ".join(problems)
             if not check_mode:
                 raise EngineError(message)
             warnings.append(f"unless steps before it change that, a real run would refuse this: {message}")
         change: Any = gateway.plan(after)
+        diff = change.diff()
         if not change and not gateway.serves():
             change = replace(change, reload=True)
         if change and not check_mode:
+            if first := gateway.prepare(after):
+                transaction.apply(first, gateway.prove, gateway.prove)
+                change = gateway.plan(after)
             transaction.apply(change, gateway.prove, gateway.prove)
         return Outcome(
             bool(change) or recovered,
             before,
             after,
-            change.diff(),
+            diff,
             verdict.evidence,
             recovered,
             tuple(warnings),

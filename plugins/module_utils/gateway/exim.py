@@ -25,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
     CERTIFICATE_CHECKS,
     REPLY,
+    EnforcedDomain,
     inbound_senders,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
@@ -123,6 +124,7 @@ mailfleet_enforced:
   domains = lsearch;{RECIPIENTS}
   condition = ${{extract{{servers}}{{$domain_data}}{{yes}}{{no}}}}
   route_data = ${{extract{{servers}}{{$domain_data}}}}
+  host_find_failed = defer
   transport = mailfleet_${{extract{{check}}{{$domain_data}}{{$value}}fail}}
   no_more
 
@@ -132,6 +134,7 @@ _INBOUND = f"""\
   driver = manualroute
   domains = lsearch;{ROUTES}
   route_data = ${{extract{{servers}}{{$domain_data}}}}
+  host_find_failed = defer
   transport = mailfleet_${{if bool{{{_FROM_ENFORCED}}}{{encrypt}}{{${{extract{{{_BY_ARRIVAL}}}{{$domain_data}}{{$value}}fail}}}}}}
   no_more
 """
@@ -151,6 +154,7 @@ class EximGateway:
     judged_modes: Sequence[str] = ()
     limits: Mapping[str, str] = {}
     reads_files_unasked = False
+    softens_refusals = False  # a 530 bounces; Exim has no filter for replies
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target) -> None:
         """own_port takes the mail of the internet."""
@@ -172,6 +176,10 @@ class EximGateway:
         """See contract.Gateway."""
         del wanted
         return load_file(REGISTRY)
+
+    def prepare(self, state: GatewayState) -> Change:
+        """See contract.Gateway: nothing, there is one daemon."""
+        return Change((), ())
 
     def plan(self, state: GatewayState) -> Change:
         """See contract.Gateway."""
@@ -199,13 +207,17 @@ class EximGateway:
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
         """See contract.Gateway. Without servers of its own, Exim says where mail for the domain goes today."""
-        owner = state.owner_of(domain)
-        servers = state.recipients_enforced[domain].servers or (owner.servers if owner else ())
-        if servers:
+        if servers := self._servers_of(state.recipients_enforced[domain], state):
             return servers
         _status, out, _err = self._run(["exim4", "-bt", f"postmaster@{domain}"])
         found = re.findall(r"^ +host (\S+) +\[([^\]]+)\](?:.* port=(\d+))?", out, re.MULTILINE)
         return [Target(name, int(port or 25)) for name, _address, port in dict.fromkeys(found)]
+
+    @staticmethod
+    def _servers_of(one: EnforcedDomain, state: GatewayState) -> Sequence[Target]:
+        """The hosts of an enforced domain, if they are not Exim's to find."""
+        owner = state.owner_of(one.domain)
+        return one.servers or (owner.servers if owner else ())
 
     def roots(self, state: GatewayState) -> str:
         """See contract.Gateway."""
@@ -244,13 +256,15 @@ class EximGateway:
             for config in state.email_configs.values()
             for domain in config.domains
         }
-        known = [one for one in enforced.values() if one.servers or state.owner_of(one.domain)]
-        wanted.update({f"postmaster@{one.domain}": f"mailfleet_{one.certificate_check}" for one in known})
+        wanted.update({f"postmaster@{one.domain}": f"mailfleet_{one.certificate_check}" for one in enforced.values()})
+        # Their hosts may not be found at the moment, or by way of a smart host.
+        looked_up = {f"postmaster@{one.domain}" for one in enforced.values() if not self._servers_of(one, state)}
         if wanted:
             _status, out, err = self._run(["exim4", "-bt", *wanted])
-            found = dict(re.findall(r"^(\S+)\n  router = mailfleet_\w+, transport = (\S+)$", out, re.MULTILINE))
+            found = dict(re.findall(r"^(\S+)\n  router = \w+, transport = (\S+)$", out, re.MULTILINE))
             for address, transport in wanted.items():
-                if found.get(address) != transport:
+                right = (transport, f"{transport}_smarthost", None) if address in looked_up else (transport,)
+                if found.get(address) not in right:
                     raise EngineError(
                         f"Exim does not route {address} as it should, by {transport}: "
                         f"{found.get(address) or err.strip() or out.strip()[:300]}"
@@ -283,6 +297,8 @@ class EximGateway:
         wanted.update(self._advertise(state, present, servers))
         if state.levels[0]:
             wanted.update(self._exim.outbound_macros(OUTBOUND_KIND[state.levels[0]]))
+        if state.levels[1] not in ("", "none"):
+            wanted.update(self._exim.unverified_smarthost())
         return wanted
 
     @staticmethod
@@ -308,28 +324,28 @@ class EximGateway:
         )
         outbound = ""
         routers = _EXPIRED
+        smart = self._exim.has_smarthost
         if state.recipients_enforced:
             routers += _ENFORCED_SERVERS
-            outbound += "".join(self._router_copies("mailfleet_enforced", _TO_ENFORCED, f"mailfleet_{_CHECK}"))
+            names = ("hubbed_hosts", *(("smarthost",) if smart else ("dnslookup_relay_to_domains", "dnslookup")))
+            outbound += "".join(self._router_copies(names, "mailfleet_enforced", _TO_ENFORCED, f"mailfleet_{_CHECK}"))
             roots = self.roots(state) or "system"
             for check in CERTIFICATE_CHECKS:
                 options = _INSIST + "  hosts_try_dane =\n" + _CHECK_OPTIONS[check].format(roots=roots)
                 transports += self._transport_copies(f"mailfleet_{check}", options, verify=False)
         if state.outbound and state.outbound.depends_on_arrival:
             condition = "${if def:tls_in_cipher{${if match_domain{$domain}{+relay_to_domains}{no}{yes}}}{no}}"
-            outbound += "".join(self._router_copies("mailfleet_over_tls", condition, "mailfleet_over_tls"))
-            transports += self._transport_copies(
-                "mailfleet_over_tls", _LEVEL_OPTIONS[state.levels[1]], verify=state.levels[1] == "may"
-            )
+            names = ("hubbed_hosts", "smarthost" if smart else "dnslookup")
+            outbound += "".join(self._router_copies(names, "mailfleet_over_tls", condition, "mailfleet_over_tls"))
+            transports += self._transport_copies("mailfleet_over_tls", _LEVEL_OPTIONS[state.levels[1]], verify=True)
         return {"routers": routers + _INBOUND, "outbound": outbound, "transports": transports, "retry": _RETRY}
 
-    def _router_copies(self, prefix: str, condition: str, transport: str) -> Iterator[str]:
+    def _router_copies(self, names: Sequence[str], prefix: str, condition: str, transport: str) -> Iterator[str]:
         """Debian's routers to other hosts, each with a condition more and another transport."""
         text = self._debian("router")
-        smart = self._exim.has_smarthost
         ignored = re.search(r"(?ms)^\.ifndef ROUTER_DNSLOOKUP_IGNORE_TARGET_HOSTS$.*?^\.endif$\n", text)
         yield ignored.group() if ignored else ""
-        for name in ("hubbed_hosts", "smarthost" if smart else "dnslookup"):
+        for name in names:
             stanza = _stanza(text, name, "router")
             stanza = re.sub(rf"\A{name}:", f"{prefix}_{name}:", stanza)
             suffix = "_smarthost" if name == "smarthost" else ""

@@ -133,6 +133,7 @@ class HarakaGateway:
     title = "Haraka"
     modes: Sequence[str] = ("plaintext", "opportunistic", "required")
     reads_files_unasked = True  # a worker that has not delivered anything yet
+    softens_refusals = False
     limits: Mapping[str, str] = {
         "match_sender": _UNAWARE,
         "match_sender_strict": _UNAWARE,
@@ -186,6 +187,10 @@ class HarakaGateway:
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
         """See contract.Gateway."""
         return load_file(self._record)
+
+    def prepare(self, state: GatewayState) -> Change:
+        """See contract.Gateway: nothing."""
+        return Change((), ())
 
     def plan(self, state: GatewayState) -> Change:
         """See contract.Gateway."""

@@ -79,25 +79,32 @@ _REPLY_FILTER = "/^530([ -].*STARTTLS.*)/ 430$1\n"
 # What the second instance shares with the first: how it speaks to the mail servers, and for how long.
 _SHARED = re.compile(
     r"(compatibility_level|myhostname|mydomain|inet_protocols|message_size_limit|smtputf8_enable"
-    r"|smtp_(tls_(?!session_cache)|bind_address|helo_name|host_lookup|dns_|address_|balance_|connection_|mx_|[a-z_]*_timeout)"
+    r"|smtp_(?!tls_session_cache)|tls_"
     r"|(maximal|bounce)_queue_lifetime|(minimal|maximal)_backoff_time|queue_run_delay|mail_owner|setgid_group)"
 )
 # What an instance that sends to the internet itself shares besides: where mail goes, and with whose credentials.
 _ROUTES = re.compile(
-    r"(smtp_|lmtp_|relayhost|relay_domains|virtual_(alias|mailbox)_domains|virtual_alias_maps|sender_dependent_"
+    r"((smtp|lmtp)_(?!tls_session_cache)|relayhost|relay_domains|virtual_(alias|mailbox)_domains|virtual_alias_maps|sender_dependent_"
     r"|default_transport|parent_domain_matches_subdomains|local_recipient_maps)"
 )
+# A policy by next hop would be another mode; a fallback would take mail past the mode or past an instance.
+_OURS_ALONE = ("smtp_tls_policy_maps=", "smtp_fallback_relay=")
 _TO_LOOPBACK = (
     "smtp_tls_security_level=none",
-    "smtp_tls_policy_maps=",
+    *_OURS_ALONE,
+    "smtp_generic_maps=",
+    "disable_mime_output_conversion=yes",
     "smtp_send_xforward_command=yes",
     "smtp_bind_address=127.0.0.1",
 )
+# Options of the gateway's own transports that the level of the instance takes the place of; stricter ones stay.
+_RELAXED = tuple(f"smtp_tls_security_level={level}" for level in ("", "none", "may"))
 _SECOND_SERVICES = """\
 pickup     unix n - n 60    1 pickup
 cleanup    unix n - n -     0 cleanup
 qmgr       unix n - n 300   1 qmgr
 tlsmgr     unix - - n 1000? 1 tlsmgr
+tlsproxy   unix - - n -     0 tlsproxy
 rewrite    unix - - n -     - trivial-rewrite
 bounce     unix - - n -     0 bounce
 defer      unix - - n -     0 bounce
@@ -138,6 +145,7 @@ class PostfixGateway:
     reads_files_unasked = True
     modes = MODES
     judged_modes: Sequence[str] = ()
+    softens_refusals = True
     limits: Mapping[str, str] = {}
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target, reinjection_port: int) -> None:
@@ -171,14 +179,26 @@ class PostfixGateway:
         del wanted
         return load_file(REGISTRY)
 
+    def prepare(self, state: GatewayState) -> Change:
+        """See contract.Gateway: the instances run before anything is sent to them, and stay if that is undone."""
+        instances = self._needed(state)
+        if all(one.exists for one in instances):
+            return Change((), ())
+        return self._plan(self.read(), instances)
+
     def plan(self, state: GatewayState) -> Change:
         """See contract.Gateway."""
         if state == GatewayState() and not Path(DIRECTORY).exists():
             return Change((), ())
+        return self._plan(state, self._needed(state))
+
+    def _needed(self, state: GatewayState) -> list[_Instance]:
+        """The instances for a state. One that is there stays: it may hold mail."""
         wanted = [state.depends_on_arrival or state.senders_enforced, state.senders_enforced]
-        instances = [one for one, needed in zip(self._instances, wanted) if needed or Path(one.directory).exists()]
-        if any(wanted):
-            self._refuse_filters()
+        return [one for one, needed in zip(self._instances, wanted) if needed or one.exists]
+
+    def _plan(self, state: GatewayState, instances: Sequence[_Instance]) -> Change:
+        self._refuse_overrides(state)
         images = [
             FileImage(REPLY_FILTER, _REPLY_FILTER.encode()),
             FileImage(TRANSPORT_MAP, self._transport_map(state).encode()),
@@ -193,7 +213,8 @@ class PostfixGateway:
         if instances:
             images.append(FileImage(POLICY, inspect.getsource(arrival_policy).encode(), 0o755))
         edits = self._edits(state, instances)
-        explicit = {**self._postconf.explicit("-x"), **edits.main} if instances else {}
+        explicit = self._postconf.explicit("-x") if instances else {}
+        explicit.update({name: value for name, value in edits.main.items() if name.startswith("smtp_")})
         for one in instances:
             images += self._instance_files(one, state, explicit)
         images += self._postconf.images(edits)
@@ -202,7 +223,7 @@ class PostfixGateway:
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
         """See contract.Gateway. The MX of a domain are looked up by Postfix's own posttls-finger(1), the first that answers."""
         route = self._route_of(domain, state)
-        hops = [_target(hop) for hop in route.split(",") if hop.startswith("[")]
+        hops = [_target(hop) for hop in re.split(r"[,\s]+", route) if hop.startswith("[")]
         if hops:
             return hops
         _status, out, _err = self._run(["posttls-finger", "-c", "-l", "none", "-L", "verbose", "-T", "10", route])
@@ -274,8 +295,21 @@ class PostfixGateway:
                 raise EngineError(f"the gateway puts off {recipient}: {code} {text}")
         prove_refusal(self.own_port, self._settings, state, recipient)
 
+    def _refuse_overrides(self, state: GatewayState) -> None:
+        """Raise EngineError where a listener would not ask, or something else would take our answer's place."""
+        if state.depends_on_arrival or state.senders_enforced:
+            self._refuse_filters()
+        elif not (state.outbound and state.outbound.accept == "tls_only"):
+            return
+        for where in self._postconf.overrides("smtpd_recipient_restrictions"):
+            if self._receives(where):
+                raise EngineError(
+                    f"master.cf sets smtpd_recipient_restrictions for {where}, so how mail arrives there would not be "
+                    f"seen; take it out first: postconf -PX '{where}/smtpd_recipient_restrictions'"
+                )
+
     def _refuse_filters(self) -> None:
-        """FILTER takes the place of a content filter, and a listener with restrictions of its own never asks."""
+        """FILTER takes the place of a content filter."""
         for name in ("content_filter", "smtpd_proxy_filter"):
             filters = {"main.cf": self._postconf.values(name).get(name, "")}
             filters.update(self._postconf.overrides(name))
@@ -286,12 +320,6 @@ class PostfixGateway:
                         "arrived: mail that arrived over TLS would bypass it, or be taken for mail in plaintext; choose "
                         "plaintext, opportunistic or required on this gateway"
                     )
-        for where in self._postconf.overrides("smtpd_recipient_restrictions"):
-            if self._receives(where):
-                raise EngineError(
-                    f"master.cf sets smtpd_recipient_restrictions for {where}, so how mail arrives there would not be "
-                    f"seen; take it out first: postconf -PX '{where}/smtpd_recipient_restrictions'"
-                )
 
     def _receives(self, service: str) -> bool:
         return self._postfix.is_listener(service) or service == "smtpd/pass"
@@ -329,19 +357,21 @@ class PostfixGateway:
         servers = state.recipients_enforced[domain].servers or (owner.servers if owner else ())
         if servers:
             return ",".join(map(next_hop, servers))
-        values = self._postconf.values("transport_maps", "relayhost")
-        tables = [one for one in values["transport_maps"].replace(",", " ").split() if TRANSPORT_MAP not in one]
-        if "{" in values["transport_maps"]:
+        maps = self._postconf.values_expanded("transport_maps")
+        tables = [one for one in maps.replace(",", " ").split() if TRANSPORT_MAP not in one]
+        if "{" in maps:
             raise EngineError(
                 f"transport_maps has tables in braces, in which the way to {domain} cannot be looked up; name its servers"
             )
         parents = [f".{domain.split('.', at)[at]}" for at in range(1, domain.count(".") + 1)]
         for key in (f"mailfleet-starttls@{domain}", domain, *parents, "*"):
             for table in tables:
-                _status, out, _err = self._run(["postmap", "-q", key, table])
+                status, out, err = self._run(["postmap", "-q", key, table])
+                if status != 0 and err.strip():
+                    raise EngineError(f"the way to {domain} cannot be looked up in {table}: {err.strip()}")
                 if out.strip():
                     return _smtp_hop(domain, out.strip()) or domain
-        return values["relayhost"] or domain
+        return self._postconf.values_expanded("relayhost") or domain
 
     def _edits(self, state: GatewayState, instances: Sequence[_Instance]) -> Edits:
         now = self._postconf.values(
@@ -366,17 +396,21 @@ class PostfixGateway:
         # First, because a permit_... in front of them would skip them. Of several FILTERs the last one counts, and the
         # policy gives each recipient of a message the same one.
         checks = {
-            f"check_client_access cidr:{TLS_ONLY_MAP}": accept == "tls_only",
             f"check_sender_access texthash:{SENDERS_MAP}": state.senders_enforced,
+            f"check_client_access cidr:{TLS_ONLY_MAP}": accept == "tls_only",
             f"check_recipient_access texthash:{ARRIVAL_MAP}": bool(instances),
-            f"{RESTRICTION_CLASS}": state.outbound is not None and state.outbound.depends_on_arrival,
+            f"{RESTRICTION_CLASS}": self._concerns_all_mail(state),
         }
         main["smtpd_recipient_restrictions"] = _first(
             [check for check, wanted in checks.items() if wanted], list(checks), now["smtpd_recipient_restrictions"]
         )
         if instances:
             main["smtpd_restriction_classes"] = _first([RESTRICTION_CLASS], [], now["smtpd_restriction_classes"])
-            main[RESTRICTION_CLASS] = f"check_policy_service unix:private/{RESTRICTION_CLASS}"
+            # Whatever this gateway says of policy services in general, without an answer mail is put off.
+            main[RESTRICTION_CLASS] = (
+                f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, "
+                "default_action=451 4.3.5 Server configuration error }"
+            )
             main["multi_instance_wrapper"] = "${command_directory}/postmulti -p --"
             main["multi_instance_enable"] = "yes"
             directories = [one.directory for one in instances]
@@ -385,6 +419,13 @@ class PostfixGateway:
         explicit = self._postconf.explicit()
         changed = {name: value for name, value in main.items() if explicit.get(name, None if value else "") != value}
         return Edits(changed, services=self._services(0, state, bool(instances)))
+
+    def _concerns_all_mail(self, state: GatewayState) -> bool:
+        """Whether arrival matters for any message: recipients of other domains may become one of ours by an alias."""
+        if state.outbound and state.outbound.depends_on_arrival:
+            return True
+        rewriting = ("virtual_alias_maps", "canonical_maps", "recipient_canonical_maps", "recipient_bcc_maps")
+        return state.depends_on_arrival and any(self._postconf.values(*rewriting).values())
 
     def _outbound_level(self, state: GatewayState) -> dict[str, str]:
         """main.cf's own level towards the internet. A stronger one of the same kind is the administrator's and stays."""
@@ -397,6 +438,11 @@ class PostfixGateway:
             "smtp_tls_security_level", OUTBOUND_KIND, kind, lambda service: service == "smtp/unix"
         )
         present = now["smtp_tls_security_level"]
+        if kind != "required" and OUTBOUND_KIND.get(present) == "required" and not self.read().levels[0]:
+            raise EngineError(
+                f"smtp_tls_security_level = {present} is stricter than send {state.outbound.send if state.outbound else ''} "
+                "and was not set by this collection; choose required (role: gateway_send), or relax it by hand first"
+            )
         wanted = {} if present and OUTBOUND_KIND.get(present) == kind else {"smtp_tls_security_level": level}
         if "none" not in state.levels[1]:
             wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
@@ -405,10 +451,12 @@ class PostfixGateway:
     def _services(self, arrival: int, state: GatewayState, instances: bool) -> dict[str, str]:
         """The master.cf entries for mail that arrived in plaintext (0), over TLS (1), over TLS from an enforced sender (2)."""
         chroot = "n" if arrival else self._chroot()
+        if not state.senders_enforced:  # what waits in the third instance is mail like any other now
+            arrival = min(arrival, 1)
         services = {}
         for mode in LEVELS:
             level = _level(mode, arrival)
-            options = [f"smtp_tls_security_level={level}", "smtp_tls_policy_maps="]
+            options = [f"smtp_tls_security_level={level}", *_OURS_ALONE]
             if level != "encrypt":
                 options.append(f"smtp_reply_filter=regexp:{REPLY_FILTER}")
             services[transport_of(mode)] = _smtp_entry(transport_of(mode), chroot, options)
@@ -441,7 +489,8 @@ class PostfixGateway:
                     "smtpd_end_of_data_restrictions=",
                     "mynetworks=127.0.0.0/8",
                     "smtpd_authorized_xforward_hosts=127.0.0.0/8",
-                    "receive_override_options=no_address_mappings,no_header_body_checks,no_milters",
+                    "receive_override_options=no_unknown_recipient_checks,no_address_mappings,no_header_body_checks,no_milters",
+                    "message_size_limit=0",
                 )
             )
         return entries
@@ -451,11 +500,13 @@ class PostfixGateway:
         own = any(self._postconf.values("smtp_tls_CAfile", "smtp_tls_CApath").values())
         roots = [] if own and not state.ca_file else [f"smtp_tls_CAfile={self.roots(state) or SYSTEM_CA_FILE}"]
         options = {
-            "encryption_only": ["smtp_tls_security_level=encrypt", "smtp_tls_policy_maps="],
+            "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE],
             # Postfix knows no level that asks for a chain and not for a name, so any name is allowed.
-            "trusted_chain": ["smtp_tls_security_level=verify", f"smtp_tls_policy_maps=regexp:{TRUSTED_CHAIN_MAP}", *roots],
+            "trusted_chain": [
+                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps=regexp:{TRUSTED_CHAIN_MAP}", _OURS_ALONE[1], *roots,
+            ],
             "hostname": [
-                "smtp_tls_security_level=verify", "smtp_tls_policy_maps=", "smtp_tls_verify_cert_match=hostname", *roots,
+                "smtp_tls_security_level=verify", *_OURS_ALONE, "smtp_tls_verify_cert_match=hostname", *roots,
             ],
         }  # fmt: skip
         for check, words in options.items():
@@ -488,6 +539,7 @@ class PostfixGateway:
             "smtpd_tls_security_level": "none",
             "smtpd_authorized_xforward_hosts": "127.0.0.0/8",
             "receive_override_options": "no_unknown_recipient_checks, no_address_mappings, no_header_body_checks, no_milters",
+            "message_size_limit": "0",  # judged on the way in; a line more must not bounce it
         }
         services = {
             **self._services(instance.arrival, state, True),
@@ -495,7 +547,7 @@ class PostfixGateway:
         }
         if state.outbound and state.outbound.depends_on_arrival:
             main.update(self._own_routes(explicit))
-            main["smtp_tls_security_level"] = "encrypt" if instance.arrival == 2 else state.levels[1]
+            main["smtp_tls_security_level"] = state.levels[1]
             services.update(self._own_services())
         if self._postconf.values("tls_required_enable"):
             main["tls_required_enable"] = "no"
@@ -528,7 +580,7 @@ class PostfixGateway:
                 continue
             fields[4] = "n"  # the instance has no chroot
             words = " ".join(fields).split(" -o ")
-            kept = [word for word in words[1:] if not word.startswith("smtp_tls_security_level=")]
+            kept = [word for word in words[1:] if word not in _RELAXED]
             services[f"own {fields[0]}"] = " -o ".join([words[0], *kept])
         return services
 

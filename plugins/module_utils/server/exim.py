@@ -139,6 +139,15 @@ class Exim:
                 wanted.update(_outbound_macros(macros, transport, kind))
         return wanted
 
+    def unverified_smarthost(self) -> dict[str, Optional[str]]:
+        """The macro without which Debian's default sends in plaintext where the smart host cannot be verified.
+
+        What the administrator set about it stays.
+        """
+        verify = [f"{_TRANSPORTS[1]}_TLS_VERIFY_{what}" for what in ("HOSTS", "CERTIFICATES")]
+        macros = self.macros()
+        return {} if any(name in macros for name in verify) else {verify[0]: ""}
+
     @property
     def has_smarthost(self) -> bool:
         """Whether all outgoing mail goes to a smart host."""

@@ -13,7 +13,7 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 def test_each_filter_is_a_function_of_fleet():
     assert set(FILTERS) == {
         "resolve_servers", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
-        "failed_tests",
+        "failed_tests", "with_delivery_mode",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ is getattr(fleet, name)
@@ -36,6 +36,18 @@ def test_resolve_servers_of_the_hosts_of_a_play():
     assert FILTERS["resolve_servers"]([CONFIG], hostvars, ["pf12", "out"])
     with pytest.raises(AnsibleFilterError, match="strict is to require TLS"):
         FILTERS["resolve_servers"]([CONFIG], hostvars, ["pf12", "strict"])
+
+
+def test_with_delivery_mode():
+    assert FILTERS["with_delivery_mode"]([CONFIG], "main", "match_sender") == [
+        {**CONFIG, "delivery_mode": "match_sender"}
+    ]
+    with pytest.raises(
+        AnsibleFilterError, match="there is no email config 'other' in the inventory; choose one of: main"
+    ):
+        FILTERS["with_delivery_mode"]([CONFIG], "other", "match_sender")
+    with pytest.raises(AnsibleFilterError, match="'off' is not a delivery mode; choose one of: plaintext, "):
+        FILTERS["with_delivery_mode"]([CONFIG], "main", "off")
 
 
 def test_own_target():

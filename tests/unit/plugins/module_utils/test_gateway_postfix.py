@@ -1,103 +1,33 @@
 """The delivery modes on a Postfix gateway, against a stand-in for its commands and a directory for /etc."""
 
-import contextlib
 import os
 import re
 import socket
 import sys
-import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy, own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
-from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER, FakePostfix
+from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
+from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state
 
-OWN_PORT = Target("127.0.0.1", 25)
-SETTINGS = Settings(helo_name="gw.example", timeout=0.2)
 BY_ARRIVAL = ("match_sender", "match_sender_strict")
 NEW = {**DEFAULTS, "tls_required_enable": "yes"}  # Postfix 3.10
-
-
-def config(name, mode, *domains, servers=("mx.example",)):
-    return EmailConfig(name, domains or (f"{name}.example",), tuple(map(Target.parse, servers)), mode)
-
-
-def by_name(*configs):
-    return {one.name: one for one in configs}
-
-
-class Gateway:
-    """A gateway host below a directory, and the adapter on it."""
-
-    def __init__(self, monkeypatch, root, **fake):
-        self.root = root
-        self.etc = root / "etc/postfix"
-        self.second = root / "etc/postfix-mailfleet"
-        self.fake = FakePostfix(self.etc, **fake)
-        directory = self.etc / "mailfleet-starttls"
-        self.ports = {}  # port -> stage that a handshake with it reaches, or the Handshake
-        self.tested = []
-        for module in (server, gateway):
-            monkeypatch.setattr(module, "Postconf", lambda run: Postconf(run, str(self.etc)))
-        for name, value in {
-            "DIRECTORY": directory, "REGISTRY": directory / "email_configs.json",
-            "TRANSPORT_MAP": directory / "transport", "ARRIVAL_MAP": directory / "arrival",
-            "REPLY_FILTER": directory / "reply_filter", "POLICY": root / "usr/arrival_policy.py",
-            "SECOND_DIR": self.second,
-        }.items():  # fmt: skip
-            monkeypatch.setattr(gateway, name, str(value))
-        self.directory = directory
-        monkeypatch.setattr(gateway, "FileImage", _OwnFiles())
-        monkeypatch.setattr(gateway, "handshake_one", lambda target, _settings: self.test(target))
-        monkeypatch.setattr(gateway, "wait_until", lambda _condition, target, *_: self.test(target))
-        self.adapter = gateway.PostfixGateway(self.fake, SETTINGS, OWN_PORT, 10125)
-
-    def test(self, target):
-        self.tested.append(str(target))
-        stage = self.ports.get(target.port, Stage.CONNECT)
-        if isinstance(stage, Handshake):
-            return stage
-        failure = {} if stage else {"code": "connect_failed", "message": "cannot connect"}
-        return Handshake(target, stage, **failure)
-
-    def plan(self, *configs):
-        return self.adapter.plan(by_name(*configs))
-
-    def apply(self, *configs):
-        change = self.plan(*configs)
-        for image in change.after:
-            Path(image.path).parent.mkdir(parents=True, exist_ok=True)
-            image.write()
-        return change
-
-    def services(self, path):
-        text = re.sub(r"\n[ \t]+", " ", (path / "master.cf").read_text())
-        lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
-        return {f"{words[0]}/{words[1]}": words for words in lines}
-
-
-class _OwnFiles:
-    """FileImage whose new files belong to whoever runs the tests."""
-
-    read = staticmethod(FileImage.read)
-
-    def __call__(self, path, content, mode=0o644):
-        return FileImage(path, content, mode, os.getuid(), os.getgid())
 
 
 @pytest.fixture
 def make(monkeypatch, tmp_path):
     def make(main="", **fake):
-        host = Gateway(monkeypatch, tmp_path, main=MAIN + main, **fake)
+        host = PostfixHost(monkeypatch, tmp_path, main=MAIN + main, **fake)
         return host
 
     return make
@@ -109,8 +39,8 @@ def host(make):
 
 
 class TestMaps:
-    def test_the_transport_map_has_a_line_for_each_domain(self):
-        configs = by_name(
+    def test_the_transport_map_has_a_line_for_each_domain(self, host):
+        host.apply(
             config("zeta", "required", "z.example", servers=["mx.example:2525"]),
             config(
                 "alpha",
@@ -120,7 +50,7 @@ class TestMaps:
                 servers=["m1.example", "[2001:db8::1]:26", "192.0.2.1"],
             ),
         )
-        assert gateway.transport_map(configs).splitlines()[1:] == [
+        assert host.lines("transport") == [
             "b.example mailfleet-match_sender:[m1.example]:25,[2001:db8::1]:26,[192.0.2.1]:25",
             "a.example mailfleet-match_sender:[m1.example]:25,[2001:db8::1]:26,[192.0.2.1]:25",
             "z.example mailfleet-required:[mx.example]:2525",
@@ -128,14 +58,16 @@ class TestMaps:
 
     @pytest.mark.parametrize("mode", MODES)
     def test_the_arrival_map_has_the_domains_for_which_arrival_matters(self, mode):
-        text = gateway.arrival_map(by_name(config("one", mode, "a.example", "b.example")))
+        text = gateway.arrival_map(state(config("one", mode, "a.example", "b.example")))
         wanted = ["a.example mailfleet_arrival", "b.example mailfleet_arrival"] if mode in BY_ARRIVAL else []
         assert text.splitlines()[1:] == wanted
 
-    @pytest.mark.parametrize("make_map", [gateway.transport_map, gateway.arrival_map])
-    def test_without_email_configs_only_the_header_is_left(self, make_map):
-        assert make_map({}).startswith("# Written by mailfleet.starttls from email_configs.json")
-        assert make_map({}).count("\n") == 1
+    @pytest.mark.parametrize("name", ["transport", "arrival", "enforced_senders", "tls_only", "plaintext_only"])
+    def test_without_anything_to_say_only_the_header_is_left(self, host, name):
+        host.apply(config("one", "match_sender"))
+        host.apply()
+        text = (host.directory / name).read_text()
+        assert text == "# Written by mailfleet.starttls from gateway.json; a change made here is lost.\n"
 
     def test_a_next_hop_is_never_an_mx_name(self):
         assert gateway.next_hop(Target("mx.example")) == "[mx.example]:25"
@@ -149,6 +81,7 @@ class TestPlan:
     def test_modes_that_do_not_depend_on_arrival_need_one_instance(self, host):
         host.apply(*(config(mode, mode) for mode in MODES if mode not in BY_ARRIVAL))
         assert not host.second.exists()
+        assert not host.third.exists()
         assert not (host.root / "usr").exists()
         explicit = host.fake.explicit()
         assert explicit["transport_maps"] == f"texthash:{host.directory}/transport"
@@ -170,8 +103,11 @@ class TestPlan:
         assert policy.read_bytes() == Path(arrival_policy.__file__).read_bytes()
         assert policy.stat().st_mode & 0o777 == 0o755
         services = host.services(host.etc)
-        assert services["mailfleet_arrival/unix"][-4] == f"argv={gateway._python()}"
-        assert services["mailfleet_arrival/unix"][-3:] == ["-I", str(policy), "mailfleet-arrived:[127.0.0.1]:10125"]
+        assert not host.third.exists()
+        assert services["mailfleet_arrival/unix"][-6:] == [
+            f"argv={gateway._python()}", "-I", str(policy), "mailfleet-arrived:[127.0.0.1]:10125",
+            "mailfleet-arrived:[127.0.0.1]:10127", f"{host.directory}/enforced_senders",
+        ]  # fmt: skip
         assert "user=nobody" in services["mailfleet_arrival/unix"]
         arrived = services["mailfleet-arrived/unix"]
         assert "smtp_send_xforward_command=yes" in arrived
@@ -347,14 +283,14 @@ class TestPlan:
         "present", ["hash:/a,hash:/b", "{ inline:{ x=y } },  hash:/a", "proxy:{ldap:/a, b}, $other"]
     )
     def test_what_stands_in_a_list_stays_to_the_letter(self, present):
-        ours = gateway._first("texthash:/x", present)
+        ours = gateway._first(["texthash:/x"], [], present)
         assert ours == f"texthash:/x, {present}"
         for there in (ours, "texthash:/x", f"texthash:/x {present}", f"texthash:/x,{present}"):
-            assert gateway._first("texthash:/x", there) == there
+            assert gateway._first(["texthash:/x"], [], there) == there
 
     def test_an_entry_that_only_begins_like_ours_is_not_ours(self):
-        assert gateway._first("texthash:/x", "texthash:/x2") == "texthash:/x, texthash:/x2"
-        assert gateway._first("texthash:/x", "") == "texthash:/x"
+        assert gateway._first(["texthash:/x"], [], "texthash:/x2") == "texthash:/x, texthash:/x2"
+        assert gateway._first(["texthash:/x"], [], "") == "texthash:/x"
 
     def test_an_entry_of_ours_that_does_not_stand_first_does_so_after_one_run(self, make):
         host = make("smtpd_restriction_classes = mine, mailfleet_arrival\n")
@@ -404,19 +340,19 @@ class TestPlan:
     def test_a_second_instance_that_is_there_stays_in_use(self, host):
         host.apply(config("one", "match_sender"))
         change = host.apply(config("one", "plaintext"))
-        assert sorted(Path(image.path).name for image in change.after) == ["arrival", "email_configs.json", "transport"]
+        assert sorted(Path(image.path).name for image in change.after) == ["arrival", "gateway.json", "transport"]
         assert host.second.exists()
         assert (host.directory / "arrival").read_text().count("\n") == 1
 
     def test_a_mode_change_touches_its_tables_only(self, host):
         host.apply(config("one", "plaintext"))
         change = host.apply(config("one", "required"))
-        assert sorted(Path(image.path).name for image in change.after) == ["email_configs.json", "transport"]
+        assert sorted(Path(image.path).name for image in change.after) == ["gateway.json", "transport"]
 
     def test_email_configs_that_all_went_leave_empty_tables(self, host):
         host.apply(config("one", "plaintext"))
         assert host.apply()
-        assert host.adapter.read() == {}
+        assert host.adapter.read() == GatewayState()
         assert not host.plan()
 
 
@@ -501,20 +437,19 @@ class TestFilters:
 
 class TestRead:
     def test_nothing_yet(self, host):
-        assert host.adapter.read() == {}
+        assert host.adapter.read() == GatewayState()
 
     def test_what_was_written(self, host):
-        configs = by_name(config("one", "required", servers=["[2001:db8::1]:26"]), config("two", "plaintext"))
-        host.apply(*configs.values())
-        assert host.adapter.read() == configs
+        configs = (config("one", "required", servers=["[2001:db8::1]:26"]), config("two", "plaintext"))
+        host.apply(*configs)
+        assert host.adapter.read() == state(*configs)
+        assert host.adapter.read([{"name": "other"}]) == state(*configs)
 
     @pytest.mark.parametrize("content", [b"{", b"\xff", b"[1]", b'[{"name": "x"}]'])
     def test_junk_names_the_file(self, host, content):
         host.directory.mkdir()
-        (host.directory / "email_configs.json").write_bytes(content)
-        with pytest.raises(
-            EngineError, match=r"email_configs\.json cannot be read .*it is written by this module only"
-        ):
+        (host.directory / "gateway.json").write_bytes(content)
+        with pytest.raises(EngineError, match=r"gateway\.json cannot be read .*it is written by this collection only"):
             host.adapter.read()
 
 
@@ -536,14 +471,14 @@ class TestRunning:
         )
         assert host.tested == ["127.0.0.1:25"]
 
-    @pytest.mark.parametrize("second", [False, True])
-    def test_the_own_port_has_to_answer_with_a_second_instance_as_well(self, host, second):
-        if second:
-            host.second.mkdir()
+    @pytest.mark.parametrize("there", [(), ("second",), ("second", "third")])
+    def test_the_own_port_has_to_answer_with_other_instances_as_well(self, host, there):
+        for name in there:
+            getattr(host, name).mkdir()
         with pytest.raises(EngineError, match=r"does not answer on 127\.0\.0\.1:25 \(cannot connect\)"):
             host.adapter.require_running()
 
-    @pytest.mark.parametrize("port", [10125, 10126])
+    @pytest.mark.parametrize("port", [10125, 10126, 10127])
     def test_a_port_that_is_taken_is_said(self, host, port):
         host.ports.update({25: Stage.EHLO, port: Stage.GREETING})
         with pytest.raises(
@@ -552,18 +487,31 @@ class TestRunning:
         ):
             host.adapter.require_running()
 
-    def test_the_ports_of_our_own_second_instance_are_not_asked(self, host):
-        host.ports.update({25: Stage.EHLO, 10125: Stage.EHLO, 10126: Stage.EHLO})
-        host.second.mkdir()
-        host.adapter.require_running()
-        assert host.tested == ["127.0.0.1:25"]
-
-    def test_free_ports_are_fine(self, host):
+    @pytest.mark.parametrize(
+        ("there", "asked"),
+        [
+            ((), [10126, 10125, 10127]),
+            (("second",), [10127]),
+            (("third",), [10125]),
+            (("second", "third"), []),
+        ],
+    )
+    def test_the_ports_of_our_own_instances_are_not_asked(self, host, there, asked):
         host.ports[25] = Stage.EHLO
+        for name in there:
+            getattr(host, name).mkdir()
         host.adapter.require_running()
-        assert host.tested == ["127.0.0.1:25", "127.0.0.1:10125", "127.0.0.1:10126"]
+        assert host.tested == ["127.0.0.1:25", *(f"127.0.0.1:{port}" for port in asked)]
+        host.ports.update(dict.fromkeys({10125, 10126, 10127} - set(asked), Stage.EHLO))
+        host.adapter.require_running()
 
-    @pytest.mark.parametrize("port", [10125, 10126])
+    def test_the_port_of_the_third_instance_has_to_be_free_when_the_second_is_there(self, host):
+        host.second.mkdir()
+        host.ports.update({25: Stage.EHLO, 10125: Stage.EHLO, 10126: Stage.EHLO, 10127: Stage.GREETING})
+        with pytest.raises(EngineError, match=r"another service answers on 127\.0\.0\.1:10127"):
+            host.adapter.require_running()
+
+    @pytest.mark.parametrize("port", [10125, 10126, 10127])
     def test_a_port_taken_by_something_that_is_no_mail_server_is_said(self, host, port):
         host.ports[25] = Stage.EHLO
         host.ports[port] = Handshake(
@@ -600,47 +548,28 @@ class TestRunning:
         host.ports[silent] = Stage.CONNECT
         assert host.adapter.serves() is False
 
+    @pytest.mark.parametrize("silent", [25, 10125, 10126, 10127])
+    def test_with_three_instances_all_ports_count(self, host, silent):
+        host.apply(enforced=inbound("partner.example"))
+        host.ports = dict.fromkeys((25, 10125, 10126, 10127), Stage.EHLO)
+        assert host.adapter.serves() is True
+        assert host.tested == [f"127.0.0.1:{port}" for port in (25, 10125, 10127, 10126)]
+        host.ports[silent] = Stage.CONNECT
+        assert host.adapter.serves() is False
+        with pytest.raises(EngineError, match=rf"does not answer on 127\.0\.0\.1:{silent} after the change"):
+            host.adapter.prove()
+
     @pytest.mark.parametrize("silent", [25, 10125, 10126])
     def test_both_instances_have_to_answer(self, host, silent):
         host.ports = dict.fromkeys((25, 10125, 10126), Stage.EHLO_TLS)
         host.apply(config("one", "match_sender"))
         with answering(host):
             host.adapter.prove()
-        assert host.tested == [str(host.adapter._own_port), "127.0.0.1:10125", "127.0.0.1:10126"]
-        host.adapter._own_port = OWN_PORT
+        assert host.tested == [str(host.adapter.own_port), "127.0.0.1:10125", "127.0.0.1:10126"]
+        host.adapter.own_port = OWN_PORT
         host.ports[silent] = Stage.CONNECT
         with pytest.raises(EngineError, match=rf"does not answer on 127\.0\.0\.1:{silent} after the change"):
             host.adapter.prove()
-
-
-@contextlib.contextmanager
-def answering(host, rcpt=b"250 2.1.5 Ok", greeting=b"220 gw.example ESMTP"):
-    """Put a mail server that answers RCPT so on the gateway's own port; yields the commands it gets."""
-    commands = []
-
-    def serve():
-        client, _peer = listener.accept()
-        with client, client.makefile("rb") as lines:
-            client.sendall(greeting + b"\r\n")
-            for line in lines:
-                commands.append(line.decode().strip())
-                verb = line[:4].upper()
-                if verb == b"RCPT" and not rcpt:
-                    return
-                client.sendall({b"RCPT": rcpt, b"QUIT": b"221 Bye"}.get(verb, b"250 Ok") + b"\r\n")
-                if verb == b"QUIT":
-                    return
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        host.ports[port] = Stage.EHLO
-        host.adapter._own_port = Target("127.0.0.1", port)
-        host.adapter._settings = Settings(helo_name="gw.example", timeout=10)
-        thread = threading.Thread(target=serve, daemon=True)
-        thread.start()
-        yield commands
-        thread.join(10)
-        assert not thread.is_alive()
 
 
 class TestPolicyProof:
@@ -672,7 +601,7 @@ class TestPolicyProof:
         with answering(host, reply), pytest.raises(EngineError) as error:
             host.adapter.prove()
         assert str(error.value) == (
-            "the gateway puts off a recipient of b.example: 451 4.3.5 <postmaster@b.example>: Recipient address rejected: "
+            "the gateway puts off postmaster@b.example: 451 4.3.5 <postmaster@b.example>: Recipient address rejected: "
             "\\x1bServer configuration"
         )
 
@@ -680,7 +609,7 @@ class TestPolicyProof:
         "answers", [{"rcpt": b""}, {"greeting": b"554 no"}], ids=["closed at the recipient", "a refusing greeting"]
     )
     def test_a_gateway_that_hangs_up_is_said(self, host, answers):
-        said = r"^the gateway does not take a recipient of b\.example: "
+        said = r"^the gateway does not take postmaster@b\.example: "
         with answering(host, **answers), pytest.raises(EngineError, match=said):
             host.adapter.prove()
 
@@ -688,13 +617,13 @@ class TestPolicyProof:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
         host.ports[port] = Stage.EHLO
-        host.adapter._own_port = Target("127.0.0.1", port)
-        with pytest.raises(EngineError, match=r"^the gateway does not take a recipient of b\.example: .*refused"):
+        host.adapter.own_port = Target("127.0.0.1", port)
+        with pytest.raises(EngineError, match=r"^the gateway does not take postmaster@b\.example: .*refused"):
             host.adapter.prove()
 
     def test_nothing_is_asked_when_no_mode_depends_on_arrival(self, host, monkeypatch):
         host.apply(config("one", "required"), config("two", "plaintext", "b.example", "a.example"))
-        monkeypatch.setattr(gateway.smtplib, "SMTP", lambda *_args, **_options: pytest.fail("asked"))
+        monkeypatch.setattr(own_port.smtplib, "SMTP", lambda *_args, **_options: pytest.fail("asked"))
         host.ports[25] = Stage.EHLO
         host.adapter.prove()
 
@@ -707,84 +636,107 @@ class TestCommands:
         host.adapter.check()
         assert host.fake.calls == [[*server.POSTFIX, "check"]]
 
-    def test_the_check_of_both_instances(self, host, monkeypatch):
+    @pytest.mark.parametrize("third", [False, True])
+    def test_the_check_of_every_instance(self, host, monkeypatch, third):
         made = []
-        monkeypatch.setattr(host.adapter, "_make_second_places", lambda: made.append(True))
-        host.apply(config("one", "match_sender"))
+        monkeypatch.setattr(host.adapter, "_make_places", lambda instance: made.append(instance.name))
+        host.apply(config("one", "match_sender"), enforced=inbound("partner.example") if third else ())
         host.fake.calls.clear()
         host.adapter.check()
-        assert made
-        assert host.fake.calls == [["postfix", "-c", str(host.second), "check"], [*server.POSTFIX, "check"]]
-        host.fake.answers[("postfix", "-c")] = (1, "", "fatal: no\n")
-        with pytest.raises(EngineError, match=r"^postfix -c .* check failed: fatal: no$"):
+        others = [host.second, host.third][: third + 1]
+        assert made == ["postfix-mailfleet", "postfix-mailfleet_enforced"][: third + 1]
+        assert host.fake.calls == [
+            *(["postfix", "-c", str(one), "check"] for one in others),
+            [*server.POSTFIX, "check"],
+        ]
+        host.fake.answers[("postfix", "-c", str(others[-1]))] = (1, "", "fatal: no\n")
+        with pytest.raises(EngineError, match=rf"^postfix -c {others[-1]} check failed: fatal: no$"):
             host.adapter.check()
 
-    def test_the_places_of_the_second_instance_are_made(self, host, monkeypatch):
+    def test_the_places_of_an_instance_are_made(self, host, monkeypatch):
         owners = {}
         monkeypatch.setattr(gateway, "Path", lambda path, *more: Path(f"{host.root}{path}", *more))
         monkeypatch.setattr(gateway.shutil, "chown", lambda path, owner: owners.update({path: owner}))
         for name in ("var/spool", "var/lib"):
             (host.root / name).mkdir(parents=True)
         before = os.umask(0o077)
+        names = ("postfix-mailfleet", "postfix-mailfleet_enforced")
         try:
-            host.adapter._make_second_places()
-            modes = [(host.root / f"var/{name}/postfix-mailfleet").stat().st_mode & 0o777 for name in ("spool", "lib")]
-            host.adapter._make_second_places()
+            for instance in host.adapter._instances:
+                host.adapter._make_places(instance)
+                host.adapter._make_places(instance)
         finally:
             os.umask(before)
-        assert modes == [0o755, 0o755]
-        assert owners == {"/var/spool/postfix-mailfleet": "root", "/var/lib/postfix-mailfleet": "postfix"}
-        assert (host.root / "var/spool/postfix-mailfleet").is_dir()
+        for name in names:
+            for place, owner in (("spool", "root"), ("lib", "postfix")):
+                made = host.root / f"var/{place}/{name}"
+                assert made.is_dir()
+                assert made.stat().st_mode & 0o777 == 0o755
+                assert owners.pop(f"/var/{place}/{name}") == owner
+        assert owners == {}
 
     @pytest.mark.parametrize(
-        ("template", "unit", "enabled"),
-        [(BOOKWORM, "postfix@postfix-mailfleet.service", False), (TRIXIE, "postfix@mailfleet.service", True)],
+        ("template", "units", "enabled"),
+        [
+            (BOOKWORM, ["postfix@postfix-mailfleet.service", "postfix@postfix-mailfleet_enforced.service"], False),
+            (TRIXIE, ["postfix@mailfleet.service", "postfix@mailfleet_enforced.service"], True),
+        ],
     )
-    def test_reload_starts_the_second_instance_under_its_systems_name(self, host, template, unit, enabled):
-        host.apply(config("one", "match_sender"))
+    def test_reload_starts_the_instances_under_their_systems_names(self, host, template, units, enabled):
+        host.apply(config("one", "match_sender"), enforced=inbound("partner.example"))
         host.fake.answers[("systemctl", "cat")] = (0, template, "")
         host.fake.calls.clear()
         host.adapter.reload()
         commands = [call for call in host.fake.calls if call[0] != "postconf"]
-        assert commands == [
-            ["systemctl", "cat", "postfix@.service"],
-            ["systemctl", "daemon-reload"],
-            *([["systemctl", "enable", "--quiet", unit]] if enabled else []),
-            ["systemctl", "start", unit],
-            ["postfix", "reload"],
-        ]
+        expected = [["systemctl", "daemon-reload"]]
+        for unit in units:
+            expected += [
+                ["systemctl", "cat", "postfix@.service"],
+                *([["systemctl", "enable", "--quiet", unit]] if enabled else []),
+                ["systemctl", "start", unit],
+            ]
+        assert commands == [*expected, ["postfix", "reload"]]
 
     @pytest.mark.parametrize(
-        ("template", "unit"), [(BOOKWORM, "postfix@postfix-mailfleet.service"), (TRIXIE, "postfix@mailfleet.service")]
+        ("template", "units"),
+        [
+            (BOOKWORM, ["postfix@postfix-mailfleet.service", "postfix@postfix-mailfleet_enforced.service"]),
+            (TRIXIE, ["postfix@mailfleet.service", "postfix@mailfleet_enforced.service"]),
+        ],
     )
     @pytest.mark.parametrize("main", ["", "multi_instance_directories = /etc/postfix-other\n"])
     @pytest.mark.parametrize("call", ["reload", "resume"])
-    def test_reload_stops_a_second_instance_that_the_files_do_not_list(self, make, template, unit, main, call):
+    def test_reload_stops_instances_that_the_files_do_not_list(self, make, template, units, main, call):
         host = make(main)
         host.fake.answers[("systemctl", "cat")] = (0, template, "")
         getattr(host.adapter, call)()
-        assert [one for one in host.fake.calls if one[0] != "postconf"] == [
-            ["systemctl", "cat", "postfix@.service"],
-            ["systemctl", "--quiet", "stop", unit],
-            ["systemctl", "--quiet", "disable", unit],
-            ["systemctl", "--quiet", "reset-failed", unit],
-            ["postfix", "reload"],
-        ]
+        expected = []
+        for unit in units:
+            expected += [
+                ["systemctl", "cat", "postfix@.service"],
+                ["systemctl", "--quiet", "stop", unit],
+                ["systemctl", "--quiet", "disable", unit],
+                ["systemctl", "--quiet", "reset-failed", unit],
+            ]
+        assert [one for one in host.fake.calls if one[0] != "postconf"] == [*expected, ["postfix", "reload"]]
 
-    def test_a_second_instance_that_was_never_there_need_not_be_stopped(self, host):
+    def test_an_instance_that_was_never_there_need_not_be_stopped(self, host):
         host.fake.answers[("systemctl", "--quiet")] = (5, "", "Unit postfix@postfix-mailfleet.service not loaded.\n")
         host.adapter.reload()
         assert host.fake.calls[-1] == ["postfix", "reload"]
         assert not host.fake.called("systemctl", "start")
         assert not host.fake.called("systemctl", "enable")
 
-    def test_a_second_instance_that_is_listed_among_others_runs(self, make):
+    def test_an_instance_that_is_listed_among_others_runs_and_the_other_does_not(self, make):
         host = make("multi_instance_directories = /etc/postfix-other\n")
         host.apply(config("one", "match_sender"))
+        host.fake.calls.clear()
         host.adapter.reload()
         assert host.fake.explicit()["multi_instance_directories"] == f"{host.second}, /etc/postfix-other"
-        assert host.fake.called("systemctl", "start")
-        assert not host.fake.called("systemctl", "--quiet")
+        assert host.fake.called("systemctl", "start") == [["systemctl", "start", "postfix@postfix-mailfleet.service"]]
+        assert [call[2:] for call in host.fake.called("systemctl", "--quiet")] == [
+            [verb, "postfix@postfix-mailfleet_enforced.service"] for verb in ("stop", "disable", "reset-failed")
+        ]
 
     def test_a_reload_that_fails_is_said(self, host):
         host.fake.answers[("postfix", "reload")] = (1, "", "fatal: x\n")

@@ -143,6 +143,53 @@ def test_trust_does_not_depend_on_the_name(face, settings):
     assert look_at(face, settings, name="other.example.net").trusted is True
 
 
+@pytest.mark.parametrize("name", [NAME, "mail.example.com.", "MAIL.example.com"])
+def test_the_name_is_judged_if_that_is_asked_for(face, settings, name):
+    seen = look_at(face, dataclasses.replace(settings, judge_name=True), name=name)
+    assert (seen.trusted, seen.verify_error, seen.completed) == (True, "", True)
+
+
+@pytest.mark.parametrize("name", ["other.example.net", "sub.mail.example.com", "example.com"])
+def test_another_name_does_not_pass_then(face, settings, name):
+    seen = look_at(face, dataclasses.replace(settings, judge_name=True), name=name)
+    assert (seen.trusted, seen.completed, seen.code) == (False, True, "")
+    assert "mismatch" in seen.verify_error.lower()
+    assert seen.capabilities_tls == ("PIPELINING", "AUTH PLAIN")
+
+
+@pytest.mark.parametrize(
+    ("names", "trusted"), [([NAME, "127.0.0.1"], True), ([NAME], False), ([NAME, "127.0.0.2"], False)]
+)
+def test_an_address_is_judged_as_one(settings, directory, authority, names, trusted):
+    asked = []
+    context = server_context(directory, authority.issue(names))
+    context.sni_callback = lambda _socket, server_name, _context: asked.append(server_name)
+    seen = look_at(Face(context=context), dataclasses.replace(settings, judge_name=True), name="")
+    assert (seen.trusted, seen.completed) == (trusted, True)
+    assert set(asked) == {None}
+
+
+def test_a_name_that_fits_does_not_make_up_for_the_chain(settings, directory):
+    own = Face(context=server_context(directory, self_signed([NAME])))
+    seen = look_at(own, dataclasses.replace(settings, judge_name=True))
+    assert (seen.trusted, seen.completed) == (False, True)
+    assert seen.verify_error.replace("-", " ") == "self signed certificate"
+
+
+def test_without_trust_the_name_is_not_judged(face, settings):
+    seen = look_at(face, dataclasses.replace(settings, judge_trust=False, judge_name=True), name="other.example.net")
+    assert (seen.trusted, seen.verify_error, seen.completed) == (None, "", True)
+
+
+@pytest.mark.parametrize(
+    ("verify", "name", "checked"), [(True, True, True), (True, False, False), (False, True, False)]
+)
+def test_the_context_checks_names_only_where_it_verifies(authority, verify, name, checked):
+    context = make_context(authority.root_pem.decode(), verify, name)
+    assert context.check_hostname is checked
+    assert context.verify_mode == (ssl.CERT_REQUIRED if verify else ssl.CERT_NONE)
+
+
 def test_without_judging_there_is_one_handshake_and_no_verdict(settings, directory):
     own = Face(context=server_context(directory, self_signed([NAME])))
     with serving(own) as server:

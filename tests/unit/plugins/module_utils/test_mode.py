@@ -1,32 +1,29 @@
 """Delivery modes: email configs as data, and the one transaction that sets them on the evidence of handshakes."""
 
-import json
-import os
 from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import mode as mode_module
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
     LEVELS,
     MODES,
     EmailConfig,
-    dump,
-    load,
+    is_domain,
     merge,
     set_modes,
     summary,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    Change,
     EngineError,
     Transaction,
     TransactionError,
 )
-from hypothesis import given
-from hypothesis import strategies as st
+
+from tests.support.gateway_bench import Bench
 
 GOOD = {"name": "main", "domains": ["a.example"], "servers": ["mx.example"], "delivery_mode": "plaintext"}
 
@@ -136,48 +133,11 @@ class TestFromDict:
         assert [str(one) for one in made.servers] == ["mx.example:26", "[2001:db8::1]:25"]
 
 
-LABEL = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8)
-DOMAIN = st.lists(LABEL, min_size=2, max_size=3).map(".".join).filter(lambda name: not name[-1].isdigit())
-SERVER = st.builds(Target, DOMAIN | st.ip_addresses().map(str), st.integers(1, 65535))
-CONFIGS = st.lists(
-    st.builds(
-        EmailConfig,
-        st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,20}", fullmatch=True),
-        st.lists(DOMAIN, min_size=1, max_size=3, unique=True).map(tuple),
-        st.lists(SERVER, min_size=1, max_size=3, unique=True).map(tuple),
-        st.sampled_from(MODES),
-    ),
-    max_size=4,
-    unique_by=lambda one: one.name,
-)
-
-
-class TestText:
-    @given(CONFIGS)
-    def test_load_reads_what_dump_wrote(self, configs):
-        assert load(dump(configs), "somewhere") == {one.name: one for one in configs}
-
-    @given(CONFIGS)
-    def test_the_order_does_not_matter(self, configs):
-        assert dump(configs) == dump(reversed(configs))
-
-    def test_nothing_is_no_email_config(self):
-        assert load("", "somewhere") == {}
-
-    @pytest.mark.parametrize(
-        "text", ["{", "[1]", "1", "null", '["a"]', '[{"name": "a"}]', json.dumps([{**GOOD, "domains": 1}])]
-    )
-    def test_junk_names_the_place(self, text):
-        with pytest.raises(
-            EngineError, match=r"^/etc/gw/email_configs\.json cannot be read \(.+\); it is written by this module"
-        ):
-            load(text, "/etc/gw/email_configs.json")
-
-    def test_summary(self):
-        assert list(summary({"b": config("b", "required"), "a": config("a")}).items()) == [
-            ("a", "plaintext"),
-            ("b", "required"),
-        ]
+def test_summary():
+    assert list(summary({"b": config("b", "required"), "a": config("a")}).items()) == [
+        ("a", "plaintext"),
+        ("b", "required"),
+    ]
 
 
 class TestMerge:
@@ -307,98 +267,24 @@ def test_the_modes_and_their_levels():
     }
 
 
-class FakeGateway:
-    """A gateway that keeps its email configs in one file."""
-
-    name = "fake-gateway"
-    reads_files_unasked = True
-    modes = MODES
-
-    def __init__(self, file):
-        self.file = file
-        self.log = []
-        self.fail = {}  # step -> what is wrong with it, once
-        self.up = True
-
-    def _step(self, name):
-        self.log.append(name)
-        if name in self.fail:
-            raise EngineError(self.fail.pop(name))
-
-    def check(self):
-        self._step("check")
-
-    def reload(self):
-        self._step("reload")
-
-    def resume(self):
-        self._step("resume")
-
-    def require_running(self):
-        self._step("require_running")
-
-    def serves(self):
-        self._step("serves")
-        return self.up
-
-    def prove(self):
-        self._step("prove")
-        self.up = True
-
-    def read(self):
-        return load((FileImage.read(str(self.file)).content or b"").decode(), str(self.file))
-
-    def plan(self, configs):
-        return Change.of([FileImage(str(self.file), dump(configs.values()).encode(), 0o600, os.getuid(), os.getgid())])
+def state(*configs, **more):
+    return GatewayState({one.name: one for one in configs}, **more)
 
 
-def seen(target, how="good", requires_tls=False):
-    if how == "good":
-        return Handshake(target, Stage.EHLO_TLS, requires_tls=requires_tls)
-    if how == "no starttls":
-        return Handshake(
-            target, Stage.EHLO, "starttls_not_offered", "the server does not offer STARTTLS", requires_tls=requires_tls
-        )
-    if how == "broken":
-        return Handshake(
-            target, Stage.STARTTLS_ANSWERED, "tls_failed", "the handshake failed: no common cipher",
-            requires_tls=requires_tls,
-        )  # fmt: skip
-    if how == "mute":
-        return Handshake(target, Stage.GREETING, "no_ehlo", "no answer to EHLO in time")
-    return Handshake(target, Stage.CONNECT, "connect_failed", f"cannot connect to {target}: refused")
+class ModeBench(Bench):
+    def hold(self, *configs, **more):
+        super().hold(state(*configs, **more))
 
-
-class Bench:
-    def __init__(self, directory):
-        self.directory = directory
-        self.gateway = FakeGateway(directory / "configs.json")
-        self.store = directory / "store"
-        self.servers = {}
-        self.handshakes = []
-        self.settings = []
-
-    def handshake_all(self, targets, settings):
-        self.handshakes.append([str(target) for target in targets])
-        self.settings.append(settings)
-        return [seen(target, *self.servers.get(target.host, ())) for target in targets]
-
-    def hold(self, *configs):
-        self.gateway.file.write_text(dump(configs))
-        self.gateway.file.chmod(0o600)
-
-    def held(self):
-        return self.gateway.read()
+    def held_configs(self):
+        return self.held().email_configs
 
     def set(self, *wanted, **options):
-        return set_modes(self.gateway, wanted, Settings(helo_name="gw.example"), store=str(self.store), **options)
+        return set_modes(self.gateway, wanted, self.common, store=str(self.store), **options)
 
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    bench = Bench(tmp_path)
-    monkeypatch.setattr(mode_module, "handshake_all", bench.handshake_all)
-    return bench
+    return ModeBench(tmp_path, monkeypatch, mode_module)
 
 
 def wanted(mode, name="main", servers=("mx.example",)):
@@ -409,11 +295,11 @@ class TestSetModes:
     @pytest.mark.parametrize("mode", MODES)
     def test_a_mode_is_set_and_proved(self, bench, mode):
         outcome = bench.set(wanted(mode))
-        assert bench.held() == outcome.after == {"main": config("main", mode)}
-        assert (outcome.changed, outcome.before, outcome.recovered, outcome.warnings) == (True, {}, False, ())
+        assert bench.held() == outcome.after == state(config("main", mode))
+        assert (outcome.changed, outcome.before, outcome.recovered, outcome.warnings) == (True, state(), False, ())
         assert bench.gateway.log == ["require_running", "check", "reload", "prove"]
         assert [str(one.target) for one in outcome.evidence] == ["mx.example:25"]
-        assert f'+    "delivery_mode": "{mode}"' in outcome.diff[0]["prepared"]
+        assert f'+      "delivery_mode": "{mode}"' in outcome.diff[0]["prepared"]
 
     def test_the_handshake_asks_for_plaintext_and_does_not_judge(self, bench):
         bench.set(wanted("required"))
@@ -435,7 +321,7 @@ class TestSetModes:
         outcome = bench.set(wanted("required"))
         assert (outcome.changed, outcome.diff, outcome.evidence) == (True, [], ())
         assert bench.gateway.log == ["require_running", "serves", "check", "reload", "prove"]
-        assert outcome.before == outcome.after == {"main": config("main", "required")}
+        assert outcome.before == outcome.after == state(config("main", "required"))
         assert bench.gateway.file.read_bytes() == content
         assert not bench.set(wanted("required")).changed
 
@@ -473,8 +359,8 @@ class TestSetModes:
     @pytest.mark.parametrize("mode", ["required", "match_sender_strict"])
     def test_what_insists_on_tls_is_refused_without_a_handshake(self, bench, mode, how, reason, known):
         servers = ["mx.example", "mx2.example"]
-        held = {"main": config("main", "plaintext", servers=servers)} if known else {}
-        bench.hold(*held.values())
+        held = [config("main", "plaintext", servers=servers)] if known else []
+        bench.hold(*held)
         bench.servers["mx2.example"] = (how,)
         with pytest.raises(EngineError) as error:
             bench.set(wanted(mode, servers=servers))
@@ -484,7 +370,7 @@ class TestSetModes:
             "require_without_evidence"
         )
         assert not isinstance(error.value, TransactionError)
-        assert bench.held() == held
+        assert bench.held() == state(*held)
 
     @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "opportunistic"])
     def test_the_other_modes_need_no_handshake(self, bench, mode):
@@ -497,7 +383,7 @@ class TestSetModes:
         bench.hold(config("main", "required"))
         bench.servers["mx.example"] = (how,)
         assert bench.set(wanted(mode)).changed
-        assert summary(bench.held()) == {"main": mode}
+        assert summary(bench.held_configs()) == {"main": mode}
 
     @pytest.mark.parametrize("mode", MODES)
     @pytest.mark.parametrize("servers", [["mx.example"], ["mx.example", "mx2.example"]])
@@ -532,7 +418,7 @@ class TestSetModes:
         bench.servers = {"mx2.example": ("down",)} if "servers" in change else {"mx.example": ("down",)}
         with pytest.raises(EngineError, match="which does not answer this gateway: cannot connect to"):
             bench.set({"name": "main", **change})
-        assert bench.held() == {"main": config("main", "plaintext")}
+        assert bench.held() == state(config("main", "plaintext"))
 
     @pytest.mark.parametrize("known", [True, False])
     @pytest.mark.parametrize("mode", ["match_sender", "opportunistic"])
@@ -557,9 +443,7 @@ class TestSetModes:
         bench.hold(config("main", "required"), config("other", "required"))
         outcome = bench.set({**wanted("required", "new"), "domains": ["main.example"]})
         assert bench.held() == outcome.after
-        assert outcome.after == {
-            "other": config("other", "required"), "new": config("new", "required", ["main.example"]),
-        }  # fmt: skip
+        assert outcome.after == state(config("other", "required"), config("new", "required", ["main.example"]))
         assert not bench.set({**wanted("required", "new"), "domains": ["main.example"]}).changed
 
     @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "match_sender_strict"])
@@ -588,12 +472,16 @@ class TestSetModes:
         bench.servers["mx.example"] = ("good", True)
         with pytest.raises(EngineError, match="'plaintext' is refused"):
             bench.set({"name": "main"}, absent=True)
-        assert bench.held()["main"].delivery_mode == "required"
+        assert bench.held_configs()["main"].delivery_mode == "required"
 
     def test_absent(self, bench):
         bench.hold(config("main", "required"), config("other", "required"))
         outcome = bench.set({"name": "main"}, absent=True)
-        assert summary(outcome.after) == summary(bench.held()) == {"main": "plaintext", "other": "required"}
+        assert (
+            summary(outcome.after.email_configs)
+            == summary(bench.held_configs())
+            == {"main": "plaintext", "other": "required"}
+        )
 
     def test_absent_of_what_is_unknown_changes_nothing(self, bench):
         bench.hold(config("other", "required"))
@@ -615,7 +503,7 @@ class TestSetModes:
             "unless steps before it change that, a real run would refuse this: email config main: 'required' is refused"
         )
         assert outcome.changed
-        assert summary(outcome.after) == {"main": "required"}
+        assert summary(outcome.after.email_configs) == {"main": "required"}
         assert '"delivery_mode": "required"' in outcome.diff[0]["prepared"]
         assert list(bench.directory.iterdir()) == []
         assert bench.gateway.log == ["require_running"]
@@ -641,7 +529,7 @@ class TestSetModes:
         with pytest.raises(EngineError) as error:
             bench.set(wanted("match_sender"))
         assert str(error.value) == (
-            "email config main: this gateway cannot express match_sender; it can do plaintext, opportunistic"
+            "email config main: a stand-in for a gateway cannot express match_sender; it can do plaintext, opportunistic"
         )
         assert bench.handshakes == []
 
@@ -650,8 +538,8 @@ class TestSetModes:
         outcome = bench.set(wanted("required", "one", ["m1.example", "m2.example"]), wanted("match_sender", "two"))
         assert bench.gateway.log == ["require_running", "check", "reload", "prove"]
         assert bench.handshakes == [["m1.example:25", "m2.example:25", "mx.example:25"]]
-        assert summary(bench.held()) == {"one": "required", "third": "plaintext", "two": "match_sender"}
-        assert summary(outcome.before) == {"third": "plaintext"}
+        assert summary(bench.held_configs()) == {"one": "required", "third": "plaintext", "two": "match_sender"}
+        assert summary(outcome.before.email_configs) == {"third": "plaintext"}
 
     def test_a_server_of_two_email_configs_is_tested_once(self, bench):
         bench.set(wanted("required", "one"), wanted("plaintext", "two"))
@@ -670,7 +558,7 @@ class TestSetModes:
         with pytest.raises(TransactionError, match=r"^no good\. The former state is restored and proved$") as error:
             bench.set({"name": "main", "delivery_mode": "required"})
         assert error.value.restored
-        assert bench.held() == {"main": config("main", "plaintext")}
+        assert bench.held() == state(config("main", "plaintext"))
 
     def test_a_gateway_that_does_not_run_is_not_touched(self, bench):
         bench.gateway.fail["require_running"] = "it does not run"
@@ -681,7 +569,7 @@ class TestSetModes:
     def interrupt(self, bench):
         """Leave what a run leaves that was killed after it had written."""
         bench.hold(config("main", "plaintext"))
-        change = bench.gateway.plan({"main": config("main", "required")})
+        change = bench.gateway.plan(state(config("main", "required")))
         transaction = Transaction(bench.gateway, str(bench.store))
         bench.store.mkdir()
         transaction._begin(change, [])
@@ -692,12 +580,167 @@ class TestSetModes:
         self.interrupt(bench)
         outcome = bench.set({"name": "main"})
         assert (outcome.recovered, outcome.changed) == (True, True)
-        assert summary(bench.held()) == {"main": "plaintext"}
+        assert summary(bench.held_configs()) == {"main": "plaintext"}
         assert not bench.set({"name": "main"}).changed
 
     def test_check_mode_only_warns_of_it(self, bench):
         self.interrupt(bench)
         outcome = bench.set({"name": "main"}, check_mode=True)
         assert outcome.warnings == ("a former run was interrupted; a real run first restores what it left half done",)
-        assert summary(bench.held()) == {"main": "required"}
+        assert summary(bench.held_configs()) == {"main": "required"}
         assert Path(bench.store, "fake-gateway.journal").exists()
+
+    def test_a_mode_that_the_gateway_cannot_express_with_the_reason(self, bench):
+        bench.gateway.modes = ("plaintext", "opportunistic")
+        bench.gateway.limits = {"match_sender": "it does not know how a message arrived"}
+        bench.hold(config("main", "opportunistic"))
+        for check_mode in (True, False):  # a run could not do it either, whatever came before
+            with pytest.raises(EngineError) as error:
+                bench.set(wanted("match_sender"), check_mode=check_mode, require_without_evidence=True)
+            assert str(error.value) == (
+                "email config main: a stand-in for a gateway cannot express match_sender, because it does not know how a "
+                "message arrived; it can do plaintext, opportunistic"
+            )
+        assert bench.held() == state(config("main", "opportunistic"))
+
+    def test_what_is_held_already_is_not_in_the_way_of_another_change(self, bench):
+        bench.hold(config("main", "match_sender"))
+        bench.gateway.modes = ("plaintext", "required")
+        assert bench.set(wanted("required", "other")).changed
+        assert summary(bench.held_configs()) == {"main": "match_sender", "other": "required"}
+
+    def test_a_gateway_without_names_is_read_by_what_is_wanted(self, bench):
+        items = (wanted("required"), wanted("plaintext", "two"))
+        bench.set(*items)
+        assert bench.gateway.wanted == [list(items)]
+
+    def test_enforced_domains_and_the_outbound_side_stay(self, bench):
+        more = {
+            "enforced": (EnforcedDomain("p.example", "inbound"), EnforcedDomain("b.example", "outbound", "hostname")),
+            "outbound": OutboundTls("both", "match_sender", ("192.0.2.0/24",)),
+            "ca_file": "/etc/ca.pem",
+        }
+        bench.hold(config("main", "plaintext"), **more)
+        outcome = bench.set(wanted("required"))
+        assert bench.held() == outcome.after == state(config("main", "required"), **more)
+        assert outcome.before == state(config("main", "plaintext"), **more)
+        bench.set({"name": "main"}, absent=True)
+        assert bench.held() == state(config("main", "plaintext"), **more)
+
+
+class TestJudgedModes:
+    """A gateway that judges the certificate of the mail server in some modes."""
+
+    @pytest.fixture
+    def bench(self, bench):
+        bench.gateway.judged_modes = ("required", "match_sender_strict")
+        return bench
+
+    @pytest.mark.parametrize("mode", ["required", "match_sender_strict"])
+    def test_a_certificate_that_does_not_pass_is_refused(self, bench, mode):
+        bench.servers["mx.example"] = ("untrusted",)
+        with pytest.raises(EngineError) as error:
+            bench.set(wanted(mode))
+        assert str(error.value) == (
+            f"email config main: '{mode}' is refused, because a stand-in for a gateway judges the certificate in this mode, "
+            "and that of mx.example:25 does not pass (self-signed certificate), so mail would be deferred. Install one from "
+            "a known authority for that name first, or set require_without_evidence"
+        )
+        assert not bench.gateway.file.exists()
+        assert bench.set(wanted(mode), require_without_evidence=True).changed
+
+    def test_each_server_that_does_not_pass_is_said(self, bench):
+        bench.servers = {"m2.example": ("untrusted",), "m3.example": ("untrusted",)}
+        with pytest.raises(EngineError) as error:
+            bench.set(wanted("required", servers=["m1.example", "m2.example", "m3.example"]))
+        assert "m1.example" not in str(error.value)
+        assert ["m2.example:25" in one for one in str(error.value).split("; ")] == [True, False]
+
+    def test_one_that_passes_is_fine(self, bench):
+        outcome = bench.set(wanted("required"))
+        assert (outcome.changed, outcome.warnings) == (True, ())
+        [settings] = bench.settings
+        assert (settings.judge_trust, settings.judge_name, settings.ask_plaintext) == (True, True, True)
+
+    @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "opportunistic"])
+    def test_in_the_other_modes_it_is_not_asked(self, bench, mode):
+        bench.servers["mx.example"] = ("untrusted",)
+        assert bench.set(wanted(mode)).changed
+        assert [(one.judge_trust, one.judge_name) for one in bench.settings] == [(False, False)]
+
+    def test_the_judged_servers_are_tested_apart_from_the_others_and_each_once(self, bench):
+        outcome = bench.set(
+            wanted("plaintext", "one", ["m1.example", "m2.example"]),
+            wanted("required", "two", ["m2.example", "m3.example"]),
+        )
+        assert bench.handshakes == [["m1.example:25"], ["m2.example:25", "m3.example:25"]]
+        assert [one.judge_trust for one in bench.settings] == [False, True]
+        assert [one.judge_name for one in bench.settings] == [False, True]
+        assert [str(one.target) for one in outcome.evidence] == ["m1.example:25", "m2.example:25", "m3.example:25"]
+
+    def test_without_a_handshake_that_alone_is_said(self, bench):
+        bench.servers["mx.example"] = ("no starttls",)
+        with pytest.raises(
+            EngineError, match=r"^email config main: 'required' is refused, because mail for it"
+        ) as error:
+            bench.set(wanted("required"))
+        assert "judges" not in str(error.value)
+
+
+class TestWithEnforcedSenders:
+    """Mail of an enforced sender domain needs TLS on every onward hop, whatever the mode."""
+
+    ENFORCED = (EnforcedDomain("partner.example", "inbound"),)
+
+    @pytest.fixture
+    def bench(self, bench):
+        bench.hold(enforced=self.ENFORCED)
+        return bench
+
+    @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "opportunistic"])
+    @pytest.mark.parametrize("how", ["no starttls"])
+    def test_a_server_without_tls_is_refused_in_modes_that_do_not_need_it(self, bench, mode, how):
+        bench.servers["mx.example"] = (how,)
+        with pytest.raises(EngineError) as error:
+            bench.set(wanted(mode))
+        assert str(error.value) == (
+            "email config main is refused, because this gateway holds inbound enforced domains, whose mail needs TLS on the "
+            "way to mx.example:25 as well: the server does not offer STARTTLS. Switch STARTTLS on at that server first, or "
+            "set require_without_evidence"
+        )
+        assert bench.held() == state(enforced=self.ENFORCED)
+        assert bench.set(wanted(mode), require_without_evidence=True).changed
+        assert bench.held() == state(config("main", mode), enforced=self.ENFORCED)
+
+    @pytest.mark.parametrize("mode", ["required", "match_sender_strict"])
+    def test_modes_that_need_it_say_so_themselves(self, bench, mode):
+        bench.servers["mx.example"] = ("no starttls",)
+        with pytest.raises(EngineError) as error:
+            bench.set(wanted(mode))
+        assert str(error.value).startswith(
+            f"email config main: '{mode}' is refused, because mail for it would be deferred"
+        )
+        assert "enforced" not in str(error.value)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_a_server_with_tls_is_fine(self, bench, mode):
+        assert bench.set(wanted(mode)).changed
+
+    def test_outbound_enforced_domains_say_nothing_about_it(self, bench):
+        bench.hold(enforced=(EnforcedDomain("bank.example", "outbound"),))
+        bench.servers["mx.example"] = ("no starttls",)
+        assert bench.set(wanted("plaintext")).changed
+
+    def test_an_email_config_that_does_not_change_is_not_asked_again(self, bench):
+        bench.hold(config("main", "plaintext"), enforced=self.ENFORCED)
+        bench.servers["mx.example"] = ("no starttls",)
+        assert bench.set(wanted("plaintext", "other", ["m2.example"])).changed
+
+
+@pytest.mark.parametrize(
+    ("text", "whether"),
+    [("a.example", True), ("localhost", True), ("A.example", False), ("a.example.", False), ("", False),
+     ("a.example\n", False), ("müller.example", False), ("user@a.example", False), (".a.example", False)],
+)  # fmt: skip
+def test_a_domain_is_in_lower_case_ascii_without_a_dot_at_its_end(text, whether):
+    assert is_domain(text) is whether

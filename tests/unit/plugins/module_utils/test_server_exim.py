@@ -320,6 +320,38 @@ class TestPlan:
         host.apply("disabled")
         assert host.read()["MAIN_ACL_CHECK_MAIL"] == "acl_mine"
 
+    GATEWAYS_LIST = "${if and{{!def:tls_in_cipher}{x}}{/etc/x.acl}{MAILFLEET_NEXT_MAIL_ACL}}"
+
+    def test_required_stands_behind_a_gateways_list(self, host):
+        text = f"MAIN_ACL_CHECK_MAIL = {self.GATEWAYS_LIST}\nMAILFLEET_NEXT_MAIL_ACL = acl_check_mail\n"
+        host.macros.write_text(text)
+        assert host.adapter.state()["inbound"] == "offered"
+        host.apply("required")
+        assert host.read()["MAIN_ACL_CHECK_MAIL"] == self.GATEWAYS_LIST
+        assert host.read()["MAILFLEET_NEXT_MAIL_ACL"] == host.required_macro
+        assert host.adapter.state()["inbound"] == "required"
+        assert not host.plan("required")
+        host.apply("offered")
+        assert host.read()["MAILFLEET_NEXT_MAIL_ACL"] == "acl_check_mail"
+        assert host.macros.read_text().startswith(text)
+        assert host.adapter.state()["inbound"] == "offered"
+
+    def test_a_list_of_the_administrators_behind_a_gateways_is_not_replaced(self, host):
+        host.macros.write_text(f"MAIN_ACL_CHECK_MAIL = {self.GATEWAYS_LIST}\nMAILFLEET_NEXT_MAIL_ACL = acl_mine\n")
+        with pytest.raises(
+            EngineError, match=r"^MAILFLEET_NEXT_MAIL_ACL is already set in .*localmacros.*choose 'offered'"
+        ):
+            host.plan("required")
+        for inbound in ("offered", "disabled"):
+            host.apply(inbound)
+            assert host.read()["MAILFLEET_NEXT_MAIL_ACL"] == "acl_mine"
+            assert host.read()["MAIN_ACL_CHECK_MAIL"] == self.GATEWAYS_LIST
+
+    def test_debians_list_by_its_name_is_the_administrators_own_word(self, host):
+        host.macros.write_text("MAIN_ACL_CHECK_MAIL = acl_check_mail\n")
+        with pytest.raises(EngineError, match=r"^MAIN_ACL_CHECK_MAIL is already set in"):
+            host.plan("required")
+
     def test_the_split_configuration_has_its_own_file(self, make):
         host = make(SETTINGS.replace("split_config='false'", "split_config='true'"))
         host.apply("offered")
@@ -447,6 +479,20 @@ class TestPlan:
         assert (path, uid) == (str(host.certificate), os.getuid())
         assert os.getgid() in gids
 
+    def test_a_file_that_has_to_be_read_for_something_else(self, host, monkeypatch):
+        path = host.directory / "ca.pem"
+        with pytest.raises(EngineError, match=rf"^there is no file {path} on this host$"):
+            host.adapter.require_readable(str(path), "nothing could be checked")
+        path.touch()
+        host.adapter.require_readable(str(path), "nothing could be checked")
+        monkeypatch.setattr(server, "can_read", lambda *_: False)
+        with pytest.raises(EngineError) as error:
+            host.adapter.require_readable(str(path), "nothing could be checked")
+        assert str(error.value) == (
+            f"{path} cannot be read by {server.DAEMON_USER}, so nothing could be checked; make it "
+            f"root:{server.DAEMON_USER} 0640 in a directory that user may enter"
+        )
+
     def test_a_missing_daemon_user_is_said(self, host, monkeypatch):
         host.certificate.write_text("pem")
         monkeypatch.setattr(server, "DAEMON_USER", "no-such-user-here")
@@ -471,6 +517,12 @@ class TestNextHops:
     def test_they_are_the_smarthosts(self, make, kind, smarthost, hops):
         host = make(f"dc_eximconfig_configtype='{kind}'\ndc_smarthost={smarthost}\n")
         assert list(host.adapter.next_hops()) == hops
+
+    @pytest.mark.parametrize(
+        ("kind", "has"), [("smarthost", True), ("satellite", True), ("internet", False), ("local", False)]
+    )
+    def test_whether_there_is_a_smarthost(self, make, kind, has):
+        assert make(f'dc_eximconfig_configtype="{kind}"\ndc_smarthost=\n').adapter.has_smarthost is has
 
     def test_without_a_type_there_are_none(self, make):
         assert list(make("").adapter.next_hops()) == []

@@ -303,6 +303,37 @@ def test_other_ways_out_are_said(make, name, value, relayhost):
     assert str(error.value) == f"mail also leaves by {name} = {value}, and those ways cannot all be tested"
 
 
+OURS = "texthash:/etc/postfix/mailfleet-starttls/transport"
+
+
+@pytest.mark.parametrize("maps", [OURS, f"{OURS},", f" {OURS} "])
+def test_our_own_table_is_no_other_way_if_it_is_named(make, maps):
+    host = make(f"relayhost = [mx.example]\ntransport_maps = {maps}\n")
+    assert list(host.adapter().next_hops(OURS)) == [Target("mx.example", 25)]
+    with pytest.raises(EngineError, match=r"^mail also leaves by transport_maps = texthash:"):
+        host.adapter().next_hops()
+
+
+@pytest.mark.parametrize("maps", [f"{OURS}, hash:/a", f"hash:/a {OURS}"])
+def test_what_stands_beside_it_is_one(make, maps):
+    host = make(f"relayhost = [mx.example]\ntransport_maps = {maps}\n")
+    with pytest.raises(EngineError) as error:
+        host.adapter().next_hops(OURS)
+    assert str(error.value) == "mail also leaves by transport_maps = hash:/a, and those ways cannot all be tested"
+
+
+@pytest.mark.parametrize("value", ["relay", "uucp:far", "error:no"])
+def test_another_default_transport_is_another_way(make, value):
+    host = make(f"relayhost = [mx.example]\ndefault_transport = {value}\n")
+    with pytest.raises(EngineError, match=f"^mail also leaves by default_transport = {value}, and"):
+        host.adapter().next_hops()
+
+
+@pytest.mark.parametrize(("level", "shown"), [("", "1"), ("0", "1"), ("1", "1"), ("4", "4"), ("-1", "1"), ("x", "1")])
+def test_a_log_level_that_shows_tls(level, shown):
+    assert server.at_least_one(level) == shown
+
+
 def test_other_ways_out_that_are_empty_are_none(make):
     host = make("relayhost = [mx.example]\ntransport_maps =\nsender_dependent_relayhost_maps =\n")
     assert list(host.adapter().next_hops()) == [Target("mx.example", 25)]

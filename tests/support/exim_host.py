@@ -1,0 +1,313 @@
+"""A gateway host with Debian's Exim below a directory, a stand-in for its commands, and the collection's adapter on it.
+
+The configuration has the shape of Debian's: the same names, conditionals and continued lines, and little else.
+"""
+
+import os
+import pwd
+from pathlib import Path
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import exim as gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
+
+OWN_PORT = Target("127.0.0.1", 25)
+SETTINGS = Settings(helo_name="gw.example", timeout=0.2)
+
+HUBBED_HOSTS = """\
+### router/150_exim4-config_hubbed_hosts
+########################################
+
+# single domains by hand
+
+hubbed_hosts:
+  debug_print = "R: hubbed_hosts for $domain"
+  driver = manualroute
+  domains = "${if exists{CONFDIR/hubbed_hosts}\\
+                   {partial-lsearch;CONFDIR/hubbed_hosts}\\
+              fail}"
+  route_data = ${lookup{$domain}partial-lsearch{CONFDIR/hubbed_hosts}}
+  transport = remote_smtp
+"""
+PRIMARY = """\
+### router/200_exim4-config_primary
+###################################
+
+.ifdef DCconfig_internet
+dnslookup_relay_to_domains:
+  debug_print = "R: dnslookup_relay_to_domains for $local_part@$domain"
+  driver = dnslookup
+  domains = ! +local_domains : +relay_to_domains
+  transport = remote_smtp
+  no_more
+
+# not the networks of others
+.ifndef ROUTER_DNSLOOKUP_IGNORE_TARGET_HOSTS
+ROUTER_DNSLOOKUP_IGNORE_TARGET_HOSTS = <; 0.0.0.0 ; 127.0.0.0/8 ;\\
+ 255.255.255.255
+.endif
+
+dnslookup:
+  debug_print = "R: dnslookup for $local_part@$domain"
+  driver = dnslookup
+  domains = ! +local_domains
+  transport = remote_smtp
+  ignore_target_hosts = ROUTER_DNSLOOKUP_IGNORE_TARGET_HOSTS
+  no_more
+
+.endif
+.ifdef DCconfig_smarthost DCconfig_satellite
+smarthost:
+  debug_print = "R: smarthost for $local_part@$domain"
+  driver = manualroute
+  domains = ! +local_domains
+  transport = remote_smtp_smarthost
+  route_list = * DCsmarthost byname
+  no_more
+
+.endif
+# what follows is for local domains
+"""
+REMOTE_SMTP = """\
+### transport/30_exim4-config_remote_smtp
+#########################################
+remote_smtp:
+  debug_print = "T: remote_smtp for $local_part@$domain"
+  driver = smtp
+.ifdef REMOTE_SMTP_HOSTS_AVOID_TLS
+  hosts_avoid_tls = REMOTE_SMTP_HOSTS_AVOID_TLS
+.endif
+.ifdef REMOTE_SMTP_HELO_DATA
+  helo_data=REMOTE_SMTP_HELO_DATA
+.endif
+.ifdef DKIM_DOMAIN
+dkim_domain = DKIM_DOMAIN
+.endif
+.ifdef REMOTE_SMTP_HOSTS_REQUIRE_TLS
+  hosts_require_tls = REMOTE_SMTP_HOSTS_REQUIRE_TLS
+.endif
+.ifdef REMOTE_SMTP_TLS_VERIFY_HOSTS
+  tls_verify_hosts = REMOTE_SMTP_TLS_VERIFY_HOSTS
+.endif
+"""
+REMOTE_SMTP_SMARTHOST = """\
+### transport/30_exim4-config_remote_smtp_smarthost
+###################################################
+
+remote_smtp_smarthost:
+  debug_print = "T: remote_smtp_smarthost for $local_part@$domain"
+  driver = smtp
+  multi_domain
+  hosts_try_auth = <; ${if exists{CONFDIR/passwd.client} \\
+        {\\
+        ${lookup{$host}nwildlsearch{CONFDIR/passwd.client}{$host_address}}\\
+        }\\
+        {} \\
+      }
+.ifdef REMOTE_SMTP_SMARTHOST_HOSTS_AVOID_TLS
+  hosts_avoid_tls = REMOTE_SMTP_SMARTHOST_HOSTS_AVOID_TLS
+.endif
+.ifdef REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS
+  hosts_require_tls = REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS
+.endif
+.ifdef REMOTE_SMTP_SMARTHOST_TLS_VERIFY_CERTIFICATES
+  tls_verify_certificates = REMOTE_SMTP_SMARTHOST_TLS_VERIFY_CERTIFICATES
+.endif
+.ifdef REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS
+  tls_verify_hosts = REMOTE_SMTP_SMARTHOST_TLS_VERIFY_HOSTS
+.endif
+.ifdef REMOTE_SMTP_SMARTHOST_HELO_DATA
+  helo_data = REMOTE_SMTP_SMARTHOST_HELO_DATA
+.endif
+"""
+DEBIAN = {
+    "router/100_exim4-config_domain_literal": "domain_literal:\n  driver = ipliteral\n",
+    "router/150_exim4-config_hubbed_hosts": HUBBED_HOSTS,
+    "router/200_exim4-config_primary": PRIMARY,
+    "transport/30_exim4-config_remote_smtp": REMOTE_SMTP,
+    "transport/30_exim4-config_remote_smtp_smarthost": REMOTE_SMTP_SMARTHOST,
+}
+TEMPLATE = f"""\
+# Debian's own template, with a comment about begin routers
+MAIN_X = y
+begin acl
+acl_check_mail:
+  accept
+begin routers
+domain_literal:
+  driver = ipliteral
+
+{HUBBED_HOSTS}{PRIMARY}begin transports
+{REMOTE_SMTP}
+{REMOTE_SMTP_SMARTHOST}
+begin retry
+*  *  F,2h,15m; G,16h,1h,1.5; F,4d,6h
+begin rewrite
+"""
+
+
+def config(name, mode, *domains, servers=("mx.example",)):
+    return EmailConfig(name, domains or (f"{name}.example",), tuple(map(Target.parse, servers)), mode)
+
+
+def state(*configs, enforced=(), **more):
+    return GatewayState({one.name: one for one in configs}, tuple(enforced), **more)
+
+
+def inbound(*domains):
+    return [EnforcedDomain(domain, "inbound") for domain in domains]
+
+
+def outbound(domain, check="encryption_only", *servers):
+    return EnforcedDomain(domain, "outbound", check, tuple(map(Target.parse, servers)))
+
+
+class EximHost:
+    """A gateway host below a directory, Exim's commands on it, and the adapter."""
+
+    def __init__(self, monkeypatch, root, split, settings=""):
+        self.etc = root / "exim4"
+        self.directory = self.etc / "mailfleet-starttls"
+        for section in ("main", "router", "transport", "retry"):
+            (self.etc / "conf.d" / section).mkdir(parents=True)
+        for name, text in DEBIAN.items():
+            (self.etc / "conf.d" / name).write_text(text)
+        self.template = self.etc / "exim4.conf.template"
+        self.template.write_text(TEMPLATE)
+        self.split = split
+        self.settings = self.etc / "update-exim4.conf.conf"
+        self.settings.write_text(f"dc_use_split_config='{str(split).lower()}'\n{settings}")
+        self.macros = self.etc / ("conf.d/main/000_localmacros" if split else "exim4.conf.localmacros")
+        self.generated = root / "config.autogenerated"
+        self.pid_file = root / "exim.pid"
+        self.pid_file.write_text("4711\n")
+        self.calls, self.signals, self.tested, self.answers = [], [], [], {}
+        self.stage = Stage.EHLO  # that a handshake reaches
+        for module in (server, gateway):
+            monkeypatch.setattr(module, "CONFIG_DIR", str(self.etc))
+            monkeypatch.setattr(module, "GENERATED", str(self.generated))
+        monkeypatch.setattr(server, "SETTINGS", str(self.settings))
+        monkeypatch.setattr(server, "PID_FILE", str(self.pid_file))
+        monkeypatch.setattr(server, "REQUIRE_ACL", str(self.etc / "mailfleet-require-starttls.acl"))
+        monkeypatch.setattr(server, "DAEMON_USER", pwd.getpwuid(os.getuid()).pw_name)
+        names = {"REGISTRY": "gateway.json", "ROUTES": "routes", "SENDERS": "enforced_senders", "RECIPIENTS": "enforced_recipients",
+                 "SENDER_ACL": "enforced_sender.acl", "TLS_ONLY_ACL": "tls_only.acl"}  # fmt: skip
+        for name, file in names.items():
+            monkeypatch.setattr(gateway, name, str(self.directory / file))
+        monkeypatch.setattr(gateway, "DIRECTORY", str(self.directory))
+        monkeypatch.setattr(gateway, "TEMPLATE", str(self.template))
+        self.split_files = {
+            name: path.replace("/etc/exim4", str(self.etc)) for name, path in gateway.SPLIT_FILES.items()
+        }
+        monkeypatch.setattr(gateway, "SPLIT_FILES", self.split_files)
+        monkeypatch.setattr(gateway, "FileImage", OwnFiles())
+        monkeypatch.setattr(server, "FileImage", OwnFiles())
+        for module in (gateway, own_port):
+            monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))
+        monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
+        self.refusal = (451, "4.7.0 STARTTLS is required for this sender")
+        self.asked = []
+        monkeypatch.setattr(own_port, "ask", self.ask)
+        monkeypatch.setattr(os, "kill", lambda *args: self.signals.append(args))
+        self.generated.write_text(self.compose())
+        self.adapter = gateway.EximGateway(self.run, SETTINGS, OWN_PORT)
+
+    def test(self, target):
+        self.tested.append(target)
+        failure = {} if self.stage >= Stage.EHLO else {"code": "connect_failed", "message": "cannot connect"}
+        return Handshake(target, self.stage, **failure)
+
+    def ask(self, target, _settings, sender, recipient):
+        """What an enforced sender hears in plaintext."""
+        self.asked.append((str(target), sender, recipient))
+        return self.refusal
+
+    def run(self, arguments):
+        arguments = list(arguments)
+        self.calls.append(arguments)
+        for words, answer in self.answers.items():
+            if tuple(arguments[: len(words)]) == words:
+                return answer
+        if arguments[0] == "update-exim4.conf":
+            Path(arguments[2] if len(arguments) > 1 else self.generated).write_text(self.compose())
+        if arguments[:2] == ["exim4", "-bt"]:
+            return 0, "".join(map(self.route, arguments[2:])), ""
+        if arguments[:2] == ["exim4", "-bP"]:
+            return 0, f"{self.generated}\n", ""
+        return 0, "", ""
+
+    def compose(self):
+        """What update-exim4.conf makes of the files."""
+        if self.split:
+            return "".join(path.read_text() for path in sorted((self.etc / "conf.d").rglob("*")) if path.is_file())
+        macros = self.etc / "exim4.conf.localmacros"
+        return (macros.read_text() if macros.exists() else "") + self.template.read_text()
+
+    def table(self, name):
+        """Domain -> words of a table of ours."""
+        lines = (self.directory / name).read_text().splitlines()[1:]
+        pairs = (line.partition(":")[::2] for line in lines)
+        return {domain: dict(word.split("=", 1) for word in data.split()) for domain, data in pairs}
+
+    def route(self, address):
+        """What exim4 -bt says about an address of an email config or an enforced domain."""
+        domain = address.partition("@")[2]
+        enforced = self.table("enforced_recipients").get(domain)
+        if enforced:
+            return routed(address, f"mailfleet_{enforced['check']}", "mailfleet_enforced")
+        return routed(address, f"mailfleet_{self.table('routes')[domain]['in_plaintext']}")
+
+    def plan(self, *configs, **more):
+        return self.adapter.plan(state(*configs, **more))
+
+    def write(self, *configs, **more):
+        return self.put(self.plan(*configs, **more))
+
+    @staticmethod
+    def put(change):
+        for image in change.after:
+            Path(image.path).parent.mkdir(parents=True, exist_ok=True)
+            image.write()
+        return change
+
+    def transact(self, *configs, **more):
+        change = self.plan(*configs, **more)
+        with self.adapter.transaction(str(self.etc / "store")).locked() as transaction:
+            transaction.apply(change, self.adapter.prove, self.adapter.prove)
+
+    def files(self):
+        paths = [path for path in self.etc.rglob("*") if path.is_file() and "store" not in path.parts]
+        return {str(path): path.read_bytes() for path in [*paths, self.generated]}
+
+    def commands(self, *words):
+        return [call for call in self.calls if tuple(call[: len(words)]) == words]
+
+    def read_macros(self):
+        return server.read_macros(self.macros.read_text()) if self.macros.exists() else {}
+
+    def sections(self):
+        """The text of each of our sections."""
+        places = self.split_files if self.split else {name: self.directory / name for name in self.split_files}
+        return {name: Path(path).read_text() for name, path in places.items()}
+
+
+class OwnFiles:
+    """FileImage whose new files belong to whoever runs the tests."""
+
+    @staticmethod
+    def read(path):
+        image = FileImage.read(path)
+        return image if image.content is not None else FileImage(path, None, 0o644, os.getuid(), os.getgid())
+
+    def __call__(self, path, content, mode=0o644, _uid=0, _gid=0):
+        return FileImage(path, content, mode, os.getuid(), os.getgid())
+
+
+def routed(address, transport, router="mailfleet_inbound"):
+    return f"{address}\n  router = {router}, transport = {transport}\n  host mx.example [192.0.2.1] port=25\n"

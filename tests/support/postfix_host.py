@@ -1,0 +1,139 @@
+"""A gateway host with a stand-in for Postfix below a directory, and the collection's adapter on it."""
+
+import contextlib
+import os
+import re
+import socket
+import threading
+from pathlib import Path
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server
+
+from tests.support.fake_postfix import FakePostfix
+
+OWN_PORT = Target("127.0.0.1", 25)
+SETTINGS = Settings(helo_name="gw.example", timeout=0.2)
+
+
+def config(name, mode, *domains, servers=("mx.example",)):
+    return EmailConfig(name, domains or (f"{name}.example",), tuple(map(Target.parse, servers)), mode)
+
+
+def state(*configs, enforced=(), **more):
+    return GatewayState({one.name: one for one in configs}, tuple(enforced), **more)
+
+
+def inbound(*domains):
+    return [EnforcedDomain(domain, "inbound") for domain in domains]
+
+
+def outbound(domain, check="encryption_only", *servers):
+    return EnforcedDomain(domain, "outbound", check, tuple(map(Target.parse, servers)))
+
+
+class PostfixHost:
+    """A gateway host below a directory, and the adapter on it."""
+
+    def __init__(self, monkeypatch, root, **fake):
+        self.root = root
+        self.etc = root / "etc/postfix"
+        self.second = root / "etc/postfix-mailfleet"
+        self.third = root / "etc/postfix-mailfleet_enforced"
+        self.fake = FakePostfix(self.etc, **fake)
+        directory = self.etc / "mailfleet-starttls"
+        self.ports = {}  # port -> stage that a handshake with it reaches, or the Handshake
+        self.tested = []
+        for module in (server, gateway):
+            monkeypatch.setattr(module, "Postconf", lambda run: Postconf(run, str(self.etc)))
+        for name, value in {
+            "DIRECTORY": directory, "REGISTRY": directory / "gateway.json",
+            "TRANSPORT_MAP": directory / "transport", "ARRIVAL_MAP": directory / "arrival",
+            "SENDERS_MAP": directory / "enforced_senders", "TLS_ONLY_MAP": directory / "tls_only",
+            "PLAINTEXT_MAP": directory / "plaintext_only", "TRUSTED_CHAIN_MAP": directory / "trusted_chain",
+            "REPLY_FILTER": directory / "reply_filter", "POLICY": root / "usr/arrival_policy.py",
+            "SECOND_DIR": self.second, "THIRD_DIR": self.third,
+        }.items():  # fmt: skip
+            monkeypatch.setattr(gateway, name, str(value))
+        self.directory = directory
+        monkeypatch.setattr(gateway, "FileImage", OwnFiles())
+        for module in (gateway, own_port):
+            monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))
+        monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
+        self.adapter = gateway.PostfixGateway(self.fake, SETTINGS, OWN_PORT, 10125)
+
+    def test(self, target):
+        self.tested.append(str(target))
+        stage = self.ports.get(target.port, Stage.CONNECT)
+        if isinstance(stage, Handshake):
+            return stage
+        failure = {} if stage else {"code": "connect_failed", "message": "cannot connect"}
+        return Handshake(target, stage, **failure)
+
+    def plan(self, *configs, **more):
+        return self.adapter.plan(state(*configs, **more))
+
+    def apply(self, *configs, **more):
+        change = self.plan(*configs, **more)
+        for image in change.after:
+            Path(image.path).parent.mkdir(parents=True, exist_ok=True)
+            image.write()
+        return change
+
+    def lines(self, name):
+        """The lines of a table of ours, without the header."""
+        header, *lines = (self.directory / name).read_text().splitlines()
+        assert header.startswith("# Written by mailfleet.starttls")
+        return lines
+
+    def services(self, path):
+        text = re.sub(r"\n[ \t]+", " ", (path / "master.cf").read_text())
+        lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
+        return {f"{words[0]}/{words[1]}": words for words in lines}
+
+
+class OwnFiles:
+    """FileImage whose new files belong to whoever runs the tests."""
+
+    read = staticmethod(FileImage.read)
+
+    def __call__(self, path, content, mode=0o644):
+        return FileImage(path, content, mode, os.getuid(), os.getgid())
+
+
+@contextlib.contextmanager
+def answering(host, rcpt=b"250 2.1.5 Ok", greeting=b"220 gw.example ESMTP"):
+    """Put a mail server that answers RCPT so on the gateway's own port; yields the commands it gets."""
+    commands = []
+
+    def serve():
+        client, _peer = listener.accept()
+        with client, client.makefile("rb") as lines:
+            client.sendall(greeting + b"\r\n")
+            for line in lines:
+                commands.append(line.decode().strip())
+                verb = line[:4].upper()
+                if verb == b"RCPT" and not rcpt:
+                    return
+                client.sendall({b"RCPT": rcpt, b"QUIT": b"221 Bye"}.get(verb, b"250 Ok") + b"\r\n")
+                if verb == b"QUIT":
+                    return
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        host.ports[port] = Stage.EHLO
+        host.adapter.own_port = Target("127.0.0.1", port)
+        host.adapter._settings = Settings(helo_name="gw.example", timeout=10)
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield commands
+        thread.join(10)
+        assert not thread.is_alive()
