@@ -10,6 +10,7 @@ files or calls make it so; this brings the two together in one transaction.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Protocol
@@ -128,6 +129,22 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
 
+# A master that could not start a process waits a minute before it tries again, whatever the files say by then.
+PATIENCE = 90.0
+
+
+def _prove_patiently(gateway: Gateway) -> None:
+    """Prove that the former state is back. Raises EngineError if it is not in time."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return gateway.prove()
+        except EngineError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.5)
+
+
 def change_gateway(
     gateway: Gateway,
     compute: Callable[[GatewayState], GatewayState],
@@ -161,9 +178,9 @@ def change_gateway(
             change = replace(change, reload=True)
         if change and not check_mode:
             if first := gateway.prepare(after):
-                transaction.apply(first, gateway.prove, gateway.prove)
+                transaction.apply(first, gateway.prove, lambda: _prove_patiently(gateway))
                 change = gateway.plan(after)
-            transaction.apply(change, gateway.prove, gateway.prove)
+            transaction.apply(change, gateway.prove, lambda: _prove_patiently(gateway))
         return Outcome(
             bool(change) or recovered,
             before,

@@ -409,7 +409,7 @@ class PostfixGateway:
             # Whatever this gateway says of policy services in general, without an answer mail is put off.
             main[RESTRICTION_CLASS] = (
                 f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, "
-                "default_action=451 4.3.5 Server configuration error }"
+                "{ default_action = 451 4.3.5 Server configuration error } }"
             )
             main["multi_instance_wrapper"] = "${command_directory}/postmulti -p --"
             main["multi_instance_enable"] = "yes"
@@ -425,7 +425,7 @@ class PostfixGateway:
         if state.outbound and state.outbound.depends_on_arrival:
             return True
         rewriting = ("virtual_alias_maps", "canonical_maps", "recipient_canonical_maps", "recipient_bcc_maps")
-        return state.depends_on_arrival and any(self._postconf.values(*rewriting).values())
+        return state.depends_on_arrival and any(map(self._postconf.values_expanded, rewriting))
 
     def _outbound_level(self, state: GatewayState) -> dict[str, str]:
         """main.cf's own level towards the internet. A stronger one of the same kind is the administrator's and stays."""
