@@ -95,3 +95,16 @@ def partner(fleet: Fleet) -> Partner:
                 _route(fleet, gateway, made.domains)
             fleet.run("outside", f"touch {ready}")
     return made
+
+
+def queue(fleet: Fleet, gateway: str) -> str:
+    """All that waits on a gateway."""
+    if GATEWAYS[gateway] == "exim":
+        return fleet.run(gateway, "exim4 -bpr")
+    return fleet.run(gateway, "for i in $(postmulti -l | awk '{print $4}'); do postqueue -c $i -p; done")
+
+
+def flush(fleet: Fleet, gateway: str) -> None:
+    """Have all that waits on a gateway tried again."""
+    every = "for i in $(postmulti -l | awk '{print $4}'); do postqueue -c $i -f; done"
+    fleet.run(gateway, "exim4 -qff" if GATEWAYS[gateway] == "exim" else every, check=False)

@@ -110,7 +110,7 @@ def spellings(domain: str) -> tuple[str, ...]:
     harmless = all(
         char in "-_" or char.isalnum() or unicodedata.category(char).startswith("M") for char in "".join(labels)
     )
-    unicode = ".".join(labels)
+    unicode = ".".join(labels).lower()
     return (domain, unicode) if harmless and unicode != domain else (domain,)
 
 
@@ -162,7 +162,7 @@ def set_enforced(
         after = replace(before, enforced=merge(before.enforced, wanted, absent))
         if ca_file is None:
             return after
-        if not is_path(ca_file):
+        if ca_file and not is_path(ca_file):
             raise EngineError(
                 f"the path {ca_file!r} of ca_file has to be absolute and made of letters, digits and _./+@-"
             )

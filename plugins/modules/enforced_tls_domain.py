@@ -67,7 +67,8 @@ options:
     description:
       - Path on the gateway of the PEM file with the authorities for V(trusted_chain) and V(hostname), for all enforced domains of
         the gateway.
-      - Without it that stays as it is. It begins with what the gateway uses anyway, or else the system's.
+      - Without it that stays as it is. It begins with what the gateway uses anyway, or else the system's; an empty path goes back
+        to that.
     type: path
   state:
     description:

@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 DEFAULTS = {
+    "canonical_maps": "",
     "content_filter": "",
     "default_transport": "smtp",
     "inet_interfaces": "all",
@@ -23,6 +24,8 @@ DEFAULTS = {
         "smtpd_access_maps"
     ),
     "plaintext_reject_code": "450",
+    "recipient_bcc_maps": "",
+    "recipient_canonical_maps": "",
     "relayhost": "",
     "sender_dependent_default_transport_maps": "",
     "sender_dependent_relayhost_maps": "",
@@ -38,6 +41,7 @@ DEFAULTS = {
     "smtpd_tls_received_header": "no",
     "smtpd_tls_security_level": "",
     "transport_maps": "",
+    "virtual_alias_maps": "",
 }
 MAIN = """\
 # See /usr/share/postfix/main.cf.dist for a commented, more complete version

@@ -22,6 +22,9 @@ class FakeGateway:
         self.modes = MODES
         self.judged_modes = ()
         self.limits = {}
+        self.softens_refusals = True
+        self.prepared = Change((), ())  # what prepare() asks for
+        self.prepared_for = []
         self.own_port = Target("gw.example")
         self.log = []
         self.fail = {}  # step -> what is wrong with it, once
@@ -63,6 +66,10 @@ class FakeGateway:
     def read(self, wanted=()):
         self.wanted.append(list(wanted))
         return load_file(str(self.file))
+
+    def prepare(self, state):
+        self.prepared_for.append(state)
+        return self.prepared
 
     def plan(self, state):
         if state == GatewayState() and not self.file.exists():

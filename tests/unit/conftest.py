@@ -16,6 +16,16 @@ settings.register_profile("mailfleet", deadline=None)
 settings.load_profile("mailfleet")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _impatience():
+    """A former state that cannot be proved is not waited for."""
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import contract  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(contract, "PATIENCE", 0.0)
+        yield
+
+
 @pytest.fixture(scope="session")
 def authority():
     """A certificate authority with a root, an intermediate, and leaves on demand."""

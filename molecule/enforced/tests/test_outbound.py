@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from lab_partner import GATEWAYS, SENDS, Partner
+from lab_partner import GATEWAYS, SENDS, Partner, flush, queue
 from lab_testinfra import Fleet, on_each, report, wait_for
 
 # Mode -> uses TLS for mail that arrived in plaintext, over TLS; then the same for: insists on it.
@@ -38,19 +38,6 @@ def outbound(fleet: Fleet, gateway: str, *arguments: str, **options: Any) -> dic
     return fleet.result(gateway, "outbound_tls_mode", {"gateway": GATEWAYS[gateway], **options}, *arguments)
 
 
-def waits(fleet: Fleet, gateway: str, domain: str) -> bool:
-    if GATEWAYS[gateway] == "exim":
-        return f"@{domain}" in fleet.run(gateway, "exim4 -bpr")
-    return f"@{domain}" in fleet.run(
-        gateway, "for i in $(postmulti -l | awk '{print $4}'); do postqueue -c $i -p; done"
-    )
-
-
-def flush(fleet: Fleet, gateway: str) -> None:
-    every = "for i in $(postmulti -l | awk '{print $4}'); do postqueue -c $i -f; done"
-    fleet.run(gateway, "exim4 -qff" if GATEWAYS[gateway] == "exim" else every, check=False)
-
-
 @gateways
 @pytest.mark.parametrize("mode", SENDS)
 def test_how_it_sends_on(fleet: Fleet, partner: Partner, gateway: str, mode: str) -> None:
@@ -69,7 +56,7 @@ def test_how_it_sends_on(fleet: Fleet, partner: Partner, gateway: str, mode: str
     for (tls, domain), mark in sent.items():
         arrival = "over TLS" if tls else "in plaintext"
         if domain == "refuses.test" and INSISTS.get(mode, (False, False))[tls]:
-            assert wait_for(lambda: waits(fleet, gateway, "refuses.test"))
+            assert wait_for(lambda: "@refuses.test" in queue(fleet, gateway))
             assert not fleet.copies("outside", mark)
             seen = "queued"
         else:
@@ -83,7 +70,7 @@ def test_how_it_sends_on(fleet: Fleet, partner: Partner, gateway: str, mode: str
     assert not outbound(fleet, gateway, send=mode, require_without_evidence=True)["changed"]
     if mode in INSISTS:  # what waited goes out in the next mode
         assert not outbound(fleet, gateway, send="plaintext")["failed"]
-        assert wait_for(lambda: (flush(fleet, gateway), not waits(fleet, gateway, "refuses.test"))[1], 60)
+        assert wait_for(lambda: (flush(fleet, gateway), "@refuses.test" not in queue(fleet, gateway))[1], 60)
 
 
 @gateways

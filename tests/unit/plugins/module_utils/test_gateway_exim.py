@@ -426,9 +426,8 @@ class TestProof:
         text = routed("postmaster@a.example", "remote_smtp", "dnslookup")
         with pytest.raises(EngineError) as error:
             proving.prove("".join([text, *others]))
-        assert str(error.value).startswith(
-            "Exim does not route postmaster@a.example as it should, by mailfleet_none: "
-            "postmaster@a.example\n  router = dnslookup, transport = remote_smtp"
+        assert str(error.value) == (
+            "Exim does not route postmaster@a.example as it should, by mailfleet_none: remote_smtp"
         )
 
     def test_a_transport_whose_name_only_begins_so_is_another(self, proving):

@@ -171,9 +171,16 @@ class TestRouters:
             f"  domains = lsearch;{DIRECTORY}/enforced_recipients",
             "  condition = ${extract{servers}{$domain_data}{yes}{no}}",
             "  route_data = ${extract{servers}{$domain_data}}",
+            "  host_find_failed = defer",
             "  transport = mailfleet_${extract{check}{$domain_data}{$value}fail}",
             "  no_more",
         ]
+
+    def test_a_server_whose_address_is_not_found_puts_mail_off(self, host):
+        host.put(host.adapter.plan(STATES["all"]))
+        routers = stanzas(host.sections()["routers"])
+        for name in ("mailfleet_enforced", "mailfleet_inbound"):
+            assert routers[name].count("  host_find_failed = defer") == 1
 
     TO_ENFORCED = f"  condition = ${{lookup{{$domain}}lsearch{{{DIRECTORY}/enforced_recipients}}{{yes}}{{no}}}}"
     CHECK = f"mailfleet_${{extract{{check}}{{${{lookup{{$domain}}lsearch{{{DIRECTORY}/enforced_recipients}}}}}}{{$value}}fail}}"
@@ -196,6 +203,14 @@ mailfleet_enforced_hubbed_hosts:
               fail}}"
   route_data = ${{lookup{{$domain}}partial-lsearch{{CONFDIR/hubbed_hosts}}}}
   transport = {self.CHECK}
+{self.TO_ENFORCED}
+
+mailfleet_enforced_dnslookup_relay_to_domains:
+  debug_print = "R: dnslookup_relay_to_domains for $local_part@$domain"
+  driver = dnslookup
+  domains = ! +local_domains : +relay_to_domains
+  transport = {self.CHECK}
+  no_more
 {self.TO_ENFORCED}
 
 mailfleet_enforced_dnslookup:
@@ -245,8 +260,8 @@ mailfleet_enforced_dnslookup:
     def test_enforced_domains_stand_above_what_depends_on_arrival(self, host):
         host.put(host.adapter.plan(STATES["all"]))
         assert list(stanzas(host.sections()["outbound"])) == [
-            "mailfleet_enforced_hubbed_hosts", "mailfleet_enforced_dnslookup", "mailfleet_over_tls_hubbed_hosts",
-            "mailfleet_over_tls_dnslookup",
+            "mailfleet_enforced_hubbed_hosts", "mailfleet_enforced_dnslookup_relay_to_domains", "mailfleet_enforced_dnslookup",
+            "mailfleet_over_tls_hubbed_hosts", "mailfleet_over_tls_dnslookup",
         ]  # fmt: skip
 
     @pytest.mark.parametrize("name", ["hubbed_hosts", "dnslookup"])
@@ -388,9 +403,8 @@ class TestTransports:
             lines = transports[name]
             at = len(lines) - len(level)
             assert lines[at - 1 :] == ["  connection_max_messages = 1", *level]
-            # Where TLS is only tried, what the administrator says about certificates stays.
-            kept = any("TLS_VERIFY" in line for line in lines)
-            assert kept is (LEVELS[send][1] == "may")
+            # What the administrator says about certificates stays.
+            assert any("TLS_VERIFY" in line for line in lines)
             assert not any("HOSTS_AVOID_TLS" in line or "HOSTS_REQUIRE_TLS" in line for line in lines)
 
     @pytest.mark.parametrize("send", [None, *(one for one in SENDS if one not in BY_ARRIVAL)])
@@ -634,6 +648,23 @@ class TestSend:
         words = {"none": "disabled", "may": "opportunistic", "encrypt": "required"}
         assert server.Exim(host.run, lambda *_: None).state()["outbound"] == words[LEVELS[send][0]]
 
+    SMART = "REMOTE_SMTP_SMARTHOST_TLS_VERIFY"
+
+    @pytest.mark.parametrize("send", SENDS)
+    def test_a_smart_host_that_cannot_be_verified_gets_no_plaintext_for_it(self, host, send):
+        host.write(outbound=OutboundTls(None, send))
+        assert host.read_macros().get(f"{self.SMART}_HOSTS") == (None if LEVELS[send][1] == "none" else "")
+        assert not host.adapter.plan(state(outbound=OutboundTls(None, send)))
+
+    @pytest.mark.parametrize("line", ["HOSTS = *", "HOSTS =", "HOSTS = mx.example", "CERTIFICATES = /etc/own.pem"])
+    @pytest.mark.parametrize("send", ["opportunistic", "match_sender", "match_sender_strict"])
+    def test_what_the_administrator_set_about_it_stays(self, host, line, send):
+        host.macros.write_text(f"{self.SMART}_{line}\n")
+        before = host.read_macros()
+        host.write(outbound=OutboundTls(None, send))
+        macros = host.read_macros()
+        assert {name: macros[name] for name in macros if name.startswith(self.SMART)} == before
+
     def test_unless_it_is_said_it_is_left_alone(self, host):
         host.write(outbound=accepting("both"))
         assert host.read_macros() == {}
@@ -692,19 +723,49 @@ class TestProof:
         host.adapter.prove()
         return host.commands("exim4", "-bt")
 
-    def test_enforced_domains_with_servers_are_asked_for(self, host):
+    def test_every_enforced_domain_is_asked_for(self, host):
         wanted = state(
             config("one", "plaintext", "a.example", "c.example"),
             enforced=[*BANK, outbound("c.example", "trusted_chain"), outbound("d.example")],
         )
         assert self.prove(host, wanted) == [
-            ["exim4", "-bt", "postmaster@a.example", "postmaster@c.example", "postmaster@bank.example"]
+            [
+                "exim4",
+                "-bt",
+                "postmaster@a.example",
+                "postmaster@c.example",
+                "postmaster@bank.example",
+                "postmaster@d.example",
+            ]
         ]
 
-    @pytest.mark.parametrize(
-        "wanted", [state(enforced=MX), state(enforced=PARTNER), state(outbound=OutboundTls(None, "match_sender"))]
-    )
-    def test_without_known_servers_there_is_nothing_to_ask(self, host, wanted):
+    @pytest.mark.parametrize("check", CERTIFICATE_CHECKS)
+    @pytest.mark.parametrize("router", ["mailfleet_enforced_dnslookup", "mailfleet_enforced_smarthost"])
+    def test_one_that_is_looked_up_may_go_by_a_smart_host_or_not_be_found(self, host, check, router):
+        wanted = state(enforced=[outbound("bank.example", check)])
+        for transport in (f"mailfleet_{check}", f"mailfleet_{check}_smarthost"):
+            assert self.prove(host, wanted, routed("postmaster@bank.example", transport, router)) == [
+                ["exim4", "-bt", "postmaster@bank.example"]
+            ]
+        assert self.prove(host, wanted, "postmaster@bank.example cannot be resolved at this time: try again\n")
+        for transport in ("remote_smtp", "remote_smtp_smarthost", f"mailfleet_{check}2", "mailfleet_encrypt"):
+            with pytest.raises(EngineError) as error:
+                self.prove(host, wanted, routed("postmaster@bank.example", transport, "dnslookup"))
+            assert str(error.value) == (
+                f"Exim does not route postmaster@bank.example as it should, by mailfleet_{check}: {transport}"
+            )
+
+    def test_one_with_servers_may_neither(self, host):
+        transport = BANK[0].certificate_check
+        for out in (
+            routed("postmaster@bank.example", f"mailfleet_{transport}_smarthost", "mailfleet_enforced"),
+            "postmaster@bank.example cannot be resolved at this time\n",
+        ):
+            with pytest.raises(EngineError, match=r"^Exim does not route postmaster@bank\.example as it should"):
+                self.prove(host, state(enforced=BANK), out)
+
+    @pytest.mark.parametrize("wanted", [state(enforced=PARTNER), state(outbound=OutboundTls(None, "match_sender"))])
+    def test_without_a_domain_there_is_nothing_to_ask(self, host, wanted):
         assert self.prove(host, wanted) == []
 
     @pytest.mark.parametrize("check", CERTIFICATE_CHECKS)
@@ -723,7 +784,9 @@ class TestProof:
         assert host.asked == [("127.0.0.1:25", "postmaster@partner.example", "postmaster")]
         host.refusal = (250, "Accepted")
         with pytest.raises(
-            EngineError, match=r"^the gateway answers mail from partner\.example in plaintext with 250 Accepted$"
+            EngineError,
+            match=r"^the gateway answers mail from partner\.example in plaintext with 250 Accepted; see which restriction "
+            r"stands in front of the collection's$",
         ):
             host.adapter.prove()
 

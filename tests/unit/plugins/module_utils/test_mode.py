@@ -467,6 +467,55 @@ class TestSetModes:
         with pytest.raises(EngineError, match="'opportunistic' is refused, because it may deliver in plaintext"):
             bench.set(wanted("opportunistic"))
 
+    @pytest.mark.parametrize("insisting", [False, True])
+    @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "match_sender_strict"])
+    def test_where_that_would_bounce_nothing_overrides_it(self, bench, mode, insisting):
+        bench.gateway.softens_refusals = False
+        bench.servers["mx.example"] = ("good", True)
+        with pytest.raises(EngineError) as error:
+            bench.set(wanted(mode), require_without_evidence=insisting)
+        assert str(error.value) == (
+            f"email config main: '{mode}' is refused, because it may deliver in plaintext and mx.example:25 takes mail over "
+            "TLS only, so mail would bounce. Choose 'required', or let the server take plaintext first"
+        )
+        assert bench.held() == state()
+        outcome = bench.set(wanted(mode), require_without_evidence=insisting, check_mode=True)
+        assert outcome.warnings == (f"unless steps before it change that, a real run would refuse this: {error.value}",)
+        assert bench.held() == state()
+        assert bench.set(wanted("required")).changed
+
+    @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "match_sender_strict"])
+    def test_where_it_only_waits_one_may_insist(self, bench, mode):
+        bench.servers["mx.example"] = ("good", True)
+        with pytest.raises(EngineError, match="so mail would bounce"):
+            bench.set(wanted(mode))
+        assert bench.set(wanted(mode), require_without_evidence=True).changed
+
+    def test_a_loss_comes_before_what_may_be_overridden_and_alone_if_that_is(self, bench):
+        bench.gateway.softens_refusals = False
+        bench.servers = {"mx.example": ("good", True), "mx2.example": ("no starttls",)}
+        both = (wanted("plaintext"), wanted("required", "other", ["mx2.example"]))
+        with pytest.raises(EngineError, match=r"^email config main: .*; email config other: "):
+            bench.set(*both)
+        with pytest.raises(EngineError, match=r"^email config main: ") as error:
+            bench.set(*both, require_without_evidence=True)
+        assert "other" not in str(error.value)
+
+    def test_a_domain_that_no_email_config_has_any_more_is_refused(self, bench):
+        held = config("main", "plaintext", domains=("a.example", "b.example", "c.example"))
+        bench.hold(held)
+        change = {"name": "main", "domains": ["b.example"]}
+        with pytest.raises(EngineError) as error:
+            bench.set(change)
+        assert str(error.value) == (
+            "email config main: a.example, c.example would be in no email config any more, and its mail would take the "
+            "gateway's other routes. Name it in one, or see that those are right and set require_without_evidence"
+        )
+        assert bench.held() == state(held)
+        moved = {"name": "other", "domains": ["a.example", "c.example"], "servers": ["mx.example"]}
+        assert bench.set(change, moved, check_mode=True).warnings == ()
+        assert bench.set(change, require_without_evidence=True).after.email_configs["main"].domains == ("b.example",)
+
     def test_going_back_to_plaintext_is_judged_as_well(self, bench):
         bench.hold(config("main", "required"))
         bench.servers["mx.example"] = ("good", True)

@@ -168,7 +168,7 @@ class TestAsk:
 class TestRefusal:
     @pytest.mark.parametrize("face", [Face(mail=REFUSAL), Face(rcpt=REFUSAL)], ids=["the sender", "the recipient"])
     @pytest.mark.parametrize("code", [421, 450, 451, 499])
-    def test_a_temporary_refusal_that_names_starttls_is_what_is_wanted(self, face, code):
+    def test_a_temporary_refusal_is_what_is_wanted(self, face, code):
         mail, rcpt = (one.replace(b"451 ", b"%d " % code) for one in (face.mail, face.rcpt))
         with serving(Face(mail=mail, rcpt=rcpt)) as server:
             prove_refusal(port_of(server), SETTINGS, STATE, "postmaster@b.example")
@@ -180,15 +180,23 @@ class TestRefusal:
             (reply(250, "2.1.5 Ok"), "250 2.1.5 Ok"),
             (reply(550, "5.7.0 STARTTLS is required"), "550 5.7.0 STARTTLS is required"),
             (reply(530, "5.7.0 Must issue a STARTTLS command first"), "530 5.7.0 Must issue a STARTTLS command first"),
-            (reply(451, "4.3.5 Server configuration error"), "451 4.3.5 Server configuration error"),
-            (reply(450, "4.2.0 Greylisted"), "450 4.2.0 Greylisted"),
+            (reply(354, "STARTTLS"), "354 STARTTLS"),
             (b"not STARTTLS\r\n", "-1 STARTTLS"),
         ],
     )
     def test_anything_else_is_said(self, answer, said):
         with serving(Face(rcpt=answer)) as server, pytest.raises(EngineError) as error:
             prove_refusal(port_of(server), IMPATIENT, STATE, "postmaster")
-        assert str(error.value) == f"the gateway answers mail from first.example in plaintext with {said}"
+        assert str(error.value) == (
+            f"the gateway answers mail from first.example in plaintext with {said}; see which restriction stands in front of "
+            "the collection's"
+        )
+
+    @pytest.mark.parametrize("text", ["4.3.5 Server configuration error", "4.2.0 Greylisted", "4.7.1 STARTTLS"])
+    def test_another_restriction_may_put_it_off_first(self, text):
+        with serving(Face(rcpt=reply(450, text))) as server:
+            prove_refusal(port_of(server), IMPATIENT, STATE, "postmaster")
+        assert server.connections == 1
 
     def test_a_process_from_before_the_reload_may_answer_once_more(self):
         with serving(Face()) as server, at_most(10):
