@@ -14,7 +14,7 @@ def play(fleet: Fleet, email_config: str, delivery_mode: object, *arguments: str
 
 
 def held(fleet: Fleet) -> dict[str, str]:
-    told = fleet.result("gw1", "inbound_tls_mode_info", {})
+    told = fleet.result("gw1", "inbound_tls_mode_info", {"gateway": "postfix"})
     return {one["name"]: one["delivery_mode"] for one in told["email_configs"]}
 
 
@@ -64,7 +64,7 @@ def test_a_mode_that_would_defer_mail_is_refused(fleet: Fleet, gateway: str) -> 
         ("alhpa", "required", "there is no email config 'alhpa' in the inventory"),
         ("alpha", "", "delivery_mode has to be given; choose one of: plaintext, match_sender"),
         ("alpha", False, "'False' is not a delivery mode"),
-        ("alpha", "{{ lookup('pipe', 'id') }}", "is not a delivery mode"),
+        ("alpha", "required\nsend: plaintext", "is not a delivery mode"),
     ],
 )
 def test_a_wrong_answer_touches_nothing(
@@ -74,5 +74,4 @@ def test_a_wrong_answer_touches_nothing(
     refused = play(fleet, email_config, delivery_mode)
     assert refused.status != 0
     assert message in refused.output
-    assert "uid=" not in refused.output
     assert fleet.digests() == before
