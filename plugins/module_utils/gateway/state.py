@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
@@ -39,7 +40,7 @@ class GatewayState:
         """Whether there is an inbound enforced domain."""
         return any(one.direction == "inbound" for one in self.enforced)
 
-    @property
+    @cached_property
     def recipients_enforced(self) -> dict[str, EnforcedDomain]:
         """The outbound enforced domains by their name."""
         return {one.domain: one for one in self.enforced if one.direction == "outbound"}
@@ -52,7 +53,11 @@ class GatewayState:
 
     def owner_of(self, domain: str) -> Optional[EmailConfig]:
         """The email config that a recipient domain belongs to."""
-        return next((one for one in self.email_configs.values() if domain in one.domains), None)
+        return self._owners.get(domain)
+
+    @cached_property
+    def _owners(self) -> dict[str, EmailConfig]:
+        return {domain: one for one in self.email_configs.values() for domain in one.domains}
 
 
 def dump(state: GatewayState) -> str:
