@@ -1,23 +1,32 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The client's half of an SMTP dialogue up to and after STARTTLS, without any input or output.
+"""The client's half of an SMTP or LMTP dialogue up to and after STARTTLS, without any input or output.
 
 A caller feeds the bytes that arrived and sends the bytes that come back, so the same code serves
 any transport and every branch can be tested with literals. Sources: RFC 5321 section 4.2 (replies),
-RFC 3207 (STARTTLS).
+RFC 3207 (STARTTLS), RFC 2033 (LMTP), RFC 8314 section 7.3 (SMTP inside TLS from the start).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Optional
 
 MAX_LINE = 4096
 MAX_LINES = 256
 MAX_REPLY = 65536
+
+PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
+"""The protocols, and the port of each unless another one is named."""
+
+BOGUS_COMMAND = b"XPROBE"
+"""A command that no server knows, so that an answer to it cannot be taken for any other answer."""
+MAX_ANSWERS = 8
 
 
 class Stage(IntEnum):
@@ -47,7 +56,10 @@ class DialogueError(Exception):
 
 def printable(data: bytes, limit: int = 500) -> str:
     """Peer's bytes as text that is safe to show: one line, no control characters, bounded length."""
-    text = "".join(chr(byte) if 32 <= byte < 127 and byte != 92 else f"\\x{byte:02x}" for byte in data[:limit])
+    shown = data[:limit]
+    text = shown.decode("latin-1")
+    if not (text.isascii() and text.isprintable()) or "\\" in text:
+        text = "".join(chr(byte) if 32 <= byte < 127 and byte != 92 else f"\\x{byte:02x}" for byte in shown)
     return text + "..." if len(data) > limit else text
 
 
@@ -85,44 +97,51 @@ class ReplyReader:
 
         Raises DialogueError(not_smtp) on anything that is not a reply or exceeds the limits.
         """
+        buffer, start = self._buffer, 0
         while True:
-            line, newline, rest = self._buffer.partition(b"\n")
-            if len(line) > MAX_LINE:
+            end = buffer.find(b"\n", start)
+            if (end if end >= 0 else len(buffer)) - start > MAX_LINE:
                 raise DialogueError("not_smtp", f"a reply line is longer than {MAX_LINE} bytes")
-            if not newline:
+            if end < 0:
+                self._buffer = buffer[start:]
                 return None
-            self._buffer = rest
-            self._size += len(line)
-            last = self._take_line(line.rstrip(b"\r"))
+            self._size += end - start
+            code, more, text = _read_line(buffer[start:end])
+            start = end + 1
+            if code != self._code and self._code is not None:
+                raise DialogueError("not_smtp", f"a reply changes its code from {self._code} to {code}")
+            self._code = code
+            self._lines.append(text)
             if len(self._lines) > MAX_LINES or self._size > MAX_REPLY:
                 raise DialogueError("not_smtp", "the reply does not end")
-            if last:
-                reply = Reply(int(self._code or 0), tuple(self._lines))
+            if not more:
+                self._buffer = buffer[start:]
+                reply = Reply(code, tuple(self._lines))
                 self._code, self._lines, self._size = None, [], 0
                 return reply
 
-    def _take_line(self, line: bytes) -> bool:
-        digits, separator = line[:3], line[3:4]
-        if not (digits.isdigit() and len(digits) == 3 and separator in (b" ", b"-", b"")):
-            raise DialogueError("not_smtp", f"not an SMTP reply: {printable(line, 120)!r}")
-        code = int(digits)
-        if self._code is not None and code != self._code:
-            raise DialogueError("not_smtp", f"a reply changes its code from {self._code} to {code}")
-        self._code = code
-        self._lines.append(printable(line[4:]))
-        return separator != b"-"
+
+@lru_cache(maxsize=1024)
+def _read_line(line: bytes) -> tuple[int, bool, str]:
+    """Code, whether more lines follow, and text. Servers of a kind say the same, so it is read and kept once."""
+    line = line.rstrip(b"\r")
+    digits, separator = line[:3], line[3:4]
+    if not (digits.isdigit() and len(digits) == 3 and separator in (b" ", b"-", b"")):
+        raise DialogueError("not_smtp", f"not an SMTP reply: {printable(line, 120)!r}")
+    return int(digits), separator == b"-", printable(line[4:])
 
 
 class Dialogue:
     """Greeting, EHLO, optionally MAIL in plaintext, STARTTLS; then, inside TLS, EHLO and QUIT.
 
+    With the protocol C(smtps) all of it is inside TLS and STARTTLS is left out; C(lmtp) says LHLO for EHLO.
     Call receive() with what arrived, send what take_output() returns, and start TLS once
     wants_tls is true; tls_started() goes on inside it. done is true when all was said.
     Raises DialogueError: greeting_rejected, ehlo_rejected, starttls_not_offered,
     starttls_refused, plaintext_after_220, ehlo_tls_rejected, not_smtp.
     """
 
-    def __init__(self, helo_name: str, ask_plaintext: bool = False) -> None:
+    def __init__(self, helo_name: str, ask_plaintext: bool = False, protocol: str = "smtp") -> None:
         """Say EHLO as helo_name; with ask_plaintext also find out whether plaintext mail is taken."""
         self.stage = Stage.CONNECT
         self.greeting: Optional[Reply] = None
@@ -130,13 +149,14 @@ class Dialogue:
         self.capabilities_tls: tuple[str, ...] = ()
         self.starttls_reply: Optional[Reply] = None
         self.requires_tls: Optional[bool] = None
-        self.wants_tls = False
+        self.wants_tls = protocol == "smtps"
         self.done = False
-        self._helo = re.sub(rb"[^\x21-\x7e]", b"?", helo_name.encode("ascii", "replace"))
+        self._verb = "LHLO" if protocol == "lmtp" else "EHLO"
+        self._helo = self._verb.encode() + b" " + re.sub(rb"[^\x21-\x7e]", b"?", helo_name.encode("ascii", "replace"))
         self._ask_plaintext = ask_plaintext
         self._reader = ReplyReader()
         self._output = b""
-        self._expect = self._on_greeting
+        self._expect: Callable[[Reply], None] = self._on_greeting
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer: plaintext before TLS, decrypted ones inside it."""
@@ -157,22 +177,26 @@ class Dialogue:
         self.stage = Stage.TLS
         self.wants_tls = False
         self._reader = ReplyReader()
-        self._say(b"EHLO " + self._helo, self._on_ehlo_tls)
+        if self.starttls_reply:
+            self._say(self._helo, self._on_ehlo_tls)
 
-    def _say(self, command: bytes, expect: object) -> None:
+    def _say(self, command: bytes, expect: Callable[[Reply], None]) -> None:
         self._output += command + b"\r\n"
-        self._expect = expect  # type: ignore[assignment]
+        self._expect = expect
 
     def _on_greeting(self, reply: Reply) -> None:
         self.greeting = reply
         if reply.code != 220:
             raise DialogueError("greeting_rejected", f"the server greets with {reply}")
-        self.stage = Stage.GREETING
-        self._say(b"EHLO " + self._helo, self._on_ehlo)
+        if self.stage is Stage.TLS:
+            self._say(self._helo, self._on_ehlo_tls)
+        else:
+            self.stage = Stage.GREETING
+            self._say(self._helo, self._on_ehlo)
 
     def _on_ehlo(self, reply: Reply) -> None:
         if reply.code != 250:
-            raise DialogueError("ehlo_rejected", f"EHLO is answered with {reply}")
+            raise DialogueError("ehlo_rejected", f"{self._verb} is answered with {reply}")
         self.stage = Stage.EHLO
         self.capabilities = reply.lines[1:]
         if self._ask_plaintext:
@@ -207,8 +231,47 @@ class Dialogue:
 
     def _on_ehlo_tls(self, reply: Reply) -> None:
         if reply.code != 250:
-            raise DialogueError("ehlo_tls_rejected", f"inside TLS, EHLO is answered with {reply}")
+            raise DialogueError("ehlo_tls_rejected", f"inside TLS, {self._verb} is answered with {reply}")
         self.stage = Stage.EHLO_TLS
         self.capabilities_tls = reply.lines[1:]
         self._output += b"QUIT\r\n"
         self.done = True
+
+
+class InjectionDialogue(Dialogue):
+    """Sends a command that no server knows in one piece with STARTTLS, then counts the answers inside TLS.
+
+    A server that does not throw away what it read before TLS answers that command first (CVE-2011-0411).
+    Nothing has to be waited for: EHLO and QUIT have one answer each, so any more of them are to the
+    injected command.
+    """
+
+    def __init__(self, helo_name: str, protocol: str = "smtp") -> None:
+        super().__init__(helo_name, protocol=protocol)
+        self._asked = False
+        self._answers: list[int] = []
+
+    def injected(self, error: Optional[DialogueError]) -> Optional[bool]:
+        """Whether the command was answered inside TLS, given how the dialogue ended. None: no telling."""
+        if len(self._answers) > 1:
+            return True
+        if self.done or self._answers == [250]:
+            return False
+        # Refused, cut off or taken for a broken handshake before TLS: not executed, in any case.
+        before_tls = self._asked and self.stage < Stage.TLS
+        return False if before_tls and error is not None and error.code != "timeout" else None
+
+    def _start_tls(self) -> None:
+        super()._start_tls()
+        self._output += BOGUS_COMMAND + b"\r\n"
+        self._asked = True
+
+    def _on_ehlo_tls(self, reply: Reply) -> None:
+        self._answers.append(reply.code)
+        self._say(b"QUIT", self._on_more)
+
+    def _on_more(self, reply: Reply) -> None:
+        if reply.code in (221, 421) or len(self._answers) >= MAX_ANSWERS:
+            self.done = True
+        else:
+            self._answers.append(reply.code)

@@ -10,14 +10,13 @@ by the caller, who gets the served chain whole.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import functools
 import hashlib
-import ipaddress
-import re
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
@@ -26,67 +25,46 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import
     DialogueError,
     Stage,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import HelloError, ServerFlight
+from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target, TargetError, is_address
+from ansible_collections.mailfleet.starttls.plugins.module_utils.wire import Limits, Task, drive
 
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\.?\Z")
+__all__ = [
+    "DialogueError",
+    "Handshake",
+    "Session",
+    "Settings",
+    "Target",
+    "TargetError",
+    "Trust",
+    "full_test",
+    "handshake_all",
+    "handshake_one",
+    "is_address",
+    "make_context",
+    "served_chain",
+    "wait_until",
+]
 
+MAX_TLS_BYTES = 1 << 19
+"""Bytes of one connection's TLS after which it is ended; OpenSSL takes 100 KiB of certificates."""
+MAX_FIRST_FLIGHT = 1 << 17
+MANY = 200
+"""Targets from which on the time of the processor counts more than a second connection now and then."""
 
-class TargetError(ValueError):
-    """A target cannot be understood; the text says why."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where to connect, and the name the certificate is asked for (SNI)."""
-
-    host: str
-    port: int = 25
-    name: str = ""
-
-    @classmethod
-    def parse(cls, text: str, name: str = "", default_port: int = 25) -> Target:
-        """Read C(host), C(host:port), C([address]) or C([address]:port).
-
-        Raises TargetError on anything else, so that no newline or option ever reaches a socket,
-        a log or a configuration file.
-        """
-        match = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
-        if not match and not is_address(text):
-            match = re.fullmatch(r"([^:\[\]]*)(?::([0-9]{1,5}))?", text)
-        host, port = (match.group(1), match.group(2)) if match else (text, None)
-        target = cls(host, int(port) if port else default_port, name)
-        target.check()
-        return target
-
-    def check(self) -> None:
-        """Raise TargetError unless host, port and name are well formed."""
-        for what, value in (("host", self.host), ("name", self.name)):
-            if value and not (is_address(value) or _HOST.match(value)):
-                raise TargetError(f"the {what} {value!r} is neither a host name nor an IP address")
-        if not self.host:
-            raise TargetError("a target needs a host")
-        if not 0 < self.port < 65536:
-            raise TargetError(f"the port {self.port} of {self.host} is not between 1 and 65535")
-
-    @property
-    def server_name(self) -> str:
-        """The name the certificate has to cover: the one asked for, or else the host."""
-        return (self.name or self.host).rstrip(".")
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-def is_address(text: str) -> bool:
-    """Whether the text is an IP address literal; an IPv6 zone has to be a plain word."""
-    address, percent, zone = text.partition("%")
-    if percent and not re.fullmatch(r"[A-Za-z0-9_.-]+", zone):
-        return False
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return not percent or ":" in address
+# Alerts by which a server refuses a client that has shown no certificate although it was asked for one.
+_WANTS_CERTIFICATE = frozenset(
+    {
+        "TLSV13_ALERT_CERTIFICATE_REQUIRED",
+        "SSLV3_ALERT_HANDSHAKE_FAILURE",
+        "SSLV3_ALERT_NO_CERTIFICATE",
+        "SSLV3_ALERT_BAD_CERTIFICATE",
+        "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
+        "SSLV3_ALERT_CERTIFICATE_UNKNOWN",
+        "TLSV1_ALERT_UNKNOWN_CA",
+        "TLSV1_ALERT_ACCESS_DENIED",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -94,7 +72,8 @@ class Settings:
     """How the test is made. Times are seconds.
 
     ca_pem: PEM roots to trust; None means the store of the machine the test runs on.
-    judge_trust: whether the served chain is judged at all; a refused chain costs a second handshake.
+    timeout: for each stage; total_timeout: for all connections to one target together.
+    judge_trust: whether the served chain is judged at all.
     judge_name: whether a trusted chain has to cover the server's name as well.
     ask_plaintext: also find out whether the server takes mail without TLS (costs one command).
     """
@@ -108,13 +87,20 @@ class Settings:
     judge_name: bool = False
     ask_plaintext: bool = False
 
+    @property
+    def limits(self) -> Limits:
+        """What of it the wire has to know."""
+        return Limits(self.timeout, self.total_timeout, self.concurrency)
+
 
 @dataclass(frozen=True)
 class Handshake:
-    """What one handshake test saw. chain holds DER, leaf first (only the leaf on Python 3.9).
+    """What one handshake test saw. chain holds DER, leaf first.
 
     code and message are empty when the test completed, that is reached C(ehlo_tls); trusted is None
-    when no chain was seen.
+    when no chain was seen. group is empty where it cannot be told. client_certificate: C(not_requested),
+    C(requested), C(required), or None if that is not known. timings: seconds that each stage took.
+    versions, injection and resumption are those of probe.py; empty or None unless they were asked for.
     """
 
     target: Target
@@ -132,6 +118,13 @@ class Handshake:
     verify_error: str = ""
     requires_tls: Optional[bool] = None
     seconds: float = 0.0
+    mode: str = "full"
+    group: str = ""
+    client_certificate: Optional[str] = None
+    timings: dict[str, float] = field(default_factory=dict)
+    versions: dict[str, Optional[bool]] = field(default_factory=dict)
+    injection: Optional[bool] = None
+    resumption: Optional[bool] = None
 
     @property
     def completed(self) -> bool:
@@ -141,18 +134,20 @@ class Handshake:
     @property
     def advertised(self) -> bool:
         """Whether STARTTLS stood in the answer to EHLO."""
-        return self.stage >= Stage.STARTTLS_ADVERTISED
+        return self.stage >= Stage.STARTTLS_ADVERTISED and self.target.protocol != "smtps"
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the served leaf, lower-case hex; empty when none was seen."""
         return hashlib.sha256(self.chain[0]).hexdigest() if self.chain else ""
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for a module to return."""
+    def summary(self) -> dict[str, Any]:
+        """The result as plain data, without the certificates."""
         return {
             "host": self.target.host,
             "port": self.target.port,
+            "protocol": self.target.protocol,
+            "mode": self.mode,
             "name": self.target.server_name,
             "stage": self.stage.label,
             "completed": self.completed,
@@ -165,13 +160,28 @@ class Handshake:
             "starttls_reply": self.starttls_reply,
             "tls_version": self.tls_version,
             "cipher": self.cipher,
-            "fingerprint_sha256": self.fingerprint,
-            "chain_pem": [ssl.DER_cert_to_PEM_cert(der) for der in self.chain],
+            "group": self.group,
+            "client_certificate": self.client_certificate,
             "trusted": self.trusted,
             "verify_error": self.verify_error,
             "requires_tls": self.requires_tls,
             "seconds": round(self.seconds, 3),
+            "timings": {name: round(seconds, 4) for name, seconds in self.timings.items()},
+            "versions": self.versions,
+            "injection": self.injection,
+            "resumption": self.resumption,
         }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain data, for a module to return."""
+        return {
+            **self.summary(),
+            "fingerprint_sha256": self.fingerprint,
+            "chain_pem": [ssl.DER_cert_to_PEM_cert(der) for der in self.chain],
+        }
+
+
+# The chain that was served
 
 
 def make_context(ca_pem: Optional[str], verify: bool, name: bool = False) -> ssl.SSLContext:
@@ -189,7 +199,26 @@ def make_context(ca_pem: Optional[str], verify: bool, name: bool = False) -> ssl
         context.load_verify_locations(cadata=ca_pem)
     elif verify:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if not _tells_chain():
+        context._msg_callback = _keep_certificates  # type: ignore[attr-defined]
     return context
+
+
+@functools.lru_cache(maxsize=1)
+def _tells_chain() -> bool:
+    """Whether this Python (3.10 or newer) can tell more of a chain than its leaf."""
+    import _ssl  # noqa: PLC0415
+
+    return hasattr(getattr(_ssl, "_SSLSocket", None), "get_unverified_chain")
+
+
+def _keep_certificates(tls: Any, direction: str, _version: Any, kind: Any, message: Any, data: bytes) -> None:
+    """OpenSSL's view of the messages of a handshake, decrypted; the one of the server's certificates is kept."""
+    if direction == "read" and kind == _HANDSHAKE and message == _CERTIFICATE and data[:1] == b"\x0b":
+        tls.certificate_message = data
+
+
+_HANDSHAKE, _CERTIFICATE = 22, 11
 
 
 def served_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
@@ -198,40 +227,189 @@ def served_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
     if hasattr(inner, "get_unverified_chain"):
         chain = inner.get_unverified_chain() or ()
         return tuple(one if isinstance(one, bytes) else one.public_bytes(2) for one in chain)
+    message: bytes = getattr(tls, "certificate_message", b"")
+    if message:
+        return tuple(_certificates_of(message, tls.version() == "TLSv1.3"))
     leaf = tls.getpeercert(binary_form=True)
     return (leaf,) if leaf else ()
+
+
+def _certificates_of(message: bytes, has_extensions: bool) -> Iterator[bytes]:
+    """The DER out of a Certificate message (RFC 8446, 4.4.2; RFC 5246, 7.4.2) that OpenSSL has taken."""
+    at = 7
+    if has_extensions:
+        at += 1 + message[4]  # the request context
+    while at + 3 <= len(message):
+        start = at + 3
+        at = start + int.from_bytes(message[at:start], "big")
+        yield message[start:at]
+        if has_extensions:
+            at += 2 + int.from_bytes(message[at : at + 2], "big")
+
+
+class Trust:
+    """Judges chains, for all targets of a call: the contexts, each made once and only if it is needed.
+
+    OpenSSL ends a handshake whose chain it refuses, so what is behind it takes a second connection. The
+    other way is to let the handshake pass, and have OpenSSL judge the chain afterwards (verdict()). That
+    takes one connection always, but has every certificate decoded twice, which costs half a handshake. So
+    long lists are judged in the handshake, until a third of the chains were refused.
+    """
+
+    def __init__(self, settings: Settings, targets: int = 1) -> None:
+        """targets: how many there are to test."""
+        self._settings = settings
+        self._many = targets > MANY
+        self._judged = self._refused = 0
+        self._verdicts: dict[tuple[bytes, Optional[str]], Optional[str]] = {}
+
+    @property
+    def judges_in_handshake(self) -> bool:
+        """Whether the next chain is better judged while the handshake is made."""
+        mostly_good = self._refused * 3 <= max(self._judged, MANY // 4)
+        return self._settings.judge_trust and self._many and mostly_good
+
+    def note(self, refused: bool) -> None:
+        """How a chain fared in its handshake."""
+        self._judged += 1
+        self._refused += refused
+
+    @functools.cached_property
+    def lax(self) -> ssl.SSLContext:
+        """Takes every chain."""
+        return make_context(None, verify=False)
+
+    @functools.cached_property
+    def strict(self) -> ssl.SSLContext:
+        """Ends the handshake if it refuses the chain."""
+        return make_context(self._settings.ca_pem, verify=True, name=self._settings.judge_name)
+
+    @functools.cached_property
+    def _court(self) -> ssl.SSLContext:
+        context = make_context(self._settings.ca_pem, verify=True, name=self._settings.judge_name)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        return context
+
+    def verdict(self, chain: Sequence[bytes], name: str) -> Optional[str]:
+        """Why OpenSSL refuses the chain; empty if it trusts it, None if it cannot be brought to judge.
+
+        A client judges the certificates of TLS 1.2 before the server has to show that it has the key. So
+        one that is handed a made-up ServerHello, and these certificates behind it, is a judge of them.
+        """
+        asked = name if self._settings.judge_name else None
+        key = (hashlib.sha256(b"".join(chain)).digest(), asked)
+        if key not in self._verdicts:
+            if len(self._verdicts) > 1000:
+                self._verdicts.clear()
+            self._verdicts[key] = self._judge(chain, asked)
+        return self._verdicts[key]
+
+    def _judge(self, chain: Sequence[bytes], name: Optional[str]) -> Optional[str]:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        try:
+            tls = self._court.wrap_bio(incoming, outgoing, server_hostname=name)
+            for flight in (b"", self._made_up(chain)):
+                incoming.write(flight)
+                try:
+                    tls.do_handshake()
+                except ssl.SSLWantReadError:
+                    continue
+        except ssl.SSLCertVerificationError as error:
+            return error.verify_message or "certificate verify failed"
+        except ssl.SSLError as error:
+            # What is looked at once the chain has passed: that its kind is the one of the made-up hello.
+            return "" if error.reason in ("WRONG_CERTIFICATE_TYPE", "UNKNOWN_CERTIFICATE_TYPE") else None
+        except ValueError:  # a name that no certificate can hold
+            return None
+        return ""
+
+    def _made_up(self, chain: Sequence[bytes]) -> bytes:
+        suite = next(
+            (one["id"] & 0xFFFF for one in self._court.get_ciphers() if one["name"].startswith("ECDHE-")), 0xC02F
+        )
+        renegotiation = b"\x00\x05\xff\x01\x00\x01\x00"
+        hello = b"\x03\x03" + bytes(32) + b"\x00" + suite.to_bytes(2, "big") + b"\x00" + renegotiation
+        listed = b"".join(len(der).to_bytes(3, "big") + der for der in chain)
+        messages = _message(2, hello) + _message(11, len(listed).to_bytes(3, "big") + listed)
+        cut = (messages[at : at + 16384] for at in range(0, len(messages), 16384))
+        return b"".join(b"\x16\x03\x03" + len(piece).to_bytes(2, "big") + piece for piece in cut)
+
+
+def _message(kind: int, body: bytes) -> bytes:
+    return bytes((kind,)) + len(body).to_bytes(3, "big") + body
+
+
+def certificate_was_requested(flight: bytes, version: str) -> Optional[bool]:
+    """Whether the server asked for a client certificate, by the client's answer to its first flight.
+
+    A client that has none says so, in a message of its own: in TLS 1.2 it is the first one and in
+    plaintext, in TLS 1.3 it makes a second encrypted record beside the one of Finished. None: not told.
+    """
+    if version != "TLSv1.3":
+        return {b"\x16\x0b": True, b"\x16\x10": False}.get(flight[:1] + flight[5:6])
+    at = encrypted = 0
+    while at + 5 <= len(flight):
+        encrypted += flight[at] == 23
+        at += 5 + int.from_bytes(flight[at + 3 : at + 5], "big")
+    return encrypted > 1 if encrypted else None
+
+
+# The test
 
 
 class Session:
     """One attempt: a Dialogue with a TLS layer under it, still without input or output."""
 
-    def __init__(self, target: Target, settings: Settings, context: ssl.SSLContext) -> None:
-        """Prepare the attempt; nothing is sent until the peer greets."""
-        self.dialogue = Dialogue(settings.helo_name, settings.ask_plaintext)
+    def __init__(
+        self,
+        target: Target,
+        settings: Settings,
+        context: ssl.SSLContext,
+        dialogue: Optional[Dialogue] = None,
+        resume: Optional[ssl.SSLSession] = None,
+    ) -> None:
+        """Prepare the attempt; nothing is sent until the peer greets.
+
+        dialogue: what to say, if not the usual. resume: a session of the same context to take up again.
+        """
+        self.dialogue = dialogue or Dialogue(settings.helo_name, settings.ask_plaintext, target.protocol)
         self.finished = False
         self.verify_failed = ""
+        self.tls: Optional[ssl.SSLObject] = None
         self._target = target
-        self._context = context
+        self.context = context
+        self._resume = resume
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls: Optional[ssl.SSLObject] = None
+        self._first = b""
+        self._taken = 0
+        self._requested: Optional[bool] = None
         self._seen: dict[str, Any] = {}
 
     def receive(self, data: bytes) -> bytes:
         """Take bytes off the wire, return bytes to send. Raises DialogueError."""
-        if self._tls is None:
+        if self.tls is None:
             self.dialogue.receive(data)
             if not self.dialogue.wants_tls:
                 return self.dialogue.take_output()
             self._open_tls()
         else:
+            self._taken += len(data)
+            if self._taken > MAX_TLS_BYTES:
+                raise DialogueError("tls_failed", f"the TLS session does not end within {MAX_TLS_BYTES} bytes")
             self._incoming.write(data)
-        self._pump()
-        return self._outgoing.read()
+            if self.dialogue.wants_tls and len(self._first) < MAX_FIRST_FLIGHT:
+                self._first += data
+        return self._pump()
 
-    def result(self, seconds: float, error: Optional[DialogueError] = None) -> Handshake:
+    def result(
+        self, seconds: float, error: Optional[DialogueError] = None, timings: Optional[dict[str, float]] = None
+    ) -> Handshake:
         """What was seen so far, as a result."""
         talk = self.dialogue
+        certificate = None if self._requested is None else "requested" if self._requested else "not_requested"
+        if error and error.code == "client_certificate_required":
+            certificate = "required"
         return Handshake(
             target=self._target,
             stage=talk.stage,
@@ -242,45 +420,68 @@ class Session:
             capabilities_tls=talk.capabilities_tls,
             starttls_reply=str(talk.starttls_reply or ""),
             requires_tls=talk.requires_tls,
+            client_certificate=certificate,
             seconds=seconds,
+            timings=timings or {},
             **self._seen,
         )
 
     def _open_tls(self) -> None:
         name = self._target.server_name
-        unasked = is_address(name) and not self._context.check_hostname
+        unasked = is_address(name) and not self.context.check_hostname
         try:
-            self._tls = self._context.wrap_bio(
-                self._incoming, self._outgoing, server_hostname=None if unasked else name
+            self.tls = self.context.wrap_bio(
+                self._incoming, self._outgoing, server_hostname=None if unasked else name, session=self._resume
             )
         except ValueError as error:  # an impossible label; UnicodeError is one of these
             raise DialogueError("bad_name", f"{name!r} cannot be asked for by SNI: {error}") from error
 
-    def _pump(self) -> None:
-        tls = self._tls
-        if tls is None:
-            return
+    def _pump(self) -> bytes:
+        tls = self.tls
+        assert tls is not None  # noqa: S101
+        output = b""
         try:
             if self.dialogue.wants_tls:
-                tls.do_handshake()
+                try:
+                    tls.do_handshake()
+                finally:
+                    output = self._outgoing.read()
+                    if self._first and output:
+                        self._requested = certificate_was_requested(output, tls.version() or "")
                 self._note_tls(tls)
                 self.dialogue.tls_started()
             while not self.dialogue.done:
                 self._send(tls)
+                if not self._incoming.pending:
+                    break
                 data = tls.read(16384)
                 if not data:  # the other side ended TLS
                     raise DialogueError("connection_closed", "the server closed TLS before its answer")
                 self.dialogue.receive(data)
-            self._send(tls)
-            self.finished = True
+            else:
+                self._send(tls)
+                self.finished = True
         except ssl.SSLWantReadError:
-            return
+            pass
         except ssl.SSLCertVerificationError as error:
             self.verify_failed = error.verify_message or "certificate verify failed"
+            self._seen = {"chain": served_chain(tls)} if _tells_chain() else {}
             raise DialogueError("untrusted", self.verify_failed) from error
         except ssl.SSLError as error:
-            reason = (error.reason or str(error)).replace("_", " ").lower()
-            raise DialogueError("tls_failed", f"the TLS handshake failed: {reason}") from error
+            raise self._failed(tls, error) from error
+        return output + self._outgoing.read()
+
+    def _failed(self, tls: ssl.SSLObject, error: ssl.SSLError) -> DialogueError:
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        if error.reason == "TLSV13_ALERT_CERTIFICATE_REQUIRED" or (
+            self._requested and error.reason in _WANTS_CERTIFICATE
+        ):
+            if not self._seen:
+                self._note_tls(tls)
+            return DialogueError(
+                "client_certificate_required", f"the server insists on a certificate of the client: {reason}"
+            )
+        return DialogueError("tls_failed", f"the TLS handshake failed: {reason}")
 
     def _send(self, tls: ssl.SSLObject) -> None:
         output = self.dialogue.take_output()
@@ -288,136 +489,57 @@ class Session:
             tls.write(output)
 
     def _note_tls(self, tls: ssl.SSLObject) -> None:
+        flight = ServerFlight()
+        with contextlib.suppress(HelloError):
+            flight.feed(self._first)
         cipher = tls.cipher()
         self._seen = {
-            "tls_version": tls.version() or "",
-            "cipher": cipher[0] if cipher else "",
+            "tls_version": tls.version() or flight.version,  # the former once the handshake is complete
+            "cipher": cipher[0] if cipher else flight.cipher,
+            "group": flight.group,
             "chain": served_chain(tls),
-            "trusted": True if self._context.verify_mode is ssl.CERT_REQUIRED else None,
+            "trusted": True if self.context.verify_mode is ssl.CERT_REQUIRED else None,
         }
+        self._first = b""
 
 
-class _Wire(asyncio.Protocol):
-    """Joins a Session to a socket and ends it when it is over, stuck or closed."""
-
-    def __init__(self, session: Session, timeout: float, ended: asyncio.Future[None]) -> None:
-        self._session = session
-        self._timeout = timeout
-        self._ended = ended
-        self._transport: Optional[asyncio.Transport] = None
-        self._stage = Stage.CONNECT
-        self._timer: Optional[asyncio.TimerHandle] = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport  # type: ignore[assignment]
-        self._restart_timer()
-
-    def data_received(self, data: bytes) -> None:
-        if self._ended.done() or self._transport is None:
-            return
-        try:
-            output = self._session.receive(data)
-        except DialogueError as error:
-            if error.code in ("starttls_not_offered", "starttls_refused"):
-                self._transport.write(b"QUIT\r\n")
-            self._end(error)
-            return
-        if output:
-            self._transport.write(output)
-        if self._session.finished:
-            self._end(None)
-        elif self._session.dialogue.stage is not self._stage:
-            self._stage = self._session.dialogue.stage
-            self._restart_timer()
-
-    def connection_lost(self, exc: Optional[Exception]) -> None:
-        where = self._session.dialogue.stage.label
-        why = f": {exc}" if exc else ""
-        self._end(DialogueError("connection_closed", f"the server closed the connection after {where}{why}"))
-
-    def _restart_timer(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._timeout, self._too_late)
-
-    def _too_late(self) -> None:
-        where = self._session.dialogue.stage.label
-        self._end(DialogueError("timeout", f"no progress for {self._timeout:g} s after {where}"))
-
-    def _end(self, error: Optional[DialogueError]) -> None:
-        if self._timer:
-            self._timer.cancel()
-        if not self._ended.done():
-            if error:
-                self._ended.set_exception(error)
-            else:
-                self._ended.set_result(None)
-        if self._transport:
-            self._transport.close()
-
-
-async def _attempt(target: Target, settings: Settings, context: ssl.SSLContext) -> tuple[Session, Handshake]:
-    loop = asyncio.get_running_loop()
-    started = time.monotonic()
-    session = Session(target, settings, context)
-    ended: asyncio.Future[None] = loop.create_future()
-    transport: Optional[asyncio.BaseTransport] = None
-    error: Optional[DialogueError] = None
-    try:
-        transport, _wire = await asyncio.wait_for(
-            loop.create_connection(
-                lambda: _Wire(session, settings.timeout, ended), target.host.rstrip("."), target.port
-            ),
-            settings.timeout,
-        )
-        await asyncio.wait_for(ended, settings.total_timeout)
-    except DialogueError as caught:
-        error = caught
-    except (asyncio.TimeoutError, TimeoutError):
-        limit = settings.total_timeout if transport else settings.timeout
-        error = DialogueError("timeout", f"{'no end' if transport else 'no connection'} within {limit:g} s")
-    except (OSError, UnicodeError) as caught:
-        error = DialogueError("connect_failed", f"cannot connect to {target}: {caught}")
-    finally:
-        if transport:
-            transport.close()
-    return session, session.result(time.monotonic() - started, error)
-
-
-async def _test(target: Target, settings: Settings, judge: ssl.SSLContext, lax: ssl.SSLContext) -> Handshake:
-    session, result = await _attempt(target, settings, judge)
+def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Handshake, Session]]:
+    """The full test of one target, as a task for the wire; its session is the one that the result is of."""
+    in_handshake = trust.judges_in_handshake
+    session = Session(target, settings, trust.strict if in_handshake else trust.lax)
+    ended = yield session
+    result = session.result(ended.seconds, ended.error, ended.timings)
+    if not (in_handshake or (settings.judge_trust and result.chain)):
+        return result, session
+    if not in_handshake:
+        error = trust.verdict(result.chain, target.server_name)
+        if error is not None:
+            return replace(result, trusted=not error, verify_error=error), session
+        # This OpenSSL cannot be made to judge a chain on its own.
+        second = Session(target, settings, trust.strict)
+        ended = yield second
+        judged = second.result(0.0).trusted
+        trusted = False if second.verify_failed else judged
+        return replace(
+            result, trusted=trusted, verify_error=second.verify_failed, seconds=result.seconds + ended.seconds
+        ), session
+    if result.chain or session.verify_failed:
+        trust.note(bool(session.verify_failed))
     if not session.verify_failed:
-        return result
-    # OpenSSL ends a handshake whose chain it refuses, so what is behind it takes a second one.
-    _session, seen = await _attempt(target, settings, lax)
-    return replace(
-        seen,
-        trusted=False,
-        verify_error=session.verify_failed,
-        seconds=seen.seconds + result.seconds,
-    )
+        return result, session
+    second = Session(target, settings, trust.lax)
+    ended = yield second
+    seen = second.result(ended.seconds + result.seconds, ended.error, ended.timings)
+    error = session.verify_failed
+    if seen.chain and result.chain and seen.chain != result.chain:  # of two servers behind one address
+        error = trust.verdict(seen.chain, target.server_name)
+        error = session.verify_failed if error is None else error
+    return replace(seen, chain=seen.chain or result.chain, trusted=not error, verify_error=error), second
 
 
-async def _test_all(
-    targets: Sequence[Target], settings: Settings, progress: Optional[Callable[[int], None]]
-) -> list[Handshake]:
-    lax = make_context(None, verify=False)
-    judge = make_context(settings.ca_pem, verify=True, name=settings.judge_name) if settings.judge_trust else lax
-    results: list[Optional[Handshake]] = [None] * len(targets)
-    waiting = iter(enumerate(targets))
-    finished = 0
-
-    async def work() -> None:
-        nonlocal finished
-        for index, target in waiting:
-            results[index] = await _test(target, settings, judge, lax)
-            finished += 1
-            if progress:
-                progress(finished)
-
-    await asyncio.gather(*(work() for _ in range(min(max(1, settings.concurrency), len(targets)))))
-    return [result for result in results if result is not None]
+def _test(target: Target, settings: Settings, trust: Trust) -> Task[Handshake]:
+    result, _session = yield from full_test(target, settings, trust)
+    return result
 
 
 def handshake_all(
@@ -427,7 +549,16 @@ def handshake_all(
 
     progress is called with the number of finished targets. Never raises for what a peer does.
     """
-    return asyncio.run(_test_all(targets, settings, progress))
+    trust = Trust(settings, len(targets))
+    results: dict[int, Handshake] = {}
+
+    def deliver(index: int, result: Handshake) -> None:
+        results[index] = result
+        if progress:
+            progress(len(results))
+
+    drive(((target, _test(target, settings, trust)) for target in targets), settings.limits, deliver)
+    return [results[index] for index in range(len(targets))]
 
 
 def handshake_one(target: Target, settings: Settings) -> Handshake:

@@ -25,13 +25,25 @@ options:
     required: true
     suboptions:
       host:
-        description: Name or IP address to connect to.
+        description:
+          - Name or IP address to connect to. A final dot is stripped.
+          - A name outside ASCII is taken as far as its characters mean the same in every version of IDNA, and refused with
+            the reason if they do not (for example C(ß)); give such a name in its ASCII form (C(xn--...)).
         type: str
         required: true
       port:
-        description: Port to connect to.
+        description:
+          - Port to connect to.
+          - Without it V(25) for V(smtp), V(465) for V(smtps) and V(24) for V(lmtp).
         type: int
-        default: 25
+      protocol:
+        description:
+          - V(smtp) is SMTP with STARTTLS.
+          - V(smtps) is SMTP inside TLS from the first byte on.
+          - V(lmtp) is LMTP with STARTTLS.
+        type: str
+        choices: [smtp, smtps, lmtp]
+        default: smtp
       name:
         description:
           - The name that the certificate has to cover; it is also asked for (SNI).
@@ -40,6 +52,39 @@ options:
       fingerprint_sha256:
         description: SHA-256 fingerprint, in hexadecimal, that the served leaf has to have.
         type: str
+      domain:
+        description:
+          - The recipient domain whose mail goes to this server.
+          - The check V(mta_sts) needs it.
+        type: str
+  mode:
+    description:
+      - V(full) completes the handshake and says EHLO inside TLS.
+      - V(survey) reads what a server shows of itself in plaintext during a handshake of TLS 1.2, and ends there. It is
+        several times as fast, but does not find out whether the server answers inside TLS. Servers log a connection that was lost.
+        A server that has no TLS 1.2 is tested in full.
+    type: str
+    choices: [full, survey]
+    default: full
+  checks:
+    description:
+      - What else to find out. Each takes connections of its own, which are made one after another for each target.
+      - V(versions) finds the TLS versions that the server accepts, whatever the host's own TLS library allows.
+      - V(injection) finds out whether commands that were sent in plaintext together with STARTTLS are answered inside TLS.
+      - V(resumption) finds out whether a session can be resumed.
+      - V(dane) compares with the TLSA records, and V(mta_sts) with the MTA-STS policy of the target's O(targets[].domain).
+        Both are looked up from the controller and need dnspython there.
+    type: list
+    elements: str
+    choices: [versions, injection, resumption, dane, mta_sts]
+    default: []
+  resolver:
+    description:
+      - Addresses of the DNS servers that the controller asks for V(dane) and V(mta_sts), each with a port behind it if it is not 53.
+      - Without it, those that the controller uses itself. Only a resolver that checks DNSSEC, reached over a path that can be trusted,
+        makes TLSA records worth anything.
+    type: list
+    elements: str
   ca_file:
     description:
       - PEM file on the controller with the roots to trust.
@@ -62,9 +107,25 @@ options:
     default: TLSv1.2
   min_days_left:
     description:
-      - A certificate with fewer days left is a finding.
+      - A certificate with fewer days left is a finding that is an error.
     type: int
     default: 0
+  warn_days_left:
+    description:
+      - A certificate with fewer days left is a finding that is a warning.
+    type: int
+    default: 21
+  fail_on:
+    description:
+      - The least severity that makes a test fail.
+    type: str
+    choices: [error, warning, notice]
+    default: error
+  helo_name:
+    description:
+      - The name to give in EHLO.
+      - Without it, the name of the host that makes the test.
+    type: str
   timeout:
     description:
       - Seconds that each stage of a test may take.
@@ -72,14 +133,14 @@ options:
     default: 15
   total_timeout:
     description:
-      - Seconds that one test may take.
+      - Seconds that the test of one target may take, with all its checks.
     type: int
     default: 60
   concurrency:
     description:
-      - How many tests are made at a time.
+      - How many targets are tested at a time. It is lowered to what the host's limit of open files allows.
     type: int
-    default: 200
+    default: 1000
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -94,9 +155,11 @@ attributes:
     support: full
 notes:
   - The module does not fail for what a target does; look at RV(passed) and RV(results[].findings).
-  - On hosts with Python 3.9 only the leaf of a served chain can be seen.
+  - Lists of more than 2,000 targets are shared among as many processes as the host has processors.
+  - On a long run the module writes lines such as C(3000 of 10000) to the host's system log.
 requirements:
   - cryptography on the controller
+  - dnspython on the controller, for the checks V(dane) and V(mta_sts)
 author:
   - The mailfleet.starttls authors (@mailfleet)
 """
@@ -114,13 +177,32 @@ EXAMPLES = r"""
   ansible.builtin.assert:
     that: probe.passed
     fail_msg: "{{ probe.results | map(attribute='findings') | flatten | map(attribute='message') | join('; ') }}"
+
+- name: Test submission and delivery with every check
+  mailfleet.starttls.starttls_probe:
+    targets:
+      - {host: mail.example.com, domain: example.com}
+      - {host: mail.example.com, protocol: smtps}
+      - {host: store.example.com, protocol: lmtp}
+    checks: [versions, injection, resumption, dane, mta_sts]
+    fail_on: warning
+
+- name: Survey a long list
+  mailfleet.starttls.starttls_probe:
+    targets: "{{ partners | map('community.general.dict_kv', 'host') }}"
+    mode: survey
 """
 
 RETURN = r"""
 passed:
-  description: Whether no test has a finding.
+  description: Whether every test passed.
   type: bool
   returned: success
+certificates:
+  description:
+    - The served certificates, PEM, by their SHA-256 fingerprint. Results name them in RV(results[].chain_sha256).
+  type: dict
+  returned: for more than 200 targets
 results:
   description: One entry for each target, in the order of the targets.
   type: list
@@ -133,6 +215,12 @@ results:
     port:
       description: Where the connection went.
       type: int
+    protocol:
+      description: V(smtp), V(smtps) or V(lmtp).
+      type: str
+    mode:
+      description: V(full), or V(survey) if the handshake was not completed on purpose.
+      type: str
     name:
       description: The name that the certificate has to cover.
       type: str
@@ -174,11 +262,25 @@ results:
     cipher:
       description: The cipher suite that was agreed.
       type: str
+    group:
+      description: The group of the key exchange. Empty where there is none, or it cannot be told.
+      type: str
+      sample: x25519
+    client_certificate:
+      description:
+        - Whether the server asks for a certificate of the client, one of V(not_requested), V(requested) (and goes on
+          without), V(required). Null when that is not known.
+      type: str
     fingerprint_sha256:
       description: Fingerprint of the served leaf.
       type: str
     chain_pem:
       description: The served certificates, leaf first.
+      type: list
+      elements: str
+      returned: for up to 200 targets
+    chain_sha256:
+      description: The fingerprints of the served certificates, leaf first.
       type: list
       elements: str
     trusted:
@@ -191,64 +293,148 @@ results:
       description: Whether the server refuses mail without TLS. Null when that was not asked.
       type: bool
     seconds:
-      description: How long the test took.
+      description: How long the test took, with its checks.
       type: float
+    timings:
+      description:
+        - Seconds that each stage took. Stages that were not reached are not listed.
+        - Of V(smtps) the greeting is part of C(ehlo_tls).
+      type: dict
+      sample: {connect: 0.02, greeting: 0.51, ehlo: 0.02, starttls: 0.02, tls: 0.05, ehlo_tls: 0.02}
+    versions:
+      description:
+        - Whether the server accepts each version of TLS, null for one that could not be found out.
+        - Empty unless it was asked for.
+      type: dict
+      sample: {TLSv1: false, TLSv1.1: false, TLSv1.2: true, TLSv1.3: true}
+    injection:
+      description:
+        - Whether commands that were sent in plaintext together with STARTTLS were answered inside TLS.
+        - Null when it was not asked for, or could not be found out.
+      type: bool
+    resumption:
+      description: Whether a session can be resumed. Null when it was not asked for, or could not be found out.
+      type: bool
     certificate:
       description: The served leaf, see RV(mailfleet.starttls.tls_certificate#module:certificate).
       type: dict
+    chain:
+      description: Every served certificate, leaf first, in the form of RV(results[].certificate).
+      type: list
+      elements: dict
+    name_matches:
+      description: Whether the leaf covers the name. Null if none was served.
+      type: bool
+    days_left:
+      description: Days that the leaf is valid still.
+      type: int
+    dane:
+      description:
+        - What the TLSA records say of the served chain. Null unless it was asked for.
+        - C(status) is one of V(none), V(match), V(mismatch), V(insecure), V(unusable), V(failed).
+      type: dict
+    mta_sts:
+      description:
+        - What the MTA-STS policy of the domain says of this server. Null unless it was asked for.
+        - C(status) is one of V(none), V(match), V(mismatch), V(testing_mismatch), V(invalid), V(failed).
+      type: dict
     findings:
-      description: What is wrong and what to do about it.
+      description: What is wrong and what to do about it. C(severity) is V(error), V(warning) or V(notice).
       type: list
       elements: dict
       sample:
-        - {code: starttls_not_offered, message: the server does not offer STARTTLS; switch STARTTLS on at the server}
+        - {code: starttls_not_offered, severity: error, message: the server does not offer STARTTLS; switch STARTTLS on at the server}
     passed:
-      description: Whether there is no finding.
+      description: Whether there is no finding of at least the severity O(fail_on).
       type: bool
 """
 
 import ssl
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
-    Settings,
-    Target,
-    handshake_all,
-    make_context,
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import PORTS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target, make_context
+from ansible_collections.mailfleet.starttls.plugins.module_utils.probe import (
+    CHECKS,
+    MODES,
+    PLAIN_RESULTS,
+    Probe,
+    probe_all,
+    unpack,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.run import fail_on_engine_errors
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.target import TargetError, ascii_name
+
+EXPECTATIONS = ("require_trusted", "min_tls_version", "min_days_left", "warn_days_left", "fail_on")
+PROGRESS_SECONDS = 10.0
 
 
-def probe(options: dict[str, Any]) -> dict[str, Any]:
-    """Test all targets; the expectations go to the action plugin, which judges."""
-    targets = [Target(item["host"], item["port"], item["name"] or "") for item in options["targets"]]
-    for target in targets:
-        target.check()
+def make_target(item: dict[str, Any]) -> Target:
+    """The target that an element of the option means. Raises TargetError."""
+    protocol = item["protocol"]
+    target = Target(
+        ascii_name(item["host"]),
+        PORTS[protocol] if item["port"] is None else item["port"],
+        ascii_name(item["name"] or ""),
+        protocol,
+    )
+    target.check()
+    return target
+
+
+def progress_log(total: int, log: Callable[[str], None]) -> Callable[[int], None]:
+    """Tells of a run how far it is: every tenth of it, and whenever ten seconds have passed."""
+    step, told, at = max(1, total // 10), 0, time.monotonic()
+
+    def tell(finished: int) -> None:
+        nonlocal told, at
+        if finished // step > told // step or time.monotonic() - at >= PROGRESS_SECONDS:
+            told, at = finished, time.monotonic()
+            log(f"{finished} of {total}")
+
+    return tell
+
+
+def probe(options: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]:
+    """Test all targets; the expectations go to the action plugin, which judges. Raises ValueError on options that cannot be."""
+    targets = [make_target(item) for item in options["targets"]]
     if not targets:
-        raise EngineError("there is no target to test")
+        raise TargetError("there is no target to test")
     try:
         # The certificates only: bundles carry names in any script as comments.
         roots = pem.join(pem.certificates(pem.split(options["ca_content"]))) if options["ca_content"] else None
-        make_context(roots, verify=True)
+        if roots is not None:
+            make_context(roots, verify=True)
     except (ssl.SSLError, ValueError) as error:
         reason = getattr(error, "reason", None) or str(error)
-        raise EngineError(f"ca_content holds no usable certificate: {reason}") from error
+        raise ValueError(f"ca_content holds no usable certificate: {reason}") from error
     settings = Settings(
         ca_pem=roots,
         timeout=float(options["timeout"]),
         total_timeout=float(options["total_timeout"]),
         concurrency=options["concurrency"],
+        **({"helo_name": options["helo_name"]} if options["helo_name"] else {}),
     )
-    common = {key: options[key] for key in ("require_trusted", "min_tls_version", "min_days_left")}
+    packed = probe_all(
+        targets,
+        Probe(settings, options["mode"], frozenset(options["checks"]).intersection(CHECKS)),
+        progress_log(len(targets), log) if len(targets) > PLAIN_RESULTS else None,
+    )
+    common = {key: options[key] for key in EXPECTATIONS}
+    fingerprints = [(item["fingerprint_sha256"] or "").replace(":", "").lower() for item in options["targets"]]
+    if len(targets) <= PLAIN_RESULTS:
+        results, certificates = unpack(packed)
+        expectations = [{**common, "fingerprint": fingerprint} for fingerprint in fingerprints]
+        return {"changed": False, "results": results, "certificates": certificates, "expectations": expectations}
     return {
         "changed": False,
-        "results": [seen.to_dict() for seen in handshake_all(targets, settings)],
-        "expectations": [
-            {**common, "fingerprint": (item["fingerprint_sha256"] or "").lower()} for item in options["targets"]
-        ],
+        "packed": packed,
+        "expected": common,
+        "fingerprints": {str(place): one for place, one in enumerate(fingerprints) if one},
+        "invocation": {"module_args": {**options, "targets": f"{len(targets)} targets"}},
     }
 
 
@@ -262,23 +448,40 @@ def main() -> None:
                 "required": True,
                 "options": {
                     "host": {"type": "str", "required": True},
-                    "port": {"type": "int", "default": 25},
+                    "port": {"type": "int"},
+                    "protocol": {"type": "str", "choices": list(PORTS), "default": "smtp"},
                     "name": {"type": "str"},
                     "fingerprint_sha256": {"type": "str"},
+                    "domain": {"type": "str"},
                 },
             },
+            "mode": {"type": "str", "choices": list(MODES), "default": "full"},
+            "checks": {
+                "type": "list",
+                "elements": "str",
+                "choices": [*CHECKS, "dane", "mta_sts"],
+                "default": [],
+            },
+            "resolver": {"type": "list", "elements": "str"},
             "ca_file": {"type": "path"},
             "ca_content": {"type": "str"},
             "require_trusted": {"type": "bool", "default": True},
             "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
             "min_days_left": {"type": "int", "default": 0},
+            "warn_days_left": {"type": "int", "default": 21},
+            "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
+            "helo_name": {"type": "str"},
             "timeout": {"type": "int", "default": 15},
             "total_timeout": {"type": "int", "default": 60},
-            "concurrency": {"type": "int", "default": 200},
+            "concurrency": {"type": "int", "default": 1000},
         },
         supports_check_mode=True,
     )
-    fail_on_engine_errors(module, lambda: probe(module.params))
+    try:
+        result = probe(module.params, module.log)
+    except ValueError as error:  # a TargetError is one, too
+        module.fail_json(msg=str(error))
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":

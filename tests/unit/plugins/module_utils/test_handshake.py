@@ -198,10 +198,11 @@ def test_without_judging_there_is_one_handshake_and_no_verdict(settings, directo
     assert (seen.completed, seen.trusted, seen.verify_error, len(seen.chain)) == (True, None, "", 1)
 
 
-def test_a_refused_chain_costs_a_second_connection(settings, directory):
+def test_a_refused_chain_is_seen_in_one_connection(settings, directory):
     with serving(Face(context=server_context(directory, self_signed([NAME])))) as server:
-        handshake_one(Target(server.host, server.port), settings)
-        assert server.connections == 2
+        seen = handshake_one(Target(server.host, server.port), settings)
+        assert server.connections == 1
+    assert (seen.trusted, seen.completed, seen.capabilities_tls) == (False, True, ("PIPELINING", "AUTH PLAIN"))
 
 
 def test_a_long_rsa_chain_arrives_whole(settings, directory, authority):
@@ -464,8 +465,9 @@ def test_a_server_that_requires_a_client_certificate(settings, directory, good, 
     context = server_context(directory, good, client_ca=authority.root_pem)
     context.maximum_version = version
     seen = look_at(Face(context=context), settings)
-    assert (seen.code, seen.completed) == ("tls_failed", False)
+    assert (seen.code, seen.completed, seen.client_certificate) == ("client_certificate_required", False, "required")
     assert "certificate required" in seen.message or "handshake failure" in seen.message
+    assert (seen.trusted, len(seen.chain), seen.tls_version) == (True, 2, version.name.replace("_", "."))
 
 
 def test_plaintext_injected_behind_the_220_is_never_taken_for_an_answer_inside_tls(face, settings):

@@ -1,0 +1,482 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Drives many sessions over sockets at once: name resolution, connections, time limits, and nothing of TLS or SMTP.
+
+A session is the sans-IO half of one connection; a task is a generator that yields one session after the
+other for one target and is told how each ended. There is no event loop underneath but the kernel's: a
+test of the whole handshake is some eight events, and asyncio's transports, futures and tasks would cost
+a quarter of its time.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import queue
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional, Protocol, TypeVar
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Dialogue, DialogueError, Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target, is_address
+
+CHUNK = 32768
+MAX_ADDRESSES = 8
+MAX_STARTS = 32
+MAX_EVENTS = 64
+"""Connections begun, and events handled, before the wire looks again at what has become ready."""
+MAX_RESOLVERS = 128
+SPARE_FILES = 64
+"""Files that a process needs besides its connections."""
+
+_IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
+_AGAIN = (BlockingIOError, InterruptedError)
+
+# The name in results of the time that passed until a stage was reached.
+_TIMINGS = {
+    Stage.GREETING: "greeting",
+    Stage.EHLO: "ehlo",
+    Stage.STARTTLS_ADVERTISED: "ehlo",
+    Stage.STARTTLS_ANSWERED: "starttls",
+    Stage.TLS: "tls",
+    Stage.EHLO_TLS: "ehlo_tls",
+}
+
+
+class Session(Protocol):
+    """One connection as seen from inside: bytes in, bytes out, until finished or a DialogueError."""
+
+    dialogue: Dialogue
+    finished: bool
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes off the wire, return bytes to send."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a connection ended: error is None if its session finished. timings: seconds by stage."""
+
+    seconds: float
+    error: Optional[DialogueError] = None
+    timings: dict[str, float] = field(default_factory=dict)
+
+
+T = TypeVar("T")
+Task = Generator[Session, Ended, T]
+Address = tuple[int, Any]  # family, socket address
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds that a stage, and all connections to one target together, may take; targets at a time."""
+
+    timeout: float = 15.0
+    total_timeout: float = 60.0
+    concurrency: int = 200
+
+
+@dataclass(eq=False)
+class _Job:
+    """A target that is being worked on."""
+
+    index: int
+    target: Target
+    task: Task[Any]
+    deadline: float
+    addresses: Sequence[Address] = ()
+
+
+class _Connection:
+    """The socket of one session, and what its time limits need."""
+
+    __slots__ = (
+        "due", "job", "left", "marks", "output", "session", "socket", "stage", "stage_since", "started",
+    )  # fmt: skip
+
+    def __init__(self, job: _Job, session: Session, now: float) -> None:
+        self.job = job
+        self.session = session
+        self.started = self.stage_since = now
+        self.due = 0.0
+        self.left: list[Address] = []
+        self.socket: Optional[socket.socket] = None
+        self.stage: Optional[Stage] = None
+        self.marks: dict[str, float] = {}
+        self.output = b""
+
+
+def drive(
+    tasks: Iterable[tuple[Target, Task[T]]],
+    limits: Limits,
+    deliver: Callable[[int, T], None],
+) -> None:
+    """Run every task to its end, at most limits.concurrency at a time; deliver gets its place and its result.
+
+    Results come in the order in which they are ready. Never raises for what a peer does.
+    """
+    driver = _Driver(limits, deliver)
+    try:
+        driver.run(tasks)
+    finally:
+        driver.close()
+
+
+class _Driver:
+    def __init__(self, limits: Limits, deliver: Callable[[int, Any], None]) -> None:
+        self._limits = limits
+        self._deliver = deliver
+        self._poller = _poller()
+        self._resolver: Optional[_Resolver] = None
+        self._open: dict[int, _Connection] = {}
+        self._resolving: set[_Connection] = set()
+        self._timers: list[tuple[float, int, _Connection]] = []
+        self._ticket = 0
+        self._busy = 0
+
+    def close(self) -> None:
+        for connection in self._open.values():
+            if connection.socket:
+                connection.socket.close()
+        if self._resolver:
+            self._resolver.close()
+        if hasattr(self._poller, "close"):
+            self._poller.close()
+
+    def run(self, tasks: Iterable[tuple[Target, Task[Any]]]) -> None:
+        waiting = iter(enumerate(tasks))
+        more = True
+        while more or self._busy:
+            free = max(1, self._limits.concurrency) - self._busy
+            for _ in range(min(free, MAX_STARTS)):
+                following = next(waiting, None)
+                if following is None:
+                    more = False
+                    break
+                index, (target, task) = following
+                self._busy += 1
+                self._advance(_Job(index, target, task, time.monotonic() + self._limits.total_timeout), None)
+            if self._busy:
+                self._wait(0.0 if more and free > MAX_STARTS else 60.0)
+
+    def _wait(self, pause: float) -> None:
+        if pause and self._timers:
+            pause = max(0.0, self._timers[0][0] - time.monotonic())
+        events = self._poller.poll(pause)
+        for number, event in events if len(events) <= MAX_EVENTS else self._most_advanced(events):
+            connection = self._open.get(number)
+            if connection is not None:
+                self._on_event(connection, event)
+            elif self._resolver and number == self._resolver.fileno():
+                for resolved, found in self._resolver.answers():
+                    self._on_resolved(resolved, found)
+        now = time.monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            _due, _ticket, late = heapq.heappop(self._timers)
+            if late.due > now:  # it got more time since
+                self._set_timer(late)
+            elif late.due:
+                self._too_late(late, now)
+
+    def _most_advanced(self, events: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+        """Of more events than can be handled soon, those that are next: TLS is what takes memory, so it is finished first."""
+        opened = self._open
+        advanced = [
+            event for event in events if event[0] in opened and (opened[event[0]].stage or 0) >= Stage.STARTTLS_ANSWERED
+        ]
+        return (advanced or events)[:MAX_EVENTS]
+
+    # Tasks
+
+    def _advance(self, job: _Job, ended: Optional[Ended]) -> None:
+        """Let the task go on; connect for its next session, or deliver its result."""
+        while True:
+            try:
+                session = next(job.task) if ended is None else job.task.send(ended)
+            except StopIteration as stopped:
+                self._busy -= 1
+                self._deliver(job.index, stopped.value)
+                return
+            now = time.monotonic()
+            if now < job.deadline:
+                self._connect(_Connection(job, session, now))
+                return
+            ended = Ended(0.0, self._no_end())
+
+    def _end(self, connection: _Connection, error: Optional[DialogueError]) -> None:
+        if connection.socket:
+            self._release(connection.socket)
+        connection.socket = None
+        connection.due = 0.0
+        self._resolving.discard(connection)
+        job = connection.job
+        seconds = time.monotonic() - connection.started
+        ended = Ended(seconds, error.with_traceback(None) if error else None, connection.marks)
+        del connection.job, connection.session  # a timer may keep the connection for a while
+        self._advance(job, ended)
+
+    def _release(self, sock: socket.socket) -> None:
+        self._open.pop(sock.fileno(), None)
+        self._poller.unregister(sock.fileno())
+        sock.close()
+
+    # Time
+
+    def _set_timer(self, connection: _Connection) -> None:
+        self._ticket += 1
+        heapq.heappush(self._timers, (connection.due, self._ticket, connection))
+
+    def _too_late(self, connection: _Connection, now: float) -> None:
+        if now >= connection.job.deadline:
+            self._end(connection, self._no_end())
+        elif connection.stage is not None:
+            where = connection.stage.label
+            self._end(connection, DialogueError("timeout", f"no progress for {self._limits.timeout:g} s after {where}"))
+        elif connection.left and connection.socket:
+            self._release(connection.socket)
+            connection.socket = None
+            self._try_next_address(connection)
+        else:
+            self._end(connection, DialogueError("timeout", f"no connection within {self._limits.timeout:g} s"))
+
+    def _no_end(self) -> DialogueError:
+        return DialogueError("timeout", f"no end within {self._limits.total_timeout:g} s")
+
+    # Connecting
+
+    def _connect(self, connection: _Connection) -> None:
+        job = connection.job
+        job.addresses = job.addresses or _literal(job.target)
+        if job.addresses:
+            connection.left = list(job.addresses)
+            self._try_next_address(connection)
+            return
+        if self._resolver is None:
+            self._resolver = _Resolver()
+            self._poller.register(self._resolver.fileno(), select.POLLIN)
+        connection.due = min(connection.started + self._limits.timeout, job.deadline)
+        self._set_timer(connection)
+        self._resolving.add(connection)
+        self._resolver.ask(connection, job.target.host.rstrip("."), job.target.port)
+
+    def _on_resolved(self, connection: _Connection, found: Sequence[Address] | Exception) -> None:
+        if connection not in self._resolving:
+            return  # too late
+        self._resolving.discard(connection)
+        if isinstance(found, Exception):
+            self._fail(connection, found)
+            return
+        connection.job.addresses = found
+        connection.left = list(found)
+        self._try_next_address(connection)
+
+    def _try_next_address(self, connection: _Connection) -> None:
+        """Connect to the next address; each gets its share of the time that is left."""
+        error: Exception = OSError("it has no address")
+        limit = connection.started + self._limits.timeout
+        while connection.left:
+            family, address = connection.left.pop(0)
+            try:
+                sock = socket.socket(family, socket.SOCK_STREAM | getattr(socket, "SOCK_NONBLOCK", 0))
+            except OSError as caught:
+                error = caught
+                continue
+            sock.setblocking(False)
+            code = sock.connect_ex(address)
+            if code not in _IN_PROGRESS:
+                sock.close()
+                error = OSError(code, os.strerror(code))
+                continue
+            now = time.monotonic()
+            earlier = now + (limit - now) / (len(connection.left) + 1)
+            due = min(earlier, connection.job.deadline)
+            if not connection.due or due < connection.due:
+                connection.due = due
+                self._set_timer(connection)
+            connection.due = due
+            connection.socket = sock
+            connection.job.addresses = ((family, address), *connection.left)
+            self._open[sock.fileno()] = connection
+            self._poller.register(sock.fileno(), select.POLLOUT)
+            return
+        self._fail(connection, error)
+
+    def _fail(self, connection: _Connection, error: Exception) -> None:
+        reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        self._end(connection, DialogueError("connect_failed", f"cannot connect to {connection.job.target}: {reason}"))
+
+    # Connections
+
+    def _on_event(self, connection: _Connection, event: int) -> None:
+        sock = connection.socket
+        assert sock is not None  # noqa: S101
+        if connection.stage is None:
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                self._release(sock)
+                connection.socket = None
+                if connection.left:
+                    self._try_next_address(connection)
+                else:
+                    self._fail(connection, OSError(code, os.strerror(code)))
+                return
+            self._poller.modify(sock.fileno(), select.POLLIN)
+            self._reached(connection, Stage.CONNECT, "connect")
+            if connection.session.dialogue.wants_tls:  # this side speaks first
+                self._feed(connection, sock, b"")
+            return
+        if event & select.POLLOUT and connection.output:
+            self._send(connection, sock, b"")
+        if event & ~select.POLLOUT:
+            try:
+                data = sock.recv(CHUNK)
+            except _AGAIN:
+                return
+            except OSError as error:
+                self._closed(connection, f": {error.strerror or error}")
+                return
+            if data:
+                self._feed(connection, sock, data)
+            else:
+                self._closed(connection, "")
+
+    def _feed(self, connection: _Connection, sock: socket.socket, data: bytes) -> None:
+        session = connection.session
+        try:
+            output = session.receive(data)
+        except DialogueError as error:
+            if error.code in ("starttls_not_offered", "starttls_refused"):
+                self._send(connection, sock, b"QUIT\r\n")
+            self._reached(connection, session.dialogue.stage)
+            self._end(connection, error)
+            return
+        if output:
+            self._send(connection, sock, output)
+        if session.dialogue.stage is not connection.stage:
+            self._reached(connection, session.dialogue.stage)
+        if session.finished:
+            self._end(connection, None)
+
+    def _closed(self, connection: _Connection, why: str) -> None:
+        where = connection.session.dialogue.stage.label
+        self._end(
+            connection, DialogueError("connection_closed", f"the server closed the connection after {where}{why}")
+        )
+
+    def _send(self, connection: _Connection, sock: socket.socket, data: bytes) -> None:
+        data = connection.output + data
+        try:
+            sent = sock.send(data)
+        except _AGAIN:
+            sent = 0
+        except OSError:
+            sent = len(data)  # what the server said before it went is still to be read
+        had, connection.output = connection.output, data[sent:]
+        if bool(had) != bool(connection.output):
+            self._poller.modify(sock.fileno(), select.POLLIN | (select.POLLOUT if connection.output else 0))
+
+    def _reached(self, connection: _Connection, stage: Stage, name: str = "") -> None:
+        now = time.monotonic()
+        name = name or _TIMINGS.get(stage, "")
+        if stage is not connection.stage and name and name not in connection.marks:
+            connection.marks[name] = now - connection.stage_since
+            connection.stage_since = now
+        connection.stage = stage
+        # Never earlier than before, so the timer that is set will do: it looks here when it rings.
+        connection.due = min(now + self._limits.timeout, connection.job.deadline)
+
+
+def _literal(target: Target) -> Sequence[Address]:
+    """The address of a target that is named by it; nothing for a host name, and for an IPv6 zone."""
+    if not is_address(target.host) or "%" in target.host:
+        return ()
+    if ":" in target.host:
+        return ((socket.AF_INET6, (target.host, target.port, 0, 0)),)
+    return ((socket.AF_INET, (target.host, target.port)),)
+
+
+class _Resolver:
+    """Looks names up in threads, as many as there are questions, up to a limit.
+
+    The threads are daemons: a look-up cannot be cancelled, and nobody waits for one that came too late.
+    """
+
+    def __init__(self) -> None:
+        self._questions: queue.SimpleQueue[Optional[tuple[Any, str, int]]] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[Any, Sequence[Address] | Exception]] = queue.SimpleQueue()
+        self._bell, self._rope = socket.socketpair()
+        self._bell.setblocking(False)
+        self._rope.setblocking(False)
+        self._threads = 0
+        self._asked = 0
+
+    def fileno(self) -> int:
+        """Readable when there are answers."""
+        return self._bell.fileno()
+
+    def ask(self, what: object, host: str, port: int) -> None:
+        """Look the host up; what comes back with the answer."""
+        self._questions.put((what, host, port))
+        self._asked += 1
+        if self._asked > self._threads and self._threads < MAX_RESOLVERS:
+            self._threads += 1
+            threading.Thread(target=self._work, daemon=True).start()
+
+    def answers(self) -> list[tuple[Any, Sequence[Address] | Exception]]:
+        """What was found out since the last call."""
+        try:
+            self._bell.recv(4096)
+        except _AGAIN:
+            return []
+        found = []
+        while not self._answers.empty():
+            found.append(self._answers.get())
+        self._asked -= len(found)
+        return found
+
+    def close(self) -> None:
+        """Let the threads end once they are through with what they do."""
+        for _ in range(self._threads):
+            self._questions.put(None)
+        self._bell.close()
+        self._rope.close()
+
+    def _work(self) -> None:
+        while True:
+            question = self._questions.get()
+            if question is None:
+                return
+            what, host, port = question
+            found: Sequence[Address] | Exception
+            try:
+                rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+                found = tuple(dict.fromkeys((family, address) for family, _, _, _, address in rows))[:MAX_ADDRESSES]
+            except (OSError, UnicodeError) as error:
+                found = error
+            self._answers.put((what, found))
+            try:
+                self._rope.send(b"!")
+            except OSError:  # closed, or full: then it has rung already
+                continue
+
+
+class _Poll:
+    """poll(2) in the words of epoll(7), for systems without the latter."""
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self.register, self.modify, self.unregister = self._poll.register, self._poll.modify, self._poll.unregister
+
+    def poll(self, seconds: float) -> list[tuple[int, int]]:
+        """The files that are ready, and for what."""
+        return self._poll.poll(seconds * 1000 + 1)
+
+
+def _poller() -> Any:
+    return select.epoll() if hasattr(select, "epoll") else _Poll()  # their event bits are the same
