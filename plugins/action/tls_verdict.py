@@ -11,7 +11,13 @@ from typing import Any, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line, render_table
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
+    SEVERITIES,
+    failing,
+    one_line,
+    render_table,
+    severity_of,
+)
 
 COLUMNS = {
     "host": "HOST",
@@ -40,21 +46,20 @@ class ActionModule(ActionBase):
             argument_spec={
                 "rows": {"type": "list", "elements": "dict", "required": True},
                 "title": {"type": "str", "default": "TLS on the mail fleet"},
+                "fail_on": {"type": "str", "choices": list(SEVERITIES), "default": "error"},
             }
         )
         if not all(isinstance(row.get("host"), str) for row in options["rows"]):
             raise AnsibleActionFail("each of rows needs the name of its host")
-        rows = [summarize(row) for row in options["rows"]]
+        rows = [summarize(row, options["fail_on"]) for row in options["rows"]]
         if not rows:
             raise AnsibleActionFail("there is no host to give a verdict on")
-        failed = [row for row in rows if row["findings"]]
+        failed = [row for row in rows if row["verdict"] == "FAIL"]
         table = render_table(COLUMNS, rows)
         lines = [options["title"], "", table]
-        lines += (
-            ["", *(one_line(f"{row['host']}: {finding}") for row in failed for finding in row["findings"])]
-            if failed
-            else []
-        )
+        found = [(row["host"], finding) for row in rows for finding in row["findings"]]
+        if found:
+            lines += ["", *(one_line(f"{host}: {one['severity']}: {one['message']}") for host, one in found)]
         Display().display("\n" + "\n".join(lines) + "\n")
         return {
             "changed": False,
@@ -65,17 +70,18 @@ class ActionModule(ActionBase):
         }
 
 
-def summarize(row: dict[str, Any]) -> dict[str, Any]:
+def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     """One row of the table from what was gathered on a host: handshake tests, traces, delivery modes.
 
     Takes C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of
-    starttls_probe), C(traces) (of message_trace) and C(delivery_modes).
+    starttls_probe), C(traces) (of message_trace), C(errors) (text) and C(delivery_modes).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
-    findings = list(_findings(probes, traces, row.get("expected", "offered")))
-    if not probes:
-        findings.append("the handshake test was not made")
+    findings = [{"severity": "error", "message": message} for message in row.get("errors") or ()]
+    findings += _findings(row["host"], probes, traces, row.get("expected", "offered"))
+    if not probes and not findings:
+        findings.append({"severity": "error", "message": "the handshake test was not made"})
     first = probes[0] if probes else {}
     certificate = first.get("certificate") or {}
     return {
@@ -88,23 +94,41 @@ def summarize(row: dict[str, Any]) -> dict[str, Any]:
         "trusted": first.get("trusted"),
         "delivery_mode": row.get("delivery_modes") or [],
         "messages": _messages(traces),
-        "verdict": "FAIL" if findings else "pass",
+        "verdict": _verdict(findings, fail_on),
         "findings": findings,
     }
 
 
-def _findings(probes: list[dict[str, Any]], traces: list[dict[str, Any]], expected: str) -> Iterator[str]:
+def _verdict(findings: list[dict[str, str]], fail_on: str) -> str:
+    if failing(findings, fail_on):
+        return "FAIL"
+    warnings = sum(one["severity"] == "warning" for one in findings)
+    return f"pass, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "pass"
+
+
+def _findings(
+    host: str, probes: list[dict[str, Any]], traces: list[dict[str, Any]], expected: str
+) -> Iterator[dict[str, str]]:
+    """C(severity) and C(message) of each; what several places saw alike is said once."""
+    places: dict[tuple[str, str], list[str]] = {}
     for probe in probes:
-        where = f" (seen from {probe['seen_from']})" if probe.get("seen_from") else ""
-        answers_ehlo = probe.get("starttls_advertised") or probe.get("stage") == "ehlo"
-        if expected == "offered":
-            yield from (f"{finding['message']}{where}" for finding in probe.get("findings", []))
-        elif expected == "disabled" and probe.get("starttls_advertised"):
-            yield f"STARTTLS is still offered{where}"
-        elif not answers_ehlo:
-            yield f"{probe.get('message')}{where}"
+        for severity, message in _of_probe(probe, expected):
+            places.setdefault((severity, message), []).append(probe.get("seen_from") or host)
+    for (severity, message), seen_from in places.items():
+        others = ", ".join(place for place in dict.fromkeys(seen_from) if place != host)
+        yield {"severity": severity, "message": f"{message} (seen from {others})" if others else message}
     for trace in traces:
-        yield from trace.get("findings", [])
+        yield from ({"severity": "error", "message": message} for message in trace.get("findings", []))
+
+
+def _of_probe(probe: dict[str, Any], expected: str) -> Iterator[tuple[str, str]]:
+    answers_ehlo = probe.get("starttls_advertised") or probe.get("stage") == "ehlo"
+    if expected == "offered":
+        yield from ((severity_of(one), one["message"]) for one in probe.get("findings", []))
+    elif expected == "disabled" and probe.get("starttls_advertised"):
+        yield "error", "STARTTLS is still offered"
+    elif not answers_ehlo:
+        yield "error", str(probe.get("message"))
 
 
 def _messages(traces: list[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import fleet
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import failing
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,4 +40,6 @@ class FilterModule:
             "came_through": _filter(fleet.came_through),
             "trace_messages": _filter(fleet.trace_messages),
             "with_delivery_mode": _filter(fleet.with_delivery_mode),
+            "report_outputs": _filter(fleet.report_outputs),
+            "failing": _filter(failing),
         }

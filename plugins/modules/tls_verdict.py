@@ -21,7 +21,7 @@ options:
       - C(host) and C(daemon) are text. C(expected) is V(offered), V(disabled) or V(either).
         C(probes) are results of M(mailfleet.starttls.starttls_probe), each with a text C(seen_from).
         C(traces) are results of M(mailfleet.starttls.message_trace), each with C(direction) and C(findings).
-        C(delivery_modes) is a list of text.
+        C(errors) is a list of text that says what could not be gathered. C(delivery_modes) is a list of text.
     type: list
     elements: dict
     required: true
@@ -30,6 +30,12 @@ options:
       - What stands above the table.
     type: str
     default: TLS on the mail fleet
+  fail_on:
+    description:
+      - The least severity of a finding with which a host does not pass.
+    type: str
+    choices: [error, warning, notice]
+    default: error
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -60,7 +66,7 @@ table:
   type: str
   returned: always
 rows:
-  description: The rows of the table, each with its findings.
+  description: The rows of the table, each with its findings (C(severity) and C(message)).
   type: list
   elements: dict
   returned: always

@@ -5,7 +5,7 @@
 
 The host variables read here are those that the roles document: mail_hostname, mail_port, mail_inbound,
 gateway_kind, certificate_result, and what the role verify registers (verify_probe, verify_from_gateways,
-verify_messages, verify_trace, verify_outside).
+verify_controller_probe, verify_messages, verify_trace, verify_outside, verify_activity).
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig, merge
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import failing
 
 HostVars = Mapping[str, Mapping[str, Any]]
 
@@ -92,14 +93,18 @@ def with_delivery_mode(
     return [{**one, "delivery_mode": mode} for one in email_configs if one.get("name") == name]
 
 
-def handshake_targets(hosts: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
-    """Targets of starttls_probe for these hosts: the served certificate has to be the one installed."""
+def handshake_targets(hosts: Iterable[str], hostvars: HostVars, from_controller: bool = False) -> list[dict[str, Any]]:
+    """Targets of starttls_probe for these hosts: the served certificate has to be the one installed.
+
+    from_controller: connect to C(mail_address), for a controller that does not know the hosts by the names that they
+    have among each other. Raises EngineError.
+    """
     targets = []
     for host in hosts:
         target = target_of(host, hostvars)
         targets.append(
             {
-                "host": target.host,
+                "host": str(hostvars[host].get("mail_address") or target.host) if from_controller else target.host,
                 "port": target.port,
                 "name": target.host,
                 "fingerprint_sha256": (hostvars[host].get("certificate_result") or {}).get("fingerprint_sha256", ""),
@@ -109,23 +114,34 @@ def handshake_targets(hosts: Iterable[str], hostvars: HostVars) -> list[dict[str
 
 
 def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> list[dict[str, Any]]:
-    """The target of starttls_probe for a host that tests its own mail server, whatever other hosts call it."""
-    return [{**handshake_targets([host], hostvars)[0], "host": address}]
+    """The target of starttls_probe for a host that tests its own mail server, whatever other hosts call it.
+
+    For the check C(mta_sts), the recipient domain is that of C(mail_domain) or of C(mail_trace_address).
+    """
+    facts = hostvars[host]
+    domain = str(facts.get("mail_domain") or str(facts.get("mail_trace_address", "")).rpartition("@")[2])
+    return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
 
 
-def failed_tests(
-    host: str, hostvars: HostVars, own: Sequence[Mapping[str, Any]], gateways: Sequence[Mapping[str, Any]]
-) -> list[str]:
-    """The findings on one host, each with where the test was made. gateways holds the items of the loop over them."""
+def tests_of(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
+    """The handshake tests that the role verify registered for a host, each with where it was made (C(seen_from))."""
+    facts = hostvars[host]
     name = target_of(host, hostvars).server_name
-    seen = [(host, one) for one in own]
-    seen += [
-        (str(item.get("item")), one) for item in gateways for one in item.get("results", ()) if one["name"] == name
-    ]
+    tests = [{**one, "seen_from": host} for one in (facts.get("verify_probe") or {}).get("results", ())]
+    from_gateways = (facts.get("verify_from_gateways") or {}).get("results", ())
+    places = [(str(item.get("item")), item) for item in from_gateways]
+    places.append(("the controller", facts.get("verify_controller_probe") or {}))
+    for place, probe in places:
+        tests += [{**one, "seen_from": place} for one in probe.get("results", ()) if one["name"] == name]
+    return tests
+
+
+def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error") -> list[str]:
+    """The findings on one host that are at least as bad as fail_on, each with where the test was made."""
     return [
-        f"{host} ({one['host']}:{one['port']}, seen from {where}): {finding['message']}"
-        for where, one in seen
-        for finding in one["findings"]
+        f"{host} ({one['host']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
+        for one in tests_of(host, hostvars)
+        for finding in failing(one["findings"], fail_on)
     ]
 
 
@@ -164,11 +180,7 @@ def _row(
     is_exim = host in groups.get("exim_servers", ()) or (is_gateway and facts.get("gateway_kind") == "exim")
     daemon = "Exim" if is_exim else "Postfix"
     modes = modes_of(host, email_configs)
-    name = target_of(host, hostvars).server_name
-    probes = [dict(one) for one in (facts.get("verify_probe") or {}).get("results", ())]
-    for item in (facts.get("verify_from_gateways") or {}).get("results", ()):
-        seen = [one for one in item.get("results", ()) if one["name"] == name]
-        probes += [{**one, "seen_from": item.get("item")} for one in seen]
+    probes = tests_of(host, hostvars)
     possible = expected != "either" or all(one.get("completed") for one in probes)
     inbound = [
         judge_trace(trace, "in", inbound_expectations(trace, modes, possible))
@@ -186,7 +198,33 @@ def _row(
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": modes,
+        "errors": _errors(host, facts),
+        "activity": (facts.get("verify_activity") or {}).get("activity"),
+        "enforced": list(facts.get("gateway_enforced_domains") or ()) if is_gateway else [],
+        "own_domains": {
+            domain: config.get("delivery_mode") or "plaintext"
+            for config in email_configs
+            for domain in config["domains"]
+            if is_gateway
+        },
     }
+
+
+def _errors(host: str, facts: Mapping[str, Any]) -> list[str]:
+    """What could not be gathered about a host, and why; a place that nothing is known of must not pass."""
+    tests = (facts.get("verify_from_gateways") or {}).get("results", ())
+    steps = [
+        ("the handshake test", host, facts.get("verify_probe")),
+        *(("the handshake test", str(item.get("item")), item) for item in tests),
+        ("the handshake test", "the controller", facts.get("verify_controller_probe")),
+        ("the test message", host, facts.get("verify_trace")),
+        ("the count from the log", host, facts.get("verify_activity")),
+    ]
+    return [
+        f"{what} could not be made on {place}: {result.get('msg', 'it failed')}"
+        for what, place, result in steps
+        if result and (result.get("failed") or result.get("unreachable"))
+    ]
 
 
 def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possible: bool = True) -> list[Any]:
@@ -249,6 +287,32 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
             }
         )
     return messages
+
+
+# The file that each format of tls_report is written to.
+REPORT_FILES = {
+    "html": "report.html",
+    "json": "report.json",
+    "csv": "report.csv",
+    "junit": "report.junit.xml",
+    "prometheus": "mailfleet_starttls.prom",
+}
+
+
+def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[dict[str, str]]:
+    """Outputs of tls_report, one file a format, in a directory on the controller.
+
+    formats may be a list or, as the answer of a survey, text with commas or blanks between. Raises EngineError.
+    """
+    words = re.split(r"[,\s]+", formats.strip()) if isinstance(formats, str) else [str(one) for one in formats]
+    unknown = [one for one in words if one not in REPORT_FILES]
+    if unknown:
+        raise EngineError(f"{unknown[0]!r} is not a format of a report; choose among: {', '.join(REPORT_FILES)}")
+    if not str(directory).strip():
+        raise EngineError("report_directory is empty; name a directory on the controller")
+    return [
+        {"format": one, "path": f"{str(directory).rstrip('/')}/{REPORT_FILES[one]}"} for one in dict.fromkeys(words)
+    ]
 
 
 def came_through(hosts: Iterable[str], hostvars: HostVars, results: Sequence[str], inbound: Sequence[str] = ()) -> bool:

@@ -11,14 +11,38 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
+    Certificate,
     CertificateError,
     Finding,
+    Roots,
     covers,
-    describe,
+    served_path,
 )
 
-TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+
+SEVERITIES = ("error", "warning", "notice")
+"""What a finding may be, the worst first."""
+
+_CODES = {
+    "error": (
+        "connect_failed", "timeout", "greeting_rejected", "not_smtp", "ehlo_rejected", "starttls_not_offered",
+        "starttls_refused", "plaintext_after_220", "tls_failed", "connection_closed", "ehlo_tls_rejected", "bad_name",
+        "client_certificate_required", "wrong_certificate", "untrusted", "name_mismatch", "not_yet_valid", "expired",
+        "expiring", "bad_certificate", "weak_key", "weak_signature", "old_tls", "command_injection", "dane_mismatch",
+        "mta_sts_mismatch",
+    ),
+    "warning": (
+        "old_tls_offered", "starttls_offered_in_tls", "expires_soon", "auth_in_plaintext", "name_in_common_name_only",
+        "incomplete_chain", "dane_insecure", "dane_unusable", "dane_failed", "mta_sts_invalid", "mta_sts_failed",
+        "mta_sts_testing",
+    ),
+    "notice": ("no_resumption", "no_tls13", "client_certificate_requested", "not_proved"),
+}  # fmt: skip
+SEVERITY_OF = {code: severity for severity, codes in _CODES.items() for code in codes}
+"""How bad each finding is. A code that is not in the table counts as an error."""
 
 # What to do about a handshake test that did not complete, by its code.
 ADVICE = {
@@ -34,82 +58,421 @@ ADVICE = {
     "connection_closed": "see the server's log for why it hung up",
     "ehlo_tls_rejected": "see the server's log for why it refuses EHLO inside TLS",
     "bad_name": "give a name that a certificate can hold",
+    "client_certificate_required": "let the server ask for one at most; partners have none",
 }
+
+_OTHER_ADVICE = "see the server's log"
+
+# Codes of tests that came to an end where TLS should have begun.
+_WITHOUT_TLS = frozenset({"starttls_not_offered", "starttls_refused", "plaintext_after_220", "tls_failed"})
+# How a server that insists on a client certificate ends a handshake.
+_REFUSALS = frozenset({"tls_failed", "connection_closed"})
+_WEAK_HASHES = frozenset({"md2", "md4", "md5", "sha1"})
+_MINIMUM_BITS = {"RSA": 2048, "EC": 256}
+_GIVES_SECRETS_AWAY = frozenset({"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"})
+_DATES = ("expired", "not yet valid")  # in what OpenSSL says
+_ISSUERS = ("unable to get", "unable to verify", "self-signed", "self signed")
+_SHOWN_NAMES = 10
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a served certificate and its session have to be. fingerprint is SHA-256, hex, or empty."""
+    """What a served certificate and its session have to be. fingerprint is SHA-256, hex, or empty.
+
+    A certificate with less than min_days_left is an error, with less than warn_days_left a warning. fail_on is the
+    least severity with which a test does not pass.
+    """
 
     require_trusted: bool = True
     min_tls_version: str = "TLSv1.2"
     min_days_left: int = 0
+    warn_days_left: int = 21
     fingerprint: str = ""
+    fail_on: str = "error"
 
 
-def judge_handshake(seen: Mapping[str, Any], expected: Expectation, now: Optional[datetime] = None) -> dict[str, Any]:
-    """The result of a handshake test with C(certificate), C(findings) and C(passed) added to it.
+@dataclass(frozen=True)
+class Evidence:
+    """What the controller found out about a target by itself.
 
-    seen is Handshake.to_dict(); certificate is x509.describe() of the served leaf, or None.
+    roots: the trust store, as far as it is known here; a survey is judged by it. has_key: whether a surveyed server
+    proved that it has the key. tlsa, policy, domain: what was found for the checks dane and mta_sts, None without.
     """
-    certificate: Optional[dict[str, Any]] = None
-    findings: list[Finding] = []
-    if not seen["completed"]:
-        advice = ADVICE.get(seen["code"], "see the server's log")
-        findings.append(Finding(seen["code"], f"{seen['message']}; {advice}"))
-    if seen["chain_pem"]:
-        der = ssl.PEM_cert_to_DER_cert(seen["chain_pem"][0])
+
+    roots: Optional[Roots] = None
+    has_key: Optional[bool] = None
+    tlsa: Optional[dane.Lookup] = None
+    policy: Optional[mta_sts.Lookup] = None
+    domain: str = ""
+
+
+class Certificates:
+    """The certificates that a run saw. Each is read once, however many targets serve it."""
+
+    def __init__(self, pem_of: Mapping[str, str], now: Optional[datetime] = None) -> None:
+        """pem_of: PEM by SHA-256 fingerprint. now: the time to judge by, which must know its time zone."""
+        self.now = now or datetime.now(timezone.utc)
+        self._pem_of = pem_of
+        self._loaded: dict[str, Certificate] = {}
+        self._described: dict[str, dict[str, Any]] = {}
+
+    def load(self, fingerprint: str) -> Certificate:
+        """The certificate with this fingerprint. Raises CertificateError."""
+        if fingerprint not in self._loaded:
+            try:
+                der = ssl.PEM_cert_to_DER_cert(self._pem_of[fingerprint])
+            except (KeyError, ValueError):
+                raise CertificateError("it was not handed over whole") from None
+            self._loaded[fingerprint] = Certificate.load(der)
+        return self._loaded[fingerprint]
+
+    def describe(self, fingerprint: str) -> dict[str, Any]:
+        """Its public facts; see Certificate.describe. Raises CertificateError."""
+        if fingerprint not in self._described:
+            self._described[fingerprint] = self.load(fingerprint).describe(self.now)
+        return self._described[fingerprint]
+
+
+def severity_of(finding: Mapping[str, Any]) -> str:
+    """How bad a finding is; one that does not say so is an error."""
+    severity = finding.get("severity")
+    return severity if severity in SEVERITIES else SEVERITY_OF.get(str(finding.get("code")), "error")
+
+
+def failing(findings: Sequence[Mapping[str, Any]], fail_on: str = "error") -> list[Mapping[str, Any]]:
+    """Those of the findings that are at least as bad as fail_on."""
+    fatal = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
+    return [one for one in findings if severity_of(one) in fatal]
+
+
+def judge_handshake(
+    seen: Mapping[str, Any], expected: Expectation, certificates: Certificates, evidence: Evidence = Evidence()
+) -> dict[str, Any]:
+    """The result of a handshake test with what the controller makes of it.
+
+    seen is a result of the module. Added are C(certificate) (x509.describe() of the leaf, or None), C(chain) (of all
+    that was served), C(name_matches), C(days_left), C(dane), C(mta_sts), C(findings) (dicts of C(code), C(severity)
+    and C(message), the worst first) and C(passed). The trust of a survey is judged here, too.
+    """
+    return _Case(seen, expected, certificates, evidence).verdict()
+
+
+class _Case:
+    """One result under judgement."""
+
+    def __init__(
+        self, seen: Mapping[str, Any], expected: Expectation, certificates: Certificates, evidence: Evidence
+    ) -> None:
+        self.seen, self.expected, self.evidence, self.now = seen, expected, evidence, certificates.now
+        self.is_survey = seen.get("mode") == "survey"
+        self.chain: list[Certificate] = []
+        self.described: list[dict[str, Any]] = []
+        self.unreadable = ""
         try:
-            certificate = describe(der, now)
-            findings += _judge_certificate(der, certificate, seen, expected, now)
+            for fingerprint in seen["chain_sha256"]:
+                self.described.append(certificates.describe(fingerprint))
+                self.chain.append(certificates.load(fingerprint))
         except CertificateError as error:
-            findings.append(Finding("bad_certificate", f"the served certificate cannot be read: {error}"))
-    if seen["tls_version"] in TLS_VERSIONS[: TLS_VERSIONS.index(expected.min_tls_version)]:
-        findings.append(
-            Finding("old_tls", f"{seen['tls_version']} was agreed; the server should offer {expected.min_tls_version}")
+            which = (
+                "certificate served" if not self.chain else f"certificate number {len(self.chain) + 1} that was served"
+            )
+            self.unreadable = f"the {which} cannot be read: {error}; see which file the daemon serves it from"
+        self.path = served_path(self.chain) if self.chain else []
+        self.trusted, self.verify_error = seen["trusted"], seen["verify_error"]
+        if self.is_survey and self.trusted is None and self.chain and evidence.roots:
+            self.verify_error = evidence.roots.distrust(self.chain, self.now)
+            self.trusted = not self.verify_error
+        self.name_matches = covers(self.chain[0], seen["name"]) if self.chain else None
+
+    def verdict(self) -> dict[str, Any]:
+        """The result, completed."""
+        compared = {"dane": self._dane(), "mta_sts": self._mta_sts()}
+        found = [
+            *self._dialogue(),
+            *(self._certificate() if self.chain else ()),
+            *([Finding("bad_certificate", self.unreadable)] if self.unreadable else ()),
+            *self._tls(),
+            *self._checks(),
+            *(_about_dane(compared["dane"]) if self.chain else ()),
+            *_about_mta_sts(compared["mta_sts"]),
+        ]
+        findings = [
+            {"code": one.code, "severity": SEVERITY_OF.get(one.code, "error"), "message": one.message} for one in found
+        ]
+        findings.sort(key=lambda one: SEVERITIES.index(one["severity"]))
+        return {
+            **self.seen,
+            "trusted": self.trusted,
+            "verify_error": self.verify_error,
+            "certificate": self.described[0] if self.chain else None,
+            "chain": self.described,
+            "name_matches": self.name_matches,
+            "days_left": self.described[0]["days_left"] if self.chain else None,
+            **compared,
+            "findings": findings,
+            "passed": not failing(findings, self.expected.fail_on),
+        }
+
+    def _dialogue(self) -> Iterator[Finding]:
+        """Whether the test came to its end, and what was said in plaintext and inside TLS."""
+        seen, code = self.seen, self.seen["code"]
+        if seen.get("client_certificate") == "required" and code in (*_REFUSALS, ""):
+            code = "client_certificate_required"
+            message = "the server wants a certificate of the client and ends the session without one"
+            yield Finding(code, f"{message}; {ADVICE[code]}")
+        elif code or not (seen["completed"] or (self.is_survey and seen["chain_sha256"])):
+            # A test that stopped halfway and does not say why is none that passed.
+            message = seen["message"] or f"the test ended after {seen['stage']}"
+            yield Finding(code or "connection_closed", f"{message}; {ADVICE.get(code, _OTHER_ADVICE)}")
+        if seen.get("client_certificate") == "requested":
+            yield Finding(
+                "client_certificate_requested",
+                "the server asks for a certificate of the client and goes on without; switch that off if nothing uses it",
+            )
+        mechanisms = sorted(_GIVES_SECRETS_AWAY & set(_mechanisms(seen["capabilities"])))
+        if mechanisms:
+            yield Finding(
+                "auth_in_plaintext",
+                f"the server offers {' and '.join(mechanisms)} before TLS, so that clients may send passwords in "
+                "plaintext; let it offer AUTH inside TLS only (Postfix: smtpd_tls_auth_only, Exim: auth_advertise_hosts)",
+            )
+        if any(_verb(one) == "STARTTLS" for one in seen["capabilities_tls"]):
+            yield Finding(
+                "starttls_offered_in_tls",
+                "the server offers STARTTLS again inside TLS, where there is nothing left to start; update it, or see what "
+                "between the two rewrites its answers",
+            )
+
+    def _certificate(self) -> Iterator[Finding]:
+        leaf, seen, expected = self.chain[0], self.seen, self.expected
+        weak, dates = list(self._strength()), list(self._dates())
+        out_of_date = any(one.code in ("expired", "not_yet_valid") for one in dates)
+        if expected.fingerprint and seen["fingerprint_sha256"] != expected.fingerprint:
+            yield Finding(
+                "wrong_certificate",
+                f"the certificate served ({leaf.subject}, {seen['fingerprint_sha256'][:16]}...) is not the one that was "
+                f"installed ({expected.fingerprint[:16]}...); see which file the daemon reads, and reload it",
+            )
+        yield from self._trust(bool(weak), out_of_date)
+        if not self.name_matches:
+            yield Finding(
+                "name_mismatch",
+                f"the certificate is for {_names(leaf)}, not for {seen['name']}; get one with that name, or correct the "
+                "name if the server is called differently",
+            )
+        elif not leaf.sans:
+            yield Finding(
+                "name_in_common_name_only",
+                f"the certificate has the name {seen['name']} in its common name only, which newer clients do not read; "
+                "have it issued again with the name as a subject alternative name",
+            )
+        yield from weak
+        yield from dates
+
+    def _trust(self, weak: bool, out_of_date: bool) -> Iterator[Finding]:
+        """Whether the chain is trusted; a fault that another finding explains already is not told twice."""
+        reason = self.verify_error
+        explained = (out_of_date and (not reason or _says(reason, _DATES))) or (weak and _says(reason, ("too weak",)))
+        if self.trusted is False and self.expected.require_trusted and not explained:
+            yield Finding(
+                "untrusted",
+                f"the chain of {self.chain[0].subject} is not trusted: {reason or 'no reason is known'}; {self._way_to_trust()}",
+            )
+        elif self.trusted and self.evidence.roots and not self.path[-1].self_signed:
+            above = self.evidence.roots.issuers_of(self.path[-1])
+            if above and not any(one.self_signed for one in above):
+                yield Finding(
+                    "incomplete_chain",
+                    f"the intermediate {above[0].subject} is not served and is trusted only because the CA certificates "
+                    "hold it, which those of partners may not; append it to the file with the certificate",
+                )
+
+    def _way_to_trust(self) -> str:
+        leaf, last = self.path[0], self.path[-1]
+        if _says(self.verify_error, _DATES):
+            stale = [one for one in self.path[1:] if not one.not_before <= self.now < one.not_after]
+            if not stale:
+                return "see that the clocks are right, and that the trust store of the host that made the test is up to date"
+            return f"the certificate {stale[0].subject} that is served with it is out of date; serve its successor"
+        if leaf.self_signed:
+            return (
+                "it is signed by itself; get one from a certification authority, or name it as ca_file if partners do"
+            )
+        if last.self_signed:
+            return f"its root {last.subject} is not in the trust store; name it as ca_file if it is a private one"
+        if "purpose" in self.verify_error:
+            return "have it issued again for a TLS server (serverAuth)"
+        if not _says(self.verify_error, _ISSUERS):
+            return "serve the intermediates with it, or name its CA if it is a private one"
+        return (
+            f"the intermediate is missing: {last.issuer}, which signed {last.subject}, is not served; append its certificate "
+            "to the file with the server's, or name it as ca_file if it is a private root"
         )
-    return {
-        **seen,
-        "certificate": certificate,
-        "findings": [one.as_dict() for one in findings],
-        "passed": not findings,
+
+    def _strength(self) -> Iterator[Finding]:
+        for one in self.path:
+            if one.self_signed and one is not self.path[0]:
+                continue  # a root is trusted for itself
+            bits = one.key_bits or 0
+            if one.key_type == "DSA" or bits < _MINIMUM_BITS.get(one.key_type, 0):
+                yield Finding(
+                    "weak_key",
+                    f"the certificate {one.subject} has a weak key ({one.key_type}, {bits} bits), which partners refuse; "
+                    "have it issued for RSA with at least 2048 bits, or ECDSA P-256",
+                )
+            if one.signature_hash in _WEAK_HASHES and not one.self_signed:
+                yield Finding(
+                    "weak_signature",
+                    f"the certificate {one.subject} is signed with {one.signature_hash.upper()}, which partners refuse; "
+                    "have it issued again with SHA-256",
+                )
+
+    def _dates(self) -> Iterator[Finding]:
+        leaf, expected = self.described[0], self.expected
+        subject, days = leaf["subject"], leaf["days_left"]
+        if self.chain[0].not_before > self.now:
+            yield Finding(
+                "not_yet_valid",
+                f"the certificate {subject} is valid from {leaf['not_before']} on only; install one that is valid now, and "
+                "see that the clocks are right",
+            )
+        elif days < 0:
+            yield Finding("expired", f"the certificate {subject} expired on {leaf['not_after']}; install a new one")
+        elif days < expected.min_days_left:
+            yield Finding(
+                "expiring",
+                f"the certificate {subject} has {days} days left, fewer than {expected.min_days_left}; renew it",
+            )
+        elif days < expected.warn_days_left:
+            yield Finding(
+                "expires_soon", f"the certificate {subject} has {days} days left; see that its renewal is under way"
+            )
+
+    def _tls(self) -> Iterator[Finding]:
+        """The versions: the one that was agreed, and those that are offered besides, if that was asked."""
+        agreed, minimum = self.seen["tls_version"], self.expected.min_tls_version
+        offered: Mapping[str, Any] = self.seen.get("versions") or {}
+        # A survey offers TLS 1.2, so that it agrees on no more.
+        is_best = not (self.is_survey and agreed == "TLSv1.2") or offered.get("TLSv1.3") is False
+        too_old = agreed in TLS_VERSIONS[: TLS_VERSIONS.index(minimum)] and is_best
+        if too_old:
+            yield Finding(
+                "old_tls", f"{agreed} was agreed; the server should offer {minimum}: switch it on, or update it"
+            )
+        old = [version for version in ("TLSv1", "TLSv1.1") if offered.get(version)]
+        if old and agreed in ("", "TLSv1.2", "TLSv1.3"):
+            newer = agreed or offered.get("TLSv1.2") or offered.get("TLSv1.3")
+            advice = "switch that off (Postfix: smtpd_tls_protocols, Exim: openssl_options) once no partner needs it"
+            yield Finding(
+                "old_tls_offered",
+                f"the server accepts {' and '.join(old)}"
+                + (f" as well; {advice}" if newer else f", and nothing newer; update it, or let it offer {minimum}"),
+            )
+        if agreed and offered.get("TLSv1.3") is False and not too_old:
+            yield Finding("no_tls13", "the server does not offer TLSv1.3; update its TLS library, or switch it on")
+
+    def _checks(self) -> Iterator[Finding]:
+        if self.seen.get("injection"):
+            yield Finding(
+                "command_injection",
+                "commands that were sent in plaintext behind STARTTLS were answered inside TLS, so that others can slip "
+                "commands into a session (CVE-2011-0411 and its like); update the server, or the proxy in front of it",
+            )
+        if self.seen.get("resumption") is False:
+            yield Finding(
+                "no_resumption",
+                "sessions cannot be resumed, so that every connection costs a whole handshake; give the server a session "
+                "cache or tickets if it has many",
+            )
+        if not self.is_survey or not self.chain:
+            return
+        if self.evidence.has_key is False:
+            yield Finding(
+                "tls_failed",
+                "the key exchange is signed with another key than that of the certificate; see that key and certificate "
+                "belong together",
+            )
+        elif self.evidence.has_key is None:
+            yield Finding(
+                "not_proved",
+                "the survey could not see whether the server has the key of its certificate; test it with mode full",
+            )
+
+    def _dane(self) -> Optional[dict[str, Any]]:
+        found, seen = self.evidence.tlsa, self.seen
+        if found is None:
+            return None
+        return dane.judge(found, seen["port"], self.chain, [seen["name"], self.evidence.domain], self.now)
+
+    def _mta_sts(self) -> Optional[dict[str, Any]]:
+        found, seen = self.evidence.policy, self.seen
+        if found is None:
+            return None
+        hosts = [one for one in (dane.base_name(seen["host"], seen["name"]), seen["name"]) if one]
+        policy = found.policy
+        host = next((one for one in hosts if policy and policy.allows(one)), hosts[0])
+        return mta_sts.judge(found, host, self._fault_for_senders(host))
+
+    def _fault_for_senders(self, host: str) -> Optional[str]:
+        if not self.chain:
+            is_fault = self.unreadable or self.seen["code"] in _WITHOUT_TLS
+            return "TLS cannot be had from it" if is_fault else None
+        if self.trusted is False:
+            return "its certificate is not trusted"
+        if not covers(self.chain[0], host):
+            return f"its certificate is not for {host}"
+        if self.seen["tls_version"] in TLS_VERSIONS[: TLS_VERSIONS.index("TLSv1.2")]:
+            return f"it agrees on {self.seen['tls_version']} only"
+        return "" if self.trusted else None
+
+
+def _about_dane(compared: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
+    advice = {
+        "mismatch": "publish a record for the certificate that is served, before it is served",
+        "insecure": "sign the zone, or ask a resolver that validates",
+        "unusable": "publish a record '3 1 1', with the SHA-256 hash of the public key",
+        "failed": "see that the zone and the resolver work; senders with DANE put mail off until then",
     }
+    if compared and compared["status"] in advice:
+        status = compared["status"]
+        yield Finding(f"dane_{status}", f"{compared['message']}; {advice[status]}")
 
 
-def _judge_certificate(
-    der: bytes, certificate: Mapping[str, Any], seen: Mapping[str, Any], expected: Expectation, now: Optional[datetime]
-) -> Iterator[Finding]:
-    subject = certificate["subject"]
-    if expected.fingerprint and seen["fingerprint_sha256"] != expected.fingerprint:
-        yield Finding(
-            "wrong_certificate",
-            f"the certificate served ({subject}, {seen['fingerprint_sha256'][:16]}...) is not the one that was installed "
-            f"({expected.fingerprint[:16]}...); see which file the daemon reads, and reload it",
-        )
-    dates_are_wrong = certificate["days_left"] < 0 or _not_yet(certificate, now)
-    if expected.require_trusted and seen["trusted"] is False and not dates_are_wrong:
-        yield Finding(
-            "untrusted",
-            f"the chain of {subject} is not trusted: {seen['verify_error']}; serve the intermediates with it, or name its "
-            "CA if it is a private one",
-        )
-    if not covers(der, seen["name"]):
-        names = ", ".join(certificate["sans"]) or certificate["common_name"] or "no name"
-        yield Finding("name_mismatch", f"the certificate is for {names}, not for {seen['name']}")
-    if _not_yet(certificate, now):
-        yield Finding("not_yet_valid", f"the certificate {subject} is valid from {certificate['not_before']} on only")
-    elif certificate["days_left"] < 0:
-        yield Finding("expired", f"the certificate {subject} expired on {certificate['not_after']}; install a new one")
-    elif certificate["days_left"] < expected.min_days_left:
-        yield Finding(
-            "expiring",
-            f"the certificate {subject} has {certificate['days_left']} days left, fewer than {expected.min_days_left}; "
-            "renew it",
-        )
+def _about_mta_sts(compared: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
+    advice = {
+        "mismatch": "correct the policy and the id of its record, or the server; senders that go by it do not deliver",
+        "testing_mismatch": "correct the policy and the id of its record, or the server, before the mode becomes enforce",
+        "invalid": "correct it; senders take it for none",
+        "failed": "see that it can be had; senders that do not know it yet deliver without it",
+    }
+    if compared and compared["status"] in advice:
+        if compared["status"] == "failed" and compared["mode"]:
+            return  # the policy is there, but the test saw nothing to compare it with, and says why itself
+        code = {"testing_mismatch": "mta_sts_testing"}.get(compared["status"], f"mta_sts_{compared['status']}")
+        yield Finding(code, f"{compared['message']}; {advice[compared['status']]}")
 
 
-def _not_yet(certificate: Mapping[str, Any], now: Optional[datetime]) -> bool:
-    return datetime.fromisoformat(certificate["not_before"]) > (now or datetime.now(timezone.utc))
+def _says(reason: str, words: Sequence[str]) -> bool:
+    return any(word in reason for word in words)
+
+
+def _verb(capability: str) -> str:
+    return capability.partition(" ")[0].upper()
+
+
+def _mechanisms(capabilities: Sequence[str]) -> Iterator[str]:
+    """The mechanisms of AUTH, also of the old way to list them, C(AUTH=)."""
+    for one in capabilities:
+        words = one.upper().replace("=", " ", 1).split() if one.upper().startswith("AUTH=") else one.upper().split()
+        if words[:1] == ["AUTH"]:
+            yield from words[1:]
+
+
+def _names(leaf: Certificate) -> str:
+    shown = list(leaf.sans[:_SHOWN_NAMES])
+    if len(leaf.sans) > len(shown):
+        shown.append(f"{len(leaf.sans) - len(shown)} more")
+    return ", ".join(shown) or leaf.common_name or "no name"
 
 
 def render_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], width: int = 40) -> str:

@@ -11,6 +11,7 @@ escaped before it is repeated.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import ssl
 import unicodedata
@@ -49,6 +50,8 @@ _CA_BUNDLES = (
 _CA_BUNDLE_BYTES = 16 << 20
 _WEAK_HASHES = frozenset({"md2", "md4", "md5", "sha1"})
 _MINIMUM_RSA_BITS, _MINIMUM_EC_BITS = 2048, 224
+_MAX_CHAIN = 16
+_INVALID_CA = "invalid CA certificate"  # this and the like are the words of OpenSSL
 # Letters that IDNA 2003 (Python's codec) maps to others and IDNA 2008 keeps: with the codec's answer a
 # certificate for strasse.example would cover straße.example, which is another domain.
 _IDNA_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
@@ -166,6 +169,27 @@ class Certificate:
         """Return the whole days until the certificate expires, rounded down: negative once it has."""
         return (self.not_after - now) // timedelta(days=1)
 
+    @property
+    def is_for_servers(self) -> bool:
+        """Whether the extended key usage, if there is one, allows a TLS server to use the certificate."""
+        server = {ExtendedKeyUsageOID.SERVER_AUTH.dotted_string, _ANY_PURPOSE}
+        return self.purposes is None or bool(self.purposes & server)
+
+    @property
+    def spki(self) -> Optional[bytes]:
+        """The DER of the public key; None if it cannot be told."""
+        return _key_facts(self.parsed)[2]
+
+    def refuses_to_sign(self, authorities: int) -> str:
+        """Why it may not be the issuer of one with so many authorities between them, in OpenSSL's words, or nothing."""
+        may_sign = self.key_usage is None or "key_cert_sign" in self.key_usage
+        # A root may be older than the extension that says CA; an intermediate has no such excuse.
+        if not may_sign or not (self.is_ca or (self.is_ca is None and self.self_signed)):
+            return _INVALID_CA
+        if self.path_length is not None and self.path_length < authorities:
+            return "path length constraint exceeded"
+        return ""
+
     def is_issued_by(self, issuer: Certificate) -> bool:
         """Whether the issuer's name fits and its key made this certificate's signature."""
         return _is_issued_by(self.parsed, issuer.parsed)
@@ -208,7 +232,7 @@ def covers(certificate: Union[bytes, Certificate], name: str) -> bool:
     address = _address(name)
     if address is not None:
         return any(san == f"IP:{address}" for san in certificate.sans)
-    host = _ascii_name(name)
+    host = ascii_name(name)
     if not host:
         return False
     patterns = [san[4:] for san in certificate.sans if san.startswith("DNS:")]
@@ -586,8 +610,7 @@ class _Court:
                 f"the {item} is signed with {certificate.signature_hash.upper()}, which partners refuse. "
                 "Have it issued again with SHA-256.",
             )
-        server = {ExtendedKeyUsageOID.SERVER_AUTH.dotted_string, _ANY_PURPOSE}
-        if certificate.purposes is not None and not certificate.purposes & server:
+        if not certificate.is_for_servers:
             self.find(
                 "wrong_purpose",
                 f"the {item} is not meant for servers: its extended key usage lacks serverAuth. Request a "
@@ -617,15 +640,14 @@ class _Court:
 
     def _judge_is_ca(self, item: _Item, depth: int) -> None:
         certificate = item.certificate
-        may_sign = certificate.key_usage is None or "key_cert_sign" in certificate.key_usage
-        # A root may be older than the extension that says CA; an intermediate has no such excuse.
-        if not may_sign or not (certificate.is_ca or (certificate.is_ca is None and certificate.self_signed)):
+        reason = certificate.refuses_to_sign(depth)
+        if reason == _INVALID_CA:
             self.find(
                 "issuer_not_ca",
                 f"the {item} signed another certificate, but is not allowed to: it is no CA's. Have the "
                 "certificate issued by an authority.",
             )
-        elif certificate.path_length is not None and certificate.path_length < depth:
+        elif reason:
             self.find(
                 "issuer_not_ca",
                 f"the {item} allows {certificate.path_length} authorities below it, and the chain has {depth}.",
@@ -656,6 +678,104 @@ def system_roots() -> tuple[tuple[Certificate, ...], str]:
         if roots:
             return tuple(roots), f"the controller's system store ({candidate})"
     return (), "the controller's system store (none was found; is the package ca-certificates installed?)"
+
+
+class Roots:
+    """A trust store: self-signed certificates, and others that may stand between them and a leaf."""
+
+    def __init__(self, certificates: Iterable[Certificate]) -> None:
+        """Sort the certificates by their subjects."""
+        self._by_subject: dict[str, list[Certificate]] = {}
+        self._issuers: dict[bytes, tuple[Certificate, ...]] = {}
+        for certificate in certificates:
+            self._by_subject.setdefault(certificate.subject, []).append(certificate)
+
+    @classmethod
+    def of_pem(cls, text: Union[str, bytes]) -> Roots:
+        """The certificates of a PEM text, without those that cannot be read. Raises PemError."""
+        loaded = []
+        for block in pem.certificates(pem.split(text, max_bytes=_CA_BUNDLE_BYTES)):
+            with contextlib.suppress(CertificateError):
+                loaded.append(Certificate.load(block.der))
+        return cls(loaded)
+
+    @classmethod
+    def of_system(cls) -> Roots:
+        """What the controller's system trusts."""
+        return cls(system_roots()[0])
+
+    def issuers_of(self, certificate: Certificate) -> tuple[Certificate, ...]:
+        """Those of the store that signed the certificate."""
+        if certificate.der not in self._issuers:
+            named = self._by_subject.get(certificate.issuer, ())
+            self._issuers[certificate.der] = tuple(one for one in named if certificate.is_issued_by(one))
+        return self._issuers[certificate.der]
+
+    def distrust(self, chain: Sequence[Certificate], now: datetime) -> str:
+        """Why a mail server would not trust a served chain, leaf first; empty if it would.
+
+        The words are OpenSSL's, whose judgement for the purpose "TLS server" and security level 2 this follows.
+        Names are not looked at. Every certificate is tried once, so that a hostile chain costs no more.
+        """
+        leaf = chain[0]
+        fault = "self-signed certificate" if leaf.self_signed else "unable to get local issuer certificate"
+        waiting, tried = [(leaf, 0)], {leaf.der}
+        for certificate, depth in waiting:
+            known = self.issuers_of(certificate)
+            served = [one for one in chain[1:_MAX_CHAIN] if certificate.is_issued_by(one)]
+            for issuer in [*known, *served]:
+                if issuer.self_signed and issuer not in known:
+                    fault = "self-signed certificate in certificate chain"
+                    continue
+                why_not = "" if issuer is leaf or issuer.der == leaf.der else _no_issuer(issuer, depth)
+                why_not = why_not or _out_of_date(issuer, now)
+                if why_not:
+                    fault = why_not
+                elif issuer.self_signed:
+                    return _unfit(leaf, now)
+                elif issuer.der not in tried:
+                    tried.add(issuer.der)
+                    waiting.append((issuer, depth + 1))
+        return fault
+
+
+def served_path(chain: Sequence[Certificate]) -> list[Certificate]:
+    """The leaf of a served chain and its issuers upwards, as far as they were served, whatever their order."""
+    path = [chain[0]]
+    while not path[-1].self_signed:
+        above = next((one for one in chain[1:_MAX_CHAIN] if one not in path and path[-1].is_issued_by(one)), None)
+        if above is None:
+            break
+        path.append(above)
+    return path
+
+
+def _no_issuer(certificate: Certificate, depth: int) -> str:
+    """Why a certificate may not have signed one with so many authorities below it; OpenSSL's words."""
+    reason = certificate.refuses_to_sign(depth)
+    if reason:
+        return reason
+    if _is_weak_key(certificate):
+        return "CA certificate key too weak"
+    weak = certificate.signature_hash in _WEAK_HASHES and not certificate.self_signed
+    return "CA signature digest algorithm too weak" if weak else ""
+
+
+def _unfit(leaf: Certificate, now: datetime) -> str:
+    """Why a leaf is none for a TLS server, whoever signed it; OpenSSL's words."""
+    if leaf.damaged or not leaf.is_for_servers:
+        return "unsuitable certificate purpose"
+    if _is_weak_key(leaf):
+        return "EE certificate key too weak"
+    if leaf.signature_hash in _WEAK_HASHES and not leaf.self_signed:
+        return "CA signature digest algorithm too weak"
+    return _out_of_date(leaf, now)
+
+
+def _out_of_date(certificate: Certificate, now: datetime) -> str:
+    if certificate.not_after <= now:
+        return "certificate has expired"
+    return "certificate is not yet valid" if certificate.not_before > now else ""
 
 
 def _now() -> datetime:
@@ -826,7 +946,7 @@ def _address(name: str) -> Optional[str]:
         return None
 
 
-def _ascii_name(name: str) -> Optional[str]:
+def ascii_name(name: str) -> Optional[str]:
     """Return a domain name in lower-case A-labels without the final dot; None if it cannot be one."""
     labels = []
     for label in unicodedata.normalize("NFC", name.strip().lower()).removesuffix(".").split("."):

@@ -13,7 +13,7 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 def test_each_filter_is_a_function_of_fleet():
     assert set(FILTERS) == {
         "resolve_servers", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
-        "failed_tests", "with_delivery_mode",
+        "failed_tests", "with_delivery_mode", "report_outputs", "failing",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ is getattr(fleet, name)
@@ -58,7 +58,13 @@ def test_own_target():
 
 
 def test_failed_tests():
-    assert FILTERS["failed_tests"]("pf12", {"pf12": {}}, [], []) == []
+    assert FILTERS["failed_tests"]("pf12", {"pf12": {}}, "warning") == []
+
+
+def test_report_outputs():
+    assert FILTERS["report_outputs"](["csv"], "out") == [{"format": "csv", "path": "out/report.csv"}]
+    with pytest.raises(AnsibleFilterError, match="is not a format"):
+        FILTERS["report_outputs"](["pdf"], "out")
 
 
 def test_verdict_rows():
@@ -73,3 +79,8 @@ def test_trace_messages():
 def test_came_through():
     with pytest.raises(AnsibleFilterError, match="the step before did not end well on pf12"):
         FILTERS["came_through"](["pf12"], HOSTVARS, ["postfix_result"])
+
+
+def test_failing():
+    alerts = [{"severity": "error"}, {"severity": "notice"}]
+    assert FILTERS["failing"](alerts, "warning") == [{"severity": "error"}]

@@ -1,5 +1,6 @@
 """starttls_probe as users have it: a real ansible-playbook, a mail server on a loopback port, and findings."""
 
+import hashlib
 import json
 import os
 import socket
@@ -9,9 +10,20 @@ import sys
 import threading
 from pathlib import Path
 
+import dns.rcode
 import pytest
 import yaml
+from ansible_collections.mailfleet.starttls.plugins.action.starttls_probe import Inquiry, complete
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.probe import record
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Resolver
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.mta_sts import Web
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tests.support import dns_server
+from tests.support.web_server import WebServer, answer, server_context
 
 ROOT = Path(__file__).resolve().parents[3]
 NAME = "mx.example.com"
@@ -84,7 +96,27 @@ def run(tmp_path_factory, authority):
         refused = spare.getsockname()[1]
     good = {"host": "127.0.0.1", "port": tls.port, "name": NAME}
     fingerprint = leaf.certificate.fingerprint(hashes.SHA256()).hex()
-    tasks = {
+    with dns_server.serve(secure=True) as names:
+        _fill_zone(names, tls.port, leaf.certificate)
+        tasks = _tasks(authority, plain, tls, refused, good, fingerprint, names.address)
+        results = _play(directory, tasks)
+    for server in servers:
+        server.close()
+    return {"results": results, "fingerprint": fingerprint, "refused": refused, "plain": plain.port}
+
+
+def _fill_zone(names, port, leaf):
+    spki = leaf.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    names.add(f"_{port}._tcp.{NAME}", "TLSA", f"3 1 1 {hashlib.sha256(spki).hexdigest()}")
+    names.add(f"_{port}._tcp.other.example.com", "TLSA", f"3 1 1 {'ab' * 32}")
+    names.add("_mta-sts.example.com", "TXT", '"v=STSv1; id=1;"')
+    names.failing["_mta-sts.example.net"] = dns.rcode.SERVFAIL
+
+
+def _tasks(authority, plain, tls, refused, good, fingerprint, resolver):
+    roots = authority.root_pem.decode()
+    lookups = {"resolver": resolver, "checks": ["dane"], "ca_content": roots}
+    return {
         "without_tls": {
             "targets": [{"host": "127.0.0.1", "port": plain.port}, {"host": "127.0.0.1", "port": refused}]
         },
@@ -102,11 +134,21 @@ def run(tmp_path_factory, authority):
         "newline_in_name": {"targets": [{**good, "name": "mx\r\nRSET"}]},
         "bad_port": {"targets": [{"host": "127.0.0.1", "port": 70000}]},
         "no_targets": {"targets": []},
+        "many": {"targets": [good] * 201, "ca_content": roots},
+        "survey": {"targets": [good], "mode": "survey", "ca_content": roots},
+        "survey_by_the_system": {"targets": [good], "mode": "survey"},
+        "warned": {"targets": [good], "ca_content": roots, "warn_days_left": 400},
+        "strict": {"targets": [good], "ca_content": roots, "warn_days_left": 400, "fail_on": "warning"},
+        "dane": {**lookups, "targets": [good, {**good, "name": "other.example.com"}, {**good, "name": "127.0.0.1"}]},
+        "mta_sts": {
+            **lookups, "checks": "dane,mta_sts",
+            "targets": [{**good, "domain": one} for one in ("example.com", "Example.ORG.", "example.net")],
+        },
+        "no_domain": {**lookups, "targets": [good], "checks": ["mta_sts"]},
+        "bad_domain": {**lookups, "targets": [{**good, "domain": "a b"}], "checks": ["mta_sts"]},
+        "bad_resolver": {**lookups, "targets": [good], "resolver": ["ns.example.com"]},
+        "bad_check": {"targets": [good], "checks": ["everything"]},
     }  # fmt: skip
-    results = _play(directory, tasks)
-    for server in servers:
-        server.close()
-    return {"results": results, "fingerprint": fingerprint, "refused": refused, "plain": plain.port}
 
 
 def _play(directory, tasks):
@@ -158,6 +200,7 @@ def test_no_starttls_and_no_server(run):
     assert plain["findings"] == [
         {
             "code": "starttls_not_offered",
+            "severity": "error",
             "message": "the server does not offer STARTTLS; switch STARTTLS on at the server; if it is on, something "
             "between strips it",
         }
@@ -177,6 +220,93 @@ def test_a_good_server(run):
     assert (one["stage"], one["trusted"], one["name"]) == ("ehlo_tls", True, NAME)
     assert one["fingerprint_sha256"] == one["certificate"]["fingerprint_sha256"] == run["fingerprint"]
     assert one["certificate"]["sans"] == [f"DNS:{NAME}"]
+
+
+def test_all_that_a_result_has(run):
+    [one] = run["results"]["good"]["results"]
+    assert (one["protocol"], one["mode"], one["group"] != "", one["client_certificate"]) == (
+        "smtp", "full", True, "not_requested",
+    )  # fmt: skip
+    assert set(one["timings"]) == {"connect", "greeting", "ehlo", "starttls", "tls", "ehlo_tls"}
+    assert (one["versions"], one["injection"], one["resumption"], one["dane"], one["mta_sts"]) == (
+        {},
+        None,
+        None,
+        None,
+        None,
+    )
+    assert (one["name_matches"], one["days_left"], len(one["chain"]), len(one["chain_pem"])) == (True, 364, 2, 2)
+    assert one["chain"][0] == one["certificate"] and one["chain"][1]["common_name"] == "Example intermediate CA"
+    assert [shown["fingerprint_sha256"] for shown in one["chain"]] == one["chain_sha256"]
+    assert "certificates" not in run["results"]["good"] and "key_exchange" not in one
+
+
+def test_long_lists_tell_each_certificate_once(run):
+    result = run["results"]["many"]
+    assert (result["passed"], len(result["results"]), len(result["certificates"])) == (True, 201, 2)
+    assert all("chain_pem" not in one and len(one["chain"]) == 2 for one in result["results"])
+    assert set(result["results"][-1]["chain_sha256"]) == set(result["certificates"])
+    assert result["certificates"][run["fingerprint"]].startswith("-----BEGIN CERTIFICATE-----\n")
+    assert {"packed", "expected", "fingerprints", "expectations"}.isdisjoint(result)
+
+
+def test_a_survey_is_judged_here(run):
+    [one] = run["results"]["survey"]["results"]
+    assert (one["mode"], one["completed"], one["trusted"], one["passed"], codes(one)) == (
+        "survey",
+        False,
+        True,
+        True,
+        [],
+    )
+    [one] = run["results"]["survey_by_the_system"]["results"]
+    assert (one["trusted"], one["verify_error"]) == (False, "unable to get local issuer certificate")
+    assert codes(one) == ["untrusted"]
+
+
+def test_severities(run):
+    warned, strict = run["results"]["warned"], run["results"]["strict"]
+    assert [(one["code"], one["severity"]) for one in warned["results"][0]["findings"]] == [("expires_soon", "warning")]
+    assert warned["results"][0]["findings"] == strict["results"][0]["findings"]
+    assert (warned["passed"], strict["passed"]) == (True, False)
+
+
+def test_dane(run):
+    right, other, address = run["results"]["dane"]["results"]
+    assert (right["dane"]["status"], right["passed"]) == ("match", True)
+    assert right["dane"]["records"][0].startswith("3 1 1 ")
+    assert (other["dane"]["status"], codes(other)) == ("mismatch", ["name_mismatch", "dane_mismatch"])
+    assert (address["dane"]["status"], codes(address)) == ("none", ["name_mismatch"])
+
+
+def test_mta_sts(run):
+    without_host, without_record, broken = run["results"]["mta_sts"]["results"]
+    assert without_host["mta_sts"] == {
+        "status": "failed", "mode": "", "id": "1", "mx": [], "max_age": None,
+        "message": "the policy of example.com cannot be fetched from https://mta-sts.example.com: the name has no address",
+    }  # fmt: skip
+    assert codes(without_host) == ["mta_sts_failed"] and without_host["dane"]["status"] == "match"
+    assert (without_record["mta_sts"]["status"], codes(without_record)) == ("none", [])
+    assert without_record["mta_sts"]["message"] == "example.org has no MTA-STS record"
+    assert (broken["mta_sts"]["status"], broken["passed"]) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_domain", "the check mta_sts needs the domain of each target, and 127.0.0.1 has none"),
+        ("bad_domain", "the domain 'a b' of 127.0.0.1 is none"),
+        ("bad_resolver", "the resolver 'ns.example.com' is no IP address, with or without a port"),
+    ],
+)
+def test_lookups_that_cannot_be_made(run, name, message):
+    assert run["results"][name]["failed"]
+    assert message in run["results"][name]["msg"]
+
+
+def test_an_unknown_check(run):
+    assert run["results"]["bad_check"]["failed"]
+    assert "everything" in run["results"]["bad_check"]["msg"]
 
 
 def test_days_left_and_roots_as_text(run):
@@ -235,3 +365,61 @@ def test_no_targets_at_all(run):
     """An empty list is a mistake in the inventory; that nothing failed would prove nothing."""
     assert run["results"]["no_targets"]["failed"]
     assert run["results"]["no_targets"]["msg"] == "there is no target to test"
+
+
+def returned(issued, *names, **changes):
+    """What the module returns when it saw this certificate on servers of these names."""
+    chain = tuple(one.public_bytes(Encoding.DER) for one in [issued.certificate, *issued.chain])
+    facts = {"stage": Stage.EHLO_TLS, "tls_version": "TLSv1.3", "trusted": True, "chain": chain}
+    return {
+        "changed": False,
+        "results": [{**record(Handshake(Target(name), **facts)), **changes} for name in names],
+        "certificates": {hashlib.sha256(der).hexdigest(): ssl.DER_cert_to_PEM_cert(der) for der in chain},
+        "expectations": [{} for _ in names],
+    }
+
+
+def test_a_policy_is_fetched_once_and_compared_with_each_server(authority, tmp_path):
+    web = WebServer(server_context(tmp_path, authority.issue(["mta-sts.example.com"])))
+    web.reply = answer(b"version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 86400\n")
+    with dns_server.serve() as names:
+        names.add("_mta-sts.example.com", "TXT", '"v=STSv1; id=1;"')
+        names.add("mta-sts.example.com", "A", "127.0.0.1")
+        client = Web(ssl.create_default_context(cadata=authority.root_pem.decode()), web.port)
+        inquiry = Inquiry(
+            with_mta_sts=True, domains=("example.com",) * 2, resolver=Resolver([names.address]), web=client
+        )
+        result = complete(returned(authority.issue(["*.example.com"]), NAME, "mx2.example.com"), inquiry, "")
+    web.close()
+    first, second = result["results"]
+    assert (first["mta_sts"]["status"], first["mta_sts"]["mx"], codes(first)) == ("match", [NAME], [])
+    assert (second["mta_sts"]["status"], codes(second)) == ("mismatch", ["mta_sts_mismatch"])
+    assert (result["passed"], len(web.requests)) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "exchange",
+    [None, {}, [], "text", {"algorithm": "ecdsa_sha256", "signed": "?", "signature": ""}, {"algorithm": None}],
+)
+def test_a_key_exchange_that_cannot_be_read_proves_nothing(authority, exchange):
+    seen = returned(authority.issue([NAME]), NAME, mode="survey", completed=False, trusted=None, key_exchange=exchange)
+    [one] = complete(seen, Inquiry(), authority.root_pem.decode())["results"]
+    assert (codes(one), one["passed"], "key_exchange" in one) == (["not_proved"], True, False)
+
+
+def test_a_key_exchange_that_another_key_signed(authority):
+    exchange = {"algorithm": "ecdsa_sha256", "signed": "AAAA", "signature": "MAYCAQECAQE="}
+    seen = returned(authority.issue([NAME]), NAME, mode="survey", completed=False, trusted=None, key_exchange=exchange)
+    assert codes(complete(seen, Inquiry(), authority.root_pem.decode())["results"][0]) == ["tls_failed"]
+
+
+@pytest.mark.parametrize("checks", [[], "", "versions", ["versions", "injection"]])
+def test_nothing_is_looked_up_unless_asked_for(checks):
+    assert Inquiry.of_arguments({"targets": [{"host": NAME}], "checks": checks}) == Inquiry()
+
+
+def test_targets_may_be_text(authority):
+    inquiry = Inquiry.of_arguments(
+        {"targets": [f"host={NAME} domain=Example.COM."], "checks": "mta_sts", "resolver": "127.0.0.1"}
+    )
+    assert inquiry.domains == ("example.com",)

@@ -29,6 +29,14 @@ TRACE = {
 }  # fmt: skip
 
 
+WARNING = {"code": "old_tls_offered", "severity": "warning", "message": "switch old TLS off"}
+NOTICE = {"code": "no_tls13", "severity": "notice", "message": "there is no TLS 1.3"}
+
+
+def messages(summary):
+    return [one["message"] for one in summary["findings"]]
+
+
 def row(**changes):
     return {"host": "mx", "daemon": "Postfix", "probes": [PROBE], "traces": [], "delivery_modes": [], **changes}
 
@@ -43,21 +51,42 @@ class TestRow:
 
     def test_the_least_that_can_be_given(self):
         summary = summarize({"host": "mx"})
-        assert (summary["verdict"], summary["findings"]) == ("FAIL", ["the handshake test was not made"])
+        assert (summary["verdict"], messages(summary)) == ("FAIL", ["the handshake test was not made"])
         assert (summary["starttls"], summary["daemon"], summary["messages"]) == ("not offered", "", "")
 
     @pytest.mark.parametrize("nothing", [None, []])
     def test_nothing_was_gathered(self, nothing):
         summary = summarize(row(probes=nothing, traces=nothing, delivery_modes=nothing))
-        assert summary["findings"] == ["the handshake test was not made"]
+        assert messages(summary) == ["the handshake test was not made"]
         assert summary["delivery_mode"] == []
 
-    def test_findings_say_from_where(self):
-        probes = [PLAIN, {**PLAIN, "seen_from": "gw1"}]
-        assert summarize(row(probes=probes))["findings"] == [
-            "the server does not offer STARTTLS; switch it on",
+    def test_what_several_places_saw_is_said_once(self):
+        probes = [PLAIN, {**PLAIN, "seen_from": "gw1"}, {**PLAIN, "seen_from": "mx"}, {**DEAD, "seen_from": "gw2"}]
+        assert messages(summarize(row(probes=probes))) == [
             "the server does not offer STARTTLS; switch it on (seen from gw1)",
+            "it is down (seen from gw2)",
         ]
+
+    def test_a_host_is_not_told_that_it_saw_itself(self):
+        assert messages(summarize(row(probes=[{**PLAIN, "seen_from": "mx"}]))) == [
+            "the server does not offer STARTTLS; switch it on"
+        ]
+
+    @pytest.mark.parametrize(
+        ("fail_on", "verdict"), [("error", "pass, 1 warning"), ("warning", "FAIL"), ("notice", "FAIL")]
+    )
+    def test_a_warning(self, fail_on, verdict):
+        summary = summarize(row(probes=[{**PROBE, "findings": [WARNING, NOTICE]}]), fail_on)
+        assert summary["verdict"] == verdict
+        assert [one["severity"] for one in summary["findings"]] == ["warning", "notice"]
+
+    def test_warnings_are_counted(self):
+        findings = [WARNING, {**WARNING, "code": "expires_soon", "message": "renew it"}]
+        assert summarize(row(probes=[{**PROBE, "findings": findings}]))["verdict"] == "pass, 2 warnings"
+
+    @pytest.mark.parametrize(("fail_on", "verdict"), [("warning", "pass"), ("notice", "FAIL")])
+    def test_a_notice(self, fail_on, verdict):
+        assert summarize(row(probes=[{**PROBE, "findings": [NOTICE]}]), fail_on)["verdict"] == verdict
 
     def test_a_finding_from_one_gateway_is_enough_to_fail(self):
         assert summarize(row(probes=[PROBE, {**DEAD, "seen_from": "gw1"}]))["verdict"] == "FAIL"
@@ -67,17 +96,25 @@ class TestRow:
 
     def test_tls_on_fails_when_off_is_expected(self):
         summary = summarize(row(expected="disabled", probes=[PROBE, {**PROBE, "seen_from": "gw1"}]))
-        assert summary["findings"] == ["STARTTLS is still offered", "STARTTLS is still offered (seen from gw1)"]
+        assert messages(summary) == ["STARTTLS is still offered (seen from gw1)"]
 
     def test_a_server_that_is_down_fails_in_any_case(self):
-        assert summarize(row(expected="disabled", probes=[DEAD]))["findings"] == ["cannot connect"]
-        assert summarize(row(probes=[DEAD]))["findings"] == ["it is down"]
+        assert messages(summarize(row(expected="disabled", probes=[DEAD]))) == ["cannot connect"]
+        assert messages(summarize(row(probes=[DEAD]))) == ["it is down"]
+
+    def test_what_could_not_be_gathered_fails(self):
+        summary = summarize(row(errors=["the handshake test could not be made on gw1: it is down"]))
+        assert (summary["verdict"], messages(summary)) == (
+            "FAIL",
+            ["the handshake test could not be made on gw1: it is down"],
+        )
+        assert len(messages(summarize({"host": "mx", "errors": ["it is down"]}))) == 1
 
     def test_messages(self):
         lost = {"arrived": False, "direction": "out", "hops": [], "findings": ["lost, look there"]}
         summary = summarize(row(traces=[TRACE, lost]))
         assert summary["messages"] == "in 1/2 TLS, out lost"
-        assert summary["findings"] == ["lost, look there"]
+        assert summary["findings"] == [{"severity": "error", "message": "lost, look there"}]
 
 
 GOOD = row(host="pf12", delivery_modes=["match_sender"], traces=[TRACE])
@@ -85,6 +122,7 @@ ROWS = [GOOD, row(host="ex13\nroot:", daemon="Exim", probes=[PLAIN], delivery_mo
 TASKS = {
     "pass": {"rows": [GOOD], "title": "TLS is on"},
     "fail": {"rows": ROWS},
+    "strict": {"rows": [row(probes=[{**PROBE, "findings": [WARNING]}])], "fail_on": "warning"},
     "empty": {"rows": []},
     "no_rows": {},
     "no_host": {"rows": [GOOD, {"daemon": "Postfix"}]},
@@ -138,9 +176,13 @@ class TestPlaybook:
         assert [one["verdict"] for one in result["rows"]] == ["pass", "FAIL"]
         assert re.search(r"^ex13\?root: +Exim +not offered +- +- +- +- +required, plaintext +- +FAIL$", printed, re.M)
 
+    def test_warnings_fail_if_that_is_wanted(self, runs):
+        assert (runs[0]["strict"]["failed"], runs[0]["strict"]["msg"]) == (True, "0 of 1 hosts pass")
+        assert "\nmx: warning: switch old TLS off\n" in runs[1]
+
     def test_control_characters_are_not_shown_below_the_table_either(self, runs):
         assert "\nroot:: the server" not in runs[1]
-        assert "\nex13?root:: the server does not offer STARTTLS; switch it on\n" in runs[1]
+        assert "\nex13?root:: error: the server does not offer STARTTLS; switch it on\n" in runs[1]
 
     def test_no_host_at_all_is_no_success(self, runs):
         assert runs[0]["empty"]["failed"]

@@ -1,10 +1,19 @@
+import fcntl
+import os
+import signal
+from pathlib import Path
+
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import mailbox_search
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import (
     MARKER_HEADER,
     MAX_LINE,
+    LocalMailbox,
     find_marked,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def message(marker="m-1", received=("from a by b with ESMTPS id 1; x",), more="", body="hello\n", separator=True):
@@ -185,3 +194,136 @@ def test_a_message_that_is_moved_while_the_maildir_is_read(maildir):
     (maildir / "new" / "1.host").symlink_to("moved")  # listed, and gone when it is opened
     (maildir / "cur" / "2.host:2,S").write_bytes(message("b", ["two"], separator=False))
     assert find_marked(str(maildir), ["b"]) == {"b": ["two"]}
+
+
+def test_the_folders_of_a_maildir(maildir):
+    for folder in (".Junk", ".Lists.tls", "plain"):
+        for part in ("new", "cur"):
+            (maildir / folder / part).mkdir(parents=True)
+    (maildir / ".Junk" / "new" / "1.host").write_bytes(message("a", ["one"], separator=False))
+    (maildir / ".Lists.tls" / "cur" / "2.host:2,").write_bytes(message("b", ["two"], separator=False))
+    (maildir / "plain" / "new" / "3.host").write_bytes(message("c", ["three"], separator=False))
+    assert find_marked(str(maildir), ["a", "b", "c"]) == {"a": ["one"], "b": ["two"]}
+    assert find_marked(str(maildir / ".Junk"), ["a", "b"]) == {"a": ["one"]}
+
+
+def test_only_the_newest_messages_of_a_large_maildir_are_read(maildir, monkeypatch):
+    monkeypatch.setattr(mailbox_search, "MAX_FILES", 2)
+    for time in ("9", "10", "11"):
+        (maildir / "new" / f"{time}.host").write_bytes(message(f"m-{time}", ["one"], separator=False))
+    assert sorted(find_marked(str(maildir), ["m-9", "m-10", "m-11"])) == ["m-10", "m-11"]
+
+
+def test_a_pipe_in_a_maildir_is_passed_over(maildir):
+    os.mkfifo(maildir / "new" / "1.host")
+    (maildir / "new" / "2.host").write_bytes(message("b", ["two"], separator=False))
+    assert find_marked(str(maildir), ["b"]) == {"b": ["two"]}
+
+
+# Looking again
+
+
+def test_a_second_look_reads_only_what_is_new(mbox, maildir, monkeypatch):
+    place = LocalMailbox(str(maildir))
+    (maildir / "new" / "1.host").write_bytes(message("a", ["one"], separator=False))
+    assert place.look(["a", "b"]) == {"a": ["one"]}
+    (maildir / "new" / "1.host").rename(maildir / "cur" / "1.host:2,S")
+    (maildir / "new" / "2.host").write_bytes(message("b", ["two"], separator=False))
+    assert place.look(["a", "b"]) == {"b": ["two"]}
+    assert place.look(["a", "b"]) == {}
+    assert place.look(["a", "b", "c"]) == {"a": ["one"], "b": ["two"]}  # asked for something else
+
+    path = mbox(message("a", ["one"]))
+    place = LocalMailbox(path)
+    assert place.look(["a", "b"]) == {"a": ["one"]}
+    monkeypatch.setattr(mailbox_search, "_messages", None)
+    assert place.look(["b"]) == {}
+    monkeypatch.undo()
+    with open(path, "ab") as handle:
+        handle.write(message("b", ["two"]))
+    assert place.look(["b"]) == {"b": ["two"]}
+
+
+# Removing
+
+
+@pytest.mark.parametrize("marker", ["a", "b", "c"])
+def test_a_message_is_cut_out_of_an_mbox(mbox, marker):
+    parts = {
+        None: message(None),
+        "a": message("a", body="one\nFrom me\n"),
+        "b": message("b"),
+        "c": message("c", body=""),
+    }
+    path = mbox(*parts.values())
+    LocalMailbox(path).delete(marker)
+    assert Path(path).read_bytes() == b"".join(part for name, part in parts.items() if name != marker)
+    assert not os.path.exists(f"{path}.lock")
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.text("x\n >From", max_size=30)), max_size=6))
+def test_whatever_stands_around_it_stays(tmp_path_factory, messages):
+    path = tmp_path_factory.mktemp("mail") / "box"
+    parts = [
+        (marker, message(marker, body=body.replace("\nFrom ", "\n>From ").lstrip() + "\n")) for marker, body in messages
+    ]
+    path.write_bytes(b"".join(part for _, part in parts))
+    LocalMailbox(str(path)).delete("a")
+    assert path.read_bytes() == b"".join(part for marker, part in parts if marker != "a")
+
+
+def test_a_marker_that_is_not_there_removes_nothing(mbox):
+    before = message("abc") + message(None, body=f"{MARKER_HEADER}: a\n")
+    path = mbox(before)
+    LocalMailbox(path).delete("a")
+    assert Path(path).read_bytes() == before
+
+
+def test_a_locked_mbox_stays_as_it_is(mbox, monkeypatch):
+    monkeypatch.setattr(mailbox_search, "LOCK_SECONDS", 0.2)
+    path = mbox(message("a"))
+    Path(f"{path}.lock").touch()
+    with pytest.raises(EngineError, match="is locked by another program"):
+        LocalMailbox(path).delete("a")
+    assert os.path.exists(f"{path}.lock")
+    os.unlink(f"{path}.lock")
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:  # a lock of fcntl's is a process's
+        with open(path, "r+b") as handle:
+            fcntl.lockf(handle, fcntl.LOCK_EX)
+            os.write(writer, b"x")
+            os.close(writer)
+            signal.pause()
+        os._exit(0)
+    try:
+        os.read(reader, 1)
+        with pytest.raises(EngineError, match="is locked by another program"):
+            LocalMailbox(path).delete("a")
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    assert find_marked(path, ["a"]) != {}
+    assert not os.path.exists(f"{path}.lock")
+
+
+def test_no_link_is_followed_to_remove_something(mbox, tmp_path):
+    path = mbox(message("a"))
+    (tmp_path / "link").symlink_to(path)
+    with pytest.raises(OSError):
+        LocalMailbox(str(tmp_path / "link")).delete("a")
+    assert find_marked(path, ["a"]) != {}
+
+
+def test_a_file_is_taken_out_of_a_maildir(maildir):
+    for number, marker in enumerate(["a", "b", "a"]):
+        (maildir / "new" / f"{number}.host").write_bytes(message(marker, separator=False))
+    place = LocalMailbox(str(maildir))
+    place.look(["a"])
+    place.delete("a")
+    assert [file.name for file in (maildir / "new").iterdir()] == ["1.host"]
+
+
+def test_neither_a_file_nor_a_directory(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(EngineError, match="neither an mbox file nor a Maildir"):
+        find_marked(str(tmp_path / "pipe"), ["a"])

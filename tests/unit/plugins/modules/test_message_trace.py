@@ -1,8 +1,11 @@
 import email
 import email.policy
+import os
+import socket
 import time
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils import mailbox_search
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import MARKER_HEADER, find_marked
 from ansible_collections.mailfleet.starttls.plugins.modules import message_trace as module
 from hypothesis import given
@@ -179,7 +182,15 @@ def test_what_has_arrived_is_read(host):
             "tls_version": "TLSv1.3",
             "cipher": "TLS_AES_256_GCM_SHA384",
             "network": True,
+            "date": "",
+            "writer": "postfix",
+            "clear": True,
+            "delay": None,
         }
+    ]
+    assert [(one["verdict"], one["message"]) for one in result["received"]] == [
+        ("pass", "over TLS on every hop over a network, 1 of 1"),
+        ("plaintext", "in plaintext from out.test to gw1.test (ESMTP)"),
     ]
 
 
@@ -195,7 +206,15 @@ def test_what_does_not_arrive_in_time_is_said_and_is_no_failure(host):
     result = host.run(receive=[{"marker": one, "mailbox": mailbox} for one in ("a", "b")], timeout=1)
     assert time.monotonic() - started >= 1
     assert "failed" not in result
-    assert result["received"][1] == {"marker": "b", "arrived": False, "tls": False, "hops": []}
+    assert result["received"][1] == {
+        "marker": "b",
+        "arrived": False,
+        "deleted": False,
+        "tls": False,
+        "verdict": "lost",
+        "message": "it did not arrive within 1 s; look at the queues of the gateway and the servers",
+        "hops": [],
+    }
     assert result["received"][0]["arrived"] is True
 
 
@@ -275,6 +294,120 @@ def test_the_same_copy_asked_for_twice_is_waited_for_once(host):
     started = time.monotonic()
     assert [one["arrived"] for one in host.run(receive=[item, item], timeout=10)["received"]] == [True, True]
     assert time.monotonic() - started < 5
+
+
+# Other places
+
+IMAP = {"host": "127.0.0.1", "tls": "none", "user": "trace", "password": "s3cret-word"}
+
+
+def command(host, script):
+    program = host.directory / "get-message"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_what_a_command_prints(host):
+    program = command(host, f'printf "Received: {TLS}\\n{MARKER_HEADER}: $1\\n\\nbody\\n"')
+    (one,) = host.run(receive=[{"marker": "a", "command": [program, "{marker}"]}])["received"]
+    assert (one["arrived"], one["verdict"], one["hops"][0]["by"]) == (True, "pass", "me.test")
+
+
+def test_a_command_is_run_until_the_message_is_there(host, monkeypatch):
+    program = command(host, f"cat {host.directory}/trace 2>/dev/null || true")
+    monkeypatch.setattr(module.CommandMailbox, "interval", 0)
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: host.deliver("a", TLS))
+    result = host.run(receive=[{"marker": "a", "command": [program]}], timeout=15)
+    assert result["received"][0]["arrived"] is True
+
+
+def test_a_command_that_fails_is_not_waited_for(host):
+    program = command(host, "echo 'no such user' >&2; exit 67")
+    started = time.monotonic()
+    result = host.run(receive=[{"marker": "a", "command": [program]}], timeout=60)
+    assert result["failed"] is True and result["msg"] == f"{program} failed with status 67: no such user"
+    assert time.monotonic() - started < 10
+
+
+def test_a_command_that_hangs(host):
+    result = host.run(receive=[{"marker": "a", "command": [command(host, "sleep 60")]}], look_timeout=1)
+    assert result["failed"] is True and result["msg"].endswith("is not done after 1 s")
+
+
+def test_an_imap_server_that_is_not_there(host, unused_tcp_port):
+    result = host.run(receive=[{"marker": "a", "imap": {**IMAP, "port": unused_tcp_port}}], timeout=60)
+    assert result["failed"] is True
+    assert result["msg"] == f"imap: 127.0.0.1:{unused_tcp_port} failed: Connection refused"
+
+
+@pytest.fixture
+def unused_tcp_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ({}, "one of the following is required: mailbox, imap, command"),
+        ({"mailbox": "/m", "command": ["x"]}, "mutually exclusive: mailbox|imap|command"),
+        ({"mailbox": "/m", "imap": IMAP}, "mutually exclusive: mailbox|imap|command"),
+        ({"command": []}, "command is empty"),
+        ({"command": ["x"], "delete": True}, "delete cannot be used with command"),
+        ({"imap": {**IMAP, "host": "imap.example.com"}}, "would cross the network to imap.example.com in plaintext"),
+        ({"imap": {**IMAP, "host": "a b"}}, "neither a host name nor an IP address"),
+        ({"imap": {**IMAP, "port": 70000}}, "is not between 1 and 65535"),
+        ({"imap": {**IMAP, "folder": "a\r\nb"}}, "the folder is empty or holds a control character"),
+        ({"imap": {**IMAP, "password": "s3cret-word\n"}}, "the password is empty or holds a control character"),
+    ],
+)
+def test_places_that_are_refused_before_anything_is_sent(host, check_mode, place, reason):
+    result = host.run(check_mode=check_mode, send=[letter()], receive=[{"marker": "a", **place}])
+    assert result["failed"] is True and reason in result["msg"]
+    assert "s3cret-word" not in str(result)
+    assert not host.taken.exists()
+
+
+def test_a_message_is_removed_where_that_is_wanted(host):
+    mailbox = host.deliver("a", TLS)
+    host.deliver("b", TLS)
+    result = host.run(
+        receive=[
+            {"marker": "a", "mailbox": mailbox, "delete": True},
+            {"marker": "b", "mailbox": mailbox},
+            {"marker": "c", "mailbox": mailbox, "delete": True},
+        ]
+    )
+    assert [(one["arrived"], one["deleted"]) for one in result["received"]] == [
+        (True, True),
+        (True, False),
+        (False, False),
+    ]
+    assert result["changed"] is True
+    assert sorted(find_marked(mailbox, ["a", "b"])) == ["b"]
+
+
+def test_a_message_that_cannot_be_removed_stays_with_a_warning(host, monkeypatch):
+    monkeypatch.setattr(mailbox_search, "LOCK_SECONDS", 0.2)
+    mailbox = host.deliver("a", TLS)
+    (host.directory / "trace.lock").touch()
+    result = host.run(receive=[{"marker": "a", "mailbox": mailbox, "delete": True}])
+    assert (result["changed"], result["received"][0]["deleted"], result["received"][0]["verdict"]) == (
+        False,
+        False,
+        "pass",
+    )
+    assert result["warnings"] == [f"the message a was not removed: {mailbox} is locked by another program"]
+    assert (host.directory / "trace.lock").exists()
+
+
+def test_a_pipe_is_no_mailbox(host):
+    os.mkfifo(host.directory / "pipe")
+    result = host.run(receive=[{"marker": "a", "mailbox": str(host.directory / "pipe")}], timeout=60)
+    assert result["failed"] is True and "neither an mbox file nor a Maildir" in result["msg"]
 
 
 # Check mode

@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet import (
     judge_trace,
     modes_of,
     own_target,
+    report_outputs,
     resolve_servers,
     target_of,
     trace_messages,
@@ -59,6 +60,22 @@ class TestTargets:
             {"host": "192.0.2.13", "port": 2525, "name": "192.0.2.13", "fingerprint_sha256": ""},
         ]
 
+    def test_the_controller_may_know_another_address(self):
+        hosts = {**HOSTS, "pf12": {**HOSTS["pf12"], "mail_address": "192.0.2.12"}}
+        seen = [(one["host"], one["name"]) for one in handshake_targets(["pf12", "ex13"], hosts, from_controller=True)]
+        assert seen == [("192.0.2.12", "pf12.example"), ("192.0.2.13", "192.0.2.13")]
+        assert handshake_targets(["pf12"], hosts)[0]["host"] == "pf12.example"
+
+    @pytest.mark.parametrize(
+        ("facts", "domain"),
+        [
+            ({"mail_domain": "b.example", "mail_trace_address": "t@a.example"}, "b.example"),
+            ({"mail_trace_address": "t@a.example"}, "a.example"),
+        ],
+    )
+    def test_the_recipient_domain_of_a_host(self, facts, domain):
+        assert own_target("h", {"h": facts})[0]["domain"] == domain
+
     @pytest.mark.parametrize("result", [None, {}, {"skipped": True}])
     def test_without_a_certificate_there_is_no_fingerprint(self, result):
         [target] = handshake_targets(["h"], {"h": {"certificate_result": result}})
@@ -82,30 +99,66 @@ def probed(name, *messages, host=None, port=25):
 
 class TestFailedTests:
     def test_each_finding_is_said_with_where_it_was_made(self):
-        own = [probed("pf12.example", "no STARTTLS", host="127.0.0.1")]
-        gateways = [
-            {"item": "gw1", "results": [probed("pf12.example", "expired", "wrong name"), probed("ex13", "not ours")]},
-            {"item": "gw2", "results": [probed("pf12.example", "no answer", port=26)]},
-        ]
-        assert failed_tests("pf12", {"pf12": {"mail_hostname": "pf12.example."}}, own, gateways) == [
+        facts = {
+            "mail_hostname": "pf12.example.",
+            "verify_probe": {"results": [probed("pf12.example", "no STARTTLS", host="127.0.0.1")]},
+            "verify_from_gateways": {
+                "results": [
+                    {
+                        "item": "gw1",
+                        "results": [probed("pf12.example", "expired", "wrong name"), probed("ex13", "not ours")],
+                    },
+                    {"item": "gw2", "results": [probed("pf12.example", "no answer", port=26)]},
+                ]
+            },
+            "verify_controller_probe": {"results": [probed("pf12.example", "filtered", host="192.0.2.12")]},
+        }
+        assert failed_tests("pf12", {"pf12": facts}) == [
             "pf12 (127.0.0.1:25, seen from pf12): no STARTTLS",
             "pf12 (pf12.example:25, seen from gw1): expired",
             "pf12 (pf12.example:25, seen from gw1): wrong name",
             "pf12 (pf12.example:26, seen from gw2): no answer",
+            "pf12 (192.0.2.12:25, seen from the controller): filtered",
         ]
 
     @pytest.mark.parametrize("gateways", [[], [{"item": "gw1"}], [{"item": "gw1", "skipped": True, "results": []}]])
     def test_without_findings_nothing_is_said(self, gateways):
-        passed = probed("pf12.example")
-        assert (
-            failed_tests(
-                "pf12",
-                {"pf12": {"mail_hostname": "pf12.other"}},
-                [passed],
-                [*gateways, {"item": "gw2", "results": [passed]}],
-            )
-            == []
-        )
+        passed = {"results": [probed("pf12.example")]}
+        facts = {
+            "mail_hostname": "pf12.other",
+            "verify_probe": passed,
+            "verify_from_gateways": {"results": [*gateways, {"item": "gw2", **passed}]},
+            "verify_controller_probe": {"skipped": True},
+        }
+        assert failed_tests("pf12", {"pf12": facts}) == []
+
+    def test_only_what_is_bad_enough(self):
+        findings = [{"severity": one, "message": one} for one in ("error", "warning", "notice")]
+        facts = {"verify_probe": {"results": [{**probed("pf12"), "findings": findings}]}}
+        told = [failed_tests("pf12", {"pf12": facts}, fail_on) for fail_on in ("error", "warning", "notice")]
+        assert [len(one) for one in told] == [1, 2, 3]
+
+
+class TestReportOutputs:
+    def test_a_file_for_each_format(self):
+        assert report_outputs(["html", "json", "html"], "out/") == [
+            {"format": "html", "path": "out/report.html"},
+            {"format": "json", "path": "out/report.json"},
+        ]
+
+    @pytest.mark.parametrize("answer", ["html, junit", " html junit\n", "html,junit"])
+    def test_the_answer_of_a_survey(self, answer):
+        assert [one["path"] for one in report_outputs(answer, "out")] == ["out/report.html", "out/report.junit.xml"]
+
+    @pytest.mark.parametrize("formats", ["", ["pdf"], "html,../x", [None]])
+    def test_a_format_that_is_none(self, formats):
+        with pytest.raises(EngineError, match="is not a format of a report; choose among: html, json"):
+            report_outputs(formats, "out")
+
+    @pytest.mark.parametrize("directory", ["", " "])
+    def test_no_directory(self, directory):
+        with pytest.raises(EngineError, match="report_directory is empty"):
+            report_outputs("html", directory)
 
 
 class TestResolveServers:
@@ -313,7 +366,7 @@ class TestRows:
         [row] = verdict_rows(["pf12"], hostvars(), GROUPS, [config("match_sender")])
         assert (row["host"], row["daemon"], row["expected"]) == ("pf12", "Postfix", "offered")
         assert row["delivery_modes"] == ["match_sender"]
-        assert row["probes"] == [PROBE, {**PROBE, "seen_from": "gw1"}, {**PROBE, "seen_from": "gw2"}]
+        assert row["probes"] == [{**PROBE, "seen_from": place} for place in ("pf12", "gw1", "gw2")]
         assert [(one["marker"], one["direction"], one["findings"]) for one in row["traces"]] == [
             ("in-pf12-836af45b-1", "in", []),
             ("out-pf12-836af45b-1", "out", []),
@@ -335,7 +388,37 @@ class TestRows:
 
     def test_a_gateway_that_was_skipped(self):
         [row] = verdict_rows(["pf12"], hostvars(verify_from_gateways={"results": [{"item": "gw1"}]}), GROUPS, [])
-        assert row["probes"] == [PROBE]
+        assert row["probes"] == [{**PROBE, "seen_from": "pf12"}]
+
+    def test_what_could_not_be_gathered(self):
+        down, failed = {"unreachable": True, "msg": "no route"}, {"failed": True}
+        facts = {
+            "verify_probe": down,
+            "verify_from_gateways": {"results": [{"item": "gw1", **down}, {"item": "gw2", "results": [PROBE]}]},
+            "verify_controller_probe": {"skipped": True},
+            "verify_trace": failed,
+            "verify_activity": {"failed": True, "msg": "no log"},
+        }
+        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, [])
+        assert row["errors"] == [
+            "the handshake test could not be made on pf12: no route",
+            "the handshake test could not be made on gw1: no route",
+            "the test message could not be made on pf12: it failed",
+            "the count from the log could not be made on pf12: no log",
+        ]
+        assert verdict_rows(["pf12"], hostvars(), GROUPS, [])[0]["errors"] == []
+
+    def test_what_the_log_and_the_inventory_say(self):
+        activity = {"version": 1, "peers": []}
+        enforced = [{"domain": "bank.example", "direction": "outbound"}]
+        hosts = hostvars(verify_activity={"activity": activity})
+        hosts["gw1"] = {**hosts["gw1"], "gateway_enforced_domains": enforced}
+        gateway, server = verdict_rows(
+            ["gw1", "pf12"], hosts, GROUPS, [config("required"), {**config(), "domains": ["b.example"]}]
+        )
+        assert (server["activity"], server["enforced"], server["own_domains"]) == (activity, [], {})
+        assert (gateway["activity"], gateway["enforced"]) == (None, enforced)
+        assert gateway["own_domains"] == {"a.example": "required", "b.example": "plaintext"}
 
     def test_a_message_in_plaintext_where_the_mode_says_tls(self):
         facts = {"verify_trace": {"received": [trace(hop(False), hop(False))]}}

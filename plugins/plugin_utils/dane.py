@@ -1,0 +1,199 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""DANE for SMTP: the TLSA records of a mail server, compared with the certificates that it served.
+
+Private to this collection, and for the controller only. Sources: RFC 6698 (records), RFC 7671 (their use),
+RFC 7672 (SMTP: where they are looked up, which usages count, what is compared).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Answer, Resolver
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
+    Certificate,
+    CertificateError,
+    covers,
+    served_path,
+)
+
+TRUST_ANCHOR, END_ENTITY = 2, 3
+_CERTIFICATE, _PUBLIC_KEY = 0, 1
+_HASHES = {1: hashlib.sha256, 2: hashlib.sha512}
+_MAX_RECORDS = 20
+_MAX_SHOWN = 128
+
+
+@dataclass(frozen=True)
+class Tlsa:
+    """One TLSA record; the names of its numbers are those of RFC 7218."""
+
+    usage: int
+    selector: int
+    matching_type: int
+    data: bytes
+
+    @property
+    def usable(self) -> bool:
+        """Whether SMTP can do something with the record (RFC 7672, 3.1)."""
+        if self.usage not in (TRUST_ANCHOR, END_ENTITY) or self.selector not in (_CERTIFICATE, _PUBLIC_KEY):
+            return False
+        if self.matching_type == 0:
+            return bool(self.data)
+        return self.matching_type in _HASHES and len(self.data) == _HASHES[self.matching_type]().digest_size
+
+    def matches(self, certificate: Certificate) -> bool:
+        """Whether the record is about this certificate or its public key."""
+        selected = certificate.der if self.selector == _CERTIFICATE else certificate.spki
+        if selected is None:
+            return False
+        if self.matching_type == 0:
+            return selected == self.data
+        return _HASHES[self.matching_type](selected).digest() == self.data
+
+    def __str__(self) -> str:
+        data = self.data.hex()
+        shown = data if len(data) <= _MAX_SHOWN else data[:_MAX_SHOWN] + "..."
+        return f"{self.usage} {self.selector} {self.matching_type} {shown}"
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """The TLSA records of a mail server: at which name they are, whether DNSSEC vouches, why there are none.
+
+    asked_for: whether senders look for them, which they do where DNSSEC vouches for the address (RFC 7672, 2.2.2).
+    """
+
+    base: str
+    records: tuple[Tlsa, ...] = ()
+    secure: bool = False
+    failure: str = ""
+    asked_for: bool = True
+
+    @property
+    def shown(self) -> list[str]:
+        """The records as text, a bounded number."""
+        return [str(one) for one in self.records[:_MAX_RECORDS]]
+
+
+def base_name(host: str, name: str) -> str:
+    """The name whose TLSA records count: the host's, or the name asked for if only an address is known; or none."""
+    for one in (host, name):
+        try:
+            ipaddress.ip_address(one.partition("%")[0])
+        except ValueError:
+            return one.rstrip(".").lower()
+    return ""
+
+
+async def look_up(resolver: Resolver, base: str, port: int) -> Lookup:
+    """Find the TLSA records of a server.
+
+    If the name is an alias and DNSSEC vouches for that, those of the name behind it come first (RFC 7672, 2.2.2).
+    """
+    if not base:
+        return Lookup("")
+    address, own = await asyncio.gather(resolver.look_up(base, "A"), resolver.look_up(f"_{port}._tcp.{base}", "TLSA"))
+    if address.secure and address.name and address.name != base:
+        found = _read(address.name, await resolver.look_up(f"_{port}._tcp.{address.name}", "TLSA"))
+        if found.failure or (found.records and found.secure):
+            return found
+    return replace(_read(base, own), asked_for=address.secure or not address.records)
+
+
+def _read(base: str, answer: Answer) -> Lookup:
+    records = tuple(Tlsa(int(one.usage), int(one.selector), int(one.mtype), bytes(one.cert)) for one in answer.records)
+    return Lookup(base, records, answer.secure, answer.failure)
+
+
+def judge(
+    found: Lookup, port: int, chain: Sequence[Certificate], names: Sequence[str], now: datetime
+) -> dict[str, Any]:
+    """Compare the records with what was served, leaf first: C(status), C(records) as text, C(message).
+
+    status: C(none) no records; C(insecure) there are some, but DNSSEC does not vouch for them; C(unusable) none that
+    counts for SMTP; C(match); C(mismatch); C(failed) they could not be looked up, or no certificate was seen.
+    names: what else the certificate may be for besides the name of the records, which matters for usage 2 only.
+    """
+    where = f"_{port}._tcp.{found.base}"
+
+    def result(status: str, message: str) -> dict[str, Any]:
+        return {"status": status, "records": found.shown, "message": message}
+
+    if not found.base:
+        return result("none", "an address has no TLSA records; give the name of the server")
+    if found.failure and not found.asked_for:
+        return result(
+            "none", f"DNSSEC does not vouch for the address of {found.base}, so that nobody asks for TLSA records"
+        )
+    if found.failure:
+        return result("failed", f"the TLSA records of {where} cannot be looked up: {found.failure}")
+    if not found.records:
+        return result("none", f"{where} has no TLSA records")
+    if not found.secure:
+        return result(
+            "insecure", f"{where} has TLSA records, but the resolver does not say that DNSSEC vouches for them"
+        )
+    usable = [one for one in found.records if one.usable]
+    if not usable:
+        return result("unusable", f"none of the TLSA records of {where} counts for SMTP")
+    if not chain:
+        return result("failed", f"no certificate was seen to compare with the TLSA records of {where}")
+    reasons = []
+    for record in usable:
+        if record.usage == END_ENTITY:
+            reason = "" if record.matches(chain[0]) else "the served certificate is another one"
+        else:
+            reason = _distrust(record, chain, [found.base, *names], now)
+        if not reason:
+            return result("match", f"the TLSA record {_short(record)} of {where} matches")
+        reasons.append(f"{_short(record)}: {reason}")
+    return result("mismatch", f"no TLSA record of {where} matches ({'; '.join(reasons[:5])})")
+
+
+def _short(record: Tlsa) -> str:
+    return f"{record.usage} {record.selector} {record.matching_type} {record.data.hex()[:16]}..."
+
+
+def _distrust(record: Tlsa, chain: Sequence[Certificate], names: Sequence[str], now: datetime) -> str:
+    """Why the chain does not come from the trust anchor of a record with usage 2; empty if it does."""
+    path = served_path(chain)
+    depth = next((depth for depth, one in enumerate(path) if depth and record.matches(one)), None)
+    if depth is None:
+        anchor = _whole_anchor(record)
+        if anchor is None or not path[-1].is_issued_by(anchor):
+            return "the served chain does not lead to it"
+        path = [*path, anchor]
+    else:
+        path = path[: depth + 1]
+    return next(_faults(path, names, now), "")
+
+
+def _whole_anchor(record: Tlsa) -> Optional[Certificate]:
+    """The trust anchor itself, if the record holds all of it: then it need not be served."""
+    if record.selector != _CERTIFICATE or record.matching_type != 0:
+        return None
+    try:
+        return Certificate.load(record.data)
+    except CertificateError:
+        return None
+
+
+def _faults(path: Sequence[Certificate], names: Sequence[str], now: datetime) -> Iterator[str]:
+    for depth, one in enumerate(path):
+        if not one.not_before <= now < one.not_after:
+            yield f"the certificate {one.subject} is out of date"
+        if depth and one.refuses_to_sign(depth - 1):
+            yield f"the certificate {one.subject} may not sign others"
+    if not path[0].is_for_servers:
+        yield "the served certificate is not meant for servers"
+    if not any(covers(path[0], name) for name in names if name):
+        yield f"the served certificate is not for {names[0]}"

@@ -1,0 +1,157 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""DNS look-ups, many at a time, with the word of the resolver on whether DNSSEC vouches for the answer.
+
+Private to this collection, and for the controller only: it needs the Python package ``dnspython``. The AD flag
+of an answer is worth what the way to the resolver is worth: ask one that validates, on this host or near it
+(RFC 6840, 5.8; RFC 7672, 2.1.1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import MissingLibraryError, printable
+
+try:
+    import dns.asyncresolver
+    import dns.exception
+    import dns.flags
+    import dns.name
+    import dns.nameserver
+    import dns.rdatatype
+    import dns.resolver
+
+    HAS_DNSPYTHON = hasattr(dns.nameserver, "Do53Nameserver")
+except ImportError:
+    HAS_DNSPYTHON = False
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+
+MINIMUM_DNSPYTHON = "2.6.1"
+PORT = 53
+_PAYLOAD = 1232
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
+
+
+class ResolverError(ValueError):
+    """A resolver's address cannot be understood, or the system names none; the text says which."""
+
+
+def require_dnspython() -> None:
+    """Raise MissingLibraryError unless a recent enough ``dnspython`` can be used."""
+    if not HAS_DNSPYTHON:
+        raise MissingLibraryError(
+            f"the checks dane and mta_sts need the Python package 'dnspython' (version {MINIMUM_DNSPYTHON} or newer) on "
+            "the controller, for the Python that runs Ansible. Install it, for example with "
+            f"'python3 -m pip install \"dnspython>={MINIMUM_DNSPYTHON}\"', or use an execution environment that has it. "
+            "The managed hosts do not need it."
+        )
+
+
+def is_domain(name: str) -> bool:
+    """Whether a name, in A-labels and without the final dot, is a domain with at least two labels."""
+    labels = name.lower().split(".")
+    return len(name) <= 253 and len(labels) > 1 and all(map(_LABEL.match, labels)) and not labels[-1].isdigit()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a look-up brought. records are dnspython's, sorted; none of them and no failure means that there is no such record.
+
+    secure: the resolver says that DNSSEC vouches for all of it, also for there being no record. name is the last
+    one of the CNAMEs, in lower case without the final dot. failure says why there is no answer.
+    """
+
+    records: tuple[Any, ...] = ()
+    secure: bool = False
+    name: str = ""
+    failure: str = ""
+
+
+def parse_server(text: str) -> tuple[str, int]:
+    """Read C(address), C(address:port) or C([address]:port). Raises ResolverError."""
+    match = re.fullmatch(r"\[([^\[\]]+)\](?::([0-9]{1,5}))?", text) or re.fullmatch(r"([0-9.]+):([0-9]{1,5})", text)
+    address, port = (match.group(1), match.group(2)) if match else (text, None)
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ResolverError(f"the resolver {printable(text, 80)!r} is no IP address, with or without a port") from None
+    number = int(port) if port else PORT
+    if not 0 < number < 65536:
+        raise ResolverError(f"the port {number} of the resolver {address} is not between 1 and 65535")
+    return address, number
+
+
+class Resolver:
+    """Asks the resolvers that were named, or those of the system."""
+
+    def __init__(self, servers: Sequence[str] = (), lifetime: float = 10.0) -> None:
+        """lifetime: seconds that one look-up may take, with all its repetitions. Raises ResolverError."""
+        try:
+            self._resolver = dns.asyncresolver.Resolver(configure=not servers)
+        except dns.resolver.NoResolverConfiguration as error:
+            raise ResolverError(f"the controller's system names no resolver: {error}; give 'resolver'") from error
+        if servers:
+            self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*parse_server(one)) for one in servers]
+        self._resolver.timeout = min(self._resolver.timeout, max(lifetime / 2, 0.1))
+        self._resolver.lifetime = lifetime
+        self._resolver.cache = None
+        # AD in the question asks for it in the answer, also of resolvers that give no DNSSEC records.
+        self._resolver.set_flags(dns.flags.RD | dns.flags.AD)
+        self._resolver.use_edns(0, dns.flags.DO, _PAYLOAD)
+
+    async def look_up(self, name: str, kind: str) -> Answer:
+        """The records of one kind. Never raises for what a server does or a name is."""
+        try:
+            question = dns.name.from_text(name)
+            found = await self._resolver.resolve(question, kind, raise_on_no_answer=False, search=False)
+        except dns.resolver.NXDOMAIN as error:
+            responses: Any = error.kwargs.get("responses") or {}
+            return Answer(secure=bool(responses) and all(map(_is_secure, responses.values())), name=_text(question))
+        except (dns.exception.DNSException, OSError, ValueError, EOFError) as error:
+            return Answer(failure=_reason(error))
+        return Answer(
+            records=tuple(sorted(found.rrset or ())), secure=_is_secure(found.response), name=_text(found.canonical_name)
+        )
+
+
+def _is_secure(response: Any) -> bool:
+    return bool(response.flags & dns.flags.AD)
+
+
+def _text(name: Any) -> str:
+    text: str = name.to_text(omit_final_dot=True)
+    return printable(text).lower()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, dns.resolver.LifetimeTimeout):
+        return "no resolver answers in time"
+    if isinstance(error, dns.resolver.NoNameservers):
+        codes = [str(one[3]) for one in error.kwargs.get("errors", ()) if len(one) > 3]
+        return f"the resolver answers: {printable('; '.join(dict.fromkeys(codes)), 200)}"
+    return printable(str(error) or type(error).__name__, 200)
+
+
+def run_all(jobs: Mapping[Key, Callable[[], Awaitable[Result]]], concurrency: int) -> dict[Key, Result]:
+    """Run the jobs, so many at a time; the result of each under its key. What a job raises ends all of them."""
+
+    async def run() -> dict[Key, Result]:
+        waiting, results = iter(jobs.items()), {}
+
+        async def work() -> None:
+            for key, job in waiting:
+                results[key] = await job()
+
+        await asyncio.gather(*(work() for _ in range(min(max(1, concurrency), len(jobs)))))
+        return results
+
+    return asyncio.run(run())

@@ -1,0 +1,293 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""MTA-STS: the policy of a recipient domain, found as senders find it, and compared with a server that was tested.
+
+Private to this collection, and for the controller only. Source: RFC 8461. The policy comes over HTTPS from a host
+that anybody may run, so what it sends is bounded in size and in time, and nothing of it is followed anywhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import io
+import re
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Answer, Resolver, is_domain
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import printable
+
+MODES = ("enforce", "testing", "none")
+MAX_AGE = 31557600
+"""The longest max_age, in seconds: a year."""
+MAX_BYTES = 65536
+"""The longest policy that is read."""
+_MAX_HEAD = 16384
+_MAX_ADDRESSES = 4
+
+_RECORD = re.compile(r"v=STSv1[ \t]*;")
+_FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=([\x21-\x3a\x3c\x3e-\x7e]+)\Z")
+_ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
+_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*(.*?)[ \t]*\Z")
+
+
+class PolicyError(ValueError):
+    """A record or a policy is not what RFC 8461 asks for; the text says why and is safe to show."""
+
+
+class FetchError(Exception):
+    """The policy cannot be had; the text says why and is safe to show."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy. mx are patterns in lower case, C(mx.example.com) or C(*.example.com); max_age is in seconds."""
+
+    mode: str
+    max_age: int
+    mx: tuple[str, ...] = ()
+
+    def allows(self, host: str) -> bool:
+        """Whether the name of a server fits one of the patterns; the wildcard stands for one label."""
+        name = host.lower().rstrip(".")
+        parent = name.partition(".")[2]
+        return any(parent == one[2:] if one.startswith("*.") else name == one for one in self.mx)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What was found for a domain. status: C(none), C(found), C(invalid) or C(failed), message says why.
+
+    id is the record's, policy is there if it was found.
+    """
+
+    status: str
+    message: str = ""
+    id: str = ""
+    policy: Optional[Policy] = None
+
+
+def parse_record(text: str) -> str:
+    """The id of a TXT record, which begins with C(v=STSv1). Raises PolicyError."""
+    fields: dict[str, str] = {}
+    for part in text.split(";")[1:]:
+        field = part.strip(" \t")
+        match = _FIELD.match(field)
+        if match:
+            fields.setdefault(match.group(1), match.group(2))
+        elif field:
+            raise PolicyError(f"the record has a field that is none: {printable(field, 80)!r}")
+    if not _ID.match(fields.get("id", "")):
+        raise PolicyError("the record has no id of 1 to 32 letters and digits")
+    return fields["id"]
+
+
+def parse_policy(body: bytes) -> Policy:
+    """Read a policy. Of a field that may stand once, the first counts (RFC 8461, 3.2). Raises PolicyError."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError:
+        raise PolicyError("the policy is not UTF-8") from None
+    fields: dict[str, str] = {}
+    patterns: list[str] = []
+    for number, line in enumerate(re.split(r"\r?\n", text), start=1):
+        if not line.strip(" \t"):
+            continue
+        match = _LINE.match(line)
+        if not match:
+            raise PolicyError(f"line {number} of the policy is not 'name: value': {printable(line, 80)!r}")
+        key, value = match.groups()
+        if key == "mx":
+            patterns.append(_pattern(value))
+        else:
+            fields.setdefault(key, value)
+    if fields.get("version") != "STSv1":
+        raise PolicyError("the policy has no line 'version: STSv1'")
+    mode, age = fields.get("mode", ""), fields.get("max_age", "")
+    if mode not in MODES:
+        raise PolicyError(f"the mode of the policy is {printable(mode, 40)!r}, not one of {', '.join(MODES)}")
+    if not re.fullmatch("[0-9]{1,10}", age) or int(age) > MAX_AGE:
+        raise PolicyError(f"max_age of the policy is {printable(age, 40)!r}, not a number of seconds up to {MAX_AGE}")
+    if not patterns and mode != "none":
+        raise PolicyError("the policy names no mx")
+    return Policy(mode, int(age), tuple(dict.fromkeys(patterns)))
+
+
+def _pattern(value: str) -> str:
+    pattern = value.lower()
+    if not is_domain(pattern.removeprefix("*.")):
+        raise PolicyError(f"the policy has an mx that is neither a name nor '*.' and a name: {printable(value, 80)!r}")
+    return pattern
+
+
+@dataclass(frozen=True)
+class Web:
+    """How policies are fetched. context verifies the certificate of the policy's host; times are in seconds."""
+
+    context: ssl.SSLContext
+    port: int = 443
+    timeout: float = 15.0
+
+    async def fetch(self, host: str, addresses: Sequence[str]) -> bytes:
+        """The policy that a host publishes, from the first of its addresses that answers. Raises FetchError."""
+        try:
+            return await asyncio.wait_for(self._first(host, addresses), self.timeout)
+        except asyncio.TimeoutError:
+            raise FetchError(f"no whole answer within {self.timeout:g} s") from None
+
+    async def _first(self, host: str, addresses: Sequence[str]) -> bytes:
+        reason = "no address"
+        for address in addresses[:_MAX_ADDRESSES]:
+            try:
+                return _body(await self._get(host, address))
+            except ssl.SSLCertVerificationError as error:
+                raise FetchError(f"its certificate is not accepted: {printable(error.verify_message)}") from error
+            except OSError as error:  # an SSLError is one, too, and asyncio.TimeoutError from Python 3.11 on
+                reason = printable(str(error), 200) or "no connection in time"
+            except asyncio.TimeoutError:
+                reason = "no connection in time"
+        raise FetchError(reason)
+
+    async def _get(self, host: str, address: str) -> bytes:
+        connecting = asyncio.open_connection(address, self.port, ssl=self.context, server_hostname=host)
+        reader, writer = await asyncio.wait_for(connecting, self.timeout / 2)
+        try:
+            writer.write(
+                f"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: {host}\r\nUser-Agent: mailfleet-starttls\r\n"
+                "Accept: text/plain\r\nConnection: close\r\n\r\n".encode("ascii")
+            )
+            data = b""
+            while not _is_whole(data):
+                more = await reader.read(65536)
+                if not more:
+                    break
+                data += more
+                if len(data) > _MAX_HEAD + MAX_BYTES:
+                    raise FetchError(f"the answer is longer than {MAX_BYTES} bytes")
+            return data
+        finally:
+            writer.transport.abort()
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether the answer has come to the end that it announces, so that nothing else is waited for."""
+    head, empty_line, body = data.partition(b"\r\n\r\n")
+    if not empty_line:
+        return False
+    if re.search(rb"(?im)^transfer-encoding:[^\r\n]*chunked", head):
+        return body.startswith(b"0\r\n") or body.endswith(b"\r\n0\r\n\r\n")
+    length = re.search(rb"(?im)^content-length:[ \t]*([0-9]{1,9})[ \t]*\r?$", head)
+    return length is not None and len(body) >= int(length.group(1))
+
+
+class _Recording:
+    """As much of a socket as HTTPResponse needs to read an answer that is already here."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        return io.BytesIO(self._data)
+
+
+def _body(data: bytes) -> bytes:
+    """The body of an HTTP answer that is a policy as far as HTTP can say so. Raises FetchError."""
+    try:
+        response = http.client.HTTPResponse(_Recording(data), method="GET")  # type: ignore[arg-type]
+        response.begin()
+        kind = response.headers.get_content_type()
+        status = response.status
+        body = response.read(MAX_BYTES + 1)
+    except (http.client.HTTPException, ValueError, OverflowError, OSError) as error:
+        raise FetchError(f"it does not answer in HTTP ({type(error).__name__})") from error
+    if 300 <= status < 400:
+        raise FetchError(f"it answers with a redirection ({status}), which senders do not follow")
+    if status != 200:
+        raise FetchError(f"it answers with the status {status}")
+    if kind != "text/plain" or "content-type" not in response.headers:
+        raise FetchError(f"its content type is {printable(kind, 60)}, not text/plain")
+    if len(body) > MAX_BYTES:
+        raise FetchError(f"the policy is longer than {MAX_BYTES} bytes")
+    if response.length:
+        raise FetchError("its answer ends too early")
+    return body
+
+
+async def look_up(resolver: Resolver, web: Web, domain: str) -> Lookup:
+    """Find the policy of a domain. Never raises for what others publish."""
+    answer = await resolver.look_up(f"_mta-sts.{domain}", "TXT")
+    if answer.failure:
+        return Lookup("failed", f"the TXT record _mta-sts.{domain} cannot be looked up: {answer.failure}")
+    texts = [text for text in map(_text, answer.records) if _RECORD.match(text)]
+    if not texts:
+        return Lookup("none", f"{domain} has no MTA-STS record")
+    if len(texts) > 1:
+        return Lookup("invalid", f"_mta-sts.{domain} has {len(texts)} MTA-STS records, so that senders take none")
+    found_id = ""
+    host = f"mta-sts.{domain}"
+    try:
+        found_id = parse_record(texts[0])
+        found = await asyncio.gather(*(resolver.look_up(host, kind) for kind in ("A", "AAAA")))
+        addresses = _addresses(found)
+        if not addresses:
+            why = next((one.failure for one in found if one.failure), "the name has no address")
+            raise FetchError(why)
+        policy = parse_policy(await web.fetch(host, addresses))
+    except PolicyError as error:
+        return Lookup("invalid", f"the MTA-STS of {domain} is invalid: {error}", found_id)
+    except FetchError as error:
+        return Lookup("failed", f"the policy of {domain} cannot be fetched from https://{host}: {error}", found_id)
+    return Lookup("found", "", found_id, policy)
+
+
+def _text(record: Any) -> str:
+    return b"".join(record.strings).decode("ascii", "replace")
+
+
+def _addresses(answers: Sequence[Answer]) -> list[str]:
+    """Of both families in turn, so that one that leads nowhere does not take all the attempts."""
+    families = [[str(one.address) for one in answer.records] for answer in answers]
+    longest = max(map(len, families))
+    return [family[index] for index in range(longest) for family in families if index < len(family)]
+
+
+def judge(found: Lookup, host: str, fault: Optional[str]) -> dict[str, Any]:
+    """Compare a policy with a server: C(status), C(mode), C(id), C(mx), C(max_age), C(message).
+
+    host: the name by which senders know the server. fault: what would keep a sender that goes by the policy from
+    delivering to it over TLS; empty if nothing; None if that was not found out.
+    status: C(none) there is no policy, or one with the mode none; C(match); C(mismatch); C(testing_mismatch) the
+    same, but mail is delivered for the time being; C(invalid) senders take it for none; C(failed).
+    """
+    policy = found.policy
+
+    def result(status: str, message: str) -> dict[str, Any]:
+        return {
+            "status": status, "mode": policy.mode if policy else "", "id": found.id,
+            "mx": list(policy.mx) if policy else [], "max_age": policy.max_age if policy else None,
+            "message": message,
+        }  # fmt: skip
+
+    if policy is None:
+        return result(found.status, found.message)
+    if policy.mode == "none":
+        return result("none", "the policy has the mode none: senders may deliver in plaintext")
+    mismatch = "mismatch" if policy.mode == "enforce" else "testing_mismatch"
+    if not policy.allows(host):
+        return result(mismatch, f"{host} is not among the mx of the policy ({_list(policy.mx)})")
+    if fault is None:
+        return result("failed", f"{host} is among the mx of the policy, but no certificate was seen to compare with it")
+    if fault:
+        return result(mismatch, f"{host} is among the mx of the policy, but {fault}")
+    return result("match", f"the policy (mode {policy.mode}) and the server agree")
+
+
+def _list(patterns: Sequence[str]) -> str:
+    shown = list(patterns[:10])
+    if len(patterns) > len(shown):
+        shown.append(f"{len(patterns) - len(shown)} more")
+    return ", ".join(shown)

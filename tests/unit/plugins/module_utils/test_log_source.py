@@ -1,0 +1,301 @@
+import bz2
+import gzip
+import io
+import lzma
+import os
+import re
+import time
+from pathlib import Path
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils import log_source
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import Clock, Tally
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim import EximLog
+from ansible_collections.mailfleet.starttls.plugins.module_utils.log_source import (
+    CHUNK,
+    MAX_LINE,
+    Journal,
+    LogFile,
+    SourceError,
+    beginning,
+    count,
+    find_files,
+    lines_of,
+    sources,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.alarm import at_most
+
+NOW = 1767225600.0  # 2026-01-01T00:00:00Z
+NO_TIME = re.compile(rb"(never)")
+STAMP = EximLog.stamp
+
+
+def content(source, since=0.0):
+    return b"\n".join(line for lines, _size in source.chunks(NO_TIME, since) for line in lines)
+
+
+def file_of(path, changed=NOW):
+    os.utime(path, (changed, changed))
+    return LogFile(str(path), path.stat().st_size, changed)
+
+
+# Lines
+
+
+@given(st.lists(st.binary(max_size=50)), st.integers(1, 64))
+def test_lines_are_the_same_however_they_arrive(parts, chunk):
+    data = b"\n".join(parts)
+    original = log_source.CHUNK
+    log_source.CHUNK = chunk
+    try:
+        seen = [line for lines, _size in lines_of(io.BytesIO(data)) for line in lines]
+    finally:
+        log_source.CHUNK = original
+    wanted = data.split(b"\n")
+    assert seen == (wanted if wanted[-1] else wanted[:-1])
+
+
+def test_a_line_without_end_is_cut_and_the_next_one_is_whole():
+    data = b"x" * (CHUNK * 3) + b"\nnext\n" + b"y" * (CHUNK + 5)
+    seen = [line for lines, _size in lines_of(io.BytesIO(data)) for line in lines]
+    assert seen[0] == b"x" * MAX_LINE
+    assert seen[1] == b"next"
+    assert len(seen) == 3
+    assert len(seen[2]) == MAX_LINE
+
+
+def test_every_byte_is_counted():
+    data = b"a\n" * CHUNK + b"z"
+    assert sum(size for _lines, size in lines_of(io.BytesIO(data))) == len(data)
+
+
+# Files
+
+
+@pytest.mark.parametrize(
+    "pack", [bytes, gzip.compress, bz2.compress, lzma.compress, lambda data: gzip.compress(data[:6]) + gzip.compress(data[6:])]
+)
+def test_plain_and_compressed_files(tmp_path, pack):
+    path = tmp_path / "mainlog.2"
+    path.write_bytes(pack(b"first\nsecond\nthird"))
+    assert content(file_of(path)) == b"first\nsecond\nthird"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: data[:200] + b"\0" * 50 + data[250:]])
+def test_a_damaged_file_counts_up_to_there(tmp_path, pack, damage):
+    path = tmp_path / "log.gz"
+    path.write_bytes(damage(pack(os.urandom(50000).hex().encode())))
+    with pytest.raises(SourceError, match=re.escape(str(path))):
+        content(file_of(path))
+
+
+def test_zstd_is_named(tmp_path):
+    path = tmp_path / "log.zst"
+    path.write_bytes(b"\x28\xb5\x2f\xfd\x00")
+    with pytest.raises(SourceError, match="zstd, which Python cannot read"):
+        content(file_of(path))
+
+
+def test_a_python_without_the_module_says_so(tmp_path, monkeypatch):
+    path = tmp_path / "log.xz"
+    path.write_bytes(lzma.compress(b"x"))
+    monkeypatch.setitem(__import__("sys").modules, "lzma", None)
+    with pytest.raises(SourceError, match="xz, which this host's Python cannot read"):
+        content(file_of(path))
+
+
+def test_files_that_are_gone_or_are_no_files(tmp_path):
+    with pytest.raises(SourceError, match="No such file"):
+        content(LogFile(str(tmp_path / "gone"), 1, NOW))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with at_most(5), pytest.raises(SourceError, match="is no file"):
+        content(LogFile(str(pipe), 1, NOW))
+
+
+def test_files_are_found_once_and_the_oldest_first(tmp_path):
+    for age, name in enumerate(("mail.log", "mail.log.1", "mail.log.2.gz")):
+        path = tmp_path / name
+        path.write_bytes(b"x")
+        os.utime(path, (NOW - age, NOW - age))
+    (tmp_path / "mail.log.link").symlink_to(tmp_path / "mail.log.1")
+    (tmp_path / "mail.log.d").mkdir()
+    os.mkfifo(tmp_path / "mail.log.pipe")
+    found = find_files([f"{tmp_path}/mail.log*", f"{tmp_path}/mail.log.1"])
+    assert [Path(one.path).name for one in found] == ["mail.log.2.gz", "mail.log.1", "mail.log"]
+
+
+def test_patterns_have_to_be_absolute():
+    with pytest.raises(EngineError, match="mail.log is no absolute path"):
+        find_files(["mail.log"])
+
+
+# The beginning of the window
+
+
+def large_log(path, hours=4):
+    """A line each second, a page of lines without a time in the middle."""
+    lines = []
+    for second in range(hours * 3600):
+        lines.append(time.strftime("%Y-%m-%d %H:%M:%S +0000", time.gmtime(NOW + second)) + " " + "x" * 300)
+        if second == hours * 1800:
+            lines += ["no time"] * 2000
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_beginning_of_the_window_is_found_without_reading_it_all(tmp_path):
+    path = large_log(tmp_path / "mainlog")
+    size = path.stat().st_size
+    for second in (0, 1, 3000, 7200, 7201, 14000, 14399):
+        with path.open("rb") as raw:
+            place = beginning(raw, size, STAMP, Clock(NOW), NOW + second)
+            raw.seek(place)
+            line = raw.readline()
+        found = Clock(NOW).at(line[:25])
+        assert found is None or found <= NOW + second, second
+        assert place == 0 or (NOW + second - (found or NOW + second)) * 327 < CHUNK * 4, second
+
+
+def test_a_small_window_of_a_large_file_is_read_fast(tmp_path):
+    path = large_log(tmp_path / "mainlog")
+    source = file_of(path, NOW + 14400)
+    assert source.size > log_source.SEARCH_FROM
+    whole = sum(size for _lines, size in source.chunks(STAMP, NOW))
+    last = sum(size for _lines, size in source.chunks(STAMP, NOW + 14000))
+    assert whole == source.size
+    assert last < whole / 5
+
+
+# The journal
+
+
+@pytest.fixture
+def journalctl(tmp_path, monkeypatch):
+    """A journalctl that prints what it is told, and remembers how it was called."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+
+    def install(script):
+        program = directory / "journalctl"
+        program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >>{tmp_path}/arguments\n{script}\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(directory), prepend=os.pathsep)
+        return tmp_path / "arguments"
+
+    return install
+
+
+def test_the_journal_is_asked_for_the_window(journalctl):
+    arguments = journalctl("printf '1767225600.5 mx exim4[1]: hello\\n'")
+    assert content(Journal(("SYSLOG_FACILITY=2",), NOW, NOW + 60)) == b"1767225600.5 mx exim4[1]: hello"
+    asked = arguments.read_text().split()
+    assert "--output=short-unix" in asked
+    assert {"--since=@1767225600", "--until=@1767225661", "SYSLOG_FACILITY=2"} <= set(asked)
+
+
+def test_a_journal_that_cannot_be_read(journalctl, monkeypatch, tmp_path):
+    journalctl("echo half a line; exit 1")
+    with pytest.raises(SourceError, match="journalctl ended with status 1"):
+        content(Journal((), NOW, NOW))
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    with pytest.raises(SourceError, match="journalctl: No such file"):
+        content(Journal((), NOW, NOW))
+
+
+def test_a_journal_that_never_ends_is_left_when_enough_was_read(journalctl):
+    journalctl("exec yes")
+    with at_most(10):
+        chunks = Journal((), NOW, NOW).chunks(NO_TIME, 0)
+        assert next(chunks)[0]
+        chunks.close()
+
+
+# What is read
+
+
+@pytest.fixture
+def adapter():
+    tally = Tally(10)
+    log = EximLog(tally, NOW, NOW + 3600)
+    log.tally = tally
+    return log
+
+
+LINE = "2026-01-01 00:10:00 +0000 1xVuM6-0000i7-2X <= a@alpha.test H=mx.partner.test [192.0.2.15] P=esmtp S=1\n"
+
+
+def test_files_that_reach_into_the_window_are_read(tmp_path, adapter, journalctl):
+    journalctl("exit 1")
+    for name, changed in (("log.1", NOW - 7200), ("log", NOW + 600), ("log.0", NOW + 700)):
+        (tmp_path / name).write_text(LINE if name != "log.0" else "")
+        os.utime(tmp_path / name, (changed, changed))
+    found, notes = sources([f"{tmp_path}/log*"], "auto", adapter, NOW, NOW + 3600)
+    assert [Path(one.path).name for one in found] == ["log"]
+    assert notes == []
+    activity = count(adapter, adapter.tally, found, NOW, NOW + 3600, notes)
+    assert activity["totals"]["inbound"]["messages_plaintext"] == 1
+    assert (activity["lines"], activity["bytes"], activity["skipped_lines"]) == (1, len(LINE), 0)
+    assert activity["sources"] == [str(tmp_path / "log")]
+    assert (activity["since"], activity["until"]) == ("2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z")
+    assert activity["begins"] == "2026-01-01T00:10:00Z"
+    assert [note["code"] for note in activity["notes"]] == ["sessions_by_message"]
+
+
+@pytest.mark.parametrize(("journal", "read"), [("auto", True), ("true", True), ("false", False)])
+def test_without_files_the_journal_is_read_unless_that_is_ruled_out(tmp_path, adapter, journalctl, journal, read):
+    journalctl(f"printf '%s' '{LINE.replace('2026-01-01 00:10:00 +0000', '1767226200.1 mx exim4[3]:')}'")
+    found, notes = sources([f"{tmp_path}/none*"], journal, adapter, NOW, NOW + 3600)
+    activity = count(adapter, adapter.tally, found, NOW, NOW + 3600, notes)
+    assert activity["sources"] == (["journal"] if read else [])
+    assert activity["totals"]["inbound"]["messages_plaintext"] == int(read)
+    codes = [note["code"] for note in activity["notes"]]
+    assert codes == (["sessions_by_message"] if read else ["no_log"])
+
+
+def test_lines_that_the_journal_did_not_hand_on_are_said(tmp_path, adapter, journalctl, monkeypatch):
+    monkeypatch.setattr(adapter, "globs", [f"{tmp_path}/log"])
+    (tmp_path / "log").write_text(LINE)
+    for script, wanted in (
+        ("echo '1767225600.5 mx systemd-journald[18]: Forwarding to syslog missed 33 messages.'", ["lines_lost"]),
+        ("", []),
+        ("exit 1", []),
+    ):
+        journalctl(script)
+        notes = sources(adapter.globs, "auto", adapter, NOW, NOW + 3600)[1]
+        assert [note.code for note in notes] == wanted
+        assert all("33 entries" in note.message for note in notes)
+
+
+def test_a_file_that_cannot_be_read_does_not_keep_the_others(tmp_path, adapter):
+    (tmp_path / "log.1.gz").write_bytes(gzip.compress(os.urandom(9000))[:-30])
+    (tmp_path / "log").write_text(LINE)
+    found = [file_of(tmp_path / "log.1.gz"), file_of(tmp_path / "log", NOW + 1)]
+    activity = count(adapter, adapter.tally, found, NOW, NOW + 3600, [])
+    assert activity["totals"]["inbound"]["messages_plaintext"] == 1
+    (note,) = [note for note in activity["notes"] if note["code"] == "unreadable"]
+    assert str(tmp_path / "log.1.gz") in note["message"]
+
+
+def test_a_log_that_begins_late_or_holds_nothing_says_so(tmp_path, adapter):
+    (tmp_path / "log").write_text("nothing\n")
+    activity = count(adapter, adapter.tally, [file_of(tmp_path / "log")], NOW, NOW + 3600, [])
+    assert [note["code"] for note in activity["notes"]] == ["no_lines"]
+    assert activity["begins"] == ""
+    (tmp_path / "log").write_text(LINE)
+    activity = count(adapter, adapter.tally, [file_of(tmp_path / "log")], NOW - 86400, NOW + 3600, [])
+    assert "log_begins_late" in [note["code"] for note in activity["notes"]]
+
+
+def test_nothing_behind_the_window_is_read(tmp_path, adapter, monkeypatch):
+    monkeypatch.setattr(log_source, "CHUNK", 1000)
+    late = LINE.replace("00:10:00", "02:00:00")
+    (tmp_path / "log").write_text(LINE + late * 100)
+    activity = count(adapter, adapter.tally, [file_of(tmp_path / "log", NOW + 9999)], NOW, NOW + 3600, [])
+    assert activity["totals"]["inbound"]["messages_plaintext"] == 1
+    assert activity["lines"] < 30

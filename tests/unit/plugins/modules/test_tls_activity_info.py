@@ -1,0 +1,109 @@
+import json
+import os
+import time
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import EVENTS, NUMBERS
+from ansible_collections.mailfleet.starttls.plugins.modules import tls_activity_info as module
+
+from tests.support.ansible_module import run_module
+
+LINES = {
+    "postfix": [
+        "postfix/smtpd[7]: connect from mx.partner.test[192.0.2.15]",
+        "postfix/smtpd[7]: Anonymous TLS connection established from mx.partner.test[192.0.2.15]: TLSv1.3 with cipher "
+        "TLS_AES_256_GCM_SHA384 (256/256 bits)",
+        "postfix/smtpd[7]: 491AA1C40A5: client=mx.partner.test[192.0.2.15]",
+        "postfix/qmgr[5]: 491AA1C40A5: from=<a@partner.test>, size=1050, nrcpt=1 (queue active)",
+        "postfix/smtpd[7]: disconnect from mx.partner.test[192.0.2.15] ehlo=2 starttls=1 mail=1 rcpt=1 data=1 quit=1 commands=7",
+    ],
+    "exim": [
+        "1xVuM6-0000i7-2X <= a@partner.test H=mx.partner.test [192.0.2.15] P=esmtps X=TLS1.3:TLS_AES_256_GCM_SHA384:256 CV=no S=1"
+    ],
+}
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """Commands of a host that answer nothing, and its log."""
+    for name in ("postconf", "exim4", "journalctl"):
+        program = tmp_path / "bin" / name
+        program.parent.mkdir(exist_ok=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    # run_command puts /usr/sbin in front of it, where this machine may have one of its own
+    monkeypatch.setattr(module, "MAIN_CF", str(tmp_path / "main.cf"))
+    monkeypatch.setattr(module, "EXIM_CONFIG", str(tmp_path / "exim4"))
+    return tmp_path
+
+
+def write_log(host, daemon, age=60):
+    stamp = time.strftime(
+        "%Y-%m-%dT%H:%M:%S+00:00 mx " if daemon == "postfix" else "%Y-%m-%d %H:%M:%S +0000 ", time.gmtime(time.time() - age)
+    )
+    log = host / "log"
+    log.write_text("".join(f"{stamp}{line}\n" for line in LINES[daemon]))
+    return str(log)
+
+
+@pytest.mark.parametrize("daemon", ["postfix", "exim"])
+@pytest.mark.parametrize("check_mode", [True, False])
+def test_what_the_log_tells(host, daemon, check_mode):
+    result = run_module(module.main, daemon=daemon, logs=[write_log(host, daemon)], check_mode=check_mode)
+    assert result["changed"] is False
+    activity = result["activity"]
+    assert (activity["version"], activity["daemon"], activity["skipped_lines"]) == (1, daemon, 0)
+    (peer,) = activity["peers"]
+    assert (peer["domain"], peer["direction"]) == ("partner.test", "inbound")
+    assert (peer["sessions_tls"], peer["messages_tls"], peer["versions"]) == (1, 1, {"TLSv1.3": 1})
+    assert set(peer) == {"domain", "direction", "versions", "ciphers", *NUMBERS, *EVENTS}
+    assert set(activity["totals"]) == {"inbound", "outbound"}
+    assert set(activity["totals"]["outbound"]) == set(peer) - {"domain", "direction"}
+    json.dumps(activity)
+
+
+def test_what_is_older_than_a_day_is_left_out_unless_it_is_asked_for(host):
+    log = write_log(host, "exim", age=90000)
+    assert run_module(module.main, daemon="exim", logs=[log])["activity"]["peers"] == []
+    assert len(run_module(module.main, daemon="exim", logs=[log], since="2d")["activity"]["peers"]) == 1
+    assert run_module(module.main, daemon="exim", logs=[log], since="2d", until="26h")["activity"]["peers"] == []
+
+
+@pytest.mark.parametrize(("path", "daemon"), [("main.cf", "postfix"), ("exim4", "exim")])
+def test_the_daemon_that_is_installed_is_taken(host, path, daemon):
+    (host / path).touch()
+    assert run_module(module.main, logs=[write_log(host, daemon)])["activity"]["daemon"] == daemon
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "there is neither Postfix nor Exim on this host; name one with daemon"),
+        ({"daemon": "exim", "since": "last week"}, "'last week' is no moment; give one like 24h"),
+        ({"daemon": "exim", "since": "2026-01-02", "until": "2026-01-01"}, "since 2026-01-02 is not before until 2026-01-01"),
+        ({"daemon": "exim", "logs": ["mainlog"]}, "logs: mainlog is no absolute path"),
+        ({"daemon": "exim", "max_peers": 0}, "max_peers has to be at least 1"),
+        ({"daemon": "sendmail"}, "value of daemon must be one of"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(host, options, message):
+    result = run_module(module.main, **options)
+    assert result["failed"]
+    assert message in result["msg"]
+
+
+def test_both_daemons_are_one_too_many(host):
+    (host / "main.cf").touch()
+    (host / "exim4").touch()
+    assert "both Postfix and Exim" in run_module(module.main)["msg"]
+
+
+def test_peers_beyond_the_limit_are_counted_as_one(host):
+    log = host / "log"
+    stamp = time.strftime("%Y-%m-%d %H:%M:%S +0000", time.gmtime(time.time() - 60))
+    log.write_text("".join(f"{stamp} {LINES['exim'][0].replace('partner', f'p{number}')}\n" for number in range(20)))
+    activity = run_module(module.main, daemon="exim", logs=[str(log)], max_peers=5)["activity"]
+    assert activity["truncated"] is True
+    assert len(activity["peers"]) == 6
+    assert (activity["peers"][-1]["domain"], activity["peers"][-1]["messages_tls"]) == ("other", 15)

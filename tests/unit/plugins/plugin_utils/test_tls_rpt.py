@@ -1,0 +1,213 @@
+"""Reports of RFC 8460: what is read, and what a hostile sender gets for his trouble."""
+
+import base64
+import gzip
+import json
+import zlib
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import tls_rpt
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.tls_rpt import (
+    MAX_REPORT_BYTES,
+    MissingJsonschemaError,
+    TlsReportError,
+    inflate,
+    parse,
+    read_reports,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.report_rows import NOW, tls_report
+
+REPORT = json.dumps(tls_report()).encode()
+ENTRY = {
+    "organization": "Example Mail", "report_id": "2026-03-08-1", "start": "2026-03-08T00:00:00Z", "end": "2026-03-08T23:59:59Z",
+    "domain": "alpha.test", "policy_type": "sts", "successful": 5300, "failed": 12,
+    "failures": [{
+        "result_type": "certificate-host-mismatch", "sending_mta_ip": "2001:db8::25", "receiving_mx": "mx1.alpha.test",
+        "count": 12, "reason": "",
+    }],
+}  # fmt: skip
+
+
+def mail(kind, payload, name="report.json.gz"):
+    return (
+        "From: reports@example.com\r\nTo: tls@alpha.test\r\nSubject: Report Domain: alpha.test\r\nMIME-Version: 1.0\r\n"
+        'Content-Type: multipart/report; report-type="tlsrpt"; boundary="b"\r\n\r\n'
+        "--b\r\nContent-Type: text/plain\r\n\r\nThis is a report.\r\n"
+        f'--b\r\nContent-Type: {kind}\r\nContent-Disposition: attachment; filename="{name}"\r\n'
+        f"Content-Transfer-Encoding: base64\r\n\r\n{base64.encodebytes(payload).decode()}\r\n--b--\r\n"
+    ).encode()
+
+
+def changed(**changes):
+    return json.dumps({**tls_report(), **changes}).encode()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        REPORT,
+        b"\xef\xbb\xbf" + REPORT,
+        gzip.compress(REPORT),
+        mail("application/tlsrpt+gzip", gzip.compress(REPORT)),
+        mail("application/tlsrpt+json", REPORT, "report"),
+        mail("application/octet-stream", gzip.compress(REPORT)),
+    ],
+    ids=["json", "bom", "gzip", "mail", "plain mail", "mail of an unknown type"],
+)
+def test_every_form_of_a_report(tmp_path, data):
+    (tmp_path / "report").write_bytes(data)
+    assert read_reports([str(tmp_path / "report")], NOW) == ([ENTRY], [])
+
+
+def test_a_report_sent_twice_counts_once(tmp_path):
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_bytes(REPORT)
+    assert len(read_reports([str(tmp_path / "a.json"), str(tmp_path / "b.json")], NOW)[0]) == 1
+
+
+def test_what_is_wrong_is_named_and_left_out(tmp_path):
+    (tmp_path / "good.json").write_bytes(REPORT)
+    (tmp_path / "bad.json").write_bytes(b"{")
+    found, problems = read_reports([str(tmp_path / "bad.json"), str(tmp_path / "good.json")], NOW)
+    assert found == [ENTRY]
+    assert problems == ["bad.json: it is no JSON that can be read (JSONDecodeError)"]
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_reports([str(tmp_path / "nothing.json")], NOW)
+
+
+def test_without_the_library(monkeypatch):
+    monkeypatch.setattr(tls_rpt, "HAS_JSONSCHEMA", False)
+    assert read_reports([]) == ([], [])
+    with pytest.raises(MissingJsonschemaError, match="pip install jsonschema"):
+        read_reports(["x.json"])
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"[" * 200_000, "no JSON"),
+        (b"\xff\xfe{", "no JSON"),
+        (b'{"a": NaN}', "no JSON"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "no JSON"),
+        (b"[]", "no report of RFC 8460"),
+        (b"{}", "'organization-name' is a required property"),
+        (changed(policies={}), "policies: "),
+        (changed(policies=[3]), "policies/0: 3 is not of type 'object'"),
+        (changed(**{"report-id": 5}), "report-id: 5 is not of type 'string'"),
+        (changed(policies=[{**tls_report()["policies"][0], "summary": {}}]), "policies/0/summary"),
+        (json.dumps(tls_report(failed=-1)).encode(), "minimum"),
+        (json.dumps(tls_report(failed=2**60)).encode(), "maximum"),
+        (json.dumps(tls_report(**{"policy-type": "<script>"})).encode(), "policy-type"),
+        (changed(**{"date-range": {"start-datetime": "soon", "end-datetime": "x"}}), "no time in the form of RFC 3339"),
+        (
+            changed(**{"date-range": {"start-datetime": "2099-01-01T00:00:00Z", "end-datetime": "2099-01-02T00:00:00Z"}}),
+            "about the future",
+        ),
+        (
+            changed(**{"date-range": {"start-datetime": "2026-03-02T00:00:00Z", "end-datetime": "2026-03-01T00:00:00Z"}}),
+            "ends before it begins",
+        ),
+        (
+            changed(**{"date-range": {"start-datetime": "0001-01-01T00:00:00+14:00", "end-datetime": "2026-03-01T00:00:00Z"}}),
+            "no time",
+        ),
+    ],
+)
+def test_hostile_reports(data, why):
+    with pytest.raises(TlsReportError) as caught:
+        parse(data, NOW)
+    assert why in str(caught.value)
+    assert len(str(caught.value)) < 1_000
+
+
+def test_what_is_shown_is_printable_and_short():
+    entry = parse(changed(**{"organization-name": "\x1b[2J\u202eevil\n" + "x" * 5_000}), NOW)[0]
+    assert entry["organization"].startswith("?[2J?evil?xxx")
+    assert len(entry["organization"]) == 300
+
+
+def test_a_bomb_is_not_inflated():
+    bomb = gzip.compress(b" " * (MAX_REPORT_BYTES + 1))
+    assert len(bomb) < 100_000
+    with pytest.raises(TlsReportError, match="holds more than"):
+        inflate(bomb)
+    half = gzip.compress(b" " * (MAX_REPORT_BYTES // 2 + 1))
+    with pytest.raises(TlsReportError, match="holds more than"):
+        inflate(half + half)
+
+
+def test_gzip():
+    assert inflate(gzip.compress(b"a") + gzip.compress(b"b") + b"\0" * 9) == b"ab"
+    with pytest.raises(TlsReportError, match="cut off"):
+        inflate(gzip.compress(REPORT)[:-12])
+    with pytest.raises(TlsReportError, match="damaged"):
+        inflate(b"\x1f\x8b" + zlib.compress(b"x"))
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "neither a TLS report nor a mail"),
+        (b"Subject: hello\r\n\r\nno report", "neither a TLS report nor a mail"),
+        (mail("application/tlsrpt+gzip", b"\x1f\x8bnothing"), "damaged"),
+        (
+            b"".join(
+                b'Content-Type: multipart/mixed; boundary="%d"\r\n\r\n--%d\r\n' % (depth, depth) for depth in range(3_000)
+            ),
+            "",
+        ),
+        (
+            b'Content-Type: multipart/mixed; boundary="b"\r\n\r\n' + b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n" * 500,
+            "more than 100 parts",
+        ),
+    ],
+)
+def test_hostile_mails(tmp_path, data, why):
+    (tmp_path / "x.eml").write_bytes(data)
+    found, problems = read_reports([str(tmp_path / "x.eml")], NOW)
+    assert found == []
+    assert len(problems) == 1
+    assert why in problems[0]
+
+
+def test_a_file_that_is_too_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(tls_rpt, "MAX_FILE_BYTES", 100)
+    (tmp_path / "x.json").write_bytes(REPORT)
+    with pytest.raises(OSError, match="longer than 100 bytes"):
+        read_reports([str(tmp_path / "x.json")], NOW)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(
+    st.fixed_dictionaries({}, optional={name: ANYTHING for name in tls_report()}),
+    st.fixed_dictionaries({}, optional={name: ANYTHING for name in ("policy", "summary", "failure-details")}),
+)
+def test_no_error_but_its_own(report, policy):
+    document = {**tls_report(), **report}
+    if "policies" not in report:
+        document["policies"] = [{**tls_report()["policies"][0], **policy}]
+    try:
+        parse(json.dumps(document).encode(), NOW)
+    except TlsReportError as error:
+        assert str(error).isprintable()  # noqa: PT017
+
+
+@given(st.binary(max_size=300))
+def test_bytes_of_any_kind(data):
+    for read in (parse, inflate, lambda given: list(tls_rpt._documents(given))):
+        try:
+            read(data)
+        except TlsReportError:
+            pass
