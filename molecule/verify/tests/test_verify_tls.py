@@ -1,0 +1,140 @@
+"""playbooks/verify_tls.yml and playbooks/report_tls.yml, as a person, CI or AWX plays them."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_testinfra import SERVERS, Fleet, Played
+
+HOSTS = {"gw1", *SERVERS}
+CHECKS = ["versions", "injection", "resumption"]
+
+
+def play(fleet: Fleet, name: str, *arguments: str, **variables: Any) -> Played:
+    return fleet.play(f"playbooks/{name}.yml", *arguments, variables=variables)
+
+
+def row(played: Played, host: str) -> str:
+    return next(line.rstrip() for line in played.output.splitlines() if re.match(rf"{host}  ", line))
+
+
+@pytest.fixture(scope="module")
+def verified(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Played, Path]:
+    """The fleet, verified with everything there is to check, and where the reports are."""
+    place = tmp_path_factory.mktemp("verified") / "reports"
+    played = play(
+        fleet,
+        "verify_tls",
+        verify_checks=CHECKS,
+        report_directory=str(place),
+        report_formats="html, json, csv, junit, prometheus",
+    )
+    return played, place
+
+
+def test_a_good_fleet_passes(verified: tuple[Played, Path]) -> None:
+    played, _place = verified
+    assert played.status == 0, played.output
+    for host in HOSTS:
+        assert "  pass" in row(played, host), played.output
+    assert all("in 2/2 TLS, out 2/2 TLS" in row(played, host) for host in SERVERS)
+
+
+def test_each_host_was_seen_from_every_side(verified: tuple[Played, Path]) -> None:
+    document = json.loads((verified[1] / "report.json").read_text())
+    for host in document["hosts"]:
+        assert {one["seen_from"] for one in host["tests"]} == {host["host"], "gw1", "the controller"}
+        own = host["tests"][0]
+        assert own["injection"] is False
+        assert own["resumption"] is True
+        assert (own["versions"]["TLSv1"], own["versions"]["TLSv1.3"]) == (False, True)
+        assert own["group"]
+
+
+def test_ci_can_read_the_verdict(verified: tuple[Played, Path]) -> None:
+    suites = ET.parse(verified[1] / "report.junit.xml").getroot()
+    assert {one.get("name") for one in suites.iter("testsuite")} == HOSTS
+    assert not list(suites.iter("failure"))
+
+
+def test_the_other_reports_are_there(verified: tuple[Played, Path]) -> None:
+    assert {one.name for one in verified[1].iterdir()} == {
+        "report.html",
+        "report.json",
+        "report.csv",
+        "report.junit.xml",
+        "mailfleet_starttls.prom",
+    }
+    assert "pf12.fleet.test" in (verified[1] / "report.html").read_text()
+
+
+@pytest.fixture
+def without_starttls(fleet: Fleet) -> Any:
+    """A mail server that somebody has switched STARTTLS off on, by hand."""
+    fleet.run("pf13", "postconf -e smtpd_tls_security_level=none && postfix reload 2>&1")
+    yield "pf13"
+    fleet.run("pf13", "postconf -e smtpd_tls_security_level=may && postfix reload 2>&1")
+
+
+def test_a_server_that_does_not_offer_starttls_fails_the_run(
+    fleet: Fleet, without_starttls: str, tmp_path: Path
+) -> None:
+    played = play(fleet, "verify_tls", send_messages=False, report_directory=str(tmp_path), report_formats="junit")
+    assert played.status != 0
+    assert row(played, "pf13").endswith("FAIL")
+    assert row(played, "pf12").endswith("pass")
+    said = [line for line in played.output.splitlines() if line.startswith("pf13: error: the server does not offer")]
+    assert len(said) == 1
+    assert "seen from gw1, the controller" in said[0]
+    suites = ET.parse(tmp_path / "report.junit.xml").getroot()
+    assert {one.get("name") for one in suites.iter("testsuite") if one.find(".//failure") is not None} == {"pf13"}
+
+
+def test_a_warning_fails_the_run_where_that_is_wanted(fleet: Fleet) -> None:
+    wanted = {"send_messages": False, "verify_warn_days_left": 5000}
+    mild = play(fleet, "verify_tls", **wanted)
+    assert mild.status == 0, mild.output
+    assert "pass, 1 warning" in row(mild, "ex13")
+    strict = play(fleet, "verify_tls", fail_on="warning", **wanted)
+    assert strict.status != 0
+    assert row(strict, "ex13").endswith("FAIL")
+
+
+def test_a_host_that_cannot_be_reached_is_no_success(fleet: Fleet, tmp_path: Path) -> None:
+    inventory = tmp_path / "more.yml"
+    host = {"ansible_connection": "ssh", "ansible_host": "192.0.2.1", "ansible_ssh_common_args": "-o ConnectTimeout=1"}
+    inventory.write_text(json.dumps({"all": {"children": {"postfix_servers": {"hosts": {"gone": host}}}}}))
+    played = play(fleet, "verify_tls", "-i", str(inventory), send_messages=False)
+    assert played.status != 0
+    assert row(played, "gone").endswith("FAIL")
+    assert "gone: error: the handshake test could not be made on gone:" in played.output
+    assert row(played, "pf12").endswith("pass")
+
+
+def test_the_report_counts_what_the_logs_say(fleet: Fleet, tmp_path: Path, without_starttls: str) -> None:
+    first = play(fleet, "report_tls", report_directory=str(tmp_path), report_formats="json")
+    assert first.status == 0, first.output
+    document = json.loads((tmp_path / "report.json").read_text())
+    totals = {one["host"]: one["activity"]["totals"] for one in document["hosts"]}
+    assert set(totals) == HOSTS
+    assert all(totals[host]["inbound"]["messages_tls"] > 0 for host in SERVERS), totals
+    assert totals["gw1"]["outbound"]["messages_tls"] > 0
+
+
+def test_a_server_that_stopped_offering_tls_is_an_alert(fleet: Fleet, tmp_path: Path) -> None:
+    assert play(fleet, "report_tls", report_directory=str(tmp_path), report_formats="json").status == 0
+    fleet.run("pf12", "postconf -e smtpd_tls_security_level=none && postfix reload 2>&1")
+    try:
+        played = play(fleet, "report_tls", report_directory=str(tmp_path), report_formats="json", fail_on="error")
+    finally:
+        fleet.run("pf12", "postconf -e smtpd_tls_security_level=may && postfix reload 2>&1")
+    assert played.status != 0
+    alerts = json.loads((tmp_path / "report.json").read_text())["alerts"]
+    [lost] = [one for one in alerts if one["code"] == "starttls_lost" and one["host"] == "pf12"]
+    assert lost["cause"] == "local"
+    assert "are at least as bad as 'error'" in played.output
