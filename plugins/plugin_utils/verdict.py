@@ -177,6 +177,8 @@ class _Case:
                 "certificate served" if not self.chain else f"certificate number {len(self.chain) + 1} that was served"
             )
             self.unreadable = f"the {which} cannot be read: {error}; see which file the daemon serves it from"
+        if seen["completed"] and not seen["chain_sha256"]:
+            self.unreadable = "TLS was agreed without a certificate that could be seen; see which one the daemon serves"
         self.path = served_path(self.chain) if self.chain else []
         self.trusted, self.verify_error = seen["trusted"], seen["verify_error"]
         if self.is_survey and self.trusted is None and self.chain and evidence.roots:

@@ -293,6 +293,10 @@ class TestIdentity:
         facts.certificates = handed_over
         assert codes(judge(facts)) == ["bad_certificate"]
 
+    def test_tls_without_a_certificate_does_not_pass(self):
+        result = judge(seen())
+        assert (codes(result), result["passed"]) == (["bad_certificate"], False)
+
     def test_a_broken_one_behind_the_leaf(self, good):
         facts = seen(good.certificate)
         facts["chain_sha256"].append("ab" * 32)
