@@ -3,8 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The way of a message, read from its Received headers (RFC 5321 section 4.4, RFC 3848).
 
-A header is believed only as far as the host that wrote it: whoever wants proof looks at those that
-hosts of their own wrote.
+A header is believed only as far as the host that wrote it: whoever wants proof looks at those that hosts of their own
+wrote. Even then a part of it is the client's: the name it gave in EHLO stands before C(by), addresses and the names in
+its certificate stand around it. So TLS is believed only where every C(by) in the header, wherever it stands, is
+followed by a protocol that means TLS; the writer's own one is among them, and nothing a client says takes it away.
+Versions and ciphers are read only from the places where the known mail servers write them.
 """
 
 from __future__ import annotations
@@ -13,32 +16,79 @@ import ipaddress
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import Any, Optional
 
-_BY = re.compile(r"(?:^|\s)by\s+([^\s;()]+)", re.IGNORECASE)
-_FROM = re.compile(r"^from\s+([^\s;()]+)", re.IGNORECASE)
-_WITH = re.compile(r"\swith\s+([A-Za-z0-9]+)", re.IGNORECASE)
-# The address that the connection came from: first in the comment, behind the name found for it if there is one, and
-# without brackets with Exchange. Only Exim has it in front of the comment, where others put what the client called
-# itself; the comment then has helo= and the like, whose values are the client's too.
-_PEER = re.compile(
-    r"from \S+ \((?:[^\s()\[\]=]+ )?(?:\[(?:IPv6:)?([0-9a-f:.]+)\]|([0-9a-f:.]+)\))"
-    r"|from \[([0-9a-f:.]+)\](?:\Z| \((?:port|helo|ident)=)",
+POSTFIX, EXIM, EXCHANGE, HARAKA, SENDMAIL, SERVICE, UNKNOWN = (
+    "postfix", "exim", "exchange", "haraka", "sendmail", "service", "unknown",
+)  # fmt: skip
+PASS, PLAINTEXT, LOST, UNPROVEN = "pass", "plaintext", "lost", "unproven"
+
+# What lies behind it is not read, and could hold the writer's own "by": such a header proves nothing.
+_LONGEST = 4000
+_MOST_READINGS = 8
+_SHOWN = 255
+_BY = re.compile(r"(?<![^\s(])by(?= )", re.IGNORECASE)
+# The receiving side, which the writer alone words: no text of a client stands between "by" and the protocol.
+_RECEIVER = re.compile(
+    r"by (?P<by>[^\s;()]+)(?P<comments>(?: \([^()]*\)){0,3})(?: via [^\s;()]+)?"
+    r"(?: with (?:(?P<exchange>Microsoft SMTP Server)"
+    r"(?: \((?:(?P<bare>TLS)|version=(?P<version>[^\s,()]+), cipher=(?P<cipher>[^\s,()]+))\))?"
+    r"|(?P<protocol>[A-Za-z0-9]+)(?:/TLS/(?P<suite>[A-Za-z0-9_-]+))?)(?![^\s;]))?",
     re.IGNORECASE,
 )
-_EXCHANGE = re.compile(r"\swith\s+Microsoft SMTP Server\b", re.IGNORECASE)
+_FROM = re.compile(r"from ([^\s;()]+)", re.IGNORECASE)
+# The sending side: a name, a comment about the connection, and comments about TLS that hold no address.
+_SENDER = re.compile(
+    r"from \S+(?: \((?:[^()]|\([^()]*\))*\))?"
+    r"(?P<more>(?: \((?:using|Client|No client certificate)\b(?:[^()\[\]]|\((?:[^()\[\]]|\([^()\[\]]*\))*\))*\)){0,2})\Z",
+    re.IGNORECASE,
+)
+# The address that the connection came from: alone in the comment or behind the name found for it, without brackets with
+# Exchange. What the client called itself stands in front of the comment; only Exim has the address there for want of a
+# name, and then or behind the address in the comment come helo= and the like, whose values are the client's.
+_PEER = re.compile(
+    r"from \S+ \((?:[^\s()\[\]=]+ )?(?:\[(?:IPv6:)?(?P<address>[0-9a-f:.]+)\](?: \(may be forged\))?|(?P<bare>[0-9a-f:.]+))\)",
+    re.IGNORECASE,
+)
+_EXIM_PEER = re.compile(
+    r"from \S+ \(\[(?P<address>[0-9a-f:.]+)\](?::\d+)?(?: (?:helo|ident)=[^()]*)?\)"
+    r"|from \[(?P<bare>[0-9a-f:.]+)\](?::\d+)?(?:\Z| \((?:port|helo|ident)=)",
+    re.IGNORECASE,
+)
+_NAMELESS = re.compile(r"from \S+\Z", re.IGNORECASE)
 _NOT_A_NETWORK = ("local", "mapi")
-_VERSION = re.compile(r"\b(?:TLSv?|SSLv?)(\d(?:[._]\d)?)\b", re.IGNORECASE)
-_CIPHER = re.compile(r"\bcipher[ =]([A-Z0-9_-]+)|\btls\s+([A-Z0-9_-]+)", re.IGNORECASE)
-_TLS_PROTOCOL = re.compile(r"(?:E?SMTP|LMTP|UTF8E?SMTP|UTF8LMTP)SA?\Z", re.IGNORECASE)
-_COMMENT = re.compile(r"\([^()]*\)")
+_TLS_PROTOCOL = re.compile(r"(?:(?:E?SMTP|LMTP|UTF8E?SMTP|UTF8LMTP)SA?|HTTPS)\Z", re.IGNORECASE)
+_VERSION = re.compile(r"(TLS|SSL)v?(\d)(?:[._](\d))?(?![\w.])", re.IGNORECASE)
+
+# Where each mail server writes version and cipher: before "by" with Postfix, behind the protocol with the others.
+_POSTFIX_TLS = re.compile(r" \(using ([^\s()]+) with cipher ([^\s()]+) ", re.IGNORECASE)
+_EXIM = re.compile(
+    r"(?: \((?P<version>TLS[^\s():]*)(?::(?P<old>[^\s():]+)[^()]*)?\))?(?: tls (?P<cipher>[^\s()]+))?(?P<exim> \(Exim )?",
+    re.IGNORECASE,
+)
+_BEHIND_ID = re.compile(
+    r" id [^\s()]+(?: (?:for|envelope-from) <?[^\s<>()\"]*>?)?"
+    r"(?: \(version=(?P<version>[^\s,()]+),? cipher=(?P<cipher>[^\s,()]+)| tls (?P<alone>[^\s;()]+))",
+    re.IGNORECASE,
+)
+_SENDMAIL = re.compile(r" \(\d+\.\d+[\w.]*/[^()]*\)\Z")
+_BARE_ADDRESS = re.compile(r"from \S+ \([0-9a-f:.]+\)\Z", re.IGNORECASE)
+# The service's own header: TLS in a comment of its own, and no protocol, or one that does not tell.
+_SERVICE_HOST = re.compile(r"exprod\w+\.", re.IGNORECASE)
+_SERVICE_TLS = re.compile(r"from \S+ \(\[[0-9a-f:.]+\]\) \(using ((?:TLS|SSL)v?[\d.]+)\)\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Hop:
     """One Received header: who took the message from whom, and how.
 
-    network is false for a message that was made on the host itself or came over its loopback.
+    from_host is the name that the sending side gave itself. network is false for a message that was made on the host
+    itself or came over its loopback. date is ISO 8601 in UTC, or empty; writer the mail server whose form the header
+    has. clear is false where the header can be read in more than one way, as one whose client put words of its own into
+    it: it counts as a network hop without TLS.
     """
 
     by: str
@@ -48,44 +98,147 @@ class Hop:
     tls_version: str
     cipher: str
     network: bool
+    date: str = ""
+    writer: str = UNKNOWN
+    clear: bool = True
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read a header: from one C(by) on."""
+
+    by: str
+    protocol: str
+    tls: bool
+    version: str
+    cipher: str
+    writer: str
+    before: str
+    """The sending side, up to C(by)."""
 
 
 def parse_received(header: str) -> Hop:
     """Read one header; anything unknown stays an empty string. Never raises."""
-    text = " ".join(header.split())[:2000]
-    bare = text
-    for _ in range(3):  # comments may hold comments
-        bare = _COMMENT.sub(" ", bare)
-    sender = _FROM.search(bare)
-    receiver = _BY.search(bare)
-    protocol = _WITH.search(bare)
-    version = _VERSION.search(text)
-    cipher = _CIPHER.search(text)
-    name = protocol.group(1) if protocol else ""
-    if _EXCHANGE.search(text):
-        name = "ESMTPS" if version else "ESMTP"
-    tls = bool(_TLS_PROTOCOL.match(name))
-    before_by = text.partition(" by ")[0] if sender else ""
+    text = " ".join(header.split())
+    whole = len(text) <= _LONGEST and len(_BY.findall(text)) <= _MOST_READINGS
+    text = text[:_LONGEST]
+    sender = text[:5].lower() == "from "
+    name = _FROM.match(text)
+    readings = _readings(text)
+    shown = readings[-1] if readings else _Reading("", "", False, "", "", UNKNOWN, "")
+    # With several readings the host is named from what stands outside of comments, as well as it can be.
+    bare = shown if len(readings) < 2 else (_readings(_without_comments(text)) or [shown])[-1]
+    clear = whole and len({reading.tls for reading in readings}) == 1
+    tls = clear and shown.tls
+    certain = tls and len(readings) == 1
     return Hop(
-        by=receiver.group(1) if receiver else "",
-        from_host=sender.group(1) if sender else "",
-        protocol=name.upper(),
+        by=_printable(bare.by),
+        from_host=_printable(name.group(1)) if name else "",
+        protocol=_printable(bare.protocol.upper()),
         tls=tls,
-        tls_version=f"TLSv{version.group(1).replace('_', '.')}" if tls and version else "",
-        cipher=next((one for one in cipher.groups() if one), "") if tls and cipher else "",
-        network=bool(sender) and name.lower() not in _NOT_A_NETWORK and not _is_local(before_by, name),
+        tls_version=_normal(shown.version) if certain else "",
+        cipher=_printable(shown.cipher) if certain else "",
+        network=sender and not (clear and len(readings) == 1 and _stays_on_the_host(shown)),
+        date=_date(text) if whole else "",
+        writer=shown.writer if clear and len(readings) == 1 else UNKNOWN,
+        clear=clear,
     )
 
 
-def _is_local(text: str, protocol: str) -> bool:
-    """Whether the part of a header before C(by) names the loopback, or none where LMTP came through a local socket."""
-    match = _PEER.match(text)
-    if not match:
-        return "lmtp" in protocol.lower()
+def _readings(text: str) -> list[_Reading]:
+    """The ways to read a header, in the order in which they stand in it."""
+    found = []
+    for word in islice(_BY.finditer(text), _MOST_READINGS):
+        match = _RECEIVER.match(text, word.start())
+        found.append(_reading(text, match) if match else _Reading("", "", False, "", "", UNKNOWN, ""))
+    return found
+
+
+def _reading(text: str, match: re.Match[str]) -> _Reading:
+    before = text[: match.start()].rstrip()
+    behind = text[match.end() :]
+    by, comments, name = match["by"], match["comments"], match["protocol"] or ""
+    if _SERVICE_HOST.match(by) and name.upper() in ("", "SMTP", "ESMTP") and not match["exchange"]:
+        used = _SERVICE_TLS.match(before)
+        return _Reading(by, name, bool(used), used[1] if used else "", "", SERVICE, before)
+    if match["exchange"]:
+        tls = bool(match["bare"] or match["version"])
+        name = "ESMTPS" if tls else "ESMTP"
+        return _Reading(by, name, tls, match["version"] or "", match["cipher"] or "", EXCHANGE, before)
+    writer, version, cipher = UNKNOWN, "", match["suite"] or ""
+    exim, behind_id, sender = _EXIM.match(behind), _BEHIND_ID.match(behind), _SENDER.match(before)
+    if exim and (exim["version"] or exim["cipher"] or exim["exim"]):
+        writer = EXIM if exim["exim"] else UNKNOWN
+        version, cipher = exim["version"] or "", exim["cipher"] or exim["old"] or ""
+    elif behind_id:
+        version, cipher = behind_id["version"] or "", behind_id["cipher"] or behind_id["alone"] or ""
+    elif sender:
+        told = _POSTFIX_TLS.findall(sender["more"])
+        version, cipher = told[0] if len(told) == 1 else ("", cipher)
+    if comments.startswith(" (Postfix"):
+        writer = POSTFIX
+    elif comments.startswith(" (Haraka"):
+        writer = HARAKA
+    elif _SENDMAIL.match(comments):
+        writer = SENDMAIL
+    elif name.lower() == "mapi" or (name.upper() == "HTTPS" and _BARE_ADDRESS.match(before)):
+        writer = EXCHANGE
+    tls = bool(_TLS_PROTOCOL.match(name)) or (bool(match["suite"]) and name.upper() in ("SMTP", "ESMTP"))
+    return _Reading(by, name, tls, version, cipher, writer, before)
+
+
+def _stays_on_the_host(reading: _Reading) -> bool:
+    """Whether the message came from the host itself: by a program, over the loopback, or by LMTP through a socket."""
+    if reading.protocol.lower() in _NOT_A_NETWORK:
+        return True
+    peer = (_EXIM_PEER if reading.writer == EXIM else _PEER).match(reading.before)
+    if not peer:
+        return "lmtp" in reading.protocol.lower() and bool(_NAMELESS.match(reading.before))
     try:
-        return ipaddress.ip_address(next(one for one in match.groups() if one)).is_loopback
+        address = ipaddress.ip_address(peer["address"] or peer["bare"])
     except ValueError:
         return False
+    return address.is_loopback and bool(_SENDER.match(reading.before))
+
+
+def _without_comments(text: str) -> str:
+    for _ in range(3):  # comments may hold comments
+        text = re.sub(r"\([^()]*\)", " ", text)
+    return " ".join(text.split())
+
+
+def _normal(version: str) -> str:
+    """A version as OpenSSL names it, C(TLSv1.2), C(TLSv1), C(SSLv3); empty for anything else."""
+    match = _VERSION.match(version)
+    if not match:
+        return ""
+    minor = match[3] if match[3] not in (None, "0") else ""
+    return f"{match[1].upper()}v{match[2]}{f'.{minor}' if minor else ''}"
+
+
+def _date(text: str) -> str:
+    """The time at the end of a header, in UTC."""
+    _, found, tail = text.rpartition(";")
+    if not found or len(tail) > 80:
+        return ""
+    try:
+        time = parsedate_to_datetime(tail.strip())
+        if time.tzinfo is None:  # -0000: UTC, the zone of the host unknown
+            time = time.replace(tzinfo=timezone.utc)
+        return time.astimezone(timezone.utc).replace(tzinfo=None).isoformat() + "Z"
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return ""
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "?" for sign in text[:_SHOWN])
+
+
+def _seconds_between(first: str, second: str) -> Optional[int]:
+    if not first or not second:
+        return None
+    start, end = (datetime.fromisoformat(date[:-1]) for date in (first, second))
+    return int((end - start).total_seconds())
 
 
 @dataclass(frozen=True)
@@ -104,9 +257,28 @@ class Path:
         """Whether there was a network hop and every one used TLS."""
         return bool(self.network_hops) and all(hop.tls for hop in self.network_hops)
 
+    @property
+    def verdict(self) -> tuple[str, str]:
+        """C(pass), C(plaintext) or C(unproven), and the reason in words."""
+        crossed = self.network_hops
+        if not crossed:
+            return UNPROVEN, "it arrived without crossing a network, so it proves nothing"
+        plain = [hop for hop in crossed if hop.clear and not hop.tls]
+        if plain:
+            hops = "; ".join(f"from {hop.from_host or 'unknown'} to {hop.by} ({hop.protocol or '-'})" for hop in plain)
+            return PLAINTEXT, f"in plaintext {hops}"
+        unclear = [hop for hop in crossed if not hop.clear]
+        if unclear:
+            hops = "; ".join(f"from {hop.from_host or 'unknown'} to {hop.by or 'unknown'}" for hop in unclear)
+            return UNPROVEN, f"the Received header can be read in more than one way, so it does not prove TLS: {hops}"
+        return PASS, f"over TLS on every hop over a network, {len(crossed)} of {len(crossed)}"
+
     def to_dict(self) -> dict[str, Any]:
-        """The path as plain data, for a module to return."""
-        return {"tls": self.tls, "hops": [asdict(hop) for hop in self.hops]}
+        """The path as plain data, for a module to return; delay is the time in seconds since the hop before."""
+        verdict, message = self.verdict
+        before = ("", *(hop.date for hop in self.hops))
+        hops = [{**asdict(hop), "delay": _seconds_between(last, hop.date)} for last, hop in zip(before, self.hops)]
+        return {"tls": self.tls, "verdict": verdict, "message": message, "hops": hops}
 
 
 def path_of(headers: Iterable[str]) -> Path:

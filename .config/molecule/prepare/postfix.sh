@@ -52,6 +52,35 @@ outside)
     postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = $LAB_DOMAIN" \
         "transport_maps = $type:/etc/postfix/transport" "smtp_tls_security_level = may" \
         "smtp_tls_loglevel = 1" "smtpd_tls_received_header = yes"
+    # Its mailbox can be read by IMAP as well, once it has a certificate and somebody starts Dovecot.
+    systemctl stop dovecot 2>/dev/null || true
+    rm -rf /var/lib/mailfleet-imap
+    mkdir -p /etc/dovecot
+    install -d -o trace -g mail /var/lib/mailfleet-imap
+    cat >/etc/dovecot/dovecot.conf <<'CONF'
+dovecot_config_version = 2.4.0
+dovecot_storage_version = 2.4.0
+protocols = imap
+listen = *
+log_path = /var/log/dovecot.log
+ssl = required
+ssl_server_cert_file = /etc/mailfleet/starttls.pem
+ssl_server_key_file = /etc/mailfleet/starttls.pem
+mail_driver = mbox
+mail_path = /var/lib/mailfleet-imap
+mail_inbox_path = /var/mail/%{user}
+mail_access_groups = mail
+passdb static {
+  password = {PLAIN}imap-secret
+}
+userdb static {
+  fields {
+    uid = trace
+    gid = mail
+    home = /var/lib/mailfleet-imap
+  }
+}
+CONF
     ;;
 esac
 
