@@ -39,6 +39,7 @@ class FilterModule:
             "failed_tests": _filter(fleet.failed_tests),
             "came_through": _filter(fleet.came_through),
             "trace_messages": _filter(fleet.trace_messages),
+            "trace_landings": _filter(fleet.trace_landings),
             "with_delivery_mode": _filter(fleet.with_delivery_mode),
             "report_outputs": _filter(fleet.report_outputs),
             "failing": _filter(failing),

@@ -250,7 +250,11 @@ def judge_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any])
     elif not hops:
         findings.append(f"{what} arrived without crossing a network, so it proves nothing")
     for hop, tls in zip(hops, wanted):
-        if tls is not None and hop["tls"] != tls:
+        if not hop.get("clear", True):
+            findings.append(
+                f"the Received header of {hop['by']} for {what} can be read in more than one way, so it proves nothing"
+            )
+        elif tls is not None and hop["tls"] != tls:
             findings.append(f"{what} reached {hop['by']} {'in plaintext' if tls else 'over TLS'} ({hop['protocol']})")
     return {**trace, "direction": direction, "findings": findings}
 
@@ -262,7 +266,7 @@ def _mark(direction: str, host: str) -> str:
 
 
 def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: str) -> list[dict[str, Any]]:
-    """The test messages of a run: for each host one from outside and one to the outside, and where they land.
+    """The test messages of a run: for each host one from outside (C(inbound)) and one to the outside (C(outbound)).
 
     Hosts without C(mail_trace_address) are left out; without an outside host there are none. run makes the
     markers unique.
@@ -270,7 +274,6 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
     if not outside or "mail_trace_address" not in hostvars.get(outside, {}):
         return []
     there = str(hostvars[outside]["mail_trace_address"])
-    there_mailbox = str(hostvars[outside].get("verify_mailbox", "/var/mail/trace"))
     messages = []
     for host in hosts:
         if "mail_trace_address" not in hostvars[host]:
@@ -281,12 +284,25 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
             {
                 "host": host,
                 "inbound": {"marker": into, "sender": there, "recipient": here},
-                "landing": {"marker": into, "mailbox": str(hostvars[host].get("verify_mailbox", "/var/mail/trace"))},
                 "outbound": {"marker": out, "sender": here, "recipient": there},
-                "outside_landing": {"marker": out, "mailbox": there_mailbox},
             }
         )
     return messages
+
+
+def trace_landings(
+    messages: Sequence[Mapping[str, Any]], direction: str, host: str, hostvars: HostVars
+) -> list[dict[str, Any]]:
+    """What message_trace waits for on a host: the messages of one direction, where they land on that host.
+
+    That is C(verify_landing) of the host (mailbox, imap or command, as message_trace takes them), or its
+    C(verify_mailbox). It may hold a password, so it is made when it is needed and not kept. Raises EngineError.
+    """
+    facts = hostvars[host]
+    place = facts.get("verify_landing") or {"mailbox": str(facts.get("verify_mailbox", "/var/mail/trace"))}
+    if not isinstance(place, Mapping):
+        raise EngineError(f"verify_landing of {host} has to be a mapping with mailbox, imap or command")
+    return [{"marker": one[direction]["marker"], **place} for one in messages]
 
 
 # The file that each format of tls_report is written to.

@@ -13,7 +13,7 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 def test_each_filter_is_a_function_of_fleet():
     assert set(FILTERS) == {
         "resolve_servers", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
-        "failed_tests", "with_delivery_mode", "report_outputs", "failing",
+        "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ is getattr(fleet, name)
@@ -84,3 +84,8 @@ def test_came_through():
 def test_failing():
     alerts = [{"severity": "error"}, {"severity": "notice"}]
     assert FILTERS["failing"](alerts, "warning") == [{"severity": "error"}]
+
+
+def test_trace_landings():
+    with pytest.raises(AnsibleFilterError, match="verify_landing of h has to be a mapping"):
+        FILTERS["trace_landings"]([], "inbound", "h", {"h": {"verify_landing": "x"}})

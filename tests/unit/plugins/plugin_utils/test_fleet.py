@@ -16,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet import (
     report_outputs,
     resolve_servers,
     target_of,
+    trace_landings,
     trace_messages,
     verdict_rows,
 )
@@ -457,6 +458,14 @@ class TestRows:
         assert not [(a, b) for a in begins for b in begins if a is not b and a.startswith(b)]
 
 
+def test_a_header_that_can_be_read_in_two_ways_proves_nothing():
+    unclear = {**hop(False), "clear": False}
+    told = judge_trace(trace(unclear), "in", [False])["findings"]
+    assert told == [
+        "the Received header of mx.example for the message from outside can be read in more than one way, so it proves nothing"
+    ]
+
+
 class TestMessages:
     FLEET = {  # noqa: RUF012
         "pf12": {"mail_trace_address": "trace@a.example"},
@@ -474,24 +483,29 @@ class TestMessages:
                 "sender": "trace@partner.example",
                 "recipient": "trace@a.example",
             },
-            "landing": {"marker": "in-pf12-836af45b-7", "mailbox": "/var/mail/trace"},
             "outbound": {
                 "marker": "out-pf12-836af45b-7",
                 "sender": "trace@a.example",
                 "recipient": "trace@partner.example",
             },
-            "outside_landing": {"marker": "out-pf12-836af45b-7", "mailbox": "/var/mail/trace"},
         }
-        assert messages[1]["landing"]["mailbox"] == "/home/trace/Maildir"
 
     def test_hosts_without_an_address_are_left_out(self):
         assert [one["host"] for one in trace_messages(["gw1", "pf12"], self.FLEET, "out", "7")] == ["pf12"]
 
-    def test_the_outside_has_a_mailbox_of_its_own(self):
-        fleet = {**self.FLEET, "out": {**self.FLEET["out"], "verify_mailbox": "/srv/mbox"}}
-        [message] = trace_messages(["pf12"], fleet, "out", "7")
-        assert message["outside_landing"]["mailbox"] == "/srv/mbox"
-        assert message["landing"]["mailbox"] == "/var/mail/trace"
+    def test_where_they_land(self):
+        imap = {"imap": {"host": "imap.example", "user": "t", "password": "secret"}}
+        fleet = {**self.FLEET, "out": {**self.FLEET["out"], "verify_landing": imap}}
+        messages = trace_messages(["pf12", "ex13"], fleet, "out", "7")
+        assert "secret" not in str(messages)
+        inbound, outbound = ([one[what]["marker"] for one in messages] for what in ("inbound", "outbound"))
+        assert trace_landings(messages[:1], "inbound", "pf12", fleet) == [
+            {"marker": inbound[0], "mailbox": "/var/mail/trace"}
+        ]
+        assert trace_landings(messages[1:], "inbound", "ex13", fleet) == [
+            {"marker": inbound[1], "mailbox": "/home/trace/Maildir"}
+        ]
+        assert trace_landings(messages, "outbound", "out", fleet) == [{"marker": one, **imap} for one in outbound]
 
     @pytest.mark.parametrize("outside", ["", "gw1", "nowhere"])
     def test_without_an_outside_there_are_none(self, outside):
