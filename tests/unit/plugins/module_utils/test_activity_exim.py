@@ -20,11 +20,17 @@ TLS_SESSION = {"sessions_tls": 1, "versions": {"TLSv1.3": 1}, "ciphers": {CIPHER
 def read(*lines, since=0.0, until=2e9, head="2026-01-01 00:00:00 +0000 ", visible=True):
     tally = Tally(100)
     log = EximLog(tally, since, until, visible)
-    whole = [head.encode() + (line if isinstance(line, bytes) else line.encode("utf-8", "surrogateescape")) for line in lines]
+    whole = [
+        head.encode() + (line if isinstance(line, bytes) else line.encode("utf-8", "surrogateescape")) for line in lines
+    ]
     log.feed(whole, Clock(BEGIN))
     log.finish()
     result = tally.result()
-    return {**result["totals"], "peers": {(one["domain"], one["direction"]): one for one in result["peers"]}, "log": log}
+    return {
+        **result["totals"],
+        "peers": {(one["domain"], one["direction"]): one for one in result["peers"]},
+        "log": log,
+    }
 
 
 def short(counts):
@@ -113,7 +119,8 @@ def test_sessions_without_mail_if_they_are_logged():
 )
 def test_a_handshake_that_fails(text, reason):
     seen = read(
-        f"TLS error on connection from mx.partner.test (mx) [192.0.2.15] {text}", f"TLS error on connection from (mx) [192.0.2.16] {text}"
+        f"TLS error on connection from mx.partner.test (mx) [192.0.2.15] {text}",
+        f"TLS error on connection from (mx) [192.0.2.16] {text}",
     )
     assert short(seen["peers"]["partner.test", "inbound"]) == {"failures": {reason: 1}}
     assert short(seen["peers"]["[192.0.2.16]", "inbound"]) == {"failures": {reason: 1}}
@@ -130,14 +137,23 @@ def test_how_a_session_ends_is_no_failed_handshake():
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("temporarily rejected MAIL <a@partner.test>: 451 4.7.0 STARTTLS is required for this sender", "enforced_sender"),
+        (
+            "temporarily rejected MAIL <a@partner.test>: 451 4.7.0 STARTTLS is required for this sender",
+            "enforced_sender",
+        ),
         ("temporarily rejected MAIL <a@partner.test>: STARTTLS is required for this sender", "enforced_sender"),
-        ("temporarily rejected MAIL <a@partner.test> SIZE=10: 430 4.7.0 Must issue a STARTTLS command first", "inbound_required"),
+        (
+            "temporarily rejected MAIL <a@partner.test> SIZE=10: 430 4.7.0 Must issue a STARTTLS command first",
+            "inbound_required",
+        ),
         (
             "temporarily rejected MAIL <a@partner.test>: 450 4.7.0 Session encryption is required of this mail server",
             "mail_server_in_plaintext",
         ),
-        ("F=<a@partner.test> temporarily rejected RCPT <x@alpha.test>: STARTTLS is required for this sender", "enforced_sender"),
+        (
+            "F=<a@partner.test> temporarily rejected RCPT <x@alpha.test>: STARTTLS is required for this sender",
+            "enforced_sender",
+        ),
     ],
 )
 def test_a_refusal_for_want_of_tls(line, reason):
@@ -146,7 +162,14 @@ def test_a_refusal_for_want_of_tls(line, reason):
 
 
 def test_other_refusals_are_not_counted():
-    assert short(read("H=mx.partner.test [192.0.2.15] temporarily rejected MAIL <a@b.test>: 451 greylisted, no TLS")["inbound"]) == {}
+    assert (
+        short(
+            read("H=mx.partner.test [192.0.2.15] temporarily rejected MAIL <a@b.test>: 451 greylisted, no TLS")[
+                "inbound"
+            ]
+        )
+        == {}
+    )
 
 
 # Outbound
@@ -172,7 +195,13 @@ def test_deliveries(line, counted):
 def test_more_recipients_of_a_delivery():
     sent = [
         f'{NEW} {mark} {to} {ROUTE} {HOST} {X} C="250 Ok"'
-        for mark, to in (("=>", "a@one.test"), ("->", "b@one.test"), ("->", "c@two.test"), ("->", "d@two.test"), ("=>", "e@one.test"))
+        for mark, to in (
+            ("=>", "a@one.test"),
+            ("->", "b@one.test"),
+            ("->", "c@two.test"),
+            ("->", "d@two.test"),
+            ("=>", "e@one.test"),
+        )
     ]
     seen = read(*sent)
     assert short(seen["peers"]["one.test", "outbound"])["messages_tls"] == 2
@@ -330,7 +359,10 @@ def test_text_that_looks_like_fields_is_counted_as_what_it_is():
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(st.binary(max_size=200), hostile.map(lambda text: text.encode("utf-8", "replace")))), st.binary(max_size=8))
+@given(
+    st.lists(st.one_of(st.binary(max_size=200), hostile.map(lambda text: text.encode("utf-8", "replace")))),
+    st.binary(max_size=8),
+)
 def test_no_line_raises(texts, junk):
     tally = Tally(10)
     log = EximLog(tally, 0, 2e9)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.support.mail_log import postfix_log
 
 BEGIN = 1767225600.0  # 2026-01-01T00:00:00Z
-VISIBLE = {"postfix": Visibility(1, 1), "postfix-mailfleet": Visibility(1, 1)}
+VISIBLE = {"postfix": Visibility(1), "postfix-mailfleet": Visibility(1)}
 PARTNER = "mx.partner.test[192.0.2.15]"
 TLS_FROM = (
     f"Anonymous TLS connection established from {PARTNER}: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits) "
@@ -27,7 +27,13 @@ def tls_to(relay=RELAY, how="Trusted TLS connection established"):
     return f"{how} to {relay}: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits) key-exchange X25519"
 
 
-def to(recipient="you@partner.test", status="sent (250 2.0.0 Ok: queued as 49E6B1C26F6)", relay=RELAY, qid="B9DF51C409D", use=""):
+def to(
+    recipient="you@partner.test",
+    status="sent (250 2.0.0 Ok: queued as 49E6B1C26F6)",
+    relay=RELAY,
+    qid="B9DF51C409D",
+    use="",
+):
     return f"{qid}: to=<{recipient}>, relay={relay}, {use}delay=0.06, delays=0.01/0.01/0.04/0.01, dsn=2.0.0, status={status}"
 
 
@@ -43,7 +49,11 @@ def read(*lines, seen=VISIBLE, since=0.0, until=2e9, max_peers=100, program=None
     log.feed(whole, Clock(BEGIN))
     log.finish()
     result = tally.result()
-    return {**result["totals"], "peers": {(one["domain"], one["direction"]): one for one in result["peers"]}, "log": log}
+    return {
+        **result["totals"],
+        "peers": {(one["domain"], one["direction"]): one for one in result["peers"]},
+        "log": log,
+    }
 
 
 def short(counts):
@@ -233,7 +243,9 @@ def test_what_goes_wrong_when_a_session_ends_is_no_failed_handshake():
     ],
 )  # fmt: skip
 def test_a_refusal_for_want_of_tls(text, reason):
-    line = f"NOQUEUE: reject: RCPT from {PARTNER}: {text}; from=<a@partner.test> to=<x@alpha.test> proto=ESMTP helo=<mx>"
+    line = (
+        f"NOQUEUE: reject: RCPT from {PARTNER}: {text}; from=<a@partner.test> to=<x@alpha.test> proto=ESMTP helo=<mx>"
+    )
     seen = read(*smtpd(line))
     assert short(seen["peers"]["partner.test", "inbound"]) == {"refusals": {reason: 1}}
     (event,) = seen["inbound"]["refusals"]
@@ -243,7 +255,9 @@ def test_a_refusal_for_want_of_tls(text, reason):
 
 def test_other_refusals_are_not_counted():
     line = f"NOQUEUE: reject: RCPT from {PARTNER}: 554 5.7.1 <x@y.test>: Relay access denied; from=<a@b.test> to=<x@y.test> proto=ESMTP"
-    greylisted = line.replace("554 5.7.1", "451 4.7.1").replace("Relay access denied", "Greylisted: STARTTLS is required for this sender not")
+    greylisted = line.replace("554 5.7.1", "451 4.7.1").replace(
+        "Relay access denied", "Greylisted: STARTTLS is required for this sender not"
+    )
     assert short(read(*smtpd(line, greylisted))["inbound"]) == {}
 
 
@@ -287,7 +301,10 @@ def test_processes_do_not_mix():
 
 def test_connections_that_are_used_again_are_no_new_sessions():
     again = tls_to(how="Trusted TLS connection reused")
-    seen = read(*smtp(tls_to(), to(), again, to(qid="AAAAAAAA1", use="conn_use=2, ")), *smtp(to(qid="AAAAAAAA2", use="conn_use=3, ")))
+    seen = read(
+        *smtp(tls_to(), to(), again, to(qid="AAAAAAAA1", use="conn_use=2, ")),
+        *smtp(to(qid="AAAAAAAA2", use="conn_use=3, ")),
+    )
     assert short(seen["outbound"]) == {**TLS_SESSION, "messages_tls": 2, "messages_plaintext": 1}
 
 
@@ -348,7 +365,7 @@ def test_every_instance_and_transport_is_read():
 
 
 def test_nothing_is_said_of_outbound_sessions_that_are_not_logged():
-    seen = read(*smtp(to()), seen={"postfix": Visibility(1, 0)})
+    seen = read(*smtp(to()), seen={"postfix": Visibility(0)})
     assert short(seen["outbound"]) == {"sessions_unknown": 1, "messages_unknown": 1}
     (note,) = seen["log"].notes()
     assert (note.code, note.direction) == ("outbound_not_logged", "outbound")
@@ -356,12 +373,12 @@ def test_nothing_is_said_of_outbound_sessions_that_are_not_logged():
 
 
 def test_where_no_session_may_use_tls_all_are_plaintext():
-    seen = read(*smtp(to()), seen={"postfix": Visibility(0, 0, sends_tls=False)})
+    seen = read(*smtp(to()), seen={"postfix": Visibility(0, sends_tls=False)})
     assert short(seen["outbound"]) == {"sessions_plaintext": 1, "messages_plaintext": 1}
 
 
 def test_before_the_configuration_changed_only_the_log_speaks():
-    changed = {"postfix": Visibility(1, 1, since=BEGIN + 30)}
+    changed = {"postfix": Visibility(1, since=BEGIN + 30)}
     assert short(read(*smtp(to()), seen=changed)["outbound"]) == {"sessions_unknown": 1, "messages_unknown": 1}
     later = read(*smtp(*["-"] * 40, to()), seen=changed)
     assert short(later["outbound"]) == {"sessions_plaintext": 1, "messages_plaintext": 1}
@@ -444,7 +461,9 @@ hostile = st.lists(st.one_of(st.sampled_from(FORGED), st.text(max_size=20)), max
 
 def logged(text):
     """As Postfix writes what is not printable, and syslog a line."""
-    return "".join(char if char.isprintable() else "?" for char in text.encode("utf-8", "replace").decode()).replace("\n", "?")
+    return "".join(char if char.isprintable() else "?" for char in text.encode("utf-8", "replace").decode()).replace(
+        "\n", "?"
+    )
 
 
 def quoted(text):
@@ -473,13 +492,21 @@ def test_what_a_peer_says_is_never_taken_for_tls(local, said, helo):
     )
     for direction in ("inbound", "outbound"):
         counts = seen[direction]
-        assert (counts["sessions_tls"], counts["messages_tls"], counts["versions"], counts["failures"]) == (0, 0, {}, [])
+        assert (counts["sessions_tls"], counts["messages_tls"], counts["versions"], counts["failures"]) == (
+            0,
+            0,
+            {},
+            [],
+        )
     assert seen["inbound"]["messages_plaintext"] == 1
     assert seen["outbound"]["messages_plaintext"] >= 1
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.one_of(st.binary(max_size=200), hostile.map(lambda text: text.encode("utf-8", "replace")))), st.binary(max_size=8))
+@given(
+    st.lists(st.one_of(st.binary(max_size=200), hostile.map(lambda text: text.encode("utf-8", "replace")))),
+    st.binary(max_size=8),
+)
 def test_no_line_raises(texts, junk):
     tally = Tally(10)
     log = PostfixLog(tally, 0, 2e9, VISIBLE)
@@ -524,7 +551,7 @@ def test_the_settings_of_every_instance():
     )  # fmt: skip
     found = visibility(run)
     assert set(found) == {"postfix", "postfix-two"}
-    assert (found["postfix"].inbound_level, found["postfix"].outbound_level, found["postfix"].sends_tls) == (1, 0, True)
+    assert (found["postfix"].outbound_level, found["postfix"].sends_tls) == (0, True)
     assert (found["postfix-two"].outbound_level, found["postfix-two"].sends_tls) == (1, False)
 
 
@@ -532,7 +559,12 @@ def test_the_settings_of_every_instance():
     ("settings_", "overrides", "level", "sends_tls"),
     [
         ({"smtp_tls_loglevel": "1", "smtp_tls_security_level": "none"}, "", 1, False),
-        ({"smtp_tls_loglevel": "1", "smtp_tls_security_level": "none"}, "relay/unix/smtp_tls_security_level = may\n", 1, True),
+        (
+            {"smtp_tls_loglevel": "1", "smtp_tls_security_level": "none"},
+            "relay/unix/smtp_tls_security_level = may\n",
+            1,
+            True,
+        ),
         ({"smtp_tls_loglevel": "1", "smtp_tls_security_level": "may"}, "relay/unix/smtp_tls_loglevel = 0\n", 0, True),
         ({"smtp_tls_loglevel": "2", "smtp_tls_policy_maps": "hash:/x"}, "", 2, True),
         ({}, "", 0, False),
@@ -542,3 +574,29 @@ def test_what_master_cf_and_policies_change(settings_, overrides, level, sends_t
     run = Host({"/etc/postfix": {"syslog_name": "postfix", **settings_}}, overrides)
     seen = visibility(run)["postfix"]
     assert (seen.outbound_level, seen.sends_tls) == (level, sends_tls)
+
+
+WRAPPED = "smtps/inet/smtpd_tls_wrappermode = yes\n"
+
+
+@pytest.mark.parametrize(
+    ("level", "overrides", "hidden"),
+    [
+        ("0", WRAPPED, True),
+        ("1", WRAPPED, False),
+        ("0", WRAPPED + "smtps/inet/syslog_name = postfix/smtps\n", False),
+        ("0", WRAPPED + "smtps/inet/smtpd_tls_loglevel = 1\n", False),
+        ("0", WRAPPED.replace("yes", "no"), False),
+        ("0", "", False),
+    ],
+)
+def test_a_service_whose_tls_nothing_tells(level, overrides, hidden):
+    run = Host({"/etc/postfix": {"syslog_name": "postfix", "smtpd_tls_loglevel": level}}, overrides)
+    assert visibility(run)["postfix"].hides_inbound is hidden
+
+
+def test_sessions_that_may_have_been_such_are_unknown():
+    hidden = {"postfix": Visibility(1, hides_inbound=True)}
+    seen = read(*smtpd(f"491AA1C40A5: client={PARTNER}", PLAIN_QUIT), QUEUED, *smtpd(QUIT), seen=hidden)
+    assert short(seen["inbound"]) == {"sessions_unknown": 1, "messages_unknown": 1, "sessions_tls": 1}
+    assert "inbound_not_logged" in [note.code for note in seen["log"].notes()]

@@ -14,14 +14,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim i
 from ansible_collections.mailfleet.starttls.plugins.module_utils.log_source import (
     CHUNK,
     MAX_LINE,
+    Found,
     Journal,
     LogFile,
     SourceError,
     beginning,
     count,
+    find,
     find_files,
     lines_of,
-    sources,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from hypothesis import given
@@ -77,7 +78,8 @@ def test_every_byte_is_counted():
 
 
 @pytest.mark.parametrize(
-    "pack", [bytes, gzip.compress, bz2.compress, lzma.compress, lambda data: gzip.compress(data[:6]) + gzip.compress(data[6:])]
+    "pack",
+    [bytes, gzip.compress, bz2.compress, lzma.compress, lambda data: gzip.compress(data[:6]) + gzip.compress(data[6:])],
 )
 def test_plain_and_compressed_files(tmp_path, pack):
     path = tmp_path / "mainlog.2"
@@ -131,7 +133,7 @@ def test_files_are_found_once_and_the_oldest_first(tmp_path):
 
 
 def test_patterns_have_to_be_absolute():
-    with pytest.raises(EngineError, match="mail.log is no absolute path"):
+    with pytest.raises(EngineError, match=r"mail\.log is no absolute path"):
         find_files(["mail.log"])
 
 
@@ -235,10 +237,10 @@ def test_files_that_reach_into_the_window_are_read(tmp_path, adapter, journalctl
     for name, changed in (("log.1", NOW - 7200), ("log", NOW + 600), ("log.0", NOW + 700)):
         (tmp_path / name).write_text(LINE if name != "log.0" else "")
         os.utime(tmp_path / name, (changed, changed))
-    found, notes = sources([f"{tmp_path}/log*"], "auto", adapter, NOW, NOW + 3600)
-    assert [Path(one.path).name for one in found] == ["log"]
-    assert notes == []
-    activity = count(adapter, adapter.tally, found, NOW, NOW + 3600, notes)
+    found = find([f"{tmp_path}/log*"], "auto", adapter, NOW, NOW + 3600)
+    assert [Path(one.path).name for one in found.sources] == ["log"]
+    assert (found.notes, found.reaches_back) == ([], True)
+    activity = count(adapter, adapter.tally, found, NOW, NOW + 3600)
     assert activity["totals"]["inbound"]["messages_plaintext"] == 1
     assert (activity["lines"], activity["bytes"], activity["skipped_lines"]) == (1, len(LINE), 0)
     assert activity["sources"] == [str(tmp_path / "log")]
@@ -250,8 +252,8 @@ def test_files_that_reach_into_the_window_are_read(tmp_path, adapter, journalctl
 @pytest.mark.parametrize(("journal", "read"), [("auto", True), ("true", True), ("false", False)])
 def test_without_files_the_journal_is_read_unless_that_is_ruled_out(tmp_path, adapter, journalctl, journal, read):
     journalctl(f"printf '%s' '{LINE.replace('2026-01-01 00:10:00 +0000', '1767226200.1 mx exim4[3]:')}'")
-    found, notes = sources([f"{tmp_path}/none*"], journal, adapter, NOW, NOW + 3600)
-    activity = count(adapter, adapter.tally, found, NOW, NOW + 3600, notes)
+    found = find([f"{tmp_path}/none*"], journal, adapter, NOW, NOW + 3600)
+    activity = count(adapter, adapter.tally, found, NOW, NOW + 3600)
     assert activity["sources"] == (["journal"] if read else [])
     assert activity["totals"]["inbound"]["messages_plaintext"] == int(read)
     codes = [note["code"] for note in activity["notes"]]
@@ -260,6 +262,7 @@ def test_without_files_the_journal_is_read_unless_that_is_ruled_out(tmp_path, ad
 
 def test_lines_that_the_journal_did_not_hand_on_are_said(tmp_path, adapter, journalctl, monkeypatch):
     monkeypatch.setattr(adapter, "globs", [f"{tmp_path}/log"])
+    monkeypatch.setattr(adapter, "through_syslog", True)
     (tmp_path / "log").write_text(LINE)
     for script, wanted in (
         ("echo '1767225600.5 mx systemd-journald[18]: Forwarding to syslog missed 33 messages.'", ["lines_lost"]),
@@ -267,16 +270,20 @@ def test_lines_that_the_journal_did_not_hand_on_are_said(tmp_path, adapter, jour
         ("exit 1", []),
     ):
         journalctl(script)
-        notes = sources(adapter.globs, "auto", adapter, NOW, NOW + 3600)[1]
+        notes = find(adapter.globs, "auto", adapter, NOW, NOW + 3600).notes
         assert [note.code for note in notes] == wanted
         assert all("33 entries" in note.message for note in notes)
+    journalctl("echo '1767225600.5 mx systemd-journald[18]: Forwarding to syslog missed 33 messages.'")
+    assert find([f"{tmp_path}/lo?"], "auto", adapter, NOW, NOW + 3600).notes == []
+    monkeypatch.setattr(adapter, "through_syslog", False)
+    assert find(adapter.globs, "auto", adapter, NOW, NOW + 3600).notes == []
 
 
 def test_a_file_that_cannot_be_read_does_not_keep_the_others(tmp_path, adapter):
     (tmp_path / "log.1.gz").write_bytes(gzip.compress(os.urandom(9000))[:-30])
     (tmp_path / "log").write_text(LINE)
     found = [file_of(tmp_path / "log.1.gz"), file_of(tmp_path / "log", NOW + 1)]
-    activity = count(adapter, adapter.tally, found, NOW, NOW + 3600, [])
+    activity = count(adapter, adapter.tally, Found(found), NOW, NOW + 3600)
     assert activity["totals"]["inbound"]["messages_plaintext"] == 1
     (note,) = [note for note in activity["notes"] if note["code"] == "unreadable"]
     assert str(tmp_path / "log.1.gz") in note["message"]
@@ -284,18 +291,32 @@ def test_a_file_that_cannot_be_read_does_not_keep_the_others(tmp_path, adapter):
 
 def test_a_log_that_begins_late_or_holds_nothing_says_so(tmp_path, adapter):
     (tmp_path / "log").write_text("nothing\n")
-    activity = count(adapter, adapter.tally, [file_of(tmp_path / "log")], NOW, NOW + 3600, [])
+    activity = count(adapter, adapter.tally, Found([file_of(tmp_path / "log")]), NOW, NOW + 3600)
     assert [note["code"] for note in activity["notes"]] == ["no_lines"]
     assert activity["begins"] == ""
     (tmp_path / "log").write_text(LINE)
-    activity = count(adapter, adapter.tally, [file_of(tmp_path / "log")], NOW - 86400, NOW + 3600, [])
+    activity = count(adapter, adapter.tally, Found([file_of(tmp_path / "log")]), NOW - 86400, NOW + 3600)
     assert "log_begins_late" in [note["code"] for note in activity["notes"]]
+    older = Found([file_of(tmp_path / "log")], reaches_back=True)
+    activity = count(adapter, adapter.tally, older, NOW - 86400, NOW + 3600)
+    assert "log_begins_late" not in [note["code"] for note in activity["notes"]]
+
+
+@pytest.mark.parametrize(("script", "reaches_back"), [("echo before", True), ("", False), ("exit 1", False)])
+def test_the_journal_is_asked_whether_it_goes_back_before_the_window(
+    tmp_path, adapter, journalctl, script, reaches_back
+):
+    arguments = journalctl(script)
+    found = find([f"{tmp_path}/none"], "auto", adapter, NOW, NOW + 3600)
+    assert found.reaches_back is reaches_back
+    assert [one.path for one in found.sources] == ["journal"]
+    assert {"--until=@1767225601", "--lines=1"} <= set(arguments.read_text().split())
 
 
 def test_nothing_behind_the_window_is_read(tmp_path, adapter, monkeypatch):
     monkeypatch.setattr(log_source, "CHUNK", 1000)
     late = LINE.replace("00:10:00", "02:00:00")
     (tmp_path / "log").write_text(LINE + late * 100)
-    activity = count(adapter, adapter.tally, [file_of(tmp_path / "log", NOW + 9999)], NOW, NOW + 3600, [])
+    activity = count(adapter, adapter.tally, Found([file_of(tmp_path / "log", NOW + 9999)]), NOW, NOW + 3600)
     assert activity["totals"]["inbound"]["messages_plaintext"] == 1
     assert activity["lines"] < 30

@@ -40,7 +40,8 @@ def host(tmp_path, monkeypatch):
 
 def write_log(host, daemon, age=60):
     stamp = time.strftime(
-        "%Y-%m-%dT%H:%M:%S+00:00 mx " if daemon == "postfix" else "%Y-%m-%d %H:%M:%S +0000 ", time.gmtime(time.time() - age)
+        "%Y-%m-%dT%H:%M:%S+00:00 mx " if daemon == "postfix" else "%Y-%m-%d %H:%M:%S +0000 ",
+        time.gmtime(time.time() - age),
     )
     log = host / "log"
     log.write_text("".join(f"{stamp}{line}\n" for line in LINES[daemon]))
@@ -81,7 +82,10 @@ def test_the_daemon_that_is_installed_is_taken(host, path, daemon):
     [
         ({}, "there is neither Postfix nor Exim on this host; name one with daemon"),
         ({"daemon": "exim", "since": "last week"}, "'last week' is no moment; give one like 24h"),
-        ({"daemon": "exim", "since": "2026-01-02", "until": "2026-01-01"}, "since 2026-01-02 is not before until 2026-01-01"),
+        (
+            {"daemon": "exim", "since": "2026-01-02", "until": "2026-01-01"},
+            "since 2026-01-02 is not before until 2026-01-01",
+        ),
         ({"daemon": "exim", "logs": ["mainlog"]}, "logs: mainlog is no absolute path"),
         ({"daemon": "exim", "max_peers": 0}, "max_peers has to be at least 1"),
         ({"daemon": "sendmail"}, "value of daemon must be one of"),

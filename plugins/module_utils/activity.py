@@ -1,0 +1,478 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How much mail used TLS, counted by peer domain and direction in memory that does not grow with the log.
+
+The adapters activity_postfix and activity_exim know the lines of their daemons; here is what is counted,
+and the words for what went wrong. Log lines hold text that others chose, so all of it is bounded and made printable.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from functools import lru_cache
+from typing import Any, Generic, Optional, Protocol, TypeVar
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+
+INBOUND, OUTBOUND = "inbound", "outbound"
+VERSION = 1
+OTHER = "other"
+DETAIL_LENGTH = 297  # and "..." where it is cut
+_MOST_TEXT = 600
+NUMBERS = (
+    "sessions_tls",
+    "sessions_plaintext",
+    "sessions_unknown",
+    "messages_tls",
+    "messages_plaintext",
+    "messages_unknown",
+)
+EVENTS = ("failures", "refusals", "deferrals")
+REASONS = {
+    "handshake_failed": "the TLS handshake failed, and the log says no more",
+    "no_shared_cipher": "no cipher is accepted by both sides",
+    "protocol_version": "no TLS version is accepted by both sides",
+    "certificate_untrusted": "the certificate is self-signed, or its chain leads to no authority that is trusted",
+    "certificate_expired": "the certificate has expired",
+    "certificate_name_mismatch": "the certificate is for another name",
+    "certificate_not_verified": "the certificate does not pass, and the log says no more",
+    "certificate_unknown": "the other side does not take the certificate and gives no reason",
+    "certificate_required": "one side insists on a client certificate and got none",
+    "not_tls": "what came instead of TLS was something else",
+    "lost_connection": "the connection ended during the handshake",
+    "timeout": "the handshake took too long",
+    "key_unusable": "the server's own key or certificate cannot be used",
+    "tls_unavailable": "TLS is offered or asked for, but the server itself cannot do it",
+    "no_starttls_offered": "the other side does not offer STARTTLS",
+    "starttls_refused": "the other side offers STARTTLS and then refuses it",
+    "dane_failed": "the TLSA records of the other side cannot be used",
+    "peer_requires_tls": "the other side takes mail over TLS only, and this one sent in plaintext",
+    "enforced_sender": "mail of an enforced domain came in plaintext",
+    "mail_server_in_plaintext": "a mail server that has to use TLS sent in plaintext",
+    "inbound_required": "this server takes mail over TLS only, and it came in plaintext",
+}
+"""Stable word -> what it means."""
+
+# Library texts of OpenSSL and GnuTLS, the first that is found counts.
+_REASON_OF_TEXT = tuple(
+    (reason, re.compile(pattern, re.IGNORECASE))
+    for reason, pattern in (
+        ("no_shared_cipher", rb"no shared cipher|no supported cipher suites|no ciphers? available"),
+        (
+            "protocol_version",
+            rb"unsupported protocol|protocol version|version too low|unsupported version|no protocols available",
+        ),
+        ("certificate_expired", rb"expired"),
+        ("certificate_name_mismatch", rb"host ?name mismatch|name does not match|does not match hostname"),
+        (
+            "certificate_untrusted",
+            rb"unknown ca\b|self.signed|untrusted|unable to (?:get|verify)|not trusted|certificate invalid",
+        ),
+        ("certificate_required", rb"did not return a certificate|no certificate was found|certificate required"),
+        ("key_unusable", rb"key setup|private key|error while reading file|key values mismatch"),
+        (
+            "certificate_unknown",
+            rb"bad certificate|certificate unknown|unsupported certificate|certificate revoked"
+            rb"|error in the certificate",
+        ),
+        ("certificate_not_verified", rb"certificate verif"),
+        ("not_tls", rb"wrong version number|http request|unknown protocol|unexpected TLS packet|non-?TLS"),
+        ("timeout", rb"timed out|time-?out"),
+        ("lost_connection", rb"lost connection|non-properly terminated|unexpected eof|reset by peer|broken pipe"),
+    )
+)
+_NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
+_SECOND = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_ZONE = re.compile(rb"(?:Z|([+-])(\d\d):?(\d\d))\Z")
+_RELATIVE = re.compile(r"(\d{1,6})\s*([smhdw])\Z")
+
+Value = TypeVar("Value")
+
+
+def reason_of(text: bytes, otherwise: str = "handshake_failed") -> str:
+    """The stable word for what a TLS library or a daemon says."""
+    said = text[:_MOST_TEXT]
+    return next((reason for reason, pattern in _REASON_OF_TEXT if pattern.search(said)), otherwise)
+
+
+def detail_of(text: bytes) -> str:
+    """A sample for people: one printable line of at most 300 characters."""
+    shown = printable(text.strip(), DETAIL_LENGTH)
+    return shown if len(shown) <= DETAIL_LENGTH + 3 else shown[:DETAIL_LENGTH] + "..."
+
+
+def domain_of_address(address: bytes) -> str:
+    """The domain of an envelope address in lower case, an address literal in its brackets; C('') if there is none."""
+    name = address.rpartition(b"@")[2] if b"@" in address else b""
+    return _domain(name)
+
+
+@lru_cache(maxsize=4096)
+def domain_of_host(host: bytes, address: bytes) -> str:
+    """The domain that a client stands for: its verified name without the first label, or its address in brackets."""
+    name = _domain(host)
+    if not name or name == "unknown" or "." not in name:
+        return f"[{detail_of(address)[:64]}]"
+    rest = name.partition(".")[2]
+    return rest if "." in rest else name
+
+
+@lru_cache(maxsize=4096)
+def _domain(name: bytes) -> str:
+    if name.startswith(b"[") and name.endswith(b"]"):
+        literal = name[1:-1].decode("ascii", "replace").lower()
+        literal = literal[5:] if literal.startswith("ipv6:") else literal
+        try:
+            return f"[{ipaddress.ip_address(literal)}]"
+        except ValueError:
+            return ""
+    text = name.decode("utf-8", "replace").rstrip(".").lower()
+    if not text.isascii():
+        try:
+            text = text.encode("idna").decode("ascii")
+        except UnicodeError:
+            return ""
+    return text if len(text) <= 253 and _NAME.match(text) else ""
+
+
+def is_loopback(address: bytes) -> bool:
+    """Whether an address is this host's own: what goes over it is seen a second time elsewhere."""
+    return address.startswith(b"127.") or address in (b"::1", b"localhost")
+
+
+def moment(text: str, now: float) -> float:
+    """Seconds since 1970 of ISO 8601 (host's own time unless it names a zone), or of C(24h), C(7d) before now.
+
+    Raises EngineError.
+    """
+    given = text.strip()
+    relative = _RELATIVE.match(given)
+    if relative:
+        return now - int(relative.group(1)) * _SECOND[relative.group(2)]
+    if given == "now":
+        return now
+    try:
+        return datetime.fromisoformat(re.sub(r"[zZ]\Z", "+00:00", given)).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise EngineError(
+            f"{text!r} is no moment; give one like 24h, 7d, 2026-01-31 or 2026-01-31T08:00:00+01:00"
+        ) from None
+
+
+def iso(when: float) -> str:
+    """A moment as ISO 8601 in UTC, to the second."""
+    return datetime.fromtimestamp(int(when), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Event:
+    """Something that went wrong, as often as it did."""
+
+    __slots__ = ("count", "detail", "first", "last")
+
+    def __init__(self, detail: str, count: int, first: float, last: float) -> None:
+        self.detail = detail
+        self.count = count
+        self.first = first
+        self.last = last
+
+    def add(self, other: Event) -> None:
+        """Count another one of the same kind; the sample is the latest."""
+        self.count += other.count
+        self.first = min(self.first, other.first)
+        if other.last >= self.last:
+            self.last = other.last
+            self.detail = other.detail
+
+    def to_dict(self, reason: str) -> dict[str, Any]:
+        """EVENT as plain data."""
+        return {
+            "reason": reason, "detail": self.detail, "count": self.count,
+            "first": iso(self.first), "last": iso(self.last),
+        }  # fmt: skip
+
+
+class Counts:
+    """What is counted of one peer domain in one direction."""
+
+    __slots__ = (*NUMBERS, *EVENTS, "ciphers", "versions")
+    _MOST_NAMES = 64
+
+    def __init__(self) -> None:
+        self.sessions_tls = self.sessions_plaintext = self.sessions_unknown = 0
+        self.messages_tls = self.messages_plaintext = self.messages_unknown = 0
+        self.versions: dict[str, int] = {}
+        self.ciphers: dict[str, int] = {}
+        self.failures: dict[str, Event] = {}
+        self.refusals: dict[str, Event] = {}
+        self.deferrals: dict[str, Event] = {}
+
+    @property
+    def messages(self) -> int:
+        """All messages."""
+        return self.messages_tls + self.messages_plaintext + self.messages_unknown
+
+    @property
+    def weight(self) -> tuple[bool, int, int]:
+        """What has to be kept comes first: what was refused or deferred, then who has most mail."""
+        return bool(self.refusals or self.deferrals), self.messages, self.sessions_tls + self.sessions_plaintext
+
+    def session(self, tls: Optional[bool], version: bytes = b"", cipher: bytes = b"") -> None:
+        """Count a session; tls is None if the log does not tell."""
+        if tls:
+            self.sessions_tls += 1
+            if version:
+                self._name(self.versions, version.decode("ascii", "replace"), 1)
+                self._name(self.ciphers, cipher.decode("ascii", "replace")[:80], 1)
+        elif tls is None:
+            self.sessions_unknown += 1
+        else:
+            self.sessions_plaintext += 1
+
+    def message(self, tls: Optional[bool], count: int = 1) -> None:
+        """Count messages; tls is None if the log does not tell."""
+        if tls:
+            self.messages_tls += count
+        elif tls is None:
+            self.messages_unknown += count
+        else:
+            self.messages_plaintext += count
+
+    def event(self, kind: str, reason: str, detail: bytes, when: float) -> None:
+        """Count a failure, refusal or deferral."""
+        self._event(kind, reason, Event(detail_of(detail), 1, when, when))
+
+    def add(self, other: Counts) -> None:
+        """Count all that another one has counted."""
+        for name in NUMBERS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for table, more in ((self.versions, other.versions), (self.ciphers, other.ciphers)):
+            for name, count in more.items():
+                self._name(table, name, count)
+        for kind in EVENTS:
+            for reason, event in getattr(other, kind).items():
+                self._event(kind, reason, Event(event.detail, event.count, event.first, event.last))
+
+    def to_dict(self) -> dict[str, Any]:
+        """COUNTS as plain data, the most frequent first."""
+        events = {
+            kind: [
+                event.to_dict(reason)
+                for reason, event in sorted(getattr(self, kind).items(), key=lambda item: (-item[1].count, item[0]))
+            ]
+            for kind in EVENTS
+        }
+        return {
+            **{name: getattr(self, name) for name in NUMBERS},
+            "versions": _sorted(self.versions),
+            "ciphers": _sorted(self.ciphers),
+            **events,
+        }
+
+    def _name(self, table: dict[str, int], name: str, count: int) -> None:
+        if name not in table and len(table) >= self._MOST_NAMES:
+            name = OTHER
+        table[name] = table.get(name, 0) + count
+
+    def _event(self, kind: str, reason: str, event: Event) -> None:
+        events: dict[str, Event] = getattr(self, kind)
+        if reason in events:
+            events[reason].add(event)
+        else:
+            events[reason] = event
+
+
+class Tally:
+    """The counts of every peer, most of them by name and the rest as one.
+
+    More peers than are wanted are kept while counting, so that a big one that comes late has its name.
+    """
+
+    _SPARE = 4
+
+    def __init__(self, max_peers: int) -> None:
+        self._max_peers = max_peers
+        self._most = max(max_peers * self._SPARE, 1000)
+        self._peers: dict[tuple[str, str], Counts] = {}
+        self._rest = {INBOUND: Counts(), OUTBOUND: Counts()}
+        self._in_rest = False
+
+    def peer(self, direction: str, domain: str) -> Counts:
+        """The counts of a domain."""
+        counts = self._peers.get((domain, direction))
+        if counts is None:
+            if len(self._peers) >= self._most:
+                self._drop(self._most // 2)
+            counts = self._peers[domain, direction] = Counts()
+        return counts
+
+    def result(self) -> dict[str, Any]:
+        """C(totals), C(peers) and C(truncated) as plain data."""
+        if len(self._peers) > self._max_peers:
+            self._drop(self._max_peers)
+        totals = {}
+        for direction, rest in self._rest.items():
+            total = Counts()
+            for counts in (rest, *(one for (_name, of), one in self._peers.items() if of == direction)):
+                total.add(counts)
+            totals[direction] = total.to_dict()
+        ranked = sorted(self._peers.items(), key=lambda item: (-item[1].messages, item[0]))
+        peers = [{"domain": name, "direction": of, **counts.to_dict()} for (name, of), counts in ranked]
+        if self._in_rest:
+            empty = Counts().to_dict()
+            for direction, rest in self._rest.items():
+                if rest.to_dict() != empty:
+                    peers.append({"domain": OTHER, "direction": direction, **rest.to_dict()})
+        return {"totals": totals, "peers": peers, "truncated": self._in_rest}
+
+    def _drop(self, keep: int) -> None:
+        """Count all but the most important as one."""
+        ranked = sorted(self._peers.items(), key=lambda item: item[1].weight, reverse=True)
+        for (_name, direction), counts in ranked[keep:]:
+            self._rest[direction].add(counts)
+        self._peers = dict(ranked[:keep])
+        self._in_rest = True
+
+
+class Recent(Generic[Value]):
+    """A table of the entries used last: the oldest one goes when it is full."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._items: OrderedDict[Any, Value] = OrderedDict()
+
+    def get(self, key: Any) -> Optional[Value]:
+        """The value of a key, if it is there."""
+        return self._items.get(key)
+
+    def put(self, key: Any, value: Value) -> Optional[Value]:
+        """Set a value; what had to go for it is returned."""
+        self._items[key] = value
+        if len(self._items) > self._most:
+            return self._items.popitem(last=False)[1]
+        return None
+
+    def pop(self, key: Any) -> Optional[Value]:
+        """Take a value out."""
+        return self._items.pop(key, None)
+
+    def drain(self) -> Iterable[Value]:
+        """Take all out, the oldest first."""
+        while self._items:
+            yield self._items.popitem(last=False)[1]
+
+
+class Clock:
+    """Reads the time stamps of one log: RFC 3339, syslog's without a year, Exim's, seconds since 1970.
+
+    Those of one log follow each other closely, so the last one is remembered. What names no zone is the host's own time.
+    """
+
+    _MONTHS: Mapping[bytes, int] = {
+        name: number
+        for number, name in enumerate(
+            (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec"), 1
+        )
+    }
+    _DAY = 86400.0
+
+    def __init__(self, last_change: float) -> None:
+        """last_change is when the log was written last: a date without a year is the latest one before."""
+        self._last_change = last_change
+        self._key = b""
+        self._when: Optional[float] = None
+
+    def at(self, stamp: bytes) -> Optional[float]:
+        """Seconds since 1970, whole ones, or None for what is no time."""
+        key = stamp[:19]
+        if key != self._key:
+            self._key = key
+            try:
+                self._when = self._parse(stamp)
+            except (ValueError, OverflowError, OSError, KeyError):
+                self._when = None
+        return self._when
+
+    def _parse(self, stamp: bytes) -> Optional[float]:
+        if stamp[4:5] == b"-":
+            year, month, day = int(stamp[:4]), int(stamp[5:7]), int(stamp[8:10])
+            hour, minute, second = int(stamp[11:13]), int(stamp[14:16]), int(stamp[17:19])
+            leap = 1 if second == 60 else 0
+            moment_named = datetime(year, month, day, hour, minute, second - leap, tzinfo=timezone.utc)
+            zone = _ZONE.search(stamp, 19)
+            if not zone:
+                return time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
+            offset = int(zone.group(2)) * 3600 + int(zone.group(3)) * 60 if zone.group(1) else 0
+            return moment_named.timestamp() + leap + (offset if zone.group(1) == b"-" else -offset)
+        if stamp[:1].isdigit():
+            return float(stamp.partition(b".")[0])
+        return self._without_year(stamp)
+
+    def _without_year(self, stamp: bytes) -> Optional[float]:
+        month, day = self._MONTHS[stamp[:3]], int(stamp[4:6])
+        hour, minute, second = (int(part) for part in stamp[7:15].split(b":"))
+        latest = self._last_change + self._DAY  # the clock may have been set, the zone another one
+        year = time.localtime(latest).tm_year
+        for candidate in range(year, year - 9, -1):  # 29 February is there every four years, once in eight
+            try:
+                datetime(candidate, month, day, hour, minute, min(second, 59))
+            except ValueError:
+                continue
+            when = time.mktime((candidate, month, day, hour, minute, second, 0, 0, -1))
+            if when <= latest:
+                return when
+        return None
+
+
+class Note:
+    """Something that the log cannot tell, why, and how to change that."""
+
+    def __init__(self, code: str, direction: str, message: str) -> None:
+        self.code = code
+        self.direction = direction
+        self.message = message
+
+    def to_dict(self) -> dict[str, str]:
+        """The note as plain data."""
+        return {"code": self.code, "direction": self.direction, "message": self.message}
+
+
+class Adapter(Protocol):
+    """What the engine needs of a daemon's adapter."""
+
+    name: str
+    globs: Sequence[str]
+    """Where Debian's package of the daemon logs to."""
+    journal_matches: Sequence[str]
+    """What journalctl is asked for."""
+    through_syslog: bool
+    """Whether another daemon writes those files, from what it gets by way of the journal."""
+    stamp: re.Pattern[bytes]
+    """A line's time stamp, the first group, from its beginning."""
+
+    def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
+        """Count lines; the time of the last one that had one is returned. Never raises, whatever is in them."""
+
+    def finish(self) -> None:
+        """Count what is still open at the end of the log."""
+
+    @property
+    def skipped_lines(self) -> int:
+        """Lines that concern TLS or mail and could not be understood: nothing is counted from them."""
+
+    @property
+    def first(self) -> Optional[float]:
+        """The time of the first line, before the window or in it."""
+
+    def notes(self) -> Sequence[Note]:
+        """What the log could not tell."""
+
+
+def _sorted(table: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(table.items(), key=lambda item: (-item[1], item[0])))

@@ -1,0 +1,326 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""TLS in the main log of Exim 4.90 or newer.
+
+Exim writes a line for each message and each delivery, with C(X=) where TLS was used. Sessions have none
+unless log_selector asks for it: inbound, a message counts as a session of its own as long as neither port nor
+process tells which ones share one. Text that a peer chose (addresses, HELO, certificate names, replies) may look like
+fields, so fields are read from the left in the order in which Exim writes them, and nothing behind such text.
+Source: the Exim specification, chapter on log files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import (
+    INBOUND,
+    OUTBOUND,
+    Clock,
+    Counts,
+    Note,
+    Recent,
+    Tally,
+    domain_of_address,
+    domain_of_host,
+    is_loopback,
+    reason_of,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import REPLY
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Runner
+
+_STAMP = (
+    rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})?"
+    rb"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+    rb"|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d|\d{9,11}\.\d{1,9})"
+)
+_ID = rb"([0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{6}-[0-9A-Za-z]{11}-[0-9A-Za-z]{4})"
+# By way of syslog there is a header in front, and Exim's own time is left out or not.
+_HEADER = re.compile(
+    _STAMP
+    + rb"(?: [^ ]{1,255} exim4?\[\d{1,10}\]:(?: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})?)?)?"
+    + rb"(?: \[(\d{1,10})\])? (?:"
+    + _ID
+    + rb" )?"
+)
+# A local part with anything unusual in it is in quotes, whether a peer wrote it so or not is Exim's to check.
+_ADDRESS = rb'((?:"(?:[^"\\]|\\.)*"@)?[^<>"\s]*)'
+_ADDRESS_AS = rb"(?:" + _ADDRESS + rb"|<>)"
+_HOST = rb"H=(?:([^ ()\[\]]{1,255}) )?(?:\(([^ ()]{1,255})\) )?\[([0-9A-Fa-f.:]{2,45})\](?::(\d{1,5}))?"
+_TLS = rb"X=((?:TLS|SSL)v?[\d.]{1,4}):([^ :]{1,100})(?::\d{1,4})?(?= |\Z)"
+_ARRIVED = re.compile(
+    rb"<= (?:<>|" + _ADDRESS + rb") " + _HOST + rb"(?: I=\[[0-9A-Fa-f.:]+\](?::\d+)?)?(?: TFO\*?)?(?: Ci=\d+)?"
+    rb"(?: U=\S{1,255})? P=([a-z0-9-]{1,32})(?: L\.?)?(?: " + _TLS + rb")?(?= |\Z)"
+)
+_SENT = re.compile(
+    rb"(=>|->|>>) " + _ADDRESS + rb"(?: \(" + _ADDRESS + rb"\))?(?: <" + _ADDRESS + rb">)?"
+    rb"(?: F=<[^<>\s]*>)?(?: P=<[^<>\s]*>)? R=\S{1,255}(?: ST=\S{1,255})? T=\S{1,255}(?: S=\d+)? "
+    rb"H=([^ \[\]]{1,255}) \[([0-9A-Fa-f.:]{2,45})\](?::\d{1,5})?(\*)?"
+    rb"(?: (?:I=\[\S+|TFO\*?|PRX=\S+|DS|L\*?|PIPE))*(?: " + _TLS + rb")?(?= |\Z)"
+)
+_NOT_SENT = re.compile(
+    rb"(==|\*\*) " + _ADDRESS + rb"(?: <" + _ADDRESS + rb">)?(?: F=<[^<>\s]*>)?(?: P=<[^<>\s]*>)?"
+    rb"(?: R=\S{1,255})?(?: T=\S{1,255})?(?: defer \((-?\d{1,4})\))?"
+    rb"(?: H=([^ \[\]]{1,255}) \[([0-9A-Fa-f.:]{2,45})\](?::\d{1,5})?)?(?: I=\[\S+)?(?: (?:DT|QT)=\S+)*"
+    rb"(?: defer \((-?\d{1,4})\))?(?: " + _TLS + rb")?(?: CV=\w+)?(?: DN=\"[^\"]*\")?: (.*)"
+)
+_ERROR_FROM = re.compile(
+    rb"TLS error on connection from (?:([^ ()\[\]]{1,255}) )?(?:\(([^ ()]{1,255})\) )?\[([0-9A-Fa-f.:]{2,45})\]"
+    rb"(?::\d{1,5})?(?: I=\[\S+)?(?: U=\S+)? \(([^()]*(?:\([^()]*\)[^()]*)*)\)(.*)"
+)
+_ERROR_TO = re.compile(
+    rb"(?:H=)?([^ \[\]]{1,255}) \[([0-9A-Fa-f.:]{2,45})\](?::\d{1,5})?:? TLS error on connection (?:to \S+ \[\S+ )?\((.*)"
+)
+_FALLEN_BACK = re.compile(rb"TLS session: (.{0,2000}): delivering unencrypted to H=([^ \[\]]{1,255}) \[")
+_NO_MAIL = re.compile(
+    rb"no MAIL in SMTP connection from (?:([^ ()\[\]]{1,255}) )?(?:\(([^ ()]{1,255})\) )?\[([0-9A-Fa-f.:]{2,45})\]"
+    rb"(?::\d{1,5})?(?: I=\[\S+)? D=\S+(?: " + _TLS + rb")?(.*)"
+)
+_REJECTED = re.compile(
+    _HOST + rb"(?: I=\[\S+)?(?: U=\S+)?(?: " + _TLS + rb")?(?: CV=\w+)?(?: DN=\"[^\"]*\")?(?: F=<" + _ADDRESS + rb">)?"
+    rb" temporarily rejected (MAIL|RCPT|DATA)(?: in \S+)? ?<"
+    + _ADDRESS
+    + rb">(?: SIZE=\d+)?: (?:4\d\d )?(?:4\.\d+\.\d+ )?(.*)"
+)
+_REFUSED = {
+    REPLY.encode(): "enforced_sender",
+    b"Session encryption is required of this mail server": "mail_server_in_plaintext",
+    b"Must issue a STARTTLS command first": "inbound_required",
+}
+_REFUSED_ENDS = tuple(_REFUSED)
+# Errors of a session that was established: its end, or what came in it.
+_NO_HANDSHAKE = re.compile(rb"(?:recv|send|shutdown|SSL_read|SSL_write|gnutls_record|gnutls_bye|tls_write|tls_read)")
+_TLS_FAILED, _TLS_NOT_OFFERED = b"-37", b"-38"
+_STARTTLS_REFUSED = b"SMTP error from remote mail server after STARTTLS: "
+_STARTTLS_WANTED = re.compile(
+    rb"SMTP error from remote mail server after [^:]{1,40}(?::<[^<>]*>[^:]{0,40})?: [45]\d\d[ -](?:\d\.\d+\.\d+ )?"
+    rb"(?:Must issue a STARTTLS|Session encryption is required|(?:<[^<>]*>: [^:;]{1,60}: )?STARTTLS is required)"
+)
+_MOST_SESSIONS = 20000
+_MOST_MESSAGES = 20000
+_MOST_DOMAINS = 1000
+
+
+class EximLog:
+    """Adapter for Exim."""
+
+    name = "exim"
+    globs: Sequence[str] = ("/var/log/exim4/mainlog*",)
+    journal_matches: Sequence[str] = ("SYSLOG_IDENTIFIER=exim4", "SYSLOG_IDENTIFIER=exim")
+    through_syslog = False
+    stamp = re.compile(_STAMP)
+
+    def __init__(self, tally: Tally, since: float, until: float, shows_tls: bool = True) -> None:
+        """shows_tls tells whether log_selector has C(tls_cipher), without which deliveries do not say if they used TLS."""
+        self._tally = tally
+        self._since = since
+        self._until = until
+        self._shows_tls = shows_tls
+        self._sessions: Recent[bool] = Recent(_MOST_SESSIONS)
+        self._failures: Recent[tuple[str, bytes, float]] = Recent(_MOST_MESSAGES)
+        self._delivered: Recent[set[str]] = Recent(_MOST_MESSAGES)
+        self._by_message = False
+        self._unknown = False
+        self.skipped_lines = 0
+        self.first: Optional[float] = None
+
+    def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
+        """See activity.Adapter."""
+        header, at = _HEADER.match, clock.at
+        since, until = self._since, self._until
+        when = None
+        for line in lines:
+            match = header(line)
+            if not match:
+                continue
+            stamp, process, message = match.groups()
+            when = at(stamp)
+            if when is None:
+                self.skipped_lines += 1
+                continue
+            if self.first is None:
+                self.first = when
+            if not since <= when <= until:
+                continue
+            text = line[match.end() :]
+            if message:
+                mark = text[:3]
+                if mark == b"<= ":
+                    self._arrived(text, process)
+                elif mark in (b"=> ", b"-> ", b">> "):
+                    if b" H=" in text:
+                        self._sent(text, message)
+                elif mark in (b"== ", b"** "):
+                    self._not_sent(text, message, when)
+                elif b"TLS" in text:
+                    self._failed(text, message, when)
+            else:
+                self._session_line(text, when)
+        return when
+
+    def finish(self) -> None:
+        """See activity.Adapter: every line stands for itself."""
+
+    def notes(self) -> Sequence[Note]:
+        """See activity.Adapter."""
+        found = []
+        if self._by_message:
+            found.append(
+                Note(
+                    "sessions_by_message",
+                    INBOUND,
+                    "Exim does not log which messages share a session, so each inbound message counts as one; to tell them "
+                    "apart add +incoming_port and +smtp_no_mail to log_selector",
+                )
+            )
+        if self._unknown:
+            found.append(
+                Note(
+                    "outbound_not_logged",
+                    OUTBOUND,
+                    "whether outbound sessions used TLS cannot be told, because log_selector is without tls_cipher; add "
+                    "+tls_cipher to it",
+                )
+            )
+        return found
+
+    def _arrived(self, text: bytes, process: Optional[bytes]) -> None:
+        if b" H=" not in text:
+            return  # made on this host
+        match = _ARRIVED.match(text)
+        if not match or text.count(b" P=") != 1:  # HELO may look like what follows it, where Exim is told to take any
+            self.skipped_lines += 1
+            return
+        sender, host, _helo, address, port, protocol, version, cipher = match.groups()
+        if is_loopback(address):
+            return
+        tls = bool(version) or protocol in (b"esmtps", b"esmtpsa", b"smtps", b"utf8esmtps", b"utf8esmtpsa")
+        peer = domain_of_host(host or b"", address)
+        domain = (domain_of_address(sender) if sender else "") or peer
+        self._tally.peer(INBOUND, domain).message(tls)
+        session = (process or b"", address, port or b"") if process or port else None
+        if session is None:
+            self._by_message = True
+        elif self._sessions.get(session):
+            return
+        else:
+            self._sessions.put(session, True)
+        self._tally.peer(INBOUND, peer).session(tls, _version(version), cipher or b"")
+
+    def _sent(self, text: bytes, message: bytes) -> None:
+        match = _SENT.match(text)
+        domain = domain_of_address(match.group(2)) if match else ""
+        if not match or not domain:
+            self.skipped_lines += 1
+            return
+        mark, _to, _of, _original, host, address, kept, version, cipher = match.groups()
+        if is_loopback(address):
+            return
+        tls: Optional[bool] = True if version else False if self._shows_tls else None
+        self._unknown |= tls is None
+        counts = self._tally.peer(OUTBOUND, domain)
+        self._add_failure(counts, message, host)
+        if mark != b"->":
+            if not kept:
+                counts.session(tls, _version(version), cipher or b"")
+            counts.message(tls)
+            self._delivered.put(message, {domain})
+            return
+        domains = self._delivered.get(message)  # more recipients of the delivery before
+        if domains is None or (domain not in domains and len(domains) < _MOST_DOMAINS):
+            counts.message(tls)
+            if domains is not None:
+                domains.add(domain)
+
+    def _not_sent(self, text: bytes, message: bytes, when: float) -> None:
+        match = _NOT_SENT.match(text)
+        domain = domain_of_address(match.group(2)) if match else ""
+        if not match or not domain:
+            if b"TLS" in text:
+                self.skipped_lines += 1
+            return
+        mark, _to, _original, number, host, _address, number_behind, _tls, _cipher, said = match.groups()
+        number = number or number_behind
+        counts = self._tally.peer(OUTBOUND, domain)
+        self._add_failure(counts, message, host)
+        if number == _TLS_NOT_OFFERED:
+            reason = "no_starttls_offered" if b"did not offer" in said[:200] else "starttls_refused"
+        elif number == _TLS_FAILED:
+            reason = reason_of(said)
+            counts.event("failures", reason, said, when)
+        elif said.startswith(_STARTTLS_REFUSED):
+            reason = "starttls_refused"
+        elif _STARTTLS_WANTED.match(said):
+            reason = "peer_requires_tls"
+        else:
+            return
+        if mark == b"==":
+            counts.event("deferrals", reason, said, when)
+        elif number != _TLS_FAILED:
+            counts.event("failures", reason, said, when)
+
+    def _failed(self, text: bytes, message: bytes, when: float) -> None:
+        """A handshake that failed before a delivery: its domain stands in the line that follows."""
+        fallen_back = _FALLEN_BACK.match(text)
+        if fallen_back:
+            said, host = fallen_back.groups()
+            self._failures.put((message, host), (reason_of(said), text, when))
+            return
+        match = _ERROR_TO.match(text)
+        if match:
+            host, _address, said = match.groups()
+            self._failures.put((message, host), (reason_of(said), text, when))
+
+    def _add_failure(self, counts: Counts, message: bytes, host: Optional[bytes]) -> None:
+        failure = self._failures.pop((message, host)) if host else None
+        if failure:
+            counts.event("failures", *failure)
+
+    def _session_line(self, text: bytes, when: float) -> None:
+        if text.startswith(b"TLS error on connection from "):
+            match = _ERROR_FROM.match(text)
+            if not match:
+                self.skipped_lines += 1
+                return
+            host, _helo, address, step, said = match.groups()
+            if not is_loopback(address) and not _NO_HANDSHAKE.match(step):
+                counts = self._tally.peer(INBOUND, domain_of_host(host or b"", address))
+                counts.event("failures", reason_of(step + said), step + said, when)
+        elif text.endswith(_REFUSED_ENDS):
+            self._rejected(text, when)
+        elif text.startswith(b"no MAIL in SMTP connection from "):
+            match = _NO_MAIL.match(text)
+            if match and text.count(b" D=") == 1 and not is_loopback(match.group(3)):
+                host, _helo, address, version, cipher, _commands = match.groups()
+                counts = self._tally.peer(INBOUND, domain_of_host(host or b"", address))
+                counts.session(bool(version), _version(version), cipher or b"")
+
+    def _rejected(self, text: bytes, when: float) -> None:
+        match = _REJECTED.match(text)
+        if not match:
+            self.skipped_lines += 1
+            return
+        host, _helo, address, _port, _tls, _cipher, envelope_sender, verb, sender, said = match.groups()
+        reason = _REFUSED.get(said)
+        if reason is not None and not is_loopback(address):
+            domain = domain_of_address(sender if verb == b"MAIL" else envelope_sender or b"")
+            domain = domain or domain_of_host(host or b"", address)
+            self._tally.peer(INBOUND, domain).event("refusals", reason, text, when)
+
+
+def shows_tls(run: Runner) -> bool:
+    """Whether Exim's log_selector has C(tls_cipher), which is its default."""
+    _status, out, _err = run(["exim4", "-bP", "log_selector"])
+    shown = True
+    for sign, name in re.findall(r"([+-])(\w+)", out.partition("=")[2]):
+        if name in ("tls_cipher", "all"):
+            shown = sign == "+"
+    return shown
+
+
+def _version(name: Optional[bytes]) -> bytes:
+    """TLS1.3 as everybody else writes it."""
+    return re.sub(rb"\A(TLS|SSL)v?", rb"\1v", name) if name else b""

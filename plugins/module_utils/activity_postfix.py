@@ -1,0 +1,591 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""TLS in the log of Postfix 3.4 or newer, every instance of it.
+
+A session inbound is known from the summary in its C(disconnect) line, whatever the log level; versions and
+ciphers need smtpd_tls_loglevel = 1. Outbound, a line of its own precedes the deliveries over a TLS session, and only
+with smtp_tls_loglevel = 1: without it nobody can tell whether there was TLS. Text that a peer chose stands in
+quotes, brackets or at the end of a line, and nothing is read behind it.
+Sources: postconf(5), TLS_README, smtpd(8), smtp(8).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import (
+    INBOUND,
+    OTHER,
+    OUTBOUND,
+    Clock,
+    Counts,
+    Note,
+    Recent,
+    Tally,
+    detail_of,
+    domain_of_address,
+    domain_of_host,
+    is_loopback,
+    reason_of,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import REPLY
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Runner
+
+_STAMP = (
+    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
+    rb"|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d|\d{9,11}\.\d{1,9})"
+)
+# Time, host, then instance and services from syslog_name, the program, its process.
+_HEADER = re.compile(
+    _STAMP + rb" [^ ]{1,255} ([^ /\[]{1,64})(/[^ \[]{1,64})?/(smtpd|smtp|lmtp|qmgr|nqmgr|error)\[(\d{1,10})\]: "
+)
+_QUEUE_ID = rb"([0-9A-Za-z]{6,20})"
+# As Postfix writes an address since 3.5: a local part that holds anything unusual is in quotes.
+_ADDRESS = rb'((?:"(?:[^"\\]|\\.)*"@)?[^<>"\s]*)'
+_CLIENT = rb"([^ \[\]]{1,255})\[([0-9A-Fa-f.:]{1,45}|unknown)\]"
+_CLIENT_OF = re.compile(_QUEUE_ID + rb": client=" + _CLIENT)
+_ESTABLISHED_FROM = re.compile(
+    rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection established from "
+    + _CLIENT
+    + rb": ((?:TLS|SSL)v[\d.]{1,4}) with cipher ([A-Za-z0-9_-]{1,64}) \("
+)
+_ESTABLISHED_TO = re.compile(
+    rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (established|reused) to "
+    rb"(\S{1,320}): ((?:TLS|SSL)v[\d.]{1,4}) with cipher ([A-Za-z0-9_-]{1,64}) \("
+)
+_DISCONNECT = re.compile(rb"disconnect from " + _CLIENT + rb"((?: [a-z_]{1,16}=\d+(?:/\d+)?)*)\Z")
+_COMMAND = re.compile(rb" ([a-z_]+)=(\d+)(?:/(\d+))?")
+_REJECT = re.compile(
+    rb"NOQUEUE: reject: [A-Z-]{1,20} from "
+    + _CLIENT
+    + rb": (4\d\d) (?:\d\.\d{1,3}\.\d{1,3} )?(?:<"
+    + _ADDRESS
+    + rb">: )?([^;<>]{1,200}); from=<"
+    + _ADDRESS
+    + rb"> "
+)
+_ERROR_TO = re.compile(rb"SSL_connect error to (\S{1,320}): (.*)")
+_NOT_VERIFIED = re.compile(rb"(?:server )?certificate verification failed for (\S{1,320}): (.*)")
+_FROM = re.compile(_QUEUE_ID + rb": from=<" + _ADDRESS + rb">, size=")
+_TO = re.compile(
+    _QUEUE_ID
+    + rb": to=<"
+    + _ADDRESS
+    + rb">, (?:orig_to=<"
+    + _ADDRESS
+    + rb">, )?relay=([^ ,]{1,320}), (?:conn_use=(\d{1,9}), )?delay=[\d.]{1,20}, delays=[\d./]{1,80}, "
+    rb"dsn=\d\.\d{1,3}\.\d{1,3}, status=([a-z]{4,16}) \((.*)"
+)
+_RELAY = re.compile(rb"[^\[\]]{1,255}\[([0-9A-Fa-f.:]{2,45})\]:\d{1,5}\Z")
+_SUSPENDED = b"delivery temporarily suspended: "
+# What Postfix itself says of a delivery. The words of a server stand behind "host ... said:".
+_DEFERRED = tuple(
+    (reason, re.compile(pattern))
+    for reason, pattern in (
+        ("no_starttls_offered", rb"TLS is required, but was not offered by host "),
+        ("starttls_refused", rb"TLS is required, but host \S+ refused to start TLS"),
+        ("tls_unavailable", rb"TLS is required,? but (?:our TLS engine is )?unavailable"),
+        ("certificate_untrusted", rb"Server certificate not trusted"),
+        ("certificate_not_verified", rb"Server certificate not verified"),
+        ("handshake_failed", rb"Cannot start TLS: "),
+        ("dane_failed", rb"(?:TLSA lookup error|no TLSA records|dane configuration|non DANE|TLSA records unusable)"),
+        (
+            "peer_requires_tls",
+            rb"host \S+ said: [45]\d\d(?:[ -]\d\.\d+\.\d+)?[ -](?:Must issue a STARTTLS|Session encryption is required"
+            rb"|(?:<[^<>]*>: [^:;]{1,60}: )?STARTTLS is required)",
+        ),
+    )
+)
+_REFUSED = (
+    ("enforced_sender", REPLY.encode()),
+    ("mail_server_in_plaintext", b"Session encryption is required"),
+    ("inbound_required", b"Must issue a STARTTLS command first"),
+)
+_KEY_PROBLEMS = (
+    b"warning: cannot get ",
+    b"warning: error loading ",
+    b"warning: key at index",
+    b"warning: No server certs",
+)
+_IMPLICIT_TLS = (b"/smtps", b"/submissions")
+_MOST_SESSIONS = 20000
+_MOST_MESSAGES = 50000
+_MOST_WAITING = 1000
+_MOST_INSTANCES = 32
+
+
+@dataclass(frozen=True)
+class Visibility:
+    """What the configuration of an instance makes the log tell, and since when it is as it is.
+
+    sends_tls tells whether any outbound session may use TLS. hides_inbound tells whether there are sessions with TLS from
+    their first byte of which nothing would be seen: no STARTTLS, no log level, no service with a name of its own.
+    """
+
+    outbound_level: int = 0
+    sends_tls: bool = True
+    hides_inbound: bool = False
+    since: float = 0.0
+
+
+_NOTHING_KNOWN = Visibility()
+
+
+@dataclass
+class _Session:
+    """An inbound session: one process of smtpd serves one at a time."""
+
+    host: bytes = b""
+    address: bytes = b""
+    version: bytes = b""
+    cipher: bytes = b""
+    implicit: bool = False
+    reason: str = ""
+    detail: bytes = b""
+    when: float = 0.0
+    tls: Optional[bool] = None
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Sender domain -> messages whose session has not ended, so that it is not known whether it uses TLS."""
+
+    @property
+    def domain(self) -> str:
+        return domain_of_host(self.host, self.address)
+
+
+@dataclass
+class _Delivery:
+    """What a process of smtp has logged since its last delivery."""
+
+    established: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+    failures: list[tuple[str, bytes, float]] = field(default_factory=list)
+    not_verified: str = ""
+    queue_id: bytes = b""
+    relay: bytes = b""
+    tls: Optional[bool] = None
+    sent: set[str] = field(default_factory=set)
+
+
+class PostfixLog:
+    """Adapter for Postfix."""
+
+    name = "postfix"
+    globs: Sequence[str] = ("/var/log/mail.log*",)
+    journal_matches: Sequence[str] = ("SYSLOG_FACILITY=2",)
+    through_syslog = True
+    stamp = re.compile(_STAMP)
+
+    def __init__(self, tally: Tally, since: float, until: float, visibility: Mapping[str, Visibility]) -> None:
+        """visibility is by instance, the first word of its syslog_name."""
+        self._tally = tally
+        self._since = since
+        self._until = until
+        self._visibility = visibility
+        self._sessions: Recent[_Session] = Recent(_MOST_SESSIONS)
+        self._broken: Recent[bytes] = Recent(_MOST_SESSIONS)
+        self._messages: Recent[_Session] = Recent(_MOST_MESSAGES)
+        self._deliveries: Recent[_Delivery] = Recent(_MOST_SESSIONS)
+        self._seen_outbound: set[bytes] = set()
+        self._unknown: set[str] = set()
+        self._without_version = False
+        self._hidden = False
+        self._services: Mapping[bytes, Callable[[bytes, bytes, bytes, bytes, float], None]] = {
+            b"smtpd": self._smtpd,
+            b"smtp": self._smtp,
+            b"lmtp": self._smtp,
+            b"qmgr": self._qmgr,
+            b"nqmgr": self._qmgr,
+            b"error": self._error,
+        }
+        self.skipped_lines = 0
+        self.first: Optional[float] = None
+
+    def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
+        """See activity.Adapter."""
+        header, at, services = _HEADER.match, clock.at, self._services
+        since, until = self._since, self._until
+        when = None
+        for line in lines:
+            match = header(line)
+            if not match:
+                continue
+            stamp, instance, service, program, process = match.groups()
+            when = at(stamp)
+            if when is None:
+                self.skipped_lines += 1
+                continue
+            if self.first is None:
+                self.first = when
+            if since <= when <= until:
+                services[program](line[match.end() :], instance, process, service or b"", when)
+        return when
+
+    def finish(self) -> None:
+        """See activity.Adapter: a session that has not ended counts if it is known to use TLS, or not to."""
+        for session in self._sessions.drain():
+            self._forget(session)
+
+    def notes(self) -> Sequence[Note]:
+        """See activity.Adapter."""
+        found = []
+        if self._unknown:
+            found.append(
+                Note(
+                    "outbound_not_logged",
+                    OUTBOUND,
+                    "whether outbound sessions used TLS cannot be told, because smtp_tls_loglevel is 0, or was when they were "
+                    f"logged ({', '.join(sorted(self._unknown))}); set it with: postconf -e smtp_tls_loglevel=1 && postfix reload",
+                )
+            )
+        if self._hidden:
+            found.append(
+                Note(
+                    "inbound_not_logged",
+                    INBOUND,
+                    "a service with smtpd_tls_wrappermode logs nothing that tells its sessions from those in plaintext, because "
+                    "smtpd_tls_loglevel is 0; set it with: postconf -e smtpd_tls_loglevel=1 && postfix reload",
+                )
+            )
+        if self._without_version:
+            found.append(
+                Note(
+                    "versions_not_logged",
+                    INBOUND,
+                    "TLS versions and ciphers of some inbound sessions were not logged, because smtpd_tls_loglevel was 0; "
+                    "set it with: postconf -e smtpd_tls_loglevel=1 && postfix reload",
+                )
+            )
+        return found
+
+    # Inbound
+
+    def _smtpd(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
+        if text.startswith(b"connect from "):
+            self._abandon(process)
+        elif text.startswith(b"disconnect from "):
+            self._disconnect(text, instance, process, service, when)
+        elif text.startswith(b"NOQUEUE: "):
+            if text.startswith(b"NOQUEUE: reject: "):
+                self._reject(text, when)
+        elif text.startswith(b"SSL_accept error from "):
+            session = self._session(process, service)
+            session.detail = text
+            session.reason = reason_of(text.rpartition(b": ")[2])
+            session.when = when
+        elif text.startswith(b"warning: "):
+            self._warning(text, process, service, when)
+        elif text.startswith(b"timeout after STARTTLS"):
+            session = self._session(process, service)
+            session.reason, session.detail, session.when = session.reason or "timeout", session.detail or text, when
+        elif b" TLS connection established from " in text[:45]:
+            match = _ESTABLISHED_FROM.match(text)
+            if match:
+                session = self._session(process, service)
+                session.host, session.address, session.version, session.cipher = match.groups()
+            else:
+                self.skipped_lines += 1
+        else:
+            match = _CLIENT_OF.match(text)
+            if match and not is_loopback(match.group(3)):
+                queue_id, host, address = match.groups()
+                session = self._session(process, service)
+                session.host, session.address = host, address
+                self._messages.put((instance, queue_id), session)
+
+    def _session(self, process: bytes, service: bytes) -> _Session:
+        session = self._sessions.get(process)
+        if session is None:
+            session = _Session(implicit=service.startswith(_IMPLICIT_TLS))
+            oldest = self._sessions.put(process, session)
+            if oldest is not None:
+                self._forget(oldest)
+        return session
+
+    def _abandon(self, process: bytes) -> None:
+        """A process begins another session: of the one before, the end was not logged."""
+        session = self._sessions.pop(process)
+        if session is not None:
+            self._forget(session)
+
+    def _forget(self, session: _Session) -> None:
+        """Count a session whose end is not known."""
+        self._end(session, True if session.version else None, bool(session.version or session.waiting))
+
+    def _warning(self, text: bytes, process: bytes, service: bytes, when: float) -> None:
+        if text.startswith(b"warning: TLS library problem: "):
+            session = self._session(process, service)
+            # Once it is established, only an alert of the other side means that it did not take the handshake after all.
+            concerns = not session.version or b" alert " in text
+            if concerns and session.reason in ("", "handshake_failed"):
+                session.reason, session.detail, session.when = reason_of(text), text[9:], when
+        elif text.startswith(_KEY_PROBLEMS):
+            self._broken.put(process, text[9:])
+
+    def _disconnect(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
+        session = self._sessions.pop(process)
+        match = _DISCONNECT.match(text)
+        if not match:
+            self.skipped_lines += 1
+            return
+        host, address, summary = match.groups()
+        if is_loopback(address):
+            return
+        session = session or _Session(implicit=service.startswith(_IMPLICIT_TLS))
+        session.host, session.address = host, address
+        if session.version and not session.reason:
+            self._end(session, True, True)
+            return
+        done: dict[bytes, int] = {}
+        tried: dict[bytes, int] = {}
+        for name, count, of in _COMMAND.findall(summary):
+            done[name] = int(count)
+            tried[name] = int(of or count)
+        mail = done.get(b"mail", 0) > 0
+        broken = self._broken.get(process) if tried.get(b"starttls", 0) > done.get(b"starttls", 0) else None
+        if broken is not None:
+            session.reason, session.detail = "key_unusable", broken
+        elif not session.reason and tried.get(b"starttls", 0) > done.get(b"starttls", 0):
+            session.reason, session.detail = "tls_unavailable", text
+        tls: Optional[bool] = bool(session.version or done.get(b"starttls") or session.implicit)
+        if not tls and not tried.get(b"starttls") and self._seen(instance).hides_inbound:
+            tls = None
+            self._hidden = True
+        failed = bool(session.reason) and not (mail and tls)
+        if failed:
+            counts = self._tally.peer(INBOUND, session.domain)
+            counts.event("failures", session.reason, session.detail, session.when or when)
+        said_hello = any(done.get(name) for name in (b"ehlo", b"helo", b"mail"))
+        self._end(session, tls, mail or (said_hello and not failed))
+
+    def _end(self, session: _Session, tls: Optional[bool], counts: bool) -> None:
+        """Count the messages that waited for the end of a session, and the session itself; tls is None if that is not known."""
+        session.tls = tls
+        if counts and session.host:
+            self._without_version |= bool(tls and not session.version)
+            self._tally.peer(INBOUND, session.domain).session(tls, session.version, session.cipher)
+        for domain, count in session.waiting.items():
+            self._tally.peer(INBOUND, domain).message(tls, count)
+        session.waiting = {}
+
+    def _qmgr(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
+        match = _FROM.match(text)
+        if not match:
+            return
+        session = self._messages.pop((instance, match.group(1)))
+        if session is None:
+            return
+        sender = match.group(2)
+        domain = (domain_of_address(sender) if sender else "") or session.domain
+        if session.version or session.tls is not None:
+            self._tally.peer(INBOUND, domain).message(bool(session.version) or session.tls)
+        else:
+            if domain not in session.waiting and len(session.waiting) >= _MOST_WAITING:
+                domain = OTHER
+            session.waiting[domain] = session.waiting.get(domain, 0) + 1
+
+    def _reject(self, text: bytes, when: float) -> None:
+        reason = next((word for word, said in _REFUSED if said in text), None)
+        if reason is None:
+            return
+        match = _REJECT.match(text)
+        if not match:
+            self.skipped_lines += 1
+            return
+        host, address, _code, _about, said, sender = match.groups()
+        reason = next((word for word, reply in _REFUSED if said.endswith(reply)), None)
+        if reason is None or is_loopback(address):
+            return
+        domain = domain_of_address(sender) or domain_of_host(host, address)
+        self._tally.peer(INBOUND, domain).event("refusals", reason, text, when)
+
+    # Outbound
+
+    def _smtp(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
+        match = _TO.match(text)
+        if match:
+            self._delivered(match, instance, process, when)
+        elif b" TLS connection " in text[:28]:
+            match = _ESTABLISHED_TO.match(text)
+            if not match:
+                self.skipped_lines += 1
+                return
+            how, relay, version, cipher = match.groups()
+            delivery = self._delivery(process)
+            if len(delivery.established) < 16:
+                delivery.established.append((relay, version if how == b"established" else b"", cipher))
+            if len(self._seen_outbound) < _MOST_INSTANCES:
+                self._seen_outbound.add(instance)
+        elif text.startswith(b"SSL_connect error to "):
+            match = _ERROR_TO.match(text)
+            if match:
+                self._failure(process, reason_of(match.group(2)), text, when)
+        elif text.startswith(b"warning: TLS library problem: "):
+            self._library_problem(process, text[9:], when)
+        elif text.startswith((b"certificate verification failed for ", b"server certificate verification failed for ")):
+            match = _NOT_VERIFIED.match(text)
+            if match:
+                self._delivery(process).not_verified = reason_of(match.group(2), "certificate_not_verified")
+        elif b": to=<" in text[:27]:
+            self.skipped_lines += 1
+
+    def _delivery(self, process: bytes) -> _Delivery:
+        delivery = self._deliveries.get(process)
+        if delivery is None:
+            delivery = _Delivery()
+            self._deliveries.put(process, delivery)
+        return delivery
+
+    def _failure(self, process: bytes, reason: str, detail: bytes, when: float) -> None:
+        failures = self._delivery(process).failures
+        if len(failures) < 16:
+            failures.append((reason, detail, when))
+
+    def _library_problem(self, process: bytes, text: bytes, when: float) -> None:
+        """What the TLS library says explains the error that was logged before it."""
+        failures = self._delivery(process).failures
+        if failures and failures[-1][0] == "handshake_failed":
+            failures[-1] = (reason_of(text), text, when)
+
+    def _delivered(self, match: re.Match[bytes], instance: bytes, process: bytes, when: float) -> None:
+        queue_id, recipient, _original, relay, reused, status, said = match.groups()
+        peer = _RELAY.match(relay)
+        delivery = self._delivery(process)
+        local = not peer and relay != b"none"  # a socket, or a service of this host
+        if local or (peer and is_loopback(peer.group(1))):
+            self._deliveries.pop(process)
+            return
+        domain = domain_of_address(recipient)
+        if not domain:
+            self.skipped_lines += 1
+            return
+        counts = self._tally.peer(OUTBOUND, domain)
+        if queue_id != delivery.queue_id or relay != delivery.relay:
+            delivery.queue_id, delivery.relay = queue_id, relay
+            delivery.sent = set()
+            delivery.tls = any(one[0] == relay for one in delivery.established)
+            for _relay, version, cipher in delivery.established:
+                if version:
+                    counts.session(True, version, cipher)
+            answered = status == b"sent" or b" said: " in said[:400]
+            if peer and not delivery.tls:
+                delivery.tls = self._without_tls(instance, when)
+                if answered and not reused:
+                    counts.session(delivery.tls)
+            delivery.established = []
+        failed = ""
+        for reason, detail, at in delivery.failures:
+            counts.event("failures", reason, detail, at)
+            failed = reason
+        delivery.failures = []
+        if status == b"sent":
+            if peer and domain not in delivery.sent and len(delivery.sent) < _MOST_WAITING:
+                delivery.sent.add(domain)
+                counts.message(delivery.tls)
+        elif status in (b"deferred", b"bounced", b"undeliverable"):
+            self._not_sent(counts, status, said, (failed, delivery.not_verified), when)
+        delivery.not_verified = ""
+
+    def _without_tls(self, instance: bytes, when: float) -> Optional[bool]:
+        """False for a delivery that no TLS session precedes, if the log would have told of one, otherwise None."""
+        seen = self._seen(instance)
+        # Before the last change it may have been another configuration: only what it logged speaks for that one.
+        visible = when >= seen.since and (not seen.sends_tls or seen.outbound_level >= 1)
+        if visible or instance in self._seen_outbound:
+            return False
+        if len(self._unknown) < _MOST_INSTANCES:
+            self._unknown.add(detail_of(instance))
+        return None
+
+    def _seen(self, instance: bytes) -> Visibility:
+        return self._visibility.get(instance.decode("ascii", "replace"), _NOTHING_KNOWN)
+
+    @staticmethod
+    def _not_sent(counts: Counts, status: bytes, said: bytes, seen: tuple[str, str], when: float) -> None:
+        text = said[len(_SUSPENDED) :] if said.startswith(_SUSPENDED) else said
+        reason = next((word for word, pattern in _DEFERRED if pattern.match(text)), None)
+        if reason is None:
+            return
+        failed, not_verified = seen
+        if reason == "handshake_failed" and failed:
+            reason = failed
+        elif reason.startswith("certificate_") and not_verified:
+            reason = not_verified
+        kind = "deferrals" if status == b"deferred" else "failures"
+        counts.event(kind, reason, text.rstrip(b")"), when)
+
+    def _error(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
+        """Mail that is put off without another attempt, because one before has failed."""
+        match = _TO.match(text)
+        if not match:
+            return
+        _queue_id, recipient, _original, _relay, _reused, status, said = match.groups()
+        domain = domain_of_address(recipient)
+        if domain and status == b"deferred":
+            self._not_sent(self._tally.peer(OUTBOUND, domain), status, said, ("", ""), when)
+
+
+def visibility(run: Runner) -> dict[str, Visibility]:
+    """What the instances of this host log of TLS, by the first word of their syslog_name."""
+    found: dict[str, Visibility] = {}
+    names = (
+        "syslog_name", "smtpd_tls_loglevel", "smtp_tls_loglevel", "smtp_tls_security_level", "smtp_tls_policy_maps",
+        "smtp_use_tls", "smtp_enforce_tls", "multi_instance_directories",
+    )  # fmt: skip
+    directories = ["/etc/postfix"]
+    for directory in directories:
+        values = _values(run, directory, names)
+        if directory == "/etc/postfix":
+            directories += values.get("multi_instance_directories", "").replace(",", " ").split()[:32]
+        if not values:
+            continue
+        overrides = _overrides(run, directory)
+        levels, security = (
+            [values.get(name, ""), *overrides.get(name, {}).values()]
+            for name in ("smtp_tls_loglevel", "smtp_tls_security_level")
+        )
+        others = [values.get(name, "") for name in ("smtp_tls_policy_maps", "smtp_use_tls", "smtp_enforce_tls")]
+        others += overrides.get("smtp_tls_policy_maps", {}).values()
+        files = [Path(directory, name) for name in ("main.cf", "master.cf")]
+        found[values.get("syslog_name", "postfix").partition("/")[0]] = Visibility(
+            min(map(_level, levels)),
+            any(level not in ("", "none") for level in security) or any(value not in ("", "no") for value in others),
+            _level(values.get("smtpd_tls_loglevel", "")) < 1 and _hides(overrides),
+            max((path.stat().st_mtime for path in files if path.exists()), default=0.0),
+        )
+    return found
+
+
+def _hides(overrides: Mapping[str, Mapping[str, str]]) -> bool:
+    """Whether a service has TLS from the first byte, and neither a log level nor a name that says so."""
+    return any(
+        value == "yes"
+        and _level(overrides.get("smtpd_tls_loglevel", {}).get(service, "")) < 1
+        and not overrides.get("syslog_name", {}).get(service, "").endswith(tuple(map(bytes.decode, _IMPLICIT_TLS)))
+        for service, value in overrides.get("smtpd_tls_wrappermode", {}).items()
+    )
+
+
+def _level(text: str) -> int:
+    return int(text) if text.isdigit() else 0
+
+
+def _values(run: Runner, directory: str, names: Sequence[str]) -> dict[str, str]:
+    _status, out, _err = run(["postconf", "-c", directory, "-x", *names])
+    pairs = (line.partition(" =") for line in out.splitlines())
+    return {name.strip(): value.strip() for name, sign, value in pairs if sign}
+
+
+def _overrides(run: Runner, directory: str) -> dict[str, dict[str, str]]:
+    """Parameter -> service -> value that master.cf gives it there."""
+    found: dict[str, dict[str, str]] = {}
+    _status, out, _err = run(["postconf", "-c", directory, "-P"])
+    for line in out.splitlines():
+        key, sign, value = line.partition(" =")
+        service, _slash, name = key.rpartition("/")
+        if sign:
+            found.setdefault(name, {})[service] = value.strip()
+    return found

@@ -1,0 +1,241 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module, see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tls_activity_info
+short_description: Count from a mail server's own log how much mail used TLS, and what failed
+version_added: 0.1.0
+description:
+  - Counts messages and sessions over TLS and in plaintext by peer domain and direction, with TLS versions and ciphers.
+  - Counts TLS handshakes that failed, refusals of enforced domains, and deliveries that wait for want of TLS, with the reason.
+  - Reads plain, rotated and compressed log files or the journal as a stream. Memory does not grow with the log.
+options:
+  daemon:
+    description:
+      - Whose log it is.
+      - V(auto) takes the one that is installed.
+    type: str
+    choices: [auto, postfix, exim]
+    default: auto
+  logs:
+    description:
+      - Log files, as absolute paths in which wildcards are allowed. Files that ended before O(since) are not read.
+      - Files may be compressed with gzip, bzip2 or xz.
+      - Without any, where Debian's package logs to, V(/var/log/mail.log*) for Postfix and V(/var/log/exim4/mainlog*) for Exim.
+    type: list
+    elements: str
+    default: []
+  journal:
+    description:
+      - Whether the journal is read.
+      - V(auto) reads it if no log file reaches into the time that is asked for, V(true) instead of log files, V(false) never.
+    type: str
+    choices: [auto, 'true', 'false']
+    default: auto
+  since:
+    description:
+      - Where the time begins that is looked at, as ISO 8601 or as V(24h), V(7d), V(2w) before now.
+      - What names no time zone is the host's own time.
+    type: str
+    default: 24h
+  until:
+    description:
+      - Where it ends, like O(since).
+    type: str
+    default: now
+  max_peers:
+    description:
+      - How many peers are listed, a domain and direction each. The least important ones are counted as V(other).
+    type: int
+    default: 1000
+extends_documentation_fragment:
+  - mailfleet.starttls.attributes
+  - mailfleet.starttls.attributes.action_group
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+notes:
+  - Postfix logs outbound TLS only with C(smtp_tls_loglevel) of at least 1. Without it such sessions and messages are counted
+    as unknown, never as plaintext, and RV(activity.notes) says what to set.
+  - What this host sends to itself over its loopback address is not counted.
+seealso:
+  - module: mailfleet.starttls.message_trace
+author:
+  - The mailfleet.starttls authors (@mailfleet)
+"""
+
+EXAMPLES = r"""
+- name: Count the mail of the last week
+  mailfleet.starttls.tls_activity_info:
+    since: 7d
+  register: week
+
+- name: Count from logs that were collected elsewhere
+  mailfleet.starttls.tls_activity_info:
+    daemon: exim
+    logs: [/srv/logs/mx1/mainlog*]
+    since: '2026-01-01'
+    until: '2026-02-01'
+"""
+
+RETURN = r"""
+activity:
+  description: What was counted.
+  type: dict
+  returned: success
+  contains:
+    version:
+      description: The version of this shape.
+      type: int
+    daemon:
+      description: Whose log it is, V(postfix) or V(exim).
+      type: str
+    since:
+      description: Where the time begins, ISO 8601 in UTC.
+      type: str
+    until:
+      description: Where it ends.
+      type: str
+    begins:
+      description: The time of the first line that was read; empty if there was none.
+      type: str
+    sources:
+      description: The files that were read, or V(journal).
+      type: list
+      elements: str
+    lines:
+      description: How many lines were read.
+      type: int
+    bytes:
+      description: How much was read, uncompressed.
+      type: int
+    skipped_lines:
+      description: Lines that concern mail or TLS and could not be understood, so that nothing is counted from them.
+      type: int
+    seconds:
+      description: How long it took.
+      type: float
+    truncated:
+      description: Whether there were more peers than O(max_peers).
+      type: bool
+    totals:
+      description:
+        - Counts of each direction, C(inbound) and C(outbound), in the shape of RV(activity.peers) without C(domain) and C(direction).
+      type: dict
+    peers:
+      description:
+        - One entry for each domain and direction, the one with most messages first, those that are not listed last as V(other).
+        - Inbound, sessions belong to the domain of the client's host name and messages to that of their sender. Outbound, both
+          belong to the recipient's domain.
+        - C(sessions_unknown) and C(messages_unknown) are those of which the log does not tell whether they used TLS.
+        - C(failures) are TLS handshakes that failed, C(refusals) mail that this host refused because it came in plaintext, and
+          C(deferrals) attempts to deliver that were put off for want of TLS. Each is a list of C(reason), a stable word, C(detail),
+          a sample from the log, C(count), and C(first) and C(last), the times.
+      type: list
+      elements: dict
+    notes:
+      description: What the log could not tell, as C(code), C(direction) and C(message).
+      type: list
+      elements: dict
+  sample:
+    version: 1
+    daemon: postfix
+    since: '2026-01-01T00:00:00Z'
+    until: '2026-01-02T00:00:00Z'
+    begins: '2026-01-01T00:00:03Z'
+    sources: [/var/log/mail.log.1, /var/log/mail.log]
+    lines: 120
+    bytes: 15234
+    skipped_lines: 0
+    seconds: 0.01
+    truncated: false
+    peers:
+      - domain: example.com
+        direction: inbound
+        sessions_tls: 3
+        sessions_plaintext: 0
+        sessions_unknown: 0
+        messages_tls: 4
+        messages_plaintext: 0
+        messages_unknown: 0
+        versions: {TLSv1.3: 3}
+        ciphers: {TLS_AES_256_GCM_SHA384: 3}
+        failures: []
+        refusals: []
+        deferrals: []
+    notes: []
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import Adapter, Tally, moment
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim import EximLog, shows_tls
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_postfix import PostfixLog, visibility
+from ansible_collections.mailfleet.starttls.plugins.module_utils.log_source import count, find
+from ansible_collections.mailfleet.starttls.plugins.module_utils.run import fail_on_engine_errors, runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
+
+MAIN_CF = "/etc/postfix/main.cf"
+EXIM_CONFIG = "/etc/exim4"
+
+
+def installed() -> str:
+    """Which daemon is on this host. Raises EngineError."""
+    found = [name for name, path in (("postfix", MAIN_CF), ("exim", EXIM_CONFIG)) if Path(path).exists()]
+    if len(found) != 1:
+        raise EngineError(
+            f"there is {'both Postfix and Exim' if found else 'neither Postfix nor Exim'} on this host; name one with daemon"
+        )
+    return found[0]
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "daemon": {"type": "str", "choices": ["auto", "postfix", "exim"], "default": "auto"},
+            "logs": {"type": "list", "elements": "str", "default": []},
+            "journal": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
+            "since": {"type": "str", "default": "24h"},
+            "until": {"type": "str", "default": "now"},
+            "max_peers": {"type": "int", "default": 1000},
+        },
+        supports_check_mode=True,
+    )
+    options = module.params
+
+    def work() -> dict[str, Any]:
+        if options["max_peers"] < 1:
+            raise EngineError("max_peers has to be at least 1")
+        now = time.time()
+        since, until = moment(options["since"], now), moment(options["until"], now)
+        if since >= until:
+            raise EngineError(f"since {options['since']} is not before until {options['until']}")
+        daemon = installed() if options["daemon"] == "auto" else options["daemon"]
+        tally = Tally(options["max_peers"])
+        run = runner(module)
+        adapter: Adapter = (
+            PostfixLog(tally, since, until, visibility(run))
+            if daemon == "postfix"
+            else EximLog(tally, since, until, shows_tls(run))
+        )
+        found = find(options["logs"] or adapter.globs, options["journal"], adapter, since, until)
+        return {"changed": False, "activity": count(adapter, tally, found, since, until)}
+
+    fail_on_engine_errors(module, work)
+
+
+if __name__ == "__main__":
+    main()
