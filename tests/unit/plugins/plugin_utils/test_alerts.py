@@ -42,7 +42,9 @@ class TestBlockedMail:
         }  # fmt: skip
 
     def test_the_own_mail_server_would_not_take_mail_of_an_enforced_sender_over_tls(self):
-        alert = only(alerts(peer("alpha.test", "outbound", deferrals=[WAITS]), own_domains={"alpha.test": "opportunistic"}))
+        alert = only(
+            alerts(peer("alpha.test", "outbound", deferrals=[WAITS]), own_domains={"alpha.test": "opportunistic"})
+        )
         assert (alert["code"], alert["cause"], alert["count"]) == ("enforced_inbound_local", "local", 6)
         assert "your mail server would not do TLS" in alert["message"]
         assert "switch STARTTLS on there" in alert["action"]
@@ -79,7 +81,9 @@ class TestBlockedMail:
         assert [one["code"] for one in found] == ["enforced_outbound_remote", "enforced_outbound_local"]
 
     def test_an_own_server_that_sends_in_plaintext(self):
-        alert = only(alerts(peer("alpha.test", "inbound", refusals=[event("mail_server_in_plaintext", 3, "450 4.7.0")])))
+        alert = only(
+            alerts(peer("alpha.test", "inbound", refusals=[event("mail_server_in_plaintext", 3, "450 4.7.0")]))
+        )
         assert (alert["code"], alert["cause"]) == ("enforced_outbound_local", "local")
         assert "outbound: offered or required" in alert["action"]
 
@@ -113,7 +117,9 @@ class TestCertificates:
         assert alerts(probes=[probe("gw1.fleet.test", 21)]) == []
 
     def test_the_next_one_to_expire_comes_first(self):
-        rows = [{"host": name, "probes": [probe(f"{name}.test", days)]} for name, days in (("a", 15), ("b", 9), ("c", 12))]
+        rows = [
+            {"host": name, "probes": [probe(f"{name}.test", days)]} for name, days in (("a", 15), ("b", 9), ("c", 12))
+        ]
         assert [one["host"] for one in build(rows, title="T", now=NOW)["alerts"]] == ["b", "c", "a"]
 
 
@@ -143,7 +149,12 @@ class TestLostTls:
     def test_a_peer_that_used_it_in_the_former_report(self):
         before = {"version": 1, "hosts": [{"host": "gw1", "activity": activity("", [peer("a.example", "inbound", 5)])}]}
         alert = only(alerts(peer("a.example", "inbound", 0, 3), previous=before))
-        assert (alert["code"], alert["severity"], alert["cause"], alert["count"]) == ("starttls_lost", "warning", "remote", 3)
+        assert (alert["code"], alert["severity"], alert["cause"], alert["count"]) == (
+            "starttls_lost",
+            "warning",
+            "remote",
+            3,
+        )
         assert alerts(peer("a.example", "inbound", 1, 3), previous=before) == []
 
     def test_a_peer_that_used_it_earlier_in_the_window(self):
@@ -174,16 +185,17 @@ class TestLostTls:
         alerts(peer("a.example", "inbound", 1, 3), previous={"version": 1, "hosts": [value], "alerts": [value]})
 
 
-class TestWhatOthersReport:
-    REPORT = {
-        "organization": "Example Mail", "report_id": "1", "start": "2026-03-07T00:00:00Z", "end": "2026-03-07T23:59:59Z",
-        "domain": "alpha.test", "policy_type": "sts", "successful": 10, "failed": 4,
-        "failures": [{"result_type": "certificate-expired", "sending_mta_ip": "", "receiving_mx": "", "count": 4, "reason": ""}],
-    }  # fmt: skip
+REPORT = {
+    "organization": "Example Mail", "report_id": "1", "start": "2026-03-07T00:00:00Z", "end": "2026-03-07T23:59:59Z",
+    "domain": "alpha.test", "policy_type": "sts", "successful": 10, "failed": 4,
+    "failures": [{"result_type": "certificate-expired", "sending_mta_ip": "", "receiving_mx": "", "count": 4, "reason": ""}],
+}  # fmt: skip
 
+
+class TestWhatOthersReport:
     def test_organizations_are_put_together(self):
-        other = {**self.REPORT, "organization": "Another", "end": "2026-03-08T23:59:59Z"}
-        alert = only(alerts(tls_reports=[self.REPORT, other]))
+        other = {**REPORT, "organization": "Another", "end": "2026-03-08T23:59:59Z"}
+        alert = only(alerts(tls_reports=[REPORT, other]))
         assert (alert["code"], alert["count"], alert["domain"]) == ("tlsrpt_failures", 8, "alpha.test")
         assert alert["message"] == (
             "Another, Example Mail could not set up TLS with alpha.test: 8 sessions failed (certificate-expired)."
@@ -192,10 +204,10 @@ class TestWhatOthersReport:
         assert alert["last"] == "2026-03-08T23:59:59Z"
 
     def test_failures_without_details(self):
-        assert only(alerts(tls_reports=[{**self.REPORT, "failures": []}]))["count"] == 4
+        assert only(alerts(tls_reports=[{**REPORT, "failures": []}]))["count"] == 4
 
     def test_a_good_report(self):
-        assert alerts(tls_reports=[{**self.REPORT, "failed": 0, "failures": []}]) == []
+        assert alerts(tls_reports=[{**REPORT, "failed": 0, "failures": []}]) == []
 
 
 def test_worst_first():

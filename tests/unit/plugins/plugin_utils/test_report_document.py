@@ -12,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document
     load_previous,
     render_json,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -33,6 +34,15 @@ ROOT = Path(__file__).resolve().parents[4]
 SCHEMA = json.loads((ROOT / "docs/schema/report.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+NAMES = (
+    "daemon", "probes", "traces", "delivery_modes", "activity", "enforced", "own_domains",
+)  # fmt: skip
+
 
 def document(*rows, **options):
     return build(list(rows), title="TLS", now=NOW, **options)
@@ -47,7 +57,9 @@ class TestSchema:
         jsonschema.Draft202012Validator.check_schema(SCHEMA)
         assert SCHEMA["$id"] == "urn:mailfleet:starttls:report:1"
 
-    @pytest.mark.parametrize("rows", [demo_rows(), large_rows(20, 60), [{"host": "mx"}]], ids=["demo", "large", "least"])
+    @pytest.mark.parametrize(
+        "rows", [demo_rows(), large_rows(20, 60), [{"host": "mx"}]], ids=["demo", "large", "least"]
+    )
     def test_documents_are_valid(self, rows):
         VALIDATOR.validate(json.loads(render_json(build(rows, title="T", now=NOW, previous=previous_document()))))
 
@@ -56,29 +68,28 @@ class TestSchema:
         for wrong in ({**report, "more": 1}, {**report, "version": 2}, {**report, "hosts": [{}]}):
             assert not VALIDATOR.is_valid(wrong)
 
-    ANYTHING = st.recursive(
-        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
-        max_leaves=6,
-    )
-    NAMES = (
-        "daemon", "probes", "traces", "delivery_modes", "activity", "enforced", "own_domains",
-    )  # fmt: skip
-
     @given(
-        st.fixed_dictionaries({}, optional={name: ANYTHING for name in NAMES}),
-        st.fixed_dictionaries({}, optional={name: ANYTHING for name in probe("x")}),
-        st.fixed_dictionaries({}, optional={name: ANYTHING for name in activity("", [])}),
-        st.fixed_dictionaries({}, optional={name: ANYTHING for name in counts()}),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, ANYTHING)),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(probe("x"), ANYTHING)),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(activity("", []), ANYTHING)),
+        st.fixed_dictionaries({}, optional=dict.fromkeys(counts(), ANYTHING)),
     )
     def test_whatever_a_host_says(self, row, test, active, counted):
         row = {
             "host": "mx",
             "probes": [{**probe("mx.test"), **test}],
-            "activity": {**activity("", [{"domain": "a.example", "direction": "inbound", **counted}]), **active},
+            "activity": {
+                **activity("", []),
+                "peers": [{"domain": "a.example", "direction": "inbound", **counted}],
+                "totals": {"inbound": counted},
+                **active,
+            },
             **row,
         }
-        VALIDATOR.validate(json.loads(render_json(document(row))))
+        report = document(row)
+        VALIDATOR.validate(json.loads(render_json(report)))
+        for kind in FORMATS.values():
+            kind.render(report).encode()
 
 
 class TestHosts:
@@ -123,7 +134,9 @@ class TestHosts:
         ]
 
     def test_no_key_material_and_no_pem(self):
-        text = render_json(document(*demo_rows(), {"host": "x", "probes": [probe("x", chain=["-----BEGIN CERTIFICATE-----"])]}))
+        text = render_json(
+            document(*demo_rows(), {"host": "x", "probes": [probe("x", chain=["-----BEGIN CERTIFICATE-----"])]})
+        )
         assert "BEGIN" not in text
         assert "chain_pem" not in text
 
@@ -184,7 +197,9 @@ class TestPrevious:
         report = document({"host": "mx"})
         assert load_previous(render_json(report).encode()) == report
 
-    @pytest.mark.parametrize("text", [b"", b"[" * 100_000, b"[]", b"{}", b'{"version": 1}', b'{"version": 2, "hosts": []}'])
+    @pytest.mark.parametrize(
+        "text", [b"", b"[" * 100_000, b"[]", b"{}", b'{"version": 1}', b'{"version": 2, "hosts": []}']
+    )
     def test_what_is_none(self, text):
         with pytest.raises(ReportError):
             load_previous(text)

@@ -1,0 +1,196 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Documentation of the action plugin tls_report."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: tls_report
+short_description: Report on TLS in the mail fleet, as a page for people and as data for CI, spreadsheets and monitoring
+version_added: 0.1.0
+description:
+  - Makes one report of what was gathered on each host, that is handshake tests, traced messages and the servers' own logs, and of
+    the TLS reports (RFC 8460) that others sent, and writes it in the formats that are wanted.
+  - Says in alerts what somebody has to do something about. An alert names the cause, V(remote) if the other side would not do TLS
+    and V(local) if one's own servers would not, and what to do.
+  - Runs on the controller only. It never fails for what the report says; see M(mailfleet.starttls.tls_verdict) for that.
+options:
+  rows:
+    description:
+      - What was gathered on each host, one entry a host. C(host) is the only key that has to be there.
+      - C(daemon) is text. C(expected) is V(offered), V(disabled) or V(either). C(probes) are results of
+        M(mailfleet.starttls.starttls_probe), each with a text C(seen_from). C(traces) are results of
+        M(mailfleet.starttls.message_trace), each with C(direction) and C(findings). C(delivery_modes) is a list of text.
+      - C(activity) is what was counted in the host's logs.
+      - C(enforced) is a list of the enforced domains of the host, each with C(domain) and C(direction) (V(inbound) or
+        V(outbound)). C(own_domains) is a dictionary of the recipient domains that the host delivers to the fleet's own mail
+        servers, each with its delivery mode. They tell whose fault it is that mail waits.
+    type: list
+    elements: dict
+    required: true
+  title:
+    description:
+      - The heading of the report.
+    type: str
+    default: TLS on the mail fleet
+  window:
+    description:
+      - The time that the report is about. By default, what the hosts' logs were read for.
+    type: dict
+    suboptions:
+      since:
+        description:
+          - Its beginning, ISO 8601.
+        type: str
+      until:
+        description:
+          - Its end, ISO 8601.
+        type: str
+  tls_reports:
+    description:
+      - Files on the controller with reports about one's own domains (RFC 8460), as JSON, JSON in gzip, or mails with such attachments.
+      - Whoever wants to can send such a report. One that is damaged, too large or no report is left out with a warning.
+      - Needs the Python package C(jsonschema) on the controller.
+    type: list
+    elements: path
+    default: []
+  previous:
+    description:
+      - A former report in its JSON form, to see which servers and domains used TLS then and do not now. If there is no such file,
+        nothing is compared. It may be one of O(outputs); it is read before it is written.
+    type: path
+  certificate_days:
+    description:
+      - A certificate with fewer days left than this earns an alert.
+    type: int
+    default: 21
+  fail_on:
+    description:
+      - The least severity of a finding with which a host does not pass.
+    type: str
+    choices:
+      - error
+      - warning
+      - notice
+    default: error
+  outputs:
+    description:
+      - The files to write on the controller. Their directories have to exist.
+      - Files are replaced in one step, so that no reader sees half of one.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      format:
+        description:
+          - V(html) is one page that needs no other file, V(json) all data (see C(docs/schema/report.schema.json)), V(csv) a row for
+            each host, peer domain and direction, V(junit) a test suite for each host, and V(prometheus) a file for the textfile
+            collector of the node exporter, which reads files whose names end in C(.prom).
+        type: str
+        choices:
+          - html
+          - json
+          - csv
+          - junit
+          - prometheus
+        required: true
+      path:
+        description:
+          - The file.
+        type: path
+        required: true
+      mode:
+        description:
+          - Its mode in octal digits, as text or with a leading zero.
+          - By default a file keeps its mode, and a new one has V(0640), or V(0644) with V(prometheus), which the node exporter reads
+            as a user of its own.
+        type: raw
+extends_documentation_fragment:
+  - mailfleet.starttls.attributes
+  - mailfleet.starttls.attributes.action_group
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+    details:
+      - A file that differs in nothing but the time the report was made is written anew, which does not count as a change.
+seealso:
+  - module: mailfleet.starttls.starttls_probe
+  - module: mailfleet.starttls.message_trace
+  - module: mailfleet.starttls.tls_verdict
+author:
+  - The mailfleet.starttls authors (@mailfleet)
+"""
+
+EXAMPLES = r"""
+- name: Make a page for people and a file for the monitoring
+  mailfleet.starttls.tls_report:
+    title: TLS on the mail fleet
+    rows:
+      - host: mx.example.com
+        daemon: Postfix
+        probes: "{{ probe.results }}"
+        own_domains:
+          example.com: required
+    previous: /var/lib/mailfleet/report.json
+    tls_reports: "{{ lookup('ansible.builtin.fileglob', '/var/lib/mailfleet/tlsrpt/*', wantlist=true) }}"
+    outputs:
+      - format: html
+        path: /var/www/reports/tls.html
+      - format: json
+        path: /var/lib/mailfleet/report.json
+      - format: prometheus
+        path: /var/lib/prometheus/node-exporter/mailfleet.prom
+  run_once: true
+"""
+
+RETURN = r"""
+summary:
+  description: How many hosts pass, how many alerts there are by severity, and messages and sessions by direction.
+  type: dict
+  returned: always
+  sample:
+    hosts: 5
+    passed: 4
+    failed: 1
+    alerts: {error: 1, warning: 0, notice: 0}
+    messages:
+      inbound: {tls: 940, plaintext: 12, unknown: 0}
+      outbound: {tls: 512, plaintext: 3, unknown: 0}
+    sessions:
+      inbound: {tls: 800, plaintext: 10, unknown: 0}
+      outbound: {tls: 500, plaintext: 3, unknown: 0}
+alerts:
+  description:
+    - What somebody has to do something about, worst first.
+    - Each has C(code), C(severity), C(host), C(domain), C(direction), C(cause), C(count), C(last), C(message) and C(action).
+  type: list
+  elements: dict
+  returned: always
+  sample:
+    - code: starttls_lost
+      severity: error
+      host: mx.example.com
+      domain: ""
+      direction: ""
+      cause: local
+      count: 1
+      last: null
+      message: mx.example.com (mx.example.com:25) no longer offers STARTTLS, which it did in a former report.
+      action: See what was changed on mx.example.com; its log says why TLS is off.
+paths:
+  description: The files of O(outputs), in that order.
+  type: list
+  elements: str
+  returned: always
+changed_paths:
+  description: Those of them that changed in more than the time the report was made.
+  type: list
+  elements: str
+  returned: always
+"""

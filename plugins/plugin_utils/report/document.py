@@ -1,0 +1,318 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report as a value: one document that every format is made of.
+
+C({version, title, generated_at, window, fail_on, summary, hosts, alerts, tls_reports}); docs/schema/report.schema.json
+has the whole shape. Whatever hosts and logs said is made printable, cut and brought into that shape here, so that no
+format has to mistrust a type.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.alerts import SEVERITIES, alerts_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+
+VERSION = 1
+DIRECTIONS = ("inbound", "outbound")
+EXPECTED = ("offered", "disabled", "either")
+TRANSPORTS = ("tls", "plaintext", "unknown")
+COUNTED = tuple(f"{what}_{how}" for what in ("sessions", "messages") for how in TRANSPORTS)
+EVENTS = ("failures", "refusals", "deferrals")
+MAX_PREVIOUS_BYTES = 256 << 20
+
+_TEXT_LENGTH = 2_000
+_DEPTH = 10
+_MAX_PEERS = 50_000
+_MAX_NAMES = 100
+_MAX_COUNT = 2**53 - 1
+
+
+class ReportError(ValueError):
+    """What was given cannot become a report; the message says what is wrong."""
+
+
+def build(
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    title: str,
+    window: Optional[Mapping[str, Any]] = None,
+    tls_reports: Sequence[Mapping[str, Any]] = (),
+    previous: Optional[Mapping[str, Any]] = None,
+    certificate_days: int = 21,
+    fail_on: str = "error",
+    now: Optional[datetime] = None,
+) -> dict[str, Any]:
+    """The report on these rows (see the module tls_report for what is in one). Raises ReportError.
+
+    certificate_days is how many days before its end a certificate earns an alert, fail_on the least severity of a finding
+    that makes a host fail, previous a former report, and tls_reports what tls_rpt.read_reports() returns.
+    """
+    if not rows:
+        raise ReportError("there is no host to report on")
+    hosts = [_host(row, fail_on) for row in rows]
+    if len({host["host"] for host in hosts}) < len(hosts):
+        raise ReportError("a host has more than one of the rows; give each host one")
+    reports = [clean(one) for one in tls_reports]
+    alerts = alerts_of(hosts, reports, previous, certificate_days)
+    return {
+        "version": VERSION,
+        "title": clean(title),
+        "generated_at": _iso(now or datetime.now(timezone.utc)),
+        "window": _window(window, hosts),
+        "fail_on": fail_on,
+        "summary": _summary(hosts, alerts),
+        "hosts": hosts,
+        "alerts": alerts,
+        "tls_reports": reports,
+    }
+
+
+def load_previous(text: bytes) -> dict[str, Any]:
+    """A former report from its JSON. Raises ReportError if it is none."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReportError(f"it is no JSON that can be read ({type(error).__name__})") from None
+    if (
+        not isinstance(document, dict)
+        or document.get("version") != VERSION
+        or not isinstance(document.get("hosts"), list)
+    ):
+        raise ReportError("it is no report of this collection in its JSON form")
+    return document
+
+
+def render_json(document: Mapping[str, Any]) -> str:
+    """The document as JSON text."""
+    return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def clean(value: Any, depth: int = _DEPTH) -> Any:
+    """The value as plain JSON data: texts printable and cut, no key material, no depth without end."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return max(-_MAX_COUNT, min(int(value), _MAX_COUNT))
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, (Mapping, list, tuple)) and not depth:
+        return "..."
+    if isinstance(value, Mapping):
+        return {
+            clean(str(key)): clean(item, depth - 1)
+            for key, item in value.items()
+            if not _is_pem(item) and key != "chain_pem"
+        }
+    if isinstance(value, (list, tuple)):
+        return [clean(item, depth - 1) for item in value if not _is_pem(item)]
+    # A lone surrogate is not printable, so the text can be encoded afterwards.
+    return one_line(str(value)[:_TEXT_LENGTH])
+
+
+def test_name(test: Mapping[str, Any]) -> str:
+    """How people are told which handshake test it was."""
+    name = f"{test.get('name') or test.get('host')}:{test.get('port', 25)}"
+    return f"{name} seen from {test['seen_from']}" if test.get("seen_from") else name
+
+
+def is_severe(severity: str, fail_on: str) -> bool:
+    """True if a finding of this severity fails."""
+    return SEVERITIES.index(severity) <= SEVERITIES.index(fail_on)
+
+
+def severity_of(finding: Mapping[str, Any]) -> str:
+    """The severity of a finding; what names none is an error."""
+    severity = finding.get("severity")
+    return severity if severity in SEVERITIES else "error"
+
+
+def _is_pem(value: Any) -> bool:
+    return isinstance(value, str) and value.lstrip().startswith("-----BEGIN")
+
+
+def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
+    if not isinstance(row, Mapping) or not isinstance(row.get("host"), str) or not row["host"]:
+        raise ReportError("each of rows needs the name of its host")
+    expected = row.get("expected") or "offered"
+    if expected not in EXPECTED:
+        raise ReportError(f"expected of {row['host']} has to be one of {', '.join(EXPECTED)}")
+    tests = [_test(one) for one in _mappings(row.get("probes"))]
+    traces = [clean(one) for one in _mappings(row.get("traces"))]
+    activity = _activity(row["activity"]) if isinstance(row.get("activity"), Mapping) else None
+    findings = list(_findings(tests, traces, expected))
+    if not tests and activity is None:
+        findings.append({"code": "not_tested", "severity": "error", "message": "the handshake test was not made"})
+    return {
+        "host": clean(row["host"]),
+        "daemon": clean(str(row.get("daemon") or "")),
+        "expected": expected,
+        "verdict": "FAIL" if any(is_severe(one["severity"], fail_on) for one in findings) else "pass",
+        "findings": findings,
+        "delivery_modes": [clean(str(one)) for one in _sequence(row.get("delivery_modes"))],
+        "enforced": [
+            {"domain": clean(str(one["domain"])).lower(), "direction": one["direction"]}
+            for one in _mappings(row.get("enforced"))
+            if one.get("domain") and one.get("direction") in DIRECTIONS
+        ],
+        "own_domains": {
+            clean(str(domain)).lower(): clean(str(mode)) for domain, mode in _mapping(row.get("own_domains")).items()
+        },
+        "tests": tests,
+        "traces": traces,
+        "activity": activity,
+    }
+
+
+def _test(probe: Mapping[str, Any]) -> dict[str, Any]:
+    test = clean(probe)
+    findings = [_finding(one) for one in _mappings(probe.get("findings"))]
+    return {
+        **test,
+        "host": str(test.get("host") or ""),
+        "port": _port(test.get("port")),
+        "name": str(test.get("name") or test.get("host") or ""),
+        "seen_from": str(test.get("seen_from") or ""),
+        "passed": bool(test.get("passed", not findings)),
+        "certificate": test["certificate"] if isinstance(test.get("certificate"), dict) else None,
+        "findings": findings,
+    }
+
+
+def _port(value: Any) -> int:
+    is_port = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 16
+    return value if is_port else 25
+
+
+def _finding(finding: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    return {
+        "code": clean(str(finding.get("code") or "finding")),
+        "severity": severity_of(finding),
+        "message": clean(str(finding.get("message") or "")) + where,
+    }
+
+
+def _findings(
+    tests: Iterable[Mapping[str, Any]], traces: Iterable[Mapping[str, Any]], expected: str
+) -> Iterator[dict[str, Any]]:
+    for test in tests:
+        where = f" (seen from {test['seen_from']})" if test["seen_from"] else ""
+        answers_ehlo = test.get("starttls_advertised") or test.get("stage") == "ehlo"
+        if expected == "offered":
+            yield from (_finding(one, where) for one in test["findings"])
+        elif expected == "disabled" and test.get("starttls_advertised"):
+            yield _finding({"code": "still_offered", "message": "STARTTLS is still offered"}, where)
+        elif not answers_ehlo:
+            yield _finding({"code": test.get("code") or "unreachable", "message": test.get("message")}, where)
+    for trace in traces:
+        for one in _sequence(trace.get("findings")):
+            yield _finding(one if isinstance(one, Mapping) else {"code": "message", "message": one})
+
+
+def _activity(given: Mapping[str, Any]) -> dict[str, Any]:
+    totals = _mapping(given.get("totals"))
+    peers = [one for one in _mappings(given.get("peers")) if one.get("direction") in DIRECTIONS]
+    return {
+        "version": 1,
+        "daemon": clean(str(given.get("daemon") or "")),
+        "since": _text_or_none(given.get("since")),
+        "until": _text_or_none(given.get("until")),
+        "sources": [clean(str(one)) for one in _sequence(given.get("sources"))],
+        "notes": [clean(one) for one in _mappings(given.get("notes"))],
+        "lines": _count(given.get("lines")),
+        "bytes": _count(given.get("bytes")),
+        "skipped_lines": _count(given.get("skipped_lines")),
+        "truncated": bool(given.get("truncated")) or len(peers) > _MAX_PEERS,
+        "totals": {direction: _counts(_mapping(totals.get(direction))) for direction in DIRECTIONS},
+        "peers": [
+            {
+                "domain": clean(str(one.get("domain") or ""))[:255],
+                "direction": one["direction"],
+                **_counts(one),
+            }
+            for one in peers[:_MAX_PEERS]
+        ],
+    }
+
+
+def _counts(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        **{name: _count(given.get(name)) for name in COUNTED},
+        **{name: _table(given.get(name)) for name in ("versions", "ciphers")},
+        **{name: [_event(one) for one in _mappings(given.get(name))[:_MAX_NAMES]] for name in EVENTS},
+    }
+
+
+def _event(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "reason": clean(str(given.get("reason") or "unknown"))[:100],
+        "detail": clean(str(given.get("detail") or ""))[:400],
+        "count": _count(given.get("count", 1)),
+        "first": _text_or_none(given.get("first")),
+        "last": _text_or_none(given.get("last")),
+    }
+
+
+def _table(given: Any) -> dict[str, int]:
+    return {clean(str(name))[:100]: _count(count) for name, count in list(_mapping(given).items())[:_MAX_NAMES]}
+
+
+def _count(value: Any) -> int:
+    return max(0, min(int(value), _MAX_COUNT)) if isinstance(value, int) else 0
+
+
+def _text_or_none(value: Any) -> Optional[str]:
+    return clean(value)[:64] if isinstance(value, str) and value else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [one for one in _sequence(value) if isinstance(one, Mapping)]
+
+
+def _window(window: Optional[Mapping[str, Any]], hosts: Sequence[Mapping[str, Any]]) -> Optional[dict[str, Any]]:
+    """The window that was given, or the one that the hosts' logs were read for; None without logs."""
+    if window:
+        return {name: _text_or_none(window.get(name)) for name in ("since", "until")}
+    seen = [host["activity"] for host in hosts if host["activity"]]
+    if not seen:
+        return None
+    return {
+        "since": min((one["since"] for one in seen if one["since"]), default=None),
+        "until": max((one["until"] for one in seen if one["until"]), default=None),
+    }
+
+
+def _summary(hosts: Sequence[Mapping[str, Any]], alerts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    failed = sum(host["verdict"] == "FAIL" for host in hosts)
+    totals = [host["activity"]["totals"] for host in hosts if host["activity"]]
+    return {
+        "hosts": len(hosts),
+        "passed": len(hosts) - failed,
+        "failed": failed,
+        "alerts": {severity: sum(one["severity"] == severity for one in alerts) for severity in SEVERITIES},
+        **{
+            what: {
+                direction: {how: sum(one[direction][f"{what}_{how}"] for one in totals) for how in TRANSPORTS}
+                for direction in DIRECTIONS
+            }
+            for what in ("messages", "sessions")
+        },
+    }
+
+
+def _iso(moment: datetime) -> str:
+    return moment.astimezone(timezone.utc).replace(microsecond=0, tzinfo=None).isoformat() + "Z"

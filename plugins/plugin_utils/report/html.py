@@ -1,0 +1,289 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+
+This file decides what is shown and how much of it; page.html.j2 and page.css say how it looks. The template escapes
+everything, and the page's own policy (CSP) allows its style sheet by its hash and nothing else at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
+
+HERE = Path(__file__).parent
+ALERTS_SHOWN, ALERTS_FOLDED = 8, 192
+ALERTS_ALIKE, ALIKE_SHOWN, ALIKE_FOLDED = 4, 3, 97
+"""From so many alerts of one kind on they are told together: some at once, some folded."""
+BARS_SHOWN = 20
+HOSTS_SHOWN, HOSTS_FOLDED = 40, 460
+PEERS_SHOWN, PEERS_FOLDED = 25, 275
+REPORTS_SHOWN = 40
+FINDINGS_SHOWN = 4
+DAYS_SCALE = 90
+"""Days left at which a certificate's bar is full."""
+_WEAK = ("TLSv1", "TLSv1.1", "SSLv3", "SSLv2")
+_CELL_LENGTH = 160
+CODES = {
+    "enforced_inbound_remote": "Enforced domain blocked, inbound",
+    "enforced_inbound_local": "Enforced domain blocked, inbound",
+    "enforced_outbound_remote": "Enforced domain blocked, outbound",
+    "enforced_outbound_local": "Enforced domain blocked, outbound",
+    "certificate_expired": "Certificate expired",
+    "certificate_expiring": "Certificate about to expire",
+    "starttls_lost": "TLS was there and is gone",
+    "tls_deferrals": "Mail waits for want of TLS",
+    "tlsrpt_failures": "Others report TLS failures",
+}
+
+
+class Share(NamedTuple):
+    """How much of something went over TLS; percent never rounds up to 100."""
+
+    tls: int
+    plaintext: int
+
+    @property
+    def total(self) -> int:
+        """Both."""
+        return self.tls + self.plaintext
+
+    @property
+    def percent(self) -> float:
+        """Share of TLS, with one digit, rounded down."""
+        return self.tls * 1000 // self.total / 10 if self.total else 0.0
+
+    @property
+    def rest(self) -> float:
+        """The other part of the bar."""
+        return round(100 - self.percent, 1)
+
+    @property
+    def text(self) -> str:
+        """The share for people."""
+        return f"{self.percent:g} %" if self.total else "no mail"
+
+
+class Folded(NamedTuple):
+    """A long list: what is seen at once, what can be unfolded, and how many are in neither."""
+
+    shown: Sequence[Any]
+    folded: Sequence[Any]
+    left: int
+
+    @classmethod
+    def cut(cls, items: Sequence[Any], shown: int, folded: int) -> Folded:
+        """The first so many of items. A rest of a few is not worth a fold."""
+        if len(items) <= shown * 5 // 4:
+            shown = len(items)
+        return cls(items[:shown], items[shown : shown + folded], max(0, len(items) - shown - folded))
+
+
+def render_html(document: Mapping[str, Any]) -> str:
+    """The document as an HTML page."""
+    style = (HERE / "page.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    # The style sheet is a file of this collection, the one thing that is not escaped.
+    return _template().render(style=Markup(style), style_hash=digest, **_view(document))  # noqa: S704
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = _number
+    environment.filters["moment"] = _moment
+    environment.filters["cut"] = _cut
+    environment.filters["breakable"] = _breakable
+    return environment.get_template("page.html.j2")
+
+
+def _view(document: Mapping[str, Any]) -> dict[str, Any]:
+    hosts = sorted(document["hosts"], key=lambda one: (one["verdict"] == "pass", one["host"]))
+    summary = document["summary"]
+    peers = peer_domains.merged(hosts)
+    has_activity = any(host["activity"] for host in hosts)
+    certificates = _certificates(hosts)
+    return {
+        "document": document,
+        "summary": summary,
+        "codes": CODES,
+        "severity": _severity(document),
+        "messages": {
+            direction: Share(counts["tls"], counts["plaintext"]) for direction, counts in summary["messages"].items()
+        },
+        "has_activity": has_activity,
+        "alerts": Folded.cut(_alike(document["alerts"]), ALERTS_SHOWN, ALERTS_FOLDED),
+        "shares": Folded.cut(_shares(hosts), BARS_SHOWN, 0),
+        "versions": _bars(hosts, "versions"),
+        "ciphers": _bars(hosts, "ciphers"),
+        "certificates": Folded.cut(certificates, BARS_SHOWN, 0),
+        "hosts": Folded.cut([_host(one) for one in hosts], HOSTS_SHOWN, HOSTS_FOLDED),
+        "peers": Folded.cut(peers, PEERS_SHOWN, PEERS_FOLDED),
+        "peer_kinds": Counter(_kind(one) for one in peers),
+        "reports": Folded.cut(
+            sorted(document["tls_reports"], key=lambda one: (-one["failed"], one["domain"])), REPORTS_SHOWN, 0
+        ),
+        "truncated": [one["host"] for one in hosts if one["activity"] and one["activity"]["truncated"]],
+    }
+
+
+def _severity(document: Mapping[str, Any]) -> str:
+    """How bad it is on the whole: C(error), C(warning) or C(good)."""
+    if document["summary"]["failed"] or document["summary"]["alerts"]["error"]:
+        return "error"
+    return "warning" if document["summary"]["alerts"]["warning"] else "good"
+
+
+def _alike(alerts: Iterable[Mapping[str, Any]]) -> list[Folded]:
+    """The alerts, each by itself or together with those of its kind where there are many; the order stays."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for alert in alerts:
+        groups.setdefault((alert["code"], alert["severity"], alert["cause"]), []).append(alert)
+    told: list[Folded] = []
+    for group in groups.values():
+        if len(group) < ALERTS_ALIKE:
+            told += (Folded([one], [], 0) for one in group)
+        else:
+            told.append(Folded.cut(group, ALIKE_SHOWN, ALIKE_FOLDED))
+    return told
+
+
+def _shares(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The share of TLS of each host and direction, those with most mail in plaintext first."""
+    rows = []
+    for host in hosts:
+        totals = host["activity"]["totals"] if host["activity"] else {}
+        sides = [
+            (direction, Share(counts["messages_tls"], counts["messages_plaintext"]))
+            for direction, counts in totals.items()
+        ]
+        sides = [(direction, share) for direction, share in sides if share.total]
+        if sides:
+            rows.append({"host": host["host"], "sides": sides})
+    return sorted(rows, key=lambda row: (-sum(share.plaintext for _direction, share in row["sides"]), row["host"]))
+
+
+def _bars(hosts: Iterable[Mapping[str, Any]], what: str, most: int = 8) -> list[dict[str, Any]]:
+    """Bars for a table of names and counts over all hosts: width is in percent of all."""
+    counted: Counter[str] = Counter()
+    for host in hosts:
+        for counts in host["activity"]["totals"].values() if host["activity"] else ():
+            counted.update(counts[what])
+    total = sum(counted.values())
+    names = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+    bars = [
+        {"name": name, "count": count, "percent": count * 1000 // total / 10, "weak": name in _WEAK}
+        for name, count in names[:most]
+        if count
+    ]
+    rest = sum(count for _name, count in names[most:])
+    if rest:
+        bars.append(
+            {"name": f"{len(names) - most} others", "count": rest, "percent": rest * 1000 // total / 10, "weak": False}
+        )
+    return bars
+
+
+def _certificates(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The certificates that were served, the next one to expire first."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for host in hosts:
+        for test in host["tests"]:
+            certificate = test["certificate"] or {}
+            days = certificate.get("days_left")
+            if not isinstance(days, (int, float)) or isinstance(days, bool):
+                continue
+            key = host["host"], str(certificate.get("fingerprint_sha256") or certificate.get("subject"))
+            state = "expired" if days < 0 else "urgent" if days < 7 else "soon" if days < 21 else "good"
+            found.setdefault(
+                key,
+                {
+                    "host": host["host"],
+                    "subject": str(certificate.get("subject") or test["name"]),
+                    "days": int(days),
+                    "until": str(certificate.get("not_after") or "")[:10],
+                    "width": round(max(1.0, min(100.0, days * 100 / DAYS_SCALE)), 1),
+                    "state": state,
+                },
+            )
+    return sorted(found.values(), key=lambda one: (one["days"], one["host"]))
+
+
+def _host(host: Mapping[str, Any]) -> dict[str, Any]:
+    tests = host["tests"]
+    offered = sum(test.get("starttls_advertised") is True for test in tests)
+    days = [one["days"] for one in _certificates([host])]
+    totals = host["activity"]["totals"] if host["activity"] else {}
+    return {
+        "host": host["host"],
+        "daemon": host["daemon"],
+        "passes": host["verdict"] == "pass",
+        "starttls": "offered"
+        if tests and offered == len(tests)
+        else f"{offered} of {len(tests)}"
+        if offered
+        else "not offered",
+        "tested": bool(tests),
+        "versions": ", ".join(sorted({str(test["tls_version"]) for test in tests if test.get("tls_version")})),
+        "days": min(days, default=None),
+        "modes": [mode.replace("_", " ") for mode in host["delivery_modes"]],
+        "shares": [
+            (direction, Share(counts["messages_tls"], counts["messages_plaintext"]))
+            for direction, counts in totals.items()
+        ],
+        "traces": [_trace(one) for one in host["traces"]],
+        "findings": host["findings"][:FINDINGS_SHOWN],
+        "findings_left": max(0, len(host["findings"]) - FINDINGS_SHOWN),
+    }
+
+
+def _trace(trace: Mapping[str, Any]) -> str:
+    direction = "in" if trace.get("direction") == "in" else "out"
+    if not trace.get("arrived"):
+        return f"{direction}: lost"
+    hops = [hop for hop in trace.get("hops") or () if isinstance(hop, dict) and hop.get("network")]
+    return f"{direction}: {sum(bool(hop.get('tls')) for hop in hops)} of {len(hops)} hops over TLS"
+
+
+def _kind(peer: peer_domains.Peer) -> str:
+    tls, plaintext = (peer.sender.tls + peer.recipient.tls), (peer.sender.plaintext + peer.recipient.plaintext)
+    return "mixed" if tls and plaintext else "tls" if tls else "plaintext" if plaintext else "none"
+
+
+def _number(value: float) -> str:
+    return f"{value:,}"
+
+
+def _moment(text: Optional[str]) -> str:
+    """A moment in ISO 8601 for people; what is none stays as it is."""
+    try:
+        return datetime.fromisoformat(str(text or "").replace("Z", "+00:00")).strftime("%-d %b %Y, %H:%M UTC")
+    except ValueError:
+        return text or ""
+
+
+def _cut(text: str, length: int = _CELL_LENGTH) -> str:
+    return text if len(text) <= length else text[: length - 1] + "\u2026"
+
+
+def _breakable(text: str) -> Markup:
+    """The text, escaped, with a place to break the line after each underscore."""
+    return Markup("_<wbr>").join(escape(part) for part in text.split("_"))

@@ -1,0 +1,124 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report as JUnit XML, which CI systems show: a suite for each host, a case for each test.
+
+Valid against the strict form of the format (Ant's): each suite has its attributes, C(properties) first and
+C(system-out), C(system-err) last.
+"""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import is_severe, test_name
+
+CLASS = "mailfleet.starttls"
+_NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
+
+
+class Case(NamedTuple):
+    """One test: findings fail it if they are severe enough; seconds is how long it took."""
+
+    name: str
+    findings: Sequence[Mapping[str, Any]]
+    seconds: float = 0.0
+
+
+def render_junit(document: Mapping[str, Any]) -> str:
+    """The document as JUnit XML."""
+    suites = [(host["host"], _cases(host)) for host in document["hosts"]]
+    alerts = [
+        Case(
+            " ".join(filter(None, (one["code"], one["host"], one["domain"], one["direction"]))),
+            [{**one, "message": f"{one['message']} {one['action']}"}],
+        )
+        for one in document["alerts"]
+    ]
+    if alerts:
+        suites.append(("alerts", alerts))
+    root = ET.Element("testsuites")
+    for number, (name, cases) in enumerate(suites):
+        root.append(_suite(number, name, cases, document))
+    ET.indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
+
+
+def _cases(host: Mapping[str, Any]) -> list[Case]:
+    cases = []
+    for test in host["tests"]:
+        where = f" (seen from {test['seen_from']})" if test["seen_from"] else ""
+        own = [f"{one['message']}{where}" for one in test["findings"]]
+        # What the host was judged by, not what the test found: with STARTTLS expected to be off they differ.
+        findings = [one for one in host["findings"] if one["message"] in own]
+        seconds = test.get("seconds")
+        cases.append(
+            Case(f"handshake {test_name(test)}", findings, seconds if isinstance(seconds, (int, float)) else 0.0)
+        )
+    for trace in host["traces"]:
+        told = [one["message"] if isinstance(one, dict) else one for one in trace.get("findings") or ()]
+        findings = [one for one in host["findings"] if one["message"] in told]
+        cases.append(Case(f"message {trace.get('direction') or ''} {trace.get('marker') or ''}".strip(), findings))
+    shown = {id(one) for case in cases for one in case.findings}
+    rest = [one for one in host["findings"] if id(one) not in shown]
+    if rest or not cases:
+        cases.append(Case("host", rest))
+    return cases
+
+
+def _suite(number: int, name: str, cases: Sequence[Case], document: Mapping[str, Any]) -> ET.Element:
+    failures = sum(any(is_severe(one["severity"], document["fail_on"]) for one in case.findings) for case in cases)
+    suite = ET.Element(
+        "testsuite",
+        {
+            "id": str(number),
+            "package": CLASS,
+            "name": _text(name),
+            "hostname": _text(name),
+            "timestamp": document["generated_at"].rstrip("Z"),
+            "tests": str(len(cases)),
+            "failures": str(failures),
+            "errors": "0",
+            "time": f"{sum(case.seconds for case in cases):.3f}",
+        },
+    )
+    ET.SubElement(suite, "properties")
+    for case_name, case in zip(_unique(case.name for case in cases), cases):
+        element = ET.SubElement(
+            suite,
+            "testcase",
+            {"classname": f"{CLASS}.{_text(name)}", "name": _text(case_name), "time": f"{case.seconds:.3f}"},
+        )
+        severe = [one for one in case.findings if is_severe(one["severity"], document["fail_on"])]
+        if severe:
+            failure = ET.SubElement(
+                element, "failure", {"type": _text(severe[0]["code"]), "message": _text(severe[0]["message"])}
+            )
+            failure.text = "\n".join(_text(f"{one['severity']}: {one['message']}") for one in case.findings)
+    minor = [
+        f"{case.name}: {one['severity']}: {one['message']}"
+        for case in cases
+        for one in case.findings
+        if not is_severe(one["severity"], document["fail_on"])
+    ]
+    ET.SubElement(suite, "system-out").text = _text("\n".join(minor))
+    ET.SubElement(suite, "system-err").text = ""
+    return suite
+
+
+def _unique(names: Iterable[str]) -> list[str]:
+    """The names, those that came before with a number: readers tell cases apart by them."""
+    seen: dict[str, int] = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return unique
+
+
+def _text(text: str) -> str:
+    """The text without the characters that XML 1.0 has no way to write."""
+    return _NOT_XML.sub("?", text)

@@ -1,0 +1,89 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Peer domains as the readers of a report know them: how a domain sends to us, and how we send to it.
+
+The words are those that message logs of mail services use: C(pe_tls), TLS that is insisted on for the domain; C(tls);
+C(smtp), plaintext. A domain with mail of both kinds has both words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+COUNTS = ("messages_tls", "messages_plaintext", "sessions_tls", "sessions_plaintext")
+EVENTS = ("failures", "refusals", "deferrals")
+
+
+class Side(NamedTuple):
+    """One direction of a peer domain: its counts, and the words for it."""
+
+    tls: int
+    plaintext: int
+    level: str
+
+
+class Peer(NamedTuple):
+    """A peer domain over all hosts. troubles counts what failed, was refused or waits."""
+
+    domain: str
+    sender: Side
+    recipient: Side
+    troubles: int
+    reasons: tuple[str, ...]
+
+    @property
+    def messages(self) -> int:
+        """All messages, from it and to it."""
+        return sum(self.sender[:2]) + sum(self.recipient[:2])
+
+
+def levels(host: Mapping[str, Any], peer: Mapping[str, Any]) -> tuple[str, str]:
+    """C(sender_tls) and C(recipient_tls) of one entry of activity; C('') for the direction it says nothing about."""
+    level = _level(_is_enforced(host, peer), *_used(peer))
+    return (level, "") if peer["direction"] == "inbound" else ("", level)
+
+
+def merged(hosts: Iterable[Mapping[str, Any]]) -> list[Peer]:
+    """The peer domains of all hosts: those with trouble and in plaintext first, then by messages."""
+    found: dict[str, dict[str, Any]] = {}
+    for host in hosts:
+        for peer in host["activity"]["peers"] if host["activity"] else ():
+            one = found.setdefault(
+                peer["domain"], {"troubles": 0, "reasons": {}, "inbound": [0, 0, 0], "outbound": [0, 0, 0]}
+            )
+            side = one[peer["direction"]]
+            tls, plaintext = _used(peer)
+            side[0] += tls
+            side[1] += plaintext
+            side[2] |= _is_enforced(host, peer)
+            for kind in EVENTS:
+                one["troubles"] += sum(event["count"] for event in peer[kind])
+                one["reasons"].update(dict.fromkeys(event["reason"] for event in peer[kind]))
+    peers = [
+        Peer(domain, _side(one["inbound"]), _side(one["outbound"]), one["troubles"], tuple(one["reasons"]))
+        for domain, one in found.items()
+    ]
+    return sorted(peers, key=lambda one: (-one.messages, -one.troubles, one.domain))
+
+
+def _side(counts: list[int]) -> Side:
+    tls, plaintext, enforced = counts
+    return Side(tls, plaintext, _level(bool(enforced), tls, plaintext))
+
+
+def _used(peer: Mapping[str, Any]) -> tuple[int, int]:
+    """Messages over TLS and in plaintext."""
+    messages = peer["messages_tls"], peer["messages_plaintext"]
+    return messages
+
+
+def _level(enforced: bool, tls: int, plaintext: int) -> str:
+    words = (["pe_tls" if enforced else "tls"] if tls or enforced else []) + (["smtp"] if plaintext else [])
+    return " ".join(words)
+
+
+def _is_enforced(host: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:
+    named = {"domain": peer["domain"], "direction": peer["direction"]} in host["enforced"]
+    return named or any(one["reason"] == "enforced_sender" for one in peer["refusals"])

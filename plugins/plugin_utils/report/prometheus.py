@@ -1,0 +1,146 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The report as a file for the textfile collector of Prometheus' node exporter.
+
+Label values that a stranger chooses (peer domains, versions, ciphers) are limited: the busiest domains have a series of
+their own, the others are added up under C(other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import merged
+
+PREFIX = "mailfleet_starttls"
+MAX_DOMAINS = 50
+OTHER = "other"
+VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+HELP = {
+    "report_generated_timestamp_seconds": "When the report was made.",
+    "host_passed": "Whether the host passes (1) or has findings that fail it (0).",
+    "host_findings": "Findings on the host, by severity.",
+    "test_passed": "Whether the handshake test found nothing that fails.",
+    "test_starttls_offered": "Whether the server offered STARTTLS.",
+    "test_duration_seconds": "How long the handshake test took.",
+    "certificate_expiry_timestamp_seconds": "When the certificate that was served ends.",
+    "alerts": "Alerts, by what they are about and whose side the cause is on.",
+    "window_messages": "Messages in the window of the report.",
+    "window_sessions": "SMTP sessions in the window of the report.",
+    "window_sessions_by_version": "SMTP sessions over TLS in the window of the report, by version.",
+    "window_events": "TLS failures, refusals and deferrals in the window of the report.",
+    "window_peer_messages": f"Messages in the window with the {MAX_DOMAINS} busiest peer domains; the rest is 'other'.",
+    "tlsrpt_sessions": "Sessions with own domains that others report (RFC 8460), by result.",
+}
+"""Every metric, a gauge, without its prefix: a window moves on, so nothing here only ever grows."""
+
+
+class Sample(NamedTuple):
+    """One value: metric is a key of HELP."""
+
+    metric: str
+    value: float
+    labels: dict[str, str]
+
+
+def render_prometheus(document: Mapping[str, Any]) -> str:
+    """The document in Prometheus' text format."""
+    series: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    for metric, value, labels in _samples(document):
+        # Two tests that differ in nothing a label says would be one series twice; the worst or the sum is kept.
+        values = series.setdefault(metric, {})
+        key = tuple(labels.items())
+        values[key] = _merge(metric, values[key], value) if key in values else value
+    lines = []
+    for metric, text in HELP.items():
+        if metric in series:
+            lines += [f"# HELP {PREFIX}_{metric} {text}", f"# TYPE {PREFIX}_{metric} gauge"]
+            lines += [f"{PREFIX}_{metric}{_labels(key)} {_number(value)}" for key, value in series[metric].items()]
+    return "\n".join(lines) + "\n"
+
+
+def _merge(metric: str, one: float, other: float) -> float:
+    if metric.startswith("window_") or metric == "tlsrpt_sessions":
+        return one + other
+    return max(one, other) if metric == "test_duration_seconds" else min(one, other)
+
+
+def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
+    yield Sample("report_generated_timestamp_seconds", _seconds(document["generated_at"]) or 0, {})
+    for host in document["hosts"]:
+        name = {"host": host["host"]}
+        yield Sample("host_passed", host["verdict"] == "pass", {**name, "daemon": host["daemon"]})
+        for severity in ("error", "warning", "notice"):
+            count = sum(one["severity"] == severity for one in host["findings"])
+            yield Sample("host_findings", count, {**name, "severity": severity})
+        for test in host["tests"]:
+            labels = {**name, "server": f"{test['name']}:{test['port']}", "seen_from": test["seen_from"]}
+            yield from _of_test(test, labels)
+        if host["activity"]:
+            yield from _of_activity(host["activity"]["totals"], name)
+    counted: dict[tuple[str, str, str], int] = {}
+    for alert in document["alerts"]:
+        key = alert["code"], alert["severity"], alert["cause"]
+        counted[key] = counted.get(key, 0) + 1
+    for (code, severity, cause), count in sorted(counted.items()):
+        yield Sample("alerts", count, {"code": code, "severity": severity, "cause": cause})
+    for rank, peer in enumerate(merged(document["hosts"])):
+        domain = peer.domain if rank < MAX_DOMAINS and peer.domain else OTHER
+        for direction, side in (("inbound", peer.sender), ("outbound", peer.recipient)):
+            for transport, value in (("tls", side.tls), ("plaintext", side.plaintext)):
+                yield Sample(
+                    "window_peer_messages", value, {"domain": domain, "direction": direction, "transport": transport}
+                )
+    domains = list(dict.fromkeys(one["domain"] for one in document["tls_reports"]))[:MAX_DOMAINS]
+    for report in document["tls_reports"]:
+        domain = report["domain"] if report["domain"] in domains else OTHER
+        for result in ("successful", "failed"):
+            yield Sample("tlsrpt_sessions", report[result], {"domain": domain, "result": result})
+
+
+def _of_test(test: Mapping[str, Any], labels: dict[str, str]) -> Iterator[Sample]:
+    yield Sample("test_passed", test["passed"], labels)
+    if isinstance(test.get("starttls_advertised"), bool):
+        yield Sample("test_starttls_offered", test["starttls_advertised"], labels)
+    if isinstance(test.get("seconds"), (int, float)):
+        yield Sample("test_duration_seconds", test["seconds"], labels)
+    end = _seconds((test["certificate"] or {}).get("not_after"))
+    if end is not None:
+        yield Sample("certificate_expiry_timestamp_seconds", end, labels)
+
+
+def _of_activity(totals: Mapping[str, Any], name: dict[str, str]) -> Iterator[Sample]:
+    for direction, counts in totals.items():
+        labels = {**name, "direction": direction}
+        for what in ("messages", "sessions"):
+            for transport in ("tls", "plaintext"):
+                yield Sample(f"window_{what}", counts[f"{what}_{transport}"], {**labels, "transport": transport})
+        for version, count in counts["versions"].items():
+            known = version if version in VERSIONS else OTHER
+            yield Sample("window_sessions_by_version", count, {**labels, "version": known})
+        for kind in ("failures", "refusals", "deferrals"):
+            yield Sample("window_events", sum(one["count"] for one in counts[kind]), {**labels, "kind": kind})
+
+
+def _labels(labels: tuple[tuple[str, str], ...]) -> str:
+    if not labels:
+        return ""
+    return "{" + ",".join(f'{name}="{_escape(value)}"' for name, value in labels) + "}"
+
+
+def _escape(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(float(value))
+
+
+def _seconds(text: Any) -> float | None:
+    try:
+        return datetime.fromisoformat(str(text).replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,264 @@
+"""CSV, JUnit and Prometheus: what their readers make of them, whatever hosts and strangers said."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+import xml.etree.ElementTree as ET
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.csv_table import COLUMNS, harmless, render_csv
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.junit import render_junit
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import merged
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.prometheus import (
+    HELP,
+    MAX_DOMAINS,
+    render_prometheus,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.report_rows import (
+    NOW,
+    activity,
+    demo_rows,
+    failed_probe,
+    hostile,
+    large_rows,
+    peer,
+    previous_document,
+    probe,
+    tls_report,
+)
+
+DEMO = build(demo_rows(), title="T", now=NOW, previous=previous_document())
+HOSTILE = st.text(max_size=12) | st.sampled_from(
+    ['"><script>', "]]>", "&amp;", "\\", '"', "\n", "\x00", "\ufffe", "=1+1", "a}b"]
+)
+
+
+def report(*rows, **options):
+    return build(list(rows), title="T", now=NOW, **options)
+
+
+def hostile_report(text):
+    rows, tls_reports = hostile(text)
+    return report(*rows, tls_reports=tls_reports)
+
+
+def test_the_same_but_for_the_time():
+    later = {**DEMO, "generated_at": "2026-04-01T00:00:00Z"}
+    other = {**later, "title": "Something else", "hosts": DEMO["hosts"][:1]}
+    for name, kind in FORMATS.items():
+        text = kind.render(DEMO)
+        assert kind.same(text, kind.render(later)), name
+        assert not kind.same(text, kind.render(other)), name
+        assert name == "csv" or text != kind.render(later)
+
+
+class TestPeers:
+    def test_words(self):
+        found = {one.domain: one for one in merged(DEMO["hosts"])}
+        bank = found["bank.example.net"]
+        assert (bank.sender.level, bank.recipient.level, bank.troubles) == ("pe_tls", "pe_tls", 17)
+        assert found["printer.example.net"].sender.level == "smtp"
+        assert found["printer.example.net"].recipient.level == ""
+        assert found["supplier.example.org"].sender.level == "tls smtp"
+
+    def test_hosts_are_added_up(self):
+        partner = next(one for one in merged(DEMO["hosts"]) if one.domain == "partner.example.com")
+        assert (partner.sender.tls, partner.recipient.tls) == (4_212, 3_871 + 2_204)
+
+
+class TestCsv:
+    def test_rows(self):
+        rows = list(csv.DictReader(io.StringIO(render_csv(DEMO))))
+        assert list(rows[0]) == list(COLUMNS)
+        assert len(rows) == sum(len(host["activity"]["peers"]) for host in DEMO["hosts"])
+        bank = next(row for row in rows if (row["domain"], row["direction"]) == ("bank.example.net", "inbound"))
+        wanted = {
+            "host": "gw1", "verdict": "pass", "sender_tls": "pe_tls", "recipient_tls": "", "messages_tls": "1904",
+            "messages_plaintext": "0", "refusals": "17", "reasons": "enforced_sender", "last_event": "2026-03-08T21:14:03Z",
+        }  # fmt: skip
+        assert {name: bank[name] for name in wanted} == wanted
+        assert bank["versions"] == "TLSv1.3:1523 TLSv1.2:381"
+
+    def test_a_host_without_logs_has_a_row(self):
+        rows = list(csv.DictReader(io.StringIO(render_csv(report({"host": "mx", "probes": [probe("mx.test")]})))))
+        assert [(row["host"], row["verdict"], row["domain"]) for row in rows] == [("mx", "pass", "")]
+
+    @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "\r=1", "|x", "%x"])
+    def test_formulas_are_made_harmless(self, cell):
+        assert harmless(cell) == f"'{cell}"
+
+    def test_other_cells_stay(self):
+        assert [harmless(cell) for cell in ("a=b", "mx-1.test", "", 5, -5)] == ["a=b", "mx-1.test", "", 5, -5]
+
+    @given(HOSTILE)
+    def test_hostile_texts(self, text):
+        rows = list(csv.reader(io.StringIO(render_csv(hostile_report(text)))))
+        assert {len(row) for row in rows} == {len(COLUMNS)}
+        assert len(rows) == 3
+        assert not any(cell.lstrip(" \u00a0\ufeff").startswith(("=", "+", "-", "@")) for row in rows for cell in row)
+
+
+SUITE = ("id", "package", "name", "hostname", "timestamp", "tests", "failures", "errors", "time")
+
+
+def check_junit(text):
+    """What the format's strict schema asks for; the suites by name."""
+    root = ET.fromstring(text)
+    assert root.tag == "testsuites"
+    assert root.attrib == {}
+    for number, suite in enumerate(root):
+        assert suite.tag == "testsuite"
+        assert tuple(suite.attrib) == SUITE
+        assert suite.get("id") == str(number)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp"))
+        tags = [child.tag for child in suite]
+        assert tags == ["properties", *["testcase"] * (len(tags) - 3), "system-out", "system-err"]
+        cases = suite.findall("testcase")
+        assert int(suite.get("tests")) == len(cases) > 0
+        assert int(suite.get("failures")) == len(suite.findall("testcase/failure"))
+        assert len({case.get("name") for case in cases}) == len(cases)
+        for case in cases:
+            assert tuple(case.attrib) == ("classname", "name", "time")
+            assert [child.tag for child in case] in ([], ["failure"])
+            assert all(tuple(child.attrib) == ("type", "message") for child in case)
+    return {suite.get("name"): suite for suite in root}
+
+
+class TestJunit:
+    def test_suites(self):
+        suites = check_junit(render_junit(DEMO))
+        assert list(suites) == ["gw1", "pf12", "pf13", "ex12", "ex13", "alerts"]
+        assert [case.get("name") for case in suites["pf12"].findall("testcase")] == [
+            "handshake pf12.fleet.test:25", "handshake pf12.fleet.test:25 seen from gw1", "message in in-trace-1",
+            "message out out-trace-1",
+        ]  # fmt: skip
+        assert (suites["pf12"].get("failures"), suites["ex13"].get("failures"), suites["alerts"].get("failures")) == (
+            "0",
+            "3",
+            "5",
+        )
+        failure = suites["ex13"].find("testcase/failure")
+        assert failure.get("type") == "starttls_not_offered"
+        assert failure.text.startswith("error: the server does not offer STARTTLS; switch STARTTLS on")
+        assert "What" not in failure.text
+
+    def test_what_does_not_fail_is_told_all_the_same(self):
+        finding = {"code": "expires_soon", "severity": "warning", "message": "12 days left; renew it"}
+        suite = check_junit(render_junit(report({"host": "mx", "probes": [probe("mx.test", findings=[finding])]})))[
+            "mx"
+        ]
+        assert suite.get("failures") == "0"
+        assert suite.find("system-out").text == "handshake mx.test:25: warning: 12 days left; renew it"
+        strict = report({"host": "mx", "probes": [probe("mx.test", findings=[finding])]}, fail_on="warning")
+        assert check_junit(render_junit(strict))["mx"].get("failures") == "1"
+
+    def test_a_host_without_a_test_fails(self):
+        suite = check_junit(render_junit(report({"host": "mx"})))["mx"]
+        assert suite.find("testcase").get("name") == "host"
+        assert suite.find("testcase/failure").get("message") == "the handshake test was not made"
+
+    def test_a_test_that_finds_what_was_expected_passes(self):
+        row = {
+            "host": "mx",
+            "expected": "disabled",
+            "probes": [failed_probe("mx.test", "starttls_not_offered", "not offered")],
+        }
+        assert check_junit(render_junit(report(row)))["mx"].get("failures") == "0"
+
+    @given(HOSTILE)
+    def test_hostile_texts(self, text):
+        check_junit(render_junit(hostile_report(text)))
+
+
+SAMPLE = re.compile(
+    r'(?P<name>[a-z_]+)(?:\{(?P<labels>[a-z_]+="(?:[^"\\\n]|\\[\\"n])*"(?:,[a-z_]+="(?:[^"\\\n]|\\[\\"n])*")*)\})? (?P<value>-?[0-9.e+-]+)'
+)
+
+
+def check_prometheus(text):
+    """Read it as the text format is defined: {(name, labels): value}."""
+    assert text.endswith("\n")
+    samples, typed = {}, []
+    for line in text[:-1].split("\n"):
+        if line.startswith("# TYPE "):
+            name, kind = line.split()[2:]
+            assert kind == "gauge"
+            assert name not in typed
+            typed.append(name)
+        elif not line.startswith("# HELP "):
+            match = SAMPLE.fullmatch(line)
+            assert match, line
+            assert match["name"] == typed[-1], "samples of a metric stand together"
+            assert (match["name"], match["labels"]) not in samples
+            samples[match["name"], match["labels"]] = float(match["value"])
+    return samples
+
+
+class TestPrometheus:
+    def test_samples(self):
+        samples = check_prometheus(render_prometheus(DEMO))
+        prefix = "mailfleet_starttls_"
+        wanted = {
+            ("report_generated_timestamp_seconds", None): 1773036012,
+            ("host_passed", 'host="ex13",daemon="Exim"'): 0,
+            ("host_passed", 'host="pf13",daemon="Postfix"'): 1,
+            ("test_starttls_offered", 'host="ex13",server="ex13.fleet.test:25",seen_from="gw1"'): 0,
+            (
+                "certificate_expiry_timestamp_seconds",
+                'host="pf13",server="pf13.fleet.test:25",seen_from=""',
+            ): 1773478812,
+            ("alerts", 'code="enforced_inbound_remote",severity="error",cause="remote"'): 1,
+            ("window_messages", 'host="ex13",direction="inbound",transport="plaintext"'): 640,
+            ("window_sessions_by_version", 'host="gw1",direction="inbound",version="TLSv1"'): 41,
+            ("window_events", 'host="gw1",direction="inbound",kind="refusals"'): 17,
+            ("window_peer_messages", 'domain="printer.example.net",direction="inbound",transport="plaintext"'): 402,
+        }
+        assert {key: samples[prefix + key[0], key[1]] for key in wanted} == wanted
+
+    def test_strangers_cannot_make_series_without_end(self):
+        few = render_prometheus(build(large_rows(5, 400), title="T", now=NOW))
+        domains = set(re.findall(r'domain="([^"]*)"', few))
+        assert len(domains) == MAX_DOMAINS + 1
+        samples = check_prometheus(few)
+        assert (
+            samples["mailfleet_starttls_window_peer_messages", 'domain="other",direction="inbound",transport="tls"'] > 0
+        )
+        row = {
+            "host": "mx",
+            "activity": activity("", [{**peer("a.example", "inbound"), "versions": {f"v{n}": 1 for n in range(90)}}]),
+        }
+        versions = set(re.findall(r'version="([^"]*)"', render_prometheus(report(row))))
+        assert versions == {"other"}
+
+    def test_two_tests_of_one_name_are_one_series(self):
+        row = {"host": "mx", "probes": [probe("mx.test"), probe("mx.test", passed=False)]}
+        samples = check_prometheus(render_prometheus(report(row)))
+        assert samples["mailfleet_starttls_test_passed", 'host="mx",server="mx.test:25",seen_from=""'] == 0
+
+    @given(HOSTILE)
+    def test_hostile_texts(self, text):
+        check_prometheus(render_prometheus(hostile_report(text)))
+
+    def test_prometheus_itself_finds_nothing(self):
+        if not shutil.which("promtool"):
+            pytest.skip("promtool is missing: install the Debian package prometheus")
+        done = subprocess.run(
+            ["promtool", "check", "metrics"], input=render_prometheus(DEMO), capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+    def test_every_metric_can_appear(self):
+        entry = {
+            "organization": "a", "report_id": "1", "start": "", "end": "", "domain": "alpha.test", "policy_type": "sts",
+            "successful": tls_report()["policies"][0]["summary"]["total-successful-session-count"], "failed": 2, "failures": [],
+        }  # fmt: skip
+        text = render_prometheus(report(*demo_rows(), tls_reports=[entry]))
+        assert {name.removeprefix("mailfleet_starttls_") for name in re.findall("# TYPE ([a-z_]+)", text)} == set(HELP)
+        assert 'tlsrpt_sessions{domain="alpha.test",result="successful"} 5300' in text
