@@ -14,10 +14,9 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import tls_rpt
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.alerts import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import document
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEVERITIES, one_line
 
 ARGUMENT_SPEC: dict[str, Any] = {
     "rows": {"type": "list", "elements": "dict", "required": True},

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
@@ -14,9 +13,9 @@ from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     SEVERITIES,
     failing,
+    findings_of,
     one_line,
     render_table,
-    severity_of,
 )
 
 COLUMNS = {
@@ -78,10 +77,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
-    findings = [{"severity": "error", "message": message} for message in row.get("errors") or ()]
-    findings += _findings(row["host"], probes, traces, row.get("expected", "offered"))
-    if not probes and not findings:
-        findings.append({"severity": "error", "message": "the handshake test was not made"})
+    findings = findings_of(row)
     first = probes[0] if probes else {}
     certificate = first.get("certificate") or {}
     return {
@@ -99,36 +95,11 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     }
 
 
-def _verdict(findings: list[dict[str, str]], fail_on: str) -> str:
+def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:
     if failing(findings, fail_on):
         return "FAIL"
     warnings = sum(one["severity"] == "warning" for one in findings)
     return f"pass, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "pass"
-
-
-def _findings(
-    host: str, probes: list[dict[str, Any]], traces: list[dict[str, Any]], expected: str
-) -> Iterator[dict[str, str]]:
-    """C(severity) and C(message) of each; what several places saw alike is said once."""
-    places: dict[tuple[str, str], list[str]] = {}
-    for probe in probes:
-        for severity, message in _of_probe(probe, expected):
-            places.setdefault((severity, message), []).append(probe.get("seen_from") or host)
-    for (severity, message), seen_from in places.items():
-        others = ", ".join(place for place in dict.fromkeys(seen_from) if place != host)
-        yield {"severity": severity, "message": f"{message} (seen from {others})" if others else message}
-    for trace in traces:
-        yield from ({"severity": "error", "message": message} for message in trace.get("findings", []))
-
-
-def _of_probe(probe: dict[str, Any], expected: str) -> Iterator[tuple[str, str]]:
-    answers_ehlo = probe.get("starttls_advertised") or probe.get("stage") == "ehlo"
-    if expected == "offered":
-        yield from ((severity_of(one), one["message"]) for one in probe.get("findings", []))
-    elif expected == "disabled" and probe.get("starttls_advertised"):
-        yield "error", "STARTTLS is still offered"
-    elif not answers_ehlo:
-        yield "error", str(probe.get("message"))
 
 
 def _messages(traces: list[dict[str, Any]]) -> str:

@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
-SEVERITIES = ("error", "warning", "notice")
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import OTHER
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEVERITIES
+
 CAUSES = ("remote", "local")
 SEVERITY_OF = {
     "enforced_inbound_remote": "error",
@@ -115,7 +117,7 @@ def _of_events(
     events: Sequence[Mapping[str, Any]],
     enforced: set[tuple[str, str]],
 ) -> dict[str, Any]:
-    name, domain, direction = host["host"], peer["domain"] or "an unknown domain", peer["direction"]
+    name, domain, direction = host["host"], _spoken(peer["domain"]), peer["direction"]
     reasons = {one["reason"] for one in events}
     sample = max(events, key=lambda one: one["last"] or "")
     facts = {
@@ -192,6 +194,10 @@ def _of_events(
     )
 
 
+def _spoken(domain: str) -> str:
+    return {"": "an unknown domain", OTHER: "several other domains"}.get(domain, domain)
+
+
 # --- certificates ----------------------------------------------------------------------------------------------------
 
 
@@ -207,7 +213,7 @@ def _certificates(host: Mapping[str, Any], certificate_days: int) -> Iterator[tu
         seen.add(key)
         who = f"The certificate {certificate.get('subject') or test['name']} on {host['host']}, port {test['port']},"
         end = str(certificate.get("not_after") or "")[:10]
-        action = "Renew it and run renew_certificates.yml; the handshake test then has to see the new one."
+        action = "Renew it and run enable_tls.yml, which installs it; the handshake test then has to see the new one."
         if days < 0:
             when = f" on {end}" if end else ""
             message = f"{who} expired{when}; senders that check it defer their mail."
@@ -267,12 +273,14 @@ def _lost_on_peers(
         and isinstance(one.get("direction"), str)
         and _positive(one, "messages_tls")
     } | {(domain, direction) for name, domain, direction in still if name == host["host"]}
+    # Where lines are missing, what went over TLS may be counted as plaintext.
+    is_sure = not any(note.get("code") == "lines_lost" for note in (host["activity"] or {}).get("notes") or ())
     for peer in host["activity"]["peers"] if host["activity"] else ():
         domain, direction = peer["domain"], peer["direction"]
-        if not domain:
+        if domain in ("", OTHER):
             continue
         refused = [one for kind in ("failures", "deferrals") for one in peer[kind] if one["reason"] in _NO_TLS_OFFERED]
-        if peer["messages_plaintext"] and not peer["messages_tls"] and (domain, direction) in used:
+        if is_sure and peer["messages_plaintext"] and not peer["messages_tls"] and (domain, direction) in used:
             since, count, last = "in a former report", peer["messages_plaintext"], None
         elif direction == "outbound" and refused and peer["messages_tls"]:
             since, count = "earlier in this window", sum(one["count"] for one in refused)

@@ -119,7 +119,9 @@ class Resolver:
         except (dns.exception.DNSException, OSError, ValueError, EOFError) as error:
             return Answer(failure=_reason(error))
         return Answer(
-            records=tuple(sorted(found.rrset or ())), secure=_is_secure(found.response), name=_text(found.canonical_name)
+            records=tuple(sorted(found.rrset or ())),
+            secure=_is_secure(found.response),
+            name=_text(found.canonical_name),
         )
 
 

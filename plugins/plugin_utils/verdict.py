@@ -145,6 +145,50 @@ def failing(findings: Sequence[Mapping[str, Any]], fail_on: str = "error") -> li
     return [one for one in findings if severity_of(one) in fatal]
 
 
+SEEN_FROM = " (seen from "
+"""What stands between a finding and the places that saw it."""
+
+
+def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What speaks against a host, from all that was gathered about it: C(code), C(severity) and C(message) of each.
+
+    Takes of the row C(host), C(expected) (V(offered), V(disabled) or V(either)), C(errors) (text), C(probes), each with
+    C(seen_from), C(traces) and C(activity). What several places saw alike is said once. A host that nothing was gathered
+    about does not pass.
+    """
+    host, probes, errors = row["host"], row.get("probes") or (), row.get("errors") or ()
+    findings = [_error("not_gathered", message) for message in errors]
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for probe in probes:
+        for one in _against(probe, row.get("expected") or "offered"):
+            key = str(one.get("code") or "finding"), severity_of(one), str(one.get("message") or "")
+            places.setdefault(key, []).append(probe.get("seen_from") or host)
+    for (code, severity, message), seen_from in places.items():
+        others = ", ".join(place for place in dict.fromkeys(seen_from) if place != host)
+        findings.append(
+            {"code": code, "severity": severity, "message": f"{message}{SEEN_FROM}{others})" if others else message}
+        )
+    for trace in row.get("traces") or ():
+        findings += [_error("message", message) for message in trace.get("findings") or ()]
+    if not (probes or errors or row.get("activity")):
+        findings.append(_error("not_tested", "the handshake test was not made"))
+    return findings
+
+
+def _error(code: str, message: Any) -> dict[str, Any]:
+    return {"code": code, "severity": "error", "message": str(message)}
+
+
+def _against(probe: Mapping[str, Any], expected: str) -> Iterator[Mapping[str, Any]]:
+    answers_ehlo = probe.get("starttls_advertised") or probe.get("stage") == "ehlo"
+    if expected == "offered":
+        yield from probe.get("findings") or ()
+    elif expected == "disabled" and probe.get("starttls_advertised"):
+        yield {"code": "still_offered", "message": "STARTTLS is still offered"}
+    elif not answers_ehlo:
+        yield {"code": probe.get("code") or "unreachable", "message": probe.get("message")}
+
+
 def judge_handshake(
     seen: Mapping[str, Any], expected: Expectation, certificates: Certificates, evidence: Evidence = Evidence()
 ) -> dict[str, Any]:

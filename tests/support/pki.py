@@ -18,11 +18,15 @@ from typing import Optional, Union
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
-Key = Union[ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
+Key = Union[ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, rsa.RSAPrivateKey]
 SignatureHash = Union[hashes.SHA224, hashes.SHA256, hashes.SHA384, hashes.SHA512]  # no more are left to sign with
+WeakHash = Union[hashes.SHA1, hashes.MD5]  # only with an RSA issuer, and in a roundabout way
+
+CURVES = {"": ec.SECP256R1, "256": ec.SECP256R1, "384": ec.SECP384R1, "521": ec.SECP521R1}
+SERVER_AND_CLIENT = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 RENEW_BEFORE = dt.timedelta(days=30)
 
@@ -33,11 +37,13 @@ def now() -> dt.datetime:
 
 
 def new_key(kind: str = "ec") -> Key:
-    """A private key: "ec" (P-256), "rsa" (2048 bits), or "rsa-BITS" ("rsa-1024" is the weak one)."""
-    if kind == "ec":
-        return ec.generate_private_key(ec.SECP256R1())
-    bits = int(kind.partition("-")[2] or 2048)
-    return rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    """A private key: "ec" (P-256), "ec-BITS", "ed25519", "rsa" (2048 bits), "rsa-BITS" ("rsa-1024" is the weak one)."""
+    family, _, bits = kind.partition("-")
+    if family == "ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    if family == "ec":
+        return ec.generate_private_key(CURVES[bits]())
+    return rsa.generate_private_key(public_exponent=65537, key_size=int(bits or 2048))
 
 
 def key_pem(key: Key, password: Optional[str] = None) -> bytes:
@@ -110,6 +116,23 @@ class Authority:
         )  # fmt: skip
         return cls(Issued(root, key), Issued(intermediate, intermediate_key))
 
+    def with_intermediate(
+        self,
+        *,
+        key: str = "ec",
+        not_before: Optional[dt.datetime] = None,
+        not_after: Optional[dt.datetime] = None,
+    ) -> Authority:
+        """The same root with another intermediate: an RSA one, an expired one."""
+        private = new_key(key)
+        root = self.root.certificate
+        certificate = _sign(
+            subject=_name(f"another intermediate CA ({key})"), public_key=private, names=(),
+            not_before=not_before or root.not_valid_before_utc, not_after=not_after or root.not_valid_after_utc,
+            issuer=root.subject, issuer_key=self.root.key, path_length=0,
+        )  # fmt: skip
+        return Authority(self.root, Issued(certificate, private))
+
     @property
     def root_pem(self) -> bytes:
         """What the other side has to trust."""
@@ -123,11 +146,14 @@ class Authority:
         not_after: Optional[dt.datetime] = None,
         key: Union[Key, str] = "ec",
         common_name: Optional[str] = None,
-        signature_hash: Optional[SignatureHash] = None,
+        signature_hash: Optional[Union[SignatureHash, WeakHash]] = None,
+        purposes: Sequence[ObjectIdentifier] = SERVER_AND_CLIENT,
     ) -> Issued:
         """A server certificate for DNS names and addresses; every default is a good one.
 
-        Wrong names, a weak key ("rsa-1024") and times long past are all a matter of arguments.
+        Wrong names, a weak key ("rsa-1024"), times long past and the purposes of its extended key usage are all a
+        matter of arguments. Without names the subject's common name is all there is; SHA-1 and MD5 need an
+        intermediate with an RSA key.
         """
         private = new_key(key) if isinstance(key, str) else key
         start = not_before or now() - dt.timedelta(hours=1)
@@ -135,7 +161,7 @@ class Authority:
             subject=_name(common_name or names[0]), public_key=private, names=names, not_before=start,
             not_after=not_after or start + dt.timedelta(days=365),
             issuer=self.intermediate.certificate.subject, issuer_key=self.intermediate.key,
-            signature_hash=signature_hash,
+            signature_hash=signature_hash, purposes=purposes,
         )  # fmt: skip
         return Issued(certificate, private, [self.intermediate.certificate])
 
@@ -181,7 +207,8 @@ def _sign(
     issuer: x509.Name,
     issuer_key: Key,
     path_length: Optional[int] = None,
-    signature_hash: Optional[SignatureHash] = None,
+    signature_hash: Optional[Union[SignatureHash, WeakHash]] = None,
+    purposes: Sequence[ObjectIdentifier] = SERVER_AND_CLIENT,
 ) -> x509.Certificate:
     authority = path_length is not None
     public = public_key.public_key()
@@ -212,10 +239,25 @@ def _sign(
         builder = builder.add_extension(
             x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
         ).add_extension(
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            x509.ExtendedKeyUsage(purposes),
             critical=False,
         )
+    if isinstance(issuer_key, ed25519.Ed25519PrivateKey):
+        return builder.sign(issuer_key, None)
+    if isinstance(signature_hash, (hashes.SHA1, hashes.MD5)):
+        return _sign_weakly(builder.sign(issuer_key, hashes.SHA256()), issuer_key, signature_hash)
     return builder.sign(issuer_key, signature_hash or hashes.SHA256())
+
+
+def _sign_weakly(certificate: x509.Certificate, issuer_key: Key, weak: WeakHash) -> x509.Certificate:
+    """The certificate with its RSA signature made again over SHA-1 or MD5, which the library does not offer."""
+    assert isinstance(issuer_key, rsa.RSAPrivateKey), "only RSA's algorithm identifiers are all of one length"
+    rsa_with = bytes.fromhex("06092a864886f70d0101")  # 0b: SHA-256, 05: SHA-1, 04: MD5
+    before, after = rsa_with + b"\x0b", rsa_with + (b"\x05" if isinstance(weak, hashes.SHA1) else b"\x04")
+    body = certificate.tbs_certificate_bytes
+    head = certificate.public_bytes(serialization.Encoding.DER)[: -len(certificate.signature)]
+    signature = issuer_key.sign(body.replace(before, after), padding.PKCS1v15(), weak)
+    return x509.load_der_x509_certificate(head.replace(before, after) + signature)
 
 
 def write(path: Path, content: bytes, mode: int = 0o644) -> None:
@@ -235,7 +277,7 @@ def _load(certificate: Path, key: Path) -> Optional[Issued]:
         loaded = x509.load_pem_x509_certificate(certificate.read_bytes())
     except (OSError, ValueError):
         return None
-    if not isinstance(private, (ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey)):
+    if not isinstance(private, (ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, rsa.RSAPrivateKey)):
         return None
     if private.public_key() != loaded.public_key() or loaded.not_valid_after_utc < now() + RENEW_BEFORE:
         return None

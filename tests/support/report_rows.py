@@ -255,7 +255,8 @@ def hostile(text: str) -> tuple[list[dict], list[dict]]:
         peer(text, "outbound", 1, deferrals=[event(text, 1, text)]),
     ]
     row = {
-        "host": f"h{text}", "daemon": text, "probes": [bad, served], "delivery_modes": [text], "activity": activity(text, peers),
+        "host": f"h{text}", "daemon": text, "probes": [bad, served], "delivery_modes": [text],
+        "activity": {**activity(text, peers), "notes": [{"message": text}]},
         "traces": [trace("in", True, findings=(text,))], "own_domains": {text: text},
         "enforced": [{"domain": text, "direction": "inbound"}],
     }  # fmt: skip

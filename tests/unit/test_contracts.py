@@ -94,6 +94,12 @@ def test_entry_points_agree_about_an_option(role):
 TYPES = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}
 
 
+def is_choice(value, option):
+    """Whether an option may have this value, or a list option each of these."""
+    choices = option.get("choices")
+    return not choices or all(one in choices for one in (value if isinstance(value, list) else [value]))
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_options_are_described_and_defaults_are_of_their_type(role):
     for entry_point, name, option in role_options(role):
@@ -102,7 +108,7 @@ def test_options_are_described_and_defaults_are_of_their_type(role):
         assert option["type"] in TYPES, where
         if "default" in option:
             assert type(option["default"]) is TYPES[option["type"]], where
-            assert option["default"] in option.get("choices", [option["default"]]), where
+            assert is_choice(option["default"], option), where
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -207,7 +213,7 @@ def test_examples_use_options_that_there_are(module, documentation):
                 arguments = value or {}  # a task may take every default
                 assert set(arguments) <= set(options), task["name"]
                 for name, given in arguments.items():
-                    assert is_expression(given) or given in options[name].get("choices", [given]), task["name"]
+                    assert is_expression(given) or is_choice(given, options[name]), task["name"]
 
 
 GATEWAY_MODULES = ["enforced_tls_domain", "inbound_tls_mode", "inbound_tls_mode_info", "outbound_tls_mode"]
@@ -510,6 +516,7 @@ WATCHED_ENDINGS = {
 EXAMPLES = re.compile(r"(?:.+\.)?(?:example\.(?:com|org|net)|test|example|invalid|localhost)")
 PROJECTS = (
     "ansible.com", "contributor-covenant.org", "debian.org", "exim.org", "github.com", "gnu.org", "ietf.org",
+    "json-schema.org",
     "keepachangelog.com", "letsencrypt.org", "microsoft.com", "openssl.org", "postfix.org", "python.org",
     "readthedocs.io", "rfc-editor.org", "semver.org", "spdx.org",
 )  # fmt: skip

@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.alerts import SEVERITIES, alerts_of
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.alerts import alerts_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
+    SEVERITIES,
+    failing,
+    findings_of,
+    one_line,
+    severity_of,
+)
 
 VERSION = 1
 DIRECTIONS = ("inbound", "outbound")
@@ -122,17 +128,6 @@ def test_name(test: Mapping[str, Any]) -> str:
     return f"{name} seen from {test['seen_from']}" if test.get("seen_from") else name
 
 
-def is_severe(severity: str, fail_on: str) -> bool:
-    """True if a finding of this severity fails."""
-    return SEVERITIES.index(severity) <= SEVERITIES.index(fail_on)
-
-
-def severity_of(finding: Mapping[str, Any]) -> str:
-    """The severity of a finding; what names none is an error."""
-    severity = finding.get("severity")
-    return severity if severity in SEVERITIES else "error"
-
-
 def _is_pem(value: Any) -> bool:
     return isinstance(value, str) and value.lstrip().startswith("-----BEGIN")
 
@@ -146,14 +141,14 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
     tests = [_test(one) for one in _mappings(row.get("probes"))]
     traces = [clean(one) for one in _mappings(row.get("traces"))]
     activity = _activity(row["activity"]) if isinstance(row.get("activity"), Mapping) else None
-    findings = list(_findings(tests, traces, expected))
-    if not tests and activity is None:
-        findings.append({"code": "not_tested", "severity": "error", "message": "the handshake test was not made"})
+    errors = [str(one) for one in _sequence(row.get("errors"))]
+    gathered = {"expected": expected, "errors": errors, "probes": tests, "traces": traces, "activity": activity}
+    findings = [_finding(one) for one in findings_of({"host": row["host"], **gathered})]
     return {
         "host": clean(row["host"]),
         "daemon": clean(str(row.get("daemon") or "")),
         "expected": expected,
-        "verdict": "FAIL" if any(is_severe(one["severity"], fail_on) for one in findings) else "pass",
+        "verdict": "FAIL" if failing(findings, fail_on) else "pass",
         "findings": findings,
         "delivery_modes": [clean(str(one)) for one in _sequence(row.get("delivery_modes"))],
         "enforced": [
@@ -190,29 +185,12 @@ def _port(value: Any) -> int:
     return value if is_port else 25
 
 
-def _finding(finding: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "code": clean(str(finding.get("code") or "finding")),
         "severity": severity_of(finding),
-        "message": clean(str(finding.get("message") or "")) + where,
+        "message": clean(str(finding.get("message") or "")),
     }
-
-
-def _findings(
-    tests: Iterable[Mapping[str, Any]], traces: Iterable[Mapping[str, Any]], expected: str
-) -> Iterator[dict[str, Any]]:
-    for test in tests:
-        where = f" (seen from {test['seen_from']})" if test["seen_from"] else ""
-        answers_ehlo = test.get("starttls_advertised") or test.get("stage") == "ehlo"
-        if expected == "offered":
-            yield from (_finding(one, where) for one in test["findings"])
-        elif expected == "disabled" and test.get("starttls_advertised"):
-            yield _finding({"code": "still_offered", "message": "STARTTLS is still offered"}, where)
-        elif not answers_ehlo:
-            yield _finding({"code": test.get("code") or "unreachable", "message": test.get("message")}, where)
-    for trace in traces:
-        for one in _sequence(trace.get("findings")):
-            yield _finding(one if isinstance(one, Mapping) else {"code": "message", "message": one})
 
 
 def _activity(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ BARS_SHOWN = 20
 HOSTS_SHOWN, HOSTS_FOLDED = 40, 460
 PEERS_SHOWN, PEERS_FOLDED = 25, 275
 REPORTS_SHOWN = 40
+NOTES_SHOWN = 5
 FINDINGS_SHOWN = 4
 DAYS_SCALE = 90
 """Days left at which a certificate's bar is full."""
@@ -92,7 +93,7 @@ class Folded(NamedTuple):
 
 def render_html(document: Mapping[str, Any]) -> str:
     """The document as an HTML page."""
-    style = (HERE / "page.css").read_text(encoding="utf-8")
+    _licence, _, style = (HERE / "page.css").read_text(encoding="utf-8").partition("*/\n")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     # The style sheet is a file of this collection, the one thing that is not escaped.
     return _template().render(style=Markup(style), style_hash=digest, **_view(document))  # noqa: S704
@@ -141,6 +142,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "reports": Folded.cut(
             sorted(document["tls_reports"], key=lambda one: (-one["failed"], one["domain"])), REPORTS_SHOWN, 0
         ),
+        "notes": _notes(hosts)[:NOTES_SHOWN],
         "truncated": [one["host"] for one in hosts if one["activity"] and one["activity"]["truncated"]],
     }
 
@@ -179,6 +181,17 @@ def _shares(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if sides:
             rows.append({"host": host["host"], "sides": sides})
     return sorted(rows, key=lambda row: (-sum(share.plaintext for _direction, share in row["sides"]), row["host"]))
+
+
+def _notes(hosts: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
+    """What the logs could not tell, and of which hosts; what concerns most of them comes first."""
+    found: dict[str, list[str]] = {}
+    for host in hosts:
+        for note in host["activity"]["notes"] if host["activity"] else ():
+            message = str(note.get("message") or "")
+            if message and host["host"] not in found.setdefault(message, []):
+                found[message].append(host["host"])
+    return sorted(found.items(), key=lambda item: -len(item[1]))
 
 
 def _bars(hosts: Iterable[Mapping[str, Any]], what: str, most: int = 8) -> list[dict[str, Any]]:

@@ -14,7 +14,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import is_severe, test_name
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import test_name
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEEN_FROM, failing
 
 CLASS = "mailfleet.starttls"
 _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
@@ -50,10 +51,9 @@ def render_junit(document: Mapping[str, Any]) -> str:
 def _cases(host: Mapping[str, Any]) -> list[Case]:
     cases = []
     for test in host["tests"]:
-        where = f" (seen from {test['seen_from']})" if test["seen_from"] else ""
-        own = [f"{one['message']}{where}" for one in test["findings"]]
+        own = {one["message"] for one in test["findings"]}
         # What the host was judged by, not what the test found: with STARTTLS expected to be off they differ.
-        findings = [one for one in host["findings"] if one["message"] in own]
+        findings = [one for one in host["findings"] if one["message"].partition(SEEN_FROM)[0] in own]
         seconds = test.get("seconds")
         cases.append(
             Case(f"handshake {test_name(test)}", findings, seconds if isinstance(seconds, (int, float)) else 0.0)
@@ -70,7 +70,7 @@ def _cases(host: Mapping[str, Any]) -> list[Case]:
 
 
 def _suite(number: int, name: str, cases: Sequence[Case], document: Mapping[str, Any]) -> ET.Element:
-    failures = sum(any(is_severe(one["severity"], document["fail_on"]) for one in case.findings) for case in cases)
+    failures = sum(bool(failing(case.findings, document["fail_on"])) for case in cases)
     suite = ET.Element(
         "testsuite",
         {
@@ -92,7 +92,7 @@ def _suite(number: int, name: str, cases: Sequence[Case], document: Mapping[str,
             "testcase",
             {"classname": f"{CLASS}.{_text(name)}", "name": _text(case_name), "time": f"{case.seconds:.3f}"},
         )
-        severe = [one for one in case.findings if is_severe(one["severity"], document["fail_on"])]
+        severe = failing(case.findings, document["fail_on"])
         if severe:
             failure = ET.SubElement(
                 element, "failure", {"type": _text(severe[0]["code"]), "message": _text(severe[0]["message"])}
@@ -102,7 +102,7 @@ def _suite(number: int, name: str, cases: Sequence[Case], document: Mapping[str,
         f"{case.name}: {one['severity']}: {one['message']}"
         for case in cases
         for one in case.findings
-        if not is_severe(one["severity"], document["fail_on"])
+        if not failing([one], document["fail_on"])
     ]
     ET.SubElement(suite, "system-out").text = _text("\n".join(minor))
     ET.SubElement(suite, "system-err").text = ""

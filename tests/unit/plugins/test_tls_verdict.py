@@ -114,7 +114,7 @@ class TestRow:
         lost = {"arrived": False, "direction": "out", "hops": [], "findings": ["lost, look there"]}
         summary = summarize(row(traces=[TRACE, lost]))
         assert summary["messages"] == "in 1/2 TLS, out lost"
-        assert summary["findings"] == [{"severity": "error", "message": "lost, look there"}]
+        assert summary["findings"] == [{"code": "message", "severity": "error", "message": "lost, look there"}]
 
 
 GOOD = row(host="pf12", delivery_modes=["match_sender"], traces=[TRACE])

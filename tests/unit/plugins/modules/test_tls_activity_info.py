@@ -1,9 +1,11 @@
 import json
 import os
+import re
 import time
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import EVENTS, NUMBERS
+import yaml
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import EVENTS, NUMBERS, REASONS
 from ansible_collections.mailfleet.starttls.plugins.modules import tls_activity_info as module
 
 from tests.support.ansible_module import run_module
@@ -111,3 +113,17 @@ def test_peers_beyond_the_limit_are_counted_as_one(host):
     assert activity["truncated"] is True
     assert len(activity["peers"]) == 6
     assert (activity["peers"][-1]["domain"], activity["peers"][-1]["messages_tls"]) == ("other", 15)
+
+
+def test_every_word_for_what_went_wrong_is_documented():
+    contains = yaml.safe_load(module.RETURN)["activity"]["contains"]
+    text = next(one for one in contains["peers"]["description"] if one.startswith("The words of C(reason)"))
+    assert re.findall(r"C\((\w+)\)", text)[1:] == list(REASONS)
+
+
+@pytest.mark.parametrize(
+    ("journal", "read"), [(True, ["journal"]), ("true", ["journal"]), (False, []), ("auto", ["journal"])]
+)
+def test_the_journal_may_be_asked_for_with_a_boolean(host, journal, read):
+    result = run_module(module.main, daemon="exim", journal=journal, logs=[f"{host}/none"])
+    assert result["activity"]["sources"] == read

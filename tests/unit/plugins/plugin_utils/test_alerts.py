@@ -91,6 +91,10 @@ class TestBlockedMail:
         alert = only(alerts(peer("partner.example.com", "outbound", deferrals=[WAITS])))
         assert (alert["code"], alert["severity"], alert["cause"]) == ("tls_deferrals", "warning", "remote")
 
+    def test_the_rest_of_the_domains_has_no_name(self):
+        alert = only(alerts(peer("other", "outbound", 5, 1, deferrals=[WAITS])))
+        assert alert["message"].startswith("Mail to several other domains waits on gw1")
+
     def test_nothing_wrong_nothing_said(self):
         failures = [event("timeout", 4, "")]
         assert alerts(peer("partner.example.com", "inbound", 40, 2, failures=failures)) == []
@@ -111,7 +115,7 @@ class TestCertificates:
         alert = only(alerts(probes=[probe("gw1.fleet.test", days), probe("gw1.fleet.test", days, seen_from="pf12")]))
         assert (alert["code"], alert["severity"], alert["cause"]) == (code, severity, "local")
         assert says in alert["message"]
-        assert "renew_certificates.yml" in alert["action"]
+        assert "enable_tls.yml" in alert["action"]
 
     def test_time_enough(self):
         assert alerts(probes=[probe("gw1.fleet.test", 21)]) == []
@@ -156,6 +160,12 @@ class TestLostTls:
             3,
         )
         assert alerts(peer("a.example", "inbound", 1, 3), previous=before) == []
+
+    def test_nothing_is_lost_on_the_strength_of_a_log_with_holes(self):
+        before = {"version": 1, "hosts": [{"host": "gw1", "activity": activity("", [peer("a.example", "inbound", 5)])}]}
+        notes = [{"code": "lines_lost", "direction": "", "message": "x"}]
+        rows = [{"host": "gw1", "activity": {**activity("", [peer("a.example", "inbound", 0, 3)]), "notes": notes}}]
+        assert build(rows, title="T", now=NOW, previous=before)["alerts"] == []
 
     def test_a_peer_that_used_it_earlier_in_the_window(self):
         alert = only(alerts(peer("a.example", "outbound", 50, 3, failures=[WAITS])))

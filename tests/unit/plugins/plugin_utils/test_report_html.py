@@ -11,7 +11,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html imp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.report_rows import NOW, WINDOW, demo_rows, hostile, large_rows, previous_document, probe
+from tests.support.report_rows import NOW, WINDOW, activity, demo_rows, hostile, large_rows, previous_document, probe
 
 VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
 
@@ -102,6 +102,16 @@ class TestContent:
         assert "1 of 1 host passes. Nothing needs attention." in text
         assert "No enforced domain was blocked" in text
         assert "Peer domains" not in text, "nobody looked at logs"
+
+    def test_what_the_logs_could_not_tell(self):
+        note = {
+            "code": "no_tls_log",
+            "direction": "inbound",
+            "message": "the log does not tell TLS; raise smtpd_tls_loglevel",
+        }
+        rows = [{"host": f"mx{one}", "activity": {**activity("", []), "notes": [note]}} for one in range(7)]
+        text = Page(page(*rows)).text
+        assert "mx0, mx1, mx2, mx3, mx4 and 2 more: the log does not tell TLS; raise smtpd_tls_loglevel" in text
 
     def test_others_reports(self):
         entry = {
