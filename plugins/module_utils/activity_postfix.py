@@ -117,6 +117,7 @@ _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 50000
 _MOST_WAITING = 1000
 _MOST_INSTANCES = 32
+_FIRST = "/etc/postfix"
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ class _Session:
     detail: bytes = b""
     when: float = 0.0
     tls: Optional[bool] = None
+    ended: bool = False
     waiting: dict[str, int] = field(default_factory=dict)
     """Sender domain -> messages whose session has not ended, so that it is not known whether it uses TLS."""
 
@@ -363,7 +365,7 @@ class PostfixLog:
 
     def _end(self, session: _Session, tls: Optional[bool], counts: bool) -> None:
         """Count the messages that waited for the end of a session, and the session itself; tls is None if that is not known."""
-        session.tls = tls
+        session.tls, session.ended = tls, True
         if counts and session.host:
             self._without_version |= bool(tls and not session.version)
             self._tally.peer(INBOUND, session.domain).session(tls, session.version, session.cipher)
@@ -380,8 +382,8 @@ class PostfixLog:
             return
         sender = match.group(2)
         domain = (domain_of_address(sender) if sender else "") or session.domain
-        if session.version or session.tls is not None:
-            self._tally.peer(INBOUND, domain).message(bool(session.version) or session.tls)
+        if session.version or session.ended:
+            self._tally.peer(INBOUND, domain).message(True if session.version else session.tls)
         else:
             if domain not in session.waiting and len(session.waiting) >= _MOST_WAITING:
                 domain = OTHER
@@ -535,11 +537,10 @@ def visibility(run: Runner) -> dict[str, Visibility]:
         "syslog_name", "smtpd_tls_loglevel", "smtp_tls_loglevel", "smtp_tls_security_level", "smtp_tls_policy_maps",
         "smtp_use_tls", "smtp_enforce_tls", "multi_instance_directories",
     )  # fmt: skip
-    directories = ["/etc/postfix"]
-    for directory in directories:
-        values = _values(run, directory, names)
-        if directory == "/etc/postfix":
-            directories += values.get("multi_instance_directories", "").replace(",", " ").split()[:32]
+    first = _values(run, _FIRST, names)
+    others_named = first.get("multi_instance_directories", "").replace(",", " ").split()[:_MOST_INSTANCES]
+    for directory in (_FIRST, *others_named):
+        values = first if directory == _FIRST else _values(run, directory, names)
         if not values:
             continue
         overrides = _overrides(run, directory)

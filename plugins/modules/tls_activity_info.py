@@ -66,6 +66,7 @@ attributes:
 notes:
   - Postfix logs outbound TLS only with C(smtp_tls_loglevel) of at least 1. Without it such sessions and messages are counted
     as unknown, never as plaintext, and RV(activity.notes) says what to set.
+  - A Postfix that takes mail over TLS only does not log what it refuses in plaintext; Exim does.
   - What this host sends to itself over its loopback address is not counted.
 seealso:
   - module: mailfleet.starttls.message_trace
@@ -140,6 +141,11 @@ activity:
         - C(failures) are TLS handshakes that failed, C(refusals) mail that this host refused because it came in plaintext, and
           C(deferrals) attempts to deliver that were put off for want of TLS. Each is a list of C(reason), a stable word, C(detail),
           a sample from the log, C(count), and C(first) and C(last), the times.
+        - The words of C(reason) are C(handshake_failed), C(no_shared_cipher), C(protocol_version), C(certificate_untrusted),
+          C(certificate_expired), C(certificate_name_mismatch), C(certificate_not_verified), C(certificate_unknown),
+          C(certificate_required), C(not_tls), C(lost_connection), C(timeout), C(key_unusable), C(tls_unavailable),
+          C(no_starttls_offered), C(starttls_refused), C(dane_failed), C(peer_requires_tls), C(enforced_sender),
+          C(mail_server_in_plaintext), C(inbound_required).
       type: list
       elements: dict
     notes:
