@@ -1,6 +1,6 @@
 # Everything below sets itself up: the first run installs Debian packages (as root), builds the Python
 # environment in ~/.cache/mailfleet-starttls and the container images. Later runs find them there.
-.PHONY: help bootstrap demo demo-down test lint unit molecule clean
+.PHONY: help bootstrap demo demo-down test lint unit zoo molecule bench clean
 .DEFAULT_GOAL = help
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -13,9 +13,11 @@ LAB = .config/molecule
 help:
 	@echo 'make demo        a fleet of mail servers in containers, without TLS; then switch TLS on and prove it'
 	@echo 'make demo-down   remove the fleet again'
-	@echo 'make test        lint, unit and molecule: what has to pass before a change is handed in'
+	@echo 'make test        lint, unit, zoo and molecule: what has to pass before a change is handed in'
 	@echo 'make lint        ansible-lint, ruff, mypy'
 	@echo 'make unit        the tests that need no mail server'
+	@echo 'make zoo         the handshake test against misbehaving servers, and the report page in a browser'
+	@echo 'make bench       what the handshake test costs, beside other programs (BENCH=--quick for a look)'
 	@echo 'make molecule    the scenarios on a fleet of their own (SCENARIO=name for one of them)'
 	@echo 'make clean       remove both fleets and what the tools left in the tree'
 
@@ -28,9 +30,11 @@ demo: bootstrap
 demo-down: bootstrap
 	@echo 'demo-down: removing the demo fleet'
 	@$(LAB)/fleet down
+	@rm -rf .lab/reports
 
-test: bootstrap
-	@$(LAB)/test lint unit molecule
+test:
+	@$(LAB)/bootstrap zoo
+	@$(LAB)/test lint unit zoo molecule
 
 lint: bootstrap
 	@$(LAB)/test lint
@@ -38,8 +42,15 @@ lint: bootstrap
 unit: bootstrap
 	@$(LAB)/test unit
 
+zoo:
+	@$(LAB)/bootstrap zoo
+	@$(LAB)/test zoo
+
 molecule: bootstrap
 	@$(LAB)/test molecule $(SCENARIO)
+
+bench: bootstrap
+	@tests/bench/run.py $(BENCH)
 
 clean: demo-down
 	@echo 'clean: removing the test fleet and the caches of the tools'
