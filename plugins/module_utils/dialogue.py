@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
-from typing import Optional
+from typing import Any, Optional
 
 MAX_LINE = 4096
 MAX_LINES = 256
@@ -156,7 +156,8 @@ class Dialogue:
         self._ask_plaintext = ask_plaintext
         self._reader = ReplyReader()
         self._output = b""
-        self._expect: Callable[[Reply], None] = self._on_greeting
+        # Not a bound method, which would keep the dialogue alive until the garbage collector comes.
+        self._expect: Callable[[Any, Reply], None] = type(self)._on_greeting
 
     def receive(self, data: bytes) -> None:
         """Take bytes from the peer: plaintext before TLS, decrypted ones inside it."""
@@ -165,7 +166,7 @@ class Dialogue:
             reply = self._reader.next_reply()
             if reply is None:
                 return
-            self._expect(reply)
+            self._expect(self, reply)
 
     def take_output(self) -> bytes:
         """The bytes to send now; empty when there are none."""
@@ -178,9 +179,9 @@ class Dialogue:
         self.wants_tls = False
         self._reader = ReplyReader()
         if self.starttls_reply:
-            self._say(self._helo, self._on_ehlo_tls)
+            self._say(self._helo, type(self)._on_ehlo_tls)
 
-    def _say(self, command: bytes, expect: Callable[[Reply], None]) -> None:
+    def _say(self, command: bytes, expect: Callable[[Any, Reply], None]) -> None:
         self._output += command + b"\r\n"
         self._expect = expect
 
@@ -189,10 +190,10 @@ class Dialogue:
         if reply.code != 220:
             raise DialogueError("greeting_rejected", f"the server greets with {reply}")
         if self.stage is Stage.TLS:
-            self._say(self._helo, self._on_ehlo_tls)
+            self._say(self._helo, type(self)._on_ehlo_tls)
         else:
             self.stage = Stage.GREETING
-            self._say(self._helo, self._on_ehlo)
+            self._say(self._helo, type(self)._on_ehlo)
 
     def _on_ehlo(self, reply: Reply) -> None:
         if reply.code != 250:
@@ -200,7 +201,7 @@ class Dialogue:
         self.stage = Stage.EHLO
         self.capabilities = reply.lines[1:]
         if self._ask_plaintext:
-            self._say(b"MAIL FROM:<>", self._on_mail)
+            self._say(b"MAIL FROM:<>", type(self)._on_mail)
         else:
             self._start_tls()
 
@@ -209,13 +210,16 @@ class Dialogue:
             self.requires_tls = True
         elif reply.code == 250:
             self.requires_tls = False
-        self._say(b"RSET", lambda _reply: self._start_tls())
+        self._say(b"RSET", type(self)._on_rset)
+
+    def _on_rset(self, _reply: Reply) -> None:
+        self._start_tls()
 
     def _start_tls(self) -> None:
         if not any(line.split(" ")[0].upper() == "STARTTLS" for line in self.capabilities):
             raise DialogueError("starttls_not_offered", "the server does not offer STARTTLS")
         self.stage = Stage.STARTTLS_ADVERTISED
-        self._say(b"STARTTLS", self._on_starttls)
+        self._say(b"STARTTLS", type(self)._on_starttls)
 
     def _on_starttls(self, reply: Reply) -> None:
         self.starttls_reply = reply
@@ -251,14 +255,20 @@ class InjectionDialogue(Dialogue):
         self._asked = False
         self._answers: list[int] = []
 
-    def injected(self, error: Optional[DialogueError]) -> Optional[bool]:
-        """Whether the command was answered inside TLS, given how the dialogue ended. None: no telling."""
-        if len(self._answers) > 1:
+    def injected(self, error: Optional[DialogueError], tls_works: bool = True) -> Optional[bool]:
+        """Whether the command was answered inside TLS, given how the dialogue ended. None: no telling.
+
+        tls_works: whether a handshake without the command behind STARTTLS is known to succeed.
+        """
+        answers = self._answers
+        # Three answers to two commands; or two, the first of which is not the one to EHLO.
+        if len(answers) > 2 or (len(answers) == 2 and answers[0] != 250 and answers[1] == 250):
             return True
-        if self.done or self._answers == [250]:
+        if self.done or answers[:1] == [250]:
             return False
         # Refused, cut off or taken for a broken handshake before TLS: not executed, in any case.
-        before_tls = self._asked and self.stage < Stage.TLS
+        limit = Stage.TLS if tls_works else Stage.STARTTLS_ANSWERED
+        before_tls = self._asked and self.stage < limit
         return False if before_tls and error is not None and error.code != "timeout" else None
 
     def _start_tls(self) -> None:
@@ -267,11 +277,10 @@ class InjectionDialogue(Dialogue):
         self._asked = True
 
     def _on_ehlo_tls(self, reply: Reply) -> None:
-        self._answers.append(reply.code)
-        self._say(b"QUIT", self._on_more)
+        self._say(b"QUIT", type(self)._on_more)
+        self._on_more(reply)
 
     def _on_more(self, reply: Reply) -> None:
-        if reply.code in (221, 421) or len(self._answers) >= MAX_ANSWERS:
-            self.done = True
-        else:
+        if self._answers or reply.code != 220:  # no answer to a command, but some servers greet again
             self._answers.append(reply.code)
+        self.done = reply.code in (221, 421) or len(self._answers) >= MAX_ANSWERS

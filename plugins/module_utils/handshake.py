@@ -379,8 +379,6 @@ class Session:
         self._target = target
         self.context = context
         self._resume = resume
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
         self._first = b""
         self._taken = 0
         self._requested: Optional[bool] = None
@@ -429,6 +427,7 @@ class Session:
     def _open_tls(self) -> None:
         name = self._target.server_name
         unasked = is_address(name) and not self.context.check_hostname
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
             self.tls = self.context.wrap_bio(
                 self._incoming, self._outgoing, server_hostname=None if unasked else name, session=self._resume
@@ -438,7 +437,8 @@ class Session:
 
     def _pump(self) -> bytes:
         tls = self.tls
-        assert tls is not None  # noqa: S101
+        if tls is None:
+            return b""
         output = b""
         try:
             if self.dialogue.wants_tls:

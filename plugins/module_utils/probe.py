@@ -45,7 +45,8 @@ CHECKS = ("versions", "injection", "resumption")
 """What takes connections of its own. Checks that need DNS are made by the controller."""
 VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
-WORTH_A_FORK = 2000
+WORTH_A_FORK = 500
+MAX_PROCESSES = 8
 PLAIN_RESULTS = 200
 """Up to so many results are returned as they are, and more of them packed."""
 MAX_UNPACKED = 1 << 30
@@ -90,7 +91,8 @@ def examine(target: Target, probe: Probe, trust: Trust) -> Task[Handshake]:
     if "injection" in probe.checks and result.stage >= Stage.STARTTLS_ANSWERED and target.protocol != "smtps":
         dialogue = InjectionDialogue(settings.helo_name, target.protocol)
         ended = yield Session(target, settings, trust.lax, dialogue)
-        result, seconds = replace(result, injection=dialogue.injected(ended.error)), seconds + ended.seconds
+        injected = dialogue.injected(ended.error, tls_works=result.stage >= Stage.TLS)
+        result, seconds = replace(result, injection=injected), seconds + ended.seconds
     if "resumption" in probe.checks and result.completed and session and session.tls:
         resumed, spent = yield from _resumption(target, settings, session)
         result, seconds = replace(result, resumption=resumed), seconds + spent
@@ -119,8 +121,7 @@ def _came_to_tls(seen: Handshake) -> bool:
 
 
 def _resumption(target: Target, settings: Settings, earlier: Session) -> Task[tuple[Optional[bool], float]]:
-    assert earlier.tls is not None  # noqa: S101
-    saved, earlier.tls = earlier.tls.session, None
+    saved, earlier.tls = earlier.tls.session if earlier.tls else None, None
     # The session ID is what TLS 1.2 without tickets goes by; in TLS 1.3 the library makes one up.
     if saved is None or not (saved.has_ticket or saved.id):
         return False, 0.0
@@ -243,7 +244,6 @@ def unpack_result(result: dict[str, Any]) -> dict[str, Any]:
 def _calm_collector() -> Iterator[None]:
     """What exists already need not be looked through for garbage over and over; there is next to none."""
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     try:
@@ -281,7 +281,8 @@ def _processes(targets: int) -> int:
     """How many processes a list is worth: one where a fork is not possible, or not safe because of threads."""
     if targets <= WORTH_A_FORK or not hasattr(os, "fork") or threading.active_count() > 1:
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_PROCESSES, cores)
 
 
 def _in_processes(
@@ -305,7 +306,7 @@ def _in_processes(
             else:
                 children[reading] = process
     missing = bytearray(b"\1") * len(targets)
-    missing[:: processes] = bytes(len(shares[0]))
+    missing[::processes] = bytes(len(shares[0]))
     collector = threading.Thread(target=_collect, args=(children, missing, emit, progress), daemon=True)
     collector.start()
     _examine_all(targets, shares[0], probe, emit, progress)
@@ -326,7 +327,7 @@ def _collect(children: dict[int, int], missing: bytearray, emit: Emit, progress:
     poller = select.poll()
     for pipe in children:
         poller.register(pipe, select.POLLIN)
-    rests = {pipe: b"" for pipe in children}
+    rests = dict.fromkeys(children, b"")
     while rests:
         for pipe, _event in poller.poll():
             data = os.read(pipe, 1 << 16)

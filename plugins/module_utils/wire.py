@@ -19,6 +19,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol, TypeVar
@@ -29,8 +30,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.target import T
 CHUNK = 32768
 MAX_ADDRESSES = 8
 MAX_STARTS = 32
-MAX_EVENTS = 64
-"""Connections begun, and events handled, before the wire looks again at what has become ready."""
+"""Connections begun before the wire looks again at those that it has."""
+MAX_HANDSHAKES = 64
+MAX_WAIT = 1.0
+"""TLS is what takes memory, so with so many handshakes under way a connection waits before its own, but no longer than
+MAX_WAIT seconds: servers that stall must not hold up the rest."""
 MAX_RESOLVERS = 128
 SPARE_FILES = 64
 """Files that a process needs besides its connections."""
@@ -97,7 +101,7 @@ class _Connection:
     """The socket of one session, and what its time limits need."""
 
     __slots__ = (
-        "due", "job", "left", "marks", "output", "session", "socket", "stage", "stage_since", "started",
+        "counted", "due", "job", "left", "marks", "output", "session", "socket", "stage", "stage_since", "started",
     )  # fmt: skip
 
     def __init__(self, job: _Job, session: Session, now: float) -> None:
@@ -110,6 +114,7 @@ class _Connection:
         self.stage: Optional[Stage] = None
         self.marks: dict[str, float] = {}
         self.output = b""
+        self.counted = False
 
 
 def drive(
@@ -137,6 +142,9 @@ class _Driver:
         self._open: dict[int, _Connection] = {}
         self._resolving: set[_Connection] = set()
         self._timers: list[tuple[float, int, _Connection]] = []
+        self._parked: deque[tuple[float, _Connection]] = deque()
+        self._handshakes = 0
+        self._chunk = memoryview(bytearray(CHUNK))  # one for all: large pieces leave holes in the heap
         self._ticket = 0
         self._busy = 0
 
@@ -153,7 +161,7 @@ class _Driver:
         waiting = iter(enumerate(tasks))
         more = True
         while more or self._busy:
-            free = max(1, self._limits.concurrency) - self._busy
+            free = 0 if self._parked else max(1, self._limits.concurrency) - self._busy
             for _ in range(min(free, MAX_STARTS)):
                 following = next(waiting, None)
                 if following is None:
@@ -168,8 +176,9 @@ class _Driver:
     def _wait(self, pause: float) -> None:
         if pause and self._timers:
             pause = max(0.0, self._timers[0][0] - time.monotonic())
-        events = self._poller.poll(pause)
-        for number, event in events if len(events) <= MAX_EVENTS else self._most_advanced(events):
+        if self._parked:
+            pause = min(pause, MAX_WAIT)
+        for number, event in self._poller.poll(pause):
             connection = self._open.get(number)
             if connection is not None:
                 self._on_event(connection, event)
@@ -177,20 +186,18 @@ class _Driver:
                 for resolved, found in self._resolver.answers():
                     self._on_resolved(resolved, found)
         now = time.monotonic()
+        while self._parked and (self._handshakes < MAX_HANDSHAKES or self._parked[0][0] + MAX_WAIT <= now):
+            _since, parked = self._parked.popleft()
+            if parked.socket and not parked.counted:
+                parked.counted = True  # now, as more than one may be let go on
+                self._handshakes += 1
+                self._poller.modify(parked.socket.fileno(), select.POLLIN)
         while self._timers and self._timers[0][0] <= now:
             _due, _ticket, late = heapq.heappop(self._timers)
             if late.due > now:  # it got more time since
                 self._set_timer(late)
             elif late.due:
                 self._too_late(late, now)
-
-    def _most_advanced(self, events: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-        """Of more events than can be handled soon, those that are next: TLS is what takes memory, so it is finished first."""
-        opened = self._open
-        advanced = [
-            event for event in events if event[0] in opened and (opened[event[0]].stage or 0) >= Stage.STARTTLS_ANSWERED
-        ]
-        return (advanced or events)[:MAX_EVENTS]
 
     # Tasks
 
@@ -214,6 +221,8 @@ class _Driver:
             self._release(connection.socket)
         connection.socket = None
         connection.due = 0.0
+        if connection.counted:
+            self._handshakes -= 1
         self._resolving.discard(connection)
         job = connection.job
         seconds = time.monotonic() - connection.started
@@ -229,6 +238,9 @@ class _Driver:
     # Time
 
     def _set_timer(self, connection: _Connection) -> None:
+        if len(self._timers) > 2 * self._busy + 64:  # most are of connections that have ended
+            self._timers = [timer for timer in self._timers if timer[2].due]
+            heapq.heapify(self._timers)
         self._ticket += 1
         heapq.heappush(self._timers, (connection.due, self._ticket, connection))
 
@@ -315,7 +327,8 @@ class _Driver:
 
     def _on_event(self, connection: _Connection, event: int) -> None:
         sock = connection.socket
-        assert sock is not None  # noqa: S101
+        if sock is None:
+            return
         if connection.stage is None:
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
@@ -334,15 +347,22 @@ class _Driver:
         if event & select.POLLOUT and connection.output:
             self._send(connection, sock, b"")
         if event & ~select.POLLOUT:
+            if connection.stage is Stage.STARTTLS_ADVERTISED and not connection.counted:
+                if self._handshakes >= MAX_HANDSHAKES and not event & (select.POLLHUP | select.POLLERR):
+                    self._poller.modify(sock.fileno(), 0)
+                    self._parked.append((time.monotonic(), connection))
+                    return
+                connection.counted = True
+                self._handshakes += 1
             try:
-                data = sock.recv(CHUNK)
+                size = sock.recv_into(self._chunk)
             except _AGAIN:
                 return
             except OSError as error:
                 self._closed(connection, f": {error.strerror or error}")
                 return
-            if data:
-                self._feed(connection, sock, data)
+            if size:
+                self._feed(connection, sock, bytes(self._chunk[:size]))
             else:
                 self._closed(connection, "")
 

@@ -27,6 +27,8 @@ class Face:
 
     capabilities: the lines of the answer to EHLO after the first; STARTTLS is not added by itself.
     ehlo, ehlo_tls: the whole answer instead, as bytes.
+    implicit_tls: TLS comes first, and the greeting inside it.
+    injectable: what came in plaintext behind STARTTLS is answered inside TLS.
     on_connect: takes the place of everything; on_starttls: of the TLS handshake; in_tls: of what follows it.
     """
 
@@ -40,6 +42,8 @@ class Face:
     context: Optional[ssl.SSLContext] = None
     capabilities_tls: tuple[str, ...] = ("PIPELINING", "AUTH PLAIN")
     ehlo_tls: Optional[bytes] = None
+    implicit_tls: bool = False
+    injectable: bool = False
     on_connect: Optional[Callback] = None
     on_starttls: Optional[Callback] = None
     in_tls: Optional[Callback] = None
@@ -50,12 +54,14 @@ REQUIRES_TLS = b"530 5.7.0 Must issue a STARTTLS command first\r\n"
 
 
 def server_context(
-    directory: Path, issued: Issued, *, intermediate: bool = True, client_ca: Optional[bytes] = None
+    directory: Path, issued: Issued, *, intermediate: bool = True, client_ca: Optional[bytes] = None, weak: bool = False
 ) -> ssl.SSLContext:
-    """A server's TLS context for the certificate; with client_ca it insists on a client certificate."""
+    """A server's TLS context for the certificate; with client_ca it insists on a client certificate, weak takes any key."""
     bundle = directory / f"{issued.certificate.serial_number:x}-{intermediate:d}.pem"
     bundle.write_bytes(issued.key_pem + pem(issued.certificate, *(issued.chain if intermediate else [])))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    if weak:
+        context.set_ciphers("DEFAULT@SECLEVEL=0")
     context.load_cert_chain(bundle)
     if client_ca:
         context.load_verify_locations(cadata=client_ca.decode())
@@ -119,17 +125,21 @@ class SmtpServer:
                 if face.on_connect:
                     face.on_connect(connection)
                 elif not self.closing.wait(face.delay):
-                    connection.sendall(face.greeting)
-                    self._talk(connection, face)
+                    if face.implicit_tls:
+                        self._talk_tls(connection, face)
+                    else:
+                        connection.sendall(face.greeting)
+                        self._talk(connection, face)
             finally:
                 with self._lock:
                     self._open.discard(connection)
 
     def _talk(self, connection: socket.socket, face: Face) -> None:
         ehlo = face.ehlo or reply(250, "mail.example.com", *face.capabilities)
-        for command in self._commands(connection):
+        buffer = bytearray()
+        for command in self._commands(connection, buffer):
             verb = command.split(b" ")[0].upper()
-            if verb == b"EHLO":
+            if verb in (b"EHLO", b"LHLO"):
                 connection.sendall(ehlo)
             elif verb == b"MAIL":
                 connection.sendall(face.mail)
@@ -143,7 +153,7 @@ class SmtpServer:
                     face.on_starttls(connection)
                     return
                 if face.starttls.startswith(b"220") and face.context:
-                    self._talk_tls(connection, face)
+                    self._talk_tls(connection, face, buffer if face.injectable else bytearray())
                     return
             elif verb == b"QUIT":
                 connection.sendall(b"221 2.0.0 Bye\r\n")
@@ -151,24 +161,32 @@ class SmtpServer:
             else:
                 connection.sendall(b"502 5.5.2 Error: command not recognized\r\n")
 
-    def _talk_tls(self, connection: socket.socket, face: Face) -> None:
+    def _talk_tls(self, connection: socket.socket, face: Face, buffer: Optional[bytearray] = None) -> None:
         assert face.context is not None
         with face.context.wrap_socket(connection, server_side=True) as secure:
             if face.in_tls:
                 face.in_tls(secure)
                 return
+            if face.implicit_tls:
+                secure.sendall(face.greeting)
             inside = face.ehlo_tls or reply(250, "mail.example.com", *face.capabilities_tls)
-            for command in self._commands(secure):
-                secure.sendall(b"221 2.0.0 Bye\r\n" if command.upper() == b"QUIT" else inside)
+            for command in self._commands(secure, bytearray() if buffer is None else buffer):
+                verb = command.split(b" ")[0].upper()
+                unknown = b"502 5.5.2 Error: command not recognized\r\n"
+                secure.sendall({b"QUIT": b"221 2.0.0 Bye\r\n", b"EHLO": inside, b"LHLO": inside}.get(verb, unknown))
 
-    def _commands(self, connection: socket.socket) -> Iterator[bytes]:
-        buffer = b""
-        while data := connection.recv(4096):
-            buffer += data
+    def _commands(self, connection: socket.socket, buffer: bytearray) -> Iterator[bytes]:
+        """The lines that come; buffer holds what came behind them already."""
+        while True:
             while b"\r\n" in buffer:
-                line, _, buffer = buffer.partition(b"\r\n")
+                line, _, rest = bytes(buffer).partition(b"\r\n")
+                buffer[:] = rest
                 self.commands.append(line)
                 yield line
+            data = connection.recv(4096)
+            if not data:
+                return
+            buffer += data
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import
     MAX_REPLY,
     Dialogue,
     DialogueError,
+    InjectionDialogue,
     Reply,
     ReplyReader,
     Stage,
@@ -185,6 +186,116 @@ def test_ehlo_is_refused_inside_tls(answer):
         talker.receive(answer)
     assert caught.value.code == "ehlo_tls_rejected"
     assert (talker.stage, talker.done) == (Stage.TLS, False)
+
+
+# LMTP, and TLS from the start
+
+
+def test_lmtp_says_lhlo():
+    talker = Dialogue("client.example.org", protocol="lmtp")
+    talker.receive(b"220 store.example.com LMTP\r\n")
+    assert talker.take_output() == b"LHLO client.example.org\r\n"
+    with pytest.raises(DialogueError, match="LHLO is answered with 502 what"):
+        talker.receive(b"502 what?\r\n")
+
+
+def test_smtps_wants_tls_first_and_is_greeted_inside_it():
+    talker = Dialogue("client.example.org", protocol="smtps")
+    assert talker.wants_tls and talker.take_output() == b""
+    talker.tls_started()
+    assert (talker.stage, talker.wants_tls, talker.take_output()) == (Stage.TLS, False, b"")
+    talker.receive(GREETING)
+    assert talker.take_output() == b"EHLO client.example.org\r\n"
+    talker.receive(EHLO_PLAIN)
+    assert (talker.stage, talker.done, talker.capabilities_tls) == (Stage.EHLO_TLS, True, ("PIPELINING",))
+    assert str(talker.greeting) == "220 mail.example.com ESMTP"
+
+
+def test_smtps_greeted_with_a_refusal():
+    talker = Dialogue("client.example.org", protocol="smtps")
+    talker.tls_started()
+    with pytest.raises(DialogueError) as caught:
+        talker.receive(b"421 busy\r\n")
+    assert (caught.value.code, talker.stage) == ("greeting_rejected", Stage.TLS)
+
+
+# Commands injected behind STARTTLS
+
+
+def inject(*inside, before=(GREETING, EHLO, READY), error=None, tls_works=True, started=True):
+    """What is said of a server that gives these answers; an error is how the connection ended, as a code."""
+    talker = InjectionDialogue("client.example.org")
+    ended = DialogueError(error, error) if error else None
+    try:
+        for answer in before:
+            talker.receive(answer)
+        if talker.wants_tls and started:
+            talker.tls_started()
+            for answer in inside:
+                talker.receive(answer)
+    except DialogueError as caught:
+        ended = caught
+    return talker.injected(ended, tls_works)
+
+
+def test_a_command_goes_in_one_piece_with_starttls():
+    talker = InjectionDialogue("client.example.org")
+    talker.receive(GREETING)
+    talker.take_output()
+    talker.receive(EHLO)
+    assert talker.take_output() == b"STARTTLS\r\nXPROBE\r\n"
+
+
+@pytest.mark.parametrize(
+    ("inside", "injected"),
+    [
+        ([EHLO_PLAIN, b"221 bye\r\n"], False),
+        ([EHLO_PLAIN], False),  # and closes
+        ([b"502 what?\r\n", EHLO_PLAIN, b"221 bye\r\n"], True),
+        ([b"502 what?\r\n" + EHLO_PLAIN], True),
+        ([b"250 whatever you say\r\n" + EHLO_PLAIN, b"221 bye\r\n"], True),
+        ([EHLO_PLAIN + b"500 what?\r\n"], False),  # to QUIT: what was sent before is answered before
+            ([EHLO_PLAIN, b"250 bye\r\n"], False),
+            ([b"220 hello again\r\n", EHLO_PLAIN, b"221 bye\r\n"], False),
+            ([b"220 hello again\r\n", b"502 what?\r\n", EHLO_PLAIN, b"221 bye\r\n"], True),
+        ([b"503 no EHLO here\r\n", b"221 bye\r\n"], False),
+        ([EHLO_PLAIN, b"421 too many errors\r\n"], False),
+        ([b"502 what?\r\n"], None),  # to which of the two?
+        ([], None),
+        ([b"garbage\r\n"], None),
+        ([b"250 x\r\n" * 20], True),
+    ],
+)
+def test_answers_inside_tls_are_counted(inside, injected):
+    assert inject(*inside) is injected
+
+
+@pytest.mark.parametrize("error", ["connection_closed", "tls_failed", "timeout"])
+def test_an_end_inside_tls_without_an_answer_says_nothing(error):
+    assert inject(error=error) is None
+
+
+@pytest.mark.parametrize("error", ["connection_closed", "tls_failed"])
+@pytest.mark.parametrize("tls_works", [True, False])
+def test_a_handshake_that_fails_is_a_no_if_it_succeeds_without_the_command(error, tls_works):
+    assert inject(error=error, tls_works=tls_works, started=False) is (False if tls_works else None)
+
+
+@pytest.mark.parametrize(
+    ("before", "error", "injected"),
+    [
+        ((GREETING, EHLO, b"503 5.5.0 improper pipelining\r\n"), None, False),
+        ((GREETING, EHLO, READY + b"502 what?\r\n"), None, False),  # answered, but not inside TLS
+        ((GREETING, EHLO), "connection_closed", False),
+        ((GREETING, EHLO), "timeout", None),
+        ((GREETING, EHLO_PLAIN), None, None),
+        ((GREETING,), "connection_closed", None),
+        ((b"421 busy\r\n",), None, None),
+        ((), "connect_failed", None),
+    ],
+)
+def test_what_comes_before_tls(before, error, injected):
+    assert inject(before=before, error=error) is injected
 
 
 # Peers that do not speak SMTP

@@ -16,6 +16,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake impor
     Settings,
     Target,
     TargetError,
+    Trust,
+    certificate_was_requested,
     handshake_all,
     handshake_one,
     make_context,
@@ -270,6 +272,196 @@ def test_the_helo_name_is_given_before_and_inside_tls_and_the_end_is_polite(face
 
 def test_the_helo_name_is_the_host_name_unless_set():
     assert Settings().helo_name == socket.gethostname()
+
+
+# Long lists: the chain is judged in the handshake as long as most are good
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Any list is a long one."""
+    monkeypatch.setattr(handshake, "MANY", 0)
+
+
+@pytest.mark.parametrize("judge_name", [False, True])
+def test_both_ways_of_judging_agree(settings, directory, authority, good, monkeypatch, judge_name):
+    cases = {
+        "good": good, "rsa": authority.issue([NAME], key="rsa"), "weak": authority.issue([NAME], key="rsa-1024"),
+        "expired": authority.expired([NAME]), "self-signed": self_signed([NAME]), "other": authority.issue(["a.example"]),
+    }  # fmt: skip
+    asking = dataclasses.replace(settings, judge_name=judge_name)
+    with contextlib.ExitStack() as opened:
+        contexts = [server_context(directory, issued, weak=kind == "weak") for kind, issued in cases.items()]
+        contexts.append(server_context(directory, good, intermediate=False))
+        servers = [opened.enter_context(serving(Face(context=context))) for context in contexts]
+        targets = [Target(server.host, server.port, NAME) for server in servers]
+        alone = handshake_all(targets, asking)
+        assert [server.connections for server in servers] == [1] * 7
+        monkeypatch.setattr(handshake, "MANY", 0)
+        in_handshake = [handshake_all([target], asking)[0] for target in targets]
+        assert {server.connections for server in servers} == {2, 3}
+    verdicts = [(one.trusted, one.verify_error, one.chain, one.completed) for one in alone]
+    assert verdicts == [(one.trusted, one.verify_error, one.chain, one.completed) for one in in_handshake]
+    assert [one.trusted for one in alone] == [True, True, False, False, False, not judge_name, False]
+
+
+def test_a_refused_chain_takes_a_second_connection_there(settings, directory, many):
+    with serving(Face(context=server_context(directory, self_signed([NAME])))) as server:
+        seen = handshake_one(Target(server.host, server.port), settings)
+        assert server.connections == 2
+    assert (seen.trusted, seen.completed, len(seen.chain)) == (False, True, 1)
+
+
+def test_the_way_of_judging_follows_what_is_found(settings):
+    trust = Trust(settings, 10_000)
+    assert trust.judges_in_handshake
+    for _ in range(100):
+        trust.note(refused=False)
+    for number in range(60):
+        trust.note(refused=True)
+        assert trust.judges_in_handshake == ((number + 1) * 3 <= 101 + number)
+    assert not Trust(settings, 200).judges_in_handshake
+    assert not Trust(dataclasses.replace(settings, judge_trust=False), 10_000).judges_in_handshake
+
+
+def test_another_server_on_the_second_connection_is_judged_by_its_own_chain(settings, directory, face, many):
+    with serving(Face(context=server_context(directory, self_signed([NAME])))) as server:
+        context = server.face.context
+
+        def swap(_socket, _name, _context):
+            server.face = face  # for the next client
+
+        context.sni_callback = swap
+        seen = handshake_one(Target(server.host, server.port, NAME), settings)
+    assert (seen.trusted, seen.verify_error, len(seen.chain)) == (True, "", 2)
+
+
+def test_a_second_connection_that_fails_leaves_the_verdict_of_the_first(settings, directory, many):
+    with serving(Face(context=server_context(directory, self_signed([NAME])))) as server:
+
+        def busy(_socket, _name, _context):
+            server.face = Face(greeting=b"421 too many\r\n")
+
+        server.face.context.sni_callback = busy
+        seen = handshake_one(Target(server.host, server.port, NAME), settings)
+    assert (seen.code, seen.trusted, seen.verify_error.replace("-", " ")) == (
+        "greeting_rejected", False, "self signed certificate",
+    )  # fmt: skip
+    assert len(seen.chain) == 1
+
+
+@pytest.mark.parametrize(("own", "trusted"), [(False, True), (True, False)])
+def test_a_library_that_does_not_judge_apart_takes_a_second_connection(
+    settings, directory, face, own, trusted, monkeypatch
+):
+    monkeypatch.setattr(Trust, "_made_up", lambda *_: b"\x15\x03\x03\x00\x02\x02\x28")
+    context = server_context(directory, self_signed([NAME])) if own else face.context
+    with serving(Face(context=context)) as server:
+        seen = handshake_one(Target(server.host, server.port, NAME), settings)
+        assert server.connections == 2
+    assert (seen.trusted, seen.completed, bool(seen.verify_error)) == (trusted, True, own)
+
+
+def test_a_verdict_is_kept_and_forgotten_at_last(settings, good, monkeypatch):
+    judged = []
+    monkeypatch.setattr(Trust, "_judge", lambda _self, chain, _name: judged.append(chain) or "")
+    trust = Trust(settings)
+    for _ in range(3):
+        trust.verdict([b"chain"], NAME)
+    assert judged == [[b"chain"]]
+    for number in range(1100):
+        trust.verdict([b"%d" % number], NAME)
+    assert len(trust._verdicts) < 1002
+
+
+@pytest.mark.parametrize("chain", [[b"garbage"], [b""], [b"\x30\x82" * 20000], [b"x"] * 100])
+def test_a_chain_that_is_none_cannot_be_judged(settings, chain):
+    assert Trust(settings).verdict(chain, NAME) is None
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_chain_on_a_python_that_tells_only_the_leaf(settings, directory, good, version, monkeypatch):
+    """Python 3.9: the messages of the handshake tell it."""
+    monkeypatch.setattr(handshake, "_tells_chain", lambda: False)
+    monkeypatch.setattr(handshake, "served_chain", lambda tls: original(type("Tls", (), {
+        "certificate_message": tls.certificate_message, "version": staticmethod(tls.version)})()))  # fmt: skip
+    original = served_chain
+    context = server_context(directory, good)
+    context.maximum_version = version
+    seen = look_at(Face(context=context), settings)
+    assert seen.chain == (der(good.certificate), der(good.chain[0]))
+    assert seen.trusted is True
+
+
+# What the handshake tells besides
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(("mode", "certificate"), [(ssl.CERT_NONE, "not_requested"), (ssl.CERT_OPTIONAL, "requested")])
+def test_whether_a_client_certificate_is_asked_for(settings, directory, good, authority, version, mode, certificate):
+    context = server_context(directory, good, client_ca=authority.root_pem)
+    context.verify_mode = mode
+    context.maximum_version = version
+    seen = look_at(Face(context=context), settings)
+    assert (seen.completed, seen.client_certificate) == (True, certificate)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize(
+    ("curve", "group"), [("X25519", "x25519"), ("prime256v1", "secp256r1"), ("secp384r1", "secp384r1")]
+)
+def test_the_group_of_the_key_exchange(settings, directory, good, version, curve, group):
+    context = server_context(directory, good)
+    context.maximum_version = version
+    context.set_ecdh_curve(curve)  # in TLS 1.3 the server asks for another hello
+    seen = look_at(Face(context=context), settings)
+    assert (seen.completed, seen.group, seen.client_certificate) == (True, group, "not_requested")
+
+
+def test_records_that_never_end(face, settings):
+    def flood(secure):
+        with contextlib.suppress(OSError):
+            while True:
+                secure.sendall(b"250-x" + b"\r\n250-x" * 2)
+
+    seen = look_at(dataclasses.replace(face, in_tls=flood), settings)
+    assert (seen.code, seen.stage) == ("not_smtp", Stage.TLS)
+
+
+def test_a_handshake_that_never_ends(settings):
+    def drip(connection):
+        connection.recv(4096)
+        message = b"\x02" + (1 << 23).to_bytes(3, "big")  # a ServerHello of 8 MiB
+        with contextlib.suppress(OSError):
+            connection.sendall(b"\x16\x03\x03" + len(message).to_bytes(2, "big") + message)
+            while True:
+                connection.sendall(b"\x16\x03\x03\x40\x00" + bytes(16384))
+
+    seen = look_at(Face(on_starttls=drip), settings)
+    assert (seen.code, seen.stage) == ("tls_failed", Stage.STARTTLS_ANSWERED)
+
+
+def test_more_bytes_of_tls_than_any_handshake_takes(settings, monkeypatch):
+    monkeypatch.setattr(handshake, "MAX_TLS_BYTES", 100)
+    seen = look_at(Face(on_starttls=say(b"\x16\x03\x03\x40\x00" + bytes(200))), settings)
+    assert (seen.code, seen.message) == ("tls_failed", "the TLS session does not end within 100 bytes")
+
+
+@pytest.mark.parametrize(
+    ("flight", "version", "requested"),
+    [
+        (b"\x14\x03\x03\x00\x01\x01" + b"\x17\x03\x03\x00\x02xx", "TLSv1.3", False),
+        (b"\x17\x03\x03\x00\x02xx" * 2, "TLSv1.3", True),
+        (b"\x16\x03\x03\x00\x01\x0b", "TLSv1.2", True),
+        (b"\x16\x03\x03\x00\x01\x10", "", False),
+        (b"\x14\x03\x03\x00\x01\x01\x16", "TLSv1.2", None),  # a session that was taken up again
+        (b"", "TLSv1.3", None),
+        (b"", "", None),
+        (b"\x17\x03", "TLSv1.3", None),
+    ],
+)
+def test_the_answer_to_a_request_for_a_certificate(flight, version, requested):
+    assert certificate_was_requested(flight, version) is requested
 
 
 # Servers that do not do it

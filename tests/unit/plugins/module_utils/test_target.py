@@ -1,7 +1,12 @@
 import contextlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target, TargetError, ascii_name, is_address
+from ansible_collections.mailfleet.starttls.plugins.module_utils.target import (
+    Target,
+    TargetError,
+    ascii_name,
+    is_address,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,7 +65,7 @@ def test_any_text_becomes_ascii_or_a_target_error(text):
 def test_the_protocols(protocol, refused):
     target = Target("mail.example.com", 25, "", protocol)
     if refused:
-        with pytest.raises(TargetError, match="the protocol 'imap' of mail.example.com is none of smtp, smtps, lmtp"):
+        with pytest.raises(TargetError, match=r"the protocol 'imap' of mail.example.com is none of smtp, smtps, lmtp"):
             target.check()
     else:
         target.check()
@@ -68,7 +73,14 @@ def test_the_protocols(protocol, refused):
 
 @pytest.mark.parametrize(
     ("text", "known"),
-    [("192.0.2.1", True), ("::1", True), ("fe80::1%eth0", True), ("192.0.2.1%eth0", False), ("mx1", False), ("mx", False)],
+    [
+        ("192.0.2.1", True),
+        ("::1", True),
+        ("fe80::1%eth0", True),
+        ("192.0.2.1%eth0", False),
+        ("mx1", False),
+        ("mx", False),
+    ],
 )
 def test_what_is_an_address(text, known):
     assert is_address(text) is known

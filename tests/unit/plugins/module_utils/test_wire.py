@@ -1,4 +1,5 @@
 import contextlib
+import os
 import select
 import socket
 import threading
@@ -98,7 +99,9 @@ def test_a_name_is_looked_up_and_its_addresses_are_tried_in_turn(monkeypatch):
     with serving() as server:
         rows = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host, port in
                 [("127.0.0.1", refused_port()), ("127.0.0.1", server.port)]]  # fmt: skip
-        monkeypatch.setattr(wire.socket, "getaddrinfo", lambda host, port, **_: rows if host == "mx.example.com" else [])
+        monkeypatch.setattr(
+            wire.socket, "getaddrinfo", lambda host, port, **_: rows if host == "mx.example.com" else []
+        )
         seen = run([Target("mx.example.com.", 25), Target("none.example.com", 25)])
         assert server.connections == 1
     assert seen[0].error is None
@@ -242,8 +245,6 @@ def test_without_epoll_poll_does(monkeypatch):
 
 
 def test_no_sockets_are_left(monkeypatch):
-    import os
-
     with serving() as server:
         run([Target(server.host, server.port)])
         before = len(os.listdir("/proc/self/fd"))
