@@ -255,9 +255,9 @@ def test_a_command_goes_in_one_piece_with_starttls():
         ([b"502 what?\r\n" + EHLO_PLAIN], True),
         ([b"250 whatever you say\r\n" + EHLO_PLAIN, b"221 bye\r\n"], True),
         ([EHLO_PLAIN + b"500 what?\r\n"], False),  # to QUIT: what was sent before is answered before
-            ([EHLO_PLAIN, b"250 bye\r\n"], False),
-            ([b"220 hello again\r\n", EHLO_PLAIN, b"221 bye\r\n"], False),
-            ([b"220 hello again\r\n", b"502 what?\r\n", EHLO_PLAIN, b"221 bye\r\n"], True),
+        ([EHLO_PLAIN, b"250 bye\r\n"], False),
+        ([b"220 hello again\r\n", EHLO_PLAIN, b"221 bye\r\n"], False),
+        ([b"220 hello again\r\n", b"502 what?\r\n", EHLO_PLAIN, b"221 bye\r\n"], True),
         ([b"503 no EHLO here\r\n", b"221 bye\r\n"], False),
         ([EHLO_PLAIN, b"421 too many errors\r\n"], False),
         ([b"502 what?\r\n"], None),  # to which of the two?
