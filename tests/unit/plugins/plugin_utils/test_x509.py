@@ -438,6 +438,7 @@ def test_an_encrypted_key():
         (KEY_PEM + KEY_PEM, "key_ambiguous", "2 private keys"),
         (pem.PemBlock("PRIVATE KEY", b"nonsense").text, "key_invalid", "no usable private key"),
     ],
+    ids=["empty", "text", "certificate", "cut", "binary", "two", "nonsense"],
 )
 def test_what_is_no_private_key(key, code, word):
     result = verdict(LEAF, key=key)
