@@ -53,7 +53,7 @@ class Sizes:
     """How much is done."""
 
     rounds: int = 5
-    targets: int = 1000
+    targets: int = 2000
     process_per_target: int = 200
     sslyze: int = 200
     hosts: int = 50
