@@ -58,7 +58,7 @@ class ActionModule(ActionBase):
         """See ActionBase."""
         super().run(tmp, task_vars)
         _, options = self.validate_argument_spec(argument_spec=ARGUMENT_SPEC)
-        outputs = [_output(one) for one in options["outputs"]]
+        outputs = [_output(one, self._task.check_mode) for one in options["outputs"]]
         if len({os.path.realpath(one.path) for one in outputs}) < len(outputs):
             raise AnsibleActionFail("two of outputs have the same path")
         report, problems = _report(options)
@@ -92,7 +92,7 @@ class Image(NamedTuple):
     changed: bool
 
 
-def _output(given: dict[str, Any]) -> Output:
+def _output(given: dict[str, Any], check_mode: bool) -> Output:
     mode = given.get("mode")
     if isinstance(mode, str):
         with suppress(ValueError):
@@ -100,7 +100,7 @@ def _output(given: dict[str, Any]) -> Output:
     # YAML has made a number of octal digits without quotes already.
     if mode is not None and not (isinstance(mode, int) and 0 <= mode <= 0o777):
         raise AnsibleActionFail(f"mode {given['mode']!r} is no mode of a file; give one like '0640'")
-    if not Path(given["path"]).parent.is_dir():
+    if not check_mode and not Path(given["path"]).parent.is_dir():  # which an earlier task may be about to make
         raise AnsibleActionFail(f"there is no directory for {given['path']} on the controller; make it first")
     return Output(given["format"], given["path"], mode)
 

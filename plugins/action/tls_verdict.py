@@ -83,7 +83,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     return {
         "host": row["host"],
         "daemon": row.get("daemon", ""),
-        "starttls": "offered" if first.get("starttls_advertised") else "not offered",
+        "starttls": _offered(first),
         "tls_version": first.get("tls_version"),
         "certificate": certificate.get("subject"),
         "days_left": certificate.get("days_left"),
@@ -93,6 +93,12 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
         "verdict": _verdict(findings, fail_on),
         "findings": findings,
     }
+
+
+def _offered(probe: dict[str, Any]) -> str:
+    if probe.get("starttls_advertised"):
+        return "offered"
+    return "not offered" if probe.get("stage") == "ehlo" else ""  # who did not answer EHLO did not say
 
 
 def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:

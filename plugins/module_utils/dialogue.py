@@ -264,7 +264,7 @@ class InjectionDialogue(Dialogue):
         # Three answers to two commands; or two, the first of which is not the one to EHLO.
         if len(answers) > 2 or (len(answers) == 2 and answers[0] != 250 and answers[1] == 250):
             return True
-        if self.done or answers[:1] == [250]:
+        if answers[:1] == [250] or (self.done and len(answers) > 1):
             return False
         # Refused, cut off or taken for a broken handshake before TLS: not executed, in any case.
         limit = Stage.TLS if tls_works else Stage.STARTTLS_ANSWERED

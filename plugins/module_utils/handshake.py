@@ -518,11 +518,10 @@ def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Ha
         # This OpenSSL cannot be made to judge a chain on its own.
         second = Session(target, settings, trust.strict)
         ended = yield second
-        judged = second.result(0.0).trusted
-        trusted = False if second.verify_failed else judged
-        return replace(
-            result, trusted=trusted, verify_error=second.verify_failed, seconds=result.seconds + ended.seconds
-        ), session
+        trusted, error = bool(second.result(0.0).trusted), second.verify_failed
+        if not (trusted or error):  # what nobody has judged must not pass
+            error = f"it could not be judged: {ended.error}"
+        return replace(result, trusted=trusted, verify_error=error, seconds=result.seconds + ended.seconds), session
     if result.chain or session.verify_failed:
         trust.note(bool(session.verify_failed))
     if not session.verify_failed:
@@ -530,6 +529,9 @@ def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Ha
     second = Session(target, settings, trust.lax)
     ended = yield second
     seen = second.result(ended.seconds + result.seconds, ended.error, ended.timings)
+    if seen.stage < result.stage:  # turned away this time; what was seen before still holds
+        message = f"a second connection, past the chain that is not trusted, failed: {seen.message}"
+        seen = replace(result, code=seen.code, message=message, seconds=seen.seconds)
     error = session.verify_failed
     if seen.chain and result.chain and seen.chain != result.chain:  # of two servers behind one address
         error = trust.verdict(seen.chain, target.server_name)

@@ -139,6 +139,7 @@ def record(result: Handshake) -> dict[str, Any]:
     """A result as plain data that names its certificates by their fingerprints."""
     chain = [hashlib.sha256(der).hexdigest() for der in result.chain]
     data = {**result.summary(), "fingerprint_sha256": chain[0] if chain else "", "chain_sha256": chain}
+    del data["requires_tls"]  # a probe sends no MAIL, so it cannot tell
     if isinstance(result, Survey) and result.key_exchange:
         data["key_exchange"] = result.key_exchange.to_dict()
     return data
@@ -187,7 +188,7 @@ def probe_all(targets: Sequence[Target], probe: Probe, progress: Optional[Progre
             if progress:
                 progress(finished)
 
-    processes = _processes(len(targets))
+    processes = min(_processes(len(targets)), max(1, probe.settings.concurrency))
     probe = replace(probe, settings=_within_file_limit(probe.settings, len(targets), processes))
     with _calm_collector():
         places: Sequence[int] = range(len(targets))
@@ -339,7 +340,8 @@ def _collect(children: dict[int, int], missing: bytearray, emit: Emit, progress:
                 poller.unregister(pipe)
                 del rests[pipe]
                 os.close(pipe)
-                os.waitpid(children[pipe], 0)
+                with contextlib.suppress(ChildProcessError):  # whoever ignores SIGCHLD has none left to wait for
+                    os.waitpid(children[pipe], 0)
 
 
 def _tick_off(lines: bytes, missing: bytearray) -> int:

@@ -11,6 +11,7 @@ a quarter of its time.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import heapq
 import os
@@ -161,8 +162,7 @@ class _Driver:
         waiting = iter(enumerate(tasks))
         more = True
         while more or self._busy:
-            free = 0 if self._parked else max(1, self._limits.concurrency) - self._busy
-            for _ in range(min(free, MAX_STARTS)):
+            for _ in range(min(self._room(), MAX_STARTS)):
                 following = next(waiting, None)
                 if following is None:
                     more = False
@@ -171,24 +171,33 @@ class _Driver:
                 self._busy += 1
                 self._advance(_Job(index, target, task, time.monotonic() + self._limits.total_timeout), None)
             if self._busy:
-                self._wait(0.0 if more and free > MAX_STARTS else 60.0)
+                self._wait(0.0 if more and self._room() > 0 else 60.0)
+
+    def _room(self) -> int:
+        """How many more targets may be begun now: a question that waits for a thread would lose its time."""
+        if self._parked:
+            return 0
+        return min(max(1, self._limits.concurrency) - self._busy, MAX_RESOLVERS - len(self._resolving))
 
     def _wait(self, pause: float) -> None:
         if pause and self._timers:
             pause = max(0.0, self._timers[0][0] - time.monotonic())
         if self._parked:
             pause = min(pause, MAX_WAIT)
-        for number, event in self._poller.poll(pause):
+        events = self._poller.poll(pause)
+        now = time.monotonic()  # who is late is late by now: what follows takes time that is not the server's
+        for number, event in events:
             connection = self._open.get(number)
             if connection is not None:
                 self._on_event(connection, event)
             elif self._resolver and number == self._resolver.fileno():
                 for resolved, found in self._resolver.answers():
                     self._on_resolved(resolved, found)
-        now = time.monotonic()
         while self._parked and (self._handshakes < MAX_HANDSHAKES or self._parked[0][0] + MAX_WAIT <= now):
-            _since, parked = self._parked.popleft()
+            since, parked = self._parked.popleft()
             if parked.socket and not parked.counted:
+                parked.stage_since += now - since  # the wait was not the server's
+                parked.due = min(now + self._limits.timeout, parked.job.deadline)
                 parked.counted = True  # now, as more than one may be let go on
                 self._handshakes += 1
                 self._poller.modify(parked.socket.fileno(), select.POLLIN)
@@ -253,9 +262,11 @@ class _Driver:
         elif connection.left and connection.socket:
             self._release(connection.socket)
             connection.socket = None
+            connection.due = 0.0  # its timer has rung, the next address needs another
             self._try_next_address(connection)
         else:
-            self._end(connection, DialogueError("timeout", f"no connection within {self._limits.timeout:g} s"))
+            what = "address found" if connection in self._resolving else "connection"
+            self._end(connection, DialogueError("timeout", f"no {what} within {self._limits.timeout:g} s"))
 
     def _no_end(self) -> DialogueError:
         return DialogueError("timeout", f"no end within {self._limits.total_timeout:g} s")
@@ -445,8 +456,12 @@ class _Resolver:
         self._questions.put((what, host, port))
         self._asked += 1
         if self._asked > self._threads and self._threads < MAX_RESOLVERS:
-            self._threads += 1
-            threading.Thread(target=self._work, daemon=True).start()
+            try:
+                threading.Thread(target=self._work, daemon=True).start()
+                self._threads += 1
+            except RuntimeError:  # no more threads: those that there are come to it, or else this one
+                if not self._threads and (question := self._questions.get()):
+                    self._answer(*question)
 
     def answers(self) -> list[tuple[Any, Sequence[Address] | Exception]]:
         """What was found out since the last call."""
@@ -472,18 +487,18 @@ class _Resolver:
             question = self._questions.get()
             if question is None:
                 return
-            what, host, port = question
-            found: Sequence[Address] | Exception
-            try:
-                rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                found = tuple(dict.fromkeys((family, address) for family, _, _, _, address in rows))[:MAX_ADDRESSES]
-            except (OSError, UnicodeError) as error:
-                found = error
-            self._answers.put((what, found))
-            try:
-                self._rope.send(b"!")
-            except OSError:  # closed, or full: then it has rung already
-                continue
+            self._answer(*question)
+
+    def _answer(self, what: object, host: str, port: int) -> None:
+        found: Sequence[Address] | Exception
+        try:
+            rows = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = tuple(dict.fromkeys((family, address) for family, _, _, _, address in rows))[:MAX_ADDRESSES]
+        except (OSError, UnicodeError) as error:
+            found = error
+        self._answers.put((what, found))
+        with contextlib.suppress(OSError):  # closed, or full: then it has rung already
+            self._rope.send(b"!")
 
 
 class _Poll:

@@ -290,9 +290,6 @@ results:
     verify_error:
       description: Why not, in OpenSSL's words.
       type: str
-    requires_tls:
-      description: Whether the server refuses mail without TLS. Null when that was not asked.
-      type: bool
     seconds:
       description: How long the test took, with its checks.
       type: float
@@ -350,6 +347,7 @@ results:
       type: bool
 """
 
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -405,6 +403,12 @@ def probe(options: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]
     fingerprints = [(item["fingerprint_sha256"] or "").replace(":", "").lower() for item in options["targets"]]
     if not targets:
         raise TargetError("there is no target to test")
+    for one in fingerprints:
+        if one and not re.fullmatch(r"[0-9a-f]{64}", one):
+            raise ValueError(f"the fingerprint {one[:80]!r} is not a SHA-256 fingerprint in hexadecimal")
+    for option in ("timeout", "total_timeout", "concurrency"):
+        if options[option] < 1:
+            raise ValueError(f"{option} has to be at least 1")
     if len(targets) > PLAIN_RESULTS:
         options["targets"] = f"{len(targets)} targets"  # they would only take memory, and be sent back
     try:

@@ -147,7 +147,18 @@ def _of_events(
             "domain off the enforced ones only if its mail may come in plaintext.",
             **facts,
         )
-    if direction == "outbound" and own_mode is not None and own_mode not in ("required", "match_sender_strict"):
+    if direction == "outbound" and own_mode is not None and "peer_requires_tls" in reasons:
+        return _alert(
+            "tls_deferrals",
+            "local",
+            f"Mail to your own {domain} waits on {name}: your mail server takes mail over TLS only, and it was sent in plaintext "
+            f"(delivery mode {own_mode}).{said}",
+            "Set the delivery mode of its email config to 'required', or let the mail server offer TLS and not insist on it "
+            "(mail_inbound: offered).",
+            **facts,
+        )
+    by_arrival = own_mode is not None and own_mode not in ("required", "match_sender_strict")
+    if cause == "remote" and direction == "outbound" and by_arrival:
         return _alert(
             "enforced_inbound_local",
             "local",
@@ -185,7 +196,7 @@ def _of_events(
         "local" if own else "remote",
         f"{waits} on {name} for want of TLS.{said}",
         (
-            f"Run the handshake test against {'the mail servers of ' + domain if own_mode is not None else name} and "
+            f"Run the handshake test against {name if cause == 'local' else 'the mail servers of ' + domain} and "
             "repair TLS there; the queue empties by itself then."
         )
         if own

@@ -116,23 +116,26 @@ def handshake_targets(hosts: Iterable[str], hostvars: HostVars, from_controller:
 def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> list[dict[str, Any]]:
     """The target of starttls_probe for a host that tests its own mail server, whatever other hosts call it.
 
-    For the check C(mta_sts), the recipient domain is that of C(mail_domain) or of C(mail_trace_address).
+    For the check C(mta_sts), the recipient domain is C(mail_domain), of a host that the MX records of the domain name.
     """
-    facts = hostvars[host]
-    domain = str(facts.get("mail_domain") or str(facts.get("mail_trace_address", "")).rpartition("@")[2])
+    domain = str(hostvars[host].get("mail_domain") or "")
     return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
 
 
 def tests_of(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
     """The handshake tests that the role verify registered for a host, each with where it was made (C(seen_from))."""
     facts = hostvars[host]
-    name = target_of(host, hostvars).server_name
+    target = target_of(host, hostvars)
     tests = [{**one, "seen_from": host} for one in (facts.get("verify_probe") or {}).get("results", ())]
     from_gateways = (facts.get("verify_from_gateways") or {}).get("results", ())
     places = [(str(item.get("item")), item) for item in from_gateways]
     places.append(("the controller", facts.get("verify_controller_probe") or {}))
     for place, probe in places:
-        tests += [{**one, "seen_from": place} for one in probe.get("results", ()) if one["name"] == name]
+        tests += [
+            {**one, "seen_from": place}
+            for one in probe.get("results", ())
+            if (one["name"], one["port"]) == (target.server_name, target.port)
+        ]
     return tests
 
 
@@ -218,6 +221,11 @@ def _errors(host: str, facts: Mapping[str, Any]) -> list[str]:
         *(("the handshake test", str(item.get("item")), item) for item in tests),
         ("the handshake test", "the controller", facts.get("verify_controller_probe")),
         ("the test message", host, facts.get("verify_trace")),
+        (
+            "the test message",
+            "the outside host",
+            facts.get("verify_outside") if "mail_trace_address" in facts else None,
+        ),
         ("the count from the log", host, facts.get("verify_activity")),
     ]
     return [

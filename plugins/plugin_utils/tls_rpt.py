@@ -129,9 +129,10 @@ def read_reports(paths: Iterable[str], now: Optional[datetime] = None) -> tuple[
             raise FileNotFoundError(2, "there is no such file", path)
         try:
             for document in _documents(data):
-                for entry in parse(document, now):
-                    key = (*(entry[name] for name in ("organization", "report_id", "domain", "policy_type")),)
-                    entries.setdefault(key, entry)
+                # One report may have several policies of a type for a domain; the same report may come twice.
+                for number, entry in enumerate(parse(document, now)):
+                    names = ("organization", "report_id", "domain", "policy_type")
+                    entries.setdefault((*(entry[name] for name in names), str(number)), entry)
         except TlsReportError as error:
             problems.append(f"{Path(path).name}: {error}")
     return sorted(entries.values(), key=lambda one: (one["start"], one["organization"], one["domain"])), problems

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
     Certificate,
@@ -140,7 +141,9 @@ def severity_of(finding: Mapping[str, Any]) -> str:
 
 
 def failing(findings: Sequence[Mapping[str, Any]], fail_on: str = "error") -> list[Mapping[str, Any]]:
-    """Those of the findings that are at least as bad as fail_on."""
+    """Those of the findings that are at least as bad as fail_on. Raises EngineError if that is no severity."""
+    if fail_on not in SEVERITIES:
+        raise EngineError(f"fail_on {fail_on!r} has to be one of {', '.join(SEVERITIES)}")
     fatal = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
     return [one for one in findings if severity_of(one) in fatal]
 

@@ -54,6 +54,7 @@ class Share(NamedTuple):
 
     tls: int
     plaintext: int
+    unknown: int = 0
 
     @property
     def total(self) -> int:
@@ -73,7 +74,9 @@ class Share(NamedTuple):
     @property
     def text(self) -> str:
         """The share for people."""
-        return f"{self.percent:g} %" if self.total else "no mail"
+        if self.total:
+            return f"{self.percent:g} %"
+        return "not logged" if self.unknown else "no mail"
 
 
 class Folded(NamedTuple):
@@ -128,7 +131,8 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "codes": CODES,
         "severity": _severity(document),
         "messages": {
-            direction: Share(counts["tls"], counts["plaintext"]) for direction, counts in summary["messages"].items()
+            direction: Share(counts["tls"], counts["plaintext"], counts["unknown"])
+            for direction, counts in summary["messages"].items()
         },
         "has_activity": has_activity,
         "alerts": Folded.cut(_alike(document["alerts"]), ALERTS_SHOWN, ALERTS_FOLDED),
@@ -174,7 +178,7 @@ def _shares(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     for host in hosts:
         totals = host["activity"]["totals"] if host["activity"] else {}
         sides = [
-            (direction, Share(counts["messages_tls"], counts["messages_plaintext"]))
+            (direction, Share(counts["messages_tls"], counts["messages_plaintext"], counts["messages_unknown"]))
             for direction, counts in totals.items()
         ]
         sides = [(direction, share) for direction, share in sides if share.total]
@@ -259,7 +263,7 @@ def _host(host: Mapping[str, Any]) -> dict[str, Any]:
         "days": min(days, default=None),
         "modes": [mode.replace("_", " ") for mode in host["delivery_modes"]],
         "shares": [
-            (direction, Share(counts["messages_tls"], counts["messages_plaintext"]))
+            (direction, Share(counts["messages_tls"], counts["messages_plaintext"], counts["messages_unknown"]))
             for direction, counts in totals.items()
         ],
         "traces": [_trace(one) for one in host["traces"]],

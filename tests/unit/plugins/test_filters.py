@@ -84,6 +84,8 @@ def test_came_through():
 def test_failing():
     alerts = [{"severity": "error"}, {"severity": "notice"}]
     assert FILTERS["failing"](alerts, "warning") == [{"severity": "error"}]
+    with pytest.raises(AnsibleFilterError, match="fail_on 'fatal' has to be one of error, warning, notice"):
+        FILTERS["failing"](alerts, "fatal")
 
 
 def test_trace_landings():

@@ -40,6 +40,7 @@ def tasks(place):
         ("bad_report", {"rows": calm, "tls_reports": [str(place / "broken.json")], "outputs": one}, False),
         ("no_report", {"rows": calm, "tls_reports": [str(place / "nothing.json")]}, False),
         ("bad_previous", {"rows": calm, "previous": str(place / "broken.json")}, False),
+        ("check_directory", {"rows": calm, "outputs": [{"format": "csv", "path": str(place / "new/r.csv")}]}, True),
         ("no_directory", {"rows": calm, "outputs": [{"format": "csv", "path": str(place / "no/r.csv")}]}, False),
         ("directory", {"rows": calm, "outputs": [{"format": "csv", "path": str(place / "made")}]}, False),
         ("twice", {"rows": calm, "outputs": same}, False),
@@ -89,6 +90,10 @@ def runs(tmp_path_factory):
 
 def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_check_mode_counts_on_a_directory_that_an_earlier_task_would_make(runs):
+    assert (runs[0]["check_directory"]["failed"], runs[0]["check_directory"]["changed"]) == (False, True)
 
 
 def test_check_mode_says_what_would_change_and_writes_nothing(runs):

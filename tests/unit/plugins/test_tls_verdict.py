@@ -52,7 +52,7 @@ class TestRow:
     def test_the_least_that_can_be_given(self):
         summary = summarize({"host": "mx"})
         assert (summary["verdict"], messages(summary)) == ("FAIL", ["the handshake test was not made"])
-        assert (summary["starttls"], summary["daemon"], summary["messages"]) == ("not offered", "", "")
+        assert (summary["starttls"], summary["daemon"], summary["messages"]) == ("", "", "")
 
     @pytest.mark.parametrize("nothing", [None, []])
     def test_nothing_was_gathered(self, nothing):
@@ -101,6 +101,7 @@ class TestRow:
     def test_a_server_that_is_down_fails_in_any_case(self):
         assert messages(summarize(row(expected="disabled", probes=[DEAD]))) == ["cannot connect"]
         assert messages(summarize(row(probes=[DEAD]))) == ["it is down"]
+        assert summarize(row(probes=[DEAD]))["starttls"] == "", "it did not say"
 
     def test_what_could_not_be_gathered_fails(self):
         summary = summarize(row(errors=["the handshake test could not be made on gw1: it is down"]))

@@ -261,6 +261,8 @@ def test_a_command_goes_in_one_piece_with_starttls():
         ([b"503 no EHLO here\r\n", b"221 bye\r\n"], False),
         ([EHLO_PLAIN, b"421 too many errors\r\n"], False),
         ([b"502 what?\r\n"], None),  # to which of the two?
+        ([b"421 bad command, bye\r\n"], None),
+        ([b"221 bye\r\n"], None),
         ([], None),
         ([b"garbage\r\n"], None),
         ([b"250 x\r\n" * 20], True),

@@ -348,6 +348,22 @@ def test_a_second_connection_that_fails_leaves_the_verdict_of_the_first(settings
         "greeting_rejected", False, "self signed certificate",
     )  # fmt: skip
     assert len(seen.chain) == 1
+    if many:  # two connections: what the first one saw still holds
+        assert seen.advertised and seen.capabilities
+        assert seen.message.startswith("a second connection, past the chain that is not trusted, failed: ")
+
+
+def test_a_chain_that_nobody_could_judge_is_not_trusted(settings, face, monkeypatch):
+    monkeypatch.setattr(Trust, "_made_up", lambda *_: b"\x15\x03\x03\x00\x02\x02\x28")
+    with serving(face) as server:
+
+        def busy(_socket, _name, _context):
+            server.face = Face(greeting=b"421 too many\r\n")
+
+        server.face.context.sni_callback = busy
+        seen = handshake_one(Target(server.host, server.port, NAME), settings)
+    assert (seen.completed, seen.trusted) == (True, False)
+    assert seen.verify_error.startswith("it could not be judged: the server greets with 421")
 
 
 @pytest.mark.parametrize(("own", "trusted"), [(False, True), (True, False)])

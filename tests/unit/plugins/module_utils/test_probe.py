@@ -8,6 +8,7 @@ import signal
 import ssl
 import time
 import zlib
+from dataclasses import replace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import probe
@@ -241,6 +242,36 @@ def test_the_share_of_a_child_that_was_killed_is_made_up_for(face, settings, sha
     with serving(face) as server, at_most(60):
         results, _certificates = unpack(probe_all([Target(server.host, server.port, NAME)] * 10, Probe(settings)))
     assert [one["completed"] for one in results] == [True] * 10
+
+
+def test_children_that_cannot_be_waited_for_are_heard_all_the_same(face, settings, shared, monkeypatch):
+    original, parent, shares = probe._examine_all, os.getpid(), []
+
+    def note(targets, places, *rest):
+        if os.getpid() == parent:
+            shares.append(len(places))
+        original(targets, places, *rest)
+
+    monkeypatch.setattr(probe, "_examine_all", note)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        with serving(face) as server, at_most(60):
+            results, _certificates = unpack(probe_all([Target(server.host, server.port, NAME)] * 20, Probe(settings)))
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert [one["completed"] for one in results] == [True] * 20
+    assert shares == [10], "nothing was done twice"
+
+
+def test_one_at_a_time_means_one_process(face, settings, shared, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("there is no need for another process")
+
+    monkeypatch.setattr(probe, "_fork", refuse)
+    with serving(face) as server, at_most(60):
+        careful = Probe(replace(settings, concurrency=1))
+        results, _certificates = unpack(probe_all([Target(server.host, server.port, NAME)] * 3, careful))
+    assert [one["completed"] for one in results] == [True] * 3
 
 
 @pytest.mark.parametrize("what", ["fork", "pipe"])

@@ -127,6 +127,55 @@ def test_every_address_gets_its_share_of_the_time(monkeypatch):
     assert 0.4 < ended.timings["connect"] < 1.0
 
 
+def test_a_third_address_that_is_silent_holds_nobody_up(monkeypatch):
+    with contextlib.ExitStack() as opened:
+        addresses = []
+        for _ in range(2):
+            deaf = opened.enter_context(socket.socket())
+            deaf.bind(("127.0.0.1", 0))
+            deaf.listen(0)
+            for _ in range(4):
+                filler = opened.enter_context(socket.socket())
+                filler.setblocking(False)
+                filler.connect_ex(deaf.getsockname())
+            addresses.append(deaf.getsockname())
+        silent = opened.enter_context(serving(Face(delay=30)))
+        rows = [(socket.AF_INET, 1, 6, "", address) for address in (*addresses, (silent.host, silent.port))]
+        monkeypatch.setattr(wire.socket, "getaddrinfo", lambda *_, **__: rows)
+        with at_most(5):
+            [ended] = run([Target("mx.example.com")], Limits(0.6, 1.5))
+    assert ended.error.code == "timeout"
+
+
+def test_names_that_wait_to_be_looked_up_lose_no_time(monkeypatch):
+    with serving() as server:
+        row = (socket.AF_INET, 1, 6, "", (server.host, server.port))
+        monkeypatch.setattr(wire, "MAX_RESOLVERS", 1)
+        monkeypatch.setattr(wire.socket, "getaddrinfo", lambda *_, **__: time.sleep(0.2) or [row])
+        seen = run([Target(f"mx{number}.example.com") for number in range(6)], Limits(0.7, 10))
+    assert [ended.error for ended in seen] == [None] * 6
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_without_more_threads_names_are_looked_up_all_the_same(monkeypatch, allowed):
+    begin, begun = threading.Thread.start, []
+
+    def start(thread):
+        if "_Resolver" in str(thread._target):  # the server has threads too
+            if len(begun) == allowed:
+                raise RuntimeError("can't start new thread")
+            begun.append(thread)
+        begin(thread)
+
+    with serving() as server:
+        row = (socket.AF_INET, 1, 6, "", (server.host, server.port))
+        monkeypatch.setattr(wire.socket, "getaddrinfo", lambda *_, **__: [row])
+        monkeypatch.setattr(wire.threading.Thread, "start", start)
+        seen = run([Target(f"mx{number}.example.com") for number in range(3)])
+        monkeypatch.undo()
+    assert [ended.error for ended in seen] == [None] * 3
+
+
 def test_many_slow_look_ups_take_the_time_of_one(monkeypatch):
     def slow(*_, **__):
         time.sleep(0.2)
@@ -146,7 +195,7 @@ def test_a_look_up_that_takes_too_long(monkeypatch):
     with at_most(5):
         [ended] = run([Target("mx.example.com")], Limits(0.3, 10))
     release.set()
-    assert (ended.error.code, str(ended.error)) == ("timeout", "no connection within 0.3 s")
+    assert (ended.error.code, str(ended.error)) == ("timeout", "no address found within 0.3 s")
 
 
 def test_what_does_not_fit_into_the_socket_is_sent_later():

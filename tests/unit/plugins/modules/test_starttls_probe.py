@@ -25,7 +25,7 @@ def test_a_few_targets(face, authority):
     with serving(face) as server, serving(PLAIN) as plain:
         result = run(
             targets=[
-                {"host": server.host, "port": server.port, "name": NAME, "fingerprint_sha256": "AB:CD"},
+                {"host": server.host, "port": server.port, "name": NAME, "fingerprint_sha256": ":".join(["AB"] * 32)},
                 {"host": plain.host, "port": plain.port, "protocol": "lmtp"},
             ],
             ca_content="a comment in any script: \u00fc\n" + authority.root_pem.decode(),
@@ -42,7 +42,7 @@ def test_a_few_targets(face, authority):
     common = {
         "require_trusted": True, "min_tls_version": "TLSv1.2", "min_days_left": 0, "warn_days_left": 21, "fail_on": "warning",
     }  # fmt: skip
-    assert result["expectations"] == [{**common, "fingerprint": "abcd"}, {**common, "fingerprint": ""}]
+    assert result["expectations"] == [{**common, "fingerprint": "ab" * 32}, {**common, "fingerprint": ""}]
     assert result["changed"] is False
 
 
@@ -107,3 +107,17 @@ def test_every_key_of_a_result_is_documented(face):
             [seen] = run(targets=[{"host": server.host, "port": server.port}], mode=mode)["results"]
             private = {"key_exchange", "signature_algorithm", "knows_tls13", "needs_full_test", "alert"}
             assert set(seen) - private <= set(documented)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"targets": [{"host": NAME, "fingerprint_sha256": "AB:CD"}]}, "'abcd' is not a SHA-256 fingerprint"),
+        ({"timeout": 0}, "timeout has to be at least 1"),
+        ({"total_timeout": -1}, "total_timeout has to be at least 1"),
+        ({"concurrency": 0}, "concurrency has to be at least 1"),
+    ],
+)
+def test_fingerprints_and_numbers_that_cannot_be(options, said):
+    result = run(**{"targets": [{"host": NAME}], **options})
+    assert result["failed"] and said in result["msg"]

@@ -49,6 +49,23 @@ class TestBlockedMail:
         assert "your mail server would not do TLS" in alert["message"]
         assert "switch STARTTLS on there" in alert["action"]
 
+    def test_an_own_mail_server_that_insists_on_tls_behind_a_mode_that_does_not(self):
+        refused = event("peer_requires_tls", 2, "530 5.7.0 Must issue a STARTTLS command first")
+        alert = only(
+            alerts(peer("alpha.test", "outbound", deferrals=[refused]), own_domains={"alpha.test": "plaintext"})
+        )
+        assert (alert["code"], alert["cause"]) == ("tls_deferrals", "local")
+        assert "takes mail over TLS only, and it was sent in plaintext (delivery mode plaintext)" in alert["message"]
+        assert "Set the delivery mode of its email config to 'required'" in alert["action"]
+
+    def test_the_gateways_own_fault_is_not_put_down_to_the_mail_server(self):
+        broken = event("tls_unavailable", 2, "TLS is unavailable")
+        alert = only(
+            alerts(peer("alpha.test", "outbound", deferrals=[broken]), own_domains={"alpha.test": "opportunistic"})
+        )
+        assert (alert["code"], alert["cause"]) == ("tls_deferrals", "local")
+        assert "Run the handshake test against gw1 and repair TLS there" in alert["action"]
+
     @pytest.mark.parametrize("mode", ["required", "match_sender_strict"])
     def test_a_delivery_mode_that_insists_is_reason_enough_to_wait(self, mode):
         alert = only(alerts(peer("alpha.test", "outbound", deferrals=[WAITS]), own_domains={"alpha.test": mode}))

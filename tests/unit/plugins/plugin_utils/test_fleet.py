@@ -71,11 +71,11 @@ class TestTargets:
         ("facts", "domain"),
         [
             ({"mail_domain": "b.example", "mail_trace_address": "t@a.example"}, "b.example"),
-            ({"mail_trace_address": "t@a.example"}, "a.example"),
+            ({"mail_trace_address": "t@a.example"}, None),  # its MX records may name the gateway
         ],
     )
     def test_the_recipient_domain_of_a_host(self, facts, domain):
-        assert own_target("h", {"h": facts})[0]["domain"] == domain
+        assert own_target("h", {"h": facts})[0].get("domain") == domain
 
     @pytest.mark.parametrize("result", [None, {}, {"skipped": True}])
     def test_without_a_certificate_there_is_no_fingerprint(self, result):
@@ -100,6 +100,7 @@ def probed(name, *messages, host=None, port=25):
 
 class TestFailedTests:
     def test_each_finding_is_said_with_where_it_was_made(self):
+        """Those of another host behind the same name, on another port, are not this one's."""
         facts = {
             "mail_hostname": "pf12.example.",
             "verify_probe": {"results": [probed("pf12.example", "no STARTTLS", host="127.0.0.1")]},
@@ -118,7 +119,6 @@ class TestFailedTests:
             "pf12 (127.0.0.1:25, seen from pf12): no STARTTLS",
             "pf12 (pf12.example:25, seen from gw1): expired",
             "pf12 (pf12.example:25, seen from gw1): wrong name",
-            "pf12 (pf12.example:26, seen from gw2): no answer",
             "pf12 (192.0.2.12:25, seen from the controller): filtered",
         ]
 
@@ -337,7 +337,7 @@ class TestJudgeTrace:
 
 
 GROUPS = {"mail_gateways": ["gw1"], "exim_servers": ["ex13"], "postfix_servers": ["pf12"]}
-PROBE = {"name": "pf12.example", "passed": True}
+PROBE = {"name": "pf12.example", "port": 25, "passed": True}
 
 
 def hostvars(**changes):
@@ -346,7 +346,7 @@ def hostvars(**changes):
         "verify_probe": {"results": [PROBE]},
         "verify_from_gateways": {
             "results": [
-                {"item": "gw1", "results": [PROBE, {"name": "192.0.2.13", "passed": True}]},
+                {"item": "gw1", "results": [PROBE, {"name": "192.0.2.13", "port": 2525, "passed": True}]},
                 {"item": "gw2", "results": [PROBE]},
             ]
         },
@@ -394,10 +394,12 @@ class TestRows:
     def test_what_could_not_be_gathered(self):
         down, failed = {"unreachable": True, "msg": "no route"}, {"failed": True}
         facts = {
+            "mail_trace_address": "t@a.example",
             "verify_probe": down,
             "verify_from_gateways": {"results": [{"item": "gw1", **down}, {"item": "gw2", "results": [PROBE]}]},
             "verify_controller_probe": {"skipped": True},
             "verify_trace": failed,
+            "verify_outside": down,
             "verify_activity": {"failed": True, "msg": "no log"},
         }
         [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, [])
@@ -405,6 +407,7 @@ class TestRows:
             "the handshake test could not be made on pf12: no route",
             "the handshake test could not be made on gw1: no route",
             "the test message could not be made on pf12: it failed",
+            "the test message could not be made on the outside host: no route",
             "the count from the log could not be made on pf12: no log",
         ]
         assert verdict_rows(["pf12"], hostvars(), GROUPS, [])[0]["errors"] == []

@@ -11,7 +11,17 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html imp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.report_rows import NOW, WINDOW, activity, demo_rows, hostile, large_rows, previous_document, probe
+from tests.support.report_rows import (
+    NOW,
+    WINDOW,
+    activity,
+    demo_rows,
+    hostile,
+    large_rows,
+    peer,
+    previous_document,
+    probe,
+)
 
 VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
 
@@ -112,6 +122,13 @@ class TestContent:
         rows = [{"host": f"mx{one}", "activity": {**activity("", []), "notes": [note]}} for one in range(7)]
         text = Page(page(*rows)).text
         assert "mx0, mx1, mx2, mx3, mx4 and 2 more: the log does not tell TLS; raise smtpd_tls_loglevel" in text
+
+    def test_mail_that_the_log_says_nothing_of_is_not_no_mail(self):
+        blind = {"sessions_unknown": 500, "messages_unknown": 500}
+        rows = [{"host": "gw1", "activity": activity("postfix", [{**peer("a.example", "outbound", 0), **blind}])}]
+        text = Page(page(*rows)).text
+        assert "not logged" in text and "500 unknown" in text
+        assert "of which the log tells whether it used TLS" in text
 
     def test_others_reports(self):
         entry = {

@@ -69,6 +69,13 @@ def test_a_report_sent_twice_counts_once(tmp_path):
     assert len(read_reports([str(tmp_path / "a.json"), str(tmp_path / "b.json")], NOW)[0]) == 1
 
 
+def test_several_policies_of_a_type_for_a_domain_all_count(tmp_path):
+    policy = tls_report()["policies"][0]
+    (tmp_path / "a.json").write_bytes(changed(policies=[policy, policy]))
+    (tmp_path / "b.json").write_bytes(changed(policies=[policy, policy]))
+    assert read_reports([str(tmp_path / "a.json"), str(tmp_path / "b.json")], NOW) == ([ENTRY, ENTRY], [])
+
+
 def test_what_is_wrong_is_named_and_left_out(tmp_path):
     (tmp_path / "good.json").write_bytes(REPORT)
     (tmp_path / "bad.json").write_bytes(b"{")
