@@ -107,15 +107,36 @@ def test_a_warning_fails_the_run_where_that_is_wanted(fleet: Fleet) -> None:
     assert row(strict, "ex13").endswith("FAIL")
 
 
-def test_a_host_that_cannot_be_reached_is_no_success(fleet: Fleet, tmp_path: Path) -> None:
-    inventory = tmp_path / "more.yml"
+@pytest.fixture
+def gone(tmp_path: Path, request: pytest.FixtureRequest) -> str:
+    """An inventory with one more host, in the group that the test names, which cannot be reached."""
     host = {"ansible_connection": "ssh", "ansible_host": "192.0.2.1", "ansible_ssh_common_args": "-o ConnectTimeout=1"}
-    inventory.write_text(json.dumps({"all": {"children": {"postfix_servers": {"hosts": {"gone": host}}}}}))
-    played = play(fleet, "verify_tls", "-i", str(inventory), send_messages=False)
+    inventory = tmp_path / "more.yml"
+    inventory.write_text(json.dumps({"all": {"children": {request.param: {"hosts": {"gone": host}}}}}))
+    return str(inventory)
+
+
+@pytest.mark.parametrize("gone", ["postfix_servers"], indirect=True)
+def test_a_host_that_cannot_be_reached_is_no_success(fleet: Fleet, gone: str) -> None:
+    played = play(fleet, "verify_tls", "-i", gone, send_messages=False)
     assert played.status != 0
     assert row(played, "gone").endswith("FAIL")
     assert "gone: error: the handshake test could not be made on gone:" in played.output
     assert row(played, "pf12").endswith("pass")
+
+
+@pytest.mark.parametrize("gone", ["mail_gateways"], indirect=True)
+def test_a_gateway_that_cannot_be_reached_does_not_keep_the_others_from_their_verdict(
+    fleet: Fleet, gone: str, tmp_path: Path
+) -> None:
+    played = play(fleet, "report_tls", "-i", gone, report_directory=str(tmp_path / "reports"), fail_on="error")
+    assert played.status != 0
+    document = json.loads((tmp_path / "reports/report.json").read_text())
+    found = {one["host"]: [finding["message"] for finding in one["findings"]] for one in document["hosts"]}
+    assert set(found) == HOSTS | {"gone"}
+    for host in HOSTS:
+        assert any(one.startswith("the handshake test could not be made on gone:") for one in found[host]), found
+        assert document["hosts"][0]["tests"]
 
 
 def test_the_report_counts_what_the_logs_say(fleet: Fleet, tmp_path: Path, without_starttls: str) -> None:
