@@ -84,6 +84,7 @@ CONF
     ;;
 esac
 
+systemctl daemon-reload # the units of other instances are made from main.cf
 systemctl reset-failed postfix.service 'postfix@*.service' 2>/dev/null || true
 systemctl restart postfix
 postsuper -d ALL >/dev/null 2>&1 || true

@@ -219,3 +219,25 @@ def test_bad_input_changes_nothing(
         gateway, "cat /etc/postfix/mailfleet-starttls/* /etc/exim4/mailfleet-starttls/* 2>/dev/null", check=False
     )
     assert before == after
+
+
+@on_each([name for name, kind in GATEWAYS.items() if kind == "postfix"])
+def test_a_restart_brings_every_instance_back(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    """A Postfix gateway keeps mail in them, so none may be missing after the host was restarted."""
+    enforced = {
+        "enforced_domains": [{"domain": "restart.test", "direction": "inbound"}],
+        "require_without_evidence": True,
+    }
+    assert not module(fleet, gateway, "enforced_tls_domain", enforced)["failed"]
+    try:
+        names = fleet.run(gateway, "postmulti -l | awk '$3 == \"y\" { print $1 }'").split()
+        assert {"postfix-mailfleet", "postfix-mailfleet_enforced"} <= set(names)
+        fleet.run(
+            gateway, "systemctl stop postfix 'postfix@*'; systemctl daemon-reload; systemctl start multi-user.target"
+        )
+        for name in names:
+            status = f"postmulti -i {name} -p status >/dev/null 2>&1 && echo running"
+            assert wait_for(lambda status=status: fleet.run(gateway, status, check=False)), name
+        assert fleet.run(gateway, "systemctl --failed --no-legend").strip() == ""
+    finally:
+        module(fleet, gateway, "enforced_tls_domain", {**enforced, "state": "absent"})

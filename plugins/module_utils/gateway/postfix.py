@@ -414,7 +414,11 @@ class PostfixGateway:
             main["multi_instance_wrapper"] = "${command_directory}/postmulti -p --"
             main["multi_instance_enable"] = "yes"
             directories = [one.directory for one in instances]
-            main["multi_instance_directories"] = _first(directories, directories, now["multi_instance_directories"])
+            others = [
+                one for one in re.split(r"[\s,]+", now["multi_instance_directories"]) if one not in ("", *directories)
+            ]
+            # Blanks only: Debian's unit generator takes a comma for a part of the name, and does not start that instance.
+            main["multi_instance_directories"] = " ".join([*directories, *others])
         main.update(self._outbound_level(state))
         explicit = self._postconf.explicit()
         changed = {name: value for name, value in main.items() if explicit.get(name, None if value else "") != value}

@@ -768,11 +768,17 @@ class TestCommands:
         host.apply(config("one", "match_sender"))
         host.fake.calls.clear()
         host.adapter.reload()
-        assert host.fake.explicit()["multi_instance_directories"] == f"{host.second}, /etc/postfix-other"
+        assert host.fake.explicit()["multi_instance_directories"] == f"{host.second} /etc/postfix-other"
         assert host.fake.called("systemctl", "start") == [["systemctl", "start", "postfix@postfix-mailfleet.service"]]
         assert [call[2:] for call in host.fake.called("systemctl", "--quiet")] == [
             [verb, "postfix@postfix-mailfleet_enforced.service"] for verb in ("stop", "disable", "reset-failed")
         ]
+
+    def test_commas_between_instances_go_because_systemd_would_not_start_the_first(self, make):
+        host = make("multi_instance_directories = /etc/postfix-a, /etc/postfix-b,/etc/postfix-c\n")
+        host.apply(config("one", "match_sender"))
+        listed = f"{host.second} /etc/postfix-a /etc/postfix-b /etc/postfix-c"
+        assert host.fake.explicit()["multi_instance_directories"] == listed
 
     def test_a_reload_that_fails_is_said(self, host):
         host.fake.answers[("postfix", "reload")] = (1, "", "fatal: x\n")

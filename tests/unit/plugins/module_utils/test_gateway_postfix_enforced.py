@@ -141,7 +141,7 @@ class TestInstances:
         write(host, STATES[name])
         assert (host.second.exists(), host.third.exists()) == (second, third)
         listed = host.fake.explicit().get("multi_instance_directories", "")
-        assert listed == ", ".join([str(host.second)] * second + [str(host.third)] * third)
+        assert listed == " ".join([str(host.second)] * second + [str(host.third)] * third)
         assert (host.root / "usr/arrival_policy.py").exists() is second
 
     def test_that_was_every_state(self):
@@ -193,7 +193,7 @@ class TestInstances:
     def test_instances_that_are_there_stay_in_use(self, host):
         write(host, STATES["senders"])
         write(host, STATES["a mode"])
-        assert host.fake.explicit()["multi_instance_directories"] == f"{host.second}, {host.third}"
+        assert host.fake.explicit()["multi_instance_directories"] == f"{host.second} {host.third}"
         assert f"mailfleet-{MODES[0]}/unix" in host.services(host.third)
         assert checks(host) == f"check_recipient_access texthash:{host.directory}/arrival"
 
