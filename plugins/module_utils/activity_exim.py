@@ -48,7 +48,6 @@ _HEADER = re.compile(
 )
 # A local part with anything unusual in it is in quotes, whether a peer wrote it so or not is Exim's to check.
 _ADDRESS = rb'((?:"(?:[^"\\]|\\.)*"@)?[^<>"\s]*)'
-_ADDRESS_AS = rb"(?:" + _ADDRESS + rb"|<>)"
 _HOST = rb"H=(?:([^ ()\[\]]{1,255}) )?(?:\(([^ ()]{1,255})\) )?\[([0-9A-Fa-f.:]{2,45})\](?::(\d{1,5}))?"
 _TLS = rb"X=((?:TLS|SSL)v?[\d.]{1,4}):([^ :]{1,100})(?::\d{1,4})?(?= |\Z)"
 _ARRIVED = re.compile(

@@ -357,6 +357,20 @@ def certificate_was_requested(flight: bytes, version: str) -> Optional[bool]:
 # The test
 
 
+def said_in(dialogue: Dialogue, error: Optional[DialogueError]) -> dict[str, Any]:
+    """What a dialogue found out and how it ended, as fields of Handshake."""
+    return {
+        "stage": dialogue.stage,
+        "code": error.code if error else "",
+        "message": str(error) if error else "",
+        "greeting": str(dialogue.greeting or ""),
+        "capabilities": dialogue.capabilities,
+        "capabilities_tls": dialogue.capabilities_tls,
+        "starttls_reply": str(dialogue.starttls_reply or ""),
+        "requires_tls": dialogue.requires_tls,
+    }
+
+
 class Session:
     """One attempt: a Dialogue with a TLS layer under it, still without input or output."""
 
@@ -404,20 +418,12 @@ class Session:
         self, seconds: float, error: Optional[DialogueError] = None, timings: Optional[dict[str, float]] = None
     ) -> Handshake:
         """What was seen so far, as a result."""
-        talk = self.dialogue
         certificate = None if self._requested is None else "requested" if self._requested else "not_requested"
         if error and error.code == "client_certificate_required":
             certificate = "required"
         return Handshake(
             target=self._target,
-            stage=talk.stage,
-            code=error.code if error else "",
-            message=str(error) if error else "",
-            greeting=str(talk.greeting or ""),
-            capabilities=talk.capabilities,
-            capabilities_tls=talk.capabilities_tls,
-            starttls_reply=str(talk.starttls_reply or ""),
-            requires_tls=talk.requires_tls,
+            **said_in(self.dialogue, error),
             client_certificate=certificate,
             seconds=seconds,
             timings=timings or {},

@@ -13,7 +13,6 @@ RFC 7627 (extended master secret), RFC 7685 (padding), and IANA's TLS registries
 from __future__ import annotations
 
 import base64
-import contextlib
 import ipaddress
 import os
 import struct
@@ -505,15 +504,3 @@ class ServerFlight:
             raise HelloError("malformed", "the signature of the key exchange has the wrong length")
         self.signature_algorithm = name
         self.key_exchange = KeyExchange(name, self._client_random + self._server_random + body[:end], body[start:])
-
-
-def group_of(first_bytes: bytes) -> str:
-    """The key-exchange group out of the first bytes that a server sent, for any client's handshake.
-
-    They have to reach as far as the ServerHello of TLS 1.3, or the ServerKeyExchange before it. Empty if
-    they do not, if the session was taken up again, or if they cannot be read: never raises.
-    """
-    flight = ServerFlight()
-    with contextlib.suppress(HelloError):
-        flight.feed(first_bytes)
-    return flight.group

@@ -58,11 +58,6 @@ def received_of(headers: bytes) -> tuple[str, list[str]]:
     return marker, [str(value) for value in message.get_all("Received", [])]
 
 
-def find_marked(mailbox: str, markers: Collection[str]) -> dict[str, list[str]]:
-    """One look into an mbox or Maildir; see LocalMailbox."""
-    return LocalMailbox(mailbox).look(markers)
-
-
 class LocalMailbox:
     """An mbox file, or a Maildir with its Maildir++ folders. One that does not exist yet is empty. See Mailbox."""
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Dialogue, DialogueError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings
+from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, said_in
 from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import (
     HelloError,
     KeyExchange,
@@ -164,18 +164,12 @@ class SurveySession(_RawSession):
 
     def result(self, seconds: float, error: Optional[DialogueError] = None) -> Survey:
         """What was seen so far, as a result."""
-        talk, flight = self.dialogue, self.flight
+        flight = self.flight
         refused = flight.alert in REFUSALS or (error is not None and error.code == "connection_closed")
         requested = flight.client_certificate_requested
         return Survey(
             target=self._target,
-            stage=talk.stage,
-            code=error.code if error else "",
-            message=str(error) if error else "",
-            greeting=str(talk.greeting or ""),
-            capabilities=talk.capabilities,
-            starttls_reply=str(talk.starttls_reply or ""),
-            requires_tls=talk.requires_tls,
+            **said_in(self.dialogue, error),
             tls_version=flight.version,
             cipher=flight.cipher,
             chain=flight.chain,

@@ -31,13 +31,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import (
     HelloError,
     ServerFlight,
     client_hello,
-    group_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.raw_session import SurveySession, VersionSession
 from ansible_collections.mailfleet.starttls.plugins.module_utils.received import parse_received, path_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.mta_sts import PolicyError, parse_policy, parse_record
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import Certificate, CertificateError, covers
+
+from tests.support.flight import group_of
 
 GREETING = b"220 mx.example.com ESMTP\r\n"
 EHLO = b"250-mx.example.com\r\n250 STARTTLS\r\n"

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,13 @@ class SmtpServer:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         self._acceptor.join(PATIENCE)
+
+    def heard(self, command: bytes, times: int = 1) -> int:
+        """How often a command has come; waits until it is that often, since a client may be gone before it is read."""
+        deadline = time.monotonic() + PATIENCE
+        while self.commands.count(command) < times and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return self.commands.count(command)
 
     def _accept(self) -> None:
         while not self.closing.is_set():

@@ -5,6 +5,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim i
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.counts import counted, short
 from tests.support.mail_log import exim_log
 
 BEGIN = 1767225600.0  # 2026-01-01T00:00:00Z
@@ -25,24 +26,7 @@ def read(*lines, since=0.0, until=2e9, head="2026-01-01 00:00:00 +0000 ", visibl
     ]
     log.feed(whole, Clock(BEGIN))
     log.finish()
-    result = tally.result()
-    return {
-        **result["totals"],
-        "peers": {(one["domain"], one["direction"]): one for one in result["peers"]},
-        "log": log,
-    }
-
-
-def short(counts):
-    """The counts that are not zero; of events how many of each reason."""
-    found = {}
-    for name, value in counts.items():
-        if name in ("domain", "direction"):
-            continue
-        seen = {one["reason"]: one["count"] for one in value} if isinstance(value, list) else value
-        if seen:
-            found[name] = seen
-    return found
+    return counted(tally, log)
 
 
 # Inbound

@@ -14,12 +14,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import (
     KeyExchange,
     ServerFlight,
     client_hello,
-    group_of,
     random_of,
 )
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.support.flight import group_of
 from tests.support.pki import pem
 
 NAME = "mail.example.com"

@@ -9,11 +9,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search 
     MARKER_HEADER,
     MAX_LINE,
     LocalMailbox,
-    find_marked,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.mailbox import find_marked
 
 
 def message(marker="m-1", received=("from a by b with ESMTPS id 1; x",), more="", body="hello\n", separator=True):

@@ -110,17 +110,23 @@ def test_a_name_is_looked_up_and_its_addresses_are_tried_in_turn(monkeypatch):
     )  # fmt: skip
 
 
+def deaf_address(opened):
+    """An address that takes no more connections and refuses none, as behind a firewall that drops."""
+    deaf = opened.enter_context(socket.socket())
+    deaf.bind(("127.0.0.1", 0))
+    deaf.listen(0)
+    for _ in range(4):
+        filler = opened.enter_context(socket.socket())
+        filler.setblocking(False)
+        filler.connect_ex(deaf.getsockname())
+    return deaf.getsockname()
+
+
 def test_every_address_gets_its_share_of_the_time(monkeypatch):
     with contextlib.ExitStack() as opened:
-        deaf = opened.enter_context(socket.socket())
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen(0)
-        for _ in range(4):
-            filler = opened.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(deaf.getsockname())
+        deaf = deaf_address(opened)
         server = opened.enter_context(serving())
-        rows = [(socket.AF_INET, 1, 6, "", address) for address in (deaf.getsockname(), (server.host, server.port))]
+        rows = [(socket.AF_INET, 1, 6, "", address) for address in (deaf, (server.host, server.port))]
         monkeypatch.setattr(wire.socket, "getaddrinfo", lambda *_, **__: rows)
         [ended] = run([Target("mx.example.com")], Limits(1.0, 10))
     assert ended.error is None
@@ -129,16 +135,7 @@ def test_every_address_gets_its_share_of_the_time(monkeypatch):
 
 def test_a_third_address_that_is_silent_holds_nobody_up(monkeypatch):
     with contextlib.ExitStack() as opened:
-        addresses = []
-        for _ in range(2):
-            deaf = opened.enter_context(socket.socket())
-            deaf.bind(("127.0.0.1", 0))
-            deaf.listen(0)
-            for _ in range(4):
-                filler = opened.enter_context(socket.socket())
-                filler.setblocking(False)
-                filler.connect_ex(deaf.getsockname())
-            addresses.append(deaf.getsockname())
+        addresses = [deaf_address(opened) for _ in range(2)]
         silent = opened.enter_context(serving(Face(delay=30)))
         rows = [(socket.AF_INET, 1, 6, "", address) for address in (*addresses, (silent.host, silent.port))]
         monkeypatch.setattr(wire.socket, "getaddrinfo", lambda *_, **__: rows)

@@ -6,13 +6,14 @@ import time
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import mailbox_search
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import MARKER_HEADER, find_marked
+from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import MARKER_HEADER
 from ansible_collections.mailfleet.starttls.plugins.modules import message_trace as module
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.alarm import at_most
 from tests.support.ansible_module import run_module
+from tests.support.mailbox import find_marked
 
 TLS = (
     "from gw1.test (gw1.test [192.0.2.10]) (using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)) "
