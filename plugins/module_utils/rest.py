@@ -19,7 +19,13 @@ from http.client import HTTPException
 from typing import Any, Callable, Optional
 from urllib.parse import quote, quote_plus, urlsplit
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+    EngineError,
+    Stopped,
+    TransactionError,
+    reason_of,
+    stoppable,
+)
 
 LARGEST = 16 * 1024 * 1024
 _SHOWN = 300
@@ -216,29 +222,33 @@ class CallTransaction:
         Raises TransactionError with the reason when the change was undone or could not be.
         """
         begun: list[Call] = []
-        try:
-            for call in change.calls:
-                begun.append(call)
-                call.do()
-            prove()
-        except BaseException as error:
-            reason = str(error) if isinstance(error, (EngineError, OSError)) else repr(error)
-            failures = []
-            for call in reversed(begun):
-                try:
-                    call.undo()
-                except (EngineError, OSError) as second:  # the others come back all the same
-                    failures.append(f"{call.what}, which was {call.before}: {second}")
+        with stoppable() as stop:
             try:
-                if not failures:
-                    prove_old()
-            except (EngineError, OSError) as second:
-                failures.append(str(second))
-            if failures:
-                raise TransactionError(
-                    f"{reason}. Going back failed as well: {'; '.join(failures)}. Look at these entries on the gateway",
-                    restored=False,
-                ) from error
-            if not isinstance(error, Exception):
-                raise
-            raise TransactionError(f"{reason}. The former state is restored and proved", True) from error
+                for call in change.calls:
+                    stop.look()  # between two calls: what is asked for and given up may take effect later
+                    begun.append(call)
+                    call.do()
+                with stop.obeyed():
+                    prove()
+            except BaseException as error:
+                reason = reason_of(error)
+                failures = []
+                for call in reversed(begun):
+                    try:
+                        call.undo()
+                    except (EngineError, OSError) as second:  # the others come back all the same
+                        failures.append(f"{call.what}, which was {call.before}: {second}")
+                try:
+                    if not failures:
+                        prove_old()
+                except (EngineError, OSError) as second:
+                    failures.append(str(second))
+                if failures:
+                    raise TransactionError(
+                        f"{reason}. Going back failed as well: {'; '.join(failures)}. "
+                        "Look at these entries on the gateway",
+                        restored=False,
+                    ) from error
+                if not isinstance(error, (Exception, Stopped)):
+                    raise
+                raise TransactionError(f"{reason}. The former state is restored and proved", True) from error

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.client import HTTPException
 from typing import Any, Optional
 from urllib.error import HTTPError
@@ -31,6 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction imp
     EngineError,
     Runner,
     TransactionError,
+    postponed,
 )
 
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {
@@ -65,20 +68,52 @@ CHANGE_SPEC: dict[str, dict[str, Any]] = {
     "require_without_evidence": {"type": "bool", "default": False},
 }
 
+SECONDS_TO_END = 10.0
+"""How long a program may go on once a signal has stopped the change."""
+
 
 def runner(module: AnsibleModule) -> Runner:
     """The engine's way to start programs, without a shell and in the C locale."""
 
     def run(arguments: Sequence[str]) -> tuple[int, str, str]:
-        status, out, err = module.run_command(
-            list(arguments),
-            path_prefix="/usr/sbin:/sbin",
-            environ_update={"LC_ALL": "C"},
-            handle_exceptions=False,
-        )
+        with _over_before_anything_else() as started:
+            status, out, err = module.run_command(
+                list(arguments),
+                path_prefix="/usr/sbin:/sbin",
+                environ_update={"LC_ALL": "C"},
+                handle_exceptions=False,
+                before_communicate_callback=started,
+            )
         return status, out, err
 
     return run
+
+
+@contextlib.contextmanager
+def _over_before_anything_else() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Wait for a program that is cut off by a signal, as what is restored then must not be changed by it again."""
+    running: list[subprocess.Popen[bytes]] = []
+    with postponed() as go_on:  # until the program is known
+
+        def started(program: subprocess.Popen[bytes]) -> None:
+            running.append(program)
+            go_on()
+
+        try:
+            yield started
+        except BaseException:
+            for program in running:
+                _end(program)
+            raise
+
+
+def _end(program: subprocess.Popen[bytes]) -> None:
+    try:
+        program.wait(SECONDS_TO_END)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            program.wait(1.0)
 
 
 def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:

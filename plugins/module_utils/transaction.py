@@ -4,8 +4,9 @@
 """Changing a mail daemon's files so that the host ends either proved in the new state or in the old one.
 
 snapshot -> write -> the daemon's own check -> reload -> proof -> commit; on any failure the old files
-are written back, the daemon reloads and the old state is proved. A journal beside a lock survives a
-killed run: the next one restores from it before it looks at anything else.
+are written back, the daemon reloads and the old state is proved. So it is if SIGHUP, SIGINT or SIGTERM
+comes in between. A journal beside a lock survives a killed run: the next one restores from it before it
+looks at anything else.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 
@@ -45,6 +48,117 @@ class TransactionError(EngineError):
     def __init__(self, message: str, restored: bool) -> None:
         super().__init__(message)
         self.restored = restored
+
+
+def reason_of(error: BaseException) -> str:
+    """Why a change failed, in words."""
+    return str(error) if isinstance(error, (EngineError, OSError, Stopped)) else repr(error)
+
+
+class Stopped(BaseException):
+    """A signal told this process to end. It is no Exception, so that nothing on the way handles it as an error."""
+
+
+class Stop:
+    """The signals that tell this process to end. They wait, except where what they cut off can be undone."""
+
+    def __init__(self) -> None:
+        """No signal is caught yet; see stoppable()."""
+        self.came: Optional[int] = None
+        self.obeys = False
+        self._formers: dict[int, Any] = {}
+
+    def catch(self) -> None:
+        """Take the signals over. One that is ignored, as SIGHUP is under nohup, stays ignored."""
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            former = signal.getsignal(number)
+            if former not in (signal.SIG_IGN, None):
+                self._formers[number] = former
+                signal.signal(number, self._take)
+
+    def give_back(self) -> None:
+        """Put the former handlers back."""
+        for number, former in self._formers.items():
+            signal.signal(number, former)
+
+    def _take(self, number: int, _frame: Any) -> None:
+        self.came = number
+        if self.obeys:
+            self.look()
+
+    def look(self) -> None:
+        """Raise for a signal that came: KeyboardInterrupt for SIGINT, Stopped for the others."""
+        if self.came is not None:
+            self.obeys = False  # the next one must not cut off what is done about this one
+            if self.came == signal.SIGINT:
+                raise KeyboardInterrupt
+            raise Stopped(f"stopped by {signal.Signals(self.came).name}")
+
+    @contextlib.contextmanager
+    def obeyed(self) -> Iterator[None]:
+        """Within, a signal raises at once, but only the first one."""
+        self.obeys = True
+        try:
+            self.look()
+            yield
+        finally:
+            self.obeys = False
+        self.look()  # what is raised within a finalizer gets lost
+
+    def end(self) -> None:
+        """Obey no signal any more.
+
+        Those that a terminal sends to all its programs, often twice, are ignored: so the programs that are
+        started from now on ignore them as well.
+        """
+        self.obeys = False
+        for number in self._formers.keys() - {signal.SIGTERM}:
+            signal.signal(number, signal.SIG_IGN)
+
+
+_under_way: list[Stop] = []
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Hold the signals back that would end this process. Outside the main thread nothing can be done about them.
+
+    One that came too late to be obeyed is sent again at the end, unless the work has failed and ends anyway.
+    """
+    stop = Stop()
+    if not _in_main_thread():
+        yield stop
+        return
+    _under_way.append(stop)
+    try:
+        stop.catch()
+        yield stop
+    finally:
+        stop.give_back()
+        _under_way.remove(stop)
+    if stop.came is not None:
+        signal.raise_signal(stop.came)
+
+
+@contextlib.contextmanager
+def postponed() -> Iterator[Callable[[], None]]:
+    """Within, no signal raises, until the function that this gives is called."""
+    stop = _under_way[-1] if _under_way and _in_main_thread() else Stop()
+    obeyed, stop.obeys = stop.obeys, False
+
+    def go_on() -> None:
+        if obeyed:
+            stop.obeys = True
+            stop.look()
+
+    try:
+        yield go_on
+    finally:
+        go_on()
 
 
 class Daemon(Protocol):
@@ -183,8 +297,9 @@ class Transaction:
                     f"a run was interrupted and {image.path} has been edited since; make sure the file is "
                     f"what you want, then remove {self._journal} and run again"
                 )
-        self._restore(images, directories)
-        self._end()
+        with stoppable():
+            self._restore(images, directories)
+            self._end()
         return True
 
     def apply(self, change: Change, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
@@ -193,34 +308,38 @@ class Transaction:
         Raises TransactionError with the reason when the change was undone or could not be.
         """
         directories = _missing_directories(change.after)
-        self._begin(change, directories)
-        seen = self._daemon.reads_files_unasked
-        try:
-            for directory in directories:
-                Path(directory).mkdir()
-                Path(directory).chmod(0o755)  # mkdir's own mode goes through the umask
-            for image in change.after:
-                image.write(mtime=time.time() - SETTLED_SECONDS)
-            self._daemon.check()
-            seen = True
-            self._daemon.reload()
-            prove()
-        except BaseException as error:
-            reason = str(error) if isinstance(error, (EngineError, OSError)) else repr(error)
+        with stoppable() as stop:
+            self._begin(change, directories)
+            seen = self._daemon.reads_files_unasked
             try:
-                self._restore([*change.before, *change.kept], directories, resume=seen)
-                prove_old()
-            except (EngineError, OSError) as second:
-                raise TransactionError(
-                    f"{reason}. Going back failed as well: {second}. The files as they were are in "
-                    f"{self._journal}; run again to restore them",
-                    restored=False,
-                ) from error
+                stop.look()
+                for directory in directories:
+                    Path(directory).mkdir()
+                    Path(directory).chmod(0o755)  # mkdir's own mode goes through the umask
+                for image in change.after:
+                    image.write(mtime=time.time() - SETTLED_SECONDS)
+                with stop.obeyed():
+                    self._daemon.check()
+                    seen = True
+                    self._daemon.reload()
+                    prove()
+            except BaseException as error:
+                stop.end()
+                reason = reason_of(error)
+                try:
+                    self._restore([*change.before, *change.kept], directories, resume=seen)
+                    prove_old()
+                except (EngineError, OSError) as second:
+                    raise TransactionError(
+                        f"{reason}. Going back failed as well: {second}. The files as they were are in "
+                        f"{self._journal}; run again to restore them",
+                        restored=False,
+                    ) from error
+                self._end()
+                if not isinstance(error, (Exception, Stopped)):
+                    raise
+                raise TransactionError(f"{reason}. The former state is restored and proved", True) from error
             self._end()
-            if not isinstance(error, Exception):
-                raise
-            raise TransactionError(f"{reason}. The former state is restored and proved", True) from error
-        self._end()
 
     def _restore(self, images: Sequence[FileImage], directories: Sequence[str], resume: bool = True) -> None:
         failures = []

@@ -221,15 +221,18 @@ class Exim:
         with socket.socket() as spare:
             spare.bind(("127.0.0.1", 0))
             port = spare.getsockname()[1]
-        status, out, err = self._run(["exim4", "-C", config, "-bd", "-oX", f"127.0.0.1.{port}", "-oP", pid_file])
-        if status != 0:
-            raise EngineError(f"a trial daemon does not start: {(err or out).strip()}")
+        patience = 1.0  # a signal may come while the daemon starts
         try:
-            self._trial(self._planned, Target("127.0.0.1", port))
-        except EngineError as error:
-            raise EngineError(f"a trial daemon with the change: {error}") from error
+            status, out, err = self._run(["exim4", "-C", config, "-bd", "-oX", f"127.0.0.1.{port}", "-oP", pid_file])
+            patience = 0.0
+            if status != 0:
+                raise EngineError(f"a trial daemon does not start: {(err or out).strip()}")
+            try:
+                self._trial(self._planned, Target("127.0.0.1", port))
+            except EngineError as error:
+                raise EngineError(f"a trial daemon with the change: {error}") from error
         finally:
-            _end_daemon(pid_file)
+            _end_daemon(pid_file, patience)
 
     def require_readable(self, path: str, otherwise: str) -> None:
         """Raise EngineError unless Exim's user can read the file; otherwise says what would follow."""
@@ -273,11 +276,17 @@ class Exim:
         return (image.content or b"").decode("utf-8", "surrogateescape")
 
 
-def _end_daemon(pid_file: str) -> None:
-    try:
-        pid = int(Path(pid_file).read_text())
-    except (OSError, ValueError):
-        return
+def _end_daemon(pid_file: str, patience: float = 0.0) -> None:
+    """End a daemon; its pid file is waited for, because Exim writes it after the command that starts it has returned."""
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            pid = int(Path(pid_file).read_text())
+            break
+        except (OSError, ValueError):
+            if time.monotonic() >= deadline:
+                return
+        time.sleep(0.02)
     deadline = time.monotonic() + 5
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)

@@ -2,7 +2,13 @@
 
 import http.client
 import json
+import os
+import signal
 import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -16,9 +22,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import (
     is_set,
     rows,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+    EngineError,
+    Stopped,
+    TransactionError,
+)
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.alarm import at_most
 
 SECRET = "s3cret/+ \"x'"
 
@@ -242,13 +254,19 @@ class Entries:
         self.log = []
         self.fails = {}  # (step, name) -> what it raises, after it took effect if the name is in effective
         self.effective = set()
+        self.signals = {}  # (step, name) -> the signals that come before it takes effect
 
     def call(self, name, new):
         old = self.held.get(name, "(none)")
         return Call(name, old, new, lambda: self.set("do", name, new), lambda: self.set("undo", name, old))
 
-    def set(self, step, name, value):
+    def note(self, step, name=""):
         self.log.append((step, name))
+        for number in self.signals.get((step, name), ()):
+            os.kill(os.getpid(), number)
+
+    def set(self, step, name, value):
+        self.note(step, name)
         error = self.fails.get((step, name))
         if error and name not in self.effective:
             raise error
@@ -257,12 +275,12 @@ class Entries:
             raise error
 
     def prove(self):
-        self.log.append(("prove", ""))
+        self.note("prove")
         if ("prove", "") in self.fails:
             raise self.fails.pop(("prove", ""))
 
     def prove_old(self):
-        self.log.append(("prove_old", ""))
+        self.note("prove_old")
         if ("prove_old", "") in self.fails:
             raise self.fails[("prove_old", "")]
 
@@ -352,6 +370,138 @@ class TestCallTransaction:
             entries.apply(**NEW)
         assert str(caught.value) == ("refused. Going back failed as well: b is 9. Look at these entries on the gateway")
         assert caught.value.restored is False
+
+
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+CHILD = """
+import json, sys, time
+sys.path[:0] = json.loads(sys.argv[1])
+from pathlib import Path
+from tests.unit.plugins.module_utils.test_rest import NEW, Entries
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import TransactionError
+
+table = Path(sys.argv[2])
+
+class Kept(Entries):
+    def set(self, *what):
+        super().set(*what)
+        table.write_text(json.dumps(self.held))
+
+    def prove(self):
+        table.with_name("waiting").touch()
+        time.sleep(60)
+
+try:
+    Kept(**json.loads(table.read_text())).apply(**NEW)
+except TransactionError as error:
+    print(error, error.restored)
+"""
+
+
+class TestSignals:
+    @pytest.fixture(autouse=True)
+    def late(self):
+        """The signals that came when no change was made, or after it."""
+        came = []
+
+        def note(number, _frame):
+            came.append(number)
+
+        formers = [signal.signal(number, note) for number in ENDING]
+        try:
+            yield came
+            assert [signal.getsignal(number) for number in ENDING] == [note] * len(ENDING)
+        finally:
+            for number, former in zip(ENDING, formers):
+                signal.signal(number, former)
+
+    @staticmethod
+    def stopped(entries, number):
+        if number == signal.SIGINT:
+            with pytest.raises(KeyboardInterrupt):
+                entries.apply(**NEW)
+        else:
+            with pytest.raises(TransactionError) as caught:
+                entries.apply(**NEW)
+            assert str(caught.value) == f"stopped by {number.name}. The former state is restored and proved"
+            assert caught.value.restored is True
+            assert isinstance(caught.value.__cause__, Stopped)
+        assert entries.held == OLD
+        assert entries.log[-1] == ("prove_old", "")
+
+    @pytest.mark.parametrize("number", ENDING)
+    def test_one_during_a_call_waits_until_it_is_answered(self, late, number):
+        """A request that is given up may take effect after the look that its opposite begins with."""
+        entries = Entries(**OLD)
+        entries.signals = {("do", "b"): [number]}
+        self.stopped(entries, number)
+        assert entries.log == [("do", "a"), ("do", "b"), ("undo", "b"), ("undo", "a"), ("prove_old", "")]
+        assert late == []
+
+    @pytest.mark.parametrize("number", ENDING)
+    def test_one_during_the_last_call_keeps_the_proof_from_being_begun(self, late, number):
+        entries = Entries(**OLD)
+        entries.signals = {("do", "c"): [number]}
+        self.stopped(entries, number)
+        assert ("prove", "") not in entries.log
+        assert late == []
+
+    @pytest.mark.parametrize("number", ENDING)
+    def test_one_during_the_proof_ends_it(self, late, number):
+        entries = Entries(**OLD)
+        entries.signals = {("prove", ""): [number]}
+        entries.fails = {("prove", ""): EngineError("it went on")}
+        self.stopped(entries, number)
+        assert late == []
+
+    @pytest.mark.parametrize("step", [("undo", "c"), ("undo", "a"), ("prove_old", "")])
+    @pytest.mark.parametrize("number", ENDING)
+    def test_a_second_one_does_not_cut_off_what_is_undone(self, late, step, number):
+        entries = Entries(**OLD)
+        entries.signals = {("prove", ""): [signal.SIGHUP], step: [number, number]}
+        self.stopped(entries, signal.SIGHUP)
+        assert late == []
+
+    def test_one_that_is_ignored_stays_ignored(self):
+        note = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            entries = Entries(**OLD)
+            entries.signals = {("do", "a"): [signal.SIGHUP], ("prove", ""): [signal.SIGHUP]}
+            entries.apply(**NEW)
+            assert entries.held == NEW
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGHUP, note)
+
+    def test_one_and_an_entry_that_does_not_come_back(self):
+        entries = Entries(**OLD)
+        entries.signals = {("do", "b"): [signal.SIGTERM]}
+        entries.fails = {("undo", "a"): EngineError("gone")}
+        with pytest.raises(
+            TransactionError, match=r"^stopped by SIGTERM\. Going back failed as well: a, which was 1: gone"
+        ):
+            entries.apply(**NEW)
+
+    @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+    def test_a_process_that_is_told_to_end_restores_first(self, tmp_path, number):
+        table = tmp_path / "table"
+        table.write_text(json.dumps(OLD))
+        child = subprocess.Popen(
+            [sys.executable, "-c", CHILD, json.dumps(sys.path), str(table)],
+            cwd=Path(__file__).parents[4],
+            stdout=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "waiting").exists():
+            assert child.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        assert json.loads(table.read_text()) == NEW
+        child.send_signal(number)
+        with at_most(30):
+            out, _err = child.communicate()
+        assert out.decode() == f"stopped by {number.name}. The former state is restored and proved True\n"
+        assert json.loads(table.read_text()) == OLD
 
 
 class TestCalls:

@@ -607,6 +607,25 @@ class TestDaemon:
         with pytest.raises(EngineError, match=r"^a trial daemon with the change: 127\.0\.0\.1:4711 does not show"):
             host.adapter.check()
 
+    def test_a_trial_daemon_ends_although_a_signal_came_while_it_was_started(self, host):
+        """Exim writes the file with its number after the program that starts it has returned."""
+        process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+
+        def start(arguments):
+            if "-bd" not in arguments:
+                return 0, "", ""
+            number = Path(arguments[arguments.index("-oP") + 1])
+            threading.Timer(0.2, lambda: number.write_text(str(process.pid))).start()
+            raise KeyboardInterrupt
+
+        host.answers[("exim4", "-C")] = start
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                host.adapter.check()
+            assert process.wait(10) == -15
+        finally:
+            process.kill()
+
     @pytest.mark.parametrize("text", [None, "", "nonsense"])
     def test_no_pid_file_means_no_signal(self, tmp_path, text, monkeypatch):
         monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("nothing may be killed"))

@@ -1,9 +1,17 @@
 import contextlib
 import dataclasses
+import fcntl
 import json
 import os
+import pty
+import signal
 import stat
+import subprocess
+import sys
+import termios
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import transaction as module
@@ -11,8 +19,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import F
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
     Change,
     EngineError,
+    Stopped,
     Transaction,
     TransactionError,
+    postponed,
+    stoppable,
 )
 
 from tests.support.alarm import at_most
@@ -25,7 +36,7 @@ as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may give files 
 
 
 class FakeDaemon:
-    """Notes what is asked of it and how the file looked; fails where it is told to."""
+    """Notes what is asked of it and how the file looked; fails, or is sent signals, where it is told to."""
 
     name = "fakemail"
     reads_files_unasked = True
@@ -34,9 +45,13 @@ class FakeDaemon:
         self.config = config
         self.calls = []
         self.failures = {}
+        self.signals = {}
+        self.went_on = []
 
     def _call(self, what):
         self.calls.append((what, self.config.read_bytes() if self.config.exists() else None))
+        tell(*self.signals.get(what, ()))
+        self.went_on.append(what)
         error = self.failures.pop(what, None)
         if error:
             raise error
@@ -60,11 +75,12 @@ class FakeDaemon:
 class Host:
     """One daemon, its file, and the store of its transactions."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, made=False):
         self.directory = directory
         self.config = directory / "main.cf"
-        self.config.write_bytes(OLD)
-        self.config.chmod(0o640)
+        if not made:
+            self.config.write_bytes(OLD)
+            self.config.chmod(0o640)
         self.store = directory / "store"
         self.journal = self.store / "fakemail.journal"
         self.daemon = FakeDaemon(self.config)
@@ -390,6 +406,465 @@ def test_a_second_interrupt_during_the_restoring_leaves_the_journal(host):
     with pytest.raises(KeyboardInterrupt):
         host.apply()
     assert host.recover() is True
+
+
+# Signals
+
+ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
+
+@pytest.fixture
+def late():
+    """The signals that came when no change was made, or after it."""
+    came = []
+
+    def note(number, _frame):
+        came.append(number)
+
+    formers = [signal.signal(number, note) for number in ENDING]
+    try:
+        yield came
+        assert [signal.getsignal(number) for number in ENDING] == [note] * len(ENDING)
+    finally:
+        for number, former in zip(ENDING, formers):
+            signal.signal(number, former)
+
+
+def tell(*signals):
+    for number in signals:
+        os.kill(os.getpid(), number)
+
+
+def tell_in(monkeypatch, step, number, path, content):
+    """Send a signal in this step of FileImage for the path, if it is this content that is written."""
+    real = getattr(FileImage, step)
+
+    def write(image, *arguments, **options):
+        if image.path == str(path) and content(image.content):
+            tell(number)
+        return real(image, *arguments, **options)
+
+    monkeypatch.setattr(FileImage, step, write)
+
+
+def stopped(host, number, reason="", cause=Stopped):
+    with pytest.raises(TransactionError) as caught:
+        host.apply()
+    assert str(caught.value) == f"{reason or f'stopped by {number.name}'}. The former state is restored and proved"
+    assert caught.value.restored is True
+    assert isinstance(caught.value.__cause__, cause)
+    assert host.daemon.calls[-1] == ("prove_old", OLD)
+    assert_old(host)
+
+
+def assert_old(host):
+    assert host.config.read_bytes() == OLD
+    assert not host.journal.exists()
+
+
+@pytest.mark.parametrize("unasked", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("where", "calls"),
+    [
+        ("check", ["check", "resume", "prove_old"]),
+        ("reload", ["check", "reload", "resume", "prove_old"]),
+        ("prove", ["check", "reload", "prove", "resume", "prove_old"]),
+    ],
+)
+def test_a_signal_restores_at_once(host, late, where, number, calls, unasked):
+    host.daemon.reads_files_unasked = unasked
+    host.daemon.signals[where] = [number]
+    stopped(host, number)
+    if where == "check" and not unasked:
+        calls = ["check", "prove_old"]
+    assert [what for what, _content in host.daemon.calls] == calls
+    assert where not in host.daemon.went_on
+    assert late == []
+
+
+@pytest.mark.parametrize("where", ["check", "reload", "prove"])
+def test_ctrl_c_restores_at_once_and_is_passed_on(host, late, where):
+    host.daemon.signals[where] = [signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        host.apply()
+    assert host.daemon.calls[-1] == ("prove_old", OLD)
+    assert where not in host.daemon.went_on
+    assert_old(host)
+    assert late == []
+
+
+@pytest.mark.parametrize("first", ENDING)
+@pytest.mark.parametrize("second", ENDING)
+@pytest.mark.parametrize("where", ["resume", "prove_old"])
+def test_a_second_signal_does_not_cut_the_restoring_off(host, late, first, second, where):
+    host.daemon.signals = {"prove": [first], where: [second, first, second]}
+    with pytest.raises((TransactionError, KeyboardInterrupt)) as caught:
+        host.apply()
+    assert isinstance(caught.value, KeyboardInterrupt) == (first == signal.SIGINT)
+    assert where in host.daemon.went_on
+    assert_old(host)
+    assert late == []  # this run has failed and ends anyway
+
+
+def test_two_signals_at_once_count_once(host, late):
+
+    def reload():
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            tell(*ENDING)  # other threads, which former tests may have left, can take them all the same
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
+
+    host.daemon.reload = reload
+    with pytest.raises((TransactionError, KeyboardInterrupt)):
+        host.apply()
+    assert host.daemon.calls[-1] == ("prove_old", OLD)
+    assert_old(host)
+    assert late == []
+
+
+@pytest.mark.parametrize("error", [EngineError("no good"), OSError("no good")])
+def test_a_signal_while_a_failure_is_undone_changes_nothing_about_it(host, late, error):
+    host.daemon.failures["check"] = error
+    host.daemon.signals["resume"] = [signal.SIGTERM]
+    stopped(host, signal.SIGTERM, "no good", type(error))
+    assert late == []
+
+
+def test_programs_that_restore_do_not_hear_what_a_terminal_sends_to_all(host, late):
+    """It sends SIGHUP, or Ctrl-C, to its whole foreground, and often more than once."""
+    seen = []
+
+    def run(script):
+        seen.append(subprocess.run(["sh", "-c", script], check=False).returncode)
+
+    host.daemon.reload = lambda: run("kill -HUP $$; exit 7")
+    host.daemon.signals["prove"] = [signal.SIGHUP]
+    host.daemon.resume = lambda: [run(f"kill -{name} $$; exit 7") for name in ("HUP", "INT", "TERM")]
+    stopped(host, signal.SIGHUP)
+    assert seen == [-signal.SIGHUP, 7, 7, -signal.SIGTERM]
+
+
+def test_a_signal_that_was_ignored_stays_ignored(host, late):
+    note = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as under nohup
+    try:
+        host.daemon.signals = {"check": [signal.SIGHUP], "prove": [signal.SIGHUP]}
+        host.daemon.reload = lambda: host.daemon.calls.append(("reload", signal.getsignal(signal.SIGHUP)))
+        host.apply()
+        assert ("reload", signal.SIG_IGN) in host.daemon.calls
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert host.config.read_bytes() == NEW
+
+        host.config.write_bytes(OLD)
+        host.daemon.signals["prove"] = [signal.SIGTERM]
+        stopped(host, signal.SIGTERM)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, note)
+
+
+def test_outside_the_main_thread_there_are_no_handlers(host, late):
+    seen = []
+    host.daemon.reload = lambda: seen.append([signal.getsignal(number) for number in ENDING])
+    before = [signal.getsignal(number) for number in ENDING]
+    failures = []
+
+    def change():
+        try:
+            host.apply()
+            host.daemon.failures["prove"] = EngineError("no good")
+            with pytest.raises(TransactionError):
+                host.apply(host.image(b"x"))
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    thread.join(20)
+    assert (failures, seen) == ([], [before, before])
+    assert host.config.read_bytes() == NEW
+
+
+def test_a_thread_leaves_the_signals_of_a_change_alone(host, late):
+    """It starts a program, for instance, while the main thread makes a change."""
+    seen = []
+
+    def elsewhere():
+        with postponed():
+            seen.append(module._under_way[-1].obeys)
+
+    def reload():
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        thread.join()
+
+    host.daemon.reload = reload
+    host.apply()
+    assert seen == [True]
+
+
+def test_a_signal_while_the_journal_is_written_comes_to_nothing(host, late, monkeypatch):
+    tell_in(monkeypatch, "_dress", signal.SIGTERM, host.journal, lambda content: content is not None)
+    written = []
+    tell_in(monkeypatch, "write", signal.SIGTERM, host.config, written.append)
+    stopped(host, signal.SIGTERM)
+    assert written == [OLD]
+    assert [what for what, _content in host.daemon.calls] == ["resume", "prove_old"]
+    assert late == []
+
+
+def test_a_signal_while_a_file_is_written_waits_until_it_is(host, late, monkeypatch):
+    made = host.directory / "made" / "new.cf"
+    tell_in(monkeypatch, "_dress", signal.SIGHUP, host.config, lambda content: content == NEW)
+    with pytest.raises(TransactionError, match="stopped by SIGHUP"):
+        host.apply(host.image(), host.image(b"x", path=made))
+    assert [what for what, _content in host.daemon.calls] == ["resume", "prove_old"]
+    assert sorted(one.name for one in host.directory.iterdir()) == ["main.cf", "store"]
+    assert_old(host)
+    assert late == []
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_after_the_proof_comes_too_late_and_takes_effect_after_the_change(host, late, monkeypatch, number):
+    real = FileImage.write
+
+    def write(image, **options):
+        if image.path == str(host.journal) and image.content is None:
+            tell(number)
+            assert late == []
+        real(image, **options)
+
+    monkeypatch.setattr(FileImage, "write", write)
+    host.apply()
+    assert late == [number]
+    assert host.config.read_bytes() == NEW
+    assert not host.journal.exists()
+
+
+def test_a_signal_that_was_lost_on_the_way_is_found_at_the_end(host, late):
+    """What is raised within a finalizer is printed and dropped."""
+
+    def reload():
+        with contextlib.suppress(Stopped):
+            tell(signal.SIGTERM)
+
+    host.daemon.reload = reload
+    stopped(host, signal.SIGTERM)
+    assert host.daemon.calls[-3] == ("prove", NEW)
+
+
+def test_a_signal_and_a_restoring_that_fails(host, late):
+    host.daemon.signals["prove"] = [signal.SIGTERM]
+    host.daemon.failures["prove_old"] = EngineError("nobody answers")
+    with pytest.raises(
+        TransactionError, match=r"^stopped by SIGTERM\. Going back failed as well: nobody answers\. "
+    ) as caught:
+        host.apply()
+    assert caught.value.restored is False
+    assert host.recover() is True
+    assert_old(host)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_a_signal_does_not_cut_off_the_recovery_from_a_killed_run(host, late, number):
+    host.die_in("prove")
+    there = []
+    real = host.daemon.resume
+    host.daemon.resume = lambda: (tell(number), there.append(late.copy()), real())
+    assert host.recover() is True
+    assert (there, host.daemon.calls) == ([[]], [("resume", OLD)])
+    assert_old(host)
+    assert late == [number]
+
+
+def test_former_handlers_come_back_after_any_end(host, late):
+    """The fixture looks whether they do."""
+    host.apply()
+    host.daemon.failures["check"] = EngineError("no good")
+    with pytest.raises(TransactionError):
+        host.apply(host.image(OLD))
+    with host.transaction().locked() as transaction:
+        host.journal.mkdir()
+        with pytest.raises(OSError):
+            transaction.apply(Change.of([host.image(OLD)]), host.daemon.prove, host.daemon.prove_old)
+    assert module._under_way == []
+
+
+def test_a_handler_that_python_did_not_install_is_left_alone(monkeypatch, late):
+    monkeypatch.setattr(signal, "getsignal", lambda _number: None)
+    installed = []
+    monkeypatch.setattr(signal, "signal", lambda *arguments: installed.append(arguments))
+    with stoppable():
+        pass
+    assert installed == []
+    monkeypatch.undo()
+
+
+def test_what_is_postponed_is_not_cut_in_two(late):
+    order = []
+    with pytest.raises(Stopped, match="stopped by SIGTERM"), stoppable() as stop, stop.obeyed():
+        with postponed():
+            tell(signal.SIGTERM)
+            order.append("whole")
+        order.append("more")
+    assert order == ["whole"]
+    with pytest.raises(Stopped), stoppable() as stop, stop.obeyed(), postponed() as go_on:
+        tell(signal.SIGTERM)
+        order.append("begun")
+        go_on()
+        order.append("more")
+    assert order == ["whole", "begun"]
+    with pytest.raises(Stopped), stoppable() as stop, stop.obeyed(), postponed() as go_on:
+        go_on()
+        tell(signal.SIGTERM)
+        order.append("more")
+    assert order == ["whole", "begun"]
+    assert late == []
+
+
+def test_what_is_postponed_and_fails_is_stopped(late):
+    with pytest.raises(Stopped) as caught, stoppable() as stop, stop.obeyed(), postponed():
+        tell(signal.SIGTERM)
+        raise OSError("no such program")
+    assert isinstance(caught.value.__context__, OSError)
+
+
+def test_without_a_change_nothing_is_postponed(late):
+    with postponed() as go_on:
+        tell(signal.SIGTERM)
+        assert late == [signal.SIGTERM]
+        go_on()
+
+
+def test_where_no_signal_is_obeyed_nothing_that_was_postponed_makes_it_so(late):
+    with stoppable() as stop:
+        with postponed() as go_on:
+            go_on()
+            tell(signal.SIGTERM)
+        assert not stop.obeys
+    assert late == [signal.SIGTERM]
+
+
+def test_a_signal_at_any_moment(host, late, monkeypatch):
+    """At each line that a change runs through: it is made or undone, and the signal is heeded once."""
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # it is done a thousand times
+    ends = []
+    for moment in range(100_000):
+        host.config.write_bytes(OLD)
+        host.daemon.calls.clear()
+        how = at_the_line(moment, host)
+        state = host.config.read_bytes()
+        assert not host.journal.exists()
+        assert [one.name for one in host.directory.iterdir() if one.name.startswith(".")] == []
+        if how == "restored":
+            assert (state, late, host.daemon.calls[-1]) == (OLD, [], ("prove_old", OLD))
+        elif how == "made":
+            assert (state, late, host.daemon.calls[-1]) == (NEW, [signal.SIGTERM], ("prove", NEW))
+        else:
+            assert (state, late) == (NEW, [])
+            break
+        ends.append(how)
+        late.clear()
+    assert (ends[0], ends[-1]) == ("made", "made")  # before the change, and after it
+    assert ends.count("restored") > 100
+
+
+def at_the_line(moment, host):
+    """Make the change and send a signal at that line of it: how it ended."""
+    left = moment
+
+    def trace(_frame, event, _argument):
+        nonlocal left
+        if event == "line":
+            left -= 1
+            if left == -1:
+                sys.settrace(None)
+                tell(signal.SIGTERM)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        host.apply()
+    except TransactionError as error:
+        assert str(error) == "stopped by SIGTERM. The former state is restored and proved"
+        return "restored"
+    finally:
+        sys.settrace(before)
+    return "made" if left < 0 else "not reached"
+
+
+CHILD = """
+import json, os, sys, time
+sys.path[:0] = json.loads(sys.argv[1])
+from pathlib import Path
+from tests.unit.plugins.module_utils.test_transaction import Host
+from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import TransactionError
+
+host, outcome = Host(Path(sys.argv[2]), made=True), Path(sys.argv[3])
+
+def wait():
+    outcome.with_name("waiting").touch()
+    time.sleep(60)
+
+setattr(host.daemon, sys.argv[4], wait)
+try:
+    host.apply()
+except TransactionError as error:
+    outcome.write_text(json.dumps([str(error), error.restored, host.daemon.calls[-1][0]]))
+    print(str(error), flush=True)
+    print(str(error), file=sys.stderr, flush=True)
+"""
+
+
+def start(host, tmp_path, where, **options):
+    """A process of its own that makes the change and waits for ever in one of its steps."""
+    waiting = tmp_path / "waiting"
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, json.dumps(sys.path), str(host.directory), str(tmp_path / "outcome"), where],
+        cwd=ROOT,
+        **options,
+    )
+    deadline = time.monotonic() + 30
+    while not waiting.exists():
+        assert child.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    assert (host.config.read_bytes(), host.journal.exists()) == (NEW, True)
+    return child
+
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["check", "reload", "prove"])
+def test_a_process_that_is_told_to_end_restores_first(host, tmp_path, where, number):
+    child = start(host, tmp_path, where, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    child.send_signal(number)
+    with at_most(30):
+        out, _err = child.communicate()
+    error = f"stopped by {number.name}. The former state is restored and proved"
+    assert (out.decode(), child.returncode) == (f"{error}\n", 0)
+    assert json.loads((tmp_path / "outcome").read_text()) == [error, True, "prove_old"]
+    assert_old(host)
+    assert host.recover() is False
+
+
+def test_a_terminal_that_is_closed(host, tmp_path):
+    """What is said afterwards reaches nobody, which comes after all that counts."""
+    ours, theirs = pty.openpty()
+    child = start(
+        host, tmp_path, "prove", stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    os.close(ours)
+    with at_most(30):
+        assert child.wait() != 0  # print() has failed
+    error = "stopped by SIGHUP. The former state is restored and proved"
+    assert json.loads((tmp_path / "outcome").read_text()) == [error, True, "prove_old"]
+    assert_old(host)
 
 
 # Killed runs
