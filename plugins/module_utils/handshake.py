@@ -201,6 +201,7 @@ def make_context(ca_pem: Optional[str], verify: bool, name: bool = False) -> ssl
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     if not _tells_chain():
         context._msg_callback = _keep_certificates  # type: ignore[attr-defined]
+        context.options |= _NO_COMPRESSED_CERTIFICATES
     return context
 
 
@@ -212,13 +213,18 @@ def _tells_chain() -> bool:
     return hasattr(getattr(_ssl, "_SSLSocket", None), "get_unverified_chain")
 
 
-def _keep_certificates(tls: Any, direction: str, _version: Any, kind: Any, message: Any, data: bytes) -> None:
-    """OpenSSL's view of the messages of a handshake, decrypted; the one of the server's certificates is kept."""
+def _keep_certificates(tls: Any, direction: str, version: Any, kind: Any, message: Any, data: bytes) -> None:
+    """OpenSSL's view of the messages of a handshake, decrypted; the one of the server's certificates is kept.
+
+    It is kept before OpenSSL has read it, so not taken apart here. The version is the agreed one; tls itself does not
+    tell it until the handshake is complete.
+    """
     if direction == "read" and kind == _HANDSHAKE and message == _CERTIFICATE and data[:1] == b"\x0b":
-        tls.certificate_message = data
+        tls.certificate_message = data, version == ssl.TLSVersion.TLSv1_3
 
 
 _HANDSHAKE, _CERTIFICATE = 22, 11
+_NO_COMPRESSED_CERTIFICATES = 1 << 33  # OpenSSL 3.2 has the option, older ones take no notice
 
 
 def served_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
@@ -227,9 +233,9 @@ def served_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
     if hasattr(inner, "get_unverified_chain"):
         chain = inner.get_unverified_chain() or ()
         return tuple(one if isinstance(one, bytes) else one.public_bytes(2) for one in chain)
-    message: bytes = getattr(tls, "certificate_message", b"")
+    message, has_extensions = getattr(tls, "certificate_message", (b"", False))
     if message:
-        return tuple(_certificates_of(message, tls.version() == "TLSv1.3"))
+        return tuple(_certificates_of(message, has_extensions))
     leaf = tls.getpeercert(binary_form=True)
     return (leaf,) if leaf else ()
 
@@ -471,7 +477,7 @@ class Session:
             pass
         except ssl.SSLCertVerificationError as error:
             self.verify_failed = error.verify_message or "certificate verify failed"
-            self._seen = {"chain": served_chain(tls)} if _tells_chain() else {}
+            self._seen = {"chain": served_chain(tls)}
             raise DialogueError("untrusted", self.verify_failed) from error
         except ssl.SSLError as error:
             raise self._failed(tls, error) from error

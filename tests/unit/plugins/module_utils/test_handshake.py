@@ -31,7 +31,7 @@ from hypothesis import strategies as st
 
 from tests.support.alarm import at_most
 from tests.support.pki import now, self_signed
-from tests.support.smtp_server import PLAIN, REQUIRES_TLS, Face, refused_port, reply, server_context, serving
+from tests.support.smtp_server import PLAIN, REQUIRES_TLS, Face, refused_port, reply, server_context, serving, set_curve
 
 NAME = "mail.example.com"
 SOON = 0.3  # long enough for a loopback, short enough to wait for
@@ -395,18 +395,52 @@ def test_a_chain_that_is_none_cannot_be_judged(settings, chain):
     assert Trust(settings).verdict(chain, NAME) is None
 
 
-@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_the_chain_on_a_python_that_tells_only_the_leaf(settings, directory, good, version, monkeypatch):
-    """Python 3.9: the messages of the handshake tell it."""
+@pytest.fixture
+def leaf_only(monkeypatch):
+    """A Python that tells only the leaf, as 3.9 does: the messages of the handshake tell the chain."""
+
+    def of_messages(tls):
+        return original(type("Tls", (), {"certificate_message": tls.certificate_message}))
+
+    original = handshake.served_chain
     monkeypatch.setattr(handshake, "_tells_chain", lambda: False)
-    monkeypatch.setattr(handshake, "served_chain", lambda tls: original(type("Tls", (), {
-        "certificate_message": tls.certificate_message, "version": staticmethod(tls.version)})()))  # fmt: skip
-    original = served_chain
+    monkeypatch.setattr(handshake, "served_chain", of_messages)
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_the_chain_on_a_python_that_tells_only_the_leaf(settings, directory, good, version, leaf_only):
     context = server_context(directory, good)
     context.maximum_version = version
     seen = look_at(Face(context=context), settings)
     assert seen.chain == (der(good.certificate), der(good.chain[0]))
     assert seen.trusted is True
+
+
+def test_no_compressed_certificates_are_asked_for_where_the_messages_tell_the_chain(leaf_only):
+    for verify in (True, False):
+        assert make_context(None, verify).options & 1 << 33
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("python", ["this one", "3.9"])
+def test_two_servers_that_take_turns_behind_one_address(settings, directory, good, version, python, request):
+    """Each result holds the chain of one server and the verdict on that chain, not the one on the other."""
+    if python == "3.9":
+        request.getfixturevalue("leaf_only")
+    chains = {(der(issued.certificate), *map(der, issued.chain)): issued for issued in (good, self_signed([NAME]))}
+    contexts = [server_context(directory, issued) for issued in chains.values()]
+    faces = [Face(context=context) for context in contexts]
+    for context, other in zip(contexts, reversed(faces)):
+        context.maximum_version = version
+        context.sni_callback = lambda *_args, other=other: setattr(server, "face", other)
+    with serving(faces[1]) as server:
+        targets = [Target(server.host, server.port, NAME)] * (handshake.MANY + 1)
+        found = handshake_all(targets, dataclasses.replace(settings, concurrency=1))
+        assert server.connections > len(targets)  # some chains were refused in the handshake
+    assert {seen.chain for seen in found} == set(chains)
+    for seen in found:
+        own = chains[seen.chain] is not good
+        assert (seen.completed, seen.trusted, bool(seen.verify_error)) == (True, not own, own)
 
 
 # What the handshake tells besides
@@ -429,7 +463,7 @@ def test_whether_a_client_certificate_is_asked_for(settings, directory, good, au
 def test_the_group_of_the_key_exchange(settings, directory, good, version, curve, group):
     context = server_context(directory, good)
     context.maximum_version = version
-    context.set_ecdh_curve(curve)  # in TLS 1.3 the server asks for another hello
+    set_curve(context, curve)  # in TLS 1.3 the server asks for another hello
     seen = look_at(Face(context=context), settings)
     assert (seen.completed, seen.group, seen.client_certificate) == (True, group, "not_requested")
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.support.flight import group_of
 from tests.support.pki import pem
+from tests.support.smtp_server import set_curve
 
 NAME = "mail.example.com"
 MODERN = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
@@ -622,7 +623,7 @@ def server(authority, tmp_path_factory):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(bundle)
         if curve:
-            context.set_ecdh_curve(curve)
+            set_curve(context, curve)
         return context
 
     return make
