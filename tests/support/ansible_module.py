@@ -25,5 +25,6 @@ def run_module(main: Callable[[], None], *, check_mode: bool = False, **options:
         contextlib.suppress(SystemExit),
     ):
         main()
-    result: dict[str, Any] = json.loads(output.getvalue())
+    # What a module tells Ansible alone is not for users: Ansible takes it out, too.
+    result = {key: value for key, value in json.loads(output.getvalue()).items() if not key.startswith("_ansible_")}
     return {**result, "warnings": warned} if warned else result

@@ -111,10 +111,11 @@ def clean(value: Any, depth: int = _DEPTH) -> Any:
     if isinstance(value, (Mapping, list, tuple)) and not depth:
         return "..."
     if isinstance(value, Mapping):
+        # The key of what is hidden stays: a stranger whose name is such a text must not make a member disappear.
         return {
-            clean(str(key)): clean(item, depth - 1)
+            clean(str(key)): "..." if _is_pem(item) else clean(item, depth - 1)
             for key, item in value.items()
-            if not _is_pem(item) and key != "chain_pem"
+            if key != "chain_pem"
         }
     if isinstance(value, (list, tuple)):
         return [clean(item, depth - 1) for item in value if not _is_pem(item)]

@@ -79,7 +79,7 @@ class MailServer:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, authority):
-    """All the tasks in one playbook: their results by name, the fingerprint of the served leaf, the two ports."""
+    """All the tasks in one playbook: their results by name, what it printed, the fingerprint of the served leaf, two ports."""
     directory = tmp_path_factory.mktemp("probe")
     leaf = authority.issue([NAME])
     (directory / "server.pem").write_bytes(leaf.key_pem + leaf.fullchain_pem)
@@ -99,10 +99,10 @@ def run(tmp_path_factory, authority):
     with dns_server.serve(secure=True) as names:
         _fill_zone(names, tls.port, leaf.certificate)
         tasks = _tasks(authority, plain, tls, refused, good, fingerprint, names.address)
-        results = _play(directory, tasks)
+        results, printed = _play(directory, tasks)
     for server in servers:
         server.close()
-    return {"results": results, "fingerprint": fingerprint, "refused": refused, "plain": plain.port}
+    return {"results": results, "printed": printed, "fingerprint": fingerprint, "refused": refused, "plain": plain.port}
 
 
 def _fill_zone(names, port, leaf):
@@ -175,16 +175,17 @@ def _play(directory, tasks):
     (directory / "play.yml").write_text(yaml.safe_dump(plays, width=10000))
     (directory / "inventory").write_text("localhost ansible_connection=local\n")
     done = subprocess.run(
-        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory", "play.yml"],
+        [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory", "-vvv", "play.yml"],
         cwd=directory,
         env={
-            **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(directory / "local"),
+            **os.environ, "ANSIBLE_CONFIG": str(ROOT / ".lab/ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(directory / "local"),
             "ANSIBLE_REMOTE_TEMP": str(directory / "remote"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
+            "ANSIBLE_INJECT_INVOCATION": "1",  # without it, ansible-core 2.21 and newer do not show it even with -vvv
         },
         capture_output=True, text=True, timeout=180, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads((directory / "results").read_text())
+    return json.loads((directory / "results").read_text()), done.stdout
 
 
 def codes(result):
@@ -248,6 +249,11 @@ def test_long_lists_tell_each_certificate_once(run):
     assert set(result["results"][-1]["chain_sha256"]) == set(result["certificates"])
     assert result["certificates"][run["fingerprint"]].startswith("-----BEGIN CERTIFICATE-----\n")
     assert {"packed", "expected", "fingerprints", "expectations"}.isdisjoint(result)
+
+
+def test_long_lists_are_not_sent_back(run):
+    assert run["printed"].count('"targets": "201 targets"') == 1
+    assert '"targets": [' in run["printed"], "short ones are"
 
 
 def test_a_survey_is_judged_here(run):

@@ -140,6 +140,23 @@ class TestHosts:
         assert "BEGIN" not in text
         assert "chain_pem" not in text
 
+    def test_a_stranger_whose_name_looks_like_pem_is_reported_all_the_same(self):
+        name = "-----BEGIN"
+        failure = {"result_type": name, "sending_mta_ip": name, "receiving_mx": name, "count": 1, "reason": name}
+        entry = {
+            "organization": name, "report_id": name, "start": name, "end": name, "domain": "a.example", "policy_type": "sts",
+            "successful": 1, "failed": 1, "failures": [failure],
+        }  # fmt: skip
+        report = document({"host": "mx", "probes": [probe(name)]}, tls_reports=[entry])
+        VALIDATOR.validate(json.loads(render_json(report)))
+        assert report["hosts"][0]["tests"][0]["name"] == "..."
+        assert report["tls_reports"] == [
+            {**entry, **dict.fromkeys(("organization", "report_id", "start", "end"), "..."),
+             "failures": [{key: value if key == "count" else "..." for key, value in failure.items()}]}
+        ]  # fmt: skip
+        [alert] = [one for one in report["alerts"] if one["code"] == "tlsrpt_failures"]
+        assert alert["message"] == "... could not set up TLS with a.example: 1 session failed (...)."
+
 
 class TestWhole:
     def test_summary(self):

@@ -36,7 +36,7 @@ from tests.support.report_rows import (
 
 DEMO = build(demo_rows(), title="T", now=NOW, previous=previous_document())
 HOSTILE = st.text(max_size=12) | st.sampled_from(
-    ['"><script>', "]]>", "&amp;", "\\", '"', "\n", "\x00", "\ufffe", "=1+1", "a}b"]
+    ['"><script>', "]]>", "&amp;", "\\", '"', "\n", "\x00", "\ufffe", "=1+1", "a}b", "-----BEGIN"]
 )
 
 
