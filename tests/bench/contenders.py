@@ -207,7 +207,7 @@ class Workshop:
 
     def _ansible(self) -> dict[str, str]:
         return {
-            "ANSIBLE_CONFIG": str(TOP / "ansible.cfg"),
+            "ANSIBLE_CONFIG": str(TOP / ".lab/ansible.cfg"),
             "ANSIBLE_HOME": str(self._directory / "ansible"),
             "ANSIBLE_REMOTE_TMP": str(self._directory / "remote"),
             "ANSIBLE_NOCOLOR": "1",

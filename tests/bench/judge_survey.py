@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "collections"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".lab/collections"))
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import KeyExchange
 from ansible_collections.mailfleet.starttls.plugins.module_utils.probe import unpack_result

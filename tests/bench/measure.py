@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +25,20 @@ SAMPLE_EVERY = 0.02  # seconds between looks at the memory of a process tree
 
 class BenchError(Exception):
     """A program could not be measured; the text says why."""
+
+
+def say(text: str) -> None:
+    """Tell whoever waits what is going on."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and extremes."""
+    return {
+        "median": round(statistics.median(values), 4),
+        "min": round(min(values), 4),
+        "max": round(max(values), 4),
+    }
 
 
 @dataclass(frozen=True)
@@ -41,8 +57,12 @@ def measure(
     stdin: Optional[Path] = None,
     env: Optional[Mapping[str, str]] = None,
     limit: float = 600.0,
+    watch_memory: bool = True,
 ) -> Usage:
-    """Run the command, its output into a file. Raises BenchError if it fails or takes longer than limit seconds."""
+    """Run the command, its output into a file. Raises BenchError if it fails or takes longer than limit seconds.
+
+    Watching the memory takes some CPU of this machine; without it, the peak is 0.
+    """
     with (
         output.open("wb") as standard_output,
         output.with_suffix(".err").open("wb") as standard_error,
@@ -57,30 +77,35 @@ def measure(
             env=dict(env) if env is not None else None,
             start_new_session=True,
         )
-        memory = _MemoryWatch(process.pid)
-        timer = threading.Timer(limit, _kill_group, [process.pid])
+        memory = _MemoryWatch(process.pid) if watch_memory else None
+        timer = threading.Timer(limit, _kill_all, [process.pid])
         timer.start()
         try:
             _pid, status, used = os.wait4(process.pid, 0)
         except BaseException:
-            _kill_group(process.pid)
+            _kill_all(process.pid)
             raise
         finally:
             wall = time.monotonic() - started
             timer.cancel()
-            memory.stop()
+            if memory:
+                memory.stop()
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         said = output.with_suffix(".err").read_text(errors="replace") + output.read_text(errors="replace")
         said = " ".join(said.split())[-500:]
         raise BenchError(f"{Path(command[0]).name} ended with status {process.returncode}: {said}")
     # Not ru_maxrss: that counts what the process held before exec, which is this program.
-    return Usage(used.ru_utime + used.ru_stime, wall, memory.peak)
+    return Usage(used.ru_utime + used.ru_stime, wall, memory.peak if memory else 0)
 
 
-def _kill_group(leader: int) -> None:
+def _kill_all(root: int) -> None:
+    """End a process and its descendants. Ansible's workers have sessions of their own, so its group is not enough."""
+    for process in _tree(root):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
     with suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
+        os.killpg(root, signal.SIGKILL)
 
 
 class _MemoryWatch(threading.Thread):

@@ -5,6 +5,7 @@
 """The bench of the STARTTLS probe: what it costs beside its peers. docs/bench.md says what is measured and how.
 
     run.py [--quick] [--rounds N] [--only NAME ...] [--json FILE]
+    run.py rollout [--quick] [--rounds N] [--servers N ...] [--json FILE] [--keep]    what a roll-out costs, see rollout.py
 
 Exit status: 0 all goals are met, 1 one is missed or could not be measured, 2 the bench could not run.
 """
@@ -27,12 +28,12 @@ from pathlib import Path
 from typing import Any, Optional
 
 TOP = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(TOP), str(TOP / "collections")]
+sys.path[:0] = [str(TOP), str(TOP / ".lab/collections")]
 
-from tests.bench import goals
+from tests.bench import goals, rollout
 from tests.bench.certificates import write_pki
 from tests.bench.contenders import HOST_CHECKS, Contender, Workshop, module_results
-from tests.bench.measure import BenchError, Server, Usage, measure
+from tests.bench.measure import BenchError, Server, Usage, measure, say, spread
 from tests.bench.targets import make_targets
 
 IN_NAMESPACE = "MAILFLEET_BENCH_NAMESPACE"
@@ -41,11 +42,6 @@ GREETING_DELAY = 500  # milliseconds: the usual pause before the greeting
 ROUND_TRIP = 200  # milliseconds
 MANY = 10_000
 PARALLEL = 2  # processes at a time of the programs that test one target each
-
-
-def say(text: str) -> None:
-    """Tell whoever waits what is going on."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -105,15 +101,6 @@ class Measured:
             "wall_ratio_to_c": spread(self._relative(lambda usage: usage.wall)),
             "targets_per_second": round(targets / statistics.median(wall), 1),
         }
-
-
-def spread(values: list[float]) -> dict[str, float]:
-    """Median and extremes."""
-    return {
-        "median": round(statistics.median(values), 4),
-        "min": round(min(values), 4),
-        "max": round(max(values), 4),
-    }
 
 
 class Bench:
@@ -360,6 +347,8 @@ def enter_namespace(arguments: list[str]) -> None:
 
 def main() -> int:
     """Run the bench, print the table, write the JSON."""
+    if sys.argv[1:2] == [rollout.WORD]:
+        return rollout.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and targets: a look, not a result")
     parser.add_argument("--rounds", type=int, help="how many rounds")

@@ -1,0 +1,154 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fleet that roll-outs are measured on: the lab's programs bring it up and down, and reset it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tests.bench.measure import BenchError
+
+TOP = Path(__file__).resolve().parents[2]
+NAME = "bench"
+LAB_DIR = f".lab/{NAME}"
+LAB = TOP / "tools/lab"
+GATEWAYS, SERVERS = "mail_gateways", "postfix_servers"
+
+# Ansible's module for packages needs it, and nearly every Debian server has it.
+PACKAGE = "python3-apt"
+INSTALL = f"""
+dpkg-query --show {PACKAGE} >/dev/null 2>&1 && exit
+install() {{ DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends {PACKAGE}; }}
+install || {{ apt-get update -qq && install; }}
+"""
+
+
+class Fleet:
+    """The fleet and its inventories. directory is for what Ansible keeps: its path has to be short, sockets lie in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._sockets = directory / "c"
+        self._inits: dict[str, int] = {}
+        self._accounts: dict[str, Path] = {}
+
+    def environment(self) -> dict[str, str]:
+        """What the lab's programs and Ansible are run with. Connections last, so that each measured run finds them open."""
+        return {
+            **os.environ,
+            "PATH": f"{TOP / '.venv/bin'}:{os.environ['PATH']}",
+            "LC_ALL": "C.UTF-8",
+            "MAILFLEET_LAB": NAME,
+            "MAILFLEET_LAB_DIR": LAB_DIR,
+            "MAILFLEET_FLEET": str(Path(__file__).with_suffix(".yml")),
+            "ANSIBLE_CONFIG": str(TOP / ".lab/ansible.cfg"),
+            "ANSIBLE_HOME": str(self._directory / "ansible"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
+            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets),
+            "ANSIBLE_SSH_ARGS": "-C -o ControlMaster=auto -o ControlPersist=30m",
+        }
+
+    def up(self) -> None:
+        """Bring it up in its starting state, with a partner outside who has TLS. Raises BenchError."""
+        self._sockets.mkdir(exist_ok=True)
+        self._program(LAB / "images")
+        self._program(LAB / "fleet", "up")
+        hosts = self._hosts()
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(self._look_at, hosts))
+        inventory = TOP / LAB_DIR / "inventory.yml"
+        self.play(inventory, LAB / "playbooks/prepare.yml", {"lab_reset": True})
+        self.play(inventory, LAB / "playbooks/partner.yml")
+
+    def close(self) -> None:
+        """Close the connections, whose processes would outlive the sockets' directory."""
+        for socket in self._sockets.glob("*"):
+            command = ["ssh", "-F", "none", "-o", f"ControlPath={socket}", "-O", "exit", "host"]
+            subprocess.run(command, check=False, capture_output=True)
+
+    def down(self) -> None:
+        """Remove the fleet. Raises BenchError."""
+        self._program(LAB / "fleet", "down")
+
+    def inventory(self, servers: int) -> Path:
+        """The inventory of a fleet that has only the first of the mail servers, and knows nothing of the others."""
+        data = self._inventory()
+        everything = data["all"]["children"][SERVERS]["hosts"]
+        kept = dict(list(everything.items())[:servers])
+        data["all"]["children"][SERVERS]["hosts"] = kept
+        names = {host["mail_hostname"] for host in kept.values()}
+        variables = data["all"]["vars"]
+        variables["email_configs"] = [one for one in variables["email_configs"] if set(one["servers"]) <= set(kept)]
+        variables["lab_routes"] = "\n".join(
+            line for line in variables["lab_routes"].splitlines() if set(line.split()[1:]) <= names
+        )
+        path = self._directory / f"inventory-{servers}.yml"
+        path.write_text(yaml.safe_dump(data, sort_keys=False))
+        return path
+
+    def reset(self, inventory: Path) -> None:
+        """Back to plaintext, all but the partner outside. Raises BenchError."""
+        self.play(inventory, LAB / "playbooks/prepare.yml", {"lab_reset": True}, "--limit=!mail_outside")
+
+    def play(self, inventory: Path, playbook: Path, variables: Mapping[str, Any] | None = None, *options: str) -> None:
+        """Run a playbook that is not measured. Raises BenchError."""
+        words = ["--extra-vars", json.dumps(dict(variables or {})), *options]
+        self._program("ansible-playbook", "-i", str(inventory), str(playbook), *words)
+
+    def init(self, host: str) -> int:
+        """The number that the first process of a host has on this machine."""
+        return self._inits[host]
+
+    def cpu(self, hosts: Iterable[str]) -> float:
+        """CPU seconds that all processes of these hosts took since the hosts started."""
+        return sum(_cpu_seconds(self._accounts[host]) for host in hosts)
+
+    def _look_at(self, host: str) -> None:
+        container = f"mailfleet-{NAME}-{host}"
+        self._program("podman", "exec", container, "sh", "-c", INSTALL)
+        seen = self._program("podman", "inspect", "--format", "{{.State.Pid}} {{.State.CgroupPath}}", container).split()
+        self._inits[host] = int(seen[0])
+        self._accounts[host] = _account(seen[1])
+
+    def _hosts(self) -> list[str]:
+        groups = self._inventory()["all"]["children"].values()
+        return [host for group in groups for host in group["hosts"]]
+
+    def _inventory(self) -> dict[str, Any]:
+        data: dict[str, Any] = yaml.safe_load((TOP / LAB_DIR / "inventory.yml").read_text())
+        return data
+
+    def _program(self, *command: str | Path) -> str:
+        done = subprocess.run(
+            command, cwd=TOP, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )  # fmt: skip
+        if done.returncode:
+            said = " ".join((done.stdout + done.stderr).split())[-600:]
+            raise BenchError(f"{Path(command[0]).name} {Path(command[-1]).name}: {said}")
+        return done.stdout
+
+
+def _account(group: str) -> Path:
+    """Where the kernel counts the CPU of a control group; version 1 has a tree of its own for that."""
+    top = Path("/sys/fs/cgroup")
+    for path in (top / "cpuacct" / group.lstrip("/") / "cpuacct.usage", top / group.lstrip("/") / "cpu.stat"):
+        if path.exists():
+            return path
+    raise BenchError(f"the kernel does not count the CPU of {group}")
+
+
+def _cpu_seconds(account: Path) -> float:
+    text = account.read_text()
+    if account.name == "cpuacct.usage":
+        return int(text) / 1e9
+    return int(dict(line.split() for line in text.splitlines())["usage_usec"]) / 1e6
