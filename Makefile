@@ -1,60 +1,85 @@
 # Everything below sets itself up: the first run installs Debian packages (as root), builds the Python
 # environment in ~/.cache/mailfleet-starttls and the container images. Later runs find them there.
-.PHONY: help bootstrap demo demo-down test lint unit zoo molecule bench clean
+.PHONY: help demo demo-down test lint unit zoo cores molecule fleet fleet-down try converge verify bench clean python lab
 .DEFAULT_GOAL = help
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+export ANSIBLE_CONFIG := $(CURDIR)/.lab/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
-export ANSIBLE_FORKS ?= 6
 
-LAB = .config/molecule
+LAB = tools/lab
+# The fleet of the inner loop is neither the demo's nor that of the tests.
+DEV = MAILFLEET_LAB=dev MAILFLEET_LAB_DIR=.lab/dev
 
 help:
 	@echo 'make demo        a fleet of mail servers in containers, without TLS; then switch TLS on and prove it'
 	@echo 'make demo-down   remove the fleet again'
-	@echo 'make test        lint, unit, zoo and molecule: what has to pass before a change is handed in'
-	@echo 'make lint        ansible-lint, ruff, mypy'
-	@echo 'make unit        the tests that need no mail server'
+	@echo 'make test        all checks: what has to pass before a change is handed in; its end shows what took how long'
+	@echo
+	@echo 'make lint        ansible-lint, ruff, mypy (a plain Python environment is enough: no root, no containers)'
+	@echo 'make unit        the tests that need no mail server (the same)'
+	@echo 'make cores       the unit tests on the oldest and newest ansible-core, the engine on Python 3.9'
 	@echo 'make zoo         the handshake test against misbehaving servers, and the report page in a browser'
-	@echo 'make bench       what the handshake test costs, beside other programs (BENCH=--quick for a look)'
 	@echo 'make molecule    the scenarios on a fleet of their own (SCENARIO=name for one of them)'
-	@echo 'make clean       remove both fleets and what the tools left in the tree'
+	@echo
+	@echo 'make fleet       a fleet to try things on, without TLS; it stays until make fleet-down'
+	@echo 'make try         a playbook on it: HOST=pf12 PLAY=verify_tls ARGS="--check --diff"'
+	@echo 'make converge    the starting point of a scenario on it: SCENARIO=modes'
+	@echo "make verify      that scenario's tests on it: SCENARIO=modes TESTS='-k required'"
+	@echo
+	@echo 'make bench       what the handshake test costs, beside other programs (BENCH=--quick for a look)'
+	@echo '                 BENCH=rollout: what a roll-out costs, beside roles that prove nothing'
+	@echo 'make clean       remove the fleets and what the tools left in the tree'
 
-bootstrap:
-	@$(LAB)/bootstrap
+lab:
+	@$(LAB)/bootstrap packages
 
-demo: bootstrap
+python:
+	@$(LAB)/bootstrap python
+
+demo:
 	@$(LAB)/demo
 
-demo-down: bootstrap
+demo-down: python
 	@echo 'demo-down: removing the demo fleet'
 	@$(LAB)/fleet down
 	@rm -rf .lab/reports
 
 test:
-	@$(LAB)/bootstrap zoo
-	@$(LAB)/test lint unit zoo molecule
+	@$(LAB)/test
 
-lint: bootstrap
-	@$(LAB)/test lint
+lint unit: python
+	@$(LAB)/test $@
 
-unit: bootstrap
-	@$(LAB)/test unit
+zoo cores: lab python
+	@$(LAB)/bootstrap packages zoo
+	@$(LAB)/test $@
 
-zoo:
-	@$(LAB)/bootstrap zoo
-	@$(LAB)/test zoo
-
-molecule: bootstrap
+molecule: lab python
 	@$(LAB)/test molecule $(SCENARIO)
 
-bench: bootstrap
+fleet: lab python
+	@$(DEV) $(LAB)/images
+	@$(DEV) $(LAB)/fleet up
+	@$(DEV) ansible-playbook -i .lab/dev/inventory.yml $(LAB)/playbooks/prepare.yml
+
+fleet-down: python
+	@$(DEV) $(LAB)/fleet down
+
+try: .lab/dev/inventory.yml
+	@ansible-playbook -i .lab/dev/inventory.yml $(if $(HOST),--limit $(HOST)) playbooks/$(PLAY).yml $(ARGS)
+
+converge verify: .lab/dev/inventory.yml
+	@$(DEV) $(LAB)/scenario $@ $(SCENARIO) $(TESTS)
+
+.lab/dev/inventory.yml:
+	@echo 'There is no fleet to try things on; make fleet brings one up.' >&2; exit 2
+
+bench: python
 	@tests/bench/run.py $(BENCH)
 
-clean: demo-down
-	@echo 'clean: removing the test fleet and the caches of the tools'
+clean: demo-down fleet-down
+	@echo 'clean: removing the test fleets and the caches of the tools'
 	@MAILFLEET_LAB=test MAILFLEET_LAB_DIR=.lab/test $(LAB)/fleet down
-	@rm -rf .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv
+	@rm -rf .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv .lab tests/output
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	@rmdir .lab 2>/dev/null || true

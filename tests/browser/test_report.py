@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-for _path in (ROOT, ROOT / "collections"):
+for _path in (ROOT, ROOT / ".lab/collections"):
     if str(_path) not in sys.path:
         sys.path.insert(0, str(_path))
 

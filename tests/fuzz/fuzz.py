@@ -10,7 +10,7 @@ from pathlib import Path
 import atheris
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "collections")]
+sys.path[:0] = [str(ROOT), str(ROOT / ".lab/collections")]
 
 with atheris.instrument_imports(include=["ansible_collections.mailfleet"]):
     from tests.fuzz.targets import TARGETS

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[2]
-for _path in (ROOT, ROOT / "collections"):
+for _path in (ROOT, ROOT / ".lab/collections"):
     if str(_path) not in sys.path:
         sys.path.insert(0, str(_path))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -61,3 +63,39 @@ def test_each_installed_playbook_is_found_by_its_full_name(installed: Path) -> N
     for name in ("enable_tls", "disable_tls", "set_delivery_mode"):
         playbook = f"mailfleet.starttls.{name}"
         run("ansible-playbook", "-i", "localhost,", "--syntax-check", playbook, cwd=installed, **environment)
+
+
+def test_readmes_line_installs_over_an_installed_one(tmp_path: Path) -> None:
+    """From inside the checkout, and without --offline: nothing there may pass for the collection, or have it looked for elsewhere."""
+    section = (TOP / "README.md").read_text().partition("## On your own fleet\n")[2]
+    line = re.search(r"(?m)^ *(ansible-galaxy collection .*)$", section)
+    assert line, "README does not tell how to install the collection any more"
+    checkout, home = tmp_path / "checkout", tmp_path / "home"
+    shutil.copytree(TOP, checkout, ignore=shutil.ignore_patterns(".*", "__pycache__", "*.tar.gz"))
+    assert not (checkout / "ansible.cfg").exists()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ANSIBLE_")}
+    environment |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    collection = home / ".ansible/collections/ansible_collections/mailfleet/starttls"
+    for attempt in ("new", "over the same version", "over another version"):
+        said = subprocess.run(
+            ["sh", "-c", line[1]], cwd=checkout, env=environment, capture_output=True, text=True, check=False
+        )
+        assert said.returncode == 0, f"{attempt}: {said.stdout}{said.stderr}"
+        version = json.loads((collection / "MANIFEST.json").read_text())["collection_info"]["version"]
+        assert f"mailfleet.starttls:{version} was installed successfully" in said.stdout, f"{attempt}: {said.stdout}"
+        assert not (collection / "stale").exists(), attempt
+        assert not (collection / "tests").exists(), attempt
+        (collection / "stale").touch()
+        if attempt == "over the same version":
+            description = checkout / "galaxy.yml"
+            description.write_text(re.sub(r"(?m)^version: .*$", "version: 99.0.0", description.read_text()))
+    assert version == "99.0.0"
+
+
+def test_cores_tests_with_the_same_libraries() -> None:
+    """Except on Python 3.9, which gets the last releases that run there."""
+    pins = (TOP / "requirements-dev.txt").read_text().splitlines()
+    for line in (TOP / "tools/lab/requirements-cores.txt").read_text().splitlines():
+        pin, _, marker = line.partition("; ")
+        if not line.startswith("#") and "<" not in marker:
+            assert pin in pins

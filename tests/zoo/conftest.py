@@ -124,7 +124,7 @@ def play(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Play:
         cwd=ROOT,
         env={
             **os.environ,
-            "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+            "ANSIBLE_CONFIG": str(ROOT / ".lab/ansible.cfg"),
             "ANSIBLE_LOCAL_TEMP": str(directory / "local"),
             "ANSIBLE_NOCOLOR": "1",
         },

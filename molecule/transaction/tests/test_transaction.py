@@ -1,38 +1,22 @@
-"""The transaction on real daemons: rollback on proof, recovery of a killed run, what survives, what is required."""
+"""The transaction on real daemons: rollback on proof, what survives, what is required."""
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_testinfra import DOMAINS, SERVERS, TOP, Fleet, wait_for
+from lab_testinfra import DOMAINS, SERVERS, Fleet
 
 from tests.support.pki import Authority
 
 OFFERED = {"inbound": "offered", "outbound": "opportunistic"}
 DISABLED = {"inbound": "disabled", "outbound": "disabled"}
-JOURNALS = "find /var/lib/mailfleet-starttls -name '*.journal'"
 
 
 def module_of(host: str) -> str:
     return "postfix_starttls" if host.startswith("pf") else "exim_starttls"
-
-
-@pytest.fixture
-def other_certificate(fleet: Fleet, tmp_path: Path) -> Iterator[None]:
-    """pf12's listener is told by master.cf to serve another certificate than the one installed."""
-    issued = Authority.create().issue(["pf12.fleet.test"])
-    fleet.run("pf12", "cat >/etc/postfix/other.pem", (issued.key_pem + issued.fullchain_pem).decode())
-    fleet.run("pf12", "postconf -P smtp/inet/smtpd_tls_chain_files=/etc/postfix/other.pem && postfix reload 2>&1")
-    yield
-    fleet.run("pf12", "postconf -PX smtp/inet/smtpd_tls_chain_files; rm -f /etc/postfix/other.pem; postfix reload 2>&1")
 
 
 def test_a_change_that_cannot_be_proved_is_undone(fleet: Fleet, other_certificate: None) -> None:
@@ -43,35 +27,6 @@ def test_a_change_that_cannot_be_proved_is_undone(fleet: Fleet, other_certificat
     assert "The former state is restored and proved" in played.output
     assert fleet.digests() == before
     assert not fleet.offers_starttls("pf12")
-
-
-def test_a_killed_run_is_undone_by_the_next(fleet: Fleet, other_certificate: None) -> None:
-    before = fleet.digests()
-    run = subprocess.Popen(
-        [Path(sys.executable).parent / "ansible", "-i", fleet.inventory, "pf12", "-m", "mailfleet.starttls.postfix_starttls",
-         "-a", '{"inbound": "offered", "timeout": 60}'],
-        cwd=TOP, env={**os.environ, "ANSIBLE_CONFIG": str(TOP / "ansible.cfg")},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    try:
-        assert wait_for(lambda: fleet.run("pf12", JOURNALS, check=False).strip(), 30), "no journal was seen"
-        assert wait_for(lambda: fleet.offers_starttls("pf12"), 20)
-        fleet.run("pf12", "pkill -9 -f postfix_starttls", check=False)
-    finally:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-    assert fleet.digests()["pf12"] != before["pf12"], "the killed run left nothing half done, so this proves nothing"
-    fleet.run("pf12", "postconf -PX smtp/inet/smtpd_tls_chain_files")
-
-    dry = fleet.module("pf12", "postfix_starttls", DISABLED, "--check")
-    assert "a former run was interrupted" in dry.output
-
-    again = fleet.module("pf12", "postfix_starttls", OFFERED)
-    assert again.status == 0, again.output
-    assert '"recovered": true' in again.output
-    assert fleet.run("pf12", JOURNALS).strip() == ""
-    assert fleet.s_client("pf12", "-CAfile", str(fleet.ca), "-verify_return_error").status == 0
-    assert fleet.module("pf12", "postfix_starttls", DISABLED).status == 0
 
 
 def test_exim_refuses_a_broken_configuration_before_the_daemon_sees_it(fleet: Fleet) -> None:

@@ -17,7 +17,7 @@ MAILBOX = "/var/mail/trace"
 @pytest.fixture(scope="module")
 def imap(fleet: Fleet) -> Iterator[dict[str, Any]]:
     """The mailbox of the outside host behind IMAP, with a certificate of the lab's authority."""
-    partner = fleet.play(".config/molecule/playbooks/partner.yml")
+    partner = fleet.play("tools/lab/playbooks/partner.yml")
     assert partner.status == 0, partner.output
     fleet.run("outside", "systemctl restart dovecot")
     yield {**IMAP, "ca_content": fleet.ca.read_text()}

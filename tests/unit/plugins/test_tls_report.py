@@ -79,7 +79,7 @@ def runs(tmp_path_factory):
         [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory", "play.yml"],
         cwd=place,
         env={
-            **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(place / "local"),
+            **os.environ, "ANSIBLE_CONFIG": str(ROOT / ".lab/ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(place / "local"),
             "ANSIBLE_REMOTE_TEMP": str(place / "remote"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         },
         capture_output=True, text=True, timeout=240, check=False,

@@ -150,7 +150,7 @@ def runs(tmp_path_factory):
         [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "inventory", "play.yml"],
         cwd=directory,
         env={
-            **os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(directory / "local"),
+            **os.environ, "ANSIBLE_CONFIG": str(ROOT / ".lab/ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(directory / "local"),
             "ANSIBLE_REMOTE_TEMP": str(directory / "remote"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
         },
         capture_output=True, text=True, timeout=120, check=False,

@@ -76,7 +76,7 @@ class Playground:
             cwd=self.directory,
             env={
                 **os.environ,
-                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / "collections"),
+                "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".lab/collections"),
                 "ANSIBLE_LOCAL_TEMP": str(self.directory / "local"),
                 "ANSIBLE_REMOTE_TEMP": str(self.directory / "remote"),
                 "ANSIBLE_PYTHON_INTERPRETER": sys.executable,

@@ -1,7 +1,7 @@
 #!/bin/sh
 # The starting state of a Haraka gateway of the lab: it takes mail for the fleet's domains, offers STARTTLS with a
 # certificate of its own and hands the mail on in plaintext or over TLS as the mail servers offer it.
-# Environment: LAB_FQDN, LAB_CA (the lab's authority, PEM).
+# Environment: LAB_FQDN, LAB_ROUTES (a line for each domain of the fleet: the domain, then its mail server), LAB_CA (the lab's authority, PEM).
 set -eu
 
 systemctl stop haraka
@@ -19,13 +19,10 @@ openssl genpkey -genparam -algorithm DH -pkeyopt group:ffdhe2048 -out dhparams.p
 printf '%s\n' tls relay >plugins
 printf '%s\n' 'listen=0.0.0.0:25' 'nodes=2' >smtp.ini
 printf '%s\n' '[relay]' 'acl=false' 'force_routing=true' 'dest_domains=true' >relay.ini
-cat >relay_dest_domains.ini <<'INI'
-[domains]
-alpha.test={"action":"accept","nexthop":"pf12.fleet.test"}
-bravo.test={"action":"accept","nexthop":"pf13.fleet.test"}
-charlie.test={"action":"accept","nexthop":"ex12.fleet.test"}
-delta.test={"action":"accept","nexthop":"ex13.fleet.test"}
-INI
+{
+    echo '[domains]'
+    printf '%s\n' "$LAB_ROUTES" | awk '{printf "%s={\"action\":\"accept\",\"nexthop\":\"%s\"}\n", $1, $2}'
+} >relay_dest_domains.ini
 echo 'temp_fail_intervals=10s*30,1m*60' >outbound.ini
 cat >tls.ini <<'INI'
 ; Written by hand, as on many a gateway.
@@ -40,5 +37,5 @@ INI
 systemctl reset-failed haraka 2>/dev/null || true
 systemctl enable --quiet haraka
 systemctl start haraka
-timeout 30 sh -c 'until ss -Hltn "sport = :25" | grep -q .; do sleep 0.1; done'
+timeout 120 sh -c 'until ss -Hltn "sport = :25" | grep -q .; do sleep 0.1; done'
 : >/var/lib/mailfleet-lab/prepared

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The starting state of a Postfix host of the lab: mail flows, nothing offers or asks for TLS.
-# Environment: LAB_ROLE (gateway, server, outside), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET.
+# Environment: LAB_ROLE (gateway, server, outside), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET, LAB_GATEWAY, LAB_ROUTES (a line for each
+# domain of the fleet: the domain, then its mail servers).
 set -eu
 
 # What an earlier rollout left goes: other instances, their queues, keys, journals, the mail, the log.
@@ -24,32 +25,29 @@ postconf -e \
     "minimal_backoff_time = 60s" "queue_run_delay = 60s" \
     "smtpd_tls_security_level = none" "smtp_tls_security_level = none"
 
-relay="alpha.test bravo.test charlie.test delta.test"
+relay=$(printf '%s\n' "$LAB_ROUTES" | awk '{print $1}' | xargs)
 case $LAB_ROLE in
 gateway)
     type=$(postconf -h default_database_type)
-    cat >/etc/postfix/transport <<'MAP'
-# Written by hand, as on many a gateway.
-alpha.test      smtp:[pf12.fleet.test]
-bravo.test      smtp:[pf13.fleet.test]
-charlie.test    smtp:[ex12.fleet.test]
-delta.test      smtp:[ex13.fleet.test]
-partner.test    smtp:[mx.partner.test]
-MAP
+    {
+        echo '# Written by hand, as on many a gateway.'
+        printf '%s\n' "$LAB_ROUTES" | awk '{printf "%-15s smtp:", $1; for (i = 2; i <= NF; i++) printf "%s[%s]", (i > 2 ? ", " : ""), $i; print ""}'
+        echo 'partner.test    smtp:[mx.partner.test]'
+    } >/etc/postfix/transport
     postmap "$type:/etc/postfix/transport"
     postconf -e "mydestination = $LAB_FQDN, localhost" "myorigin = $LAB_FQDN" "relay_domains = $relay" \
         "mynetworks = 127.0.0.0/8 $LAB_SUBNET" "transport_maps = $type:/etc/postfix/transport"
     ;;
 server)
-    postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = $LAB_DOMAIN" \
-        "relayhost = [gw1.fleet.test]"
+    postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = ${LAB_DOMAIN%% *}" \
+        "relayhost = [$LAB_GATEWAY]"
     ;;
 outside)
-    for domain in $relay; do echo "$domain smtp:[gw1.fleet.test]"; done >/etc/postfix/transport
+    for domain in $relay; do echo "$domain smtp:[$LAB_GATEWAY]"; done >/etc/postfix/transport
     type=$(postconf -h default_database_type)
     postmap "$type:/etc/postfix/transport"
     # A typical sender on the internet: uses TLS where it is offered.
-    postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = $LAB_DOMAIN" \
+    postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = ${LAB_DOMAIN%% *}" \
         "transport_maps = $type:/etc/postfix/transport" "smtp_tls_security_level = may" \
         "smtp_tls_loglevel = 1" "smtpd_tls_received_header = yes"
     # Its mailbox can be read by IMAP as well, once it has a certificate and somebody starts Dovecot.

@@ -1,6 +1,7 @@
 #!/bin/sh
 # The starting state of an Exim host of the lab: mail flows, nothing offers or asks for TLS.
-# Environment: LAB_ROLE (gateway, server), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET, LAB_SPLIT (true: Debian's split configuration).
+# Environment: LAB_ROLE (gateway, server), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET, LAB_SPLIT (true: Debian's split configuration),
+# LAB_GATEWAY, LAB_ROUTES (a line for each domain of the fleet: the domain, then its mail servers).
 set -eu
 
 systemctl stop exim4
@@ -9,21 +10,17 @@ tar -C /etc -xf /var/lib/mailfleet-lab/pristine.tar
 rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /var/mail/*
 find /var/spool/exim4/input /var/spool/exim4/msglog /var/spool/exim4/db -type f -delete 2>/dev/null || true
 
-type=smarthost smarthost=gw1.fleet.test relay= nets=
+type=smarthost smarthost=$LAB_GATEWAY relay= nets=
 if [ "$LAB_ROLE" = gateway ]; then
-    type=internet smarthost= relay='alpha.test:bravo.test:charlie.test:delta.test' nets=$LAB_SUBNET LAB_DOMAIN=$LAB_FQDN
+    type=internet smarthost= relay=$(printf '%s\n' "$LAB_ROUTES" | awk '{print $1}' | paste -sd:) nets=$LAB_SUBNET LAB_DOMAIN=$LAB_FQDN
     # Debian's own way to say where relayed domains go, written by hand.
-    cat >/etc/exim4/hubbed_hosts <<'MAP'
-alpha.test: pf12.fleet.test
-bravo.test: pf13.fleet.test
-charlie.test: ex12.fleet.test
-delta.test: ex13.fleet.test
-MAP
+    printf '%s\n' "$LAB_ROUTES" | awk '{printf "%s:", $1; for (i = 2; i <= NF; i++) printf "%s %s", (i > 2 ? " :" : ""), $i; print ""}' \
+        >/etc/exim4/hubbed_hosts
 fi
-echo "$LAB_DOMAIN" >/etc/mailname
+echo "${LAB_DOMAIN%% *}" >/etc/mailname
 cat >/etc/exim4/update-exim4.conf.conf <<CONF
 dc_eximconfig_configtype='$type'
-dc_other_hostnames='$LAB_DOMAIN:$LAB_FQDN'
+dc_other_hostnames='$(echo "$LAB_DOMAIN" | tr ' ' :):$LAB_FQDN'
 dc_local_interfaces='0.0.0.0'
 dc_readhost=''
 dc_relay_domains='$relay'
