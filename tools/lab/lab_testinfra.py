@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import re
@@ -69,6 +70,27 @@ def _environment() -> dict[str, str]:
     return {**kept, "ANSIBLE_CONFIG": str(TOP / ".lab/ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
 
 
+class Forks:
+    """Ansible, loaded once and forked for each run; see ansible_forks.py."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("ansible_forks.py"))],
+            cwd=TOP, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def run(self, words: list[str]) -> Played:
+        """Run a program with its arguments."""
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps(words), file=self._process.stdin, flush=True)
+        status, *files = json.loads(self._process.stdout.readline())
+        return Played(status, "".join(Path(file).read_text(errors="replace") for file in files))
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.communicate(timeout=30)
+
+
 class Fleet:
     """The running containers of this lab."""
 
@@ -81,6 +103,15 @@ class Fleet:
         self.variables = everything["vars"]
         groups = everything["children"].values()
         self._addresses = {host: data["mail_address"] for group in groups for host, data in group["hosts"].items()}
+
+    @functools.cached_property
+    def _forks(self) -> Forks:
+        return Forks()
+
+    def end(self) -> None:
+        """End what runs for this object."""
+        if "_forks" in self.__dict__:
+            self._forks.end()
 
     def play(
         self,
@@ -122,10 +153,13 @@ class Fleet:
         }
 
     def _ansible(self, program: str, *arguments: str, environment: dict[str, str] | None = None) -> Played:
+        words = [program, "-i", str(self.inventory), *arguments]
+        if not environment:
+            return self._forks.run(words)
         done = subprocess.run(
-            [str(Path(sys.executable).parent / program), "-i", str(self.inventory), *arguments],
+            [str(Path(sys.executable).parent / words[0]), *words[1:]],
             cwd=TOP,
-            env={**_environment(), **(environment or {})},
+            env={**_environment(), **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -330,4 +364,6 @@ def _mail_servers(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def fleet() -> Iterator[Fleet]:
     """The fleet of this scenario."""
-    yield Fleet()
+    fleet = Fleet()
+    yield fleet
+    fleet.end()
