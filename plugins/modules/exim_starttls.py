@@ -78,7 +78,7 @@ restored:
 
 from typing import TYPE_CHECKING
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.run import run_starttls, runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import run_starttls, runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import Exim
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import prove_at
 

@@ -72,7 +72,7 @@ outbound:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils.run import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
     ACCESS_SPEC,
     fail_on_engine_errors,
     gateway_of,

@@ -8,7 +8,7 @@ import time
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils import run as module
+from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_glue as module
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
     Change,
@@ -150,10 +150,10 @@ sys.path[:0] = {sys.path!r}
 from pathlib import Path
 from unittest import mock
 from ansible.module_utils import basic
-from ansible_collections.mailfleet.starttls.plugins.module_utils import run
+from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_glue as run
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Change, Transaction
-from tests.unit.plugins.module_utils.test_run import Daemon
+from tests.unit.plugins.module_utils.test_ansible_glue import Daemon
 
 basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = b'{{"ANSIBLE_MODULE_ARGS": {{}}}}', "legacy"
 module = basic.AnsibleModule({{}})
