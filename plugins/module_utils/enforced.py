@@ -15,18 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
-    Gateway,
-    Judgement,
-    Outcome,
-    change_gateway,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,
     TargetError,
     handshake_all,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
+    Gateway,
+    Judgement,
+    Outcome,
+    change_gateway,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import is_path

@@ -21,7 +21,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import MARKER_HEADER, received_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 

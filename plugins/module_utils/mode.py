@@ -14,19 +14,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
-    Gateway,
-    Judgement,
-    Outcome,
-    change_gateway,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,
     TargetError,
     handshake_all,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
+    Gateway,
+    Judgement,
+    Outcome,
+    change_gateway,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import STORE, EngineError
 

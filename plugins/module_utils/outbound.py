@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
     Gateway,
     Judgement,
     Outcome,
     change_gateway,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import STORE, EngineError
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,

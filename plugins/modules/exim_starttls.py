@@ -84,7 +84,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
     from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired, Server
 
 

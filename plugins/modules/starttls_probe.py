@@ -355,9 +355,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import PORTS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target, make_context
-from ansible_collections.mailfleet.starttls.plugins.module_utils.probe import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import PORTS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, make_context
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import (
     CHECKS,
     MODES,
     PLAIN_RESULTS,
@@ -365,7 +365,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.probe import (
     probe_all,
     unpack,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import TargetError, ascii_name
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
 
 EXPECTATIONS = ("require_trusted", "min_tls_version", "min_days_left", "warn_days_left", "fail_on")
 PROGRESS_SECONDS = 10.0

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig, merge
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import failing

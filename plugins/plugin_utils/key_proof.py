@@ -14,7 +14,7 @@ import hashlib
 import warnings
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import KeyExchange
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
 
 try:
     from cryptography import x509

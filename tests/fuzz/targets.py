@@ -12,7 +12,7 @@ import json
 import ssl
 from collections.abc import Callable, Iterator
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import (
     MAX_LINE,
     MAX_LINES,
     MAX_REPLY,
@@ -24,17 +24,17 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import
     ReplyReader,
     Stage,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Session, Settings, make_context
-from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Session, Settings, make_context
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import (
     MAX_CERTIFICATES,
     MAX_FLIGHT,
     HelloError,
     ServerFlight,
     client_hello,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.raw_session import SurveySession, VersionSession
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_session import SurveySession, VersionSession
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.received import parse_received, path_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.mta_sts import PolicyError, parse_policy, parse_record
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import Certificate, CertificateError, covers
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import (
     PORTS,
     Dialogue,
     DialogueError,

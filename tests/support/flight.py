@@ -2,7 +2,7 @@
 
 import contextlib
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import HelloError, ServerFlight
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import HelloError, ServerFlight
 
 
 def group_of(first_bytes):

@@ -2,10 +2,10 @@
 
 import os
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Change, EngineError, Transaction
 

@@ -6,8 +6,8 @@ import json
 import tracemalloc
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, handshake_one
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, handshake_one
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 
 from tests.zoo.animals import TIMEOUT, TOTAL_TIMEOUT, ZOO, Animal
 from tests.zoo.certificates import NAME

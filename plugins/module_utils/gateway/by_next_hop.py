@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Call, Calls, CallTransaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import STORE, EngineError
 
 if TYPE_CHECKING:

@@ -20,8 +20,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    Settings,
+    Target,
+    handshake_one,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
     CERTIFICATE_CHECKS,
     REPLY,
@@ -34,11 +39,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_por
     require_answer,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
-    Settings,
-    Target,
-    handshake_one,
-)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
     LEVELS,
     MODES,

@@ -27,16 +27,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import prove_answer, require_answer
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
     handshake_one,
     is_address,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import prove_answer, require_answer
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
     Change,

@@ -16,6 +16,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.by_next_hop import (
     BY_NEXT_HOP,
     MODE_OF,
@@ -24,7 +25,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.by_next
     Policy,
     Route,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Api, Http, is_set, rows
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 

@@ -9,8 +9,8 @@ import smtplib
 import time
 from typing import TYPE_CHECKING
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage, printable
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage, printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
     handshake_one,

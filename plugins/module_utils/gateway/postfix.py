@@ -23,8 +23,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    Settings,
+    Target,
+    handshake_one,
+    is_address,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import inbound_senders
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
@@ -35,12 +41,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_por
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.top_level_domains import TOP_LEVEL_DOMAINS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
-    Settings,
-    Target,
-    handshake_one,
-    is_address,
-)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import (

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 from urllib.parse import quote, urlencode
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.by_next_hop import (
     BY_NEXT_HOP,
     MODE_OF,
@@ -23,7 +24,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.by_next
     Policy,
     Route,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Api, Http, is_set, rows
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 

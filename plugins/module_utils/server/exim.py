@@ -22,8 +22,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
     Desired,
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (

@@ -14,9 +14,9 @@ import dns.rcode
 import pytest
 import yaml
 from ansible_collections.mailfleet.starttls.plugins.action.starttls_probe import Inquiry, complete
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.probe import record
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import record
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Resolver
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.mta_sts import Web
 from cryptography.hazmat.primitives import hashes

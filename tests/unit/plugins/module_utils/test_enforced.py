@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import enforced as enforced_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
     CERTIFICATE_CHECKS,
     DIRECTIONS,
@@ -15,7 +16,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import
     spellings,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target, handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (

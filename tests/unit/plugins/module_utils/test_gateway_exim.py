@@ -5,7 +5,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import exim as gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.exim import routes, with_includes
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS, Access, make_gateway
@@ -14,7 +15,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.mailcow
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.proxmox import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (

@@ -5,11 +5,11 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import CERTIFICATE_CHECKS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.exim import recipients
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server

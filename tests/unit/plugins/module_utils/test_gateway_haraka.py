@@ -8,8 +8,9 @@ import time
 from dataclasses import replace
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import haraka as gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import (
@@ -20,7 +21,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka 
     without_entries,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, load_file
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
 from hypothesis import given

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy, own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server

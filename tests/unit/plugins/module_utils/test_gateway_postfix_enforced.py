@@ -5,7 +5,8 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import CERTIFICATE_CHECKS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
@@ -15,7 +16,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contrac
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.top_level_domains import TOP_LEVEL_DOMAINS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError

@@ -10,7 +10,7 @@ import time
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import imap_search
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.imap_search import ImapMailbox, ImapPlace
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import MARKER_HEADER
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError

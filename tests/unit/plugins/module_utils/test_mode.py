@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import mode as mode_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
     LEVELS,
     MODES,

@@ -2,9 +2,9 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import outbound as outbound_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import (
     ACCEPTS,

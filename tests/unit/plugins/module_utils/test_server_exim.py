@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import can_read, read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired

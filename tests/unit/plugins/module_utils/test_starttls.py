@@ -7,14 +7,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,
     TargetError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.pem import leaf_fingerprint
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
     Desired,

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import CERTIFICATE_CHECKS, EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import (
     GatewayState,
@@ -10,7 +11,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state i
     load,
     load_file,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError

@@ -3,13 +3,13 @@
 import contextlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.exim import EximGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.modules import enforced_tls_domain as module
 

@@ -1,12 +1,12 @@
 """The module that sets the outbound side of a gateway, run as Ansible runs it: its options, and the shape of its result."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.exim import EximGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.modules import outbound_tls_mode as module

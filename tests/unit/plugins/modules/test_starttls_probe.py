@@ -3,7 +3,7 @@ import json
 import pytest
 import yaml
 from ansible.module_utils import basic
-from ansible_collections.mailfleet.starttls.plugins.module_utils.probe import unpack_result
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import unpack_result
 from ansible_collections.mailfleet.starttls.plugins.modules import starttls_probe
 
 from tests.support.ansible_module import run_module

@@ -2,7 +2,7 @@ import datetime as dt
 import hashlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import KeyExchange
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.key_proof import has_key
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm

@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import (
     Dialogue,
     DialogueError,
     Stage,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import HelloError, ServerFlight
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target, TargetError, is_address
-from ansible_collections.mailfleet.starttls.plugins.module_utils.wire import Limits, Task, drive
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import HelloError, ServerFlight
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError, is_address
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, Task, drive
 
 __all__ = [
     "DialogueError",

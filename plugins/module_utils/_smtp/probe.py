@@ -24,8 +24,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import InjectionDialogue, Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import InjectionDialogue, Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Session,
     Settings,
@@ -33,12 +33,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake impor
     Trust,
     full_test,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.raw_session import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_session import (
     Survey,
     SurveySession,
     VersionSession,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.wire import SPARE_FILES, Task, drive
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import SPARE_FILES, Task, drive
 
 MODES = ("full", "survey")
 CHECKS = ("versions", "injection", "resumption")

@@ -9,9 +9,9 @@ import threading
 import time
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import handshake
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import handshake
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,

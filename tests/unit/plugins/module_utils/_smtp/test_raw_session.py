@@ -4,17 +4,17 @@ import ssl
 import subprocess
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import DialogueError, Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings
-from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import DialogueError, Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import (
     HelloError,
     KeyExchange,
     ServerFlight,
     client_hello,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.raw_session import SurveySession, VersionSession
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.wire import Limits, drive
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_session import SurveySession, VersionSession
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, drive
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.key_proof import has_key
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable
 
 VERSIONS = {"SSLv3": 0x0300, "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 """The protocol versions by the names that the ssl module uses, oldest first."""

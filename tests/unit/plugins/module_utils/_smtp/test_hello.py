@@ -5,8 +5,8 @@ import tracemalloc
 from dataclasses import dataclass, field
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import hello
-from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import hello
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import (
     MAX_CERTIFICATES,
     MAX_FLIGHT,
     VERSIONS,

@@ -14,16 +14,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Dialogue, DialogueError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Handshake, Settings, said_in
-from ansible_collections.mailfleet.starttls.plugins.module_utils.hello import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Dialogue, DialogueError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, said_in
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import (
     HelloError,
     KeyExchange,
     ServerFlight,
     client_hello,
     random_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 
 REFUSALS = frozenset({"protocol_version", "handshake_failure", "insufficient_security", "close_notify"})
 """Alerts that say no to what the hello offers. The others say that something else went wrong."""

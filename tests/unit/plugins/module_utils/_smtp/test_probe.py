@@ -11,9 +11,9 @@ import zlib
 from dataclasses import replace
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import probe
-from ansible_collections.mailfleet.starttls.plugins.module_utils.handshake import Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.probe import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import probe
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import (
     CHECKS,
     VERSIONS,
     Probe,

@@ -11,7 +11,7 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import PORTS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import PORTS
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\.?\Z")
 

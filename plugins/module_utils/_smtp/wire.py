@@ -25,8 +25,8 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol, TypeVar
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Dialogue, DialogueError, Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target, is_address
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Dialogue, DialogueError, Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_address
 
 CHUNK = 32768
 MAX_ADDRESSES = 8

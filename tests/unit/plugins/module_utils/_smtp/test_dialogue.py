@@ -1,8 +1,8 @@
 import contextlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import dialogue
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import dialogue
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import (
     MAX_LINE,
     MAX_LINES,
     MAX_REPLY,

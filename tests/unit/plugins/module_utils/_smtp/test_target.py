@@ -1,7 +1,7 @@
 import contextlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import (
     Target,
     TargetError,
     ascii_name,

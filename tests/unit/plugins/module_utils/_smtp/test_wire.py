@@ -6,10 +6,10 @@ import threading
 import time
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import wire
-from ansible_collections.mailfleet.starttls.plugins.module_utils.dialogue import Dialogue, Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.target import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.wire import Limits, drive
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import wire
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Dialogue, Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, drive
 
 from tests.support.alarm import at_most
 from tests.support.smtp_server import PLAIN, Face, refused_port, serving
