@@ -269,7 +269,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Union
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage, resolve
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 
 MINIMUM_CRYPTOGRAPHY = (42, 0)
 

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pem import leaf_fingerprint
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -15,7 +16,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     TargetError,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.pem import leaf_fingerprint
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
     Desired,
     prove_at,

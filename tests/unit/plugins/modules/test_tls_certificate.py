@@ -5,7 +5,7 @@ import stat
 from types import SimpleNamespace
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.modules import tls_certificate as module
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate import RefusalError

@@ -3,7 +3,7 @@ import ipaddress
 import string
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import x509 as judge_module
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
     Certificate,

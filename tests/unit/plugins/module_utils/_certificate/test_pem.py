@@ -2,7 +2,7 @@ import base64
 import hashlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from hypothesis import given
 from hypothesis import strategies as st
 
