@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import (
     INBOUND,
     OUTBOUND,
@@ -30,7 +31,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import
     reason_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import REPLY
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Runner
 
 _STAMP = (
     rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})?"

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import (
     INBOUND,
     OTHER,
@@ -34,7 +35,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import
     reason_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import REPLY
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Runner
 
 _STAMP = (
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"

@@ -14,6 +14,13 @@ from urllib.error import HTTPError
 
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.module_utils.urls import open_url
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Http, Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    EngineError,
+    Runner,
+    TransactionError,
+    postponed,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
@@ -21,19 +28,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS, Access, make_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import LARGEST, Http, Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
     INBOUND,
     OUTBOUND,
     Desired,
     Server,
     set_starttls,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    EngineError,
-    Runner,
-    TransactionError,
-    postponed,
 )
 
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {

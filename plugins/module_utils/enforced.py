@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
@@ -30,7 +31,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contrac
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import is_path
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import STORE, EngineError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState

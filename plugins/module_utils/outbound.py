@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
     Gateway,
@@ -21,7 +22,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contrac
     change_gateway,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import STORE, EngineError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState

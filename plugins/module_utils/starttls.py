@@ -17,6 +17,12 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    STORE,
+    Change,
+    EngineError,
+    Transaction,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -26,12 +32,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_all,
     handshake_one,
     wait_until,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    STORE,
-    Change,
-    EngineError,
-    Transaction,
 )
 
 INBOUND = ("disabled", "offered", "required")

@@ -270,7 +270,7 @@ from typing import Any, NamedTuple, Union
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": "/etc/mailfleet/starttls.pem"},

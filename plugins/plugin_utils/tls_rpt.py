@@ -19,7 +19,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
 
 try:

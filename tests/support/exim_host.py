@@ -7,9 +7,9 @@ import os
 import pwd
 from pathlib import Path
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import exim as gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import own_port

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 
 
 @dataclass

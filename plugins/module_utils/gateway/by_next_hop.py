@@ -16,11 +16,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Call, Calls, CallTransaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig, is_domain
-from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Call, Calls, CallTransaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
 LEVELS = {"plaintext": "none", "opportunistic": "may", "required": "encrypt"}
 # Every level of Postfix, as the mode that it comes to. The stricter ones are left where their mode is wanted.

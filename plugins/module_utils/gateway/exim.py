@@ -20,13 +20,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    Change,
+    EngineError,
+    Runner,
+    Transaction,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
     handshake_one,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
     CERTIFICATE_CHECKS,
     REPLY,
@@ -53,12 +59,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim imp
     Exim,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import OUTBOUND_KIND
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    Change,
-    EngineError,
-    Runner,
-    Transaction,
-)
 
 DIRECTORY = f"{CONFIG_DIR}/mailfleet-starttls"
 REGISTRY = f"{DIRECTORY}/gateway.json"

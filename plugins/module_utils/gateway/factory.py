@@ -16,10 +16,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.proxmox import ProxmoxGateway
 
 if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Http
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
     from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Http
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Runner
 
 GATEWAYS = ("postfix", "exim", "haraka", "proxmox", "mailcow")
 

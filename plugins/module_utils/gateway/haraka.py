@@ -27,6 +27,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    Change,
+    EngineError,
+    Runner,
+    Transaction,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -34,16 +41,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     is_address,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import prove_answer, require_answer
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    Change,
-    EngineError,
-    Runner,
-    Transaction,
-)
 
 PROC = "/proc"
 START_SECONDS = 60.0  # a worker takes a second to start, more on a busy machine

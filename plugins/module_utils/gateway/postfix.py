@@ -23,6 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    Change,
+    EngineError,
+    Runner,
+    Transaction,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -30,7 +37,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     is_address,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import inbound_senders
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
@@ -47,12 +53,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix 
     OUTBOUND_KIND,
     Postfix,
     at_least_one,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    Change,
-    EngineError,
-    Runner,
-    Transaction,
 )
 
 DIRECTORY = "/etc/postfix/mailfleet-starttls"

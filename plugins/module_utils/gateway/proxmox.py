@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from typing import Any, Optional
 from urllib.parse import quote, urlencode
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Api, Http, is_set, rows
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.by_next_hop import (
     BY_NEXT_HOP,
@@ -24,8 +26,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.by_next
     Policy,
     Route,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import Api, Http, is_set, rows
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
 _ADVICE = {
     401: "see whether api_user and api_password are right and the user is enabled",

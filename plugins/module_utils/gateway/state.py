@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
-    Desired,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     Change,
     EngineError,
     Runner,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
+    Desired,
 )
 
 CONFIG_DIR = "/etc/exim4"

@@ -8,14 +8,14 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     Change,
     EngineError,
     Runner,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
 
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}

@@ -9,8 +9,8 @@ import time
 import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_glue as module
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     Change,
     EngineError,
     Transaction,
@@ -151,8 +151,8 @@ from pathlib import Path
 from unittest import mock
 from ansible.module_utils import basic
 from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_glue as run
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from tests.unit.plugins.module_utils.test_ansible_glue import Daemon
 
 basic._ANSIBLE_ARGS, basic._ANSIBLE_PROFILE = b'{{"ANSIBLE_MODULE_ARGS": {{}}}}', "legacy"

@@ -3,9 +3,9 @@ import time
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import command_search
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.command_search import CommandMailbox, run_bounded
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import MARKER_HEADER
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
 from tests.support.alarm import at_most
 

@@ -4,15 +4,15 @@ import os
 from dataclasses import replace
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import contract
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Judgement, change_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     Change,
     EngineError,
     TransactionError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import contract
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Judgement, change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
 
 from tests.support.gateway_bench import Bench
 

@@ -4,6 +4,11 @@ import unicodedata
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import enforced as enforced_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    EngineError,
+    Transaction,
+    TransactionError,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
     CERTIFICATE_CHECKS,
@@ -18,11 +23,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    EngineError,
-    Transaction,
-    TransactionError,
-)
 from hypothesis import example, given
 from hypothesis import strategies as st
 

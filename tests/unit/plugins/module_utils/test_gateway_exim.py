@@ -5,6 +5,10 @@ import signal
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    EngineError,
+    TransactionError,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import exim as gateway
@@ -17,10 +21,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.proxmox
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    EngineError,
-    TransactionError,
-)
 from hypothesis import given
 from hypothesis import strategies as st
 

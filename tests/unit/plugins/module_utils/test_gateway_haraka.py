@@ -8,9 +8,10 @@ import time
 from dataclasses import replace
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import haraka as gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import (
@@ -22,7 +23,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st
 

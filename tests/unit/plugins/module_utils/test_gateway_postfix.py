@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy, own_port
@@ -15,7 +16,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state i
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state

@@ -10,10 +10,10 @@ import time
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import imap_search
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.imap_search import ImapMailbox, ImapPlace
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import MARKER_HEADER
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

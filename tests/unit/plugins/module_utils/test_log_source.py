@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import log_source
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import Clock, Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim import EximLog
 from ansible_collections.mailfleet.starttls.plugins.module_utils.log_source import (
@@ -24,7 +25,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.log_source impo
     find_files,
     lines_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import mailbox_search
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import (
     MARKER_HEADER,
     MAX_LINE,
     LocalMailbox,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,6 +4,11 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import mode as mode_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    EngineError,
+    Transaction,
+    TransactionError,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
@@ -17,11 +22,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
     summary,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    EngineError,
-    Transaction,
-    TransactionError,
-)
 
 from tests.support.gateway_bench import Bench
 

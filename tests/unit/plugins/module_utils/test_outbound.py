@@ -2,6 +2,7 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import outbound as outbound_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
@@ -12,7 +13,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import
     OutboundTls,
     set_outbound,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st
 

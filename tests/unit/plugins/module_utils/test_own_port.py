@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
@@ -13,7 +14,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_por
     require_answer,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 
 from tests.support.alarm import at_most
 from tests.support.smtp_server import PLAIN, Face, SmtpServer, refused_port, reply, serving

@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import can_read, read_macros, set_macros
-from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     EngineError,
     Transaction,
     TransactionError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
+from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import can_read, read_macros, set_macros
+from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pem import leaf_fingerprint
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
+    Change,
+    EngineError,
+    Transaction,
+    TransactionError,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -15,19 +22,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
     TargetError,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
     Desired,
     prove_at,
     same_face,
     satisfies,
     set_starttls,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
-    Change,
-    EngineError,
-    Transaction,
-    TransactionError,
 )
 
 from tests.support.smtp_server import PLAIN, REQUIRES_TLS, Face, SmtpServer, refused_port, server_context, serving

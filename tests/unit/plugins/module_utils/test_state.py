@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import CERTIFICATE_CHECKS, EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import (
@@ -13,7 +14,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state i
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 

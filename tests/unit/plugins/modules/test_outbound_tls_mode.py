@@ -1,6 +1,7 @@
 """The module that sets the outbound side of a gateway, run as Ansible runs it: its options, and the shape of its result."""
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Outcome
@@ -8,7 +9,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.exim im
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.modules import outbound_tls_mode as module
 
 from tests.support.ansible_module import run_module

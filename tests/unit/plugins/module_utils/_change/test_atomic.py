@@ -3,8 +3,8 @@ import socket
 import stat
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import atomic
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage, UnsafeFileError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import atomic
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, UnsafeFileError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

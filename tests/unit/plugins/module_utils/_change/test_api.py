@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import (
     LARGEST,
     Api,
     Call,
@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.rest import (
     is_set,
     rows,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     EngineError,
     Stopped,
     TransactionError,
@@ -378,8 +378,8 @@ CHILD = """
 import json, sys, time
 sys.path[:0] = json.loads(sys.argv[1])
 from pathlib import Path
-from tests.unit.plugins.module_utils.test_rest import NEW, Entries
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import TransactionError
+from tests.unit.plugins.module_utils._change.test_api import NEW, Entries
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import TransactionError
 
 table = Path(sys.argv[2])
 
@@ -489,7 +489,7 @@ class TestSignals:
         table.write_text(json.dumps(OLD))
         child = subprocess.Popen(
             [sys.executable, "-c", CHILD, json.dumps(sys.path), str(table)],
-            cwd=Path(__file__).parents[4],
+            cwd=Path(__file__).parents[5],
             stdout=subprocess.PIPE,
         )
         deadline = time.monotonic() + 30

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 
 STORE = "/var/lib/mailfleet-starttls"
 # A file that is renamed into place is complete at once. Dated a moment back it also looks settled to

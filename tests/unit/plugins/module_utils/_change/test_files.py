@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import transaction as module
-from ansible_collections.mailfleet.starttls.plugins.module_utils.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import files as module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     Change,
     EngineError,
     Stopped,
@@ -799,8 +799,8 @@ CHILD = """
 import json, os, sys, time
 sys.path[:0] = json.loads(sys.argv[1])
 from pathlib import Path
-from tests.unit.plugins.module_utils.test_transaction import Host
-from ansible_collections.mailfleet.starttls.plugins.module_utils.transaction import TransactionError
+from tests.unit.plugins.module_utils._change.test_files import Host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import TransactionError
 
 host, outcome = Host(Path(sys.argv[2]), made=True), Path(sys.argv[3])
 
@@ -834,7 +834,7 @@ def start(host, tmp_path, where, **options):
     return child
 
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
