@@ -16,8 +16,7 @@ import re
 from collections.abc import Sequence
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     INBOUND,
     OUTBOUND,
     Clock,
@@ -30,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import
     is_loopback,
     reason_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import REPLY
 
 _STAMP = (

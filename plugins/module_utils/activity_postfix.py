@@ -18,8 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     INBOUND,
     OTHER,
     OUTBOUND,
@@ -34,6 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import
     is_loopback,
     reason_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import REPLY
 
 _STAMP = (

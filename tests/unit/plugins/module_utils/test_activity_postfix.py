@@ -1,6 +1,6 @@
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import activity_postfix
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import Clock, Tally
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_postfix import (
     PostfixLog,
     Visibility,

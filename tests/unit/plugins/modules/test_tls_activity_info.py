@@ -5,7 +5,7 @@ import time
 
 import pytest
 import yaml
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import EVENTS, NUMBERS, REASONS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS, NUMBERS, REASONS
 from ansible_collections.mailfleet.starttls.plugins.modules import tls_activity_info as module
 
 from tests.support.ansible_module import run_module

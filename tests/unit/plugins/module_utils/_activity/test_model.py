@@ -2,8 +2,7 @@ import time
 from datetime import datetime, timezone
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     INBOUND,
     OTHER,
     OUTBOUND,
@@ -19,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import
     moment,
     reason_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 

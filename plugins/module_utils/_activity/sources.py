@@ -23,8 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Optional, Union, cast
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     VERSION,
     Adapter,
     Clock,
@@ -32,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import
     Tally,
     iso,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 
 CHUNK = 1 << 18
 MAX_LINE = 16384

@@ -8,11 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import log_source
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity import Clock, Tally
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim import EximLog
-from ansible_collections.mailfleet.starttls.plugins.module_utils.log_source import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity import sources as log_source
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sources import (
     CHUNK,
     MAX_LINE,
     Found,
@@ -25,6 +23,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.log_source impo
     find_files,
     lines_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim import EximLog
 from hypothesis import given
 from hypothesis import strategies as st
 
