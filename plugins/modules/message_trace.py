@@ -235,20 +235,20 @@ from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
-from ansible_collections.mailfleet.starttls.plugins.module_utils.command_search import CommandMailbox
-from ansible_collections.mailfleet.starttls.plugins.module_utils.imap_search import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.command import CommandMailbox
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.imap import (
     IMPLICIT,
     TLS,
     ImapMailbox,
     ImapPlace,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import (
     MARKER_HEADER,
     LocalMailbox,
     Mailbox,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.received import LOST, path_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.received import LOST, path_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
 _MARKER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9._+=-]+@[A-Za-z0-9.-]+\Z")

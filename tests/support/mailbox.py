@@ -1,6 +1,6 @@
 """One look into a mailbox."""
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import LocalMailbox
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import LocalMailbox
 
 
 def find_marked(mailbox, markers):

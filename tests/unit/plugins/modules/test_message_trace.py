@@ -5,8 +5,8 @@ import socket
 import time
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import mailbox_search
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import MARKER_HEADER
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import mailbox as mailbox_search
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import MARKER_HEADER
 from ansible_collections.mailfleet.starttls.plugins.modules import message_trace as module
 from hypothesis import given
 from hypothesis import strategies as st

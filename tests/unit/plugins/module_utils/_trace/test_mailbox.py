@@ -4,9 +4,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import mailbox_search
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mailbox_search import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import mailbox as mailbox_search
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import (
     MARKER_HEADER,
     MAX_LINE,
     LocalMailbox,

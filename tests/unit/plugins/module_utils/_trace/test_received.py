@@ -3,7 +3,12 @@ import time
 from dataclasses import asdict, replace
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.received import Hop, Path, parse_received, path_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.received import (
+    Hop,
+    Path,
+    parse_received,
+    path_of,
+)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
