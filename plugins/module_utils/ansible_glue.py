@@ -21,6 +21,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     TransactionError,
     postponed,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
+    INBOUND,
+    OUTBOUND,
+    Desired,
+    Server,
+    set_starttls,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
@@ -28,13 +35,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS, Access, make_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
-    INBOUND,
-    OUTBOUND,
-    Desired,
-    Server,
-    set_starttls,
-)
 
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "inbound": {"type": "str", "choices": list(INBOUND)},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import is_path
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
@@ -30,7 +31,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contrac
     change_gateway,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import is_domain
-from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import is_path
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState

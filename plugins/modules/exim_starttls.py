@@ -78,14 +78,14 @@ restored:
 
 from typing import TYPE_CHECKING
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_at
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import run_starttls, runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import Exim
-from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import prove_at
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired, Server
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired, Server
 
 
 def make_server(module: AnsibleModule, _desired: Desired, settings: Settings) -> Server:

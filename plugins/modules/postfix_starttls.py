@@ -84,8 +84,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix 
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired, Server
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired, Server
 
 
 def make_server(module: AnsibleModule, desired: Desired, _settings: Settings) -> Server:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import CERTIFICATE_CHECKS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway
@@ -14,7 +15,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state i
 from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
-from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import Desired
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

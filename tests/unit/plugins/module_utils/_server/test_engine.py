@@ -15,19 +15,19 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     Transaction,
     TransactionError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
+    Desired,
+    prove_at,
+    same_face,
+    satisfies,
+    set_starttls,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,
     TargetError,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.starttls import (
-    Desired,
-    prove_at,
-    same_face,
-    satisfies,
-    set_starttls,
 )
 
 from tests.support.smtp_server import PLAIN, REQUIRES_TLS, Face, SmtpServer, refused_port, server_context, serving
