@@ -21,6 +21,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     TransactionError,
     postponed,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Gateway, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS, Access, make_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
     INBOUND,
     OUTBOUND,
@@ -33,8 +35,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
     TargetError,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway, Outcome
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS, Access, make_gateway
 
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "inbound": {"type": "str", "choices": list(INBOUND)},

@@ -160,16 +160,16 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
+    CERTIFICATE_CHECKS,
+    DIRECTIONS,
+    set_enforced,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
     CHANGE_SPEC,
     fail_on_engine_errors,
     gateway_of,
     report,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
-    CERTIFICATE_CHECKS,
-    DIRECTIONS,
-    set_enforced,
 )
 
 DOMAIN_SPEC: dict[str, dict[str, Any]] = {

@@ -173,13 +173,13 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES, set_modes, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
     CHANGE_SPEC,
     fail_on_engine_errors,
     gateway_of,
     report,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES, set_modes, summary
 
 CONFIG_SPEC: dict[str, dict[str, Any]] = {
     "name": {"type": "str"},

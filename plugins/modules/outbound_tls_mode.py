@@ -117,13 +117,13 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, set_outbound
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
     CHANGE_SPEC,
     fail_on_engine_errors,
     gateway_of,
     report,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, set_outbound
 
 OUTBOUND_SPEC: dict[str, dict[str, Any]] = {
     "accept": {"type": "str", "choices": list(ACCEPTS)},

@@ -19,7 +19,7 @@ settings.load_profile("mailfleet")
 @pytest.fixture(scope="session", autouse=True)
 def _impatience():
     """A former state that cannot be proved is not waited for."""
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import contract  # noqa: PLC0415
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import engine as contract  # noqa: PLC0415
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(contract, "PATIENCE", 0.0)

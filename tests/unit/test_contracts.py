@@ -15,16 +15,16 @@ import yaml
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.plugins.action import ActionBase
 from ansible.plugins.filter.core import ternary
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import INBOUND, OUTBOUND
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import ACCESS_SPEC
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
     CERTIFICATE_CHECKS,
     DIRECTIONS,
     EnforcedDomain,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.factory import GATEWAYS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import INBOUND, OUTBOUND
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import ACCESS_SPEC
 from jinja2.nativetypes import NativeEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -27,28 +27,28 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     Runner,
     Transaction,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
-    Settings,
-    Target,
-    handshake_one,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
     CERTIFICATE_CHECKS,
     REPLY,
     EnforcedDomain,
     inbound_senders,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import (
+    LEVELS,
+    MODES,
+    EmailConfig,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     prove_answer,
     prove_refusal,
     require_answer,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
-    LEVELS,
-    MODES,
-    EmailConfig,
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    Settings,
+    Target,
+    handshake_one,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import (
     CONFIG_DIR,

@@ -34,6 +34,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     Runner,
     Transaction,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -41,9 +44,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     is_address,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import prove_answer, require_answer
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
 
 PROC = "/proc"
 START_SECONDS = 60.0  # a worker takes a second to start, more on a busy machine

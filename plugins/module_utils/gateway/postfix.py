@@ -30,6 +30,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     Runner,
     Transaction,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import inbound_senders
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
+    ask,
+    prove_answer,
+    prove_refusal,
+    require_answer,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -37,17 +46,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     is_address,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import inbound_senders
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
-    ask,
-    prove_answer,
-    prove_refusal,
-    require_answer,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.top_level_domains import TOP_LEVEL_DOMAINS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import (
     OUTBOUND_KIND,

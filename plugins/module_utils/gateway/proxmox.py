@@ -17,8 +17,7 @@ from urllib.parse import quote, urlencode
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Api, Http, is_set, rows
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, is_address
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.by_next_hop import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_next_hop import (
     BY_NEXT_HOP,
     MODE_OF,
     Holdings,
@@ -26,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.by_next
     Policy,
     Route,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, is_address
 
 _ADVICE = {
     401: "see whether api_user and api_password are right and the user is enabled",

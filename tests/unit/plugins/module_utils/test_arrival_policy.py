@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import REPLY, EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import REPLY, EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.postfix import senders_map
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -10,10 +10,12 @@ from dataclasses import replace
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import haraka as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import (
     NOTE,
     RECORD,
@@ -21,8 +23,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka 
     with_entries,
     without_entries,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, load_file
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy, own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server
 

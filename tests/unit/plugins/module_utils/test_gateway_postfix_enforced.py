@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import CERTIFICATE_CHECKS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import CERTIFICATE_CHECKS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Gateway,
     Judgement,
     change_gateway,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.top_level_domains import TOP_LEVEL_DOMAINS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,16 +4,19 @@ import json
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import CERTIFICATE_CHECKS, EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
+    CERTIFICATE_CHECKS,
+    EnforcedDomain,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES, EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import (
     GatewayState,
     dump,
     load,
     load_file,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES, EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import ACCEPTS, SENDS, OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -15,6 +15,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
+    Gateway,
+    Judgement,
+    Outcome,
+    change_gateway,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -23,15 +29,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     TargetError,
     handshake_all,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
-    Gateway,
-    Judgement,
-    Outcome,
-    change_gateway,
-)
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 
 # Mode -> what the gateway does on the way to the mail server with mail that arrived in plaintext, over TLS.
 LEVELS = {

@@ -16,6 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
+    Gateway,
+    Judgement,
+    Outcome,
+    change_gateway,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import is_path
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -24,16 +31,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     TargetError,
     handshake_all,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
-    Gateway,
-    Judgement,
-    Outcome,
-    change_gateway,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import is_domain
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 
 DIRECTIONS = ("inbound", "outbound")
 CERTIFICATE_CHECKS = ("encryption_only", "trusted_chain", "hostname")

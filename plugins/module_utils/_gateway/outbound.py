@@ -14,17 +14,17 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, handshake_all
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Gateway,
     Judgement,
     Outcome,
     change_gateway,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import LEVELS, MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, handshake_all
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 
 ACCEPTS = ("plaintext", "both", "tls_only")
 SENDS = MODES

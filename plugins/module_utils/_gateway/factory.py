@@ -18,8 +18,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.proxmox
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Http
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Gateway
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Gateway
 
 GATEWAYS = ("postfix", "exim", "haraka", "proxmox", "mailcow")
 

@@ -5,15 +5,15 @@ import time
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.own_port import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     ask,
     prove_answer,
     prove_refusal,
     require_answer,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 
 from tests.support.alarm import at_most
 from tests.support.smtp_server import PLAIN, Face, SmtpServer, refused_port, reply, serving

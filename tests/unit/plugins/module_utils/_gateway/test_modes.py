@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import mode as mode_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     EngineError,
     Transaction,
     TransactionError,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import modes as mode_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import (
     LEVELS,
     MODES,
     EmailConfig,
@@ -21,7 +19,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import (
     set_modes,
     summary,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 
 from tests.support.gateway_bench import Bench
 

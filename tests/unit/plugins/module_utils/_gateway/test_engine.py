@@ -10,9 +10,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     EngineError,
     TransactionError,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import contract
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.contract import Judgement, change_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import engine as contract
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Judgement, change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 
 from tests.support.gateway_bench import Bench
 

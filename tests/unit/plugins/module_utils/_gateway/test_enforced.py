@@ -3,14 +3,13 @@
 import unicodedata
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import enforced as enforced_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     EngineError,
     Transaction,
     TransactionError,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, handshake_all
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import enforced as enforced_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
     CERTIFICATE_CHECKS,
     DIRECTIONS,
     REPLY,
@@ -20,9 +19,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import
     set_enforced,
     spellings,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, handshake_all
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -18,9 +18,9 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Call, Calls, CallTransaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig, is_domain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import EmailConfig, is_domain
 
 LEVELS = {"plaintext": "none", "opportunistic": "may", "required": "encrypt"}
 # Every level of Postfix, as the mode that it comes to. The stricter ones are left where their mode is wanted.

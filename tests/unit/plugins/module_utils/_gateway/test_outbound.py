@@ -1,18 +1,18 @@
 """The outbound side of a gateway: as data, and the one transaction that sets it on the evidence of handshakes."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import outbound as outbound_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.enforced import EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils.mode import MODES, EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils.outbound import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import outbound as outbound_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES, EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import (
     ACCEPTS,
     SENDS,
     OutboundTls,
     set_outbound,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from hypothesis import given
 from hypothesis import strategies as st
 

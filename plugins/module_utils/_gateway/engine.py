@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.state import GatewayState
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 
 
 class GatewayChange(Protocol):
