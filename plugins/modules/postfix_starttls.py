@@ -79,8 +79,8 @@ restored:
 
 from typing import TYPE_CHECKING
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import Postfix
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import run_starttls, runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import Postfix
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule

@@ -12,11 +12,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway, server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server
 
 from tests.support.fake_postfix import FakePostfix
 

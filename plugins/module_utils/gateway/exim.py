@@ -44,6 +44,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     require_answer,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import OUTBOUND_KIND
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -58,7 +59,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim imp
     NEXT_MAIL_ACL,
     Exim,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import OUTBOUND_KIND
 
 DIRECTORY = f"{CONFIG_DIR}/mailfleet-starttls"
 REGISTRY = f"{DIRECTORY}/gateway.json"

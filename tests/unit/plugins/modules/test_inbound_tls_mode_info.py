@@ -7,8 +7,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforc
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import exim, postfix
+from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import exim
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode_info as module
 
 from tests.support.ansible_module import run_module

@@ -13,9 +13,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     EngineError,
     Runner,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
 
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}

@@ -1,7 +1,7 @@
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import activity_postfix
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_postfix import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import log as activity_postfix
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import (
     PostfixLog,
     Visibility,
     visibility,

@@ -11,12 +11,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, gateway, server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server import postfix as server
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state

@@ -2,7 +2,7 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from hypothesis import given
 from hypothesis import strategies as st
 

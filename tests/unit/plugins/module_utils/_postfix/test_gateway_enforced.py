@@ -15,10 +15,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import postfix as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.top_level_domains import TOP_LEVEL_DOMAINS
 from hypothesis import given
 from hypothesis import strategies as st
 

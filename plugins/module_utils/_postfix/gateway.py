@@ -39,20 +39,20 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     require_answer,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
+    OUTBOUND_KIND,
+    Postfix,
+    at_least_one,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
     handshake_one,
     is_address,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import arrival_policy
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.top_level_domains import TOP_LEVEL_DOMAINS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.postconf import Edits, Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server.postfix import (
-    OUTBOUND_KIND,
-    Postfix,
-    at_least_one,
 )
 
 DIRECTORY = "/etc/postfix/mailfleet-starttls"
