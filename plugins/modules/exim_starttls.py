@@ -78,9 +78,9 @@ restored:
 
 from typing import TYPE_CHECKING
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import Exim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_at
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import run_starttls, runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import Exim
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule

@@ -8,14 +8,13 @@ import pwd
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import exim as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
 
 OWN_PORT = Target("127.0.0.1", 25)
 SETTINGS = Settings(helo_name="gw.example", timeout=0.2)

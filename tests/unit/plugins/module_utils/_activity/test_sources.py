@@ -24,7 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sourc
     lines_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim import EximLog
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog
 from hypothesis import given
 from hypothesis import strategies as st
 

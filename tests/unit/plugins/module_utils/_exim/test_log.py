@@ -1,7 +1,7 @@
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils import activity_exim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
-from ansible_collections.mailfleet.starttls.plugins.module_utils.activity_exim import EximLog, shows_tls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import log as activity_exim
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, shows_tls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import recipients
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import CERTIFICATE_CHECKS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
@@ -13,8 +15,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbou
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.exim import recipients
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

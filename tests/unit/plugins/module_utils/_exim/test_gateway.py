@@ -9,18 +9,17 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     EngineError,
     TransactionError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import routes, with_includes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS, Access, make_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import exim as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.exim import routes, with_includes
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import HarakaGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.mailcow import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.proxmox import ProxmoxGateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
 from hypothesis import given
 from hypothesis import strategies as st
 

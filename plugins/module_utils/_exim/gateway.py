@@ -27,6 +27,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     Runner,
     Transaction,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
+    CONFIG_DIR,
+    DEFAULT_MAIL_ACL,
+    GENERATED,
+    MAIL_ACL,
+    NEXT_MAIL_ACL,
+    Exim,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
     CERTIFICATE_CHECKS,
     REPLY,
@@ -50,14 +58,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Settings,
     Target,
     handshake_one,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import (
-    CONFIG_DIR,
-    DEFAULT_MAIL_ACL,
-    GENERATED,
-    MAIL_ACL,
-    NEXT_MAIL_ACL,
-    Exim,
 )
 
 DIRECTORY = f"{CONFIG_DIR}/mailfleet-starttls"

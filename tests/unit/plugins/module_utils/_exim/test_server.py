@@ -16,10 +16,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
     Transaction,
     TransactionError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import can_read, read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server import exim as server
-from ansible_collections.mailfleet.starttls.plugins.module_utils.server.exim import can_read, read_macros, set_macros
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
