@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import HarakaGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.mailcow import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.proxmox import ProxmoxGateway
 

@@ -14,10 +14,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS, Access, make_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import HarakaGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.mailcow import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.proxmox import ProxmoxGateway
 from hypothesis import given

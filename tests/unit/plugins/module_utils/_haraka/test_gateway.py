@@ -13,16 +13,16 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, load_file
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway import haraka as gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.haraka import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import (
     NOTE,
     RECORD,
     Ini,
     with_entries,
     without_entries,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from hypothesis import given
 from hypothesis import strategies as st
 
