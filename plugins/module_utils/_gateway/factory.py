@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.gateway.mailcow import MailcowGateway
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Http
