@@ -15,8 +15,8 @@ from ansible.module_utils.common.validation import check_type_dict, check_type_l
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import PLAIN_RESULTS, unpack_result
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import dane, mta_sts
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import (
     Resolver,
     is_domain,
     require_dnspython,

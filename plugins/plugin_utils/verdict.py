@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import dane, mta_sts
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
     Certificate,
     CertificateError,

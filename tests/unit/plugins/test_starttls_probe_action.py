@@ -17,8 +17,8 @@ from ansible_collections.mailfleet.starttls.plugins.action.starttls_probe import
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import record
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Resolver
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.mta_sts import Web
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.mta_sts import Web
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 

@@ -5,7 +5,7 @@ import datetime as dt
 import hashlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import dane, mta_sts
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     ADVICE,
     SEVERITIES,

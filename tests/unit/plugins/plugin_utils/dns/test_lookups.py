@@ -2,8 +2,8 @@
 
 import dns.rcode
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import dns as lookups
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import lookups
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import (
     Resolver,
     ResolverError,
     is_domain,

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Answer, Resolver, is_domain
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver, is_domain
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import printable
 
 MODES = ("enforce", "testing", "none")

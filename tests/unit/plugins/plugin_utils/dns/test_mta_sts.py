@@ -5,9 +5,9 @@ import time
 
 import dns.rcode
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import mta_sts
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Resolver, run_all
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.mta_sts import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import mta_sts
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver, run_all
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.mta_sts import (
     FetchError,
     Lookup,
     Policy,

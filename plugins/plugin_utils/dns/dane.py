@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Answer, Resolver
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
     Certificate,
     CertificateError,

@@ -5,9 +5,9 @@ import hashlib
 
 import dns.rcode
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import dane
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dane import Lookup, Tlsa, base_name, judge
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import Resolver, run_all
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.dane import Lookup, Tlsa, base_name, judge
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver, run_all
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import Certificate
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
