@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import tls_rpt
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import document
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import document, tls_rpt
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEVERITIES, one_line
 

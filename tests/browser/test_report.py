@@ -13,7 +13,7 @@ for _path in (ROOT, ROOT / ".lab/collections"):
     if str(_path) not in sys.path:
         sys.path.insert(0, str(_path))
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import tls_rpt
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import tls_rpt
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html import render_html
 

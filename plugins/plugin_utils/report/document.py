@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.alerts import alerts_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import alerts_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     SEVERITIES,
     failing,

@@ -7,8 +7,8 @@ import json
 import zlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import tls_rpt
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.tls_rpt import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import tls_rpt
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.tls_rpt import (
     MAX_REPORT_BYTES,
     MissingJsonschemaError,
     TlsReportError,

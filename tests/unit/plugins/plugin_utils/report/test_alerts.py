@@ -1,7 +1,7 @@
 """Alerts: who is to blame, and what is said about it."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.alerts import CODES, SEVERITIES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import CODES, SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build
 from hypothesis import given
 from hypothesis import strategies as st

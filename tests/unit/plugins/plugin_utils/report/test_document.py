@@ -30,7 +30,7 @@ from tests.support.report_rows import (
     trace,
 )
 
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[5]
 SCHEMA = json.loads((ROOT / "docs/schema/report.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 
