@@ -15,6 +15,13 @@ from ansible.module_utils.common.validation import check_type_dict, check_type_l
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import PLAIN_RESULTS, unpack_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
+    MissingLibraryError,
+    Roots,
+    ascii_name,
+    require_cryptography,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.key_proof import has_key
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import (
     Resolver,
@@ -22,18 +29,11 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups imp
     require_dnspython,
     run_all,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.key_proof import has_key
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     Certificates,
     Evidence,
     Expectation,
     judge_handshake,
-)
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
-    MissingLibraryError,
-    Roots,
-    ascii_name,
-    require_cryptography,
 )
 
 LOOKUPS_AT_A_TIME = 200

@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate impo
     check_path,
     parse_mode,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import x509
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 
 MODULE = "mailfleet.starttls.tls_certificate"
 

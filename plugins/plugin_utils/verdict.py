@@ -12,8 +12,7 @@ from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,
     Finding,
@@ -21,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
     covers,
     served_path,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 
 TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 

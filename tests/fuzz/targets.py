@@ -35,12 +35,16 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_session import SurveySession, VersionSession
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.received import parse_received, path_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
+    Certificate,
+    CertificateError,
+    covers,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.mta_sts import (
     PolicyError,
     parse_policy,
     parse_record,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import Certificate, CertificateError, covers
 
 from tests.support.flight import group_of
 

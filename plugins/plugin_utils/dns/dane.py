@@ -17,13 +17,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,
     covers,
     served_path,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver
 
 TRUST_ANCHOR, END_ENTITY = 2, 3
 _CERTIFICATE, _PUBLIC_KEY = 0, 1

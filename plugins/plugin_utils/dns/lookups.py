@@ -17,7 +17,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import MissingLibraryError, printable
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
+    MissingLibraryError,
+    printable,
+)
 
 try:
     import dns.asyncresolver

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import printable
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver, is_domain
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import printable
 
 MODES = ("enforce", "testing", "none")
 MAX_AGE = 31557600

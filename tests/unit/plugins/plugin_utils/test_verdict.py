@@ -5,6 +5,7 @@ import datetime as dt
 import hashlib
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Roots
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     ADVICE,
@@ -18,7 +19,6 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     render_table,
     severity_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import Roots
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec

@@ -15,7 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_session import SurveySession, VersionSession
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, drive
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.key_proof import has_key
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.key_proof import has_key
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st

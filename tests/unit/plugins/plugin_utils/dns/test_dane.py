@@ -5,10 +5,10 @@ import hashlib
 
 import dns.rcode
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.dane import Lookup, Tlsa, base_name, judge
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver, run_all
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import Certificate
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given

@@ -2,6 +2,7 @@
 
 import dns.rcode
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import lookups
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import (
     Resolver,
@@ -11,7 +12,6 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups imp
     require_dnspython,
     run_all,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import MissingLibraryError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,8 +4,8 @@ import string
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import x509 as judge_module
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as judge_module
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,
     Sources,

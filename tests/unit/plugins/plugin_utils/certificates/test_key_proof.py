@@ -3,7 +3,7 @@ import hashlib
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.key_proof import has_key
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.key_proof import has_key
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes

@@ -4,7 +4,7 @@ import subprocess
 from datetime import timedelta
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.x509 import Certificate, Roots
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate, Roots
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
