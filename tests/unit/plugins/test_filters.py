@@ -3,7 +3,7 @@
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import fleet
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate as fleet
 
 FILTERS = FilterModule().filters()
 HOSTVARS = {"pf12": {"mail_hostname": "pf12.example"}, "bad": {"mail_hostname": "a b"}, "out": {}}
