@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate as fleet
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import failing
 

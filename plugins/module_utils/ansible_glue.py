@@ -15,12 +15,7 @@ from urllib.error import HTTPError
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.module_utils.urls import open_url
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Http, Response
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    EngineError,
-    Runner,
-    TransactionError,
-    postponed,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner, postponed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Gateway, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS, Access, make_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
@@ -35,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
     TargetError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "inbound": {"type": "str", "choices": list(INBOUND)},

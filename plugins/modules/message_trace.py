@@ -234,7 +234,6 @@ from email.utils import formatdate
 from typing import Any, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.command import CommandMailbox
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.imap import (
     IMPLICIT,
@@ -249,6 +248,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.received import LOST, path_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _MARKER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9._+=-]+@[A-Za-z0-9.-]+\Z")

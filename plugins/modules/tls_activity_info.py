@@ -188,10 +188,10 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally, moment
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sources import count, find
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, shows_tls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog, visibility
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 MAIN_CF = "/etc/postfix/main.cf"
 EXIM_CONFIG = "/etc/exim4"

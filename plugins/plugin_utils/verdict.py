@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import with_delivery_mode
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,8 +18,8 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, Generic, Optional, Protocol, TypeVar
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 INBOUND, OUTBOUND = "inbound", "outbound"
 VERSION = 1

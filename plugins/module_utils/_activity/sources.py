@@ -31,7 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     Tally,
     iso,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 CHUNK = 1 << 18
 MAX_LINE = 16384

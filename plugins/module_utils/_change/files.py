@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 STORE = "/var/lib/mailfleet-starttls"
 # A file that is renamed into place is complete at once. Dated a moment back it also looks settled to
@@ -36,18 +37,6 @@ _ANY = "any"
 
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
 """Runs a program from an argument list; returns exit status, standard output and standard error."""
-
-
-class EngineError(Exception):
-    """Something is wrong and nothing was changed; the text says what, where and what to do next."""
-
-
-class TransactionError(EngineError):
-    """A change failed after it began. restored tells whether the old state is back and proved."""
-
-    def __init__(self, message: str, restored: bool) -> None:
-        super().__init__(message)
-        self.restored = restored
 
 
 def reason_of(error: BaseException) -> str:

@@ -21,12 +21,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    Change,
-    EngineError,
-    Runner,
-    Transaction,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Runner, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
     CONFIG_DIR,
     DEFAULT_MAIL_ACL,
@@ -59,6 +54,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
     handshake_one,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 DIRECTORY = f"{CONFIG_DIR}/mailfleet-starttls"
 REGISTRY = f"{DIRECTORY}/gateway.json"

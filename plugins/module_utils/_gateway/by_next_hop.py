@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Call, Calls, CallTransaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 LEVELS = {"plaintext": "none", "opportunistic": "may", "required": "encrypt"}
 # Every level of Postfix, as the mode that it comes to. The stricter ones are left where their mode is wanted.

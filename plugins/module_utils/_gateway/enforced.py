@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Gateway,
     Judgement,
@@ -31,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     TargetError,
     handshake_all,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState

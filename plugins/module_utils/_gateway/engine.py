@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState

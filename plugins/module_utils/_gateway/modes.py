@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Gateway,
     Judgement,
@@ -29,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     TargetError,
     handshake_all,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState

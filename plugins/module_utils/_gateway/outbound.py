@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Gateway,
     Judgement,
@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, handshake_all
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState

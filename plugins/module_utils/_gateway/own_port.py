@@ -9,7 +9,6 @@ import smtplib
 import time
 from typing import TYPE_CHECKING
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage, printable
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -17,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     wait_until,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState

@@ -12,10 +12,10 @@ from functools import cached_property
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 
 @dataclass(frozen=True)

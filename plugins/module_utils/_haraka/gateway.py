@@ -28,12 +28,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    Change,
-    EngineError,
-    Runner,
-    Transaction,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Runner, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
@@ -44,6 +39,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     is_address,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 PROC = "/proc"
 START_SECONDS = 60.0  # a worker takes a second to start, more on a busy machine

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Api, Http, is_set, rows
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_next_hop import (
     BY_NEXT_HOP,
     MODE_OF,
@@ -27,6 +26,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_nex
     Route,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _KEY_ADVICE = (
     "see whether api_key is right, may write, and may be used from this address (System, Configuration, Access, API)"

@@ -16,7 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _SERVICE = re.compile(r"[A-Za-z0-9_.:\[\]-]+/(inet|unix|fifo|unix-dgram|pass)\Z")

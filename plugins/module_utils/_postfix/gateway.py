@@ -24,12 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    Change,
-    EngineError,
-    Runner,
-    Transaction,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Runner, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import inbound_senders
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
@@ -54,6 +49,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     is_address,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 DIRECTORY = "/etc/postfix/mailfleet-starttls"
 REGISTRY = f"{DIRECTORY}/gateway.json"

@@ -8,14 +8,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    Change,
-    EngineError,
-    Runner,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}

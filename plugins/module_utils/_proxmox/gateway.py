@@ -16,7 +16,6 @@ from typing import Any, Optional
 from urllib.parse import quote, urlencode
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Api, Http, is_set, rows
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_next_hop import (
     BY_NEXT_HOP,
     MODE_OF,
@@ -26,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_nex
     Route,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, is_address
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _ADVICE = {
     401: "see whether api_user and api_password are right and the user is enabled",

@@ -17,12 +17,7 @@ from pathlib import Path
 from typing import Any, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    STORE,
-    Change,
-    EngineError,
-    Transaction,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -33,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     wait_until,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 INBOUND = ("disabled", "offered", "required")
 OUTBOUND = ("disabled", "opportunistic", "required")

@@ -14,8 +14,8 @@ import subprocess
 import time
 from collections.abc import Collection, Sequence
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import received_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 MARKER = "{marker}"
 MAX_OUTPUT = 4 * 1024 * 1024

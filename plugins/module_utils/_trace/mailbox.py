@@ -18,7 +18,7 @@ from email.parser import BytesHeaderParser
 from pathlib import Path
 from typing import BinaryIO, Callable, Optional, Protocol
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 MARKER_HEADER = "X-Mailfleet-Trace"
 MAX_LINE = 65536

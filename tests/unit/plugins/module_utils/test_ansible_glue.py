@@ -10,11 +10,8 @@ import pytest
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_glue as module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    Change,
-    EngineError,
-    Transaction,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.alarm import at_most
 from tests.support.ansible_module import run_module

@@ -3,7 +3,6 @@
 import contextlib
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Outcome
@@ -11,6 +10,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.modules import enforced_tls_domain as module
 
 from tests.support.ansible_module import run_module

@@ -1,7 +1,6 @@
 """The module that sets the outbound side of a gateway, run as Ansible runs it: its options, and the shape of its result."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
@@ -9,6 +8,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.modules import outbound_tls_mode as module
 
 from tests.support.ansible_module import run_module

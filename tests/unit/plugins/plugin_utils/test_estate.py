@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.modules import message_trace
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     came_through,

@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     moment,
     reason_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -23,8 +23,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sourc
     find_files,
     lines_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 

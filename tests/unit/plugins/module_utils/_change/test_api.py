@@ -22,11 +22,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api imp
     is_set,
     rows,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    EngineError,
-    Stopped,
-    TransactionError,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Stopped
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -379,7 +376,7 @@ import json, sys, time
 sys.path[:0] = json.loads(sys.argv[1])
 from pathlib import Path
 from tests.unit.plugins.module_utils._change.test_api import NEW, Entries
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import TransactionError
 
 table = Path(sys.argv[2])
 

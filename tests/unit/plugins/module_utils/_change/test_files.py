@@ -18,13 +18,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change import 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     Change,
-    EngineError,
     Stopped,
     Transaction,
-    TransactionError,
     postponed,
     stoppable,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 from tests.support.alarm import at_most
 
@@ -800,7 +799,7 @@ import json, os, sys, time
 sys.path[:0] = json.loads(sys.argv[1])
 from pathlib import Path
 from tests.unit.plugins.module_utils._change.test_files import Host
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import TransactionError
 
 host, outcome = Host(Path(sys.argv[2]), made=True), Path(sys.argv[3])
 

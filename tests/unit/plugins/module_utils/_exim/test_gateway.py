@@ -5,10 +5,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    EngineError,
-    TransactionError,
-)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import routes, with_includes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS, Access, make_gateway
@@ -20,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gatewa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -5,7 +5,6 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import recipients
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import CERTIFICATE_CHECKS
@@ -15,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbou
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

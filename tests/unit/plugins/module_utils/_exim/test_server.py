@@ -11,15 +11,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    EngineError,
-    Transaction,
-    TransactionError,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import can_read, read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

@@ -3,11 +3,7 @@
 import unicodedata
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    EngineError,
-    Transaction,
-    TransactionError,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import enforced as enforced_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
     CERTIFICATE_CHECKS,
@@ -23,6 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, handshake_all
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import example, given
 from hypothesis import strategies as st
 

@@ -3,11 +3,7 @@
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    EngineError,
-    Transaction,
-    TransactionError,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import modes as mode_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import (
@@ -22,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 from tests.support.gateway_bench import Bench
 

@@ -1,7 +1,6 @@
 """The outbound side of a gateway: as data, and the one transaction that sets it on the evidence of handshakes."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import outbound as outbound_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES, EmailConfig
@@ -13,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbou
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,7 +4,6 @@ import threading
 import time
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     ask,
@@ -14,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.alarm import at_most
 from tests.support.smtp_server import PLAIN, Face, SmtpServer, refused_port, reply, serving

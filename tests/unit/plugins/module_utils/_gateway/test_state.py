@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
     CERTIFICATE_CHECKS,
     EnforcedDomain,
@@ -17,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state 
     load_file,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, load_file
@@ -23,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,8 +1,8 @@
 """Edits of main.cf and master.cf: what is refused, what changes, and what never does."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
@@ -15,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state

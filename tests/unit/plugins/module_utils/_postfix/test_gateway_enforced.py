@@ -5,7 +5,6 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import CERTIFICATE_CHECKS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Gateway,
@@ -19,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER, FakePostfix
 

@@ -9,12 +9,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pem import leaf_fingerprint
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
-    Change,
-    EngineError,
-    Transaction,
-    TransactionError,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
     Desired,
     prove_at,
@@ -29,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
     TargetError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 from tests.support.smtp_server import PLAIN, REQUIRES_TLS, Face, SmtpServer, refused_port, server_context, serving
 

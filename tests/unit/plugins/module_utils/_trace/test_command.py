@@ -2,10 +2,10 @@ import sys
 import time
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import command as command_search
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.command import CommandMailbox, run_bounded
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import MARKER_HEADER
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.alarm import at_most
 

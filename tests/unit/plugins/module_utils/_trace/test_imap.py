@@ -9,11 +9,11 @@ import threading
 import time
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import imap as imap_search
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.imap import ImapMailbox, ImapPlace
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import MARKER_HEADER
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,13 +4,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import mailbox as mailbox_search
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import (
     MARKER_HEADER,
     MAX_LINE,
     LocalMailbox,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 
