@@ -16,8 +16,7 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.module_utils.urls import open_url
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Http, Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner, postponed
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Gateway, Outcome
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS, Access, make_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
     INBOUND,
     OUTBOUND,
@@ -31,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     TargetError,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access, make_gateway
 
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "inbound": {"type": "str", "choices": list(INBOUND)},

@@ -160,11 +160,8 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
-    CERTIFICATE_CHECKS,
-    DIRECTIONS,
-    set_enforced,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import set_enforced
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, DIRECTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
     CHANGE_SPEC,
     fail_on_engine_errors,

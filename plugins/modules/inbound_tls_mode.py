@@ -173,7 +173,8 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES, set_modes, summary
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import set_modes, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
     CHANGE_SPEC,
     fail_on_engine_errors,

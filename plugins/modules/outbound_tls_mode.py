@@ -117,7 +117,8 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, set_outbound
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import ACCEPTS, SENDS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import set_outbound
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
     CHANGE_SPEC,
     fail_on_engine_errors,

@@ -15,7 +15,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES, EmailConfig, merge
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, MODES, EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import failing

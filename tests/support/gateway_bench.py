@@ -4,8 +4,12 @@ import os
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    MODES,
+    GatewayState,
+    dump,
+    load_file,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    EmailConfig,
+    EnforcedDomain,
+    GatewayState,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage

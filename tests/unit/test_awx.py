@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import with_delivery_mode
 

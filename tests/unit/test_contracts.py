@@ -15,16 +15,18 @@ import yaml
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.plugins.action import ActionBase
 from ansible.plugins.filter.core import ternary
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    ACCEPTS,
     CERTIFICATE_CHECKS,
     DIRECTIONS,
+    MODES,
+    SENDS,
     EnforcedDomain,
+    OutboundTls,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import ACCESS_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS
 from jinja2.nativetypes import NativeEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -30,23 +30,23 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
     NEXT_MAIL_ACL,
     Exim,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     CERTIFICATE_CHECKS,
-    REPLY,
-    EnforcedDomain,
-    inbound_senders,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import (
     LEVELS,
     MODES,
+    REPLY,
     EmailConfig,
+    EnforcedDomain,
+    GatewayState,
+    dump,
+    inbound_senders,
+    load_file,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     prove_answer,
     prove_refusal,
     require_answer,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import OUTBOUND_KIND
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (

@@ -30,7 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     reason_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import REPLY
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import REPLY
 
 _STAMP = (
     rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})?"

@@ -17,8 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Call, Calls, CallTransaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig, is_domain
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    EmailConfig,
+    GatewayState,
+    is_domain,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 

@@ -9,115 +9,27 @@ every delivery mode. Refusals are temporary.
 
 from __future__ import annotations
 
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
-    Gateway,
-    Judgement,
-    Outcome,
-    change_gateway,
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    EnforcedDomain,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import is_path
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
-    Target,
-    TargetError,
     handshake_all,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
-
-DIRECTIONS = ("inbound", "outbound")
-CERTIFICATE_CHECKS = ("encryption_only", "trusted_chain", "hostname")
-REPLY = "STARTTLS is required for this sender"
-
-
-@dataclass(frozen=True)
-class EnforcedDomain:
-    """A sender domain (inbound) or a recipient domain (outbound) for which TLS is insisted on.
-
-    certificate_check is of use outbound only; servers names the next hops there instead of the gateway's own routing.
-    """
-
-    domain: str
-    direction: str
-    certificate_check: str = "encryption_only"
-    servers: tuple[Target, ...] = ()
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """What there is one of."""
-        return self.direction, self.domain
-
-    def to_dict(self) -> dict[str, Any]:
-        """The enforced domain as plain data; from_dict reads it."""
-        data: dict[str, Any] = {"domain": self.domain, "direction": self.direction}
-        if self.direction == "outbound":
-            data["certificate_check"] = self.certificate_check
-            data["servers"] = [str(server) for server in self.servers]
-        return data
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> EnforcedDomain:
-        """Read and judge plain data. Raises EngineError naming the domain and what is wrong."""
-        domain = str(data.get("domain") or "").lower().rstrip(".")
-        if not is_domain(domain):
-            raise EngineError(f"{data.get('domain')!r} is not a domain that can be enforced (one exact name, in ASCII)")
-        direction = str(data.get("direction") or "")
-        if direction not in DIRECTIONS:
-            raise EngineError(
-                f"enforced domain {domain}: the direction {direction!r} is not one of {', '.join(DIRECTIONS)}"
-            )
-        check = data.get("certificate_check") or None
-        if isinstance(data.get("servers"), str):
-            raise EngineError(f"enforced domain {domain}: servers has to be a list")
-        try:
-            servers = tuple(Target.parse(str(server).lower()) for server in data.get("servers") or ())
-        except TargetError as error:
-            raise EngineError(f"enforced domain {domain}: {error}") from error
-        if direction == "inbound" and (check or servers):
-            raise EngineError(
-                f"enforced domain {domain}: certificate_check and servers go with the direction outbound; inbound it is the "
-                "sender who connects"
-            )
-        if check is not None and check not in CERTIFICATE_CHECKS:
-            raise EngineError(
-                f"enforced domain {domain}: the certificate check {check!r} is not one of {', '.join(CERTIFICATE_CHECKS)}"
-            )
-        return cls(domain, direction, str(check or CERTIFICATE_CHECKS[0]), servers)
-
-
-def spellings(domain: str) -> tuple[str, ...]:
-    """The domain as it may stand in an envelope: in ASCII and, where that differs, in Unicode (SMTPUTF8).
-
-    Only letters, digits and marks come out of the ASCII form: it goes into tables.
-    """
-    try:
-        labels = [
-            label[4:].encode("ascii").decode("punycode") if label.startswith("xn--") else label
-            for label in domain.split(".")
-        ]
-    except UnicodeError:
-        return (domain,)
-    harmless = all(
-        char in "-_" or char.isalnum() or unicodedata.category(char).startswith("M") for char in "".join(labels)
-    )
-    unicode = ".".join(labels).lower()
-    return (domain, unicode) if harmless and unicode != domain else (domain,)
-
-
-def inbound_senders(enforced: Iterable[EnforcedDomain]) -> list[str]:
-    """Every spelling of the sender domains, in order."""
-    return [text for one in enforced if one.direction == "inbound" for text in spellings(one.domain)]
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 
 
 def merge(

@@ -9,104 +9,29 @@ gateway can express and which files make them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
-    Gateway,
-    Judgement,
-    Outcome,
-    change_gateway,
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    DEFAULT_MODE,
+    LEVELS,
+    EmailConfig,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,
-    TargetError,
     handshake_all,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
-
-# Mode -> what the gateway does on the way to the mail server with mail that arrived in plaintext, over TLS.
-LEVELS = {
-    "plaintext": ("none", "none"),
-    "match_sender": ("none", "may"),
-    "match_sender_strict": ("none", "encrypt"),
-    "opportunistic": ("may", "may"),
-    "required": ("encrypt", "encrypt"),
-}
-MODES = tuple(LEVELS)
-DEFAULT_MODE = "plaintext"
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,62}\Z")
-_DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-
-
-def is_domain(text: str) -> bool:
-    """Whether the text is a domain name in lower-case ASCII, without a dot at its end."""
-    return bool(_DOMAIN.match(text))
-
-
-@dataclass(frozen=True)
-class EmailConfig:
-    """Recipient domains, the mail servers they are delivered to in order of preference, and the mode."""
-
-    name: str
-    domains: tuple[str, ...]
-    servers: tuple[Target, ...]
-    delivery_mode: str = DEFAULT_MODE
-
-    @property
-    def depends_on_arrival(self) -> bool:
-        """Whether it matters how a message reached the gateway."""
-        plain, over_tls = LEVELS[self.delivery_mode]
-        return plain != over_tls
-
-    def to_dict(self) -> dict[str, Any]:
-        """The email config as plain data; from_dict reads it."""
-        return {
-            "name": self.name,
-            "domains": list(self.domains),
-            "servers": [str(server) for server in self.servers],
-            "delivery_mode": self.delivery_mode,
-        }
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> EmailConfig:
-        """Read and judge plain data. Raises EngineError naming the email config and what is wrong."""
-        name = str(data.get("name") or "")
-        if not _NAME.match(name):
-            raise EngineError(
-                f"the email config name {name!r} has to be 1 to 63 letters, digits, spaces or _.@-, a letter or digit first"
-            )
-        given = data.get("delivery_mode")
-        mode = DEFAULT_MODE if given is None else str(given)
-        if mode not in LEVELS:
-            raise EngineError(f"email config {name}: {mode!r} is not a delivery mode; choose one of {', '.join(MODES)}")
-        for what in ("domains", "servers"):
-            if isinstance(data.get(what), str):
-                raise EngineError(f"email config {name}: {what} has to be a list")
-        domains = tuple(str(domain).lower().rstrip(".") for domain in data.get("domains") or ())
-        for domain in domains:
-            if not is_domain(domain):
-                raise EngineError(f"email config {name}: {domain!r} is not a domain name (write it in ASCII)")
-        try:
-            servers = tuple(Target.parse(str(server).lower()) for server in data.get("servers") or ())
-        except TargetError as error:
-            raise EngineError(f"email config {name}: {error}") from error
-        for what, values in (("domains", domains), ("servers", servers)):
-            if not values:
-                raise EngineError(f"email config {name} has no {what}")
-            if len(set(values)) != len(values):
-                raise EngineError(f"email config {name} names one of its {what} twice")
-        return cls(name, domains, servers, mode)
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 
 
 def merge(

@@ -8,73 +8,24 @@ The engine behind outbound_tls_mode.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Optional
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
-    Gateway,
-    Judgement,
-    Outcome,
-    change_gateway,
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    ACCEPTS,
+    DEFAULT_MODE,
+    LEVELS,
+    OutboundTls,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
-
-ACCEPTS = ("plaintext", "both", "tls_only")
-SENDS = MODES
-DEFAULT = "plaintext"
-
-
-@dataclass(frozen=True)
-class OutboundTls:
-    """accept and send, each None while nobody has set it, and the networks that the mail servers connect from."""
-
-    accept: Optional[str] = None
-    send: Optional[str] = None
-    mail_servers: tuple[str, ...] = ()
-
-    @property
-    def depends_on_arrival(self) -> bool:
-        """Whether it matters for what is sent how a message reached the gateway."""
-        plain, over_tls = LEVELS[self.send or DEFAULT]
-        return plain != over_tls
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings as plain data; from_dict reads it."""
-        return {**asdict(self), "mail_servers": list(self.mail_servers)}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> OutboundTls:
-        """Read and judge plain data. Raises EngineError naming what is wrong."""
-        for what, allowed in (("accept", ACCEPTS), ("send", SENDS)):
-            if data.get(what) is not None and data[what] not in allowed:
-                raise EngineError(f"{what} {data[what]!r} is not one of {', '.join(allowed)}")
-        servers = data.get("mail_servers") or ()
-        if isinstance(servers, str):
-            raise EngineError("mail_servers has to be a list")
-        networks = []
-        for server in servers:
-            try:
-                if "%" in str(server):  # behind which ipaddress takes any text
-                    raise ValueError("an address with a zone is of one host only")
-                networks.append(str(ipaddress.ip_network(str(server).strip("[]"))))
-            except ValueError as error:
-                raise EngineError(
-                    f"mail_servers: {server!r} is neither an IP address nor a network ({error})"
-                ) from error
-        outbound = cls(data.get("accept"), data.get("send"), tuple(dict.fromkeys(networks)))
-        if outbound.accept in ("plaintext", "tls_only") and not networks:
-            raise EngineError(
-                f"accept {outbound.accept} is about your own mail servers only: name their addresses or networks in mail_servers"
-            )
-        return outbound
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 
 
 def set_outbound(
@@ -98,7 +49,7 @@ def set_outbound(
         given = {key: value for key, value in wanted.items() if value not in (None, [], "")}
         if absent:
             servers = given.get("mail_servers") or held.get("mail_servers")
-            given = {"send": DEFAULT, **({"accept": DEFAULT, "mail_servers": servers} if servers else {})}
+            given = {"send": DEFAULT_MODE, **({"accept": ACCEPTS[0], "mail_servers": servers} if servers else {})}
         return replace(before, outbound=OutboundTls.from_dict({**held, **given}))
 
     def judge(before: GatewayState, after: GatewayState) -> Judgement:
@@ -128,8 +79,8 @@ def _judge(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings: 
         warnings.append(
             "a mail server that insists on TLS towards this gateway keeps its mail from now on; let it relax first"
         )
-    insists = "encrypt" in LEVELS[after.send or DEFAULT]
-    if insists and "encrypt" not in LEVELS[before.send or DEFAULT]:
+    insists = "encrypt" in LEVELS[after.send or DEFAULT_MODE]
+    if insists and "encrypt" not in LEVELS[before.send or DEFAULT_MODE]:
         reason = ""
         try:
             hops: Sequence[Any] = gateway.relay_hosts()

@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 
 
 def require_answer(own_port: Target, settings: Settings) -> None:

@@ -29,9 +29,13 @@ from typing import Any, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Runner, Transaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    EmailConfig,
+    GatewayState,
+    dump,
+    load_file,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,

@@ -25,15 +25,20 @@ from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Runner, Transaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import inbound_senders
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    LEVELS,
+    MODES,
+    GatewayState,
+    dump,
+    inbound_senders,
+    load_file,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     ask,
     prove_answer,
     prove_refusal,
     require_answer,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (

@@ -4,9 +4,8 @@ import contextlib
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Outcome
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EnforcedDomain, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target

@@ -4,10 +4,13 @@ import json
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway as exim
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, dump
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    EmailConfig,
+    EnforcedDomain,
+    GatewayState,
+    OutboundTls,
+    dump,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode_info as module

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import routes, with_includes
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import GATEWAYS, Access, make_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES, EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    LEVELS,
+    MODES,
+    EmailConfig,
+    GatewayState,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
@@ -17,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gatewa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access, make_gateway
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -7,11 +7,16 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import recipients
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import CERTIFICATE_CHECKS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    ACCEPTS,
+    CERTIFICATE_CHECKS,
+    LEVELS,
+    MODES,
+    SENDS,
+    GatewayState,
+    OutboundTls,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError

@@ -5,19 +5,18 @@ import unicodedata
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import enforced as enforced_module
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import merge, set_enforced
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     CERTIFICATE_CHECKS,
     DIRECTIONS,
     REPLY,
+    EmailConfig,
     EnforcedDomain,
+    GatewayState,
+    OutboundTls,
     inbound_senders,
-    merge,
-    set_enforced,
     spellings,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import example, given

@@ -7,8 +7,9 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import engine as contract
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Judgement, change_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Judgement
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 from tests.support.gateway_bench import Bench

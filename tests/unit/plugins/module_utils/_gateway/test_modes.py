@@ -5,18 +5,16 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import modes as mode_module
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     LEVELS,
     MODES,
     EmailConfig,
+    EnforcedDomain,
+    GatewayState,
+    OutboundTls,
     is_domain,
-    merge,
-    set_modes,
-    summary,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge, set_modes, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 

@@ -2,15 +2,16 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import outbound as outbound_module
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import MODES, EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
+    MODES,
     SENDS,
+    EmailConfig,
+    EnforcedDomain,
+    GatewayState,
     OutboundTls,
-    set_outbound,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import set_outbound
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import given

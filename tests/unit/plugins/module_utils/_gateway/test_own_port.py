@@ -4,14 +4,13 @@ import threading
 import time
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import EnforcedDomain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EnforcedDomain, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     ask,
     prove_answer,
     prove_refusal,
     require_answer,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 

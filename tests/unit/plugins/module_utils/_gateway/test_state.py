@@ -3,14 +3,16 @@
 import json
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    ACCEPTS,
     CERTIFICATE_CHECKS,
+    LEVELS,
+    MODES,
+    SENDS,
+    EmailConfig,
     EnforcedDomain,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES, EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import (
     GatewayState,
+    OutboundTls,
     dump,
     load,
     load_file,

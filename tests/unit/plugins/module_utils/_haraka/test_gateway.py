@@ -10,8 +10,11 @@ from dataclasses import replace
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    EmailConfig,
+    GatewayState,
+    load_file,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import (
     NOTE,

@@ -4,13 +4,12 @@ import json
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Response
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.factory import Access, make_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import EmailConfig
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EmailConfig, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import Access, make_gateway
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode, inbound_tls_mode_info
 
 from tests.support.ansible_module import run_module

@@ -7,8 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import REPLY, EnforcedDomain
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    REPLY,
+    EnforcedDomain,
+    GatewayState,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import senders_map
 from hypothesis import given

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, MODES, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage

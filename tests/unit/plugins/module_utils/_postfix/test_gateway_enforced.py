@@ -5,15 +5,18 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import CERTIFICATE_CHECKS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
-    Gateway,
-    Judgement,
-    change_gateway,
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    ACCEPTS,
+    CERTIFICATE_CHECKS,
+    LEVELS,
+    MODES,
+    SENDS,
+    GatewayState,
+    OutboundTls,
+    load_file,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import LEVELS, MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import ACCEPTS, SENDS, OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.state import GatewayState, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage

@@ -1,0 +1,121 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every gateway product offers to the engine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional, Protocol
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
+
+
+class GatewayChange(Protocol):
+    """What has to be done: true if there is anything. transaction.Change is one, rest.Calls another."""
+
+    def __bool__(self) -> bool:
+        """Whether anything has to be done."""
+
+    def diff(self) -> list[dict[str, str]]:
+        """What changes, in Ansible's diff format."""
+
+
+class GatewayTransaction(Protocol):
+    """How a change is made or undone; see transaction.Transaction."""
+
+    def opened(self, check_mode: bool) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
+        """Lock the gateway and undo what a killed run left: whether there was anything, and warnings."""
+
+    def apply(self, change: Any, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
+        """Make the change, or undo it and raise TransactionError."""
+
+
+class Gateway(Protocol):
+    """An adapter: one gateway product.
+
+    modes: the delivery modes that it can express; judged_modes: those in which it judges the certificate of the mail
+    server, too. own_port: where it takes the mail of the internet, None if that is not to be reached from here. limits:
+    for each mode that it cannot express, the reason; the key C(enforced) holds the reason why enforced domains are not to
+    be had, C(outbound) the same for the outbound side.
+    """
+
+    @property
+    def title(self) -> str:
+        """What it is called in a message, with its article if it has one."""
+
+    @property
+    def modes(self) -> Sequence[str]:
+        """See above."""
+
+    @property
+    def judged_modes(self) -> Sequence[str]:
+        """See above."""
+
+    @property
+    def own_port(self) -> Optional[Target]:
+        """See above."""
+
+    @property
+    def softens_refusals(self) -> bool:
+        """Whether a server that takes mail over TLS only makes it wait, not bounce."""
+
+    @property
+    def limits(self) -> Mapping[str, str]:
+        """See above."""
+
+    def transaction(self, store: str) -> GatewayTransaction:
+        """How changes are made."""
+
+    def require_running(self) -> None:
+        """Raise EngineError unless the gateway can be changed and proved."""
+
+    def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
+        """What the gateway holds. One that keeps no names of email configs goes by the domains of the wanted ones."""
+
+    def prepare(self, state: GatewayState) -> GatewayChange:
+        """What has to be there, and does no harm, before the change to this state; it stays if that is undone."""
+
+    def plan(self, state: GatewayState) -> GatewayChange:
+        """What makes the gateway hold exactly this; false when it does already."""
+
+    def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
+        """The hosts that mail for a domain is handed to, as far as they can be known."""
+
+    def roots(self, state: GatewayState) -> str:
+        """Path of the authorities that certificate checks go by, empty for the system's. Raises EngineError if unusable."""
+
+    def relay_hosts(self) -> Sequence[Target]:
+        """The hosts that take all outgoing mail, none if each domain has its own; see starttls.Server.next_hops."""
+
+    def serves(self) -> bool:
+        """Whether the running gateway takes mail on every port it should, looked at once."""
+
+    def prove(self) -> None:
+        """Raise EngineError unless the running gateway serves what it was told."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What speaks against a change, and the handshakes that say so; what would lose mail cannot be overridden."""
+
+    problems: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+    evidence: tuple[Handshake, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done, and the evidence for it."""
+
+    changed: bool
+    before: GatewayState
+    after: GatewayState
+    diff: list[dict[str, str]]
+    evidence: tuple[Handshake, ...] = ()
+    recovered: bool = False
+    warnings: tuple[str, ...] = ()
