@@ -204,7 +204,7 @@ class Calls:
 
 
 class CallTransaction:
-    """See contract.GatewayTransaction and transaction.Transaction, whose promises these are."""
+    """See _gateway.contract.GatewayTransaction and _change.files.Transaction, whose promises these are."""
 
     @contextlib.contextmanager
     def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:

@@ -35,6 +35,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     LEVELS,
     MODES,
     REPLY,
+    SERVER_OUTBOUND,
     EmailConfig,
     EnforcedDomain,
     GatewayState,
@@ -47,7 +48,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     prove_refusal,
     require_answer,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import OUTBOUND_KIND
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -226,16 +226,16 @@ class EximGateway:
         return self._exim.next_hops()
 
     def check(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         self._exim.check()
 
     def reload(self) -> None:
-        """See transaction.Daemon: Exim reads the tables by itself, so it is told of another configuration only."""
+        """See _change.files.Daemon: Exim reads the tables by itself, so it is told of another configuration only."""
         if self._exim.is_stale():
             self._exim.reload()
 
     def resume(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         self._exim.resume()
 
     def serves(self) -> bool:
@@ -292,7 +292,7 @@ class EximGateway:
             wanted = {NEXT_MAIL_ACL: None, MAIL_ACL: None if following == DEFAULT_MAIL_ACL else following}
         wanted.update(self._advertise(state, present, servers))
         if state.levels[0]:
-            wanted.update(self._exim.outbound_macros(OUTBOUND_KIND[state.levels[0]]))
+            wanted.update(self._exim.outbound_macros(SERVER_OUTBOUND[state.levels[0]]))
         if state.levels[1] not in ("", "none"):
             wanted.update(self._exim.unverified_smarthost())
         return wanted

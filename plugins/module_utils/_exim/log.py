@@ -127,7 +127,7 @@ class EximLog:
         self.first: Optional[float] = None
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
-        """See activity.Adapter."""
+        """See _activity.model.Adapter."""
         header, at = _HEADER.match, clock.at
         since, until = self._since, self._until
         when = None
@@ -161,10 +161,10 @@ class EximLog:
         return when
 
     def finish(self) -> None:
-        """See activity.Adapter: every line stands for itself."""
+        """See _activity.model.Adapter: every line stands for itself."""
 
     def notes(self) -> Sequence[Note]:
-        """See activity.Adapter."""
+        """See _activity.model.Adapter."""
         found = []
         if self._by_message:
             found.append(

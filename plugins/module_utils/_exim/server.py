@@ -71,7 +71,7 @@ class Exim:
         self._planned = Desired()
 
     def require_running(self) -> None:
-        """See starttls.Server."""
+        """See _server.engine.Server."""
         if not Path(SETTINGS).exists():
             raise EngineError(f"{SETTINGS} is not there: Debian's Exim 4 is not installed on this host")
         status, out, err = self._run(["exim4", "-bP", "configure_file"])
@@ -84,7 +84,7 @@ class Exim:
             )
 
     def state(self) -> dict[str, str]:
-        """See starttls.Server."""
+        """See _server.engine.Server."""
         macros = self.macros()
         outbound = {
             kind for kind in _OUTBOUND if all(_has_outbound(macros, transport, kind) for transport in _TRANSPORTS)
@@ -95,7 +95,7 @@ class Exim:
         }
 
     def plan(self, desired: Desired) -> Change:
-        """See starttls.Server."""
+        """See _server.engine.Server."""
         self._planned = desired
         macros = self.macros()
         wanted: dict[str, Optional[str]] = {}
@@ -151,7 +151,7 @@ class Exim:
         return self._debian_settings().get("dc_eximconfig_configtype") in ("smarthost", "satellite")
 
     def next_hops(self) -> Sequence[Target]:
-        """See starttls.Server. Debian's C(dc_smarthost) is C(host) or C(host::port)."""
+        """See _server.engine.Server. Debian's C(dc_smarthost) is C(host) or C(host::port)."""
         if not self.has_smarthost:
             return ()
         hops = []
@@ -168,7 +168,7 @@ class Exim:
         return dict(re.findall(r"^(dc_\w+)=['\"]?([^'\"\n]*)", Path(SETTINGS).read_text(), re.MULTILINE))
 
     def check(self) -> None:
-        """See transaction.Daemon: a trial daemon on a spare loopback port, because -bV misses much.
+        """See _change.files.Daemon: a trial daemon on a spare loopback port, because -bV misses much.
 
         The running daemon reads the generated file only, so it has seen nothing of this yet.
         """
@@ -181,14 +181,14 @@ class Exim:
             self._try_daemon(trial_config, f"{stage}/exim.pid")
 
     def reload(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         for command in (["update-exim4.conf"], ["systemctl", "reload", "exim4"]):
             status, out, err = self._run(command)
             if status != 0:
                 raise EngineError(f"{' '.join(command)} failed: {(err or out).strip()}")
 
     def resume(self) -> None:
-        """See transaction.Daemon: a signal only, because update-exim4.conf would take up edits of others."""
+        """See _change.files.Daemon: a signal only, because update-exim4.conf would take up edits of others."""
         try:
             pid = int(Path(PID_FILE).read_text())
             if pid < 2:

@@ -15,7 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 
 
 class GatewayChange(Protocol):
-    """What has to be done: true if there is anything. transaction.Change is one, rest.Calls another."""
+    """What has to be done: true if there is anything. _change.files.Change is one, _change.api.Calls another."""
 
     def __bool__(self) -> bool:
         """Whether anything has to be done."""
@@ -25,7 +25,7 @@ class GatewayChange(Protocol):
 
 
 class GatewayTransaction(Protocol):
-    """How a change is made or undone; see transaction.Transaction."""
+    """How a change is made or undone; see _change.files.Transaction."""
 
     def opened(self, check_mode: bool) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
         """Lock the gateway and undo what a killed run left: whether there was anything, and warnings."""
@@ -89,7 +89,7 @@ class Gateway(Protocol):
         """Path of the authorities that certificate checks go by, empty for the system's. Raises EngineError if unusable."""
 
     def relay_hosts(self) -> Sequence[Target]:
-        """The hosts that take all outgoing mail, none if each domain has its own; see starttls.Server.next_hops."""
+        """The hosts that take all outgoing mail, none if each domain has its own; see _server.engine.Server.next_hops."""
 
     def serves(self) -> bool:
         """Whether the running gateway takes mail on every port it should, looked at once."""

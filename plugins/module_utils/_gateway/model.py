@@ -30,6 +30,8 @@ LEVELS = {
     "required": ("encrypt", "encrypt"),
 }
 MODES = tuple(LEVELS)
+# A level in the words of a mail server's outbound side.
+SERVER_OUTBOUND = {"none": "disabled", "may": "opportunistic", "encrypt": "required"}
 DEFAULT_MODE = "plaintext"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,62}\Z")
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The delivery mode of email configs on a gateway: what the modes mean and how one is changed safely.
 
-The engine behind inbound_tls_mode. It knows no product: an adapter (gateway/*) says which modes its
+The engine behind inbound_tls_mode. It knows no product: the room of a product says which modes its
 gateway can express and which files make them.
 """
 

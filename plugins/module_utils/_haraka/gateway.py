@@ -212,12 +212,12 @@ class HarakaGateway:
         return Change.of(images)
 
     def check(self) -> None:
-        """See transaction.Daemon: Haraka has no check of its own that leaves a gateway alone, so its reading is followed."""
+        """See _change.files.Daemon: Haraka has no check of its own that leaves a gateway alone, so its reading is followed."""
         text = self._text("tls.ini")
         self._require(text, text, self.read())
 
     def reload(self) -> None:
-        """See transaction.Daemon: one worker after the other is replaced, and takes the deferred mail of the former over."""
+        """See _change.files.Daemon: one worker after the other is replaced, and takes the deferred mail of the former over."""
         old = self._workers()
         for pid in old:
             deadline = time.monotonic() + self._settings.timeout
@@ -229,7 +229,7 @@ class HarakaGateway:
             self._await_replacement(pid, known)
 
     def resume(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         self.reload()
 
     def serves(self) -> bool:

@@ -242,7 +242,7 @@ class PostfixGateway:
         return self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
 
     def check(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         for one in self._instances:
             if one.exists:
                 self._make_places(one)
@@ -250,7 +250,7 @@ class PostfixGateway:
         self._postfix.check()
 
     def reload(self) -> None:
-        """See transaction.Daemon: also starts the other instances, or stops those that the files do not have."""
+        """See _change.files.Daemon: also starts the other instances, or stops those that the files do not have."""
         listed = self._postconf.values("multi_instance_directories").get("multi_instance_directories", "")
         words = listed.replace(",", " ").split()
         if any(one.directory in words for one in self._instances):
@@ -267,7 +267,7 @@ class PostfixGateway:
         self._call("postfix", "reload")
 
     def resume(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         self.reload()
 
     def serves(self) -> bool:

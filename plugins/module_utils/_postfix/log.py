@@ -207,7 +207,7 @@ class PostfixLog:
         self.first: Optional[float] = None
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
-        """See activity.Adapter."""
+        """See _activity.model.Adapter."""
         header, at, services = _HEADER.match, clock.at, self._services
         since, until = self._since, self._until
         when = None
@@ -227,12 +227,12 @@ class PostfixLog:
         return when
 
     def finish(self) -> None:
-        """See activity.Adapter: a session that has not ended counts if it is known to use TLS, or not to."""
+        """See _activity.model.Adapter: a session that has not ended counts if it is known to use TLS, or not to."""
         for session in self._sessions.drain():
             self._forget(session)
 
     def notes(self) -> Sequence[Note]:
-        """See activity.Adapter."""
+        """See _activity.model.Adapter."""
         found = []
         if self._unknown:
             found.append(

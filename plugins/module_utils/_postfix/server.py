@@ -48,7 +48,7 @@ class Postfix:
         self._postconf = Postconf(run)
 
     def require_running(self) -> None:
-        """See starttls.Server."""
+        """See _server.engine.Server."""
         try:
             status, _out, err = self._run([*POSTFIX, "status"])
         except FileNotFoundError:
@@ -61,7 +61,7 @@ class Postfix:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
 
     def state(self) -> dict[str, str]:
-        """See starttls.Server."""
+        """See _server.engine.Server."""
         values = self._postconf.values("smtpd_tls_security_level", "smtp_tls_security_level")
         return {
             "inbound": INBOUND_KIND.get(values["smtpd_tls_security_level"], "custom"),
@@ -69,7 +69,7 @@ class Postfix:
         }
 
     def plan(self, desired: Desired) -> Change:
-        """See starttls.Server."""
+        """See _server.engine.Server."""
         wanted: dict[str, str] = {}
         now = self._postconf.values(
             "smtpd_tls_security_level", "smtpd_tls_received_header", "smtpd_tls_chain_files",
@@ -96,7 +96,7 @@ class Postfix:
         return Change.of(self._postconf.images(Edits(edits))) if edits else Change((), ())
 
     def next_hops(self, ours: str = "") -> Sequence[Target]:
-        """See starttls.Server. Only a bracketed relayhost names the hosts themselves.
+        """See _server.engine.Server. Only a bracketed relayhost names the hosts themselves.
 
         ours is an entry of transport_maps that is no other way.
         """
@@ -122,19 +122,19 @@ class Postfix:
         return hops
 
     def check(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         status, out, err = self._run([*POSTFIX, "check"])
         if status != 0:
             raise EngineError(f"postfix check refuses the change: {(err or out).strip()}")
 
     def reload(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         status, out, err = self._run([*POSTFIX, "reload"])
         if status != 0:
             raise EngineError(f"postfix reload failed: {(err or out).strip()}")
 
     def resume(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
         self.reload()
 
     def is_listener(self, service: str) -> bool:

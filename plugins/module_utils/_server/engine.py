@@ -88,13 +88,13 @@ class Server(Protocol):
     reads_files_unasked: bool
 
     def check(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
 
     def reload(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
 
     def resume(self) -> None:
-        """See transaction.Daemon."""
+        """See _change.files.Daemon."""
 
     def require_running(self) -> None:
         """Raise EngineError unless the daemon is installed, running and configured where we look."""
