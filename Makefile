@@ -1,6 +1,6 @@
 # Everything below sets itself up: the first run installs Debian packages (as root), builds the Python
 # environment in ~/.cache/mailfleet-starttls and the container images. Later runs find them there.
-.PHONY: help demo demo-down test lint unit zoo cores molecule fleet fleet-down try converge verify bench clean python lab
+.PHONY: help demo demo-down test test-matrix lint unit zoo cores molecule fleet fleet-down try converge verify bench clean python lab
 .DEFAULT_GOAL = help
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -14,7 +14,8 @@ DEV = MAILFLEET_LAB=dev MAILFLEET_LAB_DIR=.lab/dev
 help:
 	@echo 'make demo        a fleet of mail servers in containers, without TLS; then switch TLS on and prove it'
 	@echo 'make demo-down   remove the fleet again'
-	@echo 'make test        all checks: what has to pass before a change is handed in; its end shows what took how long'
+	@echo 'make test        what has to pass before a change is handed in; its end shows what took how long'
+	@echo 'make test-matrix what is too long for that: delivery modes and enforced domains on all gateways, the oldest ansible-core'
 	@echo
 	@echo 'make lint        ansible-lint, ruff, mypy (a plain Python environment is enough: no root, no containers)'
 	@echo 'make unit        the tests that need no mail server (the same)'
@@ -51,9 +52,16 @@ test:
 lint unit: python
 	@$(LAB)/test $@
 
-zoo cores: lab python
+zoo: python
 	@$(LAB)/bootstrap packages zoo
 	@$(LAB)/test $@
+
+cores: lab python
+	@$(LAB)/cores
+
+test-matrix: lab python
+	@LAB_GATEWAYS=gw1,gw13,gx12,gx13 $(LAB)/test molecule modes enforced
+	@$(LAB)/cores oldest
 
 molecule: lab python
 	@$(LAB)/test molecule $(SCENARIO)
