@@ -7,6 +7,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/.lab/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
+export TESTS
+
 LAB = tools/lab
 # The fleet of the inner loop is neither the demo's nor that of the tests.
 DEV = MAILFLEET_LAB=dev MAILFLEET_LAB_DIR=.lab/dev
@@ -78,7 +80,7 @@ try: .lab/dev/inventory.yml
 	@ansible-playbook -i .lab/dev/inventory.yml $(if $(HOST),--limit $(HOST)) playbooks/$(PLAY).yml $(ARGS)
 
 converge verify: .lab/dev/inventory.yml
-	@$(DEV) $(LAB)/scenario $@ $(SCENARIO) $(TESTS)
+	@$(DEV) $(LAB)/scenario $@ $(SCENARIO)
 
 .lab/dev/inventory.yml:
 	@echo 'There is no fleet to try things on; make fleet brings one up.' >&2; exit 2

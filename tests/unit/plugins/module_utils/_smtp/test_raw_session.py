@@ -1,3 +1,4 @@
+import os
 import shutil
 import socket
 import ssl
@@ -337,7 +338,9 @@ def s_client(server):
 def test_a_server_whose_security_level_forbids_the_old_versions(directory, issued, kind):
     with serving(Face(context=limited(directory, issued[kind], level=2))) as server:
         seen = versions_of(server)
-    assert [one.offered for one in seen.values()] == [False, False, True, True]
+    # At this level OpenSSL 1 still lets an RSA key sign with MD5 and SHA-1.
+    old = ssl.OPENSSL_VERSION_INFO < (3,) and kind == "rsa"
+    assert [one.offered for one in seen.values()] == [old, old, True, True]
 
 
 def test_versions_without_starttls(directory, issued):
@@ -448,7 +451,10 @@ def open_ssl(directory, *kind):
 def answer_of(options, version):
     """What openssl s_server answers to the hello of one version."""
     command = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-naccept", "1", "-cipher", "ALL:@SECLEVEL=0", *options]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    environment = {**os.environ, "OPENSSL_CONF": "/dev/null"}  # Debian 11's forbids the old versions
+    process = subprocess.Popen(
+        command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
     try:
         port = 0
         for line in process.stdout:
