@@ -127,9 +127,15 @@ def section(gateway: str, kind: str) -> str:
     return f"/etc/exim4/mailfleet-starttls/{kind if kind == 'retry' else f'{kind}s'}"
 
 
+STARTS = "grep -c 'daemon started' /var/log/exim4/mainlog"
+
+
 def without_lines(gateway: str, kind: str, lines: str) -> str:
-    """The command that takes lines out of a section of Exim's configuration."""
-    return f"sed -i '{lines}d' {section(gateway, kind)} && update-exim4.conf && systemctl reload exim4"
+    """The command that takes lines out of a section of Exim's configuration, and waits until the daemon has read it anew."""
+    return (
+        f"before=$({STARTS}); sed -i '{lines}d' {section(gateway, kind)} && update-exim4.conf && systemctl reload exim4"
+        f' && for i in $(seq 200); do [ "$({STARTS})" -gt "$before" ] && exit 0; sleep 0.1; done; exit 1'
+    )
 
 
 @pytest.fixture(autouse=True)
