@@ -88,8 +88,10 @@ converge verify: .lab/dev/inventory.yml
 bench: python
 	@tests/bench/run.py $(BENCH)
 
-clean: demo-down fleet-down
-	@echo 'clean: removing the test fleets and the caches of the tools'
-	@MAILFLEET_LAB=test MAILFLEET_LAB_DIR=.lab/test $(LAB)/fleet down
+clean: demo-down
+	@echo 'clean: removing the other fleets and the caches of the tools'
+	@for lab in .lab/*/lab; do \
+		[ ! -e "$$lab" ] || MAILFLEET_LAB=$$(cat "$$lab") MAILFLEET_LAB_DIR=$${lab%/lab} $(LAB)/fleet down; \
+	done
 	@rm -rf .cache .ansible .mypy_cache .ruff_cache .pytest_cache .hypothesis .venv .lab tests/output
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
