@@ -69,11 +69,13 @@ def fate(fleet: Fleet, gateway: str, host: str, mark: str) -> str:
     """What became of a message: it came over TLS or in plaintext, was returned, or is queued."""
 
     def look() -> str:
+        # Exim notes that it put a message off before it finds that the message is too old to wait.
+        settled = gateway in POSTFIX or exim_alone(fleet, gateway)
         if message := fleet.mail(host, mark):
             return "TLS" if came_over_tls(message) else "plaintext"
         if any("Action: failed" in str(copy) for copy in fleet.copies(SENDER_HOST, mark)):
             return "returned"
-        return "queued" if re.search(WAITS, why(fleet, gateway, mark)) else ""
+        return "queued" if settled and re.search(WAITS, why(fleet, gateway, mark)) else ""
 
     return str(wait_for(look))
 
@@ -91,9 +93,14 @@ def why(fleet: Fleet, gateway: str, mark: str) -> str:
     return "\n".join(reasons)
 
 
+def exim_alone(fleet: Fleet, gateway: str) -> bool:
+    """Whether nothing runs but the daemon: then nothing is under way."""
+    return fleet.run(gateway, "pgrep -cx exim4", check=False).strip() == "1"
+
+
 def exim_rests(fleet: Fleet, gateway: str) -> bool:
-    """Wait until nothing but the daemon is left: then nothing is under way any more."""
-    return bool(wait_for(lambda: fleet.run(gateway, "pgrep -cx exim4", check=False).strip() == "1"))
+    """Wait until nothing is under way any more."""
+    return bool(wait_for(lambda: exim_alone(fleet, gateway)))
 
 
 def forget(fleet: Fleet, gateway: str) -> None:
