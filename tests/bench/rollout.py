@@ -185,7 +185,6 @@ def bench_fleet(directory: Path, keep: bool) -> Iterator[Fleet]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the end is not to be interrupted
-        fleet.close()
         if not keep:
             say("removing the fleet")
             fleet.down()

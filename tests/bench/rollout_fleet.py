@@ -33,11 +33,10 @@ install || {{ apt-get update -qq && install; }}
 
 
 class Fleet:
-    """The fleet and its inventories. directory is for what Ansible keeps: its path has to be short, sockets lie in it."""
+    """The fleet and its inventories. directory is where Ansible keeps its files."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._sockets = directory / "c"
         self._inits: dict[str, int] = {}
         self._accounts: dict[str, Path] = {}
 
@@ -54,13 +53,11 @@ class Fleet:
             "ANSIBLE_HOME": str(self._directory / "ansible"),
             "ANSIBLE_NOCOLOR": "1",
             "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default",
-            "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self._sockets),
             "ANSIBLE_SSH_ARGS": "-C -o ControlMaster=auto -o ControlPersist=30m",
         }
 
     def up(self) -> None:
         """Bring it up in its starting state, with a partner outside who has TLS. Raises BenchError."""
-        self._sockets.mkdir(exist_ok=True)
         self._program(LAB / "images")
         self._program(LAB / "fleet", "up")
         hosts = self._hosts()
@@ -69,12 +66,6 @@ class Fleet:
         inventory = TOP / LAB_DIR / "inventory.yml"
         self.play(inventory, LAB / "playbooks/prepare.yml", {"lab_reset": True})
         self.play(inventory, LAB / "playbooks/partner.yml")
-
-    def close(self) -> None:
-        """Close the connections, whose processes would outlive the sockets' directory."""
-        for socket in self._sockets.glob("*"):
-            command = ["ssh", "-F", "none", "-o", f"ControlPath={socket}", "-O", "exit", "host"]
-            subprocess.run(command, check=False, capture_output=True)
 
     def down(self) -> None:
         """Remove the fleet. Raises BenchError."""
