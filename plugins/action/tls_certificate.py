@@ -38,11 +38,12 @@ class ActionModule(ActionBase):
         """Return the module's result with the judgement added, or the findings if there are any."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         options = self._options()
-        arguments = {name: options[name] for name in ("path", "state", "owner", "group")}
+        arguments = {name: options[name] for name in ("path", "state", "kind", "owner", "group")}
         findings: list[x509.Finding] = []
         try:
             check_path(options["path"])
-            arguments["mode"] = f"{parse_mode(options['mode']):04o}"
+            if options["mode"] is not None:
+                arguments["mode"] = f"{parse_mode(options['mode']):04o}"
         except RefusalError as error:
             findings.append(x509.Finding("bad_option", f"{error}."))
         if options["state"] == "present":

@@ -13,12 +13,11 @@ class ModuleDocFragment:
 options:
   gateway:
     description:
-      - What kind of gateway it is. V(postfix) is the host's default Postfix instance, V(exim) Debian's Exim 4 on the host,
-        V(haraka) a Haraka whose files are on the host. V(proxmox) is Proxmox Mail Gateway and V(mailcow) mailcow, both by their API.
+      - The kind of gateway. C(docs/kinds.md) of the collection lists the kinds, and how each is reached. An unknown kind is
+        refused, and the message lists the kinds.
       - Run the module on the gateway itself, so that the handshakes are made from there. Where an API is used it may
         run elsewhere; the evidence is then that of the other place.
     type: str
-    choices: [postfix, exim, haraka, proxmox, mailcow]
     default: postfix
   address:
     description:
@@ -32,33 +31,33 @@ options:
     default: 25
   reinjection_port:
     description:
-      - With O(gateway=postfix), the first of three free ports on 127.0.0.1, for the instances that mail which arrived over TLS passes.
+      - On a Postfix gateway, the first of three free ports on 127.0.0.1, for the instances that mail which arrived over TLS passes.
         It stays the same for the life of the gateway, because mail in the queue is on its way to it.
     type: int
     default: 10125
   config_dir:
     description:
-      - With O(gateway=haraka), the directory that holds Haraka's C(config) directory.
+      - On a Haraka gateway, the directory that holds Haraka's C(config) directory.
     type: path
     default: /etc/haraka
   api_url:
     description:
-      - With O(gateway=proxmox) or O(gateway=mailcow), where the API is, like V(https://gateway.example.com:8006).
+      - For a gateway with an API, its address, like V(https://gateway.example.com:8006).
       - Taken from the environment variable E(MAILFLEET_API_URL) of the host that the module runs on if not given.
     type: str
   api_user:
     description:
-      - With O(gateway=proxmox), the user with its realm, like V(root@pam).
+      - For Proxmox Mail Gateway, the user with its realm, like V(root@pam).
       - Taken from the environment variable E(MAILFLEET_API_USER) if not given.
     type: str
   api_password:
     description:
-      - With O(gateway=proxmox), the password of the user.
+      - For Proxmox Mail Gateway, the password of the user.
       - Taken from the environment variable E(MAILFLEET_API_PASSWORD) if not given.
     type: str
   api_key:
     description:
-      - With O(gateway=mailcow), the API key, one that may write.
+      - For mailcow, an API key that may write.
       - Taken from the environment variable E(MAILFLEET_API_KEY) if not given.
     type: str
   validate_certs:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate as fleet
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import failing
 
 
@@ -32,15 +32,16 @@ class FilterModule:
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name -> filter."""
         return {
-            "resolve_servers": _filter(fleet.resolve_servers),
-            "handshake_targets": _filter(fleet.handshake_targets),
-            "verdict_rows": _filter(fleet.verdict_rows),
-            "own_target": _filter(fleet.own_target),
-            "failed_tests": _filter(fleet.failed_tests),
-            "came_through": _filter(fleet.came_through),
-            "trace_messages": _filter(fleet.trace_messages),
-            "trace_landings": _filter(fleet.trace_landings),
-            "with_delivery_mode": _filter(fleet.with_delivery_mode),
-            "report_outputs": _filter(fleet.report_outputs),
+            "capabilities": _filter(estate.capabilities),
+            "estate": _filter(estate.estate),
+            "handshake_targets": _filter(estate.handshake_targets),
+            "verdict_rows": _filter(rows.verdict_rows),
+            "own_target": _filter(estate.own_target),
+            "failed_tests": _filter(rows.failed_tests),
+            "came_through": _filter(rows.came_through),
+            "trace_messages": _filter(rows.trace_messages),
+            "trace_landings": _filter(rows.trace_landings),
+            "with_delivery_mode": _filter(estate.with_delivery_mode),
+            "report_outputs": _filter(rows.report_outputs),
             "failing": _filter(failing),
         }

@@ -16,36 +16,18 @@ from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Http, Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner, postponed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Outcome
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
-    INBOUND,
-    OUTBOUND,
-    Desired,
-    Server,
-    set_starttls,
-)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
     TargetError,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access, make_gateway
-
-STARTTLS_SPEC: dict[str, dict[str, Any]] = {
-    "inbound": {"type": "str", "choices": list(INBOUND)},
-    "outbound": {"type": "str", "choices": list(OUTBOUND)},
-    "certificate": {"type": "path", "default": "/etc/mailfleet/starttls.pem"},
-    "address": {"type": "str", "default": "127.0.0.1"},
-    "port": {"type": "int", "default": 25},
-    "timeout": {"type": "int", "default": 20},
-    "require_without_evidence": {"type": "bool", "default": False},
-    "relax": {"type": "bool", "default": True},
-    "only_relax": {"type": "bool", "default": False},
-}
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import product_of
 
 # Which gateway, and how it is reached. The API's secrets may come from the environment of the host that the module runs on.
 ACCESS_SPEC: dict[str, dict[str, Any]] = {
-    "gateway": {"type": "str", "choices": list(GATEWAYS), "default": "postfix"},
+    "gateway": {"type": "str", "default": "postfix"},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
     "reinjection_port": {"type": "int", "default": 10125},
@@ -164,8 +146,9 @@ def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
     own_port = Target(options["address"], options["port"])
     own_port.check()
     settings = Settings(timeout=float(options["timeout"]), judge_trust=False)
+    kind = options["gateway"]
+    product_of(kind, "gateway", "gateway")
     access = Access(
-        options["gateway"],
         runner(module),
         http_client(module),
         own_port,
@@ -176,7 +159,7 @@ def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
         options["api_password"] or "",
         options["api_key"] or "",
     )
-    return make_gateway(access, settings), settings
+    return GATEWAYS[kind](access, settings), settings
 
 
 def report(outcome: Outcome, **more: Any) -> dict[str, Any]:
@@ -189,29 +172,3 @@ def report(outcome: Outcome, **more: Any) -> dict[str, Any]:
         "warnings": outcome.warnings,
         **more,
     }
-
-
-def run_starttls(make_server: Callable[[AnsibleModule, Desired, Settings], Server]) -> None:
-    """The whole of a mail server module, given how to make its adapter."""
-    module = AnsibleModule(
-        argument_spec=STARTTLS_SPEC,
-        required_one_of=[("inbound", "outbound")],
-        supports_check_mode=True,
-    )
-    options = module.params
-
-    def work() -> dict[str, Any]:
-        desired = Desired(
-            options["inbound"],
-            options["outbound"],
-            options["certificate"],
-            Target(options["address"], options["port"]),
-            options["require_without_evidence"],
-            options["relax"],
-            options["only_relax"],
-        )
-        settings = Settings(timeout=float(options["timeout"]))
-        outcome = set_starttls(make_server(module, desired, settings), desired, settings, module.check_mode)
-        return {**outcome.to_dict(), "diff": outcome.diff, "warnings": outcome.warnings}
-
-    fail_on_engine_errors(module, work)

@@ -91,7 +91,7 @@ attributes:
   idempotent:
     support: full
 notes:
-  - Can be had on Postfix and Exim gateways, O(gateway=postfix) and O(gateway=exim).
+  - Not every kind of gateway supports this. C(docs/kinds.md) of the collection lists those that do.
   - An inbound domain is refused unless the gateway itself and every mail server of its email configs completes a handshake with
     this gateway. An outbound domain is refused unless a host of the domain passes the check. O(require_without_evidence) overrides both.
   - The onward hop of an inbound domain is TLS for the domains of email configs, see M(mailfleet.starttls.inbound_tls_mode).

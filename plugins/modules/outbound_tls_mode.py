@@ -60,7 +60,7 @@ attributes:
   idempotent:
     support: full
 notes:
-  - Can be had on Postfix and Exim gateways, O(gateway=postfix) and O(gateway=exim).
+  - Not every kind of gateway supports this. C(docs/kinds.md) of the collection lists those that do.
   - V(both) and V(tls_only) are refused while the gateway does not complete a handshake itself. V(required) and V(match_sender_strict) are
     refused unless all outgoing mail goes to relay hosts that complete one. O(require_without_evidence) overrides both.
   - On Postfix, O(send) is C(smtp_tls_security_level); with a mode that depends on arrival, mail that arrived over TLS passes the second

@@ -18,15 +18,14 @@ options:
   daemon:
     description:
       - Whose log it is.
-      - V(auto) takes the one that is installed.
+      - The kind of mail server. V(auto) takes the one that is installed. An unknown kind is refused, and the message lists the kinds.
     type: str
-    choices: [auto, postfix, exim]
     default: auto
   logs:
     description:
       - Log files, as absolute paths in which wildcards are allowed. Files that ended before O(since) are not read.
       - Files may be compressed with gzip, bzip2 or xz.
-      - Without any, where Debian's package logs to, V(/var/log/mail.log*) for Postfix and V(/var/log/exim4/mainlog*) for Exim.
+      - Without any, the log files of Debian's package, for Postfix V(/var/log/mail.log*).
     type: list
     elements: str
     default: []
@@ -98,7 +97,7 @@ activity:
       description: The version of this shape.
       type: int
     daemon:
-      description: Whose log it is, V(postfix) or V(exim).
+      description: The kind of mail server that wrote the log.
       type: str
     since:
       description: Where the time begins, ISO 8601 in UTC.
@@ -182,36 +181,22 @@ activity:
 """
 
 import time
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally, moment
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Tally, moment
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sources import count, find
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, shows_tls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog, visibility
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-
-MAIN_CF = "/etc/postfix/main.cf"
-EXIM_CONFIG = "/etc/exim4"
-
-
-def installed() -> str:
-    """Which daemon is on this host. Raises EngineError."""
-    found = [name for name, path in (("postfix", MAIN_CF), ("exim", EXIM_CONFIG)) if Path(path).exists()]
-    if len(found) != 1:
-        raise EngineError(
-            f"there is {'both Postfix and Exim' if found else 'neither Postfix nor Exim'} on this host; name one with daemon"
-        )
-    return found[0]
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, resolve
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         argument_spec={
-            "daemon": {"type": "str", "choices": ["auto", "postfix", "exim"], "default": "auto"},
+            "daemon": {"type": "str", "default": AUTO},
             "logs": {"type": "list", "elements": "str", "default": []},
             "journal": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
             "since": {"type": "str", "default": "24h"},
@@ -229,14 +214,8 @@ def main() -> None:
         since, until = moment(options["since"], now), moment(options["until"], now)
         if since >= until:
             raise EngineError(f"since {options['since']} is not before until {options['until']}")
-        daemon = installed() if options["daemon"] == "auto" else options["daemon"]
         tally = Tally(options["max_peers"])
-        run = runner(module)
-        adapter: Adapter = (
-            PostfixLog(tally, since, until, visibility(run))
-            if daemon == "postfix"
-            else EximLog(tally, since, until, shows_tls(run))
-        )
+        adapter = LOGS[resolve(options["daemon"], "log", "daemon")](tally, since, until, runner(module))
         found = find(options["logs"] or adapter.globs, options["journal"], adapter, since, until)
         return {"changed": False, "activity": count(adapter, tally, found, since, until)}
 

@@ -92,6 +92,12 @@ options:
       - Accept a certificate that is signed by itself. Partners that check certificates will refuse it.
     type: bool
     default: false
+  kind:
+    description:
+      - The kind of mail server that reads the file. It decides O(group) and O(mode) where they are not given.
+      - V(auto) finds out on the host. If no mail server is there yet, the file is for V(root) only. Empty is the same.
+    type: str
+    default: ''
   owner:
     description:
       - Name or number of the user who owns the file.
@@ -99,15 +105,13 @@ options:
     default: root
   group:
     description:
-      - Name or number of the group of the file. Postfix reads it as V(root); Debian's Exim reads it as its
-        own user, so it needs the group V(Debian-exim) and O(mode=0640).
+      - Name or number of the group of the file. By default the group that a mail server of O(kind) needs, else V(root).
     type: str
-    default: root
   mode:
     description:
       - Permissions of the file as an octal string. Only owner and group may be given access.
+      - By default the permissions that a mail server of O(kind) needs, else V(0600).
     type: raw
-    default: '0600'
   content:
     description:
       - What the controller's half of this module sends to the host once the judgement is passed. Tasks cannot set it.
@@ -135,8 +139,7 @@ notes:
     or a file, and Ansible Vault.
   - That a renewal seems to be late is said by a warning of the task.
 seealso:
-  - module: mailfleet.starttls.postfix_starttls
-  - module: mailfleet.starttls.exim_starttls
+  - module: mailfleet.starttls.mail_server_tls
   - module: mailfleet.starttls.starttls_probe
 author:
   - The mailfleet.starttls authors (@mailfleet)
@@ -159,8 +162,7 @@ EXAMPLES = r"""
     names:
       - mx2.example.com
       - mail.example.com
-    group: Debian-exim
-    mode: '0640'
+    kind: exim
 
 - name: Only look whether the certificate could be installed
   mailfleet.starttls.tls_certificate:
@@ -271,9 +273,12 @@ from typing import Any, NamedTuple, Union
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_for
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "path": {"type": "path", "default": "/etc/mailfleet/starttls.pem"},
+    "path": {"type": "path", "default": CERTIFICATE},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "private_key_file": {"type": "path", "no_log": False},
     "private_key_content": {"type": "str", "no_log": True},
@@ -286,9 +291,10 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "names": {"type": "list", "elements": "str"},
     "min_days_left": {"type": "int", "default": 14},
     "allow_self_signed": {"type": "bool", "default": False},
+    "kind": {"type": "str", "default": ""},
     "owner": {"type": "str", "default": "root"},
-    "group": {"type": "str", "default": "root"},
-    "mode": {"type": "raw", "default": "0600"},
+    "group": {"type": "str"},
+    "mode": {"type": "raw"},
 }
 """The options that users have; the action plugin reads them."""
 
@@ -451,11 +457,25 @@ def wanted_image(params: dict[str, Any]) -> FileImage:
             "this module was started without its action plugin, which judges the certificate on the "
             "controller; use it in a task as mailfleet.starttls.tls_certificate"
         )
-    mode, uid, gid = parse_mode(params["mode"]), user_id(params["owner"]), group_id(params["group"])
+    group, bits = permissions(params)
+    mode, uid, gid = parse_mode(bits), user_id(params["owner"]), group_id(group)
     if os.geteuid() and uid != os.geteuid():
         raise RefusalError(f"only root can give {path} to the user {params['owner']}; set 'become: true'")
     check_directories(path, uid, gid, mode)
     return FileImage(path, bundle.encode("ascii"), mode, uid, gid)
+
+
+def permissions(params: dict[str, Any]) -> tuple[str, Any]:
+    """Group and mode that the options ask for; where they do not, those that the mail server of this host needs."""
+    group, mode = params["group"], params["mode"]
+    if group is not None and mode is not None:
+        return group, mode
+    try:
+        layout = layout_for(params["kind"], "kind") if params["kind"] else None
+    except EngineError as error:
+        raise RefusalError(str(error)) from error
+    needed = (layout.certificate_group, layout.certificate_mode) if layout else ("root", 0o600)
+    return needed[0] if group is None else group, needed[1] if mode is None else mode
 
 
 def run(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:

@@ -114,8 +114,8 @@ class Workshop:
         calls = self._directory / "calls"
         hosts = {
             f"mx{index}": {
-                "mail_hostname": one.name,
-                "mail_port": one.port,
+                "starttls_hostname": one.name,
+                "starttls_port": one.port,
                 "verify_address": one.host,
                 "verify_ca_file": str(self.ca_file),
                 "ansible_remote_tmp": str(calls / f"mx{index}"),

@@ -39,11 +39,11 @@ FORKS = 10  # for everything; the lab's setting
 ALL_SERVERS = (4, 12)
 PRODUCT, RIVAL = "product", "rival"
 PING, FIRST, RERUN, MESSAGES = "ping", "first", "rerun", "messages"
-WITHOUT_MESSAGES = {"verify_outside_host": ""}
+WITHOUT_MESSAGES = {"starttls_outside_host": ""}
 RIVAL_OPTIONS = {
     "rival_group": f"{GATEWAYS}:{SERVERS}",
-    "rival_key": "{{ certificate_private_key_file }}",
-    "rival_certificate": "{{ certificate_file }}",
+    "rival_key": "{{ starttls_private_key_file }}",
+    "rival_certificate": "{{ starttls_certificate_file }}",
 }
 
 _RECAP = re.compile(r"^(\S+) +: ok=\d+ +changed=(\d+) ", re.MULTILINE)

@@ -21,7 +21,7 @@ TOP = Path(__file__).resolve().parents[2]
 NAME = "bench"
 LAB_DIR = f".lab/{NAME}"
 LAB = TOP / "tools/lab"
-GATEWAYS, SERVERS = "mail_gateways", "postfix_servers"
+GATEWAYS, SERVERS = "mail_gateways", "mail_servers"
 
 # Ansible's module for packages needs it, and nearly every Debian server has it.
 PACKAGE = "python3-apt"
@@ -77,7 +77,7 @@ class Fleet:
         everything = data["all"]["children"][SERVERS]["hosts"]
         kept = dict(list(everything.items())[:servers])
         data["all"]["children"][SERVERS]["hosts"] = kept
-        names = {host["mail_hostname"] for host in kept.values()}
+        names = {host["starttls_hostname"] for host in kept.values()}
         variables = data["all"]["vars"]
         variables["email_configs"] = [one for one in variables["email_configs"] if set(one["servers"]) <= set(kept)]
         variables["lab_routes"] = "\n".join(

@@ -1,7 +1,4 @@
-"""The rooms of plugins/ and the arrows between them, read from the imports; those under TYPE_CHECKING and in functions count.
-
-As a program it writes the picture into docs/architecture.md: python -m tests.support.rooms
-"""
+"""The rooms of plugins/ and the arrows between them, read from the imports; those under TYPE_CHECKING and in functions count."""
 
 from __future__ import annotations
 
@@ -11,8 +8,6 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 PREFIX = "ansible_collections.mailfleet.starttls.plugins."
-PAGE = TOP / "docs/architecture.md"
-BEGIN, END = "<!-- rooms: begin (python -m tests.support.rooms) -->", "<!-- rooms: end -->"
 
 Arrows = dict[str, set[str]]
 """File or room -> what it imports."""
@@ -102,13 +97,3 @@ def picture(graph: Arrows) -> str:
         direct = graph[room] - _behind(graph, graph[room])
         lines += [f"  {room} --> {target}" for target in sorted(direct)]
     return "\n".join([*lines, "```"])
-
-
-def with_picture(page: str, drawn: str) -> str:
-    """The page with the picture in its place."""
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{drawn}\n{END}{rest.split(END)[1]}"
-
-
-if __name__ == "__main__":
-    PAGE.write_text(with_picture(PAGE.read_text(), picture(arrows(imports(modules())))))

@@ -31,7 +31,7 @@ def test_a_survey_is_that_of_a_playbook(path):
 def test_the_choices_are_the_delivery_modes():
     survey = json.loads((ROOT / "awx/surveys/set_delivery_mode.json").read_text())
     choices = {question["variable"]: question.get("choices") for question in survey["spec"]}
-    assert choices == {"email_config": None, "delivery_mode": list(MODES)}
+    assert choices == {"starttls_email_config": None, "starttls_delivery_mode": list(MODES)}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -45,11 +45,11 @@ def test_an_answer_with_blanks_around_it(mode, blanks):
 @pytest.mark.parametrize(
     ("email_config", "delivery_mode", "message"),
     [
-        ("", "required", "email_config has to be given; choose one of: main, other"),
-        (None, "required", "email_config has to be given; choose one of: main, other"),
+        ("", "required", "starttls_email_config has to be given; choose one of: main, other"),
+        (None, "required", "starttls_email_config has to be given; choose one of: main, other"),
         ("mian", "required", "there is no email config 'mian' in the inventory; choose one of: main, other"),
         ("main\nx", "required", r"there is no email config 'main\nx' in the inventory; choose one of: main, other"),
-        ("main", "", f"delivery_mode has to be given; choose one of: {', '.join(MODES)}"),
+        ("main", "", f"starttls_delivery_mode has to be given; choose one of: {', '.join(MODES)}"),
         ("main", False, f"'False' is not a delivery mode; choose one of: {', '.join(MODES)}"),
         ("main", "{{ 7 * 7 }}", f"'{{{{ 7 * 7 }}}}' is not a delivery mode; choose one of: {', '.join(MODES)}"),
     ],

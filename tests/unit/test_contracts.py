@@ -24,9 +24,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     OutboundTls,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import INBOUND, OUTBOUND
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import ACCESS_SPEC
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 from jinja2.nativetypes import NativeEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +61,11 @@ def role_defaults(role):
     return (load(path) or {}) if path.exists() else {}
 
 
+def without_variables(default):
+    """The default where the user has set none of the variables that it comes from."""
+    return NativeEnvironment().from_string(default).render() if isinstance(default, str) else default
+
+
 def is_expression(value):
     return "{{" in json.dumps(value)
 
@@ -74,9 +81,55 @@ def test_defaults_are_those_of_the_specification(role):
         where = f"{role}, {entry_point}: {name}"
         if "default" in option:
             assert name in defaults, where
-            assert defaults[name] == option["default"], where
+            assert without_variables(defaults[name]) == option["default"], where
         elif name in defaults:
             assert is_expression(defaults[name]), f"{where} has a default that the specification does not name"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_defaults_come_from_variables_that_there_are(role):
+    text = (ROOT / "roles" / role / "defaults/main.yml").read_text()
+    assert sorted(set(re.findall(r"starttls_\w+", text)) - set(VARIABLES)) == []
+
+
+def test_every_variable_is_read_somewhere():
+    """By a role's defaults, a playbook or the controller's engine; README lists no others."""
+    places = [
+        *ROOT.glob("roles/*/defaults/*.yml"),
+        *ROOT.glob("playbooks/*.yml"),
+        *ROOT.glob("plugins/plugin_utils/*.py"),
+    ]
+    text = "".join(path.read_text() for path in places if path.name != "variables.py")
+    assert [name for name in VARIABLES if not re.search(rf"\b{name}\b", text)] == []
+    used = set(re.findall(r"\bstarttls_\w+", "".join(path.read_text() for path in ROOT.glob("playbooks/*.yml"))))
+    assert sorted(used - set(VARIABLES)) == []
+
+
+PRODUCTS_IN_YAML = re.compile(rf"\b({'|'.join(PRODUCTS)})\b", re.IGNORECASE)
+
+
+def test_no_playbook_or_role_names_a_product():
+    """Descriptions may, and the default kind of a gateway does."""
+    found = []
+    for path in (
+        *ROOT.glob("playbooks/*.yml"),
+        *ROOT.glob("roles/*/tasks/*.yml"),
+        *ROOT.glob("roles/*/defaults/*.yml"),
+    ):
+        found += [(relative(path), line) for line in path.read_text().splitlines() if PRODUCTS_IN_YAML.search(line)]
+    assert found == [
+        ("roles/gateway/defaults/main.yml", """gateway_kind: "{{ starttls_kind | default('postfix') }}\""""),
+        (
+            "roles/gateway/defaults/main.yml",
+            """gateway_config_dir: "{{ starttls_config_dir | default('/etc/haraka') }}\"""",
+        ),
+    ]
+
+
+def test_no_choice_names_a_product(documentation):
+    specs = [option for role in ROLES for _, _, option in role_options(role)]
+    specs += [option for module in MODULES for option in documentation[module]["doc"]["options"].values()]
+    assert [option for option in specs if set(option.get("choices") or ()) & set(PRODUCTS)] == []
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -282,13 +335,6 @@ def test_delivery_modes_are_the_same_everywhere(documentation, monkeypatch):
     assert set(role) == set(options["email_configs"]["suboptions"])
 
 
-def test_the_kinds_of_gateway_are_the_same_everywhere(documentation):
-    for module in GATEWAY_MODULES:
-        assert documentation[module]["doc"]["options"]["gateway"]["choices"] == list(GATEWAYS)
-    kinds = [option["choices"] for _, name, option in role_options("gateway") if name == "gateway_kind"]
-    assert kinds == [list(GATEWAYS)] * 2
-
-
 def test_the_words_for_enforced_domains_are_the_same_everywhere(documentation, monkeypatch):
     options = documentation["enforced_tls_domain"]["doc"]["options"]
     spec = runtime_spec("enforced_tls_domain", monkeypatch)
@@ -338,39 +384,40 @@ def test_every_word_of_a_choice_is_explained(documentation):
         ("enforced_tls_domain", "certificate_check", CERTIFICATE_CHECKS),
         ("outbound_tls_mode", "accept", ACCEPTS),
         ("outbound_tls_mode", "send", SENDS),
-        ("inbound_tls_mode_info", "gateway", GATEWAYS),
     ):
         text = " ".join(documentation[module]["doc"]["options"][name]["description"])
         assert [word for word in words if f"V({word})" not in text] == [], name
 
 
-@pytest.mark.parametrize("server", ["postfix", "exim"])
-def test_the_words_for_a_mail_server_are_the_same_everywhere(server, documentation):
-    options = documentation[f"{server}_starttls"]["doc"]["options"]
-    role = {name: option for _, name, option in role_options(server)}
+def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
+    options = documentation["mail_server_tls"]["doc"]["options"]
+    role = {name: option for _, name, option in role_options("mail_server")}
     for name, words, more in (("inbound", INBOUND, []), ("outbound", OUTBOUND, ["unchanged"])):
         assert options[name]["choices"] == list(words)
-        assert role[f"{server}_{name}"]["choices"] == [*more, *words]
-    for name in ("address", "port", "timeout", "relax", "only_relax", "require_without_evidence"):
-        assert (role[f"{server}_{name}"]["type"], role[f"{server}_{name}"]["default"]) == (
+        assert role[f"mail_server_{name}"]["choices"] == [*more, *words]
+    for name in ("kind", "address", "port", "timeout", "relax", "only_relax", "require_without_evidence"):
+        assert (role[f"mail_server_{name}"]["type"], role[f"mail_server_{name}"]["default"]) == (
             options[name]["type"],
             options[name]["default"],
         )
-    assert role[f"{server}_certificate_path"]["default"] == options["certificate"]["default"]
+    assert options["certificate"]["default"] == CERTIFICATE
+    assert documentation["tls_certificate"]["doc"]["options"]["path"]["default"] == CERTIFICATE
 
 
-@pytest.mark.parametrize("server", ["postfix", "exim"])
-def test_the_role_of_a_mail_server_passes_every_option_on(server, documentation):
-    [task] = [one for one in load(f"roles/{server}/tasks/main.yml") if f"mailfleet.starttls.{server}_starttls" in one]
-    given = task[f"mailfleet.starttls.{server}_starttls"]
-    assert set(given) == set(documentation[f"{server}_starttls"]["doc"]["options"])
+def test_the_role_of_a_mail_server_passes_every_option_on(documentation):
+    [task] = load("roles/mail_server/tasks/main.yml")
+    given = task["mailfleet.starttls.mail_server_tls"]
+    assert set(given) == set(documentation["mail_server_tls"]["doc"]["options"])
     for name in set(given) - {"outbound", "certificate"}:
-        assert given[name] == f"{{{{ {server}_{name} }}}}"
+        assert given[name] == f"{{{{ mail_server_{name} }}}}"
     jinja = NativeEnvironment()
     jinja.filters["ternary"] = ternary
     for choice in ("unchanged", *OUTBOUND):
-        made = jinja.from_string(given["outbound"]).render({f"{server}_outbound": choice, "omit": "OMIT"})
+        made = jinja.from_string(given["outbound"]).render({"mail_server_outbound": choice, "omit": "OMIT"})
         assert made == ("OMIT" if choice == "unchanged" else choice)
+    for path in ("", "/x"):
+        made = jinja.from_string(given["certificate"]).render({"mail_server_certificate_path": path, "omit": "OMIT"})
+        assert made == (path or "OMIT")
 
 
 def test_the_gateway_role_has_the_defaults_of_its_modules(documentation):
@@ -505,7 +552,8 @@ def test_nothing_depends_on_assert(path):
 def test_the_engine_does_not_know_ansible():
     knows = [relative(path) for path in ON_TARGETS if "from ansible.module_utils" in path.read_text()]
     assert [path for path in knows if path.startswith("plugins/module_utils/")] == [
-        "plugins/module_utils/ansible_glue.py"
+        "plugins/module_utils/ansible_glue.py",
+        "plugins/module_utils/ansible_server.py",
     ]
 
 

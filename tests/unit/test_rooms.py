@@ -25,21 +25,15 @@ def test_the_two_at_the_bottom_know_nothing_of_hosts():
     assert ROOMS["_change"] == {"errors"}
 
 
-def test_only_the_registry_and_modules_know_products():
+def test_only_the_registry_knows_products():
     knowing = {room for room, targets in ROOMS.items() if targets & PRODUCTS}
-    assert knowing - PRODUCTS == {"kinds", "modules"}
+    assert knowing - PRODUCTS == {"kinds"}
 
 
 def test_what_runs_on_hosts_uses_nothing_of_the_controller():
     hosts = [name for name in FILES if name.startswith("module_utils.")]
     above = {target for name in hosts for target in FILES[name] if not target.startswith("module_utils.")}
     assert above == set()
-
-
-def test_the_picture_shows_these_arrows():
-    """A new arrow is drawn on purpose: python -m tests.support.rooms"""
-    page = rooms.PAGE.read_text()
-    assert rooms.with_picture(page, rooms.picture(ROOMS)) == page
 
 
 def test_an_import_that_only_types_need_counts(tmp_path: Path):

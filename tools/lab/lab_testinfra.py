@@ -102,7 +102,7 @@ class Fleet:
         everything = yaml.safe_load(self.inventory.read_text())["all"]
         self.variables = everything["vars"]
         groups = everything["children"].values()
-        self._addresses = {host: data["mail_address"] for group in groups for host, data in group["hosts"].items()}
+        self._addresses = {host: data["starttls_address"] for group in groups for host, data in group["hosts"].items()}
 
     @functools.cached_property
     def _forks(self) -> Forks:

@@ -72,7 +72,7 @@ def test_no_journal_is_left(fleet: Fleet, host: str) -> None:
 
 
 def test_without_an_outside_host_the_messages_are_left_out(fleet: Fleet) -> None:
-    played = fleet.play("playbooks/enable_tls.yml", variables={"verify_outside_host": ""})
+    played = fleet.play("playbooks/enable_tls.yml", variables={"starttls_outside_host": ""})
     assert played.status == 0, played.output
     assert "in 2/2 TLS" not in played.output
 

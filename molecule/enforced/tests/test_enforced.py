@@ -111,7 +111,7 @@ def test_mail_of_an_enforced_sender_waits_for_tls_at_the_server(fleet: Fleet, pa
 @gateways
 def test_the_gateway_has_to_accept_tls_itself(fleet: Fleet, partner: Partner, gateway: str) -> None:
     set_modes(fleet, gateway, pf12="plaintext", ex12="plaintext", pf13="plaintext")
-    role = {"gateway_kind": GATEWAYS[gateway]}
+    role = {"starttls_kind": GATEWAYS[gateway]}
     play = (
         f"- hosts: {gateway}\n  gather_facts: false\n  tasks:\n    - ansible.builtin.import_role:\n"
         "        name: mailfleet.starttls.gateway\n        tasks_from: accept\n"

@@ -148,7 +148,7 @@ def test_required_mail_waits_and_goes_out_over_tls_once_the_server_offers_it(fle
         assert wait_for(lambda: flushed(fleet, gateway, "pf13"), 60), queued(fleet, gateway, "pf13")
         assert all(fleet.arrived_over_tls("pf13", mark) for mark in marks)
     finally:
-        off = fleet.module("pf13", "postfix_starttls", {"inbound": "disabled"})
+        off = fleet.module("pf13", "mail_server_tls", {"inbound": "disabled"})
         assert off.status == 0, off.output
 
 
@@ -223,7 +223,7 @@ def test_two_email_configs_share_a_server(fleet: Fleet, gateway: str) -> None:
 @pytest.mark.changes_servers
 def test_a_server_that_takes_tls_only_is_never_sent_plaintext(fleet: Fleet, gateway: str) -> None:
     set_modes(fleet, gateway, {"pf12": "required"})
-    assert fleet.module("pf12", "postfix_starttls", {"inbound": "required"}).status == 0
+    assert fleet.module("pf12", "mail_server_tls", {"inbound": "required"}).status == 0
     try:
         refused = change(fleet, gateway, {"name": "pf12", "delivery_mode": "match_sender"})
         assert "takes mail over TLS only, so mail would bounce" in refused
@@ -235,7 +235,7 @@ def test_a_server_that_takes_tls_only_is_never_sent_plaintext(fleet: Fleet, gate
             assert wait_for(lambda: flushed(fleet, gateway, "pf12"), 60)
             assert fleet.arrived_over_tls("pf12", mark)
     finally:
-        assert fleet.module("pf12", "postfix_starttls", {"inbound": "offered"}).status == 0
+        assert fleet.module("pf12", "mail_server_tls", {"inbound": "offered"}).status == 0
 
 
 @POSTFIX_GATEWAYS

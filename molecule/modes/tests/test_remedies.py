@@ -117,12 +117,12 @@ def forget(fleet: Fleet, gateway: str) -> None:
 @contextmanager
 def tls_only(fleet: Fleet, server: str) -> Iterator[None]:
     """A mail server that takes mail over TLS only."""
-    required = fleet.module(server, "postfix_starttls", {"inbound": "required"})
+    required = fleet.module(server, "mail_server_tls", {"inbound": "required"})
     try:
         assert required.status == 0, required.output
         yield
     finally:
-        offered = fleet.module(server, "postfix_starttls", {"inbound": "offered"})
+        offered = fleet.module(server, "mail_server_tls", {"inbound": "offered"})
     assert offered.status == 0, offered.output
 
 

@@ -10,7 +10,9 @@ on_gw1 = on_each(["gw1"])
 
 
 def play(fleet: Fleet, email_config: str, delivery_mode: object, *arguments: str) -> Played:
-    return fleet.play(PLAYBOOK, *arguments, variables={"email_config": email_config, "delivery_mode": delivery_mode})
+    return fleet.play(
+        PLAYBOOK, *arguments, variables={"starttls_email_config": email_config, "starttls_delivery_mode": delivery_mode}
+    )
 
 
 def held(fleet: Fleet) -> dict[str, str]:

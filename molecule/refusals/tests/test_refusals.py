@@ -45,11 +45,10 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "place": place,
         "good": {
-            "certificate_private_key_file": str(place / "key.pem"),
-            "certificate_file": str(place / "leaf.pem"),
-            "certificate_chain_file": str(place / "chain.pem"),
-            "certificate_ca_file": str(place / "ca.pem"),
-            "verify_ca_file": str(place / "ca.pem"),
+            "starttls_private_key_file": str(place / "key.pem"),
+            "starttls_certificate_file": str(place / "leaf.pem"),
+            "starttls_chain_file": str(place / "chain.pem"),
+            "starttls_ca_file": str(place / "ca.pem"),
         },
     }
 
@@ -68,14 +67,14 @@ def nothing_changes(fleet: Fleet, start: dict[str, str], request: pytest.Fixture
 
 
 CERTIFICATES = {
-    "the key of another certificate": ({"certificate_private_key_file": "other.key"}, "key_mismatch"),
-    "an expired certificate": ({"certificate_file": "expired.pem"}, "expired"),
-    "a certificate about to expire": ({"certificate_file": "soon.pem"}, "expiring"),
-    "a certificate for another name": ({"certificate_file": "wrong.pem"}, "name_not_covered"),
-    "no intermediate": ({"certificate_chain_file": ""}, "chain_incomplete"),
-    "not PEM": ({"certificate_file": "junk.pem"}, "not_pem"),
-    "an encrypted key": ({"certificate_private_key_file": "encrypted.key"}, "key_encrypted"),
-    "a weak key": ({"certificate_file": "weak.pem", "certificate_private_key_file": "weak.key"}, "weak_key"),
+    "the key of another certificate": ({"starttls_private_key_file": "other.key"}, "key_mismatch"),
+    "an expired certificate": ({"starttls_certificate_file": "expired.pem"}, "expired"),
+    "a certificate about to expire": ({"starttls_certificate_file": "soon.pem"}, "expiring"),
+    "a certificate for another name": ({"starttls_certificate_file": "wrong.pem"}, "name_not_covered"),
+    "no intermediate": ({"starttls_chain_file": ""}, "chain_incomplete"),
+    "not PEM": ({"starttls_certificate_file": "junk.pem"}, "not_pem"),
+    "an encrypted key": ({"starttls_private_key_file": "encrypted.key"}, "key_encrypted"),
+    "a weak key": ({"starttls_certificate_file": "weak.pem", "starttls_private_key_file": "weak.key"}, "weak_key"),
 }
 
 
@@ -124,12 +123,14 @@ def test_a_domain_in_two_email_configs(fleet: Fleet) -> None:
 
 
 def test_a_path_with_a_newline(fleet: Fleet) -> None:
-    played = fleet.play(ENABLE, variables={"certificate_path": "/etc/mailfleet/x.pem\nsmtpd_tls_security_level = none"})
+    played = fleet.play(
+        ENABLE, variables={"starttls_certificate_path": "/etc/mailfleet/x.pem\nsmtpd_tls_security_level = none"}
+    )
     assert played.status != 0
 
 
 def test_a_server_that_requires_tls_behind_a_mode_that_may_use_plaintext(fleet: Fleet, tmp_path: Path) -> None:
-    played = fleet.play(ENABLE, "-i", override(tmp_path, "postfix_servers", "pf12", mail_inbound="required"))
+    played = fleet.play(ENABLE, "-i", override(tmp_path, "mail_servers", "pf12", starttls_inbound="required"))
     assert played.status != 0
     assert "pf12 is to require TLS" in played.output
 
@@ -151,16 +152,14 @@ def test_required_mode_for_a_server_without_starttls(fleet: Fleet) -> None:
 
 @pytest.mark.parametrize("host", ["pf12", "ex12"])
 def test_outbound_required_before_the_gateway_accepts_tls(fleet: Fleet, host: str) -> None:
-    module = "postfix_starttls" if host == "pf12" else "exim_starttls"
-    played = fleet.module(host, module, {"outbound": "required"})
+    played = fleet.module(host, "mail_server_tls", {"outbound": "required"})
     assert played.status != 0
     assert "outbound 'required' is refused, because mail would be deferred: gw1.fleet.test:25" in played.output
 
 
 @pytest.mark.parametrize("host", ["pf12", "ex12"])
 def test_starttls_without_a_certificate(fleet: Fleet, host: str) -> None:
-    module = "postfix_starttls" if host == "pf12" else "exim_starttls"
-    played = fleet.module(host, module, {"inbound": "offered"})
+    played = fleet.module(host, "mail_server_tls", {"inbound": "offered"})
     assert played.status != 0
     assert "there is no certificate at /etc/mailfleet/starttls.pem; install it first" in played.output
 
@@ -179,7 +178,7 @@ def test_check_mode_predicts_everything_and_changes_nothing(fleet: Fleet) -> Non
 def test_the_rollout_stops_at_the_first_failure(fleet: Fleet, start: dict[str, str], tmp_path: Path) -> None:
     """Last, because the gateway and the canary are changed: pf13's certificate is bad, ex12 and ex13 come after it."""
     key = str(fleet.pki / "pf12.key")
-    played = fleet.play(ENABLE, "-i", override(tmp_path, "postfix_servers", "pf13", certificate_private_key_file=key))
+    played = fleet.play(ENABLE, "-i", override(tmp_path, "mail_servers", "pf13", starttls_private_key_file=key))
     assert played.status != 0
     assert "key_mismatch" in played.output
     now_there = fleet.digests()

@@ -40,7 +40,7 @@ class Run:
         self._process = subprocess.Popen(
             [
                 str(Path(sys.executable).parent / "ansible"), "-i", str(Fleet().inventory), HOST,
-                "-m", "mailfleet.starttls.postfix_starttls", "-a", json.dumps({**OFFERED, "timeout": timeout}),
+                "-m", "mailfleet.starttls.mail_server_tls", "-a", json.dumps({**OFFERED, "timeout": timeout}),
             ],
             cwd=TOP, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
@@ -119,8 +119,8 @@ def test_with_pipelining_a_lost_connection_does_not_stop_the_change(fleet: Fleet
     assert fleet.run(HOST, JOURNALS).strip() == ""
     assert fleet.offers_starttls(HOST) == provable
     if provable:
-        assert '"changed": false' in fleet.module(HOST, "postfix_starttls", OFFERED).output
-        assert fleet.module(HOST, "postfix_starttls", DISABLED).status == 0
+        assert '"changed": false' in fleet.module(HOST, "mail_server_tls", OFFERED).output
+        assert fleet.module(HOST, "mail_server_tls", DISABLED).status == 0
     else:
         assert fleet.digests()[HOST] == before
 
@@ -132,12 +132,12 @@ def test_a_killed_run_is_undone_by_the_next(fleet: Fleet) -> None:
     assert fleet.digests()[HOST] != before, NOT_PROVED
     fleet.run(HOST, "postconf -PX smtp/inet/smtpd_tls_chain_files")
 
-    dry = fleet.module(HOST, "postfix_starttls", DISABLED, "--check")
+    dry = fleet.module(HOST, "mail_server_tls", DISABLED, "--check")
     assert "a former run was interrupted" in dry.output
 
-    again = fleet.module(HOST, "postfix_starttls", OFFERED)
+    again = fleet.module(HOST, "mail_server_tls", OFFERED)
     assert again.status == 0, again.output
     assert '"recovered": true' in again.output
     assert fleet.run(HOST, JOURNALS).strip() == ""
     assert fleet.s_client(HOST, "-CAfile", str(fleet.ca), "-verify_return_error").status == 0
-    assert fleet.module(HOST, "postfix_starttls", DISABLED).status == 0
+    assert fleet.module(HOST, "mail_server_tls", DISABLED).status == 0

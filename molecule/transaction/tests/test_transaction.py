@@ -15,13 +15,9 @@ OFFERED = {"inbound": "offered", "outbound": "opportunistic"}
 DISABLED = {"inbound": "disabled", "outbound": "disabled"}
 
 
-def module_of(host: str) -> str:
-    return "postfix_starttls" if host.startswith("pf") else "exim_starttls"
-
-
 def test_a_change_that_cannot_be_proved_is_undone(fleet: Fleet, other_certificate: None) -> None:
     before = fleet.digests()
-    played = fleet.module("pf12", "postfix_starttls", {**OFFERED, "timeout": 5})
+    played = fleet.module("pf12", "mail_server_tls", {**OFFERED, "timeout": 5})
     assert played.status != 0
     assert "is not the one installed" in played.output
     assert "The former state is restored and proved" in played.output
@@ -34,7 +30,7 @@ def test_exim_refuses_a_broken_configuration_before_the_daemon_sees_it(fleet: Fl
     try:
         before = fleet.digests()
         daemon = fleet.run("ex13", "pgrep -o exim4")
-        played = fleet.module("ex13", "exim_starttls", OFFERED)
+        played = fleet.module("ex13", "mail_server_tls", OFFERED)
         assert played.status != 0
         assert "MAIN_TLS_CERTKEY" in played.output
         assert "The former state is restored and proved" in played.output
@@ -53,7 +49,7 @@ def test_exim_is_tried_with_what_its_own_check_misses(fleet: Fleet, host: str) -
     fleet.run(host, f"cat >{path}", saved + line + "\n")
     try:
         before = fleet.digests()
-        played = fleet.module(host, "exim_starttls", {**OFFERED, "timeout": 5})
+        played = fleet.module(host, "mail_server_tls", {**OFFERED, "timeout": 5})
         assert played.status != 0
         assert "trial daemon" in played.output
         assert fleet.digests() == before
@@ -74,8 +70,8 @@ def test_foreign_settings_survive(fleet: Fleet, host: str) -> None:
         files = "/etc/exim4/exim4.conf.localmacros" if host == "ex12" else "/etc/exim4/conf.d/main/000_localmacros"
         fleet.run(host, f"printf '# a remark\\nMY_LIST = one : \\\\\\n  two\\n' >>{files}")
     lines = fleet.run(host, f"cat {files}").splitlines()
-    assert fleet.module(host, module_of(host), OFFERED).status == 0
-    assert fleet.module(host, module_of(host), DISABLED).status == 0
+    assert fleet.module(host, "mail_server_tls", OFFERED).status == 0
+    assert fleet.module(host, "mail_server_tls", DISABLED).status == 0
     after = fleet.run(host, f"cat {files}").splitlines()
     ours = re.compile(r"\s*(smtpd?_tls_|MAIN_TLS_|REMOTE_SMTP_)")
     assert [line for line in after if not ours.match(line)] == [line for line in lines if not ours.match(line)]
@@ -83,8 +79,8 @@ def test_foreign_settings_survive(fleet: Fleet, host: str) -> None:
 
 @pytest.mark.parametrize("host", SERVERS)
 def test_required_inbound(fleet: Fleet, host: str) -> None:
-    assert fleet.module(host, module_of(host), {"inbound": "required"}).status == 0
-    second = fleet.module(host, module_of(host), {"inbound": "required"})
+    assert fleet.module(host, "mail_server_tls", {"inbound": "required"}).status == 0
+    second = fleet.module(host, "mail_server_tls", {"inbound": "required"})
     assert '"changed": false' in second.output
     domain = DOMAINS[host]
     with pytest.raises(AssertionError, match=r"530|430"):
@@ -92,16 +88,16 @@ def test_required_inbound(fleet: Fleet, host: str) -> None:
     fleet.run(host, "echo x | /usr/sbin/sendmail trace")  # what the host's own users submit is not refused
     mark = fleet.send("outside", [f"trace@{domain}"], tls=True, to=host)
     assert fleet.arrived_over_tls(host, mark)
-    kept = fleet.module(host, module_of(host), {"inbound": "offered", "relax": False})
+    kept = fleet.module(host, "mail_server_tls", {"inbound": "offered", "relax": False})
     assert '"changed": false' in kept.output
-    assert fleet.module(host, module_of(host), {"inbound": "offered"}).status == 0
+    assert fleet.module(host, "mail_server_tls", {"inbound": "offered"}).status == 0
     mark = fleet.send("outside", [f"trace@{domain}"], tls=False, to=host)
     assert not fleet.arrived_over_tls(host, mark)
 
 
 @pytest.mark.parametrize("host", ["pf12", "ex12"])
 def test_a_new_certificate_is_served_and_no_handshake_fails_meanwhile(fleet: Fleet, host: str, tmp_path: Path) -> None:
-    assert fleet.module(host, module_of(host), OFFERED).status == 0
+    assert fleet.module(host, "mail_server_tls", OFFERED).status == 0
     authority = Authority.create()
     issued = authority.issue([f"{host}.fleet.test"])
     for name, content in (("key", issued.key_pem), ("pem", issued.fullchain_pem), ("ca", authority.root_pem)):
@@ -118,7 +114,6 @@ def test_a_new_certificate_is_served_and_no_handshake_fails_meanwhile(fleet: Fle
     client = threading.Thread(target=connect)
     client.start()
     try:
-        role = "postfix" if host == "pf12" else "exim"
         playbook = f"""---
 - hosts: {host}
   gather_facts: false
@@ -126,14 +121,12 @@ def test_a_new_certificate_is_served_and_no_handshake_fails_meanwhile(fleet: Fle
     - ansible.builtin.import_role:
         name: mailfleet.starttls.certificate
       vars:
-        certificate_private_key_file: {tmp_path}/key
-        certificate_file: {tmp_path}/pem
-        certificate_chain_file: ""
-        certificate_ca_file: {tmp_path}/ca
-        certificate_group: {"root" if role == "postfix" else "Debian-exim"}
-        certificate_mode: "{"0600" if role == "postfix" else "0640"}"
+        starttls_private_key_file: {tmp_path}/key
+        starttls_certificate_file: {tmp_path}/pem
+        starttls_chain_file: ""
+        starttls_ca_file: {tmp_path}/ca
     - ansible.builtin.import_role:
-        name: mailfleet.starttls.{role}
+        name: mailfleet.starttls.mail_server
 """
         first = fleet.play(playbook)
         second = fleet.play(playbook)

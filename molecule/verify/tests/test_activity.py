@@ -65,9 +65,7 @@ def ready(outside: Fleet, gateway: str) -> Iterator[None]:
         "    - ansible.builtin.import_role:\n        name: mailfleet.starttls.certificate\n"
         "    - ansible.builtin.import_role:\n        name: mailfleet.starttls.gateway\n        tasks_from: accept\n"
     )
-    exim = GATEWAYS[gateway] == "exim"
-    owner = {"certificate_group": "Debian-exim", "certificate_mode": "0640"} if exim else {}
-    played = fleet.play(accept, variables={"gateway_kind": GATEWAYS[gateway], **owner})
+    played = fleet.play(accept, variables={"starttls_kind": GATEWAYS[gateway]})
     assert played.status == 0, played.output
     route(fleet, gateway)
     before = result(fleet, gateway, "inbound_tls_mode_info")["outbound"]

@@ -30,9 +30,9 @@ def verified(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pl
     played = play(
         fleet,
         "verify_tls",
-        verify_checks=CHECKS,
-        report_directory=str(place),
-        report_formats="html, json, csv, junit, prometheus",
+        starttls_checks=CHECKS,
+        starttls_report_directory=str(place),
+        starttls_report_formats="html, json, csv, junit, prometheus",
     )
     return played, place
 
@@ -86,7 +86,13 @@ def without_starttls(fleet: Fleet) -> Any:
 def test_a_server_that_does_not_offer_starttls_fails_the_run(
     fleet: Fleet, without_starttls: str, tmp_path: Path
 ) -> None:
-    played = play(fleet, "verify_tls", send_messages=False, report_directory=str(tmp_path), report_formats="junit")
+    played = play(
+        fleet,
+        "verify_tls",
+        starttls_send_messages=False,
+        starttls_report_directory=str(tmp_path),
+        starttls_report_formats="junit",
+    )
     assert played.status != 0
     assert row(played, "pf13").endswith("FAIL")
     assert row(played, "pf12").endswith("pass")
@@ -98,11 +104,11 @@ def test_a_server_that_does_not_offer_starttls_fails_the_run(
 
 
 def test_a_warning_fails_the_run_where_that_is_wanted(fleet: Fleet) -> None:
-    wanted = {"send_messages": False, "verify_warn_days_left": 5000}
+    wanted = {"starttls_send_messages": False, "starttls_warn_days_left": 5000}
     mild = play(fleet, "verify_tls", **wanted)
     assert mild.status == 0, mild.output
     assert "pass, 1 warning" in row(mild, "ex13")
-    strict = play(fleet, "verify_tls", fail_on="warning", **wanted)
+    strict = play(fleet, "verify_tls", starttls_fail_on="warning", **wanted)
     assert strict.status != 0
     assert row(strict, "ex13").endswith("FAIL")
 
@@ -116,9 +122,9 @@ def gone(tmp_path: Path, request: pytest.FixtureRequest) -> str:
     return str(inventory)
 
 
-@pytest.mark.parametrize("gone", ["postfix_servers"], indirect=True)
+@pytest.mark.parametrize("gone", ["mail_servers"], indirect=True)
 def test_a_host_that_cannot_be_reached_is_no_success(fleet: Fleet, gone: str) -> None:
-    played = play(fleet, "verify_tls", "-i", gone, send_messages=False)
+    played = play(fleet, "verify_tls", "-i", gone, starttls_send_messages=False)
     assert played.status != 0
     assert row(played, "gone").endswith("FAIL")
     assert "gone: error: the handshake test could not be made on gone:" in played.output
@@ -129,7 +135,9 @@ def test_a_host_that_cannot_be_reached_is_no_success(fleet: Fleet, gone: str) ->
 def test_a_gateway_that_cannot_be_reached_does_not_keep_the_others_from_their_verdict(
     fleet: Fleet, gone: str, tmp_path: Path
 ) -> None:
-    played = play(fleet, "report_tls", "-i", gone, report_directory=str(tmp_path / "reports"), fail_on="error")
+    played = play(
+        fleet, "report_tls", "-i", gone, starttls_report_directory=str(tmp_path / "reports"), starttls_fail_on="error"
+    )
     assert played.status != 0
     document = json.loads((tmp_path / "reports/report.json").read_text())
     found = {one["host"]: [finding["message"] for finding in one["findings"]] for one in document["hosts"]}
@@ -140,7 +148,7 @@ def test_a_gateway_that_cannot_be_reached_does_not_keep_the_others_from_their_ve
 
 
 def test_the_report_counts_what_the_logs_say(fleet: Fleet, tmp_path: Path, without_starttls: str) -> None:
-    first = play(fleet, "report_tls", report_directory=str(tmp_path), report_formats="json")
+    first = play(fleet, "report_tls", starttls_report_directory=str(tmp_path), starttls_report_formats="json")
     assert first.status == 0, first.output
     document = json.loads((tmp_path / "report.json").read_text())
     totals = {one["host"]: one["activity"]["totals"] for one in document["hosts"]}
@@ -150,10 +158,18 @@ def test_the_report_counts_what_the_logs_say(fleet: Fleet, tmp_path: Path, witho
 
 
 def test_a_server_that_stopped_offering_tls_is_an_alert(fleet: Fleet, tmp_path: Path) -> None:
-    assert play(fleet, "report_tls", report_directory=str(tmp_path), report_formats="json").status == 0
+    assert (
+        play(fleet, "report_tls", starttls_report_directory=str(tmp_path), starttls_report_formats="json").status == 0
+    )
     fleet.run("pf12", "postconf -e smtpd_tls_security_level=none && postfix reload 2>&1")
     try:
-        played = play(fleet, "report_tls", report_directory=str(tmp_path), report_formats="json", fail_on="error")
+        played = play(
+            fleet,
+            "report_tls",
+            starttls_report_directory=str(tmp_path),
+            starttls_report_formats="json",
+            starttls_fail_on="error",
+        )
     finally:
         fleet.run("pf12", "postconf -e smtpd_tls_security_level=may && postfix reload 2>&1")
     assert played.status != 0

@@ -193,6 +193,10 @@ class Change:
         """Only the lines that change, in Ansible's diff format: files may hold lines nobody should see."""
         return [{"prepared": _changed_lines(old, new)} for old, new in zip(self.before, self.after)]
 
+    def mentioned_before(self, text: str) -> bool:
+        """Whether one of the files held this text before; true where no file changes."""
+        return not self.before or any(text.encode() in (image.content or b"") for image in self.before)
+
 
 def _changed_lines(old: FileImage, new: FileImage) -> str:
     lines = difflib.unified_diff(

@@ -34,7 +34,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     CERTIFICATE_CHECKS,
     LEVELS,
     MODES,
-    REPLY,
     SERVER_OUTBOUND,
     EmailConfig,
     EnforcedDomain,
@@ -54,6 +53,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
     handshake_one,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 DIRECTORY = f"{CONFIG_DIR}/mailfleet-starttls"
@@ -136,7 +136,7 @@ _INBOUND = f"""\
 """
 # The pattern is an address: the domain alone would be looked up as a whole one and never be found.
 _RETRY = "".join(f"*@lsearch;{table}  *  F,2h,2m; F,365d,15m\n" for table in (ROUTES, RECIPIENTS))
-_SENDER_ACL_TEXT = f"defer message = 451 4.7.0 {REPLY}\n"
+_SENDER_ACL_TEXT = f"defer message = 451 4.7.0 {ENFORCED_SENDER}\n"
 _TLS_ONLY_ACL_TEXT = "defer message = 450 4.7.0 Session encryption is required of this mail server\n"
 _HIDDEN_FROM = "<; ! "
 

@@ -30,7 +30,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     reason_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import REPLY
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
 _STAMP = (
     rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})?"
@@ -85,7 +86,7 @@ _REJECTED = re.compile(
     + rb">(?: SIZE=\d+)?: (?:4\d\d )?(?:4\.\d+\.\d+ )?(.*)"
 )
 _REFUSED = {
-    REPLY.encode(): "enforced_sender",
+    ENFORCED_SENDER.encode(): "enforced_sender",
     b"Session encryption is required of this mail server": "mail_server_in_plaintext",
     b"Must issue a STARTTLS command first": "inbound_required",
 }
@@ -107,7 +108,7 @@ class EximLog:
     """Adapter for Exim."""
 
     name = "exim"
-    globs: Sequence[str] = ("/var/log/exim4/mainlog*",)
+    globs: Sequence[str] = DEBIAN.logs
     journal_matches: Sequence[str] = ("SYSLOG_IDENTIFIER=exim4", "SYSLOG_IDENTIFIER=exim")
     through_syslog = False
     stamp = re.compile(_STAMP)

@@ -99,7 +99,6 @@ class EmailConfig:
 
 DIRECTIONS = ("inbound", "outbound")
 CERTIFICATE_CHECKS = ("encryption_only", "trusted_chain", "hostname")
-REPLY = "STARTTLS is required for this sender"
 
 
 @dataclass(frozen=True)

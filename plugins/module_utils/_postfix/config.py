@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
@@ -51,7 +52,7 @@ class Edits:
 class Postconf:
     """One Postfix instance's configuration directory, seen through postconf(1)."""
 
-    def __init__(self, run: Runner, config_dir: str = "/etc/postfix") -> None:
+    def __init__(self, run: Runner, config_dir: str = DEBIAN.config_dir) -> None:
         """Nothing is read yet."""
         self._run = run
         self.config_dir = config_dir

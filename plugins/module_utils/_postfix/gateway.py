@@ -41,6 +41,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
     OUTBOUND_KIND,
     Postfix,
@@ -56,7 +57,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-DIRECTORY = "/etc/postfix/mailfleet-starttls"
+DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 REGISTRY = f"{DIRECTORY}/gateway.json"
 TRANSPORT_MAP = f"{DIRECTORY}/transport"
 ARRIVAL_MAP = f"{DIRECTORY}/arrival"
@@ -72,7 +73,7 @@ SECOND = "postfix-mailfleet"
 THIRD = "postfix-mailfleet_enforced"  # an underscore, because systemd reads a hyphen in an instance name as a slash
 SECOND_DIR = f"/etc/{SECOND}"
 THIRD_DIR = f"/etc/{THIRD}"
-SYSTEM_CA_FILE = "/etc/ssl/certs/ca-certificates.crt"
+SYSTEM_CA_FILE = DEBIAN.ca_bundle
 
 _HEADER = "# Written by mailfleet.starttls from gateway.json; a change made here is lost.\n"
 # A server that takes mail over TLS only refuses plaintext for good (530): put off, not bounced.

@@ -34,7 +34,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     reason_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import REPLY
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
 _STAMP = (
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
@@ -102,7 +103,7 @@ _DEFERRED = tuple(
     )
 )
 _REFUSED = (
-    ("enforced_sender", REPLY.encode()),
+    ("enforced_sender", ENFORCED_SENDER.encode()),
     ("mail_server_in_plaintext", b"Session encryption is required"),
     ("inbound_required", b"Must issue a STARTTLS command first"),
 )
@@ -117,7 +118,7 @@ _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 50000
 _MOST_WAITING = 1000
 _MOST_INSTANCES = 32
-_FIRST = "/etc/postfix"
+_FIRST = DEBIAN.config_dir
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class PostfixLog:
     """Adapter for Postfix."""
 
     name = "postfix"
-    globs: Sequence[str] = ("/var/log/mail.log*",)
+    globs: Sequence[str] = DEBIAN.logs
     journal_matches: Sequence[str] = ("SYSLOG_FACILITY=2",)
     through_syslog = True
     stamp = re.compile(_STAMP)

@@ -8,16 +8,17 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping, Sequence
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Runner, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
 # Named, the default instance is meant alone; without -c the command would go on to every other instance.
-POSTFIX = ("postfix", "-c", "/etc/postfix")
+POSTFIX = ("postfix", "-c", DEBIAN.config_dir)
 # What satisfies an outbound level: a stronger one of the same kind is the administrator's and stays.
 OUTBOUND_KIND = {
     "": "disabled",
@@ -47,8 +48,12 @@ class Postfix:
         self._port = str(port)
         self._postconf = Postconf(run)
 
+    def transaction(self, store: str) -> Transaction:
+        """One transaction on the files of the default instance."""
+        return Transaction(self, store)
+
     def require_running(self) -> None:
-        """See _server.engine.Server."""
+        """Raise EngineError unless Postfix 3.4 or newer is installed and its default instance runs."""
         try:
             status, _out, err = self._run([*POSTFIX, "status"])
         except FileNotFoundError:
@@ -61,7 +66,7 @@ class Postfix:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
 
     def state(self) -> dict[str, str]:
-        """See _server.engine.Server."""
+        """The two levels of main.cf, in the words of Desired or C(custom)."""
         values = self._postconf.values("smtpd_tls_security_level", "smtp_tls_security_level")
         return {
             "inbound": INBOUND_KIND.get(values["smtpd_tls_security_level"], "custom"),
@@ -69,7 +74,7 @@ class Postfix:
         }
 
     def plan(self, desired: Desired) -> Change:
-        """See _server.engine.Server."""
+        """The edits of main.cf. Raises EngineError if master.cf overrides them for the listener or the client."""
         wanted: dict[str, str] = {}
         now = self._postconf.values(
             "smtpd_tls_security_level", "smtpd_tls_received_header", "smtpd_tls_chain_files",
@@ -96,7 +101,7 @@ class Postfix:
         return Change.of(self._postconf.images(Edits(edits))) if edits else Change((), ())
 
     def next_hops(self, ours: str = "") -> Sequence[Target]:
-        """See _server.engine.Server. Only a bracketed relayhost names the hosts themselves.
+        """The hosts of relayhost. Only a bracketed relayhost names the hosts themselves.
 
         ours is an entry of transport_maps that is no other way.
         """

@@ -1,138 +1,32 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""STARTTLS on a mail server: what is wanted, what its own port shows, and the way from one to the other.
+"""The way from what a mail server does to what is wanted, in one transaction, proved by the server's own port.
 
-The engine behind postfix_starttls and exim_starttls. It knows no product: an adapter (server/*)
-says which files make the wanted state and how the daemon takes them up.
+The engine knows no product: an adapter (contract.Server) says what makes the wanted state and how the daemon takes it up.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional, Protocol
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,
-    TargetError,
     handshake_all,
     handshake_one,
     wait_until,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-
-INBOUND = ("disabled", "offered", "required")
-OUTBOUND = ("disabled", "opportunistic", "required")
-_PATH = re.compile(r"/[A-Za-z0-9_./+@-]*\Z")
-
-
-def is_path(text: str) -> bool:
-    """Whether the text is an absolute path that may stand in any configuration file as it is."""
-    return bool(_PATH.match(text)) and ".." not in text.split("/")
-
-
-@dataclass(frozen=True)
-class Desired:
-    """The wanted state of one daemon. None leaves a direction as it is.
-
-    certificate: absolute path, on the host, of one PEM file with key, leaf and chain.
-    own_port: where the daemon is asked what it really does.
-    relax: whether an inbound side that requires TLS may go back to offering it.
-    only_relax: do that and nothing else; a side that does not require TLS stays as it is.
-    """
-
-    inbound: Optional[str] = None
-    outbound: Optional[str] = None
-    certificate: str = "/etc/mailfleet/starttls.pem"
-    own_port: Target = field(default_factory=lambda: Target("127.0.0.1"))
-    require_without_evidence: bool = False
-    relax: bool = True
-    only_relax: bool = False
-
-    def check(self) -> None:
-        """Raise EngineError for values that must not reach a configuration file."""
-        for value, allowed, what in (
-            (self.inbound, INBOUND, "inbound"),
-            (self.outbound, OUTBOUND, "outbound"),
-        ):
-            if value is not None and value not in allowed:
-                raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
-        if not is_path(self.certificate):
-            raise EngineError(
-                f"the certificate path {self.certificate!r} has to be absolute and made of letters, digits and _./+@-"
-            )
-        try:
-            self.own_port.check()
-        except TargetError as error:
-            raise EngineError(str(error)) from error
-
-    @property
-    def offers(self) -> bool:
-        """Whether STARTTLS is to be seen from outside."""
-        return self.inbound in ("offered", "required")
-
-
-class Server(Protocol):
-    """An adapter: one mail server product on this host."""
-
-    name: str
-    reads_files_unasked: bool
-
-    def check(self) -> None:
-        """See _change.files.Daemon."""
-
-    def reload(self) -> None:
-        """See _change.files.Daemon."""
-
-    def resume(self) -> None:
-        """See _change.files.Daemon."""
-
-    def require_running(self) -> None:
-        """Raise EngineError unless the daemon is installed, running and configured where we look."""
-
-    def plan(self, desired: Desired) -> Change:
-        """The files that make the wanted state; an empty change when they are there already."""
-
-    def state(self) -> dict[str, str]:
-        """C(inbound) and C(outbound) as configured now, in the words of Desired, or C(custom)."""
-
-    def next_hops(self) -> Sequence[Target]:
-        """Where the daemon hands all its outgoing mail; empty when it looks up the MX of each domain.
-
-        Raises EngineError when mail leaves by other ways as well.
-        """
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was done. handshake is the test of the daemon's own port at the end."""
-
-    changed: bool
-    before: dict[str, str]
-    after: dict[str, str]
-    handshake: Handshake
-    diff: list[dict[str, str]]
-    recovered: bool = False
-    warnings: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for a module to return."""
-        return {
-            "changed": self.changed,
-            "before": self.before,
-            "after": self.after,
-            "handshake": self.handshake.to_dict(),
-            "recovered": self.recovered,
-        }
 
 
 def set_starttls(
@@ -144,7 +38,7 @@ def set_starttls(
     """
     desired.check()
     settings = replace(settings, ask_plaintext=True, judge_trust=False)
-    transaction = Transaction(server, store)
+    transaction = server.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
         server.require_running()
         before = server.state()
@@ -152,7 +46,7 @@ def set_starttls(
             desired = replace(desired, inbound="required")
         if desired.only_relax and desired.inbound == "offered" and before["inbound"] != "required":
             desired = replace(desired, inbound=None)
-        change = server.plan(desired)
+        change: Any = server.plan(desired)
         fingerprint = _installed(desired, check_mode, warnings)
         seen = handshake_one(desired.own_port, settings)
         if seen.stage < Stage.GREETING:
@@ -174,10 +68,7 @@ def set_starttls(
 
         def prove_old(old: Handshake = seen) -> None:
             # A certificate renewed before this run is served from the first reload on, if the old files name it.
-            files = [image.content or b"" for image in change.before]
-            installed = (
-                _chain(desired) if not files or any(desired.certificate.encode() in one for one in files) else ()
-            )
+            installed = _chain(desired) if change.mentioned_before(desired.certificate) else ()
             faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
             now = wait_until(
                 lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, settings.timeout

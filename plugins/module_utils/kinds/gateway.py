@@ -1,12 +1,13 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which product serves which kind of gateway: the one place to name a new one."""
+"""The gateways: one entry a product, loaded when it is used. Ansible's packer ships what these functions import."""
 
 # ruff: noqa: PLC0415  (a product is loaded when it is used)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,14 +19,11 @@ if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 
-GATEWAYS = ("postfix", "exim", "haraka", "proxmox", "mailcow")
-
 
 @dataclass(frozen=True)
 class Access:
     """How a gateway is reached: run and own_port on its host, http and the rest where it has an API."""
 
-    kind: str
     run: Runner
     http: Http
     own_port: Target = field(default_factory=lambda: Target("127.0.0.1"))
@@ -37,27 +35,41 @@ class Access:
     api_key: str = field(default="", repr=False)
 
 
-def make_gateway(access: Access, settings: Settings) -> Gateway:
-    """The adapter for one of GATEWAYS. Raises EngineError if access lacks what it needs.
-
-    Only the product that is asked for is loaded; Ansible's packer ships what a function imports.
-    """
-    if access.kind == "exim":
-        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
-
-        return EximGateway(access.run, settings, access.own_port)
-    if access.kind == "haraka":
-        from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
-
-        return HarakaGateway(access.run, settings, access.own_port, access.config_dir)
-    if access.kind == "proxmox":
-        from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
-
-        return ProxmoxGateway(access.http, settings, access.api_url, access.api_user, access.api_password)
-    if access.kind == "mailcow":
-        from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
-
-        return MailcowGateway(access.http, settings, access.api_url, access.api_key)
+def _postfix(access: Access, settings: Settings) -> Gateway:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 
     return PostfixGateway(access.run, settings, access.own_port, access.reinjection_port)
+
+
+def _exim(access: Access, settings: Settings) -> Gateway:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
+
+    return EximGateway(access.run, settings, access.own_port)
+
+
+def _haraka(access: Access, settings: Settings) -> Gateway:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
+
+    return HarakaGateway(access.run, settings, access.own_port, access.config_dir)
+
+
+def _proxmox(access: Access, settings: Settings) -> Gateway:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
+
+    return ProxmoxGateway(access.http, settings, access.api_url, access.api_user, access.api_password)
+
+
+def _mailcow(access: Access, settings: Settings) -> Gateway:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
+
+    return MailcowGateway(access.http, settings, access.api_url, access.api_key)
+
+
+GATEWAYS: dict[str, Callable[[Access, Settings], Gateway]] = {
+    "postfix": _postfix,
+    "exim": _exim,
+    "haraka": _haraka,
+    "proxmox": _proxmox,
+    "mailcow": _mailcow,
+}
+"""Kind -> what makes its adapter. The maker raises EngineError if access lacks what it needs."""

@@ -154,7 +154,7 @@ def _of_events(
             f"Mail to your own {domain} waits on {name}: your mail server takes mail over TLS only, and it was sent in plaintext "
             f"(delivery mode {own_mode}).{said}",
             "Set the delivery mode of its email config to 'required', or let the mail server offer TLS and not insist on it "
-            "(mail_inbound: offered).",
+            "(starttls_inbound: offered).",
             **facts,
         )
     by_arrival = own_mode is not None and own_mode not in ("required", "match_sender_strict")

@@ -3,39 +3,48 @@
 import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate as fleet
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
 
 FILTERS = FilterModule().filters()
-HOSTVARS = {"pf12": {"mail_hostname": "pf12.example"}, "bad": {"mail_hostname": "a b"}, "out": {}}
+HOSTVARS = {"pf12": {"starttls_hostname": "pf12.example"}, "bad": {"starttls_hostname": "a b"}, "out": {}}
 CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delivery_mode": "required"}
 
 
-def test_each_filter_is_a_function_of_fleet():
+def test_each_filter_is_a_function_of_the_engine():
     assert set(FILTERS) == {
-        "resolve_servers", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
+        "estate", "capabilities", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
     }  # fmt: skip
     for name, function in FILTERS.items():
-        assert function.__wrapped__ is getattr(fleet, name)
+        assert function.__wrapped__ is getattr(estate, name, None) or getattr(rows, name)
 
 
-def test_resolve_servers():
-    assert FILTERS["resolve_servers"]([CONFIG], HOSTVARS)[0]["servers"] == ["pf12.example:25"]
+def test_estate():
+    assert FILTERS["estate"]([CONFIG], HOSTVARS)["email_configs"][0]["servers"] == ["pf12.example:25"]
     with pytest.raises(AnsibleFilterError, match="the mail server 'nowhere' is not in the inventory"):
-        FILTERS["resolve_servers"]([{**CONFIG, "servers": ["nowhere"]}], HOSTVARS)
+        FILTERS["estate"]([{**CONFIG, "servers": ["nowhere"]}], HOSTVARS)
+
+
+def test_capabilities():
+    assert FILTERS["capabilities"]("postfix") == ["accept", "enforced", "outbound"]
+    assert FILTERS["capabilities"]("haraka") == []
+    with pytest.raises(
+        AnsibleFilterError, match="gateway_kind 'postfx' is not a kind that is known; choose one of: postfix, exim"
+    ):
+        FILTERS["capabilities"]("postfx")
 
 
 def test_handshake_targets():
     assert FILTERS["handshake_targets"](["pf12"], HOSTVARS)[0]["name"] == "pf12.example"
-    with pytest.raises(AnsibleFilterError, match="mail_hostname or mail_port of bad"):
+    with pytest.raises(AnsibleFilterError, match="starttls_hostname or starttls_port of bad"):
         FILTERS["handshake_targets"](["bad"], HOSTVARS)
 
 
-def test_resolve_servers_of_the_hosts_of_a_play():
-    hostvars = {**HOSTVARS, "strict": {"mail_inbound": "required"}}
-    assert FILTERS["resolve_servers"]([CONFIG], hostvars, ["pf12", "out"])
+def test_the_estate_of_the_hosts_of_a_play():
+    hostvars = {**HOSTVARS, "strict": {"starttls_inbound": "required"}}
+    assert FILTERS["estate"]([CONFIG], hostvars, ["pf12", "out"])["hosts"] == ["pf12", "out"]
     with pytest.raises(AnsibleFilterError, match="strict is to require TLS"):
-        FILTERS["resolve_servers"]([CONFIG], hostvars, ["pf12", "strict"])
+        FILTERS["estate"]([CONFIG], hostvars, ["pf12", "strict"], check_required=True)
 
 
 def test_with_delivery_mode():
@@ -53,7 +62,7 @@ def test_with_delivery_mode():
 def test_own_target():
     [target] = FILTERS["own_target"]("pf12", HOSTVARS, "::1")
     assert (target["host"], target["name"]) == ("::1", "pf12.example")
-    with pytest.raises(AnsibleFilterError, match="mail_hostname or mail_port of bad"):
+    with pytest.raises(AnsibleFilterError, match="starttls_hostname or starttls_port of bad"):
         FILTERS["own_target"]("bad", HOSTVARS)
 
 
@@ -68,7 +77,7 @@ def test_report_outputs():
 
 
 def test_verdict_rows():
-    [row] = FILTERS["verdict_rows"](["pf12"], HOSTVARS, {}, [CONFIG], expected="disabled")
+    [row] = FILTERS["verdict_rows"](["pf12"], HOSTVARS, {}, estate.estate([CONFIG], HOSTVARS), expected="disabled")
     assert (row["expected"], row["delivery_modes"]) == ("disabled", ["plaintext"])
 
 
@@ -78,7 +87,7 @@ def test_trace_messages():
 
 def test_came_through():
     with pytest.raises(AnsibleFilterError, match="the step before did not end well on pf12"):
-        FILTERS["came_through"](["pf12"], HOSTVARS, ["postfix_result"])
+        FILTERS["came_through"](["pf12"], HOSTVARS, ["mail_server_result"])
 
 
 def test_failing():
@@ -89,5 +98,5 @@ def test_failing():
 
 
 def test_trace_landings():
-    with pytest.raises(AnsibleFilterError, match="verify_landing of h has to be a mapping"):
-        FILTERS["trace_landings"]([], "inbound", "h", {"h": {"verify_landing": "x"}})
+    with pytest.raises(AnsibleFilterError, match="starttls_landing of h has to be a mapping"):
+        FILTERS["trace_landings"]([], "inbound", "h", {"h": {"starttls_landing": "x"}})

@@ -292,7 +292,7 @@ def test_the_role(playground, good):
         "certificate_ca_file": good["ca_file"],
         "certificate_owner": playground.base["owner"],
         "certificate_group": playground.base["group"],
-        "mail_hostname": NAME,
+        "starttls_hostname": NAME,
     }
     roles = ["mailfleet.starttls.certificate"]
     extra = playground.put("extra.json", json.dumps(variables).encode())

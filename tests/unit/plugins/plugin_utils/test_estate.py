@@ -1,21 +1,24 @@
 """What the playbooks make of the inventory: targets, email configs, expectations and the rows of the verdict."""
 
+import json
 import re
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.modules import message_trace
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
-    came_through,
-    failed_tests,
+    Estate,
+    estate,
     handshake_targets,
-    inbound_expectations,
-    judge_trace,
-    modes_of,
     own_target,
-    report_outputs,
-    resolve_servers,
     target_of,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
+    came_through,
+    check_trace,
+    failed_tests,
+    inbound_expectations,
+    report_outputs,
     trace_landings,
     trace_messages,
     verdict_rows,
@@ -23,9 +26,9 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
 
 HOSTS = {
     "gw1": {},
-    "pf12": {"mail_hostname": "pf12.example", "certificate_result": {"fingerprint_sha256": "ab" * 32}},
-    "ex13": {"mail_hostname": "192.0.2.13", "mail_port": "2525"},
-    "strict": {"mail_inbound": "required"},
+    "pf12": {"starttls_hostname": "pf12.example", "certificate_result": {"fingerprint_sha256": "ab" * 32}},
+    "ex13": {"starttls_hostname": "192.0.2.13", "starttls_port": "2525"},
+    "strict": {"starttls_inbound": "required"},
 }
 
 
@@ -39,21 +42,21 @@ class TestTargets:
         assert str(target_of("pf12", HOSTS)) == "pf12.example:25"
         assert str(target_of("ex13", HOSTS)) == "192.0.2.13:2525"
         assert str(target_of("gw1", HOSTS)) == "gw1:25"
-        assert str(target_of("six", {"six": {"mail_hostname": "2001:db8::1"}})) == "[2001:db8::1]:25"
+        assert str(target_of("six", {"six": {"starttls_hostname": "2001:db8::1"}})) == "[2001:db8::1]:25"
 
     @pytest.mark.parametrize(
-        "facts", [{"mail_hostname": "a b"}, {"mail_hostname": "mx\nx"}, {"mail_hostname": "mx:25"}, {"mail_port": 0},
-                  {"mail_port": 70000}, {"mail_hostname": ""}]
+        "facts", [{"starttls_hostname": "a b"}, {"starttls_hostname": "mx\nx"}, {"starttls_hostname": "mx:25"}, {"starttls_port": 0},
+                  {"starttls_port": 70000}, {"starttls_hostname": ""}]
     )  # fmt: skip
     def test_a_bad_one_names_the_host(self, facts):
-        with pytest.raises(EngineError, match=r"^mail_hostname or mail_port of pf12: ") as error:
+        with pytest.raises(EngineError, match=r"^starttls_hostname or starttls_port of pf12: ") as error:
             target_of("pf12", {"pf12": facts})
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("port", ["smtp", "", None])
     def test_a_port_that_is_no_number_names_the_host(self, port):
-        with pytest.raises(EngineError, match=r"^mail_hostname or mail_port of pf12: "):
-            target_of("pf12", {"pf12": {"mail_port": port}})
+        with pytest.raises(EngineError, match=r"^starttls_hostname or starttls_port of pf12: "):
+            target_of("pf12", {"pf12": {"starttls_port": port}})
 
     def test_handshake_targets(self):
         assert handshake_targets(["pf12", "ex13"], HOSTS) == [
@@ -62,7 +65,7 @@ class TestTargets:
         ]
 
     def test_the_controller_may_know_another_address(self):
-        hosts = {**HOSTS, "pf12": {**HOSTS["pf12"], "mail_address": "192.0.2.12"}}
+        hosts = {**HOSTS, "pf12": {**HOSTS["pf12"], "starttls_address": "192.0.2.12"}}
         seen = [(one["host"], one["name"]) for one in handshake_targets(["pf12", "ex13"], hosts, from_controller=True)]
         assert seen == [("192.0.2.12", "pf12.example"), ("192.0.2.13", "192.0.2.13")]
         assert handshake_targets(["pf12"], hosts)[0]["host"] == "pf12.example"
@@ -70,8 +73,8 @@ class TestTargets:
     @pytest.mark.parametrize(
         ("facts", "domain"),
         [
-            ({"mail_domain": "b.example", "mail_trace_address": "t@a.example"}, "b.example"),
-            ({"mail_trace_address": "t@a.example"}, None),  # its MX records may name the gateway
+            ({"starttls_domain": "b.example", "starttls_trace_address": "t@a.example"}, "b.example"),
+            ({"starttls_trace_address": "t@a.example"}, None),  # its MX records may name the gateway
         ],
     )
     def test_the_recipient_domain_of_a_host(self, facts, domain):
@@ -102,7 +105,7 @@ class TestFailedTests:
     def test_each_finding_is_said_with_where_it_was_made(self):
         """Those of another host behind the same name, on another port, are not this one's."""
         facts = {
-            "mail_hostname": "pf12.example.",
+            "starttls_hostname": "pf12.example.",
             "verify_probe": {"results": [probed("pf12.example", "no STARTTLS", host="127.0.0.1")]},
             "verify_from_gateways": {
                 "results": [
@@ -126,7 +129,7 @@ class TestFailedTests:
     def test_without_findings_nothing_is_said(self, gateways):
         passed = {"results": [probed("pf12.example")]}
         facts = {
-            "mail_hostname": "pf12.other",
+            "starttls_hostname": "pf12.other",
             "verify_probe": passed,
             "verify_from_gateways": {"results": [*gateways, {"item": "gw2", **passed}]},
             "verify_controller_probe": {"skipped": True},
@@ -158,28 +161,37 @@ class TestReportOutputs:
 
     @pytest.mark.parametrize("directory", ["", " "])
     def test_no_directory(self, directory):
-        with pytest.raises(EngineError, match="report_directory is empty"):
+        with pytest.raises(EngineError, match="starttls_report_directory is empty"):
             report_outputs("html", directory)
 
 
-class TestResolveServers:
+class TestEstate:
     def test_names_become_addresses(self):
-        assert resolve_servers([config("match_sender", "pf12", "ex13")], HOSTS) == [
+        read = Estate.parse([config("match_sender", "pf12", "ex13")], HOSTS)
+        assert read.to_json()["email_configs"] == [
             {
                 "name": "main", "domains": ["a.example"], "servers": ["pf12.example:25", "192.0.2.13:2525"],
                 "delivery_mode": "match_sender",
             }
         ]  # fmt: skip
+        assert [one.hosts for one in read.deliveries] == [("pf12", "ex13")]
+
+    def test_plain_data_hold_all_of_it(self):
+        read = Estate.parse([config("required", "pf12"), config(name="two", domains=["b.example"])], HOSTS, ["pf12"])
+        assert Estate.from_json(json.loads(json.dumps(read.to_json()))) == read
+        assert estate([config()], HOSTS, ["pf12"]) == Estate.parse([config()], HOSTS, ["pf12"]).to_json()
 
     def test_none(self):
-        assert resolve_servers([], HOSTS) == []
+        assert Estate.parse([], HOSTS) == Estate()
 
     def test_without_a_mode(self):
-        assert "delivery_mode" not in resolve_servers([config()], HOSTS)[0]
+        read = Estate.parse([config()], HOSTS)
+        assert "delivery_mode" not in read.to_json()["email_configs"][0]
+        assert read.modes_of("pf12") == ["plaintext"]
 
     def test_a_server_that_is_not_in_the_inventory(self):
         with pytest.raises(EngineError) as error:
-            resolve_servers([config(None, "pf21")], HOSTS)
+            Estate.parse([config(None, "pf21")], HOSTS)
         assert str(error.value) == (
             "email config main: the mail server 'pf21' is not in the inventory; add the host or correct the name"
         )
@@ -187,40 +199,43 @@ class TestResolveServers:
     @pytest.mark.parametrize("mode", [None, "plaintext", "match_sender", "opportunistic"])
     def test_a_server_that_requires_tls_behind_a_mode_that_may_not_use_it(self, mode):
         with pytest.raises(EngineError) as error:
-            resolve_servers([config(mode, "pf12", "strict")], HOSTS)
+            Estate.parse([config(mode, "pf12", "strict")], HOSTS)
         assert str(error.value) == (
-            f"email config main: strict is to require TLS (mail_inbound), and '{mode or 'plaintext'}' may deliver to it "
+            f"email config main: strict is to require TLS (starttls_inbound), and '{mode or 'plaintext'}' may deliver to it "
             "in plaintext, so mail would bounce; choose 'required' or let the server offer TLS"
         )
 
     def test_a_server_that_requires_tls_behind_required(self):
-        assert resolve_servers([config("required", "strict")], HOSTS)
+        assert Estate.parse([config("required", "strict")], HOSTS)
 
     def test_a_host_that_requires_tls_behind_no_email_config(self):
         with pytest.raises(EngineError) as error:
-            resolve_servers([config("required", "pf12")], HOSTS, ["gw1", "pf12", "strict"])
+            Estate.parse([config("required", "pf12")], HOSTS, ["gw1", "pf12", "strict"], check_required=True)
         assert str(error.value) == (
-            "strict is to require TLS (mail_inbound), and no email config says that its mail comes over TLS only; add it "
+            "strict is to require TLS (starttls_inbound), and no email config says that its mail comes over TLS only; add it "
             "to one with the delivery mode 'required', or let it offer TLS"
         )
         with pytest.raises(EngineError, match="strict is to require TLS"):
-            resolve_servers([], HOSTS, ["strict"])
+            Estate.parse([], HOSTS, ["strict"], check_required=True)
 
     @pytest.mark.parametrize("hosts", [(), ["gw1", "pf12", "ex13"]])
-    def test_a_host_that_is_not_asked_for_is_not_judged(self, hosts):
-        assert resolve_servers([config()], HOSTS, hosts)
+    def test_a_host_that_takes_no_part_is_not_looked_at(self, hosts):
+        assert Estate.parse([config()], HOSTS, hosts, check_required=True).hosts == tuple(hosts)
+
+    def test_that_is_looked_at_where_tls_is_switched_on_only(self):
+        assert Estate.parse([], HOSTS, ["strict"]).hosts == ("strict",)
 
     def test_a_host_that_requires_tls_behind_one_of_several(self):
         configs = [config(), config("required", "pf12", "strict", name="two", domains=["b.example"])]
-        assert len(resolve_servers(configs, HOSTS, ["pf12", "strict"])) == 2
+        assert len(Estate.parse(configs, HOSTS, ["pf12", "strict"], check_required=True).deliveries) == 2
 
     @pytest.mark.parametrize("inbound", ["offered", "disabled", None])
     def test_a_host_that_does_not_require_tls_needs_no_email_config(self, inbound):
-        assert resolve_servers([], {"h": {"mail_inbound": inbound}}, ["h"]) == []
+        assert Estate.parse([], {"h": {"starttls_inbound": inbound}}, ["h"], check_required=True).hosts == ("h",)
 
     def test_a_bad_host_name(self):
-        with pytest.raises(EngineError, match=r"^mail_hostname or mail_port of pf12: the host 'a b'"):
-            resolve_servers([config()], {"pf12": {"mail_hostname": "a b"}})
+        with pytest.raises(EngineError, match=r"^starttls_hostname or starttls_port of pf12: the host 'a b'"):
+            Estate.parse([config()], {"pf12": {"starttls_hostname": "a b"}})
 
     @pytest.mark.parametrize(
         ("configs", "message"),
@@ -239,22 +254,40 @@ class TestResolveServers:
     )
     def test_whatever_is_wrong_is_said(self, configs, message):
         with pytest.raises(EngineError, match=re.escape(message)):
-            resolve_servers(configs, HOSTS)
+            Estate.parse(configs, HOSTS)
 
     def test_the_boolean_that_yaml_makes_of_off_is_said(self):
         with pytest.raises(EngineError, match="is not a delivery mode"):
-            resolve_servers([{**config(), "delivery_mode": False}], HOSTS)
+            Estate.parse([{**config(), "delivery_mode": False}], HOSTS)
 
     def test_a_mode_that_is_none_is_said_before_a_server_that_requires_tls(self):
         with pytest.raises(EngineError, match="'tls' is not a delivery mode"):
-            resolve_servers([config("tls", "strict")], HOSTS)
+            Estate.parse([config("tls", "strict")], HOSTS)
 
+    def test_the_modes_of_a_host(self):
+        configs = [
+            config("required", "pf12", "ex13"),
+            config(None, "ex13", name="two", domains=["b.example"]),
+            config("required", "ex13", name="three", domains=["c.example"]),
+        ]
+        read = Estate.parse(configs, HOSTS)
+        assert read.modes_of("pf12") == ["required"]
+        assert read.modes_of("ex13") == ["required", "plaintext"]
+        assert read.modes_of("elsewhere") == []
+        assert read.in_plaintext().modes_of("ex13") == ["plaintext"]
 
-def test_modes_of():
-    configs = [config("required", "a", "b"), config(None, "b"), config("required", "b", "c")]
-    assert modes_of("a", configs) == ["required"]
-    assert modes_of("b", configs) == ["required", "plaintext"]
-    assert modes_of("elsewhere", configs) == []
+    def test_an_unknown_variable_is_said_with_the_nearest_right_name(self):
+        with pytest.raises(EngineError) as error:
+            Estate.parse([], {"h": {"starttls_hostnme": "x"}}, ["h"])
+        assert str(error.value) == (
+            "h has the variable starttls_hostnme, which does not exist; did you mean starttls_hostname?"
+        )
+        with pytest.raises(EngineError, match="README has the list of all variables"):
+            Estate.parse([], {"h": {"starttls_zzzzzzzzzzzz": "x"}}, ["h"])
+
+    def test_nothing_else_is_looked_at(self):
+        facts = {"mail_hostnme": 1, "starttlsx": 1, "gateway_kynd": 1}
+        assert Estate.parse([], {"h": facts, "other": {"starttls_x": 1}}, ["h"]).hosts == ("h",)
 
 
 def hop(tls, network=True, by="mx.example"):
@@ -267,7 +300,7 @@ def trace(*hops, marker="m", arrived=True):
 
 def mark(direction, host, run="1"):
     """The marker of a host's message, as trace_messages makes it."""
-    facts = {host: {"mail_trace_address": "a@a.example"}, "out": {"mail_trace_address": "b@b.example"}}
+    facts = {host: {"starttls_trace_address": "a@a.example"}, "out": {"starttls_trace_address": "b@b.example"}}
     [message] = trace_messages([host], facts, "out", run)
     return message["inbound" if direction == "in" else "outbound"]["marker"]
 
@@ -289,7 +322,7 @@ class TestExpectations:
     @pytest.mark.parametrize("really", [True, False])
     def test_and_the_finding_if_it_is_not(self, mode, first, last, really):
         message = trace(hop(first, by="gw.example"), hop(really))
-        findings = judge_trace(message, "in", inbound_expectations(message, [mode]))["findings"]
+        findings = check_trace(message, "in", inbound_expectations(message, [mode]))["findings"]
         how = "in plaintext (ESMTP)" if last else "over TLS (ESMTPS)"
         assert findings == ([] if really == last else [f"the message from outside reached mx.example {how}"])
 
@@ -312,32 +345,36 @@ class TestExpectations:
 class TestJudgeTrace:
     def test_a_good_one(self):
         message = trace(hop(True))
-        assert judge_trace(message, "out", [True]) == {**message, "direction": "out", "findings": []}
+        assert check_trace(message, "out", [True]) == {**message, "direction": "out", "findings": []}
 
     @pytest.mark.parametrize(
         ("direction", "what"), [("in", "the message from outside"), ("out", "the message to the outside")]
     )
     def test_a_lost_one(self, direction, what):
-        assert judge_trace(trace(arrived=False), direction, [])["findings"] == [
+        assert check_trace(trace(arrived=False), direction, [])["findings"] == [
             f"{what} did not arrive in time; look at the queues of the gateway and the servers"
         ]
 
     def test_one_that_never_left_the_host(self):
-        assert judge_trace(trace(hop(False, network=False)), "in", [])["findings"] == [
+        assert check_trace(trace(hop(False, network=False)), "in", [])["findings"] == [
             "the message from outside arrived without crossing a network, so it proves nothing"
         ]
 
     @pytest.mark.parametrize(("wanted", "really"), [(True, False), (False, True)])
     def test_a_hop_that_is_not_as_wanted(self, wanted, really):
-        [finding] = judge_trace(trace(hop(really, by="gw.example")), "out", [wanted])["findings"]
+        [finding] = check_trace(trace(hop(really, by="gw.example")), "out", [wanted])["findings"]
         assert finding == (
             "the message to the outside reached gw.example "
             + ("in plaintext (ESMTP)" if wanted else "over TLS (ESMTPS)")
         )
 
 
-GROUPS = {"mail_gateways": ["gw1"], "exim_servers": ["ex13"], "postfix_servers": ["pf12"]}
+GROUPS = {"mail_gateways": ["gw1"], "mail_servers": ["ex13", "pf12"]}
 PROBE = {"name": "pf12.example", "port": 25, "passed": True}
+
+
+def wanted(*configs):
+    return estate(configs, HOSTS)
 
 
 def hostvars(**changes):
@@ -364,8 +401,8 @@ class TestRows:
     ALIKE = ("mx", "mx-2", "mx.2", "MX", f"{LONG}.com", f"{LONG}.net", "2001:db8::1", "2001-db8--1")
 
     def test_what_was_gathered_on_a_host(self):
-        [row] = verdict_rows(["pf12"], hostvars(), GROUPS, [config("match_sender")])
-        assert (row["host"], row["daemon"], row["expected"]) == ("pf12", "Postfix", "offered")
+        [row] = verdict_rows(["pf12"], hostvars(), GROUPS, wanted(config("match_sender")))
+        assert (row["host"], row["daemon"], row["expected"]) == ("pf12", "mail server", "offered")
         assert row["delivery_modes"] == ["match_sender"]
         assert row["probes"] == [{**PROBE, "seen_from": place} for place in ("pf12", "gw1", "gw2")]
         assert [(one["marker"], one["direction"], one["findings"]) for one in row["traces"]] == [
@@ -374,27 +411,37 @@ class TestRows:
         ]
 
     def test_the_daemons(self):
-        rows = verdict_rows(["gw1", "pf12", "ex13"], HOSTS, GROUPS, [])
-        assert [row["daemon"] for row in rows] == ["Postfix gateway", "Postfix", "Exim"]
+        hosts = {
+            **HOSTS,
+            "pf12": {**HOSTS["pf12"], "mail_server_result": {"kind": "postfix"}},
+            "ex13": {**HOSTS["ex13"], "verify_activity": {"activity": {"daemon": "exim"}}},
+            "hk": {"starttls_kind": "haraka"},
+            "gw2": {"starttls_kind": "proxmox"},
+        }
+        groups = {"mail_gateways": ["gw1", "gw2"]}
+        rows = verdict_rows(["gw1", "gw2", "pf12", "ex13", "hk", "strict"], hosts, groups, wanted())
+        assert [row["daemon"] for row in rows] == [
+            "Postfix gateway", "Proxmox Mail Gateway", "Postfix", "Exim", "Haraka", "mail server",
+        ]  # fmt: skip
 
     def test_a_host_of_which_nothing_is_known(self):
-        [row] = verdict_rows(["ex13"], HOSTS, {}, [])
+        [row] = verdict_rows(["ex13"], HOSTS, {}, wanted())
         assert (row["probes"], row["traces"], row["delivery_modes"]) == ([], [], [])
 
     @pytest.mark.parametrize("nothing", [None, {}, {"skipped": True}])
     def test_results_that_were_skipped(self, nothing):
         facts = dict.fromkeys(("verify_probe", "verify_from_gateways", "verify_trace", "verify_outside"), nothing)
-        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, [])
+        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, wanted())
         assert (row["probes"], row["traces"]) == ([], [])
 
     def test_a_gateway_that_was_skipped(self):
-        [row] = verdict_rows(["pf12"], hostvars(verify_from_gateways={"results": [{"item": "gw1"}]}), GROUPS, [])
+        [row] = verdict_rows(["pf12"], hostvars(verify_from_gateways={"results": [{"item": "gw1"}]}), GROUPS, wanted())
         assert row["probes"] == [{**PROBE, "seen_from": "pf12"}]
 
     def test_what_could_not_be_gathered(self):
         down, failed = {"unreachable": True, "msg": "no route"}, {"failed": True}
         facts = {
-            "mail_trace_address": "t@a.example",
+            "starttls_trace_address": "t@a.example",
             "verify_probe": down,
             "verify_from_gateways": {"results": [{"item": "gw1", **down}, {"item": "gw2", "results": [PROBE]}]},
             "verify_controller_probe": {"skipped": True},
@@ -402,7 +449,7 @@ class TestRows:
             "verify_outside": down,
             "verify_activity": {"failed": True, "msg": "no log"},
         }
-        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, [])
+        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, wanted())
         assert row["errors"] == [
             "the handshake test could not be made on pf12: no route",
             "the handshake test could not be made on gw1: no route",
@@ -410,15 +457,18 @@ class TestRows:
             "the test message could not be made on the outside host: no route",
             "the count from the log could not be made on pf12: no log",
         ]
-        assert verdict_rows(["pf12"], hostvars(), GROUPS, [])[0]["errors"] == []
+        assert verdict_rows(["pf12"], hostvars(), GROUPS, wanted())[0]["errors"] == []
 
     def test_what_the_log_and_the_inventory_say(self):
         activity = {"version": 1, "peers": []}
         enforced = [{"domain": "bank.example", "direction": "outbound"}]
         hosts = hostvars(verify_activity={"activity": activity})
-        hosts["gw1"] = {**hosts["gw1"], "gateway_enforced_domains": enforced}
+        hosts["gw1"] = {**hosts["gw1"], "starttls_enforced_domains": enforced}
         gateway, server = verdict_rows(
-            ["gw1", "pf12"], hosts, GROUPS, [config("required"), {**config(), "domains": ["b.example"]}]
+            ["gw1", "pf12"],
+            hosts,
+            GROUPS,
+            wanted(config("required"), config(name="two", domains=["b.example"])),
         )
         assert (server["activity"], server["enforced"], server["own_domains"]) == (activity, [], {})
         assert (gateway["activity"], gateway["enforced"]) == (None, enforced)
@@ -426,16 +476,16 @@ class TestRows:
 
     def test_a_message_in_plaintext_where_the_mode_says_tls(self):
         facts = {"verify_trace": {"received": [trace(hop(False), hop(False))]}}
-        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, [config("required")])
+        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, wanted(config("required")))
         assert row["traces"][0]["findings"] == ["the message from outside reached mx.example in plaintext (ESMTP)"]
 
     def test_a_message_that_left_in_plaintext(self):
         facts = {"verify_outside": {"received": [trace(hop(False), marker=mark("out", "pf12"))]}}
-        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, [])
+        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, wanted())
         assert row["traces"][-1]["findings"] == ["the message to the outside reached mx.example in plaintext (ESMTP)"]
 
     def test_with_tls_off_all_is_expected_in_plaintext(self):
-        [row] = verdict_rows(["pf12"], hostvars(), GROUPS, [config("required")], "disabled")
+        [row] = verdict_rows(["pf12"], hostvars(), GROUPS, wanted(config("required")), "disabled")
         assert row["delivery_modes"] == ["plaintext"]
         assert [one["findings"] for one in row["traces"]] == [
             ["the message from outside reached mx.example over TLS (ESMTPS)"],
@@ -443,7 +493,7 @@ class TestRows:
         ]
 
     def test_what_the_gateways_saw_counts_whatever_the_name_ends_in(self):
-        [row] = verdict_rows(["pf12"], hostvars(mail_hostname="pf12.example."), GROUPS, [])
+        [row] = verdict_rows(["pf12"], hostvars(starttls_hostname="pf12.example."), GROUPS, wanted())
         assert len(row["probes"]) == 3
 
     def test_a_host_whose_name_begins_as_anothers(self):
@@ -451,7 +501,7 @@ class TestRows:
             host: {"verify_outside": {"received": [trace(hop(True), marker=mark("out", one)) for one in self.ALIKE]}}
             for host in self.ALIKE
         }
-        rows = verdict_rows(self.ALIKE, facts, {}, [])
+        rows = verdict_rows(self.ALIKE, facts, {}, wanted())
         assert [[one["marker"] for one in row["traces"]] for row in rows] == [
             [mark("out", host)] for host in self.ALIKE
         ]
@@ -463,7 +513,7 @@ class TestRows:
 
 def test_a_header_that_can_be_read_in_two_ways_proves_nothing():
     unclear = {**hop(False), "clear": False}
-    told = judge_trace(trace(unclear), "in", [False])["findings"]
+    told = check_trace(trace(unclear), "in", [False])["findings"]
     assert told == [
         "the Received header of mx.example for the message from outside can be read in more than one way, so it proves nothing"
     ]
@@ -471,10 +521,10 @@ def test_a_header_that_can_be_read_in_two_ways_proves_nothing():
 
 class TestMessages:
     FLEET = {  # noqa: RUF012
-        "pf12": {"mail_trace_address": "trace@a.example"},
-        "ex13": {"mail_trace_address": "trace@b.example", "verify_mailbox": "/home/trace/Maildir"},
+        "pf12": {"starttls_trace_address": "trace@a.example"},
+        "ex13": {"starttls_trace_address": "trace@b.example", "starttls_mailbox": "/home/trace/Maildir"},
         "gw1": {},
-        "out": {"mail_trace_address": "trace@partner.example"},
+        "out": {"starttls_trace_address": "trace@partner.example"},
     }
 
     def test_each_host_gets_one_and_sends_one(self):
@@ -498,7 +548,7 @@ class TestMessages:
 
     def test_where_they_land(self):
         imap = {"imap": {"host": "imap.example", "user": "t", "password": "secret"}}
-        fleet = {**self.FLEET, "out": {**self.FLEET["out"], "verify_landing": imap}}
+        fleet = {**self.FLEET, "out": {**self.FLEET["out"], "starttls_landing": imap}}
         messages = trace_messages(["pf12", "ex13"], fleet, "out", "7")
         assert "secret" not in str(messages)
         inbound, outbound = ([one[what]["marker"] for one in messages] for what in ("inbound", "outbound"))
@@ -538,31 +588,31 @@ FAILED = {"failed": True, "msg": "no"}
 
 
 class TestCameThrough:
-    RESULTS = ("postfix_result", "exim_result")
+    RESULTS = ("mail_server_result", "gateway_accept_result")
 
     @pytest.mark.parametrize(
         ("facts", "through"),
         [
-            ({"postfix_result": OFFERED}, True),
-            ({"exim_result": OFFERED}, True),
-            ({"postfix_result": OFFERED, "exim_result": SKIPPED}, True),
-            ({"postfix_result": {"after": {"inbound": "required"}}}, True),
+            ({"mail_server_result": OFFERED}, True),
+            ({"gateway_accept_result": OFFERED}, True),
+            ({"mail_server_result": OFFERED, "gateway_accept_result": SKIPPED}, True),
+            ({"mail_server_result": {"after": {"inbound": "required"}}}, True),
             ({}, False),
-            ({"postfix_result": SKIPPED, "exim_result": SKIPPED}, False),
-            ({"postfix_result": FAILED}, False),
-            ({"postfix_result": {**OFFERED, "failed": True}}, False),
-            ({"postfix_result": {"unreachable": True}}, False),
-            ({"postfix_result": {"after": {"inbound": "disabled"}}}, False),
-            ({"postfix_result": {"after": None}}, False),
-            ({"postfix_result": {}}, False),
-            ({"postfix_result": OFFERED, "exim_result": FAILED}, False),
+            ({"mail_server_result": SKIPPED, "gateway_accept_result": SKIPPED}, False),
+            ({"mail_server_result": FAILED}, False),
+            ({"mail_server_result": {**OFFERED, "failed": True}}, False),
+            ({"mail_server_result": {"unreachable": True}}, False),
+            ({"mail_server_result": {"after": {"inbound": "disabled"}}}, False),
+            ({"mail_server_result": {"after": None}}, False),
+            ({"mail_server_result": {}}, False),
+            ({"mail_server_result": OFFERED, "gateway_accept_result": FAILED}, False),
             ({"other_result": OFFERED}, False),
-            ({"postfix_result": OFFERED, "exim_result": OFFERED}, True),
-            ({"postfix_result": OFFERED, "exim_result": {"after": {"inbound": "disabled"}}}, False),
-            ({"postfix_result": OFFERED, "exim_result": {"unreachable": True}}, False),
-            ({"postfix_result": {**OFFERED, "unreachable": True}}, False),
-            ({"postfix_result": {**OFFERED, "skipped": True}}, False),
-            ({"postfix_result": {**OFFERED, "skipped": False, "failed": False, "unreachable": False}}, True),
+            ({"mail_server_result": OFFERED, "gateway_accept_result": OFFERED}, True),
+            ({"mail_server_result": OFFERED, "gateway_accept_result": {"after": {"inbound": "disabled"}}}, False),
+            ({"mail_server_result": OFFERED, "gateway_accept_result": {"unreachable": True}}, False),
+            ({"mail_server_result": {**OFFERED, "unreachable": True}}, False),
+            ({"mail_server_result": {**OFFERED, "skipped": True}}, False),
+            ({"mail_server_result": {**OFFERED, "skipped": False, "failed": False, "unreachable": False}}, True),
         ],
     )
     def test_a_host(self, facts, through):
@@ -584,12 +634,12 @@ class TestCameThrough:
 
     def test_without_a_result_to_look_at_no_host_came_through(self):
         with pytest.raises(EngineError, match="did not end well on h, and"):
-            came_through(["h"], {"h": {"postfix_result": OFFERED}}, [])
+            came_through(["h"], {"h": {"mail_server_result": OFFERED}}, [])
 
     def test_no_hosts(self):
         assert came_through([], {}, self.RESULTS)
 
     def test_all_that_are_lost_are_named(self):
-        facts = {"a": {}, "b": {"postfix_result": OFFERED}, "c": {"postfix_result": FAILED}}
+        facts = {"a": {}, "b": {"mail_server_result": OFFERED}, "c": {"mail_server_result": FAILED}}
         with pytest.raises(EngineError, match="did not end well on a, c, and"):
             came_through(["a", "b", "c"], facts, self.RESULTS)

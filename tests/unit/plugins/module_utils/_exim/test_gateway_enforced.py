@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     GatewayState,
     OutboundTls,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import HealthCheck, given, settings

@@ -14,7 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import can_read, read_macros, set_macros
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import assume, given

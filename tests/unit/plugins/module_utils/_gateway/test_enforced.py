@@ -9,7 +9,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforc
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     CERTIFICATE_CHECKS,
     DIRECTIONS,
-    REPLY,
     EmailConfig,
     EnforcedDomain,
     GatewayState,
@@ -18,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     spellings,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, handshake_all
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -66,7 +66,7 @@ class TestFromDict:
     def test_the_words(self):
         assert DIRECTIONS == ("inbound", "outbound")
         assert CERTIFICATE_CHECKS == ("encryption_only", "trusted_chain", "hostname")
-        assert REPLY == "STARTTLS is required for this sender"
+        assert ENFORCED_SENDER == "STARTTLS is required for this sender"
 
     @pytest.mark.parametrize(
         ("domain", "kept"),

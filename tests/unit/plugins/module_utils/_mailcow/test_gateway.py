@@ -9,7 +9,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import Access, make_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode, inbound_tls_mode_info
 
 from tests.support.ansible_module import run_module
@@ -24,7 +24,7 @@ TRANSPORT = ("example.com", HOP)
 
 def adapter(fake, **options):
     given = {"api_url": fake.url, "api_key": KEY, **options}
-    return make_gateway(Access("mailcow", lambda _arguments: (1, "", ""), http, **given), SETTINGS)
+    return GATEWAYS["mailcow"](Access(lambda _arguments: (1, "", ""), http, **given), SETTINGS)
 
 
 def config(name="main", mode="plaintext", domains=("example.com",), servers=("mail.example.com",)):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
-    REPLY,
     EnforcedDomain,
     GatewayState,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import senders_map
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,7 +84,7 @@ def test_a_domain_is_meant_exactly(sender):
 
 
 def test_the_refusal_is_the_one_that_is_promised():
-    assert f"451 4.7.0 {REPLY}" == arrival_policy.REFUSAL
+    assert f"451 4.7.0 {ENFORCED_SENDER}" == arrival_policy.REFUSAL
 
 
 def test_the_order_of_attributes_does_not_matter():

@@ -5,7 +5,7 @@ import re
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 

@@ -11,7 +11,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import Access, make_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode, inbound_tls_mode_info
 
 from tests.support.ansible_module import run_module
@@ -27,7 +27,7 @@ SECRETS = (PASSWORD, "geheim", TICKET, "c2ln", TOKEN)
 
 def adapter(fake, **options):
     given = {"api_url": fake.url, "api_user": "root@pam", "api_password": PASSWORD, **options}
-    return make_gateway(Access("proxmox", lambda _arguments: (1, "", ""), http, **given), SETTINGS)
+    return GATEWAYS["proxmox"](Access(lambda _arguments: (1, "", ""), http, **given), SETTINGS)
 
 
 def transport(domain, host, port=25, use_mx=0, **more):
@@ -572,8 +572,8 @@ class TestHostileAnswers:
         assert "more than any answer it should give" in refused(gateway.require_running)
 
     def test_nobody_there(self):
-        gateway = make_gateway(
-            Access("proxmox", lambda _arguments: (1, "", ""), http, api_url=f"http://127.0.0.1:{refused_port()}",
+        gateway = GATEWAYS["proxmox"](
+            Access(lambda _arguments: (1, "", ""), http, api_url=f"http://127.0.0.1:{refused_port()}",
                    api_user="root@pam", api_password=PASSWORD), SETTINGS)  # fmt: skip
         assert "got no answer ([Errno 111] Connection refused)" in refused(gateway.require_running)
 

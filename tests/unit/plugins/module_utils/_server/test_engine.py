@@ -11,12 +11,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pe
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
-    Desired,
     prove_at,
     same_face,
     satisfies,
     set_starttls,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -90,6 +90,9 @@ class FakeMail:
         return self
 
     # The adapter
+
+    def transaction(self, store):
+        return Transaction(self, store)
 
     def check(self):
         self.calls.append("check")

@@ -1,0 +1,81 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The wanted state of one mail server, and the outcome of a change: values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.path import is_path
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+INBOUND = ("disabled", "offered", "required")
+OUTBOUND = ("disabled", "opportunistic", "required")
+
+
+@dataclass(frozen=True)
+class Desired:
+    """The wanted state of one daemon. None leaves a direction as it is.
+
+    certificate: absolute path, on the host, of one PEM file with key, leaf and chain.
+    own_port: where the daemon is asked what it really does.
+    relax: whether an inbound side that requires TLS may go back to offering it.
+    only_relax: do that and nothing else; a side that does not require TLS stays as it is.
+    """
+
+    inbound: Optional[str] = None
+    outbound: Optional[str] = None
+    certificate: str = CERTIFICATE
+    own_port: Target = field(default_factory=lambda: Target("127.0.0.1"))
+    require_without_evidence: bool = False
+    relax: bool = True
+    only_relax: bool = False
+
+    def check(self) -> None:
+        """Raise EngineError for values that must not reach a configuration file."""
+        for value, allowed, what in (
+            (self.inbound, INBOUND, "inbound"),
+            (self.outbound, OUTBOUND, "outbound"),
+        ):
+            if value is not None and value not in allowed:
+                raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
+        if not is_path(self.certificate):
+            raise EngineError(
+                f"the certificate path {self.certificate!r} has to be absolute and made of letters, digits and _./+@-"
+            )
+        try:
+            self.own_port.check()
+        except TargetError as error:
+            raise EngineError(str(error)) from error
+
+    @property
+    def offers(self) -> bool:
+        """Whether STARTTLS is to be seen from outside."""
+        return self.inbound in ("offered", "required")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What was done. handshake is the test of the daemon's own port at the end."""
+
+    changed: bool
+    before: dict[str, str]
+    after: dict[str, str]
+    handshake: Handshake
+    diff: list[dict[str, str]]
+    recovered: bool = False
+    warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain data, for a module to return."""
+        return {
+            "changed": self.changed,
+            "before": self.before,
+            "after": self.after,
+            "handshake": self.handshake.to_dict(),
+            "recovered": self.recovered,
+        }

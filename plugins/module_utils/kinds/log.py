@@ -1,0 +1,33 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The logs that can be counted: one entry a product, loaded when it is used."""
+
+# ruff: noqa: PLC0415  (a product is loaded when it is used)
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+
+Maker = Callable[["Tally", float, float, "Runner"], "Adapter"]
+
+
+def _postfix(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog, visibility
+
+    return PostfixLog(tally, since, until, visibility(run))
+
+
+def _exim(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, shows_tls
+
+    return EximLog(tally, since, until, shows_tls(run))
+
+
+LOGS: dict[str, Maker] = {"postfix": _postfix, "exim": _exim}
+"""Kind -> what makes its adapter: (the counts, begin and end of the window, how the daemon is asked for its settings)."""

@@ -1,0 +1,36 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mail servers: one entry a product, loaded when it is used. Ansible's packer ships what these functions import."""
+
+# ruff: noqa: PLC0415  (a product is loaded when it is used)
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
+
+Maker = Callable[["Runner", "Desired", "Settings"], "Server"]
+
+
+def _postfix(run: Runner, desired: Desired, _settings: Settings) -> Server:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import Postfix
+
+    return Postfix(run, desired.own_port.port)
+
+
+def _exim(run: Runner, _desired: Desired, settings: Settings) -> Server:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import Exim
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_at
+
+    return Exim(run, lambda planned, target: prove_at(planned, target, settings))
+
+
+SERVERS: dict[str, Maker] = {"postfix": _postfix, "exim": _exim}
+"""Kind -> what makes its adapter: (how programs are run, the wanted state, the settings of handshakes)."""

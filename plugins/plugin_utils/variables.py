@@ -1,0 +1,157 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The variables that users set in an inventory: the one list of them. README's table is generated from it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+PREFIX = "starttls_"
+
+
+class Variable(NamedTuple):
+    """default and meaning are Markdown, for people."""
+
+    default: str
+    meaning: str
+
+
+SECTIONS: dict[str, dict[str, Variable]] = {
+    "Which host, and how it is reached": {
+        "starttls_hostname": Variable(
+            "the inventory name", "The name that other hosts connect to. The certificate has to cover it."
+        ),
+        "starttls_port": Variable("25", "The port on which the host takes mail."),
+        "starttls_address": Variable("`starttls_hostname`", "Where the controller reaches the host, for `verify_tls`."),
+        "starttls_own_address": Variable("127.0.0.1", "Where the host tests its own mail server."),
+        "starttls_kind": Variable(
+            "`auto`; on a gateway `postfix`", "The kind of mail server or gateway, see [docs/kinds.md](docs/kinds.md)."
+        ),
+        "starttls_domain": Variable(
+            "none", "A recipient domain whose MX records name the host. Without it MTA-STS is not checked there."
+        ),
+    },
+    "The wanted state of a mail server": {
+        "starttls_inbound": Variable(
+            "`offered`", "`offered`, or `required` (only behind the delivery mode `required`)."
+        ),
+        "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
+    },
+    "Certificates. Files and contents are on the controller": {
+        "starttls_private_key_file": Variable(
+            "none", "The private key without a passphrase. The file may be an Ansible Vault file."
+        ),
+        "starttls_private_key_content": Variable(
+            "none", "The private key as text, instead of the file. Keep it in Ansible Vault."
+        ),
+        "starttls_certificate_file": Variable(
+            "none", "The certificate. The chain may follow it, as in `fullchain.pem`."
+        ),
+        "starttls_certificate_content": Variable("none", "The certificate as text, instead of the file."),
+        "starttls_chain_file": Variable("none", "The intermediate certificates."),
+        "starttls_chain_content": Variable("none", "The intermediate certificates as text."),
+        "starttls_ca_file": Variable(
+            "the system's",
+            "Roots of a private authority. The chain has to end at one of them, and the handshake tests trust them.",
+        ),
+        "starttls_ca_content": Variable("the system's", "The same roots as text, for the installation."),
+        "starttls_certificate_names": Variable("`[starttls_hostname]`", "The names that the certificate has to cover."),
+        "starttls_certificate_path": Variable("`/etc/mailfleet/starttls.pem`", "Where the PEM file is on the host."),
+        "starttls_certificate_owner": Variable("root", "The user who owns it."),
+        "starttls_certificate_group": Variable("as the mail server needs", "Its group."),
+        "starttls_certificate_mode": Variable("as the mail server needs", "Its permissions, as a quoted octal string."),
+        "starttls_certificate_min_days_left": Variable("14", "A certificate with fewer days left is not installed."),
+        "starttls_allow_self_signed": Variable("false", "Install a certificate that is signed by itself."),
+    },
+    "The gateway": {
+        "starttls_accept": Variable(
+            "unchanged", "What it accepts from the mail servers: `plaintext`, `both`, `tls_only`."
+        ),
+        "starttls_send": Variable("`opportunistic`", "How it sends on to the internet: a delivery mode."),
+        "starttls_mail_servers": Variable("none", "Addresses and networks that the mail servers connect from."),
+        "starttls_enforced_domains": Variable(
+            "none", "Domains for which TLS is insisted on, see the role [gateway](roles/gateway/README.md)."
+        ),
+        "starttls_enforced_ca_file": Variable(
+            "unchanged", "Path on the gateway of the authorities for certificate checks."
+        ),
+        "starttls_reinjection_port": Variable(
+            "10125", "The first of three free ports on 127.0.0.1, on a Postfix gateway."
+        ),
+        "starttls_config_dir": Variable("`/etc/haraka`", "The directory that holds Haraka's `config` directory."),
+        "starttls_api_url": Variable("`MAILFLEET_API_URL`", "Where the API of the gateway is."),
+        "starttls_api_user": Variable("`MAILFLEET_API_USER`", "The user of the API, with its realm."),
+        "starttls_api_password": Variable("`MAILFLEET_API_PASSWORD`", "The user's password, from a vault."),
+        "starttls_api_key": Variable("`MAILFLEET_API_KEY`", "The key of the API, from a vault."),
+        "starttls_api_ca_path": Variable("the system's", "Roots for the certificate of the API."),
+        "starttls_validate_certs": Variable("true", "Whether the certificate of the API has to be valid."),
+    },
+    "Test messages": {
+        "starttls_trace_address": Variable(
+            "none", "An address whose mail lands on the host. Without it no test message is sent to it."
+        ),
+        "starttls_mailbox": Variable("`/var/mail/trace`", "The mbox file or Maildir in which that mail lands."),
+        "starttls_landing": Variable(
+            "none",
+            "Where that mail lands if it is not a file: a mapping with `imap` or `command`, as `message_trace` takes them.",
+        ),
+        "starttls_outside_host": Variable(
+            "the first of `mail_outside`", "The host outside the fleet. Empty: no messages."
+        ),
+        "starttls_send_messages": Variable("true", "Whether `verify_tls` sends messages."),
+        "starttls_message_timeout": Variable("60", "Seconds to wait for a message."),
+    },
+    "The run": {
+        "starttls_batches": Variable("`[1, '25%', '100%']`", "Size of the canary and of the batches after it."),
+        "starttls_require_without_evidence": Variable(
+            "false",
+            "Make a change although the other side has not shown that it can live with it. Mail may be deferred.",
+        ),
+        "starttls_timeout": Variable("20", "Seconds to wait for a reloaded daemon."),
+        "starttls_email_config": Variable("none", "For `set_delivery_mode`: the name of an email config."),
+        "starttls_delivery_mode": Variable("none", "For `set_delivery_mode`: its new delivery mode."),
+    },
+    "Handshake tests": {
+        "starttls_fail_on": Variable(
+            "`error`; `report_tls`: `none`",
+            "The least severity of a finding that fails a run: `error`, `warning`, `notice`.",
+        ),
+        "starttls_checks": Variable(
+            "none", "Further checks: `versions`, `injection`, `resumption`, `dane`, `mta_sts`."
+        ),
+        "starttls_resolver": Variable("the controller's", "DNS servers for `dane` and `mta_sts`."),
+        "starttls_require_trusted": Variable("true", "Whether a chain that is not trusted is a finding."),
+        "starttls_min_tls_version": Variable("TLSv1.2", "An older TLS version is a finding."),
+        "starttls_min_days_left": Variable("7", "A served certificate with fewer days left is an error."),
+        "starttls_warn_days_left": Variable("21", "A served certificate with fewer days left is a warning."),
+        "starttls_probe_timeout": Variable("15", "Seconds that each stage of a handshake test may take."),
+    },
+    "Reports": {
+        "starttls_report_directory": Variable("`reports`; `verify_tls`: none", "A directory on the controller."),
+        "starttls_report_formats": Variable(
+            "all; `verify_tls`: `html`", "`html`, `json`, `csv`, `junit`, `prometheus`."
+        ),
+        "starttls_report_since": Variable("24h", "The time that `report_tls` counts: `24h`, `7d`, or a date."),
+        "starttls_report_received": Variable(
+            "none", "TLS reports (RFC 8460) that others sent, as paths on the controller."
+        ),
+        "starttls_logs": Variable("where the package logs to", "Log files on the host."),
+    },
+}
+"""Heading -> variable -> what it means."""
+
+VARIABLES = {name: variable for section in SECTIONS.values() for name, variable in section.items()}
+
+
+def check_variables(host: str, facts: Mapping[str, Any]) -> None:
+    """Raise EngineError for a variable of a host that has the prefix and does not exist; nothing else is looked at."""
+    for name in facts:
+        if name.startswith(PREFIX) and name not in VARIABLES:
+            near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.6)
+            advice = f"did you mean {near[0]}?" if near else "README has the list of all variables"
+            raise EngineError(f"{host} has the variable {name}, which does not exist; {advice}")

@@ -1,0 +1,123 @@
+"""The registry: what it lists is what the rooms fulfil, and what is asked for is found or refused by name."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product as registry
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
+    PRODUCTS,
+    Product,
+    kind_by_connection,
+    kinds_with,
+    product_of,
+    resolve,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
+
+FACETS = {"server": {**SERVERS, **CONTROLLERS}, "gateway": GATEWAYS, "log": LOGS}
+
+
+@pytest.mark.parametrize("facet", FACETS)
+def test_each_facet_that_is_listed_has_its_adapter(facet):
+    assert set(FACETS[facet]) == set(kinds_with(facet))
+
+
+def test_there_are_no_other_facets():
+    assert {facet for product in PRODUCTS.values() for facet in product.facets} == set(FACETS)
+
+
+@pytest.mark.parametrize("kind", GATEWAYS)
+def test_the_capabilities_are_what_the_adapter_does(kind):
+    api = {"api_url": "https://gateway.example.com", "api_user": "root@pam", "api_password": "x", "api_key": "y"}
+    access = Access(lambda _words: (0, "", ""), None, Target("127.0.0.1"), config_dir="/etc/haraka", **api)
+    limits = GATEWAYS[kind](access, Settings()).limits
+    capable = set(PRODUCTS[kind].capabilities)
+    assert capable & {"enforced", "outbound"} == {"enforced", "outbound"} - set(limits)
+    assert ("accept" in capable) is (kind in SERVERS)
+
+
+def test_an_unknown_kind_lists_the_kinds():
+    with pytest.raises(EngineError) as error:
+        product_of("postfx", "server", "kind")
+    assert str(error.value) == "kind 'postfx' is not a kind that is known; choose one of: postfix, exim"
+
+
+@pytest.mark.parametrize(
+    ("facet", "message"),
+    [
+        ("server", "Haraka has its own way to accept TLS: install its certificate and switch TLS on there."),
+        ("log", "the log of Haraka cannot be read yet; daemon can be: postfix, exim"),
+    ],
+)
+def test_a_kind_without_the_facet_says_so(facet, message):
+    with pytest.raises(EngineError) as error:
+        resolve("haraka", facet, "daemon")
+    assert str(error.value).startswith(message)
+
+
+@pytest.fixture
+def host(tmp_path, monkeypatch):
+    """Makes products on a host: host("one", "two"), each with program and configuration below a directory of its own."""
+
+    def place(name):
+        return Layout(
+            "test",
+            (f"{tmp_path}/{name}/bin",),
+            f"{name}.service",
+            f"{tmp_path}/{name}",
+            f"{tmp_path}/{name}/conf",
+            name,
+            (),
+        )
+
+    monkeypatch.setattr(
+        registry, "PRODUCTS", {name: Product(name.title(), ("server",), (place(name),)) for name in ("one", "two")}
+    )
+
+    def install(*names, files=("bin", "conf")):
+        for name in names:
+            (tmp_path / name).mkdir(exist_ok=True)
+            for file in files:
+                Path(tmp_path, name, file).touch()
+
+    return install
+
+
+def test_the_one_that_is_there_is_found(host):
+    host("two")
+    host("one", files=["conf"])  # a package that was removed leaves its configuration
+    assert resolve("auto", "server", "kind") == "two"
+
+
+def test_of_two_none_is_chosen(host):
+    host("one", "two")
+    with pytest.raises(EngineError) as error:
+        resolve("auto", "server", "starttls_kind")
+    assert str(error.value) == "One and Two are both on this host; set starttls_kind to one of: one, two"
+
+
+def test_none_is_said(host):
+    with pytest.raises(EngineError) as error:
+        resolve("auto", "server", "kind")
+    assert str(error.value) == "no mail server that is known is on this host; set kind to one of: one, two"
+
+
+def test_the_connection_tells_a_kind_whose_decisions_run_on_the_controller(monkeypatch):
+    far = replace(PRODUCTS["postfix"], title="Far", layouts=(), connections=("psrp", "winrm"))
+    monkeypatch.setattr(registry, "PRODUCTS", {**PRODUCTS, "far": far})
+    assert kind_by_connection("auto", "winrm") == "far"
+    assert kind_by_connection("auto", "ssh") == "auto"
+    assert kind_by_connection("far", "psrp") == "far"
+    assert kind_by_connection("exim", "ssh") == "exim"
+    with pytest.raises(EngineError) as error:
+        kind_by_connection("far", "ssh")
+    assert str(error.value) == (
+        "Far is reached by one of psrp, winrm, and the connection of this host is ssh; set ansible_connection, or correct kind"
+    )
