@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port, record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     EnforcedDomain,
@@ -207,7 +207,8 @@ class EximHost:
             name: path.replace("/etc/exim4", str(self.etc)) for name, path in gateway.SPLIT_FILES.items()
         }
         monkeypatch.setattr(gateway, "SPLIT_FILES", self.split_files)
-        monkeypatch.setattr(gateway, "FileImage", OwnFiles())
+        for module in (gateway, record):
+            monkeypatch.setattr(module, "FileImage", OwnFiles())
         monkeypatch.setattr(server, "FileImage", OwnFiles())
         for module in (gateway, own_port):
             monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))

@@ -7,9 +7,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     MODES,
     GatewayState,
-    dump,
-    load_file,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import dump, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError

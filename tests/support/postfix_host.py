@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port, record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     EnforcedDomain,
@@ -65,7 +65,8 @@ class PostfixHost:
         }.items():  # fmt: skip
             monkeypatch.setattr(gateway, name, str(value))
         self.directory = directory
-        monkeypatch.setattr(gateway, "FileImage", OwnFiles())
+        for module in (gateway, record):
+            monkeypatch.setattr(module, "FileImage", OwnFiles())
         for module in (gateway, own_port):
             monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))
         monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))

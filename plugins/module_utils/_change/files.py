@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import KEY, NewerFormatError, format_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 STORE = "/var/lib/mailfleet-starttls"
@@ -34,6 +35,8 @@ STORE = "/var/lib/mailfleet-starttls"
 # Postfix, which otherwise waits until a changed main.cf is more than a second old.
 SETTLED_SECONDS = 3.0
 _ANY = "any"
+JOURNAL_FORMAT = 1
+"""The format of a journal that is written. Format 0 had the same keys, without the number."""
 
 Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
 """Runs a program from an argument list; returns exit status, standard output and standard error."""
@@ -251,12 +254,14 @@ class Transaction:
     def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
         """Lock the daemon and undo what a killed run left: whether there was anything, and warnings.
 
-        In check mode nothing is locked or undone, only said.
+        In check mode nothing is locked or undone, only said. Raises EngineError if another run holds the lock for long, or
+        if the journal cannot be read or was written by a newer version.
         """
         if not check_mode:
             with self.locked():
                 yield self.recover(), []
         elif self.interrupted:
+            self._left_over()
             yield False, ["a former run was interrupted; a real run first restores what it left half done"]
         else:
             yield False, []
@@ -269,20 +274,12 @@ class Transaction:
     def recover(self) -> bool:
         """Undo what a killed run left; True if there was anything to undo.
 
-        Raises EngineError if a file has been changed by somebody else since: their edit is kept.
+        Raises EngineError if a file has been changed by somebody else since (their edit is kept), and if the journal cannot
+        be read or was written by a newer version.
         """
         if not self.interrupted:
             return False
-        try:
-            journal = json.loads(self._journal.read_text())
-            images = [_image_from(entry) for entry in journal["files"]]
-            written = [str(entry["after_sha256"]) for entry in journal["files"]]
-            directories = [str(directory) for directory in journal["directories"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise EngineError(
-                f"the journal {self._journal} of an interrupted run cannot be read ({error}); compare the "
-                f"files of {self._daemon.name} with your backup, then remove the journal"
-            ) from error
+        images, written, directories = self._left_over()
         for image, after in zip(images, written):
             now = FileImage.read(image.path)
             if now != image and after not in (_digest(now), _ANY):
@@ -294,6 +291,22 @@ class Transaction:
             self._restore(images, directories)
             self._end()
         return True
+
+    def _left_over(self) -> tuple[list[FileImage], list[str], list[str]]:
+        """The journal: files as they were, for each the digest of what the run wrote, and the directories it made."""
+        try:
+            journal = json.loads(self._journal.read_text())
+            format_of(journal, JOURNAL_FORMAT, f"the journal {self._journal} of an interrupted run")
+            images = [_image_from(entry) for entry in journal["files"]]
+            written = [str(entry["after_sha256"]) for entry in journal["files"]]
+            return images, written, [str(directory) for directory in journal["directories"]]
+        except NewerFormatError:
+            raise
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineError(
+                f"the journal {self._journal} of an interrupted run cannot be read ({error}); compare the "
+                f"files of {self._daemon.name} with your backup, then remove the journal"
+            ) from error
 
     def apply(self, change: Change, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
         """Make the change or undo it. prove and prove_old raise EngineError if the state is not there.
@@ -352,8 +365,13 @@ class Transaction:
     def _begin(self, change: Change, directories: Sequence[str]) -> None:
         entries = [_entry_of(old, _digest(new)) for old, new in zip(change.before, change.after)]
         entries += [_entry_of(old, _ANY) for old in change.kept]
-        text = json.dumps({"daemon": self._daemon.name, "files": entries, "directories": list(directories)})
-        FileImage(str(self._journal), text.encode(), 0o600, os.getuid(), os.getgid()).write()
+        journal = {
+            KEY: JOURNAL_FORMAT,
+            "daemon": self._daemon.name,
+            "files": entries,
+            "directories": list(directories),
+        }
+        FileImage(str(self._journal), json.dumps(journal).encode(), 0o600, os.getuid(), os.getgid()).write()
 
     def _end(self) -> None:
         FileImage(str(self._journal), None).write()

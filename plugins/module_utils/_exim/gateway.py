@@ -38,15 +38,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EmailConfig,
     EnforcedDomain,
     GatewayState,
-    dump,
     inbound_senders,
-    load_file,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     prove_answer,
     prove_refusal,
     require_answer,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -187,7 +186,6 @@ class EximGateway:
             FileImage(RECIPIENTS, recipients(state).encode()),
             FileImage(SENDER_ACL, (_HEADER + _SENDER_ACL_TEXT).encode()),
             FileImage(TLS_ONLY_ACL, (_HEADER + _TLS_ONLY_ACL_TEXT).encode()),
-            FileImage(REGISTRY, dump(state).encode()),
         ]
         sections = self._sections(state)
         if self._exim.split:
@@ -199,7 +197,7 @@ class EximGateway:
             text = (template.content or b"").decode("utf-8", "surrogateescape")
             images.append(replace(template, content=with_includes(text, filled).encode("utf-8", "surrogateescape")))
         images += self._exim.macro_images(self._macros(state))
-        return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
+        return replace(change_with_record(images, REGISTRY, state), kept=(FileImage.read(GENERATED),))
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
         """See contract.Gateway. Without servers of its own, Exim says where mail for the domain goes today."""

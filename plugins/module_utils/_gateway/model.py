@@ -3,13 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is wanted of a gateway, and what it holds: delivery modes, enforced domains and the outbound side, as values.
 
-A value reads and checks plain data by C(from_dict). The whole is kept on the gateway as JSON text.
+A value reads and checks plain data by C(from_dict). record.py keeps the whole on the gateway.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,6 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -269,34 +267,3 @@ class GatewayState:
     @cached_property
     def _owners(self) -> dict[str, EmailConfig]:
         return {domain: one for one in self.email_configs.values() for domain in one.domains}
-
-
-def dump(state: GatewayState) -> str:
-    """The state as JSON text, in a fixed order; load reads it."""
-    data = {
-        "email_configs": [state.email_configs[name].to_dict() for name in sorted(state.email_configs)],
-        "enforced_domains": [one.to_dict() for one in sorted(state.enforced, key=lambda one: one.key)],
-        "outbound": state.outbound.to_dict() if state.outbound else None,
-        "ca_file": state.ca_file,
-    }
-    return json.dumps(data, indent=2) + "\n"
-
-
-def load(text: str, where: str) -> GatewayState:
-    """The state from JSON text; EngineError names the place if it cannot be read."""
-    if not text:
-        return GatewayState()
-    try:
-        data = json.loads(text)
-        configs = [EmailConfig.from_dict(entry) for entry in data["email_configs"]]
-        enforced = tuple(EnforcedDomain.from_dict(entry) for entry in data["enforced_domains"])
-        outbound = OutboundTls.from_dict(data["outbound"]) if data["outbound"] else None
-        ca_file = str(data["ca_file"])
-    except (ValueError, AttributeError, LookupError, TypeError, EngineError) as error:
-        raise EngineError(f"{where} cannot be read ({error}); it is written by this collection only") from error
-    return GatewayState({one.name: one for one in configs}, enforced, outbound, ca_file)
-
-
-def load_file(path: str) -> GatewayState:
-    """The state that an adapter keeps in a file; an empty one if there is no file."""
-    return load((FileImage.read(path).content or b"").decode("utf-8", "replace"), path)

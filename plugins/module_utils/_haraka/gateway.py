@@ -32,10 +32,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
-    dump,
-    load_file,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -206,10 +205,10 @@ class HarakaGateway:
         for config in state.email_configs.values():
             if held.email_configs.get(config.name) != config:
                 self._refuse_in_vain(config, Ini.parse(new))
-        images = [FileImage(self._record, dump(state).encode())]
+        images = []
         if new or image.content is not None:
-            images.insert(0, replace(image, content=new.encode("utf-8", "surrogateescape")))
-        return Change.of(images)
+            images.append(replace(image, content=new.encode("utf-8", "surrogateescape")))
+        return change_with_record(images, self._record, state)
 
     def check(self) -> None:
         """See _change.files.Daemon: Haraka has no check of its own that leaves a gateway alone, so its reading is followed."""

@@ -29,9 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     LEVELS,
     MODES,
     GatewayState,
-    dump,
     inbound_senders,
-    load_file,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     ask,
@@ -39,6 +37,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     prove_refusal,
     require_answer,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
@@ -208,7 +207,6 @@ class PostfixGateway:
             FileImage(SENDERS_MAP, senders_map(state).encode()),
             FileImage(TLS_ONLY_MAP, clients_map(state, "tls_only", "reject_plaintext_session").encode()),
             FileImage(PLAINTEXT_MAP, clients_map(state, "plaintext", "starttls, silent-discard").encode()),
-            FileImage(REGISTRY, dump(state).encode()),
         ]
         if state.recipients_enforced or Path(TRUSTED_CHAIN_MAP).exists():
             images.append(FileImage(TRUSTED_CHAIN_MAP, trusted_chain_map().encode()))
@@ -220,7 +218,7 @@ class PostfixGateway:
         for one in instances:
             images += self._instance_files(one, state, explicit)
         images += self._postconf.images(edits)
-        return Change.of(images)
+        return change_with_record(images, REGISTRY, state)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
         """See contract.Gateway. The MX of a domain are looked up by Postfix's own posttls-finger(1), the first that answers."""

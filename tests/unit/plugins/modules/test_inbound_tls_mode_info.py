@@ -9,8 +9,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
     OutboundTls,
-    dump,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import dump
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode_info as module

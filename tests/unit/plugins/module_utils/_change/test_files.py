@@ -964,6 +964,7 @@ GOOD_ENTRY = {"path": "/x", "content": None, "mode": 420, "uid": 0, "gid": 0, "a
         json.dumps({"files": [{"path": "/x"}], "directories": []}),
         json.dumps({"files": ["x"], "directories": []}),
         json.dumps({"files": 1, "directories": []}),
+        json.dumps({"files": [], "directories": [], "format": "1"}),
         json.dumps({"files": [{**GOOD_ENTRY, "mode": None}], "directories": []}),
         json.dumps({"files": [{**GOOD_ENTRY, "content": "not base64"}], "directories": []}),
         json.dumps({"files": [{**GOOD_ENTRY, "content": 1}], "directories": []}),
@@ -993,6 +994,69 @@ def test_recovery_that_fails_can_be_tried_again(host):
 def test_nothing_to_recover(host):
     assert host.recover() is False
     assert host.daemon.calls == []
+
+
+# Journals of other versions
+
+FORMATS = ROOT / "tests/unit/formats"
+
+
+def put_left_over(host, name):
+    """What a killed run of some version left: a kept journal, and the files as that run wrote them."""
+    text = (FORMATS / name).read_text().replace("/etc/postfix", str(host.directory)).replace("postfix", "fakemail")
+    host.store.mkdir()
+    host.journal.write_text(text.replace('"uid": 0, "gid": 0', f'"uid": {ME["uid"]}, "gid": {ME["gid"]}'))
+    (host.directory / "tls").mkdir()
+    (host.directory / "tls/chain.cf").write_bytes(b"new\n")
+    host.config.write_bytes(b"smtpd_tls_security_level = may\n")
+    (host.directory / "generated").write_bytes(b"generated anew\n")
+
+
+@pytest.mark.parametrize("number", range(module.JOURNAL_FORMAT + 1))
+def test_a_killed_run_of_every_former_version_is_undone(host, number):
+    put_left_over(host, f"journal_{number}.json")
+    assert host.recover() is True
+    assert host.config.read_bytes() == b"smtpd_tls_security_level = none\n"
+    assert stat.S_IMODE(host.config.stat().st_mode) == 0o640
+    assert (host.directory / "generated").read_bytes() == b"generated before\n"
+    assert not (host.directory / "tls").exists()
+    assert not host.journal.exists()
+
+
+def test_a_kept_journal_has_the_shape_that_is_written_today(host):
+    """A change of the shape needs a new format and a new file; the former files stay."""
+    host.die_in("check", host.image(), host.image(b"x", path=host.directory / "tls" / "new.cf"))
+    written, kept = (
+        json.loads(path.read_text()) for path in (host.journal, FORMATS / f"journal_{module.JOURNAL_FORMAT}.json")
+    )
+    assert list(written) == list(kept)
+    assert written["format"] == kept["format"] == module.JOURNAL_FORMAT
+    assert [list(entry) for entry in written["files"]] == [list(entry) for entry in kept["files"][:2]]
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_journal_of_a_newer_version_is_refused_and_stays(host, check_mode):
+    put_left_over(host, f"journal_{module.JOURNAL_FORMAT}.json")
+    newer = {**json.loads(host.journal.read_text()), "format": module.JOURNAL_FORMAT + 1}
+    host.journal.write_text(json.dumps(newer))
+    before = host.config.read_bytes()
+    with pytest.raises(EngineError) as caught, host.transaction().opened(check_mode):
+        pytest.fail("the journal was passed over")
+    assert str(caught.value) == (
+        f"the journal {host.journal} of an interrupted run was written by a newer mailfleet.starttls "
+        f"(format {module.JOURNAL_FORMAT + 1}; this one knows up to {module.JOURNAL_FORMAT}). "
+        "Update the collection on the controller, then run again; this run changed nothing"
+    )
+    assert host.config.read_bytes() == before
+    assert json.loads(host.journal.read_text()) == newer
+    assert host.daemon.calls == []
+
+
+def test_check_mode_says_that_a_journal_cannot_be_read(host):
+    host.store.mkdir()
+    host.journal.write_text("{")
+    with pytest.raises(EngineError, match="cannot be read"), host.transaction().opened(check_mode=True):
+        pytest.fail("the journal was passed over")
 
 
 # The lock

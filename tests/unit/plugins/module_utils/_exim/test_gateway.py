@@ -25,6 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.exim_host import OWN_PORT, SETTINGS, TEMPLATE, EximHost, config, routed, state
+from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 SECTIONS = ("routers", "outbound", "transports", "retry")
 BEHIND = {"routers": "begin routers", "transports": "begin transports", "retry": "begin retry"}
@@ -251,6 +252,21 @@ class TestPlan:
     def test_the_generated_file_is_kept_for_the_way_back(self, host):
         [kept] = host.plan(config("one", "plaintext")).kept
         assert (kept.path, kept.content) == (str(host.generated), host.generated.read_bytes())
+
+    def test_a_record_of_a_former_version_is_no_reason_for_a_change(self, host):
+        host.write(config("one", "match_sender"))
+        record = host.directory / "gateway.json"
+        make_former(record)
+        again = host.plan(config("one", "match_sender"))
+        assert not again and again.after == ()
+        host.write(config("one", "required"))
+        assert format_in(record) == FORMAT
+
+    def test_a_record_of_a_newer_version_is_refused(self, host):
+        host.write(config("one", "match_sender"))
+        make_newer(host.directory / "gateway.json")
+        with pytest.raises(EngineError, match=r"gateway\.json was written by a newer mailfleet\.starttls"):
+            host.adapter.read()
 
     def test_email_configs_that_all_went_leave_empty_routes(self, host):
         host.write(config("one", "plaintext"))

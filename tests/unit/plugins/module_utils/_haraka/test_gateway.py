@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port, record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
-    load_file,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import (
     NOTE,
@@ -28,6 +28,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 GETADDRINFO = socket.getaddrinfo
 SETTINGS = Settings(helo_name="gw.example", timeout=0.2)
@@ -72,7 +74,8 @@ class Host:
         monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
         monkeypatch.setattr(gateway.os, "kill", self.kill)
         monkeypatch.setattr(gateway.socket, "getaddrinfo", self.lookup)
-        monkeypatch.setattr(gateway, "FileImage", _OwnFiles())
+        for module in (gateway, record):
+            monkeypatch.setattr(module, "FileImage", _OwnFiles())
         self.adapter = gateway.HarakaGateway(self.run, SETTINGS, Target("127.0.0.1"), str(self.home))
         self.adapter._answering = lambda: max(self.adapter._workers(), default=0)
         for pid in (101, 102):
@@ -281,6 +284,21 @@ def test_check_finds_a_list_that_does_not_hold(host):
     host.tls_ini.write_text(TLS_INI)
     with pytest.raises(EngineError, match=r"would not read a\.example"):
         host.adapter.check()
+
+
+def test_a_record_of_a_former_version_is_no_reason_for_a_change(host):
+    host.write(config("a", "required"))
+    make_former(host.config / RECORD)
+    assert not host.adapter.plan(state(config("a", "required")))
+    host.write(config("a", "plaintext"))
+    assert format_in(host.config / RECORD) == FORMAT
+
+
+def test_a_record_of_a_newer_version_is_refused(host):
+    host.write(config("a", "required"))
+    make_newer(host.config / RECORD)
+    with pytest.raises(EngineError, match=rf"{RECORD} was written by a newer mailfleet\.starttls"):
+        host.adapter.read()
 
 
 def test_a_record_that_cannot_be_read_is_named(host):

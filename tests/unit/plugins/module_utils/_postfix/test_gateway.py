@@ -17,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state
+from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 BY_ARRIVAL = ("match_sender", "match_sender_strict")
 TO_LOOPBACK = [
@@ -382,6 +383,21 @@ class TestPlan:
         host.apply(config("one", "plaintext"))
         change = host.apply(config("one", "required"))
         assert sorted(Path(image.path).name for image in change.after) == ["gateway.json", "transport"]
+
+    def test_a_record_of_a_former_version_is_no_reason_for_a_change(self, host):
+        host.apply(config("one", "match_sender"))
+        record = host.directory / "gateway.json"
+        make_former(record)
+        again = host.plan(config("one", "match_sender"))
+        assert not again and again.after == ()
+        host.apply(config("one", "required"))
+        assert format_in(record) == FORMAT
+
+    def test_a_record_of_a_newer_version_is_refused(self, host):
+        host.apply(config("one", "match_sender"))
+        make_newer(host.directory / "gateway.json")
+        with pytest.raises(EngineError, match=r"gateway\.json was written by a newer mailfleet\.starttls"):
+            host.adapter.read()
 
     def test_email_configs_that_all_went_leave_empty_tables(self, host):
         host.apply(config("one", "plaintext"))

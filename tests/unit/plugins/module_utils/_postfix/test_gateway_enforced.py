@@ -15,8 +15,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     SENDS,
     GatewayState,
     OutboundTls,
-    load_file,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage

@@ -1,0 +1,100 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The record: what a gateway holds, as JSON text in a file on the gateway, beside the files that are generated from it.
+
+Its format stands for those files as well, because one change writes them all: a version of the collection that
+does not know the format changes none of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import (
+    KEY,
+    NewerFormatError,
+    format_of,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    EmailConfig,
+    EnforcedDomain,
+    GatewayState,
+    OutboundTls,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+FORMAT = 1
+"""The format that is written. Format 0 had the same keys, without the number."""
+
+
+def dump(state: GatewayState) -> str:
+    """The state as JSON text, in a fixed order; load reads it."""
+    data = {
+        KEY: FORMAT,
+        "email_configs": [state.email_configs[name].to_dict() for name in sorted(state.email_configs)],
+        "enforced_domains": [one.to_dict() for one in sorted(state.enforced, key=lambda one: one.key)],
+        "outbound": state.outbound.to_dict() if state.outbound else None,
+        "ca_file": state.ca_file,
+    }
+    return json.dumps(data, indent=2) + "\n"
+
+
+def load(text: str, where: str) -> GatewayState:
+    """The state from JSON text of this format or a former one; an empty one from an empty text.
+
+    Raises EngineError, which names the place, if the text cannot be read or has a newer format.
+    """
+    return _parse(text, where)[1] if text else GatewayState()
+
+
+def load_file(path: str) -> GatewayState:
+    """The state that an adapter keeps in a file; an empty one if there is no file. Raises EngineError like load."""
+    return load(_text(FileImage.read(path)), path)
+
+
+def change_with_record(images: Sequence[FileImage], path: str, state: GatewayState) -> Change:
+    """The change to these files and to the record of the state, which is written last.
+
+    A record of a former format that holds this state already is no reason for a change of its own: it is
+    rewritten along with other files. So a run after an update of the collection reports what changes for the gateway only.
+    """
+    record = FileImage(path, dump(state).encode())
+    present = FileImage.read(path)
+    if _holds_in_former_format(present, state) and not Change.of([*images, replace(record, content=present.content)]):
+        return Change((), ())
+    return Change.of([*images, record])
+
+
+def _holds_in_former_format(record: FileImage, state: GatewayState) -> bool:
+    if not record.content:
+        return False
+    found, held = _parse(_text(record), record.path)
+    return found < FORMAT and dump(held) == dump(state)
+
+
+def _text(record: FileImage) -> str:
+    return (record.content or b"").decode("utf-8", "replace")
+
+
+def _parse(text: str, where: str) -> tuple[int, GatewayState]:
+    """The format of a text, and the state in it."""
+    try:
+        data = json.loads(text)
+        return format_of(data, FORMAT, where), _state_of(data)
+    except NewerFormatError:
+        raise
+    except (ValueError, AttributeError, LookupError, TypeError, EngineError) as error:
+        raise EngineError(f"{where} cannot be read ({error}); it is written by this collection only") from error
+
+
+def _state_of(data: Any) -> GatewayState:
+    configs = [EmailConfig.from_dict(entry) for entry in data["email_configs"]]
+    enforced = tuple(EnforcedDomain.from_dict(entry) for entry in data["enforced_domains"])
+    outbound = OutboundTls.from_dict(data["outbound"]) if data["outbound"] else None
+    return GatewayState({one.name: one for one in configs}, enforced, outbound, str(data["ca_file"]))
