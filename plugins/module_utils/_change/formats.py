@@ -4,7 +4,7 @@
 """The format of data that stays on a host between two runs: the next run may be one of another version of the collection.
 
 Each kind of such data has a number of its own, its format, written into the data. The number goes up by one when a version
-that knows the former format only would misread the data, or would undo what it does not know. Every version reads the former
+that knows the former format only would misread the data, or would undo what it does not know. Every version reads the older
 formats. docs/on_hosts.md lists the places.
 """
 

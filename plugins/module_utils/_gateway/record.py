@@ -46,7 +46,7 @@ def dump(state: GatewayState) -> str:
 
 
 def load(text: str, where: str) -> GatewayState:
-    """The state from JSON text of this format or a former one; an empty one from an empty text.
+    """The state from JSON text of this format or an older one; an empty one from an empty text.
 
     Raises EngineError, which names the place, if the text cannot be read or has a newer format.
     """
@@ -61,17 +61,17 @@ def load_file(path: str) -> GatewayState:
 def change_with_record(images: Sequence[FileImage], path: str, state: GatewayState) -> Change:
     """The change to these files and to the record of the state, which is written last.
 
-    A record of a former format that holds this state already is no reason for a change of its own: it is
+    A record of an older format that holds this state already is no reason for a change of its own: it is
     rewritten along with other files. So a run after an update of the collection reports what changes for the gateway only.
     """
     record = FileImage(path, dump(state).encode())
     present = FileImage.read(path)
-    if _holds_in_former_format(present, state) and not Change.of([*images, replace(record, content=present.content)]):
+    if _holds_in_older_format(present, state) and not Change.of([*images, replace(record, content=present.content)]):
         return Change((), ())
     return Change.of([*images, record])
 
 
-def _holds_in_former_format(record: FileImage, state: GatewayState) -> bool:
+def _holds_in_older_format(record: FileImage, state: GatewayState) -> bool:
     if not record.content:
         return False
     found, held = _parse(_text(record), record.path)

@@ -1,0 +1,67 @@
+"""docs/on_hosts.md: the names and texts by which a run finds again what a former version left on a host.
+
+They have no number. Whoever changes one makes the code recognise the former one as well, and keeps it here as a case of its own.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import files, formats
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway as exim_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server as exim
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import record
+from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import gateway as haraka
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix
+
+TOP = Path(__file__).resolve().parents[2]
+PAGE = (TOP / "docs/on_hosts.md").read_text()
+KEPT = TOP / "tests/unit/formats"
+POSTFIX = "/etc/postfix/mailfleet-starttls"
+EXIM = "/etc/exim4/mailfleet-starttls"
+
+
+@pytest.mark.parametrize(
+    ("used", "left"),
+    [
+        (files.STORE, "/var/lib/mailfleet-starttls"),
+        (postfix.REGISTRY, f"{POSTFIX}/gateway.json"),
+        (postfix.TRANSPORT_MAP, f"{POSTFIX}/transport"),
+        (postfix.ARRIVAL_MAP, f"{POSTFIX}/arrival"),
+        (postfix.SENDERS_MAP, f"{POSTFIX}/enforced_senders"),
+        (postfix.TLS_ONLY_MAP, f"{POSTFIX}/tls_only"),
+        (postfix.PLAINTEXT_MAP, f"{POSTFIX}/plaintext_only"),
+        (postfix.RESTRICTION_CLASS, "mailfleet_arrival"),
+        (postfix.SECOND_DIR, "/etc/postfix-mailfleet"),
+        (postfix.THIRD_DIR, "/etc/postfix-mailfleet_enforced"),
+        (postfix.transport_of("required"), "mailfleet-required"),
+        (exim_gateway.REGISTRY, f"{EXIM}/gateway.json"),
+        (exim_gateway.DIRECTORY, EXIM),
+        (exim_gateway._HIDDEN_FROM, "<; ! "),
+        (exim.MAIL_ACL, "MAIN_ACL_CHECK_MAIL"),
+        (exim.NEXT_MAIL_ACL, "MAILFLEET_NEXT_MAIL_ACL"),
+        (
+            exim._ACL_MACRO,
+            "${if or{{def:tls_in_cipher}{!def:sender_host_address}}{acl_check_mail}"
+            "{/etc/exim4/mailfleet-require-starttls.acl}}",
+        ),
+        (haraka.RECORD, "mailfleet-starttls.json"),
+        (haraka.NOTE, "; Entries of mailfleet.starttls, listed in mailfleet-starttls.json:"),
+        (formats.KEY, "format"),
+    ],
+)
+def test_what_a_former_version_left_is_found_again(used, left):
+    assert used == left
+
+
+@pytest.mark.parametrize(("place", "number"), [("gateway", record.FORMAT), ("journal", files.JOURNAL_FORMAT)])
+def test_a_file_of_every_format_is_kept(place, number):
+    assert sorted(path.name for path in KEPT.glob(f"{place}_*")) == [f"{place}_{one}.json" for one in range(number + 1)]
+
+
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [("*.journal", files.JOURNAL_FORMAT), ("gateway.json", record.FORMAT), (haraka.RECORD, record.FORMAT)],
+)
+def test_the_page_names_the_formats(place, number):
+    assert re.search(rf"(?m)^\|[^|]*{re.escape(place)}`[^|]*\|[^|]*\|[^|]*\| {number} \|", PAGE)
