@@ -13,8 +13,8 @@ from typing import Any, Optional
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.common.validation import check_type_dict, check_type_list
 from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import PLAIN_RESULTS, unpack_result
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import PLAIN_RESULTS, unpack_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     MissingLibraryError,
     Roots,

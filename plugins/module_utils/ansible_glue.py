@@ -1,49 +1,24 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Between AnsibleModule and the engine: the only file in module_utils that knows Ansible."""
+"""Between AnsibleModule and the engine: how a module starts programs and how it ends.
+
+Every module imports this file, so it imports no product and no engine.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from http.client import HTTPException
-from typing import Any, Optional
-from urllib.error import HTTPError
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.basic import AnsibleModule, env_fallback
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Http, Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner, postponed
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Outcome
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
-    Settings,
-    Target,
-    TargetError,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import product_of
 
-# Which gateway, and how it is reached. The API's secrets may come from the environment of the host that the module runs on.
-ACCESS_SPEC: dict[str, dict[str, Any]] = {
-    "gateway": {"type": "str", "default": "postfix"},
-    "address": {"type": "str", "default": "127.0.0.1"},
-    "port": {"type": "int", "default": 25},
-    "reinjection_port": {"type": "int", "default": 10125},
-    "config_dir": {"type": "path", "default": "/etc/haraka"},
-    "api_url": {"type": "str", "fallback": (env_fallback, ["MAILFLEET_API_URL"])},
-    "api_user": {"type": "str", "fallback": (env_fallback, ["MAILFLEET_API_USER"])},
-    "api_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["MAILFLEET_API_PASSWORD"])},
-    "api_key": {"type": "str", "no_log": True, "fallback": (env_fallback, ["MAILFLEET_API_KEY"])},
-    "validate_certs": {"type": "bool", "default": True},
-    "ca_path": {"type": "path"},
-    "timeout": {"type": "int", "default": 20},
-}
-CHANGE_SPEC: dict[str, dict[str, Any]] = {
-    **ACCESS_SPEC,
-    "require_without_evidence": {"type": "bool", "default": False},
-}
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
 SECONDS_TO_END = 10.0
 """How long a program may go on once a signal has stopped the change."""
@@ -106,69 +81,3 @@ def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, An
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     module.exit_json(**result)
-
-
-def http_client(module: AnsibleModule) -> Http:
-    """The engine's way to an API: TLS verified unless told otherwise, no redirects, no proxies of the environment."""
-
-    def http(method: str, url: str, headers: Mapping[str, str], body: Optional[bytes]) -> Response:
-        from ansible.module_utils.urls import open_url  # noqa: PLC0415  (it costs 35 ms, and few gateways have an API)
-
-        try:
-            answer = open_url(
-                url,
-                data=body,
-                headers=dict(headers),
-                method=method,
-                timeout=module.params["timeout"],
-                validate_certs=module.params["validate_certs"],
-                ca_path=module.params["ca_path"],
-                follow_redirects="none",
-                use_proxy=False,
-                use_netrc=False,  # it would add credentials of its own
-            )
-        except HTTPError as error:
-            answer = error
-        except (HTTPException, ValueError) as error:
-            raise OSError(f"{type(error).__name__} in the answer") from error
-        return Response(
-            answer.getcode(),
-            answer.read(LARGEST + 1),
-            {name.lower(): value for name, value in answer.headers.items()},
-        )
-
-    return http
-
-
-def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
-    """The adapter that a module's options name, and the settings of its handshakes. Raises EngineError, TargetError."""
-    options = module.params
-    own_port = Target(options["address"], options["port"])
-    own_port.check()
-    settings = Settings(timeout=float(options["timeout"]), judge_trust=False)
-    kind = options["gateway"]
-    product_of(kind, "gateway", "gateway")
-    access = Access(
-        runner(module),
-        http_client(module),
-        own_port,
-        options["reinjection_port"],
-        options["config_dir"],
-        options["api_url"] or "",
-        options["api_user"] or "",
-        options["api_password"] or "",
-        options["api_key"] or "",
-    )
-    return GATEWAYS[kind](access, settings), settings
-
-
-def report(outcome: Outcome, **more: Any) -> dict[str, Any]:
-    """What every module that changes a gateway returns, and more."""
-    return {
-        "changed": outcome.changed,
-        "evidence": [seen.to_dict() for seen in outcome.evidence],
-        "recovered": outcome.recovered,
-        "diff": outcome.diff,
-        "warnings": outcome.warnings,
-        **more,
-    }

@@ -160,14 +160,14 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import set_enforced
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import enforced_result, set_enforced
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, DIRECTIONS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
     CHANGE_SPEC,
-    fail_on_engine_errors,
+    change_options,
     gateway_of,
-    report,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
 DOMAIN_SPEC: dict[str, dict[str, Any]] = {
     "domain": {"type": "str"},
@@ -176,46 +176,36 @@ DOMAIN_SPEC: dict[str, dict[str, Any]] = {
     "servers": {"type": "list", "elements": "str"},
 }
 REQUIRED = ("domain", "direction")
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **DOMAIN_SPEC,
+    "enforced_domains": {
+        "type": "list",
+        "elements": "dict",
+        "options": {**DOMAIN_SPEC, **{name: {**DOMAIN_SPEC[name], "required": True} for name in REQUIRED}},
+    },
+    "ca_file": {"type": "path"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    **CHANGE_SPEC,
+}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            **DOMAIN_SPEC,
-            "enforced_domains": {
-                "type": "list",
-                "elements": "dict",
-                "options": {**DOMAIN_SPEC, **{name: {**DOMAIN_SPEC[name], "required": True} for name in REQUIRED}},
-            },
-            "ca_file": {"type": "path"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            **CHANGE_SPEC,
-        },
+        ARGUMENT_SPEC,
         mutually_exclusive=[("enforced_domains", option) for option in DOMAIN_SPEC],
         required_one_of=[("domain", "enforced_domains")],
         required_by={"domain": "direction"},
         supports_check_mode=True,
     )
     options = module.params
+    several = options["enforced_domains"]
+    wanted = [{key: options[key] for key in DOMAIN_SPEC}] if several is None else several
 
     def work() -> dict[str, Any]:
         gateway, settings = gateway_of(module)
-        wanted = options["enforced_domains"]
-        outcome = set_enforced(
-            gateway,
-            [{key: options[key] for key in DOMAIN_SPEC}] if wanted is None else wanted,
-            settings,
-            absent=options["state"] == "absent",
-            ca_file=options["ca_file"],
-            require_without_evidence=options["require_without_evidence"],
-            check_mode=module.check_mode,
-        )
-        return report(
-            outcome,
-            before=[one.to_dict() for one in outcome.before.enforced],
-            enforced_domains=[one.to_dict() for one in outcome.after.enforced],
-        )
+        outcome = set_enforced(gateway, wanted, settings, ca_file=options["ca_file"], **change_options(module))
+        return enforced_result(outcome)
 
     fail_on_engine_errors(module, work)
 

@@ -174,13 +174,13 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import set_modes, summary
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import modes_result, set_modes
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
     CHANGE_SPEC,
-    fail_on_engine_errors,
+    change_options,
     gateway_of,
-    report,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
 CONFIG_SPEC: dict[str, dict[str, Any]] = {
     "name": {"type": "str"},
@@ -188,43 +188,31 @@ CONFIG_SPEC: dict[str, dict[str, Any]] = {
     "servers": {"type": "list", "elements": "str"},
     "delivery_mode": {"type": "str", "choices": list(MODES)},
 }
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **CONFIG_SPEC,
+    "email_configs": {
+        "type": "list",
+        "elements": "dict",
+        "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}},
+    },
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    **CHANGE_SPEC,
+}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            **CONFIG_SPEC,
-            "email_configs": {
-                "type": "list",
-                "elements": "dict",
-                "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}},
-            },
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            **CHANGE_SPEC,
-        },
+        ARGUMENT_SPEC,
         mutually_exclusive=[("email_configs", option) for option in CONFIG_SPEC],
         required_one_of=[("name", "email_configs")],
         supports_check_mode=True,
     )
-    options = module.params
+    wanted = module.params["email_configs"] or [{key: module.params[key] for key in CONFIG_SPEC}]
 
     def work() -> dict[str, Any]:
         gateway, settings = gateway_of(module)
-        outcome = set_modes(
-            gateway,
-            options["email_configs"] or [{key: options[key] for key in CONFIG_SPEC}],
-            settings,
-            absent=options["state"] == "absent",
-            require_without_evidence=options["require_without_evidence"],
-            check_mode=module.check_mode,
-        )
-        return report(
-            outcome,
-            before=summary(outcome.before.email_configs),
-            after=summary(outcome.after.email_configs),
-            email_configs=[one.to_dict() for one in outcome.after.email_configs.values()],
-        )
+        return modes_result(set_modes(gateway, wanted, settings, **change_options(module)))
 
     fail_on_engine_errors(module, work)
 

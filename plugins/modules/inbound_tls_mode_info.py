@@ -69,33 +69,18 @@ outbound:
   sample: {accept: both, send: opportunistic, mail_servers: []}
 """
 
-from typing import Any
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
-    ACCESS_SPEC,
-    fail_on_engine_errors,
-    gateway_of,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import describe
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC, gateway_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
+
+ARGUMENT_SPEC = ACCESS_SPEC
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=ACCESS_SPEC, supports_check_mode=True)
-
-    def work() -> dict[str, Any]:
-        gateway, _settings = gateway_of(module)
-        held = gateway.read()
-        return {
-            "changed": False,
-            "email_configs": [held.email_configs[name].to_dict() for name in sorted(held.email_configs)],
-            "delivery_modes": list(gateway.modes),
-            "limits": dict(gateway.limits),
-            "enforced_domains": [one.to_dict() for one in held.enforced],
-            "outbound": held.outbound.to_dict() if held.outbound else {},
-        }
-
-    fail_on_engine_errors(module, work)
+    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
+    fail_on_engine_errors(module, lambda: {"changed": False, **describe(gateway_of(module)[0])})
 
 
 if __name__ == "__main__":

@@ -226,153 +226,16 @@ received:
            cipher: TLS_AES_256_GCM_SHA384, network: true, date: "2026-01-12T17:00:00Z", writer: postfix, clear: true, delay: null}
 """
 
-import re
-import time
-from collections.abc import Mapping, Sequence
-from email.message import EmailMessage
-from email.utils import formatdate
-from typing import Any, Optional
+from collections.abc import Sequence
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.command import CommandMailbox
-from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.imap import (
-    IMPLICIT,
-    TLS,
-    ImapMailbox,
-    ImapPlace,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import (
-    MARKER_HEADER,
-    LocalMailbox,
-    Mailbox,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.received import LOST, path_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace, run_trace
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.imap import IMPLICIT, TLS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-_MARKER = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
-_ADDRESS = re.compile(r"[A-Za-z0-9._+=-]+@[A-Za-z0-9.-]+\Z")
-
-
-def compose(marker: str, sender: str, recipient: str) -> bytes:
-    """The message, ready for sendmail."""
-    message = EmailMessage()
-    message["From"] = sender
-    message["To"] = recipient
-    message["Subject"] = f"TLS path test {marker}"
-    message["Date"] = formatdate()
-    message["Message-ID"] = f"<{marker}@{sender.partition('@')[2]}>"
-    message[MARKER_HEADER] = marker
-    message["Auto-Submitted"] = "auto-generated"
-    message.set_content("This message was sent to see whether each hop of its way uses TLS.\n")
-    return message.as_bytes()
-
-
-def send(module: AnsibleModule, item: dict[str, Any]) -> None:
-    """Hand one message to the mail server. Raises EngineError."""
-    for what in ("sender", "recipient"):
-        if not _ADDRESS.match(item[what]):
-            raise EngineError(f"the {what} {item[what]!r} is not a plain address like name@example.com")
-    command = [module.params["sendmail"], "-i", "-f", item["sender"], "--", item["recipient"]]
-    status, out, err = module.run_command(
-        command, data=compose(item["marker"], item["sender"], item["recipient"]), binary_data=True
-    )
-    if status != 0:
-        raise EngineError(f"{command[0]} did not take the message for {item['recipient']}: {(err or out).strip()}")
-
-
-def mailbox_of(item: Mapping[str, Any], look_timeout: int) -> Mailbox:
-    """The place where an item of C(receive) lands. Raises EngineError, TargetError; nothing is opened yet."""
-    if item["imap"]:
-        imap = item["imap"]
-        return ImapMailbox(
-            ImapPlace(
-                host=imap["host"],
-                user=imap["user"],
-                password=imap["password"],
-                port=imap["port"] or 0,
-                tls=imap["tls"],
-                validate_certs=imap["validate_certs"],
-                ca_pem=imap["ca_content"] or "",
-                ca_file=imap["ca_file"] or "",
-                folder=imap["folder"],
-                seconds=float(look_timeout),
-            )
-        )
-    if item["command"] is not None:
-        return CommandMailbox(item["command"], float(look_timeout))
-    return LocalMailbox(item["mailbox"])
-
-
-def places_of(items: Sequence[Mapping[str, Any]], look_timeout: int) -> list[Mailbox]:
-    """The place of each item; items that land in the same one share it. Raises EngineError, TargetError."""
-    places: dict[str, Mailbox] = {}
-    for item in items:
-        if item["command"] is not None and item["delete"]:
-            raise EngineError("delete cannot be used with command; let the command itself remove the message")
-        places.setdefault(_key(item), mailbox_of(item, look_timeout))
-    return [places[_key(item)] for item in items]
-
-
-def _key(item: Mapping[str, Any]) -> str:
-    return repr([item[kind] for kind in ("mailbox", "imap", "command")])
-
-
-def wait(
-    items: Sequence[Mapping[str, Any]], places: Sequence[Mailbox], seconds: float
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Wait until every message has arrived or the time is over; the results and warnings. Raises EngineError, OSError."""
-    deadline = time.monotonic() + seconds
-    wanted: dict[Mailbox, set[str]] = {}
-    for item, place in zip(items, places):
-        wanted.setdefault(place, set()).add(item["marker"])
-    found: dict[Mailbox, dict[str, list[str]]] = {place: {} for place in wanted}
-    try:
-        while True:
-            for place, markers in wanted.items():
-                if missing := markers - found[place].keys():
-                    found[place].update(place.look(missing))
-            pauses = [place.interval for place, markers in wanted.items() if markers - found[place].keys()]
-            left = deadline - time.monotonic()
-            if not pauses or left <= 0:
-                break
-            time.sleep(min(left, max(pauses)))
-        deleted, warnings = _delete(items, places, found)
-    finally:
-        for place in wanted:
-            place.close()
-    results = [
-        _result(item, found[place].get(item["marker"]), (place, item["marker"]) in deleted, seconds)
-        for item, place in zip(items, places)
-    ]
-    return results, warnings
-
-
-def _delete(
-    items: Sequence[Mapping[str, Any]], places: Sequence[Mailbox], found: Mapping[Mailbox, Mapping[str, list[str]]]
-) -> tuple[set[tuple[Mailbox, str]], list[str]]:
-    """Remove what arrived and is to be removed: place and marker of what is gone, and a warning for what stays."""
-    gone: set[tuple[Mailbox, str]] = set()
-    warnings = []
-    unwanted = {(place, item["marker"]) for item, place in zip(items, places) if item["delete"]}
-    for place, marker in ((place, marker) for place, marker in unwanted if marker in found[place]):
-        try:
-            place.delete(marker)
-            gone.add((place, marker))
-        except (EngineError, OSError) as error:
-            reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            warnings.append(f"the message {marker} was not removed: {reason}")
-    return gone, warnings
-
-
-def _result(item: Mapping[str, Any], headers: Optional[list[str]], deleted: bool, seconds: float) -> dict[str, Any]:
-    path = path_of(headers or []).to_dict()
-    if headers is None:
-        path["verdict"] = LOST
-        path["message"] = f"it did not arrive within {seconds:g} s; look at the queues of the gateway and the servers"
-    return {"marker": item["marker"], "arrived": headers is not None, "deleted": deleted, **path}
-
-
+_TEXT = {"type": "str", "required": True}
+_ONE_PLACE = ("mailbox", "imap", "command")
 RECEIVE_SPEC: dict[str, dict[str, Any]] = {
     "marker": {"type": "str", "required": True},
     "mailbox": {"type": "path"},
@@ -393,56 +256,36 @@ RECEIVE_SPEC: dict[str, dict[str, Any]] = {
     "command": {"type": "list", "elements": "str"},
     "delete": {"type": "bool", "default": False},
 }
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "send": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"marker": _TEXT, "sender": _TEXT, "recipient": _TEXT},
+    },
+    "receive": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": RECEIVE_SPEC,
+        "required_one_of": [_ONE_PLACE],
+        "mutually_exclusive": [_ONE_PLACE],
+    },
+    "timeout": {"type": "int", "default": 60},
+    "look_timeout": {"type": "int", "default": 20},
+    "sendmail": {"type": "path", "default": "/usr/sbin/sendmail"},
+}
 
 
 def main() -> None:
     """Run the module."""
-    text = {"type": "str", "required": True}
-    one_place = ("mailbox", "imap", "command")
-    module = AnsibleModule(
-        argument_spec={
-            "send": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {"marker": text, "sender": text, "recipient": text},
-            },
-            "receive": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": RECEIVE_SPEC,
-                "required_one_of": [one_place],
-                "mutually_exclusive": [one_place],
-            },
-            "timeout": {"type": "int", "default": 60},
-            "look_timeout": {"type": "int", "default": 20},
-            "sendmail": {"type": "path", "default": "/usr/sbin/sendmail"},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
 
-    def work() -> dict[str, Any]:
-        to_send, to_receive = module.params["send"], module.params["receive"]
-        for item in to_send + to_receive:
-            if not _MARKER.match(item["marker"]):
-                raise EngineError(f"the marker {item['marker']!r} has to be 1 to 64 letters, digits or _.-")
-        if module.params["look_timeout"] < 1:
-            raise EngineError("look_timeout has to be 1 second or more")
-        places = places_of(to_receive, module.params["look_timeout"])
-        if module.check_mode:
-            return {"changed": False, "sent": [], "received": []}
-        for item in to_send:
-            send(module, item)
-        received, warnings = wait(to_receive, places, module.params["timeout"])
-        return {
-            "changed": any(one["deleted"] for one in received),
-            "sent": [item["marker"] for item in to_send],
-            "received": received,
-            "warnings": warnings,
-        }
+    def submit(command: Sequence[str], message: bytes) -> tuple[int, str, str]:
+        status, out, err = module.run_command(list(command), data=message, binary_data=True)
+        return status, out, err
 
-    fail_on_engine_errors(module, work)
+    fail_on_engine_errors(module, lambda: run_trace(Trace(**module.params), submit, module.check_mode))
 
 
 if __name__ == "__main__":

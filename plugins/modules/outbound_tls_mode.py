@@ -118,46 +118,36 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import ACCEPTS, SENDS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import set_outbound
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import outbound_result, set_outbound
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
     CHANGE_SPEC,
-    fail_on_engine_errors,
+    change_options,
     gateway_of,
-    report,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
 OUTBOUND_SPEC: dict[str, dict[str, Any]] = {
     "accept": {"type": "str", "choices": list(ACCEPTS)},
     "send": {"type": "str", "choices": list(SENDS)},
     "mail_servers": {"type": "list", "elements": "str"},
 }
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **OUTBOUND_SPEC,
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    **CHANGE_SPEC,
+}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        argument_spec={
-            **OUTBOUND_SPEC,
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            **CHANGE_SPEC,
-        },
-        required_if=[("state", "present", ("accept", "send"), True)],
-        supports_check_mode=True,
+        ARGUMENT_SPEC, required_if=[("state", "present", ("accept", "send"), True)], supports_check_mode=True
     )
-    options = module.params
+    wanted = {key: module.params[key] for key in OUTBOUND_SPEC}
 
     def work() -> dict[str, Any]:
         gateway, settings = gateway_of(module)
-        outcome = set_outbound(
-            gateway,
-            {key: options[key] for key in OUTBOUND_SPEC},
-            settings,
-            absent=options["state"] == "absent",
-            require_without_evidence=options["require_without_evidence"],
-            check_mode=module.check_mode,
-        )
-        held = [one.to_dict() if one else {} for one in (outcome.before.outbound, outcome.after.outbound)]
-        return report(outcome, before=held[0], after=held[1])
+        return outbound_result(set_outbound(gateway, wanted, settings, **change_options(module)))
 
     fail_on_engine_errors(module, work)
 

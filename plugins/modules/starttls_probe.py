@@ -347,145 +347,58 @@ results:
       type: bool
 """
 
-import re
-import ssl
-import time
-from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import Request, run_probe
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import PORTS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, make_context
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import (
-    CHECKS,
-    MODES,
-    PLAIN_RESULTS,
-    Probe,
-    probe_all,
-    unpack,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import CHECKS, MODES
 
-EXPECTATIONS = ("require_trusted", "min_tls_version", "min_days_left", "warn_days_left", "fail_on")
-PROGRESS_SECONDS = 10.0
-
-
-def make_target(item: dict[str, Any]) -> Target:
-    """The target that an element of the option means. Raises TargetError."""
-    protocol = item["protocol"]
-    target = Target(
-        ascii_name(item["host"]),
-        PORTS[protocol] if item["port"] is None else item["port"],
-        ascii_name(item["name"] or ""),
-        protocol,
-    )
-    target.check()
-    return target
-
-
-def progress_log(total: int, log: Callable[[str], None]) -> Callable[[int], None]:
-    """Tells of a run how far it is: every tenth of it, and whenever ten seconds have passed."""
-    step, told, at = max(1, total // 10), 0, time.monotonic()
-
-    def tell(finished: int) -> None:
-        nonlocal told, at
-        if finished // step > told // step or time.monotonic() - at >= PROGRESS_SECONDS:
-            told, at = finished, time.monotonic()
-            log(f"{finished} of {total}")
-
-    return tell
-
-
-def probe(options: dict[str, Any], log: Callable[[str], None]) -> dict[str, Any]:
-    """Test all targets; the expectations go to the action plugin, which judges. Raises ValueError on options that cannot be."""
-    targets = [make_target(item) for item in options["targets"]]
-    fingerprints = [(item["fingerprint_sha256"] or "").replace(":", "").lower() for item in options["targets"]]
-    if not targets:
-        raise TargetError("there is no target to test")
-    for one in fingerprints:
-        if one and not re.fullmatch(r"[0-9a-f]{64}", one):
-            raise ValueError(f"the fingerprint {one[:80]!r} is not a SHA-256 fingerprint in hexadecimal")
-    for option in ("timeout", "total_timeout", "concurrency"):
-        if options[option] < 1:
-            raise ValueError(f"{option} has to be at least 1")
-    if len(targets) > PLAIN_RESULTS:
-        options["targets"] = f"{len(targets)} targets"  # they would only take memory, and be sent back
-    try:
-        # The certificates only: bundles carry names in any script as comments.
-        roots = pem.join(pem.certificates(pem.split(options["ca_content"]))) if options["ca_content"] else None
-        if roots is not None:
-            make_context(roots, verify=True)
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        raise ValueError(f"ca_content holds no usable certificate: {reason}") from error
-    settings = Settings(
-        ca_pem=roots,
-        timeout=float(options["timeout"]),
-        total_timeout=float(options["total_timeout"]),
-        concurrency=options["concurrency"],
-        **({"helo_name": options["helo_name"]} if options["helo_name"] else {}),
-    )
-    packed = probe_all(
-        targets,
-        Probe(settings, options["mode"], frozenset(options["checks"]).intersection(CHECKS)),
-        progress_log(len(targets), log) if len(targets) > PLAIN_RESULTS else None,
-    )
-    common = {key: options[key] for key in EXPECTATIONS}
-    if len(targets) <= PLAIN_RESULTS:
-        results, certificates = unpack(packed)
-        expectations = [{**common, "fingerprint": fingerprint} for fingerprint in fingerprints]
-        return {"changed": False, "results": results, "certificates": certificates, "expectations": expectations}
-    return {
-        "changed": False,
-        "packed": packed,
-        "expected": common,
-        "fingerprints": {str(place): one for place, one in enumerate(fingerprints) if one},
-    }
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "targets": {
+        "type": "list",
+        "elements": "dict",
+        "required": True,
+        "options": {
+            "host": {"type": "str", "required": True},
+            "port": {"type": "int"},
+            "protocol": {"type": "str", "choices": list(PORTS), "default": "smtp"},
+            "name": {"type": "str"},
+            "fingerprint_sha256": {"type": "str"},
+            "domain": {"type": "str"},
+        },
+    },
+    "mode": {"type": "str", "choices": list(MODES), "default": "full"},
+    "checks": {
+        "type": "list",
+        "elements": "str",
+        "choices": [*CHECKS, "dane", "mta_sts"],
+        "default": [],
+    },
+    "resolver": {"type": "list", "elements": "str"},
+    "ca_file": {"type": "path"},
+    "ca_content": {"type": "str"},
+    "require_trusted": {"type": "bool", "default": True},
+    "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
+    "min_days_left": {"type": "int", "default": 0},
+    "warn_days_left": {"type": "int", "default": 21},
+    "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
+    "helo_name": {"type": "str"},
+    "timeout": {"type": "int", "default": 15},
+    "total_timeout": {"type": "int", "default": 60},
+    "concurrency": {"type": "int", "default": 1000},
+}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "targets": {
-                "type": "list",
-                "elements": "dict",
-                "required": True,
-                "options": {
-                    "host": {"type": "str", "required": True},
-                    "port": {"type": "int"},
-                    "protocol": {"type": "str", "choices": list(PORTS), "default": "smtp"},
-                    "name": {"type": "str"},
-                    "fingerprint_sha256": {"type": "str"},
-                    "domain": {"type": "str"},
-                },
-            },
-            "mode": {"type": "str", "choices": list(MODES), "default": "full"},
-            "checks": {
-                "type": "list",
-                "elements": "str",
-                "choices": [*CHECKS, "dane", "mta_sts"],
-                "default": [],
-            },
-            "resolver": {"type": "list", "elements": "str"},
-            "ca_file": {"type": "path"},
-            "ca_content": {"type": "str"},
-            "require_trusted": {"type": "bool", "default": True},
-            "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
-            "min_days_left": {"type": "int", "default": 0},
-            "warn_days_left": {"type": "int", "default": 21},
-            "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
-            "helo_name": {"type": "str"},
-            "timeout": {"type": "int", "default": 15},
-            "total_timeout": {"type": "int", "default": 60},
-            "concurrency": {"type": "int", "default": 1000},
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        result = probe(module.params, module.log)
-    except ValueError as error:  # a TargetError is one, too
+        request = Request.of_options(module.params)
+        if request.is_long:  # the options would take memory, and would be returned with the result
+            module.params["targets"] = f"{len(request.targets)} targets"
+        result = run_probe(request, module.log)
+    except ValueError as error:  # TargetError is a ValueError
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

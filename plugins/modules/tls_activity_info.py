@@ -180,46 +180,35 @@ activity:
     notes: []
 """
 
-import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Tally, moment
-from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sources import count, find
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.engine import read_activity
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, resolve
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "daemon": {"type": "str", "default": AUTO},
+    "logs": {"type": "list", "elements": "str", "default": []},
+    "journal": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
+    "since": {"type": "str", "default": "24h"},
+    "until": {"type": "str", "default": "now"},
+    "max_peers": {"type": "int", "default": 1000},
+}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "daemon": {"type": "str", "default": AUTO},
-            "logs": {"type": "list", "elements": "str", "default": []},
-            "journal": {"type": "str", "choices": ["auto", "true", "false"], "default": "auto"},
-            "since": {"type": "str", "default": "24h"},
-            "until": {"type": "str", "default": "now"},
-            "max_peers": {"type": "int", "default": 1000},
-        },
-        supports_check_mode=True,
-    )
-    options = module.params
+    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
 
-    def work() -> dict[str, Any]:
-        if options["max_peers"] < 1:
-            raise EngineError("max_peers has to be at least 1")
-        now = time.time()
-        since, until = moment(options["since"], now), moment(options["until"], now)
-        if since >= until:
-            raise EngineError(f"since {options['since']} is not before until {options['until']}")
-        tally = Tally(options["max_peers"])
-        adapter = LOGS[resolve(options["daemon"], "log", "daemon")](tally, since, until, runner(module))
-        found = find(options["logs"] or adapter.globs, options["journal"], adapter, since, until)
-        return {"changed": False, "activity": count(adapter, tally, found, since, until)}
+    def reader(tally: Tally, since: float, until: float) -> Adapter:
+        return LOGS[resolve(module.params["daemon"], "log", "daemon")](tally, since, until, runner(module))
 
-    fail_on_engine_errors(module, work)
+    fail_on_engine_errors(module, lambda: {"changed": False, "activity": read_activity(module.params, reader)})
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import unpack_result
+from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import unpack_result
 
 from tests.bench.measure import BenchError, measure
 from tests.bench.targets import CERTIFICATES, Address

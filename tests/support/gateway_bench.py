@@ -24,7 +24,7 @@ class FakeGateway:
     def __init__(self, file):
         self.file = file
         self.modes = MODES
-        self.judged_modes = ()
+        self.verifying_modes = ()
         self.limits = {}
         self.softens_refusals = True
         self.prepared = Change((), ())  # what prepare() asks for

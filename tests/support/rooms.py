@@ -77,7 +77,8 @@ def layers(graph: Arrows) -> list[list[str]]:
     return [sorted(room for room in graph if height[room] == level) for level in range(max(height.values()), -1, -1)]
 
 
-def _behind(graph: Arrows, rooms: Iterable[str]) -> set[str]:
+def behind(graph: Arrows, rooms: Iterable[str]) -> set[str]:
+    """All that the rooms or files use, directly or through others, themselves left out unless on a circle."""
     seen: set[str] = set()
     todo = list(rooms)
     while todo:
@@ -88,12 +89,20 @@ def _behind(graph: Arrows, rooms: Iterable[str]) -> set[str]:
     return seen
 
 
+def payload(files: Arrows, module: str) -> set[str]:
+    """The files of module_utils that Ansible's packer ships with a module: all that it imports, directly or through others.
+
+    As the packer does, this follows imports in functions and under TYPE_CHECKING. Empty packages are not in it.
+    """
+    return {name for name in behind(files, [f"modules.{module}"]) if name.startswith("module_utils.")}
+
+
 def picture(graph: Arrows) -> str:
     """A Mermaid drawing; an arrow is left out where others lead to the same room."""
     lines = ["```mermaid", "flowchart TD"]
     for number, layer in enumerate(layers(graph)):
         lines += [f"  subgraph layer{number}[ ]", *(f"    {room}" for room in layer), "  end"]
     for room in sorted(graph):
-        direct = graph[room] - _behind(graph, graph[room])
+        direct = graph[room] - behind(graph, graph[room])
         lines += [f"  {room} --> {target}" for target in sorted(direct)]
     return "\n".join([*lines, "```"])

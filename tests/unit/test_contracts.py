@@ -26,7 +26,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import ACCESS_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 from jinja2.nativetypes import NativeEnvironment
@@ -193,7 +193,7 @@ def runtime_spec(module, monkeypatch):
     """The argument spec that a module, or the action plugin that stands for it, checks its options with."""
     captured = {}
 
-    def capture(_self, *_args, argument_spec, **_kwargs):
+    def capture(_self, argument_spec, *_args, **_kwargs):
         captured.update(argument_spec)
         raise _CapturedError
 
@@ -552,8 +552,7 @@ def test_nothing_depends_on_assert(path):
 def test_the_engine_does_not_know_ansible():
     knows = [relative(path) for path in ON_TARGETS if "from ansible.module_utils" in path.read_text()]
     assert [path for path in knows if path.startswith("plugins/module_utils/")] == [
-        "plugins/module_utils/ansible_glue.py",
-        "plugins/module_utils/ansible_server.py",
+        f"plugins/module_utils/ansible_{name}.py" for name in ("gateway", "glue", "server")
     ]
 
 

@@ -146,7 +146,7 @@ class EximGateway:
     name = "exim"  # one lock and one journal for one configuration
     title = "an Exim gateway"
     modes = MODES
-    judged_modes: Sequence[str] = ()
+    verifying_modes: Sequence[str] = ()
     limits: Mapping[str, str] = {}
     reads_files_unasked = False
     softens_refusals = False  # a 530 bounces; Exim has no filter for replies

@@ -122,7 +122,7 @@ class NextHopGateway:
 
     title: str
     modes: Sequence[str] = tuple(LEVELS)
-    judged_modes: Sequence[str] = ()
+    verifying_modes: Sequence[str] = ()
     own_port: Optional[Target] = None
     softens_refusals = False
     limits: Mapping[str, str]

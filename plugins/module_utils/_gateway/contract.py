@@ -37,8 +37,8 @@ class GatewayTransaction(Protocol):
 class Gateway(Protocol):
     """An adapter: one gateway product.
 
-    modes: the delivery modes that it can express; judged_modes: those in which it judges the certificate of the mail
-    server, too. own_port: where it takes the mail of the internet, None if that is not to be reached from here. limits:
+    modes: the delivery modes that it can express; verifying_modes: those in which it verifies the certificate of the
+    mail server, too. own_port: where it takes the mail of the internet, None if that is not to be reached from here. limits:
     for each mode that it cannot express, the reason; the key C(enforced) holds the reason why enforced domains are not to
     be had, C(outbound) the same for the outbound side.
     """
@@ -52,7 +52,7 @@ class Gateway(Protocol):
         """See above."""
 
     @property
-    def judged_modes(self) -> Sequence[str]:
+    def verifying_modes(self) -> Sequence[str]:
         """See above."""
 
     @property
@@ -99,7 +99,7 @@ class Gateway(Protocol):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class GatewayVerdict:
     """What speaks against a change, and the handshakes that say so; what would lose mail cannot be overridden."""
 
     problems: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class GatewayOutcome:
     """What was done, and the evidence for it."""
 
     changed: bool
@@ -119,3 +119,13 @@ class Outcome:
     evidence: tuple[Handshake, ...] = ()
     recovered: bool = False
     warnings: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The return values that all modules have which change a gateway; the states before and after are not in it."""
+        return {
+            "changed": self.changed,
+            "evidence": [seen.to_dict() for seen in self.evidence],
+            "recovered": self.recovered,
+            "diff": self.diff,
+            "warnings": self.warnings,
+        }

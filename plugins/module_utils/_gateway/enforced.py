@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
+    Gateway,
+    GatewayOutcome,
+    GatewayVerdict,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EnforcedDomain,
@@ -62,7 +66,7 @@ def set_enforced(
     require_without_evidence: bool = False,
     check_mode: bool = False,
     store: str = STORE,
-) -> Outcome:
+) -> GatewayOutcome:
     """Enforce TLS for the wanted domains, or no longer, in one transaction; or leave the gateway as it was.
 
     ca_file: path on the gateway of the roots for certificate checks; None leaves that as it is.
@@ -81,9 +85,9 @@ def set_enforced(
             )
         return replace(after, ca_file=ca_file)
 
-    def judge(before: GatewayState, after: GatewayState) -> Judgement:
+    def assess(before: GatewayState, after: GatewayState) -> GatewayVerdict:
         if require_without_evidence:
-            return Judgement()
+            return GatewayVerdict()
         new = [
             one
             for one in after.enforced
@@ -91,21 +95,32 @@ def set_enforced(
             or (after.ca_file != before.ca_file and one.certificate_check != "encryption_only")
         ]
         inbound = (
-            _judge_inbound(gateway, after, settings) if any(one.direction == "inbound" for one in new) else Judgement()
+            _assess_inbound(gateway, after, settings)
+            if any(one.direction == "inbound" for one in new)
+            else GatewayVerdict()
         )
-        outbound = [_judge_outbound(gateway, one, after, settings) for one in new if one.direction == "outbound"]
+        outbound = [_assess_outbound(gateway, one, after, settings) for one in new if one.direction == "outbound"]
         every = [inbound, *outbound]
-        return Judgement(
+        return GatewayVerdict(
             tuple(problem for one in every for problem in one.problems),
             (),
             tuple(seen for one in every for seen in one.evidence),
             tuple(warning for one in every for warning in one.warnings),
         )
 
-    return change_gateway(gateway, compute, judge, (), require_without_evidence, check_mode, store)
+    return change_gateway(gateway, compute, assess, (), require_without_evidence, check_mode, store)
 
 
-def _judge_inbound(gateway: Gateway, state: GatewayState, settings: Settings) -> Judgement:
+def enforced_result(outcome: GatewayOutcome) -> dict[str, Any]:
+    """What enforced_tls_domain returns: the enforced domains before and after."""
+    return {
+        **outcome.to_dict(),
+        "before": [one.to_dict() for one in outcome.before.enforced],
+        "enforced_domains": [one.to_dict() for one in outcome.after.enforced],
+    }
+
+
+def _assess_inbound(gateway: Gateway, state: GatewayState, settings: Settings) -> GatewayVerdict:
     """Both hops need TLS: the gateway has to accept it, and every mail server behind it."""
     own = [gateway.own_port] if gateway.own_port else []
     servers = list(dict.fromkeys(server for config in state.email_configs.values() for server in config.servers))
@@ -128,15 +143,15 @@ def _judge_inbound(gateway: Gateway, state: GatewayState, settings: Settings) ->
             "this gateway holds no email config, so TLS is enforced on the way in only: the onward hop is TLS for the "
             "domains of email configs",
         )
-    return Judgement(tuple(problems), (), tuple(seen), warnings)
+    return GatewayVerdict(tuple(problems), (), tuple(seen), warnings)
 
 
-def _judge_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, settings: Settings) -> Judgement:
+def _assess_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, settings: Settings) -> GatewayVerdict:
     """Some host of the domain has to pass the certificate check, seen from here; others that do not are said."""
     hops = gateway.next_hops(one.domain, state)
     advice = "Ask the administrator of that domain; to insist all the same, set require_without_evidence"
     if not hops:
-        return Judgement(
+        return GatewayVerdict(
             (f"outbound enforced domain {one.domain} is refused, because its mail servers cannot be found. {advice}",)
         )
     checks = one.certificate_check != "encryption_only"
@@ -150,8 +165,8 @@ def _judge_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, 
             f"outbound enforced domain {one.domain} is refused, because mail to it would be deferred ({one.certificate_check}): "
             f"{'; '.join(failures)}. {advice}"
         )
-        return Judgement((problem,), (), tuple(seen))
-    return Judgement(
+        return GatewayVerdict((problem,), (), tuple(seen))
+    return GatewayVerdict(
         (),
         (),
         tuple(seen),

@@ -15,7 +15,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
+    Gateway,
+    GatewayOutcome,
+    GatewayVerdict,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 if TYPE_CHECKING:
@@ -38,18 +42,30 @@ def _prove_patiently(gateway: Gateway) -> None:
             time.sleep(0.5)
 
 
+def describe(gateway: Gateway) -> dict[str, Any]:
+    """What a gateway holds and can express, as inbound_tls_mode_info returns it. Raises EngineError; changes nothing."""
+    held = gateway.read()
+    return {
+        "email_configs": [held.email_configs[name].to_dict() for name in sorted(held.email_configs)],
+        "delivery_modes": list(gateway.modes),
+        "limits": dict(gateway.limits),
+        "enforced_domains": [one.to_dict() for one in held.enforced],
+        "outbound": held.outbound.to_dict() if held.outbound else {},
+    }
+
+
 def change_gateway(
     gateway: Gateway,
     compute: Callable[[GatewayState], GatewayState],
-    judge: Callable[[GatewayState, GatewayState], Judgement],
+    assess: Callable[[GatewayState, GatewayState], GatewayVerdict],
     wanted: Sequence[Mapping[str, Any]] = (),
     require_without_evidence: bool = False,
     check_mode: bool = False,
     store: str = STORE,
-) -> Outcome:
+) -> GatewayOutcome:
     """Bring the gateway to what compute makes of its state, in one transaction, or leave it as it was.
 
-    What judge finds against it is refused, in check mode said. Raises EngineError (nothing was touched) or
+    What assess finds against it is refused, in check mode said. Raises EngineError (nothing was touched) or
     TransactionError (it was, and is put back).
     """
     transaction = gateway.transaction(store)
@@ -57,7 +73,7 @@ def change_gateway(
         gateway.require_running()
         before = gateway.read(wanted)
         after = compute(before)
-        verdict = judge(before, after)
+        verdict = assess(before, after)
         warnings.extend(verdict.warnings)
         problems = [*verdict.losses, *(() if require_without_evidence else verdict.problems)]
         if problems:
@@ -74,7 +90,7 @@ def change_gateway(
                 transaction.apply(first, gateway.prove, lambda: _prove_patiently(gateway))
                 change = gateway.plan(after)
             transaction.apply(change, gateway.prove, lambda: _prove_patiently(gateway))
-        return Outcome(
+        return GatewayOutcome(
             bool(change) or recovered,
             before,
             after,

@@ -66,7 +66,7 @@ class EmailConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EmailConfig:
-        """Read and judge plain data. Raises EngineError naming the email config and what is wrong."""
+        """Read and check plain data. Raises EngineError naming the email config and what is wrong."""
         name = str(data.get("name") or "")
         if not _NAME.match(name):
             raise EngineError(
@@ -126,7 +126,7 @@ class EnforcedDomain:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EnforcedDomain:
-        """Read and judge plain data. Raises EngineError naming the domain and what is wrong."""
+        """Read and check plain data. Raises EngineError naming the domain and what is wrong."""
         domain = str(data.get("domain") or "").lower().rstrip(".")
         if not is_domain(domain):
             raise EngineError(f"{data.get('domain')!r} is not a domain that can be enforced (one exact name, in ASCII)")
@@ -202,7 +202,7 @@ class OutboundTls:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OutboundTls:
-        """Read and judge plain data. Raises EngineError naming what is wrong."""
+        """Read and check plain data. Raises EngineError naming what is wrong."""
         for what, allowed in (("accept", ACCEPTS), ("send", SENDS)):
             if data.get(what) is not None and data[what] not in allowed:
                 raise EngineError(f"{what} {data[what]!r} is not one of {', '.join(allowed)}")

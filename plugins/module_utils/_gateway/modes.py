@@ -14,7 +14,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
+    Gateway,
+    GatewayOutcome,
+    GatewayVerdict,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     DEFAULT_MODE,
@@ -92,7 +96,7 @@ def set_modes(
     require_without_evidence: bool = False,
     check_mode: bool = False,
     store: str = STORE,
-) -> Outcome:
+) -> GatewayOutcome:
     """Bring the gateway to the wanted modes in one transaction, or leave it as it was.
 
     Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
@@ -112,9 +116,9 @@ def set_modes(
                 )
         return after
 
-    def judge(before: GatewayState, after: GatewayState) -> Judgement:
+    def assess(before: GatewayState, after: GatewayState) -> GatewayVerdict:
         configs = changing(before, after)
-        evidence = _evidence(configs, settings, gateway.judged_modes)
+        evidence = _evidence(configs, settings, gateway.verifying_modes)
         problems = [
             *_unrouted(before, after),
             *_objections(configs, before.email_configs, evidence),
@@ -122,23 +126,23 @@ def set_modes(
         ]
         bouncing = tuple(_bouncing(configs, evidence))
         if gateway.softens_refusals:
-            return Judgement((*problems, *bouncing), (), tuple(evidence.values()))
-        return Judgement(tuple(problems), bouncing, tuple(evidence.values()))
+            return GatewayVerdict((*problems, *bouncing), (), tuple(evidence.values()))
+        return GatewayVerdict(tuple(problems), bouncing, tuple(evidence.values()))
 
-    return change_gateway(gateway, compute, judge, wanted, require_without_evidence, check_mode, store)
+    return change_gateway(gateway, compute, assess, wanted, require_without_evidence, check_mode, store)
 
 
 def _evidence(
-    configs: Iterable[EmailConfig], settings: Settings, judged_modes: Sequence[str]
+    configs: Iterable[EmailConfig], settings: Settings, verifying_modes: Sequence[str]
 ) -> dict[Target, Handshake]:
-    """A handshake with each server; its certificate is judged where a mode makes the gateway do so."""
-    judged = {server for one in configs if one.delivery_mode in judged_modes for server in one.servers}
+    """A handshake with each server; its certificate is verified where a mode makes the gateway do so."""
+    verified = {server for one in configs if one.delivery_mode in verifying_modes for server in one.servers}
     targets = list(dict.fromkeys(server for config in configs for server in config.servers))
     settings = replace(settings, ask_plaintext=True, judge_trust=False)
-    seen = handshake_all([one for one in targets if one not in judged], settings) if set(targets) - judged else []
-    if judged:
+    seen = handshake_all([one for one in targets if one not in verified], settings) if set(targets) - verified else []
+    if verified:
         settings = replace(settings, judge_trust=True, judge_name=True)
-        seen += handshake_all([one for one in targets if one in judged], settings)
+        seen += handshake_all([one for one in targets if one in verified], settings)
     found = {one.target: one for one in seen}
     return {target: found[target] for target in targets}
 
@@ -179,7 +183,7 @@ def _other_objections(
     """What speaks against a server although its mode could live with it."""
     for config in configs:
         for seen in (evidence[server] for server in config.servers):
-            if config.delivery_mode in gateway.judged_modes and seen.completed and not seen.trusted:
+            if config.delivery_mode in gateway.verifying_modes and seen.completed and not seen.trusted:
                 yield (
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because {gateway.title} judges the "
                     f"certificate in this mode, and that of {seen.target} does not pass ({seen.verify_error}), so mail "
@@ -221,6 +225,16 @@ def _bounces(config: EmailConfig, seen: Handshake) -> bool:
     if not seen.requires_tls:
         return False
     return not (config.delivery_mode == "opportunistic" and seen.completed)
+
+
+def modes_result(outcome: GatewayOutcome) -> dict[str, Any]:
+    """What inbound_tls_mode returns: the modes before and after by name of the email config, and the email configs."""
+    return {
+        **outcome.to_dict(),
+        "before": summary(outcome.before.email_configs),
+        "after": summary(outcome.after.email_configs),
+        "email_configs": [one.to_dict() for one in outcome.after.email_configs.values()],
+    }
 
 
 def summary(configs: Mapping[str, EmailConfig]) -> dict[str, Optional[str]]:

@@ -13,7 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
+    Gateway,
+    GatewayOutcome,
+    GatewayVerdict,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
@@ -36,7 +40,7 @@ def set_outbound(
     require_without_evidence: bool = False,
     check_mode: bool = False,
     store: str = STORE,
-) -> Outcome:
+) -> GatewayOutcome:
     """Set what the gateway accepts from the mail servers and how it sends on, in one transaction, or leave it as it was.
 
     Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
@@ -52,15 +56,25 @@ def set_outbound(
             given = {"send": DEFAULT_MODE, **({"accept": ACCEPTS[0], "mail_servers": servers} if servers else {})}
         return replace(before, outbound=OutboundTls.from_dict({**held, **given}))
 
-    def judge(before: GatewayState, after: GatewayState) -> Judgement:
+    def assess(before: GatewayState, after: GatewayState) -> GatewayVerdict:
         if require_without_evidence:
-            return Judgement()
-        return _judge(gateway, before.outbound or OutboundTls(), after.outbound or OutboundTls(), settings)
+            return GatewayVerdict()
+        return _assess(gateway, before.outbound or OutboundTls(), after.outbound or OutboundTls(), settings)
 
-    return change_gateway(gateway, compute, judge, (), require_without_evidence, check_mode, store)
+    return change_gateway(gateway, compute, assess, (), require_without_evidence, check_mode, store)
 
 
-def _judge(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings: Settings) -> Judgement:
+def outbound_result(outcome: GatewayOutcome) -> dict[str, Any]:
+    """What outbound_tls_mode returns: the settings before and after, empty if they are not set."""
+    before, after = (one.outbound for one in (outcome.before, outcome.after))
+    return {
+        **outcome.to_dict(),
+        "before": before.to_dict() if before else {},
+        "after": after.to_dict() if after else {},
+    }
+
+
+def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings: Settings) -> GatewayVerdict:
     settings = replace(settings, judge_trust=False)
     problems, warnings = [], []
     evidence = []
@@ -96,4 +110,4 @@ def _judge(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings: 
                 f"send {after.send} is refused, because mail would be deferred: {reason}. Enforce single domains "
                 "(enforced_tls_domain), or insist all the same by require_without_evidence"
             )
-    return Judgement(tuple(problems), (), tuple(evidence), tuple(warnings))
+    return GatewayVerdict(tuple(problems), (), tuple(evidence), tuple(warnings))

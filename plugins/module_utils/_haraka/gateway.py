@@ -158,7 +158,7 @@ class HarakaGateway:
         self._record = f"{self._config}/{RECORD}"
 
     @property
-    def judged_modes(self) -> Sequence[str]:
+    def verifying_modes(self) -> Sequence[str]:
         """See contract.Gateway: rejectUnauthorized makes Haraka judge wherever it uses TLS."""
         ini = self._ini("tls.ini")
         inherited = ini.is_true("main", "rejectUnauthorized")

@@ -145,7 +145,7 @@ class PostfixGateway:
     title = "a Postfix gateway"
     reads_files_unasked = True
     modes = MODES
-    judged_modes: Sequence[str] = ()
+    verifying_modes: Sequence[str] = ()
     softens_refusals = True
     limits: Mapping[str, str] = {}
 

@@ -47,8 +47,6 @@ VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 WORTH_A_FORK = 500
 MAX_PROCESSES = 8
-PLAIN_RESULTS = 200
-"""Up to so many results are returned as they are, and more of them packed."""
 MAX_UNPACKED = 1 << 30
 
 _FLUSH = 1 << 15
@@ -223,22 +221,6 @@ def unpack(packed: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
     except (zlib.error, ValueError) as error:
         raise ValueError(f"the packed results cannot be read: {error}") from error
     return [results[place] for place in sorted(results)], certificates
-
-
-def unpack_result(result: dict[str, Any]) -> dict[str, Any]:
-    """What the module returned, with C(results), C(certificates) and C(expectations) however long the list was.
-
-    Raises ValueError on packed results that cannot be read.
-    """
-    if "packed" not in result:
-        return result
-    others = {key: value for key, value in result.items() if key not in ("packed", "expected", "fingerprints")}
-    results, certificates = unpack(result["packed"])
-    fingerprints = result["fingerprints"]
-    expectations = [
-        {**result["expected"], "fingerprint": fingerprints.get(str(place), "")} for place in range(len(results))
-    ]
-    return {**others, "results": results, "certificates": certificates, "expectations": expectations}
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import GatewayOutcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EnforcedDomain, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -16,7 +16,7 @@ from tests.support.ansible_module import run_module
 
 INBOUND = {"domain": "partner.example", "direction": "inbound"}
 BANK = EnforcedDomain("bank.example", "outbound", "hostname", (Target("2001:db8::1", 26),))
-OUTCOME = Outcome(
+OUTCOME = GatewayOutcome(
     True,
     GatewayState(),
     GatewayState(enforced=(EnforcedDomain("partner.example", "inbound"), BANK)),

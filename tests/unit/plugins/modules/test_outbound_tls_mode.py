@@ -2,7 +2,7 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import GatewayOutcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
     SENDS,
@@ -21,7 +21,7 @@ BEFORE, AFTER = OutboundTls(None, "opportunistic"), OutboundTls("both", "match_s
 
 
 def outcome(before=BEFORE, after=AFTER):
-    return Outcome(
+    return GatewayOutcome(
         True,
         GatewayState(outbound=before),
         GatewayState(outbound=after),

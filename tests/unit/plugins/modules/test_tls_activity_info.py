@@ -6,6 +6,7 @@ import time
 import pytest
 import yaml
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS, NUMBERS, REASONS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import log
 from ansible_collections.mailfleet.starttls.plugins.modules import tls_activity_info as module
 
 from tests.support.ansible_module import run_module
@@ -35,8 +36,7 @@ def host(tmp_path, monkeypatch):
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     # run_command puts /usr/sbin in front of it, where this machine may have one of its own
-    monkeypatch.setattr(module, "MAIN_CF", str(tmp_path / "main.cf"))
-    monkeypatch.setattr(module, "EXIM_CONFIG", str(tmp_path / "exim4"))
+    monkeypatch.setattr(log, "DAEMONS", {"postfix": str(tmp_path / "main.cf"), "exim": str(tmp_path / "exim4")})
     return tmp_path
 
 

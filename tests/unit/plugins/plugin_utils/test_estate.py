@@ -4,8 +4,8 @@ import json
 import re
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.modules import message_trace
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     estate,
@@ -577,7 +577,7 @@ class TestMessages:
         [message] = trace_messages([host], {**self.FLEET, host: self.FLEET["pf12"]}, "out", "20260101T000000-123456")
         for part in ("inbound", "outbound"):
             marker = message[part]["marker"]
-            assert message_trace._MARKER.match(marker)
+            Trace(send=[{"marker": marker}]).check()
             direction = "in" if part == "inbound" else "out"
             assert re.fullmatch(rf"{direction}-{re.escape(readable)}-[0-9a-f]{{8}}-20260101T000000-123456", marker)
 

@@ -109,7 +109,7 @@ class TestEveryState:
     def test_it_is_of_the_contract(self, host):
         made: Gateway = host.adapter
         assert made.title == "an Exim gateway"
-        assert (made.judged_modes, made.limits, made.modes) == ((), {}, MODES)
+        assert (made.verifying_modes, made.limits, made.modes) == ((), {}, MODES)
         assert made.own_port == Target("127.0.0.1", 25)
 
     @pytest.mark.parametrize("name", STATES)

@@ -7,7 +7,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import engine as contract
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Judgement
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import GatewayVerdict
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
@@ -18,7 +18,7 @@ WANTED = GatewayState(ca_file="/etc/ca.pem")
 
 
 class ContractBench(Bench):
-    def change(self, judgement=Judgement(), state=WANTED, insisting=False, check_mode=False):  # noqa: B008
+    def change(self, judgement=GatewayVerdict(), state=WANTED, insisting=False, check_mode=False):  # noqa: B008
         return change_gateway(
             self.gateway, lambda _before: state, lambda *_: judgement, (), insisting, check_mode, str(self.store)
         )
@@ -88,16 +88,16 @@ class TestPrepare:
 
     def test_nor_for_one_that_is_refused(self, bench):
         with pytest.raises(EngineError, match=r"^bad$"):
-            bench.change(Judgement(("bad",)))
+            bench.change(GatewayVerdict(("bad",)))
         assert (bench.first.exists(), bench.gateway.prepared_for) == (False, [])
 
 
-class TestJudgement:
+class TestVerdict:
     @pytest.mark.parametrize("insisting", [False, True])
     @pytest.mark.parametrize("problems", [(), ("bad", "worse")])
     @pytest.mark.parametrize("losses", [(), ("lost", "gone")])
     def test_losses_cannot_be_overridden(self, bench, problems, losses, insisting):
-        verdict = Judgement(problems, losses)
+        verdict = GatewayVerdict(problems, losses)
         said = "; ".join([*losses, *(() if insisting else problems)])
         assert bench.change(verdict, insisting=insisting, check_mode=True).warnings == (
             (f"unless steps before it change that, a real run would refuse this: {said}",) if said else ()
@@ -111,8 +111,8 @@ class TestJudgement:
             assert bench.change(verdict, insisting=insisting).after == bench.held() == WANTED
 
     def test_its_fields_in_their_order(self):
-        assert Judgement(("p",), ("l",), (), ("w",)) == replace(
-            Judgement(), problems=("p",), losses=("l",), warnings=("w",)
+        assert GatewayVerdict(("p",), ("l",), (), ("w",)) == replace(
+            GatewayVerdict(), problems=("p",), losses=("l",), warnings=("w",)
         )
 
 

@@ -677,7 +677,7 @@ class TestJudgedModes:
 
     @pytest.fixture
     def bench(self, bench):
-        bench.gateway.judged_modes = ("required", "match_sender_strict")
+        bench.gateway.verifying_modes = ("required", "match_sender_strict")
         return bench
 
     @pytest.mark.parametrize("mode", ["required", "match_sender_strict"])

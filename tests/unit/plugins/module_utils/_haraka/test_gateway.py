@@ -498,7 +498,7 @@ def test_a_plugin_that_hands_mail_on_by_itself(host, plugins, files, taken):
 )
 def test_modes_in_which_haraka_judges_the_certificate(host, text, modes):
     host.put("tls.ini", text)
-    assert host.adapter.judged_modes == modes
+    assert host.adapter.verifying_modes == modes
 
 
 def test_what_haraka_cannot(host):

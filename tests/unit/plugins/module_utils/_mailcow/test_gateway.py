@@ -68,7 +68,7 @@ class TestWhatItIs:
         assert gateway.modes == ("plaintext", "opportunistic", "required")
         assert set(gateway.limits) == {"match_sender", "match_sender_strict", "enforced", "outbound"}
         assert "uses it wherever it can" in refused(gateway.relay_hosts)
-        assert (gateway.own_port, gateway.judged_modes, gateway.serves()) == (None, (), True)
+        assert (gateway.own_port, gateway.verifying_modes, gateway.serves()) == (None, (), True)
         assert fake.requests == []
 
 

@@ -5,7 +5,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Judgement
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, GatewayVerdict
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
@@ -126,7 +126,7 @@ class TestEveryState:
     def test_it_is_of_the_contract(self, host):
         made: Gateway = host.adapter
         assert made.title == "a Postfix gateway"
-        assert (made.judged_modes, made.limits, made.modes) == ((), {}, MODES)
+        assert (made.verifying_modes, made.limits, made.modes) == ((), {}, MODES)
         assert made.own_port == Target("127.0.0.1", 25)
 
 
@@ -995,7 +995,9 @@ class TestPrepare:
 
             monkeypatch.setattr(host.adapter, "prove", prove)
             options = {"require_without_evidence": False, "check_mode": False, "store": str(tmp_path / "store"), **more}
-            outcome = change_gateway(host.adapter, lambda _before: wanted, lambda *_: Judgement(), wanted=(), **options)
+            outcome = change_gateway(
+                host.adapter, lambda _before: wanted, lambda *_: GatewayVerdict(), wanted=(), **options
+            )
             return outcome, proved
 
         change.proved = proved

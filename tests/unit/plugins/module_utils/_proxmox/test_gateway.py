@@ -72,7 +72,7 @@ class TestWhatItIs:
         assert isinstance(gateway, ProxmoxGateway)
         assert gateway.title == "Proxmox Mail Gateway"
         assert gateway.modes == ("plaintext", "opportunistic", "required")
-        assert gateway.judged_modes == ()
+        assert gateway.verifying_modes == ()
         assert gateway.own_port is None
         assert gateway.serves() is True
         assert gateway.next_hops("example.com", GatewayState()) == ()

@@ -19,7 +19,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe imp
     Probe,
     probe_all,
     unpack,
-    unpack_result,
 )
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -356,16 +355,3 @@ def test_packed_results_are_read_up_to_a_limit(monkeypatch):
     monkeypatch.setattr(probe, "MAX_UNPACKED", 100)
     with pytest.raises(ValueError, match="too large"):
         unpack(pack(b" " * 200))
-
-
-def test_the_result_of_a_module_in_either_form():
-    plain = {"changed": False, "results": [{}], "certificates": {}, "expectations": [{}]}
-    assert unpack_result(plain) is plain
-    packed = {
-        "changed": False, "packed": pack(b'R1 {"host":"b"}\nR0 {"host":"a"}\n'), "expected": {"fail_on": "error"},
-        "fingerprints": {"1": "ab"}, "warnings": ["x"],
-    }  # fmt: skip
-    assert unpack_result(packed) == {
-        "changed": False, "warnings": ["x"], "certificates": {}, "results": [{"host": "a"}, {"host": "b"}],
-        "expectations": [{"fail_on": "error", "fingerprint": ""}, {"fail_on": "error", "fingerprint": "ab"}],
-    }  # fmt: skip

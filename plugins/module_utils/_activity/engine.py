@@ -1,0 +1,35 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine of tls_activity_info: from the options to what the log of a daemon tells."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally, moment
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sources import count, find
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+MakeLog = Callable[[Tally, float, float], Adapter]
+"""Makes a daemon's log reader from a tally, and from the begin and the end of the time in seconds since the epoch."""
+
+
+def read_activity(options: Mapping[str, Any], make_log: MakeLog) -> dict[str, Any]:
+    """Count what the log tells of the time asked for: C(activity) of the module's return values.
+
+    options has the module's C(logs), C(journal), C(since), C(until) and C(max_peers). Raises EngineError if one of them
+    cannot be used, before the log reader is made.
+    """
+    if options["max_peers"] < 1:
+        raise EngineError("max_peers has to be at least 1")
+    now = time.time()
+    since, until = moment(options["since"], now), moment(options["until"], now)
+    if since >= until:
+        raise EngineError(f"since {options['since']} is not before until {options['until']}")
+    tally = Tally(options["max_peers"])
+    adapter = make_log(tally, since, until)
+    found = find(options["logs"] or adapter.globs, options["journal"], adapter, since, until)
+    return count(adapter, tally, found, since, until)

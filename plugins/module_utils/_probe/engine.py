@@ -1,0 +1,155 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A whole call of starttls_probe: plain options in, plain results out.
+
+The options have the shape of the module's. The results hold what a server said; the controller completes them.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import PORTS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, make_context
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import (
+    CHECKS,
+    Probe,
+    probe_all,
+    unpack,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
+
+EXPECTATIONS = ("require_trusted", "min_tls_version", "min_days_left", "warn_days_left", "fail_on")
+"""Options that this call hands back: the controller compares the results with them."""
+PLAIN_RESULTS = 200
+"""Up to this number the results are returned as they are; more of them are packed."""
+PROGRESS_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one call tests.
+
+    fingerprints has an entry for each target: the SHA-256 of the expected certificate in lower-case hexadecimal, or C("").
+    expected holds the EXPECTATIONS.
+    """
+
+    targets: tuple[Target, ...]
+    fingerprints: tuple[str, ...]
+    probe: Probe
+    expected: Mapping[str, Any]
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Request:
+        """Read the module's options. Raises ValueError if one of them cannot be used."""
+        targets = tuple(make_target(item) for item in options["targets"])
+        if not targets:
+            raise TargetError("there is no target to test")
+        return cls(
+            targets,
+            tuple(_fingerprint(item["fingerprint_sha256"] or "") for item in options["targets"]),
+            Probe(_settings(options), options["mode"], frozenset(options["checks"]).intersection(CHECKS)),
+            {key: options[key] for key in EXPECTATIONS},
+        )
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the results are returned packed."""
+        return len(self.targets) > PLAIN_RESULTS
+
+
+def run_probe(request: Request, log: Callable[[str], None]) -> dict[str, Any]:
+    """Test all targets and return the module's result; packed if the list is long, see unpack_result().
+
+    log takes lines that say how many targets of a long list are done. Never raises for what a server does.
+    """
+    progress = progress_log(len(request.targets), log) if request.is_long else None
+    packed = {
+        "changed": False,
+        "packed": probe_all(request.targets, request.probe, progress),
+        "expected": dict(request.expected),
+        "fingerprints": {str(place): one for place, one in enumerate(request.fingerprints) if one},
+    }
+    return packed if request.is_long else unpack_result(packed)
+
+
+def make_target(item: dict[str, Any]) -> Target:
+    """The target that an element of the option means. Raises TargetError."""
+    protocol = item["protocol"]
+    target = Target(
+        ascii_name(item["host"]),
+        PORTS[protocol] if item["port"] is None else item["port"],
+        ascii_name(item["name"] or ""),
+        protocol,
+    )
+    target.check()
+    return target
+
+
+def _fingerprint(text: str) -> str:
+    plain = text.replace(":", "").lower()
+    if plain and not re.fullmatch(r"[0-9a-f]{64}", plain):
+        raise ValueError(f"the fingerprint {plain[:80]!r} is not a SHA-256 fingerprint in hexadecimal")
+    return plain
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    for option in ("timeout", "total_timeout", "concurrency"):
+        if options[option] < 1:
+            raise ValueError(f"{option} has to be at least 1")
+    return Settings(
+        ca_pem=_roots(options["ca_content"]),
+        timeout=float(options["timeout"]),
+        total_timeout=float(options["total_timeout"]),
+        concurrency=options["concurrency"],
+        **({"helo_name": options["helo_name"]} if options["helo_name"] else {}),
+    )
+
+
+def _roots(ca_content: Optional[str]) -> Optional[str]:
+    """The certificates of ca_content without the names beside them, which may be in any script; None if there is no text."""
+    if not ca_content:
+        return None
+    try:
+        roots = pem.join(pem.certificates(pem.split(ca_content)))
+        make_context(roots, verify=True)
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error)
+        raise ValueError(f"ca_content holds no usable certificate: {reason}") from error
+    return roots
+
+
+def progress_log(total: int, log: Callable[[str], None]) -> Callable[[int], None]:
+    """Tells of a run how far it is: every tenth of it, and whenever ten seconds have passed."""
+    step, told, at = max(1, total // 10), 0, time.monotonic()
+
+    def tell(finished: int) -> None:
+        nonlocal told, at
+        if finished // step > told // step or time.monotonic() - at >= PROGRESS_SECONDS:
+            told, at = finished, time.monotonic()
+            log(f"{finished} of {total}")
+
+    return tell
+
+
+def unpack_result(result: dict[str, Any]) -> dict[str, Any]:
+    """What the module returned, with C(results), C(certificates) and C(expectations) however long the list was.
+
+    Raises ValueError on packed results that cannot be read.
+    """
+    if "packed" not in result:
+        return result
+    others = {key: value for key, value in result.items() if key not in ("packed", "expected", "fingerprints")}
+    results, certificates = unpack(result["packed"])
+    fingerprints = result["fingerprints"]
+    expectations = [
+        {**result["expected"], "fingerprint": fingerprints.get(str(place), "")} for place in range(len(results))
+    ]
+    return {**others, "results": results, "certificates": certificates, "expectations": expectations}
