@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner, postponed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner, postponed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 

@@ -15,14 +15,14 @@ FILES = rooms.imports(PATHS)
 MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startswith("modules."))
 
 BOUNDS: dict[str, tuple[int, int, int]] = {
-    "enforced_tls_domain": (38, 358_000, 126_000),
-    "inbound_tls_mode": (38, 362_000, 127_000),
-    "inbound_tls_mode_info": (37, 350_000, 123_000),
-    "mail_server_tls": (25, 190_000, 69_000),
-    "message_trace": (13, 103_000, 39_000),
-    "outbound_tls_mode": (38, 355_000, 125_000),
+    "enforced_tls_domain": (39, 358_000, 126_000),
+    "inbound_tls_mode": (39, 362_000, 127_000),
+    "inbound_tls_mode_info": (38, 350_000, 123_000),
+    "mail_server_tls": (26, 192_000, 69_000),
+    "message_trace": (11, 85_000, 33_000),
+    "outbound_tls_mode": (39, 355_000, 125_000),
     "starttls_probe": (10, 128_000, 44_000),
-    "tls_activity_info": (19, 136_000, 50_000),
+    "tls_activity_info": (18, 118_000, 43_000),
     "tls_certificate": (10, 30_000, 13_000),
     "tls_report": (0, 0, 22),
     "tls_verdict": (0, 0, 22),

@@ -19,7 +19,7 @@ from http.client import HTTPException
 from typing import Any, Callable, Optional
 from urllib.parse import quote, quote_plus, urlsplit
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Stopped, reason_of, stoppable
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped, reason_of, stoppable
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 LARGEST = 16 * 1024 * 1024

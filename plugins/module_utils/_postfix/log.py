@@ -33,7 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     is_loopback,
     reason_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 

@@ -15,7 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Http
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 

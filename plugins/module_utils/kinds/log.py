@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 
 Maker = Callable[["Tally", float, float, "Runner"], "Adapter"]
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Runner
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings

@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api imp
     is_set,
     rows,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Stopped
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from hypothesis import given
 from hypothesis import strategies as st

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import files as module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import (
     Change,
-    Stopped,
     Transaction,
-    postponed,
-    stoppable,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped, postponed, stoppable
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 from tests.support.alarm import at_most
@@ -591,7 +590,7 @@ def test_a_thread_leaves_the_signals_of_a_change_alone(host, late):
 
     def elsewhere():
         with postponed():
-            seen.append(module._under_way[-1].obeys)
+            seen.append(process._under_way[-1].obeys)
 
     def reload():
         thread = threading.Thread(target=elsewhere)
@@ -687,7 +686,7 @@ def test_former_handlers_come_back_after_any_end(host, late):
         host.journal.mkdir()
         with pytest.raises(OSError):
             transaction.apply(Change.of([host.image(OLD)]), host.daemon.prove, host.daemon.prove_old)
-    assert module._under_way == []
+    assert process._under_way == []
 
 
 def test_a_handler_that_python_did_not_install_is_left_alone(monkeypatch, late):
