@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleFileNotFound
+from ansible.errors import AnsibleError, AnsibleFileNotFound
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate import (
@@ -17,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate impo
     check_path,
     parse_mode,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import checked_options, task_errors
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 
 MODULE = "mailfleet.starttls.tls_certificate"
@@ -69,15 +70,12 @@ class ActionModule(ActionBase):
     def _options(self) -> dict[str, Any]:
         # '~' in path is the host's, so the controller must not expand it.
         spec = {**ARGUMENT_SPEC, "path": {**ARGUMENT_SPEC["path"], "type": "str"}}
-        _validation, options = self.validate_argument_spec(argument_spec=spec)
-        return {name: options.get(name) for name in spec}
+        return checked_options(self, spec)
 
     def _judge(self, options: dict[str, Any], findings: list[x509.Finding]) -> Optional[x509.Judgement]:
         """Add what is wrong with the inputs to the findings; return None if they could not all be read."""
-        try:
+        with task_errors():
             x509.require_cryptography()
-        except x509.MissingLibraryError as error:
-            raise AnsibleActionFail(str(error)) from None
         before = len(findings)
         key = self._source(options, "private_key", findings, required=True)
         certificate = self._source(options, "certificate", findings, required=True)

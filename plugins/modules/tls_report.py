@@ -2,7 +2,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of the action plugin tls_report."""
+"""Documentation and options of the action plugin tls_report."""
 
 from __future__ import annotations
 
@@ -194,3 +194,26 @@ changed_paths:
   elements: str
   returned: always
 """
+
+from typing import Any
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "rows": {"type": "list", "elements": "dict", "required": True},
+    "title": {"type": "str", "default": "TLS on the mail fleet"},
+    "window": {"type": "dict", "options": {"since": {"type": "str"}, "until": {"type": "str"}}},
+    "tls_reports": {"type": "list", "elements": "path", "default": []},
+    "previous": {"type": "path"},
+    "certificate_days": {"type": "int", "default": 21},
+    "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
+    "outputs": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {
+            "format": {"type": "str", "choices": ["html", "json", "csv", "junit", "prometheus"], "required": True},
+            "path": {"type": "path", "required": True},
+            "mode": {"type": "raw"},
+        },
+    },
+}
+"""The options; the action plugin reads them."""

@@ -2,7 +2,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Documentation of the action plugin tls_verdict."""
+"""Documentation and options of the action plugin tls_verdict."""
 
 from __future__ import annotations
 
@@ -71,3 +71,12 @@ rows:
   elements: dict
   returned: always
 """
+
+from typing import Any
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "rows": {"type": "list", "elements": "dict", "required": True},
+    "title": {"type": "str", "default": "TLS on the mail fleet"},
+    "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
+}
+"""The options; the action plugin reads them."""

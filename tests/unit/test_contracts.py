@@ -28,7 +28,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEVERITIES
 from jinja2.nativetypes import NativeEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -311,6 +313,20 @@ def test_each_variable_of_the_environment_is_documented(module, documentation):
         text = " ".join(options[name]["description"])
         for variable in option.get("fallback", (None, ()))[1]:
             assert f"E({variable})" in text, name
+
+
+@pytest.mark.parametrize("action", sorted(path.stem for path in (ROOT / "plugins/action").glob("*.py")))
+def test_an_action_plugin_has_the_options_of_its_module(action):
+    """Both read ARGUMENT_SPEC of the module's file, which is also the documentation."""
+    loaded = importlib.import_module(f"{PACKAGE}.action.{action}")
+    assert loaded.ARGUMENT_SPEC is importlib.import_module(f"{PACKAGE}.modules.{action}").ARGUMENT_SPEC
+
+
+def test_choices_that_the_controller_knows(documentation):
+    for module in ("starttls_probe", "tls_report", "tls_verdict"):
+        assert documentation[module]["doc"]["options"]["fail_on"]["choices"] == list(SEVERITIES)
+    outputs = documentation["tls_report"]["doc"]["options"]["outputs"]["suboptions"]
+    assert outputs["format"]["choices"] == list(FORMATS)
 
 
 def test_every_action_plugin_has_a_module():

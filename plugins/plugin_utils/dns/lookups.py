@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     MissingLibraryError,
     printable,
@@ -44,7 +45,7 @@ _PAYLOAD = 1232
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 
 
-class ResolverError(ValueError):
+class ResolverError(EngineError):
     """A resolver's address cannot be understood, or the system names none; the text says which."""
 
 
@@ -59,7 +60,7 @@ def require_dnspython() -> None:
         )
 
 
-def is_domain(name: str) -> bool:
+def is_dns_domain(name: str) -> bool:
     """Whether a name, in A-labels and without the final dot, is a domain with at least two labels."""
     labels = name.lower().split(".")
     return len(name) <= 253 and len(labels) > 1 and all(map(_LABEL.match, labels)) and not labels[-1].isdigit()

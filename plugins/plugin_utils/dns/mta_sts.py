@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import printable
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver, is_domain
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver, is_dns_domain
 
 MODES = ("enforce", "testing", "none")
 MAX_AGE = 31557600
@@ -119,7 +119,7 @@ def parse_policy(body: bytes) -> Policy:
 
 def _pattern(value: str) -> str:
     pattern = value.lower()
-    if not is_domain(pattern.removeprefix("*.")):
+    if not is_dns_domain(pattern.removeprefix("*.")):
         raise PolicyError(f"the policy has an mx that is neither a name nor '*.' and a name: {printable(value, 80)!r}")
     return pattern
 

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import alerts_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     SEVERITIES,
@@ -40,7 +41,7 @@ _MAX_NAMES = 100
 _MAX_COUNT = 2**53 - 1
 
 
-class ReportError(ValueError):
+class ReportError(EngineError):
     """What was given cannot become a report; the message says what is wrong."""
 
 

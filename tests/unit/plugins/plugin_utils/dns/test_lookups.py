@@ -7,7 +7,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import look
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import (
     Resolver,
     ResolverError,
-    is_domain,
+    is_dns_domain,
     parse_server,
     require_dnspython,
     run_all,
@@ -143,7 +143,7 @@ class TestResolvers:
     ],
 )  # fmt: skip
 def test_domains(name, good):
-    assert is_domain(name) is good
+    assert is_dns_domain(name) is good
 
 
 @given(st.text(max_size=80))

@@ -13,19 +13,12 @@ from pathlib import Path
 import dns.rcode
 import pytest
 import yaml
-from ansible_collections.mailfleet.starttls.plugins.action.starttls_probe import Inquiry, complete
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import record
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.mta_sts import Web
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support import dns_server
-from tests.support.web_server import WebServer, answer, server_context
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 NAME = "mx.example.com"
 
 
@@ -371,61 +364,3 @@ def test_no_targets_at_all(run):
     """An empty list is a mistake in the inventory; that nothing failed would prove nothing."""
     assert run["results"]["no_targets"]["failed"]
     assert run["results"]["no_targets"]["msg"] == "there is no target to test"
-
-
-def returned(issued, *names, **changes):
-    """What the module returns when it saw this certificate on servers of these names."""
-    chain = tuple(one.public_bytes(Encoding.DER) for one in [issued.certificate, *issued.chain])
-    facts = {"stage": Stage.EHLO_TLS, "tls_version": "TLSv1.3", "trusted": True, "chain": chain}
-    return {
-        "changed": False,
-        "results": [{**record(Handshake(Target(name), **facts)), **changes} for name in names],
-        "certificates": {hashlib.sha256(der).hexdigest(): ssl.DER_cert_to_PEM_cert(der) for der in chain},
-        "expectations": [{} for _ in names],
-    }
-
-
-def test_a_policy_is_fetched_once_and_compared_with_each_server(authority, tmp_path):
-    web = WebServer(server_context(tmp_path, authority.issue(["mta-sts.example.com"])))
-    web.reply = answer(b"version: STSv1\nmode: enforce\nmx: mx.example.com\nmax_age: 86400\n")
-    with dns_server.serve() as names:
-        names.add("_mta-sts.example.com", "TXT", '"v=STSv1; id=1;"')
-        names.add("mta-sts.example.com", "A", "127.0.0.1")
-        client = Web(ssl.create_default_context(cadata=authority.root_pem.decode()), web.port)
-        inquiry = Inquiry(
-            with_mta_sts=True, domains=("example.com",) * 2, resolver=Resolver([names.address]), web=client
-        )
-        result = complete(returned(authority.issue(["*.example.com"]), NAME, "mx2.example.com"), inquiry, "")
-    web.close()
-    first, second = result["results"]
-    assert (first["mta_sts"]["status"], first["mta_sts"]["mx"], codes(first)) == ("match", [NAME], [])
-    assert (second["mta_sts"]["status"], codes(second)) == ("mismatch", ["mta_sts_mismatch"])
-    assert (result["passed"], len(web.requests)) == (False, 1)
-
-
-@pytest.mark.parametrize(
-    "exchange",
-    [None, {}, [], "text", {"algorithm": "ecdsa_sha256", "signed": "?", "signature": ""}, {"algorithm": None}],
-)
-def test_a_key_exchange_that_cannot_be_read_proves_nothing(authority, exchange):
-    seen = returned(authority.issue([NAME]), NAME, mode="survey", completed=False, trusted=None, key_exchange=exchange)
-    [one] = complete(seen, Inquiry(), authority.root_pem.decode())["results"]
-    assert (codes(one), one["passed"], "key_exchange" in one) == (["not_proved"], True, False)
-
-
-def test_a_key_exchange_that_another_key_signed(authority):
-    exchange = {"algorithm": "ecdsa_sha256", "signed": "AAAA", "signature": "MAYCAQECAQE="}
-    seen = returned(authority.issue([NAME]), NAME, mode="survey", completed=False, trusted=None, key_exchange=exchange)
-    assert codes(complete(seen, Inquiry(), authority.root_pem.decode())["results"][0]) == ["tls_failed"]
-
-
-@pytest.mark.parametrize("checks", [[], "", "versions", ["versions", "injection"]])
-def test_nothing_is_looked_up_unless_asked_for(checks):
-    assert Inquiry.of_arguments({"targets": [{"host": NAME}], "checks": checks}) == Inquiry()
-
-
-def test_targets_may_be_text(authority):
-    inquiry = Inquiry.of_arguments(
-        {"targets": [f"host={NAME} domain=Example.COM."], "checks": "mta_sts", "resolver": "127.0.0.1"}
-    )
-    assert inquiry.domains == ("example.com",)

@@ -14,7 +14,7 @@ import yaml
 
 from tests.support.report_rows import demo_rows, hostile, tls_report
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 SCHEMA = json.loads((ROOT / "docs/schema/report.schema.json").read_text())
 NAMES = {"html": "r.html", "json": "r.json", "csv": "r.csv", "junit": "r.xml", "prometheus": "r.prom"}
 

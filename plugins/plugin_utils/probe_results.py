@@ -1,0 +1,150 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half of starttls_probe: reads the trust store, asks DNS, gives the verdict on the results of the host."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import PLAIN_RESULTS, unpack_result
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
+    Roots,
+    ascii_name,
+    require_cryptography,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.key_proof import has_key
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import (
+    Resolver,
+    is_dns_domain,
+    require_dnspython,
+    run_all,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
+    Certificates,
+    Evidence,
+    Expectation,
+    judge_handshake,
+)
+
+LOOKUPS_AT_A_TIME = 200
+
+LookedUp = Mapping[tuple[Any, ...], Any]
+"""What to look up, as a key of Inquiry.look_up(), -> the answer."""
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """What is to be looked up from the controller. domains has one entry for each target, with dane or mta_sts."""
+
+    with_dane: bool = False
+    with_mta_sts: bool = False
+    domains: tuple[str, ...] = ()
+    resolver: Optional[Resolver] = None
+    web: Optional[mta_sts.Web] = None
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> Inquiry:
+        """Read the module's options, before anything is started on the host. Raises MissingLibraryError, EngineError."""
+        require_cryptography()
+        checks = set(options["checks"])
+        if not {"dane", "mta_sts"} & checks:
+            return cls()
+        require_dnspython()
+        timeout = float(options["timeout"])
+        return cls(
+            with_dane="dane" in checks,
+            with_mta_sts="mta_sts" in checks,
+            domains=tuple(_domain(one, "mta_sts" in checks) for one in options["targets"]),
+            resolver=Resolver([one.strip() for one in options["resolver"] or []], lifetime=timeout),
+            web=mta_sts.Web(ssl.create_default_context(), timeout=timeout),
+        )
+
+    def look_up(self, results: Sequence[Mapping[str, Any]]) -> LookedUp:
+        """Everything that the results need, each thing once: C(("dane", base, port)) and C(("mta_sts", domain))."""
+        jobs: dict[tuple[Any, ...], Callable[[], Awaitable[Any]]] = {}
+        resolver, web = self.resolver, self.web
+        if resolver is None or web is None:
+            return {}
+        for seen, domain in zip(results, self.domains):
+            if self.with_dane:
+                base, port = dane.base_name(seen["host"], seen["name"]), seen["port"]
+                jobs["dane", base, port] = lambda base=base, port=port: dane.look_up(resolver, base, port)  # type: ignore[misc]
+            if self.with_mta_sts:
+                jobs["mta_sts", domain] = lambda domain=domain: mta_sts.look_up(resolver, web, domain)  # type: ignore[misc]
+        return run_all(jobs, LOOKUPS_AT_A_TIME)
+
+    def evidence(self, found: LookedUp, index: int, seen: Mapping[str, Any]) -> tuple[Any, Any, str]:
+        """What was found for one result: TLSA records, policy, domain."""
+        base = dane.base_name(seen["host"], seen["name"])
+        domain = self.domains[index] if self.domains else ""
+        return found.get(("dane", base, seen["port"])), found.get(("mta_sts", domain)), domain
+
+
+def _domain(target: Mapping[str, Any], required: bool) -> str:
+    given = str(target.get("domain") or "")
+    domain = ascii_name(given) or "" if given else ""
+    if given and not is_dns_domain(domain):
+        raise EngineError(f"the domain {given!r} of {target.get('host')} is none")
+    if required and not domain:
+        raise EngineError(f"the check mta_sts needs the domain of each target, and {target.get('host')} has none")
+    return domain
+
+
+def complete_result(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:
+    """What the module returned, packed or not, in the form that users see. A failure is returned as it is.
+
+    Raises EngineError if the packed results cannot be read.
+    """
+    if result.get("failed"):
+        return result
+    try:
+        result = unpack_result(result)
+    except ValueError as error:
+        raise EngineError(str(error)) from error
+    return complete(result, inquiry, ca_content) if "results" in result else result
+
+
+def complete(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:
+    """The module's result in the form that users see: with verdicts, and with certificates where they are expected."""
+    raw: list[dict[str, Any]] = result["results"]
+    pem_of: Mapping[str, str] = result.pop("certificates")
+    expectations = result.pop("expectations")
+    certificates = Certificates(pem_of)
+    found = inquiry.look_up(raw)
+    roots = _roots(raw, ca_content)
+    done = []
+    for index, (seen, expected) in enumerate(zip(raw, expectations)):
+        exchange = seen.pop("key_exchange", None)
+        tlsa, policy, domain = inquiry.evidence(found, index, seen)
+        evidence = Evidence(roots, _has_key(certificates, seen, exchange), tlsa, policy, domain)
+        done.append(judge_handshake(seen, Expectation(**expected), certificates, evidence))
+    if len(done) <= PLAIN_RESULTS:
+        for one in done:
+            one["chain_pem"] = [pem_of[fingerprint] for fingerprint in one["chain_sha256"] if fingerprint in pem_of]
+    else:
+        result["certificates"] = pem_of
+    return {**result, "results": done, "passed": all(one["passed"] for one in done)}
+
+
+def _roots(results: Sequence[Mapping[str, Any]], ca_content: str) -> Optional[Roots]:
+    """The trust store: what was given, or the controller's for a survey, whose trust is decided here."""
+    if ca_content:
+        return Roots.of_pem(ca_content)
+    return Roots.of_system() if any(one["mode"] == "survey" for one in results) else None
+
+
+def _has_key(certificates: Certificates, seen: Mapping[str, Any], exchange: Any) -> Optional[bool]:
+    if not exchange or not seen["chain_sha256"]:
+        return None
+    try:
+        leaf = certificates.load(seen["chain_sha256"][0])
+        return has_key(leaf.der, KeyExchange.from_dict(exchange))
+    except ValueError:  # a CertificateError is one, too
+        return None

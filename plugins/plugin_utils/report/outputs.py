@@ -1,0 +1,133 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Writes the report of tls_report on the controller: each output is a file, and one that says the same is left alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import document, tls_rpt
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+
+
+class Output(NamedTuple):
+    """A file to write: mode None keeps that of the file that is there, or takes the format's."""
+
+    format: str
+    path: str
+    mode: Optional[int]
+
+
+class Image(NamedTuple):
+    """A file as it shall be, whether it is there so byte by byte, and whether more than the time differs."""
+
+    file: FileImage
+    written: bool
+    changed: bool
+
+
+def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Make the report, write it in each of the formats wanted, and return the result of tls_report.
+
+    options are the module's. Check mode writes nothing and says what would change. Raises EngineError.
+    """
+    outputs = [_output(one, check_mode) for one in options["outputs"]]
+    if len({os.path.realpath(one.path) for one in outputs}) < len(outputs):
+        raise EngineError("two of outputs have the same path")
+    report, problems = _report(options)
+    rendered = [(one, FORMATS[one.format].render(report)) for one in outputs]
+    images = [_image(one, text) for one, text in rendered]
+    if not check_mode:
+        for one, image in zip(outputs, images):
+            _write(one, image)
+    changed = [one.path for one, image in zip(outputs, images) if image.changed]
+    warnings = [f"A TLS report is left out: {one}" for one in problems]
+    return {
+        "changed": bool(changed),
+        "msg": _message(report["summary"]),
+        "summary": report["summary"],
+        "alerts": report["alerts"],
+        "paths": [one.path for one in outputs],
+        "changed_paths": changed,
+        **({"warnings": warnings} if warnings else {}),
+    }
+
+
+def _message(summary: Mapping[str, Any]) -> str:
+    alerts = ", ".join(f"{count} of severity {severity}" for severity, count in summary["alerts"].items())
+    return f"{summary['passed']} of {summary['hosts']} hosts pass; {alerts} among the alerts"
+
+
+def _output(given: Mapping[str, Any], check_mode: bool) -> Output:
+    mode = given.get("mode")
+    if isinstance(mode, str):
+        with suppress(ValueError):
+            mode = int(mode, 8)
+    # YAML has made a number of octal digits without quotes already.
+    if mode is not None and not (isinstance(mode, int) and 0 <= mode <= 0o777):
+        raise EngineError(f"mode {given['mode']!r} is no mode of a file; give one like '0640'")
+    if not check_mode and not Path(given["path"]).parent.is_dir():  # which an earlier task may be about to make
+        raise EngineError(f"there is no directory for {given['path']} on the controller; make it first")
+    return Output(given["format"], given["path"], mode)
+
+
+def _report(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    try:
+        reports, problems = tls_rpt.read_reports(options["tls_reports"])
+    except (tls_rpt.MissingJsonschemaError, OSError) as error:
+        raise EngineError(f"the TLS reports cannot be read: {error}") from error
+    report = document.build(
+        options["rows"],
+        title=options["title"],
+        window=options["window"],
+        tls_reports=reports,
+        previous=_previous(options["previous"]),
+        certificate_days=options["certificate_days"],
+        fail_on=options["fail_on"],
+    )
+    return report, problems
+
+
+def _previous(path: Optional[str]) -> Optional[dict[str, Any]]:
+    """The former report; None if there is none yet, as before the first run."""
+    if not path:
+        return None
+    try:
+        content = FileImage.read(path, max_bytes=document.MAX_PREVIOUS_BYTES).content
+        return None if content is None else document.load_previous(content)
+    except (OSError, document.ReportError) as error:
+        raise EngineError(f"the former report {one_line(path)} cannot be used: {error}") from error
+
+
+def _image(output: Output, text: str) -> Image:
+    """What has to be done for one output."""
+    kind = FORMATS[output.format]
+    try:
+        old = FileImage.read(output.path)
+    except OSError as error:
+        raise EngineError(f"{output.path} cannot be read on the controller: {error}") from error
+    content = text.encode()
+    if old.content is None:
+        mode = kind.mode if output.mode is None else output.mode
+        return Image(FileImage(output.path, content, mode, os.geteuid(), os.getegid()), written=False, changed=True)
+    mode = old.mode if output.mode is None else output.mode
+    same = mode == old.mode and kind.same(old.content.decode("utf-8", "replace"), text)
+    file = FileImage(output.path, content, mode, old.uid, old.gid)
+    return Image(file, written=file == old, changed=not same)
+
+
+def _write(output: Output, image: Image) -> None:
+    if image.written:
+        return
+    try:
+        image.file.write()
+    except OSError as error:
+        raise EngineError(f"{output.path} cannot be written on the controller: {error}") from error

@@ -1,0 +1,107 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The table of tls_verdict: one row for each host, and the findings below it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
+    failing,
+    findings_of,
+    one_line,
+    render_table,
+)
+
+HEADINGS = {
+    "host": "HOST",
+    "daemon": "DAEMON",
+    "starttls": "STARTTLS",
+    "tls_version": "TLS",
+    "certificate": "CERTIFICATE",
+    "days_left": "DAYS LEFT",
+    "trusted": "TRUSTED",
+    "delivery_mode": "DELIVERY MODE",
+    "messages": "MESSAGES",
+    "verdict": "VERDICT",
+}
+
+
+def fleet_verdict(rows: Sequence[dict[str, Any]], title: str, fail_on: str) -> tuple[dict[str, Any], str]:
+    """The result of tls_verdict, and the text to show: title, table, and the findings of each host.
+
+    rows are as summarize() takes them. Raises EngineError if there is no row, or one without the name of its host.
+    """
+    if not all(isinstance(row.get("host"), str) for row in rows):
+        raise EngineError("each of rows needs the name of its host")
+    if not rows:
+        raise EngineError("there is no host to give a verdict on")
+    shown = [summarize(row, fail_on) for row in rows]
+    passed = sum(row["verdict"] != "FAIL" for row in shown)
+    table = render_table(HEADINGS, shown)
+    result = {
+        "changed": False,
+        "failed": passed < len(shown),
+        "msg": f"{passed} of {len(shown)} hosts pass",
+        "table": table,
+        "rows": shown,
+    }
+    return result, "\n".join([title, "", table, *_lines(shown)])
+
+
+def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = [(row["host"], one) for row in rows for one in row["findings"]]
+    lines = [one_line(f"{host}: {one['severity']}: {one['message']}") for host, one in found]
+    return ["", *lines] if lines else []
+
+
+def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
+    """One row of the table from what was gathered on a host: handshake tests, traces, delivery modes.
+
+    Takes C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of
+    starttls_probe), C(traces) (of message_trace), C(errors) (text) and C(delivery_modes).
+    """
+    probes = row.get("probes") or []
+    traces = row.get("traces") or []
+    findings = findings_of(row)
+    first = probes[0] if probes else {}
+    certificate = first.get("certificate") or {}
+    return {
+        "host": row["host"],
+        "daemon": row.get("daemon", ""),
+        "starttls": _offered(first),
+        "tls_version": first.get("tls_version"),
+        "certificate": certificate.get("subject"),
+        "days_left": certificate.get("days_left"),
+        "trusted": first.get("trusted"),
+        "delivery_mode": row.get("delivery_modes") or [],
+        "messages": _messages(traces),
+        "verdict": _verdict(findings, fail_on),
+        "findings": findings,
+    }
+
+
+def _offered(probe: dict[str, Any]) -> str:
+    if probe.get("starttls_advertised"):
+        return "offered"
+    return "not offered" if probe.get("stage") == "ehlo" else ""  # who did not answer EHLO did not say
+
+
+def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:
+    if failing(findings, fail_on):
+        return "FAIL"
+    warnings = sum(one["severity"] == "warning" for one in findings)
+    return f"pass, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "pass"
+
+
+def _messages(traces: list[dict[str, Any]]) -> str:
+    def one(trace: dict[str, Any]) -> str:
+        if not trace["arrived"]:
+            return f"{trace.get('direction')} lost"
+        hops = [hop for hop in trace["hops"] if hop["network"]]
+        return f"{trace.get('direction')} {sum(hop['tls'] for hop in hops)}/{len(hops)} TLS"
+
+    return ", ".join(map(one, traces))
