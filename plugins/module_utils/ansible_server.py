@@ -5,29 +5,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import resolve
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
 
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "kind": {"type": "str", "default": AUTO},
-    "inbound": {"type": "str", "choices": list(INBOUND)},
-    "outbound": {"type": "str", "choices": list(OUTBOUND)},
-    "certificate": {"type": "path", "default": CERTIFICATE},
-    "address": {"type": "str", "default": "127.0.0.1"},
-    "port": {"type": "int", "default": 25},
-    "timeout": {"type": "int", "default": 20},
-    "require_without_evidence": {"type": "bool", "default": False},
-    "relax": {"type": "bool", "default": True},
-    "only_relax": {"type": "bool", "default": False},
-}
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
 
 def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
@@ -47,8 +35,3 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     server = SERVERS[kind](runner(module), desired, settings)
     outcome = set_starttls(server, desired, settings, module.check_mode)
     return {**outcome.to_dict(), "kind": kind, "diff": outcome.diff, "warnings": outcome.warnings}
-
-
-def run(module: AnsibleModule) -> None:
-    """The whole of the module mail_server_tls."""
-    fail_on_engine_errors(module, lambda: change_mail_server(module))

@@ -144,13 +144,33 @@ restored:
   returned: when a change failed after it began
 """
 
+from typing import Any
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import ARGUMENT_SPEC, run
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import change_mail_server
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    "kind": {"type": "str", "default": AUTO},
+    "inbound": {"type": "str", "choices": list(INBOUND)},
+    "outbound": {"type": "str", "choices": list(OUTBOUND)},
+    "certificate": {"type": "path", "default": CERTIFICATE},
+    "address": {"type": "str", "default": "127.0.0.1"},
+    "port": {"type": "int", "default": 25},
+    "timeout": {"type": "int", "default": 20},
+    "require_without_evidence": {"type": "bool", "default": False},
+    "relax": {"type": "bool", "default": True},
+    "only_relax": {"type": "bool", "default": False},
+}
 
 
 def main() -> None:
     """Run the module."""
-    run(AnsibleModule(argument_spec=ARGUMENT_SPEC, required_one_of=[("inbound", "outbound")], supports_check_mode=True))
+    module = AnsibleModule(ARGUMENT_SPEC, required_one_of=[("inbound", "outbound")], supports_check_mode=True)
+    fail_on_engine_errors(module, lambda: change_mail_server(module))
 
 
 if __name__ == "__main__":
