@@ -352,7 +352,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import Request, run_probe
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import PORTS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import CHECKS, MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import CHECKS, PROBE_MODES
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "targets": {
@@ -368,7 +368,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
             "domain": {"type": "str"},
         },
     },
-    "mode": {"type": "str", "choices": list(MODES), "default": "full"},
+    "mode": {"type": "str", "choices": list(PROBE_MODES), "default": "full"},
     "checks": {
         "type": "list",
         "elements": "str",

@@ -102,8 +102,8 @@ class Evidence:
 
     roots: Optional[Roots] = None
     has_key: Optional[bool] = None
-    tlsa: Optional[dane.Lookup] = None
-    policy: Optional[mta_sts.Lookup] = None
+    tlsa: Optional[dane.TlsaLookup] = None
+    policy: Optional[mta_sts.PolicyLookup] = None
     domain: str = ""
 
 
@@ -201,11 +201,11 @@ def judge_handshake(
     that was served), C(name_matches), C(days_left), C(dane), C(mta_sts), C(findings) (dicts of C(code), C(severity)
     and C(message), the worst first) and C(passed). The trust of a survey is judged here, too.
     """
-    return _Case(seen, expected, certificates, evidence).verdict()
+    return _Evaluation(seen, expected, certificates, evidence).verdict()
 
 
-class _Case:
-    """One result under judgement."""
+class _Evaluation:
+    """Collects the findings of one result."""
 
     def __init__(
         self, seen: Mapping[str, Any], expected: Expectation, certificates: Certificates, evidence: Evidence
@@ -451,7 +451,7 @@ class _Case:
         found, seen = self.evidence.tlsa, self.seen
         if found is None:
             return None
-        return dane.judge(found, seen["port"], self.chain, [seen["name"], self.evidence.domain], self.now)
+        return dane.compare(found, seen["port"], self.chain, [seen["name"], self.evidence.domain], self.now)
 
     def _mta_sts(self) -> Optional[dict[str, Any]]:
         found, seen = self.evidence.policy, self.seen
@@ -460,7 +460,7 @@ class _Case:
         hosts = [one for one in (dane.base_name(seen["host"], seen["name"]), seen["name"]) if one]
         policy = found.policy
         host = next((one for one in hosts if policy and policy.allows(one)), hosts[0])
-        return mta_sts.judge(found, host, self._fault_for_senders(host))
+        return mta_sts.compare(found, host, self._fault_for_senders(host))
 
     def _fault_for_senders(self, host: str) -> Optional[str]:
         if not self.chain:

@@ -13,9 +13,9 @@ import ssl
 from collections.abc import Callable, Iterator
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import (
-    MAX_LINE,
     MAX_LINES,
     MAX_REPLY,
+    MAX_REPLY_LINE,
     PORTS,
     Dialogue,
     DialogueError,
@@ -24,7 +24,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
     ReplyReader,
     Stage,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Session, Settings, make_context
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    DialogueSession,
+    Settings,
+    make_context,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import (
     MAX_CERTIFICATES,
     MAX_FLIGHT,
@@ -106,8 +110,8 @@ def all_replies(pieces: list[bytes]) -> tuple[list[Reply], str]:
         except DialogueError as error:
             check_error(error)
             return replies, error.code
-        assert len(reader.rest) <= MAX_LINE
-        assert reader._size <= MAX_REPLY + MAX_LINE
+        assert len(reader.rest) <= MAX_REPLY_LINE
+        assert reader._size <= MAX_REPLY + MAX_REPLY_LINE
     return replies, ""
 
 
@@ -134,7 +138,7 @@ def dialogue(data: bytes) -> None:
             assert len(said) < 200 and (not said or said.endswith(b"\r\n"))
             assert talk.stage >= stage
             stage = talk.stage
-            assert len(talk._reader.rest) <= max(MAX_LINE, len(piece))
+            assert len(talk._reader.rest) <= max(MAX_REPLY_LINE, len(piece))
             assert len(talk.capabilities) <= MAX_LINES and len(talk.capabilities_tls) <= MAX_LINES
     except DialogueError as error:
         check_error(error)
@@ -185,7 +189,7 @@ def tls(data: bytes) -> None:
     target = Target("mx.example.com", protocol=list(PORTS)[script.choose(len(PORTS))])
     settings = Settings(helo_name="c.example")
     session = (
-        Session(target, settings, context()),
+        DialogueSession(target, settings, context()),
         VersionSession(target, settings, "TLSv1.2"),
         VersionSession(target, settings, "TLSv1.3"),
         SurveySession(target, settings),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support import rooms
@@ -45,3 +49,36 @@ def test_an_import_that_only_types_need_counts(tmp_path: Path):
     files = rooms.imports(rooms.modules(tmp_path))
     assert files == {"module_utils._a.x": {"module_utils._b.y"}, "module_utils._b.y": {"module_utils._a.x"}}
     assert rooms.circles(rooms.arrows(files)) == [["_a", "_b", "_a"], ["_b", "_a", "_b"]]
+
+
+PUBLIC = re.compile(r"[A-Z]\w*\Z")
+
+MAY_REPEAT = {
+    "DIRECTORY": "each product's gateway has its own, and tests set them alike",
+    "REGISTRY": "each product's gateway has its own, and tests set them alike",
+}
+"""Names that two files may define, and why. What plugins must be called (ActionModule, DOCUMENTATION) is not in the engines."""
+
+
+def definitions(tree: ast.Module) -> Iterator[str]:
+    """The names of classes, constants and types that a file defines for others."""
+    for node in tree.body:
+        names = [node.name] if isinstance(node, ast.ClassDef) else []
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names = [one.id for target in targets for one in ast.walk(target) if isinstance(one, ast.Name)]
+        yield from filter(PUBLIC.match, names)
+
+
+def test_definitions_are_found():
+    text = "class A: B = 1\nC, D = 1, 2\nE: int = 3\n_F = 4\ng = 5\ndef H(): pass\n"
+    assert list(definitions(ast.parse(text))) == ["A", "C", "D", "E"]
+
+
+def test_no_two_things_of_the_engines_have_one_name():
+    where: dict[str, list[str]] = defaultdict(list)
+    for name, path in rooms.modules().items():
+        if name.startswith(("module_utils.", "plugin_utils.")):
+            for one in set(definitions(ast.parse(path.read_text()))):
+                where[one].append(name)
+    assert {name for name, files in where.items() if len(files) > 1} == set(MAY_REPEAT)

@@ -18,11 +18,11 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from typing import Any, Generic, Optional, Protocol, TypeVar
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable_bytes
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-INBOUND, OUTBOUND = "inbound", "outbound"
-VERSION = 1
+INBOUND_MAIL, OUTBOUND_MAIL = "inbound", "outbound"
+ACTIVITY_VERSION = 1
 OTHER = "other"
 DETAIL_LENGTH = 297  # and "..." where it is cut
 _MOST_TEXT = 600
@@ -104,7 +104,7 @@ def reason_of(text: bytes, otherwise: str = "handshake_failed") -> str:
 
 def detail_of(text: bytes) -> str:
     """A sample for people: one printable line of at most 300 characters."""
-    shown = printable(text.strip(), DETAIL_LENGTH)
+    shown = printable_bytes(text.strip(), DETAIL_LENGTH)
     return shown if len(shown) <= DETAIL_LENGTH + 3 else shown[:DETAIL_LENGTH] + "..."
 
 
@@ -300,7 +300,7 @@ class Tally:
         self._max_peers = max_peers
         self._most = max(max_peers * self._SPARE, 1000)
         self._peers: dict[tuple[str, str], Counts] = {}
-        self._rest = {INBOUND: Counts(), OUTBOUND: Counts()}
+        self._rest = {INBOUND_MAIL: Counts(), OUTBOUND_MAIL: Counts()}
         self._in_rest = False
 
     def peer(self, direction: str, domain: str) -> Counts:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, Any, Optional, Union, cast
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
-    VERSION,
+    ACTIVITY_VERSION,
     Adapter,
     Clock,
     Note,
@@ -34,7 +34,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 CHUNK = 1 << 18
-MAX_LINE = 16384
+MAX_LOG_LINE = 16384
 # A file is searched for the beginning of the window only if that spares more than the search costs.
 SEARCH_FROM = 4 << 20
 # Lines may stand a little out of order: several writers, and what was buffered.
@@ -197,7 +197,7 @@ def count(adapter: Adapter, tally: Tally, found: Found, since: float, until: flo
     elif adapter.first is not None and adapter.first > since + 3600 and not found.reaches_back:
         said.append(Note("log_begins_late", "", f"the log reaches back to {iso(adapter.first)} only"))
     return {
-        "version": VERSION,
+        "version": ACTIVITY_VERSION,
         "daemon": adapter.name,
         "since": iso(since),
         "until": iso(until),
@@ -242,8 +242,8 @@ def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
             dropping = False
         lines = (rest + chunk).split(b"\n")
         rest = lines.pop()
-        if len(rest) > MAX_LINE:
-            lines.append(rest[:MAX_LINE])
+        if len(rest) > MAX_LOG_LINE:
+            lines.append(rest[:MAX_LOG_LINE])
             rest = b""
             dropping = True
         yield lines, size
@@ -263,7 +263,7 @@ def beginning(raw: IO[bytes], size: int, stamp: re.Pattern[bytes], clock: Clock,
             low = middle
     if low:
         raw.seek(low)
-        raw.readline(MAX_LINE)
+        raw.readline(MAX_LOG_LINE)
         low = raw.tell()
     return low
 

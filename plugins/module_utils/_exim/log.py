@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
-    INBOUND,
-    OUTBOUND,
+    INBOUND_MAIL,
+    OUTBOUND_MAIL,
     Clock,
     Counts,
     Note,
@@ -171,7 +171,7 @@ class EximLog:
             found.append(
                 Note(
                     "sessions_by_message",
-                    INBOUND,
+                    INBOUND_MAIL,
                     "Exim does not log which messages share a session, so each inbound message counts as one; to tell them "
                     "apart add +incoming_port and +smtp_no_mail to log_selector",
                 )
@@ -180,7 +180,7 @@ class EximLog:
             found.append(
                 Note(
                     "outbound_not_logged",
-                    OUTBOUND,
+                    OUTBOUND_MAIL,
                     "whether outbound sessions used TLS cannot be told, because log_selector is without tls_cipher; add "
                     "+tls_cipher to it",
                 )
@@ -200,7 +200,7 @@ class EximLog:
         tls = bool(version) or protocol in (b"esmtps", b"esmtpsa", b"smtps", b"utf8esmtps", b"utf8esmtpsa")
         peer = domain_of_host(host or b"", address)
         domain = (domain_of_address(sender) if sender else "") or peer
-        self._tally.peer(INBOUND, domain).message(tls)
+        self._tally.peer(INBOUND_MAIL, domain).message(tls)
         session = (process or b"", address, port or b"") if process or port else None
         if session is None:
             self._by_message = True
@@ -208,7 +208,7 @@ class EximLog:
             return
         else:
             self._sessions.put(session, True)
-        self._tally.peer(INBOUND, peer).session(tls, _version(version), cipher or b"")
+        self._tally.peer(INBOUND_MAIL, peer).session(tls, _version(version), cipher or b"")
 
     def _sent(self, text: bytes, message: bytes) -> None:
         match = _SENT.match(text)
@@ -221,7 +221,7 @@ class EximLog:
             return
         tls: Optional[bool] = True if version else False if self._shows_tls else None
         self._unknown |= tls is None
-        counts = self._tally.peer(OUTBOUND, domain)
+        counts = self._tally.peer(OUTBOUND_MAIL, domain)
         self._add_failure(counts, message, host)
         if mark != b"->":
             if not kept:
@@ -244,7 +244,7 @@ class EximLog:
             return
         mark, _to, _original, number, host, _address, number_behind, _tls, _cipher, said = match.groups()
         number = number or number_behind
-        counts = self._tally.peer(OUTBOUND, domain)
+        counts = self._tally.peer(OUTBOUND_MAIL, domain)
         self._add_failure(counts, message, host)
         if number == _TLS_NOT_OFFERED:
             reason = "no_starttls_offered" if b"did not offer" in said[:200] else "starttls_refused"
@@ -287,7 +287,7 @@ class EximLog:
                 return
             host, _helo, address, step, said = match.groups()
             if not is_loopback(address) and not _NO_HANDSHAKE.match(step):
-                counts = self._tally.peer(INBOUND, domain_of_host(host or b"", address))
+                counts = self._tally.peer(INBOUND_MAIL, domain_of_host(host or b"", address))
                 counts.event("failures", reason_of(step + said), step + said, when)
         elif text.endswith(_REFUSED_ENDS):
             self._rejected(text, when)
@@ -295,7 +295,7 @@ class EximLog:
             match = _NO_MAIL.match(text)
             if match and text.count(b" D=") == 1 and not is_loopback(match.group(3)):
                 host, _helo, address, version, cipher, _commands = match.groups()
-                counts = self._tally.peer(INBOUND, domain_of_host(host or b"", address))
+                counts = self._tally.peer(INBOUND_MAIL, domain_of_host(host or b"", address))
                 counts.session(bool(version), _version(version), cipher or b"")
 
     def _rejected(self, text: bytes, when: float) -> None:
@@ -308,7 +308,7 @@ class EximLog:
         if reason is not None and not is_loopback(address):
             domain = domain_of_address(sender if verb == b"MAIL" else envelope_sender or b"")
             domain = domain or domain_of_host(host or b"", address)
-            self._tally.peer(INBOUND, domain).event("refusals", reason, text, when)
+            self._tally.peer(INBOUND_MAIL, domain).event("refusals", reason, text, when)
 
 
 def shows_tls(run: Runner) -> bool:

@@ -25,7 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-LEVELS = {"plaintext": "none", "opportunistic": "may", "required": "encrypt"}
+POLICY_LEVELS = {"plaintext": "none", "opportunistic": "may", "required": "encrypt"}
 # Every level of Postfix, as the mode that it comes to. The stricter ones are left where their mode is wanted.
 MODE_OF = {
     "none": "plaintext",
@@ -44,7 +44,7 @@ _NEXT_HOP = re.compile(r"(?:\[(?:ipv6:)?([^\[\]]+)\]|([^\[\]:]+))(?::(\w+))?", r
 
 
 @dataclass(frozen=True)
-class Policy:
+class TlsPolicy:
     """An entry of the table: the level, its attributes, whether it is in use, and what the API calls it."""
 
     level: str
@@ -74,7 +74,7 @@ class Holdings:
 
     domains: tuple[str, ...]
     routes: Mapping[str, Route]
-    policies: Mapping[str, Policy]
+    policies: Mapping[str, TlsPolicy]
     default: Optional[Route] = None
     elsewhere: Mapping[str, Route] = field(default_factory=dict)
     off: str = ""
@@ -121,7 +121,7 @@ class NextHopGateway:
     """What the adapters share; each says how the holdings are read and how one entry is written."""
 
     title: str
-    modes: Sequence[str] = tuple(LEVELS)
+    modes: Sequence[str] = tuple(POLICY_LEVELS)
     verifying_modes: Sequence[str] = ()
     own_port: Optional[Target] = None
     softens_refusals = False
@@ -130,17 +130,17 @@ class NextHopGateway:
 
     def __init__(self) -> None:
         """Nothing is asked before something is needed."""
-        self._told: dict[str, Optional[Policy]] = {}
+        self._told: dict[str, Optional[TlsPolicy]] = {}
 
     def holdings(self) -> Holdings:
         """What the gateway holds now."""
         raise NotImplementedError
 
-    def policies(self) -> Mapping[str, Policy]:
+    def policies(self) -> Mapping[str, TlsPolicy]:
         """The table now, by next hop in lower case."""
         raise NotImplementedError
 
-    def write(self, next_hop: str, held: Optional[Policy], wanted: Optional[Policy]) -> None:
+    def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
         """Make one entry of the table the wanted one, or take it out."""
         raise NotImplementedError
 
@@ -238,7 +238,7 @@ class NextHopGateway:
                 f"email config {config.name}: {self.title} holds the TLS policy {str(old)!r} for {hop}, which its API "
                 "cannot write back if the change fails. Change it in its own interface"
             )
-        new = Policy(LEVELS[config.delivery_mode])
+        new = TlsPolicy(POLICY_LEVELS[config.delivery_mode])
         return Call(
             hop,
             str(old or "(none)"),
@@ -247,7 +247,9 @@ class NextHopGateway:
             lambda: self._swap(hop, (old, new), old, undo=True),
         )
 
-    def _swap(self, hop: str, known: Sequence[Optional[Policy]], wanted: Optional[Policy], undo: bool = False) -> None:
+    def _swap(
+        self, hop: str, known: Sequence[Optional[TlsPolicy]], wanted: Optional[TlsPolicy], undo: bool = False
+    ) -> None:
         """Write an entry, unless somebody else has changed it since: their edit is kept."""
         held = self.policies().get(hop.lower())
         if held not in known:

@@ -9,7 +9,7 @@ import smtplib
 import time
 from typing import TYPE_CHECKING
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage, printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage, printable_bytes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
@@ -67,4 +67,4 @@ def ask(own_port: Target, settings: Settings, sender: str, recipient: str) -> tu
                 code, text = session.rcpt(recipient)
     except (OSError, smtplib.SMTPException) as error:
         raise EngineError(f"the gateway does not take {recipient}: {error}") from error
-    return code, printable(text)
+    return code, printable_bytes(text)

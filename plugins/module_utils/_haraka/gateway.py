@@ -67,19 +67,19 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?\Z")
 _TRUTH = re.compile(r"(?:true|yes|ok|enabled|on|1)\Z", re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
-Value = Union[None, str, float, list[Any]]
+IniValue = Union[None, str, float, list[Any]]
 
 
 @dataclass(frozen=True)
 class Ini:
     """What Haraka makes of an .ini file."""
 
-    sections: Mapping[str, Mapping[str, Value]]
+    sections: Mapping[str, Mapping[str, IniValue]]
 
     @classmethod
     def parse(cls, text: str) -> Ini:
         """Read the text as haraka-config does: a[]= makes a list, a number is not text, a later value wins."""
-        sections: dict[str, dict[str, Value]] = {"main": {}}
+        sections: dict[str, dict[str, IniValue]] = {"main": {}}
         section = sections["main"]
         pending = ""
         for line in re.split(r"\r\n|\r|\n", text):
@@ -107,12 +107,12 @@ class Ini:
         return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str) and one]
 
 
-def _assign(section: dict[str, Value], line: str) -> None:
+def _assign(section: dict[str, IniValue], line: str) -> None:
     match = _PARAMETER.match(line)
     if not match:
         return
     key, given = match[1], match[2]
-    value: Value = float(given) if given and _NUMBER.match(given) else given
+    value: IniValue = float(given) if given and _NUMBER.match(given) else given
     if not key.endswith("[]") or key == "[]":
         section[key] = value
         return
@@ -122,7 +122,7 @@ def _assign(section: dict[str, Value], line: str) -> None:
     held.append(value)
 
 
-def _text(value: Value) -> str:
+def _text(value: IniValue) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -22,8 +22,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_nex
     MODE_OF,
     Holdings,
     NextHopGateway,
-    Policy,
     Route,
+    TlsPolicy,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -96,7 +96,7 @@ class MailcowGateway(NextHopGateway):
             },
         )
 
-    def policies(self) -> Mapping[str, Policy]:
+    def policies(self) -> Mapping[str, TlsPolicy]:
         """See by_next_hop.NextHopGateway."""
         held = {}
         for row in self._rows("tls-policy-map", "dest", "policy"):
@@ -104,10 +104,10 @@ class MailcowGateway(NextHopGateway):
             if level not in MODE_OF or not re.fullmatch(r"[0-9]+", str(row.get("id"))):
                 what = f"gave the TLS policy {level!r} for {row['dest']}, which is none that this collection knows"
                 raise self._api.error("GET", "get/tls-policy-map/all", f"{what}; see its own interface")
-            held[row["dest"].lower()] = Policy(level, attributes, _switch(row, "active"), str(row["id"]))
+            held[row["dest"].lower()] = TlsPolicy(level, attributes, _switch(row, "active"), str(row["id"]))
         return held
 
-    def write(self, next_hop: str, held: Optional[Policy], wanted: Optional[Policy]) -> None:
+    def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
         """See by_next_hop.NextHopGateway."""
         if wanted is None:
             self._change("delete/tls-policy-map", [held.entry if held else ""])

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
-    INBOUND,
+    INBOUND_MAIL,
     OTHER,
-    OUTBOUND,
+    OUTBOUND_MAIL,
     Clock,
     Counts,
     Note,
@@ -239,7 +239,7 @@ class PostfixLog:
             found.append(
                 Note(
                     "outbound_not_logged",
-                    OUTBOUND,
+                    OUTBOUND_MAIL,
                     "whether outbound sessions used TLS cannot be told, because smtp_tls_loglevel is 0, or was when they were "
                     f"logged ({', '.join(sorted(self._unknown))}); set it with: postconf -e smtp_tls_loglevel=1 && postfix reload",
                 )
@@ -248,7 +248,7 @@ class PostfixLog:
             found.append(
                 Note(
                     "inbound_not_logged",
-                    INBOUND,
+                    INBOUND_MAIL,
                     "a service with smtpd_tls_wrappermode logs nothing that tells its sessions from those in plaintext, because "
                     "smtpd_tls_loglevel is 0; set it with: postconf -e smtpd_tls_loglevel=1 && postfix reload",
                 )
@@ -257,7 +257,7 @@ class PostfixLog:
             found.append(
                 Note(
                     "versions_not_logged",
-                    INBOUND,
+                    INBOUND_MAIL,
                     "TLS versions and ciphers of some inbound sessions were not logged, because smtpd_tls_loglevel was 0; "
                     "set it with: postconf -e smtpd_tls_loglevel=1 && postfix reload",
                 )
@@ -359,7 +359,7 @@ class PostfixLog:
             self._hidden = True
         failed = bool(session.reason) and not (mail and tls)
         if failed:
-            counts = self._tally.peer(INBOUND, session.domain)
+            counts = self._tally.peer(INBOUND_MAIL, session.domain)
             counts.event("failures", session.reason, session.detail, session.when or when)
         said_hello = any(done.get(name) for name in (b"ehlo", b"helo", b"mail"))
         self._end(session, tls, mail or (said_hello and not failed))
@@ -369,9 +369,9 @@ class PostfixLog:
         session.tls, session.ended = tls, True
         if counts and session.host:
             self._without_version |= bool(tls and not session.version)
-            self._tally.peer(INBOUND, session.domain).session(tls, session.version, session.cipher)
+            self._tally.peer(INBOUND_MAIL, session.domain).session(tls, session.version, session.cipher)
         for domain, count in session.waiting.items():
-            self._tally.peer(INBOUND, domain).message(tls, count)
+            self._tally.peer(INBOUND_MAIL, domain).message(tls, count)
         session.waiting = {}
 
     def _qmgr(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
@@ -384,7 +384,7 @@ class PostfixLog:
         sender = match.group(2)
         domain = (domain_of_address(sender) if sender else "") or session.domain
         if session.version or session.ended:
-            self._tally.peer(INBOUND, domain).message(True if session.version else session.tls)
+            self._tally.peer(INBOUND_MAIL, domain).message(True if session.version else session.tls)
         else:
             if domain not in session.waiting and len(session.waiting) >= _MOST_WAITING:
                 domain = OTHER
@@ -403,7 +403,7 @@ class PostfixLog:
         if reason is None or is_loopback(address):
             return
         domain = domain_of_address(sender) or domain_of_host(host, address)
-        self._tally.peer(INBOUND, domain).event("refusals", reason, text, when)
+        self._tally.peer(INBOUND_MAIL, domain).event("refusals", reason, text, when)
 
     # Outbound
 
@@ -465,7 +465,7 @@ class PostfixLog:
         if not domain:
             self.skipped_lines += 1
             return
-        counts = self._tally.peer(OUTBOUND, domain)
+        counts = self._tally.peer(OUTBOUND_MAIL, domain)
         if queue_id != delivery.queue_id or relay != delivery.relay:
             delivery.queue_id, delivery.relay = queue_id, relay
             delivery.sent = set()
@@ -528,7 +528,7 @@ class PostfixLog:
         _queue_id, recipient, _original, _relay, _reused, status, said = match.groups()
         domain = domain_of_address(recipient)
         if domain and status == b"deferred":
-            self._not_sent(self._tally.peer(OUTBOUND, domain), status, said, ("", ""), when)
+            self._not_sent(self._tally.peer(OUTBOUND_MAIL, domain), status, said, ("", ""), when)
 
 
 def visibility(run: Runner) -> dict[str, Visibility]:

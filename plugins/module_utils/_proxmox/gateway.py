@@ -21,8 +21,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_nex
     MODE_OF,
     Holdings,
     NextHopGateway,
-    Policy,
     Route,
+    TlsPolicy,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -106,7 +106,7 @@ class ProxmoxGateway(NextHopGateway):
             "(Configuration, Mail Proxy, TLS)",
         )
 
-    def policies(self) -> Mapping[str, Policy]:
+    def policies(self) -> Mapping[str, TlsPolicy]:
         """See by_next_hop.NextHopGateway."""
         held = {}
         for row in rows(self._api, "config/tlspolicy", self._get("config/tlspolicy"), "destination", "policy"):
@@ -114,10 +114,10 @@ class ProxmoxGateway(NextHopGateway):
             if level not in MODE_OF:
                 what = f"gave the TLS policy {row['policy']!r} for {row['destination']}, which is none that this collection knows"
                 raise self._api.error("GET", "config/tlspolicy", f"{what}; see its own interface")
-            held[row["destination"].lower()] = Policy(level, attributes.strip(), entry=row["destination"])
+            held[row["destination"].lower()] = TlsPolicy(level, attributes.strip(), entry=row["destination"])
         return held
 
-    def write(self, next_hop: str, held: Optional[Policy], wanted: Optional[Policy]) -> None:
+    def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
         """See by_next_hop.NextHopGateway."""
         entry = f"config/tlspolicy/{quote(held.entry, safe='')}" if held else "config/tlspolicy"
         if wanted is None:

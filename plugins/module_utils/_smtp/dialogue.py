@@ -17,7 +17,7 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Optional
 
-MAX_LINE = 4096
+MAX_REPLY_LINE = 4096
 MAX_LINES = 256
 MAX_REPLY = 65536
 
@@ -54,7 +54,7 @@ class DialogueError(Exception):
         self.code = code
 
 
-def printable(data: bytes, limit: int = 500) -> str:
+def printable_bytes(data: bytes, limit: int = 500) -> str:
     """Peer's bytes as text that is safe to show: one line, no control characters, bounded length."""
     shown = data[:limit]
     text = shown.decode("latin-1")
@@ -100,8 +100,8 @@ class ReplyReader:
         buffer, start = self._buffer, 0
         while True:
             end = buffer.find(b"\n", start)
-            if (end if end >= 0 else len(buffer)) - start > MAX_LINE:
-                raise DialogueError("not_smtp", f"a reply line is longer than {MAX_LINE} bytes")
+            if (end if end >= 0 else len(buffer)) - start > MAX_REPLY_LINE:
+                raise DialogueError("not_smtp", f"a reply line is longer than {MAX_REPLY_LINE} bytes")
             if end < 0:
                 self._buffer = buffer[start:]
                 return None
@@ -127,8 +127,8 @@ def _read_line(line: bytes) -> tuple[int, bool, str]:
     line = line.rstrip(b"\r")
     digits, separator = line[:3], line[3:4]
     if not (digits.isdigit() and len(digits) == 3 and separator in (b" ", b"-", b"")):
-        raise DialogueError("not_smtp", f"not an SMTP reply: {printable(line, 120)!r}")
-    return int(digits), separator == b"-", printable(line[4:])
+        raise DialogueError("not_smtp", f"not an SMTP reply: {printable_bytes(line, 120)!r}")
+    return int(digits), separator == b"-", printable_bytes(line[4:])
 
 
 class Dialogue:
@@ -228,7 +228,7 @@ class Dialogue:
         if self._reader.rest:
             raise DialogueError(
                 "plaintext_after_220",
-                f"plaintext follows the answer to STARTTLS: {printable(self._reader.rest, 120)!r}",
+                f"plaintext follows the answer to STARTTLS: {printable_bytes(self._reader.rest, 120)!r}",
             )
         self.stage = Stage.STARTTLS_ANSWERED
         self.wants_tls = True

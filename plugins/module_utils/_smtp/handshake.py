@@ -31,8 +31,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire impo
 
 __all__ = [
     "DialogueError",
+    "DialogueSession",
     "Handshake",
-    "Session",
     "Settings",
     "Target",
     "TargetError",
@@ -266,18 +266,18 @@ class Trust:
         """targets: how many there are to test."""
         self._settings = settings
         self._many = targets > MANY
-        self._judged = self._refused = 0
+        self._seen = self._refused = 0
         self._verdicts: dict[tuple[bytes, Optional[str]], Optional[str]] = {}
 
     @property
-    def judges_in_handshake(self) -> bool:
-        """Whether the next chain is better judged while the handshake is made."""
-        mostly_good = self._refused * 3 <= max(self._judged, MANY // 4)
+    def verifies_in_handshake(self) -> bool:
+        """Whether the next chain is better verified while the handshake is made."""
+        mostly_good = self._refused * 3 <= max(self._seen, MANY // 4)
         return self._settings.judge_trust and self._many and mostly_good
 
     def note(self, refused: bool) -> None:
         """How a chain fared in its handshake."""
-        self._judged += 1
+        self._seen += 1
         self._refused += refused
 
     @functools.cached_property
@@ -291,7 +291,7 @@ class Trust:
         return make_context(self._settings.ca_pem, verify=True, name=self._settings.judge_name)
 
     @functools.cached_property
-    def _court(self) -> ssl.SSLContext:
+    def _verifier(self) -> ssl.SSLContext:
         context = make_context(self._settings.ca_pem, verify=True, name=self._settings.judge_name)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         return context
@@ -307,13 +307,13 @@ class Trust:
         if key not in self._verdicts:
             if len(self._verdicts) > 1000:
                 self._verdicts.clear()
-            self._verdicts[key] = self._judge(chain, asked)
+            self._verdicts[key] = self._verify(chain, asked)
         return self._verdicts[key]
 
-    def _judge(self, chain: Sequence[bytes], name: Optional[str]) -> Optional[str]:
+    def _verify(self, chain: Sequence[bytes], name: Optional[str]) -> Optional[str]:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         try:
-            tls = self._court.wrap_bio(incoming, outgoing, server_hostname=name)
+            tls = self._verifier.wrap_bio(incoming, outgoing, server_hostname=name)
             for flight in (b"", self._made_up(chain)):
                 incoming.write(flight)
                 try:
@@ -331,7 +331,7 @@ class Trust:
 
     def _made_up(self, chain: Sequence[bytes]) -> bytes:
         suite = next(
-            (one["id"] & 0xFFFF for one in self._court.get_ciphers() if one["name"].startswith("ECDHE-")), 0xC02F
+            (one["id"] & 0xFFFF for one in self._verifier.get_ciphers() if one["name"].startswith("ECDHE-")), 0xC02F
         )
         renegotiation = b"\x00\x05\xff\x01\x00\x01\x00"
         hello = b"\x03\x03" + bytes(32) + b"\x00" + suite.to_bytes(2, "big") + b"\x00" + renegotiation
@@ -377,7 +377,7 @@ def said_in(dialogue: Dialogue, error: Optional[DialogueError]) -> dict[str, Any
     }
 
 
-class Session:
+class DialogueSession:
     """One attempt: a Dialogue with a TLS layer under it, still without input or output."""
 
     def __init__(
@@ -515,10 +515,10 @@ class Session:
         self._first = b""
 
 
-def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Handshake, Session]]:
+def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Handshake, DialogueSession]]:
     """The full test of one target, as a task for the wire; its session is the one that the result is of."""
-    in_handshake = trust.judges_in_handshake
-    session = Session(target, settings, trust.strict if in_handshake else trust.lax)
+    in_handshake = trust.verifies_in_handshake
+    session = DialogueSession(target, settings, trust.strict if in_handshake else trust.lax)
     ended = yield session
     result = session.result(ended.seconds, ended.error, ended.timings)
     if not (in_handshake or (settings.judge_trust and result.chain)):
@@ -528,7 +528,7 @@ def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Ha
         if error is not None:
             return replace(result, trusted=not error, verify_error=error), session
         # This OpenSSL cannot be made to judge a chain on its own.
-        second = Session(target, settings, trust.strict)
+        second = DialogueSession(target, settings, trust.strict)
         ended = yield second
         trusted, error = bool(second.result(0.0).trusted), second.verify_failed
         if not (trusted or error):  # what nobody has judged must not pass
@@ -538,7 +538,7 @@ def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Ha
         trust.note(bool(session.verify_failed))
     if not session.verify_failed:
         return result, session
-    second = Session(target, settings, trust.lax)
+    second = DialogueSession(target, settings, trust.lax)
     ended = yield second
     seen = second.result(ended.seconds + result.seconds, ended.error, ended.timings)
     if seen.stage < result.stage:  # turned away this time; what was seen before still holds

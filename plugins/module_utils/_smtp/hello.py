@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable_bytes
 
 VERSIONS = {"SSLv3": 0x0300, "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 """The protocol versions by the names that the ssl module uses, oldest first."""
@@ -246,7 +246,7 @@ def _server_name(name: str) -> bytes:
         except ValueError:
             pass
     if not (name.isascii() and len(name) < 254 and all(0 < len(label) < 64 for label in name.split("."))):
-        raise HelloError("bad_name", f"{printable(name.encode('utf-8', 'replace'))!r} cannot be asked for by SNI")
+        raise HelloError("bad_name", f"{printable_bytes(name.encode('utf-8', 'replace'))!r} cannot be asked for by SNI")
     host = name.encode("ascii")
     return struct.pack(">HHHBH", 0, len(host) + 5, len(host) + 3, 0, len(host)) + host
 
@@ -362,7 +362,9 @@ class ServerFlight:
         while size - at >= 5 and not self.ended:
             kind = records[at]
             if not 20 <= kind <= 23 or records[at + 1] != 3:
-                raise HelloError("not_tls", f"the server does not speak TLS: {printable(bytes(records[at:]), 120)!r}")
+                raise HelloError(
+                    "not_tls", f"the server does not speak TLS: {printable_bytes(bytes(records[at:]), 120)!r}"
+                )
             end = at + 5 + (records[at + 3] << 8 | records[at + 4])
             if end - at > 5 + _MAX_RECORD:
                 raise HelloError("malformed", f"a TLS record is longer than {_MAX_RECORD} bytes")

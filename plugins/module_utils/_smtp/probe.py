@@ -26,8 +26,8 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import InjectionDialogue, Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    DialogueSession,
     Handshake,
-    Session,
     Settings,
     Target,
     Trust,
@@ -40,10 +40,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_sessi
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import SPARE_FILES, Task, drive
 
-MODES = ("full", "survey")
+PROBE_MODES = ("full", "survey")
 CHECKS = ("versions", "injection", "resumption")
 """What takes connections of its own. Checks that need DNS are made by the controller."""
-VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+PROBED_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 WORTH_A_FORK = 500
 MAX_PROCESSES = 8
@@ -71,7 +71,7 @@ def examine(target: Target, probe: Probe, trust: Trust) -> Task[Handshake]:
     """All that the probe wants to know of a target, one connection after the other."""
     settings = probe.settings
     result: Handshake
-    session: Optional[Session] = None
+    session: Optional[DialogueSession] = None
     if probe.mode == "survey":
         survey = SurveySession(target, settings)
         ended = yield survey
@@ -88,7 +88,7 @@ def examine(target: Target, probe: Probe, trust: Trust) -> Task[Handshake]:
         result, seconds = replace(result, versions=versions), seconds + spent
     if "injection" in probe.checks and result.stage >= Stage.STARTTLS_ANSWERED and target.protocol != "smtps":
         dialogue = InjectionDialogue(settings.helo_name, target.protocol)
-        ended = yield Session(target, settings, trust.lax, dialogue)
+        ended = yield DialogueSession(target, settings, trust.lax, dialogue)
         injected = dialogue.injected(ended.error, tls_works=result.stage >= Stage.TLS)
         result, seconds = replace(result, injection=injected), seconds + ended.seconds
     if "resumption" in probe.checks and result.completed and session and session.tls:
@@ -98,7 +98,7 @@ def examine(target: Target, probe: Probe, trust: Trust) -> Task[Handshake]:
 
 
 def _versions(target: Target, settings: Settings, seen: Handshake) -> Task[tuple[dict[str, Optional[bool]], float]]:
-    versions: dict[str, Optional[bool]] = dict.fromkeys(VERSIONS)
+    versions: dict[str, Optional[bool]] = dict.fromkeys(PROBED_VERSIONS)
     spent = 0.0
     for version in versions if _came_to_tls(seen) else ():
         if version == seen.tls_version and seen.stage >= Stage.TLS:
@@ -118,12 +118,12 @@ def _came_to_tls(seen: Handshake) -> bool:
     return seen.stage >= Stage.STARTTLS_ANSWERED
 
 
-def _resumption(target: Target, settings: Settings, earlier: Session) -> Task[tuple[Optional[bool], float]]:
+def _resumption(target: Target, settings: Settings, earlier: DialogueSession) -> Task[tuple[Optional[bool], float]]:
     saved, earlier.tls = earlier.tls.session if earlier.tls else None, None
     # The session ID is what TLS 1.2 without tickets goes by; in TLS 1.3 the library makes one up.
     if saved is None or not (saved.has_ticket or saved.id):
         return False, 0.0
-    session = Session(target, settings, earlier.context, resume=saved)
+    session = DialogueSession(target, settings, earlier.context, resume=saved)
     ended = yield session
     if session.tls is None or session.dialogue.stage < Stage.TLS:
         return None, ended.seconds

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sessions that say hello in TLS and read the answer, without a handshake and without a TLS library.
 
-They are driven as handshake.Session is: receive() what arrived, send what it returns, until finished.
+They are driven as handshake.DialogueSession is: receive() what arrived, send what it returns, until finished.
 One finds out whether a server offers a protocol version, the other reads version, certificate and key
 exchange in one round trip. Servers log such a visit as a lost connection.
 """
@@ -50,7 +50,7 @@ class _RawSession:
         try:
             if self._said_hello:
                 self.flight.feed(data)
-                self._judge()
+                self._conclude()
                 return b""
             if not self.dialogue.wants_tls:
                 self.dialogue.receive(data)
@@ -63,7 +63,7 @@ class _RawSession:
         self._said_hello = True
         return hello
 
-    def _judge(self) -> None:
+    def _conclude(self) -> None:
         raise NotImplementedError
 
 
@@ -93,7 +93,7 @@ class VersionSession(_RawSession):
         super().__init__(target, settings, (version,))
         self._version = version
 
-    def _judge(self) -> None:
+    def _conclude(self) -> None:
         # Up to TLS 1.2 a server may agree and give up within the same flight, for want of a hash or a key
         # that it may use with the version; so the flight is read to its end.
         flight = self.flight
@@ -155,7 +155,7 @@ class SurveySession(_RawSession):
         super().__init__(target, settings, ("TLSv1.2",), want)
         self.dialogue = Dialogue(settings.helo_name, settings.ask_plaintext, target.protocol)
 
-    def _judge(self) -> None:
+    def _conclude(self) -> None:
         if self.flight.alert:
             raise DialogueError(
                 "tls_failed", f"the server answers the TLS 1.2 hello with the alert {self.flight.alert}"

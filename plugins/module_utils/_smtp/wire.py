@@ -28,7 +28,7 @@ from typing import Any, Optional, Protocol, TypeVar
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Dialogue, DialogueError, Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_address
 
-CHUNK = 32768
+_CHUNK = 32768
 MAX_ADDRESSES = 8
 MAX_STARTS = 32
 """Connections begun before the wire looks again at those that it has."""
@@ -145,7 +145,7 @@ class _Driver:
         self._timers: list[tuple[float, int, _Connection]] = []
         self._parked: deque[tuple[float, _Connection]] = deque()
         self._handshakes = 0
-        self._chunk = memoryview(bytearray(CHUNK))  # one for all: large pieces leave holes in the heap
+        self._chunk = memoryview(bytearray(_CHUNK))  # one for all: large pieces leave holes in the heap
         self._ticket = 0
         self._busy = 0
 

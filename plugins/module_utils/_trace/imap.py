@@ -27,11 +27,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 IMPLICIT, STARTTLS, NONE = "implicit", "starttls", "none"
 TLS = (IMPLICIT, STARTTLS, NONE)
-PORTS = {IMPLICIT: 993, STARTTLS: 143, NONE: 143}
+IMAP_PORTS = {IMPLICIT: 993, STARTTLS: 143, NONE: 143}
 # Only the newest messages are searched, because a server without an index of headers reads each of them.
 NEWEST = 10_000
 # What a server may send in one look: much more than the headers of all messages asked for at once.
-MAX_BYTES = 8 * 1024 * 1024
+MAX_IMAP_BYTES = 8 * 1024 * 1024
 _LINE_COST = 64
 _MARKERS_AT_ONCE = 25
 _MESSAGES_AT_ONCE = 50
@@ -62,7 +62,7 @@ class ImapPlace:
 
     def check(self) -> None:
         """Raise EngineError or TargetError for what cannot or must not be used."""
-        Target(self.host, self.port or PORTS[self.tls]).check()
+        Target(self.host, self.port or IMAP_PORTS[self.tls]).check()
         for what, text in (("user", self.user), ("password", self.password), ("folder", self.folder)):
             if not text or re.search(r"[\x00-\x1f\x7f]", text):
                 raise EngineError(f"imap: the {what} is empty or holds a control character")
@@ -75,7 +75,7 @@ class ImapPlace:
     @property
     def target(self) -> Target:
         """Where to connect."""
-        return Target(self.host, self.port or PORTS[self.tls])
+        return Target(self.host, self.port or IMAP_PORTS[self.tls])
 
 
 class _Limited(imaplib.IMAP4):
@@ -84,7 +84,7 @@ class _Limited(imaplib.IMAP4):
     A socket's own time-out would start anew with each byte that a slow server sends.
     """
 
-    _bytes_left = MAX_BYTES
+    _bytes_left = MAX_IMAP_BYTES
     _timer: Optional[threading.Timer] = None
     _seconds = 20.0
 
@@ -97,7 +97,7 @@ class _Limited(imaplib.IMAP4):
     def allow(self) -> None:
         """Give the next look its bytes and its time."""
         self.rest()
-        self._bytes_left = MAX_BYTES
+        self._bytes_left = MAX_IMAP_BYTES
         self._timer = threading.Timer(self._seconds, self._end)
         self._timer.daemon = True
         self._timer.start()

@@ -21,7 +21,7 @@ from typing import BinaryIO, Callable, Optional, Protocol
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 MARKER_HEADER = "X-Mailfleet-Trace"
-MAX_LINE = 65536
+MAX_HEADER_LINE = 65536
 # A marked message is new, so only the end of a large mbox is read, and the newest files of a large Maildir folder.
 MAX_TAIL = 64 * 1024 * 1024
 MAX_FILES = 5000
@@ -176,9 +176,9 @@ def _messages(handle: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _lines(handle: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The offsets of the lines and the lines, each cut to MAX_LINE bytes and ended by a newline."""
+    """The offsets of the lines and the lines, each cut to MAX_HEADER_LINE bytes and ended by a newline."""
     whole, offset = True, handle.tell()
-    while piece := handle.readline(MAX_LINE):
+    while piece := handle.readline(MAX_HEADER_LINE):
         beginning, whole = whole, piece.endswith(b"\n")
         if beginning:
             yield offset, piece if whole else piece + b"\n"

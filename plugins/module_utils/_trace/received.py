@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import Any, Optional
 
-POSTFIX, EXIM, EXCHANGE, HARAKA, SENDMAIL, SERVICE, UNKNOWN = (
+POSTFIX_FORM, EXIM_FORM, EXCHANGE_FORM, HARAKA_FORM, SENDMAIL_FORM, SERVICE_FORM, UNKNOWN_FORM = (
     "postfix", "exim", "exchange", "haraka", "sendmail", "service", "unknown",
 )  # fmt: skip
 PASS, PLAINTEXT, LOST, UNPROVEN = "pass", "plaintext", "lost", "unproven"
@@ -99,7 +99,7 @@ class Hop:
     cipher: str
     network: bool
     date: str = ""
-    writer: str = UNKNOWN
+    writer: str = UNKNOWN_FORM
     clear: bool = True
 
 
@@ -125,7 +125,7 @@ def parse_received(header: str) -> Hop:
     sender = text[:5].lower() == "from "
     name = _FROM.match(text)
     readings = _readings(text)
-    shown = readings[-1] if readings else _Reading("", "", False, "", "", UNKNOWN, "")
+    shown = readings[-1] if readings else _Reading("", "", False, "", "", UNKNOWN_FORM, "")
     # With several readings the host is named from what stands outside of comments, as well as it can be.
     bare = shown if len(readings) < 2 else (_readings(_without_comments(text)) or [shown])[-1]
     clear = whole and len({reading.tls for reading in readings}) == 1
@@ -140,7 +140,7 @@ def parse_received(header: str) -> Hop:
         cipher=_printable(shown.cipher) if certain else "",
         network=sender and not (clear and len(readings) == 1 and _stays_on_the_host(shown)),
         date=_date(text) if whole else "",
-        writer=shown.writer if clear and len(readings) == 1 else UNKNOWN,
+        writer=shown.writer if clear and len(readings) == 1 else UNKNOWN_FORM,
         clear=clear,
     )
 
@@ -150,7 +150,7 @@ def _readings(text: str) -> list[_Reading]:
     found = []
     for word in islice(_BY.finditer(text), _MOST_READINGS):
         match = _RECEIVER.match(text, word.start())
-        found.append(_reading(text, match) if match else _Reading("", "", False, "", "", UNKNOWN, ""))
+        found.append(_reading(text, match) if match else _Reading("", "", False, "", "", UNKNOWN_FORM, ""))
     return found
 
 
@@ -160,15 +160,15 @@ def _reading(text: str, match: re.Match[str]) -> _Reading:
     by, comments, name = match["by"], match["comments"], match["protocol"] or ""
     if _SERVICE_HOST.match(by) and name.upper() in ("", "SMTP", "ESMTP") and not match["exchange"]:
         used = _SERVICE_TLS.match(before)
-        return _Reading(by, name, bool(used), used[1] if used else "", "", SERVICE, before)
+        return _Reading(by, name, bool(used), used[1] if used else "", "", SERVICE_FORM, before)
     if match["exchange"]:
         tls = bool(match["bare"] or match["version"])
         name = "ESMTPS" if tls else "ESMTP"
-        return _Reading(by, name, tls, match["version"] or "", match["cipher"] or "", EXCHANGE, before)
-    writer, version, cipher = UNKNOWN, "", match["suite"] or ""
+        return _Reading(by, name, tls, match["version"] or "", match["cipher"] or "", EXCHANGE_FORM, before)
+    writer, version, cipher = UNKNOWN_FORM, "", match["suite"] or ""
     exim, behind_id, sender = _EXIM.match(behind), _BEHIND_ID.match(behind), _SENDER.match(before)
     if exim and (exim["version"] or exim["cipher"] or exim["exim"]):
-        writer = EXIM if exim["exim"] else UNKNOWN
+        writer = EXIM_FORM if exim["exim"] else UNKNOWN_FORM
         version, cipher = exim["version"] or "", exim["cipher"] or exim["old"] or ""
     elif behind_id:
         version, cipher = behind_id["version"] or "", behind_id["cipher"] or behind_id["alone"] or ""
@@ -176,13 +176,13 @@ def _reading(text: str, match: re.Match[str]) -> _Reading:
         told = _POSTFIX_TLS.findall(sender["more"])
         version, cipher = told[0] if len(told) == 1 else ("", cipher)
     if comments.startswith(" (Postfix"):
-        writer = POSTFIX
+        writer = POSTFIX_FORM
     elif comments.startswith(" (Haraka"):
-        writer = HARAKA
+        writer = HARAKA_FORM
     elif _SENDMAIL.match(comments):
-        writer = SENDMAIL
+        writer = SENDMAIL_FORM
     elif name.lower() == "mapi" or (name.upper() == "HTTPS" and _BARE_ADDRESS.match(before)):
-        writer = EXCHANGE
+        writer = EXCHANGE_FORM
     tls = bool(_TLS_PROTOCOL.match(name)) or (bool(match["suite"]) and name.upper() in ("SMTP", "ESMTP"))
     return _Reading(by, name, tls, version, cipher, writer, before)
 
@@ -191,7 +191,7 @@ def _stays_on_the_host(reading: _Reading) -> bool:
     """Whether the message came from the host itself: by a program, over the loopback, or by LMTP through a socket."""
     if reading.protocol.lower() in _NOT_A_NETWORK:
         return True
-    peer = (_EXIM_PEER if reading.writer == EXIM else _PEER).match(reading.before)
+    peer = (_EXIM_PEER if reading.writer == EXIM_FORM else _PEER).match(reading.before)
     if not peer:
         return "lmtp" in reading.protocol.lower() and bool(_NAMELESS.match(reading.before))
     try:

@@ -66,7 +66,7 @@ class Tlsa:
 
 
 @dataclass(frozen=True)
-class Lookup:
+class TlsaLookup:
     """The TLSA records of a mail server: at which name they are, whether DNSSEC vouches, why there are none.
 
     asked_for: whether senders look for them, which they do where DNSSEC vouches for the address (RFC 7672, 2.2.2).
@@ -94,13 +94,13 @@ def base_name(host: str, name: str) -> str:
     return ""
 
 
-async def look_up(resolver: Resolver, base: str, port: int) -> Lookup:
+async def look_up(resolver: Resolver, base: str, port: int) -> TlsaLookup:
     """Find the TLSA records of a server.
 
     If the name is an alias and DNSSEC vouches for that, those of the name behind it come first (RFC 7672, 2.2.2).
     """
     if not base:
-        return Lookup("")
+        return TlsaLookup("")
     address, own = await asyncio.gather(resolver.look_up(base, "A"), resolver.look_up(f"_{port}._tcp.{base}", "TLSA"))
     if address.secure and address.name and address.name != base:
         found = _read(address.name, await resolver.look_up(f"_{port}._tcp.{address.name}", "TLSA"))
@@ -109,13 +109,13 @@ async def look_up(resolver: Resolver, base: str, port: int) -> Lookup:
     return replace(_read(base, own), asked_for=address.secure or not address.records)
 
 
-def _read(base: str, answer: Answer) -> Lookup:
+def _read(base: str, answer: Answer) -> TlsaLookup:
     records = tuple(Tlsa(int(one.usage), int(one.selector), int(one.mtype), bytes(one.cert)) for one in answer.records)
-    return Lookup(base, records, answer.secure, answer.failure)
+    return TlsaLookup(base, records, answer.secure, answer.failure)
 
 
-def judge(
-    found: Lookup, port: int, chain: Sequence[Certificate], names: Sequence[str], now: datetime
+def compare(
+    found: TlsaLookup, port: int, chain: Sequence[Certificate], names: Sequence[str], now: datetime
 ) -> dict[str, Any]:
     """Compare the records with what was served, leaf first: C(status), C(records) as text, C(message).
 

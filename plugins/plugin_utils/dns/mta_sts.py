@@ -21,10 +21,10 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import printable
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver, is_dns_domain
 
-MODES = ("enforce", "testing", "none")
+POLICY_MODES = ("enforce", "testing", "none")
 MAX_AGE = 31557600
 """The longest max_age, in seconds: a year."""
-MAX_BYTES = 65536
+MAX_POLICY_BYTES = 65536
 """The longest policy that is read."""
 _MAX_HEAD = 16384
 _MAX_ADDRESSES = 4
@@ -44,7 +44,7 @@ class FetchError(Exception):
 
 
 @dataclass(frozen=True)
-class Policy:
+class StsPolicy:
     """A policy. mx are patterns in lower case, C(mx.example.com) or C(*.example.com); max_age is in seconds."""
 
     mode: str
@@ -59,7 +59,7 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Lookup:
+class PolicyLookup:
     """What was found for a domain. status: C(none), C(found), C(invalid) or C(failed), message says why.
 
     id is the record's, policy is there if it was found.
@@ -68,7 +68,7 @@ class Lookup:
     status: str
     message: str = ""
     id: str = ""
-    policy: Optional[Policy] = None
+    policy: Optional[StsPolicy] = None
 
 
 def parse_record(text: str) -> str:
@@ -86,7 +86,7 @@ def parse_record(text: str) -> str:
     return fields["id"]
 
 
-def parse_policy(body: bytes) -> Policy:
+def parse_policy(body: bytes) -> StsPolicy:
     """Read a policy. Of a field that may stand once, the first counts (RFC 8461, 3.2). Raises PolicyError."""
     try:
         text = body.decode("utf-8")
@@ -108,13 +108,13 @@ def parse_policy(body: bytes) -> Policy:
     if fields.get("version") != "STSv1":
         raise PolicyError("the policy has no line 'version: STSv1'")
     mode, age = fields.get("mode", ""), fields.get("max_age", "")
-    if mode not in MODES:
-        raise PolicyError(f"the mode of the policy is {printable(mode, 40)!r}, not one of {', '.join(MODES)}")
+    if mode not in POLICY_MODES:
+        raise PolicyError(f"the mode of the policy is {printable(mode, 40)!r}, not one of {', '.join(POLICY_MODES)}")
     if not re.fullmatch("[0-9]{1,10}", age) or int(age) > MAX_AGE:
         raise PolicyError(f"max_age of the policy is {printable(age, 40)!r}, not a number of seconds up to {MAX_AGE}")
     if not patterns and mode != "none":
         raise PolicyError("the policy names no mx")
-    return Policy(mode, int(age), tuple(dict.fromkeys(patterns)))
+    return StsPolicy(mode, int(age), tuple(dict.fromkeys(patterns)))
 
 
 def _pattern(value: str) -> str:
@@ -166,8 +166,8 @@ class Web:
                 if not more:
                     break
                 data += more
-                if len(data) > _MAX_HEAD + MAX_BYTES:
-                    raise FetchError(f"the answer is longer than {MAX_BYTES} bytes")
+                if len(data) > _MAX_HEAD + MAX_POLICY_BYTES:
+                    raise FetchError(f"the answer is longer than {MAX_POLICY_BYTES} bytes")
             return data
         finally:
             writer.transport.abort()
@@ -201,7 +201,7 @@ def _body(data: bytes) -> bytes:
         response.begin()
         kind = response.headers.get_content_type()
         status = response.status
-        body = response.read(MAX_BYTES + 1)
+        body = response.read(MAX_POLICY_BYTES + 1)
     except (http.client.HTTPException, ValueError, OverflowError, OSError) as error:
         raise FetchError(f"it does not answer in HTTP ({type(error).__name__})") from error
     if 300 <= status < 400:
@@ -210,23 +210,23 @@ def _body(data: bytes) -> bytes:
         raise FetchError(f"it answers with the status {status}")
     if kind != "text/plain" or "content-type" not in response.headers:
         raise FetchError(f"its content type is {printable(kind, 60)}, not text/plain")
-    if len(body) > MAX_BYTES:
-        raise FetchError(f"the policy is longer than {MAX_BYTES} bytes")
+    if len(body) > MAX_POLICY_BYTES:
+        raise FetchError(f"the policy is longer than {MAX_POLICY_BYTES} bytes")
     if response.length:
         raise FetchError("its answer ends too early")
     return body
 
 
-async def look_up(resolver: Resolver, web: Web, domain: str) -> Lookup:
+async def look_up(resolver: Resolver, web: Web, domain: str) -> PolicyLookup:
     """Find the policy of a domain. Never raises for what others publish."""
     answer = await resolver.look_up(f"_mta-sts.{domain}", "TXT")
     if answer.failure:
-        return Lookup("failed", f"the TXT record _mta-sts.{domain} cannot be looked up: {answer.failure}")
+        return PolicyLookup("failed", f"the TXT record _mta-sts.{domain} cannot be looked up: {answer.failure}")
     texts = [text for text in map(_text, answer.records) if _RECORD.match(text)]
     if not texts:
-        return Lookup("none", f"{domain} has no MTA-STS record")
+        return PolicyLookup("none", f"{domain} has no MTA-STS record")
     if len(texts) > 1:
-        return Lookup("invalid", f"_mta-sts.{domain} has {len(texts)} MTA-STS records, so that senders take none")
+        return PolicyLookup("invalid", f"_mta-sts.{domain} has {len(texts)} MTA-STS records, so that senders take none")
     found_id = ""
     host = f"mta-sts.{domain}"
     try:
@@ -238,10 +238,12 @@ async def look_up(resolver: Resolver, web: Web, domain: str) -> Lookup:
             raise FetchError(why)
         policy = parse_policy(await web.fetch(host, addresses))
     except PolicyError as error:
-        return Lookup("invalid", f"the MTA-STS of {domain} is invalid: {error}", found_id)
+        return PolicyLookup("invalid", f"the MTA-STS of {domain} is invalid: {error}", found_id)
     except FetchError as error:
-        return Lookup("failed", f"the policy of {domain} cannot be fetched from https://{host}: {error}", found_id)
-    return Lookup("found", "", found_id, policy)
+        return PolicyLookup(
+            "failed", f"the policy of {domain} cannot be fetched from https://{host}: {error}", found_id
+        )
+    return PolicyLookup("found", "", found_id, policy)
 
 
 def _text(record: Any) -> str:
@@ -255,7 +257,7 @@ def _addresses(answers: Sequence[Answer]) -> list[str]:
     return [family[index] for index in range(longest) for family in families if index < len(family)]
 
 
-def judge(found: Lookup, host: str, fault: Optional[str]) -> dict[str, Any]:
+def compare(found: PolicyLookup, host: str, fault: Optional[str]) -> dict[str, Any]:
     """Compare a policy with a server: C(status), C(mode), C(id), C(mx), C(max_age), C(message).
 
     host: the name by which senders know the server. fault: what would keep a sender that goes by the policy from

@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEVERITIES
 
 CAUSES = ("remote", "local")
-SEVERITY_OF = {
+_SEVERITY_OF = {
     "enforced_inbound_remote": "error",
     "enforced_inbound_local": "error",
     "enforced_outbound_remote": "error",
@@ -28,7 +28,7 @@ SEVERITY_OF = {
     "tls_deferrals": "warning",
     "tlsrpt_failures": "warning",
 }
-CODES = tuple(SEVERITY_OF)
+CODES = tuple(_SEVERITY_OF)
 _URGENT_DAYS = 7
 
 # What activity says of a delivery or refusal for which this side is to blame, whoever the other side is.
@@ -89,7 +89,7 @@ def alerts_of(
 
 def _alert(code: str, cause: str, message: str, action: str, **more: Any) -> dict[str, Any]:
     alert = {
-        "code": code, "severity": SEVERITY_OF[code], "host": "", "domain": "", "direction": "", "cause": cause,
+        "code": code, "severity": _SEVERITY_OF[code], "host": "", "domain": "", "direction": "", "cause": cause,
         "count": 1, "last": None, "message": message, "action": action,
     }  # fmt: skip
     return {**alert, **more}

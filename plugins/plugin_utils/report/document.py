@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import alerts_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
@@ -26,12 +27,11 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     severity_of,
 )
 
-VERSION = 1
-DIRECTIONS = ("inbound", "outbound")
+REPORT_VERSION = 1
+_DIRECTIONS = ("inbound", "outbound")
 EXPECTED = ("offered", "disabled", "either")
 TRANSPORTS = ("tls", "plaintext", "unknown")
 COUNTED = tuple(f"{what}_{how}" for what in ("sessions", "messages") for how in TRANSPORTS)
-EVENTS = ("failures", "refusals", "deferrals")
 MAX_PREVIOUS_BYTES = 256 << 20
 
 _TEXT_LENGTH = 2_000
@@ -69,7 +69,7 @@ def build(
     reports = [clean(one) for one in tls_reports]
     alerts = alerts_of(hosts, reports, previous, certificate_days)
     return {
-        "version": VERSION,
+        "version": REPORT_VERSION,
         "title": clean(title),
         "generated_at": _iso(now or datetime.now(timezone.utc)),
         "window": _window(window, hosts),
@@ -89,7 +89,7 @@ def load_previous(text: bytes) -> dict[str, Any]:
         raise ReportError(f"it is no JSON that can be read ({type(error).__name__})") from None
     if (
         not isinstance(document, dict)
-        or document.get("version") != VERSION
+        or document.get("version") != REPORT_VERSION
         or not isinstance(document.get("hosts"), list)
     ):
         raise ReportError("it is no report of this collection in its JSON form")
@@ -156,7 +156,7 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
         "enforced": [
             {"domain": clean(str(one["domain"])).lower(), "direction": one["direction"]}
             for one in _mappings(row.get("enforced"))
-            if one.get("domain") and one.get("direction") in DIRECTIONS
+            if one.get("domain") and one.get("direction") in _DIRECTIONS
         ],
         "own_domains": {
             clean(str(domain)).lower(): clean(str(mode)) for domain, mode in _mapping(row.get("own_domains")).items()
@@ -197,7 +197,7 @@ def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:
 
 def _activity(given: Mapping[str, Any]) -> dict[str, Any]:
     totals = _mapping(given.get("totals"))
-    peers = [one for one in _mappings(given.get("peers")) if one.get("direction") in DIRECTIONS]
+    peers = [one for one in _mappings(given.get("peers")) if one.get("direction") in _DIRECTIONS]
     return {
         "version": 1,
         "daemon": clean(str(given.get("daemon") or "")),
@@ -209,7 +209,7 @@ def _activity(given: Mapping[str, Any]) -> dict[str, Any]:
         "bytes": _count(given.get("bytes")),
         "skipped_lines": _count(given.get("skipped_lines")),
         "truncated": bool(given.get("truncated")) or len(peers) > _MAX_PEERS,
-        "totals": {direction: _counts(_mapping(totals.get(direction))) for direction in DIRECTIONS},
+        "totals": {direction: _counts(_mapping(totals.get(direction))) for direction in _DIRECTIONS},
         "peers": [
             {
                 "domain": clean(str(one.get("domain") or ""))[:255],
@@ -287,7 +287,7 @@ def _summary(hosts: Sequence[Mapping[str, Any]], alerts: Sequence[Mapping[str, A
         **{
             what: {
                 direction: {how: sum(one[direction][f"{what}_{how}"] for one in totals) for how in TRANSPORTS}
-                for direction in DIRECTIONS
+                for direction in _DIRECTIONS
             }
             for what in ("messages", "sessions")
         },

@@ -36,7 +36,7 @@ DAYS_SCALE = 90
 """Days left at which a certificate's bar is full."""
 _WEAK = ("TLSv1", "TLSv1.1", "SSLv3", "SSLv2")
 _CELL_LENGTH = 160
-CODES = {
+_CODES = {
     "enforced_inbound_remote": "Enforced domain blocked, inbound",
     "enforced_inbound_local": "Enforced domain blocked, inbound",
     "enforced_outbound_remote": "Enforced domain blocked, outbound",
@@ -128,7 +128,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "document": document,
         "summary": summary,
-        "codes": CODES,
+        "codes": _CODES,
         "severity": _severity(document),
         "messages": {
             direction: Share(counts["tls"], counts["plaintext"], counts["unknown"])

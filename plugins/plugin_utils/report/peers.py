@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS
+
 COUNTS = ("messages_tls", "messages_plaintext", "sessions_tls", "sessions_plaintext")
-EVENTS = ("failures", "refusals", "deferrals")
 
 
 class Side(NamedTuple):

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import merged
 
 PREFIX = "mailfleet_starttls"
 MAX_DOMAINS = 50
-OTHER = "other"
-VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 HELP = {
     "report_generated_timestamp_seconds": "When the report was made.",
     "host_passed": "Whether the host passes (1) or has findings that fail it (0).",
@@ -119,7 +119,7 @@ def _of_activity(totals: Mapping[str, Any], name: dict[str, str]) -> Iterator[Sa
             for transport in ("tls", "plaintext"):
                 yield Sample(f"window_{what}", counts[f"{what}_{transport}"], {**labels, "transport": transport})
         for version, count in counts["versions"].items():
-            known = version if version in VERSIONS else OTHER
+            known = version if version in _VERSIONS else OTHER
             yield Sample("window_sessions_by_version", count, {**labels, "version": known})
         for kind in ("failures", "refusals", "deferrals"):
             yield Sample("window_events", sum(one["count"] for one in counts[kind]), {**labels, "kind": kind})

@@ -648,7 +648,7 @@ class TestSurvey:
 class TestDane:
     def tlsa(self, good, right=True, **changes):
         data = hashlib.sha256(good.certificate.public_bytes(Encoding.DER)).digest() if right else bytes(32)
-        found = dane.Lookup(NAME, (dane.Tlsa(3, 0, 1, data),), True)
+        found = dane.TlsaLookup(NAME, (dane.Tlsa(3, 0, 1, data),), True)
         return Evidence(tlsa=dataclasses.replace(found, **changes))
 
     @pytest.mark.parametrize(
@@ -676,15 +676,15 @@ class TestDane:
     def test_the_recipient_domain_may_be_the_name_of_the_certificate(self, authority):
         issued = authority.issue(["example.com"])
         anchor = hashlib.sha256(issued.chain[0].public_bytes(Encoding.DER)).digest()
-        tlsa = dane.Lookup(NAME, (dane.Tlsa(2, 0, 1, anchor),), True)
+        tlsa = dane.TlsaLookup(NAME, (dane.Tlsa(2, 0, 1, anchor),), True)
         result = judge(seen(issued), evidence=Evidence(tlsa=tlsa, domain="example.com"))
         assert result["dane"]["status"] == "match"
 
 
 class TestMtaSts:
     def policy(self, mode="enforce", mx=(NAME,), status="found", message=""):
-        found = mta_sts.Policy(mode, 86400, mx) if status == "found" else None
-        return Evidence(policy=mta_sts.Lookup(status, message, "1", found))
+        found = mta_sts.StsPolicy(mode, 86400, mx) if status == "found" else None
+        return Evidence(policy=mta_sts.PolicyLookup(status, message, "1", found))
 
     @pytest.mark.parametrize(
         ("changes", "status", "found"),

@@ -3,9 +3,9 @@ from datetime import datetime, timezone
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
-    INBOUND,
+    INBOUND_MAIL,
     OTHER,
-    OUTBOUND,
+    OUTBOUND_MAIL,
     REASONS,
     Clock,
     Counts,
@@ -233,26 +233,26 @@ def test_ciphers_are_bounded():
 def test_the_biggest_peers_keep_their_names_and_nothing_is_lost():
     tally = Tally(3)
     for number in range(20000):
-        tally.peer(INBOUND, f"small{number}.test").message(False)
+        tally.peer(INBOUND_MAIL, f"small{number}.test").message(False)
         if number % 10 == 0:
-            tally.peer(INBOUND, "big.test").message(True)
+            tally.peer(INBOUND_MAIL, "big.test").message(True)
         if number == 5:
-            tally.peer(OUTBOUND, "blocked.test").event("deferrals", "no_starttls_offered", b"x", NOW)
+            tally.peer(OUTBOUND_MAIL, "blocked.test").event("deferrals", "no_starttls_offered", b"x", NOW)
     result = tally.result()
     assert result["truncated"]
     named = {(one["domain"], one["direction"]) for one in result["peers"]}
-    assert {("big.test", INBOUND), ("blocked.test", OUTBOUND), (OTHER, INBOUND)} <= named
+    assert {("big.test", INBOUND_MAIL), ("blocked.test", OUTBOUND_MAIL), (OTHER, INBOUND_MAIL)} <= named
     assert len(result["peers"]) == 3 + 1
-    assert result["totals"][INBOUND]["messages_plaintext"] == 20000
-    assert result["totals"][INBOUND]["messages_tls"] == 2000
-    assert result["totals"][OUTBOUND]["deferrals"][0]["count"] == 1
+    assert result["totals"][INBOUND_MAIL]["messages_plaintext"] == 20000
+    assert result["totals"][INBOUND_MAIL]["messages_tls"] == 2000
+    assert result["totals"][OUTBOUND_MAIL]["deferrals"][0]["count"] == 1
     assert sum(one["messages_plaintext"] for one in result["peers"]) == 20000
 
 
 def test_peers_are_sorted_by_messages():
     tally = Tally(10)
     for number in range(5):
-        tally.peer(OUTBOUND, f"d{number}.test").message(None, number)
+        tally.peer(OUTBOUND_MAIL, f"d{number}.test").message(None, number)
     result = tally.result()
     assert [one["domain"] for one in result["peers"]] == [f"d{number}.test" for number in (4, 3, 2, 1, 0)]
     assert not result["truncated"]

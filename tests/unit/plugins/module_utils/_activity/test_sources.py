@@ -12,7 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity impor
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sources import (
     CHUNK,
-    MAX_LINE,
+    MAX_LOG_LINE,
     Found,
     Journal,
     LogFile,
@@ -63,10 +63,10 @@ def test_lines_are_the_same_however_they_arrive(parts, chunk):
 def test_a_line_without_end_is_cut_and_the_next_one_is_whole():
     data = b"x" * (CHUNK * 3) + b"\nnext\n" + b"y" * (CHUNK + 5)
     seen = [line for lines, _size in lines_of(io.BytesIO(data)) for line in lines]
-    assert seen[0] == b"x" * MAX_LINE
+    assert seen[0] == b"x" * MAX_LOG_LINE
     assert seen[1] == b"next"
     assert len(seen) == 3
-    assert len(seen[2]) == MAX_LINE
+    assert len(seen[2]) == MAX_LOG_LINE
 
 
 def test_every_byte_is_counted():

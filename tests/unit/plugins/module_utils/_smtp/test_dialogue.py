@@ -3,16 +3,16 @@ import contextlib
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import dialogue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import (
-    MAX_LINE,
     MAX_LINES,
     MAX_REPLY,
+    MAX_REPLY_LINE,
     Dialogue,
     DialogueError,
     InjectionDialogue,
     Reply,
     ReplyReader,
     Stage,
-    printable,
+    printable_bytes,
 )
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -174,7 +174,7 @@ def test_starttls_is_offered_and_then_refused(answer):
 def test_anything_in_one_piece_with_the_220_is_reported_and_never_used(injected):
     code, message, talker = refusal(GREETING, EHLO, READY + injected)
     assert code == "plaintext_after_220"
-    assert repr(printable(injected)) in message
+    assert repr(printable_bytes(injected)) in message
     assert (talker.stage, talker.wants_tls) == (Stage.STARTTLS_ADVERTISED, False)
 
 
@@ -355,8 +355,8 @@ def test_a_reply_of_few_but_very_long_lines():
 
 @pytest.mark.parametrize("end", [b"", b"\r\n"])
 def test_a_huge_line_is_refused_whether_or_not_it_ends(end):
-    code, message, _talker = refusal(b"220 " + b"x" * MAX_LINE + end)
-    assert (code, message) == ("not_smtp", f"a reply line is longer than {MAX_LINE} bytes")
+    code, message, _talker = refusal(b"220 " + b"x" * MAX_REPLY_LINE + end)
+    assert (code, message) == ("not_smtp", f"a reply line is longer than {MAX_REPLY_LINE} bytes")
 
 
 def test_a_long_line_is_shown_cut_off():
@@ -374,7 +374,7 @@ def test_limits_hold_for_each_reply_and_not_for_all_of_them():
 
 
 def test_what_a_peer_says_is_shown_without_control_characters():
-    assert printable(b"a\x1b[31m\r\n\x00\xff\\z") == r"a\x1b[31m\x0d\x0a\x00\xff\x5cz"
+    assert printable_bytes(b"a\x1b[31m\r\n\x00\xff\\z") == r"a\x1b[31m\x0d\x0a\x00\xff\x5cz"
     assert str(Reply(220, ("a", "b"))) == "220 a / b"
     talker, _said = talk(b"220 \x1b]0;owned\x07\r\n")
     assert str(talker.greeting) == r"220 \x1b]0;owned\x07"
@@ -441,7 +441,7 @@ def outcome(pieces, ask_plaintext):
         except DialogueError as caught:
             error = (caught.code, str(caught))
         said += talker.take_output()
-        assert len(talker._reader._buffer) <= MAX_LINE + len(piece)
+        assert len(talker._reader._buffer) <= MAX_REPLY_LINE + len(piece)
         assert sum(map(len, talker._reader._lines)) <= 4 * MAX_REPLY
         if error:
             break
@@ -481,10 +481,10 @@ def test_no_peer_causes_anything_but_a_dialogue_error(plain, inside):
 
 @given(st.binary(max_size=2000))
 def test_printable_is_one_bounded_line_of_ascii(data):
-    text = printable(data, 100)
+    text = printable_bytes(data, 100)
     assert text.isascii() and (text.isprintable() or not text)
     assert len(text) <= 4 * 100 + 3
 
 
 def test_the_limits_are_those_that_the_documents_name():
-    assert (dialogue.MAX_LINE, dialogue.MAX_LINES, dialogue.MAX_REPLY) == (4096, 256, 65536)
+    assert (dialogue.MAX_REPLY_LINE, dialogue.MAX_LINES, dialogue.MAX_REPLY) == (4096, 256, 65536)

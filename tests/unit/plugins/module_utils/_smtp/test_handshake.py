@@ -314,14 +314,14 @@ def test_a_refused_chain_takes_a_second_connection_there(settings, directory, ma
 
 def test_the_way_of_judging_follows_what_is_found(settings):
     trust = Trust(settings, 10_000)
-    assert trust.judges_in_handshake
+    assert trust.verifies_in_handshake
     for _ in range(100):
         trust.note(refused=False)
     for number in range(60):
         trust.note(refused=True)
-        assert trust.judges_in_handshake == ((number + 1) * 3 <= 101 + number)
-    assert not Trust(settings, 200).judges_in_handshake
-    assert not Trust(dataclasses.replace(settings, judge_trust=False), 10_000).judges_in_handshake
+        assert trust.verifies_in_handshake == ((number + 1) * 3 <= 101 + number)
+    assert not Trust(settings, 200).verifies_in_handshake
+    assert not Trust(dataclasses.replace(settings, judge_trust=False), 10_000).verifies_in_handshake
 
 
 def test_another_server_on_the_second_connection_is_judged_by_its_own_chain(settings, directory, face, many):
@@ -380,7 +380,7 @@ def test_a_library_that_does_not_judge_apart_takes_a_second_connection(
 
 def test_a_verdict_is_kept_and_forgotten_at_last(settings, good, monkeypatch):
     judged = []
-    monkeypatch.setattr(Trust, "_judge", lambda _self, chain, _name: judged.append(chain) or "")
+    monkeypatch.setattr(Trust, "_verify", lambda _self, chain, _name: judged.append(chain) or "")
     trust = Trust(settings)
     for _ in range(3):
         trust.verdict([b"chain"], NAME)
@@ -780,7 +780,7 @@ def test_no_targets():
 
 @given(st.lists(st.binary(min_size=1, max_size=200), max_size=4))
 def test_no_plaintext_peer_makes_a_session_raise_anything_unexpected(pieces):
-    session = handshake.Session(Target("h"), Settings(helo_name="c"), make_context(None, verify=False))
+    session = handshake.DialogueSession(Target("h"), Settings(helo_name="c"), make_context(None, verify=False))
     with contextlib.suppress(handshake.DialogueError):
         for piece in [b"220 x\r\n", b"250-x\r\n250 STARTTLS\r\n", b"220 go\r\n", *pieces]:
             session.receive(piece)

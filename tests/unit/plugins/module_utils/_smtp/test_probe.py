@@ -15,7 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import pr
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import (
     CHECKS,
-    VERSIONS,
+    PROBED_VERSIONS,
     Probe,
     probe_all,
     unpack,
@@ -127,7 +127,7 @@ def test_a_session_of_another_server_is_not_taken_up_again(directory, good, sett
 
 def test_what_cannot_be_found_out_stays_open(settings):
     seen, _certificates, connections = examine(PLAIN, settings, *CHECKS)
-    assert seen["versions"] == dict.fromkeys(VERSIONS)
+    assert seen["versions"] == dict.fromkeys(PROBED_VERSIONS)
     assert (seen["injection"], seen["resumption"], connections) == (None, None, 1)
 
 

@@ -422,7 +422,7 @@ def forever(data, pause=0.0):
 )
 def test_endless_answers_are_cut_off(server, word, data, monkeypatch):
     monkeypatch.setattr(imap_search._Limited, "_bytes_left", 500_000)
-    monkeypatch.setattr(imap_search, "MAX_BYTES", 500_000)
+    monkeypatch.setattr(imap_search, "MAX_IMAP_BYTES", 500_000)
     server.add(3, "a", "one")
     server.answers[word] = forever(data)
     started = time.monotonic()

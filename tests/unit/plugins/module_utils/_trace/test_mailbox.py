@@ -7,7 +7,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import mailbox as mailbox_search
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import (
     MARKER_HEADER,
-    MAX_LINE,
+    MAX_HEADER_LINE,
     LocalMailbox,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -129,7 +129,7 @@ def test_bytes_outside_ascii(mbox):
 
 
 def test_huge_lines_are_passed_over(mbox):
-    huge = "x" * (3 * MAX_LINE + 100)
+    huge = "x" * (3 * MAX_HEADER_LINE + 100)
     path = mbox(
         message("a", ["one"], more=f"X-Huge: {huge}\n", body=f"{huge}\n"),
         message("b", ["two"], body=f"{huge}\nFrom {huge}\n"),
@@ -139,11 +139,13 @@ def test_huge_lines_are_passed_over(mbox):
 
 
 def test_a_header_line_as_long_as_what_is_read_at_once(mbox):
-    line = "X-Huge: " + "x" * (MAX_LINE - len("X-Huge: "))
+    line = "X-Huge: " + "x" * (MAX_HEADER_LINE - len("X-Huge: "))
     assert find_marked(mbox(message("a", ["one"], more=f"{line}\n")), ["a"]) == {"a": ["one"]}
 
 
-@pytest.mark.parametrize("length", [MAX_LINE - 1, MAX_LINE, MAX_LINE + 1, 2 * MAX_LINE, 2 * MAX_LINE + 1])
+@pytest.mark.parametrize(
+    "length", [MAX_HEADER_LINE - 1, MAX_HEADER_LINE, MAX_HEADER_LINE + 1, 2 * MAX_HEADER_LINE, 2 * MAX_HEADER_LINE + 1]
+)
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_header_line_of_any_length_takes_no_other_with_it(mbox, length, end):
     line = "X-Huge: ".ljust(length - len(end), "x")
@@ -152,7 +154,7 @@ def test_a_header_line_of_any_length_takes_no_other_with_it(mbox, length, end):
 
 
 def test_a_body_line_as_long_as_what_is_read_at_once(mbox):
-    body = "x" * MAX_LINE + f"\nFrom here on\n{MARKER_HEADER}: b\n"
+    body = "x" * MAX_HEADER_LINE + f"\nFrom here on\n{MARKER_HEADER}: b\n"
     assert find_marked(mbox(message("a", ["one"], body=body)), ["b"]) == {}
 
 
@@ -181,7 +183,7 @@ def test_a_maildir_has_new_messages_and_old_ones(maildir):
 
 
 def test_a_huge_header_in_a_maildir(maildir):
-    huge = f"X-Huge: {'x' * 2 * MAX_LINE}\n"
+    huge = f"X-Huge: {'x' * 2 * MAX_HEADER_LINE}\n"
     (maildir / "new" / "1.host").write_bytes(message("a", ["one"], more=huge, separator=False))
     assert find_marked(str(maildir), ["a"]) == {"a": ["one"]}
 

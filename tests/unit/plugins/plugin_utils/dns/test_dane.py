@@ -7,7 +7,7 @@ import dns.rcode
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.dane import Lookup, Tlsa, base_name, judge
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.dane import Tlsa, TlsaLookup, base_name, compare
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver, run_all
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -44,7 +44,7 @@ def served(*certificates):
 
 
 def verdict(records, chain, secure=True, names=(), at=None):
-    return judge(Lookup(NAME, tuple(records), secure), 25, chain, names, at or now())
+    return compare(TlsaLookup(NAME, tuple(records), secure), 25, chain, names, at or now())
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ class TestOtherOutcomes:
         }  # fmt: skip
 
     def test_failed(self, chain):
-        result = judge(Lookup(NAME, failure="the resolver answers: SERVFAIL"), 25, chain, [], now())
+        result = compare(TlsaLookup(NAME, failure="the resolver answers: SERVFAIL"), 25, chain, [], now())
         assert result["status"] == "failed"
         assert result["message"] == f"the TLSA records of {WHERE} cannot be looked up: the resolver answers: SERVFAIL"
 
@@ -185,7 +185,7 @@ class TestOtherOutcomes:
         assert verdict([record(3, 1, 1, leaf.certificate)], [])["status"] == "failed"
 
     def test_an_address_has_none(self, chain):
-        assert judge(Lookup(""), 25, chain, [], now())["status"] == "none"
+        assert compare(TlsaLookup(""), 25, chain, [], now())["status"] == "none"
 
     def test_what_is_shown_is_bounded(self, chain):
         result = verdict([Tlsa(3, 0, 0, bytes([number]) * 5000) for number in range(100)], chain)
@@ -207,16 +207,16 @@ class TestLookup:
         return run_all({1: lambda: dane.look_up(resolver, base, port)}, 1)[1]
 
     def test_records(self, server):
-        assert self.ask(server) == Lookup(NAME, (Tlsa(3, 1, 1, b"\xab" * 32),), True)
+        assert self.ask(server) == TlsaLookup(NAME, (Tlsa(3, 1, 1, b"\xab" * 32),), True)
 
     def test_dnssec_does_not_vouch(self, server):
         server.secure = False
         found = self.ask(server)
-        assert found == Lookup(NAME, (Tlsa(3, 1, 1, b"\xab" * 32),), False, asked_for=False)
-        assert judge(found, 25, [], [], now())["status"] == "insecure"
+        assert found == TlsaLookup(NAME, (Tlsa(3, 1, 1, b"\xab" * 32),), False, asked_for=False)
+        assert compare(found, 25, [], [], now())["status"] == "insecure"
 
     def test_the_port_counts(self, server):
-        assert self.ask(server, port=465) == Lookup(NAME, (), True)
+        assert self.ask(server, port=465) == TlsaLookup(NAME, (), True)
         assert ("udp", f"_465._tcp.{NAME}", "TLSA") in server.questions
 
     def test_behind_an_alias(self, server):
@@ -245,7 +245,7 @@ class TestLookup:
     def test_a_name_server_that_fails_is_no_fault_where_nobody_would_ask(self, server):
         server.failing[WHERE] = dns.rcode.SERVFAIL
         server.secure = False
-        result = judge(self.ask(server), 25, [], [], now())
+        result = compare(self.ask(server), 25, [], [], now())
         assert result["status"] == "none"
         assert result["message"].startswith("DNSSEC does not vouch for the address of mx.example.com, ")
 
@@ -255,7 +255,7 @@ class TestLookup:
         assert (found.base, found.failure) == (NAME, "the resolver answers: SERVFAIL")
 
     def test_an_address_is_not_asked_for(self, server):
-        assert self.ask(server, "") == Lookup("")
+        assert self.ask(server, "") == TlsaLookup("")
         assert server.questions == []
 
 

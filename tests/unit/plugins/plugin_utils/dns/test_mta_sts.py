@@ -9,11 +9,11 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import mta_
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver, run_all
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.mta_sts import (
     FetchError,
-    Lookup,
-    Policy,
     PolicyError,
+    PolicyLookup,
+    StsPolicy,
     Web,
-    judge,
+    compare,
     parse_policy,
     parse_record,
 )
@@ -26,7 +26,7 @@ from tests.support.web_server import WebServer, answer, server_context
 DOMAIN = "example.com"
 HOST = f"mta-sts.{DOMAIN}"
 TEXT = b"version: STSv1\r\nmode: enforce\r\nmx: mx.example.com\r\nmx: *.example.net\r\nmax_age: 604800\r\n"
-POLICY = Policy("enforce", 604800, ("mx.example.com", "*.example.net"))
+POLICY = StsPolicy("enforce", 604800, ("mx.example.com", "*.example.net"))
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,9 @@ class TestPolicy:
             (TEXT + b"new_field: whatever \xc3\xa9\r\n", POLICY),
             (TEXT + b"mode: none\r\nmax_age: 1\r\nversion: STSv2\r\n", POLICY),
             (TEXT + b"mx: mx.example.com\r\n", POLICY),
-            (b"mode: none\nmax_age: 0\nversion: STSv1\n", Policy("none", 0)),
+            (b"mode: none\nmax_age: 0\nversion: STSv1\n", StsPolicy("none", 0)),
             (b"version: STSv1\nmode: testing\nmx: a.example.com\nmax_age: 31557600\n",
-             Policy("testing", 31557600, ("a.example.com",))),
+             StsPolicy("testing", 31557600, ("a.example.com",))),
         ],
     )  # fmt: skip
     def test_good(self, text, policy):
@@ -156,7 +156,7 @@ class TestPolicy:
         except PolicyError as error:
             assert str(error).isprintable()
         else:
-            assert policy.mode in mta_sts.MODES and 0 <= policy.max_age <= mta_sts.MAX_AGE
+            assert policy.mode in mta_sts.POLICY_MODES and 0 <= policy.max_age <= mta_sts.MAX_AGE
 
     @pytest.mark.parametrize(
         ("host", "allowed"),
@@ -171,7 +171,7 @@ class TestPolicy:
 
 class TestLookup:
     def test_good(self, find, web):
-        assert find() == Lookup("found", "", "20260101T000000", POLICY)
+        assert find() == PolicyLookup("found", "", "20260101T000000", POLICY)
         [request] = web.requests
         assert request.startswith(b"GET /.well-known/mta-sts.txt HTTP/1.1\r\nHost: mta-sts.example.com\r\n")
 
@@ -196,7 +196,7 @@ class TestLookup:
 
     def test_no_record(self, find, web, zone):
         zone.records.clear()
-        assert find() == Lookup("none", "example.com has no MTA-STS record")
+        assert find() == PolicyLookup("none", "example.com has no MTA-STS record")
         assert web.requests == []
 
     def test_other_records_do_not_count(self, find, zone):
@@ -308,7 +308,7 @@ def test_any_answer(data):
     except FetchError as error:
         assert str(error).isprintable()
     else:
-        assert len(body) <= mta_sts.MAX_BYTES
+        assert len(body) <= mta_sts.MAX_POLICY_BYTES
 
 
 def test_a_chunk_of_an_absurd_size():
@@ -318,38 +318,38 @@ def test_a_chunk_of_an_absurd_size():
         )
 
 
-class TestJudgement:
-    FOUND = Lookup("found", "", "id1", POLICY)
-    TESTING = Lookup("found", "", "id1", Policy("testing", 5, ("mx.example.com",)))
+class TestComparison:
+    FOUND = PolicyLookup("found", "", "id1", POLICY)
+    TESTING = PolicyLookup("found", "", "id1", StsPolicy("testing", 5, ("mx.example.com",)))
 
     def test_match(self):
-        assert judge(self.FOUND, "mx.example.com", "") == {
+        assert compare(self.FOUND, "mx.example.com", "") == {
             "status": "match", "mode": "enforce", "id": "id1", "mx": ["mx.example.com", "*.example.net"],
             "max_age": 604800, "message": "the policy (mode enforce) and the server agree",
         }  # fmt: skip
 
     @pytest.mark.parametrize(("found", "status"), [(FOUND, "mismatch"), (TESTING, "testing_mismatch")])
     def test_mismatch(self, found, status):
-        result = judge(found, "mx.example.org", "")
+        result = compare(found, "mx.example.org", "")
         assert result["status"] == status
         assert result["message"].startswith("mx.example.org is not among the mx of the policy (mx.example.com")
-        result = judge(found, "mx.example.com", "its certificate is not trusted")
+        result = compare(found, "mx.example.com", "its certificate is not trusted")
         assert result["status"] == status
         assert result["message"] == "mx.example.com is among the mx of the policy, but its certificate is not trusted"
 
     def test_nothing_was_seen(self):
-        assert judge(self.FOUND, "mx.example.com", None)["status"] == "failed"
+        assert compare(self.FOUND, "mx.example.com", None)["status"] == "failed"
 
     def test_the_mode_none(self):
-        result = judge(Lookup("found", "", "1", Policy("none", 5)), "mx.example.com", "whatever")
+        result = compare(PolicyLookup("found", "", "1", StsPolicy("none", 5)), "mx.example.com", "whatever")
         assert (result["status"], result["mode"]) == ("none", "none")
 
     @pytest.mark.parametrize("status", ["none", "invalid", "failed"])
     def test_no_policy(self, status):
-        assert judge(Lookup(status, "why", "1"), "mx.example.com", "") == {
+        assert compare(PolicyLookup(status, "why", "1"), "mx.example.com", "") == {
             "status": status, "mode": "", "id": "1", "mx": [], "max_age": None, "message": "why",
         }  # fmt: skip
 
     def test_a_long_list_is_cut_in_the_message(self):
-        policy = Policy("enforce", 5, tuple(f"mx{number}.example.net" for number in range(50)))
-        assert "40 more" in judge(Lookup("found", "", "1", policy), "mx.example.com", "")["message"]
+        policy = StsPolicy("enforce", 5, tuple(f"mx{number}.example.net" for number in range(50)))
+        assert "40 more" in compare(PolicyLookup("found", "", "1", policy), "mx.example.com", "")["message"]
