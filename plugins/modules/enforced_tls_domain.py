@@ -15,7 +15,7 @@ description:
     refused for the time being, with C(451) and C(STARTTLS is required for this sender), so that the sender keeps it and tries again.
   - Mail to an outbound enforced domain is sent over TLS only, and only to a host whose certificate passes the check. It waits in the queue
     until one does.
-  - A domain is meant exactly. A subdomain is another domain. An enforced domain stands above every delivery mode.
+  - Domains match exactly. Subdomains do not match. An enforced domain overrides every delivery mode.
   - All domains of a call are set in one transaction.
 options:
   domain:
@@ -99,7 +99,7 @@ notes:
   - Every connection counts, those of the gateway's own networks too. Only what is submitted on the gateway itself, without a
     connection, is not asked for TLS.
   - If the gateway's own route to an outbound domain changes, run the module again.
-  - On Postfix, an entry for a single address, C(user@domain), in a transport table of yours stands above an outbound domain.
+  - On Postfix, an entry for a single address, C(user@domain), in a transport table of yours overrides an outbound domain.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode
   - module: mailfleet.starttls.inbound_tls_mode_info

@@ -97,7 +97,7 @@ notes:
     after O(reinjection_port). Look at its queue with C(postqueue -c /etc/postfix-mailfleet -p). Mail of the
     gateway's own users that enters by C(sendmail) counts as having arrived in plaintext. The mode is refused where
     a C(content_filter) would be bypassed or a listener has C(smtpd_recipient_restrictions) of its own.
-  - An entry for a single address, C(user@domain), in a transport table of yours stands above the mode of its
+  - An entry for a single address, C(user@domain), in a transport table of yours overrides the mode of its
     domain.
   - An email config that takes over a domain of another one takes it away there, so that it can be renamed or split.
   - On Exim, a router in front of Debian's takes the domains of the email configs and picks the transport by how the

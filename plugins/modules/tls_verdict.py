@@ -27,7 +27,7 @@ options:
     required: true
   title:
     description:
-      - What stands above the table.
+      - The heading of the table.
     type: str
     default: TLS on the mail fleet
   fail_on:

@@ -352,7 +352,7 @@ class Recent(Generic[Value]):
         return self._items.get(key)
 
     def put(self, key: Any, value: Value) -> Optional[Value]:
-        """Set a value; what had to go for it is returned."""
+        """Set a value. Returns the entry that was evicted, or None."""
         self._items[key] = value
         if len(self._items) > self._most:
             return self._items.popitem(last=False)[1]
@@ -452,7 +452,7 @@ class Adapter(Protocol):
     journal_matches: Sequence[str]
     """What journalctl is asked for."""
     through_syslog: bool
-    """Whether another daemon writes those files, from what it gets by way of the journal."""
+    """Whether another daemon writes those files, from lines that it gets through the journal."""
     stamp: re.Pattern[bytes]
     """A line's time stamp, the first group, from its beginning."""
 

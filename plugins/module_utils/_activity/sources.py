@@ -91,7 +91,7 @@ class Journal:
     path: str = "journal"
 
     def chunks(self, stamp: re.Pattern[bytes], since: float) -> Iterator[tuple[list[bytes], int]]:
-        """See LogFile."""
+        """Yield lines without their ends, many at a time, and how many bytes they were. Raises SourceError."""
         del stamp, since
         command = [
             "journalctl", "--quiet", "--no-pager", "--all", "--output=short-unix",
@@ -118,7 +118,7 @@ class Journal:
             raise SourceError(f"journalctl ended with status {process.returncode}")
 
     def clock(self) -> Clock:
-        """See LogFile."""
+        """Return what reads the time stamps of these lines."""
         return Clock(self.until)
 
 

@@ -204,7 +204,7 @@ class Calls:
 
 
 class CallTransaction:
-    """See _gateway.contract.GatewayTransaction and _change.files.Transaction, whose promises these are."""
+    """One change by calls of an API. It keeps the promises of _change.files.Transaction, without lock and journal."""
 
     @contextlib.contextmanager
     def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:

@@ -160,25 +160,25 @@ class EximGateway:
         self._exim = Exim(run, lambda _planned, target: prove_answer(target, settings))
 
     def transaction(self, store: str) -> Transaction:
-        """See contract.Gateway."""
+        """Return the transaction on the files of this Exim."""
         return Transaction(self, store)
 
     def require_running(self) -> None:
-        """See contract.Gateway."""
+        """Raise EngineError unless Debian's Exim runs, reads what Debian generates, and answers on its own port."""
         self._exim.require_running()
         require_answer(self.own_port, self._settings)
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
-        """See contract.Gateway."""
+        """Return the state that the record on this host holds."""
         del wanted
         return load_file(REGISTRY)
 
     def prepare(self, state: GatewayState) -> Change:
-        """See contract.Gateway: nothing, there is one daemon."""
+        """Return an empty change: there is one daemon, and it runs already."""
         return Change((), ())
 
     def plan(self, state: GatewayState) -> Change:
-        """See contract.Gateway."""
+        """Return the tables, routers, transports and lists that make Exim hold this state, and the record of it."""
         if state == GatewayState() and not Path(DIRECTORY).exists():
             return Change((), ())
         images = [
@@ -201,7 +201,7 @@ class EximGateway:
         return replace(change_with_record(images, REGISTRY, state), kept=(FileImage.read(GENERATED),))
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """See contract.Gateway. Without servers of its own, Exim says where mail for the domain goes today."""
+        """Return the servers of the enforced domain; without any, the hosts to which Exim routes mail for it today."""
         if servers := self._servers_of(state.recipients_enforced[domain], state):
             return servers
         _status, out, _err = self._run(["exim4", "-bt", f"postmaster@{domain}"])
@@ -215,34 +215,34 @@ class EximGateway:
         return one.servers or (owner.servers if owner else ())
 
     def roots(self, state: GatewayState) -> str:
-        """See contract.Gateway."""
+        """Return the file of authorities, readable by Exim. Raises EngineError if Exim cannot use it."""
         if state.ca_file:
             self._exim.require_readable(state.ca_file, "no certificate could be checked")
         return state.ca_file
 
     def relay_hosts(self) -> Sequence[Target]:
-        """See contract.Gateway."""
+        """Return the smart hosts, none if Exim looks up the MX of each domain."""
         return self._exim.next_hops()
 
     def check(self) -> None:
-        """See _change.files.Daemon."""
+        """Have a trial daemon show that the configuration works. Raises EngineError."""
         self._exim.check()
 
     def reload(self) -> None:
-        """See _change.files.Daemon: Exim reads the tables by itself, so it is told of another configuration only."""
+        """Have Exim read a changed configuration. It reads the tables by itself, so nothing is done for those."""
         if self._exim.is_stale():
             self._exim.reload()
 
     def resume(self) -> None:
-        """See _change.files.Daemon."""
+        """Have Exim read the former configuration again, without generating it anew."""
         self._exim.resume()
 
     def serves(self) -> bool:
-        """See contract.Gateway."""
+        """Return whether the own port answers, looked at once."""
         return handshake_one(self.own_port, self._settings).stage >= Stage.EHLO
 
     def prove(self) -> None:
-        """See contract.Gateway: the port answers, and Exim's own routing of each domain is the wanted one."""
+        """Raise EngineError unless the own port answers and Exim's own routing of each domain is the wanted one."""
         prove_answer(self.own_port, self._settings)
         state = self.read()
         enforced = state.recipients_enforced
@@ -252,7 +252,7 @@ class EximGateway:
             for domain in config.domains
         }
         wanted.update({f"postmaster@{one.domain}": f"mailfleet_{one.certificate_check}" for one in enforced.values()})
-        # Their hosts may not be found at the moment, or by way of a smart host.
+        # Exim may not find their hosts at the moment, or may use a smart host.
         looked_up = {f"postmaster@{one.domain}" for one in enforced.values() if not self._servers_of(one, state)}
         if wanted:
             _status, out, err = self._run(["exim4", "-bt", *wanted])

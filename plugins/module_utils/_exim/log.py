@@ -128,7 +128,7 @@ class EximLog:
         self.first: Optional[float] = None
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
-        """See _activity.model.Adapter."""
+        """Count lines and return the time of the last one that had one. Never raises."""
         header, at = _HEADER.match, clock.at
         since, until = self._since, self._until
         when = None
@@ -162,10 +162,10 @@ class EximLog:
         return when
 
     def finish(self) -> None:
-        """See _activity.model.Adapter: every line stands for itself."""
+        """Nothing is open at the end of the log: each line is independent of the others."""
 
     def notes(self) -> Sequence[Note]:
-        """See _activity.model.Adapter."""
+        """The gaps in the log, as notes for the report."""
         found = []
         if self._by_message:
             found.append(

@@ -172,7 +172,7 @@ class Exim:
         return dict(re.findall(r"^(dc_\w+)=['\"]?([^'\"\n]*)", Path(SETTINGS).read_text(), re.MULTILINE))
 
     def check(self) -> None:
-        """See _change.files.Daemon: a trial daemon on a spare loopback port, because -bV misses much.
+        """Try the change with a daemon on a spare loopback port, because -bV misses much. Raises EngineError.
 
         The running daemon reads the generated file only, so it has seen nothing of this yet.
         """
@@ -185,14 +185,14 @@ class Exim:
             self._try_daemon(trial_config, f"{stage}/exim.pid")
 
     def reload(self) -> None:
-        """See _change.files.Daemon."""
+        """Generate the configuration and have the daemon read it. Raises EngineError."""
         for command in (["update-exim4.conf"], ["systemctl", "reload", "exim4"]):
             status, out, err = self._run(command)
             if status != 0:
                 raise EngineError(f"{' '.join(command)} failed: {(err or out).strip()}")
 
     def resume(self) -> None:
-        """See _change.files.Daemon: a signal only, because update-exim4.conf would take up edits of others."""
+        """Have the daemon read the former configuration, by a signal only: update-exim4.conf would take up edits of others."""
         try:
             pid = int(Path(PID_FILE).read_text())
             if pid < 2:

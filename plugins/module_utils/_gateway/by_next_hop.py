@@ -145,11 +145,11 @@ class NextHopGateway:
         raise NotImplementedError
 
     def transaction(self, store: str) -> CallTransaction:
-        """See contract.Gateway: nothing is stored here."""
+        """Return a transaction of API calls; nothing is stored on this host."""
         return CallTransaction()
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
-        """See contract.Gateway: the wanted email configs as they are now, or one for each relay domain."""
+        """Return the wanted email configs as they are now, or one for each relay domain if none are wanted."""
         seen = self.holdings()
         if wanted:
             configs = [self._as_held(item, seen) for item in wanted]
@@ -162,11 +162,11 @@ class NextHopGateway:
         return GatewayState({one.name: one for one in configs})
 
     def prepare(self, state: GatewayState) -> Calls:
-        """See contract.Gateway: nothing."""
+        """Return an empty change."""
         return Calls(f"TLS policies of {self.title}")
 
     def plan(self, state: GatewayState) -> Calls:
-        """See contract.Gateway. Raises EngineError where a next hop would have to be in two modes."""
+        """Return the calls that make the state. Raises EngineError where a next hop would have to be in two modes."""
         seen = self.holdings()
         self._told = {}
         owners: dict[str, EmailConfig] = {}
@@ -198,23 +198,23 @@ class NextHopGateway:
         return Calls(f"TLS policies of {self.title}", tuple(calls))
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """See contract.Gateway: asked for enforced domains only, and there are none."""
+        """Return none: only enforced domains need them, and these gateways have none."""
         return ()
 
     def roots(self, state: GatewayState) -> str:
-        """See contract.Gateway: asked for enforced domains only, and there are none."""
+        """Return an empty path: only enforced domains need one, and these gateways have none."""
         return ""
 
     def relay_hosts(self) -> Sequence[Target]:
-        """See contract.Gateway: asked for the outbound side only, and that is not set here."""
+        """Raise EngineError: the outbound side of these gateways cannot be set."""
         raise EngineError(f"{self.title} has no outbound side that can be set: {self.limits['outbound']}")
 
     def serves(self) -> bool:
-        """See contract.Gateway: who answers by its API runs."""
+        """Return true: a gateway whose API answers runs."""
         return True
 
     def prove(self) -> None:
-        """See contract.Gateway: the gateway gives back what was written."""
+        """Raise EngineError unless the API gives back the policies that were written."""
         held = self.policies()
         for hop, policy in self._told.items():
             if held.get(hop.lower()) != policy:

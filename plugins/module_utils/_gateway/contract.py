@@ -35,37 +35,31 @@ class GatewayTransaction(Protocol):
 
 
 class Gateway(Protocol):
-    """An adapter: one gateway product.
-
-    modes: the delivery modes that it can express; verifying_modes: those in which it verifies the certificate of the
-    mail server, too. own_port: where it takes the mail of the internet, None if that is not to be reached from here. limits:
-    for each mode that it cannot express, the reason; the key C(enforced) holds the reason why enforced domains are not to
-    be had, C(outbound) the same for the outbound side.
-    """
+    """An adapter: one gateway product."""
 
     @property
     def title(self) -> str:
-        """What it is called in a message, with its article if it has one."""
+        """Its name in messages, with an article if it has one."""
 
     @property
     def modes(self) -> Sequence[str]:
-        """See above."""
+        """The delivery modes that it can express."""
 
     @property
     def verifying_modes(self) -> Sequence[str]:
-        """See above."""
+        """The modes in which it also verifies the certificate of the mail server."""
 
     @property
     def own_port(self) -> Optional[Target]:
-        """See above."""
+        """The port that takes the mail of the internet; None if it cannot be reached from here."""
 
     @property
     def softens_refusals(self) -> bool:
-        """Whether a server that takes mail over TLS only makes it wait, not bounce."""
+        """Whether mail waits, and does not bounce, at a server that accepts mail over TLS only."""
 
     @property
     def limits(self) -> Mapping[str, str]:
-        """See above."""
+        """Mode -> the reason why the product cannot express it. C(enforced) and C(outbound): why it has no such setting."""
 
     def transaction(self, store: str) -> GatewayTransaction:
         """How changes are made."""

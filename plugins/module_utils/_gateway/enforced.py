@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Enforced domains: senders whose mail has to come over TLS, recipients whose mail has to go over TLS.
 
-The engine behind enforced_tls_domain. A domain is meant exactly, without its subdomains, and stands above
+The engine behind enforced_tls_domain. Domains match exactly. Subdomains do not match. An enforced domain overrides
 every delivery mode. Refusals are temporary.
 """
 

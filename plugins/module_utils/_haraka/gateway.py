@@ -160,18 +160,18 @@ class HarakaGateway:
 
     @property
     def verifying_modes(self) -> Sequence[str]:
-        """See contract.Gateway: rejectUnauthorized makes Haraka judge wherever it uses TLS."""
+        """The modes that use TLS: with rejectUnauthorized, Haraka checks the certificate wherever it uses TLS."""
         ini = self._ini("tls.ini")
         inherited = ini.is_true("main", "rejectUnauthorized")
         judges = ini.is_true("outbound", "rejectUnauthorized", inherited)
         return ("opportunistic", "required") if judges else ("required",)
 
     def transaction(self, store: str) -> Transaction:
-        """See contract.Gateway."""
+        """Return the transaction on the files in config_dir."""
         return Transaction(self, store)
 
     def require_running(self) -> None:
-        """See contract.Gateway: a Haraka without workers could be told of other lists by a restart only."""
+        """Raise EngineError unless Haraka runs with workers: without workers only a restart makes it read its lists."""
         if not Path(self._config).is_dir():
             raise EngineError(
                 f"there is no directory {self._config}; config_dir has to be what Haraka is started with (-c)"
@@ -185,15 +185,15 @@ class HarakaGateway:
         require_answer(self._port, self._settings)
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
-        """See contract.Gateway."""
+        """Return the state that the record in config_dir holds."""
         return load_file(self._record)
 
     def prepare(self, state: GatewayState) -> Change:
-        """See contract.Gateway: nothing."""
+        """Return an empty change."""
         return Change((), ())
 
     def plan(self, state: GatewayState) -> Change:
-        """See contract.Gateway."""
+        """Return the files that make Haraka hold this state, and the record of it."""
         held = self.read()
         if not state.email_configs and not held.email_configs:
             return Change((), ())
@@ -212,12 +212,12 @@ class HarakaGateway:
         return change_with_record(images, self._record, state)
 
     def check(self) -> None:
-        """See _change.files.Daemon: Haraka has no check of its own that leaves a gateway alone, so its reading is followed."""
+        """Raise EngineError if Haraka would read the new tls.ini in another way than meant. Haraka has no such check."""
         text = self._text("tls.ini")
         self._require(text, text, self.read())
 
     def reload(self) -> None:
-        """See _change.files.Daemon: one worker after the other is replaced, and takes the deferred mail of the former over."""
+        """Replace one worker after the other; the new one takes over the deferred mail of the former one."""
         old = self._workers()
         for pid in old:
             deadline = time.monotonic() + self._settings.timeout
@@ -229,15 +229,15 @@ class HarakaGateway:
             self._await_replacement(pid, known)
 
     def resume(self) -> None:
-        """See _change.files.Daemon."""
+        """Replace the workers again after the former files came back."""
         self.reload()
 
     def serves(self) -> bool:
-        """See contract.Gateway: the port answers, and no worker is older than tls.ini."""
+        """Return whether the port answers and no worker is older than tls.ini."""
         return not self._outdated() and handshake_one(self._port, self._settings).stage >= Stage.EHLO
 
     def prove(self) -> None:
-        """See contract.Gateway: the port answers, and every worker that runs was started after tls.ini was written."""
+        """Raise EngineError unless the port answers and every worker was started after tls.ini was written."""
         prove_answer(self._port, self._settings)
         if not self._workers():
             raise EngineError("no worker process of Haraka runs; see what its log says")
@@ -247,16 +247,16 @@ class HarakaGateway:
             )
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """See contract.Gateway: Haraka routes by itself; what is known are the servers that the email config names."""
+        """Return the servers that the email config names. Haraka's own routing cannot be asked."""
         owner = state.owner_of(domain)
         return owner.servers if owner else ()
 
     def roots(self, state: GatewayState) -> str:
-        """See contract.Gateway: node has a list of its own, close to the system's; NODE_EXTRA_CA_CERTS adds to it."""
+        """Return an empty path: node has its own list, close to the system's, and NODE_EXTRA_CA_CERTS adds to it."""
         return ""
 
     def relay_hosts(self) -> Sequence[Target]:
-        """See contract.Gateway."""
+        """Return none: Haraka looks up the MX of each domain."""
         return ()
 
     # Files

@@ -4,7 +4,7 @@
 """The delivery modes on mailcow as the gateway of its relay domains, by its API.
 
 Its Postfix hands a relay domain to the entry of the transport maps or to the MX of the domain, and looks the TLS
-policy map up by that next hop; without an entry it uses DANE where that is to be had and TLS if possible elsewhere.
+policy map up by that next hop; without an entry it uses DANE where the domain has it, and elsewhere TLS if possible.
 Errors come with the HTTP status 200, so every answer is read for them. Sources: mailcow-dockerized (json_api.php,
 functions.tls_policy_maps, functions.transports, the Postfix container's postfix.sh and main.cf).
 """
@@ -56,7 +56,7 @@ class MailcowGateway(NextHopGateway):
         self._let_in = False
 
     def require_running(self) -> None:
-        """See contract.Gateway: the API gives its version, which it does for a valid key only."""
+        """Raise EngineError unless the API gives its version, which it does for a valid key only."""
         if self._let_in:
             return
         self._api.check()
@@ -71,7 +71,7 @@ class MailcowGateway(NextHopGateway):
         self._let_in = True
 
     def holdings(self) -> Holdings:
-        """See by_next_hop.NextHopGateway."""
+        """Return the relay domains, their next hops and the TLS policies that mailcow holds."""
         domains = [
             row for row in self._rows("domain", "domain_name") if _switch(row, "backupmx") and _switch(row, "active")
         ]
@@ -97,7 +97,7 @@ class MailcowGateway(NextHopGateway):
         )
 
     def policies(self) -> Mapping[str, TlsPolicy]:
-        """See by_next_hop.NextHopGateway."""
+        """Return the TLS policies that the gateway holds, by next hop in lower case."""
         held = {}
         for row in self._rows("tls-policy-map", "dest", "policy"):
             level, attributes = row["policy"].lower(), str(row.get("parameters") or "").strip()
@@ -108,7 +108,7 @@ class MailcowGateway(NextHopGateway):
         return held
 
     def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
-        """See by_next_hop.NextHopGateway."""
+        """Create, change or delete one TLS policy."""
         if wanted is None:
             self._change("delete/tls-policy-map", [held.entry if held else ""])
             return

@@ -164,11 +164,11 @@ class PostfixGateway:
         self._postfix = Postfix(run, own_port.port)
 
     def transaction(self, store: str) -> Transaction:
-        """See contract.Gateway."""
+        """Return the transaction on the files of all instances."""
         return Transaction(self, store)
 
     def require_running(self) -> None:
-        """See contract.Gateway."""
+        """Raise EngineError unless the default instance runs, can be changed, and answers on its own port."""
         self._postfix.require_running()
         require_answer(self.own_port, self._settings)
         ports = [one.port for one in self._instances if not Path(one.directory).exists()]
@@ -177,19 +177,19 @@ class PostfixGateway:
                 raise EngineError(f"another service answers on {port}; name a free port with reinjection_port")
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
-        """See contract.Gateway."""
+        """Return the state that the record on this host holds."""
         del wanted
         return load_file(REGISTRY)
 
     def prepare(self, state: GatewayState) -> Change:
-        """See contract.Gateway: the instances run before anything is sent to them, and stay if that is undone."""
+        """Return the change that starts the other instances before mail is sent to them. They stay if the main change is undone."""
         instances = self._needed(state)
         if all(one.exists for one in instances):
             return Change((), ())
         return self._plan(self.read(), instances)
 
     def plan(self, state: GatewayState) -> Change:
-        """See contract.Gateway."""
+        """Return the files that make Postfix hold this state, and the record of it."""
         if state == GatewayState() and not Path(DIRECTORY).exists():
             return Change((), ())
         return self._plan(state, self._needed(state))
@@ -222,7 +222,7 @@ class PostfixGateway:
         return change_with_record(images, REGISTRY, state)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """See contract.Gateway. The MX of a domain are looked up by Postfix's own posttls-finger(1), the first that answers."""
+        """Return the servers of the domain; without any, those of its MX that Postfix's posttls-finger(1) reaches first."""
         route = self._route_of(domain, state)
         hops = [_target(hop) for hop in re.split(r"[,\s]+", route) if hop.startswith("[")]
         if hops:
@@ -232,17 +232,17 @@ class PostfixGateway:
         return [Target(host, int(port)) for host, port in dict.fromkeys(found)]
 
     def roots(self, state: GatewayState) -> str:
-        """See contract.Gateway."""
+        """Return the file of authorities. Raises EngineError if Postfix cannot use it."""
         if state.ca_file and not Path(state.ca_file).is_file():
             raise EngineError(f"ca_file: there is no file {state.ca_file} on this gateway")
         return state.ca_file or self._postconf.values("smtp_tls_CAfile").get("smtp_tls_CAfile", "")
 
     def relay_hosts(self) -> Sequence[Target]:
-        """See contract.Gateway."""
+        """Return the hosts of relayhost, none if Postfix looks up the MX of each domain."""
         return self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
 
     def check(self) -> None:
-        """See _change.files.Daemon."""
+        """Have Postfix check every instance. Raises EngineError with what Postfix says."""
         for one in self._instances:
             if one.exists:
                 self._make_places(one)
@@ -250,7 +250,7 @@ class PostfixGateway:
         self._postfix.check()
 
     def reload(self) -> None:
-        """See _change.files.Daemon: also starts the other instances, or stops those that the files do not have."""
+        """Have Postfix read its configuration, start the other instances, and stop those that the files do not have."""
         listed = self._postconf.values("multi_instance_directories").get("multi_instance_directories", "")
         words = listed.replace(",", " ").split()
         if any(one.directory in words for one in self._instances):
@@ -267,15 +267,15 @@ class PostfixGateway:
         self._call("postfix", "reload")
 
     def resume(self) -> None:
-        """See _change.files.Daemon."""
+        """Have Postfix read the former configuration."""
         self.reload()
 
     def serves(self) -> bool:
-        """See contract.Gateway."""
+        """Return whether each port answers, looked at once."""
         return all(handshake_one(port, self._settings).stage >= Stage.EHLO for port in self._ports())
 
     def prove(self) -> None:
-        """See contract.Gateway."""
+        """Raise EngineError unless each port answers and the policy service gives the wanted answers."""
         for port in self._ports():
             prove_answer(port, self._settings)
         self._prove_policy(self.read())

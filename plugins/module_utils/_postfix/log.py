@@ -208,7 +208,7 @@ class PostfixLog:
         self.first: Optional[float] = None
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
-        """See _activity.model.Adapter."""
+        """Count lines and return the time of the last one that had one. Never raises."""
         header, at, services = _HEADER.match, clock.at, self._services
         since, until = self._since, self._until
         when = None
@@ -228,12 +228,12 @@ class PostfixLog:
         return when
 
     def finish(self) -> None:
-        """See _activity.model.Adapter: a session that has not ended counts if it is known to use TLS, or not to."""
+        """Count the sessions that have not ended and that are known to use TLS, or not to."""
         for session in self._sessions.drain():
             self._forget(session)
 
     def notes(self) -> Sequence[Note]:
-        """See _activity.model.Adapter."""
+        """The gaps in the log, and the settings that hide TLS, as notes for the report."""
         found = []
         if self._unknown:
             found.append(

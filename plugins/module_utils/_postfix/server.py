@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
-# Named, the default instance is meant alone; without -c the command would go on to every other instance.
+# With -c, the command concerns the default instance only; without it, it would go on to every other instance.
 POSTFIX = ("postfix", "-c", DEBIAN.config_dir)
 # What satisfies an outbound level: a stronger one of the same kind is the administrator's and stays.
 OUTBOUND_KIND = {
@@ -128,19 +128,19 @@ class Postfix:
         return hops
 
     def check(self) -> None:
-        """See _change.files.Daemon."""
+        """Have Postfix check its configuration. Raises EngineError with what Postfix says."""
         status, out, err = self._run([*POSTFIX, "check"])
         if status != 0:
             raise EngineError(f"postfix check refuses the change: {(err or out).strip()}")
 
     def reload(self) -> None:
-        """See _change.files.Daemon."""
+        """Have Postfix read its configuration. Raises EngineError."""
         status, out, err = self._run([*POSTFIX, "reload"])
         if status != 0:
             raise EngineError(f"postfix reload failed: {(err or out).strip()}")
 
     def resume(self) -> None:
-        """See _change.files.Daemon."""
+        """Have Postfix read the former configuration. Raises EngineError."""
         self.reload()
 
     def is_listener(self, service: str) -> bool:

@@ -57,7 +57,7 @@ class ProxmoxGateway(NextHopGateway):
         self._logged_in = False
 
     def require_running(self) -> None:
-        """See contract.Gateway: the API lets the user in."""
+        """Raise EngineError unless the API lets the user in."""
         if self._logged_in:
             return
         self._api.check()
@@ -85,7 +85,7 @@ class ProxmoxGateway(NextHopGateway):
         self._logged_in = True
 
     def holdings(self) -> Holdings:
-        """See by_next_hop.NextHopGateway."""
+        """Return the relay domains, their next hops and the TLS policies that the gateway holds."""
         mail = self._get("config/mail")
         if not isinstance(mail, dict):
             raise self._api.error("GET", "config/mail", "gave no settings; see whether its version is supported")
@@ -107,7 +107,7 @@ class ProxmoxGateway(NextHopGateway):
         )
 
     def policies(self) -> Mapping[str, TlsPolicy]:
-        """See by_next_hop.NextHopGateway."""
+        """Return the TLS policies that the gateway holds, by next hop in lower case."""
         held = {}
         for row in rows(self._api, "config/tlspolicy", self._get("config/tlspolicy"), "destination", "policy"):
             level, _, attributes = row["policy"].partition(" ")
@@ -118,7 +118,7 @@ class ProxmoxGateway(NextHopGateway):
         return held
 
     def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
-        """See by_next_hop.NextHopGateway."""
+        """Create, change or delete one TLS policy."""
         entry = f"config/tlspolicy/{quote(held.entry, safe='')}" if held else "config/tlspolicy"
         if wanted is None:
             self._data("DELETE", entry)

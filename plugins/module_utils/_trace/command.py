@@ -31,7 +31,7 @@ class CommandMailbox:
     interval = 1.0
 
     def __init__(self, arguments: Sequence[str], seconds: float) -> None:
-        """Seconds bound each run. Raises EngineError for a command that is none."""
+        """Seconds bound each run. Raises EngineError if the command is not executable."""
         if not arguments or not arguments[0]:
             raise EngineError("command is empty; give the program and its arguments as a list")
         self._arguments = list(arguments)

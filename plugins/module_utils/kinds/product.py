@@ -92,7 +92,7 @@ def kinds_with(facet: str) -> list[str]:
 
 
 def resolve(kind: str, facet: str, option: str) -> str:
-    """The kind that is meant: C(auto) is the one that is on this host.
+    """The kind of this host: the one that was named, or for C(auto) the one that is found.
 
     Raises EngineError if there is none, or more than one, or the kind does not have the facet.
     """
@@ -108,7 +108,7 @@ def resolve(kind: str, facet: str, option: str) -> str:
 
 
 def kind_by_connection(kind: str, connection: str) -> str:
-    """The kind that is meant on a host that Ansible reaches by this connection plugin; C(auto) if only the host can tell.
+    """The kind of a host that Ansible reaches by this connection plugin; C(auto) if only the host can tell.
 
     Raises EngineError if the kind cannot be reached by it.
     """
