@@ -448,7 +448,7 @@ class Adapter(Protocol):
 
     name: str
     globs: Sequence[str]
-    """Where Debian's package of the daemon logs to."""
+    """Where the platform's package of the daemon logs to."""
     journal_matches: Sequence[str]
     """What journalctl is asked for."""
     through_syslog: bool

@@ -108,13 +108,23 @@ class EximLog:
     """Adapter for Exim."""
 
     name = "exim"
-    globs: Sequence[str] = DEBIAN.logs
     journal_matches: Sequence[str] = ("SYSLOG_IDENTIFIER=exim4", "SYSLOG_IDENTIFIER=exim")
     through_syslog = False
     stamp = re.compile(_STAMP)
 
-    def __init__(self, tally: Tally, since: float, until: float, shows_tls: bool = True) -> None:
-        """shows_tls tells whether log_selector has C(tls_cipher), without which deliveries do not say if they used TLS."""
+    def __init__(
+        self,
+        tally: Tally,
+        since: float,
+        until: float,
+        shows_tls: bool = True,
+        logs: Sequence[str] = DEBIAN.logs,
+    ) -> None:
+        """shows_tls: whether log_selector has C(tls_cipher), without which deliveries do not say if they used TLS.
+
+        logs: where the platform's package logs to.
+        """
+        self.globs = logs
         self._tally = tally
         self._since = since
         self._until = until

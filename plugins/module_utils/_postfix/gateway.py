@@ -39,6 +39,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     require_answer,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
@@ -73,7 +74,6 @@ SECOND = "postfix-mailfleet"
 THIRD = "postfix-mailfleet_enforced"  # an underscore, because systemd reads a hyphen in an instance name as a slash
 SECOND_DIR = f"/etc/{SECOND}"
 THIRD_DIR = f"/etc/{THIRD}"
-SYSTEM_CA_FILE = DEBIAN.ca_bundle
 
 _HEADER = "# Written by mailfleet.starttls from gateway.json; a change made here is lost.\n"
 # A server that takes mail over TLS only refuses plaintext for good (530): put off, not bounced.
@@ -150,7 +150,9 @@ class PostfixGateway:
     softens_refusals = True
     limits: Mapping[str, str] = {}
 
-    def __init__(self, run: Runner, settings: Settings, own_port: Target, reinjection_port: int) -> None:
+    def __init__(
+        self, run: Runner, settings: Settings, own_port: Target, reinjection_port: int, layout: Layout = DEBIAN
+    ) -> None:
         """own_port takes the mail of the internet; reinjection_port is the first of three free loopback ports."""
         self._run = run
         self._settings = settings
@@ -160,8 +162,9 @@ class PostfixGateway:
             _Instance(SECOND, SECOND_DIR, second, 1),
             _Instance(THIRD, THIRD_DIR, third, 2),
         )
-        self._postconf = Postconf(run)
-        self._postfix = Postfix(run, own_port.port)
+        self._layout = layout
+        self._postconf = Postconf(run, layout.config_dir)
+        self._postfix = Postfix(run, own_port.port, layout)
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files of all instances."""
@@ -503,7 +506,7 @@ class PostfixGateway:
     def _enforced_services(self, chroot: str, state: GatewayState) -> Iterator[tuple[str, str]]:
         """A transport for each certificate check. Outbound, an enforced domain is the same however mail arrived."""
         own = any(self._postconf.values("smtp_tls_CAfile", "smtp_tls_CApath").values())
-        roots = [] if own and not state.ca_file else [f"smtp_tls_CAfile={self.roots(state) or SYSTEM_CA_FILE}"]
+        roots = [] if own and not state.ca_file else [f"smtp_tls_CAfile={self.roots(state) or self._layout.ca_bundle}"]
         options = {
             "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE],
             # Postfix knows no level that asks for a chain and not for a name, so any name is allowed.

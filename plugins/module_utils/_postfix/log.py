@@ -177,13 +177,20 @@ class PostfixLog:
     """Adapter for Postfix."""
 
     name = "postfix"
-    globs: Sequence[str] = DEBIAN.logs
     journal_matches: Sequence[str] = ("SYSLOG_FACILITY=2",)
     through_syslog = True
     stamp = re.compile(_STAMP)
 
-    def __init__(self, tally: Tally, since: float, until: float, visibility: Mapping[str, Visibility]) -> None:
-        """visibility is by instance, the first word of its syslog_name."""
+    def __init__(
+        self,
+        tally: Tally,
+        since: float,
+        until: float,
+        visibility: Mapping[str, Visibility],
+        logs: Sequence[str] = DEBIAN.logs,
+    ) -> None:
+        """visibility is by instance, the first word of its syslog_name. logs: where the platform's package logs to."""
+        self.globs = logs
         self._tally = tally
         self._since = since
         self._until = until

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
@@ -18,8 +19,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
-# With -c, the command concerns the default instance only; without it, it would go on to every other instance.
-POSTFIX = ("postfix", "-c", DEBIAN.config_dir)
 # What satisfies an outbound level: a stronger one of the same kind is the administrator's and stays.
 OUTBOUND_KIND = {
     "": "disabled",
@@ -43,11 +42,13 @@ class Postfix:
     name = "postfix"
     reads_files_unasked = True
 
-    def __init__(self, run: Runner, port: int = 25) -> None:
+    def __init__(self, run: Runner, port: int = 25, layout: Layout = DEBIAN) -> None:
         """run starts a program from an argument list; port is the listener whose settings count."""
         self._run = run
         self._port = str(port)
-        self._postconf = Postconf(run)
+        # With -c, the command concerns the default instance only; without it, it would go on to every other instance.
+        self._postfix = ("postfix", "-c", layout.config_dir)
+        self._postconf = Postconf(run, layout.config_dir)
 
     def transaction(self, store: str) -> Transaction:
         """One transaction on the files of the default instance."""
@@ -56,7 +57,7 @@ class Postfix:
     def require_running(self) -> None:
         """Raise EngineError unless Postfix 3.4 or newer is installed and its default instance runs."""
         try:
-            status, _out, err = self._run([*POSTFIX, "status"])
+            status, _out, err = self._run([*self._postfix, "status"])
         except FileNotFoundError:
             status, err = 127, "the command postfix is not there"
         if status == 127:
@@ -129,13 +130,13 @@ class Postfix:
 
     def check(self) -> None:
         """Have Postfix check its configuration. Raises EngineError with what Postfix says."""
-        status, out, err = self._run([*POSTFIX, "check"])
+        status, out, err = self._run([*self._postfix, "check"])
         if status != 0:
             raise EngineError(f"postfix check refuses the change: {(err or out).strip()}")
 
     def reload(self) -> None:
         """Have Postfix read its configuration. Raises EngineError."""
-        status, out, err = self._run([*POSTFIX, "reload"])
+        status, out, err = self._run([*self._postfix, "reload"])
         if status != 0:
             raise EngineError(f"postfix reload failed: {(err or out).strip()}")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_of
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Http
@@ -38,7 +39,7 @@ class Access:
 def _postfix(access: Access, settings: Settings) -> Gateway:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 
-    return PostfixGateway(access.run, settings, access.own_port, access.reinjection_port)
+    return PostfixGateway(access.run, settings, access.own_port, access.reinjection_port, layout_of("postfix"))
 
 
 def _exim(access: Access, settings: Settings) -> Gateway:

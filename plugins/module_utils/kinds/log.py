@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_of
+
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
@@ -20,13 +22,13 @@ Maker = Callable[["Tally", float, float, "Runner"], "Adapter"]
 def _postfix(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog, visibility
 
-    return PostfixLog(tally, since, until, visibility(run))
+    return PostfixLog(tally, since, until, visibility(run), layout_of("postfix").logs)
 
 
 def _exim(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, shows_tls
 
-    return EximLog(tally, since, until, shows_tls(run))
+    return EximLog(tally, since, until, shows_tls(run), layout_of("exim").logs)
 
 
 LOGS: dict[str, Maker] = {"postfix": _postfix, "exim": _exim}

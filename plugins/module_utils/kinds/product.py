@@ -134,8 +134,13 @@ def layout_for(kind: str, option: str) -> Optional[Layout]:
         kind = resolve(kind, "server", option)
     if kind not in PRODUCTS:
         raise EngineError(f"{option} {kind!r} is not a kind that is known; choose one of: {', '.join(PRODUCTS)}")
+    return layout_of(kind) if PRODUCTS[kind].layouts else None
+
+
+def layout_of(kind: str) -> Layout:
+    """Where a product that lies on hosts keeps its things on this one; its first layout if it is not there."""
     layouts = PRODUCTS[kind].layouts
-    return layout_here(layouts) or next(iter(layouts), None)
+    return layout_here(layouts) or layouts[0]
 
 
 def layout_here(layouts: Collection[Layout]) -> Optional[Layout]:

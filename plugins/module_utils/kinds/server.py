@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_of
+
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
@@ -22,7 +24,7 @@ Maker = Callable[["Runner", "Desired", "Settings"], "Server"]
 def _postfix(run: Runner, desired: Desired, _settings: Settings) -> Server:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import Postfix
 
-    return Postfix(run, desired.own_port.port)
+    return Postfix(run, desired.own_port.port, layout_of("postfix"))
 
 
 def _exim(run: Runner, _desired: Desired, settings: Settings) -> Server:

@@ -19,6 +19,7 @@ from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state
 from tests.support.records import FORMAT, format_in, make_former, make_newer
 
+POSTFIX = ("postfix", "-c", "/etc/postfix")
 BY_ARRIVAL = ("match_sender", "match_sender_strict")
 TO_LOOPBACK = [
     word
@@ -505,7 +506,7 @@ class TestRead:
 
 class TestRunning:
     def test_a_postfix_that_does_not_run_is_said(self, host):
-        host.fake.answers[(*server.POSTFIX, "status")] = (1, "", "")
+        host.fake.answers[(*POSTFIX, "status")] = (1, "", "")
         with pytest.raises(EngineError, match="Postfix is not running"):
             host.adapter.require_running()
 
@@ -684,7 +685,7 @@ class TestCommands:
 
     def test_the_check_of_one_instance(self, host):
         host.adapter.check()
-        assert host.fake.calls == [[*server.POSTFIX, "check"]]
+        assert host.fake.calls == [[*POSTFIX, "check"]]
 
     @pytest.mark.parametrize("third", [False, True])
     def test_the_check_of_every_instance(self, host, monkeypatch, third):
@@ -697,7 +698,7 @@ class TestCommands:
         assert made == ["postfix-mailfleet", "postfix-mailfleet_enforced"][: third + 1]
         assert host.fake.calls == [
             *(["postfix", "-c", str(one), "check"] for one in others),
-            [*server.POSTFIX, "check"],
+            [*POSTFIX, "check"],
         ]
         host.fake.answers[("postfix", "-c", str(others[-1]))] = (1, "", "fatal: no\n")
         with pytest.raises(EngineError, match=rf"^postfix -c {others[-1]} check failed: fatal: no$"):

@@ -4,7 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product as registry
@@ -121,3 +123,31 @@ def test_the_connection_tells_a_kind_whose_decisions_run_on_the_controller(monke
     assert str(error.value) == (
         "Far is reached by one of psrp, winrm, and the connection of this host is ssh; set ansible_connection, or correct kind"
     )
+
+
+def test_another_platform_is_one_more_layout(monkeypatch, tmp_path):
+    """Found, asked for its configuration, and where its logs and roots are: all of it comes from the layout."""
+    layout = replace(
+        PRODUCTS["postfix"].layouts[0], platform="Other", programs=(f"{tmp_path}/postfix",), config_dir=str(tmp_path),
+        config_file=f"{tmp_path}/main.cf", logs=(f"{tmp_path}/maillog*",), ca_bundle=f"{tmp_path}/roots.pem",
+    )  # fmt: skip
+    monkeypatch.setattr(
+        registry, "PRODUCTS", {"postfix": replace(PRODUCTS["postfix"], layouts=(*PRODUCTS["postfix"].layouts, layout))}
+    )
+    for file in ("postfix", "main.cf"):
+        (tmp_path / file).touch()
+    asked = []
+
+    def run(words):
+        asked.append(list(words))
+        return 1, "", "not here"
+
+    assert resolve("auto", "server", "kind") == "postfix"
+    server = SERVERS["postfix"](run, Desired(inbound="offered"), Settings())
+    with pytest.raises(EngineError):
+        server.require_running()
+    with pytest.raises(EngineError):
+        server.state()
+    assert [words[:3] for words in asked] == [["postfix", "-c", str(tmp_path)], ["postconf", "-c", str(tmp_path)]]
+    assert LOGS["postfix"](Tally(1), 0, 1, run).globs == layout.logs
+    assert registry.layout_for("auto", "kind") == layout
