@@ -46,7 +46,8 @@ class Section:
     @classmethod
     def read(cls) -> Section:
         """Take the section apart; a section of another shape is an error of this test, which has to follow it."""
-        found = re.search(r"(?ms)^## On your own fleet\n(.*?)^## ", (TOP / "README.md").read_text())
+        page = (TOP / "README.md").read_text()
+        found = re.search(r"(?ms)^## On your own fleet\n(.*?)^## ", page)
         assert found, "README has no section 'On your own fleet' any more"
         text = found[1]
         blocks = re.findall(r"(?ms)^ *```(\w*)\n(.*?)^ *```$", text)
@@ -56,13 +57,13 @@ class Section:
         ssh_test = re.search(r"`(ssh [^`]+)` has to work without a question", text)
         assert ssh_test, "README does not say how to try SSH any more"
         assert len(play.splitlines()) == 2, f"README does not show two ways to play enable_tls: {play}"
-        rows = re.findall(r"(?m)^\| (.+?) \| roots of a private authority, on the controller \|", text)
-        assert len(rows) == 1, "README's table does not tell about the roots of a private authority any more"
+        roots = re.findall(r"(?m)^\| `(\w+)` \| [^|]+ \| Roots of a private authority", page)
+        assert len(roots) == 1, "README's table does not tell about the roots of a private authority any more"
         look, enable = play.splitlines()
         assert "--check" in look and "--check" not in enable, play
         return cls(
             install=install.splitlines(), ssh_config=ssh_config, ssh_test=ssh_test[1], inventory=inventory,
-            look=look, enable=enable, roots=re.findall(r"`(\w+)`", rows[0]),
+            look=look, enable=enable, roots=roots,
         )  # fmt: skip
 
 

@@ -411,23 +411,6 @@ def test_a_second_interrupt_during_the_restoring_leaves_the_journal(host):
 ENDING = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
-@pytest.fixture
-def late():
-    """The signals that came when no change was made, or after it."""
-    came = []
-
-    def note(number, _frame):
-        came.append(number)
-
-    formers = [signal.signal(number, note) for number in ENDING]
-    try:
-        yield came
-        assert [signal.getsignal(number) for number in ENDING] == [note] * len(ENDING)
-    finally:
-        for number, former in zip(ENDING, formers):
-            signal.signal(number, former)
-
-
 def tell(*signals):
     for number in signals:
         os.kill(os.getpid(), number)
