@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 
-Maker = Callable[["Tally", float, float, "Runner"], "Adapter"]
+LogMaker = Callable[["Tally", float, float, "Runner"], "Adapter"]
 
 
 def _postfix(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
@@ -31,5 +31,5 @@ def _exim(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
     return EximLog(tally, since, until, shows_tls(run), layout_of("exim").logs)
 
 
-LOGS: dict[str, Maker] = {"postfix": _postfix, "exim": _exim}
+LOGS: dict[str, LogMaker] = {"postfix": _postfix, "exim": _exim}
 """Kind -> what makes its adapter: (the counts, begin and end of the window, how the daemon is asked for its settings)."""

@@ -21,7 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 AUTO = "auto"
 """The kind that says: find out on the host."""
 
-ACCEPT, ENFORCED, OUTBOUND = "accept", "enforced", "outbound"
+_ACCEPT, _ENFORCED, _OUTBOUND = "accept", "enforced", "outbound"
 """Capabilities of a gateway: STARTTLS towards senders is set by the collection, domains can be enforced, the outbound side can
 be set. The delivery modes that it can express are the adapter's own (Gateway.modes)."""
 
@@ -47,13 +47,13 @@ PRODUCTS: dict[str, Product] = {
         "Postfix",
         facets=("server", "gateway", "log"),
         layouts=(POSTFIX_DEBIAN,),
-        capabilities=(ACCEPT, ENFORCED, OUTBOUND),
+        capabilities=(_ACCEPT, _ENFORCED, _OUTBOUND),
     ),
     "exim": Product(
         "Exim",
         facets=("server", "gateway", "log"),
         layouts=(EXIM_DEBIAN,),
-        capabilities=(ACCEPT, ENFORCED, OUTBOUND),
+        capabilities=(_ACCEPT, _ENFORCED, _OUTBOUND),
     ),
     "haraka": Product("Haraka", facets=("gateway",)),
     "proxmox": Product("Proxmox Mail Gateway", facets=("gateway",)),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 
-Maker = Callable[["Runner", "Desired", "Settings"], "Server"]
+ServerMaker = Callable[["Runner", "Desired", "Settings"], "Server"]
 
 
 def _postfix(run: Runner, desired: Desired, _settings: Settings) -> Server:
@@ -34,5 +34,5 @@ def _exim(run: Runner, _desired: Desired, settings: Settings) -> Server:
     return Exim(run, lambda planned, target: prove_at(planned, target, settings))
 
 
-SERVERS: dict[str, Maker] = {"postfix": _postfix, "exim": _exim}
+SERVERS: dict[str, ServerMaker] = {"postfix": _postfix, "exim": _exim}
 """Kind -> what makes its adapter: (how programs are run, the wanted state, the settings of handshakes)."""

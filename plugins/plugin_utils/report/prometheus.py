@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import merged
 
-PREFIX = "mailfleet_starttls"
+_PREFIX = "mailfleet_starttls"
 MAX_DOMAINS = 50
 _VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 HELP = {
@@ -57,8 +57,8 @@ def render_prometheus(document: Mapping[str, Any]) -> str:
     lines = []
     for metric, text in HELP.items():
         if metric in series:
-            lines += [f"# HELP {PREFIX}_{metric} {text}", f"# TYPE {PREFIX}_{metric} gauge"]
-            lines += [f"{PREFIX}_{metric}{_labels(key)} {_number(value)}" for key, value in series[metric].items()]
+            lines += [f"# HELP {_PREFIX}_{metric} {text}", f"# TYPE {_PREFIX}_{metric} gauge"]
+            lines += [f"{_PREFIX}_{metric}{_labels(key)} {_number(value)}" for key, value in series[metric].items()]
     return "\n".join(lines) + "\n"
 
 
