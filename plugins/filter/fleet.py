@@ -12,7 +12,7 @@ from typing import Any
 from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:

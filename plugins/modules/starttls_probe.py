@@ -2,7 +2,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ansible module, see DOCUMENTATION. The judgement is the action plugin's."""
+"""Ansible module, see DOCUMENTATION. The action plugin adds the findings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ short_description: Make the STARTTLS handshake test with mail servers
 version_added: 0.1.0
 description:
   - Connects from the host, reads the greeting, says EHLO, looks for STARTTLS, starts TLS, and says EHLO again inside TLS.
-    Then the certificate that was served is judged on the controller.
+    Then the certificate that was served is checked on the controller.
   - A C(220) in answer to STARTTLS proves nothing. A daemon with a broken key gives it too, and Exim without a certificate
     serves one that it made up. So the handshake is completed and what was served is compared with what was installed.
   - All targets are tested in one call, many at a time. The host needs the Python standard library only.
@@ -62,7 +62,7 @@ options:
       - V(full) completes the handshake and says EHLO inside TLS.
       - V(survey) reads what a server shows of itself in plaintext during a handshake of TLS 1.2, and ends there. It is
         several times as fast, but does not find out whether the server answers inside TLS. Servers log a connection that was lost.
-        A server that has no TLS 1.2 is tested in full. The chain is judged on the controller, with its roots or O(ca_content).
+        A server that has no TLS 1.2 is tested in full. The chain is checked on the controller, with its roots or O(ca_content).
     type: str
     choices: [full, survey]
     default: full
@@ -337,7 +337,9 @@ results:
         - C(status) is one of V(none), V(match), V(mismatch), V(testing_mismatch), V(invalid), V(failed).
       type: dict
     findings:
-      description: What is wrong and what to do about it. C(severity) is V(error), V(warning) or V(notice).
+      description:
+        - What is wrong and what to do about it. C(severity) is V(error), V(warning) or V(notice).
+        - The page C(docs/findings.md) of the collection lists every C(code).
       type: list
       elements: dict
       sample:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tls_certificate
-short_description: Judge a certificate and install it for a mail server
+short_description: Check a certificate and install it for a mail server
 version_added: 0.1.0
 description:
-  - Judges a private key, its certificate and the chain on the controller, and only if there is nothing to
-    object installs them on the host as one PEM file that holds the key, the certificate and the chain, in
+  - Checks a private key, its certificate and the chain on the controller, and only if there is no fault
+    installs them on the host as one PEM file that holds the key, the certificate and the chain, in
     this order.
-  - What is judged is what partners' mail servers look at. The key belongs to the certificate and needs no
+  - The rules are those of M(mailfleet.starttls.starttls_probe). The key belongs to the certificate and needs no
     passphrase; the certificate is valid, for long enough, for the wanted names and for servers; keys and
     signatures are strong; and the chain is complete and in order up to a root that is trusted.
   - All faults are reported at once. Nothing is sent to the host while there is one.
@@ -79,6 +79,8 @@ options:
     description:
       - Host names, or IP addresses, that the certificate has to cover; usually the name that the MX record
         and the mail server's greeting have.
+      - A name outside ASCII that IDNA 2003 and IDNA 2008 read differently, such as one with a sharp s, is refused. Give
+        its ASCII form (C(xn--...)).
       - Needed when O(state=present).
     type: list
     elements: str
@@ -114,7 +116,7 @@ options:
     type: raw
   content:
     description:
-      - What the controller's half of this module sends to the host once the judgement is passed. Tasks cannot set it.
+      - What the controller's half of this module sends to the host once there are no findings. Tasks cannot set it.
     type: str
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
@@ -129,7 +131,7 @@ attributes:
   idempotent:
     support: full
     details:
-      - Judging depends on the date, so a certificate that was accepted may be refused later.
+      - The check depends on the date, so a certificate that was accepted may be refused later.
 requirements:
   - cryptography >= 42.0 (on the controller only)
 notes:
@@ -137,7 +139,7 @@ notes:
   - Do not write the text of a private key into a playbook. ansible-core itself quotes the lines around a task
     that fails, and shows a task's arguments when its option C(display_args_to_stdout) is set. Use a variable
     or a file, and Ansible Vault.
-  - That a renewal seems to be late is said by a warning of the task.
+  - A renewal that seems to be late, and a name in the common name only, are warnings of the task.
 seealso:
   - module: mailfleet.starttls.mail_server_tls
   - module: mailfleet.starttls.starttls_probe
@@ -251,28 +253,27 @@ findings:
   description: What is wrong. The task fails if there is anything, and the host has not been touched.
   type: list
   elements: dict
-  returned: when the judgement failed
+  returned: when there are findings
   contains:
     code:
-      description: Stable name of the fault.
+      description:
+        - Stable name of the fault. The page C(docs/findings.md) of the collection lists all of them.
       type: str
       sample: name_not_covered
+    severity:
+      description: Always V(error); less severe findings are warnings of the task.
+      type: str
+      sample: error
     message:
       description: What is wrong, where, and what to do.
       type: str
 """
 
-import grp
-import os
-import pwd
-import stat
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple, Union
+from collections.abc import Mapping
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_for
@@ -298,205 +299,17 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 }
 """The options that users have; the action plugin reads them."""
 
-_EXAMPLE = ARGUMENT_SPEC["path"]["default"]
-_PACKAGES = {"Debian-exim": "Exim", "exim": "Exim", "mail": "a mail server", "postfix": "Postfix"}
 
+def permissions(options: Mapping[str, Any]) -> tuple[str, Any]:
+    """Group and mode of the file: those given, else those that the mail server of this host needs, else root and 0600.
 
-class RefusalError(Exception):
-    """The request is not carried out; the message says why and what to do."""
-
-
-class Reader(NamedTuple):
-    """A user who has to be able to open the file; ``gids`` are all groups of the user."""
-
-    name: str
-    uid: int
-    gids: frozenset[int]
-
-
-def parse_mode(value: Any) -> int:
-    """Return the permission bits that the option ``mode`` asks for. Raises RefusalError for unsafe ones.
-
-    A string is read as octal digits. A number comes from YAML that left out the quotes and is taken as it is.
+    Raises EngineError if the mail server has to be known and is not.
     """
-    try:
-        bits = value if isinstance(value, int) else int(str(value), 8)
-    except ValueError:
-        raise RefusalError(f"mode {value!r} is not an octal number; write it with quotes, like mode: '0640'") from None
-    if bits & ~0o660 or not bits & 0o400:
-        raise RefusalError(
-            f"mode {bits:04o} does not fit a private key: others must have no access, nobody may execute it, "
-            "and the owner has to read it; use mode: '0600', or '0640' with a group that may read it"
-        )
-    return bits
-
-
-def check_path(path: str) -> None:
-    """Raise RefusalError unless ``path`` can name the file: absolute, without control characters, a file."""
-    if any(not char.isprintable() for char in path):
-        raise RefusalError(f"path {path!a} contains a line break or another character that no file name should have")
-    if not path.startswith("/"):
-        raise RefusalError(f"path '{path}' is not absolute; it has to begin with '/'")
-    if path.endswith("/") or Path(path).name in ("", ".", ".."):
-        raise RefusalError(f"path '{path}' names a directory; give a file, like '{_EXAMPLE}'")
-
-
-def user_id(owner: str) -> int:
-    """Return the number of a user given by name or number. Raises RefusalError for an unknown name."""
-    if owner.isdecimal():
-        return int(owner)
-    try:
-        return pwd.getpwnam(owner).pw_uid
-    except KeyError:
-        raise RefusalError(f"user {owner} does not exist on this host{_hint(owner)}") from None
-
-
-def group_id(group: str) -> int:
-    """Return the number of a group given by name or number. Raises RefusalError for an unknown name."""
-    if group.isdecimal():
-        return int(group)
-    try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
-        raise RefusalError(f"group {group} does not exist on this host{_hint(group)}") from None
-
-
-def readers(uid: int, gid: int, mode: int) -> Iterator[Reader]:
-    """Yield the users for whom the file is readable by its mode, except root."""
-    if uid:
-        try:
-            owner = pwd.getpwuid(uid)
-            yield Reader(owner.pw_name, uid, frozenset(os.getgrouplist(owner.pw_name, owner.pw_gid)))
-        except KeyError:
-            yield Reader(str(uid), uid, frozenset())
-    if not mode & stat.S_IRGRP or not gid:
-        return
-    try:
-        members = set(grp.getgrgid(gid).gr_mem)
-    except KeyError:
-        members = set()
-    users = [user for user in pwd.getpwall() if user.pw_gid == gid or user.pw_name in members]
-    for user in users:
-        if user.pw_uid:
-            gids = frozenset(os.getgrouplist(user.pw_name, user.pw_gid))
-            yield Reader(user.pw_name, user.pw_uid, gids)
-    if not users:
-        yield Reader(f"of group {gid}", -1, frozenset({gid}))
-
-
-def check_directories(path: str, uid: int, gid: int, mode: int) -> None:
-    """Raise RefusalError if a directory above the file is unsafe, or closed to one of its readers."""
-    target = Path(resolve(path))
-    needed = list(readers(uid, gid, mode))
-    for directory in reversed(target.parents):
-        try:
-            status = directory.stat()
-        except FileNotFoundError:
-            return  # It will be created, and everything below it, for everybody to pass.
-        if not stat.S_ISDIR(status.st_mode):
-            raise RefusalError(f"{directory} is not a directory, so {path} cannot be in it")
-        # In a sticky directory such as /tmp nobody can move what others made, but names can be taken first.
-        sticky = bool(status.st_mode & stat.S_ISVTX) and directory != target.parent
-        if status.st_mode & stat.S_IWOTH and not sticky:
-            raise RefusalError(
-                f"directory {directory} can be written by everybody, so anybody could replace the private "
-                f"key; run 'chmod o-w {directory}' or choose another path"
-            )
-        for reader in needed:
-            bit = _closed_to(directory, status, reader)
-            if bit:
-                raise RefusalError(
-                    f"user {reader.name} could not read {path}, because directory {directory} (mode "
-                    f"{stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid}) does not "
-                    f"let it pass; run 'chmod {bit}+x {directory}' or choose another path"
-                )
-
-
-def summary(image: FileImage) -> str:
-    """Return the lines that a diff shows for a file: what identifies it, nothing that is secret."""
-    if image.content is None:
-        return ""
-    try:
-        prints = [pem.fingerprint(block.der) for block in pem.certificates(pem.split(image.content))]
-    except pem.PemError:
-        prints = []
-    lines = [f"certificate sha256: {value}" for value in prints[:1]] or ["certificate: none that can be read"]
-    lines += [f"chain sha256: {value}" for value in prints[1:]]
-    lines += [f"mode: {image.mode:04o}", f"owner: {image.uid}", f"group: {image.gid}"]
-    return "\n".join(lines) + "\n"
-
-
-def difference(before: FileImage, after: FileImage) -> dict[str, str]:
-    """Return the diff of two files without their contents."""
-    old, new = summary(before), summary(after)
-    if old == new and before.content != after.content:
-        old += "private key and layout: something else\n"
-        new += "private key and layout: as wanted\n"
-    return {"before": old, "after": new, "before_header": before.path, "after_header": after.path}
-
-
-def make_directories(directory: Path) -> None:
-    """Create the directory and what is missing above it, with mode 0755 and this process's user as owner."""
-    if directory.is_dir():
-        return
-    make_directories(directory.parent)
-    directory.mkdir()
-    # Not mkdir's mode, which the umask would narrow: then Exim could not pass.
-    directory.chmod(0o755)
-
-
-def wanted_image(params: dict[str, Any]) -> FileImage:
-    """Return the file that the options ask for. Raises RefusalError if it cannot be."""
-    path = params["path"]
-    check_path(path)
-    if params["state"] == "absent":
-        return FileImage(path, None)
-    bundle = params["content"]
-    if not bundle:
-        raise RefusalError(
-            "this module was started without its action plugin, which judges the certificate on the "
-            "controller; use it in a task as mailfleet.starttls.tls_certificate"
-        )
-    group, bits = permissions(params)
-    mode, uid, gid = parse_mode(bits), user_id(params["owner"]), group_id(group)
-    if os.geteuid() and uid != os.geteuid():
-        raise RefusalError(f"only root can give {path} to the user {params['owner']}; set 'become: true'")
-    check_directories(path, uid, gid, mode)
-    return FileImage(path, bundle.encode("ascii"), mode, uid, gid)
-
-
-def permissions(params: dict[str, Any]) -> tuple[str, Any]:
-    """Group and mode that the options ask for; where they do not, those that the mail server of this host needs."""
-    group, mode = params["group"], params["mode"]
-    if group is not None and mode is not None:
-        return group, mode
-    try:
-        layout = layout_for(params["kind"], "kind") if params["kind"] else None
-    except EngineError as error:
-        raise RefusalError(str(error)) from error
+    group, mode = options["group"], options["mode"]
+    asks = options["state"] == "present" and (group is None or mode is None)
+    layout = layout_for(options["kind"], "kind") if asks and options["kind"] else None
     needed = (layout.certificate_group, layout.certificate_mode) if layout else ("root", 0o600)
     return needed[0] if group is None else group, needed[1] if mode is None else mode
-
-
-def run(params: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
-    """Bring the file to the wanted state and return the module's result.
-
-    ``previous_certificate`` in it is for the action plugin: the certificate that was there, as PEM, or None.
-    Raises RefusalError before anything is written, OSError if reading or writing fails.
-    """
-    after = wanted_image(params)
-    before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES)
-    changed = before != after if after.content is not None else before.content is not None
-    if changed and not check_mode:
-        if after.content is not None:
-            make_directories(Path(resolve(after.path)).parent)
-        after.write()
-    return {
-        "changed": changed,
-        "path": after.path,
-        "diff": difference(before, after),
-        "previous_certificate": _leaf(before),
-    }
 
 
 def main() -> None:
@@ -504,43 +317,13 @@ def main() -> None:
     spec = {**ARGUMENT_SPEC, "content": {"type": "str", "no_log": True}}
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     try:
-        result = run(module.params, check_mode=module.check_mode)
-    except RefusalError as error:
+        wanted = BundleFile.of_options(module.params, *permissions(module.params))
+        result = install(wanted, check_mode=module.check_mode)
+    except EngineError as error:
         module.fail_json(msg=f"{error}.")
     except OSError as error:
         module.fail_json(msg=f"{error.filename or module.params['path']}: {error.strerror or error}.")
     module.exit_json(**result)
-
-
-def _hint(name: str) -> str:
-    return f": is {_PACKAGES[name]} installed?" if name in _PACKAGES else ""
-
-
-def _closed_to(directory: Path, status: os.stat_result, reader: Reader) -> str:
-    """Return who lacks the right to pass ('u', 'g' or 'o'), or an empty string if the reader can pass."""
-    if reader.uid == status.st_uid:
-        who, bit = "u", stat.S_IXUSR
-    elif status.st_gid in reader.gids:
-        who, bit = "g", stat.S_IXGRP
-    else:
-        who, bit = "o", stat.S_IXOTH
-    # An access control list may let the reader pass in spite of the mode; then it is not for the mode to say.
-    return "" if status.st_mode & bit or _has_acl(directory) else who
-
-
-def _has_acl(directory: Path) -> bool:
-    try:
-        return "system.posix_acl_access" in os.listxattr(directory)
-    except (OSError, AttributeError):
-        return False
-
-
-def _leaf(image: FileImage) -> Union[str, None]:
-    try:
-        found = pem.certificates(pem.split(image.content or b""))
-    except pem.PemError:
-        return None
-    return found[0].text if found else None
 
 
 if __name__ == "__main__":

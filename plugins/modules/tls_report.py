@@ -169,6 +169,7 @@ alerts:
   description:
     - What somebody has to do something about, worst first.
     - Each has C(code), C(severity), C(host), C(domain), C(direction), C(cause), C(count), C(last), C(message) and C(action).
+    - The page C(docs/findings.md) of the collection lists every C(code).
   type: list
   elements: dict
   returned: always

@@ -12,13 +12,11 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import PLAIN_RESULTS, unpack_result
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
-    Roots,
-    ascii_name,
-    require_cryptography,
-)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import require_cryptography
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.key_proof import has_key
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import (
     Resolver,
@@ -30,7 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     Certificates,
     Evidence,
     Expectation,
-    judge_handshake,
+    assess_handshake,
 )
 
 LOOKUPS_AT_A_TIME = 200
@@ -89,7 +87,10 @@ class Inquiry:
 
 def _domain(target: Mapping[str, Any], required: bool) -> str:
     given = str(target.get("domain") or "")
-    domain = ascii_name(given) or "" if given else ""
+    try:
+        domain = ascii_name(given.strip()).lower()
+    except TargetError as error:
+        raise EngineError(f"the domain of {target.get('host')}: {error}") from error
     if given and not is_dns_domain(domain):
         raise EngineError(f"the domain {given!r} of {target.get('host')} is none")
     if required and not domain:
@@ -124,7 +125,7 @@ def complete(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[
         exchange = seen.pop("key_exchange", None)
         tlsa, policy, domain = inquiry.evidence(found, index, seen)
         evidence = Evidence(roots, _has_key(certificates, seen, exchange), tlsa, policy, domain)
-        done.append(judge_handshake(seen, Expectation(**expected), certificates, evidence))
+        done.append(assess_handshake(seen, Expectation(**expected), certificates, evidence))
     if len(done) <= PLAIN_RESULTS:
         for one in done:
             one["chain_pem"] = [pem_of[fingerprint] for fingerprint in one["chain_sha256"] if fingerprint in pem_of]

@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 
 
 def tests_of(host: str, hostvars: HostVars) -> list[dict[str, Any]]:

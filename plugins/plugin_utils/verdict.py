@@ -1,79 +1,41 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judging handshake tests on the controller, and the table in which people read the result."""
+"""The verdict on handshake tests and hosts, given on the controller, and the table in which people read it."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,
-    Finding,
-    Roots,
-    covers,
-    served_path,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots, served_path
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import (
+    CATALOGUE,
+    SEVERITIES,
+    Finding,
+    failing,
+    of_result,
+)
 
 TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
-
-SEVERITIES = ("error", "warning", "notice")
-"""What a finding may be, the worst first."""
-
-_CODES = {
-    "error": (
-        "connect_failed", "timeout", "greeting_rejected", "not_smtp", "ehlo_rejected", "starttls_not_offered",
-        "starttls_refused", "plaintext_after_220", "tls_failed", "connection_closed", "ehlo_tls_rejected", "bad_name",
-        "client_certificate_required", "wrong_certificate", "untrusted", "name_mismatch", "not_yet_valid", "expired",
-        "expiring", "bad_certificate", "weak_key", "weak_signature", "old_tls", "command_injection", "dane_mismatch",
-        "mta_sts_mismatch",
-    ),
-    "warning": (
-        "old_tls_offered", "starttls_offered_in_tls", "expires_soon", "auth_in_plaintext", "name_in_common_name_only",
-        "incomplete_chain", "dane_insecure", "dane_unusable", "dane_failed", "mta_sts_invalid", "mta_sts_failed",
-        "mta_sts_testing",
-    ),
-    "notice": ("no_resumption", "no_tls13", "client_certificate_requested", "not_proved"),
-}  # fmt: skip
-SEVERITY_OF = {code: severity for severity, codes in _CODES.items() for code in codes}
-"""How bad each finding is. A code that is not in the table counts as an error."""
-
-# What to do about a handshake test that did not complete, by its code.
-ADVICE = {
-    "connect_failed": "see that the server runs, listens on this address and lets this host in",
-    "timeout": "see that the server is not overloaded and that nothing between filters the connection",
-    "greeting_rejected": "see why the server refuses this client; its log has the reason",
-    "not_smtp": "see that the port is the one of a mail server",
-    "ehlo_rejected": "see why the server refuses EHLO from this client; its log has the reason",
-    "starttls_not_offered": "switch STARTTLS on at the server; if it is on, something between strips it",
-    "starttls_refused": "see that the daemon can read key and certificate and that they belong together",
-    "plaintext_after_220": "something between injects plaintext, or the server is vulnerable to injection: update it",
-    "tls_failed": "see the server's log; a key that does not belong to the certificate is the usual reason",
-    "connection_closed": "see the server's log for why it hung up",
-    "ehlo_tls_rejected": "see the server's log for why it refuses EHLO inside TLS",
-    "bad_name": "give a name that a certificate can hold",
-    "client_certificate_required": "let the server ask for one at most; partners have none",
-}
-
-_OTHER_ADVICE = "see the server's log"
 
 # Codes of tests that came to an end where TLS should have begun.
 _WITHOUT_TLS = frozenset({"starttls_not_offered", "starttls_refused", "plaintext_after_220", "tls_failed"})
 # How a server that insists on a client certificate ends a handshake.
 _REFUSALS = frozenset({"tls_failed", "connection_closed"})
-_WEAK_HASHES = frozenset({"md2", "md4", "md5", "sha1"})
-_MINIMUM_BITS = {"RSA": 2048, "EC": 256}
 _GIVES_SECRETS_AWAY = frozenset({"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"})
 _DATES = ("expired", "not yet valid")  # in what OpenSSL says
 _ISSUERS = ("unable to get", "unable to verify", "self-signed", "self signed")
-_SHOWN_NAMES = 10
 
 
 @dataclass(frozen=True)
@@ -96,7 +58,7 @@ class Expectation:
 class Evidence:
     """What the controller found out about a target by itself.
 
-    roots: the trust store, as far as it is known here; a survey is judged by it. has_key: whether a surveyed server
+    roots: the trust store, as far as it is known here; the trust of a survey is decided by it. has_key: whether a surveyed server
     proved that it has the key. tlsa, policy, domain: what was found for the checks dane and mta_sts, None without.
     """
 
@@ -111,7 +73,7 @@ class Certificates:
     """The certificates that a run saw. Each is read once, however many targets serve it."""
 
     def __init__(self, pem_of: Mapping[str, str], now: Optional[datetime] = None) -> None:
-        """pem_of: PEM by SHA-256 fingerprint. now: the time to judge by, which must know its time zone."""
+        """pem_of: PEM by SHA-256 fingerprint. now: the time of the assessment, which must know its time zone."""
         self.now = now or datetime.now(timezone.utc)
         self._pem_of = pem_of
         self._loaded: dict[str, Certificate] = {}
@@ -128,24 +90,10 @@ class Certificates:
         return self._loaded[fingerprint]
 
     def describe(self, fingerprint: str) -> dict[str, Any]:
-        """Its public facts; see Certificate.describe. Raises CertificateError."""
+        """Return the public facts of the certificate, as Certificate.describe does. Raises CertificateError."""
         if fingerprint not in self._described:
             self._described[fingerprint] = self.load(fingerprint).describe(self.now)
         return self._described[fingerprint]
-
-
-def severity_of(finding: Mapping[str, Any]) -> str:
-    """How bad a finding is; one that does not say so is an error."""
-    severity = finding.get("severity")
-    return severity if severity in SEVERITIES else SEVERITY_OF.get(str(finding.get("code")), "error")
-
-
-def failing(findings: Sequence[Mapping[str, Any]], fail_on: str = "error") -> list[Mapping[str, Any]]:
-    """Those of the findings that are at least as bad as fail_on. Raises EngineError if that is no severity."""
-    if fail_on not in SEVERITIES:
-        raise EngineError(f"fail_on {fail_on!r} has to be one of {', '.join(SEVERITIES)}")
-    fatal = SEVERITIES[: SEVERITIES.index(fail_on) + 1]
-    return [one for one in findings if severity_of(one) in fatal]
 
 
 SEEN_FROM = " (seen from "
@@ -153,18 +101,19 @@ SEEN_FROM = " (seen from "
 
 
 def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What speaks against a host, from all that was gathered about it: C(code), C(severity) and C(message) of each.
+    """Return the findings on a host, from all that was gathered about it: C(code), C(severity) and C(message) of each.
 
     Takes of the row C(host), C(expected) (V(offered), V(disabled) or V(either)), C(errors) (text), C(probes), each with
-    C(seen_from), C(traces) and C(activity). What several places saw alike is said once. A host that nothing was gathered
-    about does not pass.
+    C(seen_from), C(traces) and C(activity). A finding that several places report is returned once. A host without any
+    results does not pass.
     """
     host, probes, errors = row["host"], row.get("probes") or (), row.get("errors") or ()
-    findings = [_error("not_gathered", message) for message in errors]
+    findings = [Finding("not_gathered", str(message)).as_dict() for message in errors]
     places: dict[tuple[str, str, str], list[str]] = {}
     for probe in probes:
         for one in _against(probe, row.get("expected") or "offered"):
-            key = str(one.get("code") or "finding"), severity_of(one), str(one.get("message") or "")
+            known = of_result(one)
+            key = known["code"], known["severity"], known["message"]
             places.setdefault(key, []).append(probe.get("seen_from") or host)
     for (code, severity, message), seen_from in places.items():
         others = ", ".join(place for place in dict.fromkeys(seen_from) if place != host)
@@ -172,14 +121,10 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
             {"code": code, "severity": severity, "message": f"{message}{SEEN_FROM}{others})" if others else message}
         )
     for trace in row.get("traces") or ():
-        findings += [_error("message", message) for message in trace.get("findings") or ()]
+        findings += [Finding("message", str(message)).as_dict() for message in trace.get("findings") or ()]
     if not (probes or errors or row.get("activity")):
-        findings.append(_error("not_tested", "the handshake test was not made"))
+        findings.append(Finding("not_tested", "the handshake test was not made").as_dict())
     return findings
-
-
-def _error(code: str, message: Any) -> dict[str, Any]:
-    return {"code": code, "severity": "error", "message": str(message)}
 
 
 def _against(probe: Mapping[str, Any], expected: str) -> Iterator[Mapping[str, Any]]:
@@ -187,25 +132,25 @@ def _against(probe: Mapping[str, Any], expected: str) -> Iterator[Mapping[str, A
     if expected == "offered":
         yield from probe.get("findings") or ()
     elif expected == "disabled" and probe.get("starttls_advertised"):
-        yield {"code": "still_offered", "message": "STARTTLS is still offered"}
+        yield Finding("still_offered", "STARTTLS is still offered").as_dict()
     elif not answers_ehlo:
         yield {"code": probe.get("code") or "unreachable", "message": probe.get("message")}
 
 
-def judge_handshake(
+def assess_handshake(
     seen: Mapping[str, Any], expected: Expectation, certificates: Certificates, evidence: Evidence = Evidence()
 ) -> dict[str, Any]:
     """The result of a handshake test with what the controller makes of it.
 
     seen is a result of the module. Added are C(certificate) (x509.describe() of the leaf, or None), C(chain) (of all
     that was served), C(name_matches), C(days_left), C(dane), C(mta_sts), C(findings) (dicts of C(code), C(severity)
-    and C(message), the worst first) and C(passed). The trust of a survey is judged here, too.
+    and C(message), the worst first) and C(passed). The trust of a survey is decided here, too.
     """
-    return _Evaluation(seen, expected, certificates, evidence).verdict()
+    return _SeenHandshake(seen, expected, certificates, evidence).verdict()
 
 
-class _Evaluation:
-    """Collects the findings of one result."""
+class _SeenHandshake:
+    """The result of one handshake test while it is assessed."""
 
     def __init__(
         self, seen: Mapping[str, Any], expected: Expectation, certificates: Certificates, evidence: Evidence
@@ -214,24 +159,27 @@ class _Evaluation:
         self.is_survey = seen.get("mode") == "survey"
         self.chain: list[Certificate] = []
         self.described: list[dict[str, Any]] = []
-        self.unreadable = ""
-        try:
-            for fingerprint in seen["chain_sha256"]:
-                self.described.append(certificates.describe(fingerprint))
-                self.chain.append(certificates.load(fingerprint))
-        except CertificateError as error:
-            which = (
-                "certificate served" if not self.chain else f"certificate number {len(self.chain) + 1} that was served"
-            )
-            self.unreadable = f"the {which} cannot be read: {error}; see which file the daemon serves it from"
-        if seen["completed"] and not seen["chain_sha256"]:
-            self.unreadable = "TLS was agreed without a certificate that could be seen; see which one the daemon serves"
-        self.path = served_path(self.chain) if self.chain else []
+        self.unreadable = self._read_chain(certificates)
+        self.path = served_path(self.chain, self.now) if self.chain else []
         self.trusted, self.verify_error = seen["trusted"], seen["verify_error"]
         if self.is_survey and self.trusted is None and self.chain and evidence.roots:
             self.verify_error = evidence.roots.distrust(self.chain, self.now)
             self.trusted = not self.verify_error
         self.name_matches = covers(self.chain[0], seen["name"]) if self.chain else None
+
+    def _read_chain(self, certificates: Certificates) -> str:
+        """Read the served certificates; return why they cannot all be read, or an empty text."""
+        try:
+            for fingerprint in self.seen["chain_sha256"]:
+                self.described.append(certificates.describe(fingerprint))
+                self.chain.append(certificates.load(fingerprint))
+        except CertificateError as error:
+            number = len(self.chain) + 1
+            which = "certificate served" if number == 1 else f"certificate number {number} that was served"
+            return f"the {which} cannot be read: {error}; see which file the daemon serves it from"
+        if self.seen["completed"] and not self.chain:
+            return "TLS was agreed without a certificate that could be seen; see which one the daemon serves"
+        return ""
 
     def verdict(self) -> dict[str, Any]:
         """The result, completed."""
@@ -245,9 +193,7 @@ class _Evaluation:
             *(_about_dane(compared["dane"]) if self.chain else ()),
             *_about_mta_sts(compared["mta_sts"]),
         ]
-        findings = [
-            {"code": one.code, "severity": SEVERITY_OF.get(one.code, "error"), "message": one.message} for one in found
-        ]
+        findings = [one.as_dict() for one in found]
         findings.sort(key=lambda one: SEVERITIES.index(one["severity"]))
         return {
             **self.seen,
@@ -266,30 +212,28 @@ class _Evaluation:
         """Whether the test came to its end, and what was said in plaintext and inside TLS."""
         seen, code = self.seen, self.seen["code"]
         if seen.get("client_certificate") == "required" and code in (*_REFUSALS, ""):
-            code = "client_certificate_required"
-            message = "the server wants a certificate of the client and ends the session without one"
-            yield Finding(code, f"{message}; {ADVICE[code]}")
+            yield Finding.advised(
+                "client_certificate_required",
+                "the server wants a certificate of the client and ends the session without one",
+            )
         elif code or not (seen["completed"] or (self.is_survey and seen["chain_sha256"])):
-            # A test that stopped halfway and does not say why is none that passed.
+            # A test that stopped halfway and does not say why has not passed.
             message = seen["message"] or f"the test ended after {seen['stage']}"
-            yield Finding(code or "connection_closed", f"{message}; {ADVICE.get(code, _OTHER_ADVICE)}")
+            yield Finding.advised(code or "connection_closed", message)
         if seen.get("client_certificate") == "requested":
-            yield Finding(
-                "client_certificate_requested",
-                "the server asks for a certificate of the client and goes on without; switch that off if nothing uses it",
+            yield Finding.advised(
+                "client_certificate_requested", "the server asks for a certificate of the client and goes on without"
             )
         mechanisms = sorted(_GIVES_SECRETS_AWAY & set(_mechanisms(seen["capabilities"])))
         if mechanisms:
-            yield Finding(
+            yield Finding.advised(
                 "auth_in_plaintext",
-                f"the server offers {' and '.join(mechanisms)} before TLS, so that clients may send passwords in "
-                "plaintext; let it offer AUTH inside TLS only (Postfix: smtpd_tls_auth_only, Exim: auth_advertise_hosts)",
+                f"the server offers {' and '.join(mechanisms)} before TLS, so that clients may send passwords in plaintext",
             )
         if any(_verb(one) == "STARTTLS" for one in seen["capabilities_tls"]):
-            yield Finding(
+            yield Finding.advised(
                 "starttls_offered_in_tls",
-                "the server offers STARTTLS again inside TLS, where there is nothing left to start; update it, or see what "
-                "between the two rewrites its answers",
+                "the server offers STARTTLS again inside TLS, where there is nothing left to start",
             )
 
     def _certificate(self) -> Iterator[Finding]:
@@ -297,24 +241,13 @@ class _Evaluation:
         weak, dates = list(self._strength()), list(self._dates())
         out_of_date = any(one.code in ("expired", "not_yet_valid") for one in dates)
         if expected.fingerprint and seen["fingerprint_sha256"] != expected.fingerprint:
-            yield Finding(
+            yield Finding.advised(
                 "wrong_certificate",
                 f"the certificate served ({leaf.subject}, {seen['fingerprint_sha256'][:16]}...) is not the one that was "
-                f"installed ({expected.fingerprint[:16]}...); see which file the daemon reads, and reload it",
+                f"installed ({expected.fingerprint[:16]}...)",
             )
         yield from self._trust(bool(weak), out_of_date)
-        if not self.name_matches:
-            yield Finding(
-                "name_mismatch",
-                f"the certificate is for {_names(leaf)}, not for {seen['name']}; get one with that name, or correct the "
-                "name if the server is called differently",
-            )
-        elif not leaf.sans:
-            yield Finding(
-                "name_in_common_name_only",
-                f"the certificate has the name {seen['name']} in its common name only, which newer clients do not read; "
-                "have it issued again with the name as a subject alternative name",
-            )
+        yield from policy.check_name(leaf, "certificate", seen["name"])
         yield from weak
         yield from dates
 
@@ -323,23 +256,24 @@ class _Evaluation:
         reason = self.verify_error
         explained = (out_of_date and (not reason or _says(reason, _DATES))) or (weak and _says(reason, ("too weak",)))
         if self.trusted is False and self.expected.require_trusted and not explained:
-            yield Finding(
+            yield Finding.advised(
                 "untrusted",
-                f"the chain of {self.chain[0].subject} is not trusted: {reason or 'no reason is known'}; {self._way_to_trust()}",
+                f"the chain of {self.chain[0].subject} is not trusted: {reason or 'no reason is known'}",
+                self._way_to_trust(),
             )
         elif self.trusted and self.evidence.roots and not self.path[-1].self_signed:
             above = self.evidence.roots.issuers_of(self.path[-1])
             if above and not any(one.self_signed for one in above):
-                yield Finding(
+                yield Finding.advised(
                     "incomplete_chain",
                     f"the intermediate {above[0].subject} is not served and is trusted only because the CA certificates "
-                    "hold it, which those of partners may not; append it to the file with the certificate",
+                    "hold it, which those of partners may not",
                 )
 
     def _way_to_trust(self) -> str:
         leaf, last = self.path[0], self.path[-1]
         if _says(self.verify_error, _DATES):
-            stale = [one for one in self.path[1:] if not one.not_before <= self.now < one.not_after]
+            stale = [one for one in self.path[1:] if not policy.is_valid(one, self.now)]
             if not stale:
                 return "see that the clocks are right, and that the trust store of the host that made the test is up to date"
             return f"the certificate {stale[0].subject} that is served with it is out of date; serve its successor"
@@ -352,7 +286,7 @@ class _Evaluation:
         if "purpose" in self.verify_error:
             return "have it issued again for a TLS server (serverAuth)"
         if not _says(self.verify_error, _ISSUERS):
-            return "serve the intermediates with it, or name its CA if it is a private one"
+            return ""  # the catalogue's
         return (
             f"the intermediate is missing: {last.issuer}, which signed {last.subject}, is not served; append its certificate "
             "to the file with the server's, or name it as ca_file if it is a private root"
@@ -360,42 +294,14 @@ class _Evaluation:
 
     def _strength(self) -> Iterator[Finding]:
         for one in self.path:
-            if one.self_signed and one is not self.path[0]:
-                continue  # a root is trusted for itself
-            bits = one.key_bits or 0
-            if one.key_type == "DSA" or bits < _MINIMUM_BITS.get(one.key_type, 0):
-                yield Finding(
-                    "weak_key",
-                    f"the certificate {one.subject} has a weak key ({one.key_type}, {bits} bits), which partners refuse; "
-                    "have it issued for RSA with at least 2048 bits, or ECDSA P-256",
-                )
-            if one.signature_hash in _WEAK_HASHES and not one.self_signed:
-                yield Finding(
-                    "weak_signature",
-                    f"the certificate {one.subject} is signed with {one.signature_hash.upper()}, which partners refuse; "
-                    "have it issued again with SHA-256",
-                )
+            if one is self.path[0] or not one.self_signed:  # a root is trusted for itself
+                yield from policy.check_strength(one, f"certificate {one.subject}")
 
     def _dates(self) -> Iterator[Finding]:
-        leaf, expected = self.described[0], self.expected
-        subject, days = leaf["subject"], leaf["days_left"]
-        if self.chain[0].not_before > self.now:
-            yield Finding(
-                "not_yet_valid",
-                f"the certificate {subject} is valid from {leaf['not_before']} on only; install one that is valid now, and "
-                "see that the clocks are right",
-            )
-        elif days < 0:
-            yield Finding("expired", f"the certificate {subject} expired on {leaf['not_after']}; install a new one")
-        elif days < expected.min_days_left:
-            yield Finding(
-                "expiring",
-                f"the certificate {subject} has {days} days left, fewer than {expected.min_days_left}; renew it",
-            )
-        elif days < expected.warn_days_left:
-            yield Finding(
-                "expires_soon", f"the certificate {subject} has {days} days left; see that its renewal is under way"
-            )
+        leaf, expected = self.chain[0], self.expected
+        warn_before = timedelta(days=expected.warn_days_left)
+        label = f"certificate {leaf.subject}"
+        return policy.check_dates(leaf, label, self.now, expected.min_days_left, warn_before)
 
     def _tls(self) -> Iterator[Finding]:
         """The versions: the one that was agreed, and those that are offered besides, if that was asked."""
@@ -405,53 +311,50 @@ class _Evaluation:
         is_best = not (self.is_survey and agreed == "TLSv1.2") or offered.get("TLSv1.3") is False
         too_old = agreed in TLS_VERSIONS[: TLS_VERSIONS.index(minimum)] and is_best
         if too_old:
-            yield Finding(
-                "old_tls", f"{agreed} was agreed; the server should offer {minimum}: switch it on, or update it"
+            yield Finding.advised(
+                "old_tls", f"{agreed} was agreed", f"the server should offer {minimum}: switch it on, or update it"
             )
         old = [version for version in ("TLSv1", "TLSv1.1") if offered.get(version)]
         if old and agreed in ("", "TLSv1.2", "TLSv1.3"):
             newer = agreed or offered.get("TLSv1.2") or offered.get("TLSv1.3")
-            advice = "switch that off (Postfix: smtpd_tls_protocols, Exim: openssl_options) once no partner needs it"
-            yield Finding(
-                "old_tls_offered",
-                f"the server accepts {' and '.join(old)}"
-                + (f" as well; {advice}" if newer else f", and nothing newer; update it, or let it offer {minimum}"),
-            )
+            accepts = f"the server accepts {' and '.join(old)}"
+            if newer:
+                yield Finding.advised("old_tls_offered", f"{accepts} as well")
+            else:
+                advice = f"update it, or let it offer {minimum}"
+                yield Finding.advised("old_tls_offered", f"{accepts}, and nothing newer", advice)
         if agreed and offered.get("TLSv1.3") is False and not too_old:
-            yield Finding("no_tls13", "the server does not offer TLSv1.3; update its TLS library, or switch it on")
+            yield Finding.advised("no_tls13", "the server does not offer TLSv1.3")
 
     def _checks(self) -> Iterator[Finding]:
         if self.seen.get("injection"):
-            yield Finding(
+            yield Finding.advised(
                 "command_injection",
                 "commands that were sent in plaintext behind STARTTLS were answered inside TLS, so that others can slip "
-                "commands into a session (CVE-2011-0411 and its like); update the server, or the proxy in front of it",
+                "commands into a session (CVE-2011-0411 and its like)",
             )
         if self.seen.get("resumption") is False:
-            yield Finding(
-                "no_resumption",
-                "sessions cannot be resumed, so that every connection costs a whole handshake; give the server a session "
-                "cache or tickets if it has many",
+            yield Finding.advised(
+                "no_resumption", "sessions cannot be resumed, so that every connection costs a whole handshake"
             )
         if not self.is_survey or not self.chain:
             return
         if self.evidence.has_key is False:
-            yield Finding(
+            yield Finding.advised(
                 "tls_failed",
-                "the key exchange is signed with another key than that of the certificate; see that key and certificate "
-                "belong together",
+                "the key exchange is signed with another key than that of the certificate",
+                "see that key and certificate belong together",
             )
         elif self.evidence.has_key is None:
-            yield Finding(
-                "not_proved",
-                "the survey could not see whether the server has the key of its certificate; test it with mode full",
+            yield Finding.advised(
+                "not_proved", "the survey could not see whether the server has the key of its certificate"
             )
 
     def _dane(self) -> Optional[dict[str, Any]]:
         found, seen = self.evidence.tlsa, self.seen
         if found is None:
             return None
-        return dane.compare(found, seen["port"], self.chain, [seen["name"], self.evidence.domain], self.now)
+        return dane.compare_records(found, seen["port"], self.chain, [seen["name"], self.evidence.domain], self.now)
 
     def _mta_sts(self) -> Optional[dict[str, Any]]:
         found, seen = self.evidence.policy, self.seen
@@ -460,7 +363,7 @@ class _Evaluation:
         hosts = [one for one in (dane.base_name(seen["host"], seen["name"]), seen["name"]) if one]
         policy = found.policy
         host = next((one for one in hosts if policy and policy.allows(one)), hosts[0])
-        return mta_sts.compare(found, host, self._fault_for_senders(host))
+        return mta_sts.compare_policy(found, host, self._fault_for_senders(host))
 
     def _fault_for_senders(self, host: str) -> Optional[str]:
         if not self.chain:
@@ -476,29 +379,17 @@ class _Evaluation:
 
 
 def _about_dane(compared: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
-    advice = {
-        "mismatch": "publish a record for the certificate that is served, before it is served",
-        "insecure": "sign the zone, or ask a resolver that validates",
-        "unusable": "publish a record '3 1 1', with the SHA-256 hash of the public key",
-        "failed": "see that the zone and the resolver work; senders with DANE put mail off until then",
-    }
-    if compared and compared["status"] in advice:
-        status = compared["status"]
-        yield Finding(f"dane_{status}", f"{compared['message']}; {advice[status]}")
+    code = f"dane_{compared['status']}" if compared else ""
+    if compared and code in CATALOGUE:
+        yield Finding.advised(code, compared["message"])
 
 
 def _about_mta_sts(compared: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
-    advice = {
-        "mismatch": "correct the policy and the id of its record, or the server; senders that go by it do not deliver",
-        "testing_mismatch": "correct the policy and the id of its record, or the server, before the mode becomes enforce",
-        "invalid": "correct it; senders take it for none",
-        "failed": "see that it can be had; senders that do not know it yet deliver without it",
-    }
-    if compared and compared["status"] in advice:
-        if compared["status"] == "failed" and compared["mode"]:
-            return  # the policy is there, but the test saw nothing to compare it with, and says why itself
-        code = {"testing_mismatch": "mta_sts_testing"}.get(compared["status"], f"mta_sts_{compared['status']}")
-        yield Finding(code, f"{compared['message']}; {advice[compared['status']]}")
+    if not compared or (compared["status"] == "failed" and compared["mode"]):
+        return  # the policy is there, but the test saw nothing to compare it with, and says why itself
+    code = {"testing_mismatch": "mta_sts_testing"}.get(compared["status"], f"mta_sts_{compared['status']}")
+    if code in CATALOGUE:
+        yield Finding.advised(code, compared["message"])
 
 
 def _says(reason: str, words: Sequence[str]) -> bool:
@@ -515,13 +406,6 @@ def _mechanisms(capabilities: Sequence[str]) -> Iterator[str]:
         words = one.upper().replace("=", " ", 1).split() if one.upper().startswith("AUTH=") else one.upper().split()
         if words[:1] == ["AUTH"]:
             yield from words[1:]
-
-
-def _names(leaf: Certificate) -> str:
-    shown = list(leaf.sans[:_SHOWN_NAMES])
-    if len(leaf.sans) > len(shown):
-        shown.append(f"{len(leaf.sans) - len(shown)} more")
-    return ", ".join(shown) or leaf.common_name or "no name"
 
 
 def render_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], width: int = 40) -> str:

@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / ".lab/collections")
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import unpack_result
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import KeyExchange
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Roots
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.key_proof import has_key
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import Certificates
 
 

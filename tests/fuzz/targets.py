@@ -42,8 +42,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.received
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,
-    covers,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.mta_sts import (
     PolicyError,
     parse_policy,

@@ -14,6 +14,7 @@ for _path in (TOP, TOP / ".lab/collections"):
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import findings as catalogue
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import SECTIONS
 
 from tests.support import rooms
@@ -67,9 +68,24 @@ def _modes(kind: str) -> list[str]:
     return list(GATEWAYS[kind](access, Settings()).modes)
 
 
+def findings() -> str:
+    """The catalogue of findings: a section for each group, with a row for each entry."""
+    sections = []
+    for group, heading in catalogue.GROUPS.items():
+        lines = [f"## {heading}", "", "| code | severity | description | what to do |", "|---|---|---|---|"]
+        lines += [_finding(one) for one in catalogue.of_group(group)]
+        sections.append("\n".join(lines))
+    return "\n" + "\n\n".join(sections) + "\n"
+
+
+def _finding(entry: catalogue.Entry) -> str:
+    return f'| <a id="{entry.code}"></a>`{entry.code}` | {entry.severity} | {entry.description} | {entry.advice} |'
+
+
 PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/architecture.md", "rooms"): picture_of_rooms,
     ("docs/kinds.md", "kinds"): kinds,
+    (catalogue.PAGE, "findings"): findings,
     ("README.md", "variables"): variables,
 }
 """(page, name of the part) -> what makes it. In the page it stands between two comments with that name."""

@@ -28,9 +28,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEVERITIES
 from jinja2.nativetypes import NativeEnvironment
 
 ROOT = Path(__file__).resolve().parents[2]

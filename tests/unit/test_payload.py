@@ -23,7 +23,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "outbound_tls_mode": (39, 355_000, 125_000),
     "starttls_probe": (10, 128_000, 44_000),
     "tls_activity_info": (18, 118_000, 43_000),
-    "tls_certificate": (10, 30_000, 13_000),
+    "tls_certificate": (9, 35_000, 15_500),
     "tls_report": (0, 0, 22),
     "tls_verdict": (0, 0, 22),
 }

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reading and writing PEM text with nothing but the standard library.
 
-Private to this collection. It takes PEM apart without looking inside: what a block means is judged elsewhere.
+Private to this collection. It takes PEM apart without looking inside: other files say what a block means.
 No error of this file quotes the text it complains about, because that text may be a private key.
 """
 

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import can_read
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
@@ -295,20 +296,6 @@ def _end_daemon(pid_file: str, patience: float = 0.0) -> None:
             time.sleep(0.02)
             os.kill(pid, 0)
         os.kill(pid, signal.SIGKILL)
-
-
-def can_read(path: str, uid: int, gids: Sequence[int]) -> bool:
-    """Whether a user may read the file by its mode bits, directories above it included."""
-
-    def allowed(status: os.stat_result, bit: int) -> bool:
-        if status.st_uid == uid:
-            return bool(status.st_mode & (bit << 6))
-        if status.st_gid in gids:
-            return bool(status.st_mode & (bit << 3))
-        return bool(status.st_mode & bit)
-
-    file = Path(path).resolve()
-    return all(allowed(directory.stat(), 1) for directory in file.parents) and allowed(file.stat(), 4)
 
 
 def _statements(text: str) -> list[str]:

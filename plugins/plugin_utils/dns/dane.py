@@ -20,9 +20,9 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,
-    covers,
-    served_path,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers, is_valid
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import served_path
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver
 
 TRUST_ANCHOR, END_ENTITY = 2, 3
@@ -114,7 +114,7 @@ def _read(base: str, answer: Answer) -> TlsaLookup:
     return TlsaLookup(base, records, answer.secure, answer.failure)
 
 
-def compare(
+def compare_records(
     found: TlsaLookup, port: int, chain: Sequence[Certificate], names: Sequence[str], now: datetime
 ) -> dict[str, Any]:
     """Compare the records with what was served, leaf first: C(status), C(records) as text, C(message).
@@ -165,7 +165,7 @@ def _short(record: Tlsa) -> str:
 
 def _distrust(record: Tlsa, chain: Sequence[Certificate], names: Sequence[str], now: datetime) -> str:
     """Why the chain does not come from the trust anchor of a record with usage 2; empty if it does."""
-    path = served_path(chain)
+    path = served_path(chain, now)
     depth = next((depth for depth, one in enumerate(path) if depth and record.matches(one)), None)
     if depth is None:
         anchor = _whole_anchor(record)
@@ -189,7 +189,7 @@ def _whole_anchor(record: Tlsa) -> Optional[Certificate]:
 
 def _faults(path: Sequence[Certificate], names: Sequence[str], now: datetime) -> Iterator[str]:
     for depth, one in enumerate(path):
-        if not one.not_before <= now < one.not_after:
+        if not is_valid(one, now):
             yield f"the certificate {one.subject} is out of date"
         if depth and one.refuses_to_sign(depth - 1):
             yield f"the certificate {one.subject} may not sign others"

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     MissingLibraryError,
-    printable,
+    printable_text,
 )
 
 try:
@@ -87,7 +87,9 @@ def parse_server(text: str) -> tuple[str, int]:
     try:
         ipaddress.ip_address(address)
     except ValueError:
-        raise ResolverError(f"the resolver {printable(text, 80)!r} is no IP address, with or without a port") from None
+        raise ResolverError(
+            f"the resolver {printable_text(text, 80)!r} is no IP address, with or without a port"
+        ) from None
     number = int(port) if port else PORT
     if not 0 < number < 65536:
         raise ResolverError(f"the port {number} of the resolver {address} is not between 1 and 65535")
@@ -135,7 +137,7 @@ def _is_secure(response: Any) -> bool:
 
 def _text(name: Any) -> str:
     text: str = name.to_text(omit_final_dot=True)
-    return printable(text).lower()
+    return printable_text(text).lower()
 
 
 def _reason(error: BaseException) -> str:
@@ -143,8 +145,8 @@ def _reason(error: BaseException) -> str:
         return "no resolver answers in time"
     if isinstance(error, dns.resolver.NoNameservers):
         codes = [str(one[3]) for one in error.kwargs.get("errors", ()) if len(one) > 3]
-        return f"the resolver answers: {printable('; '.join(dict.fromkeys(codes)), 200)}"
-    return printable(str(error) or type(error).__name__, 200)
+        return f"the resolver answers: {printable_text('; '.join(dict.fromkeys(codes)), 200)}"
+    return printable_text(str(error) or type(error).__name__, 200)
 
 
 def run_all(jobs: Mapping[Key, Callable[[], Awaitable[Result]]], concurrency: int) -> dict[Key, Result]:

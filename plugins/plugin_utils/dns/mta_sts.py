@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import printable
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import printable_text
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver, is_dns_domain
 
 POLICY_MODES = ("enforce", "testing", "none")
@@ -80,7 +80,7 @@ def parse_record(text: str) -> str:
         if match:
             fields.setdefault(match.group(1), match.group(2))
         elif field:
-            raise PolicyError(f"the record has a field that is none: {printable(field, 80)!r}")
+            raise PolicyError(f"the record has a field that is none: {printable_text(field, 80)!r}")
     if not _ID.match(fields.get("id", "")):
         raise PolicyError("the record has no id of 1 to 32 letters and digits")
     return fields["id"]
@@ -99,7 +99,7 @@ def parse_policy(body: bytes) -> StsPolicy:
             continue
         match = _LINE.match(line)
         if not match:
-            raise PolicyError(f"line {number} of the policy is not 'name: value': {printable(line, 80)!r}")
+            raise PolicyError(f"line {number} of the policy is not 'name: value': {printable_text(line, 80)!r}")
         key, value = match.groups()
         if key == "mx":
             patterns.append(_pattern(value))
@@ -109,9 +109,13 @@ def parse_policy(body: bytes) -> StsPolicy:
         raise PolicyError("the policy has no line 'version: STSv1'")
     mode, age = fields.get("mode", ""), fields.get("max_age", "")
     if mode not in POLICY_MODES:
-        raise PolicyError(f"the mode of the policy is {printable(mode, 40)!r}, not one of {', '.join(POLICY_MODES)}")
+        raise PolicyError(
+            f"the mode of the policy is {printable_text(mode, 40)!r}, not one of {', '.join(POLICY_MODES)}"
+        )
     if not re.fullmatch("[0-9]{1,10}", age) or int(age) > MAX_AGE:
-        raise PolicyError(f"max_age of the policy is {printable(age, 40)!r}, not a number of seconds up to {MAX_AGE}")
+        raise PolicyError(
+            f"max_age of the policy is {printable_text(age, 40)!r}, not a number of seconds up to {MAX_AGE}"
+        )
     if not patterns and mode != "none":
         raise PolicyError("the policy names no mx")
     return StsPolicy(mode, int(age), tuple(dict.fromkeys(patterns)))
@@ -120,7 +124,9 @@ def parse_policy(body: bytes) -> StsPolicy:
 def _pattern(value: str) -> str:
     pattern = value.lower()
     if not is_dns_domain(pattern.removeprefix("*.")):
-        raise PolicyError(f"the policy has an mx that is neither a name nor '*.' and a name: {printable(value, 80)!r}")
+        raise PolicyError(
+            f"the policy has an mx that is neither a name nor '*.' and a name: {printable_text(value, 80)!r}"
+        )
     return pattern
 
 
@@ -145,9 +151,9 @@ class Web:
             try:
                 return _body(await self._get(host, address))
             except ssl.SSLCertVerificationError as error:
-                raise FetchError(f"its certificate is not accepted: {printable(error.verify_message)}") from error
+                raise FetchError(f"its certificate is not accepted: {printable_text(error.verify_message)}") from error
             except OSError as error:  # an SSLError is one, too, and asyncio.TimeoutError from Python 3.11 on
-                reason = printable(str(error), 200) or "no connection in time"
+                reason = printable_text(str(error), 200) or "no connection in time"
             except asyncio.TimeoutError:
                 reason = "no connection in time"
         raise FetchError(reason)
@@ -209,7 +215,7 @@ def _body(data: bytes) -> bytes:
     if status != 200:
         raise FetchError(f"it answers with the status {status}")
     if kind != "text/plain" or "content-type" not in response.headers:
-        raise FetchError(f"its content type is {printable(kind, 60)}, not text/plain")
+        raise FetchError(f"its content type is {printable_text(kind, 60)}, not text/plain")
     if len(body) > MAX_POLICY_BYTES:
         raise FetchError(f"the policy is longer than {MAX_POLICY_BYTES} bytes")
     if response.length:
@@ -257,7 +263,7 @@ def _addresses(answers: Sequence[Answer]) -> list[str]:
     return [family[index] for index in range(longest) for family in families if index < len(family)]
 
 
-def compare(found: PolicyLookup, host: str, fault: Optional[str]) -> dict[str, Any]:
+def compare_policy(found: PolicyLookup, host: str, fault: Optional[str]) -> dict[str, Any]:
     """Compare a policy with a server: C(status), C(mode), C(id), C(mx), C(max_age), C(message).
 
     host: the name by which senders know the server. fault: what would keep a sender that goes by the policy from

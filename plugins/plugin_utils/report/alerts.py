@@ -14,21 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEVERITIES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES, entry_of, of_group
 
 CAUSES = ("remote", "local")
-_SEVERITY_OF = {
-    "enforced_inbound_remote": "error",
-    "enforced_inbound_local": "error",
-    "enforced_outbound_remote": "error",
-    "enforced_outbound_local": "error",
-    "certificate_expired": "error",
-    "certificate_expiring": "warning",
-    "starttls_lost": "warning",
-    "tls_deferrals": "warning",
-    "tlsrpt_failures": "warning",
-}
-CODES = tuple(_SEVERITY_OF)
+CODES = tuple(one.code for one in of_group("alert"))
 _URGENT_DAYS = 7
 
 # What activity says of a delivery or refusal for which this side is to blame, whoever the other side is.
@@ -89,7 +78,7 @@ def alerts_of(
 
 def _alert(code: str, cause: str, message: str, action: str, **more: Any) -> dict[str, Any]:
     alert = {
-        "code": code, "severity": _SEVERITY_OF[code], "host": "", "domain": "", "direction": "", "cause": cause,
+        "code": code, "severity": entry_of(code).severity, "host": "", "domain": "", "direction": "", "cause": cause,
         "count": 1, "last": None, "message": message, "action": action,
     }  # fmt: skip
     return {**alert, **more}

@@ -18,14 +18,13 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import alerts_of
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import (
     SEVERITIES,
     failing,
-    findings_of,
-    one_line,
-    severity_of,
+    of_result,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import alerts_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import findings_of, one_line
 
 REPORT_VERSION = 1
 _DIRECTIONS = ("inbound", "outbound")
@@ -188,11 +187,7 @@ def _port(value: Any) -> int:
 
 
 def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "code": clean(str(finding.get("code") or "finding")),
-        "severity": severity_of(finding),
-        "message": clean(str(finding.get("message") or "")),
-    }
+    return {name: clean(value) for name, value in of_result(finding).items()}
 
 
 def _activity(given: Mapping[str, Any]) -> dict[str, Any]:

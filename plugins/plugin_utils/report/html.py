@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import of_group
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -36,17 +37,6 @@ DAYS_SCALE = 90
 """Days left at which a certificate's bar is full."""
 _WEAK = ("TLSv1", "TLSv1.1", "SSLv3", "SSLv2")
 _CELL_LENGTH = 160
-_CODES = {
-    "enforced_inbound_remote": "Enforced domain blocked, inbound",
-    "enforced_inbound_local": "Enforced domain blocked, inbound",
-    "enforced_outbound_remote": "Enforced domain blocked, outbound",
-    "enforced_outbound_local": "Enforced domain blocked, outbound",
-    "certificate_expired": "Certificate expired",
-    "certificate_expiring": "Certificate about to expire",
-    "starttls_lost": "TLS was there and is gone",
-    "tls_deferrals": "Mail waits for want of TLS",
-    "tlsrpt_failures": "Others report TLS failures",
-}
 
 
 class Share(NamedTuple):
@@ -128,7 +118,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "document": document,
         "summary": summary,
-        "codes": _CODES,
+        "codes": {one.code: one.title for one in of_group("alert")},
         "severity": _severity(document),
         "messages": {
             direction: Share(counts["tls"], counts["plaintext"], counts["unknown"])

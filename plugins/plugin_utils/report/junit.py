@@ -14,14 +14,15 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import test_name
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEEN_FROM, failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEEN_FROM
 
 CLASS = "mailfleet.starttls"
 _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
 
 
-class Case(NamedTuple):
+class TestCase(NamedTuple):
     """One test: findings fail it if they are severe enough; seconds is how long it took."""
 
     name: str
@@ -31,9 +32,9 @@ class Case(NamedTuple):
 
 def render_junit(document: Mapping[str, Any]) -> str:
     """The document as JUnit XML."""
-    suites = [(host["host"], _cases(host)) for host in document["hosts"]]
+    suites = [(host["host"], _test_cases(host)) for host in document["hosts"]]
     alerts = [
-        Case(
+        TestCase(
             " ".join(filter(None, (one["code"], one["host"], one["domain"], one["direction"]))),
             [{**one, "message": f"{one['message']} {one['action']}"}],
         )
@@ -48,28 +49,28 @@ def render_junit(document: Mapping[str, Any]) -> str:
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
 
 
-def _cases(host: Mapping[str, Any]) -> list[Case]:
+def _test_cases(host: Mapping[str, Any]) -> list[TestCase]:
     cases = []
     for test in host["tests"]:
         own = {one["message"] for one in test["findings"]}
-        # What the host was judged by, not what the test found: with STARTTLS expected to be off they differ.
+        # The findings of the host, not those of the test: with STARTTLS expected to be off they differ.
         findings = [one for one in host["findings"] if one["message"].partition(SEEN_FROM)[0] in own]
         seconds = test.get("seconds")
         cases.append(
-            Case(f"handshake {test_name(test)}", findings, seconds if isinstance(seconds, (int, float)) else 0.0)
+            TestCase(f"handshake {test_name(test)}", findings, seconds if isinstance(seconds, (int, float)) else 0.0)
         )
     for trace in host["traces"]:
         told = [one["message"] if isinstance(one, dict) else one for one in trace.get("findings") or ()]
         findings = [one for one in host["findings"] if one["message"] in told]
-        cases.append(Case(f"message {trace.get('direction') or ''} {trace.get('marker') or ''}".strip(), findings))
+        cases.append(TestCase(f"message {trace.get('direction') or ''} {trace.get('marker') or ''}".strip(), findings))
     shown = {id(one) for case in cases for one in case.findings}
     rest = [one for one in host["findings"] if id(one) not in shown]
     if rest or not cases:
-        cases.append(Case("host", rest))
+        cases.append(TestCase("host", rest))
     return cases
 
 
-def _suite(number: int, name: str, cases: Sequence[Case], document: Mapping[str, Any]) -> ET.Element:
+def _suite(number: int, name: str, cases: Sequence[TestCase], document: Mapping[str, Any]) -> ET.Element:
     failures = sum(bool(failing(case.findings, document["fail_on"])) for case in cases)
     suite = ET.Element(
         "testsuite",

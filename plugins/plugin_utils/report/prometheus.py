@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import merged
 
 _PREFIX = "mailfleet_starttls"
@@ -73,7 +74,7 @@ def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
     for host in document["hosts"]:
         name = {"host": host["host"]}
         yield Sample("host_passed", host["verdict"] == "pass", {**name, "daemon": host["daemon"]})
-        for severity in ("error", "warning", "notice"):
+        for severity in SEVERITIES:
             count = sum(one["severity"] == severity for one in host["findings"])
             yield Sample("host_findings", count, {**name, "severity": severity})
         for test in host["tests"]:

@@ -9,12 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
-    failing,
-    findings_of,
-    one_line,
-    render_table,
-)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import findings_of, one_line, render_table
 
 HEADINGS = {
     "host": "HOST",

@@ -246,8 +246,8 @@ def test_a_renewal_shows_both_certificates(playground, authority, good):
     _first, second = playground.play(playground.task(**good), playground.task(**new))
     assert second["changed"] is True
     assert f"-subject: CN={NAME}" in playground.output and "+subject: CN=renewed" in playground.output
-    assert "expires in 19 days" in "".join(map(str, second["warnings"]))
-    assert "expires in 19 days" in " ".join(playground.output.split())
+    assert "has 19 days left" in "".join(map(str, second["warnings"]))
+    assert "has 19 days left" in " ".join(playground.output.split())
     assert playground.target.stat().st_mode & 0o777 == 0o640
 
 

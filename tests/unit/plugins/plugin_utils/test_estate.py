@@ -98,7 +98,8 @@ class TestTargets:
 
 
 def probed(name, *messages, host=None, port=25):
-    return {"name": name, "host": host or name, "port": port, "findings": [{"message": one} for one in messages]}
+    findings = [{"severity": "error", "message": one} for one in messages]
+    return {"name": name, "host": host or name, "port": port, "findings": findings}
 
 
 class TestFailedTests:

@@ -88,6 +88,15 @@ def test_targets_may_be_text():
     assert Inquiry.of_options(given).domains == ("example.com",)
 
 
+def test_a_domain_is_converted_by_the_rule_of_the_names_of_targets():
+    """Where that is not safe, its ASCII form has to be given."""
+    given = options(targets=[{"host": NAME, "domain": "B\u00fccher.Example."}], checks="dane", resolver="127.0.0.1")
+    assert Inquiry.of_options(given).domains == ("xn--bcher-kva.example",)
+    given["targets"][0]["domain"] = "stra\u00dfe.example"
+    with pytest.raises(EngineError, match=rf"the domain of {NAME}: .*give it in its ASCII form \(xn--...\)"):
+        Inquiry.of_options(given)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -1,11 +1,13 @@
-"""The judge of served chains, beside openssl."""
+"""The trust in served chains, beside openssl."""
 
 import subprocess
 from datetime import timedelta
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate, Roots
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -47,6 +49,7 @@ def _served_chains(ca):
         "for clients": (_whole(ca.issue([NAME], purposes=[ExtendedKeyUsageOID.CLIENT_AUTH])), root),
         "without names": (_whole(ca.issue([], common_name=NAME)), root),
         "weak leaf": (_whole(ca.issue([NAME], key="rsa-1024")), root),
+        "P-224 leaf": (_whole(ca.issue([NAME], key=ec.generate_private_key(ec.SECP224R1()))), root),
         "weak intermediate": (_whole(ca.with_intermediate(key="rsa-1024").issue([NAME])), root),
         "RSA": (_whole(ca.with_intermediate(key="rsa").issue([NAME], key="rsa")), root),
         "Ed25519": (_whole(ca.issue([NAME], key="ed25519")), root),
@@ -60,7 +63,7 @@ def chains(authority):
 
 
 class TestRoots:
-    """The judge of served chains says what OpenSSL says."""
+    """Trust is decided as OpenSSL decides it."""
 
     @pytest.mark.parametrize("name", list(_served_chains(Authority.create("Example"))))
     def test_it_agrees_with_openssl(self, chains, tmp_path, name):

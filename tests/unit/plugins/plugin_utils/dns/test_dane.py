@@ -7,7 +7,12 @@ import dns.rcode
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.dane import Tlsa, TlsaLookup, base_name, compare
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.dane import (
+    Tlsa,
+    TlsaLookup,
+    base_name,
+    compare_records,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver, run_all
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -44,7 +49,7 @@ def served(*certificates):
 
 
 def verdict(records, chain, secure=True, names=(), at=None):
-    return compare(TlsaLookup(NAME, tuple(records), secure), 25, chain, names, at or now())
+    return compare_records(TlsaLookup(NAME, tuple(records), secure), 25, chain, names, at or now())
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +182,7 @@ class TestOtherOutcomes:
         }  # fmt: skip
 
     def test_failed(self, chain):
-        result = compare(TlsaLookup(NAME, failure="the resolver answers: SERVFAIL"), 25, chain, [], now())
+        result = compare_records(TlsaLookup(NAME, failure="the resolver answers: SERVFAIL"), 25, chain, [], now())
         assert result["status"] == "failed"
         assert result["message"] == f"the TLSA records of {WHERE} cannot be looked up: the resolver answers: SERVFAIL"
 
@@ -185,7 +190,7 @@ class TestOtherOutcomes:
         assert verdict([record(3, 1, 1, leaf.certificate)], [])["status"] == "failed"
 
     def test_an_address_has_none(self, chain):
-        assert compare(TlsaLookup(""), 25, chain, [], now())["status"] == "none"
+        assert compare_records(TlsaLookup(""), 25, chain, [], now())["status"] == "none"
 
     def test_what_is_shown_is_bounded(self, chain):
         result = verdict([Tlsa(3, 0, 0, bytes([number]) * 5000) for number in range(100)], chain)
@@ -213,7 +218,7 @@ class TestLookup:
         server.secure = False
         found = self.ask(server)
         assert found == TlsaLookup(NAME, (Tlsa(3, 1, 1, b"\xab" * 32),), False, asked_for=False)
-        assert compare(found, 25, [], [], now())["status"] == "insecure"
+        assert compare_records(found, 25, [], [], now())["status"] == "insecure"
 
     def test_the_port_counts(self, server):
         assert self.ask(server, port=465) == TlsaLookup(NAME, (), True)
@@ -245,7 +250,7 @@ class TestLookup:
     def test_a_name_server_that_fails_is_no_fault_where_nobody_would_ask(self, server):
         server.failing[WHERE] = dns.rcode.SERVFAIL
         server.secure = False
-        result = compare(self.ask(server), 25, [], [], now())
+        result = compare_records(self.ask(server), 25, [], [], now())
         assert result["status"] == "none"
         assert result["message"].startswith("DNSSEC does not vouch for the address of mx.example.com, ")
 

@@ -13,7 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.mta_sts imp
     PolicyLookup,
     StsPolicy,
     Web,
-    compare,
+    compare_policy,
     parse_policy,
     parse_record,
 )
@@ -323,33 +323,33 @@ class TestComparison:
     TESTING = PolicyLookup("found", "", "id1", StsPolicy("testing", 5, ("mx.example.com",)))
 
     def test_match(self):
-        assert compare(self.FOUND, "mx.example.com", "") == {
+        assert compare_policy(self.FOUND, "mx.example.com", "") == {
             "status": "match", "mode": "enforce", "id": "id1", "mx": ["mx.example.com", "*.example.net"],
             "max_age": 604800, "message": "the policy (mode enforce) and the server agree",
         }  # fmt: skip
 
     @pytest.mark.parametrize(("found", "status"), [(FOUND, "mismatch"), (TESTING, "testing_mismatch")])
     def test_mismatch(self, found, status):
-        result = compare(found, "mx.example.org", "")
+        result = compare_policy(found, "mx.example.org", "")
         assert result["status"] == status
         assert result["message"].startswith("mx.example.org is not among the mx of the policy (mx.example.com")
-        result = compare(found, "mx.example.com", "its certificate is not trusted")
+        result = compare_policy(found, "mx.example.com", "its certificate is not trusted")
         assert result["status"] == status
         assert result["message"] == "mx.example.com is among the mx of the policy, but its certificate is not trusted"
 
     def test_nothing_was_seen(self):
-        assert compare(self.FOUND, "mx.example.com", None)["status"] == "failed"
+        assert compare_policy(self.FOUND, "mx.example.com", None)["status"] == "failed"
 
     def test_the_mode_none(self):
-        result = compare(PolicyLookup("found", "", "1", StsPolicy("none", 5)), "mx.example.com", "whatever")
+        result = compare_policy(PolicyLookup("found", "", "1", StsPolicy("none", 5)), "mx.example.com", "whatever")
         assert (result["status"], result["mode"]) == ("none", "none")
 
     @pytest.mark.parametrize("status", ["none", "invalid", "failed"])
     def test_no_policy(self, status):
-        assert compare(PolicyLookup(status, "why", "1"), "mx.example.com", "") == {
+        assert compare_policy(PolicyLookup(status, "why", "1"), "mx.example.com", "") == {
             "status": status, "mode": "", "id": "1", "mx": [], "max_age": None, "message": "why",
         }  # fmt: skip
 
     def test_a_long_list_is_cut_in_the_message(self):
         policy = StsPolicy("enforce", 5, tuple(f"mx{number}.example.net" for number in range(50)))
-        assert "40 more" in compare(PolicyLookup("found", "", "1", policy), "mx.example.com", "")["message"]
+        assert "40 more" in compare_policy(PolicyLookup("found", "", "1", policy), "mx.example.com", "")["message"]

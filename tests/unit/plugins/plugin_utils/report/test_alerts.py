@@ -1,7 +1,8 @@
 """Alerts: who is to blame, and what is said about it."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import CODES, SEVERITIES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import CODES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build
 from hypothesis import given
 from hypothesis import strategies as st

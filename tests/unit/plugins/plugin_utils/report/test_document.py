@@ -117,10 +117,20 @@ class TestHosts:
         ],
     )  # fmt: skip
     def test_severity(self, severity, fail_on, verdict):
-        finding = {"code": "x", "message": "y", **({"severity": severity} if severity else {})}
+        finding = {
+            "code": "x" if severity else "timeout",
+            "message": "y",
+            **({"severity": severity} if severity else {}),
+        }
         report = document({"host": "mx", "probes": [probe("mx.test", findings=[finding])]}, fail_on=fail_on)
         assert report["hosts"][0]["verdict"] == verdict
         assert report["summary"]["failed"] == (verdict == "FAIL")
+
+    @pytest.mark.parametrize("code", ["x", "", None])
+    def test_a_finding_that_is_not_in_the_catalogue_is_called_unknown(self, code):
+        [finding] = one(probes=[probe("mx.test", findings=[{"code": code, "message": "y"}])])["findings"]
+        assert (finding["code"], finding["severity"]) == ("unknown_finding", "error")
+        assert finding["message"] == f"y (the code {code or ''!r} is not in the catalogue of findings)"
 
     def test_tls_off_as_expected(self):
         bad = failed_probe("mx.test", "starttls_not_offered", "not offered")

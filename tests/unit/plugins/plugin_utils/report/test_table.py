@@ -14,7 +14,8 @@ PLAIN = {
     "findings": [{"code": "starttls_not_offered", "message": "the server does not offer STARTTLS; switch it on"}],
     "passed": False, "message": "the server does not offer STARTTLS",
 }  # fmt: skip
-DEAD = {**PLAIN, "stage": "connect", "message": "cannot connect", "findings": [{"code": "x", "message": "it is down"}]}
+DOWN = {"code": "connect_failed", "message": "it is down"}
+DEAD = {**PLAIN, "stage": "connect", "message": "cannot connect", "findings": [DOWN]}
 TRACE = {
     "arrived": True, "direction": "in", "findings": [],
     "hops": [{"network": True, "tls": True}, {"network": False, "tls": False}, {"network": True, "tls": False}],

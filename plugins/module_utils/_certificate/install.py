@@ -1,0 +1,202 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Installing the file with key, certificate and chain on the host: the host's half of the module tls_certificate."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+_PACKAGES = {"Debian-exim": "Exim", "exim": "Exim", "mail": "a mail server", "postfix": "Postfix"}
+
+
+@dataclass(frozen=True)
+class BundleFile:
+    """The file that is asked for.
+
+    content is the PEM text of key, certificate and chain, which has been checked on the controller; None with
+    present means that it was not. owner and group are names or numbers, mode is what parse_mode() reads.
+    """
+
+    path: str
+    present: bool = True
+    content: Optional[str] = None
+    owner: str = "root"
+    group: str = "root"
+    mode: Union[str, int] = "0600"
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any], group: str, mode: Union[str, int]) -> BundleFile:
+        """Return what the options of the module ask for, with the group and the mode that the file shall have."""
+        fields = {name: options[name] for name in ("path", "content", "owner")}
+        return cls(present=options["state"] == "present", group=group, mode=mode, **fields)
+
+    def image(self) -> FileImage:
+        """Return the file as it shall be on this host. Raises EngineError if it cannot be."""
+        check_path(self.path)
+        if not self.present:
+            return FileImage(self.path, None)
+        if not self.content:
+            raise EngineError(
+                "this module was started without its action plugin, which checks the certificate on the "
+                "controller; use it in a task as mailfleet.starttls.tls_certificate"
+            )
+        mode, uid, gid = parse_mode(self.mode), user_id(self.owner), group_id(self.group)
+        if os.geteuid() and uid != os.geteuid():
+            raise EngineError(f"only root can give {self.path} to the user {self.owner}; set 'become: true'")
+        check_directories(self.path, uid, gid, mode)
+        return FileImage(self.path, self.content.encode("ascii"), mode, uid, gid)
+
+
+def install(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
+    """Bring the file to the wanted state and return C(changed), C(path), C(diff) and C(previous_certificate).
+
+    previous_certificate is the certificate that was there, as PEM, or None. Raises EngineError before anything is
+    written, OSError if reading or writing fails.
+    """
+    after = wanted.image()
+    before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES)
+    changed = before != after if after.content is not None else before.content is not None
+    if changed and not check_mode:
+        if after.content is not None:
+            make_directories(Path(resolve(after.path)).parent)
+        after.write()
+    return {
+        "changed": changed,
+        "path": after.path,
+        "diff": difference(before, after),
+        "previous_certificate": _leaf(before),
+    }
+
+
+def parse_mode(value: Any) -> int:
+    """Return the permission bits that the option ``mode`` asks for. Raises EngineError for unsafe ones.
+
+    A string is read as octal digits. A number comes from YAML that left out the quotes and is taken as it is.
+    """
+    try:
+        bits = value if isinstance(value, int) else int(str(value), 8)
+    except ValueError:
+        raise EngineError(f"mode {value!r} is not an octal number; write it with quotes, like mode: '0640'") from None
+    if bits & ~0o660 or not bits & 0o400:
+        raise EngineError(
+            f"mode {bits:04o} does not fit a private key: others must have no access, nobody may execute it, "
+            "and the owner has to read it; use mode: '0600', or '0640' with a group that may read it"
+        )
+    return bits
+
+
+def check_path(path: str) -> None:
+    """Raise EngineError unless ``path`` can name the file: absolute, without control characters, a file."""
+    if any(not char.isprintable() for char in path):
+        raise EngineError(f"path {path!a} contains a line break or another character that no file name should have")
+    if not path.startswith("/"):
+        raise EngineError(f"path '{path}' is not absolute; it has to begin with '/'")
+    if path.endswith("/") or Path(path).name in ("", ".", ".."):
+        raise EngineError(f"path '{path}' names a directory; give a file, like '{CERTIFICATE}'")
+
+
+def user_id(owner: str) -> int:
+    """Return the number of a user given by name or number. Raises EngineError for an unknown name."""
+    if owner.isdecimal():
+        return int(owner)
+    try:
+        return pwd.getpwnam(owner).pw_uid
+    except KeyError:
+        raise EngineError(f"user {owner} does not exist on this host{_hint(owner)}") from None
+
+
+def group_id(group: str) -> int:
+    """Return the number of a group given by name or number. Raises EngineError for an unknown name."""
+    if group.isdecimal():
+        return int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise EngineError(f"group {group} does not exist on this host{_hint(group)}") from None
+
+
+def check_directories(path: str, uid: int, gid: int, mode: int) -> None:
+    """Raise EngineError if a directory above the file is unsafe, or closed to one of its readers."""
+    target = Path(resolve(path))
+    needed = list(readers_of(uid, gid, mode))
+    for directory in reversed(target.parents):
+        try:
+            status = directory.stat()
+        except FileNotFoundError:
+            return  # It will be created, and everything below it, for everybody to pass.
+        if not stat.S_ISDIR(status.st_mode):
+            raise EngineError(f"{directory} is not a directory, so {path} cannot be in it")
+        # In a sticky directory such as /tmp nobody can move what others made, but names can be taken first.
+        sticky = bool(status.st_mode & stat.S_ISVTX) and directory != target.parent
+        if status.st_mode & stat.S_IWOTH and not sticky:
+            raise EngineError(
+                f"directory {directory} can be written by everybody, so anybody could replace the private "
+                f"key; run 'chmod o-w {directory}' or choose another path"
+            )
+        for reader in needed:
+            bit = closed_to(directory, status, reader)
+            if bit:
+                raise EngineError(
+                    f"user {reader.name} could not read {path}, because directory {directory} (mode "
+                    f"{stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid}) does not "
+                    f"let it pass; run 'chmod {bit}+x {directory}' or choose another path"
+                )
+
+
+def identity_of(image: FileImage) -> str:
+    """Return the lines that a diff shows for a file: what identifies it, nothing that is secret."""
+    if image.content is None:
+        return ""
+    try:
+        prints = [pem.fingerprint(block.der) for block in pem.certificates(pem.split(image.content))]
+    except pem.PemError:
+        prints = []
+    lines = [f"certificate sha256: {value}" for value in prints[:1]] or ["certificate: none that can be read"]
+    lines += [f"chain sha256: {value}" for value in prints[1:]]
+    lines += [f"mode: {image.mode:04o}", f"owner: {image.uid}", f"group: {image.gid}"]
+    return "\n".join(lines) + "\n"
+
+
+def difference(before: FileImage, after: FileImage) -> dict[str, str]:
+    """Return the diff of two files without their contents."""
+    old, new = identity_of(before), identity_of(after)
+    if old == new and before.content != after.content:
+        old += "private key and layout: something else\n"
+        new += "private key and layout: as wanted\n"
+    return {"before": old, "after": new, "before_header": before.path, "after_header": after.path}
+
+
+def make_directories(directory: Path) -> None:
+    """Create the directory and what is missing above it, with mode 0755 and this process's user as owner."""
+    if directory.is_dir():
+        return
+    make_directories(directory.parent)
+    directory.mkdir()
+    # Not mkdir's mode, which the umask would narrow: then Exim could not pass.
+    directory.chmod(0o755)
+
+
+def _hint(name: str) -> str:
+    return f": is {_PACKAGES[name]} installed?" if name in _PACKAGES else ""
+
+
+def _leaf(image: FileImage) -> Union[str, None]:
+    try:
+        found = pem.certificates(pem.split(image.content or b""))
+    except pem.PemError:
+        return None
+    return found[0].text if found else None

@@ -1,0 +1,368 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Checks a private key, its certificate and the chain by the policy, before they are installed.
+
+Private to this collection, and for the controller only. No message contains key material.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Optional, Union
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
+    Certificate,
+    CertificateError,
+    public_key_of,
+    utc_now,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import (
+    Roots,
+    build_path,
+    system_roots,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+
+# Findings of the chain that say already why it is not trusted.
+_EXPLAIN_DISTRUST = frozenset(
+    {"expired", "not_yet_valid", "weak_key", "weak_signature", "wrong_purpose", "bad_certificate", "issuer_not_ca"}
+)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The names of the four inputs in messages; usually the paths that the user gave."""
+
+    private_key: str = "the private key"
+    certificate: str = "the certificate"
+    chain: str = "the chain"
+    ca: str = "the CA certificates"
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Every fault that was found, and what would be installed if there is none.
+
+    findings are errors; warnings are the less severe findings, which do not stop the installation.
+    """
+
+    findings: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+    leaf: Optional[Certificate]
+    chain: tuple[Certificate, ...]
+    _key: Optional[pem.PemBlock] = field(default=None, repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the certificate may be installed."""
+        return not self.findings
+
+    @property
+    def bundle(self) -> str:
+        """The one PEM text that a mail server is given: key, leaf, chain, in this order, without the root.
+
+        The key keeps the format that it came in. Raises CertificateError while there are findings.
+        """
+        if self.findings or self.leaf is None or self._key is None:
+            raise CertificateError("there are findings, so there is no bundle to install")
+        return self._key.text + self.leaf.pem + "".join(certificate.pem for certificate in self.chain)
+
+
+def check_certificate(
+    private_key_pem: Union[str, bytes],
+    leaf_pem: Union[str, bytes],
+    chain_pem: Union[str, bytes, None] = None,
+    *,
+    ca_pem: Union[str, bytes, None] = None,
+    names: Sequence[str],
+    min_days_left: int = 14,
+    allow_self_signed: bool = False,
+    now: Optional[datetime] = None,
+    sources: Optional[Sources] = None,
+) -> Assessment:
+    """Check a private key, its certificate and the chain that would be served together.
+
+    The first certificate of leaf_pem is the leaf; the others there come before chain_pem. Trust starts at the
+    self-signed certificates of ca_pem or, without it, at the controller's system store. now must know its time zone.
+    Bad input of any kind becomes findings, never an exception.
+    """
+    check = _Check(now or utc_now(), min_days_left, sources or Sources())
+    key = check.read_key(private_key_pem)
+    presented = check.read_certificates(leaf_pem, check.sources.certificate)
+    extra = check.read_certificates(chain_pem, check.sources.chain) if chain_pem else []
+    anchors = check.read_anchors(ca_pem)
+    if not presented:
+        return Assessment(check.errors, (), None, ())
+    leaf, others = check.find_leaf(key, _without_duplicates(presented + extra))
+    check.check_leaf(leaf, names)
+    path = [leaf, *check.issuers_of(leaf, others)]
+    check.check_issuers(path)
+    check.check_trust(path, anchors, allow_self_signed)
+    return Assessment(
+        findings=check.errors,
+        warnings=check.warnings,
+        leaf=leaf.certificate,
+        chain=tuple(item.certificate for item in path[1:] if not item.certificate.self_signed),
+        _key=key[0] if key else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Item:
+    """A certificate and the input it came from."""
+
+    certificate: Certificate
+    source: str
+
+    def __str__(self) -> str:
+        return f"certificate '{self.certificate.subject}' of {self.source}"
+
+
+@dataclass(frozen=True)
+class _Anchors:
+    """The roots where trust starts, and their name in messages."""
+
+    roots: Roots
+    name: str
+
+
+@dataclass
+class _Check:
+    """Collects the findings while the inputs are read and checked."""
+
+    now: datetime
+    min_days_left: int
+    sources: Sources
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        return tuple(one for one in self.findings if one.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(one for one in self.findings if one.severity != "error")
+
+    def find(self, code: str, message: str) -> None:
+        self.add([Finding(code, message)])
+
+    def add(self, findings: Iterable[Finding]) -> None:
+        """Collect the findings, each once."""
+        self.findings += [one for one in findings if one not in self.findings]
+
+    def read_blocks(self, text: Union[str, bytes], source: str) -> list[pem.PemBlock]:
+        """Return the PEM blocks; none if there is a finding, which text without any block is too."""
+        try:
+            blocks = pem.split(text)
+        except pem.PemError as error:
+            self.find("not_pem", f"{source} cannot be read as PEM: {error}.")
+            return []
+        if not blocks:
+            what = "it is empty" if not text.strip() else "there is no '-----BEGIN ...-----' line in it"
+            self.find("not_pem", f"{source} is not PEM: {what}. Give the text form, which begins so.")
+        return blocks
+
+    def read_key(self, text: Union[str, bytes]) -> Optional[tuple[pem.PemBlock, bytes]]:
+        """Return the private key's block and the DER of its public key."""
+        source = self.sources.private_key
+        blocks = self.read_blocks(text, source)
+        keys = [block for block in blocks if block.is_private_key]
+        if not keys:
+            if blocks:
+                labels = ", ".join(sorted({block.label for block in blocks}))
+                self.find(
+                    "not_pem",
+                    f"{source} holds no private key but: {labels}. Give the file whose first line is "
+                    "'-----BEGIN PRIVATE KEY-----' or alike; perhaps two files were swapped.",
+                )
+            return None
+        if len(keys) > 1:
+            self.find("key_ambiguous", f"{source} holds {len(keys)} private keys. Leave only the certificate's.")
+            return None
+        if keys[0].is_encrypted:
+            self.find(
+                "key_encrypted",
+                f"{source} is protected by a passphrase, and a mail server that starts has nobody to ask. "
+                "Remove the passphrase ('openssl pkey -in KEY -out NEW') and keep the result in Ansible "
+                "Vault instead.",
+            )
+            return None
+        try:
+            public = public_key_of(keys[0])
+        except CertificateError:
+            self.find(
+                "key_invalid",
+                f"{source} is PEM, but there is no usable private key in it. 'openssl pkey -in KEY -noout "
+                "-check' says more; make a new key and certificate if the file is damaged.",
+            )
+            return None
+        return keys[0], public
+
+    def read_certificates(self, text: Union[str, bytes], source: str) -> list[_Item]:
+        blocks = self.read_blocks(text, source)
+        found = pem.certificates(blocks)
+        if blocks and not found:
+            labels = ", ".join(sorted({block.label for block in blocks}))
+            self.find(
+                "not_pem",
+                f"{source} holds no certificate but: {labels}. Give the file whose first line is "
+                "'-----BEGIN CERTIFICATE-----'; perhaps two files were swapped.",
+            )
+        items = []
+        for number, block in enumerate(found, start=1):
+            try:
+                items.append(_Item(Certificate.load(block.der), source))
+            except CertificateError as error:
+                self.find("bad_certificate", f"certificate number {number} of {source} is damaged: {error}.")
+        return items
+
+    def read_anchors(self, text: Union[str, bytes, None]) -> _Anchors:
+        if not text:
+            certificates, name = system_roots()
+            return _Anchors(Roots(certificates), name)
+        items = self.read_certificates(text, self.sources.ca)
+        roots = [item.certificate for item in items if item.certificate.self_signed]
+        if items and not roots:
+            self.find(
+                "untrusted",
+                f"{self.sources.ca} holds no root: none of its certificates is signed by itself. Give the "
+                "root there; intermediate certificates belong into the chain.",
+            )
+        return _Anchors(Roots(roots), self.sources.ca)
+
+    def find_leaf(self, key: Optional[tuple[pem.PemBlock, bytes]], items: list[_Item]) -> tuple[_Item, list[_Item]]:
+        """Return the certificate that belongs to the key, the first if there is none, and the others."""
+        first, others = items[0], items[1:]
+        if key is None:
+            return first, others
+        wanted = pem.fingerprint(key[1])
+        if first.certificate.spki_sha256 == wanted:
+            return first, others
+        for item in others:
+            if item.certificate.spki_sha256 == wanted:
+                self.find(
+                    "chain_out_of_order",
+                    f"the {item} belongs to the private key, but the {first} comes first. Put the server's "
+                    "own certificate first, then the one that signed it, and so on.",
+                )
+                return item, [other for other in items if other is not item]
+        self.find(
+            "key_mismatch",
+            f"{self.sources.private_key} does not belong to the {first}: their public keys differ. Give the "
+            "key that the certificate was requested with; after a renewal both files change together.",
+        )
+        return first, others
+
+    def check_leaf(self, leaf: _Item, names: Iterable[str]) -> None:
+        certificate, label = leaf.certificate, str(leaf)
+        self._check_served(leaf, policy.renewal_warning(certificate))
+        for name in names:
+            self.add(policy.check_name(certificate, label, name, not_covered="name_not_covered"))
+        self.add(policy.check_leaf(certificate, label))
+
+    def issuers_of(self, leaf: _Item, others: list[_Item]) -> list[_Item]:
+        """Return the issuers from the leaf upwards, as far as they were given, in the order to serve them."""
+        item_of = {item.certificate.der: item for item in others}
+        path = build_path(leaf.certificate, [item.certificate for item in others], self.now)
+        issuers = [item_of[certificate.der] for certificate in path[1:]]
+        self._check_order(leaf, issuers, others)
+        self._check_unused(leaf, issuers, others)
+        return issuers
+
+    def _check_order(self, leaf: _Item, issuers: list[_Item], others: list[_Item]) -> None:
+        positions = [others.index(item) for item in issuers]
+        if positions != sorted(positions):
+            order = ", then ".join(f"'{item.certificate.subject}'" for item in [leaf, *issuers])
+            self.find(
+                "chain_out_of_order",
+                f"the chain of the {leaf} is in the wrong order. Each certificate has to follow the one that "
+                f"it signed: {order}.",
+            )
+
+    def _check_unused(self, leaf: _Item, issuers: list[_Item], others: list[_Item]) -> None:
+        known = {(item.certificate.subject, item.certificate.spki_sha256) for item in issuers}
+        for item in others:
+            if item in issuers:
+                continue
+            if (item.certificate.subject, item.certificate.spki_sha256) in known:
+                self.find("duplicate_issuer", f"the {item} is a second certificate of one issuer and is left out.")
+            else:
+                self.find(
+                    "chain_unrelated",
+                    f"the {item} has no part in the chain of the {leaf}: it signed neither that nor one of "
+                    "its issuers. Remove it, or give the chain that came with the certificate.",
+                )
+
+    def check_issuers(self, path: list[_Item]) -> None:
+        for depth, item in enumerate(path[1:]):
+            if not item.certificate.self_signed:
+                self._check_served(item)
+            self.add(policy.check_issuer(item.certificate, str(item), depth))
+
+    def check_trust(self, path: list[_Item], anchors: _Anchors, allow_self_signed: bool) -> None:
+        leaf = path[0]
+        reason = anchors.roots.distrust([item.certificate for item in path], self.now)
+        known = [root for item in path for root in anchors.roots.issuers_of(item.certificate)]
+        if not reason or (known and leaf.certificate.self_signed):  # whose own faults are found already
+            return
+        if known:
+            self._check_anchors(leaf, known, anchors, reason)
+        elif not leaf.certificate.self_signed:
+            self._explain_missing_root(path, anchors)
+        elif not allow_self_signed:
+            self.find(
+                "self_signed",
+                f"the {leaf} is signed by itself, so nobody can tell it from a forgery. Get one from a "
+                "certification authority, or set 'allow_self_signed: true' if no partner checks it.",
+            )
+
+    def _check_anchors(self, leaf: _Item, known: Sequence[Certificate], anchors: _Anchors, reason: str) -> None:
+        """Why a chain that ends at a known root is not trusted, unless another finding says that already."""
+        if not any(policy.is_valid(root, self.now) for root in known):
+            root = _Item(known[0], anchors.name)
+            self.add(policy.check_dates(root.certificate, str(root), self.now, self.min_days_left))
+        elif not any(one.code in _EXPLAIN_DISTRUST for one in self.findings):
+            self.add([Finding.advised("untrusted", f"the chain of the {leaf} is not trusted: {reason}")])
+
+    def _explain_missing_root(self, path: list[_Item], anchors: _Anchors) -> None:
+        leaf, last = path[0], path[-1]
+        issuer = last.certificate.issuer
+        if last.certificate.self_signed:
+            self.find(
+                "untrusted",
+                f"the chain of the {leaf} ends at the root '{issuer}', which is not in {anchors.name}. If it "
+                "is your own authority, give its root as 'ca_file' or 'ca_content'.",
+            )
+            return
+        if anchors.roots.has_subject(issuer):
+            self.find(
+                "untrusted",
+                f"the {last} names '{issuer}' as its issuer, but the root of that name in {anchors.name} did "
+                "not sign it. Give the root that did, or a certificate that the known root signed.",
+            )
+            return
+        url = last.certificate.issuer_url
+        where = f" (its authority publishes it at {url})" if url else ""
+        self.find(
+            "chain_incomplete",
+            f"the chain of the {leaf} stops too early: the certificate of '{issuer}', which signed "
+            f"'{last.certificate.subject}', was not given and is no root of {anchors.name}. Append it to the "
+            f"chain{where}; if it is the root of your own authority, give it as 'ca_file' or 'ca_content'.",
+        )
+
+    def _check_served(self, item: _Item, warn_before: timedelta = timedelta(0)) -> None:
+        """What every certificate that goes over the wire has to keep, the leaf and intermediates alike."""
+        certificate, label = item.certificate, str(item)
+        self.add(policy.check_dates(certificate, label, self.now, self.min_days_left, warn_before))
+        self.add(policy.check_extensions(certificate, label))
+        self.add(policy.check_strength(certificate, label))
+        self.add(policy.check_purpose(certificate, label))
+
+
+def _without_duplicates(items: list[_Item]) -> list[_Item]:
+    return list({item.certificate.der: item for item in reversed(items)}.values())[::-1]

@@ -1,0 +1,207 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one certificate policy: the rules that a certificate has to keep when it is installed and when it is served.
+
+The rules are those of mail servers, not the stricter ones of browsers. Revocation and name constraints are not
+checked. Each rule is a function that yields findings; label names the certificate in their messages. Private to this
+collection, and for the controller only.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Optional, Union
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
+    INVALID_CA,
+    WEAK_HASHES,
+    Certificate,
+    iso_time,
+    printable_text,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+
+MINIMUM_BITS: Mapping[str, int] = {"RSA": 2048, "EC": 256}
+"""Kind of key -> the smallest size that is not weak."""
+
+LATE_RENEWAL = timedelta(days=30)
+"""A renewal is late if less than this, and less than a third of the certificate's life, is left."""
+
+_TLS_USAGES = frozenset({"digital_signature", "key_encipherment", "key_agreement"})
+_MAX_LABEL = 63
+_SHOWN_NAMES = 10
+
+
+def is_weak_key(certificate: Certificate, minimum: Mapping[str, int] = MINIMUM_BITS) -> bool:
+    """Return whether the public key is weak: DSA, or fewer bits than the minimum of its kind."""
+    bits = certificate.key_bits or 0
+    return certificate.key_type == "DSA" or bits < minimum.get(certificate.key_type, 0)
+
+
+def is_weakly_signed(certificate: Certificate) -> bool:
+    """Return whether the signature is weak. Nobody relies on the signature of a self-signed certificate."""
+    return certificate.signature_hash in WEAK_HASHES and not certificate.self_signed
+
+
+def is_valid(certificate: Certificate, now: datetime) -> bool:
+    """Return whether the certificate is valid at this time."""
+    return certificate.not_before <= now < certificate.not_after
+
+
+def renewal_warning(certificate: Certificate) -> timedelta:
+    """Return how long before its end a certificate should have been renewed."""
+    return min(LATE_RENEWAL, (certificate.not_after - certificate.not_before) / 3)
+
+
+def check_strength(certificate: Certificate, label: str) -> Iterator[Finding]:
+    """Yield C(weak_key) and C(weak_signature)."""
+    if is_weak_key(certificate):
+        yield Finding.advised(
+            "weak_key",
+            f"the {label} has a weak key ({certificate.key_type}, {certificate.key_bits} bits), which partners refuse",
+        )
+    if is_weakly_signed(certificate):
+        digest = str(certificate.signature_hash).upper()
+        yield Finding.advised("weak_signature", f"the {label} is signed with {digest}, which partners refuse")
+
+
+def check_dates(
+    certificate: Certificate, label: str, now: datetime, min_days_left: int, warn_before: timedelta = timedelta(0)
+) -> Iterator[Finding]:
+    """Yield C(expired), C(not_yet_valid), C(expiring) or C(expires_soon).
+
+    C(expiring): fewer whole days than min_days_left are left. C(expires_soon): less time than warn_before is left.
+    """
+    days, end = certificate.days_left(now), iso_time(certificate.not_after)
+    if certificate.not_before > now:
+        begin = iso_time(certificate.not_before)
+        yield Finding.advised("not_yet_valid", f"the {label} is valid from {begin} on only")
+    elif certificate.not_after <= now:
+        yield Finding.advised("expired", f"the {label} expired on {end}")
+    elif days < min_days_left:
+        yield Finding.advised("expiring", f"the {label} has {days} days left (until {end}), fewer than {min_days_left}")
+    elif certificate.not_after - now < warn_before:
+        yield Finding.advised("expires_soon", f"the {label} has {days} days left (until {end})")
+
+
+def check_name(
+    certificate: Certificate, label: str, name: str, *, not_covered: str = "name_mismatch"
+) -> Iterator[Finding]:
+    """Yield C(bad_name), C(name_in_common_name_only) or not_covered for one host name or IP address.
+
+    not_covered is the code for a name that the certificate does not have. Users know it as C(name_mismatch) from the
+    probe and as C(name_not_covered) from the installation.
+    """
+    try:
+        ascii_name(name.strip())
+    except TargetError as error:
+        yield Finding("bad_name", str(error))
+        return
+    shown = printable_text(name)
+    if not covers(certificate, name):
+        yield Finding.advised(not_covered, f"the {label} is for {names_of(certificate)}, not for {shown}")
+    elif not certificate.sans:
+        yield Finding.advised(
+            "name_in_common_name_only",
+            f"the {label} has the name {shown} in its common name only, which newer clients do not read",
+        )
+
+
+def check_purpose(certificate: Certificate, label: str) -> Iterator[Finding]:
+    """Yield C(wrong_purpose) if the extended key usage of a leaf or an intermediate excludes TLS servers."""
+    if not certificate.is_for_servers:
+        yield Finding.advised(
+            "wrong_purpose", f"the {label} is not meant for servers: its extended key usage lacks serverAuth"
+        )
+
+
+def check_leaf(certificate: Certificate, label: str) -> Iterator[Finding]:
+    """Yield what makes a certificate unfit for the server itself: C(wrong_purpose), C(ca_as_leaf)."""
+    usage = certificate.key_usage
+    if usage is not None and not usage & _TLS_USAGES:
+        listed = ", ".join(sorted(usage)) or "empty"
+        yield Finding.advised("wrong_purpose", f"the {label} may not be used for TLS: its key usage is {listed}")
+    if certificate.is_ca and not certificate.self_signed:
+        yield Finding.advised("ca_as_leaf", f"the {label} belongs to a certification authority, not to a server")
+
+
+def check_issuer(certificate: Certificate, label: str, depth: int) -> Iterator[Finding]:
+    """Yield C(issuer_not_ca) if it may not sign a certificate with so many authorities below it."""
+    reason = certificate.refuses_to_sign(depth)
+    if reason == INVALID_CA:
+        yield Finding.advised(
+            "issuer_not_ca",
+            f"the {label} signed another certificate without the right to: it does not belong to an authority",
+        )
+    elif reason:
+        yield Finding.advised(
+            "issuer_not_ca",
+            f"the {label} allows {certificate.path_length} authorities below it, and the chain has {depth}",
+        )
+
+
+def check_extensions(certificate: Certificate, label: str) -> Iterator[Finding]:
+    """Yield C(bad_certificate) if the extensions cannot be decoded."""
+    if certificate.damaged:
+        yield Finding.advised("bad_certificate", f"the {label} has extensions that cannot be decoded")
+
+
+def covers(certificate: Union[bytes, Certificate], name: str) -> bool:
+    """Return whether the certificate is for a host, a domain name or an IP address, as RFC 9525 says.
+
+    A wildcard stands for the whole left-most label and needs two labels behind it. The common name counts for
+    a domain name only if there is no alternative name that is a domain name or an address, as in mail servers.
+    A name outside ASCII is compared by its A-labels; one that cannot be converted safely is not covered. Raises
+    CertificateError if the bytes are not a certificate.
+    """
+    if isinstance(certificate, bytes):
+        certificate = Certificate.load(certificate)
+    address = _address(name)
+    if address is not None:
+        return any(san == f"IP:{address}" for san in certificate.sans)
+    host = _host_of(name)
+    if not host:
+        return False
+    patterns = [san[4:] for san in certificate.sans if san.startswith("DNS:")]
+    if not certificate.sans and not certificate.damaged and certificate.common_name:
+        patterns = [certificate.common_name]
+    return any(_matches(pattern, host) for pattern in patterns)
+
+
+def names_of(certificate: Certificate) -> str:
+    """Return the names of a certificate for a message, at most ten of them."""
+    shown = list(certificate.sans[:_SHOWN_NAMES])
+    if len(certificate.sans) > len(shown):
+        shown.append(f"{len(certificate.sans) - len(shown)} more")
+    return ", ".join(shown) or certificate.common_name or "no name"
+
+
+def _address(name: str) -> Optional[str]:
+    try:
+        return str(ipaddress.ip_address(name.strip().strip("[]")))
+    except ValueError:
+        return None
+
+
+def _host_of(name: str) -> str:
+    """The name in lower-case A-labels, without the final dot; empty if a certificate cannot hold it."""
+    try:
+        host = ascii_name(name.strip()).lower()
+    except TargetError:
+        return ""
+    return host if all(0 < len(label) <= _MAX_LABEL for label in host.split(".")) else ""
+
+
+def _matches(pattern: str, host: str) -> bool:
+    """Whether a name in a certificate, perhaps with a wildcard, is the name of the host."""
+    # Names in certificates are ASCII already; a U-label in a common name is not translated for anybody.
+    pattern = pattern.lower().removesuffix(".")
+    if not pattern.startswith("*."):
+        return "*" not in pattern and pattern == host
+    rest = pattern[2:]
+    first, _dot, parent = host.partition(".")
+    return bool(first) and "*" not in rest and "." in rest and parent == rest

@@ -1,0 +1,320 @@
+import grp
+import os
+import pwd
+import stat
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import install as engine
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem, readers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+KEY = pem.PemBlock("PRIVATE KEY", b"the private key")
+BUNDLE = pem.join([KEY, pem.PemBlock("CERTIFICATE", b"leaf"), pem.PemBlock("CERTIFICATE", b"chain")])
+ME = pwd.getpwuid(os.getuid()).pw_name
+MY_GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+@pytest.fixture(autouse=True)
+def narrow_umask():
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def options(tmp_path):
+    tmp_path.chmod(0o755)
+    return {
+        "state": "present",
+        "mode": "0600",
+        "path": str(tmp_path / "mailfleet" / "starttls.pem"),
+        "owner": ME,
+        "group": MY_GROUP,
+        "content": BUNDLE,
+    }
+
+
+def run(options, *, check_mode=False, **changes):
+    given = {**options, **changes}
+    return engine.install(BundleFile.of_options(given, given["group"], given["mode"]), check_mode=check_mode)
+
+
+def test_check_mode_predicts_and_writes_nothing(options, tmp_path):
+    assert run(options, check_mode=True)["changed"] is True
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_and_its_directory_are_made(options, tmp_path):
+    first = run(options)
+    path = tmp_path / "mailfleet" / "starttls.pem"
+    assert first["changed"] is True and first["previous_certificate"] is None
+    assert path.read_text() == BUNDLE
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o755
+    assert first["diff"]["before"] == ""
+    assert first["diff"]["after"].splitlines() == [
+        f"certificate sha256: {pem.fingerprint(b'leaf')}",
+        f"chain sha256: {pem.fingerprint(b'chain')}",
+        "mode: 0600",
+        f"owner: {os.getuid()}",
+        f"group: {os.getgid()}",
+    ]
+    second = run(options)
+    assert second["changed"] is False
+    assert second["diff"]["before"] == second["diff"]["after"]
+
+
+def test_no_result_shows_the_key(options):
+    secret = KEY.text.splitlines()[1]
+    for changes in ({}, {}, {"content": BUNDLE + "\n"}, {"mode": "0640"}, {"state": "absent"}):
+        assert secret not in str(run(options, **changes))
+
+
+def test_drift_of_the_mode_is_repaired(options):
+    run(options)
+    os.chmod(options["path"], 0o644)
+    assert run(options, check_mode=True)["changed"] is True
+    result = run(options)
+    assert result["changed"] is True
+    assert "mode: 0644" in result["diff"]["before"] and "mode: 0600" in result["diff"]["after"]
+    assert stat.S_IMODE(os.stat(options["path"]).st_mode) == 0o600
+    assert run(options)["changed"] is False
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_drift_of_the_owner_is_repaired(options):
+    run(options)
+    os.chown(options["path"], 12345, 54321)
+    result = run(options)
+    assert result["changed"] is True and "owner: 12345" in result["diff"]["before"]
+    assert os.stat(options["path"]).st_uid == 0
+
+
+def test_a_change_of_the_key_alone_is_seen_in_the_diff(options):
+    run(options, content=BUNDLE.replace(KEY.text, pem.PemBlock("PRIVATE KEY", b"another").text))
+    diff = run(options)["diff"]
+    assert "something else" in diff["before"] and "as wanted" in diff["after"]
+
+
+def test_the_former_certificate_is_returned(options):
+    run(options)
+    renewed = BUNDLE.replace(pem.PemBlock("CERTIFICATE", b"leaf").text, pem.PemBlock("CERTIFICATE", b"new").text)
+    assert run(options, content=renewed)["previous_certificate"] == pem.PemBlock("CERTIFICATE", b"leaf").text
+
+
+def test_a_file_of_another_kind_is_replaced(options, tmp_path):
+    (tmp_path / "mailfleet").mkdir(mode=0o755)
+    for junk in (b"hello", b"\x30\x82\x00\x00", b"-----BEGIN X-----"):
+        with open(options["path"], "wb") as file:
+            file.write(junk)
+        result = run(options)
+        assert result["changed"] and result["previous_certificate"] is None
+        assert "none that can be read" in result["diff"]["before"]
+
+
+def test_absent_removes_the_file_once(options, tmp_path):
+    run(options)
+    assert run(options, state="absent", check_mode=True)["changed"] is True
+    assert os.path.exists(options["path"])
+    result = run(options, state="absent", content=None, owner="nobody-of-that-name")
+    assert result["changed"] is True and result["diff"]["after"] == ""
+    assert not os.path.exists(options["path"])
+    assert run(options, state="absent")["changed"] is False
+    assert (tmp_path / "mailfleet").is_dir()
+
+
+def test_without_the_action_plugin_nothing_happens(options, tmp_path):
+    with pytest.raises(EngineError, match="without its action plugin"):
+        run(options, content=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("relative.pem", "not absolute"),
+        ("/etc/a\nb.pem", "line break"),
+        ("/etc/a\x1bb.pem", "line break"),
+        ("/etc/mailfleet/", "names a directory"),
+        ("/etc/..", "names a directory"),
+        ("", "not absolute"),
+    ],
+)
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_odd_paths(options, path, word, state):
+    with pytest.raises(EngineError, match=word) as caught:
+        run(options, path=path, state=state)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(("value", "bits"), [("0600", 0o600), ("640", 0o640), (0o600, 0o600), ("0440", 0o440)])
+def test_good_modes(value, bits):
+    assert engine.parse_mode(value) == bits
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        ("0644", "mode 0644 does not fit"),
+        ("0604", "does not fit"),
+        ("0700", "does not fit"),
+        ("0040", "does not fit"),
+        ("4600", "does not fit"),
+        (600, "mode 1130 does not fit"),
+        (0o644, "mode 0644"),
+        ("u=rw", "not an octal number"),
+        ("0680", "not an octal number"),
+        (None, "not an octal number"),
+    ],
+)
+def test_bad_modes(value, word):
+    with pytest.raises(EngineError, match=word):
+        engine.parse_mode(value)
+
+
+def test_unknown_accounts(options):
+    with pytest.raises(EngineError, match=r"user no-such-user does not exist on this host$"):
+        run(options, owner="no-such-user")
+    with pytest.raises(EngineError, match=r"group no-such-group does not exist on this host$"):
+        run(options, group="no-such-group")
+
+
+def test_a_missing_group_of_exim_gets_a_hint(options, monkeypatch):
+    def missing(name):
+        raise KeyError(name)
+
+    monkeypatch.setattr(engine.grp, "getgrnam", missing)
+    with pytest.raises(EngineError, match="Debian-exim does not exist on this host: is Exim installed"):
+        run(options, group="Debian-exim")
+
+
+def test_accounts_by_number():
+    assert engine.user_id("0") == engine.group_id("0") == 0
+
+
+def test_a_user_who_is_not_root_is_told(options, monkeypatch):
+    monkeypatch.setattr(engine.os, "geteuid", lambda: 4711)
+    with pytest.raises(EngineError, match="set 'become: true'"):
+        run(options, owner="0")
+
+
+def test_a_directory_that_everybody_can_write(options, tmp_path):
+    tmp_path.chmod(0o1777)  # sticky, with another directory below: like /tmp
+    run(options)
+    (tmp_path / "mailfleet").chmod(0o1777)
+    with pytest.raises(EngineError, match=f"chmod o-w {tmp_path}/mailfleet"):
+        run(options)
+    (tmp_path / "mailfleet").chmod(0o755)
+    tmp_path.chmod(0o777)
+    with pytest.raises(EngineError, match=f"chmod o-w {tmp_path}'"):
+        run(options)
+
+
+def test_a_file_in_the_place_of_the_directory(options, tmp_path):
+    (tmp_path / "mailfleet").write_text("")
+    with pytest.raises(EngineError, match="is not a directory"):
+        run(options)
+
+
+def test_a_directory_in_the_place_of_the_file(options):
+    os.makedirs(options["path"], mode=0o755)
+    os.chmod(os.path.dirname(options["path"]), 0o755)
+    with pytest.raises(OSError, match="is a directory, not a regular file"):
+        run(options)
+
+
+def test_a_file_that_is_too_long(options, tmp_path):
+    (tmp_path / "mailfleet").mkdir(mode=0o755)
+    with open(options["path"], "wb") as file:
+        file.truncate(pem.MAX_BYTES + 1)
+    with pytest.raises(OSError, match="longer than"):
+        run(options)
+
+
+@pytest.fixture
+def exim(monkeypatch):
+    """A host with Exim: a user and a group that are not root."""
+    user = SimpleNamespace(pw_name="Debian-exim", pw_uid=4711, pw_gid=4712)
+    monkeypatch.setattr(readers.pwd, "getpwall", lambda: [user])
+    monkeypatch.setattr(readers.grp, "getgrgid", lambda gid: SimpleNamespace(gr_mem=[]))
+    monkeypatch.setattr(readers.os, "getgrouplist", lambda name, gid: [gid, 4713])
+    return user
+
+
+@pytest.fixture
+def closed(tmp_path):
+    """A directory below /, with a closed one in it; the way to it is open."""
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == os.getuid() and not directory.stat().st_mode & stat.S_IXOTH:
+            directory.chmod(0o755)
+    directory = tmp_path / "closed"
+    directory.mkdir()
+    directory.chmod(0o700)
+    return directory
+
+
+def test_the_group_has_to_reach_the_file(exim, closed):
+    path = str(closed / "new" / "x.pem")
+    with pytest.raises(EngineError, match=f"user Debian-exim could not read .*'chmod o.x {closed}'"):
+        engine.check_directories(path, 0, exim.pw_gid, 0o640)
+    engine.check_directories(path, 0, exim.pw_gid, 0o600)
+    closed.chmod(0o711)
+    engine.check_directories(path, 0, exim.pw_gid, 0o640)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize(("uid", "gid", "bits", "who"), [(0, 4713, 0o710, "g"), (4711, 0, 0o700, "u")])
+def test_every_way_to_pass_a_directory(exim, closed, uid, gid, bits, who):
+    os.chown(closed, uid, gid)
+    path = str(closed / "x.pem")
+    closed.chmod(0o600)
+    with pytest.raises(EngineError, match=f"chmod {who}.x"):
+        engine.check_directories(path, 0, exim.pw_gid, 0o640)
+    closed.chmod(bits)
+    engine.check_directories(path, 0, exim.pw_gid, 0o640)
+
+
+def test_a_group_that_nobody_is_in(exim, closed):
+    with pytest.raises(EngineError, match="user of group 999 could not read"):
+        engine.check_directories(str(closed / "x.pem"), 0, 999, 0o640)
+
+
+def test_an_owner_has_to_reach_the_file_too(exim, closed, monkeypatch):
+    monkeypatch.setattr(readers.pwd, "getpwuid", lambda uid: exim)
+    with pytest.raises(EngineError, match="user Debian-exim could not read"):
+        engine.check_directories(str(closed / "x.pem"), 4711, 0, 0o600)
+
+
+def test_an_owner_without_a_name(closed):
+    with pytest.raises(EngineError, match="user 3999999 could not read"):
+        engine.check_directories(str(closed / "x.pem"), 3999999, 0, 0o600)
+
+
+def test_a_group_without_a_name():
+    assert [reader.name for reader in readers.readers_of(0, 3999999, 0o640)] == ["of group 3999999"]
+
+
+def test_an_access_control_list_is_not_second_guessed(exim, closed, monkeypatch):
+    monkeypatch.setattr(readers.os, "listxattr", lambda path: ["system.posix_acl_access"])
+    engine.check_directories(str(closed / "x.pem"), 0, exim.pw_gid, 0o640)
+
+
+def test_a_system_without_access_control_lists(exim, closed, monkeypatch):
+    monkeypatch.delattr(readers.os, "listxattr")
+    with pytest.raises(EngineError):
+        engine.check_directories(str(closed / "x.pem"), 0, exim.pw_gid, 0o640)
+
+
+def test_a_link_is_checked_where_it_leads(options, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    other.chmod(0o777)
+    (tmp_path / "mailfleet").mkdir(mode=0o755)
+    os.symlink(other / "real.pem", options["path"])
+    with pytest.raises(EngineError, match=f"directory {other}"):
+        run(options)
+    other.chmod(0o755)
+    run(options)
+    assert os.path.islink(options["path"]) and (other / "real.pem").read_text() == BUNDLE
