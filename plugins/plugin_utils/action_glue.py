@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleFileNotFound
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 
@@ -46,3 +47,25 @@ def read_text(action: ActionBase, option: str, path: str) -> str:
             return handle.read()
     except Exception as error:
         raise AnsibleActionFail(f"{option} {path!r} cannot be read on the controller: {error}") from error
+
+
+def read_bytes(action: ActionBase, path: str, limit: int) -> bytes:
+    """The first bytes of a file on the controller, found as the module copy finds its source, decrypted by Ansible Vault.
+
+    Raises EngineError with the reason, in one line.
+    """
+    try:
+        # For a vault this is a private temporary file, which is removed again at once.
+        real = action._loader.get_real_file(action._find_needle("files", path), decrypt=True)
+        try:
+            with Path(real).open("rb") as stream:
+                return stream.read(limit)
+        finally:
+            action._loader.cleanup_tmp_file(real)
+    except AnsibleFileNotFound:
+        reason = "there is no such file (a relative path is searched in 'files' and by the playbook)"
+    except AnsibleError as error:
+        reason = str(error).split("\n", maxsplit=1)[0]
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    raise EngineError(reason)

@@ -1,11 +1,12 @@
 """How an error of the controller's engine ends a task, and how options reach it."""
 
 import pytest
-from ansible.errors import AnsibleActionFail
+from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleFileNotFound
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
+    read_bytes,
     read_text,
     task_errors,
 )
@@ -59,3 +60,54 @@ def test_a_file_on_the_controller(tmp_path):
     for name in ("none", "binary"):
         with pytest.raises(AnsibleActionFail, match=f"ca_file '{name}' cannot be read on the controller: "):
             read_text(Action({}, tmp_path), "ca_file", name)
+
+
+class Loader:
+    """Ansible's loader for one vault: the decrypted content is in a file of its own."""
+
+    def __init__(self, real):
+        self.real, self.removed = real, []
+
+    def get_real_file(self, path, decrypt):
+        assert decrypt
+        if isinstance(self.real, Exception):
+            raise self.real
+        return str(self.real)
+
+    def cleanup_tmp_file(self, real):
+        self.removed.append(real)
+
+
+def action_with(real):
+    action = Action({}, "/nowhere")
+    action._loader = Loader(real)
+    return action
+
+
+def test_the_first_bytes_of_a_file_that_may_be_a_vault(tmp_path):
+    (tmp_path / "real").write_bytes(b"12345")
+    action = action_with(tmp_path / "real")
+    assert read_bytes(action, "vault", 3) == b"123"
+    assert action._loader.removed == [str(tmp_path / "real")]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (AnsibleFileNotFound(file_name="x"), "there is no such file (a relative path is searched"),
+        (AnsibleError("the vault is closed\nand more"), "the vault is closed"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_a_file_that_cannot_be_read(error, said):
+    with pytest.raises(EngineError) as caught:
+        read_bytes(action_with(error), "x", 3)
+    assert str(caught.value).startswith(said) and "\n" not in str(caught.value)
+
+
+def test_a_directory_leaves_no_decrypted_file(tmp_path):
+    action = action_with(tmp_path)
+    with pytest.raises(EngineError, match="Is a directory"):
+        read_bytes(action, "x", 3)
+    assert action._loader.removed == [str(tmp_path)]

@@ -1,0 +1,159 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's half of the module tls_certificate: reads and checks the inputs, then completes the host's result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import check_path, parse_mode
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import (
+    Assessment,
+    Sources,
+    check_certificate,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+
+ReadFile = Callable[[str, int], bytes]
+"""Path and the most bytes to read -> content of a file on the controller. Raises EngineError with the reason only."""
+
+_SHOWN_IN_DIFF = ("subject", "issuer", "not_after")
+
+
+@dataclass
+class CheckedInputs:
+    """What the options come to.
+
+    arguments: the options of the module on the host, with C(content) if the certificate may be installed. facts: what the
+    result says of the certificate. warnings: texts. Nothing may be sent to the host while there are findings.
+    """
+
+    arguments: dict[str, Any]
+    facts: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def refusal(self) -> dict[str, Any]:
+        """Return the result of a task that found something and did not touch the host."""
+        lines = [f"[{finding.code}] {finding.message}" for finding in self.findings]
+        head = "The certificate was not installed and the host was not touched:"
+        found = [finding.as_dict() for finding in self.findings]
+        return {**self.facts, "failed": True, "changed": False, "msg": "\n".join([head, *lines]), "findings": found}
+
+    def complete(self, reply: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the result of the module on the host in the form that users see."""
+        result = {**self.facts, **reply}
+        warnings = [*self.warnings, *result.pop("warnings", ())]
+        if warnings:
+            result["warnings"] = warnings
+        previous = _facts_of(result.pop("previous_certificate", None))
+        if isinstance(result.get("diff"), dict):
+            result["diff"] = _with_names(result["diff"], previous, self.facts.get("certificate"))
+        return result
+
+
+def check_inputs(options: Mapping[str, Any], read: ReadFile) -> CheckedInputs:
+    """Return what the options of tls_certificate come to. Raises MissingLibraryError if a certificate is to be checked."""
+    checked = CheckedInputs({name: options[name] for name in ("path", "state", "kind", "owner", "group")})
+    try:
+        check_path(options["path"])
+        if options["mode"] is not None:
+            checked.arguments["mode"] = f"{parse_mode(options['mode']):04o}"
+    except EngineError as error:
+        checked.findings.append(Finding("bad_option", f"{error}."))
+    if options["state"] == "present":
+        x509.require_cryptography()
+        assessment = _assess(options, read, checked.findings)
+        if assessment:
+            _add(assessment, checked)
+    return checked
+
+
+def _add(assessment: Assessment, checked: CheckedInputs) -> None:
+    checked.findings += assessment.findings
+    if assessment.leaf:
+        checked.facts["certificate"] = assessment.leaf.describe()
+        checked.facts["chain"] = [certificate.subject for certificate in assessment.chain]
+    if not checked.findings:
+        checked.arguments["content"] = assessment.bundle
+        checked.facts["fingerprint_sha256"] = checked.facts["certificate"]["fingerprint_sha256"]
+        checked.warnings += [one.message for one in assessment.warnings]
+
+
+class _Source(NamedTuple):
+    """One input: its text, None if it was not given or cannot be read, and its name in messages."""
+
+    text: Optional[bytes]
+    name: str
+
+
+def _assess(options: Mapping[str, Any], read: ReadFile, findings: list[Finding]) -> Optional[Assessment]:
+    """Add what keeps the inputs from being read to the findings; return None if key or certificate cannot be read."""
+    key = _source(options, "private_key", read, findings, required=True)
+    certificate = _source(options, "certificate", read, findings, required=True)
+    chain = _source(options, "chain", read, findings)
+    authority = _source(options, "ca", read, findings)
+    names = [name.strip() for name in options["names"] or [] if name.strip()]
+    if not names:
+        said = "names is empty. Give the host names that the certificate has to cover, like names: [mx1.example.com]."
+        findings.append(Finding("bad_option", said))
+    if key.text is None or certificate.text is None:
+        return None
+    return check_certificate(
+        key.text,
+        certificate.text,
+        chain.text,
+        ca_pem=authority.text,
+        names=names,
+        min_days_left=options["min_days_left"],
+        allow_self_signed=options["allow_self_signed"],
+        sources=Sources(key.name, certificate.name, chain.name, authority.name),
+    )
+
+
+def _source(
+    options: Mapping[str, Any], kind: str, read: ReadFile, findings: list[Finding], *, required: bool = False
+) -> _Source:
+    """Return one input, whether it was given as a file or as text; '' counts as not given, as in AWX."""
+    file, text = options[f"{kind}_file"], options[f"{kind}_content"]
+    if file and text:
+        findings.append(Finding("bad_option", f"{kind}_file and {kind}_content are both given. Leave out one."))
+    elif text:
+        return _Source(text.encode("utf-8", "surrogateescape"), f"{kind}_content")
+    elif file:
+        name = f"{kind}_file '{x509.printable_text(file)}'"
+        try:
+            return _Source(read(file, pem.MAX_BYTES + 1), name)
+        except EngineError as error:
+            reason = x509.printable_text(str(error))
+            findings.append(Finding("unreadable", f"{name} cannot be read on the controller: {reason}."))
+    elif required:
+        findings.append(Finding("bad_option", f"{kind}_file or {kind}_content is needed. Give one of them."))
+    return _Source(None, kind)
+
+
+def _facts_of(text: Optional[str]) -> Optional[dict[str, Any]]:
+    """The facts of a certificate that was on the host; None without one, and where it or the library cannot be used."""
+    if not text or not x509.CRYPTOGRAPHY_VERSION:
+        return None
+    try:
+        return x509.describe(pem.split(text)[0].der)
+    except (x509.CertificateError, pem.PemError, IndexError):
+        return None
+
+
+def _with_names(
+    diff: Mapping[str, Any], before: Optional[Mapping[str, Any]], after: Optional[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The diff with what the host cannot tell, because it has no library for it: whose certificates these are."""
+    done = dict(diff)
+    for side, facts in (("before", before), ("after", after)):
+        if facts:
+            done[side] = "".join(f"{name}: {facts[name]}\n" for name in _SHOWN_IN_DIFF) + done[side]
+    return done
