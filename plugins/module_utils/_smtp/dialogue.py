@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The client's half of an SMTP or LMTP dialogue up to and after STARTTLS, without any input or output.
 
-A caller feeds the bytes that arrived and sends the bytes that come back, so the same code serves
-any transport and every branch can be tested with literals. Sources: RFC 5321 section 4.2 (replies),
+A caller feeds the received bytes and sends the returned bytes. So the same code works on every
+transport, and tests can reach every branch with literals. Sources: RFC 5321 section 4.2 (replies),
 RFC 3207 (STARTTLS), RFC 2033 (LMTP), RFC 8314 section 7.3 (SMTP inside TLS from the start).
 """
 
@@ -22,15 +22,15 @@ MAX_LINES = 256
 MAX_REPLY = 65536
 
 PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
-"""The protocols, and the port of each unless another one is named."""
+"""The protocols, each with its default port."""
 
 BOGUS_COMMAND = b"XPROBE"
-"""A command that no server knows, so that an answer to it cannot be taken for any other answer."""
+"""A command that no server knows, so its answer differs from the answer to any real command."""
 MAX_ANSWERS = 8
 
 
 class Stage(IntEnum):
-    """How far a handshake test came; each stage includes those before it."""
+    """The last stage that a handshake test reached. Each stage includes the stages before it."""
 
     CONNECT = 0
     GREETING = 1
@@ -47,7 +47,7 @@ class Stage(IntEnum):
 
 
 class DialogueError(Exception):
-    """The dialogue cannot go on; C(code) is a stable word for programs, the text is for people."""
+    """The dialogue cannot continue. C(code) is a stable word for programs, the text is for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -55,7 +55,7 @@ class DialogueError(Exception):
 
 
 def printable_bytes(data: bytes, limit: int = 500) -> str:
-    """Peer's bytes as text that is safe to show: one line, no control characters, bounded length."""
+    """Return a peer's bytes as text that is safe to show: one line, no control characters, limited length."""
     shown = data[:limit]
     text = shown.decode("latin-1")
     if not (text.isascii() and text.isprintable()) or "\\" in text:
@@ -65,7 +65,7 @@ def printable_bytes(data: bytes, limit: int = 500) -> str:
 
 @dataclass(frozen=True)
 class Reply:
-    """One SMTP reply: the three-digit code and the text of each line, made printable."""
+    """One SMTP reply: the three-digit code and the printable text of each line."""
 
     code: int
     lines: tuple[str, ...]
@@ -75,7 +75,7 @@ class Reply:
 
 
 class ReplyReader:
-    """Cuts a byte stream into replies and refuses a stream that is endless or not SMTP."""
+    """Splits a byte stream into replies. Refuses a stream that has no end or is not SMTP."""
 
     def __init__(self) -> None:
         self._buffer = b""
@@ -84,16 +84,16 @@ class ReplyReader:
         self._size = 0
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived."""
+        """Add the received bytes."""
         self._buffer += data
 
     @property
     def rest(self) -> bytes:
-        """What arrived and belongs to no reply yet."""
+        """The received bytes that belong to no complete reply yet."""
         return self._buffer
 
     def next_reply(self) -> Optional[Reply]:
-        """The next whole reply, or None when more bytes are needed.
+        """Return the next complete reply, or None if more bytes are needed.
 
         Raises DialogueError(not_smtp) on anything that is not a reply or exceeds the limits.
         """
@@ -123,7 +123,7 @@ class ReplyReader:
 
 @lru_cache(maxsize=1024)
 def _read_line(line: bytes) -> tuple[int, bool, str]:
-    """Code, whether more lines follow, and text. Servers of a kind say the same, so it is read and kept once."""
+    """Return the code, whether more lines follow, and the text. Cached, as servers of one kind send the same lines."""
     line = line.rstrip(b"\r")
     digits, separator = line[:3], line[3:4]
     if not (digits.isdigit() and len(digits) == 3 and separator in (b" ", b"-", b"")):
@@ -134,15 +134,15 @@ def _read_line(line: bytes) -> tuple[int, bool, str]:
 class Dialogue:
     """Greeting, EHLO, optionally MAIL in plaintext, STARTTLS; then, inside TLS, EHLO and QUIT.
 
-    With the protocol C(smtps) all of it is inside TLS and STARTTLS is left out; C(lmtp) says LHLO for EHLO.
-    Call receive() with what arrived, send what take_output() returns, and start TLS once
-    wants_tls is true; tls_started() goes on inside it. done is true when all was said.
+    With the protocol C(smtps) the whole dialogue is inside TLS, without STARTTLS. C(lmtp) uses LHLO instead of EHLO.
+    Call receive() with the received bytes and send the bytes that take_output() returns. Start TLS when
+    wants_tls is true, then call tls_started() to continue inside TLS. done is true after the last command.
     Raises DialogueError: greeting_rejected, ehlo_rejected, starttls_not_offered,
     starttls_refused, plaintext_after_220, ehlo_tls_rejected, not_smtp.
     """
 
     def __init__(self, helo_name: str, ask_plaintext: bool = False, protocol: str = "smtp") -> None:
-        """Say EHLO as helo_name; with ask_plaintext also find out whether plaintext mail is taken."""
+        """Use helo_name in EHLO. With ask_plaintext, also test whether the server accepts mail in plaintext."""
         self.stage = Stage.CONNECT
         self.greeting: Optional[Reply] = None
         self.capabilities: tuple[str, ...] = ()
@@ -156,11 +156,11 @@ class Dialogue:
         self._ask_plaintext = ask_plaintext
         self._reader = ReplyReader()
         self._output = b""
-        # Not a bound method, which would keep the dialogue alive until the garbage collector comes.
+        # Not a bound method: the reference cycle would keep the dialogue in memory until garbage collection.
         self._expect: Callable[[Any, Reply], None] = type(self)._on_greeting
 
     def receive(self, data: bytes) -> None:
-        """Take bytes from the peer: plaintext before TLS, decrypted ones inside it."""
+        """Process bytes from the peer: plaintext before TLS, decrypted bytes inside TLS."""
         self._reader.feed(data)
         while not (self.wants_tls or self.done):
             reply = self._reader.next_reply()
@@ -169,12 +169,12 @@ class Dialogue:
             self._expect(self, reply)
 
     def take_output(self) -> bytes:
-        """The bytes to send now; empty when there are none."""
+        """Return the bytes to send now; empty if there are none."""
         output, self._output = self._output, b""
         return output
 
     def tls_started(self) -> None:
-        """The TLS handshake is complete: nothing said in plaintext counts any more (RFC 3207, 4.2)."""
+        """Continue inside TLS. Discard everything that the server sent in plaintext (RFC 3207, 4.2)."""
         self.stage = Stage.TLS
         self.wants_tls = False
         self._reader = ReplyReader()
@@ -243,11 +243,11 @@ class Dialogue:
 
 
 class InjectionDialogue(Dialogue):
-    """Sends a command that no server knows in one piece with STARTTLS, then counts the answers inside TLS.
+    """Sends an unknown command in one packet with STARTTLS, then counts the answers inside TLS.
 
-    A server that does not throw away what it read before TLS answers that command first (CVE-2011-0411).
-    Nothing has to be waited for: EHLO and QUIT have one answer each, so any more of them are to the
-    injected command.
+    A server that does not discard its plaintext buffer at STARTTLS answers that command first (CVE-2011-0411).
+    The test needs no waiting time: EHLO and QUIT have one answer each, so any further answer belongs to
+    the injected command.
     """
 
     def __init__(self, helo_name: str, protocol: str = "smtp") -> None:
@@ -256,17 +256,18 @@ class InjectionDialogue(Dialogue):
         self._answers: list[int] = []
 
     def injected(self, error: Optional[DialogueError], tls_works: bool = True) -> Optional[bool]:
-        """Whether the command was answered inside TLS, given how the dialogue ended. None: no telling.
+        """Whether the server answered the injected command inside TLS. None if the test cannot decide.
 
-        tls_works: whether a handshake without the command behind STARTTLS is known to succeed.
+        error: the error that ended the dialogue, if any. tls_works: whether a handshake without the injected
+        command is known to succeed.
         """
         answers = self._answers
-        # Three answers to two commands; or two, the first of which is not the one to EHLO.
+        # Three answers to two commands, or two answers of which the first does not belong to EHLO.
         if len(answers) > 2 or (len(answers) == 2 and answers[0] != 250 and answers[1] == 250):
             return True
         if answers[:1] == [250] or (self.done and len(answers) > 1):
             return False
-        # Refused, cut off or taken for a broken handshake before TLS: not executed, in any case.
+        # The server ended the dialogue before TLS, so it has not executed the command inside TLS.
         limit = Stage.TLS if tls_works else Stage.STARTTLS_ANSWERED
         before_tls = self._asked and self.stage < limit
         return False if before_tls and error is not None and error.code != "timeout" else None

@@ -3,9 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The handshake test: SMTP dialogue, STARTTLS, TLS handshake, EHLO again inside TLS.
 
-Standard library only, Python 3.9 or newer, any number of targets in one call. The trust of the
-served chain is judged by OpenSSL as a mail server would judge it; names, dates and keys are judged
-by the caller, who gets the served chain whole.
+Standard library only, Python 3.9 or newer, any number of targets in one call. OpenSSL verifies the
+trust of the served chain as a mail server would. The caller gets the whole served chain and checks
+names, dates and keys.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ __all__ = [
 ]
 
 MAX_TLS_BYTES = 1 << 19
-"""Bytes of one connection's TLS after which it is ended; OpenSSL takes 100 KiB of certificates."""
+"""A connection that sends more bytes of TLS is closed. OpenSSL accepts 100 KiB of certificates."""
 MAX_FIRST_FLIGHT = 1 << 17
 MANY = 200
-"""Targets from which on the time of the processor counts more than a second connection now and then."""
+"""Above this many targets, save CPU time, even if a few targets need a second connection."""
 
-# Alerts by which a server refuses a client that has shown no certificate although it was asked for one.
+# Alerts that a server sends if it requested a client certificate and the client sent none.
 _WANTS_CERTIFICATE = frozenset(
     {
         "TLSV13_ALERT_CERTIFICATE_REQUIRED",
@@ -69,13 +69,14 @@ _WANTS_CERTIFICATE = frozenset(
 
 @dataclass(frozen=True)
 class Settings:
-    """How the test is made. Times are seconds.
+    """The settings of a test. Times are seconds.
 
-    ca_pem: PEM roots to trust; None means the store of the machine the test runs on.
-    timeout: for each stage; total_timeout: for all connections to one target together.
-    judge_trust: whether the served chain is judged at all.
-    judge_name: whether a trusted chain has to cover the server's name as well.
-    ask_plaintext: also find out whether the server takes mail without TLS (costs one command).
+    ca_pem: PEM roots to trust; None means the store of the machine that runs the test.
+    timeout: limit of each stage. total_timeout: limit of all connections to one target together.
+    concurrency: the number of targets that are tested at the same time.
+    judge_trust: whether the test verifies the served chain. Without it, Handshake.trusted is None.
+    judge_name: whether the certificate must also cover the server's name.
+    ask_plaintext: also test whether the server accepts mail without TLS. This takes two more commands.
     """
 
     ca_pem: Optional[str] = None
@@ -89,18 +90,18 @@ class Settings:
 
     @property
     def limits(self) -> Limits:
-        """What of it the wire has to know."""
+        """The settings that wire.drive() needs."""
         return Limits(self.timeout, self.total_timeout, self.concurrency)
 
 
 @dataclass(frozen=True)
 class Handshake:
-    """What one handshake test saw. chain holds DER, leaf first.
+    """The result of one handshake test. chain holds DER, leaf first.
 
-    code and message are empty when the test completed, that is reached C(ehlo_tls); trusted is None
-    when no chain was seen. group is empty where it cannot be told. client_certificate: C(not_requested),
-    C(requested), C(required), or None if that is not known. timings: seconds that each stage took.
-    versions, injection and resumption are those of probe.py; empty or None unless they were asked for.
+    code and message: the error; empty if the test completed, which means that it reached C(ehlo_tls).
+    trusted: None if the chain was not verified. group: empty if it is unknown. client_certificate: C(not_requested),
+    C(requested), C(required), or None if it is unknown. timings: the seconds of each stage.
+    versions, injection and resumption: the results of the checks in probe.py; empty or None if a check did not run.
     """
 
     target: Target
@@ -128,21 +129,21 @@ class Handshake:
 
     @property
     def completed(self) -> bool:
-        """Whether TLS was agreed and EHLO answered inside it."""
+        """Whether the handshake succeeded and the server answered EHLO inside TLS."""
         return self.stage is Stage.EHLO_TLS
 
     @property
     def advertised(self) -> bool:
-        """Whether STARTTLS stood in the answer to EHLO."""
+        """Whether the answer to EHLO listed STARTTLS."""
         return self.stage >= Stage.STARTTLS_ADVERTISED and self.target.protocol != "smtps"
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the served leaf, lower-case hex; empty when none was seen."""
+        """SHA-256 of the served leaf in lower-case hex; empty if the server sent no certificate."""
         return hashlib.sha256(self.chain[0]).hexdigest() if self.chain else ""
 
     def summary(self) -> dict[str, Any]:
-        """The result as plain data, without the certificates."""
+        """Return the result as plain data, without the certificates."""
         return {
             "host": self.target.host,
             "port": self.target.port,
@@ -173,7 +174,7 @@ class Handshake:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for a module to return."""
+        """Return the result as plain data, with the certificates as PEM."""
         return {
             **self.summary(),
             "fingerprint_sha256": self.fingerprint,
@@ -185,10 +186,10 @@ class Handshake:
 
 
 def make_context(ca_pem: Optional[str], verify: bool, name: bool = False) -> ssl.SSLContext:
-    """A client context with the same strictness on every Python.
+    """Return a client context that is equally strict on every Python version.
 
-    Python 3.13 made its default stricter than any mail server is (VERIFY_X509_STRICT), so the flags
-    are set here. The name is checked only if asked for: most callers report it apart from trust.
+    Python 3.13 sets VERIFY_X509_STRICT by default, which is stricter than any mail server. So the flags
+    are set here. name: also check the name. Most callers do not, because they report it separately from trust.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -207,28 +208,28 @@ def make_context(ca_pem: Optional[str], verify: bool, name: bool = False) -> ssl
 
 @functools.lru_cache(maxsize=1)
 def _tells_chain() -> bool:
-    """Whether this Python (3.10 or newer) can tell more of a chain than its leaf."""
+    """Whether this Python (3.10 or newer) can return the whole chain instead of the leaf only."""
     import _ssl  # noqa: PLC0415
 
     return hasattr(getattr(_ssl, "_SSLSocket", None), "get_unverified_chain")
 
 
 def _keep_certificates(tls: Any, direction: str, version: Any, kind: Any, message: Any, data: bytes) -> None:
-    """OpenSSL's view of the messages of a handshake, decrypted; the one of the server's certificates is kept.
+    """Store the server's Certificate message. OpenSSL calls this function with each decrypted handshake message.
 
-    It is kept before OpenSSL has read it, so not taken apart here. The version is the agreed one; tls itself does not
-    tell it until the handshake is complete.
+    OpenSSL has not checked the message at this point, so it is parsed later. version is the negotiated one;
+    the tls object does not return the version before the handshake is complete.
     """
     if direction == "read" and kind == _HANDSHAKE and message == _CERTIFICATE and data[:1] == b"\x0b":
         tls.certificate_message = data, version == ssl.TLSVersion.TLSv1_3
 
 
 _HANDSHAKE, _CERTIFICATE = 22, 11
-_NO_COMPRESSED_CERTIFICATES = 1 << 33  # OpenSSL 3.2 has the option, older ones take no notice
+_NO_COMPRESSED_CERTIFICATES = 1 << 33  # an option of OpenSSL 3.2; older versions ignore it
 
 
 def served_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
-    """The certificates the server sent, DER, leaf first; as many of them as this Python can tell."""
+    """Return the certificates that the server sent: DER, leaf first. Empty if there are none."""
     inner: Any = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
     if hasattr(inner, "get_unverified_chain"):
         chain = inner.get_unverified_chain() or ()
@@ -241,7 +242,7 @@ def served_chain(tls: ssl.SSLObject) -> tuple[bytes, ...]:
 
 
 def _certificates_of(message: bytes, has_extensions: bool) -> Iterator[bytes]:
-    """The DER out of a Certificate message (RFC 8446, 4.4.2; RFC 5246, 7.4.2) that OpenSSL has taken."""
+    """Yield the DER certificates of a Certificate message that OpenSSL has accepted (RFC 8446, 4.4.2; RFC 5246, 7.4.2)."""
     at = 7
     if has_extensions:
         at += 1 + message[4]  # the request context
@@ -254,16 +255,17 @@ def _certificates_of(message: bytes, has_extensions: bool) -> Iterator[bytes]:
 
 
 class Trust:
-    """Judges chains, for all targets of a call: the contexts, each made once and only if it is needed.
+    """Verifies chains for all targets of a call. Each TLS context is created once, when it is first needed.
 
-    OpenSSL ends a handshake whose chain it refuses, so what is behind it takes a second connection. The
-    other way is to let the handshake pass, and have OpenSSL judge the chain afterwards (verdict()). That
-    takes one connection always, but has every certificate decoded twice, which costs half a handshake. So
-    long lists are judged in the handshake, until a third of the chains were refused.
+    There are two ways. OpenSSL can verify the chain during the handshake. It then ends a handshake whose chain
+    it refuses, and the rest of the test needs a second connection. Or the handshake accepts every chain, and
+    OpenSSL verifies the chain afterwards (verdict()). This always takes one connection, but decodes every
+    certificate twice, which costs as much as half a handshake. So long lists are verified during the
+    handshake, until a third of the chains were refused.
     """
 
     def __init__(self, settings: Settings, targets: int = 1) -> None:
-        """targets: how many there are to test."""
+        """Prepare for a call. targets: the number of targets to test."""
         self._settings = settings
         self._many = targets > MANY
         self._seen = self._refused = 0
@@ -271,23 +273,23 @@ class Trust:
 
     @property
     def verifies_in_handshake(self) -> bool:
-        """Whether the next chain is better verified while the handshake is made."""
+        """Whether to verify the next chain during its handshake."""
         mostly_good = self._refused * 3 <= max(self._seen, MANY // 4)
         return self._settings.judge_trust and self._many and mostly_good
 
     def note(self, refused: bool) -> None:
-        """How a chain fared in its handshake."""
+        """Count a chain that was verified during its handshake, and whether it was refused."""
         self._seen += 1
         self._refused += refused
 
     @functools.cached_property
     def lax(self) -> ssl.SSLContext:
-        """Takes every chain."""
+        """The context that accepts every chain."""
         return make_context(None, verify=False)
 
     @functools.cached_property
     def strict(self) -> ssl.SSLContext:
-        """Ends the handshake if it refuses the chain."""
+        """The context that ends the handshake if it refuses the chain."""
         return make_context(self._settings.ca_pem, verify=True, name=self._settings.judge_name)
 
     @functools.cached_property
@@ -297,10 +299,10 @@ class Trust:
         return context
 
     def verdict(self, chain: Sequence[bytes], name: str) -> Optional[str]:
-        """Why OpenSSL refuses the chain; empty if it trusts it, None if it cannot be brought to judge.
+        """Return why OpenSSL refuses the chain: empty if it trusts the chain, None if there is no result.
 
-        A client judges the certificates of TLS 1.2 before the server has to show that it has the key. So
-        one that is handed a made-up ServerHello, and these certificates behind it, is a judge of them.
+        A TLS 1.2 client verifies the certificates before the server proves that it has the key. So this method
+        gives OpenSSL a generated ServerHello followed by these certificates, and reads the verification result.
         """
         asked = name if self._settings.judge_name else None
         key = (hashlib.sha256(b"".join(chain)).digest(), asked)
@@ -323,7 +325,7 @@ class Trust:
         except ssl.SSLCertVerificationError as error:
             return error.verify_message or "certificate verify failed"
         except ssl.SSLError as error:
-            # What is looked at once the chain has passed: that its kind is the one of the made-up hello.
+            # OpenSSL accepts the chain first, then compares the key type with the cipher suite of the generated hello.
             return "" if error.reason in ("WRONG_CERTIFICATE_TYPE", "UNKNOWN_CERTIFICATE_TYPE") else None
         except ValueError:  # a name that no certificate can hold
             return None
@@ -346,10 +348,10 @@ def _message(kind: int, body: bytes) -> bytes:
 
 
 def certificate_was_requested(flight: bytes, version: str) -> Optional[bool]:
-    """Whether the server asked for a client certificate, by the client's answer to its first flight.
+    """Whether the server requested a client certificate, read from the client's own answer. None if it is unknown.
 
-    A client that has none says so, in a message of its own: in TLS 1.2 it is the first one and in
-    plaintext, in TLS 1.3 it makes a second encrypted record beside the one of Finished. None: not told.
+    A client without a certificate answers such a request with an empty Certificate message. In TLS 1.2 this is
+    the first message, in plaintext. In TLS 1.3 it is a second encrypted record besides the record of Finished.
     """
     if version != "TLSv1.3":
         return {b"\x16\x0b": True, b"\x16\x10": False}.get(flight[:1] + flight[5:6])
@@ -364,7 +366,7 @@ def certificate_was_requested(flight: bytes, version: str) -> Optional[bool]:
 
 
 def said_in(dialogue: Dialogue, error: Optional[DialogueError]) -> dict[str, Any]:
-    """What a dialogue found out and how it ended, as fields of Handshake."""
+    """Return the results of a dialogue and its error as fields of Handshake."""
     return {
         "stage": dialogue.stage,
         "code": error.code if error else "",
@@ -378,7 +380,7 @@ def said_in(dialogue: Dialogue, error: Optional[DialogueError]) -> dict[str, Any
 
 
 class DialogueSession:
-    """One attempt: a Dialogue with a TLS layer under it, still without input or output."""
+    """One attempt: a Dialogue with a TLS layer, still without input or output."""
 
     def __init__(
         self,
@@ -388,9 +390,9 @@ class DialogueSession:
         dialogue: Optional[Dialogue] = None,
         resume: Optional[ssl.SSLSession] = None,
     ) -> None:
-        """Prepare the attempt; nothing is sent until the peer greets.
+        """Prepare the attempt. With STARTTLS, nothing is sent before the server's greeting.
 
-        dialogue: what to say, if not the usual. resume: a session of the same context to take up again.
+        dialogue: replaces the usual dialogue. resume: a TLS session of the same context to resume.
         """
         self.dialogue = dialogue or Dialogue(settings.helo_name, settings.ask_plaintext, target.protocol)
         self.finished = False
@@ -423,7 +425,7 @@ class DialogueSession:
     def result(
         self, seconds: float, error: Optional[DialogueError] = None, timings: Optional[dict[str, float]] = None
     ) -> Handshake:
-        """What was seen so far, as a result."""
+        """Return the result of the attempt so far."""
         certificate = None if self._requested is None else "requested" if self._requested else "not_requested"
         if error and error.code == "client_certificate_required":
             certificate = "required"
@@ -467,7 +469,7 @@ class DialogueSession:
                 if not self._incoming.pending:
                     break
                 data = tls.read(16384)
-                if not data:  # the other side ended TLS
+                if not data:  # the server ended TLS
                     raise DialogueError("connection_closed", "the server closed TLS before its answer")
                 self.dialogue.receive(data)
             else:
@@ -506,7 +508,7 @@ class DialogueSession:
             flight.feed(self._first)
         cipher = tls.cipher()
         self._seen = {
-            "tls_version": tls.version() or flight.version,  # the former once the handshake is complete
+            "tls_version": tls.version() or flight.version,  # tls.version() is None before the handshake is complete
             "cipher": cipher[0] if cipher else flight.cipher,
             "group": flight.group,
             "chain": served_chain(tls),
@@ -516,7 +518,7 @@ class DialogueSession:
 
 
 def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Handshake, DialogueSession]]:
-    """The full test of one target, as a task for the wire; its session is the one that the result is of."""
+    """Run the full test of one target, as a task for wire.drive(). Returns the result and its session."""
     in_handshake = trust.verifies_in_handshake
     session = DialogueSession(target, settings, trust.strict if in_handshake else trust.lax)
     ended = yield session
@@ -527,12 +529,12 @@ def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Ha
         error = trust.verdict(result.chain, target.server_name)
         if error is not None:
             return replace(result, trusted=not error, verify_error=error), session
-        # This OpenSSL cannot be made to judge a chain on its own.
+        # This OpenSSL cannot verify a chain without a server, so a second connection verifies it.
         second = DialogueSession(target, settings, trust.strict)
         ended = yield second
         trusted, error = bool(second.result(0.0).trusted), second.verify_failed
-        if not (trusted or error):  # what nobody has judged must not pass
-            error = f"it could not be judged: {ended.error}"
+        if not (trusted or error):  # a chain that was not verified must not count as trusted
+            error = f"the chain could not be verified: {ended.error}"
         return replace(result, trusted=trusted, verify_error=error, seconds=result.seconds + ended.seconds), session
     if result.chain or session.verify_failed:
         trust.note(bool(session.verify_failed))
@@ -541,11 +543,11 @@ def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Ha
     second = DialogueSession(target, settings, trust.lax)
     ended = yield second
     seen = second.result(ended.seconds + result.seconds, ended.error, ended.timings)
-    if seen.stage < result.stage:  # turned away this time; what was seen before still holds
-        message = f"a second connection, past the chain that is not trusted, failed: {seen.message}"
+    if seen.stage < result.stage:  # the second connection failed earlier: keep the results of the first
+        message = f"the chain is not trusted, and a second connection that accepts every chain failed: {seen.message}"
         seen = replace(result, code=seen.code, message=message, seconds=seen.seconds)
     error = session.verify_failed
-    if seen.chain and result.chain and seen.chain != result.chain:  # of two servers behind one address
+    if seen.chain and result.chain and seen.chain != result.chain:  # two servers behind one address
         error = trust.verdict(seen.chain, target.server_name)
         error = session.verify_failed if error is None else error
     return replace(seen, chain=seen.chain or result.chain, trusted=not error, verify_error=error), second
@@ -559,9 +561,9 @@ def _test(target: Target, settings: Settings, trust: Trust) -> Task[Handshake]:
 def handshake_all(
     targets: Sequence[Target], settings: Settings, progress: Optional[Callable[[int], None]] = None
 ) -> list[Handshake]:
-    """Test every target, at most settings.concurrency at a time; results in the order of the targets.
+    """Test every target, at most settings.concurrency at a time. Returns the results in the order of the targets.
 
-    progress is called with the number of finished targets. Never raises for what a peer does.
+    progress: called with the number of finished targets. A fault of a peer never raises; it is in the result.
     """
     trust = Trust(settings, len(targets))
     results: dict[int, Handshake] = {}
@@ -586,9 +588,9 @@ def wait_until(
     settings: Settings,
     seconds: float,
 ) -> Handshake:
-    """Repeat the test until the condition holds or the time is over; return the last result.
+    """Repeat the test until the condition is true or the seconds are over. Return the last result.
 
-    A reloaded daemon serves its old state for a moment, so one look proves nothing.
+    A daemon serves its old state for a moment after a reload, so one test is not enough.
     """
     deadline = time.monotonic() + seconds
     while True:

@@ -1,13 +1,13 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The plaintext beginning of a TLS handshake: a ClientHello is built, the server's answer is read.
+"""The plaintext beginning of a TLS handshake: builds a ClientHello and reads the server's answer.
 
-Nothing here depends on what the TLS library of this machine is built or allowed to do, so a server can be
-asked for TLS 1.0 where OpenSSL refuses to speak it, and its certificate can be read without a handshake.
-No input or output, no cryptography. Sources: RFC 8446 (TLS 1.3, and sections 4.1 to 4.3 for what the
-versions share), RFC 5246 (TLS 1.2), RFC 8422 (elliptic curves), RFC 6066 (SNI), RFC 5746 (renegotiation),
-RFC 7627 (extended master secret), RFC 7685 (padding), and IANA's TLS registries.
+This module does not use the local TLS library. So a test can offer TLS 1.0 although the local OpenSSL refuses it,
+and can read a server's certificate without a full handshake. No input or output, no cryptography.
+Sources: RFC 8446 (TLS 1.3; sections 4.1 to 4.3 also for the older versions), RFC 5246 (TLS 1.2), RFC 8422 (elliptic
+curves), RFC 6066 (SNI), RFC 5746 (renegotiation), RFC 7627 (extended master secret), RFC 7685 (padding), and
+IANA's TLS registries.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from typing import Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable_bytes
 
 VERSIONS = {"SSLv3": 0x0300, "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-"""The protocol versions by the names that the ssl module uses, oldest first."""
+"""The protocol versions, oldest first: the ssl module's name -> the number in TLS messages."""
 
 MAX_FLIGHT = 131072
-"""Bytes of records after which a server's first flight is refused; OpenSSL allows 100 KiB of certificates."""
+"""A longer first flight of a server, in bytes of records, is refused. OpenSSL allows 100 KiB of certificates."""
 MAX_CERTIFICATES = 64
 
 _VERSION_NAMES = {code: name for name, code in VERSIONS.items()}
 _MAX_RECORD = 16384
 _TLS12, _TLS13 = VERSIONS["TLSv1.2"], VERSIONS["TLSv1.3"]
 
-# What is offered, in the order of preference. Nothing anonymous, nothing without encryption, no export
-# grade: a server that has only these has no TLS to speak of. The old ones are here to be refused.
+# The offered cipher suites in the order of preference. Anonymous, unencrypted and export suites are left out, because
+# a server that has only those gives no protection. The old suites are offered to test whether the server refuses them.
 _CIPHERS_13 = (
     (0x1301, "TLS_AES_128_GCM_SHA256"),
     (0x1302, "TLS_AES_256_GCM_SHA384"),
@@ -91,7 +91,7 @@ _CIPHERS_10 = (
     (0x0005, "RC4-SHA"),
     (0x0004, "RC4-MD5"),
 )
-# Never offered, but another client's handshake may have agreed on them.
+# Never offered here. The names are for flights of handshakes that another client made.
 _CIPHERS_SEEN = (
     (0xC0AE, "ECDHE-ECDSA-AES128-CCM8"),
     (0xC0AF, "ECDHE-ECDSA-AES256-CCM8"),
@@ -118,11 +118,11 @@ _GROUP_NAMES = {
     25497: "x25519kyber768draft00",
 }  # fmt: skip
 _GROUPS_12 = (29, 23, 24, 25, 30, 26, 27, 28, 22)
-# The hybrids come without a share: a server that insists on one asks for it, and that is an answer too.
+# The hybrid groups are offered without a key share. A server that requires one sends HelloRetryRequest, which is an answer too.
 _GROUPS_13 = (29, 23, 24, 25, 30, 31, 32, 33, 256, 257, 258, 4588, 4587, 4589)
 
-# In TLS 1.2 a code names a hash and a kind of key; that the ECDSA codes name a curve as well is TLS 1.3's
-# doing, whose signatures are never seen here.
+# In TLS 1.2 a code names a hash and a kind of key. TLS 1.3 ties the ECDSA codes to a curve as well, but its signatures
+# are encrypted, so this module never reads them.
 _SIGNATURE_NAMES = {
     0x0403: "ecdsa_sha256", 0x0503: "ecdsa_sha384", 0x0603: "ecdsa_sha512", 0x0303: "ecdsa_sha224",
     0x0203: "ecdsa_sha1", 0x0807: "ed25519", 0x0808: "ed448", 0x0804: "rsa_pss_rsae_sha256",
@@ -148,19 +148,19 @@ _ALERT_NAMES = {
     120: "no_application_protocol",
 }  # fmt: skip
 
-# The order of a server's first flight up to TLS 1.2; of these only the first and the last always come.
+# The messages of a server's first flight up to TLS 1.2, in order. Only the first and the last are always sent.
 _SERVER_HELLO, _CERTIFICATE, _STATUS, _KEY_EXCHANGE, _REQUEST, _DONE = 2, 11, 22, 12, 13, 14
 _ORDER = {kind: at for at, kind in enumerate((_SERVER_HELLO, _CERTIFICATE, _STATUS, _KEY_EXCHANGE, _REQUEST, _DONE))}
-_TICKET = 4  # of a session that is taken up again: nothing else comes in plaintext
+_TICKET = 4  # the server resumes a session: it sends nothing else in plaintext
 
 _RETRY_RANDOM = bytes.fromhex("cf21ad74e59a6111be1d8c021e65b891c2a211167abb8c5e079e09e2c8a8339c")
-_KNOWS_TLS13 = b"DOWNGRD\x01"  # RFC 8446, 4.1.3: in the random of a server that had to go down to TLS 1.2
+_KNOWS_TLS13 = b"DOWNGRD\x01"  # RFC 8446, 4.1.3: ends the random of a TLS 1.3 server that agrees on TLS 1.2
 
 
 class HelloError(Exception):
-    """The answer cannot be read, or the hello cannot be made.
+    """The server's answer cannot be read, or the ClientHello cannot be built.
 
-    C(code) is not_tls, malformed, too_large or bad_name; the text is printable.
+    C(code) is not_tls, malformed, too_large or bad_name. The text is printable.
     """
 
     def __init__(self, code: str, message: str) -> None:
@@ -185,7 +185,7 @@ def _extension(kind: int, content: bytes = b"") -> bytes:
 
 @dataclass(frozen=True)
 class _Template:
-    """What all hellos that offer the same have in common: the bytes around random, session ID and SNI."""
+    """The bytes that all hellos with the same offer share: everything except random, session ID and SNI."""
 
     version: bytes
     suites: bytes
@@ -208,8 +208,8 @@ def _template(versions: tuple[str, ...], want: str) -> _Template:
     newest, oldest = offered[0], offered[-1]
     suites = list(_CIPHERS_13) if newest == _TLS13 else []
     if oldest < _TLS13:
-        # The suite decides whose certificate is served. The signature algorithms stay as they are, because
-        # they speak about the whole chain too, and an ECDSA leaf may be signed with RSA.
+        # The suite selects the kind of certificate. The signature algorithms are not restricted, because they apply
+        # to the whole chain, and an ECDSA leaf may be signed with RSA.
         old = (_CIPHERS_12 if newest >= _TLS12 else ()) + _CIPHERS_10
         suites += [suite for suite in old if _is_wanted(suite[1], want)]
     extensions = b""
@@ -224,7 +224,7 @@ def _template(versions: tuple[str, ...], want: str) -> _Template:
     if newest >= _TLS12:
         extensions += _extension(13, _vector(_codes(_SIGNATURES)))  # signature_algorithms
     if newest == _TLS13:
-        # The share is the base point (RFC 7748, 4.1): a valid one, and no secret is ever derived from it.
+        # The key share is the base point (RFC 7748, 4.1). It is valid, and no secret is ever derived from it.
         share = _codes((29,)) + _vector(b"\x09" + bytes(31))
         extensions += _extension(51, _vector(share)) + _extension(43, _vector(_codes(offered), 1))
     return _Template(
@@ -235,7 +235,7 @@ def _template(versions: tuple[str, ...], want: str) -> _Template:
 
 
 def _server_name(name: str) -> bytes:
-    """The extension server_name, or nothing for an address (RFC 6066, 3)."""
+    """Return the server_name extension, empty for an IP address (RFC 6066, 3). Raises HelloError(bad_name)."""
     name = name.rstrip(".")
     if not name:
         return b""
@@ -252,12 +252,12 @@ def _server_name(name: str) -> bytes:
 
 
 def client_hello(versions: Sequence[str], server_name: str = "", want: str = "") -> bytes:
-    """One whole ClientHello, in one record, that offers exactly these versions.
+    """Return one complete ClientHello, in one record, that offers exactly these versions.
 
-    versions: names out of VERSIONS, in any order. Servers older than TLS 1.3 read the highest only and may
-    choose any lower one, so a question for one version offers one. want: C(rsa) or C(ecdsa) offers only
-    suites of that kind of certificate (up to TLS 1.2), which tells the two of a server that has both apart.
-    Raises HelloError(bad_name), and ValueError on a version or a kind that does not exist.
+    versions: keys of VERSIONS in any order. Servers older than TLS 1.3 read the highest version only and may choose
+    any lower one, so a test of one version offers that version alone. want: C(rsa) or C(ecdsa) offers only
+    suites of that kind of certificate (up to TLS 1.2); empty offers all. So two hellos read both certificates of a
+    server that has two. Raises HelloError(bad_name), and ValueError for an unknown version or kind.
     """
     template = _template(tuple(versions), want)
     random = os.urandom(64)
@@ -266,7 +266,7 @@ def client_hello(versions: Sequence[str], server_name: str = "", want: str = "")
     if template.extensions:
         record_version = b"\x03\x01"
         extensions = _server_name(server_name) + template.extensions
-        # Some old load balancers take a hello of 256 to 511 bytes for something else (RFC 7685).
+        # Some old load balancers misread a hello of 256 to 511 bytes (RFC 7685).
         length = len(body) + len(extensions) + 6
         if 255 < length < 512:
             extensions += _extension(21, bytes(max(508 - length, 1)))
@@ -275,7 +275,7 @@ def client_hello(versions: Sequence[str], server_name: str = "", want: str = "")
 
 
 def random_of(hello: bytes) -> bytes:
-    """The client random of a hello made by client_hello()."""
+    """Return the client random of a hello from client_hello()."""
     return hello[11:43]
 
 
@@ -284,10 +284,11 @@ def random_of(hello: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class KeyExchange:
-    """What a server signed to show that it has the key of its certificate, and the signature.
+    """A server's signed key exchange. Its signature proves that the server has the key of its certificate.
 
-    signed: client random, server random and the parameters (RFC 5246, 7.4.3). algorithm: a name such as
-    C(ecdsa_sha256), C(rsa_pss_rsae_sha256), C(ed25519), and C(rsa_pkcs1_md5_sha1) before TLS 1.2.
+    signed: the signed bytes: client random, server random and the parameters (RFC 5246, 7.4.3).
+    algorithm: a name such as C(ecdsa_sha256), C(rsa_pss_rsae_sha256), C(ed25519); before TLS 1.2
+    C(rsa_pkcs1_md5_sha1), C(ecdsa_sha1) or C(dsa_sha1).
     """
 
     algorithm: str
@@ -295,7 +296,7 @@ class KeyExchange:
     signature: bytes
 
     def to_dict(self) -> dict[str, str]:
-        """As plain data, for a module to return: the bytes are base64."""
+        """Return plain data; the bytes are base64."""
         return {
             "algorithm": self.algorithm,
             "signed": base64.b64encode(self.signed).decode(),
@@ -304,7 +305,7 @@ class KeyExchange:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, str]) -> KeyExchange:
-        """The opposite of to_dict(). Raises ValueError on anything else."""
+        """Read the data of to_dict(). Raises ValueError for other data."""
         try:
             signed, signature = (base64.b64decode(data[key], validate=True) for key in ("signed", "signature"))
             return cls(str(data["algorithm"]), signed, signature)
@@ -313,21 +314,21 @@ class KeyExchange:
 
 
 class ServerFlight:
-    """What a server sends in plaintext in answer to a ClientHello, fed as it arrives.
+    """The plaintext part of a server's answer to a ClientHello. feed() takes the bytes as they arrive.
 
-    feed() raises HelloError on anything that is not TLS; what follows complete or an alert is ignored.
+    feed() raises HelloError for bytes that are not TLS. It ignores bytes after the end of the flight or after an alert.
 
-    version: C(TLSv1.2), or C(0x7f1c) for one that has no name. cipher: as the ssl module names it.
+    version: C(TLSv1.2), or C(0x7f1c) for a version without a name. cipher: the ssl module's name of it.
     group: C(x25519), C(secp256r1), ...; C(dhe2048) for a finite field; empty for RSA key exchange.
-    chain: DER, leaf first. key_exchange: the signed parameters. What TLS 1.3 encrypts stays empty or None:
-    chain, key_exchange, signature_algorithm and client_certificate_requested.
-    alert: its name when the server gave up. retry: it asked for a share of another group.
-    knows_tls13: it agreed on TLS 1.2, but says that it could have had TLS 1.3.
-    complete: the server waits for the client, or goes on encrypted.
+    chain: DER, leaf first. key_exchange: the signed parameters. TLS 1.3 encrypts the chain, the key exchange and
+    the certificate request, so chain, key_exchange, signature_algorithm and client_certificate_requested stay empty or None.
+    alert: the name of the alert that ended the handshake. retry: the server asked for a key share of another group.
+    knows_tls13: the server agreed on TLS 1.2, but also supports TLS 1.3.
+    complete: the server waits for the client, or continues encrypted.
     """
 
     def __init__(self, client_random: bytes = b"") -> None:
-        """client_random goes into key_exchange.signed; without it there is no use in key_exchange."""
+        """Prepare to read one flight. client_random is a part of key_exchange.signed, so verifying the signature needs it."""
         self.version = ""
         self.cipher = ""
         self.group = ""
@@ -349,11 +350,11 @@ class ServerFlight:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more is to be learnt."""
+        """Whether the plaintext part of the flight has ended."""
         return self.complete or bool(self.alert)
 
     def feed(self, data: bytes) -> None:
-        """Take what arrived. Raises HelloError: not_tls, malformed, too_large."""
+        """Process the received bytes. Raises HelloError: not_tls, malformed, too_large."""
         if self.ended:
             return
         records = self._records
@@ -386,16 +387,16 @@ class ServerFlight:
         elif kind == 22:
             self._messages += content
             self._take_messages()
-        elif kind == 20 and self.version:  # the session is taken up again, the rest is encrypted
+        elif kind == 20 and self.version:  # the server resumes a session, the rest is encrypted
             self.complete = True
         else:
-            raise HelloError("malformed", f"a TLS record of type {kind} comes before its time")
+            raise HelloError("malformed", f"a TLS record of type {kind} comes too early")
 
     def _take_alert(self, content: bytearray) -> None:
         if len(content) != 2:
             raise HelloError("malformed", "a TLS alert has the wrong length")
         level, code = content
-        if level != 1 or code == 0:  # a warning, for instance about the name, ends nothing
+        if level != 1 or code == 0:  # a warning, for instance about the name, does not end the handshake
             self.alert = _ALERT_NAMES.get(code, f"alert_{code}")
 
     def _take_messages(self) -> None:
@@ -420,7 +421,7 @@ class ServerFlight:
             return
         order = _ORDER.get(kind, -1)
         if order <= self._last or (self._last < 0) != (kind == _SERVER_HELLO):
-            raise HelloError("malformed", f"a TLS message of type {kind} comes out of turn")
+            raise HelloError("malformed", f"a TLS message of type {kind} comes in the wrong order")
         self._last = order
         if kind == _SERVER_HELLO:
             self._take_hello(body)
@@ -483,7 +484,7 @@ class ServerFlight:
     def _take_key_exchange(self, body: bytes) -> None:
         if self.cipher.startswith("ECDHE-"):
             curve_type, group, length = struct.unpack_from(">BHB", body)
-            if curve_type != 3:  # curves that the server describes itself went out of use with RFC 8422
+            if curve_type != 3:  # RFC 8422 removed curves that the server describes itself
                 return
             self.group = _GROUP_NAMES.get(group, f"0x{group:04x}")
             end = 4 + length

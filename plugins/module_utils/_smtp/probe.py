@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The probe: the handshake test or a survey of each target, then the checks that take connections of their own.
+"""The probe: a handshake test or a survey of each target, then the checks that need connections of their own.
 
-Made for long lists. A result becomes a line of JSON as soon as it is there, certificates are told once,
-and the lines are kept compressed until all are told, so ten thousand targets fit into few megabytes. They
-are shared among a process per processor where that is worth a fork.
+Made for long lists. Each result becomes a line of JSON at once, each certificate is stored once, and the lines
+are kept compressed, so the results of ten thousand targets fit into a few megabytes. Long lists are shared among
+several processes, one for each CPU core.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire impo
 
 PROBE_MODES = ("full", "survey")
 CHECKS = ("versions", "injection", "resumption")
-"""What takes connections of its own. Checks that need DNS are made by the controller."""
+"""Checks that need connections of their own. The controller makes the checks that need DNS."""
 PROBED_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 WORTH_A_FORK = 500
@@ -57,7 +57,7 @@ Emit = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Probe:
-    """What is to be found out of each target."""
+    """The tests to make of each target. mode: one of PROBE_MODES. checks: some of CHECKS."""
 
     settings: Settings
     mode: str = "full"
@@ -68,7 +68,7 @@ class Probe:
 
 
 def examine(target: Target, probe: Probe, trust: Trust) -> Task[Handshake]:
-    """All that the probe wants to know of a target, one connection after the other."""
+    """Make all tests of one target, one connection after the other. Returns the complete result."""
     settings = probe.settings
     result: Handshake
     session: Optional[DialogueSession] = None
@@ -102,7 +102,7 @@ def _versions(target: Target, settings: Settings, seen: Handshake) -> Task[tuple
     spent = 0.0
     for version in versions if _came_to_tls(seen) else ():
         if version == seen.tls_version and seen.stage >= Stage.TLS:
-            versions[version] = True  # no need to ask again
+            versions[version] = True  # the handshake test has used it already
             continue
         session = VersionSession(target, settings, version)
         ended = yield session
@@ -112,7 +112,7 @@ def _versions(target: Target, settings: Settings, seen: Handshake) -> Task[tuple
 
 
 def _came_to_tls(seen: Handshake) -> bool:
-    """Whether the server let the client begin with TLS."""
+    """Whether the client could begin the TLS handshake."""
     if seen.target.protocol == "smtps":
         return "connect" in seen.timings
     return seen.stage >= Stage.STARTTLS_ANSWERED
@@ -120,7 +120,7 @@ def _came_to_tls(seen: Handshake) -> bool:
 
 def _resumption(target: Target, settings: Settings, earlier: DialogueSession) -> Task[tuple[Optional[bool], float]]:
     saved, earlier.tls = earlier.tls.session if earlier.tls else None, None
-    # The session ID is what TLS 1.2 without tickets goes by; in TLS 1.3 the library makes one up.
+    # TLS 1.2 without tickets resumes by the session ID. In TLS 1.3 the library generates an ID of its own.
     if saved is None or not (saved.has_ticket or saved.id):
         return False, 0.0
     session = DialogueSession(target, settings, earlier.context, resume=saved)
@@ -134,10 +134,10 @@ def _resumption(target: Target, settings: Settings, earlier: DialogueSession) ->
 
 
 def record(result: Handshake) -> dict[str, Any]:
-    """A result as plain data that names its certificates by their fingerprints."""
+    """Return a result as plain data, with the fingerprints of its certificates instead of the certificates."""
     chain = [hashlib.sha256(der).hexdigest() for der in result.chain]
     data = {**result.summary(), "fingerprint_sha256": chain[0] if chain else "", "chain_sha256": chain}
-    del data["requires_tls"]  # a probe sends no MAIL, so it cannot tell
+    del data["requires_tls"]  # unknown: a probe sends no MAIL
     if isinstance(result, Survey) and result.key_exchange:
         data["key_exchange"] = result.key_exchange.to_dict()
     return data
@@ -146,7 +146,7 @@ def record(result: Handshake) -> dict[str, Any]:
 def _examine_all(
     targets: Sequence[Target], places: Sequence[int], probe: Probe, emit: Emit, progress: Progress
 ) -> None:
-    """Examine the targets at these places in this process; emit gets lines for unpack()."""
+    """Examine the targets at these indexes in this process. emit: called with lines that unpack() reads."""
     trust = Trust(probe.settings, len(places))
     told: set[bytes] = set()
     encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -165,9 +165,9 @@ def _examine_all(
 
 
 def probe_all(targets: Sequence[Target], probe: Probe, progress: Optional[Progress] = None) -> str:
-    """Examine every target, and return the results as a text for unpack().
+    """Examine every target and return the results as a text that unpack() reads.
 
-    progress is called with the number of targets that are finished. Never raises for what a peer does.
+    progress: called with the number of finished targets. A fault of a peer never raises; it is in the result.
     """
     packer = zlib.compressobj(1)
     packed = bytearray()
@@ -199,15 +199,15 @@ def probe_all(targets: Sequence[Target], probe: Probe, progress: Optional[Progre
 
 
 def unpack(packed: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The results in the order of their targets, and the certificates: PEM by SHA-256 fingerprint.
+    """Return the results in the order of their targets, and the certificates: SHA-256 fingerprint -> PEM.
 
-    Raises ValueError on a text that is not from probe_all(), or is larger than anything it would return.
+    Raises ValueError if probe_all() has not written the text, or if it unpacks to more than MAX_UNPACKED bytes.
     """
     try:
         unpacker = zlib.decompressobj()
         text = unpacker.decompress(base64.b64decode(packed, validate=True), MAX_UNPACKED)
         if not unpacker.eof:
-            raise ValueError("it is too large, or cut off")
+            raise ValueError("they are too large, or incomplete")
         results: dict[int, dict[str, Any]] = {}
         certificates: dict[str, str] = {}
         for line in text.split(b"\n"):
@@ -225,7 +225,7 @@ def unpack(packed: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
 
 @contextlib.contextmanager
 def _calm_collector() -> Iterator[None]:
-    """What exists already need not be looked through for garbage over and over; there is next to none."""
+    """Run the garbage collector less often, and exclude the objects that exist already: almost none of them is garbage."""
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
@@ -237,9 +237,9 @@ def _calm_collector() -> Iterator[None]:
 
 
 def _within_file_limit(settings: Settings, targets: int, processes: int) -> Settings:
-    """The settings for one process, with no more connections at a time than it may have open files.
+    """Return the settings for one process, with a concurrency that its limit of open files allows.
 
-    The limit is raised as far as it may be, and only if it has to.
+    The soft limit is raised first if it is too low, but not above the hard limit.
     """
     wanted = max(1, min(settings.concurrency, targets) // processes)
     try:
@@ -261,7 +261,7 @@ def _within_file_limit(settings: Settings, targets: int, processes: int) -> Sett
 
 
 def _processes(targets: int) -> int:
-    """How many processes a list is worth: one where a fork is not possible, or not safe because of threads."""
+    """Return the number of processes for a list: one if it is short, if fork is missing, or if threads make fork unsafe."""
     if targets <= WORTH_A_FORK or not hasattr(os, "fork") or threading.active_count() > 1:
         return 1
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -271,14 +271,14 @@ def _processes(targets: int) -> int:
 def _in_processes(
     processes: int, targets: Sequence[Target], probe: Probe, emit: Emit, progress: Progress
 ) -> Sequence[int]:
-    """Share the targets with child processes; return the places for which there is no result after all.
+    """Share the targets with child processes. Return the indexes of the targets without a result.
 
-    This process takes the first share itself, while a thread reads what the children have found.
+    This process examines the first share itself. Meanwhile a thread reads the results of the children.
     """
     shares = [range(share, len(targets), processes) for share in range(processes)]
-    children: dict[int, int] = {}  # the pipe to read from, and the process
+    children: dict[int, int] = {}  # pipe to read from -> process ID
     for share in shares[1:]:
-        with contextlib.suppress(OSError):  # no more processes: what is missing then is for this one
+        with contextlib.suppress(OSError):  # no more processes: this one examines the missing targets
             reading, writing = os.pipe()
             process = _fork()
             if process == 0:
@@ -298,7 +298,7 @@ def _in_processes(
 
 
 def _fork() -> int:
-    """As os.fork(), but -1 if there can be no more processes."""
+    """Fork like os.fork(), but return -1 if no more processes are possible."""
     try:
         return os.fork()
     except OSError:
@@ -306,7 +306,7 @@ def _fork() -> int:
 
 
 def _collect(children: dict[int, int], missing: bytearray, emit: Emit, progress: Progress) -> None:
-    """Hand on the lines of the children until all have ended; half a line of one that was killed is dropped."""
+    """Emit the lines of the children until all have ended. The incomplete line of a killed child is dropped."""
     poller = select.poll()
     for pipe in children:
         poller.register(pipe, select.POLLIN)
@@ -322,7 +322,7 @@ def _collect(children: dict[int, int], missing: bytearray, emit: Emit, progress:
                 poller.unregister(pipe)
                 del rests[pipe]
                 os.close(pipe)
-                with contextlib.suppress(ChildProcessError):  # whoever ignores SIGCHLD has none left to wait for
+                with contextlib.suppress(ChildProcessError):  # a process that ignores SIGCHLD has no child to wait for
                     os.waitpid(children[pipe], 0)
 
 
@@ -336,7 +336,7 @@ def _tick_off(lines: bytes, missing: bytearray) -> int:
 
 
 def _be_child(pipe: int, targets: Sequence[Target], places: Sequence[int], probe: Probe) -> None:
-    """Never returns: a child must not run what its parent has registered to be run at exit."""
+    """Examine the targets and end this child process. Never returns, so that the parent's exit handlers do not run here."""
     status = 1
     waiting = bytearray()
 

@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sessions that say hello in TLS and read the answer, without a handshake and without a TLS library.
+"""Sessions that send a ClientHello and read the answer, without a full handshake and without a TLS library.
 
-They are driven as handshake.DialogueSession is: receive() what arrived, send what it returns, until finished.
-One finds out whether a server offers a protocol version, the other reads version, certificate and key
-exchange in one round trip. Servers log such a visit as a lost connection.
+A caller drives them like handshake.DialogueSession: pass the received bytes to receive() and send the bytes that
+it returns, until finished is true. VersionSession tests whether a server offers one protocol version. SurveySession
+reads version, certificate and key exchange in one round trip. Servers log such a connection as lost.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 
 REFUSALS = frozenset({"protocol_version", "handshake_failure", "insufficient_security", "close_notify"})
-"""Alerts that say no to what the hello offers. The others say that something else went wrong."""
+"""Alerts that refuse the offered parameters. Other alerts report a different problem."""
 
-# What OpenSSL 3 answers if its security level forbids the hashes that the version signs with.
+# OpenSSL 3 sends internal_error if its security level forbids the hash that the version signs with.
 _OLD = frozenset({"SSLv3", "TLSv1", "TLSv1.1"})
 _REFUSALS_OF_OLD = REFUSALS | {"internal_error"}
 
 
 class _RawSession:
-    """The dialogue up to TLS, the hello, and the server's flight."""
+    """The dialogue up to TLS, then the ClientHello and the server's first flight."""
 
     def __init__(self, target: Target, settings: Settings, versions: Sequence[str], want: str = "") -> None:
         self.dialogue = Dialogue(settings.helo_name, protocol=target.protocol)
@@ -69,10 +69,10 @@ class _RawSession:
 
 @dataclass(frozen=True)
 class VersionVerdict:
-    """Whether a server offers one protocol version; offered is None if that could not be found out.
+    """The result for one protocol version. offered is None if the test could not decide.
 
-    reason says what the answer rests on, for people: an alert, a close, a choice, or why there is none.
-    alert is the name of the alert, if one came.
+    reason: the evidence as text for people, or the reason why there is no result.
+    alert: the name of the alert, empty if the server sent none. seconds: the length of the attempt.
     """
 
     target: Target
@@ -86,21 +86,21 @@ class VersionVerdict:
 
 
 class VersionSession(_RawSession):
-    """Offers one protocol version, with every cipher suite that it might be spoken with."""
+    """Offers one protocol version with every cipher suite that the version can use."""
 
     def __init__(self, target: Target, settings: Settings, version: str) -> None:
-        """version: as the ssl module names it, for example C(TLSv1.1)."""
+        """Prepare the attempt. version: the ssl module's name of it, for example C(TLSv1.1)."""
         super().__init__(target, settings, (version,))
         self._version = version
 
     def _conclude(self) -> None:
-        # Up to TLS 1.2 a server may agree and give up within the same flight, for want of a hash or a key
-        # that it may use with the version; so the flight is read to its end.
+        # Up to TLS 1.2 a server can agree to the version and still fail in the same flight, because it may not use
+        # any hash or key with that version. So the flight is read to its end.
         flight = self.flight
         self.finished = flight.ended or flight.version not in ("", self._version)
 
     def result(self, seconds: float, error: Optional[DialogueError] = None) -> VersionVerdict:
-        """The verdict, also when the attempt ended with an error."""
+        """Return the verdict, also if the attempt ended with an error."""
         offered, reason = self._verdict(error)
         flight = self.flight
         return VersionVerdict(
@@ -128,12 +128,13 @@ class VersionSession(_RawSession):
 
 @dataclass(frozen=True)
 class Survey(Handshake):
-    """What a survey saw: a Handshake that stopped at the server's first flight, so it is never completed.
+    """The result of a survey: a Handshake that stopped at the server's first flight, so it is never completed.
 
-    The server has shown a certificate; that it has the key as well is shown by key_exchange, once its
-    signature is verified (plugin_utils/key_proof). client_certificate: whether one is required is not known.
-    knows_tls13: it says that it offers TLS 1.3, too. needs_full_test: it has no TLS 1.2 or older, so that
-    its certificate is encrypted. alert: the name of the alert with which it refused.
+    chain: the certificates that the server sent. key_exchange: proves that the server has the key, once its
+    signature is verified (plugin_utils/certificates/key_proof). client_certificate: C(requested), C(not_requested)
+    or None; a survey cannot find out whether the server requires one. knows_tls13: the server also offers TLS 1.3.
+    needs_full_test: the server speaks neither TLS 1.2 nor older versions, so its certificate is encrypted.
+    alert: the name of the alert with which the server refused.
     """
 
     mode: str = "survey"
@@ -145,13 +146,13 @@ class Survey(Handshake):
 
 
 class SurveySession(_RawSession):
-    """Offers TLS 1.2 and reads the certificate, which is in plaintext there.
+    """Offers TLS 1.2 and reads the certificate, which TLS 1.2 sends in plaintext.
 
-    A server that has two certificates shows both to two surveys, one with want C(rsa), one with C(ecdsa).
+    Two surveys read both certificates of a server that has two: one with want C(rsa), one with want C(ecdsa).
     """
 
     def __init__(self, target: Target, settings: Settings, want: str = "") -> None:
-        """want: C(rsa), C(ecdsa), or empty for the server's choice."""
+        """Prepare the survey. want: C(rsa), C(ecdsa), or empty for the server's choice."""
         super().__init__(target, settings, ("TLSv1.2",), want)
         self.dialogue = Dialogue(settings.helo_name, settings.ask_plaintext, target.protocol)
 
@@ -163,7 +164,7 @@ class SurveySession(_RawSession):
         self.finished = self.flight.complete
 
     def result(self, seconds: float, error: Optional[DialogueError] = None) -> Survey:
-        """What was seen so far, as a result."""
+        """Return the result of the attempt so far."""
         flight = self.flight
         refused = flight.alert in REFUSALS or (error is not None and error.code == "connection_closed")
         requested = flight.client_certificate_requested

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a test is made with: a host, a port, a name and a protocol, checked before anything is sent."""
+"""The target of a test: a host, a port, a name and a protocol, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _IDNA_CATEGORIES = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
 
 
 class TargetError(ValueError):
-    """A target cannot be understood; the text says why."""
+    """The target is not valid. The text names the fault."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where to connect, the name the certificate is asked for (SNI), and what is spoken: a key of dialogue.PORTS."""
+    """A server to test: host, port, the name to send as SNI, and the protocol, which is a key of dialogue.PORTS."""
 
     host: str
     port: int = 25
@@ -41,8 +41,8 @@ class Target:
     def parse(cls, text: str, name: str = "", default_port: int = 25) -> Target:
         """Read C(host), C(host:port), C([address]) or C([address]:port).
 
-        Raises TargetError on anything else, so that no newline or option ever reaches a socket,
-        a log or a configuration file.
+        Raises TargetError on anything else, so that no newline and no command-line option can reach
+        a socket, a log or a configuration file.
         """
         match = re.fullmatch(r"\[([^\[\]]*)\](?::([0-9]{1,5}))?", text)
         if not match and not is_address(text):
@@ -66,7 +66,7 @@ class Target:
 
     @property
     def server_name(self) -> str:
-        """The name the certificate has to cover: the one asked for, or else the host."""
+        """The name that the certificate has to cover: C(name), or the host if no name is set."""
         return (self.name or self.host).rstrip(".")
 
     def __str__(self) -> str:
@@ -78,7 +78,7 @@ class Target:
 def is_address(text: str) -> bool:
     """Whether the text is an IP address literal; an IPv6 zone has to be a plain word."""
     if not (":" in text or text[-1:].isdigit()):
-        return False  # the quick way for names
+        return False  # a fast answer for host names
     address, percent, zone = text.partition("%")
     if percent and not re.fullmatch(r"[A-Za-z0-9_.-]+", zone):
         return False
@@ -90,10 +90,10 @@ def is_address(text: str) -> bool:
 
 
 def ascii_name(text: str) -> str:
-    """A host name or an address without its final dot, and with A-labels (C(xn--...)) for labels outside ASCII.
+    """Return a host name or an address without its final dot, with A-labels (C(xn--...)) for labels outside ASCII.
 
-    Python's own codec follows IDNA 2003, whose C(strasse) for C(stra\u00dfe) is another domain in IDNA 2008. So
-    what the two read alike is converted, and everything else refused. Raises TargetError.
+    Python's own codec follows IDNA 2003. It converts C(stra\u00dfe) to C(strasse), which is another domain in IDNA 2008.
+    So this function converts only names that both standards convert in the same way. Raises TargetError for other names.
     """
     text = text[:-1] if text.endswith(".") else text
     return text if text.isascii() else ".".join(_a_label(label, text) for label in text.split("."))
@@ -111,6 +111,6 @@ def _a_label(label: str, name: str) -> str:
 
 
 def _is_plain(char: str) -> bool:
-    """Whether IDNA 2008 takes the character as it is, anywhere in a label (RFC 5892, 3: PVALID)."""
+    """Whether IDNA 2008 allows the character unchanged at every place of a label (RFC 5892, 3: PVALID)."""
     stable = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", char).casefold()) == char
     return stable and unicodedata.category(char) in _IDNA_CATEGORIES and char not in _IDNA_EXCEPTIONS

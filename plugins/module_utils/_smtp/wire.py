@@ -1,12 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Drives many sessions over sockets at once: name resolution, connections, time limits, and nothing of TLS or SMTP.
+"""Drives many sessions over sockets at once: name resolution, connections and time limits. Contains no TLS and no SMTP.
 
-A session is the sans-IO half of one connection; a task is a generator that yields one session after the
-other for one target and is told how each ended. There is no event loop underneath but the kernel's: a
-test of the whole handshake is some eight events, and asyncio's transports, futures and tasks would cost
-a quarter of its time.
+A session is the sans-IO half of one connection. A task is a generator for one target: it yields one session
+after the other and receives an Ended value for each. The driver uses epoll directly: a full handshake test
+has about eight events, and asyncio's transports, futures and tasks would take a quarter of its time.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target im
 _CHUNK = 32768
 MAX_ADDRESSES = 8
 MAX_STARTS = 32
-"""Connections begun before the wire looks again at those that it has."""
+"""Connections to start before the driver handles the events of the open ones."""
 MAX_HANDSHAKES = 64
 MAX_WAIT = 1.0
-"""TLS is what takes memory, so with so many handshakes under way a connection waits before its own, but no longer than
-MAX_WAIT seconds: servers that stall must not hold up the rest."""
+"""TLS needs most of the memory. So while MAX_HANDSHAKES handshakes run, further connections wait before their handshake,
+for at most MAX_WAIT seconds: slow servers must not delay the other ones."""
 MAX_RESOLVERS = 128
 SPARE_FILES = 64
-"""Files that a process needs besides its connections."""
+"""File descriptors that a process needs besides its connections."""
 
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _AGAIN = (BlockingIOError, InterruptedError)
 
-# The name in results of the time that passed until a stage was reached.
+# Stage -> the key in Handshake.timings for the time until that stage.
 _TIMINGS = {
     Stage.GREETING: "greeting",
     Stage.EHLO: "ehlo",
@@ -55,18 +54,18 @@ _TIMINGS = {
 
 
 class Session(Protocol):
-    """One connection as seen from inside: bytes in, bytes out, until finished or a DialogueError."""
+    """The protocol side of one connection: bytes in, bytes out, until finished is true or a DialogueError is raised."""
 
     dialogue: Dialogue
     finished: bool
 
     def receive(self, data: bytes) -> bytes:
-        """Take bytes off the wire, return bytes to send."""
+        """Process received bytes and return the bytes to send."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a connection ended: error is None if its session finished. timings: seconds by stage."""
+    """The end of a connection. error: None if its session finished. timings: seconds by stage."""
 
     seconds: float
     error: Optional[DialogueError] = None
@@ -80,7 +79,11 @@ Address = tuple[int, Any]  # family, socket address
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds that a stage, and all connections to one target together, may take; targets at a time."""
+    """The limits of a call.
+
+    timeout: seconds for each stage. total_timeout: seconds for all connections to one target together.
+    concurrency: the number of targets at the same time.
+    """
 
     timeout: float = 15.0
     total_timeout: float = 60.0
@@ -89,7 +92,7 @@ class Limits:
 
 @dataclass(eq=False)
 class _Job:
-    """A target that is being worked on."""
+    """A target whose task is running."""
 
     index: int
     target: Target
@@ -99,7 +102,7 @@ class _Job:
 
 
 class _Connection:
-    """The socket of one session, and what its time limits need."""
+    """The socket of one session, and the data for its time limits."""
 
     __slots__ = (
         "counted", "due", "job", "left", "marks", "output", "session", "socket", "stage", "stage_since", "started",
@@ -123,9 +126,10 @@ def drive(
     limits: Limits,
     deliver: Callable[[int, T], None],
 ) -> None:
-    """Run every task to its end, at most limits.concurrency at a time; deliver gets its place and its result.
+    """Run every task to its end, at most limits.concurrency at a time.
 
-    Results come in the order in which they are ready. Never raises for what a peer does.
+    deliver: called with the index and the result of each task, in the order in which the tasks end.
+    A fault of a peer never raises; the session of the task receives it as Ended.error.
     """
     driver = _Driver(limits, deliver)
     try:
@@ -145,7 +149,7 @@ class _Driver:
         self._timers: list[tuple[float, int, _Connection]] = []
         self._parked: deque[tuple[float, _Connection]] = deque()
         self._handshakes = 0
-        self._chunk = memoryview(bytearray(_CHUNK))  # one for all: large pieces leave holes in the heap
+        self._chunk = memoryview(bytearray(_CHUNK))  # shared: many large buffers would fragment the heap
         self._ticket = 0
         self._busy = 0
 
@@ -174,7 +178,7 @@ class _Driver:
                 self._wait(0.0 if more and self._room() > 0 else 60.0)
 
     def _room(self) -> int:
-        """How many more targets may be begun now: a question that waits for a thread would lose its time."""
+        """Return how many more targets may start now. A look-up that waits for a thread would use up its time limit."""
         if self._parked:
             return 0
         return min(max(1, self._limits.concurrency) - self._busy, MAX_RESOLVERS - len(self._resolving))
@@ -185,7 +189,7 @@ class _Driver:
         if self._parked:
             pause = min(pause, MAX_WAIT)
         events = self._poller.poll(pause)
-        now = time.monotonic()  # who is late is late by now: what follows takes time that is not the server's
+        now = time.monotonic()  # taken once: the time for handling the events must not count against a server
         for number, event in events:
             connection = self._open.get(number)
             if connection is not None:
@@ -196,14 +200,14 @@ class _Driver:
         while self._parked and (self._handshakes < MAX_HANDSHAKES or self._parked[0][0] + MAX_WAIT <= now):
             since, parked = self._parked.popleft()
             if parked.socket and not parked.counted:
-                parked.stage_since += now - since  # the wait was not the server's
+                parked.stage_since += now - since  # the server did not cause this wait
                 parked.due = min(now + self._limits.timeout, parked.job.deadline)
-                parked.counted = True  # now, as more than one may be let go on
+                parked.counted = True  # counted here, because this loop may start several handshakes
                 self._handshakes += 1
                 self._poller.modify(parked.socket.fileno(), select.POLLIN)
         while self._timers and self._timers[0][0] <= now:
             _due, _ticket, late = heapq.heappop(self._timers)
-            if late.due > now:  # it got more time since
+            if late.due > now:  # its deadline has moved since the timer was set
                 self._set_timer(late)
             elif late.due:
                 self._too_late(late, now)
@@ -211,7 +215,7 @@ class _Driver:
     # Tasks
 
     def _advance(self, job: _Job, ended: Optional[Ended]) -> None:
-        """Let the task go on; connect for its next session, or deliver its result."""
+        """Continue the task, then connect for its next session or deliver its result."""
         while True:
             try:
                 session = next(job.task) if ended is None else job.task.send(ended)
@@ -236,7 +240,7 @@ class _Driver:
         job = connection.job
         seconds = time.monotonic() - connection.started
         ended = Ended(seconds, error.with_traceback(None) if error else None, connection.marks)
-        del connection.job, connection.session  # a timer may keep the connection for a while
+        del connection.job, connection.session  # free them now: a timer may still hold the connection
         self._advance(job, ended)
 
     def _release(self, sock: socket.socket) -> None:
@@ -247,7 +251,7 @@ class _Driver:
     # Time
 
     def _set_timer(self, connection: _Connection) -> None:
-        if len(self._timers) > 2 * self._busy + 64:  # most are of connections that have ended
+        if len(self._timers) > 2 * self._busy + 64:  # most of them belong to closed connections
             self._timers = [timer for timer in self._timers if timer[2].due]
             heapq.heapify(self._timers)
         self._ticket += 1
@@ -262,7 +266,7 @@ class _Driver:
         elif connection.left and connection.socket:
             self._release(connection.socket)
             connection.socket = None
-            connection.due = 0.0  # its timer has rung, the next address needs another
+            connection.due = 0.0  # its timer has expired, the next address needs a new one
             self._try_next_address(connection)
         else:
             what = "address found" if connection in self._resolving else "connection"
@@ -290,7 +294,7 @@ class _Driver:
 
     def _on_resolved(self, connection: _Connection, found: Sequence[Address] | Exception) -> None:
         if connection not in self._resolving:
-            return  # too late
+            return  # the answer came too late
         self._resolving.discard(connection)
         if isinstance(found, Exception):
             self._fail(connection, found)
@@ -300,7 +304,7 @@ class _Driver:
         self._try_next_address(connection)
 
     def _try_next_address(self, connection: _Connection) -> None:
-        """Connect to the next address; each gets its share of the time that is left."""
+        """Connect to the next address. The remaining time is shared among the remaining addresses."""
         error: Exception = OSError("it has no address")
         limit = connection.started + self._limits.timeout
         while connection.left:
@@ -352,7 +356,7 @@ class _Driver:
                 return
             self._poller.modify(sock.fileno(), select.POLLIN)
             self._reached(connection, Stage.CONNECT, "connect")
-            if connection.session.dialogue.wants_tls:  # this side speaks first
+            if connection.session.dialogue.wants_tls:  # with TLS from the start, the client speaks first
                 self._feed(connection, sock, b"")
             return
         if event & select.POLLOUT and connection.output:
@@ -407,7 +411,7 @@ class _Driver:
         except _AGAIN:
             sent = 0
         except OSError:
-            sent = len(data)  # what the server said before it went is still to be read
+            sent = len(data)  # drop the output: bytes that the server sent before it closed are still read
         had, connection.output = connection.output, data[sent:]
         if bool(had) != bool(connection.output):
             self._poller.modify(sock.fileno(), select.POLLIN | (select.POLLOUT if connection.output else 0))
@@ -419,12 +423,12 @@ class _Driver:
             connection.marks[name] = now - connection.stage_since
             connection.stage_since = now
         connection.stage = stage
-        # Never earlier than before, so the timer that is set will do: it looks here when it rings.
+        # The deadline never becomes earlier, so the existing timer is enough: it compares with due when it expires.
         connection.due = min(now + self._limits.timeout, connection.job.deadline)
 
 
 def _literal(target: Target) -> Sequence[Address]:
-    """The address of a target that is named by it; nothing for a host name, and for an IPv6 zone."""
+    """Return the address if the target's host is an IP address, nothing for a host name or an IPv6 zone."""
     if not is_address(target.host) or "%" in target.host:
         return ()
     if ":" in target.host:
@@ -433,9 +437,9 @@ def _literal(target: Target) -> Sequence[Address]:
 
 
 class _Resolver:
-    """Looks names up in threads, as many as there are questions, up to a limit.
+    """Looks names up in threads: one thread for each open question, up to MAX_RESOLVERS.
 
-    The threads are daemons: a look-up cannot be cancelled, and nobody waits for one that came too late.
+    The threads are daemon threads: a look-up cannot be cancelled, and a late answer is ignored.
     """
 
     def __init__(self) -> None:
@@ -448,23 +452,23 @@ class _Resolver:
         self._asked = 0
 
     def fileno(self) -> int:
-        """Readable when there are answers."""
+        """Return a file descriptor that becomes readable when there are answers."""
         return self._bell.fileno()
 
     def ask(self, what: object, host: str, port: int) -> None:
-        """Look the host up; what comes back with the answer."""
+        """Look the host up. answers() returns the object C(what) together with the answer."""
         self._questions.put((what, host, port))
         self._asked += 1
         if self._asked > self._threads and self._threads < MAX_RESOLVERS:
             try:
                 threading.Thread(target=self._work, daemon=True).start()
                 self._threads += 1
-            except RuntimeError:  # no more threads: those that there are come to it, or else this one
+            except RuntimeError:  # no more threads: an existing thread answers, or this one if there is none
                 if not self._threads and (question := self._questions.get()):
                     self._answer(*question)
 
     def answers(self) -> list[tuple[Any, Sequence[Address] | Exception]]:
-        """What was found out since the last call."""
+        """Return the answers since the last call."""
         try:
             self._bell.recv(4096)
         except _AGAIN:
@@ -476,7 +480,7 @@ class _Resolver:
         return found
 
     def close(self) -> None:
-        """Let the threads end once they are through with what they do."""
+        """Tell the threads to end after their current look-up."""
         for _ in range(self._threads):
             self._questions.put(None)
         self._bell.close()
@@ -497,19 +501,19 @@ class _Resolver:
         except (OSError, UnicodeError) as error:
             found = error
         self._answers.put((what, found))
-        with contextlib.suppress(OSError):  # closed, or full: then it has rung already
+        with contextlib.suppress(OSError):  # the socket is closed, or full and therefore readable already
             self._rope.send(b"!")
 
 
 class _Poll:
-    """poll(2) in the words of epoll(7), for systems without the latter."""
+    """poll(2) with the interface of epoll(7), for systems without epoll."""
 
     def __init__(self) -> None:
         self._poll = select.poll()
         self.register, self.modify, self.unregister = self._poll.register, self._poll.modify, self._poll.unregister
 
     def poll(self, seconds: float) -> list[tuple[int, int]]:
-        """The files that are ready, and for what."""
+        """Return the ready file descriptors and their events."""
         return self._poll.poll(seconds * 1000 + 1)
 
 

@@ -350,7 +350,9 @@ def test_a_second_connection_that_fails_leaves_the_verdict_of_the_first(settings
     assert len(seen.chain) == 1
     if many:  # two connections: what the first one saw still holds
         assert seen.advertised and seen.capabilities
-        assert seen.message.startswith("a second connection, past the chain that is not trusted, failed: ")
+        assert seen.message.startswith(
+            "the chain is not trusted, and a second connection that accepts every chain failed: "
+        )
 
 
 def test_a_chain_that_nobody_could_judge_is_not_trusted(settings, face, monkeypatch):
@@ -363,7 +365,7 @@ def test_a_chain_that_nobody_could_judge_is_not_trusted(settings, face, monkeypa
         server.face.context.sni_callback = busy
         seen = handshake_one(Target(server.host, server.port, NAME), settings)
     assert (seen.completed, seen.trusted) == (True, False)
-    assert seen.verify_error.startswith("it could not be judged: the server greets with 421")
+    assert seen.verify_error.startswith("the chain could not be verified: the server greets with 421")
 
 
 @pytest.mark.parametrize(("own", "trusted"), [(False, True), (True, False)])
