@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Changing a gateway that has an API: calls with their opposites in place of files, the same promises.
+"""A transaction on a gateway that has an API. Each call has an opposite that undoes it.
 
-Nothing is kept on this host: a call changes one entry, so a run that is killed between two of them leaves
-entries that are each whole, and the next run starts from what it reads.
+Guarantees are the same as with files, but nothing is stored on this host. A call changes one entry. So a run that is
+killed between two calls leaves only complete entries, and the next run reads them and continues from there.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Response:
 
 
 Http = Callable[[str, str, Mapping[str, str], Optional[bytes]], Response]
-"""Makes one request: method, URL, headers, body. Raises OSError where no answer comes; a status is never an error."""
+"""Makes one request: method, URL, headers, body. Raises OSError if there is no answer. Returns every HTTP status."""
 
 
 class Api:
-    """One API: where it is, what every request to it carries, and its failures in words that give no secret away."""
+    """The client of one API. Its error messages contain no secrets."""
 
     def __init__(self, http: Http, title: str, url: str, base: str, advice: Mapping[int, str]) -> None:
-        """Base is the path below the URL; advice says for an HTTP status what to do next."""
+        """Prepare the client. base: the path below the URL. advice: HTTP status -> the next thing to do, for messages."""
         self._http = http
         self._title = title
         self._url = url.strip().rstrip("/")
@@ -53,7 +53,7 @@ class Api:
         self._headers: dict[str, str] = {}
 
     def check(self) -> None:
-        """Raise EngineError unless the URL is one that secrets may be sent to."""
+        """Raise EngineError unless the URL is valid and safe for secrets: https, or http to the loopback."""
         try:
             parts = urlsplit(self._url)
             host, port = parts.hostname, parts.port
@@ -71,24 +71,24 @@ class Api:
             )
 
     def hide(self, *secrets: str) -> None:
-        """Never show these, in whatever form the other side gives them back."""
+        """Remove these secrets from every error message, in plain and in escaped form."""
         for secret in filter(None, secrets):
             raw = secret.encode("utf-8", "surrogateescape")
             self._secrets |= {secret, quote(raw), quote(raw, safe=""), quote_plus(raw)}
             self._secrets |= {json.dumps(secret)[1:-1], repr(secret)[1:-1]}
 
     def carry(self, **headers: str) -> None:
-        """Send these headers with every request from now on; an underscore stands for a hyphen."""
+        """Send these headers with every later request. An underscore in a name stands for a hyphen."""
         self._headers.update({name.replace("_", "-"): value for name, value in headers.items()})
 
     def error(self, method: str, path: str, what: str) -> EngineError:
-        """An error of one request, to be raised."""
+        """Return the error of one request, for the caller to raise."""
         return EngineError(f"{self._title}: {method} {self._base}/{path.partition('?')[0]} {self._clean(what)}")
 
     def request(
         self, method: str, path: str, body: Optional[bytes] = None, headers: Optional[Mapping[str, str]] = None
     ) -> Any:
-        """Make one request and read the JSON of its answer. Raises EngineError for every other one."""
+        """Make one request and return the JSON of its answer. Raises EngineError unless the status is 200 with JSON."""
         wanted = {"Accept": "application/json", **self._headers, **(headers or {})}
         try:
             answer = self._http(method, f"{self._url}{self._base}/{path}", wanted, body)
@@ -119,7 +119,7 @@ class Api:
         return data
 
     def said(self, data: Any) -> str:
-        """The words of an error in an answer, short; its other parts may hold secrets and are left out."""
+        """Return the error text of an answer, shortened. Other parts are left out, because they may contain secrets."""
         if not isinstance(data, dict):
             return ""
         words = [data.get("message"), data.get("msg")]
@@ -135,14 +135,14 @@ class Api:
 
 
 _ADVICE = {
-    3: "it refers elsewhere, so give the URL of the API itself in api_url",
+    3: "it redirects, so give the URL of the API itself in api_url",
     4: "see whether api_url is that of the API itself",
     5: "see the log of the gateway, then run again",
 }
 
 
 def rows(api: Api, path: str, data: Any, *names: str) -> list[dict[str, Any]]:
-    """The entries of a list, each of which has to have a text under each of the names. Raises EngineError."""
+    """Return the entries of a list. Raises EngineError unless each entry has a text under each of the names."""
     listed = data if isinstance(data, list) else None
     if listed is None or not all(
         isinstance(row, dict) and all(_is_text(row.get(name)) for name in names) for row in listed
@@ -154,7 +154,7 @@ def rows(api: Api, path: str, data: Any, *names: str) -> list[dict[str, Any]]:
 
 
 def is_set(value: Any) -> bool:
-    """Whether a switch is on, as a number, a text or a boolean."""
+    """Whether a switch is on. The value may be a number, a text or a boolean."""
     return str(value) in ("1", "True", "true")
 
 
@@ -171,9 +171,10 @@ def _is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class Call:
-    """One entry of a gateway before and after, as text, and how it is changed.
+    """The change of one entry on a gateway.
 
-    undo looks before it writes, because it also follows on a call that failed and may have taken effect all the same.
+    what: names the entry. before, after: the entry as text. do: makes the change. undo: reverts the change; it reads the
+    entry first, because a call that failed may have changed the entry anyway.
     """
 
     what: str
@@ -185,7 +186,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Calls:
-    """The change: calls in the order in which they are made. See contract.GatewayChange."""
+    """A gateway change (contract.GatewayChange): calls in the order in which they are made."""
 
     title: str
     calls: tuple[Call, ...] = ()
@@ -194,7 +195,7 @@ class Calls:
         return bool(self.calls)
 
     def diff(self) -> list[dict[str, str]]:
-        """The entries that change, in Ansible's diff format."""
+        """Return the changed entries in Ansible's diff format."""
         if not self.calls:
             return []
         lines = [f"--- before: {self.title}", f"+++ after: {self.title}"]
@@ -204,23 +205,23 @@ class Calls:
 
 
 class CallTransaction:
-    """One change by calls of an API. It keeps the promises of _change.files.Transaction, without lock and journal."""
+    """A transaction of API calls, with the guarantees of _change.files.Transaction, but without lock and journal."""
 
     @contextlib.contextmanager
     def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
-        """Nothing is left over by a killed run, and the API itself lets one change at a time in."""
+        """Yield false and no warnings. A killed run leaves nothing to undo, and the API itself makes one change at a time."""
         yield False, []
 
     def apply(self, change: Calls, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
         """Make the calls and prove the result, or undo them and prove the former state.
 
-        Raises TransactionError with the reason when the change was undone or could not be.
+        Raises TransactionError with the reason if the change failed; restored says whether it was undone.
         """
         begun: list[Call] = []
         with stoppable() as stop:
             try:
                 for call in change.calls:
-                    stop.look()  # between two calls: what is asked for and given up may take effect later
+                    stop.look()  # only between two calls: an interrupted call could still take effect later
                     begun.append(call)
                     call.do()
                 with stop.obeyed():
@@ -231,7 +232,7 @@ class CallTransaction:
                 for call in reversed(begun):
                     try:
                         call.undo()
-                    except (EngineError, OSError) as second:  # the others come back all the same
+                    except (EngineError, OSError) as second:  # undo the other calls anyway
                         failures.append(f"{call.what}, which was {call.before}: {second}")
                 try:
                     if not failures:
@@ -240,7 +241,7 @@ class CallTransaction:
                     failures.append(str(second))
                 if failures:
                     raise TransactionError(
-                        f"{reason}. Going back failed as well: {'; '.join(failures)}. "
+                        f"{reason}. The rollback failed as well: {'; '.join(failures)}. "
                         "Look at these entries on the gateway",
                         restored=False,
                     ) from error

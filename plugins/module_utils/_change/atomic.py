@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whole files as values: read one, write one so that a reader sees the old file or the new one, never a part.
+"""Whole files as values. A write is atomic: a reader sees the old file or the new one, never a part.
 
-Private to this collection; standard library only. A path that is a symbolic link is followed and stays a
-link: what is replaced is the file that it points to, as an administrator who linked ``main.cf`` expects.
-A new file takes its SELinux label and default ACL from its directory, as if it had just been created there.
+Private to this collection; standard library only. Symbolic links are followed: the link stays and the file that it
+points to is replaced, as an administrator who linked ``main.cf`` expects.
+A new file gets its SELinux label and default ACL from its directory, like any file that is created there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Optional
 
 TEMPORARY_PREFIX = ".mailfleet-"
-"""How a temporary file's name begins. One that outlives a killed run is private (0600) and may be removed."""
+"""The prefix of temporary file names. A killed run may leave such a file. Its mode is 0600, and it may be removed."""
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -33,12 +33,12 @@ _KINDS = {
 
 
 class UnsafeFileError(OSError):
-    """What stands at the path is not a regular file, or is longer than the caller allows."""
+    """The path leads to something other than a regular file, or to a file that is longer than the caller allows."""
 
 
 @dataclass(frozen=True)
 class FileImage:
-    """A file as it is or shall be: ``content`` None means that there is none.
+    """A file's present or wanted state. ``content`` None means that the file does not exist.
 
     ``mode`` holds the permission bits (0o600), ``uid`` and ``gid`` are numeric. The content may be a private
     key, so it is left out of the representation.
@@ -52,15 +52,15 @@ class FileImage:
 
     @classmethod
     def read(cls, path: str, *, max_bytes: Optional[int] = None) -> FileImage:
-        """Return the file at ``path``, following symbolic links; an image with content None if there is none.
+        """Return the file at ``path``, following symbolic links; an image with content None if there is no file.
 
-        Raises UnsafeFileError for anything but a regular file and for more than ``max_bytes`` bytes, and
-        OSError for everything else that goes wrong.
+        Raises UnsafeFileError if it is not a regular file or has more than ``max_bytes`` bytes, and OSError for
+        every other failure.
         """
         target = resolve(path)
         try:
             _refuse_unless_regular(Path(target).lstat(), path)
-            # It may have been exchanged since: O_NONBLOCK does not wait for the writer of a named pipe.
+            # Something else may have replaced the file since: O_NONBLOCK does not wait for the writer of a named pipe.
             fd = os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return cls(path, None)
@@ -73,11 +73,11 @@ class FileImage:
         return cls(path, content, stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
     def write(self, mtime: Optional[float] = None) -> None:
-        """Make the file look like this image; with content None, remove it if it exists.
+        """Write this image to its path. With content None, remove the file if it exists.
 
-        The new file is written next to the old one, given its owner and mode before it is visible, flushed to
+        The new file is written next to the old one, gets its owner and mode before it is visible, is flushed to
         the disk and renamed into place. ``mtime`` (seconds since the epoch) sets its time of modification.
-        Raises OSError and then leaves the old file as it was and no temporary file behind.
+        Raises OSError. The old file is then unchanged, and no temporary file is left.
         """
         target = Path(resolve(self.path))
         with suppress(FileNotFoundError):
@@ -106,7 +106,7 @@ class FileImage:
         status = os.fstat(fd)
         if (status.st_uid, status.st_gid) != (self.uid, self.gid):
             os.fchown(fd, self.uid, self.gid)
-        # After fchown, which clears set-id bits; O_CREAT's mode went through the umask, this one does not.
+        # After fchown, which clears set-id bits. The umask changes the mode of O_CREAT, but not this one.
         os.fchmod(fd, stat.S_IMODE(self.mode))
         if mtime is not None:
             os.utime(fd, (mtime, mtime))

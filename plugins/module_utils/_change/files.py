@@ -1,12 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Changing a mail daemon's files so that the host ends either proved in the new state or in the old one.
+"""A transaction on a mail daemon's files. At the end, the host is proved to be in the new state or in the old one.
 
-snapshot -> write -> the daemon's own check -> reload -> proof -> commit; on any failure the old files
-are written back, the daemon reloads and the old state is proved. So it is if SIGHUP, SIGINT or SIGTERM
-comes in between. A journal beside a lock survives a killed run: the next one restores from it before it
-looks at anything else.
+snapshot -> write -> the daemon's own check -> reload -> proof -> commit. After any failure, and after SIGHUP,
+SIGINT or SIGTERM, the old files are written back, the daemon reloads and the old state is proved. A journal
+beside the lock file stays after a killed run. The next run restores the old files from the journal first.
 """
 
 from __future__ import annotations
@@ -30,36 +29,36 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 STORE = "/var/lib/mailfleet-starttls"
-# A file that is renamed into place is complete at once. Dated a moment back it also looks settled to
-# Postfix, which otherwise waits until a changed main.cf is more than a second old.
+# Postfix waits until a changed main.cf is more than a second old, in case it is still being written. A renamed file is
+# complete at once, so it gets an older time of modification, and Postfix does not wait.
 SETTLED_SECONDS = 3.0
 _ANY = "any"
 JOURNAL_FORMAT = 1
-"""The format of a journal that is written. Format 0 had the same keys, without the number."""
+"""The format of the journals that this version writes. Format 0 had the same keys, without the number."""
 
 
 class Daemon(Protocol):
-    """What the transaction needs of an adapter."""
+    """The part of an adapter that the transaction uses. name: names the lock, the journal and the daemon in messages."""
 
     name: str
     reads_files_unasked: bool
-    """Whether processes of the running daemon read changed files before a reload tells them to."""
+    """Whether processes of the running daemon may read changed files before a reload."""
 
     def check(self) -> None:
-        """Raise EngineError when the daemon's own check refuses the files as they are now."""
+        """Raise EngineError if the daemon's own check refuses the files on disk."""
 
     def reload(self) -> None:
-        """Make the running daemon follow the files as they are now, without a restart."""
+        """Make the running daemon use the files on disk, without a restart. Raises EngineError."""
 
     def resume(self) -> None:
-        """The same after the former files came back: nothing else may be taken up on the way."""
+        """Make the running daemon use the restored files, and no other pending change. Raises EngineError."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """Files before and after, in the order in which they are written; reload alone is a change too.
+    """Files before and after, in the order in which they are written. A reload without files is a change too.
 
-    kept holds files that the daemon's own tools write during the reload, as they are before it.
+    kept: the former state of files that the daemon's own tools write during the reload.
     """
 
     before: tuple[FileImage, ...]
@@ -69,7 +68,7 @@ class Change:
 
     @classmethod
     def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
-        """The change from what is on disk to the given images; files that stay as they are drop out."""
+        """Return the change from the files on disk to the given images, without the files that stay the same."""
         pairs = [(FileImage.read(image.path), image) for image in after]
         differing = [(old, new) for old, new in pairs if old != new and (old.content, new.content) != (None, None)]
         return cls(tuple(old for old, _new in differing), tuple(new for _old, new in differing), reload)
@@ -78,11 +77,11 @@ class Change:
         return bool(self.after) or self.reload
 
     def diff(self) -> list[dict[str, str]]:
-        """Only the lines that change, in Ansible's diff format: files may hold lines nobody should see."""
+        """Return the changed lines in Ansible's diff format. Other lines are left out, because they may be secret."""
         return [{"prepared": _changed_lines(old, new)} for old, new in zip(self.before, self.after)]
 
     def mentioned_before(self, text: str) -> bool:
-        """Whether one of the files held this text before; true where no file changes."""
+        """Whether one of the files contained this text before; true if no file changes."""
         return not self.before or any(text.encode() in (image.content or b"") for image in self.before)
 
 
@@ -105,17 +104,20 @@ def _changed_lines(old: FileImage, new: FileImage) -> str:
 
 
 class Transaction:
-    """The journal and lock of one daemon on this host. Use as C(with Transaction(daemon).locked() as t)."""
+    """The journal and lock of one daemon on this host. Use C(with transaction.opened(check_mode)), then apply()."""
 
     def __init__(self, daemon: Daemon, store: str = STORE) -> None:
-        """Nothing is created until something has to be written."""
+        """Prepare only; no file or directory is created. store: the directory of locks and journals."""
         self._daemon = daemon
         self._store = Path(store)
         self._journal = self._store / f"{daemon.name}.journal"
 
     @contextlib.contextmanager
     def locked(self, seconds: float = 60.0) -> Iterator[Transaction]:
-        """Hold the host's lock, so that two runs never change one daemon at once."""
+        """Hold the daemon's lock, so that two runs never change one daemon at the same time.
+
+        Raises EngineError if another run holds the lock for longer than these seconds.
+        """
         self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(self._store / f"{self._daemon.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         deadline = time.monotonic() + seconds
@@ -137,29 +139,29 @@ class Transaction:
 
     @contextlib.contextmanager
     def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
-        """Lock the daemon and undo what a killed run left: whether there was anything, and warnings.
+        """Lock the daemon and undo the change of a killed run. Yields whether there was one, and warnings.
 
-        In check mode nothing is locked or undone, only said. Raises EngineError if another run holds the lock for long, or
-        if the journal cannot be read or was written by a newer version.
+        Check mode locks and restores nothing; it only warns. Raises EngineError if another run holds the lock for too
+        long, or if the journal cannot be read or was written by a newer version.
         """
         if not check_mode:
             with self.locked():
                 yield self.recover(), []
         elif self.interrupted:
             self._left_over()
-            yield False, ["a former run was interrupted; a real run first restores what it left half done"]
+            yield False, ["an earlier run was interrupted; a real run first restores the files that it changed"]
         else:
             yield False, []
 
     @property
     def interrupted(self) -> bool:
-        """Whether a killed run left a journal behind."""
+        """Whether a killed run has left a journal."""
         return self._journal.exists()
 
     def recover(self) -> bool:
-        """Undo what a killed run left; True if there was anything to undo.
+        """Undo the change of a killed run. Return whether there was one.
 
-        Raises EngineError if a file has been changed by somebody else since (their edit is kept), and if the journal cannot
+        Raises EngineError if somebody else has changed a file since (their edit is kept), and if the journal cannot
         be read or was written by a newer version.
         """
         if not self.interrupted:
@@ -178,7 +180,7 @@ class Transaction:
         return True
 
     def _left_over(self) -> tuple[list[FileImage], list[str], list[str]]:
-        """The journal: files as they were, for each the digest of what the run wrote, and the directories it made."""
+        """Read the journal: the former files, the digest of each file that the run wrote, and the directories it created."""
         try:
             journal = json.loads(self._journal.read_text())
             format_of(journal, JOURNAL_FORMAT, f"the journal {self._journal} of an interrupted run")
@@ -194,9 +196,9 @@ class Transaction:
             ) from error
 
     def apply(self, change: Change, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
-        """Make the change or undo it. prove and prove_old raise EngineError if the state is not there.
+        """Make the change, or undo it. prove and prove_old raise EngineError if the daemon does not show the state.
 
-        Raises TransactionError with the reason when the change was undone or could not be.
+        Raises TransactionError with the reason if the change failed; restored says whether it was undone.
         """
         directories = _missing_directories(change.after)
         with stoppable() as stop:
@@ -206,7 +208,7 @@ class Transaction:
                 stop.look()
                 for directory in directories:
                     Path(directory).mkdir()
-                    Path(directory).chmod(0o755)  # mkdir's own mode goes through the umask
+                    Path(directory).chmod(0o755)  # the umask changes the mode of mkdir
                 for image in change.after:
                     image.write(mtime=time.time() - SETTLED_SECONDS)
                 with stop.obeyed():
@@ -222,7 +224,7 @@ class Transaction:
                     prove_old()
                 except (EngineError, OSError) as second:
                     raise TransactionError(
-                        f"{reason}. Going back failed as well: {second}. The files as they were are in "
+                        f"{reason}. The rollback failed as well: {second}. The former files are in "
                         f"{self._journal}; run again to restore them",
                         restored=False,
                     ) from error
@@ -237,14 +239,14 @@ class Transaction:
         for image in reversed(images):
             try:
                 image.write(mtime=time.time() - SETTLED_SECONDS)
-            except OSError as error:  # the others come back all the same
+            except OSError as error:  # restore the other files anyway
                 failures.append(f"{image.path}: {error.strerror or error}")
         if resume:
             self._daemon.resume()
         if failures:
             raise EngineError("; ".join(failures))
         for directory in reversed(directories):
-            with contextlib.suppress(OSError):  # it may have been filled since
+            with contextlib.suppress(OSError):  # somebody may have put files into it since
                 Path(directory).rmdir()
 
     def _begin(self, change: Change, directories: Sequence[str]) -> None:
@@ -263,7 +265,7 @@ class Transaction:
 
 
 def _missing_directories(images: Sequence[FileImage]) -> list[str]:
-    """The directories that have to be made for these files, the outer ones first."""
+    """Return the directories that have to be created for these files, the outer ones first."""
     missing: set[str] = set()
     for image in images:
         above = Path(image.path).parents

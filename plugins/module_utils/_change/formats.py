@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The format of data that stays on a host between two runs: the next run may be one of another version of the collection.
+"""The format of data that stays on a host between two runs. Another version of the collection may make the next run.
 
-Each kind of such data has a number of its own, its format, written into the data. The number goes up by one when a version
-that knows the former format only would misread the data, or would undo what it does not know. Every version reads the older
-formats. docs/on_hosts.md lists the places.
+Each kind of such data has its own format, a number that is written into the data. The number increases by one when an older
+version would misread the new data, or would remove a part that it does not know. Every version reads the older formats.
+docs/on_hosts.md lists the places.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ class NewerFormatError(EngineError):
 
 
 def format_of(data: Any, known: int, where: str) -> int:
-    """Return the format of data that was read as JSON from a place on the host; without a number it is 0.
+    """Return the format of data that was read as JSON from a place on the host; 0 if the data has no number.
 
-    known is the newest format that this version reads, where is the place for the message. Raises NewerFormatError if the
-    data has a newer format, and ValueError if the data is not an object or its format is not a number from 0 up.
+    known: the newest format that this version reads. where: names the place in the message. Raises NewerFormatError if
+    the data has a newer format, and ValueError if the data is not an object or its format is not an integer from 0 up.
     """
     if not isinstance(data, dict):
         raise ValueError("it is not a JSON object")

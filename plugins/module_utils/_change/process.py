@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The programs that a change starts, and the signals that tell this process to end."""
+"""The programs that a change starts, and the signals that ask this process to end."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ Runner = Callable[[Sequence[str]], "tuple[int, str, str]"]
 
 
 def reason_of(error: BaseException) -> str:
-    """Why a change failed, in words."""
+    """Return the reason why a change failed, as text."""
     return str(error) if isinstance(error, (EngineError, OSError, Stopped)) else repr(error)
 
 
 class Stopped(BaseException):
-    """A signal told this process to end. It is no Exception, so that nothing on the way handles it as an error."""
+    """A signal asked this process to end. A BaseException, so that no handler of Exception catches it."""
 
 
 class Stop:
-    """The signals that tell this process to end. They wait, except where what they cut off can be undone."""
+    """Holds back the signals that ask this process to end. They take effect only while the change can be undone."""
 
     def __init__(self) -> None:
-        """No signal is caught yet; see stoppable()."""
+        """Prepare only. catch() installs the handlers; stoppable() calls it."""
         self.came: Optional[int] = None
         self.obeys = False
         self._formers: dict[int, Any] = {}
 
     def catch(self) -> None:
-        """Take the signals over. One that is ignored, as SIGHUP is under nohup, stays ignored."""
+        """Install the handlers. A signal that is ignored, for example SIGHUP under nohup, stays ignored."""
         for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
             former = signal.getsignal(number)
             if former not in (signal.SIG_IGN, None):
@@ -44,7 +44,7 @@ class Stop:
                 signal.signal(number, self._take)
 
     def give_back(self) -> None:
-        """Put the former handlers back."""
+        """Restore the former handlers."""
         for number, former in self._formers.items():
             signal.signal(number, former)
 
@@ -54,29 +54,29 @@ class Stop:
             self.look()
 
     def look(self) -> None:
-        """Raise for a signal that came: KeyboardInterrupt for SIGINT, Stopped for the others."""
+        """Raise if a signal has arrived: KeyboardInterrupt for SIGINT, Stopped for the others."""
         if self.came is not None:
-            self.obeys = False  # the next one must not cut off what is done about this one
+            self.obeys = False  # the next signal must not interrupt the handling of this one
             if self.came == signal.SIGINT:
                 raise KeyboardInterrupt
             raise Stopped(f"stopped by {signal.Signals(self.came).name}")
 
     @contextlib.contextmanager
     def obeyed(self) -> Iterator[None]:
-        """Within, a signal raises at once, but only the first one."""
+        """In this context, the first signal raises at once."""
         self.obeys = True
         try:
             self.look()
             yield
         finally:
             self.obeys = False
-        self.look()  # what is raised within a finalizer gets lost
+        self.look()  # once more: Python drops an exception that a signal handler raises in a finalizer
 
     def end(self) -> None:
-        """Obey no signal any more.
+        """Hold back every signal from now on.
 
-        Those that a terminal sends to all its programs, often twice, are ignored: so the programs that are
-        started from now on ignore them as well.
+        SIGHUP and SIGINT, which a terminal sends to all its programs, often twice, are ignored. The programs
+        that this process starts afterwards inherit that and ignore them as well.
         """
         self.obeys = False
         for number in self._formers.keys() - {signal.SIGTERM}:
@@ -92,9 +92,9 @@ def _in_main_thread() -> bool:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Hold the signals back that would end this process. Outside the main thread nothing can be done about them.
+    """Hold back the signals that would end this process. Does nothing outside the main thread.
 
-    One that came too late to be obeyed is sent again at the end, unless the work has failed and ends anyway.
+    A signal that arrived and did not raise is sent again at the end, unless the work has failed with an exception.
     """
     stop = Stop()
     if not _in_main_thread():
@@ -113,7 +113,7 @@ def stoppable() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def postponed() -> Iterator[Callable[[], None]]:
-    """Within, no signal raises, until the function that this gives is called."""
+    """In this context, no signal raises before the caller calls the function that this yields."""
     stop = _under_way[-1] if _under_way and _in_main_thread() else Stop()
     obeyed, stop.obeys = stop.obeys, False
 

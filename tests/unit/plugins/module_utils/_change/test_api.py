@@ -148,7 +148,7 @@ class TestRequest:
         ("status", "body", "shown"),
         [
             (401, b"", "was answered 401; log in"),
-            (302, b"<html>", "was answered 302; it refers elsewhere, so give the URL of the API itself in api_url"),
+            (302, b"<html>", "was answered 302; it redirects, so give the URL of the API itself in api_url"),
             (404, b"<html>", "was answered 404; see whether api_url is that of the API itself"),
             (500, b"boom", "was answered 500; see the log of the gateway, then run again"),
             (599, b'"text"', "was answered 599; see the log"),
@@ -348,7 +348,7 @@ class TestCallTransaction:
         with pytest.raises(TransactionError) as caught:
             entries.apply(**NEW)
         assert str(caught.value) == (
-            "refused. Going back failed as well: b, which was 2: gone. Look at these entries on the gateway"
+            "refused. The rollback failed as well: b, which was 2: gone. Look at these entries on the gateway"
         )
         assert caught.value.restored is False
         assert entries.held == {**OLD, "b": "5"}
@@ -357,7 +357,7 @@ class TestCallTransaction:
     def test_an_interrupt_that_cannot_be_undone(self):
         entries = Entries(**OLD)
         entries.fails = {("do", "a"): KeyboardInterrupt(), ("undo", "a"): OSError("gone")}
-        with pytest.raises(TransactionError, match="Going back failed as well: a, which was 1: gone"):
+        with pytest.raises(TransactionError, match="The rollback failed as well: a, which was 1: gone"):
             entries.apply(**NEW)
 
     def test_an_old_state_that_is_not_proved(self):
@@ -365,7 +365,9 @@ class TestCallTransaction:
         entries.fails = {("do", "a"): EngineError("refused"), ("prove_old", ""): EngineError("b is 9")}
         with pytest.raises(TransactionError) as caught:
             entries.apply(**NEW)
-        assert str(caught.value) == ("refused. Going back failed as well: b is 9. Look at these entries on the gateway")
+        assert str(caught.value) == (
+            "refused. The rollback failed as well: b is 9. Look at these entries on the gateway"
+        )
         assert caught.value.restored is False
 
 
@@ -464,7 +466,7 @@ class TestSignals:
         entries.signals = {("do", "b"): [signal.SIGTERM]}
         entries.fails = {("undo", "a"): EngineError("gone")}
         with pytest.raises(
-            TransactionError, match=r"^stopped by SIGTERM\. Going back failed as well: a, which was 1: gone"
+            TransactionError, match=r"^stopped by SIGTERM\. The rollback failed as well: a, which was 1: gone"
         ):
             entries.apply(**NEW)
 

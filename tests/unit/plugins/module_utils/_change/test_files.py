@@ -379,7 +379,7 @@ def test_when_going_back_fails_the_journal_stays_and_the_error_says_where(host, 
         host.apply()
     assert caught.value.restored is False
     assert str(caught.value) == (
-        "the check refuses it. Going back failed as well: nobody answers. The files as they were are in "
+        "the check refuses it. The rollback failed as well: nobody answers. The former files are in "
         f"{host.journal}; run again to restore them"
     )
     assert host.recover() is True
@@ -639,7 +639,7 @@ def test_a_signal_and_a_restoring_that_fails(host, late):
     host.daemon.signals["prove"] = [signal.SIGTERM]
     host.daemon.failures["prove_old"] = EngineError("nobody answers")
     with pytest.raises(
-        TransactionError, match=r"^stopped by SIGTERM\. Going back failed as well: nobody answers\. "
+        TransactionError, match=r"^stopped by SIGTERM\. The rollback failed as well: nobody answers\. "
     ) as caught:
         host.apply()
     assert caught.value.restored is False

@@ -759,7 +759,7 @@ class TestTransaction:
             transaction.pid_file.unlink()
             raise EngineError("no answer")
 
-        with pytest.raises(TransactionError, match="Going back failed as well: Exim cannot be told") as error:
+        with pytest.raises(TransactionError, match="The rollback failed as well: Exim cannot be told") as error:
             transaction.make_change(prove)
         assert not error.value.restored
         assert transaction.generated.read_text() == self.GENERATED

@@ -630,7 +630,9 @@ class TestSetModes:
     def test_check_mode_only_warns_of_it(self, bench):
         self.interrupt(bench)
         outcome = bench.set({"name": "main"}, check_mode=True)
-        assert outcome.warnings == ("a former run was interrupted; a real run first restores what it left half done",)
+        assert outcome.warnings == (
+            "an earlier run was interrupted; a real run first restores the files that it changed",
+        )
         assert summary(bench.held_configs()) == {"main": "required"}
         assert Path(bench.store, "fake-gateway.journal").exists()
 

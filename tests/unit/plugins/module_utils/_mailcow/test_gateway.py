@@ -108,7 +108,7 @@ class TestKey:
             (Answer(401, {"type": "error", "msg": "api access denied for ip 192.0.2.7"}),
              "was answered 401 (api access denied for ip 192.0.2.7); see whether api_key is right"),
             (Answer(200, {"type": "error", "msg": "api access denied for ip 192.0.2.7"}), "see whether api_key is right"),
-            (Answer(302, b"", "https://evil.example"), "was answered 302; it refers elsewhere"),
+            (Answer(302, b"", "https://evil.example"), "was answered 302; it redirects"),
         ],
     )  # fmt: skip
     def test_who_is_not_let_in(self, fake, answer, words):
@@ -397,7 +397,7 @@ class TestHostileAnswers:
             ),
             (Answer(200, {"type": "error", "msg": "authentication failed"}), "was refused (authentication failed)"),
             (Answer(200, [{"type": "danger", "msg": KEY}]), "was refused (***); see its log"),
-            (Answer(302, b"", "https://evil.example/"), "was answered 302; it refers elsewhere"),
+            (Answer(302, b"", "https://evil.example/"), "was answered 302; it redirects"),
             (
                 Answer(401, {"type": "error", "msg": "authentication failed"}),
                 "was answered 401 (authentication failed)",

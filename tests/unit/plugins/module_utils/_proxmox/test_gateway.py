@@ -484,7 +484,7 @@ class TestTransaction:
         with pytest.raises(TransactionError) as error:
             change(adapter(three), self.wanted())
         assert error.value.restored is False
-        assert "Going back failed as well: [mx.a.example]:25, which was (none): Proxmox Mail Gateway: DELETE" in str(
+        assert "The rollback failed as well: [mx.a.example]:25, which was (none): Proxmox Mail Gateway: DELETE" in str(
             error.value
         )
         assert three.policies["[mx.a.example]:25"] == "encrypt"
@@ -511,7 +511,9 @@ class TestTransaction:
         with pytest.raises(TransactionError) as error:
             change(adapter(three), self.wanted())
         assert error.value.restored is False
-        assert "Going back failed as well: [mx.a.example]:25, which was (none): the TLS policy for" in str(error.value)
+        assert "The rollback failed as well: [mx.a.example]:25, which was (none): the TLS policy for" in str(
+            error.value
+        )
         assert three.policies == {"[mx.a.example]:25": "secure", "[mx.b.example]:25": "may", "other": "verify"}
 
     def test_a_role_that_may_only_read(self, three):
@@ -547,7 +549,7 @@ HOSTILE = [
     (Answer(200, {"data": "x"}), "see whether its version is supported"),
     (Answer(200, {"data": [{"x": "y"}]}), "see whether its version is supported"),
     (Answer(200, {"data": [{"destination": 1, "policy": [], "domain": {}, "host": 2}]}), "see whether its version is supported"),
-    (Answer(302, b"", "https://evil.example/"), "was answered 302; it refers elsewhere"),
+    (Answer(302, b"", "https://evil.example/"), "was answered 302; it redirects"),
     (Answer(401, {"data": None}), "was answered 401; see whether api_user"),
     (Answer(403, {"data": None}), "was answered 403; the user needs"),
     (Answer(500, b"\xff\xff"), "was answered 500; see the log"),
