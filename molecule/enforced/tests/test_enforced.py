@@ -200,7 +200,7 @@ def test_the_guard_judges_the_certificate_from_the_gateway(fleet: Fleet, partner
     [
         ({"domain": "*.partner.test", "direction": "inbound"}, "is not a domain that can be enforced"),
         ({"domain": "a.test\nb.test", "direction": "inbound"}, "is not a domain that can be enforced"),
-        ({"domain": "a.test", "direction": "inbound", "certificate_check": "hostname"}, "go with the direction outbound"),
+        ({"domain": "a.test", "direction": "inbound", "certificate_check": "hostname"}, "apply to the direction outbound only"),
         ({"domain": "nowhere.invalid", "direction": "outbound"}, "its mail servers cannot be found"),
         ({"domain": "offers.test", "direction": "outbound", "ca_file": "/none"}, "there is no file /none"),
     ],

@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The delivery modes on gateways whose API keeps a TLS policy for each next hop.
+"""The delivery modes on gateways whose API stores a TLS policy for each next hop.
 
-Such a gateway is a Postfix with a table of smtp_tls_policy_maps behind an API. It knows no email configs: their
-domains lead by its own routes to next hops, and the mode belongs to those. A next hop is looked up as it is written
-in the route, brackets and port included. Source: postconf(5), transport(5).
+Such a gateway is a Postfix with a table of smtp_tls_policy_maps behind an API. The gateway has no email configs. Its
+routes map the domains to next hops, and the mode belongs to the next hop. A next hop is looked up exactly as the route
+spells it, with brackets and port. Source: postconf(5), transport(5).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 POLICY_LEVELS = {"plaintext": "none", "opportunistic": "may", "required": "encrypt"}
-# Every level of Postfix, as the mode that it comes to. The stricter ones are left where their mode is wanted.
+# Postfix's TLS level -> delivery mode. A stricter level of the wanted mode is kept.
 MODE_OF = {
     "none": "plaintext",
     "may": "opportunistic",
@@ -37,7 +37,7 @@ MODE_OF = {
     "verify": "required",
     "secure": "required",
 }
-MIXED = "mixed"  # the domains of an email config are handled in several modes until one is given
+MIXED = "mixed"  # the domains of an email config have different modes, and no mode is wanted yet
 BY_NEXT_HOP = "it chooses TLS by next hop and does not know how a message arrived"
 _SERVICES = {"smtp": 25, "submission": 587, "submissions": 465, "smtps": 465}
 _NEXT_HOP = re.compile(r"(?:\[(?:ipv6:)?([^\[\]]+)\]|([^\[\]:]+))(?::(\w+))?", re.IGNORECASE)
@@ -45,7 +45,7 @@ _NEXT_HOP = re.compile(r"(?:\[(?:ipv6:)?([^\[\]]+)\]|([^\[\]:]+))(?::(\w+))?", r
 
 @dataclass(frozen=True)
 class TlsPolicy:
-    """An entry of the table: the level, its attributes, whether it is in use, and what the API calls it."""
+    """An entry of the table. level: Postfix's TLS level. active: whether it is in use. entry: the API's identifier of it."""
 
     level: str
     attributes: str = ""
@@ -58,7 +58,7 @@ class TlsPolicy:
 
 @dataclass(frozen=True)
 class Route:
-    """Next hops as they are written in the routes, and why their mode cannot be changed, if that is so."""
+    """The next hops of a route, spelled as in the route. fixed: the reason if their mode cannot be changed, else empty."""
 
     next_hops: tuple[str, ...]
     fixed: str = ""
@@ -66,10 +66,11 @@ class Route:
 
 @dataclass(frozen=True)
 class Holdings:
-    """What the gateway holds: relay domains, routes by domain, .domain or address, and the table by next hop.
+    """The configuration of the gateway.
 
-    default: where the other relay domains go, None for the MX of each. elsewhere: routes of other mail, by what it is.
-    off: why the table has no effect, so that all mail goes in plaintext.
+    domains: relay domains. routes: domain, .domain or address -> route. policies: next hop -> entry of the table.
+    default: the route of the other relay domains, None for the MX of each. elsewhere: description of other mail -> its
+    route. off: the reason if the table has no effect and all mail goes in plaintext, else empty.
     """
 
     domains: tuple[str, ...]
@@ -80,18 +81,18 @@ class Holdings:
     off: str = ""
 
     def relays(self, domain: str) -> bool:
-        """Whether the gateway takes mail of the internet for the domain."""
+        """Whether the gateway accepts mail from the internet for the domain."""
         return any(name in self.domains for name in (domain, *_parents(domain)))
 
     def route(self, domain: str) -> Route:
-        """Where mail for a domain is handed to."""
+        """Return the route of mail for a domain."""
         for name in (domain, *_parents(domain), "*"):
             if name in self.routes:
                 return self.routes[name]
         return self.default or Route(() if domain.startswith(".") else (domain,))
 
     def mode(self, next_hop: str) -> str:
-        """The mode in which mail is handed to a next hop."""
+        """Return the delivery mode of a next hop."""
         if self.off:
             return "plaintext"
         key = next_hop.lower()
@@ -102,12 +103,12 @@ class Holdings:
         return "opportunistic"
 
     def mode_of(self, domains: Iterable[str]) -> str:
-        """The mode of all the domains, or MIXED."""
+        """Return the common mode of the domains, or MIXED if they have several."""
         modes = {self.mode(hop) for domain in domains for hop in self.route(domain).next_hops}
         return modes.pop() if len(modes) == 1 else MIXED
 
     def sharing(self, next_hop: str, domains: Iterable[str]) -> Iterator[str]:
-        """What else goes by a next hop than mail for the domains."""
+        """Yield the other domains and descriptions of mail that use the next hop, besides these domains."""
         routes = {name: self.route(name) for name in self.domains}
         routes.update((name, route) for name, route in self.routes.items())
         routes.update(self.elsewhere)
@@ -118,7 +119,7 @@ class Holdings:
 
 
 class NextHopGateway:
-    """What the adapters share; each says how the holdings are read and how one entry is written."""
+    """The common part of the adapters. Each adapter implements holdings(), policies() and write()."""
 
     title: str
     modes: Sequence[str] = tuple(POLICY_LEVELS)
@@ -129,19 +130,19 @@ class NextHopGateway:
     writes_attributes = True
 
     def __init__(self) -> None:
-        """Nothing is asked before something is needed."""
+        """Prepare only; no request is made."""
         self._told: dict[str, Optional[TlsPolicy]] = {}
 
     def holdings(self) -> Holdings:
-        """What the gateway holds now."""
+        """Return the present configuration of the gateway. Raises EngineError."""
         raise NotImplementedError
 
     def policies(self) -> Mapping[str, TlsPolicy]:
-        """The table now, by next hop in lower case."""
+        """Return the present table: next hop in lower case -> entry. Raises EngineError."""
         raise NotImplementedError
 
     def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
-        """Make one entry of the table the wanted one, or take it out."""
+        """Write one entry of the table, or delete it if wanted is None. Raises EngineError."""
         raise NotImplementedError
 
     def transaction(self, store: str) -> CallTransaction:
@@ -149,7 +150,7 @@ class NextHopGateway:
         return CallTransaction()
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
-        """Return the wanted email configs as they are now, or one for each relay domain if none are wanted."""
+        """Return the wanted email configs with their present modes, or one for each relay domain if none are wanted."""
         seen = self.holdings()
         if wanted:
             configs = [self._as_held(item, seen) for item in wanted]
@@ -166,7 +167,7 @@ class NextHopGateway:
         return Calls(f"TLS policies of {self.title}")
 
     def plan(self, state: GatewayState) -> Calls:
-        """Return the calls that make the state. Raises EngineError where a next hop would have to be in two modes."""
+        """Return the calls that set the state. Raises EngineError if a next hop would need two modes."""
         seen = self.holdings()
         self._told = {}
         owners: dict[str, EmailConfig] = {}
@@ -184,7 +185,7 @@ class NextHopGateway:
                     spelled.setdefault(hop.lower(), hop)
                     if other.delivery_mode != config.delivery_mode:
                         raise EngineError(
-                            f"{self.title} cannot tell the email configs {other.name} and {config.name} apart: both go by "
+                            f"{self.title} cannot tell the email configs {other.name} and {config.name} apart: both use "
                             f"{hop}, and it chooses TLS by next hop. Give both the same mode, or one a next hop of its own"
                         )
         domains = {
@@ -210,11 +211,11 @@ class NextHopGateway:
         raise EngineError(f"{self.title} has no outbound side that can be set: {self.limits['outbound']}")
 
     def serves(self) -> bool:
-        """Return true: a gateway whose API answers runs."""
+        """Return true: if the API answers, the gateway runs."""
         return True
 
     def prove(self) -> None:
-        """Raise EngineError unless the API gives back the policies that were written."""
+        """Raise EngineError unless the API returns the policies that were written."""
         held = self.policies()
         for hop, policy in self._told.items():
             if held.get(hop.lower()) != policy:
@@ -229,7 +230,7 @@ class NextHopGateway:
             more = f" and {len(others) - 3} more" if len(others) > 3 else ""
             raise EngineError(
                 f"email config {config.name}: {self.title} cannot tell its mail apart from that of {', '.join(others[:3])}"
-                f"{more}, because all of it goes by {hop} and it chooses TLS by next hop. Name those domains in an email "
+                f"{more}, because all of it uses {hop} and it chooses TLS by next hop. Name those domains in an email "
                 "config as well, or give one side a next hop of its own"
             )
         old = seen.policies.get(hop.lower())
@@ -250,7 +251,7 @@ class NextHopGateway:
     def _swap(
         self, hop: str, known: Sequence[Optional[TlsPolicy]], wanted: Optional[TlsPolicy], undo: bool = False
     ) -> None:
-        """Write an entry, unless somebody else has changed it since: their edit is kept."""
+        """Write an entry. Raises EngineError if somebody else has changed it since; their edit is kept."""
         held = self.policies().get(hop.lower())
         if held not in known:
             if undo and hop not in self._told:
@@ -264,21 +265,21 @@ class NextHopGateway:
         self._told[hop] = wanted
 
     def _as_held(self, item: Mapping[str, Any], seen: Holdings) -> EmailConfig:
-        """A wanted email config as the gateway has it now, whatever mode is wanted."""
+        """Return a wanted email config with the mode that it has on the gateway now. Raises EngineError."""
         name = str(item.get("name") or "")
         domains = item.get("domains") or ([name] if name.lower() in seen.domains else [])
         if not domains:
             raise EngineError(
-                f"email config {name!r}: {self.title} keeps no names of email configs. Give its domains as well, or name it "
-                "after the one relay domain that it is about"
+                f"email config {name!r}: {self.title} stores no names of email configs. Give its domains as well, or name it "
+                "after its one relay domain"
             )
         given = item.get("servers") or []
         asked = EmailConfig.from_dict({"name": name, "domains": domains, "servers": given or domains[:1]})
         for domain in asked.domains:
             if not seen.relays(domain):
                 raise EngineError(
-                    f"email config {name}: {domain} is no relay domain of {self.title}, so that it takes no mail for it "
-                    "to hand on; add it there first"
+                    f"email config {name}: {domain} is not a relay domain of {self.title}, so the gateway accepts no mail "
+                    "for it; add it there first"
                 )
             self._route(name, domain, seen)
         found, unknown = self._servers(asked.domains, seen)
@@ -302,12 +303,12 @@ class NextHopGateway:
         route = seen.route(domain)
         if not route.next_hops:
             raise EngineError(
-                f"email config {name}: where mail for {domain} goes cannot be told, because {route.fixed or 'its route is empty'}"
+                f"email config {name}: the next hop of mail for {domain} is unknown, because {route.fixed or 'its route is empty'}"
             )
         return route
 
     def _servers(self, domains: Iterable[str], seen: Holdings) -> tuple[list[Target], list[str]]:
-        """The hosts that the domains are handed to, and the domains whose hosts only the DNS knows."""
+        """Return the hosts that receive mail for the domains, and the domains whose mail goes to their MX."""
         found: dict[Target, None] = {}
         unknown = []
         for domain in domains:
@@ -335,7 +336,7 @@ class NextHopGateway:
 
 
 def _parents(domain: str) -> Iterator[str]:
-    """The names under which a Postfix table covers a domain, with a dot in front, the nearest first."""
+    """Yield the .parent names that cover a domain in a Postfix table, the nearest first."""
     while "." in domain.lstrip("."):
         domain = domain.lstrip(".").partition(".")[2]
         yield f".{domain}"

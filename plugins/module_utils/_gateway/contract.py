@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every gateway product offers to the engine."""
+"""The contract between the engine and the adapters of the gateway products."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 
 
 class GatewayChange(Protocol):
-    """What has to be done: true if there is anything. _change.files.Change is one, _change.api.Calls another."""
+    """A change of a gateway. Examples: _change.files.Change, _change.api.Calls."""
 
     def __bool__(self) -> bool:
-        """Whether anything has to be done."""
+        """Whether the change changes anything."""
 
     def diff(self) -> list[dict[str, str]]:
-        """What changes, in Ansible's diff format."""
+        """Return the changed lines in Ansible's diff format."""
 
 
 class GatewayTransaction(Protocol):
-    """How a change is made or undone; see _change.files.Transaction."""
+    """Makes a change or undoes it. Examples: _change.files.Transaction, _change.api.CallTransaction."""
 
     def opened(self, check_mode: bool) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
-        """Lock the gateway and undo what a killed run left: whether there was anything, and warnings."""
+        """Lock the gateway and undo the change of a killed run. Yields whether there was one, and warnings."""
 
     def apply(self, change: Any, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
         """Make the change, or undo it and raise TransactionError."""
@@ -39,62 +39,69 @@ class Gateway(Protocol):
 
     @property
     def title(self) -> str:
-        """Its name in messages, with an article if it has one."""
+        """The product's name in messages, with an article if it has one."""
 
     @property
     def modes(self) -> Sequence[str]:
-        """The delivery modes that it can express."""
+        """The delivery modes that the gateway supports."""
 
     @property
     def verifying_modes(self) -> Sequence[str]:
-        """The modes in which it also verifies the certificate of the mail server."""
+        """The modes in which the gateway also verifies the certificate of the mail server."""
 
     @property
     def own_port(self) -> Optional[Target]:
-        """The port that takes the mail of the internet; None if it cannot be reached from here."""
+        """The port that receives mail from the internet; None if it cannot be reached from here."""
 
     @property
     def softens_refusals(self) -> bool:
-        """Whether mail waits, and does not bounce, at a server that accepts mail over TLS only."""
+        """Whether the gateway defers mail, and does not bounce it, if a server refuses plaintext (530)."""
 
     @property
     def limits(self) -> Mapping[str, str]:
-        """Mode -> the reason why the product cannot express it. C(enforced) and C(outbound): why it has no such setting."""
+        """Mode -> the reason why the product does not support it. Keys C(enforced) and C(outbound): the missing settings."""
 
     def transaction(self, store: str) -> GatewayTransaction:
-        """How changes are made."""
+        """Return the transaction for changes. store: the directory of locks and journals."""
 
     def require_running(self) -> None:
         """Raise EngineError unless the gateway can be changed and proved."""
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
-        """What the gateway holds. One that keeps no names of email configs goes by the domains of the wanted ones."""
+        """Return the present state. wanted: the email configs of the call, for gateways that do not store their names."""
 
     def prepare(self, state: GatewayState) -> GatewayChange:
-        """What has to be there, and does no harm, before the change to this state; it stays if that is undone."""
+        """Return a harmless change that has to be made before plan(state). It stays if the main change is undone."""
 
     def plan(self, state: GatewayState) -> GatewayChange:
-        """What makes the gateway hold exactly this; false when it does already."""
+        """Return the change that makes the gateway hold exactly this state; false if it holds it already."""
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """The hosts that mail for a domain is handed to, as far as they can be known."""
+        """Return the known hosts that receive the mail for a domain."""
 
     def roots(self, state: GatewayState) -> str:
-        """Path of the authorities that certificate checks go by, empty for the system's. Raises EngineError if unusable."""
+        """Return the path of the roots for certificate checks, empty for the system's. Raises EngineError if unusable."""
 
     def relay_hosts(self) -> Sequence[Target]:
-        """The hosts that take all outgoing mail, none if each domain has its own; see _server.engine.Server.next_hops."""
+        """Return the hosts that receive all outgoing mail; none if the gateway looks up the MX of each domain.
+
+        Raises EngineError if mail leaves by other routes as well, or if the gateway has no such setting.
+        """
 
     def serves(self) -> bool:
-        """Whether the running gateway takes mail on every port it should, looked at once."""
+        """Whether the running gateway accepts mail on every port it should. Tests once, without waiting."""
 
     def prove(self) -> None:
-        """Raise EngineError unless the running gateway serves what it was told."""
+        """Raise EngineError unless the running gateway shows the state that was written."""
 
 
 @dataclass(frozen=True)
 class GatewayVerdict:
-    """What speaks against a change, and the handshakes that say so; what would lose mail cannot be overridden."""
+    """The assessment of a change.
+
+    problems: reasons to refuse it, unless require_without_evidence is set. losses: reasons that cannot be overridden,
+    because mail would be lost. evidence: the handshakes behind them.
+    """
 
     problems: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
@@ -104,7 +111,7 @@ class GatewayVerdict:
 
 @dataclass(frozen=True)
 class GatewayOutcome:
-    """What was done, and the evidence for it."""
+    """The result of a change, with its evidence. recovered: whether the change of a killed run was undone first."""
 
     changed: bool
     before: GatewayState
@@ -115,7 +122,7 @@ class GatewayOutcome:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The return values that all modules have which change a gateway; the states before and after are not in it."""
+        """Return the values that all modules for gateways return. The states before and after are left out."""
         return {
             "changed": self.changed,
             "evidence": [seen.to_dict() for seen in self.evidence],

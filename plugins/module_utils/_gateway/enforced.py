@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Enforced domains: senders whose mail has to come over TLS, recipients whose mail has to go over TLS.
+"""Enforced domains: sender domains whose mail must arrive over TLS, recipient domains whose mail must be sent over TLS.
 
 The engine behind enforced_tls_domain. Domains match exactly. Subdomains do not match. An enforced domain overrides
 every delivery mode. Refusals are temporary.
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 def merge(
     held: Sequence[EnforcedDomain], wanted: Sequence[Mapping[str, Any]], absent: bool = False
 ) -> tuple[EnforcedDomain, ...]:
-    """The enforced domains a gateway shall hold: those it has, with the wanted ones in place or, if absent, taken out.
+    """Return the wanted enforced domains of a gateway: the held ones, plus those of this call or, if absent, without them.
 
     Raises EngineError.
     """
@@ -67,10 +67,10 @@ def set_enforced(
     check_mode: bool = False,
     store: str = STORE,
 ) -> GatewayOutcome:
-    """Enforce TLS for the wanted domains, or no longer, in one transaction; or leave the gateway as it was.
+    """Enforce TLS for the wanted domains in one transaction, or leave the gateway unchanged. absent: stop enforcing it.
 
-    ca_file: path on the gateway of the roots for certificate checks; None leaves that as it is.
-    Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
+    ca_file: path on the gateway of the roots for certificate checks; None keeps the present setting.
+    Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     if "enforced" in gateway.limits:
         raise EngineError(f"{gateway.title} cannot enforce TLS by domain: {gateway.limits['enforced']}")
@@ -112,7 +112,7 @@ def set_enforced(
 
 
 def enforced_result(outcome: GatewayOutcome) -> dict[str, Any]:
-    """What enforced_tls_domain returns: the enforced domains before and after."""
+    """Return the result of enforced_tls_domain: the enforced domains before and after."""
     return {
         **outcome.to_dict(),
         "before": [one.to_dict() for one in outcome.before.enforced],
@@ -121,7 +121,7 @@ def enforced_result(outcome: GatewayOutcome) -> dict[str, Any]:
 
 
 def _assess_inbound(gateway: Gateway, state: GatewayState, settings: Settings) -> GatewayVerdict:
-    """Both hops need TLS: the gateway has to accept it, and every mail server behind it."""
+    """Both hops need TLS: the gateway has to accept it, and so does every mail server behind the gateway."""
     own = [gateway.own_port] if gateway.own_port else []
     servers = list(dict.fromkeys(server for config in state.email_configs.values() for server in config.servers))
     seen = handshake_all([*own, *servers], replace(settings, judge_trust=False))
@@ -135,21 +135,21 @@ def _assess_inbound(gateway: Gateway, state: GatewayState, settings: Settings) -
     if behind := "; ".join(f"{one.target}: {one.message}" for one in failed if one.target not in own):
         problems.append(
             "an inbound enforced domain is refused, because its mail needs TLS on the way to the mail servers as well, and "
-            f"would be deferred: {behind}. Switch STARTTLS on there first; to insist all the same, set require_without_evidence"
+            f"would be deferred: {behind}. Switch STARTTLS on there first; to require TLS anyway, set require_without_evidence"
         )
     warnings: tuple[str, ...] = ()
     if not servers:
         warnings = (
-            "this gateway holds no email config, so TLS is enforced on the way in only: the onward hop is TLS for the "
+            "this gateway holds no email config, so TLS is enforced on the way in only: the next hop uses TLS for the "
             "domains of email configs",
         )
     return GatewayVerdict(tuple(problems), (), tuple(seen), warnings)
 
 
 def _assess_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, settings: Settings) -> GatewayVerdict:
-    """Some host of the domain has to pass the certificate check, seen from here; others that do not are said."""
+    """At least one host of the domain has to pass the certificate check, seen from here. Warnings name hosts that fail."""
     hops = gateway.next_hops(one.domain, state)
-    advice = "Ask the administrator of that domain; to insist all the same, set require_without_evidence"
+    advice = "Ask the administrator of that domain; to require TLS anyway, set require_without_evidence"
     if not hops:
         return GatewayVerdict(
             (f"outbound enforced domain {one.domain} is refused, because its mail servers cannot be found. {advice}",)
@@ -170,7 +170,7 @@ def _assess_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState,
         (),
         (),
         tuple(seen),
-        tuple(f"outbound enforced domain {one.domain}: not by way of {failure}" for failure in failures),
+        tuple(f"outbound enforced domain {one.domain}: no mail goes to {failure}" for failure in failures),
     )
 
 

@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every gateway adapter offers, and the one way in which a gateway is changed.
+"""The change of a gateway in one transaction. Every change of a gateway uses this function.
 
-The engines (mode, enforced, outbound) say what a gateway shall hold and what speaks against it; an adapter says which
-files or calls make it so; this brings the two together in one transaction.
+The engines (modes, enforced, outbound) compute the wanted state and assess it. An adapter plans the files or calls
+for it. This module combines the two.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 
 
-# A master that could not start a process waits a minute before it tries again, whatever the files say by then.
+# If Postfix's master could not start a process, it waits a minute before it tries again, even with correct files.
 PATIENCE = 90.0
 
 
 def _prove_patiently(gateway: Gateway) -> None:
-    """Prove that the former state is back. Raises EngineError if it is not in time."""
+    """Prove that the former state is back. Raises EngineError if it is not back within PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -43,7 +43,10 @@ def _prove_patiently(gateway: Gateway) -> None:
 
 
 def describe(gateway: Gateway) -> dict[str, Any]:
-    """What a gateway holds and can express, as inbound_tls_mode_info returns it. Raises EngineError; changes nothing."""
+    """Return the state and the supported modes of a gateway, for inbound_tls_mode_info. Changes nothing.
+
+    Raises EngineError if the state cannot be read.
+    """
     held = gateway.read()
     return {
         "email_configs": [held.email_configs[name].to_dict() for name in sorted(held.email_configs)],
@@ -63,10 +66,11 @@ def change_gateway(
     check_mode: bool = False,
     store: str = STORE,
 ) -> GatewayOutcome:
-    """Bring the gateway to what compute makes of its state, in one transaction, or leave it as it was.
+    """Change the gateway to the state that compute returns for its present state, or leave it unchanged.
 
-    What assess finds against it is refused, in check mode said. Raises EngineError (nothing was touched) or
-    TransactionError (it was, and is put back).
+    assess(before, after) returns the objections. A real run refuses them; check mode warns of them. wanted: passed to
+    gateway.read. Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back;
+    see restored).
     """
     transaction = gateway.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
@@ -80,7 +84,7 @@ def change_gateway(
             message = "; ".join(problems)
             if not check_mode:
                 raise EngineError(message)
-            warnings.append(f"unless steps before it change that, a real run would refuse this: {message}")
+            warnings.append(f"unless an earlier step changes that, a real run would refuse this: {message}")
         change: Any = gateway.plan(after)
         diff = change.diff()
         if not change and not gateway.serves():

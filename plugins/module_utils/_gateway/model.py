@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is wanted of a gateway, and what it holds: delivery modes, enforced domains and the outbound side, as values.
+"""The wanted and the present state of a gateway as values: delivery modes, enforced domains and the outbound side.
 
-A value reads and checks plain data by C(from_dict). record.py keeps the whole on the gateway.
+C(from_dict) reads and checks plain data. record.py stores the whole state on the gateway.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-# Mode -> what the gateway does on the way to the mail server with mail that arrived in plaintext, over TLS.
+# Mode -> TLS levels towards the mail server: for mail that arrived in plaintext, and for mail that arrived over TLS.
 LEVELS = {
     "plaintext": ("none", "none"),
     "match_sender": ("none", "may"),
@@ -28,7 +28,7 @@ LEVELS = {
     "required": ("encrypt", "encrypt"),
 }
 MODES = tuple(LEVELS)
-# A level in the words of a mail server's outbound side.
+# TLS level -> the value of a mail server's outbound side.
 SERVER_OUTBOUND = {"none": "disabled", "may": "opportunistic", "encrypt": "required"}
 DEFAULT_MODE = "plaintext"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,62}\Z")
@@ -42,7 +42,7 @@ def is_domain(text: str) -> bool:
 
 @dataclass(frozen=True)
 class EmailConfig:
-    """Recipient domains, the mail servers they are delivered to in order of preference, and the mode."""
+    """Recipient domains, the mail servers that receive their mail in order of preference, and the delivery mode."""
 
     name: str
     domains: tuple[str, ...]
@@ -51,12 +51,12 @@ class EmailConfig:
 
     @property
     def depends_on_arrival(self) -> bool:
-        """Whether it matters how a message reached the gateway."""
+        """Whether the TLS level depends on how a message arrived at the gateway."""
         plain, over_tls = LEVELS[self.delivery_mode]
         return plain != over_tls
 
     def to_dict(self) -> dict[str, Any]:
-        """The email config as plain data; from_dict reads it."""
+        """Return the email config as plain data for from_dict."""
         return {
             "name": self.name,
             "domains": list(self.domains),
@@ -66,7 +66,7 @@ class EmailConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EmailConfig:
-        """Read and check plain data. Raises EngineError naming the email config and what is wrong."""
+        """Read and check plain data. Raises EngineError, which names the email config and the fault."""
         name = str(data.get("name") or "")
         if not _NAME.match(name):
             raise EngineError(
@@ -101,9 +101,9 @@ CERTIFICATE_CHECKS = ("encryption_only", "trusted_chain", "hostname")
 
 @dataclass(frozen=True)
 class EnforcedDomain:
-    """A sender domain (inbound) or a recipient domain (outbound) for which TLS is insisted on.
+    """A sender domain (inbound) or a recipient domain (outbound) that requires TLS.
 
-    certificate_check is of use outbound only; servers names the next hops there instead of the gateway's own routing.
+    certificate_check and servers apply to outbound domains only. servers: next hops that replace the gateway's own routing.
     """
 
     domain: str
@@ -113,11 +113,11 @@ class EnforcedDomain:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What there is one of."""
+        """The key of an enforced domain: a gateway holds at most one for each direction and domain."""
         return self.direction, self.domain
 
     def to_dict(self) -> dict[str, Any]:
-        """The enforced domain as plain data; from_dict reads it."""
+        """Return the enforced domain as plain data for from_dict."""
         data: dict[str, Any] = {"domain": self.domain, "direction": self.direction}
         if self.direction == "outbound":
             data["certificate_check"] = self.certificate_check
@@ -126,7 +126,7 @@ class EnforcedDomain:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EnforcedDomain:
-        """Read and check plain data. Raises EngineError naming the domain and what is wrong."""
+        """Read and check plain data. Raises EngineError, which names the domain and the fault."""
         domain = str(data.get("domain") or "").lower().rstrip(".")
         if not is_domain(domain):
             raise EngineError(f"{data.get('domain')!r} is not a domain that can be enforced (one exact name, in ASCII)")
@@ -144,8 +144,8 @@ class EnforcedDomain:
             raise EngineError(f"enforced domain {domain}: {error}") from error
         if direction == "inbound" and (check or servers):
             raise EngineError(
-                f"enforced domain {domain}: certificate_check and servers go with the direction outbound; inbound it is the "
-                "sender who connects"
+                f"enforced domain {domain}: certificate_check and servers apply to the direction outbound only; inbound, "
+                "the sender connects"
             )
         if check is not None and check not in CERTIFICATE_CHECKS:
             raise EngineError(
@@ -155,9 +155,10 @@ class EnforcedDomain:
 
 
 def spellings(domain: str) -> tuple[str, ...]:
-    """The domain as it may stand in an envelope: in ASCII and, where that differs, in Unicode (SMTPUTF8).
+    """Return the spellings of a domain in an envelope: in ASCII and, if that differs, in Unicode (SMTPUTF8).
 
-    Only letters, digits and marks come out of the ASCII form: it goes into tables.
+    The Unicode spelling is left out if it contains anything except letters, digits, marks, hyphens and underscores,
+    because the spellings are written into tables.
     """
     try:
         labels = [
@@ -174,7 +175,7 @@ def spellings(domain: str) -> tuple[str, ...]:
 
 
 def inbound_senders(enforced: Iterable[EnforcedDomain]) -> list[str]:
-    """Every spelling of the sender domains, in order."""
+    """Return every spelling of the enforced sender domains, in order."""
     return [text for one in enforced if one.direction == "inbound" for text in spellings(one.domain)]
 
 
@@ -184,7 +185,11 @@ SENDS = MODES
 
 @dataclass(frozen=True)
 class OutboundTls:
-    """accept and send, each None while nobody has set it, and the networks that the mail servers connect from."""
+    """The settings of the outbound side.
+
+    accept: one of ACCEPTS. send: one of SENDS. Each is None until somebody sets it.
+    mail_servers: the networks from which the mail servers connect.
+    """
 
     accept: Optional[str] = None
     send: Optional[str] = None
@@ -192,17 +197,17 @@ class OutboundTls:
 
     @property
     def depends_on_arrival(self) -> bool:
-        """Whether it matters for what is sent how a message reached the gateway."""
+        """Whether the TLS level of outgoing mail depends on how a message arrived at the gateway."""
         plain, over_tls = LEVELS[self.send or DEFAULT_MODE]
         return plain != over_tls
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain data; from_dict reads it."""
+        """Return the settings as plain data for from_dict."""
         return {**asdict(self), "mail_servers": list(self.mail_servers)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> OutboundTls:
-        """Read and check plain data. Raises EngineError naming what is wrong."""
+        """Read and check plain data. Raises EngineError, which names the fault."""
         for what, allowed in (("accept", ACCEPTS), ("send", SENDS)):
             if data.get(what) is not None and data[what] not in allowed:
                 raise EngineError(f"{what} {data[what]!r} is not one of {', '.join(allowed)}")
@@ -212,8 +217,8 @@ class OutboundTls:
         networks = []
         for server in servers:
             try:
-                if "%" in str(server):  # behind which ipaddress takes any text
-                    raise ValueError("an address with a zone is of one host only")
+                if "%" in str(server):  # ipaddress accepts any text after it
+                    raise ValueError("an address with a zone is valid on one host only")
                 networks.append(str(ipaddress.ip_network(str(server).strip("[]"))))
             except ValueError as error:
                 raise EngineError(
@@ -222,16 +227,17 @@ class OutboundTls:
         outbound = cls(data.get("accept"), data.get("send"), tuple(dict.fromkeys(networks)))
         if outbound.accept in ("plaintext", "tls_only") and not networks:
             raise EngineError(
-                f"accept {outbound.accept} is about your own mail servers only: name their addresses or networks in mail_servers"
+                f"accept {outbound.accept} applies to your own mail servers only: name their addresses or networks in mail_servers"
             )
         return outbound
 
 
 @dataclass(frozen=True)
 class GatewayState:
-    """email_configs by name; enforced in order of direction and domain; outbound None while nobody has set it.
+    """The whole state of a gateway.
 
-    ca_file: path on the gateway of the roots for certificate checks; empty for those the gateway uses anyway.
+    email_configs: name -> email config. enforced: in order of direction and domain. outbound: None until somebody sets it.
+    ca_file: path on the gateway of the roots for certificate checks; empty for the gateway's default roots.
     """
 
     email_configs: Mapping[str, EmailConfig] = field(default_factory=dict)
@@ -241,12 +247,12 @@ class GatewayState:
 
     @property
     def levels(self) -> tuple[str, str]:
-        """What is done towards the internet with mail that arrived in plaintext, over TLS; empty if nobody said."""
+        """TLS levels towards the internet: for mail that arrived in plaintext and over TLS. Empty texts if send is not set."""
         return LEVELS[self.outbound.send] if self.outbound and self.outbound.send else ("", "")
 
     @property
     def senders_enforced(self) -> bool:
-        """Whether there is an inbound enforced domain."""
+        """Whether at least one inbound domain is enforced."""
         return any(one.direction == "inbound" for one in self.enforced)
 
     @cached_property
@@ -256,12 +262,12 @@ class GatewayState:
 
     @property
     def depends_on_arrival(self) -> bool:
-        """Whether it matters for any mode how a message reached the gateway."""
+        """Whether any TLS level depends on how a message arrived at the gateway."""
         outbound = self.outbound is not None and self.outbound.depends_on_arrival
         return outbound or any(one.depends_on_arrival for one in self.email_configs.values())
 
     def owner_of(self, domain: str) -> Optional[EmailConfig]:
-        """The email config that a recipient domain belongs to."""
+        """Return the email config of a recipient domain, or None."""
         return self._owners.get(domain)
 
     @cached_property

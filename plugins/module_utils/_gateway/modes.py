@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The delivery mode of email configs on a gateway: what the modes mean and how one is changed safely.
+"""The delivery modes of email configs on a gateway, and their safe change.
 
-The engine behind inbound_tls_mode. It knows no product: the room of a product says which modes its
-gateway can express and which files make them.
+The engine behind inbound_tls_mode. The engine contains no product: the room of each product says which modes its
+gateway supports and which files set them.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 def merge(
     held: Mapping[str, EmailConfig], wanted: Sequence[Mapping[str, Any]], absent: bool = False
 ) -> dict[str, EmailConfig]:
-    """The email configs a gateway shall hold: those it has, with the wanted ones in place.
+    """Return the wanted email configs of a gateway: the held ones, changed and completed by those of this call.
 
-    A wanted one that is held already may leave out its domains and servers. absent takes the mode back to
-    the default and keeps the route, so that its mail goes on. Raises EngineError.
+    An email config that is held already may leave out its domains and servers. absent sets the mode back to
+    the default and keeps the route, so that mail is still delivered. Raises EngineError.
     """
     result = dict(held)
     names = [str(item.get("name")) for item in wanted]
@@ -78,7 +78,7 @@ def merge(
 
 
 def _take_domains(configs: dict[str, EmailConfig], owner: EmailConfig, wanted: Sequence[str]) -> None:
-    """Take the owner's domains from held email configs that this call does not name; so one is renamed or split."""
+    """Remove the owner's domains from held email configs that this call does not name. So a call can rename or split one."""
     for name, other in list(configs.items()):
         left = tuple(domain for domain in other.domains if domain not in owner.domains)
         if name not in (owner.name, *wanted) and left != other.domains:
@@ -97,9 +97,9 @@ def set_modes(
     check_mode: bool = False,
     store: str = STORE,
 ) -> GatewayOutcome:
-    """Bring the gateway to the wanted modes in one transaction, or leave it as it was.
+    """Set the wanted modes on the gateway in one transaction, or leave it unchanged.
 
-    Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
+    Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
 
     def changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
@@ -135,7 +135,7 @@ def set_modes(
 def _evidence(
     configs: Iterable[EmailConfig], settings: Settings, verifying_modes: Sequence[str]
 ) -> dict[Target, Handshake]:
-    """A handshake with each server; its certificate is verified where a mode makes the gateway do so."""
+    """Make a handshake with each server. Verify the certificate if the gateway verifies it in the wanted mode."""
     verified = {server for one in configs if one.delivery_mode in verifying_modes for server in one.servers}
     targets = list(dict.fromkeys(server for config in configs for server in config.servers))
     settings = replace(settings, ask_plaintext=True, judge_trust=False)
@@ -150,7 +150,7 @@ def _evidence(
 def _objections(
     configs: Iterable[EmailConfig], held: Mapping[str, EmailConfig], evidence: Mapping[Target, Handshake]
 ) -> Iterable[str]:
-    """What would lose or defer mail, seen from the gateway."""
+    """Yield the reasons why mail would be lost or deferred, seen from the gateway."""
     routes = {domain: one.servers for one in held.values() for domain in one.domains}
     for config in configs:
         new_route = any(routes.get(domain) != config.servers for domain in config.domains)
@@ -158,7 +158,7 @@ def _objections(
         if new_route and all(seen.stage < Stage.EHLO for seen in looks):
             yield (
                 f"email config {config.name}: its mail would go to {looks[0].target}, which does not answer this gateway: "
-                f"{looks[0].message}. Correct the servers, or see why; to route there all the same, set "
+                f"{looks[0].message}. Correct the servers, or find the reason; to route there anyway, set "
                 "require_without_evidence"
             )
             continue
@@ -167,7 +167,7 @@ def _objections(
                 yield (
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because mail for it would be deferred: "
                     f"{seen.target}, seen from this gateway: {seen.message}. Switch STARTTLS on at that server first; "
-                    "to insist all the same, set require_without_evidence"
+                    "to require TLS anyway, set require_without_evidence"
                 )
             elif "may" in LEVELS[config.delivery_mode] and seen.advertised and not seen.completed:
                 yield (
@@ -180,12 +180,12 @@ def _objections(
 def _other_objections(
     configs: Iterable[EmailConfig], evidence: Mapping[Target, Handshake], gateway: Gateway, senders_enforced: bool
 ) -> Iterable[str]:
-    """What speaks against a server although its mode could live with it."""
+    """Yield further objections: certificates that the gateway verifies, and inbound enforced domains."""
     for config in configs:
         for seen in (evidence[server] for server in config.servers):
             if config.delivery_mode in gateway.verifying_modes and seen.completed and not seen.trusted:
                 yield (
-                    f"email config {config.name}: '{config.delivery_mode}' is refused, because {gateway.title} judges the "
+                    f"email config {config.name}: '{config.delivery_mode}' is refused, because {gateway.title} verifies the "
                     f"certificate in this mode, and that of {seen.target} does not pass ({seen.verify_error}), so mail "
                     "would be deferred. Install one from a known authority for that name first, or set require_without_evidence"
                 )
@@ -198,19 +198,19 @@ def _other_objections(
 
 
 def _unrouted(before: GatewayState, after: GatewayState) -> Iterable[str]:
-    """The domains that would be in no email config any more: the gateway's other routes may lead back to itself."""
+    """Yield the domains that would be in no email config any more. Another route may lead their mail back to the gateway."""
     kept = {domain for one in after.email_configs.values() for domain in one.domains}
     for config in before.email_configs.values():
         lost = [domain for domain in config.domains if domain not in kept]
         if lost:
             yield (
                 f"email config {config.name}: {', '.join(lost)} would be in no email config any more, and its mail would take "
-                "the gateway's other routes. Name it in one, or see that those are right and set require_without_evidence"
+                "the gateway's other routes. Add it to one, or check those routes and set require_without_evidence"
             )
 
 
 def _bouncing(configs: Iterable[EmailConfig], evidence: Mapping[Target, Handshake]) -> Iterable[str]:
-    """The servers that take mail over TLS only behind a mode that may deliver in plaintext."""
+    """Yield the servers that accept mail over TLS only, although the mode may deliver in plaintext."""
     for config in configs:
         for seen in (evidence[server] for server in config.servers):
             if LEVELS[config.delivery_mode][0] != "encrypt" and _bounces(config, seen):
@@ -228,7 +228,7 @@ def _bounces(config: EmailConfig, seen: Handshake) -> bool:
 
 
 def modes_result(outcome: GatewayOutcome) -> dict[str, Any]:
-    """What inbound_tls_mode returns: the modes before and after by name of the email config, and the email configs."""
+    """Return the result of inbound_tls_mode: name of the email config -> mode, before and after, and the email configs."""
     return {
         **outcome.to_dict(),
         "before": summary(outcome.before.email_configs),
@@ -238,5 +238,5 @@ def modes_result(outcome: GatewayOutcome) -> dict[str, Any]:
 
 
 def summary(configs: Mapping[str, EmailConfig]) -> dict[str, Optional[str]]:
-    """Name -> delivery mode."""
+    """Return a mapping: name of the email config -> delivery mode."""
     return {name: one.delivery_mode for name, one in sorted(configs.items())}

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The gateway's outbound side: what it accepts from the mail servers, and how it sends their mail on.
+"""The gateway's outbound side: TLS from the mail servers to the gateway, and TLS from the gateway to the internet.
 
 The engine behind outbound_tls_mode.
 """
@@ -41,9 +41,9 @@ def set_outbound(
     check_mode: bool = False,
     store: str = STORE,
 ) -> GatewayOutcome:
-    """Set what the gateway accepts from the mail servers and how it sends on, in one transaction, or leave it as it was.
+    """Set accept and send of the gateway in one transaction, or leave it unchanged. absent: set the defaults.
 
-    Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
+    Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     if "outbound" in gateway.limits:
         raise EngineError(f"{gateway.title} has no outbound side that can be set: {gateway.limits['outbound']}")
@@ -65,7 +65,7 @@ def set_outbound(
 
 
 def outbound_result(outcome: GatewayOutcome) -> dict[str, Any]:
-    """What outbound_tls_mode returns: the settings before and after, empty if they are not set."""
+    """Return the result of outbound_tls_mode: the settings before and after, empty if they are not set."""
     before, after = (one.outbound for one in (outcome.before, outcome.after))
     return {
         **outcome.to_dict(),
@@ -87,11 +87,11 @@ def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings:
             )
     if after.accept == "tls_only" and (after.accept, after.mail_servers) != (before.accept, before.mail_servers):
         warnings.append(
-            "from now on mail of a mail server that does not use TLS towards this gateway is put off until it does"
+            "from now on mail of a mail server that does not use TLS towards this gateway is deferred until it does"
         )
     if after.accept == "plaintext" and before.accept != "plaintext":
         warnings.append(
-            "a mail server that insists on TLS towards this gateway keeps its mail from now on; let it relax first"
+            "a mail server that requires TLS towards this gateway defers its mail from now on; stop requiring TLS there first"
         )
     insists = "encrypt" in LEVELS[after.send or DEFAULT_MODE]
     if insists and "encrypt" not in LEVELS[before.send or DEFAULT_MODE]:
@@ -108,6 +108,6 @@ def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings:
         if reason:
             problems.append(
                 f"send {after.send} is refused, because mail would be deferred: {reason}. Enforce single domains "
-                "(enforced_tls_domain), or insist all the same by require_without_evidence"
+                "(enforced_tls_domain), or require TLS anyway with require_without_evidence"
             )
     return GatewayVerdict(tuple(problems), (), tuple(evidence), tuple(warnings))

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a gateway's own port shows: the proofs that every gateway with a port here shares."""
+"""The proofs at a gateway's own port, for every gateway that listens on this host."""
 
 from __future__ import annotations
 
@@ -33,32 +33,35 @@ def require_answer(own_port: Target, settings: Settings) -> None:
 
 
 def prove_answer(port: Target, settings: Settings) -> None:
-    """Raise EngineError unless the gateway answers EHLO in time."""
+    """Raise EngineError unless the gateway answers EHLO within the timeout."""
     seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, settings, settings.timeout)
     if seen.stage < Stage.EHLO:
         raise EngineError(f"the gateway does not answer on {port} after the change: {seen.message}")
 
 
 def prove_refusal(own_port: Target, settings: Settings, state: GatewayState, recipient: str) -> None:
-    """Raise EngineError unless mail of an enforced sender domain is put off in plaintext, in time."""
+    """Raise EngineError unless the gateway defers plaintext mail of an enforced sender domain within the timeout."""
     domain = next((one.domain for one in state.enforced if one.direction == "inbound"), None)
     if domain is None:
         return
     deadline = time.monotonic() + settings.timeout
-    while True:  # a process from before the reload may answer once more
+    while True:  # a process from before the reload may still answer
         code, text = ask(own_port, settings, f"postmaster@{domain}", recipient)
-        if 400 <= code < 500:  # another restriction may put it off first
+        if 400 <= code < 500:  # another restriction may defer the mail first
             return
         if time.monotonic() >= deadline:
             raise EngineError(
-                f"the gateway answers mail from {domain} in plaintext with {code} {text}; see which restriction stands in "
-                "front of the collection's"
+                f"the gateway answers mail from {domain} in plaintext with {code} {text}; see which restriction comes "
+                "before the collection's"
             )
         time.sleep(0.1)
 
 
 def ask(own_port: Target, settings: Settings, sender: str, recipient: str) -> tuple[int, str]:
-    """The answer to a recipient in a session without TLS, or to the sender if that is refused. Raises EngineError."""
+    """Return the answer to RCPT in a session without TLS, or the answer to MAIL if that is refused.
+
+    Raises EngineError if the session fails.
+    """
     try:
         with smtplib.SMTP(own_port.host, own_port.port, settings.helo_name, settings.timeout) as session:
             session.ehlo()

@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The record: what a gateway holds, as JSON text in a file on the gateway, beside the files that are generated from it.
+"""The record: the state of a gateway as JSON, in a file on the gateway next to the files that are generated from it.
 
-Its format stands for those files as well, because one change writes them all: a version of the collection that
-does not know the format changes none of them.
+The record's format also covers the generated files, because one change writes them all. A version of the collection
+that does not know the format changes none of them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 FORMAT = 1
-"""The format that is written. Format 0 had the same keys, without the number."""
+"""The format that this version writes. Format 0 had the same keys, without the number."""
 
 
 def dump(state: GatewayState) -> str:
-    """The state as JSON text, in a fixed order; load reads it."""
+    """Return the state as JSON text in a fixed order, for load."""
     data = {
         KEY: FORMAT,
         "email_configs": [state.email_configs[name].to_dict() for name in sorted(state.email_configs)],
@@ -46,7 +46,7 @@ def dump(state: GatewayState) -> str:
 
 
 def load(text: str, where: str) -> GatewayState:
-    """The state from JSON text of this format or an older one; an empty one from an empty text.
+    """Read the state from JSON text of this format or an older one. An empty text is an empty state.
 
     Raises EngineError, which names the place, if the text cannot be read or has a newer format.
     """
@@ -54,15 +54,15 @@ def load(text: str, where: str) -> GatewayState:
 
 
 def load_file(path: str) -> GatewayState:
-    """The state that an adapter keeps in a file; an empty one if there is no file. Raises EngineError like load."""
+    """Read the state from a file. Without a file, the state is empty. Raises EngineError like load."""
     return load(_text(FileImage.read(path)), path)
 
 
 def change_with_record(images: Sequence[FileImage], path: str, state: GatewayState) -> Change:
-    """The change to these files and to the record of the state, which is written last.
+    """Return the change of these files and of the record of the state. The record is written last.
 
-    A record of an older format that holds this state already is no reason for a change of its own: it is
-    rewritten along with other files. So a run after an update of the collection reports what changes for the gateway only.
+    A record of an older format that holds this state already is rewritten only together with other files.
+    So a run after an update of the collection reports a change only if the gateway changes.
     """
     record = FileImage(path, dump(state).encode())
     present = FileImage.read(path)
@@ -83,7 +83,7 @@ def _text(record: FileImage) -> str:
 
 
 def _parse(text: str, where: str) -> tuple[int, GatewayState]:
-    """The format of a text, and the state in it."""
+    """Return the format of a text, and its state."""
     try:
         data = json.loads(text)
         return format_of(data, FORMAT, where), _state_of(data)

@@ -791,7 +791,7 @@ class TestProof:
         with pytest.raises(
             EngineError,
             match=r"^the gateway answers mail from partner\.example in plaintext with 250 Accepted; see which restriction "
-            r"stands in front of the collection's$",
+            r"comes before the collection's$",
         ):
             host.adapter.prove()
 

@@ -28,7 +28,7 @@ from tests.support.smtp_server import Face, server_context, serving
 INBOUND = {"domain": "partner.example", "direction": "inbound"}
 OUTBOUND = {"domain": "bank.example", "direction": "outbound"}
 CONFIG = EmailConfig("main", ("a.example",), (Target("mx.example"),), "plaintext")
-ADVICE = "Ask the administrator of that domain; to insist all the same, set require_without_evidence"
+ADVICE = "Ask the administrator of that domain; to require TLS anyway, set require_without_evidence"
 CHECKED = ("trusted_chain", "hostname")
 
 
@@ -122,8 +122,8 @@ class TestFromDict:
         with pytest.raises(EngineError) as error:
             EnforcedDomain.from_dict({**INBOUND, **more})
         assert str(error.value) == (
-            "enforced domain partner.example: certificate_check and servers go with the direction outbound; inbound it is "
-            "the sender who connects"
+            "enforced domain partner.example: certificate_check and servers apply to the direction outbound only; inbound, "
+            "the sender connects"
         )
 
     @pytest.mark.parametrize("direction", DIRECTIONS)
@@ -454,7 +454,7 @@ class TestInbound:
         assert str(error.value) == (
             "an inbound enforced domain is refused, because its mail needs TLS on the way to the mail servers as well, and "
             f"would be deferred: m1.example:25: {REASONS[how].format(target='m1.example:25')}; m3.example:25: cannot connect "
-            "to m3.example:25: refused. Switch STARTTLS on there first; to insist all the same, set require_without_evidence"
+            "to m3.example:25: refused. Switch STARTTLS on there first; to require TLS anyway, set require_without_evidence"
         )
 
     def test_a_gateway_whose_port_is_out_of_reach_is_not_asked(self, bench):
@@ -466,7 +466,7 @@ class TestInbound:
         bench.hold(state(configs=()))
         outcome = bench.set(INBOUND)
         assert outcome.warnings == (
-            "this gateway holds no email config, so TLS is enforced on the way in only: the onward hop is TLS for the "
+            "this gateway holds no email config, so TLS is enforced on the way in only: the next hop uses TLS for the "
             "domains of email configs",
         )
         assert bench.handshakes == [["gw.example:25"]]
@@ -484,7 +484,7 @@ class TestInbound:
         outcome = bench.set(INBOUND, check_mode=True)
         [warning] = outcome.warnings
         assert warning.startswith(
-            "unless steps before it change that, a real run would refuse this: an inbound enforced domain is refused"
+            "unless an earlier step changes that, a real run would refuse this: an inbound enforced domain is refused"
         )
         assert (outcome.changed, outcome.after) == (True, state(inbound()))
         assert '"partner.example"' in outcome.diff[0]["prepared"]
@@ -664,7 +664,7 @@ class TestOutbound:
         bench.servers[other] = ("no starttls",)
         outcome = bench.set({**OUTBOUND, "certificate_check": check})
         assert outcome.warnings == (
-            f"outbound enforced domain bank.example: not by way of {other}:{port}: the server does not offer STARTTLS",
+            f"outbound enforced domain bank.example: no mail goes to {other}:{port}: the server does not offer STARTTLS",
         )
         assert outcome.changed
         assert len(outcome.evidence) == 2
@@ -672,7 +672,7 @@ class TestOutbound:
     def test_one_host_that_passes_is_enough_for_a_check(self, bench):
         bench.servers["mx1.bank.example"] = ("untrusted",)
         assert bench.set({**OUTBOUND, "certificate_check": "trusted_chain"}).warnings == (
-            "outbound enforced domain bank.example: not by way of mx1.bank.example:25: its certificate does not pass "
+            "outbound enforced domain bank.example: no mail goes to mx1.bank.example:25: its certificate does not pass "
             "(self-signed certificate)",
         )
 
@@ -694,10 +694,10 @@ class TestOutbound:
         outcome = bench.set(OUTBOUND, check_mode=True)
         assert outcome.changed
         assert outcome.warnings[0].startswith(
-            "unless steps before it change that, a real run would refuse this: outbound enforced domain bank.example is refused"
+            "unless an earlier step changes that, a real run would refuse this: outbound enforced domain bank.example is refused"
         )
         assert bench.held() == state()
         bench.servers.pop("mx1.bank.example")
         outcome = bench.set(OUTBOUND, check_mode=True)
-        assert [one.partition(": ")[2][:23] for one in outcome.warnings] == ["not by way of mx2.bank."]
+        assert [one.partition(": ")[2][:25] for one in outcome.warnings] == ["no mail goes to mx2.bank."]
         assert bench.held() == state()

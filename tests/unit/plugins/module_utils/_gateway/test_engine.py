@@ -100,7 +100,7 @@ class TestVerdict:
         verdict = GatewayVerdict(problems, losses)
         said = "; ".join([*losses, *(() if insisting else problems)])
         assert bench.change(verdict, insisting=insisting, check_mode=True).warnings == (
-            (f"unless steps before it change that, a real run would refuse this: {said}",) if said else ()
+            (f"unless an earlier step changes that, a real run would refuse this: {said}",) if said else ()
         )
         assert bench.held() == GatewayState()
         if said:

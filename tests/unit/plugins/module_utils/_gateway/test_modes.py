@@ -361,7 +361,7 @@ class TestSetModes:
             bench.set(wanted(mode, servers=servers))
         assert str(error.value) == (
             f"email config main: '{mode}' is refused, because mail for it would be deferred: mx2.example:25, seen from "
-            f"this gateway: {reason}. Switch STARTTLS on at that server first; to insist all the same, set "
+            f"this gateway: {reason}. Switch STARTTLS on at that server first; to require TLS anyway, set "
             "require_without_evidence"
         )
         assert not isinstance(error.value, TransactionError)
@@ -392,7 +392,7 @@ class TestSetModes:
             bench.set(new)
         refusal = (
             f"email config main: its mail would go to mx.example:25, which does not answer this gateway: {reason}. "
-            "Correct the servers, or see why; to route there all the same, set require_without_evidence"
+            "Correct the servers, or find the reason; to route there anyway, set require_without_evidence"
         )
         assert str(error.value) == refusal
         assert not isinstance(error.value, TransactionError)
@@ -475,7 +475,9 @@ class TestSetModes:
         )
         assert bench.held() == state()
         outcome = bench.set(wanted(mode), require_without_evidence=insisting, check_mode=True)
-        assert outcome.warnings == (f"unless steps before it change that, a real run would refuse this: {error.value}",)
+        assert outcome.warnings == (
+            f"unless an earlier step changes that, a real run would refuse this: {error.value}",
+        )
         assert bench.held() == state()
         assert bench.set(wanted("required")).changed
 
@@ -504,7 +506,7 @@ class TestSetModes:
             bench.set(change)
         assert str(error.value) == (
             "email config main: a.example, c.example would be in no email config any more, and its mail would take the "
-            "gateway's other routes. Name it in one, or see that those are right and set require_without_evidence"
+            "gateway's other routes. Add it to one, or check those routes and set require_without_evidence"
         )
         assert bench.held() == state(held)
         moved = {"name": "other", "domains": ["a.example", "c.example"], "servers": ["mx.example"]}
@@ -544,7 +546,7 @@ class TestSetModes:
         outcome = bench.set(wanted("required"), check_mode=True)
         [warning] = outcome.warnings
         assert warning.startswith(
-            "unless steps before it change that, a real run would refuse this: email config main: 'required' is refused"
+            "unless an earlier step changes that, a real run would refuse this: email config main: 'required' is refused"
         )
         assert outcome.changed
         assert summary(outcome.after.email_configs) == {"main": "required"}
@@ -688,7 +690,7 @@ class TestJudgedModes:
         with pytest.raises(EngineError) as error:
             bench.set(wanted(mode))
         assert str(error.value) == (
-            f"email config main: '{mode}' is refused, because a stand-in for a gateway judges the certificate in this mode, "
+            f"email config main: '{mode}' is refused, because a stand-in for a gateway verifies the certificate in this mode, "
             "and that of mx.example:25 does not pass (self-signed certificate), so mail would be deferred. Install one from "
             "a known authority for that name first, or set require_without_evidence"
         )

@@ -111,7 +111,7 @@ class TestFromDict:
         with pytest.raises(EngineError) as error:
             OutboundTls.from_dict({"accept": accept, **servers})
         assert str(error.value) == (
-            f"accept {accept} is about your own mail servers only: name their addresses or networks in mail_servers"
+            f"accept {accept} applies to your own mail servers only: name their addresses or networks in mail_servers"
         )
 
     @given(st.lists(st.text("0123456789abcdef.:/[] ;\n%$", max_size=20) | st.ip_addresses().map(str), max_size=3))
@@ -134,10 +134,10 @@ def state(*args, configs=(CONFIG,), **more):
 
 
 TLS_ONLY_WARNING = (
-    "from now on mail of a mail server that does not use TLS towards this gateway is put off until it does",
+    "from now on mail of a mail server that does not use TLS towards this gateway is deferred until it does",
 )
 PLAINTEXT_WARNING = (
-    "a mail server that insists on TLS towards this gateway keeps its mail from now on; let it relax first",
+    "a mail server that requires TLS towards this gateway defers its mail from now on; stop requiring TLS there first",
 )
 
 
@@ -189,7 +189,7 @@ class TestSetOutbound:
         assert bench.held() == state()
 
     def test_mail_servers_are_needed_once(self, bench):
-        with pytest.raises(EngineError, match=r"^accept tls_only is about your own mail servers only"):
+        with pytest.raises(EngineError, match=r"^accept tls_only applies to your own mail servers only"):
             bench.set("tls_only")
         bench.set("both", mail_servers=SERVERS)
         assert bench.set("tls_only").after == state("tls_only", None, NETWORKS)
@@ -337,8 +337,8 @@ class TestSend:
             bench.set(send=send)
         assert str(error.value) == (
             f"send {send} is refused, because mail would be deferred: relay2.example:26: "
-            f"{REASONS[how].format(target='relay2.example:26')}. Enforce single domains (enforced_tls_domain), or insist all "
-            "the same by require_without_evidence"
+            f"{REASONS[how].format(target='relay2.example:26')}. Enforce single domains (enforced_tls_domain), or require TLS "
+            "anyway with require_without_evidence"
         )
         assert bench.held() == state()
 
@@ -354,7 +354,7 @@ class TestSend:
             bench.set(send=send)
         assert str(error.value) == (
             f"send {send} is refused, because mail would be deferred: it hands its mail to the MX of each recipient domain, and "
-            "those cannot all be tested. Enforce single domains (enforced_tls_domain), or insist all the same by "
+            "those cannot all be tested. Enforce single domains (enforced_tls_domain), or require TLS anyway with "
             "require_without_evidence"
         )
         assert bench.handshakes == []
@@ -393,7 +393,7 @@ class TestSend:
         tls_only, refusal = outcome.warnings
         assert tls_only.startswith("from now on mail of a mail server")
         assert refusal.startswith(
-            "unless steps before it change that, a real run would refuse this: send required is refused"
+            "unless an earlier step changes that, a real run would refuse this: send required is refused"
         )
         assert (outcome.changed, outcome.after) == (True, state("tls_only", "required", NETWORKS))
         assert bench.held() == state()

@@ -187,7 +187,7 @@ class TestRefusal:
         with serving(Face(rcpt=answer)) as server, pytest.raises(EngineError) as error:
             prove_refusal(port_of(server), IMPATIENT, STATE, "postmaster")
         assert str(error.value) == (
-            f"the gateway answers mail from first.example in plaintext with {said}; see which restriction stands in front of "
+            f"the gateway answers mail from first.example in plaintext with {said}; see which restriction comes before "
             "the collection's"
         )
 

@@ -937,7 +937,7 @@ class TestProof:
         with pytest.raises(
             EngineError,
             match=r"^the gateway answers mail from partner\.example in plaintext with 250 2\.1\.5 Ok; see which "
-            r"restriction stands in front of the collection's$",
+            r"restriction comes before the collection's$",
         ):
             prove(STATES["senders"])
 

@@ -182,8 +182,8 @@ class TestRoutes:
     def test_no_relay_domain(self, listed):
         with FakeProxmox(domains=[listed], **RELAY) as fake:
             assert refused(held, fake) == (
-                "email config main: example.com is no relay domain of Proxmox Mail Gateway, so that it takes no mail for it "
-                "to hand on; add it there first"
+                "email config main: example.com is not a relay domain of Proxmox Mail Gateway, so the gateway accepts no "
+                "mail for it; add it there first"
             )
 
     def test_without_a_relay_it_is_the_mx_of_the_domain(self):
@@ -292,8 +292,8 @@ class TestRead:
 
     def test_any_other_name_does(self, fake):
         assert refused(lambda: held(fake, domains=None)) == (
-            "email config 'main': Proxmox Mail Gateway keeps no names of email configs. Give its domains as well, or name "
-            "it after the one relay domain that it is about"
+            "email config 'main': Proxmox Mail Gateway stores no names of email configs. Give its domains as well, or name "
+            "it after its one relay domain"
         )
 
     @pytest.mark.parametrize(
@@ -385,7 +385,7 @@ class TestPlan:
             gateway = adapter(fake)
             one = config("one", "required", ["a.example"])
             assert refused(gateway.plan, state(one, config("two", "plaintext", ["b.example"]))) == (
-                "Proxmox Mail Gateway cannot tell the email configs one and two apart: both go by [mail.example.com]:25, and "
+                "Proxmox Mail Gateway cannot tell the email configs one and two apart: both use [mail.example.com]:25, and "
                 "it chooses TLS by next hop. Give both the same mode, or one a next hop of its own"
             )
             change(gateway, one, config("two", "required", ["b.example"]))
@@ -409,7 +409,7 @@ class TestPlan:
         with FakeProxmox(domains, transports, **mail) as fake:
             gateway = adapter(fake)
             text = refused(gateway.plan, state(config(mode="required")))
-            assert f"cannot tell its mail apart from that of {other}, because all of it goes by" in text
+            assert f"cannot tell its mail apart from that of {other}, because all of it uses" in text
             assert not gateway.plan(state(config(mode="opportunistic")))
 
     def test_what_is_no_other_mail(self):
