@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way from what a mail server does to what is wanted, in one transaction, proved by the server's own port.
+"""The change of a mail server to the wanted state, in one transaction, proved at the server's own port.
 
-The engine knows no product: an adapter (contract.Server) says what makes the wanted state and how the daemon takes it up.
+The engine contains no product: an adapter (contract.Server) plans the files and reloads the daemon.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 def set_starttls(
     server: Server, desired: Desired, settings: Settings, check_mode: bool = False, store: str = STORE
 ) -> Outcome:
-    """Bring the server to the wanted state and prove it with its own port, or leave it as it was.
+    """Bring the server to the wanted state and prove it at its own port, or leave the server unchanged.
 
-    Raises EngineError (nothing was touched) or TransactionError (it was, and is put back).
+    Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     desired.check()
     settings = replace(settings, ask_plaintext=True, judge_trust=False)
@@ -67,7 +67,8 @@ def set_starttls(
             seen = prove_at(desired, desired.own_port, settings)
 
         def prove_old(old: Handshake = seen) -> None:
-            # A certificate renewed before this run is served from the first reload on, if the old files name it.
+            # If the old files name a certificate that was renewed before this run, the daemon serves the new one
+            # after the first reload. So the proof of the old state accepts both.
             installed = _chain(desired) if change.mentioned_before(desired.certificate) else ()
             faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
             now = wait_until(
@@ -83,7 +84,7 @@ def set_starttls(
 
 
 def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:
-    """Wait until a daemon shows the wanted inbound state; raise EngineError if it does not in time."""
+    """Wait until a daemon shows the wanted inbound state. Raises EngineError if it does not within the timeout."""
     settings = replace(settings, ask_plaintext=True, judge_trust=False)
     fingerprint = _installed(desired, False, []) or ""
     seen = wait_until(lambda now: satisfies(desired, fingerprint, now), target, settings, settings.timeout)
@@ -93,7 +94,7 @@ def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:
 
 
 def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
-    """Whether the own port shows the wanted inbound state: the served certificate is the installed one."""
+    """Whether a test of the own port shows the wanted inbound state, with the installed certificate."""
     if desired.inbound is None:
         return seen.stage >= Stage.EHLO
     if not desired.offers:
@@ -106,7 +107,7 @@ def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
 
 
 def same_face(old: Handshake, new: Handshake) -> bool:
-    """Whether two tests of a port show the same to a client."""
+    """Whether two tests of a port show the same state to a client."""
     return (old.stage, old.code, old.fingerprint, bool(old.requires_tls)) == (
         new.stage,
         new.code,
@@ -136,7 +137,11 @@ def _after(before: dict[str, str], desired: Desired) -> dict[str, str]:
 
 
 def _installed(desired: Desired, check_mode: bool, warnings: list[str]) -> Optional[str]:
-    """The fingerprint of the installed certificate; "" when none is needed, None when not there yet."""
+    """Return the fingerprint of the installed certificate.
+
+    Empty if the wanted state needs no certificate. None, with a warning, if check mode finds no file yet.
+    Raises EngineError if the file is missing or cannot be used.
+    """
     if not desired.offers:
         return ""
     advice = f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
@@ -154,13 +159,15 @@ def _installed(desired: Desired, check_mode: bool, warnings: list[str]) -> Optio
         raise EngineError(f"there is no certificate at {desired.certificate}; {advice}") from None
     except (OSError, ValueError) as error:
         mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
-        reason = "the key is not the certificate's" if mismatch else getattr(error, "strerror", None) or str(error)
-        raise EngineError(f"the certificate file {desired.certificate} is no use: {reason}; {advice}") from None
+        reason = (
+            "the key belongs to another certificate" if mismatch else getattr(error, "strerror", None) or str(error)
+        )
+        raise EngineError(f"the certificate file {desired.certificate} cannot be used: {reason}; {advice}") from None
     return fingerprint
 
 
 def _chain(desired: Desired) -> tuple[bytes, ...]:
-    """The installed certificates, DER; none if they cannot be read."""
+    """Return the installed certificates as DER; none if they cannot be read."""
     try:
         blocks = pem.certificates(pem.split(Path(desired.certificate).read_bytes()))
     except (OSError, ValueError):
@@ -180,7 +187,7 @@ def _guard_outbound(
     check_mode: bool,
     warnings: list[str],
 ) -> None:
-    """The one rule: no insisting on TLS before the side that accepts has shown that it does."""
+    """Refuse outbound 'required' unless every next hop completes a handshake. Check mode warns instead."""
     if desired.outbound != "required" or before["outbound"] == "required" or desired.require_without_evidence:
         return
     try:
@@ -195,7 +202,7 @@ def _guard_outbound(
         return
     message = (
         f"outbound 'required' is refused, because mail would be deferred: {problem}. Switch TLS on at the "
-        "accepting side first; to insist all the same, set require_without_evidence"
+        "accepting side first; to require TLS anyway, set require_without_evidence"
     )
     if not check_mode:
         raise EngineError(message)

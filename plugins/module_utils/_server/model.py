@@ -19,12 +19,12 @@ OUTBOUND = ("disabled", "opportunistic", "required")
 
 @dataclass(frozen=True)
 class Desired:
-    """The wanted state of one daemon. None leaves a direction as it is.
+    """The wanted state of one daemon. None keeps the present state of a direction.
 
     certificate: absolute path, on the host, of one PEM file with key, leaf and chain.
-    own_port: where the daemon is asked what it really does.
-    relax: whether an inbound side that requires TLS may go back to offering it.
-    only_relax: do that and nothing else; a side that does not require TLS stays as it is.
+    own_port: the daemon's port for the tests that prove the state.
+    relax: whether the inbound side may change from required to offered.
+    only_relax: change the inbound side from required to offered only; keep every other inbound state.
     """
 
     inbound: Optional[str] = None
@@ -54,13 +54,16 @@ class Desired:
 
     @property
     def offers(self) -> bool:
-        """Whether STARTTLS is to be seen from outside."""
+        """Whether the wanted state offers STARTTLS to clients."""
         return self.inbound in ("offered", "required")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done. handshake is the test of the daemon's own port at the end."""
+    """The result of a change.
+
+    handshake: the last test of the daemon's own port. recovered: whether the change of a killed run was undone first.
+    """
 
     changed: bool
     before: dict[str, str]
@@ -71,7 +74,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The result as plain data, for a module to return."""
+        """Return the result as plain data, without diff and warnings."""
         return {
             "changed": self.changed,
             "before": self.before,

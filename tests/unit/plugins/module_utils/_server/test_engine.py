@@ -251,7 +251,7 @@ def test_check_mode_without_a_certificate_warns(mail):
 
 def test_check_mode_refuses_a_broken_certificate(mail):
     mail.certificate.write_text("not a certificate")
-    with pytest.raises(EngineError, match="is no use: it does not begin with a private key; install it first"):
+    with pytest.raises(EngineError, match="cannot be used: it does not begin with a private key; install it first"):
         mail.set("offered", check_mode=True)
 
 
@@ -411,7 +411,7 @@ def test_an_interrupted_run_is_undone_first(mail):
     assert mail.settings["inbound"] == "required"
 
     foresight = mail.set("offered", check_mode=True)
-    assert "a former run was interrupted" in foresight.warnings[0]
+    assert "an earlier run was interrupted" in foresight.warnings[0]
     assert mail.settings["inbound"] == "required"
 
     outcome = mail.set("offered")
@@ -447,41 +447,41 @@ def test_off_needs_no_certificate(mail):
 def test_an_encrypted_key(mail, authority):
     issued = authority.issue([NAME])
     mail.certificate.write_bytes(issued.encrypted_key_pem("secret") + issued.fullchain_pem)
-    untouched(mail, "is no use: the private key is encrypted", "offered")
+    untouched(mail, "cannot be used: the private key is encrypted", "offered")
 
 
 def test_a_key_of_another_certificate(mail, authority):
     mail.certificate.write_bytes(authority.issue([NAME]).key_pem + authority.issue([NAME]).fullchain_pem)
-    untouched(mail, "is no use: the key is not the certificate's; install it first", "required")
+    untouched(mail, "cannot be used: the key belongs to another certificate; install it first", "required")
 
 
 @pytest.mark.parametrize("text", ["", "hello", "-----BEGIN CERTIFICATE-----\n"])
 def test_a_file_that_is_no_certificate(mail, text):
     mail.certificate.write_text(text)
-    untouched(mail, "is no use", "offered")
+    untouched(mail, "cannot be used", "offered")
 
 
 def test_a_directory_in_place_of_the_certificate(mail):
     mail.certificate.unlink()
     mail.certificate.mkdir()
-    untouched(mail, "is no use: .*[Ii]s a directory", "offered")
+    untouched(mail, "cannot be used: .*[Ii]s a directory", "offered")
 
 
 def test_a_bundle_without_a_key_is_called_that(mail, authority):
     mail.certificate.write_bytes(authority.issue([NAME]).fullchain_pem)
-    untouched(mail, "is no use: it does not begin with a private key; install it first", "offered")
+    untouched(mail, "cannot be used: it does not begin with a private key; install it first", "offered")
 
 
 def test_a_bundle_whose_key_stands_behind_is_called_that(mail, authority):
     """Postfix takes key and chain from one file in that order only."""
     issued = authority.issue([NAME])
     mail.certificate.write_bytes(issued.fullchain_pem + issued.key_pem)
-    untouched(mail, "is no use: it does not begin with a private key; install it first", "offered")
+    untouched(mail, "cannot be used: it does not begin with a private key; install it first", "offered")
 
 
 def test_a_key_without_a_certificate(mail, authority):
     mail.certificate.write_bytes(authority.issue([NAME]).key_pem)
-    untouched(mail, "is no use: there is no certificate in it; install it first", "offered")
+    untouched(mail, "cannot be used: there is no certificate in it; install it first", "offered")
 
 
 def test_no_message_shows_key_material(mail, authority):
@@ -494,7 +494,7 @@ def test_no_message_shows_key_material(mail, authority):
         f"-----BEGIN PRIVATE KEY-----\n{secret}\n-----END PRIVATE KEY-----\n{issued.fullchain_pem.decode()}",
     ):
         mail.certificate.write_text(text)
-        assert secret[:20] not in untouched(mail, "is no use", "offered")
+        assert secret[:20] not in untouched(mail, "cannot be used", "offered")
 
 
 @pytest.mark.parametrize(
