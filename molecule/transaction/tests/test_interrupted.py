@@ -133,7 +133,7 @@ def test_a_killed_run_is_undone_by_the_next(fleet: Fleet) -> None:
     fleet.run(HOST, "postconf -PX smtp/inet/smtpd_tls_chain_files")
 
     dry = fleet.module(HOST, "mail_server_tls", DISABLED, "--check")
-    assert "a former run was interrupted" in dry.output
+    assert "an earlier run was interrupted" in dry.output
 
     again = fleet.module(HOST, "mail_server_tls", OFFERED)
     assert again.status == 0, again.output

@@ -1,24 +1,24 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where a mail server product keeps its things on one platform: values only."""
+"""The layout of a mail server product on one platform: paths, users and modes. Values only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 CERTIFICATE = "/etc/mailfleet/starttls.pem"
-"""Where the collection puts key, leaf and chain, in one PEM file."""
+"""The PEM file of the collection, with key, leaf and chain."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """One product on one platform. Paths are absolute.
+    """The layout of one product on one platform. Paths are absolute.
 
-    programs: the daemon's control program, wherever the platform may have it. config_file: exists only where the product is
-    configured. user: as whom the daemon answers. certificate_group and certificate_mode: what lets the daemon, and nobody
-    else, read the key. logs: patterns of the log files, rotated ones included. security_context: the SELinux type of a
-    certificate file, empty where the platform does not use SELinux.
+    programs: the possible paths of the daemon's control program. config_file: exists only if the product is configured.
+    user: the user of the daemon's processes that answer clients. certificate_group and certificate_mode: group and mode
+    of the certificate file, so that only root and the daemon can read the key. logs: patterns of the log files, with the
+    rotated ones. security_context: the SELinux type of a certificate file, empty if the platform does not use SELinux.
     """
 
     platform: str

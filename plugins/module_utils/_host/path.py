@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which paths may stand in a configuration file."""
+"""Checks of paths before they are written into a configuration file."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ _PATH = re.compile(r"/[A-Za-z0-9_./+@-]*\Z")
 
 
 def is_path(text: str) -> bool:
-    """Whether the text is an absolute path that every daemon reads as it stands: no blanks, quotes or ".."."""
+    """Whether the text is an absolute path without blanks, quotes and "..", so that every daemon reads it literally."""
     return bool(_PATH.match(text)) and ".." not in text.split("/")

@@ -1,7 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The gateways: one entry a product, loaded when it is used. Ansible's packer ships what these functions import."""
+"""The gateways, one entry for each product. A function loads its product when it is called.
+
+Ansible's packer follows the imports in these functions and ships the products to the host.
+"""
 
 # ruff: noqa: PLC0415  (a product is loaded when it is used)
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Access:
-    """How a gateway is reached: run and own_port on its host, http and the rest where it has an API."""
+    """The access to a gateway. run, own_port, reinjection_port and config_dir: for a gateway on this host. http and api_*: for an API."""
 
     run: Runner
     http: Http
@@ -73,4 +76,4 @@ GATEWAYS: dict[str, Callable[[Access, Settings], Gateway]] = {
     "proxmox": _proxmox,
     "mailcow": _mailcow,
 }
-"""Kind -> what makes its adapter. The maker raises EngineError if access lacks what it needs."""
+"""Kind -> the function that makes the adapter. It raises EngineError if the access is incomplete."""

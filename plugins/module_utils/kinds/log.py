@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The logs that can be counted: one entry a product, loaded when it is used."""
+"""The logs that can be counted, one entry for each product. A function loads its product when it is called."""
 
 # ruff: noqa: PLC0415  (a product is loaded when it is used)
 
@@ -32,4 +32,4 @@ def _exim(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
 
 
 LOGS: dict[str, LogMaker] = {"postfix": _postfix, "exim": _exim}
-"""Kind -> what makes its adapter: (the counts, begin and end of the window, how the daemon is asked for its settings)."""
+"""Kind -> the function that makes the adapter: (tally, begin and end of the window in seconds since 1970, runner)."""

@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The products that the collection knows: the only list of them. A file a facet (server, gateway, log) loads their rooms.
+"""The only list of the supported products. One file for each facet (server, gateway, log) loads their rooms.
 
-Adding a product: an entry here, and one in the file of each facet that it has. docs/kinds.md is generated from both.
+A new product needs an entry here, and one in the file of each of its facets. docs/kinds.md is generated from both.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 AUTO = "auto"
-"""The kind that says: find out on the host."""
+"""The kind is detected on the host."""
 
 _ACCEPT, _ENFORCED, _OUTBOUND = "accept", "enforced", "outbound"
-"""Capabilities of a gateway: STARTTLS towards senders is set by the collection, domains can be enforced, the outbound side can
-be set. The delivery modes that it can express are the adapter's own (Gateway.modes)."""
+"""Capabilities of a gateway. accept: the collection can set STARTTLS for senders. enforced: it can enforce domains.
+outbound: it can set the outbound side. The supported delivery modes are in the adapter (Gateway.modes)."""
 
 
 @dataclass(frozen=True)
 class Product:
     """One product.
 
-    title: its name in messages and tables. facets: what it can be (server, gateway, log). layouts: where it keeps its things,
-    a value for each platform; none if it is reached by an API. capabilities: of its gateway facet. connections: the Ansible
-    connections that only hosts of this product have; its decisions then run on the controller, else on the host.
+    title: the name in messages and tables. facets: some of server, gateway, log. layouts: one for each platform; none if the
+    product has an API. capabilities: those of the gateway facet. connections: the Ansible connections that only hosts of this
+    product use. With connections, the product's decisions run on the controller, else on the host.
     """
 
     title: str
@@ -63,12 +63,10 @@ PRODUCTS: dict[str, Product] = {
 
 
 def product_of(kind: str, facet: str, option: str) -> Product:
-    """The product of a kind that has a facet. Raises EngineError naming the option, and the kinds that there are."""
+    """Return the product of a kind. Raises EngineError, which names the option and the possible kinds, without the facet."""
     product = PRODUCTS.get(kind)
     if product is None:
-        raise EngineError(
-            f"{option} {kind!r} is not a kind that is known; choose one of: {', '.join(kinds_with(facet))}"
-        )
+        raise EngineError(f"{option} {kind!r} is not a known kind; choose one of: {', '.join(kinds_with(facet))}")
     if facet not in product.facets:
         raise EngineError(
             _WITHOUT[facet].format(option=option, title=product.title, kinds=", ".join(kinds_with(facet)))
@@ -87,14 +85,14 @@ _WITHOUT = {
 
 
 def kinds_with(facet: str) -> list[str]:
-    """The kinds that have a facet."""
+    """Return the kinds that have a facet."""
     return [kind for kind, product in PRODUCTS.items() if facet in product.facets]
 
 
 def resolve(kind: str, facet: str, option: str) -> str:
-    """The kind of this host: the one that was named, or for C(auto) the one that is found.
+    """Return the kind of this host: the given one, or for C(auto) the detected one.
 
-    Raises EngineError if there is none, or more than one, or the kind does not have the facet.
+    Raises EngineError if no kind or more than one is detected, or if the kind does not have the facet.
     """
     if kind != AUTO:
         product_of(kind, facet, option)
@@ -103,14 +101,14 @@ def resolve(kind: str, facet: str, option: str) -> str:
     if len(found) == 1:
         return found[0]
     titles = " and ".join(PRODUCTS[one].title for one in found)
-    what = f"{titles} are both on this host" if found else "no mail server that is known is on this host"
+    what = f"{titles} are both on this host" if found else "no known mail server is on this host"
     raise EngineError(f"{what}; set {option} to one of: {', '.join(found or kinds_with(facet))}")
 
 
 def kind_by_connection(kind: str, connection: str) -> str:
-    """The kind of a host that Ansible reaches by this connection plugin; C(auto) if only the host can tell.
+    """Return the kind of a host from its connection plugin; C(auto) if it has to be detected on the host.
 
-    Raises EngineError if the kind cannot be reached by it.
+    Raises EngineError if the given kind needs another connection plugin.
     """
     if kind != AUTO:
         product = product_of(kind, "server", "kind")
@@ -124,16 +122,16 @@ def kind_by_connection(kind: str, connection: str) -> str:
 
 
 def layout_for(kind: str, option: str) -> Optional[Layout]:
-    """Where the mail server of this host keeps its things; None if it has no place on a host, or C(auto) finds none.
+    """Return the layout of the mail server on this host; None if the kind has no layout, or C(auto) detects no mail server.
 
-    Raises EngineError for an unknown kind, and for C(auto) where there are two.
+    Raises EngineError for an unknown kind, and if C(auto) detects two.
     """
     if kind == AUTO:
         if not any(layout_here(PRODUCTS[one].layouts) for one in kinds_with("server")):
             return None
         kind = resolve(kind, "server", option)
     if kind not in PRODUCTS:
-        raise EngineError(f"{option} {kind!r} is not a kind that is known; choose one of: {', '.join(PRODUCTS)}")
+        raise EngineError(f"{option} {kind!r} is not a known kind; choose one of: {', '.join(PRODUCTS)}")
     return layout_of(kind) if PRODUCTS[kind].layouts else None
 
 
@@ -144,7 +142,10 @@ def layout_of(kind: str) -> Layout:
 
 
 def layout_here(layouts: Collection[Layout]) -> Optional[Layout]:
-    """The first layout whose program and configuration are both on this host. A removed package leaves its configuration."""
+    """Return the first layout whose program and configuration both exist on this host, or None.
+
+    The configuration alone is not enough: a removed package leaves it on the host.
+    """
     for layout in layouts:
         if Path(layout.config_file).exists() and any(Path(program).exists() for program in layout.programs):
             return layout

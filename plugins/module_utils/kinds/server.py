@@ -1,7 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mail servers: one entry a product, loaded when it is used. Ansible's packer ships what these functions import."""
+"""The mail servers, one entry for each product. A function loads its product when it is called.
+
+Ansible's packer follows the imports in these functions and ships the products to the host.
+"""
 
 # ruff: noqa: PLC0415  (a product is loaded when it is used)
 
@@ -35,4 +38,4 @@ def _exim(run: Runner, _desired: Desired, settings: Settings) -> Server:
 
 
 SERVERS: dict[str, ServerMaker] = {"postfix": _postfix, "exim": _exim}
-"""Kind -> what makes its adapter: (how programs are run, the wanted state, the settings of handshakes)."""
+"""Kind -> the function that makes the adapter: (runner, wanted state, settings of handshakes)."""

@@ -29,7 +29,7 @@ def test_capabilities():
     assert FILTERS["capabilities"]("postfix") == ["accept", "enforced", "outbound"]
     assert FILTERS["capabilities"]("haraka") == []
     with pytest.raises(
-        AnsibleFilterError, match="gateway_kind 'postfx' is not a kind that is known; choose one of: postfix, exim"
+        AnsibleFilterError, match="gateway_kind 'postfx' is not a known kind; choose one of: postfix, exim"
     ):
         FILTERS["capabilities"]("postfx")
 

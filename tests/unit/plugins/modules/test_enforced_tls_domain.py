@@ -119,7 +119,7 @@ def test_no_domain_of_several_is_none(engine):
         ),
         (
             {**INBOUND, "gateway": "sendmail"},
-            "gateway 'sendmail' is not a kind that is known; choose one of: postfix, exim, haraka, proxmox, mailcow",
+            "gateway 'sendmail' is not a known kind; choose one of: postfix, exim, haraka, proxmox, mailcow",
         ),
         ({**INBOUND, "state": "gone"}, "value of state must be one of: present, absent"),
         ({**INBOUND, "delivery_mode": "required"}, "Unsupported parameters"),

@@ -96,7 +96,7 @@ def test_absent_needs_nothing_else(engine):
         ({"send": False}, "value of send must be one of"),
         (
             {"send": "required", "gateway": "sendmail"},
-            "gateway 'sendmail' is not a kind that is known; choose one of: postfix, exim, haraka, proxmox, mailcow",
+            "gateway 'sendmail' is not a known kind; choose one of: postfix, exim, haraka, proxmox, mailcow",
         ),
         ({"send": "required", "state": "gone"}, "value of state must be one of: present, absent"),
         ({"send": "required", "domain": "a.example"}, "Unsupported parameters"),

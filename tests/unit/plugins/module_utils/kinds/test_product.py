@@ -48,7 +48,7 @@ def test_the_capabilities_are_what_the_adapter_does(kind):
 def test_an_unknown_kind_lists_the_kinds():
     with pytest.raises(EngineError) as error:
         product_of("postfx", "server", "kind")
-    assert str(error.value) == "kind 'postfx' is not a kind that is known; choose one of: postfix, exim"
+    assert str(error.value) == "kind 'postfx' is not a known kind; choose one of: postfix, exim"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_of_two_none_is_chosen(host):
 def test_none_is_said(host):
     with pytest.raises(EngineError) as error:
         resolve("auto", "server", "kind")
-    assert str(error.value) == "no mail server that is known is on this host; set kind to one of: one, two"
+    assert str(error.value) == "no known mail server is on this host; set kind to one of: one, two"
 
 
 def test_the_connection_tells_a_kind_whose_decisions_run_on_the_controller(monkeypatch):
