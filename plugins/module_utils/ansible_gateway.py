@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Between AnsibleModule and the engine of the gateways: the options that all their modules have, and the API client."""
+"""The link between AnsibleModule and the engine of the gateways: the options of all gateway modules, and the API client."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 
-# Which gateway, and how it is reached. The API's secrets may come from the environment of the host that the module runs on.
+# The gateway and the access to it. The API's secrets may come from the environment of the host that runs the module.
 ACCESS_SPEC: dict[str, dict[str, Any]] = {
     "gateway": {"type": "str", "default": "postfix"},
     "address": {"type": "str", "default": "127.0.0.1"},
@@ -43,7 +43,10 @@ CHANGE_SPEC: dict[str, dict[str, Any]] = {
 
 
 def http_client(module: AnsibleModule) -> Http:
-    """The engine's way to an API: TLS verified unless told otherwise, no redirects, no proxies of the environment."""
+    """Return the engine's HTTP client. It verifies TLS unless the options say otherwise.
+
+    It follows no redirects and ignores the proxies of the environment.
+    """
 
     def http(method: str, url: str, headers: Mapping[str, str], body: Optional[bytes]) -> Response:
         from ansible.module_utils.urls import open_url  # noqa: PLC0415  (it costs 35 ms, and few gateways have an API)
@@ -59,7 +62,7 @@ def http_client(module: AnsibleModule) -> Http:
                 ca_path=module.params["ca_path"],
                 follow_redirects="none",
                 use_proxy=False,
-                use_netrc=False,  # it would add credentials of its own
+                use_netrc=False,  # a netrc file would add other credentials
             )
         except HTTPError as error:
             answer = error
@@ -75,7 +78,7 @@ def http_client(module: AnsibleModule) -> Http:
 
 
 def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
-    """The adapter that a module's options name, and the settings of its handshakes. Raises EngineError, TargetError."""
+    """Return the adapter for a module's options, and the settings of its handshakes. Raises EngineError, TargetError."""
     options = module.params
     own_port = Target(options["address"], options["port"])
     own_port.check()
@@ -97,7 +100,7 @@ def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
 
 
 def change_options(module: AnsibleModule) -> dict[str, Any]:
-    """The options of a change that all modules share, as keyword arguments of the engine."""
+    """Return the common options of a change as keyword arguments of the engine."""
     return {
         "absent": module.params["state"] == "absent",
         "require_without_evidence": module.params["require_without_evidence"],

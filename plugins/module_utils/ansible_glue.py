@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Between AnsibleModule and the engine: how a module starts programs and how it ends.
+"""The link between AnsibleModule and the engine: a module starts programs and ends through these functions.
 
 Every module imports this file, so it imports no product and no engine.
 """
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
 SECONDS_TO_END = 10.0
-"""How long a program may go on once a signal has stopped the change."""
+"""The time that a running program gets to end after a signal has stopped the change."""
 
 
 def runner(module: AnsibleModule) -> Runner:
-    """The engine's way to start programs, without a shell and in the C locale."""
+    """Return the function that starts programs for the engine, without a shell and in the C locale."""
 
     def run(arguments: Sequence[str]) -> tuple[int, str, str]:
         with _over_before_anything_else() as started:
@@ -43,9 +43,9 @@ def runner(module: AnsibleModule) -> Runner:
 
 @contextlib.contextmanager
 def _over_before_anything_else() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
-    """Wait for a program that is cut off by a signal, as what is restored then must not be changed by it again."""
+    """If a signal interrupts a program, wait for its end: it must not change files after they are restored."""
     running: list[subprocess.Popen[bytes]] = []
-    with postponed() as go_on:  # until the program is known
+    with postponed() as go_on:  # no signal before the program's process is known
 
         def started(program: subprocess.Popen[bytes]) -> None:
             running.append(program)
@@ -69,7 +69,7 @@ def _end(program: subprocess.Popen[bytes]) -> None:
 
 
 def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:
-    """Do the work and exit with its result; an error of the engine becomes the module's message."""
+    """Do the work and exit with its result. An error of the engine becomes the module's failure message."""
     try:
         result = work()
     except TransactionError as error:

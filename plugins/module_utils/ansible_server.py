@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Between AnsibleModule and the engine of the mail servers."""
+"""The link between AnsibleModule and the engine of the mail servers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
-    """Bring the mail server of this host to the wanted state. Raises EngineError, TransactionError."""
+    """Bring the mail server of this host to the wanted state and return the result. Raises EngineError, TransactionError."""
     options = module.params
     kind = resolve(options["kind"], "server", "kind")
     desired = Desired(
