@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading and editing a Postfix configuration by Postfix's own postconf(1).
+"""Reads and edits a Postfix configuration with Postfix's own postconf(1).
 
-Edits are made on a copy, so that what would be written is known before anything is: the text a
-check-mode diff shows and the text a run writes are the same.
+Edits are made on a copy, so the new text is known before anything is written. Check mode shows the same text
+that a run writes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SERVICE = re.compile(r"[A-Za-z0-9_.:\[\]-]+/(inet|unix|fifo|unix-dgram|pass)\Z"
 class Edits:
     """Changes to main.cf and master.cf.
 
-    main: parameter -> value; an empty value is written as such.
+    main: parameter -> value; an empty value is written as an empty value.
     services: C(name/type) -> the whole master.cf entry.
     """
 
@@ -36,7 +36,7 @@ class Edits:
     services: Mapping[str, str] = ()  # type: ignore[assignment]
 
     def check(self) -> None:
-        """Raise EngineError for anything that could say more in a file than it was meant to."""
+        """Raise EngineError for a name or value that could add further settings to a file."""
         for name in self.main:
             if not _PARAMETER.match(name):
                 raise EngineError(f"{name!r} is not a Postfix parameter name")
@@ -50,37 +50,37 @@ class Edits:
 
 
 class Postconf:
-    """One Postfix instance's configuration directory, seen through postconf(1)."""
+    """The configuration directory of one Postfix instance, read through postconf(1)."""
 
     def __init__(self, run: Runner, config_dir: str = DEBIAN.config_dir) -> None:
-        """Nothing is read yet."""
+        """Prepare only; nothing is read."""
         self._run = run
         self.config_dir = config_dir
 
     def call(self, *arguments: str, config_dir: str = "") -> str:
-        """Standard output of postconf; EngineError with what it said when it fails."""
+        """Run postconf and return its standard output. Raises EngineError with its error text if it fails."""
         status, out, err = self._run(["postconf", "-c", config_dir or self.config_dir, *arguments])
         if status != 0:
             raise EngineError(f"postconf {' '.join(arguments)} failed: {err.strip() or out.strip()}")
         return out
 
     def values(self, *names: str) -> dict[str, str]:
-        """Effective values; a parameter this Postfix does not know is left out."""
+        """Return the effective values. A parameter that this Postfix does not know is left out."""
         status, out, err = self._run(["postconf", "-c", self.config_dir, *names])
         if status != 0 and "unknown parameter" not in err:
             raise EngineError(f"postconf cannot read {self.config_dir}: {err.strip()}")
         return _parse(out)
 
     def values_expanded(self, name: str) -> str:
-        """One effective value with what it refers to put in."""
+        """Return one effective value with its $references expanded."""
         return self.call("-x", "-h", name).strip()
 
     def explicit(self, *options: str) -> dict[str, str]:
-        """The parameters that main.cf itself sets; with C(-x), what they refer to put in."""
+        """Return the parameters that main.cf itself sets; with the option C(-x), their $references are expanded."""
         return _parse(self.call("-n", *options))
 
     def overrides(self, parameter: str) -> dict[str, str]:
-        """C(-o) options of master.cf for this parameter: service as C(name/type) -> value."""
+        """Return the C(-o) options of master.cf for this parameter: service as C(name/type) -> value."""
         found = {}
         for name, value in _parse(self.call("-P")).items():
             service, _, overridden = name.rpartition("/")
@@ -89,7 +89,7 @@ class Postconf:
         return found
 
     def images(self, edits: Edits) -> list[FileImage]:
-        """main.cf and master.cf as they would be after the edits; nothing on the host changes."""
+        """Return main.cf and master.cf with the edits. Changes nothing on the host."""
         edits.check()
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             now = [FileImage.read(f"{self.config_dir}/{name}") for name in ("main.cf", "master.cf")]

@@ -3,12 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Delivery modes, enforced domains and the outbound side of a Postfix gateway.
 
-One smtp transport per mode, chosen per recipient domain by transport_maps. Where it matters how a
-message arrived, a policy service sends what arrived over TLS through a loopback-only instance that has
-the same transports with another level: a second one for the modes that depend on it, a third one, which
-insists on TLS throughout, for enforced sender domains. So the level is right for each recipient of one
-message, over the queue and over restarts. Sources: transport(5), access(5), cidr_table(5), postmulti(1),
-MULTI_INSTANCE_README, TLS_README.
+Each mode has one smtp transport. transport_maps chooses the transport by recipient domain. If the TLS level depends on
+how a message arrived, a policy service sends mail that arrived over TLS through another Postfix instance. These
+instances listen on the loopback only and have the same transports with other TLS levels: the second instance serves
+the modes that depend on the arrival, and the third one serves enforced sender domains and requires TLS for all mail.
+So the level is right for each recipient of a message, also for queued mail and after restarts. Sources: transport(5),
+access(5), cidr_table(5), postmulti(1), MULTI_INSTANCE_README, TLS_README.
 """
 
 from __future__ import annotations
@@ -71,25 +71,26 @@ POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
 RESTRICTION_CLASS = "mailfleet_arrival"
 ARRIVED = "mailfleet-arrived"
 SECOND = "postfix-mailfleet"
-THIRD = "postfix-mailfleet_enforced"  # an underscore, because systemd reads a hyphen in an instance name as a slash
+THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyphen in an instance name as a slash
 SECOND_DIR = f"/etc/{SECOND}"
 THIRD_DIR = f"/etc/{THIRD}"
 
 _HEADER = "# Written by mailfleet.starttls from gateway.json; a change made here is lost.\n"
-# A server that takes mail over TLS only refuses plaintext for good (530): put off, not bounced.
+# A server that accepts mail over TLS only refuses plaintext permanently (530). This makes it temporary: mail is deferred
+# and does not bounce.
 _REPLY_FILTER = "/^530([ -].*STARTTLS.*)/ 430$1\n"
-# What the second instance shares with the first: how it speaks to the mail servers, and for how long.
+# Parameters that the other instances copy from the default one: SMTP client settings and queue times.
 _SHARED = re.compile(
     r"(compatibility_level|myhostname|mydomain|inet_protocols|message_size_limit|smtputf8_enable"
     r"|smtp_(?!tls_session_cache)|tls_"
     r"|(maximal|bounce)_queue_lifetime|(minimal|maximal)_backoff_time|queue_run_delay|mail_owner|setgid_group)"
 )
-# What an instance that sends to the internet itself shares besides: where mail goes, and with whose credentials.
+# Further parameters to copy if the other instances send to the internet themselves: routes and credentials.
 _ROUTES = re.compile(
     r"((smtp|lmtp)_(?!tls_session_cache)|relayhost|relay_domains|virtual_(alias|mailbox)_domains|virtual_alias_maps|sender_dependent_"
     r"|default_transport|parent_domain_matches_subdomains|local_recipient_maps)"
 )
-# A policy by next hop would be another mode; a fallback would take mail past the mode or past an instance.
+# A TLS policy by next hop would override the mode. A fallback relay would bypass the mode or an instance.
 _OURS_ALONE = ("smtp_tls_policy_maps=", "smtp_fallback_relay=")
 _TO_LOOPBACK = (
     "smtp_tls_security_level=none",
@@ -99,7 +100,7 @@ _TO_LOOPBACK = (
     "smtp_send_xforward_command=yes",
     "smtp_bind_address=127.0.0.1",
 )
-# Options of the gateway's own transports that the level of the instance takes the place of; stricter ones stay.
+# Options of the gateway's own transports that the TLS level of the instance replaces. Stricter options stay.
 _RELAXED = tuple(f"smtp_tls_security_level={level}" for level in ("", "none", "may"))
 _SECOND_SERVICES = """\
 pickup     unix n - n 60    1 pickup
@@ -127,7 +128,7 @@ scache     unix - - n -     1 scache
 
 @dataclass(frozen=True)
 class _Instance:
-    """One of the loopback-only instances: its name and configuration, where it listens, and for which arrival it stands."""
+    """One of the loopback-only instances. port: its listener. arrival: the kind of arrival that it serves (see _services)."""
 
     name: str
     directory: str
@@ -185,7 +186,10 @@ class PostfixGateway:
         return load_file(REGISTRY)
 
     def prepare(self, state: GatewayState) -> Change:
-        """Return the change that starts the other instances before mail is sent to them. They stay if the main change is undone."""
+        """Return the change that starts the needed instances before mail is sent to them.
+
+        They stay if the main change is undone.
+        """
         instances = self._needed(state)
         if all(one.exists for one in instances):
             return Change((), ())
@@ -198,7 +202,7 @@ class PostfixGateway:
         return self._plan(state, self._needed(state))
 
     def _needed(self, state: GatewayState) -> list[_Instance]:
-        """The instances for a state. One that is there stays: it may hold mail."""
+        """Return the instances for a state. An existing instance stays, because its queue may hold mail."""
         wanted = [state.depends_on_arrival or state.senders_enforced, state.senders_enforced]
         return [one for one, needed in zip(self._instances, wanted) if needed or one.exists]
 
@@ -225,7 +229,7 @@ class PostfixGateway:
         return change_with_record(images, REGISTRY, state)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """Return the servers of the domain; without any, those of its MX that Postfix's posttls-finger(1) reaches first."""
+        """Return the configured servers of the domain; without any, the MX hosts that posttls-finger(1) reaches."""
         route = self._route_of(domain, state)
         hops = [_target(hop) for hop in re.split(r"[,\s]+", route) if hop.startswith("[")]
         if hops:
@@ -235,13 +239,13 @@ class PostfixGateway:
         return [Target(host, int(port)) for host, port in dict.fromkeys(found)]
 
     def roots(self, state: GatewayState) -> str:
-        """Return the file of authorities. Raises EngineError if Postfix cannot use it."""
+        """Return ca_file, or else Postfix's own smtp_tls_CAfile. Raises EngineError if ca_file does not exist."""
         if state.ca_file and not Path(state.ca_file).is_file():
             raise EngineError(f"ca_file: there is no file {state.ca_file} on this gateway")
         return state.ca_file or self._postconf.values("smtp_tls_CAfile").get("smtp_tls_CAfile", "")
 
     def relay_hosts(self) -> Sequence[Target]:
-        """Return the hosts of relayhost, none if Postfix looks up the MX of each domain."""
+        """Return the hosts of relayhost; none if Postfix looks up the MX of each domain. Raises EngineError for other routes."""
         return self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
 
     def check(self) -> None:
@@ -253,7 +257,7 @@ class PostfixGateway:
         self._postfix.check()
 
     def reload(self) -> None:
-        """Have Postfix read its configuration, start the other instances, and stop those that the files do not have."""
+        """Reload Postfix, start the other instances, and stop instances that main.cf does not list. Raises EngineError."""
         listed = self._postconf.values("multi_instance_directories").get("multi_instance_directories", "")
         words = listed.replace(",", " ").split()
         if any(one.directory in words for one in self._instances):
@@ -264,7 +268,7 @@ class PostfixGateway:
                 if has_to_be_enabled:
                     self._call("systemctl", "enable", "--quiet", unit)
                 self._call("systemctl", "start", unit)
-            else:  # whatever a run that was undone left of it
+            else:  # remove the parts that an undone run has left
                 for verb in ("stop", "disable", "reset-failed"):
                     self._run(["systemctl", "--quiet", verb, unit])
         self._call("postfix", "reload")
@@ -274,7 +278,7 @@ class PostfixGateway:
         self.reload()
 
     def serves(self) -> bool:
-        """Return whether each port answers, looked at once."""
+        """Return whether each port answers. Tests once, without waiting."""
         return all(handshake_one(port, self._settings).stage >= Stage.EHLO for port in self._ports())
 
     def prove(self) -> None:
@@ -288,19 +292,19 @@ class PostfixGateway:
         return [self.own_port, *there, *([self._return_port] if there else [])]
 
     def _prove_policy(self, state: GatewayState) -> None:
-        """Have the policy service asked: without it each recipient it is asked for gets a 451."""
+        """Raise EngineError unless the policy service works: if it fails, Postfix answers RCPT with 451 4.3.5."""
         configs = sorted(state.email_configs.values(), key=lambda one: not one.depends_on_arrival)
-        # Not postmaster alone, whom Postfix takes mail for without a look at its restrictions.
+        # With a domain: Postfix accepts mail for plain "postmaster" without checking its restrictions.
         domain = configs[0].domains[0] if configs else self._postconf.values_expanded("myhostname")
         recipient = f"postmaster@{domain}"
         if state.depends_on_arrival:
             code, text = ask(self.own_port, self._settings, "", recipient)
-            if code == 451 and "4.3.5" in text:  # "server configuration error", not somebody's greylisting
-                raise EngineError(f"the gateway puts off {recipient}: {code} {text}")
+            if code == 451 and "4.3.5" in text:  # "server configuration error", not greylisting
+                raise EngineError(f"the gateway defers mail for {recipient}: {code} {text}")
         prove_refusal(self.own_port, self._settings, state, recipient)
 
     def _refuse_overrides(self, state: GatewayState) -> None:
-        """Raise EngineError where a listener would not ask, or something else would take our answer's place."""
+        """Raise EngineError if a listener would not ask the policy service, or a filter would replace its answer."""
         if state.depends_on_arrival or state.senders_enforced:
             self._refuse_filters()
         elif not (state.outbound and state.outbound.accept == "tls_only"):
@@ -308,20 +312,20 @@ class PostfixGateway:
         for where in self._postconf.overrides("smtpd_recipient_restrictions"):
             if self._receives(where):
                 raise EngineError(
-                    f"master.cf sets smtpd_recipient_restrictions for {where}, so how mail arrives there would not be "
-                    f"seen; take it out first: postconf -PX '{where}/smtpd_recipient_restrictions'"
+                    f"master.cf sets smtpd_recipient_restrictions for {where}, so the collection could not see how mail "
+                    f"arrives there; remove it first: postconf -PX '{where}/smtpd_recipient_restrictions'"
                 )
 
     def _refuse_filters(self) -> None:
-        """FILTER takes the place of a content filter."""
+        """Raise EngineError if a content filter is set: the policy service's FILTER answer would replace it."""
         for name in ("content_filter", "smtpd_proxy_filter"):
             filters = {"main.cf": self._postconf.values(name).get(name, "")}
             filters.update(self._postconf.overrides(name))
             for where, value in filters.items():
                 if value and (where == "main.cf" or self._receives(where)):
                     raise EngineError(
-                        f"{where} sets {name}={value}, which does not go together with a mode that depends on how mail "
-                        "arrived: mail that arrived over TLS would bypass it, or be taken for mail in plaintext; choose "
+                        f"{where} sets {name}={value}, which cannot be combined with a mode that depends on how mail "
+                        "arrived: mail that arrived over TLS would bypass it, or count as mail in plaintext; choose "
                         "plaintext, opportunistic or required on this gateway"
                     )
 
@@ -329,7 +333,7 @@ class PostfixGateway:
         return self._postfix.is_listener(service) or service == "smtpd/pass"
 
     def _transport_map(self, state: GatewayState) -> str:
-        """The transport(5) table: a line for each recipient domain, enforced domains above the email configs."""
+        """Return the transport(5) table: one line for each recipient domain. Enforced domains override email configs."""
         enforced = state.recipients_enforced
         lines = [
             f"{domain} {transport_of(config.delivery_mode)}:{','.join(map(next_hop, config.servers))}\n"
@@ -356,7 +360,7 @@ class PostfixGateway:
         return _HEADER + "".join(lines)
 
     def _route_of(self, domain: str, state: GatewayState) -> str:
-        """The next hop of an enforced domain: the given servers, else where its mail goes today."""
+        """Return the next hop of an enforced domain: the given servers, else its present route. Raises EngineError."""
         owner = state.owner_of(domain)
         servers = state.recipients_enforced[domain].servers or (owner.servers if owner else ())
         if servers:
@@ -365,14 +369,14 @@ class PostfixGateway:
         tables = [one for one in maps.replace(",", " ").split() if TRANSPORT_MAP not in one]
         if "{" in maps:
             raise EngineError(
-                f"transport_maps has tables in braces, in which the way to {domain} cannot be looked up; name its servers"
+                f"transport_maps has tables in braces, so the route to {domain} cannot be looked up; name its servers"
             )
         parents = [f".{domain.split('.', at)[at]}" for at in range(1, domain.count(".") + 1)]
         for key in (f"mailfleet-starttls@{domain}", domain, *parents, "*"):
             for table in tables:
                 status, out, err = self._run(["postmap", "-q", key, table])
                 if status != 0 and err.strip():
-                    raise EngineError(f"the way to {domain} cannot be looked up in {table}: {err.strip()}")
+                    raise EngineError(f"the route to {domain} cannot be looked up in {table}: {err.strip()}")
                 if out.strip():
                     return _smtp_hop(domain, out.strip()) or domain
         return self._postconf.values_expanded("relayhost") or domain
@@ -385,7 +389,7 @@ class PostfixGateway:
         )  # fmt: skip
         main = {"transport_maps": _first([f"texthash:{TRANSPORT_MAP}"], [], now["transport_maps"])}
         if "tls_required_enable" in now:
-            # Postfix 3.10 lets a sender's header "TLS-Required: no" turn every level into plaintext.
+            # In Postfix 3.10, a sender's header "TLS-Required: no" can turn every level into plaintext.
             main["tls_required_enable"] = "no"
         accept = state.outbound.accept if state.outbound else None
         if accept == "tls_only" and now.get("plaintext_reject_code", "450").startswith("5"):
@@ -397,8 +401,8 @@ class PostfixGateway:
         main["smtpd_discard_ehlo_keyword_address_maps"] = _first(
             [hidden] if accept == "plaintext" else [], [hidden], now.get("smtpd_discard_ehlo_keyword_address_maps", "")
         )
-        # First, because a permit_... in front of them would skip them. Of several FILTERs the last one counts, and the
-        # policy gives each recipient of a message the same one.
+        # At the beginning, because a permit_... before them would skip them. The last of several FILTER answers counts,
+        # and the policy service gives the same answer for each recipient of a message.
         checks = {
             f"check_sender_access texthash:{SENDERS_MAP}": state.senders_enforced,
             f"check_client_access cidr:{TLS_ONLY_MAP}": accept == "tls_only",
@@ -410,7 +414,7 @@ class PostfixGateway:
         )
         if instances:
             main["smtpd_restriction_classes"] = _first([RESTRICTION_CLASS], [], now["smtpd_restriction_classes"])
-            # Whatever this gateway says of policy services in general, without an answer mail is put off.
+            # Own default_action: without an answer of the policy service, mail is deferred, whatever the gateway's default is.
             main[RESTRICTION_CLASS] = (
                 f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, "
                 "{ default_action = 451 4.3.5 Server configuration error } }"
@@ -421,7 +425,7 @@ class PostfixGateway:
             others = [
                 one for one in re.split(r"[\s,]+", now["multi_instance_directories"]) if one not in ("", *directories)
             ]
-            # Blanks only: Debian's unit generator takes a comma for a part of the name, and does not start that instance.
+            # Blanks only: Debian's unit generator reads a comma as a part of the name, and does not start that instance.
             main["multi_instance_directories"] = " ".join([*directories, *others])
         main.update(self._outbound_level(state))
         explicit = self._postconf.explicit()
@@ -429,14 +433,18 @@ class PostfixGateway:
         return Edits(changed, services=self._services(0, state, bool(instances)))
 
     def _concerns_all_mail(self, state: GatewayState) -> bool:
-        """Whether arrival matters for any message: recipients of other domains may become one of ours by an alias."""
+        """Whether the policy service has to see all mail: an alias may rewrite any recipient to a domain of an email config."""
         if state.outbound and state.outbound.depends_on_arrival:
             return True
         rewriting = ("virtual_alias_maps", "canonical_maps", "recipient_canonical_maps", "recipient_bcc_maps")
         return state.depends_on_arrival and any(map(self._postconf.values_expanded, rewriting))
 
     def _outbound_level(self, state: GatewayState) -> dict[str, str]:
-        """main.cf's own level towards the internet. A stronger one of the same kind is the administrator's and stays."""
+        """Return the changes of main.cf for the TLS level towards the internet.
+
+        If the administrator has set a stronger level with the same meaning, it stays. Raises EngineError if the wanted
+        level would weaken a level that the collection has not set.
+        """
         level = state.levels[0]
         if not level:
             return {}
@@ -457,9 +465,14 @@ class PostfixGateway:
         return wanted
 
     def _services(self, arrival: int, state: GatewayState, instances: bool) -> dict[str, str]:
-        """The master.cf entries for mail that arrived in plaintext (0), over TLS (1), over TLS from an enforced sender (2)."""
+        """Return the master.cf entries of one instance: C(name/type) -> entry.
+
+        arrival: how its mail arrived: in plaintext (0), over TLS (1), over TLS from an enforced sender domain (2).
+        """
         chroot = "n" if arrival else self._chroot()
-        if not state.senders_enforced:  # what waits in the third instance is mail like any other now
+        if (
+            not state.senders_enforced
+        ):  # no domain is enforced any more, so queued mail of the third instance is ordinary
             arrival = min(arrival, 1)
         services = {}
         for mode in LEVELS:
@@ -483,7 +496,7 @@ class PostfixGateway:
             )
         entries = {f"{name}/unix": entry for name, entry in services.items()}
         if instances and not arrival:
-            # For what the other instances do not route themselves: local, virtual and all other domains.
+            # A listener for mail that the other instances do not route themselves: local, virtual and all other domains.
             entries[f"{self._return_port}/inet"] = f"{self._return_port} inet n - {chroot} - - smtpd " + " ".join(
                 f"-o {option}"
                 for option in (
@@ -504,12 +517,12 @@ class PostfixGateway:
         return entries
 
     def _enforced_services(self, chroot: str, state: GatewayState) -> Iterator[tuple[str, str]]:
-        """A transport for each certificate check. Outbound, an enforced domain is the same however mail arrived."""
+        """Yield a transport for each certificate check. They are the same for every kind of arrival."""
         own = any(self._postconf.values("smtp_tls_CAfile", "smtp_tls_CApath").values())
         roots = [] if own and not state.ca_file else [f"smtp_tls_CAfile={self.roots(state) or self._layout.ca_bundle}"]
         options = {
             "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE],
-            # Postfix knows no level that asks for a chain and not for a name, so any name is allowed.
+            # Postfix has no level that verifies the chain without the name, so a policy table allows every name.
             "trusted_chain": [
                 "smtp_tls_security_level=verify", f"smtp_tls_policy_maps=regexp:{TRUSTED_CHAIN_MAP}", _OURS_ALONE[1], *roots,
             ],
@@ -521,7 +534,7 @@ class PostfixGateway:
             yield transport_of(check), _smtp_entry(transport_of(check), chroot, words)
 
     def _instance_files(self, instance: _Instance, state: GatewayState, explicit: Mapping[str, str]) -> list[FileImage]:
-        """main.cf and master.cf of an instance; explicit is what the first one's main.cf is going to say."""
+        """Return main.cf and master.cf of an instance. explicit: the default instance's main.cf after the change."""
         back = f"mailfleet-back:[{self._return_port.host}]:{self._return_port.port}"
         main = {
             **{name: value for name, value in explicit.items() if _SHARED.match(name)},
@@ -547,7 +560,7 @@ class PostfixGateway:
             "smtpd_tls_security_level": "none",
             "smtpd_authorized_xforward_hosts": "127.0.0.0/8",
             "receive_override_options": "no_unknown_recipient_checks, no_address_mappings, no_header_body_checks, no_milters",
-            "message_size_limit": "0",  # judged on the way in; a line more must not bounce it
+            "message_size_limit": "0",  # the default instance has checked it; an added header line must not cause a bounce
         }
         services = {
             **self._services(instance.arrival, state, True),
@@ -570,7 +583,7 @@ class PostfixGateway:
         ]
 
     def _own_routes(self, explicit: Mapping[str, str]) -> dict[str, str]:
-        """The gateway's own ways to the internet, for an instance that sends there itself: all but its own domains."""
+        """Return the parameters of the gateway's own routes, for an instance that sends to the internet itself."""
         routes = {name: value for name, value in explicit.items() if _ROUTES.match(name)}
         tables = [f"texthash:{TRANSPORT_MAP}", explicit.get("transport_maps", "")]
         routes["transport_maps"] = _first(tables[:1], tables[:1], tables[1])
@@ -579,7 +592,7 @@ class PostfixGateway:
         return routes
 
     def _own_services(self) -> dict[str, str]:
-        """The gateway's own transports, which its tables may name; their level is that of the instance's main.cf."""
+        """Return copies of the gateway's own transports, which its tables may name. They use the instance's TLS level."""
         known = {line.split()[0] for line in _SECOND_SERVICES.splitlines()} | {"postlog"}
         services = {}
         for line in self._postconf.call("-M").splitlines():
@@ -593,7 +606,10 @@ class PostfixGateway:
         return services
 
     def _outgoing_address(self, explicit: Mapping[str, str]) -> dict[str, str]:
-        """Postfix sends from the one address it listens on, if it is one; the other instances have to do the same."""
+        """Return the source address for outgoing connections, if the default instance listens on one address only.
+
+        Postfix then sends from that address, and the other instances have to do the same.
+        """
         if "smtp_bind_address" in explicit:
             return {}
         listens = explicit.get("inet_interfaces", "").replace(",", " ").split()
@@ -601,18 +617,18 @@ class PostfixGateway:
         return {"smtp_bind_address": outside[0]} if len(listens) == len(outside) == 1 else {}
 
     def _chroot(self) -> str:
-        """The chroot column of the gateway's own smtp transport."""
+        """Return the chroot column of the gateway's own smtp transport."""
         fields = self._postconf.call("-M", "smtp/unix").split()
         return fields[4] if len(fields) > 4 else "n"
 
     def _make_places(self, instance: _Instance) -> None:
         for place, owner in ((f"/var/spool/{instance.name}", "root"), (f"/var/lib/{instance.name}", "postfix")):
             Path(place).mkdir(exist_ok=True)
-            Path(place).chmod(0o755)  # mkdir's own mode goes through the umask
+            Path(place).chmod(0o755)  # the umask changes the mode of mkdir
             shutil.chown(place, owner)
 
     def _unit(self, instance: _Instance) -> tuple[str, bool]:
-        """The unit's name, which Debian 13 changed, and whether it has to be enabled, as it has to there."""
+        """Return the unit's name and whether it has to be enabled. Debian 13 changed the name, and its unit must be enabled."""
         template = self._run(["systemctl", "cat", "postfix@.service"])[1]
         by_suffix = "/etc/postfix-%I" in template
         return f"postfix@{instance.name.partition('-')[2] if by_suffix else instance.name}.service", by_suffix
@@ -624,12 +640,12 @@ class PostfixGateway:
 
 
 def transport_of(what: str) -> str:
-    """The name of the transport of a mode or of a certificate check, as the log shows it."""
+    """Return the name of the transport of a mode or of a certificate check, as the log shows it."""
     return f"mailfleet-{what}"
 
 
 def arrival_map(state: GatewayState) -> str:
-    """The access(5) table of the recipient domains for which it matters how a message arrived."""
+    """Return the access(5) table of the recipient domains whose mode depends on how a message arrived."""
     lines = [
         f"{domain} {RESTRICTION_CLASS}\n"
         for _name, config in sorted(state.email_configs.items())
@@ -640,29 +656,29 @@ def arrival_map(state: GatewayState) -> str:
 
 
 def senders_map(state: GatewayState) -> str:
-    """The access(5) table of the enforced sender domains; the policy service reads it too."""
+    """Return the access(5) table of the enforced sender domains. The policy service reads the table too."""
     return _HEADER + "".join(f"{domain} {RESTRICTION_CLASS}\n" for domain in inbound_senders(state.enforced))
 
 
 def clients_map(state: GatewayState, accept: str, action: str) -> str:
-    """The cidr_table(5) of the mail servers, if that is what is accepted from them."""
+    """Return the cidr_table(5) of the mail servers; without entries unless the wanted accept is this one."""
     outbound = state.outbound
     servers = outbound.mail_servers if outbound and outbound.accept == accept else ()
     return _HEADER + "".join(f"{network} {action}\n" for network in servers)
 
 
 def trusted_chain_map() -> str:
-    """The policy table of the transport that asks for a chain: a certificate for any name."""
+    """Return the TLS policy table of the transport for trusted_chain: a certificate for any name is allowed."""
     return f"{_HEADER}/./ verify match={':'.join(f'.{name}' for name in TOP_LEVEL_DOMAINS)}\n"
 
 
 def next_hop(server: Target) -> str:
-    """A next hop that is the host itself, whatever MX records say."""
+    """Return a next hop in brackets, which Postfix uses without an MX look-up."""
     return f"[{server.host}]:{server.port}"
 
 
 def _target(hop: str) -> Target:
-    """The host of a next hop in brackets, C([host]) or C([host]:port)."""
+    """Read a next hop in brackets, C([host]) or C([host]:port). Raises EngineError for an unknown port."""
     host, _, port = hop[1:].partition("]")
     number = port.lstrip(":")
     try:
@@ -672,18 +688,17 @@ def _target(hop: str) -> Target:
 
 
 def _smtp_hop(domain: str, found: str) -> str:
-    """The next hop of a transport(5) result that is SMTP. Raises EngineError for any other."""
+    """Return the next hop of a transport(5) result. Raises EngineError unless its transport is smtp or relay."""
     transport, _, hop = found.partition(":")
     if transport not in ("", "smtp", "relay"):
         raise EngineError(
-            f"mail for {domain} goes by the transport {found}, on which TLS cannot be insisted; name its servers, or take that "
-            "route out"
+            f"mail for {domain} uses the transport {found}, which cannot require TLS; name its servers, or remove that route"
         )
     return hop
 
 
 def _level(mode: str, arrival: int) -> str:
-    """The TLS level of a mode for an arrival, see _services: an enforced sender is above every mode."""
+    """Return the TLS level of a mode for an arrival (see _services). An enforced sender domain overrides every mode."""
     return (*LEVELS[mode], "encrypt")[arrival]
 
 
@@ -692,7 +707,10 @@ def _smtp_entry(name: str, chroot: str, options: Sequence[str]) -> str:
 
 
 def _first(entries: Sequence[str], ours: Sequence[str], present: str) -> str:
-    """A list setting with our entries in front, and no others of ours; what else is there stays, to the letter."""
+    """Return a list setting that begins with the wanted entries. Other entries of the collection are removed.
+
+    The administrator's entries stay unchanged.
+    """
     rest = present
     for entry in {*entries, *ours}:
         rest = re.sub(rf"(?<![^\s,]){re.escape(entry)}(?:[\s,]+|\Z)", "", rest)
@@ -701,5 +719,5 @@ def _first(entries: Sequence[str], ours: Sequence[str], present: str) -> str:
 
 
 def _python() -> str:
-    """A Python for a service that outlives this run and runs as nobody."""
+    """Return the path of a Python that the policy service can use later, as the user nobody."""
     return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable

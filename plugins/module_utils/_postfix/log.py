@@ -1,12 +1,12 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TLS in the log of Postfix 3.4 or newer, every instance of it.
+"""TLS in the log of Postfix 3.4 or newer, for all instances.
 
-A session inbound is known from the summary in its C(disconnect) line, whatever the log level; versions and
-ciphers need smtpd_tls_loglevel = 1. Outbound, a line of its own precedes the deliveries over a TLS session, and only
-with smtp_tls_loglevel = 1: without it nobody can tell whether there was TLS. Text that a peer chose stands in
-quotes, brackets or at the end of a line, and nothing is read behind it.
+Inbound, the C(disconnect) line of a session shows whether it used TLS, at every log level. TLS version and cipher need
+smtpd_tls_loglevel = 1. Outbound, a separate line before the deliveries shows a TLS session, but only with
+smtp_tls_loglevel = 1. Without this setting, the log does not show TLS. A peer can choose the text in quotes, in brackets
+and at the end of a line, so nothing after such text is read.
 Sources: postconf(5), TLS_README, smtpd(8), smtp(8).
 """
 
@@ -41,12 +41,12 @@ _STAMP = (
     rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
     rb"|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d|\d{9,11}\.\d{1,9})"
 )
-# Time, host, then instance and services from syslog_name, the program, its process.
+# Time, host, instance and services from syslog_name, program, process ID.
 _HEADER = re.compile(
     _STAMP + rb" [^ ]{1,255} ([^ /\[]{1,64})(/[^ \[]{1,64})?/(smtpd|smtp|lmtp|qmgr|nqmgr|error)\[(\d{1,10})\]: "
 )
 _QUEUE_ID = rb"([0-9A-Za-z]{6,20})"
-# As Postfix writes an address since 3.5: a local part that holds anything unusual is in quotes.
+# An address as Postfix 3.5 and newer write it: a local part with unusual characters is in quotes.
 _ADDRESS = rb'((?:"(?:[^"\\]|\\.)*"@)?[^<>"\s]*)'
 _CLIENT = rb"([^ \[\]]{1,255})\[([0-9A-Fa-f.:]{1,45}|unknown)\]"
 _CLIENT_OF = re.compile(_QUEUE_ID + rb": client=" + _CLIENT)
@@ -84,7 +84,7 @@ _TO = re.compile(
 )
 _RELAY = re.compile(rb"[^\[\]]{1,255}\[([0-9A-Fa-f.:]{2,45})\]:\d{1,5}\Z")
 _SUSPENDED = b"delivery temporarily suspended: "
-# What Postfix itself says of a delivery. The words of a server stand behind "host ... said:".
+# Postfix's own texts about a failed delivery. The server's own text follows "host ... said:".
 _DEFERRED = tuple(
     (reason, re.compile(pattern))
     for reason, pattern in (
@@ -123,10 +123,11 @@ _FIRST = DEBIAN.config_dir
 
 @dataclass(frozen=True)
 class Visibility:
-    """What the configuration of an instance makes the log tell, and since when it is as it is.
+    """The log settings of an instance, and the time of their last change.
 
-    sends_tls tells whether any outbound session may use TLS. hides_inbound tells whether there are sessions with TLS from
-    their first byte of which nothing would be seen: no STARTTLS, no log level, no service with a name of its own.
+    outbound_level: the lowest smtp_tls_loglevel. sends_tls: whether any outbound session may use TLS. hides_inbound: whether
+    a service may have TLS sessions that the log does not show: TLS from the first byte, no log level for TLS, and no
+    service name that shows it. since: the last change of the configuration, in seconds since 1970.
     """
 
     outbound_level: int = 0
@@ -140,7 +141,7 @@ _NOTHING_KNOWN = Visibility()
 
 @dataclass
 class _Session:
-    """An inbound session: one process of smtpd serves one at a time."""
+    """An inbound session. One smtpd process serves one session at a time."""
 
     host: bytes = b""
     address: bytes = b""
@@ -153,7 +154,7 @@ class _Session:
     tls: Optional[bool] = None
     ended: bool = False
     waiting: dict[str, int] = field(default_factory=dict)
-    """Sender domain -> messages whose session has not ended, so that it is not known whether it uses TLS."""
+    """Sender domain -> number of messages that are counted at the end of the session, when its TLS is known."""
 
     @property
     def domain(self) -> str:
@@ -162,7 +163,7 @@ class _Session:
 
 @dataclass
 class _Delivery:
-    """What a process of smtp has logged since its last delivery."""
+    """The log lines of one smtp process since its last delivery."""
 
     established: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
     failures: list[tuple[str, bytes, float]] = field(default_factory=list)
@@ -215,7 +216,7 @@ class PostfixLog:
         self.first: Optional[float] = None
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
-        """Count lines and return the time of the last one that had one. Never raises."""
+        """Count the lines. Return the time of the last line that has one, or None. Never raises."""
         header, at, services = _HEADER.match, clock.at, self._services
         since, until = self._since, self._until
         when = None
@@ -235,20 +236,20 @@ class PostfixLog:
         return when
 
     def finish(self) -> None:
-        """Count the sessions that have not ended and that are known to use TLS, or not to."""
+        """Count the sessions without an end in the log, if they used TLS or have waiting messages."""
         for session in self._sessions.drain():
             self._forget(session)
 
     def notes(self) -> Sequence[Note]:
-        """The gaps in the log, and the settings that hide TLS, as notes for the report."""
+        """Return notes for the report: gaps in the log, and settings that hide TLS."""
         found = []
         if self._unknown:
             found.append(
                 Note(
                     "outbound_not_logged",
                     OUTBOUND_MAIL,
-                    "whether outbound sessions used TLS cannot be told, because smtp_tls_loglevel is 0, or was when they were "
-                    f"logged ({', '.join(sorted(self._unknown))}); set it with: postconf -e smtp_tls_loglevel=1 && postfix reload",
+                    "the log does not show whether outbound sessions used TLS, because smtp_tls_loglevel is 0, or was 0 at that "
+                    f"time ({', '.join(sorted(self._unknown))}); set it with: postconf -e smtp_tls_loglevel=1 && postfix reload",
                 )
             )
         if self._hidden:
@@ -256,7 +257,7 @@ class PostfixLog:
                 Note(
                     "inbound_not_logged",
                     INBOUND_MAIL,
-                    "a service with smtpd_tls_wrappermode logs nothing that tells its sessions from those in plaintext, because "
+                    "the log does not distinguish sessions of a service with smtpd_tls_wrappermode from sessions in plaintext, because "
                     "smtpd_tls_loglevel is 0; set it with: postconf -e smtpd_tls_loglevel=1 && postfix reload",
                 )
             )
@@ -316,19 +317,19 @@ class PostfixLog:
         return session
 
     def _abandon(self, process: bytes) -> None:
-        """A process begins another session: of the one before, the end was not logged."""
+        """Count the former session of a process that begins another one. The log does not have the end of the former one."""
         session = self._sessions.pop(process)
         if session is not None:
             self._forget(session)
 
     def _forget(self, session: _Session) -> None:
-        """Count a session whose end is not known."""
+        """Count a session whose end is unknown."""
         self._end(session, True if session.version else None, bool(session.version or session.waiting))
 
     def _warning(self, text: bytes, process: bytes, service: bytes, when: float) -> None:
         if text.startswith(b"warning: TLS library problem: "):
             session = self._session(process, service)
-            # Once it is established, only an alert of the other side means that it did not take the handshake after all.
+            # After the handshake, only an alert from the client means that the client refused the handshake.
             concerns = not session.version or b" alert " in text
             if concerns and session.reason in ("", "handshake_failed"):
                 session.reason, session.detail, session.when = reason_of(text), text[9:], when
@@ -372,7 +373,7 @@ class PostfixLog:
         self._end(session, tls, mail or (said_hello and not failed))
 
     def _end(self, session: _Session, tls: Optional[bool], counts: bool) -> None:
-        """Count the messages that waited for the end of a session, and the session itself; tls is None if that is not known."""
+        """Count a session at its end, and its waiting messages. tls: None if it is unknown. counts: whether to count the session."""
         session.tls, session.ended = tls, True
         if counts and session.host:
             self._without_version |= bool(tls and not session.version)
@@ -455,7 +456,7 @@ class PostfixLog:
             failures.append((reason, detail, when))
 
     def _library_problem(self, process: bytes, text: bytes, when: float) -> None:
-        """What the TLS library says explains the error that was logged before it."""
+        """Store the TLS library's text as the reason of the error in the line before."""
         failures = self._delivery(process).failures
         if failures and failures[-1][0] == "handshake_failed":
             failures[-1] = (reason_of(text), text, when)
@@ -464,7 +465,7 @@ class PostfixLog:
         queue_id, recipient, _original, relay, reused, status, said = match.groups()
         peer = _RELAY.match(relay)
         delivery = self._delivery(process)
-        local = not peer and relay != b"none"  # a socket, or a service of this host
+        local = not peer and relay != b"none"  # a socket or another service on this host
         if local or (peer and is_loopback(peer.group(1))):
             self._deliveries.pop(process)
             return
@@ -500,9 +501,9 @@ class PostfixLog:
         delivery.not_verified = ""
 
     def _without_tls(self, instance: bytes, when: float) -> Optional[bool]:
-        """False for a delivery that no TLS session precedes, if the log would have told of one, otherwise None."""
+        """Return False for a delivery without a TLS line before it, or None if the settings may have hidden that line."""
         seen = self._seen(instance)
-        # Before the last change it may have been another configuration: only what it logged speaks for that one.
+        # The settings apply only since their last change. For earlier lines, a logged TLS session shows that TLS was logged.
         visible = when >= seen.since and (not seen.sends_tls or seen.outbound_level >= 1)
         if visible or instance in self._seen_outbound:
             return False
@@ -528,7 +529,7 @@ class PostfixLog:
         counts.event(kind, reason, text.rstrip(b")"), when)
 
     def _error(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
-        """Mail that is put off without another attempt, because one before has failed."""
+        """Count mail that is deferred without an attempt, because an earlier attempt has failed."""
         match = _TO.match(text)
         if not match:
             return
@@ -539,7 +540,7 @@ class PostfixLog:
 
 
 def visibility(run: Runner) -> dict[str, Visibility]:
-    """What the instances of this host log of TLS, by the first word of their syslog_name."""
+    """Return the log settings of the instances on this host: first part of the syslog_name -> settings."""
     found: dict[str, Visibility] = {}
     names = (
         "syslog_name", "smtpd_tls_loglevel", "smtp_tls_loglevel", "smtp_tls_security_level", "smtp_tls_policy_maps",
@@ -569,7 +570,7 @@ def visibility(run: Runner) -> dict[str, Visibility]:
 
 
 def _hides(overrides: Mapping[str, Mapping[str, str]]) -> bool:
-    """Whether a service has TLS from the first byte, and neither a log level nor a name that says so."""
+    """Whether a service has TLS from the first byte, but neither a log level nor a name that shows it."""
     return any(
         value == "yes"
         and _level(overrides.get("smtpd_tls_loglevel", {}).get(service, "")) < 1
@@ -589,7 +590,7 @@ def _values(run: Runner, directory: str, names: Sequence[str]) -> dict[str, str]
 
 
 def _overrides(run: Runner, directory: str) -> dict[str, dict[str, str]]:
-    """Parameter -> service -> value that master.cf gives it there."""
+    """Return the overrides in master.cf: parameter -> service -> value."""
     found: dict[str, dict[str, str]] = {}
     _status, out, _err = run(["postconf", "-c", directory, "-P"])
     for line in out.splitlines():

@@ -32,7 +32,7 @@ OUTBOUND_KIND = {
     "secure": "required",
 }
 INBOUND_KIND = {"": "disabled", "none": "disabled", "may": "offered", "encrypt": "required"}
-# With smtpd_tls_chain_files set, these are ignored and warned about.
+# If smtpd_tls_chain_files is set, Postfix ignores these parameters and warns about them.
 SUPERSEDED = tuple(f"smtpd_tls_{kind}{what}_file" for kind in ("", "d", "ec") for what in ("cert", "key"))
 
 
@@ -51,7 +51,7 @@ class Postfix:
         self._postconf = Postconf(run, layout.config_dir)
 
     def transaction(self, store: str) -> Transaction:
-        """One transaction on the files of the default instance."""
+        """Return the transaction on the files of the default instance. store: the directory of locks and journals."""
         return Transaction(self, store)
 
     def require_running(self) -> None:
@@ -68,7 +68,7 @@ class Postfix:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
 
     def state(self) -> dict[str, str]:
-        """The two levels of main.cf, in the words of Desired or C(custom)."""
+        """Return the two TLS levels of main.cf, with the values of Desired or C(custom)."""
         values = self._postconf.values("smtpd_tls_security_level", "smtp_tls_security_level")
         return {
             "inbound": INBOUND_KIND.get(values["smtpd_tls_security_level"], "custom"),
@@ -76,7 +76,7 @@ class Postfix:
         }
 
     def plan(self, desired: Desired) -> Change:
-        """The edits of main.cf. Raises EngineError if master.cf overrides them for the listener or the client."""
+        """Return the edits of main.cf. Raises EngineError if master.cf overrides them for the listener or the client."""
         wanted: dict[str, str] = {}
         now = self._postconf.values(
             "smtpd_tls_security_level", "smtpd_tls_received_header", "smtpd_tls_chain_files",
@@ -103,9 +103,10 @@ class Postfix:
         return Change.of(self._postconf.images(Edits(edits))) if edits else Change((), ())
 
     def next_hops(self, ours: str = "") -> Sequence[Target]:
-        """The hosts of relayhost. Only a bracketed relayhost names the hosts themselves.
+        """Return the hosts of relayhost; none if it is not set.
 
-        ours is an entry of transport_maps that is no other way.
+        ours: the collection's own entry of transport_maps, which is ignored. Raises EngineError if mail also leaves by
+        other routes, or if relayhost is not in brackets and so names a domain instead of a host.
         """
         hops = []
         others = ("transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
@@ -115,7 +116,7 @@ class Postfix:
         if values.get("default_transport", "smtp") != "smtp":
             ways.append(f"default_transport = {values['default_transport']}")
         if ways:
-            raise EngineError(f"mail also leaves by {', '.join(ways)}, and those ways cannot all be tested")
+            raise EngineError(f"mail also leaves by {', '.join(ways)}, and those routes cannot all be tested")
         relayhost = self._postconf.values("relayhost")["relayhost"]
         for hop in relayhost.replace(",", " ").split():
             host, _, port = hop.rpartition(":") if "]:" in hop else (hop, "", "25")
@@ -145,22 +146,25 @@ class Postfix:
         self.reload()
 
     def is_listener(self, service: str) -> bool:
-        """Whether a master.cf service, C(name/type), is the listener whose settings count."""
+        """Whether a master.cf service, C(name/type), is the listener to configure."""
         name, _, kind = service.rpartition("/")
         return kind == "inet" and name.rpartition(":")[2] in (self._port, "smtp" if self._port == "25" else self._port)
 
     def refuse_override(
         self, parameter: str, kinds: Mapping[str, str], wanted: str, concerns: Callable[[str], bool]
     ) -> None:
-        """Raise EngineError if master.cf makes a service that counts do something else than is wanted."""
+        """Raise EngineError if master.cf overrides a parameter with another state than the wanted one.
+
+        kinds: value of the parameter -> state. concerns: whether a service, C(name/type), matters.
+        """
         for service, value in self._postconf.overrides(parameter).items():
             if concerns(service) and kinds.get(value) != wanted:
                 raise EngineError(
-                    f"master.cf sets {parameter}={value} for {service}, so main.cf has no say there; take it out "
+                    f"master.cf sets {parameter}={value}, which overrides main.cf for {service}; remove it "
                     f"first: postconf -PX '{service}/{parameter}'"
                 )
 
 
 def at_least_one(level: str) -> str:
-    """A log level that shows TLS: the given one unless that is less."""
+    """Return the log level, but at least 1, which logs TLS."""
     return level if level.isdigit() and int(level) >= 1 else "1"

@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The last labels that a server's name may have.
+"""The top-level domains that a server's name may have.
 
-Postfix cannot ask for a trusted chain without asking for a name; a list of all of them asks for any name. Source: the
+Postfix cannot verify a chain without a name. A policy that lists all top-level domains allows every name. Source: the
 root zone of November 2026, every pair of letters for the countries, and the names in use on private networks.
 """
 

@@ -417,8 +417,8 @@ class TestFilters:
         with pytest.raises(EngineError) as error:
             host.plan(config("one", mode))
         assert str(error.value) == (
-            f"main.cf sets {setting}={self.FILTER}, which does not go together with a mode that depends on how mail "
-            "arrived: mail that arrived over TLS would bypass it, or be taken for mail in plaintext; choose "
+            f"main.cf sets {setting}={self.FILTER}, which cannot be combined with a mode that depends on how mail "
+            "arrived: mail that arrived over TLS would bypass it, or count as mail in plaintext; choose "
             "plaintext, opportunistic or required on this gateway"
         )
 
@@ -451,8 +451,8 @@ class TestFilters:
         with pytest.raises(EngineError) as error:
             host.plan(config("one", "match_sender"))
         assert str(error.value) == (
-            f"master.cf sets smtpd_recipient_restrictions for {name}, so how mail arrives there would not be seen; "
-            f"take it out first: postconf -PX '{name}/smtpd_recipient_restrictions'"
+            f"master.cf sets smtpd_recipient_restrictions for {name}, so the collection could not see how mail arrives there; "
+            f"remove it first: postconf -PX '{name}/smtpd_recipient_restrictions'"
         )
 
     def test_restrictions_that_are_empty_are_an_override_as_well(self, make):
@@ -652,7 +652,7 @@ class TestPolicyProof:
         with answering(host, reply), pytest.raises(EngineError) as error:
             host.adapter.prove()
         assert str(error.value) == (
-            "the gateway puts off postmaster@b.example: 451 4.3.5 <postmaster@b.example>: Recipient address rejected: "
+            "the gateway defers mail for postmaster@b.example: 451 4.3.5 <postmaster@b.example>: Recipient address rejected: "
             "\\x1bServer configuration"
         )
 

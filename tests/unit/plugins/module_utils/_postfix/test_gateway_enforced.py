@@ -224,8 +224,8 @@ class TestInstances:
         with pytest.raises(EngineError) as error:
             host.adapter.plan(STATES[name])
         assert str(error.value) == (
-            "master.cf sets smtpd_recipient_restrictions for smtp/inet, so how mail arrives there would not be seen; take it "
-            "out first: postconf -PX 'smtp/inet/smtpd_recipient_restrictions'"
+            "master.cf sets smtpd_recipient_restrictions for smtp/inet, so the collection could not see how mail "
+            "arrives there; remove it first: postconf -PX 'smtp/inet/smtpd_recipient_restrictions'"
         )
 
     @pytest.mark.parametrize("name", ["senders", "send by arrival"])
@@ -422,7 +422,7 @@ class TestSend:
         with pytest.raises(EngineError) as error:
             host.adapter.plan(wanted)
         assert str(error.value) == (
-            f"master.cf sets smtp_tls_security_level={value} for smtp/unix, so main.cf has no say there; take it out first: "
+            f"master.cf sets smtp_tls_security_level={value}, which overrides main.cf for smtp/unix; remove it first: "
             "postconf -PX 'smtp/unix/smtp_tls_security_level'"
         )
 
@@ -615,8 +615,8 @@ class TestRoutes:
         with pytest.raises(EngineError) as error:
             self.route(host)
         assert str(error.value) == (
-            f"mail for bank.example goes by the transport {found}, on which TLS cannot be insisted; name its servers, or take "
-            "that route out"
+            f"mail for bank.example uses the transport {found}, which cannot require TLS; name its servers, or remove "
+            "that route"
         )
 
     def test_the_keys_are_asked_in_postfixs_order_each_in_every_table(self, make):
@@ -677,7 +677,7 @@ class TestRoutes:
         with pytest.raises(EngineError) as error:
             host.adapter.plan(state(enforced=[outbound("bank.example")]))
         assert str(error.value) == (
-            "transport_maps has tables in braces, in which the way to bank.example cannot be looked up; name its servers"
+            "transport_maps has tables in braces, so the route to bank.example cannot be looked up; name its servers"
         )
         assert host.adapter.plan(STATES["recipients"])
         assert host.adapter.plan(state(config("one", "plaintext", "bank.example"), enforced=[outbound("bank.example")]))
@@ -915,7 +915,8 @@ class TestProof:
 
     def test_a_policy_service_that_fails_for_it_is_said(self, prove):
         with pytest.raises(
-            EngineError, match=r"^the gateway puts off postmaster@gw\.example: 451 4\.3\.5 Server configuration error$"
+            EngineError,
+            match=r"^the gateway defers mail for postmaster@gw\.example: 451 4\.3\.5 Server configuration error$",
         ):
             prove(STATES["send by arrival"], rcpt=reply(451, "4.3.5 Server configuration error"))
 

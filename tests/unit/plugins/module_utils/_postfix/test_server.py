@@ -193,8 +193,8 @@ def test_an_override_in_master_cf_is_refused_with_the_way_out(make):
     with pytest.raises(EngineError) as error:
         host.plan("offered")
     assert str(error.value) == (
-        "master.cf sets smtpd_tls_security_level=encrypt for smtp/inet, so main.cf has no say there; "
-        "take it out first: postconf -PX 'smtp/inet/smtpd_tls_security_level'"
+        "master.cf sets smtpd_tls_security_level=encrypt, which overrides main.cf for smtp/inet; "
+        "remove it first: postconf -PX 'smtp/inet/smtpd_tls_security_level'"
     )
     assert host.plan(outbound="opportunistic")  # has nothing to do with that listener
 
@@ -243,8 +243,8 @@ def test_an_override_of_the_client_is_refused_with_the_way_out(make, level, want
     with pytest.raises(EngineError) as error:
         host.plan(outbound=wanted)
     assert str(error.value) == (
-        f"master.cf sets smtp_tls_security_level={level} for smtp/unix, so main.cf has no say there; "
-        "take it out first: postconf -PX 'smtp/unix/smtp_tls_security_level'"
+        f"master.cf sets smtp_tls_security_level={level}, which overrides main.cf for smtp/unix; "
+        "remove it first: postconf -PX 'smtp/unix/smtp_tls_security_level'"
     )
     assert host.plan("offered")  # has nothing to do with that client
 
@@ -300,7 +300,7 @@ def test_a_relay_host_that_is_a_domain_is_said(make, relayhost):
 def test_other_ways_out_are_said(make, name, value, relayhost):
     with pytest.raises(EngineError) as error:
         make(f"relayhost = {relayhost}\n{name} = {value}\n").adapter().next_hops()
-    assert str(error.value) == f"mail also leaves by {name} = {value}, and those ways cannot all be tested"
+    assert str(error.value) == f"mail also leaves by {name} = {value}, and those routes cannot all be tested"
 
 
 OURS = "texthash:/etc/postfix/mailfleet-starttls/transport"
@@ -319,7 +319,7 @@ def test_what_stands_beside_it_is_one(make, maps):
     host = make(f"relayhost = [mx.example]\ntransport_maps = {maps}\n")
     with pytest.raises(EngineError) as error:
         host.adapter().next_hops(OURS)
-    assert str(error.value) == "mail also leaves by transport_maps = hash:/a, and those ways cannot all be tested"
+    assert str(error.value) == "mail also leaves by transport_maps = hash:/a, and those routes cannot all be tested"
 
 
 @pytest.mark.parametrize("value", ["relay", "uucp:far", "error:no"])

@@ -568,12 +568,12 @@ def test_outbound_required_is_refused_without_a_next_hop_to_ask(mail):
 
 def test_outbound_required_is_refused_with_what_the_adapter_says_of_other_ways(mail, monkeypatch):
     def next_hops():
-        raise EngineError("mail also leaves by transport_maps = hash:/x, and those ways cannot all be tested")
+        raise EngineError("mail also leaves by transport_maps = hash:/x, and those routes cannot all be tested")
 
     monkeypatch.setattr(mail, "next_hops", next_hops)
     refusal = (
         "outbound 'required' is refused, because mail would be deferred: mail also leaves by transport_maps = hash:/x, "
-        "and those ways cannot all be tested. Switch TLS on"
+        "and those routes cannot all be tested. Switch TLS on"
     )
     untouched(mail, refusal, None, "required")
     (warning,) = mail.set(outbound="required", check_mode=True).warnings
