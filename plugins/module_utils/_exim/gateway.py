@@ -3,13 +3,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Delivery modes, enforced domains and the outbound side of a gateway that runs Debian's Exim 4.
 
-Routers in front of Debian's take the domains of the email configs and the enforced domains and pick a
-static transport. How a message arrived is in the spool with it, so the choice is right for each recipient
-of one message, over the queue and over restarts. The tables are files that Exim reads at each attempt:
-only the first entry of a kind changes the configuration itself. Towards the internet, copies of Debian's
-own routers and transports are used, so that routes, credentials and signatures stay those of the
-administrator. Sources: the Exim specification (manualroute, the smtp transport, retry configuration,
-access control lists), update-exim4.conf(8).
+Routers before Debian's own ones handle the domains of the email configs and the enforced domains, and choose a static
+transport. Exim's spool stores how a message arrived. So the choice is right for each recipient of a message, also for
+queued mail and after restarts. The tables are files that Exim reads at each attempt, so only the first entry of a kind
+changes the configuration itself. Towards the internet, Exim uses copies of Debian's own routers and transports, so
+routes, credentials and signatures stay those of the administrator. Sources: the Exim specification (manualroute, the
+smtp transport, retry configuration, access control lists), update-exim4.conf(8).
 """
 
 from __future__ import annotations
@@ -65,14 +64,14 @@ SENDER_ACL = f"{DIRECTORY}/enforced_sender.acl"
 TLS_ONLY_ACL = f"{DIRECTORY}/tls_only.acl"
 TEMPLATE = f"{CONFIG_DIR}/exim4.conf.template"
 ROUTER = "mailfleet_inbound"
-# Debian's own files of a section follow after these; outbound stands before its hubbed_hosts.
+# These files come before Debian's own files of a section. The file of outbound comes before Debian's hubbed_hosts.
 SPLIT_FILES = {
     "routers": f"{CONFIG_DIR}/conf.d/router/050_mailfleet-starttls",
     "outbound": f"{CONFIG_DIR}/conf.d/router/149_mailfleet-starttls",
     "transports": f"{CONFIG_DIR}/conf.d/transport/050_mailfleet-starttls",
     "retry": f"{CONFIG_DIR}/conf.d/retry/10_mailfleet-starttls",
 }
-# Where a line of the unsplit template includes each of ours: behind or in front of a line of Debian's.
+# Section -> the line of the unsplit template, and whether the include line comes after that line or before it.
 _PLACES = {
     "routers": (r"^begin routers[ \t]*$", True),
     "outbound": (r"^hubbed_hosts:[ \t]*$", False),
@@ -82,9 +81,9 @@ _PLACES = {
 QUEUE_LIFETIME = 5 * 24 * 3600
 
 _HEADER = "# Written by mailfleet.starttls; a change made here is lost.\n"
-# One message a connection: Exim keeps waiting messages by host name only, and would send them down an open
-# connection whatever its TLS state or port. Without retry_include_ip_address=false one server that lacks STARTTLS
-# makes mail in other modes to it wait as well.
+# One message for each connection: Exim lists waiting messages by host name only, and would send them over an open
+# connection with any TLS state or port. Without retry_include_ip_address=false, a server without STARTTLS would also
+# delay mail in other modes to that server.
 _TRANSPORT = """\
 mailfleet_{level}:
   driver = smtp
@@ -96,7 +95,7 @@ _INSIST = "  hosts_require_tls = *\n  tls_tempfail_tryclear = false\n  retry_inc
 _LEVEL_OPTIONS = {"none": "  hosts_avoid_tls = *\n", "may": "", "encrypt": _INSIST}
 _CHECK_OPTIONS = {
     "encryption_only": "",
-    # Exim asks for the name as well unless its list of hosts is empty.
+    # Exim also verifies the name unless tls_verify_cert_hostnames is empty.
     "trusted_chain": "  tls_verify_hosts = *\n  tls_verify_certificates = {roots}\n  tls_verify_cert_hostnames =\n",
     "hostname": "  tls_verify_hosts = *\n  tls_verify_certificates = {roots}\n  tls_verify_cert_hostnames = *\n",
 }
@@ -104,7 +103,7 @@ _BY_ARRIVAL = "${if def:tls_in_cipher{over_tls}{in_plaintext}}"
 _FROM_ENFORCED = f"${{lookup{{$sender_address_domain}}lsearch{{{SENDERS}}}{{yes}}{{no}}}}"
 _TO_ENFORCED = f"${{lookup{{$domain}}lsearch{{{RECIPIENTS}}}{{yes}}{{no}}}}"
 _CHECK = f"${{extract{{check}}{{${{lookup{{$domain}}lsearch{{{RECIPIENTS}}}}}}}{{$value}}fail}}"
-# A retry rule that ends makes Exim bounce new mail at once, so the rule is long and the message's own age decides.
+# After the end of a retry rule, Exim bounces new mail at once. So the rule is long, and the age of the message decides.
 _EXPIRED = f"""\
 mailfleet_expired:
   driver = redirect
@@ -134,7 +133,7 @@ _INBOUND = f"""\
   transport = mailfleet_${{if bool{{{_FROM_ENFORCED}}}{{encrypt}}{{${{extract{{{_BY_ARRIVAL}}}{{$domain_data}}{{$value}}fail}}}}}}
   no_more
 """
-# The pattern is an address: the domain alone would be looked up as a whole one and never be found.
+# The pattern is an address, because Exim would look a plain domain up as a whole address and never find it.
 _RETRY = "".join(f"*@lsearch;{table}  *  F,2h,2m; F,365d,15m\n" for table in (ROUTES, RECIPIENTS))
 _SENDER_ACL_TEXT = f"defer message = 451 4.7.0 {ENFORCED_SENDER}\n"
 _TLS_ONLY_ACL_TEXT = "defer message = 450 4.7.0 Session encryption is required of this mail server\n"
@@ -153,7 +152,7 @@ class EximGateway:
     softens_refusals = False  # a 530 bounces; Exim has no filter for replies
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target) -> None:
-        """own_port takes the mail of the internet."""
+        """Prepare only. own_port: the port for mail from the internet."""
         self._run = run
         self._settings = settings
         self.own_port = own_port
@@ -201,7 +200,7 @@ class EximGateway:
         return replace(change_with_record(images, REGISTRY, state), kept=(FileImage.read(GENERATED),))
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """Return the servers of the enforced domain; without any, the hosts to which Exim routes mail for it today."""
+        """Return the configured servers of the domain; without any, the hosts to which Exim routes its mail now."""
         if servers := self._servers_of(state.recipients_enforced[domain], state):
             return servers
         _status, out, _err = self._run(["exim4", "-bt", f"postmaster@{domain}"])
@@ -210,26 +209,26 @@ class EximGateway:
 
     @staticmethod
     def _servers_of(one: EnforcedDomain, state: GatewayState) -> Sequence[Target]:
-        """The hosts of an enforced domain, if they are not Exim's to find."""
+        """Return the configured servers of an enforced domain; none if Exim looks them up."""
         owner = state.owner_of(one.domain)
         return one.servers or (owner.servers if owner else ())
 
     def roots(self, state: GatewayState) -> str:
-        """Return the file of authorities, readable by Exim. Raises EngineError if Exim cannot use it."""
+        """Return the path of the roots, empty for the system's. Raises EngineError if Exim cannot read the file."""
         if state.ca_file:
             self._exim.require_readable(state.ca_file, "no certificate could be checked")
         return state.ca_file
 
     def relay_hosts(self) -> Sequence[Target]:
-        """Return the smart hosts, none if Exim looks up the MX of each domain."""
+        """Return the smart hosts; none if Exim looks up the MX of each domain."""
         return self._exim.next_hops()
 
     def check(self) -> None:
-        """Have a trial daemon show that the configuration works. Raises EngineError."""
+        """Test the configuration with a trial daemon. Raises EngineError."""
         self._exim.check()
 
     def reload(self) -> None:
-        """Have Exim read a changed configuration. It reads the tables by itself, so nothing is done for those."""
+        """Reload Exim if its configuration has changed. Exim reads the tables without a reload."""
         if self._exim.is_stale():
             self._exim.reload()
 
@@ -238,7 +237,7 @@ class EximGateway:
         self._exim.resume()
 
     def serves(self) -> bool:
-        """Return whether the own port answers, looked at once."""
+        """Return whether the own port answers. Tests once, without waiting."""
         return handshake_one(self.own_port, self._settings).stage >= Stage.EHLO
 
     def prove(self) -> None:
@@ -252,7 +251,7 @@ class EximGateway:
             for domain in config.domains
         }
         wanted.update({f"postmaster@{one.domain}": f"mailfleet_{one.certificate_check}" for one in enforced.values()})
-        # Exim may not find their hosts at the moment, or may use a smart host.
+        # Exim may fail to look up their hosts at the moment, or may use a smart host.
         looked_up = {f"postmaster@{one.domain}" for one in enforced.values() if not self._servers_of(one, state)}
         if wanted:
             _status, out, err = self._run(["exim4", "-bt", *wanted])
@@ -261,13 +260,13 @@ class EximGateway:
                 right = (transport, f"{transport}_smarthost", None) if address in looked_up else (transport,)
                 if found.get(address) not in right:
                     raise EngineError(
-                        f"Exim does not route {address} as it should, by {transport}: "
+                        f"Exim does not route {address} with the transport {transport}: "
                         f"{found.get(address) or err.strip() or out.strip()[:300]}"
                     )
         prove_refusal(self.own_port, self._settings, state, "postmaster")
 
     def _macros(self, state: GatewayState) -> dict[str, Optional[str]]:
-        """Debian's macros: which access control list a sender meets, who is offered STARTTLS, TLS towards the internet."""
+        """Return Debian's macros for the access control lists of senders, for offering STARTTLS, and for outbound TLS."""
         present = self._exim.macros()
         outbound = state.outbound
         servers = " ; ".join(outbound.mail_servers) if outbound else ""
@@ -282,7 +281,7 @@ class EximGateway:
         if lists:
             value = NEXT_MAIL_ACL
             for condition, acl in reversed(lists):
-                # What is submitted on this host without a network connection has no host address and no TLS.
+                # Mail that is submitted on this host without a network connection has no host address and no TLS.
                 value = (
                     f"${{if and{{{{!def:tls_in_cipher}}{{def:sender_host_address}}{condition}}}{{{acl}}}{{{value}}}}}"
                 )
@@ -301,7 +300,7 @@ class EximGateway:
         name = "MAIN_TLS_ADVERTISE_HOSTS"
         accept = state.outbound.accept if state.outbound else None
         held = present.get(name, "*")
-        if accept is None or not held:  # nobody is offered STARTTLS: that is the role's "accept" to say
+        if accept is None or not held:  # STARTTLS is offered to nobody: only the role's option accept changes that
             return {}
         ours = held.startswith(_HIDDEN_FROM) and held.endswith(" ; *")
         if held != "*" and not ours:
@@ -313,7 +312,7 @@ class EximGateway:
         return {name: "*"} if ours else {}
 
     def _sections(self, state: GatewayState) -> dict[str, str]:
-        """What goes into each section of Exim's configuration."""
+        """Return the text for each section of Exim's configuration: section -> text."""
         transports = "".join(
             _TRANSPORT.format(level=level, options=_ONE_MESSAGE + options) for level, options in _LEVEL_OPTIONS.items()
         )
@@ -336,7 +335,7 @@ class EximGateway:
         return {"routers": routers + _INBOUND, "outbound": outbound, "transports": transports, "retry": _RETRY}
 
     def _router_copies(self, names: Sequence[str], prefix: str, condition: str, transport: str) -> Iterator[str]:
-        """Debian's routers to other hosts, each with a condition more and another transport."""
+        """Yield copies of Debian's routers to other hosts, each with a further condition and another transport."""
         text = self._debian("router")
         ignored = re.search(r"(?ms)^\.ifndef ROUTER_DNSLOOKUP_IGNORE_TARGET_HOSTS$.*?^\.endif$\n", text)
         yield ignored.group() if ignored else ""
@@ -348,7 +347,7 @@ class EximGateway:
             yield f"{stanza.rstrip()}\n  condition = {condition}\n\n"
 
     def _transport_copies(self, name: str, options: str, verify: bool) -> str:
-        """Debian's transports to other hosts with other TLS options; verify keeps what they say of certificates."""
+        """Return copies of Debian's transports with other TLS options. verify: keep their options about certificates."""
         text = self._debian("transport")
         copies = ""
         for original, copy in (("remote_smtp", name), ("remote_smtp_smarthost", f"{name}_smarthost")):
@@ -362,7 +361,7 @@ class EximGateway:
         return copies
 
     def _debian(self, kind: str) -> str:
-        """The text of Debian's routers or transports."""
+        """Return the text of Debian's routers or transports."""
         if not self._exim.split:
             return (FileImage.read(TEMPLATE).content or b"").decode("utf-8", "surrogateescape")
         files = sorted(Path(f"{CONFIG_DIR}/conf.d/{kind}").glob("*_exim4-config_*"))
@@ -370,7 +369,7 @@ class EximGateway:
 
 
 def routes(configs: Iterable[EmailConfig]) -> str:
-    """The lsearch file: for each domain the levels for mail that arrived in plaintext and over TLS, and the servers."""
+    """Return the lsearch file of the recipient domains: TLS levels for mail that arrived in plaintext and over TLS, servers."""
     lines = []
     for config in sorted(configs, key=lambda one: one.name):
         plain, over_tls = LEVELS[config.delivery_mode]
@@ -382,7 +381,7 @@ def routes(configs: Iterable[EmailConfig]) -> str:
 
 
 def recipients(state: GatewayState) -> str:
-    """The lsearch file of the outbound enforced domains: the certificate check, and the servers if they are not Exim's to find."""
+    """Return the lsearch file of the outbound enforced domains: the certificate check, and the servers if they are configured."""
     lines = []
     for domain, one in sorted(state.recipients_enforced.items()):
         owner = state.owner_of(domain)
@@ -392,9 +391,9 @@ def recipients(state: GatewayState) -> str:
 
 
 def with_includes(template: str, names: Collection[str] = tuple(_PLACES)) -> str:
-    """Debian's unsplit template with a line that includes each of these sections; one that is there already stays.
+    """Return Debian's unsplit template with an include line for each of these sections. Existing include lines stay.
 
-    Raises EngineError if a place for one is missing.
+    Raises EngineError if the place for a line is missing.
     """
     for name, (place, behind) in _PLACES.items():
         line = f".include {DIRECTORY}/{name}"
@@ -411,7 +410,7 @@ def with_includes(template: str, names: Collection[str] = tuple(_PLACES)) -> str
 
 
 def _stanza(text: str, name: str, kind: str) -> str:
-    """A router or transport, from its name to the blank line or heading behind it. Raises EngineError unless there is one."""
+    """Return the text of a router or transport. Raises EngineError unless there is exactly one with this name."""
     found = re.findall(rf"(?ms)^{name}:[ \t]*$.*?(?=^[ \t]*$|^##|\Z)", text)
     if len(found) != 1:
         raise EngineError(f"Exim's configuration has {len(found)} {kind}s {name}, not one: are its files Debian's?")

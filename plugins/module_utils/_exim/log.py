@@ -3,11 +3,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """TLS in the main log of Exim 4.90 or newer.
 
-Exim writes a line for each message and each delivery, with C(X=) where TLS was used. Sessions have none
-unless log_selector asks for it: inbound, a message counts as a session of its own as long as neither port nor
-process tells which ones share one. Text that a peer chose (addresses, HELO, certificate names, replies) may look like
-fields, so fields are read from the left in the order in which Exim writes them, and nothing behind such text.
-Source: the Exim specification, chapter on log files.
+Exim writes a line for each message and each delivery, with C(X=) if TLS was used. A session has no line of its own
+unless log_selector enables it. Inbound messages belong to one session if they share port and process. If the log has
+neither, each message counts as one session. Peers can choose the text of addresses, HELO, certificate names and
+replies, and such text may look like fields. So fields are read from the left in Exim's order, and nothing after such text
+is read. Source: the Exim specification, chapter on log files.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _STAMP = (
     rb"|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d|\d{9,11}\.\d{1,9})"
 )
 _ID = rb"([0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{6}-[0-9A-Za-z]{11}-[0-9A-Za-z]{4})"
-# By way of syslog there is a header in front, and Exim's own time is left out or not.
+# A line that went through syslog has another header first, with or without Exim's own time after it.
 _HEADER = re.compile(
     _STAMP
     + rb"(?: [^ ]{1,255} exim4?\[\d{1,10}\]:(?: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})?)?)?"
@@ -47,7 +47,7 @@ _HEADER = re.compile(
     + _ID
     + rb" )?"
 )
-# A local part with anything unusual in it is in quotes, whether a peer wrote it so or not is Exim's to check.
+# A local part with unusual characters is in quotes. Exim has checked that.
 _ADDRESS = rb'((?:"(?:[^"\\]|\\.)*"@)?[^<>"\s]*)'
 _HOST = rb"H=(?:([^ ()\[\]]{1,255}) )?(?:\(([^ ()]{1,255})\) )?\[([0-9A-Fa-f.:]{2,45})\](?::(\d{1,5}))?"
 _TLS = rb"X=((?:TLS|SSL)v?[\d.]{1,4}):([^ :]{1,100})(?::\d{1,4})?(?= |\Z)"
@@ -91,7 +91,7 @@ _REFUSED = {
     b"Must issue a STARTTLS command first": "inbound_required",
 }
 _REFUSED_ENDS = tuple(_REFUSED)
-# Errors of a session that was established: its end, or what came in it.
+# Steps after the handshake: errors at the end of an established session, or while it reads or writes.
 _NO_HANDSHAKE = re.compile(rb"(?:recv|send|shutdown|SSL_read|SSL_write|gnutls_record|gnutls_bye|tls_write|tls_read)")
 _TLS_FAILED, _TLS_NOT_OFFERED = b"-37", b"-38"
 _STARTTLS_REFUSED = b"SMTP error from remote mail server after STARTTLS: "
@@ -138,7 +138,7 @@ class EximLog:
         self.first: Optional[float] = None
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
-        """Count lines and return the time of the last one that had one. Never raises."""
+        """Count the lines. Return the time of the last line that has one, or None. Never raises."""
         header, at = _HEADER.match, clock.at
         since, until = self._since, self._until
         when = None
@@ -172,10 +172,10 @@ class EximLog:
         return when
 
     def finish(self) -> None:
-        """Nothing is open at the end of the log: each line is independent of the others."""
+        """Do nothing: each line is counted at once."""
 
     def notes(self) -> Sequence[Note]:
-        """The gaps in the log, as notes for the report."""
+        """Return notes for the report: gaps in the log."""
         found = []
         if self._by_message:
             found.append(
@@ -191,7 +191,7 @@ class EximLog:
                 Note(
                     "outbound_not_logged",
                     OUTBOUND_MAIL,
-                    "whether outbound sessions used TLS cannot be told, because log_selector is without tls_cipher; add "
+                    "the log does not show whether outbound sessions used TLS, because log_selector is without tls_cipher; add "
                     "+tls_cipher to it",
                 )
             )
@@ -199,9 +199,9 @@ class EximLog:
 
     def _arrived(self, text: bytes, process: Optional[bytes]) -> None:
         if b" H=" not in text:
-            return  # made on this host
+            return  # a message from this host
         match = _ARRIVED.match(text)
-        if not match or text.count(b" P=") != 1:  # HELO may look like what follows it, where Exim is told to take any
+        if not match or text.count(b" P=") != 1:  # a HELO may look like the next fields, if Exim accepts every HELO
             self.skipped_lines += 1
             return
         sender, host, _helo, address, port, protocol, version, cipher = match.groups()
@@ -239,7 +239,7 @@ class EximLog:
             counts.message(tls)
             self._delivered.put(message, {domain})
             return
-        domains = self._delivered.get(message)  # more recipients of the delivery before
+        domains = self._delivered.get(message)  # further recipients of the former delivery
         if domains is None or (domain not in domains and len(domains) < _MOST_DOMAINS):
             counts.message(tls)
             if domains is not None:
@@ -273,7 +273,7 @@ class EximLog:
             counts.event("failures", reason, said, when)
 
     def _failed(self, text: bytes, message: bytes, when: float) -> None:
-        """A handshake that failed before a delivery: its domain stands in the line that follows."""
+        """Store a handshake that failed before a delivery. The next line of the message has the domain."""
         fallen_back = _FALLEN_BACK.match(text)
         if fallen_back:
             said, host = fallen_back.groups()
@@ -332,5 +332,5 @@ def shows_tls(run: Runner) -> bool:
 
 
 def _version(name: Optional[bytes]) -> bytes:
-    """TLS1.3 as everybody else writes it."""
+    """Return Exim's version name in OpenSSL's spelling: C(TLS1.3) becomes C(TLSv1.3)."""
     return re.sub(rb"\A(TLS|SSL)v?", rb"\1v", name) if name else b""

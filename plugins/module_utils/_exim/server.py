@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""STARTTLS on Debian's Exim 4, through the macros its packaged configuration offers.
+"""STARTTLS on Debian's Exim 4, set with the macros of Debian's packaged configuration.
 
 Sources: /usr/share/doc/exim4-base/README.Debian.gz, update-exim4.conf(8), the Exim specification
 (chapters on TLS, macros and access control lists).
@@ -38,7 +38,7 @@ REQUIRE_ACL = f"{CONFIG_DIR}/mailfleet-require-starttls.acl"
 PID_FILE = "/run/exim4/exim.pid"
 DAEMON_USER = DEBIAN.user
 
-# Which access control list answers MAIL; with the second macro set, a gateway's list stands in front of that one.
+# MAIL_ACL names the access control list for MAIL. If a gateway uses it, NEXT_MAIL_ACL names the list that runs after it.
 MAIL_ACL = "MAIN_ACL_CHECK_MAIL"
 NEXT_MAIL_ACL = "MAILFLEET_NEXT_MAIL_ACL"
 DEFAULT_MAIL_ACL = "acl_check_mail"
@@ -50,12 +50,12 @@ _OUTBOUND = {
     "required": "REQUIRE",
 }
 _TRANSPORTS = ("REMOTE_SMTP", "REMOTE_SMTP_SMARTHOST")
-# A temporary refusal: the 530 of RFC 3207 would make a sender that cannot use TLS yet bounce its mail.
+# A temporary refusal: with the 530 of RFC 3207, a sender that cannot use TLS yet would bounce its mail.
 _ACL_TEXT = """\
 # Written by mailfleet.starttls: consulted for MAIL commands that arrive without TLS.
 defer message = 430 4.7.0 Must issue a STARTTLS command first
 """
-# What is submitted on this host without a network connection has no host address and no TLS.
+# Mail that is submitted on this host without a network connection has no host address and no TLS.
 _ACL_MACRO = "${if or{{def:tls_in_cipher}{!def:sender_host_address}}{acl_check_mail}{" + REQUIRE_ACL + "}}"
 
 
@@ -66,13 +66,13 @@ class Exim:
     reads_files_unasked = False
 
     def __init__(self, run: Runner, trial: Callable[[Desired, Target], object]) -> None:
-        """run starts a program; trial raises EngineError unless a daemon at a target is as wanted."""
+        """Prepare only. run: starts a program. trial: raises EngineError unless a daemon at a target shows the wanted state."""
         self._run = run
         self._trial = trial
         self._planned = Desired()
 
     def transaction(self, store: str) -> Transaction:
-        """One transaction on the macros and what is generated from them."""
+        """Return the transaction on the macros and the generated configuration. store: the directory of locks and journals."""
         return Transaction(self, store)
 
     def require_running(self) -> None:
@@ -84,12 +84,12 @@ class Exim:
             raise EngineError(f"Exim does not read its configuration: {(err or out).strip()}")
         if out.strip() != GENERATED:
             raise EngineError(
-                f"Exim reads {out.strip()}, not Debian's generated {GENERATED}, so its macros have no say; "
+                f"Exim reads {out.strip()}, not Debian's generated {GENERATED}, so its macros have no effect; "
                 "move the settings into Debian's scheme first"
             )
 
     def state(self) -> dict[str, str]:
-        """Both directions as the macros set them, in the words of Desired or C(custom)."""
+        """Return the state that the macros set, with the values of Desired or C(custom)."""
         macros = self.macros()
         outbound = {
             kind for kind in _OUTBOUND if all(_has_outbound(macros, transport, kind) for transport in _TRANSPORTS)
@@ -100,7 +100,7 @@ class Exim:
         }
 
     def plan(self, desired: Desired) -> Change:
-        """The edits of the macros, and the access control list that refuses plaintext."""
+        """Return the edits of the macros, and the access control list that refuses plaintext. Raises EngineError."""
         self._planned = desired
         macros = self.macros()
         wanted: dict[str, Optional[str]] = {}
@@ -113,7 +113,7 @@ class Exim:
                 if Path(desired.certificate).exists():
                     self.require_readable(desired.certificate, "every handshake would fail")
                 wanted["MAIN_TLS_CERTKEY"] = desired.certificate
-                # A list of the administrator's own stays: offering to some hosts only is a choice.
+                # A list of the administrator stays: they may want to offer STARTTLS to some hosts only.
                 wanted["MAIN_TLS_ADVERTISE_HOSTS"] = macros.get("MAIN_TLS_ADVERTISE_HOSTS") or "*"
             images += self._plan_required(desired, macros, wanted)
         if desired.outbound is not None:
@@ -122,18 +122,18 @@ class Exim:
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
 
     def macros(self) -> dict[str, str]:
-        """The macros that the administrator, or this collection, has set."""
+        """Return the macros that the administrator or this collection has set."""
         return read_macros(self._macros_text())
 
     def macro_images(self, wanted: Mapping[str, Optional[str]]) -> list[FileImage]:
-        """The file of macros with these set or, where None, taken out; nothing if that is the same."""
+        """Return the file of macros with these macros set, or removed if None. Empty if the file stays the same."""
         image = FileImage.read(self._macros_path())
         text = (image.content or b"").decode("utf-8", "surrogateescape")
         new = set_macros(text, wanted)
         return [] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))]
 
     def outbound_macros(self, kind: str) -> dict[str, Optional[str]]:
-        """What makes a kind of outbound TLS that is not there yet. Raises EngineError if a list of others is in the way."""
+        """Return the macros to change for an outbound state. Raises EngineError if a list of the administrator conflicts."""
         macros = self.macros()
         wanted: dict[str, Optional[str]] = {}
         for transport in _TRANSPORTS:
@@ -142,9 +142,9 @@ class Exim:
         return wanted
 
     def unverified_smarthost(self) -> dict[str, Optional[str]]:
-        """The macro without which Debian's default sends in plaintext where the smart host cannot be verified.
+        """Return the macro that switches the verification of the smart host off; none if the administrator has set one.
 
-        What the administrator set about it stays.
+        With Debian's default, Exim sends in plaintext if the smart host's certificate does not pass.
         """
         verify = [f"{_TRANSPORTS[1]}_TLS_VERIFY_{what}" for what in ("HOSTS", "CERTIFICATES")]
         macros = self.macros()
@@ -156,7 +156,7 @@ class Exim:
         return self._debian_settings().get("dc_eximconfig_configtype") in ("smarthost", "satellite")
 
     def next_hops(self) -> Sequence[Target]:
-        """The smart hosts of Debian's C(dc_smarthost), each C(host) or C(host::port)."""
+        """Return the smart hosts of Debian's C(dc_smarthost), each C(host) or C(host::port). Raises EngineError."""
         if not self.has_smarthost:
             return ()
         hops = []
@@ -173,9 +173,9 @@ class Exim:
         return dict(re.findall(r"^(dc_\w+)=['\"]?([^'\"\n]*)", Path(SETTINGS).read_text(), re.MULTILINE))
 
     def check(self) -> None:
-        """Try the change with a daemon on a spare loopback port, because -bV misses much. Raises EngineError.
+        """Test the change with a trial daemon on a free loopback port, because -bV misses many faults. Raises EngineError.
 
-        The running daemon reads the generated file only, so it has seen nothing of this yet.
+        The running daemon reads the generated file only, so it does not use the change yet.
         """
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             trial_config = self._generate(stage)
@@ -186,18 +186,21 @@ class Exim:
             self._try_daemon(trial_config, f"{stage}/exim.pid")
 
     def reload(self) -> None:
-        """Generate the configuration and have the daemon read it. Raises EngineError."""
+        """Generate the configuration and reload the daemon. Raises EngineError."""
         for command in (["update-exim4.conf"], ["systemctl", "reload", "exim4"]):
             status, out, err = self._run(command)
             if status != 0:
                 raise EngineError(f"{' '.join(command)} failed: {(err or out).strip()}")
 
     def resume(self) -> None:
-        """Have the daemon read the former configuration, by a signal only: update-exim4.conf would take up edits of others."""
+        """Reload the daemon with the former configuration. Raises EngineError.
+
+        A signal only: update-exim4.conf would also include edits of somebody else.
+        """
         try:
             pid = int(Path(PID_FILE).read_text())
             if pid < 2:
-                raise ValueError(f"{pid} is no process of Exim")
+                raise ValueError(f"{pid} is not a process of Exim")
             os.kill(pid, signal.SIGHUP)
         except (OSError, ValueError) as error:
             raise EngineError(f"Exim cannot be told to read its configuration again ({PID_FILE}): {error}") from error
@@ -223,7 +226,7 @@ class Exim:
         with socket.socket() as spare:
             spare.bind(("127.0.0.1", 0))
             port = spare.getsockname()[1]
-        patience = 1.0  # a signal may come while the daemon starts
+        patience = 1.0  # a signal may arrive while the daemon starts
         try:
             status, out, err = self._run(["exim4", "-C", config, "-bd", "-oX", f"127.0.0.1.{port}", "-oP", pid_file])
             patience = 0.0
@@ -237,11 +240,13 @@ class Exim:
             _end_daemon(pid_file, patience)
 
     def require_readable(self, path: str, otherwise: str) -> None:
-        """Raise EngineError unless Exim's user can read the file; otherwise says what would follow."""
+        """Raise EngineError unless Exim's user can read the file. otherwise: the consequence, for the message."""
         try:
             user = pwd.getpwnam(DAEMON_USER)
         except KeyError:
-            raise EngineError(f"there is no user {DAEMON_USER} on this host, as whom Debian's Exim runs") from None
+            raise EngineError(
+                f"there is no user {DAEMON_USER} on this host, but Debian's Exim runs as that user"
+            ) from None
         if not Path(path).exists():
             raise EngineError(f"there is no file {path} on this host")
         if not can_read(path, user.pw_uid, os.getgrouplist(DAEMON_USER, user.pw_gid)):
@@ -252,12 +257,12 @@ class Exim:
 
     @property
     def split(self) -> bool:
-        """Whether Debian's configuration is the split one."""
+        """Whether Debian's configuration is split into several files."""
         found = re.search(r"^dc_use_split_config=['\"]?(\w+)", Path(SETTINGS).read_text(), re.MULTILINE)
         return bool(found and found.group(1).lower() == "true")
 
     def is_stale(self) -> bool:
-        """Whether the files would make another configuration than the generated one."""
+        """Whether the source files would now generate a different configuration. Raises EngineError."""
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             return Path(self._generate(stage)).read_bytes() != Path(GENERATED).read_bytes()
 
@@ -279,7 +284,7 @@ class Exim:
 
 
 def _end_daemon(pid_file: str, patience: float = 0.0) -> None:
-    """End a daemon; its pid file is waited for, because Exim writes it after the command that starts it has returned."""
+    """End a daemon. Wait for its pid file first, for at most patience seconds, because Exim writes it a moment after the start."""
     deadline = time.monotonic() + patience
     while True:
         try:
@@ -299,7 +304,7 @@ def _end_daemon(pid_file: str, patience: float = 0.0) -> None:
 
 
 def _statements(text: str) -> list[str]:
-    """The lines of an Exim file, each with the lines that continue it."""
+    """Split an Exim file into statements: a line with its continuation lines."""
     found: list[str] = []
     continued = False
     for line in re.findall(r"[^\n]*\n|[^\n]+", text):
@@ -307,7 +312,7 @@ def _statements(text: str) -> list[str]:
             found[-1] += line
         else:
             found.append(line)
-        # A comment is one line, whatever its end, and may stand between lines that belong together.
+        # A comment is one line, even with a backslash at its end, and may stand between the lines of a statement.
         if not line.strip().startswith("#"):
             continued = line.rstrip().endswith("\\")
     return found
@@ -322,13 +327,13 @@ def _macro_of(statement: str) -> tuple[str, str]:
 
 
 def read_macros(text: str) -> dict[str, str]:
-    """Macro -> value of an Exim macros file; the last definition counts."""
+    """Read an Exim macros file: macro -> value. The last definition counts."""
     pairs = (_macro_of(statement) for statement in _statements(text))
     return {name: value for name, value in pairs if name}
 
 
 def set_macros(text: str, wanted: Mapping[str, Optional[str]]) -> str:
-    """The text with macros set or, where None, taken out; every other line stays as it is.
+    """Return the text with these macros set, or removed if None. Every other line stays the same.
 
     Raises EngineError for a value with a control character.
     """
@@ -349,7 +354,7 @@ def set_macros(text: str, wanted: Mapping[str, Optional[str]]) -> str:
     if added and kept and not kept[-1].endswith("\n"):
         kept[-1] += "\n"
     if added and kept and kept[-1].rstrip().endswith("\\") and not kept[-1].lstrip().startswith("#"):
-        kept.append("\n")  # ends a line that would otherwise be continued by ours
+        kept.append("\n")  # end the last line, so that the new line does not continue it
     return "".join(kept + added)
 
 
@@ -360,17 +365,17 @@ def _line(name: str, value: str) -> str:
 def _inbound_of(macros: Mapping[str, str]) -> str:
     if "MAIN_TLS_ENABLE" in macros and not macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*"):
         return "disabled"
-    # Without MAIN_TLS_ENABLE Exim offers STARTTLS all the same, with a certificate it makes up.
+    # Without MAIN_TLS_ENABLE, Exim offers STARTTLS anyway, with a certificate that it generates.
     return "required" if macros.get(_mail_acl(macros)) == _ACL_MACRO else "offered"
 
 
 def _mail_acl(macros: Mapping[str, str]) -> str:
-    """The macro that is ours to set: behind a gateway's list, if there is one."""
+    """Return the macro to set: NEXT_MAIL_ACL if a gateway uses MAIL_ACL, else MAIL_ACL."""
     return NEXT_MAIL_ACL if NEXT_MAIL_ACL in macros else MAIL_ACL
 
 
 def _outbound_macros(present: Mapping[str, str], transport: str, kind: str) -> dict[str, Optional[str]]:
-    """What makes a kind of outbound TLS. Raises EngineError where a list of the administrator's own is in the way."""
+    """Return the macros for an outbound state. Raises EngineError if a list of the administrator conflicts."""
     chosen = _OUTBOUND[kind]
     macros: dict[str, Optional[str]] = {}
     for word in ("AVOID", "REQUIRE"):
@@ -384,8 +389,8 @@ def _outbound_macros(present: Mapping[str, str], transport: str, kind: str) -> d
             )
     verify = (f"{transport}_TLS_VERIFY_HOSTS", f"{transport}_TLS_VERIFY_CERTIFICATES")
     if chosen != "AVOID" and transport == "REMOTE_SMTP_SMARTHOST" and not any(name in present for name in verify):
-        # Debian's default verifies the smarthost and, failing that, sends in plaintext without a word. What the
-        # administrator set about it stays.
+        # Debian's default verifies the smarthost. If its certificate does not pass, Exim silently sends in plaintext.
+        # A setting of the administrator stays.
         macros[verify[0]] = ""
     return macros
 
@@ -395,5 +400,5 @@ def _has_outbound(macros: Mapping[str, str], transport: str, kind: str) -> bool:
         wanted = _outbound_macros(macros, transport, kind)
     except EngineError:
         return False
-    # An empty list names no host, so it is as good as none.
+    # An empty list names no host, so it has the same effect as no list.
     return all(macros.get(name) == value or (value is None and not macros.get(name)) for name, value in wanted.items())

@@ -425,7 +425,7 @@ class TestProof:
         unsplit.write(config("one", mode))
         unsplit.adapter.prove()
         unsplit.answers[("exim4", "-bt")] = (0, routed("postmaster@one.example", "mailfleet_other"), "")
-        with pytest.raises(EngineError, match=f"as it should, by mailfleet_{LEVELS[mode][0]}: mailfleet_other$"):
+        with pytest.raises(EngineError, match=f"with the transport mailfleet_{LEVELS[mode][0]}: mailfleet_other$"):
             unsplit.adapter.prove()
 
     @pytest.mark.parametrize("address", GOOD)
@@ -434,7 +434,7 @@ class TestProof:
         with pytest.raises(EngineError) as error:
             proving.prove("".join(routed(*pair) for pair in found.items()))
         assert str(error.value) == (
-            f"Exim does not route {address} as it should, by {self.GOOD[address]}: mailfleet_may"
+            f"Exim does not route {address} with the transport {self.GOOD[address]}: mailfleet_may"
         )
 
     def test_another_router_is_said(self, proving):
@@ -443,7 +443,7 @@ class TestProof:
         with pytest.raises(EngineError) as error:
             proving.prove("".join([text, *others]))
         assert str(error.value) == (
-            "Exim does not route postmaster@a.example as it should, by mailfleet_none: remote_smtp"
+            "Exim does not route postmaster@a.example with the transport mailfleet_none: remote_smtp"
         )
 
     def test_a_transport_whose_name_only_begins_so_is_another(self, proving):
@@ -465,7 +465,7 @@ class TestProof:
         with pytest.raises(EngineError) as error:
             proving.prove(out, err, 2)
         assert str(error.value) == (
-            f"Exim does not route postmaster@a.example as it should, by mailfleet_none: {reason}"
+            f"Exim does not route postmaster@a.example with the transport mailfleet_none: {reason}"
         )
 
     def test_the_own_port_has_to_answer(self, proving):
