@@ -3,14 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The delivery modes on a gateway that runs Haraka: two lists of recipient domains in config/tls.ini.
 
-Haraka routes by itself (MX, relay_dest_domains.ini), and both lists go by recipient domain, so the servers of an email
-config are no more than where the evidence is taken. A domain in force_tls_hosts[] waits until the server offers TLS
-with a certificate that node trusts and that covers its name; this goes before no_tls_hosts[] and before the hosts that
-[redis] remembers as broken. Haraka says that it reloaded tls.ini, but a worker process reads the lists once, at its
-first delivery. `haraka --graceful` replaces the workers and leaves their deferred mail behind until the next start of
-Haraka; the main process takes mail over from a worker that a signal ended. So that is how the lists are taken up here:
-one worker after the other, each at a moment without SMTP connections if there is one. Sources: outbound/hmail.js,
-outbound/tls.js, outbound/queue.js, server.js of Haraka 3.3.4 and its haraka-config 1.7, and the lab.
+Haraka routes mail itself (MX, relay_dest_domains.ini), and both lists contain recipient domains. So the servers of an
+email config are used for the handshake tests only. Mail for a domain in force_tls_hosts[] waits until the server offers
+TLS with a certificate that node trusts and that covers the server's name. This list overrides no_tls_hosts[] and the
+hosts that [redis] stores as broken. Haraka logs that it reloaded tls.ini, but a worker process reads the lists only once,
+at its first delivery. `haraka --graceful` replaces the workers, but their deferred mail then waits until the next start
+of Haraka. If a signal ends a worker, the main process takes over its mail. So the adapter ends one worker after the
+other by a signal, if possible while the worker has no SMTP connection. Sources: outbound/hmail.js, outbound/tls.js,
+outbound/queue.js, server.js of Haraka 3.3.4 and its haraka-config 1.7, and the lab.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ START_SECONDS = 60.0  # a worker takes a second to start, more on a busy machine
 RECORD = "mailfleet-starttls.json"
 NOTE = f"; Entries of mailfleet.starttls, listed in {RECORD}:"
 LISTS = {"plaintext": "no_tls_hosts", "required": "force_tls_hosts"}
-"""Delivery mode -> the list in [outbound] of tls.ini that its domains are in; opportunistic is in neither."""
+"""Delivery mode -> the list in [outbound] of tls.ini for its domains. Domains with opportunistic are in neither list."""
 
 _UNAWARE = "its outbound side chooses by recipient domain and does not know how a message arrived"
-# Queue plugins that hand on mail by themselves, past [outbound] of tls.ini: whether they also take relayed mail unless
-# their own file says enable_outbound.
+# Queue plugins that deliver mail themselves and ignore [outbound] of tls.ini. The value is the default of enable_outbound
+# in the plugin's own file: whether the plugin also handles relayed mail.
 _FORWARDERS = {"smtp_forward": False, "smtp_proxy": True, "qmail-queue": True}
 
-# As haraka-config reads an .ini file. JavaScript takes a byte order mark for white space.
+# The patterns of haraka-config for .ini files. JavaScript counts a byte order mark as white space.
 _SPACE = r"[\s\ufeff]"
 _SECTION = re.compile(rf"{_SPACE}*\[([^\]]*)\]{_SPACE}*\Z")
 _PARAMETER = re.compile(rf"{_SPACE}*([A-Za-z0-9_@:.+\-/\[\]]+){_SPACE}*(?:={_SPACE}*(.*?){_SPACE}*)?\Z")
@@ -72,13 +72,13 @@ IniValue = Union[None, str, float, list[Any]]
 
 @dataclass(frozen=True)
 class Ini:
-    """What Haraka makes of an .ini file."""
+    """The values that Haraka reads from an .ini file."""
 
     sections: Mapping[str, Mapping[str, IniValue]]
 
     @classmethod
     def parse(cls, text: str) -> Ini:
-        """Read the text as haraka-config does: a[]= makes a list, a number is not text, a later value wins."""
+        """Read the text like haraka-config: a[]= is a list entry, a number is not a text, a later value replaces an earlier one."""
         sections: dict[str, dict[str, IniValue]] = {"main": {}}
         section = sections["main"]
         pending = ""
@@ -95,12 +95,12 @@ class Ini:
         return cls(sections)
 
     def is_true(self, section: str, key: str, default: bool = False) -> bool:
-        """A value that Haraka reads as a boolean."""
+        """Whether Haraka reads a value as true. default: the result without the value."""
         values = self.sections.get(section, {})
         return bool(_TRUTH.match(_text(values[key]))) if key in values else default
 
     def hosts(self, key: str) -> list[str]:
-        """The entries of a list of [outbound]; force_tls_hosts is inherited from [main] where it is missing."""
+        """Return the entries of a list in [outbound]. Without force_tls_hosts there, Haraka uses the one in [main]."""
         value = self.sections.get("outbound", {}).get(key)
         if value is None and key == "force_tls_hosts":
             value = self.sections["main"].get(key)
@@ -127,7 +127,7 @@ def _text(value: IniValue) -> str:
 
 
 class HarakaGateway:
-    """Adapter for a gateway that is this host's Haraka, started with -c config_dir. See the module for what it does."""
+    """Adapter for a gateway that is this host's Haraka, started with -c config_dir."""
 
     name = "haraka"  # of the lock and the journal
     title = "Haraka"
@@ -138,17 +138,17 @@ class HarakaGateway:
         "match_sender": _UNAWARE,
         "match_sender_strict": _UNAWARE,
         "enforced": (
-            "it has no setting that refuses mail by sender domain, and towards a recipient domain no certificate check "
+            "it has no setting that refuses mail by sender domain, and for a recipient domain no certificate check "
             "other than the one of the delivery mode required"
         ),
         "outbound": (
-            "its one switch, enable_tls in outbound.ini, is for all mail in both directions; how single domains are "
-            "delivered to is their delivery mode"
+            "its one switch, enable_tls in outbound.ini, applies to all mail in both directions; for single domains, set "
+            "their delivery mode"
         ),
     }
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target, config_dir: str) -> None:
-        """own_port takes the mail of the internet; config_dir is what Haraka is started with, above config/."""
+        """Prepare only. own_port: the port for mail from the internet. config_dir: Haraka's option -c, the parent of config/."""
         self._run = run
         self._settings = settings
         self.own_port: Optional[Target] = own_port
@@ -174,13 +174,13 @@ class HarakaGateway:
         """Raise EngineError unless Haraka runs with workers: without workers only a restart makes it read its lists."""
         if not Path(self._config).is_dir():
             raise EngineError(
-                f"there is no directory {self._config}; config_dir has to be what Haraka is started with (-c)"
+                f"there is no directory {self._config}; config_dir has to be the directory of Haraka's option -c"
             )
         if not self._workers():
             raise EngineError(
                 f"no worker process of a Haraka started with -c {self._home} runs on this host. Start it, or correct "
                 "config_dir; if smtp.ini says nodes=0, give it a number of workers and restart Haraka, because a Haraka "
-                "without workers takes up other TLS settings at a restart only"
+                "without workers reads new TLS settings at a restart only"
             )
         require_answer(self._port, self._settings)
 
@@ -193,7 +193,7 @@ class HarakaGateway:
         return Change((), ())
 
     def plan(self, state: GatewayState) -> Change:
-        """Return the files that make Haraka hold this state, and the record of it."""
+        """Return the change of tls.ini and of the record to this state. Raises EngineError."""
         held = self.read()
         if not state.email_configs and not held.email_configs:
             return Change((), ())
@@ -212,12 +212,12 @@ class HarakaGateway:
         return change_with_record(images, self._record, state)
 
     def check(self) -> None:
-        """Raise EngineError if Haraka would read the new tls.ini in another way than meant. Haraka has no such check."""
+        """Raise EngineError if Haraka would misread the new tls.ini. Haraka has no check of its own."""
         text = self._text("tls.ini")
         self._require(text, text, self.read())
 
     def reload(self) -> None:
-        """Replace one worker after the other; the new one takes over the deferred mail of the former one."""
+        """Replace one worker after the other. The new worker takes over the deferred mail of the former one."""
         old = self._workers()
         for pid in old:
             deadline = time.monotonic() + self._settings.timeout
@@ -243,16 +243,16 @@ class HarakaGateway:
             raise EngineError("no worker process of Haraka runs; see what its log says")
         if old := self._outdated():
             raise EngineError(
-                f"the Haraka workers {', '.join(map(str, old))} are older than {self._tls_ini}, so they do not follow it"
+                f"the Haraka workers {', '.join(map(str, old))} are older than {self._tls_ini}, so they do not use it"
             )
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """Return the servers that the email config names. Haraka's own routing cannot be asked."""
+        """Return the servers of the email config. Haraka's own routing cannot be read."""
         owner = state.owner_of(domain)
         return owner.servers if owner else ()
 
     def roots(self, state: GatewayState) -> str:
-        """Return an empty path: node has its own list, close to the system's, and NODE_EXTRA_CA_CERTS adds to it."""
+        """Return an empty path: node has its own list, similar to the system's, and NODE_EXTRA_CA_CERTS adds roots to it."""
         return ""
 
     def relay_hosts(self) -> Sequence[Target]:
@@ -268,7 +268,7 @@ class HarakaGateway:
         return Ini.parse(self._text(name))
 
     def _require(self, rest: str, new: str, state: GatewayState) -> None:
-        """Raise EngineError unless Haraka reads from the new text what was there without us, and our entries."""
+        """Raise EngineError unless Haraka reads both the administrator's entries and ours from the new text."""
         before, after = Ini.parse(rest), Ini.parse(new)
         for key in LISTS.values():
             ours = {domain for listed, domain in _entries(state) if listed == key}
@@ -280,7 +280,7 @@ class HarakaGateway:
                 )
 
     def _refuse_contradictions(self, state: GatewayState, ini: Ini) -> None:
-        """Raise EngineError if an entry of the administrator says something else about a domain or its servers."""
+        """Raise EngineError if an entry of the administrator contradicts the mode of a domain or of its servers."""
         lists = {key: ini.hosts(key) for key in LISTS.values()}
         for config in state.email_configs.values():
             wanted = LISTS.get(config.delivery_mode)
@@ -288,7 +288,7 @@ class HarakaGateway:
                 if key == wanted:
                     continue
                 found = [one for one in lists[key] if one in config.domains]
-                if config.delivery_mode != "required":  # which goes before what is said of a host
+                if config.delivery_mode != "required":  # required overrides the entries of hosts
                     found += [one for one in lists[key] if any(_names(one, server) for server in config.servers)]
                 if found:
                     raise EngineError(
@@ -298,8 +298,8 @@ class HarakaGateway:
                     )
 
     def _refuse_in_vain(self, config: EmailConfig, ini: Ini) -> None:
-        """Raise EngineError if something else than the lists decides how mail of a changed email config is delivered."""
-        if config.delivery_mode == "plaintext":  # to relax is never refused
+        """Raise EngineError if another setting than the lists decides the delivery of a changed email config."""
+        if config.delivery_mode == "plaintext":  # a change to plaintext is never refused
             return
         where = f"email config {config.name}: {config.delivery_mode} would not be kept"
         for name in ("smtp.json", "smtp.yaml"):
@@ -310,7 +310,7 @@ class HarakaGateway:
         for domain in config.domains:
             if plugin := self._forwarder(domain):
                 raise EngineError(
-                    f"{where}, because the plugin queue/{plugin} hands mail for {domain} on by itself and knows nothing of "
+                    f"{where}, because the plugin queue/{plugin} delivers mail for {domain} itself and does not read "
                     f"[outbound] in tls.ini. Let Haraka deliver it: the plugin relay with dest_domains=true in relay.ini "
                     f"and {domain} in relay_dest_domains.ini"
                 )
@@ -327,7 +327,7 @@ class HarakaGateway:
             )
 
     def _forwarder(self, domain: str) -> str:
-        """The queue plugin that takes mail for a domain away from Haraka's own delivery, if there is one."""
+        """Return the queue plugin that delivers the mail of a domain instead of Haraka; empty if there is none."""
         lines = (line.partition("#")[0].strip() for line in self._text("plugins").splitlines())
         plugins = {line.replace("haraka-plugin-", "") for line in lines}
         relayed = "relay" in plugins and (
@@ -348,7 +348,7 @@ class HarakaGateway:
     # Processes
 
     def _workers(self) -> list[int]:
-        """The worker processes of this Haraka, the oldest first."""
+        """Return the process IDs of the workers of this Haraka, the oldest first."""
         found = []
         for entry in Path(PROC).iterdir():
             if entry.name.isdigit():
@@ -361,7 +361,7 @@ class HarakaGateway:
         return [pid for _started_at, pid in sorted(found)]
 
     def _outdated(self) -> list[int]:
-        """The workers that may have read the lists before tls.ini was written."""
+        """Return the workers that may have read the lists before tls.ini was written."""
         try:
             written = Path(self._tls_ini).stat().st_ctime
         except FileNotFoundError:
@@ -374,11 +374,11 @@ class HarakaGateway:
         return old
 
     def _talks(self, pid: int) -> bool:
-        """Whether a worker has an SMTP connection, one that came in or one to a port 25."""
+        """Whether a worker has an SMTP connection: an incoming one, or one to port 25."""
         return any(local == self._port.port or remote == 25 for local, remote in _connections(pid))
 
     def _await_replacement(self, pid: int, known: Collection[int]) -> None:
-        """Return when the worker is gone and one that is not known answers on the port; else EngineError."""
+        """Wait until the worker has ended and a new one answers on the port. Raises EngineError after START_SECONDS."""
         deadline = time.monotonic() + START_SECONDS
         while True:
             workers = self._workers()
@@ -392,7 +392,7 @@ class HarakaGateway:
             time.sleep(0.1)
 
     def _answering(self) -> int:
-        """The worker that greets a new connection to the port, 0 if none does."""
+        """Return the process ID of the worker that greets a new connection to the port, 0 if none does."""
         with contextlib.suppress(OSError), socket.create_connection((self._port.host, self._port.port), 5) as wire:
             if wire.recv(1):
                 ours = wire.getsockname()[1]
@@ -404,7 +404,7 @@ class HarakaGateway:
 
 
 def _entries(state: GatewayState) -> list[tuple[str, str]]:
-    """List and domain of each entry that the state needs, in a fixed order."""
+    """Return the entries that the state needs, as (list, domain), in a fixed order."""
     return sorted(
         (LISTS[config.delivery_mode], domain)
         for config in state.email_configs.values()
@@ -414,9 +414,9 @@ def _entries(state: GatewayState) -> list[tuple[str, str]]:
 
 
 def without_entries(text: str, entries: Iterable[tuple[str, str]]) -> str:
-    """tls.ini without our note and our entries below it; all other lines as they are.
+    """Return tls.ini without our note and the entries below it. All other lines stay the same.
 
-    If somebody removed the note, one line of [outbound] goes for each of our entries.
+    If somebody has removed the note, one matching line of [outbound] is removed for each entry.
     """
     lines = _LINE.findall(text)
     bare = [line.rstrip("\r\n") for line in lines]
@@ -440,7 +440,7 @@ def without_entries(text: str, entries: Iterable[tuple[str, str]]) -> str:
 
 
 def with_entries(text: str, entries: Sequence[tuple[str, str]]) -> str:
-    """tls.ini with our entries right below the last header [outbound]; all lines that are there stay as they are."""
+    """Return tls.ini with our entries directly below the last header [outbound]. All other lines stay the same."""
     if not entries:
         return text
     lines: list[str] = _LINE.findall(text)
@@ -461,7 +461,7 @@ def with_entries(text: str, entries: Sequence[tuple[str, str]]) -> str:
 
 
 def _names(entry: str, server: Target) -> bool:
-    """Whether an entry of a list names the server: by its name, its address or a network."""
+    """Whether an entry of a list matches the server: by its name, its address or a network."""
     if entry == server.host:
         return True
     try:
@@ -481,19 +481,19 @@ def _addresses(host: str) -> Iterator[str]:
 
 
 def _started(pid: int) -> float:
-    """When a process was started, in seconds since the epoch. Raises OSError if it has ended."""
+    """Return the start time of a process, in seconds since the epoch. Raises OSError if it has ended."""
     fields = Path(PROC, str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
     age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
     return time.time() - age
 
 
 def _connections(pid: int) -> list[tuple[int, int]]:
-    """Local and remote port of each established TCP connection that a process holds."""
+    """Return the local and remote port of each established TCP connection of a process."""
     found = []
     with contextlib.suppress(OSError):
         held = set()
         for descriptor in Path(PROC, str(pid), "fd").iterdir():
-            with contextlib.suppress(OSError):  # closed since
+            with contextlib.suppress(OSError):  # it may be closed by now
                 held.add(str(descriptor.readlink()))
         for table in ("tcp", "tcp6"):
             for line in Path(PROC, str(pid), "net", table).read_text().splitlines()[1:]:

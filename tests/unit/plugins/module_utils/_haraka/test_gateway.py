@@ -483,7 +483,7 @@ def test_a_plugin_that_hands_mail_on_by_itself(host, plugins, files, taken):
     if not taken:
         assert host.adapter.plan(state(config("a", "required")))
         return
-    with pytest.raises(EngineError, match=f"the plugin queue/{taken} hands mail for a.example on by itself"):
+    with pytest.raises(EngineError, match=f"the plugin queue/{taken} delivers mail for a.example itself"):
         host.adapter.plan(state(config("a", "required")))
 
 
