@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The delivery modes on Proxmox Mail Gateway, by its API.
+"""The delivery modes on Proxmox Mail Gateway, set through its API.
 
-Its Postfix hands relay domains to the entry of the transport list or to the default relay, and looks the TLS policy
-up by that next hop, port included. While TLS is switched off as a whole, the table is not even read. Sources: pmg-api
+The product's Postfix routes relay domains to the entry of the transport list or to the default relay. It looks up the TLS
+policy by that next hop, with its port. If TLS is switched off as a whole, Postfix does not read the table. Sources: pmg-api
 (API2/DestinationTLSPolicy, API2/Transport, API2/AccessControl, templates/main.cf.in), Proxmox's API viewer.
 """
 
@@ -35,20 +35,20 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 class ProxmoxGateway(NextHopGateway):
-    """Adapter for Proxmox Mail Gateway; of a cluster, any node that may write."""
+    """Adapter for Proxmox Mail Gateway. In a cluster, use any node that may write."""
 
     title = "Proxmox Mail Gateway"
     limits: Mapping[str, str] = {
         "match_sender": BY_NEXT_HOP,
         "match_sender_strict": BY_NEXT_HOP,
-        "enforced": "its inbound entries also cover subdomains, so that an exact domain cannot be expressed, and its outbound "
+        "enforced": "its inbound entries also cover subdomains, so it cannot enforce one exact domain, and its outbound "
         "ones belong to next hops; manage them in its own interface (Configuration, Mail Proxy, TLS)",
         "outbound": "one switch serves both of its sides; set it in its own interface (Configuration, Mail Proxy, TLS)",
     }
     writes_attributes = False
 
     def __init__(self, http: Http, settings: Settings, api_url: str, api_user: str, api_password: str) -> None:
-        """settings are those of handshakes, which are made by the engine."""
+        """Prepare only; no request is made. settings: not used here, because the engine makes the handshakes."""
         super().__init__()
         self._api = Api(http, self.title, api_url, "/api2/json", _ADVICE)
         self._api.hide(api_password)
@@ -57,7 +57,7 @@ class ProxmoxGateway(NextHopGateway):
         self._logged_in = False
 
     def require_running(self) -> None:
-        """Raise EngineError unless the API lets the user in."""
+        """Log in to the API. Raises EngineError if the user cannot log in."""
         if self._logged_in:
             return
         self._api.check()
@@ -74,7 +74,7 @@ class ProxmoxGateway(NextHopGateway):
             self._api.hide(ticket, token)
         if isinstance(data, dict) and data.get("NeedTFA"):
             raise EngineError(
-                f"{self.title}: the user {self._user} needs a second factor, which no run can give; make a user for this "
+                f"{self.title}: the user {self._user} needs a second factor, which this collection cannot give; create a user "
                 "without one, with the role Administrator"
             )
         if not (isinstance(ticket, str) and ticket and isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
@@ -112,7 +112,7 @@ class ProxmoxGateway(NextHopGateway):
         for row in rows(self._api, "config/tlspolicy", self._get("config/tlspolicy"), "destination", "policy"):
             level, _, attributes = row["policy"].partition(" ")
             if level not in MODE_OF:
-                what = f"gave the TLS policy {row['policy']!r} for {row['destination']}, which is none that this collection knows"
+                what = f"gave the TLS policy {row['policy']!r} for {row['destination']}, which this collection does not know"
                 raise self._api.error("GET", "config/tlspolicy", f"{what}; see its own interface")
             held[row["destination"].lower()] = TlsPolicy(level, attributes.strip(), entry=row["destination"])
         return held
@@ -157,7 +157,7 @@ def _transport(row: Mapping[str, Any]) -> Route:
 
 def _route(host: str, port: Any, protocol: Any) -> Route:
     fixed = (
-        "its mail is handed on by LMTP, for which there is no handshake test here; set its TLS policy on the gateway"
+        "its mail is delivered by LMTP, for which there is no handshake test here; set its TLS policy on the gateway"
     )
     if protocol == "lmtp":
         return Route((f"{host.strip('[]')}:{port or 25}",), fixed)

@@ -122,7 +122,7 @@ class TestLogIn:
 
     def test_a_second_factor(self, fake):
         fake.needs_tfa = True
-        assert "the user root@pam needs a second factor, which no run can give" in refused(
+        assert "the user root@pam needs a second factor, which this collection cannot give" in refused(
             adapter(fake).require_running
         )
 
@@ -210,7 +210,7 @@ class TestRoutes:
             gateway = adapter(fake)
             assert held(fake) == config(mode="required", servers=["mail.example.com:24"])
             assert not gateway.plan(state(config(mode="required")))
-            assert "plaintext is refused, because its mail is handed on by LMTP" in refused(
+            assert "plaintext is refused, because its mail is delivered by LMTP" in refused(
                 gateway.plan, state(config())
             )
 
@@ -312,7 +312,7 @@ class TestRead:
     @pytest.mark.parametrize("policy", ["strange", "Encrypt", "may,encrypt", "x-***"])
     def test_an_unknown_policy(self, fake, policy):
         fake.policies = {"elsewhere": policy.replace("***", TOKEN)}
-        assert f"gave the TLS policy '{policy}' for elsewhere, which is none that this collection knows" in refused(
+        assert f"gave the TLS policy '{policy}' for elsewhere, which this collection does not know" in refused(
             held, fake
         )
 
