@@ -1,12 +1,12 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The delivery modes on mailcow as the gateway of its relay domains, by its API.
+"""The delivery modes on mailcow as the gateway of its relay domains, set through its API.
 
-Its Postfix hands a relay domain to the entry of the transport maps or to the MX of the domain, and looks the TLS
-policy map up by that next hop; without an entry it uses DANE where the domain has it, and elsewhere TLS if possible.
-Errors come with the HTTP status 200, so every answer is read for them. Sources: mailcow-dockerized (json_api.php,
-functions.tls_policy_maps, functions.transports, the Postfix container's postfix.sh and main.cf).
+The product's Postfix routes a relay domain to the entry of the transport maps or to the MX of the domain. It looks up
+the TLS policy map by that next hop. Without an entry, it uses DANE if the domain has it, else TLS if possible.
+The API returns errors with the HTTP status 200, so every answer is checked for an error text. Sources: mailcow-dockerized
+(json_api.php, functions.tls_policy_maps, functions.transports, the Postfix container's postfix.sh and main.cf).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class MailcowGateway(NextHopGateway):
     limits: Mapping[str, str] = {
         "match_sender": BY_NEXT_HOP,
         "match_sender_strict": BY_NEXT_HOP,
-        "enforced": "it insists on TLS for single mailboxes, not for sender domains, and then refuses for good instead of for "
-        "now; its TLS policy map belongs to next hops. Manage both in its own interface",
+        "enforced": "it can require TLS for single mailboxes, not for sender domains, and then refuses permanently instead of "
+        "temporarily; its TLS policy map belongs to next hops. Manage both in its own interface",
         "outbound": "it offers TLS to everybody and uses it wherever it can; single destinations are entries of the TLS policy "
         "map in its own interface",
     }
 
     def __init__(self, http: Http, settings: Settings, api_url: str, api_key: str) -> None:
-        """settings are those of handshakes, which are made by the engine."""
+        """Prepare only; no request is made. settings: not used here, because the engine makes the handshakes."""
         super().__init__()
         self._api = Api(http, self.title, api_url, "/api/v1", _ADVICE)
         self._api.hide(api_key)
@@ -56,7 +56,7 @@ class MailcowGateway(NextHopGateway):
         self._let_in = False
 
     def require_running(self) -> None:
-        """Raise EngineError unless the API gives its version, which it does for a valid key only."""
+        """Raise EngineError unless the API returns its version, which needs a valid key."""
         if self._let_in:
             return
         self._api.check()
@@ -81,10 +81,11 @@ class MailcowGateway(NextHopGateway):
         ]
         names = tuple(row["domain_name"].lower() for row in domains)
         routes = {row["destination"].lower(): _route(row["nexthop"]) for row in transports}
-        # One of these catches a domain by the name of its MX, which only the DNS knows.
+        # Such a transport matches a domain by the name of its MX, which is known in the DNS only.
         if any(_switch(row, "is_mx_based") for row in transports):
             by_mx = Route(
-                (), "a transport of mailcow that goes by MX may take its mail elsewhere; give it a transport of its own"
+                (),
+                "a transport of mailcow that matches by MX may route its mail elsewhere; give it a transport of its own",
             )
             routes = {**{name: by_mx for name in names if not _covered(name, routes)}, **routes}
         return Holdings(
@@ -102,7 +103,7 @@ class MailcowGateway(NextHopGateway):
         for row in self._rows("tls-policy-map", "dest", "policy"):
             level, attributes = row["policy"].lower(), str(row.get("parameters") or "").strip()
             if level not in MODE_OF or not re.fullmatch(r"[0-9]+", str(row.get("id"))):
-                what = f"gave the TLS policy {level!r} for {row['dest']}, which is none that this collection knows"
+                what = f"gave the TLS policy {level!r} for {row['dest']}, which this collection does not know"
                 raise self._api.error("GET", "get/tls-policy-map/all", f"{what}; see its own interface")
             held[row["dest"].lower()] = TlsPolicy(level, attributes, _switch(row, "active"), str(row["id"]))
         return held
@@ -147,7 +148,7 @@ class MailcowGateway(NextHopGateway):
 
 
 def _switch(row: Mapping[str, Any], name: str) -> bool:
-    """Whether a switch is on; the plain name may hold a word of the interface's language."""
+    """Whether a switch is on. The field with the plain name may contain a translated word instead."""
     return is_set(row.get(f"{name}_int", row.get(name)))
 
 

@@ -191,7 +191,7 @@ class TestRoutes:
             other = {"domains": ["other.example"], "servers": ["mx.example"]}
             assert refused(lambda: held(fake, **other)) == (
                 "email config main: the next hop of mail for other.example is unknown, because a transport of mailcow that "
-                "goes by MX may take its mail elsewhere; give it a transport of its own"
+                "matches by MX may route its mail elsewhere; give it a transport of its own"
             )
             [one] = [one for one in adapter(fake).read().email_configs.values() if one.name == "other.example"]
             assert (one.delivery_mode, one.servers) == ("mixed", ())
@@ -249,7 +249,7 @@ class TestRead:
 
     def test_a_policy_that_is_not_known(self):
         with FakeMailcow(policies=[("x", "half-secure")]) as fake:
-            assert "gave the TLS policy 'half-secure' for x, which is none that" in refused(held, fake)
+            assert "gave the TLS policy 'half-secure' for x, which this collection does not know" in refused(held, fake)
 
 
 class TestPlan:
