@@ -131,7 +131,7 @@ def _delivery(config: Any, hostvars: HostVars) -> Delivery:
     servers = given if isinstance(given, str) else [str(target_of(server, hostvars)) for server in names]
     read = EmailConfig.from_dict({**config, "servers": servers})
     for server in names:
-        if hostvars[server].get("starttls_inbound") == "required" and LEVELS[read.delivery_mode][0] != "encrypt":
+        if hostvars[server].get("starttls_inbound") == "required" and LEVELS[read.delivery_mode][0] != "required":
             raise EngineError(
                 f"email config {read.name}: {server} is to require TLS (starttls_inbound), and '{read.delivery_mode}' may "
                 "deliver to it in plaintext, so mail would bounce; choose 'required' or let the server offer TLS"

@@ -144,7 +144,7 @@ def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possibl
     if len(hops) < 2 or len(modes) != 1:
         return [None] * len(hops)
     level = LEVELS[modes[0]][1 if hops[0]["tls"] else 0]
-    return [None] * (len(hops) - 1) + [level == "encrypt" or (level == "may" and possible)]
+    return [None] * (len(hops) - 1) + [level == "required" or (level == "opportunistic" and possible)]
 
 
 def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any]) -> dict[str, Any]:

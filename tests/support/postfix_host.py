@@ -54,7 +54,7 @@ class PostfixHost:
         self.ports = {}  # port -> stage that a handshake with it reaches, or the Handshake
         self.tested = []
         for module in (server, gateway):
-            monkeypatch.setattr(module, "Postconf", lambda run: Postconf(run, str(self.etc)))
+            monkeypatch.setattr(module, "Postconf", lambda run, _config_dir: Postconf(run, str(self.etc)))
         for name, value in {
             "DIRECTORY": directory, "REGISTRY": directory / "gateway.json",
             "TRANSPORT_MAP": directory / "transport", "ARRIVAL_MAP": directory / "arrival",

@@ -34,7 +34,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     CERTIFICATE_CHECKS,
     LEVELS,
     MODES,
-    SERVER_OUTBOUND,
     EmailConfig,
     EnforcedDomain,
     GatewayState,
@@ -93,6 +92,8 @@ mailfleet_{level}:
 _ONE_MESSAGE = "  connection_max_messages = 1\n"
 _INSIST = "  hosts_require_tls = *\n  tls_tempfail_tryclear = false\n  retry_include_ip_address = false\n"
 _LEVEL_OPTIONS = {"none": "  hosts_avoid_tls = *\n", "may": "", "encrypt": _INSIST}
+# TLS level -> its word in the routes and in the names of the transports. Both stay on gateways, so the words stay as well.
+_WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
 _CHECK_OPTIONS = {
     "encryption_only": "",
     # Exim also verifies the name unless tls_verify_cert_hostnames is empty.
@@ -246,7 +247,7 @@ class EximGateway:
         state = self.read()
         enforced = state.recipients_enforced
         wanted = {
-            f"postmaster@{domain}": f"mailfleet_{LEVELS[config.delivery_mode][0]}"
+            f"postmaster@{domain}": f"mailfleet_{_WORDS[LEVELS[config.delivery_mode][0]]}"
             for config in state.email_configs.values()
             for domain in config.domains
         }
@@ -290,8 +291,8 @@ class EximGateway:
             wanted = {NEXT_MAIL_ACL: None, MAIL_ACL: None if following == DEFAULT_MAIL_ACL else following}
         wanted.update(self._advertise(state, present, servers))
         if state.levels[0]:
-            wanted.update(self._exim.outbound_macros(SERVER_OUTBOUND[state.levels[0]]))
-        if state.levels[1] not in ("", "none"):
+            wanted.update(self._exim.outbound_macros(state.levels[0]))
+        if state.levels[1] not in ("", "disabled"):
             wanted.update(self._exim.unverified_smarthost())
         return wanted
 
@@ -331,7 +332,9 @@ class EximGateway:
             condition = "${if def:tls_in_cipher{${if match_domain{$domain}{+relay_to_domains}{no}{yes}}}{no}}"
             names = ("hubbed_hosts", "smarthost" if smart else "dnslookup")
             outbound += "".join(self._router_copies(names, "mailfleet_over_tls", condition, "mailfleet_over_tls"))
-            transports += self._transport_copies("mailfleet_over_tls", _LEVEL_OPTIONS[state.levels[1]], verify=True)
+            transports += self._transport_copies(
+                "mailfleet_over_tls", _LEVEL_OPTIONS[_WORDS[state.levels[1]]], verify=True
+            )
         return {"routers": routers + _INBOUND, "outbound": outbound, "transports": transports, "retry": _RETRY}
 
     def _router_copies(self, names: Sequence[str], prefix: str, condition: str, transport: str) -> Iterator[str]:
@@ -372,7 +375,7 @@ def routes(configs: Iterable[EmailConfig]) -> str:
     """Return the lsearch file of the recipient domains: TLS levels for mail that arrived in plaintext and over TLS, servers."""
     lines = []
     for config in sorted(configs, key=lambda one: one.name):
-        plain, over_tls = LEVELS[config.delivery_mode]
+        plain, over_tls = (_WORDS[level] for level in LEVELS[config.delivery_mode])
         servers = ";".join(map(str, config.servers))
         lines += [
             f"{domain}: in_plaintext={plain} over_tls={over_tls} servers=<;{servers}\n" for domain in config.domains

@@ -19,17 +19,16 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-# Mode -> TLS levels towards the mail server: for mail that arrived in plaintext, and for mail that arrived over TLS.
+# Mode -> TLS levels towards the mail server, in the words of a mail server's outbound side: for mail that arrived in plaintext,
+# and for mail that arrived over TLS. Each product translates them.
 LEVELS = {
-    "plaintext": ("none", "none"),
-    "match_sender": ("none", "may"),
-    "match_sender_strict": ("none", "encrypt"),
-    "opportunistic": ("may", "may"),
-    "required": ("encrypt", "encrypt"),
+    "plaintext": ("disabled", "disabled"),
+    "match_sender": ("disabled", "opportunistic"),
+    "match_sender_strict": ("disabled", "required"),
+    "opportunistic": ("opportunistic", "opportunistic"),
+    "required": ("required", "required"),
 }
 MODES = tuple(LEVELS)
-# TLS level -> the value of a mail server's outbound side.
-SERVER_OUTBOUND = {"none": "disabled", "may": "opportunistic", "encrypt": "required"}
 DEFAULT_MODE = "plaintext"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,62}\Z")
 _DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")

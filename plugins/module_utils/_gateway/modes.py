@@ -163,13 +163,13 @@ def _objections(
             )
             continue
         for seen in looks:
-            if "encrypt" in LEVELS[config.delivery_mode] and not seen.completed:
+            if "required" in LEVELS[config.delivery_mode] and not seen.completed:
                 yield (
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because mail for it would be deferred: "
                     f"{seen.target}, seen from this gateway: {seen.message}. Switch STARTTLS on at that server first; "
                     "to require TLS anyway, set require_without_evidence"
                 )
-            elif "may" in LEVELS[config.delivery_mode] and seen.advertised and not seen.completed:
+            elif "opportunistic" in LEVELS[config.delivery_mode] and seen.advertised and not seen.completed:
                 yield (
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because {seen.target} offers STARTTLS "
                     f"and then fails ({seen.message}), which defers mail; repair TLS at that server first, or set "
@@ -189,7 +189,7 @@ def _other_objections(
                     f"certificate in this mode, and that of {seen.target} does not pass ({seen.verify_error}), so mail "
                     "would be deferred. Install one from a known authority for that name first, or set require_without_evidence"
                 )
-            elif senders_enforced and not seen.completed and "encrypt" not in LEVELS[config.delivery_mode]:
+            elif senders_enforced and not seen.completed and "required" not in LEVELS[config.delivery_mode]:
                 yield (
                     f"email config {config.name} is refused, because this gateway holds inbound enforced domains, whose mail "
                     f"needs TLS on the way to {seen.target} as well: {seen.message}. Switch STARTTLS on at that server first, "
@@ -213,7 +213,7 @@ def _bouncing(configs: Iterable[EmailConfig], evidence: Mapping[Target, Handshak
     """Yield the servers that accept mail over TLS only, although the mode may deliver in plaintext."""
     for config in configs:
         for seen in (evidence[server] for server in config.servers):
-            if LEVELS[config.delivery_mode][0] != "encrypt" and _bounces(config, seen):
+            if LEVELS[config.delivery_mode][0] != "required" and _bounces(config, seen):
                 yield (
                     f"email config {config.name}: '{config.delivery_mode}' is refused, because it may deliver in plaintext "
                     f"and {seen.target} takes mail over TLS only, so mail would bounce. Choose 'required', or let the "

@@ -93,8 +93,8 @@ def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings:
         warnings.append(
             "a mail server that requires TLS towards this gateway defers its mail from now on; stop requiring TLS there first"
         )
-    insists = "encrypt" in LEVELS[after.send or DEFAULT_MODE]
-    if insists and "encrypt" not in LEVELS[before.send or DEFAULT_MODE]:
+    insists = "required" in LEVELS[after.send or DEFAULT_MODE]
+    if insists and "required" not in LEVELS[before.send or DEFAULT_MODE]:
         reason = ""
         try:
             hops: Sequence[Any] = gateway.relay_hosts()

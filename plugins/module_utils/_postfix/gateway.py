@@ -45,6 +45,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
     OUTBOUND_KIND,
+    OUTBOUND_LEVEL,
     Postfix,
     at_least_one,
 )
@@ -445,11 +446,10 @@ class PostfixGateway:
         If the administrator has set a stronger level with the same meaning, it stays. Raises EngineError if the wanted
         level would weaken a level that the collection has not set.
         """
-        level = state.levels[0]
-        if not level:
+        kind = state.levels[0]
+        if not kind:
             return {}
         now = self._postconf.values("smtp_tls_security_level", "smtp_tls_loglevel")
-        kind = OUTBOUND_KIND[level]
         self._postfix.refuse_override(
             "smtp_tls_security_level", OUTBOUND_KIND, kind, lambda service: service == "smtp/unix"
         )
@@ -459,8 +459,10 @@ class PostfixGateway:
                 f"smtp_tls_security_level = {present} is stricter than send {state.outbound.send if state.outbound else ''} "
                 "and was not set by this collection; choose required (role: gateway_send), or relax it by hand first"
             )
-        wanted = {} if present and OUTBOUND_KIND.get(present) == kind else {"smtp_tls_security_level": level}
-        if "none" not in state.levels[1]:
+        wanted = (
+            {} if present and OUTBOUND_KIND.get(present) == kind else {"smtp_tls_security_level": OUTBOUND_LEVEL[kind]}
+        )
+        if state.levels[1] != "disabled":
             wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
         return wanted
 
@@ -568,7 +570,7 @@ class PostfixGateway:
         }
         if state.outbound and state.outbound.depends_on_arrival:
             main.update(self._own_routes(explicit))
-            main["smtp_tls_security_level"] = state.levels[1]
+            main["smtp_tls_security_level"] = OUTBOUND_LEVEL[state.levels[1]]
             services.update(self._own_services())
         if self._postconf.values("tls_required_enable"):
             main["tls_required_enable"] = "no"
@@ -699,7 +701,7 @@ def _smtp_hop(domain: str, found: str) -> str:
 
 def _level(mode: str, arrival: int) -> str:
     """Return the TLS level of a mode for an arrival (see _services). An enforced sender domain overrides every mode."""
-    return (*LEVELS[mode], "encrypt")[arrival]
+    return OUTBOUND_LEVEL[(*LEVELS[mode], "required")[arrival]]
 
 
 def _smtp_entry(name: str, chroot: str, options: Sequence[str]) -> str:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import routes, with_includes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
-    LEVELS,
     MODES,
     EmailConfig,
     GatewayState,
@@ -26,6 +26,10 @@ from hypothesis import strategies as st
 
 from tests.support.exim_host import OWN_PORT, SETTINGS, TEMPLATE, EximHost, config, routed, state
 from tests.support.records import FORMAT, format_in, make_former, make_newer
+
+# The levels of each mode in the words of this product.
+WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
+LEVELS = {mode: tuple(WORDS[level] for level in pair) for mode, pair in NEUTRAL_LEVELS.items()}
 
 SECTIONS = ("routers", "outbound", "transports", "retry")
 BEHIND = {"routers": "begin routers", "transports": "begin transports", "retry": "begin retry"}

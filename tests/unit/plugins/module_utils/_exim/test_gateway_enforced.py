@@ -11,12 +11,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
     CERTIFICATE_CHECKS,
-    LEVELS,
     MODES,
     SENDS,
     GatewayState,
     OutboundTls,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -24,6 +24,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.exim_host import TEMPLATE, EximHost, config, inbound, outbound, routed, state
+
+# The levels of each mode in the words of this product.
+WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
+LEVELS = {mode: tuple(WORDS[level] for level in pair) for mode, pair in NEUTRAL_LEVELS.items()}
 
 BY_ARRIVAL = ("match_sender", "match_sender_strict")
 PARTNER = inbound("partner.example")
@@ -650,7 +654,7 @@ class TestSend:
             level = LEVELS[send][0]
             assert macros.get(f"{transport}_HOSTS_AVOID_TLS") == ("*" if level == "none" else None)
             assert macros.get(f"{transport}_HOSTS_REQUIRE_TLS") == ("*" if level == "encrypt" else None)
-        words = {"none": "disabled", "may": "opportunistic", "encrypt": "required"}
+        words = {word: level for level, word in WORDS.items()}
         assert server.Exim(host.run, lambda *_: None).state()["outbound"] == words[LEVELS[send][0]]
 
     SMART = "REMOTE_SMTP_SMARTHOST_TLS_VERIFY"

@@ -254,11 +254,11 @@ def test_only_the_modes_that_match_the_sender_depend_on_arrival(mode):
 
 def test_the_modes_and_their_levels():
     assert LEVELS == {
-        "plaintext": ("none", "none"),
-        "match_sender": ("none", "may"),
-        "match_sender_strict": ("none", "encrypt"),
-        "opportunistic": ("may", "may"),
-        "required": ("encrypt", "encrypt"),
+        "plaintext": ("disabled", "disabled"),
+        "match_sender": ("disabled", "opportunistic"),
+        "match_sender_strict": ("disabled", "required"),
+        "opportunistic": ("opportunistic", "opportunistic"),
+        "required": ("required", "required"),
     }
 
 

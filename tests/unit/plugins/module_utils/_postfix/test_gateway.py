@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, MODES, GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -18,6 +19,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state
 from tests.support.records import FORMAT, format_in, make_former, make_newer
+
+# The levels of each mode in the words of this product.
+WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
+LEVELS = {mode: tuple(WORDS[level] for level in pair) for mode, pair in NEUTRAL_LEVELS.items()}
 
 POSTFIX = ("postfix", "-c", "/etc/postfix")
 BY_ARRIVAL = ("match_sender", "match_sender_strict")

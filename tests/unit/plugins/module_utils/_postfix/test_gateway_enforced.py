@@ -10,12 +10,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
     CERTIFICATE_CHECKS,
-    LEVELS,
     MODES,
     SENDS,
     GatewayState,
     OutboundTls,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
@@ -28,6 +28,10 @@ from hypothesis import strategies as st
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import PostfixHost, config, inbound, outbound, state
 from tests.support.smtp_server import Face, reply, serving
+
+# The levels of each mode in the words of this product.
+WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
+LEVELS = {mode: tuple(WORDS[level] for level in pair) for mode, pair in NEUTRAL_LEVELS.items()}
 
 BY_ARRIVAL = ("match_sender", "match_sender_strict")
 PARTNER = inbound("partner.example")

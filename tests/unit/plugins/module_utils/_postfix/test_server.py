@@ -20,7 +20,7 @@ class Host:
 
     def __init__(self, monkeypatch, directory, **files):
         self.fake = FakePostfix(directory, **files)
-        monkeypatch.setattr(server, "Postconf", lambda run: Postconf(run, str(directory)))
+        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(directory)))
 
     def adapter(self, port=25):
         return server.Postfix(self.fake, port)
