@@ -2,11 +2,13 @@ import json
 import os
 import re
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS, NUMBERS, REASONS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import log
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.modules import tls_activity_info as module
 
 from tests.support.ansible_module import run_module
@@ -35,8 +37,12 @@ def host(tmp_path, monkeypatch):
         program.write_text("#!/bin/sh\n")
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    # run_command puts /usr/sbin in front of it, where this machine may have one of its own
-    monkeypatch.setattr(log, "DAEMONS", {"postfix": str(tmp_path / "main.cf"), "exim": str(tmp_path / "exim4")})
+    # This machine may have a mail server of its own.
+    there = {
+        kind: replace(PRODUCTS[kind], layouts=(replace(PRODUCTS[kind].layouts[0], programs=(path,), config_file=path),))
+        for kind, path in (("postfix", str(tmp_path / "main.cf")), ("exim", str(tmp_path / "exim4")))
+    }
+    monkeypatch.setattr(product, "PRODUCTS", {**PRODUCTS, **there})
     return tmp_path
 
 
@@ -82,7 +88,7 @@ def test_the_daemon_that_is_installed_is_taken(host, path, daemon):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "there is neither Postfix nor Exim on this host; name one with daemon"),
+        ({}, "is on this host; set daemon to one of: postfix, exim"),
         ({"daemon": "exim", "since": "last week"}, "'last week' is no moment; give one like 24h"),
         (
             {"daemon": "exim", "since": "2026-01-02", "until": "2026-01-01"},
@@ -90,7 +96,7 @@ def test_the_daemon_that_is_installed_is_taken(host, path, daemon):
         ),
         ({"daemon": "exim", "logs": ["mainlog"]}, "logs: mainlog is no absolute path"),
         ({"daemon": "exim", "max_peers": 0}, "max_peers has to be at least 1"),
-        ({"daemon": "sendmail"}, "value of daemon must be one of"),
+        ({"daemon": "sendmail"}, "choose one of: postfix, exim"),
     ],
 )
 def test_what_cannot_be_done_is_refused(host, options, message):
@@ -102,7 +108,7 @@ def test_what_cannot_be_done_is_refused(host, options, message):
 def test_both_daemons_are_one_too_many(host):
     (host / "main.cf").touch()
     (host / "exim4").touch()
-    assert "both Postfix and Exim" in run_module(module.main)["msg"]
+    assert "Postfix and Exim are both on this host" in run_module(module.main)["msg"]
 
 
 def test_peers_beyond_the_limit_are_counted_as_one(host):
