@@ -82,7 +82,7 @@ def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
     options = module.params
     own_port = Target(options["address"], options["port"])
     own_port.check()
-    settings = Settings(timeout=float(options["timeout"]), judge_trust=False)
+    settings = Settings(timeout=float(options["timeout"]), verify_trust=False)
     kind = options["gateway"]
     product_of(kind, "gateway", "gateway")
     access = Access(

@@ -14,7 +14,7 @@ description:
   - An email config is a name, its recipient domains, and the mail servers that the gateway delivers them to.
     Its delivery mode says when the gateway uses TLS on the way to those mail servers.
   - All email configs of a call are set in one transaction. The gateway is never left between two modes.
-  - The certificate of a mail server is not judged by the delivery mode.
+  - The delivery mode does not check the certificate of a mail server.
 options:
   name:
     description:

@@ -48,7 +48,7 @@ options:
   outbound:
     description:
       - What the daemon does with TLS on the connections it makes.
-      - V(opportunistic) uses TLS wherever the other side offers it and judges no certificate.
+      - V(opportunistic) uses TLS wherever the other side offers it and checks no certificate.
         V(required) defers mail to a side that does not offer it.
       - A stronger setting of the same kind that is there already, such as DANE, stays.
       - Without this option the outbound side stays as it is.

@@ -86,7 +86,7 @@ class Workshop:
         survey = self.module("survey_judged", "  with chain and key judged", targets, mode="survey")
         script = 'program=$1 output=$2; shift 2; "$0" "$program" >"$output" && exec "$@"'
         output = self._directory / "survey_judged.json"
-        judge = [sys.executable, str(TOP / "tests/bench/judge_survey.py"), str(output), str(self.ca_file)]
+        judge = [sys.executable, str(TOP / "tests/bench/assess_survey.py"), str(output), str(self.ca_file)]
         command = ["sh", "-c", script, *survey.command, str(output), *judge]
         return replace(survey, command=command, check=lambda _output: None)
 

@@ -139,7 +139,7 @@ class Bench:
     def handshake_all(self, targets, settings):
         self.handshakes.append([str(target) for target in targets])
         self.settings.append(settings)
-        return [seen(target, *self.servers.get(target.host, ()), judged=settings.judge_trust) for target in targets]
+        return [seen(target, *self.servers.get(target.host, ()), judged=settings.verify_trust) for target in targets]
 
     def hold(self, state):
         self.gateway.file.write_text(dump(state))

@@ -124,7 +124,7 @@ def _assess_inbound(gateway: Gateway, state: GatewayState, settings: Settings) -
     """Both hops need TLS: the gateway has to accept it, and so does every mail server behind the gateway."""
     own = [gateway.own_port] if gateway.own_port else []
     servers = list(dict.fromkeys(server for config in state.email_configs.values() for server in config.servers))
-    seen = handshake_all([*own, *servers], replace(settings, judge_trust=False))
+    seen = handshake_all([*own, *servers], replace(settings, verify_trust=False))
     failed = [one for one in seen if not one.completed]
     problems = [
         f"an inbound enforced domain is refused, because the gateway does not accept TLS itself: {one.message}. "
@@ -155,7 +155,7 @@ def _assess_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState,
             (f"outbound enforced domain {one.domain} is refused, because its mail servers cannot be found. {advice}",)
         )
     checks = one.certificate_check != "encryption_only"
-    settings = replace(settings, judge_trust=checks, judge_name=one.certificate_check == "hostname")
+    settings = replace(settings, verify_trust=checks, verify_name=one.certificate_check == "hostname")
     if checks and (roots := gateway.roots(state)):
         settings = replace(settings, ca_pem=Path(roots).read_text(encoding="ascii", errors="ignore"))
     seen = handshake_all(hops, settings)

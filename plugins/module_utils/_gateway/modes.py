@@ -138,10 +138,10 @@ def _evidence(
     """Make a handshake with each server. Verify the certificate if the gateway verifies it in the wanted mode."""
     verified = {server for one in configs if one.delivery_mode in verifying_modes for server in one.servers}
     targets = list(dict.fromkeys(server for config in configs for server in config.servers))
-    settings = replace(settings, ask_plaintext=True, judge_trust=False)
+    settings = replace(settings, ask_plaintext=True, verify_trust=False)
     seen = handshake_all([one for one in targets if one not in verified], settings) if set(targets) - verified else []
     if verified:
-        settings = replace(settings, judge_trust=True, judge_name=True)
+        settings = replace(settings, verify_trust=True, verify_name=True)
         seen += handshake_all([one for one in targets if one in verified], settings)
     found = {one.target: one for one in seen}
     return {target: found[target] for target in targets}

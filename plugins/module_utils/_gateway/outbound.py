@@ -75,7 +75,7 @@ def outbound_result(outcome: GatewayOutcome) -> dict[str, Any]:
 
 
 def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings: Settings) -> GatewayVerdict:
-    settings = replace(settings, judge_trust=False)
+    settings = replace(settings, verify_trust=False)
     problems, warnings = [], []
     evidence = []
     if after.accept in ("both", "tls_only") and after.accept != before.accept and gateway.own_port:

@@ -163,8 +163,8 @@ class HarakaGateway:
         """The modes that use TLS: with rejectUnauthorized, Haraka checks the certificate wherever it uses TLS."""
         ini = self._ini("tls.ini")
         inherited = ini.is_true("main", "rejectUnauthorized")
-        judges = ini.is_true("outbound", "rejectUnauthorized", inherited)
-        return ("opportunistic", "required") if judges else ("required",)
+        verifies = ini.is_true("outbound", "rejectUnauthorized", inherited)
+        return ("opportunistic", "required") if verifies else ("required",)
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files in config_dir."""

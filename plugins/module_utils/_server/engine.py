@@ -37,7 +37,7 @@ def set_starttls(
     Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     desired.check()
-    settings = replace(settings, ask_plaintext=True, judge_trust=False)
+    settings = replace(settings, ask_plaintext=True, verify_trust=False)
     transaction = server.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
         server.require_running()
@@ -85,7 +85,7 @@ def set_starttls(
 
 def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:
     """Wait until a daemon shows the wanted inbound state. Raises EngineError if it does not within the timeout."""
-    settings = replace(settings, ask_plaintext=True, judge_trust=False)
+    settings = replace(settings, ask_plaintext=True, verify_trust=False)
     fingerprint = _installed(desired, False, []) or ""
     seen = wait_until(lambda now: satisfies(desired, fingerprint, now), target, settings, settings.timeout)
     if not satisfies(desired, fingerprint, seen):

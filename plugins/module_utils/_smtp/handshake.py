@@ -74,8 +74,8 @@ class Settings:
     ca_pem: PEM roots to trust; None means the store of the machine that runs the test.
     timeout: limit of each stage. total_timeout: limit of all connections to one target together.
     concurrency: the number of targets that are tested at the same time.
-    judge_trust: whether the test verifies the served chain. Without it, Handshake.trusted is None.
-    judge_name: whether the certificate must also cover the server's name.
+    verify_trust: whether the test verifies the served chain. Without it, Handshake.trusted is None.
+    verify_name: whether the certificate must also cover the server's name.
     ask_plaintext: also test whether the server accepts mail without TLS. This takes two more commands.
     """
 
@@ -84,8 +84,8 @@ class Settings:
     timeout: float = 15.0
     total_timeout: float = 60.0
     concurrency: int = 200
-    judge_trust: bool = True
-    judge_name: bool = False
+    verify_trust: bool = True
+    verify_name: bool = False
     ask_plaintext: bool = False
 
     @property
@@ -275,7 +275,7 @@ class Trust:
     def verifies_in_handshake(self) -> bool:
         """Whether to verify the next chain during its handshake."""
         mostly_good = self._refused * 3 <= max(self._seen, MANY // 4)
-        return self._settings.judge_trust and self._many and mostly_good
+        return self._settings.verify_trust and self._many and mostly_good
 
     def note(self, refused: bool) -> None:
         """Count a chain that was verified during its handshake, and whether it was refused."""
@@ -290,11 +290,11 @@ class Trust:
     @functools.cached_property
     def strict(self) -> ssl.SSLContext:
         """The context that ends the handshake if it refuses the chain."""
-        return make_context(self._settings.ca_pem, verify=True, name=self._settings.judge_name)
+        return make_context(self._settings.ca_pem, verify=True, name=self._settings.verify_name)
 
     @functools.cached_property
     def _verifier(self) -> ssl.SSLContext:
-        context = make_context(self._settings.ca_pem, verify=True, name=self._settings.judge_name)
+        context = make_context(self._settings.ca_pem, verify=True, name=self._settings.verify_name)
         context.maximum_version = ssl.TLSVersion.TLSv1_2
         return context
 
@@ -304,7 +304,7 @@ class Trust:
         A TLS 1.2 client verifies the certificates before the server proves that it has the key. So this method
         gives OpenSSL a generated ServerHello followed by these certificates, and reads the verification result.
         """
-        asked = name if self._settings.judge_name else None
+        asked = name if self._settings.verify_name else None
         key = (hashlib.sha256(b"".join(chain)).digest(), asked)
         if key not in self._verdicts:
             if len(self._verdicts) > 1000:
@@ -523,7 +523,7 @@ def full_test(target: Target, settings: Settings, trust: Trust) -> Task[tuple[Ha
     session = DialogueSession(target, settings, trust.strict if in_handshake else trust.lax)
     ended = yield session
     result = session.result(ended.seconds, ended.error, ended.timings)
-    if not (in_handshake or (settings.judge_trust and result.chain)):
+    if not (in_handshake or (settings.verify_trust and result.chain)):
         return result, session
     if not in_handshake:
         error = trust.verdict(result.chain, target.server_name)

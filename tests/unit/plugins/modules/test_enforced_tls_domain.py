@@ -54,7 +54,7 @@ def test_one_domain(engine):
     assert type(gateway) is PostfixGateway
     assert wanted == [{**INBOUND, "certificate_check": None, "servers": None}]
     assert options == {"absent": False, "ca_file": None, "require_without_evidence": False, "check_mode": False}
-    assert (settings.timeout, settings.judge_trust) == (20.0, False)
+    assert (settings.timeout, settings.verify_trust) == (20.0, False)
 
 
 def test_every_option(engine):

@@ -66,7 +66,7 @@ def test_each_pair_of_words(engine, accept, send):
     assert type(gateway) is PostfixGateway
     assert wanted == {"accept": accept, "send": send, "mail_servers": None}
     assert options == {"absent": False, "require_without_evidence": False, "check_mode": False}
-    assert (settings.timeout, settings.judge_trust) == (20.0, False)
+    assert (settings.timeout, settings.verify_trust) == (20.0, False)
 
 
 def test_every_option(engine):

@@ -426,7 +426,7 @@ class TestInbound:
         bench.hold(state(configs=(CONFIG, two)))
         outcome = bench.set(INBOUND)
         assert bench.handshakes == [["gw.example:25", "mx.example:25", "mx2.example:26"]]
-        assert [one.judge_trust for one in bench.settings] == [False]
+        assert [one.verify_trust for one in bench.settings] == [False]
         assert bench.settings[0].helo_name == "gw.example"
         assert len(outcome.evidence) == 3
         assert outcome.warnings == ()
@@ -520,7 +520,7 @@ class TestOutbound:
     def test_each_check_asks_for_its_part(self, bench, check, trust, name):
         bench.set({**OUTBOUND, "certificate_check": check})
         [settings] = bench.settings
-        assert (settings.judge_trust, settings.judge_name) == (trust, name)
+        assert (settings.verify_trust, settings.verify_name) == (trust, name)
         assert settings.ca_pem == ("authorities \n" if trust else None)
         assert ("roots" in bench.gateway.log) is trust
 

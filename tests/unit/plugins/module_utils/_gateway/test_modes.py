@@ -298,7 +298,7 @@ class TestSetModes:
 
     def test_the_handshake_asks_for_plaintext_and_does_not_judge(self, bench):
         bench.set(wanted("required"))
-        assert (bench.settings[0].ask_plaintext, bench.settings[0].judge_trust) == (True, False)
+        assert (bench.settings[0].ask_plaintext, bench.settings[0].verify_trust) == (True, False)
         assert bench.settings[0].helo_name == "gw.example"
 
     def test_a_second_run_makes_no_handshake_and_no_change(self, bench):
@@ -708,13 +708,13 @@ class TestJudgedModes:
         outcome = bench.set(wanted("required"))
         assert (outcome.changed, outcome.warnings) == (True, ())
         [settings] = bench.settings
-        assert (settings.judge_trust, settings.judge_name, settings.ask_plaintext) == (True, True, True)
+        assert (settings.verify_trust, settings.verify_name, settings.ask_plaintext) == (True, True, True)
 
     @pytest.mark.parametrize("mode", ["plaintext", "match_sender", "opportunistic"])
     def test_in_the_other_modes_it_is_not_asked(self, bench, mode):
         bench.servers["mx.example"] = ("untrusted",)
         assert bench.set(wanted(mode)).changed
-        assert [(one.judge_trust, one.judge_name) for one in bench.settings] == [(False, False)]
+        assert [(one.verify_trust, one.verify_name) for one in bench.settings] == [(False, False)]
 
     def test_the_judged_servers_are_tested_apart_from_the_others_and_each_once(self, bench):
         outcome = bench.set(
@@ -722,8 +722,8 @@ class TestJudgedModes:
             wanted("required", "two", ["m2.example", "m3.example"]),
         )
         assert bench.handshakes == [["m1.example:25"], ["m2.example:25", "m3.example:25"]]
-        assert [one.judge_trust for one in bench.settings] == [False, True]
-        assert [one.judge_name for one in bench.settings] == [False, True]
+        assert [one.verify_trust for one in bench.settings] == [False, True]
+        assert [one.verify_name for one in bench.settings] == [False, True]
         assert [str(one.target) for one in outcome.evidence] == ["m1.example:25", "m2.example:25", "m3.example:25"]
 
     def test_without_a_handshake_that_alone_is_said(self, bench):

@@ -264,7 +264,7 @@ class TestAccept:
     def test_the_gateway_is_asked_whether_it_accepts_tls(self, bench, accept):
         outcome = bench.set(accept, mail_servers=SERVERS)
         assert bench.handshakes == [["gw.example:25"]]
-        assert [one.judge_trust for one in bench.settings] == [False]
+        assert [one.verify_trust for one in bench.settings] == [False]
         assert [str(one.target) for one in outcome.evidence] == ["gw.example:25"]
 
     @pytest.mark.parametrize("accept", ["both", "tls_only"])
@@ -319,7 +319,7 @@ class TestSend:
     def test_what_insists_needs_relay_hosts_with_tls(self, bench, send):
         outcome = bench.set(send=send)
         assert bench.handshakes == [["relay1.example:25", "relay2.example:26"]]
-        assert [one.judge_trust for one in bench.settings] == [False]
+        assert [one.verify_trust for one in bench.settings] == [False]
         assert [str(one.target) for one in outcome.evidence] == ["relay1.example:25", "relay2.example:26"]
         assert outcome.warnings == ()
 

@@ -17,8 +17,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from tests.support.alarm import at_most
 from tests.support.smtp_server import PLAIN, Face, SmtpServer, refused_port, reply, serving
 
-SETTINGS = Settings(helo_name="gw.example", timeout=5, judge_trust=False)
-IMPATIENT = Settings(helo_name="gw.example", timeout=0.3, total_timeout=0.3, judge_trust=False)
+SETTINGS = Settings(helo_name="gw.example", timeout=5, verify_trust=False)
+IMPATIENT = Settings(helo_name="gw.example", timeout=0.3, total_timeout=0.3, verify_trust=False)
 STATE = GatewayState(
     enforced=(
         EnforcedDomain("bank.example", "outbound"),
@@ -40,7 +40,7 @@ class TestAnswer:
     @pytest.mark.parametrize("look", [require_answer, prove_answer])
     def test_an_answer_to_ehlo_is_enough(self, look, face):
         with serving(face) as server, at_most(5):
-            look(port_of(server), Settings(helo_name="gw.example", timeout=1, judge_trust=False))
+            look(port_of(server), Settings(helo_name="gw.example", timeout=1, verify_trust=False))
             assert server.commands[0] == b"EHLO gw.example"
 
     def test_nobody_there_is_said_with_advice(self):

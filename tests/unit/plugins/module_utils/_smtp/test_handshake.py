@@ -147,13 +147,13 @@ def test_trust_does_not_depend_on_the_name(face, settings):
 
 @pytest.mark.parametrize("name", [NAME, "mail.example.com.", "MAIL.example.com"])
 def test_the_name_is_judged_if_that_is_asked_for(face, settings, name):
-    seen = look_at(face, dataclasses.replace(settings, judge_name=True), name=name)
+    seen = look_at(face, dataclasses.replace(settings, verify_name=True), name=name)
     assert (seen.trusted, seen.verify_error, seen.completed) == (True, "", True)
 
 
 @pytest.mark.parametrize("name", ["other.example.net", "sub.mail.example.com", "example.com"])
 def test_another_name_does_not_pass_then(face, settings, name):
-    seen = look_at(face, dataclasses.replace(settings, judge_name=True), name=name)
+    seen = look_at(face, dataclasses.replace(settings, verify_name=True), name=name)
     assert (seen.trusted, seen.completed, seen.code) == (False, True, "")
     assert "mismatch" in seen.verify_error.lower()
     assert seen.capabilities_tls == ("PIPELINING", "AUTH PLAIN")
@@ -166,20 +166,20 @@ def test_an_address_is_judged_as_one(settings, directory, authority, names, trus
     asked = []
     context = server_context(directory, authority.issue(names))
     context.sni_callback = lambda _socket, server_name, _context: asked.append(server_name)
-    seen = look_at(Face(context=context), dataclasses.replace(settings, judge_name=True), name="")
+    seen = look_at(Face(context=context), dataclasses.replace(settings, verify_name=True), name="")
     assert (seen.trusted, seen.completed) == (trusted, True)
     assert set(asked) == {None}
 
 
 def test_a_name_that_fits_does_not_make_up_for_the_chain(settings, directory):
     own = Face(context=server_context(directory, self_signed([NAME])))
-    seen = look_at(own, dataclasses.replace(settings, judge_name=True))
+    seen = look_at(own, dataclasses.replace(settings, verify_name=True))
     assert (seen.trusted, seen.completed) == (False, True)
     assert seen.verify_error.replace("-", " ") == "self signed certificate"
 
 
 def test_without_trust_the_name_is_not_judged(face, settings):
-    seen = look_at(face, dataclasses.replace(settings, judge_trust=False, judge_name=True), name="other.example.net")
+    seen = look_at(face, dataclasses.replace(settings, verify_trust=False, verify_name=True), name="other.example.net")
     assert (seen.trusted, seen.verify_error, seen.completed) == (None, "", True)
 
 
@@ -195,7 +195,7 @@ def test_the_context_checks_names_only_where_it_verifies(authority, verify, name
 def test_without_judging_there_is_one_handshake_and_no_verdict(settings, directory):
     own = Face(context=server_context(directory, self_signed([NAME])))
     with serving(own) as server:
-        seen = handshake_one(Target(server.host, server.port), dataclasses.replace(settings, judge_trust=False))
+        seen = handshake_one(Target(server.host, server.port), dataclasses.replace(settings, verify_trust=False))
         assert server.connections == 1
     assert (seen.completed, seen.trusted, seen.verify_error, len(seen.chain)) == (True, None, "", 1)
 
@@ -283,13 +283,13 @@ def many(monkeypatch):
     monkeypatch.setattr(handshake, "MANY", 0)
 
 
-@pytest.mark.parametrize("judge_name", [False, True])
-def test_both_ways_of_judging_agree(settings, directory, authority, good, monkeypatch, judge_name):
+@pytest.mark.parametrize("verify_name", [False, True])
+def test_both_ways_of_judging_agree(settings, directory, authority, good, monkeypatch, verify_name):
     cases = {
         "good": good, "rsa": authority.issue([NAME], key="rsa"), "weak": authority.issue([NAME], key="rsa-1024"),
         "expired": authority.expired([NAME]), "self-signed": self_signed([NAME]), "other": authority.issue(["a.example"]),
     }  # fmt: skip
-    asking = dataclasses.replace(settings, judge_name=judge_name)
+    asking = dataclasses.replace(settings, verify_name=verify_name)
     with contextlib.ExitStack() as opened:
         contexts = [server_context(directory, issued, weak=kind == "weak") for kind, issued in cases.items()]
         contexts.append(server_context(directory, good, intermediate=False))
@@ -302,7 +302,7 @@ def test_both_ways_of_judging_agree(settings, directory, authority, good, monkey
         assert {server.connections for server in servers} == {2, 3}
     verdicts = [(one.trusted, one.verify_error, one.chain, one.completed) for one in alone]
     assert verdicts == [(one.trusted, one.verify_error, one.chain, one.completed) for one in in_handshake]
-    assert [one.trusted for one in alone] == [True, True, False, False, False, not judge_name, False]
+    assert [one.trusted for one in alone] == [True, True, False, False, False, not verify_name, False]
 
 
 def test_a_refused_chain_takes_a_second_connection_there(settings, directory, many):
@@ -321,7 +321,7 @@ def test_the_way_of_judging_follows_what_is_found(settings):
         trust.note(refused=True)
         assert trust.verifies_in_handshake == ((number + 1) * 3 <= 101 + number)
     assert not Trust(settings, 200).verifies_in_handshake
-    assert not Trust(dataclasses.replace(settings, judge_trust=False), 10_000).verifies_in_handshake
+    assert not Trust(dataclasses.replace(settings, verify_trust=False), 10_000).verifies_in_handshake
 
 
 def test_another_server_on_the_second_connection_is_judged_by_its_own_chain(settings, directory, face, many):

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the controller adds to a survey, and nothing else: judge_survey.py OUTPUT_OF_THE_MODULE CA_FILE.
+"""What the controller adds to a survey, and nothing else: assess_survey.py OUTPUT_OF_THE_MODULE CA_FILE.
 
 Builds each chain up to the root and sees that the server has the key of its certificate. Exit status 1 unless all is well.
 """
