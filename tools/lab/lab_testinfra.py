@@ -64,7 +64,7 @@ class Played:
         return {host: int(count) for host, count in re.findall(r"(?m)^(\w+)\s+: .*changed=(\d+)", self.output)}
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours without what Molecule adds for its own runs, colours above all."""
     kept = {name: value for name, value in os.environ.items() if not re.search(r"COLOR|^ANSIBLE_(?!HOME)", name)}
     return {**kept, "ANSIBLE_CONFIG": str(TOP / ".lab/ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
@@ -76,7 +76,7 @@ class Forks:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("ansible_forks.py"))],
-            cwd=TOP, env=_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=TOP, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
     def run(self, words: list[str]) -> Played:
@@ -123,7 +123,7 @@ class Fleet:
         """Run ansible-playbook on the fleet; playbook is a path in the collection or the text of one."""
         path = TOP / playbook if "\n" not in playbook else self._written(playbook)
         extra = ["-e", json.dumps(variables)] if variables else []
-        return self._ansible("ansible-playbook", str(path), *extra, *arguments, environment=environment)
+        return self._ansible("ansible-playbook", str(path), *extra, *arguments, more=environment)
 
     def play_and_count(self, playbook: str, file: Path) -> tuple[Played, list[dict[str, Any]]]:
         """Run a playbook; the results of its tasks are those of tests/support/callback_plugins/task_results.py."""
@@ -152,14 +152,14 @@ class Fleet:
             "output": output,
         }
 
-    def _ansible(self, program: str, *arguments: str, environment: dict[str, str] | None = None) -> Played:
+    def _ansible(self, program: str, *arguments: str, more: dict[str, str] | None = None) -> Played:
         words = [program, "-i", str(self.inventory), *arguments]
-        if not environment:
+        if not more:
             return self._forks.run(words)
         done = subprocess.run(
             [str(Path(sys.executable).parent / words[0]), *words[1:]],
             cwd=TOP,
-            env={**_environment(), **environment},
+            env={**environment(), **more},
             capture_output=True,
             text=True,
             check=False,

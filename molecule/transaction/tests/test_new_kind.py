@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lab_testinfra import TOP, Fleet, Played, wait_for
+from lab_testinfra import TOP, Fleet, Played, environment, wait_for
 
 NEW = TOP / "tests/support/new_kind"
 HOST, PORT = "pf13", 2526
@@ -72,10 +71,7 @@ def ansible(tree: Path, inventory: Path):
         done = subprocess.run(
             [str(Path(sys.executable).parent / program), "-i", str(inventory), *words],
             cwd=tree,
-            env={
-                **os.environ, "ANSIBLE_CONFIG": str(TOP / ".lab/ansible.cfg"), "ANSIBLE_COLLECTIONS_PATH": str(tree),
-                "ANSIBLE_NOCOLOR": "1",
-            },
+            env={**environment(), "ANSIBLE_COLLECTIONS_PATH": str(tree)},
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
         return Played(done.returncode, done.stdout + done.stderr)
