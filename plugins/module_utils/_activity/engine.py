@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The engine of tls_activity_info: from the options to what the log of a daemon tells."""
+"""The engine of tls_activity_info: reads the options, then counts TLS in the log of a daemon."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sourc
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 MakeLog = Callable[[Tally, float, float], Adapter]
-"""Makes a daemon's log reader from a tally, and from the begin and the end of the time in seconds since the epoch."""
+"""Creates a daemon's log reader: (tally, begin and end of the window in seconds since 1970) -> log reader."""
 
 
 def read_activity(options: Mapping[str, Any], make_log: MakeLog) -> dict[str, Any]:
-    """Count what the log tells of the time asked for: C(activity) of the module's return values.
+    """Count TLS in the log of the wanted time. Returns C(activity) of the module's return values.
 
-    options has the module's C(logs), C(journal), C(since), C(until) and C(max_peers). Raises EngineError if one of them
-    cannot be used, before the log reader is made.
+    options: the module's C(logs), C(journal), C(since), C(until) and C(max_peers). Raises EngineError if one of them
+    cannot be used, before the log reader is created.
     """
     if options["max_peers"] < 1:
         raise EngineError("max_peers has to be at least 1")

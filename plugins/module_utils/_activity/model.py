@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How much mail used TLS, counted by peer domain and direction in memory that does not grow with the log.
+"""Counts of mail with and without TLS, by peer domain and direction. The memory does not grow with the log.
 
-The adapters activity_postfix and activity_exim know the lines of their daemons; here is what is counted,
-and the words for what went wrong. Log lines hold text that others chose, so all of it is bounded and made printable.
+The adapters in _postfix/log.py and _exim/log.py read the lines of their daemons. This module has the counters and the
+reasons of failures. Peers can choose text in log lines, so all text is limited in length and made printable.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 INBOUND_MAIL, OUTBOUND_MAIL = "inbound", "outbound"
 ACTIVITY_VERSION = 1
 OTHER = "other"
-DETAIL_LENGTH = 297  # and "..." where it is cut
+DETAIL_LENGTH = 297  # without the "..." of a text that is cut
 _MOST_TEXT = 600
 NUMBERS = (
     "sessions_tls",
@@ -43,9 +43,9 @@ REASONS = {
     "certificate_expired": "the certificate has expired",
     "certificate_name_mismatch": "the certificate is for another name",
     "certificate_not_verified": "the certificate does not pass, and the log says no more",
-    "certificate_unknown": "the other side does not take the certificate and gives no reason",
-    "certificate_required": "one side insists on a client certificate and got none",
-    "not_tls": "what came instead of TLS was something else",
+    "certificate_unknown": "the other side does not accept the certificate and gives no reason",
+    "certificate_required": "one side requires a client certificate and got none",
+    "not_tls": "one side sent something other than TLS",
     "lost_connection": "the connection ended during the handshake",
     "timeout": "the handshake took too long",
     "key_unusable": "the server's own key or certificate cannot be used",
@@ -58,9 +58,9 @@ REASONS = {
     "mail_server_in_plaintext": "a mail server that has to use TLS sent in plaintext",
     "inbound_required": "this server takes mail over TLS only, and it came in plaintext",
 }
-"""Stable word -> what it means."""
+"""Stable word -> its meaning."""
 
-# Library texts of OpenSSL and GnuTLS, the first that is found counts.
+# Texts of OpenSSL and GnuTLS. The first match counts.
 _REASON_OF_TEXT = tuple(
     (reason, re.compile(pattern, re.IGNORECASE))
     for reason, pattern in (
@@ -97,26 +97,26 @@ Value = TypeVar("Value")
 
 
 def reason_of(text: bytes, otherwise: str = "handshake_failed") -> str:
-    """The stable word for what a TLS library or a daemon says."""
+    """Return the stable word for a text of a TLS library or a daemon."""
     said = text[:_MOST_TEXT]
     return next((reason for reason, pattern in _REASON_OF_TEXT if pattern.search(said)), otherwise)
 
 
 def detail_of(text: bytes) -> str:
-    """A sample for people: one printable line of at most 300 characters."""
+    """Return a sample of a log text for people: one printable line of at most 300 characters."""
     shown = printable_bytes(text.strip(), DETAIL_LENGTH)
     return shown if len(shown) <= DETAIL_LENGTH + 3 else shown[:DETAIL_LENGTH] + "..."
 
 
 def domain_of_address(address: bytes) -> str:
-    """The domain of an envelope address in lower case, an address literal in its brackets; C('') if there is none."""
+    """Return the domain of an envelope address in lower case, or an address literal in brackets; empty if there is none."""
     name = address.rpartition(b"@")[2] if b"@" in address else b""
     return _domain(name)
 
 
 @lru_cache(maxsize=4096)
 def domain_of_host(host: bytes, address: bytes) -> str:
-    """The domain that a client stands for: its verified name without the first label, or its address in brackets."""
+    """Return the domain of a client: its verified host name without the first label, or its address in brackets."""
     name = _domain(host)
     if not name or name == "unknown" or "." not in name:
         return f"[{detail_of(address)[:64]}]"
@@ -143,14 +143,14 @@ def _domain(name: bytes) -> str:
 
 
 def is_loopback(address: bytes) -> bool:
-    """Whether an address is this host's own: what goes over it is seen a second time elsewhere."""
+    """Whether an address is the loopback. Sessions over the loopback are not counted, because the log shows that mail twice."""
     return address.startswith(b"127.") or address in (b"::1", b"localhost")
 
 
 def moment(text: str, now: float) -> float:
-    """Seconds since 1970 of ISO 8601 (host's own time unless it names a zone), or of C(24h), C(7d) before now.
+    """Return seconds since 1970 for C(24h) or C(7d) before now, for C(now), or for ISO 8601.
 
-    Raises EngineError.
+    ISO 8601 without a zone is the host's own time. Raises EngineError for other text.
     """
     given = text.strip()
     relative = _RELATIVE.match(given)
@@ -162,17 +162,17 @@ def moment(text: str, now: float) -> float:
         return datetime.fromisoformat(re.sub(r"[zZ]\Z", "+00:00", given)).timestamp()
     except (ValueError, OverflowError, OSError):
         raise EngineError(
-            f"{text!r} is no moment; give one like 24h, 7d, 2026-01-31 or 2026-01-31T08:00:00+01:00"
+            f"{text!r} is not a time; give one like 24h, 7d, 2026-01-31 or 2026-01-31T08:00:00+01:00"
         ) from None
 
 
 def iso(when: float) -> str:
-    """A moment as ISO 8601 in UTC, to the second."""
+    """Return a time as ISO 8601 in UTC, to the second. when: seconds since 1970."""
     return datetime.fromtimestamp(int(when), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Event:
-    """Something that went wrong, as often as it did."""
+    """A kind of fault: its count, a sample, and the times of the first and the last one."""
 
     __slots__ = ("count", "detail", "first", "last")
 
@@ -183,7 +183,7 @@ class Event:
         self.last = last
 
     def add(self, other: Event) -> None:
-        """Count another one of the same kind; the sample is the latest."""
+        """Add the count of another event of the same kind. The sample is the latest one."""
         self.count += other.count
         self.first = min(self.first, other.first)
         if other.last >= self.last:
@@ -191,7 +191,7 @@ class Event:
             self.detail = other.detail
 
     def to_dict(self, reason: str) -> dict[str, Any]:
-        """EVENT as plain data."""
+        """Return EVENT of the module's documentation as plain data."""
         return {
             "reason": reason, "detail": self.detail, "count": self.count,
             "first": iso(self.first), "last": iso(self.last),
@@ -199,7 +199,7 @@ class Event:
 
 
 class Counts:
-    """What is counted of one peer domain in one direction."""
+    """The counts of one peer domain in one direction."""
 
     __slots__ = (*NUMBERS, *EVENTS, "ciphers", "versions")
     _MOST_NAMES = 64
@@ -215,16 +215,16 @@ class Counts:
 
     @property
     def messages(self) -> int:
-        """All messages."""
+        """The number of all messages."""
         return self.messages_tls + self.messages_plaintext + self.messages_unknown
 
     @property
     def weight(self) -> tuple[bool, int, int]:
-        """What has to be kept comes first: what was refused or deferred, then who has most mail."""
+        """The rank for keeping a peer: peers with refusals or deferrals first, then peers with most messages, then sessions."""
         return bool(self.refusals or self.deferrals), self.messages, self.sessions_tls + self.sessions_plaintext
 
     def session(self, tls: Optional[bool], version: bytes = b"", cipher: bytes = b"") -> None:
-        """Count a session; tls is None if the log does not tell."""
+        """Count a session. tls: None if the log does not show it."""
         if tls:
             self.sessions_tls += 1
             if version:
@@ -236,7 +236,7 @@ class Counts:
             self.sessions_plaintext += 1
 
     def message(self, tls: Optional[bool], count: int = 1) -> None:
-        """Count messages; tls is None if the log does not tell."""
+        """Count messages. tls: None if the log does not show it."""
         if tls:
             self.messages_tls += count
         elif tls is None:
@@ -249,7 +249,7 @@ class Counts:
         self._event(kind, reason, Event(detail_of(detail), 1, when, when))
 
     def add(self, other: Counts) -> None:
-        """Count all that another one has counted."""
+        """Add all counts of another one."""
         for name in NUMBERS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for table, more in ((self.versions, other.versions), (self.ciphers, other.ciphers)):
@@ -260,7 +260,7 @@ class Counts:
                 self._event(kind, reason, Event(event.detail, event.count, event.first, event.last))
 
     def to_dict(self) -> dict[str, Any]:
-        """COUNTS as plain data, the most frequent first."""
+        """Return COUNTS of the module's documentation as plain data, the most frequent entries first."""
         events = {
             kind: [
                 event.to_dict(reason)
@@ -289,9 +289,10 @@ class Counts:
 
 
 class Tally:
-    """The counts of every peer, most of them by name and the rest as one.
+    """The counts of all peers: the important ones by name, and the rest together.
 
-    More peers than are wanted are kept while counting, so that a big one that comes late has its name.
+    While it counts, it keeps more peers than max_peers by name. So a peer with much mail keeps its name, even if its first
+    mail comes late in the log.
     """
 
     _SPARE = 4
@@ -304,7 +305,7 @@ class Tally:
         self._in_rest = False
 
     def peer(self, direction: str, domain: str) -> Counts:
-        """The counts of a domain."""
+        """Return the counts of a domain in one direction, for the caller to add to."""
         counts = self._peers.get((domain, direction))
         if counts is None:
             if len(self._peers) >= self._most:
@@ -313,7 +314,7 @@ class Tally:
         return counts
 
     def result(self) -> dict[str, Any]:
-        """C(totals), C(peers) and C(truncated) as plain data."""
+        """Return C(totals), C(peers) and C(truncated) as plain data."""
         if len(self._peers) > self._max_peers:
             self._drop(self._max_peers)
         totals = {}
@@ -332,7 +333,7 @@ class Tally:
         return {"totals": totals, "peers": peers, "truncated": self._in_rest}
 
     def _drop(self, keep: int) -> None:
-        """Count all but the most important as one."""
+        """Keep the most important peers by name, and add the others to the rest."""
         ranked = sorted(self._peers.items(), key=lambda item: item[1].weight, reverse=True)
         for (_name, direction), counts in ranked[keep:]:
             self._rest[direction].add(counts)
@@ -341,14 +342,14 @@ class Tally:
 
 
 class Recent(Generic[Value]):
-    """A table of the entries used last: the oldest one goes when it is full."""
+    """A table with a limited number of entries. A full table evicts its oldest entry."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._items: OrderedDict[Any, Value] = OrderedDict()
 
     def get(self, key: Any) -> Optional[Value]:
-        """The value of a key, if it is there."""
+        """Return the value of a key, or None."""
         return self._items.get(key)
 
     def put(self, key: Any, value: Value) -> Optional[Value]:
@@ -359,11 +360,11 @@ class Recent(Generic[Value]):
         return None
 
     def pop(self, key: Any) -> Optional[Value]:
-        """Take a value out."""
+        """Remove a key and return its value, or None."""
         return self._items.pop(key, None)
 
     def drain(self) -> Iterable[Value]:
-        """Take all out, the oldest first."""
+        """Remove and yield all values, the oldest first."""
         while self._items:
             yield self._items.popitem(last=False)[1]
 
@@ -371,7 +372,7 @@ class Recent(Generic[Value]):
 class Clock:
     """Reads the time stamps of one log: RFC 3339, syslog's without a year, Exim's, seconds since 1970.
 
-    Those of one log follow each other closely, so the last one is remembered. What names no zone is the host's own time.
+    Many lines of a log have the same time stamp, so the last one is cached. A time stamp without a zone is the host's own time.
     """
 
     _MONTHS: Mapping[bytes, int] = {
@@ -383,13 +384,13 @@ class Clock:
     _DAY = 86400.0
 
     def __init__(self, last_change: float) -> None:
-        """last_change is when the log was written last: a date without a year is the latest one before."""
+        """Prepare only. last_change: the time of the last write to the log. A date without a year is the latest one before it."""
         self._last_change = last_change
         self._key = b""
         self._when: Optional[float] = None
 
     def at(self, stamp: bytes) -> Optional[float]:
-        """Seconds since 1970, whole ones, or None for what is no time."""
+        """Return whole seconds since 1970, or None if the text is not a time."""
         key = stamp[:19]
         if key != self._key:
             self._key = key
@@ -417,9 +418,11 @@ class Clock:
     def _without_year(self, stamp: bytes) -> Optional[float]:
         month, day = self._MONTHS[stamp[:3]], int(stamp[4:6])
         hour, minute, second = (int(part) for part in stamp[7:15].split(b":"))
-        latest = self._last_change + self._DAY  # the clock may have been set, the zone another one
+        latest = self._last_change + self._DAY  # a day of tolerance for a changed clock or another zone
         year = time.localtime(latest).tm_year
-        for candidate in range(year, year - 9, -1):  # 29 February is there every four years, once in eight
+        for candidate in range(
+            year, year - 9, -1
+        ):  # 29 February exists every four years, at some centuries every eight
             try:
                 datetime(candidate, month, day, hour, minute, min(second, 59))
             except ValueError:
@@ -431,7 +434,7 @@ class Clock:
 
 
 class Note:
-    """Something that the log cannot tell, why, and how to change that."""
+    """A note about missing information in the log: its cause, and the next thing to do."""
 
     def __init__(self, code: str, direction: str, message: str) -> None:
         self.code = code
@@ -439,39 +442,39 @@ class Note:
         self.message = message
 
     def to_dict(self) -> dict[str, str]:
-        """The note as plain data."""
+        """Return the note as plain data."""
         return {"code": self.code, "direction": self.direction, "message": self.message}
 
 
 class Adapter(Protocol):
-    """What the engine needs of a daemon's adapter."""
+    """The contract between the engine and a daemon's log reader."""
 
     name: str
     globs: Sequence[str]
-    """Where the platform's package of the daemon logs to."""
+    """The patterns of the daemon's log files in the platform's package."""
     journal_matches: Sequence[str]
-    """What journalctl is asked for."""
+    """The arguments of journalctl that select the daemon's entries."""
     through_syslog: bool
-    """Whether another daemon writes those files, from lines that it gets through the journal."""
+    """Whether a syslog daemon writes those files, from lines that it gets from the journal."""
     stamp: re.Pattern[bytes]
-    """A line's time stamp, the first group, from its beginning."""
+    """Matches the beginning of a line. The first group is the time stamp."""
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
-        """Count lines; the time of the last one that had one is returned. Never raises, whatever is in them."""
+        """Count the lines. Return the time of the last line that has one, or None. Never raises, whatever the lines contain."""
 
     def finish(self) -> None:
-        """Count what is still open at the end of the log."""
+        """Count the sessions that have not ended at the end of the log."""
 
     @property
     def skipped_lines(self) -> int:
-        """Lines that concern TLS or mail and could not be understood: nothing is counted from them."""
+        """The number of lines about TLS or mail that could not be read. Nothing is counted from them."""
 
     @property
     def first(self) -> Optional[float]:
         """The time of the first line, before the window or in it."""
 
     def notes(self) -> Sequence[Note]:
-        """What the log could not tell."""
+        """Return notes about information that the log does not have."""
 
 
 def _sorted(table: Mapping[str, int]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where log lines come from: files, rotated and compressed ones, and the journal. Read as a stream, the oldest first.
+"""The sources of log lines: files, also rotated and compressed ones, and the journal. Read as a stream, the oldest first.
 
 Sources: logrotate(8), journalctl(1), rsyslog.conf(5).
 """
@@ -35,9 +35,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 CHUNK = 1 << 18
 MAX_LOG_LINE = 16384
-# A file is searched for the beginning of the window only if that spares more than the search costs.
+# Smaller files are read from their beginning, because a search for the beginning of the window would not save time.
 SEARCH_FROM = 4 << 20
-# Lines may stand a little out of order: several writers, and what was buffered.
+# Seconds that lines may be out of order, because of several writers and of buffers.
 SLACK = 60.0
 _MISSED = "0027229ca0644181a76c4e92458afa2e"
 _MISSED_TEXT = re.compile(rb"missed (\d{1,9}) messages")
@@ -45,27 +45,27 @@ _MAGIC = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"), (b"
 
 
 class SourceError(Exception):
-    """A source cannot be read, or not to its end; what came before counts. The text says why."""
+    """A source cannot be read, or not to its end. The lines before the fault count. The text names the fault."""
 
 
 @dataclass(frozen=True)
 class LogFile:
-    """A log file as it was found: its size in bytes and when it was written last."""
+    """A log file. size: in bytes. changed: the time of its last write, in seconds since 1970."""
 
     path: str
     size: int
     changed: float
 
     def chunks(self, stamp: re.Pattern[bytes], since: float) -> Iterator[tuple[list[bytes], int]]:
-        """Lines without their ends, many at a time, and how many bytes they were. Raises SourceError.
+        """Yield lists of lines without their line ends, and the number of bytes of each list. Raises SourceError.
 
-        What lies long before the window is left out where that can be found without reading it.
+        In a large uncompressed file, lines long before the window are skipped.
         """
         try:
-            # Opened without waiting: what was a file may be a pipe by now.
+            # Opened without waiting: something may have replaced the file by a named pipe.
             with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as raw:
                 if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
-                    raise SourceError(f"{self.path} is no file")
+                    raise SourceError(f"{self.path} is not a file")
                 head = raw.read(6)
                 raw.seek(0)
                 kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
@@ -76,13 +76,13 @@ class LogFile:
             raise SourceError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
 
     def clock(self) -> Clock:
-        """Reads the file's time stamps."""
+        """Return the reader of the file's time stamps."""
         return Clock(self.changed)
 
 
 @dataclass(frozen=True)
 class Journal:
-    """The journal of this host, as journalctl prints it: one line for an entry, seconds since 1970 as its time stamp."""
+    """The journal of this host, printed by journalctl: one line for each entry, with seconds since 1970 as its time stamp."""
 
     matches: tuple[str, ...]
     since: float
@@ -91,7 +91,7 @@ class Journal:
     path: str = "journal"
 
     def chunks(self, stamp: re.Pattern[bytes], since: float) -> Iterator[tuple[list[bytes], int]]:
-        """Yield lines without their ends, many at a time, and how many bytes they were. Raises SourceError."""
+        """Yield lists of lines without their line ends, and the number of bytes of each list. Raises SourceError."""
         del stamp, since
         command = [
             "journalctl", "--quiet", "--no-pager", "--all", "--output=short-unix",
@@ -118,7 +118,7 @@ class Journal:
             raise SourceError(f"journalctl ended with status {process.returncode}")
 
     def clock(self) -> Clock:
-        """Return what reads the time stamps of these lines."""
+        """Return the reader of the time stamps."""
         return Clock(self.until)
 
 
@@ -127,7 +127,7 @@ Source = Union[LogFile, Journal]
 
 @dataclass(frozen=True)
 class Found:
-    """What is to be read, the oldest first, what has to be said of it, and whether the log goes back before the window."""
+    """The sources to read, the oldest first, and notes about them. reaches_back: whether the log begins before the window."""
 
     sources: Sequence[Source]
     notes: Sequence[Note] = ()
@@ -135,9 +135,9 @@ class Found:
 
 
 def find(globs: Sequence[str], journal: str, adapter: Adapter, since: float, until: float) -> Found:
-    """What there is to read of the window. journal is C(auto), C(true) or C(false).
+    """Return the sources for the window. journal: C(auto), C(true) or C(false).
 
-    Raises EngineError for a pattern that is no absolute path.
+    Raises EngineError if a pattern is not an absolute path.
     """
     files = [] if journal == "true" else find_files(globs)
     current = [one for one in files if one.changed >= since - SLACK and one.size]
@@ -146,7 +146,7 @@ def find(globs: Sequence[str], journal: str, adapter: Adapter, since: float, unt
         notes = _lost(since, until) if own else []
         return Found(current, notes, any(one.changed < since - SLACK and one.size for one in files))
     if journal == "false":
-        missing = "are older than the time asked for, or empty" if files else "do not exist"
+        missing = "are older than the requested time, or empty" if files else "do not exist"
         return Found([], [Note("no_log", "", f"the log files {', '.join(globs)} {missing}")])
     earlier = Journal((), 0, since, ("--lines=1",))
     reaches_back = False
@@ -156,7 +156,7 @@ def find(globs: Sequence[str], journal: str, adapter: Adapter, since: float, unt
 
 
 def _lost(since: float, until: float) -> list[Note]:
-    """Under load the journal leaves out lines that it hands to the daemon that writes the files, and says how many."""
+    """Return a note if log files lack lines. Under load, the journal drops lines for the syslog daemon and logs their number."""
     missed = 0
     with contextlib.suppress(SourceError):
         entries = Journal((f"MESSAGE_ID={_MISSED}",), since, until)
@@ -164,14 +164,12 @@ def _lost(since: float, until: float) -> list[Note]:
             missed += sum(int(found.group(1)) for found in map(_MISSED_TEXT.search, lines) if found)
     if not missed:
         return []
-    text = (
-        f"the journal did not hand {missed} entries to the log files, of mail or of others, so that counts may be wrong"
-    )
+    text = f"the journal did not pass {missed} entries, of mail or of others, to the log files, so counts may be wrong"
     return [Note("lines_lost", "", f"{text}; read the journal instead with journal: 'true'")]
 
 
 def count(adapter: Adapter, tally: Tally, found: Found, since: float, until: float) -> dict[str, Any]:
-    """Read the sources and return what they tell, the ACTIVITY of the module's documentation."""
+    """Read the sources and return the counts: ACTIVITY of the module's documentation."""
     started = time.monotonic()
     said = list(found.notes)
     lines = size = 0
@@ -213,11 +211,11 @@ def count(adapter: Adapter, tally: Tally, found: Found, since: float, until: flo
 
 
 def find_files(globs: Sequence[str]) -> list[LogFile]:
-    """The regular files that the patterns name, each once, the oldest first."""
+    """Return the regular files that match the patterns, each once, the oldest first. Raises EngineError."""
     found: dict[tuple[int, int], LogFile] = {}
     for pattern in globs:
         if not os.path.isabs(pattern):  # noqa: PTH117
-            raise EngineError(f"logs: {pattern} is no absolute path")
+            raise EngineError(f"logs: {pattern} is not an absolute path")
         for path in sorted(glob.glob(pattern)):  # noqa: PTH207
             try:
                 status = Path(path).stat()
@@ -229,7 +227,7 @@ def find_files(globs: Sequence[str]) -> list[LogFile]:
 
 
 def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
-    """The lines of a stream, many at a time. Of a line that has no end only the beginning is kept."""
+    """Yield the lines of a stream, many at a time. Of a line that is too long, only the beginning is kept."""
     rest = b""
     dropping = False
     while chunk := stream.read(CHUNK):
@@ -252,7 +250,7 @@ def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
 
 
 def beginning(raw: IO[bytes], size: int, stamp: re.Pattern[bytes], clock: Clock, since: float) -> int:
-    """A place at the beginning of a line, at or before the first one of the window, if the file is in order of time."""
+    """Return the offset of a line at or before the first line of the window, if the file is in order of time."""
     low, high = 0, size
     while high - low > CHUNK:
         middle = (low + high) // 2
@@ -269,7 +267,7 @@ def beginning(raw: IO[bytes], size: int, stamp: re.Pattern[bytes], clock: Clock,
 
 
 def _time_behind(raw: IO[bytes], place: int, stamp: re.Pattern[bytes], clock: Clock) -> Optional[float]:
-    """The time of the first whole line behind a place that has one."""
+    """Return the time of the first whole line after an offset that has one, or None."""
     raw.seek(place)
     for line in raw.read(CHUNK // 4).split(b"\n")[1:-1]:
         match = stamp.match(line)
@@ -280,7 +278,7 @@ def _time_behind(raw: IO[bytes], place: int, stamp: re.Pattern[bytes], clock: Cl
 
 
 def _opened(raw: IO[bytes], kind: str, path: str) -> IO[bytes]:
-    """The file's content. The modules for xz and bzip2 may be missing in a Python that was built without them."""
+    """Return the file's uncompressed content as a stream. Raises SourceError if this Python cannot read the compression."""
     if not kind:
         return raw
     if kind == "gzip":
@@ -300,7 +298,7 @@ def _opened(raw: IO[bytes], kind: str, path: str) -> IO[bytes]:
 
 
 class _Guarded:
-    """A stream whose own kind of error becomes one that is known without its module."""
+    """A stream that raises OSError instead of its module's own exception."""
 
     def __init__(self, stream: io.BufferedIOBase, error: type[Exception]) -> None:
         self._stream = stream

@@ -89,12 +89,12 @@ def test_the_daemon_that_is_installed_is_taken(host, path, daemon):
     ("options", "message"),
     [
         ({}, "is on this host; set daemon to one of: postfix, exim"),
-        ({"daemon": "exim", "since": "last week"}, "'last week' is no moment; give one like 24h"),
+        ({"daemon": "exim", "since": "last week"}, "'last week' is not a time; give one like 24h"),
         (
             {"daemon": "exim", "since": "2026-01-02", "until": "2026-01-01"},
             "since 2026-01-02 is not before until 2026-01-01",
         ),
-        ({"daemon": "exim", "logs": ["mainlog"]}, "logs: mainlog is no absolute path"),
+        ({"daemon": "exim", "logs": ["mainlog"]}, "logs: mainlog is not an absolute path"),
         ({"daemon": "exim", "max_peers": 0}, "max_peers has to be at least 1"),
         ({"daemon": "sendmail"}, "choose one of: postfix, exim"),
     ],

@@ -37,7 +37,7 @@ def test_what_lies_in_the_time_is_counted(tmp_path, given, peers):
     ("given", "message"),
     [
         ({"max_peers": 0}, "max_peers has to be at least 1"),
-        ({"since": "last week"}, "'last week' is no moment"),
+        ({"since": "last week"}, "'last week' is not a time"),
         ({"since": "2026-01-02", "until": "2026-01-01"}, "since 2026-01-02 is not before until 2026-01-01"),
     ],
 )

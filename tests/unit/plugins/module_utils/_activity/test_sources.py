@@ -116,7 +116,7 @@ def test_files_that_are_gone_or_are_no_files(tmp_path):
         content(LogFile(str(tmp_path / "gone"), 1, NOW))
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    with at_most(5), pytest.raises(SourceError, match="is no file"):
+    with at_most(5), pytest.raises(SourceError, match="is not a file"):
         content(LogFile(str(pipe), 1, NOW))
 
 
@@ -133,7 +133,7 @@ def test_files_are_found_once_and_the_oldest_first(tmp_path):
 
 
 def test_patterns_have_to_be_absolute():
-    with pytest.raises(EngineError, match=r"mail\.log is no absolute path"):
+    with pytest.raises(EngineError, match=r"mail\.log is not an absolute path"):
         find_files(["mail.log"])
 
 
