@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finding marked messages in what a command prints: a message, its headers, or several of them."""
+"""Finds marked messages in the output of a command: one message, its headers, or several of them."""
 
 from __future__ import annotations
 
@@ -26,19 +26,22 @@ _HEADERS_END = re.compile(rb"\r?\n\r?\n")
 
 
 class CommandMailbox:
-    """What a command prints. See mailbox_search.Mailbox. It is run without a shell, once for each marker if it takes one."""
+    """A mailbox (mailbox.Mailbox) that a command prints.
+
+    The command runs without a shell; once for each marker if its arguments have a place for the marker.
+    """
 
     interval = 1.0
 
     def __init__(self, arguments: Sequence[str], seconds: float) -> None:
-        """Seconds bound each run. Raises EngineError if the command is not executable."""
+        """Prepare only. seconds: the time limit of each run. Raises EngineError if the command is empty."""
         if not arguments or not arguments[0]:
             raise EngineError("command is empty; give the program and its arguments as a list")
         self._arguments = list(arguments)
         self._seconds = seconds
 
     def look(self, markers: Collection[str]) -> dict[str, list[str]]:
-        """Marker -> Received headers. Raises EngineError when the command fails; no output means not yet."""
+        """Return marker -> Received headers. No output means that no message has arrived yet. Raises EngineError if it fails."""
         if not any(MARKER in argument for argument in self._arguments):
             return self._wanted(self._arguments, markers)
         found: dict[str, list[str]] = {}
@@ -47,11 +50,11 @@ class CommandMailbox:
         return found
 
     def delete(self, marker: str) -> None:
-        """Not for us to do: only who wrote the command knows how. Raises EngineError."""
+        """Not implemented: only the author of the command knows how. Raises EngineError."""
         raise EngineError("delete cannot be used with command; let the command itself remove the message")
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is open."""
 
     def _wanted(self, arguments: Sequence[str], markers: Collection[str]) -> dict[str, list[str]]:
         status, out, err = run_bounded(arguments, self._seconds)
@@ -63,10 +66,10 @@ class CommandMailbox:
 
 
 def run_bounded(arguments: Sequence[str], seconds: float) -> tuple[int, bytes, bytes]:
-    """Run a program: exit status, standard output and standard error, each cut to MAX_OUTPUT bytes.
+    """Run a program and return its exit status, standard output and standard error. The program gets no input.
 
-    Raises EngineError when it cannot be started, prints more than that, or is not done in time; then it is killed, and
-    all that it started with it.
+    Raises EngineError if the program cannot be started, prints more than MAX_OUTPUT bytes to one of them, or does not end
+    within these seconds. At the end, the program and all programs of its process group are killed.
     """
     try:
         process = subprocess.Popen(
@@ -79,14 +82,14 @@ def run_bounded(arguments: Sequence[str], seconds: float) -> tuple[int, bytes, b
         )
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"{arguments[0]} cannot be started: {getattr(error, 'strerror', None) or 'a NUL in it'}"
+            f"{arguments[0]} cannot be started: {getattr(error, 'strerror', None) or 'it holds a NUL character'}"
         ) from None
     deadline = time.monotonic() + seconds
     try:
         out, err = _outputs(process, arguments[0], deadline, seconds)
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(max(0.0, deadline - time.monotonic())), out, err
-        raise EngineError(f"{arguments[0]} is not done after {seconds:g} s")
+        raise EngineError(f"{arguments[0]} did not end within {seconds:g} s")
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -97,7 +100,7 @@ def run_bounded(arguments: Sequence[str], seconds: float) -> tuple[int, bytes, b
 
 
 def _outputs(process: subprocess.Popen[bytes], name: str, deadline: float, seconds: float) -> tuple[bytes, bytes]:
-    """Read both streams to their ends, within the limits."""
+    """Read both streams to their ends. Raises EngineError if the output is too long or the time is over."""
     outputs: dict[object, bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
     with selectors.DefaultSelector() as selector:
         for stream in (process.stdout, process.stderr):
@@ -106,7 +109,7 @@ def _outputs(process: subprocess.Popen[bytes], name: str, deadline: float, secon
         while selector.get_map():
             ready = selector.select(max(0.0, deadline - time.monotonic()))
             if not ready:
-                raise EngineError(f"{name} is not done after {seconds:g} s")
+                raise EngineError(f"{name} did not end within {seconds:g} s")
             for key, _ in ready:
                 data = os.read(key.fd, 65536)
                 if not data:
@@ -116,7 +119,7 @@ def _outputs(process: subprocess.Popen[bytes], name: str, deadline: float, secon
                 if len(output) > MAX_OUTPUT:
                     raise EngineError(f"{name} prints more than {MAX_OUTPUT} bytes")
             if time.monotonic() >= deadline and selector.get_map():
-                raise EngineError(f"{name} is not done after {seconds:g} s")
+                raise EngineError(f"{name} did not end within {seconds:g} s")
     return bytes(outputs[process.stdout]), bytes(outputs[process.stderr])
 
 

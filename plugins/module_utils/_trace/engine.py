@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The engine of message_trace: send marked messages, wait until they arrive, and read the way of each.
+"""The engine of message_trace: send marked messages, wait until they arrive, and read the path of each message.
 
-A message to send is a mapping with C(marker), C(sender) and C(recipient). One to receive has C(marker), C(delete), and
+A message to send is a mapping with C(marker), C(sender) and C(recipient). A message to receive has C(marker), C(delete), and
 exactly one of C(mailbox), C(imap) and C(command) that is not None. The options of the module have this shape.
 """
 
@@ -36,7 +36,7 @@ Submit = Callable[[Sequence[str], bytes], "tuple[int, str, str]"]
 
 @dataclass(frozen=True)
 class Trace:
-    """What one call does. The times are in seconds: timeout for all messages to arrive, look_timeout for one look."""
+    """The options of one call. timeout: seconds until all messages have to arrive. look_timeout: seconds for one look."""
 
     send: Sequence[Mapping[str, Any]] = ()
     receive: Sequence[Mapping[str, Any]] = ()
@@ -54,9 +54,9 @@ class Trace:
 
 
 def run_trace(trace: Trace, submit: Submit, check_mode: bool = False) -> dict[str, Any]:
-    """Send and wait; the return values of message_trace. Check mode checks the options only.
+    """Send the messages, wait for them, and return the values of message_trace. Check mode checks the options only.
 
-    Raises EngineError, TargetError, OSError. Nothing was sent if an option is wrong.
+    Raises EngineError, TargetError, OSError. If an option is wrong, nothing is sent.
     """
     trace.check()
     places = places_of(trace.receive, trace.look_timeout)
@@ -74,7 +74,7 @@ def run_trace(trace: Trace, submit: Submit, check_mode: bool = False) -> dict[st
 
 
 def compose(marker: str, sender: str, recipient: str) -> bytes:
-    """The message, ready for sendmail."""
+    """Return the marked message as bytes for sendmail."""
     message = EmailMessage()
     message["From"] = sender
     message["To"] = recipient
@@ -95,11 +95,11 @@ def send(item: Mapping[str, Any], sendmail: str, submit: Submit) -> None:
     command = [sendmail, "-i", "-f", item["sender"], "--", item["recipient"]]
     status, out, err = submit(command, compose(item["marker"], item["sender"], item["recipient"]))
     if status != 0:
-        raise EngineError(f"{sendmail} did not take the message for {item['recipient']}: {(err or out).strip()}")
+        raise EngineError(f"{sendmail} did not accept the message for {item['recipient']}: {(err or out).strip()}")
 
 
 def mailbox_of(item: Mapping[str, Any], look_timeout: int) -> Mailbox:
-    """The place where an item of C(receive) lands. Raises EngineError, TargetError; nothing is opened yet."""
+    """Return the mailbox of an item of C(receive), without opening it. Raises EngineError, TargetError."""
     if item["imap"]:
         imap = item["imap"]
         return ImapMailbox(
@@ -122,7 +122,7 @@ def mailbox_of(item: Mapping[str, Any], look_timeout: int) -> Mailbox:
 
 
 def places_of(items: Sequence[Mapping[str, Any]], look_timeout: int) -> list[Mailbox]:
-    """The place of each item; items that land in the same one share it. Raises EngineError, TargetError."""
+    """Return the mailbox of each item. Items with the same mailbox share one object. Raises EngineError, TargetError."""
     places: dict[str, Mailbox] = {}
     for item in items:
         if item["command"] is not None and item["delete"]:
@@ -138,7 +138,7 @@ def _key(item: Mapping[str, Any]) -> str:
 def wait(
     items: Sequence[Mapping[str, Any]], places: Sequence[Mailbox], seconds: float
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Wait until every message has arrived or the time is over; the results and warnings. Raises EngineError, OSError."""
+    """Wait until every message has arrived or the seconds are over. Return results and warnings. Raises EngineError, OSError."""
     deadline = time.monotonic() + seconds
     wanted: dict[Mailbox, set[str]] = {}
     for item, place in zip(items, places):
@@ -168,7 +168,10 @@ def wait(
 def _delete(
     items: Sequence[Mapping[str, Any]], places: Sequence[Mailbox], found: Mapping[Mailbox, Mapping[str, list[str]]]
 ) -> tuple[set[tuple[Mailbox, str]], list[str]]:
-    """Remove what arrived and is to be removed: place and marker of what is gone, and a warning for what stays."""
+    """Delete the messages that have arrived and have C(delete).
+
+    Return mailbox and marker of each deleted message, and a warning for each message that could not be deleted.
+    """
     gone: set[tuple[Mailbox, str]] = set()
     warnings = []
     unwanted = {(place, item["marker"]) for item, place in zip(items, places) if item["delete"]}

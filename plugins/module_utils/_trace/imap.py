@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finding marked messages in a mailbox behind IMAP, without leaving a trace in it.
+"""Finds marked messages in a mailbox through IMAP, without changing the mailbox.
 
-The folder is examined, not selected, and only two headers of the messages that match are fetched, by PEEK. What a
-server sends is bounded in size and in time, because it may be any host that answers on the port.
+The folder is opened with EXAMINE, not SELECT. Only two headers of the matching messages are fetched, with PEEK. The
+server's answers are limited in size and in time, because any host may answer on the port.
 """
 
 from __future__ import annotations
@@ -28,25 +28,26 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 IMPLICIT, STARTTLS, NONE = "implicit", "starttls", "none"
 TLS = (IMPLICIT, STARTTLS, NONE)
 IMAP_PORTS = {IMPLICIT: 993, STARTTLS: 143, NONE: 143}
-# Only the newest messages are searched, because a server without an index of headers reads each of them.
+# Only the newest messages are searched, because a server without an index of headers reads every message in a search.
 NEWEST = 10_000
-# What a server may send in one look: much more than the headers of all messages asked for at once.
+# The limit of a server's answers in one look: much more than the headers of all wanted messages.
 MAX_IMAP_BYTES = 8 * 1024 * 1024
 _LINE_COST = 64
 _MARKERS_AT_ONCE = 25
 _MESSAGES_AT_ONCE = 50
 _MAX_MATCHES = 1000
 _SHOWN = 300
-# imaplib trusts the form of answers, and fails on others with whatever its expressions raise.
+# imaplib does not check the form of answers. A malformed answer can raise any of these exceptions.
 _FAILURES = (imaplib.IMAP4.error, OSError, ValueError, LookupError, AttributeError, TypeError)
 _FETCH = f"(UID BODY.PEEK[HEADER.FIELDS ({MARKER_HEADER} Received)])"
 
 
 @dataclass(frozen=True)
 class ImapPlace:
-    """A folder on an IMAP server. ca_pem and ca_file name the authorities to trust in place of the host's own.
+    """A folder on an IMAP server.
 
-    port 0 stands for the usual one; seconds bound each look.
+    ca_pem, ca_file: roots to trust instead of the host's own ones. port: 0 means the default port. seconds: the time limit
+    of each look.
     """
 
     host: str
@@ -61,7 +62,7 @@ class ImapPlace:
     seconds: float = 20.0
 
     def check(self) -> None:
-        """Raise EngineError or TargetError for what cannot or must not be used."""
+        """Raise EngineError or TargetError if an option is wrong, or if the password would cross a network in plaintext."""
         Target(self.host, self.port or IMAP_PORTS[self.tls]).check()
         for what, text in (("user", self.user), ("password", self.password), ("folder", self.folder)):
             if not text or re.search(r"[\x00-\x1f\x7f]", text):
@@ -74,14 +75,14 @@ class ImapPlace:
 
     @property
     def target(self) -> Target:
-        """Where to connect."""
+        """Host and port of the server."""
         return Target(self.host, self.port or IMAP_PORTS[self.tls])
 
 
 class _Limited(imaplib.IMAP4):
-    """An IMAP4 connection that reads no more than it may, and ends when its time is over.
+    """An IMAP4 connection with a limit of bytes and of time for each look.
 
-    A socket's own time-out would start anew with each byte that a slow server sends.
+    A timer ends the connection, because the timeout of a socket starts again with each byte that a slow server sends.
     """
 
     _bytes_left = MAX_IMAP_BYTES
@@ -89,13 +90,13 @@ class _Limited(imaplib.IMAP4):
     _seconds = 20.0
 
     def open(self, *arguments: Any, **options: Any) -> None:
-        """Connect. The greeting, which comes next, is under the limits already."""
+        """Connect. The limits apply from here on, also to the greeting."""
         super().open(*arguments, **options)
         self._seconds = self.sock.gettimeout() or self._seconds
         self.allow()
 
     def allow(self) -> None:
-        """Give the next look its bytes and its time."""
+        """Start the limits of bytes and time for the next look."""
         self.rest()
         self._bytes_left = MAX_IMAP_BYTES
         self._timer = threading.Timer(self._seconds, self._end)
@@ -103,21 +104,21 @@ class _Limited(imaplib.IMAP4):
         self._timer.start()
 
     def rest(self) -> None:
-        """Stop the clock between two looks."""
+        """Stop the timer between two looks."""
         if self._timer:
             self._timer.cancel()
 
     def _end(self) -> None:
-        with contextlib.suppress(OSError):  # of the socket class itself: SSLSocket's own would drop its TLS object
+        with contextlib.suppress(OSError):  # the method of the socket class: SSLSocket's own would drop its TLS object
             socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
 
     def read(self, size: int) -> bytes:
-        """Read a literal, of a size that the server chose."""
+        """Read a literal. The server chooses its size."""
         self._spend(size)
         return super().read(size)
 
     def readline(self) -> bytes:
-        """Read a line, which imaplib bounds."""
+        """Read a line. imaplib limits its length."""
         line = super().readline()
         self._spend(len(line) + _LINE_COST)
         return line
@@ -129,25 +130,27 @@ class _Limited(imaplib.IMAP4):
 
 
 class _LimitedTls(_Limited, imaplib.IMAP4_SSL):
-    """The same over implicit TLS."""
+    """A limited connection over implicit TLS."""
 
 
 class ImapMailbox:
-    """A folder on an IMAP server. See mailbox_search.Mailbox. The connection lasts until close()."""
+    """A mailbox (mailbox.Mailbox) that is a folder on an IMAP server. The connection stays open until close()."""
 
     interval = 1.0
 
     def __init__(self, place: ImapPlace) -> None:
-        """Raises EngineError or TargetError for what cannot be used; connects with the first look."""
+        """Prepare only; the first look connects. Raises EngineError or TargetError if the place cannot be used."""
         place.check()
         self._place = place
         self._connection: Optional[_Limited] = None
         self._uids: dict[str, tuple[str, str]] = {}
-        """Marker -> validity and UID of its message."""
+        """Marker -> UID validity and UID of its message."""
 
     def look(self, markers: Collection[str]) -> dict[str, list[str]]:
-        """Marker -> Received headers. Raises EngineError."""
-        reconnect = self._connection is not None  # a server may end a connection that waits; a new one shows whether
+        """Return marker -> Received headers. Raises EngineError."""
+        reconnect = (
+            self._connection is not None
+        )  # a server may close an idle connection, so one new connection is tried
         try:
             return self._look(markers)
         except _LostError:
@@ -156,10 +159,10 @@ class ImapMailbox:
             return self._look(markers)
 
     def delete(self, marker: str) -> None:
-        """Remove the message by its UID. Raises EngineError, also where the server can't expunge one message alone."""
+        """Delete the message by its UID. Raises EngineError, also if the server cannot expunge a single message."""
         validity, uid = self._uids[marker]
         with self._connected() as connection:
-            # Many servers tell what they can do only to those who logged in.
+            # Many servers list all their capabilities only after the login.
             if "UIDPLUS" not in self._text(connection.capability()[1]).upper().split():
                 raise self._error("cannot remove one message alone (no UIDPLUS), so it stays")
             if self._open(connection, readonly=False) != validity:
@@ -170,7 +173,7 @@ class ImapMailbox:
             self._done(connection.uid("EXPUNGE", uid), "remove the message")
 
     def close(self) -> None:
-        """Log out, if the server lets us."""
+        """Log out and close the connection. Never raises."""
         if self._connection is None:
             return
         with contextlib.suppress(*_FAILURES):
@@ -179,7 +182,7 @@ class ImapMailbox:
         self._drop()
 
     def _drop(self) -> None:
-        """Leave without a word: the connection failed."""
+        """Close the connection without LOGOUT, because it failed."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.rest()
@@ -200,7 +203,7 @@ class ImapMailbox:
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[_Limited]:
-        """The connection, its limits on, and every failure of it as an EngineError."""
+        """Yield the connection with its limits running. Every failure becomes an EngineError."""
         started = time.monotonic()
         try:
             if self._connection is None:
@@ -233,7 +236,7 @@ class ImapMailbox:
             connection: _Limited = _LimitedTls(target.host, target.port, ssl_context=context, timeout=place.seconds)
         else:
             connection = _Limited(target.host, target.port, timeout=place.seconds)
-        self._connection = connection  # from here on close() ends it
+        self._connection = connection  # from here on, close() ends it
         if place.tls == STARTTLS:
             if "STARTTLS" not in connection.capabilities:
                 raise self._error("does not offer STARTTLS; choose tls 'implicit', or let it offer STARTTLS")
@@ -256,16 +259,19 @@ class ImapMailbox:
         return context
 
     def _log_in(self, connection: _Limited) -> None:
-        """By AUTHENTICATE PLAIN, which takes any text, or else by LOGIN. A refusal is told from other failures."""
+        """Log in with AUTHENTICATE PLAIN, which accepts any text, or else with LOGIN. Raises EngineError.
+
+        A refused login has a message of its own.
+        """
         user, password = self._place.user, self._place.password
-        if connection.state == "AUTH":  # greeted by PREAUTH
+        if connection.state == "AUTH":  # the server greeted with PREAUTH
             return
         try:
             if "AUTH=PLAIN" in connection.capabilities:
                 answer = f"\0{user}\0{password}".encode("utf-8", "surrogateescape")
                 connection.authenticate("PLAIN", lambda _challenge: answer)
             elif not (user + password).isascii():
-                raise self._error("takes no user or password outside of ASCII (no AUTH=PLAIN)")
+                raise self._error("accepts no user or password outside of ASCII (no AUTH=PLAIN)")
             else:
                 connection.login(user if re.fullmatch(r"[A-Za-z0-9._@+-]+", user) else _quoted(user), password)
         except imaplib.IMAP4.abort:
@@ -276,14 +282,14 @@ class ImapMailbox:
             ) from None
 
     def _open(self, connection: _Limited, readonly: bool) -> str:
-        """Open the folder; its UID validity is returned."""
+        """Open the folder and return its UID validity. Raises EngineError."""
         status, data = connection.select(_quoted(_modified_utf7(self._place.folder)), readonly)
         if status != "OK":
             raise self._error(f"has no folder {_printable(self._place.folder)!r} for this user ({self._said(data)})")
         return self._text(connection.response("UIDVALIDITY")[1])
 
     def _search(self, connection: _Limited, markers: Sequence[str]) -> list[str]:
-        """The UIDs of messages that may carry one of the markers: a search finds parts of words as well."""
+        """Return the UIDs of messages that may have one of the markers. A search also finds parts of words."""
         exists = self._text(connection.untagged_responses.get("EXISTS"))
         first = max(1, int(exists) - NEWEST + 1) if re.fullmatch(r"\d{1,10}", exists) else 1
         if exists == "0":
@@ -300,7 +306,7 @@ class ImapMailbox:
         return [str(uid) for uid in sorted(uids)[-_MAX_MATCHES:]]
 
     def _fetch(self, connection: _Limited, uids: Sequence[str]) -> dict[str, tuple[str, list[str]]]:
-        """Marker -> UID and Received headers of these messages."""
+        """Fetch these messages: marker -> UID and Received headers."""
         status, data = connection.uid("FETCH", ",".join(uids), _FETCH)
         self._done((status, data), "fetch headers")
         found: dict[str, tuple[str, list[str]]] = {}
@@ -308,7 +314,7 @@ class ImapMailbox:
             if not isinstance(item, tuple):
                 continue
             marker, received = received_of(item[1])
-            # The UID stands before the headers or behind them.
+            # The UID comes before or after the headers.
             match = re.search(rb"\bUID (\d{1,10})\b", item[0] + b" " + (after if isinstance(after, bytes) else b""))
             if marker and match and match[1].decode() in uids:
                 found[marker] = (match[1].decode(), received)
@@ -321,12 +327,12 @@ class ImapMailbox:
 
     @staticmethod
     def _text(data: Any) -> str:
-        """The last answer of a kind, as text."""
+        """Return the last answer of a kind as text."""
         last = data[-1] if data else None
         return last.decode("ascii", "replace") if isinstance(last, bytes) else ""
 
     def _said(self, what: Any) -> str:
-        """The words of the server or of an exception: short, printable, and without the password in any form of it."""
+        """Return the text of a server's answer or of an exception: short, printable, without the password in any form."""
         if isinstance(what, Exception):
             what = getattr(what, "strerror", None) or (what.args[0] if what.args else type(what).__name__)
         if isinstance(what, list):
@@ -347,7 +353,7 @@ class ImapMailbox:
 
 
 class _LostError(EngineError):
-    """The connection broke, so another one may work."""
+    """The connection failed. A new connection may work."""
 
 
 def _chunks(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
@@ -361,7 +367,7 @@ def _quoted(text: str) -> str:
 
 
 def _modified_utf7(name: str) -> str:
-    """A folder's name as IMAP writes it (RFC 3501 section 5.1.3)."""
+    """Return a folder's name in IMAP's encoding (RFC 3501 section 5.1.3)."""
 
     def coded(match: re.Match[str]) -> str:
         data = base64.b64encode(match[0].encode("utf-16-be", "surrogatepass")).decode().rstrip("=")

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finding marked messages in an mbox file or a Maildir, reading headers only and nothing twice."""
+"""Finds marked messages in an mbox file or a Maildir. Reads headers only, and no unchanged file twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 MARKER_HEADER = "X-Mailfleet-Trace"
 MAX_HEADER_LINE = 65536
-# A marked message is new, so only the end of a large mbox is read, and the newest files of a large Maildir folder.
+# A marked message is new. So only the end of a large mbox and the newest files of a large Maildir folder are read.
 MAX_TAIL = 64 * 1024 * 1024
 MAX_FILES = 5000
 MAX_FOLDERS = 200
@@ -31,26 +31,26 @@ _MAX_HEADERS = 2000
 
 
 class Mailbox(Protocol):
-    """A place where marked messages land; whoever made it closes it."""
+    """A place where marked messages arrive. The caller that creates it has to close it."""
 
     interval: float
     """Seconds between two looks."""
 
     def look(self, markers: Collection[str]) -> dict[str, list[str]]:
-        """Marker -> Received headers of the message that carries it, for those that have arrived.
+        """Return marker -> Received headers, for the messages that have arrived.
 
-        Raises EngineError or OSError where the place cannot be read.
+        Raises EngineError or OSError if the place cannot be read.
         """
 
     def delete(self, marker: str) -> None:
-        """Remove the message with this marker, and no other. Raises EngineError or OSError where that is not safe."""
+        """Delete the message with this marker, and no other. Raises EngineError or OSError if that is not safe."""
 
     def close(self) -> None:
-        """End what look() began."""
+        """Release everything that look() has opened."""
 
 
 def received_of(headers: bytes) -> tuple[str, list[str]]:
-    """The marker of a message, empty if it has none, and its Received headers."""
+    """Return the marker of a message, empty if it has none, and its Received headers."""
     if MARKER_HEADER.lower().encode() not in headers.lower():
         return "", []
     message = BytesHeaderParser().parsebytes(headers)
@@ -59,7 +59,7 @@ def received_of(headers: bytes) -> tuple[str, list[str]]:
 
 
 class LocalMailbox:
-    """An mbox file, or a Maildir with its Maildir++ folders. One that does not exist yet is empty. See Mailbox."""
+    """A Mailbox that is an mbox file, or a Maildir with its Maildir++ folders. A path that does not exist yet is empty."""
 
     interval = 0.2
 
@@ -70,7 +70,10 @@ class LocalMailbox:
         self._asked: set[str] = set()
 
     def look(self, markers: Collection[str]) -> dict[str, list[str]]:
-        """Marker -> Received headers, of what came since the last look for these. Raises EngineError, OSError."""
+        """Return marker -> Received headers of new messages since the last look for these markers.
+
+        Raises EngineError, OSError.
+        """
         if not set(markers) <= self._asked:
             self._forget()
         self._asked = set(markers)
@@ -91,7 +94,7 @@ class LocalMailbox:
         return found
 
     def delete(self, marker: str) -> None:
-        """Remove the messages with this marker: from a Maildir its files, from an mbox under the locks of mail servers."""
+        """Delete the messages with this marker: the files in a Maildir, or a part of an mbox under the mail servers' locks."""
         if self._path.is_dir():
             self._forget()
             for file, headers in self._unseen():
@@ -103,20 +106,20 @@ class LocalMailbox:
                 _cut(handle, *span)
 
     def close(self) -> None:
-        """Nothing is kept open."""
+        """Do nothing: nothing is open."""
 
     def _forget(self) -> None:
         self._seen, self._state = set(), ()
 
     def _unseen(self) -> Iterator[tuple[Path, bytes]]:
-        """The files that no look has read yet, and their headers. A file never changes, only its name's flags do."""
+        """Yield the files that no look has read yet, and their headers. A Maildir file never changes, only the flags in its name."""
         for folder in _folders(self._path):
             for name in _newest(folder):
                 unique = name.partition(":")[0]
                 if unique in self._seen:
                     continue
                 file = folder / name
-                # A mail program may move a message from new to cur meanwhile; the next look finds it there.
+                # A mail program may move a message from new to cur at this moment. The next look finds it there.
                 with contextlib.suppress(FileNotFoundError), _opened(file) as handle:
                     if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
                         continue
@@ -126,7 +129,7 @@ class LocalMailbox:
 
 
 def _opened(file: Path) -> BinaryIO:
-    return os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb")  # a named pipe would be waited for
+    return os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb")  # without O_NONBLOCK, a named pipe would block
 
 
 def _matching(messages: Iterable[bytes], markers: Collection[str]) -> Iterator[tuple[str, list[str]]]:
@@ -137,7 +140,7 @@ def _matching(messages: Iterable[bytes], markers: Collection[str]) -> Iterator[t
 
 
 def _folders(place: Path) -> Iterator[Path]:
-    """The directories of a Maildir that hold messages; its Maildir++ folders begin with a dot."""
+    """Yield the directories of a Maildir that contain messages. The names of Maildir++ folders begin with a dot."""
     with os.scandir(place) as entries:
         names = (entry.name for entry in entries if entry.name.startswith(".") and entry.is_dir())
         subfolders = sorted(heapq.nsmallest(MAX_FOLDERS, names))
@@ -147,7 +150,7 @@ def _folders(place: Path) -> Iterator[Path]:
 
 
 def _newest(folder: Path) -> list[str]:
-    """The names of the newest messages; a name begins with the time of the delivery."""
+    """Return the names of the newest messages. A name begins with the time of the delivery."""
 
     def delivered(name: str) -> int:
         match = re.match(r"\d{1,18}", name)
@@ -162,7 +165,7 @@ def _newest(folder: Path) -> list[str]:
 
 
 def _messages(handle: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The messages at the end of an mbox: the offset of the separator line, and the headers."""
+    """Yield the messages at the end of an mbox: the offset of the separator line, and the headers."""
     size = handle.seek(0, os.SEEK_END)
     handle.seek(max(0, size - MAX_TAIL))
     blank = True
@@ -176,7 +179,7 @@ def _messages(handle: BinaryIO) -> Iterator[tuple[int, bytes]]:
 
 
 def _lines(handle: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The offsets of the lines and the lines, each cut to MAX_HEADER_LINE bytes and ended by a newline."""
+    """Yield the offset of each line and the line, cut to MAX_HEADER_LINE bytes and ended by a newline."""
     whole, offset = True, handle.tell()
     while piece := handle.readline(MAX_HEADER_LINE):
         beginning, whole = whole, piece.endswith(b"\n")
@@ -195,7 +198,7 @@ def _headers(lines: Iterable[bytes]) -> bytes:
 
 
 def _span(handle: BinaryIO, marker: str) -> Optional[tuple[int, int]]:
-    """Where the last message with this marker begins and ends in an mbox."""
+    """Return the offsets of the begin and the end of the last message with this marker in an mbox, or None."""
     found, start = None, -1
     for offset, headers in _messages(handle):
         if start >= 0:
@@ -206,7 +209,7 @@ def _span(handle: BinaryIO, marker: str) -> Optional[tuple[int, int]]:
 
 
 def _cut(handle: BinaryIO, start: int, end: int) -> None:
-    """Take a piece out of a file. What follows moves up, from the front, so that a kill in between loses nothing of it."""
+    """Remove a part of a file. The rest moves up from its beginning, so a kill during the move loses nothing of the rest."""
     handle.seek(end)
     behind = handle.read()
     handle.seek(start)
@@ -218,10 +221,10 @@ def _cut(handle: BinaryIO, start: int, end: int) -> None:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[BinaryIO]:
-    """An mbox open for writing, under both locks that mail servers take: a lock file beside it and fcntl's."""
+    """Open an mbox for writing under both locks of mail servers: a lock file next to it, and fcntl. Raises EngineError."""
     lock = path.with_name(f"{path.name}.lock")
     deadline = time.monotonic() + LOCK_SECONDS
-    # A symbolic link may lead to a file that is no mailbox; the module runs as root and must not cut that.
+    # A symbolic link may lead to a file that is not a mailbox. The module runs as root and must not change such a file.
     with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b") as handle:
         _retry(lambda: os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)), path, deadline)
         try:

@@ -1,13 +1,13 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The way of a message, read from its Received headers (RFC 5321 section 4.4, RFC 3848).
+"""The path of a message, read from its Received headers (RFC 5321 section 4.4, RFC 3848).
 
-A header is believed only as far as the host that wrote it: whoever wants proof looks at those that hosts of their own
-wrote. Even then a part of it is the client's: the name it gave in EHLO stands before C(by), addresses and the names in
-its certificate stand around it. So TLS is believed only where every C(by) in the header, wherever it stands, is
-followed by a protocol that means TLS; the writer's own one is among them, and nothing a client says takes it away.
-Versions and ciphers are read only from the places where the known mail servers write them.
+A header is only as trustworthy as the host that wrote it. For proof, use the headers that your own hosts wrote. Even
+such a header contains text of the client: its EHLO name before C(by), and addresses and certificate names around it.
+So a hop counts as TLS only if a protocol with TLS follows every C(by) in the header. One C(by) is the writer's own, and
+a client cannot remove it. A client therefore cannot forge a TLS hop. Versions and ciphers are read only from the places where
+the known mail servers write them.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ POSTFIX_FORM, EXIM_FORM, EXCHANGE_FORM, HARAKA_FORM, SENDMAIL_FORM, SERVICE_FORM
 )  # fmt: skip
 PASS, PLAINTEXT, LOST, UNPROVEN = "pass", "plaintext", "lost", "unproven"
 
-# What lies behind it is not read, and could hold the writer's own "by": such a header proves nothing.
+# Longer headers are cut. The rest could contain the writer's own "by", so such a header proves nothing.
 _LONGEST = 4000
 _MOST_READINGS = 8
 _SHOWN = 255
 _BY = re.compile(r"(?<![^\s(])by(?= )", re.IGNORECASE)
-# The receiving side, which the writer alone words: no text of a client stands between "by" and the protocol.
+# The receiving side. Only the writer chooses this text: no client text comes between "by" and the protocol.
 _RECEIVER = re.compile(
     r"by (?P<by>[^\s;()]+)(?P<comments>(?: \([^()]*\)){0,3})(?: via [^\s;()]+)?"
     r"(?: with (?:(?P<exchange>Microsoft SMTP Server)"
@@ -40,15 +40,15 @@ _RECEIVER = re.compile(
     re.IGNORECASE,
 )
 _FROM = re.compile(r"from ([^\s;()]+)", re.IGNORECASE)
-# The sending side: a name, a comment about the connection, and comments about TLS that hold no address.
+# The sending side: a name, a comment about the connection, and comments about TLS without an address.
 _SENDER = re.compile(
     r"from \S+(?: \((?:[^()]|\([^()]*\))*\))?"
     r"(?P<more>(?: \((?:using|Client|No client certificate)\b(?:[^()\[\]]|\((?:[^()\[\]]|\([^()\[\]]*\))*\))*\)){0,2})\Z",
     re.IGNORECASE,
 )
-# The address that the connection came from: alone in the comment or behind the name found for it, without brackets with
-# Exchange. What the client called itself stands in front of the comment; only Exim has the address there for want of a
-# name, and then or behind the address in the comment come helo= and the like, whose values are the client's.
+# The client's address: alone in the comment, or after the host name of the address; Exchange writes it without brackets.
+# The client's own name comes before the comment. Only Exim writes the address there if it has no name. Fields like helo=
+# after the address have values that the client chooses.
 _PEER = re.compile(
     r"from \S+ \((?:[^\s()\[\]=]+ )?(?:\[(?:IPv6:)?(?P<address>[0-9a-f:.]+)\](?: \(may be forged\))?|(?P<bare>[0-9a-f:.]+))\)",
     re.IGNORECASE,
@@ -63,7 +63,7 @@ _NOT_A_NETWORK = ("local", "mapi")
 _TLS_PROTOCOL = re.compile(r"(?:(?:E?SMTP|LMTP|UTF8E?SMTP|UTF8LMTP)SA?|HTTPS)\Z", re.IGNORECASE)
 _VERSION = re.compile(r"(TLS|SSL)v?(\d)(?:[._](\d))?(?![\w.])", re.IGNORECASE)
 
-# Where each mail server writes version and cipher: before "by" with Postfix, behind the protocol with the others.
+# The places of version and cipher: Postfix writes them before "by", the other mail servers after the protocol.
 _POSTFIX_TLS = re.compile(r" \(using ([^\s()]+) with cipher ([^\s()]+) ", re.IGNORECASE)
 _EXIM = re.compile(
     r"(?: \((?P<version>TLS[^\s():]*)(?::(?P<old>[^\s():]+)[^()]*)?\))?(?: tls (?P<cipher>[^\s()]+))?(?P<exim> \(Exim )?",
@@ -76,19 +76,19 @@ _BEHIND_ID = re.compile(
 )
 _SENDMAIL = re.compile(r" \(\d+\.\d+[\w.]*/[^()]*\)\Z")
 _BARE_ADDRESS = re.compile(r"from \S+ \([0-9a-f:.]+\)\Z", re.IGNORECASE)
-# The service's own header: TLS in a comment of its own, and no protocol, or one that does not tell.
+# The header of the protection service: TLS is in a separate comment, and the protocol is missing or does not show TLS.
 _SERVICE_HOST = re.compile(r"exprod\w+\.", re.IGNORECASE)
 _SERVICE_TLS = re.compile(r"from \S+ \(\[[0-9a-f:.]+\]\) \(using ((?:TLS|SSL)v?[\d.]+)\)\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Hop:
-    """One Received header: who took the message from whom, and how.
+    """One Received header: the two hosts of a hop, and its protocol and TLS.
 
-    from_host is the name that the sending side gave itself. network is false for a message that was made on the host
-    itself or came over its loopback. date is ISO 8601 in UTC, or empty; writer the mail server whose form the header
-    has. clear is false where the header can be read in more than one way, as one whose client put words of its own into
-    it: it counts as a network hop without TLS.
+    by: the receiving host. from_host: the name that the client gave itself. network: false if the message was created on
+    the host or came over its loopback. date: ISO 8601 in UTC, or empty. writer: the mail server whose format the header
+    has. clear: false if the header can be read in more than one way, for example because the client inserted words. Such
+    a header counts as a network hop without TLS.
     """
 
     by: str
@@ -105,7 +105,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read a header: from one C(by) on."""
+    """One possible reading of a header. It begins at one C(by)."""
 
     by: str
     protocol: str
@@ -118,7 +118,7 @@ class _Reading:
 
 
 def parse_received(header: str) -> Hop:
-    """Read one header; anything unknown stays an empty string. Never raises."""
+    """Read one header. An unknown value is an empty text. Never raises."""
     text = " ".join(header.split())
     whole = len(text) <= _LONGEST and len(_BY.findall(text)) <= _MOST_READINGS
     text = text[:_LONGEST]
@@ -126,7 +126,7 @@ def parse_received(header: str) -> Hop:
     name = _FROM.match(text)
     readings = _readings(text)
     shown = readings[-1] if readings else _Reading("", "", False, "", "", UNKNOWN_FORM, "")
-    # With several readings the host is named from what stands outside of comments, as well as it can be.
+    # With several readings, the host's name is taken from the text outside of comments, if possible.
     bare = shown if len(readings) < 2 else (_readings(_without_comments(text)) or [shown])[-1]
     clear = whole and len({reading.tls for reading in readings}) == 1
     tls = clear and shown.tls
@@ -146,7 +146,7 @@ def parse_received(header: str) -> Hop:
 
 
 def _readings(text: str) -> list[_Reading]:
-    """The ways to read a header, in the order in which they stand in it."""
+    """Return the possible readings of a header, in the order of their C(by)."""
     found = []
     for word in islice(_BY.finditer(text), _MOST_READINGS):
         match = _RECEIVER.match(text, word.start())
@@ -188,7 +188,7 @@ def _reading(text: str, match: re.Match[str]) -> _Reading:
 
 
 def _stays_on_the_host(reading: _Reading) -> bool:
-    """Whether the message came from the host itself: by a program, over the loopback, or by LMTP through a socket."""
+    """Whether the message came from the host itself: from a program, over the loopback, or by LMTP through a socket."""
     if reading.protocol.lower() in _NOT_A_NETWORK:
         return True
     peer = (_EXIM_PEER if reading.writer == EXIM_FORM else _PEER).match(reading.before)
@@ -202,13 +202,13 @@ def _stays_on_the_host(reading: _Reading) -> bool:
 
 
 def _without_comments(text: str) -> str:
-    for _ in range(3):  # comments may hold comments
+    for _ in range(3):  # comments may contain comments
         text = re.sub(r"\([^()]*\)", " ", text)
     return " ".join(text.split())
 
 
 def _normal(version: str) -> str:
-    """A version as OpenSSL names it, C(TLSv1.2), C(TLSv1), C(SSLv3); empty for anything else."""
+    """Return a version in OpenSSL's spelling: C(TLSv1.2), C(TLSv1), C(SSLv3); empty for other text."""
     match = _VERSION.match(version)
     if not match:
         return ""
@@ -217,13 +217,13 @@ def _normal(version: str) -> str:
 
 
 def _date(text: str) -> str:
-    """The time at the end of a header, in UTC."""
+    """Return the time at the end of a header as ISO 8601 in UTC, or an empty text."""
     _, found, tail = text.rpartition(";")
     if not found or len(tail) > 80:
         return ""
     try:
         time = parsedate_to_datetime(tail.strip())
-        if time.tzinfo is None:  # -0000: UTC, the zone of the host unknown
+        if time.tzinfo is None:  # -0000: UTC, with an unknown zone of the host
             time = time.replace(tzinfo=timezone.utc)
         return time.astimezone(timezone.utc).replace(tzinfo=None).isoformat() + "Z"
     except (TypeError, ValueError, IndexError, OverflowError):
@@ -243,7 +243,7 @@ def _seconds_between(first: str, second: str) -> Optional[int]:
 
 @dataclass(frozen=True)
 class Path:
-    """The hops of a message, the first one first."""
+    """The hops of a message, in the order of time."""
 
     hops: tuple[Hop, ...]
 
@@ -254,12 +254,12 @@ class Path:
 
     @property
     def tls(self) -> bool:
-        """Whether there was a network hop and every one used TLS."""
+        """Whether there was at least one network hop and every network hop used TLS."""
         return bool(self.network_hops) and all(hop.tls for hop in self.network_hops)
 
     @property
     def verdict(self) -> tuple[str, str]:
-        """C(pass), C(plaintext) or C(unproven), and the reason in words."""
+        """C(pass), C(plaintext) or C(unproven), and the reason as text."""
         crossed = self.network_hops
         if not crossed:
             return UNPROVEN, "it arrived without crossing a network, so it proves nothing"
@@ -274,7 +274,7 @@ class Path:
         return PASS, f"over TLS on every hop over a network, {len(crossed)} of {len(crossed)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The path as plain data, for a module to return; delay is the time in seconds since the hop before."""
+        """Return the path as plain data. delay: the seconds since the hop before, or None."""
         verdict, message = self.verdict
         before = ("", *(hop.date for hop in self.hops))
         hops = [{**asdict(hop), "delay": _seconds_between(last, hop.date)} for last, hop in zip(before, self.hops)]
@@ -282,6 +282,6 @@ class Path:
 
 
 def path_of(headers: Iterable[str]) -> Path:
-    """The path from a message's Received headers in the order in which they stand in it."""
+    """Return the path from a message's Received headers, in the order of the message: the last hop first."""
     hops: Sequence[Hop] = [parse_received(header) for header in headers]
     return Path(tuple(reversed(hops)))

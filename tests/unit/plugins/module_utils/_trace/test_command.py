@@ -79,7 +79,7 @@ def test_there_is_no_shell(tmp_path):
         (["sh", "-c", "kill -9 $$"], "sh was killed by signal 9: it said nothing"),
         (["sh", "-c", "printf '\\033[31mred\\377' >&2; exit 1", "s3cret"], "sh failed with status 1: [31mred\ufffd"),
         (["/nowhere/program", "s3cret"], "/nowhere/program cannot be started: No such file or directory"),
-        (["a\0b"], "a\0b cannot be started: a NUL in it"),
+        (["a\0b"], "a\0b cannot be started: it holds a NUL character"),
     ],
 )
 def test_a_command_that_fails(arguments, reason):
@@ -104,7 +104,7 @@ def test_a_command_that_is_none(arguments):
     ],
 )
 def test_a_command_that_does_not_end(arguments):
-    with at_most(10), pytest.raises(EngineError, match=f"{arguments[0]} is not done after 0.5 s"):
+    with at_most(10), pytest.raises(EngineError, match=f"{arguments[0]} did not end within 0.5 s"):
         run_bounded(arguments, 0.5)
 
 

@@ -120,7 +120,7 @@ def test_what_is_sent_is_what_is_found(host):
 def test_a_message_that_is_not_taken(host):
     host.install("cat >/dev/null; echo 'fatal: no such user' >&2; exit 75")
     assert host.refusal(send=[letter()]) == (
-        f"{host.sendmail} did not take the message for {RECIPIENT}: fatal: no such user"
+        f"{host.sendmail} did not accept the message for {RECIPIENT}: fatal: no such user"
     )
 
 
@@ -357,7 +357,7 @@ def test_a_command_that_fails_is_not_waited_for(host):
 
 def test_a_command_that_hangs(host):
     said = host.refusal(receive=[{"marker": "a", "command": [command(host, "sleep 60")]}], look_timeout=1)
-    assert said.endswith("is not done after 1 s")
+    assert said.endswith("did not end within 1 s")
 
 
 def test_an_imap_server_that_is_not_there(host, unused_tcp_port):

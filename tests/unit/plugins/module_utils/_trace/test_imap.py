@@ -232,7 +232,7 @@ def test_login_where_there_is_no_authenticate(server):
     server.capabilities = "IMAP4rev1"
     server.add(3, "a", "one")
     assert look(server) == {"a": ["one"]}
-    assert "takes no user or password outside of ASCII" in failure(server, password="s3cretä")
+    assert "accepts no user or password outside of ASCII" in failure(server, password="s3cretä")
 
 
 def test_the_names_of_folders(server):
