@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A whole call of starttls_probe: plain options in, plain results out.
 
-The options have the shape of the module's. The results hold what a server said; the controller completes them.
+The options have the shape of the module's options. The results contain the servers' answers; the controller completes them.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
 
 EXPECTATIONS = ("require_trusted", "min_tls_version", "min_days_left", "warn_days_left", "fail_on")
-"""Options that this call hands back: the controller compares the results with them."""
+"""Options that are returned unchanged. The controller compares the results with them."""
 PLAIN_RESULTS = 200
-"""Up to this number the results are returned as they are; more of them are packed."""
+"""Up to this number, the results are returned as plain data. More results are packed."""
 PROGRESS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Request:
-    """What one call tests.
+    """The tests of one call.
 
-    fingerprints has an entry for each target: the SHA-256 of the expected certificate in lower-case hexadecimal, or C("").
-    expected holds the EXPECTATIONS.
+    fingerprints: one for each target, the SHA-256 of the expected certificate in lower-case hexadecimal, or C("").
+    expected: the values of EXPECTATIONS.
     """
 
     targets: tuple[Target, ...]
@@ -66,9 +66,9 @@ class Request:
 
 
 def run_probe(request: Request, log: Callable[[str], None]) -> dict[str, Any]:
-    """Test all targets and return the module's result; packed if the list is long, see unpack_result().
+    """Test all targets and return the module's result. The result of a long list is packed; unpack_result() reads it.
 
-    log takes lines that say how many targets of a long list are done. Never raises for what a server does.
+    log: called with lines about the progress of a long list. A fault of a server never raises; it is in the result.
     """
     progress = progress_log(len(request.targets), log) if request.is_long else None
     packed = {
@@ -81,7 +81,7 @@ def run_probe(request: Request, log: Callable[[str], None]) -> dict[str, Any]:
 
 
 def make_target(item: dict[str, Any]) -> Target:
-    """The target that an element of the option means. Raises TargetError."""
+    """Return the target of one element of the option. Raises TargetError."""
     protocol = item["protocol"]
     target = Target(
         ascii_name(item["host"]),
@@ -114,7 +114,10 @@ def _settings(options: Mapping[str, Any]) -> Settings:
 
 
 def _roots(ca_content: Optional[str]) -> Optional[str]:
-    """The certificates of ca_content without the names beside them, which may be in any script; None if there is no text."""
+    """Return the certificates of ca_content as PEM; None if ca_content is empty.
+
+    Text between the certificates may be in any script, so it is left out. Raises ValueError without a usable certificate.
+    """
     if not ca_content:
         return None
     try:
@@ -127,7 +130,7 @@ def _roots(ca_content: Optional[str]) -> Optional[str]:
 
 
 def progress_log(total: int, log: Callable[[str], None]) -> Callable[[int], None]:
-    """Tells of a run how far it is: every tenth of it, and whenever ten seconds have passed."""
+    """Return a function that logs the progress: after each tenth of the targets, and every ten seconds."""
     step, told, at = max(1, total // 10), 0, time.monotonic()
 
     def tell(finished: int) -> None:
@@ -140,9 +143,9 @@ def progress_log(total: int, log: Callable[[str], None]) -> Callable[[int], None
 
 
 def unpack_result(result: dict[str, Any]) -> dict[str, Any]:
-    """What the module returned, with C(results), C(certificates) and C(expectations) however long the list was.
+    """Return the module's result with plain C(results), C(certificates) and C(expectations), for short and long lists.
 
-    Raises ValueError on packed results that cannot be read.
+    Raises ValueError if the packed results cannot be read.
     """
     if "packed" not in result:
         return result
