@@ -677,7 +677,7 @@ class TestSetModes:
 
 
 class TestJudgedModes:
-    """A gateway that judges the certificate of the mail server in some modes."""
+    """A gateway that verifies the certificate of the mail server in some modes."""
 
     @pytest.fixture
     def bench(self, bench):
@@ -732,7 +732,7 @@ class TestJudgedModes:
             EngineError, match=r"^email config main: 'required' is refused, because mail for it"
         ) as error:
             bench.set(wanted("required"))
-        assert "judges" not in str(error.value)
+        assert "verifies the certificate" not in str(error.value)
 
 
 class TestWithEnforcedSenders:

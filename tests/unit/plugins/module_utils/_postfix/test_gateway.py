@@ -210,7 +210,7 @@ class TestPlan:
         )
         host.apply(config("one", "match_sender"))
         second = host.fake.explicit(host.second)
-        assert second["message_size_limit"] == "0"  # it was judged on the way in
+        assert second["message_size_limit"] == "0"  # the default instance has checked it
         assert shared.items() <= second.items()
         assert not set(alien) & set(second)
 

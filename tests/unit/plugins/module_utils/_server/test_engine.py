@@ -211,7 +211,7 @@ def test_the_result_as_data(mail):
     assert json.loads(json.dumps(result)) == result
     assert set(result) == {"changed", "before", "after", "handshake", "recovered"}
     assert result["handshake"]["fingerprint_sha256"] == mail.fingerprint
-    assert result["handshake"]["trusted"] is None  # the certificate is compared, not judged
+    assert result["handshake"]["trusted"] is None  # the certificate is compared, not verified
 
 
 # Check mode

@@ -141,7 +141,7 @@ def test_a_missing_intermediate(settings, directory, good):
 
 
 def test_trust_does_not_depend_on_the_name(face, settings):
-    """The name is judged by the caller, apart from trust."""
+    """The caller checks the name, separately from trust."""
     assert look_at(face, settings, name="other.example.net").trusted is True
 
 
@@ -274,7 +274,7 @@ def test_the_helo_name_is_the_host_name_unless_set():
     assert Settings().helo_name == socket.gethostname()
 
 
-# Long lists: the chain is judged in the handshake as long as most are good
+# Long lists: the chain is verified in the handshake as long as most are good
 
 
 @pytest.fixture
@@ -381,12 +381,12 @@ def test_a_library_that_does_not_judge_apart_takes_a_second_connection(
 
 
 def test_a_verdict_is_kept_and_forgotten_at_last(settings, good, monkeypatch):
-    judged = []
-    monkeypatch.setattr(Trust, "_verify", lambda _self, chain, _name: judged.append(chain) or "")
+    verified = []
+    monkeypatch.setattr(Trust, "_verify", lambda _self, chain, _name: verified.append(chain) or "")
     trust = Trust(settings)
     for _ in range(3):
         trust.verdict([b"chain"], NAME)
-    assert judged == [[b"chain"]]
+    assert verified == [[b"chain"]]
     for number in range(1100):
         trust.verdict([b"%d" % number], NAME)
     assert len(trust._verdicts) < 1002
@@ -921,10 +921,10 @@ def test_the_result_of_nothing_as_data():
 
 
 def test_the_strictness_is_the_same_on_every_python(authority):
-    judge = make_context(authority.root_pem.decode(), verify=True)
-    assert judge.verify_mode is ssl.CERT_REQUIRED and not judge.check_hostname
-    assert not judge.verify_flags & ssl.VERIFY_X509_STRICT
-    assert len(judge.get_ca_certs()) == 1  # and none of the machine's
+    context = make_context(authority.root_pem.decode(), verify=True)
+    assert context.verify_mode is ssl.CERT_REQUIRED and not judge.check_hostname
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert len(context.get_ca_certs()) == 1  # and none of the machine's
     lax = make_context(None, verify=False)
     assert lax.verify_mode is ssl.CERT_NONE and lax.get_ca_certs() == []
 
