@@ -369,7 +369,7 @@ def test_a_chain_that_nobody_could_judge_is_not_trusted(settings, face, monkeypa
 
 
 @pytest.mark.parametrize(("own", "trusted"), [(False, True), (True, False)])
-def test_a_library_that_does_not_judge_apart_takes_a_second_connection(
+def test_a_library_that_cannot_verify_separately_takes_a_second_connection(
     settings, directory, face, own, trusted, monkeypatch
 ):
     monkeypatch.setattr(Trust, "_made_up", lambda *_: b"\x15\x03\x03\x00\x02\x02\x28")
@@ -922,7 +922,7 @@ def test_the_result_of_nothing_as_data():
 
 def test_the_strictness_is_the_same_on_every_python(authority):
     context = make_context(authority.root_pem.decode(), verify=True)
-    assert context.verify_mode is ssl.CERT_REQUIRED and not judge.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED and not context.check_hostname
     assert not context.verify_flags & ssl.VERIFY_X509_STRICT
     assert len(context.get_ca_certs()) == 1  # and none of the machine's
     lax = make_context(None, verify=False)
