@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What the roles found out on each host: the tests, the messages, the rows of the verdict, and whether a step was made.
 
-Read are the results that the roles registered as host variables: certificate_result, mail_server_result,
-gateway_accept_result, verify_probe, verify_from_gateways, verify_controller_probe, verify_messages, verify_trace,
+Read are the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
+mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateways, verify_controller_probe, verify_messages, verify_trace,
 verify_outside and verify_activity.
 """
 
@@ -103,7 +103,7 @@ def _row(
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     """The product on a host, as far as the host has said or the inventory says; a neutral word if neither does."""
-    results = (facts.get("mail_server_result"), facts.get("gateway_accept_result"))
+    results = (facts.get("mail_server_result"), facts.get("gateway_accept_result"), facts.get("mail_server_observed"))
     kinds = [(result or {}).get("kind") for result in results]
     kinds.append(((facts.get("verify_activity") or {}).get("activity") or {}).get("daemon"))
     kinds.append(facts.get("starttls_kind", "postfix" if is_gateway else None))

@@ -141,6 +141,22 @@ def layout_of(kind: str) -> Layout:
     return layout_here(layouts) or layouts[0]
 
 
+def describe(kind: str) -> dict[str, str]:
+    """Return the kind, title, platform and configuration directory of the product of this host, as far as they are known.
+
+    C(auto) gives an empty kind and a message if it finds no product, or more than one. Raises EngineError for an unknown kind.
+    """
+    if kind == AUTO:
+        try:
+            kind = resolve(kind, "server", "kind")
+        except EngineError as error:
+            return {"kind": "", "message": str(error)}
+    layout_for(kind, "kind")
+    here = layout_here(PRODUCTS[kind].layouts)
+    place = {"platform": here.platform, "config_dir": here.config_dir} if here else {}
+    return {"kind": kind, "title": PRODUCTS[kind].title, **place}
+
+
 def layout_here(layouts: Collection[Layout]) -> Optional[Layout]:
     """Return the first layout whose program and configuration both exist on this host, or None.
 

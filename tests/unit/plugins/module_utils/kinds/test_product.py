@@ -16,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log impor
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
     PRODUCTS,
     Product,
+    describe,
     kind_by_connection,
     kinds_with,
     product_of,
@@ -35,11 +36,16 @@ def test_there_are_no_other_facets():
     assert {facet for product in PRODUCTS.values() for facet in product.facets} == set(FACETS)
 
 
-@pytest.mark.parametrize("kind", GATEWAYS)
-def test_the_capabilities_are_what_the_adapter_does(kind):
+def gateway(kind):
+    """The adapter of a kind; nothing is asked of it."""
     api = {"api_url": "https://gateway.example.com", "api_user": "root@pam", "api_password": "x", "api_key": "y"}
     access = Access(lambda _words: (0, "", ""), None, Target("127.0.0.1"), config_dir="/etc/haraka", **api)
-    limits = GATEWAYS[kind](access, Settings()).limits
+    return GATEWAYS[kind](access, Settings())
+
+
+@pytest.mark.parametrize("kind", GATEWAYS)
+def test_the_capabilities_are_what_the_adapter_does(kind):
+    limits = gateway(kind).limits
     capable = set(PRODUCTS[kind].capabilities)
     assert capable & {"enforced", "outbound"} == {"enforced", "outbound"} - set(limits)
     assert ("accept" in capable) is (kind in SERVERS)
@@ -103,6 +109,22 @@ def test_of_two_none_is_chosen(host):
     with pytest.raises(EngineError) as error:
         resolve("auto", "server", "starttls_kind")
     assert str(error.value) == "One and Two are both on this host; set starttls_kind to one of: one, two"
+
+
+def test_what_a_host_runs(host, tmp_path):
+    host("two")
+    assert describe("auto") == {"kind": "two", "title": "Two", "platform": "test", "config_dir": f"{tmp_path}/two"}
+    assert describe("one") == {"kind": "one", "title": "One"}  # named, and not here
+    host("one")
+    assert describe("auto")["kind"] == ""
+    assert describe("auto")["message"].startswith("One and Two are both on this host")
+    with pytest.raises(EngineError, match="choose one of: one, two"):
+        describe("three")
+
+
+@pytest.mark.parametrize("kind", GATEWAYS)
+def test_messages_of_a_gateway_have_the_title_of_the_registry(kind):
+    assert PRODUCTS[kind].title in gateway(kind).title
 
 
 def test_none_is_said(host):
