@@ -18,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN as POSTFIX_DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
+_VARIABLE = "in an inventory the variable is starttls_kind"
 AUTO = "auto"
 """The kind is detected on the host."""
 
@@ -66,7 +67,9 @@ def product_of(kind: str, facet: str, option: str) -> Product:
     """Return the product of a kind. Raises EngineError, which names the option and the possible kinds, without the facet."""
     product = PRODUCTS.get(kind)
     if product is None:
-        raise EngineError(f"{option} {kind!r} is not a known kind; choose one of: {', '.join(kinds_with(facet))}")
+        raise EngineError(
+            f"{option} {kind!r} is not a known kind; choose one of: {', '.join(kinds_with(facet))} ({_VARIABLE})"
+        )
     if facet not in product.facets:
         raise EngineError(
             _WITHOUT[facet].format(option=option, title=product.title, kinds=", ".join(kinds_with(facet)))
@@ -77,10 +80,10 @@ def product_of(kind: str, facet: str, option: str) -> Product:
 _WITHOUT = {
     "server": (
         "{title} has its own way to accept TLS: install its certificate and switch TLS on there. If it is a gateway, set the "
-        "delivery modes with the playbook set_delivery_mode afterwards. {option} can be: {kinds}"
+        f"delivery modes with the playbook set_delivery_mode afterwards. {{option}} can be: {{kinds}} ({_VARIABLE})"
     ),
-    "gateway": "{title} is not supported as a gateway; {option} can be: {kinds}",
-    "log": "the log of {title} cannot be read yet; {option} can be: {kinds}",
+    "gateway": f"{{title}} is not supported as a gateway; {{option}} can be: {{kinds}} ({_VARIABLE})",
+    "log": f"the log of {{title}} cannot be read yet; {{option}} can be: {{kinds}} ({_VARIABLE})",
 }
 
 
@@ -102,7 +105,7 @@ def resolve(kind: str, facet: str, option: str) -> str:
         return found[0]
     titles = " and ".join(PRODUCTS[one].title for one in found)
     what = f"{titles} are both on this host" if found else "no known mail server is on this host"
-    raise EngineError(f"{what}; set {option} to one of: {', '.join(found or kinds_with(facet))}")
+    raise EngineError(f"{what}; set {option} to one of: {', '.join(found or kinds_with(facet))} ({_VARIABLE})")
 
 
 def kind_by_connection(kind: str, connection: str) -> str:
@@ -131,7 +134,7 @@ def layout_for(kind: str, option: str) -> Optional[Layout]:
             return None
         kind = resolve(kind, "server", option)
     if kind not in PRODUCTS:
-        raise EngineError(f"{option} {kind!r} is not a known kind; choose one of: {', '.join(PRODUCTS)}")
+        raise EngineError(f"{option} {kind!r} is not a known kind; choose one of: {', '.join(PRODUCTS)} ({_VARIABLE})")
     return layout_of(kind) if PRODUCTS[kind].layouts else None
 
 

@@ -54,14 +54,20 @@ def test_the_capabilities_are_what_the_adapter_does(kind):
 def test_an_unknown_kind_lists_the_kinds():
     with pytest.raises(EngineError) as error:
         product_of("postfx", "server", "kind")
-    assert str(error.value) == "kind 'postfx' is not a known kind; choose one of: postfix, exim"
+    assert (
+        str(error.value)
+        == "kind 'postfx' is not a known kind; choose one of: postfix, exim (in an inventory the variable is starttls_kind)"
+    )
 
 
 @pytest.mark.parametrize(
     ("facet", "message"),
     [
         ("server", "Haraka has its own way to accept TLS: install its certificate and switch TLS on there."),
-        ("log", "the log of Haraka cannot be read yet; daemon can be: postfix, exim"),
+        (
+            "log",
+            "the log of Haraka cannot be read yet; daemon can be: postfix, exim (in an inventory the variable is starttls_kind)",
+        ),
     ],
 )
 def test_a_kind_without_the_facet_says_so(facet, message):
@@ -108,7 +114,10 @@ def test_of_two_none_is_chosen(host):
     host("one", "two")
     with pytest.raises(EngineError) as error:
         resolve("auto", "server", "starttls_kind")
-    assert str(error.value) == "One and Two are both on this host; set starttls_kind to one of: one, two"
+    assert (
+        str(error.value)
+        == "One and Two are both on this host; set starttls_kind to one of: one, two (in an inventory the variable is starttls_kind)"
+    )
 
 
 def test_what_a_host_runs(host, tmp_path):
@@ -130,7 +139,10 @@ def test_messages_of_a_gateway_have_the_title_of_the_registry(kind):
 def test_none_is_said(host):
     with pytest.raises(EngineError) as error:
         resolve("auto", "server", "kind")
-    assert str(error.value) == "no known mail server is on this host; set kind to one of: one, two"
+    assert (
+        str(error.value)
+        == "no known mail server is on this host; set kind to one of: one, two (in an inventory the variable is starttls_kind)"
+    )
 
 
 def test_the_connection_tells_a_kind_whose_decisions_run_on_the_controller(monkeypatch):
