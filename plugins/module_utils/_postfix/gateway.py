@@ -457,7 +457,7 @@ class PostfixGateway:
         if kind != "required" and OUTBOUND_KIND.get(present) == "required" and not self.read().levels[0]:
             raise EngineError(
                 f"smtp_tls_security_level = {present} is stricter than send {state.outbound.send if state.outbound else ''} "
-                "and was not set by this collection; choose required (role: gateway_send), or relax it by hand first"
+                "and was not set by this collection; choose required (starttls_send in an inventory), or relax it by hand first"
             )
         wanted = (
             {} if present and OUTBOUND_KIND.get(present) == kind else {"smtp_tls_security_level": OUTBOUND_LEVEL[kind]}

@@ -391,7 +391,7 @@ class TestSend:
             host.adapter.plan(state(outbound=OutboundTls(None, send)))
         assert str(error.value) == (
             f"smtp_tls_security_level = {present} is stricter than send {send} and was not set by this collection; choose "
-            "required (role: gateway_send), or relax it by hand first"
+            "required (starttls_send in an inventory), or relax it by hand first"
         )
         assert host.adapter.plan(state(outbound=OutboundTls("both")))
 
