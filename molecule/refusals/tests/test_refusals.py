@@ -150,6 +150,14 @@ def test_required_mode_for_a_server_without_starttls(fleet: Fleet) -> None:
     assert "the server does not offer STARTTLS" in played.output
 
 
+def test_a_misspelt_variable_is_said_with_the_right_name(fleet: Fleet, tmp_path: Path) -> None:
+    played = fleet.play(ENABLE, "-i", override(tmp_path, "mail_servers", "pf12", starttls_inbond="required"))
+    assert played.status != 0
+    assert (
+        "pf12 has the variable starttls_inbond, which does not exist; did you mean starttls_inbound?" in played.output
+    )
+
+
 @pytest.mark.parametrize("host", ["pf12", "ex12"])
 def test_outbound_required_before_the_gateway_accepts_tls(fleet: Fleet, host: str) -> None:
     played = fleet.module(host, "mail_server_tls", {"outbound": "required"})
