@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Checks a private key, its certificate and the chain by the policy, before they are installed.
 
-Private to this collection, and for the controller only. No message contains key material.
+Private to this collection. Runs on the controller only. No message contains key material.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ro
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
-# Findings of the chain that say already why it is not trusted.
+# Findings of the chain that already explain why it is not trusted.
 _EXPLAIN_DISTRUST = frozenset(
     {"expired", "not_yet_valid", "weak_key", "weak_signature", "wrong_purpose", "bad_certificate", "issuer_not_ca"}
 )
@@ -36,7 +36,7 @@ _EXPLAIN_DISTRUST = frozenset(
 
 @dataclass(frozen=True)
 class Sources:
-    """The names of the four inputs in messages; usually the paths that the user gave."""
+    """The names of the four inputs in messages. Usually they are the paths that the user gave."""
 
     private_key: str = "the private key"
     certificate: str = "the certificate"
@@ -46,9 +46,9 @@ class Sources:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Every fault that was found, and what would be installed if there is none.
+    """The result of the check: every fault, and the bundle to install if there is no fault.
 
-    findings are errors; warnings are the less severe findings, which do not stop the installation.
+    findings are errors. warnings are the less severe findings; they do not stop the installation.
     """
 
     findings: tuple[Finding, ...]
@@ -64,9 +64,9 @@ class Assessment:
 
     @property
     def bundle(self) -> str:
-        """The one PEM text that a mail server is given: key, leaf, chain, in this order, without the root.
+        """The PEM text for the mail server: key, leaf, chain, in this order, without the root.
 
-        The key keeps the format that it came in. Raises CertificateError while there are findings.
+        The key keeps its input format. Raises CertificateError while there are findings.
         """
         if self.findings or self.leaf is None or self._key is None:
             raise CertificateError("there are findings, so there is no bundle to install")
@@ -85,11 +85,11 @@ def check_certificate(
     now: Optional[datetime] = None,
     sources: Optional[Sources] = None,
 ) -> Assessment:
-    """Check a private key, its certificate and the chain that would be served together.
+    """Check a private key, its certificate and the chain that the server would send.
 
-    The first certificate of leaf_pem is the leaf; the others there come before chain_pem. Trust starts at the
-    self-signed certificates of ca_pem or, without it, at the controller's system store. now must know its time zone.
-    Bad input of any kind becomes findings, never an exception.
+    The first certificate of leaf_pem is the leaf. The other certificates of leaf_pem precede those of chain_pem. Trust
+    anchors are the self-signed certificates of ca_pem or, without ca_pem, the controller's system store. now must be
+    timezone-aware. Invalid input of any kind becomes findings, never an exception.
     """
     check = _Check(now or utc_now(), min_days_left, sources or Sources())
     key = check.read_key(private_key_pem)
@@ -114,7 +114,7 @@ def check_certificate(
 
 @dataclass(frozen=True)
 class _Item:
-    """A certificate and the input it came from."""
+    """A certificate and the name of its input."""
 
     certificate: Certificate
     source: str
@@ -125,7 +125,7 @@ class _Item:
 
 @dataclass(frozen=True)
 class _Anchors:
-    """The roots where trust starts, and their name in messages."""
+    """The trust anchors, and their name in messages."""
 
     roots: Roots
     name: str
@@ -156,7 +156,7 @@ class _Check:
         self.findings += [one for one in findings if one not in self.findings]
 
     def read_blocks(self, text: Union[str, bytes], source: str) -> list[pem.PemBlock]:
-        """Return the PEM blocks; none if there is a finding, which text without any block is too."""
+        """Return the PEM blocks. Return none, and add a finding, if the text is not PEM or has no block."""
         try:
             blocks = pem.split(text)
         except pem.PemError as error:
@@ -187,7 +187,7 @@ class _Check:
         if keys[0].is_encrypted:
             self.find(
                 "key_encrypted",
-                f"{source} is protected by a passphrase, and a mail server that starts has nobody to ask. "
+                f"{source} is protected by a passphrase, and a mail server cannot enter one when it starts. "
                 "Remove the passphrase ('openssl pkey -in KEY -out NEW') and keep the result in Ansible "
                 "Vault instead.",
             )
@@ -197,8 +197,8 @@ class _Check:
         except CertificateError:
             self.find(
                 "key_invalid",
-                f"{source} is PEM, but there is no usable private key in it. 'openssl pkey -in KEY -noout "
-                "-check' says more; make a new key and certificate if the file is damaged.",
+                f"{source} is PEM, but it holds no usable private key. 'openssl pkey -in KEY -noout "
+                "-check' shows details; make a new key and certificate if the file is damaged.",
             )
             return None
         return keys[0], public
@@ -231,12 +231,15 @@ class _Check:
             self.find(
                 "untrusted",
                 f"{self.sources.ca} holds no root: none of its certificates is signed by itself. Give the "
-                "root there; intermediate certificates belong into the chain.",
+                "root there; put intermediate certificates into the chain.",
             )
         return _Anchors(Roots(roots), self.sources.ca)
 
     def find_leaf(self, key: Optional[tuple[pem.PemBlock, bytes]], items: list[_Item]) -> tuple[_Item, list[_Item]]:
-        """Return the certificate that belongs to the key, the first if there is none, and the others."""
+        """Return the certificate that belongs to the key, and the other certificates.
+
+        If none belongs to the key, the first one is returned and a finding is added.
+        """
         first, others = items[0], items[1:]
         if key is None:
             return first, others
@@ -266,7 +269,7 @@ class _Check:
         self.add(policy.check_leaf(certificate, label))
 
     def issuers_of(self, leaf: _Item, others: list[_Item]) -> list[_Item]:
-        """Return the issuers from the leaf upwards, as far as they were given, in the order to serve them."""
+        """Return the given issuers of the leaf, from the leaf upwards: the order in which the server sends them."""
         item_of = {item.certificate.der: item for item in others}
         path = build_path(leaf.certificate, [item.certificate for item in others], self.now)
         issuers = [item_of[certificate.der] for certificate in path[1:]]
@@ -294,7 +297,7 @@ class _Check:
             else:
                 self.find(
                     "chain_unrelated",
-                    f"the {item} has no part in the chain of the {leaf}: it signed neither that nor one of "
+                    f"the {item} has no part in the chain of the {leaf}: it signed neither the leaf nor one of "
                     "its issuers. Remove it, or give the chain that came with the certificate.",
                 )
 
@@ -308,7 +311,7 @@ class _Check:
         leaf = path[0]
         reason = anchors.roots.distrust([item.certificate for item in path], self.now)
         known = [root for item in path for root in anchors.roots.issuers_of(item.certificate)]
-        if not reason or (known and leaf.certificate.self_signed):  # whose own faults are found already
+        if not reason or (known and leaf.certificate.self_signed):  # other findings name its faults
             return
         if known:
             self._check_anchors(leaf, known, anchors, reason)
@@ -317,12 +320,12 @@ class _Check:
         elif not allow_self_signed:
             self.find(
                 "self_signed",
-                f"the {leaf} is signed by itself, so nobody can tell it from a forgery. Get one from a "
+                f"the {leaf} is self-signed, so no partner can verify it. Get one from a "
                 "certification authority, or set 'allow_self_signed: true' if no partner checks it.",
             )
 
     def _check_anchors(self, leaf: _Item, known: Sequence[Certificate], anchors: _Anchors, reason: str) -> None:
-        """Why a chain that ends at a known root is not trusted, unless another finding says that already."""
+        """Explain why a chain that ends at a known root is not trusted, unless another finding already explains it."""
         if not any(policy.is_valid(root, self.now) for root in known):
             root = _Item(known[0], anchors.name)
             self.add(policy.check_dates(root.certificate, str(root), self.now, self.min_days_left))
@@ -356,7 +359,7 @@ class _Check:
         )
 
     def _check_served(self, item: _Item, warn_before: timedelta = timedelta(0)) -> None:
-        """What every certificate that goes over the wire has to keep, the leaf and intermediates alike."""
+        """Apply the rules for every certificate that the server sends: the leaf and the intermediates."""
         certificate, label = item.certificate, str(item)
         self.add(policy.check_dates(certificate, label, self.now, self.min_days_left, warn_before))
         self.add(policy.check_extensions(certificate, label))

@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One certificate: reading it, and its facts.
+"""Reads one certificate and gives its facts.
 
-Private to this collection, and for the controller only: it needs the Python package ``cryptography``. The file
-policy.py says which facts are faults. No message contains key material, and all text that a certificate holds is
-escaped before it is repeated.
+Private to this collection. Runs on the controller only, because it needs the Python package ``cryptography``. The file
+policy.py decides which facts are faults. No message contains key material. Text from a certificate is escaped before it
+appears in a message.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ except ImportError:
     CRYPTOGRAPHY_VERSION = None
 
 WEAK_HASHES = frozenset({"md2", "md4", "md5", "sha1"})
-"""Hashes with which a signature is weak."""
+"""Hash algorithms that make a signature weak."""
 INVALID_CA = "invalid CA certificate"
-"""OpenSSL's words for an issuer that is not a certification authority."""
+"""OpenSSL's message for an issuer that is not a certification authority."""
 _ANY_PURPOSE = "2.5.29.37.0"
 
 
 class CertificateError(ValueError):
-    """A certificate cannot be read, or a bundle was asked for that must not be installed."""
+    """A certificate cannot be read, or the caller asked for a bundle although there are findings."""
 
 
 class MissingLibraryError(RuntimeError):
-    """The controller lacks a recent enough ``cryptography``; the message says how to install it."""
+    """The controller lacks a recent enough ``cryptography``. The message explains how to install it."""
 
 
 def require_cryptography() -> None:
-    """Raise MissingLibraryError unless a recent enough ``cryptography`` can be used."""
+    """Raise MissingLibraryError unless a recent enough ``cryptography`` is installed."""
     wanted = ".".join(map(str, MINIMUM_CRYPTOGRAPHY))
     if CRYPTOGRAPHY_VERSION is None:
         found = "is missing"
@@ -65,12 +65,12 @@ def require_cryptography() -> None:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The facts of a certificate; texts are escaped and times are in UTC.
+    """The facts of a certificate. Texts are escaped; times are in UTC.
 
-    ``sans`` are written ``DNS:name`` and ``IP:address``. ``key_bits``, ``signature_hash`` and ``spki_sha256``
-    are None where they mean nothing or cannot be told. ``is_ca``, ``purposes`` (of the extended key usage)
-    and ``key_usage`` are None if the certificate has no such extension; ``damaged`` says that its extensions
-    cannot be decoded.
+    Entries of ``sans`` have the form ``DNS:name`` or ``IP:address``. ``key_bits``, ``signature_hash`` and
+    ``spki_sha256`` are None if they do not apply or are unknown. ``is_ca``, ``purposes`` (of the extended key usage)
+    and ``key_usage`` are None if the certificate has no such extension. ``damaged`` is true if the extensions cannot be
+    decoded.
     """
 
     der: bytes = field(repr=False)
@@ -96,16 +96,14 @@ class Certificate:
 
     @classmethod
     def load(cls, der: bytes) -> Certificate:
-        """Return the certificate that ``der`` encodes. Raises CertificateError, and nothing else."""
+        """Return the certificate that ``der`` encodes. Raises CertificateError and no other exception."""
         try:
             with warnings.catch_warnings():
                 # The library warns about faults of old certificates, which policy.py reports.
                 warnings.simplefilter("ignore")
                 return cls._load(der)
         except Exception as error:
-            raise CertificateError(
-                f"it is not an X.509 certificate that can be read ({type(error).__name__})"
-            ) from None
+            raise CertificateError(f"it is not a readable X.509 certificate ({type(error).__name__})") from None
 
     @classmethod
     def _load(cls, der: bytes) -> Certificate:
@@ -147,7 +145,7 @@ class Certificate:
         return pem.PemBlock("CERTIFICATE", self.der).text
 
     def days_left(self, now: datetime) -> int:
-        """Return the whole days until the certificate expires, rounded down: negative once it has."""
+        """Return the whole days until the certificate expires, rounded down. The number is negative after the end."""
         return (self.not_after - now) // timedelta(days=1)
 
     @property
@@ -158,16 +156,16 @@ class Certificate:
 
     @property
     def spki(self) -> Optional[bytes]:
-        """The DER of the public key; None if it cannot be told."""
+        """The DER of the public key; None if the key cannot be read."""
         return _key_facts(self.parsed)[2]
 
     def refuses_to_sign(self, authorities: int) -> str:
-        """Return why the certificate may not sign another one, in OpenSSL's words; empty if it may.
+        """Return OpenSSL's message why the certificate may not sign another one; empty if it may.
 
-        authorities is the number of authorities between the two.
+        authorities is the number of authorities between the two certificates.
         """
         may_sign = self.key_usage is None or "key_cert_sign" in self.key_usage
-        # A root may be older than the extension that says CA; an intermediate has no such excuse.
+        # A root may be older than the basic constraints extension. An intermediate must have it.
         if not may_sign or not (self.is_ca or (self.is_ca is None and self.self_signed)):
             return INVALID_CA
         if self.path_length is not None and self.path_length < authorities:
@@ -175,11 +173,11 @@ class Certificate:
         return ""
 
     def is_issued_by(self, issuer: Certificate) -> bool:
-        """Whether the issuer's name fits and its key made this certificate's signature."""
+        """Whether the issuer's name matches and the issuer's key made the signature of this certificate."""
         return _is_issued_by(self.parsed, issuer.parsed)
 
     def describe(self, now: Optional[datetime] = None) -> dict[str, Any]:
-        """Return the public facts as plain data; the keys are those that the module documents."""
+        """Return the public facts as plain data. The keys are those that the module documents."""
         return {
             "subject": self.subject,
             "common_name": self.common_name,
@@ -199,12 +197,12 @@ class Certificate:
 
 
 def describe(der: bytes, now: Optional[datetime] = None) -> dict[str, Any]:
-    """Return the public facts about a certificate, with the keys of Certificate.describe. Raises CertificateError."""
+    """Return the public facts of a certificate, with the keys of Certificate.describe. Raises CertificateError."""
     return Certificate.load(der).describe(now)
 
 
 def printable_text(text: str, limit: int = 500) -> str:
-    """Return the text with everything escaped that could confuse a terminal or a log, cut to ``limit``."""
+    """Return the text with all unprintable characters escaped, cut to ``limit`` characters."""
     escaped = "".join(
         char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
         for char in text[:limit]
@@ -213,7 +211,7 @@ def printable_text(text: str, limit: int = 500) -> str:
 
 
 def utc_now() -> datetime:
-    """Return the time, which knows its time zone."""
+    """Return the current time, timezone-aware."""
     return datetime.now(timezone.utc)
 
 
@@ -223,9 +221,9 @@ def iso_time(time: datetime) -> str:
 
 
 def public_key_of(private_key: pem.PemBlock) -> bytes:
-    """Return the DER of the public key that belongs to a private one. Raises CertificateError without a reason.
+    """Return the DER of the public key of a private key. Raises CertificateError without a reason.
 
-    The reason of the library is left out on purpose, because its text might quote the key.
+    The message of the library is left out on purpose, because it might quote the key.
     """
     try:
         key = serialization.load_pem_private_key(private_key.text.encode("ascii"), password=None)
@@ -240,7 +238,7 @@ def _spki(key: Any) -> bytes:
 
 
 def _key_facts(parsed: x509.Certificate) -> tuple[str, Optional[int], Optional[bytes]]:
-    """Return kind, size in bits and DER of the public key, as far as they can be told."""
+    """Return kind, size in bits and DER of the public key, as far as they are known."""
     try:
         key = parsed.public_key()
         spki = _spki(key)
@@ -281,10 +279,10 @@ def _is_issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
 
 
 def _verify_weak_signature(child: x509.Certificate, issuer: x509.Certificate) -> None:
-    """Verify a signature over SHA-1 or MD5, for which newer libraries refuse verify_directly_issued_by.
+    """Verify a SHA-1 or MD5 signature, which newer libraries refuse in verify_directly_issued_by.
 
-    Many private roots have such a signature, which does no harm; and an intermediate that has one must be reported
-    as weak, not as missing. Raises an exception of any kind if the signature is wrong.
+    Many private roots have such a signature, and there it is harmless. An intermediate with one must be reported as
+    weak, not as missing. Raises an exception of any type if the signature is wrong.
     """
     key: Any = issuer.public_key()
     algorithm = child.signature_hash_algorithm
@@ -295,11 +293,11 @@ def _verify_weak_signature(child: x509.Certificate, issuer: x509.Certificate) ->
     elif isinstance(key, ec.EllipticCurvePublicKey):
         key.verify(child.signature, child.tbs_certificate_bytes, ec.ECDSA(algorithm))
     else:
-        raise CertificateError("no such signature is made with this kind of key")
+        raise CertificateError("this kind of key cannot make such a signature")
 
 
 def _extensions(parsed: x509.Certificate) -> Optional[x509.Extensions]:
-    """Return the extensions, or None if they cannot be decoded: the library reads all of them or none."""
+    """Return the extensions, or None if one of them cannot be decoded: the library reads all or none."""
     try:
         return parsed.extensions
     except Exception:
@@ -359,7 +357,7 @@ def _distinguished_name(name: x509.Name) -> str:
 
 
 def _common_name(name: x509.Name) -> Optional[str]:
-    """Return the last common name, which is the most specific one."""
+    """Return the last common name, the most specific one."""
     values = [attribute.value for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
     if not values:
         return None

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's half of the module tls_certificate: reads and checks the inputs, then completes the host's result."""
+"""The controller's part of the module tls_certificate: reads and checks the inputs, then completes the host's result."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.as
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
 ReadFile = Callable[[str, int], bytes]
-"""Path and the most bytes to read -> content of a file on the controller. Raises EngineError with the reason only."""
+"""(path, maximum number of bytes) -> content of a file on the controller. Raises EngineError with only the reason."""
 
 _SHOWN_IN_DIFF = ("subject", "issuer", "not_after")
 
 
 @dataclass
 class CheckedInputs:
-    """What the options come to.
+    """The options after the check.
 
-    arguments: the options of the module on the host, with C(content) if the certificate may be installed. facts: what the
-    result says of the certificate. warnings: texts. Nothing may be sent to the host while there are findings.
+    arguments: the options of the module on the host, with C(content) if the certificate may be installed. facts: the
+    part of the result that describes the certificate. warnings: texts. Nothing may be sent to the host while there are
+    findings.
     """
 
     arguments: dict[str, Any]
@@ -40,14 +41,14 @@ class CheckedInputs:
     warnings: list[str] = field(default_factory=list)
 
     def refusal(self) -> dict[str, Any]:
-        """Return the result of a task that found something and did not touch the host."""
+        """Return the failed result of a task with findings. The task did not change the host."""
         lines = [f"[{finding.code}] {finding.message}" for finding in self.findings]
         head = "The certificate was not installed and the host was not touched:"
         found = [finding.as_dict() for finding in self.findings]
         return {**self.facts, "failed": True, "changed": False, "msg": "\n".join([head, *lines]), "findings": found}
 
     def complete(self, reply: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the result of the module on the host in the form that users see."""
+        """Return the result of the module on the host in its public form."""
         result = {**self.facts, **reply}
         warnings = [*self.warnings, *result.pop("warnings", ())]
         if warnings:
@@ -59,7 +60,7 @@ class CheckedInputs:
 
 
 def check_inputs(options: Mapping[str, Any], read: ReadFile) -> CheckedInputs:
-    """Return what the options of tls_certificate come to. Raises MissingLibraryError if a certificate is to be checked."""
+    """Check the options of tls_certificate. Raises MissingLibraryError if a certificate has to be checked."""
     checked = CheckedInputs({name: options[name] for name in ("path", "state", "kind", "owner", "group")})
     try:
         check_path(options["path"])
@@ -87,14 +88,17 @@ def _add(assessment: Assessment, checked: CheckedInputs) -> None:
 
 
 class _Source(NamedTuple):
-    """One input: its text, None if it was not given or cannot be read, and its name in messages."""
+    """One input: its text, and its name in messages. text is None if the input is missing or unreadable."""
 
     text: Optional[bytes]
     name: str
 
 
 def _assess(options: Mapping[str, Any], read: ReadFile, findings: list[Finding]) -> Optional[Assessment]:
-    """Add what keeps the inputs from being read to the findings; return None if key or certificate cannot be read."""
+    """Read and check the inputs, and add unreadable or missing ones to the findings.
+
+    Return None if the key or the certificate cannot be read.
+    """
     key = _source(options, "private_key", read, findings, required=True)
     certificate = _source(options, "certificate", read, findings, required=True)
     chain = _source(options, "chain", read, findings)
@@ -120,7 +124,7 @@ def _assess(options: Mapping[str, Any], read: ReadFile, findings: list[Finding])
 def _source(
     options: Mapping[str, Any], kind: str, read: ReadFile, findings: list[Finding], *, required: bool = False
 ) -> _Source:
-    """Return one input, whether it was given as a file or as text; '' counts as not given, as in AWX."""
+    """Return one input, given as a file or as text. As in AWX, '' counts as not given."""
     file, text = options[f"{kind}_file"], options[f"{kind}_content"]
     if file and text:
         findings.append(Finding("bad_option", f"{kind}_file and {kind}_content are both given. Leave out one."))
@@ -139,7 +143,10 @@ def _source(
 
 
 def _facts_of(text: Optional[str]) -> Optional[dict[str, Any]]:
-    """The facts of a certificate that was on the host; None without one, and where it or the library cannot be used."""
+    """Return the facts of the certificate that was on the host.
+
+    Return None if there was none, if it cannot be read, or if the library is missing.
+    """
     if not text or not x509.CRYPTOGRAPHY_VERSION:
         return None
     try:
@@ -151,7 +158,7 @@ def _facts_of(text: Optional[str]) -> Optional[dict[str, Any]]:
 def _with_names(
     diff: Mapping[str, Any], before: Optional[Mapping[str, Any]], after: Optional[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The diff with what the host cannot tell, because it has no library for it: whose certificates these are."""
+    """Return the diff with the names in the certificates. The host has no library to read them."""
     done = dict(diff)
     for side, facts in (("before", before), ("after", after)):
         if facts:

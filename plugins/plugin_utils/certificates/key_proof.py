@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a server that was surveyed has the private key of the certificate it showed.
+"""Checks whether a surveyed server has the private key of the certificate that it sent.
 
-Up to TLS 1.2 a server signs its key exchange together with the client's random number, so that a survey,
-which never finishes a handshake, still proves the key. Private to this collection, and for the controller
-only: it needs the Python package ``cryptography``. Source: RFC 5246, 4.7 and 7.4.3; RFC 8446, 4.2.3.
+Up to TLS 1.2 a server signs its key exchange together with the client's random number. So a survey proves the key
+although it never finishes a handshake. Private to this collection. Runs on the controller only, because it needs the
+Python package ``cryptography``. Source: RFC 5246, 4.7 and 7.4.3; RFC 8446, 4.2.3.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ except ImportError:
 
 
 def has_key(leaf: bytes, exchange: Optional[KeyExchange]) -> Optional[bool]:
-    """Whether the signature over the key exchange was made with the key of the certificate.
+    """Return whether the certificate's key made the signature over the key exchange.
 
-    leaf: DER. None if that cannot be told: nothing was signed (RSA key exchange), or the certificate or the
-    algorithm is one that cannot be read here. A signature that the kind of key cannot have made is False.
+    leaf: DER. Return None if this is unknown: the server signed nothing (RSA key exchange), or the certificate or the
+    algorithm is not supported here. Return False if the kind of key cannot make such a signature.
     """
     if exchange is None or not exchange.signature:
         return None
@@ -37,25 +37,25 @@ def has_key(leaf: bytes, exchange: Optional[KeyExchange]) -> Optional[bool]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             key = x509.load_der_x509_certificate(leaf).public_key()
-    except Exception:  # of many kinds, for what is in hostile certificates
+    except Exception:  # hostile certificates raise many types
         return None
     try:
         return _verify(key, exchange)
     except InvalidSignature:
         return False
-    except Exception:  # an algorithm that this build of OpenSSL does not have
+    except Exception:  # this build of OpenSSL lacks the algorithm
         return None
 
 
 def _verify(key: Any, exchange: KeyExchange) -> Optional[bool]:
-    """True or None; raises InvalidSignature for False."""
+    """Return True or None. Raises InvalidSignature if the signature is wrong."""
     kind, _underscore, digest = exchange.algorithm.rpartition("_")
     signature, signed = exchange.signature, exchange.signed
     if exchange.algorithm in ("ed25519", "ed448"):
         _expect(key, ed25519.Ed25519PublicKey if exchange.algorithm == "ed25519" else ed448.Ed448PublicKey)
         key.verify(signature, signed)
         return True
-    if kind == "rsa_pkcs1_md5":  # before TLS 1.2: two hashes in a row, without saying which
+    if kind == "rsa_pkcs1_md5":  # before TLS 1.2: MD5 and SHA-1 together, without a hash identifier
         _expect(key, rsa.RSAPublicKey)
         both = (
             hashlib.md5(signed, usedforsecurity=False).digest() + hashlib.sha1(signed, usedforsecurity=False).digest()

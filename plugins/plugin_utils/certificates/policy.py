@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one certificate policy: the rules that a certificate has to keep when it is installed and when it is served.
+"""The one certificate policy: the rules for a certificate when it is installed and when it is served.
 
-The rules are those of mail servers, not the stricter ones of browsers. Revocation and name constraints are not
-checked. Each rule is a function that yields findings; label names the certificate in their messages. Private to this
-collection, and for the controller only.
+The rules are those of mail servers, not the stricter ones of browsers. Revocation and name constraints are not checked.
+Each rule is a function that yields findings; label names the certificate in their messages. Private to this collection.
+Runs on the controller only.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
 MINIMUM_BITS: Mapping[str, int] = {"RSA": 2048, "EC": 256}
-"""Kind of key -> the smallest size that is not weak."""
+"""Kind of key -> the smallest size in bits that is not weak."""
 
 LATE_RENEWAL = timedelta(days=30)
-"""A renewal is late if less than this, and less than a third of the certificate's life, is left."""
+"""A renewal is late if less than this time, and less than a third of the certificate's life, is left."""
 
 _TLS_USAGES = frozenset({"digital_signature", "key_encipherment", "key_agreement"})
 _MAX_LABEL = 63
@@ -43,7 +43,7 @@ def is_weak_key(certificate: Certificate, minimum: Mapping[str, int] = MINIMUM_B
 
 
 def is_weakly_signed(certificate: Certificate) -> bool:
-    """Return whether the signature is weak. Nobody relies on the signature of a self-signed certificate."""
+    """Return whether the signature is weak. The signature of a self-signed certificate does not matter."""
     return certificate.signature_hash in WEAK_HASHES and not certificate.self_signed
 
 
@@ -53,7 +53,7 @@ def is_valid(certificate: Certificate, now: datetime) -> bool:
 
 
 def renewal_warning(certificate: Certificate) -> timedelta:
-    """Return how long before its end a certificate should have been renewed."""
+    """Return the time before the end of a certificate by which it should have been renewed."""
     return min(LATE_RENEWAL, (certificate.not_after - certificate.not_before) / 3)
 
 
@@ -79,7 +79,7 @@ def check_dates(
     days, end = certificate.days_left(now), iso_time(certificate.not_after)
     if certificate.not_before > now:
         begin = iso_time(certificate.not_before)
-        yield Finding.advised("not_yet_valid", f"the {label} is valid from {begin} on only")
+        yield Finding.advised("not_yet_valid", f"the {label} is not valid before {begin}")
     elif certificate.not_after <= now:
         yield Finding.advised("expired", f"the {label} expired on {end}")
     elif days < min_days_left:
@@ -93,8 +93,8 @@ def check_name(
 ) -> Iterator[Finding]:
     """Yield C(bad_name), C(name_in_common_name_only) or not_covered for one host name or IP address.
 
-    not_covered is the code for a name that the certificate does not have. Users know it as C(name_mismatch) from the
-    probe and as C(name_not_covered) from the installation.
+    not_covered is the code for a name that the certificate does not have: C(name_mismatch) in the probe,
+    C(name_not_covered) in the installation.
     """
     try:
         ascii_name(name.strip())
@@ -115,12 +115,12 @@ def check_purpose(certificate: Certificate, label: str) -> Iterator[Finding]:
     """Yield C(wrong_purpose) if the extended key usage of a leaf or an intermediate excludes TLS servers."""
     if not certificate.is_for_servers:
         yield Finding.advised(
-            "wrong_purpose", f"the {label} is not meant for servers: its extended key usage lacks serverAuth"
+            "wrong_purpose", f"the {label} is not for servers: its extended key usage lacks serverAuth"
         )
 
 
 def check_leaf(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield what makes a certificate unfit for the server itself: C(wrong_purpose), C(ca_as_leaf)."""
+    """Yield C(wrong_purpose) or C(ca_as_leaf) if the certificate is not suitable for the server itself."""
     usage = certificate.key_usage
     if usage is not None and not usage & _TLS_USAGES:
         listed = ", ".join(sorted(usage)) or "empty"
@@ -130,12 +130,12 @@ def check_leaf(certificate: Certificate, label: str) -> Iterator[Finding]:
 
 
 def check_issuer(certificate: Certificate, label: str, depth: int) -> Iterator[Finding]:
-    """Yield C(issuer_not_ca) if it may not sign a certificate with so many authorities below it."""
+    """Yield C(issuer_not_ca) if the certificate may not sign a certificate with depth authorities below it."""
     reason = certificate.refuses_to_sign(depth)
     if reason == INVALID_CA:
         yield Finding.advised(
             "issuer_not_ca",
-            f"the {label} signed another certificate without the right to: it does not belong to an authority",
+            f"the {label} signed another certificate, but it does not belong to a certification authority",
         )
     elif reason:
         yield Finding.advised(
@@ -151,12 +151,12 @@ def check_extensions(certificate: Certificate, label: str) -> Iterator[Finding]:
 
 
 def covers(certificate: Union[bytes, Certificate], name: str) -> bool:
-    """Return whether the certificate is for a host, a domain name or an IP address, as RFC 9525 says.
+    """Return whether the certificate covers a host, a domain name or an IP address, by RFC 9525.
 
-    A wildcard stands for the whole left-most label and needs two labels behind it. The common name counts for
-    a domain name only if there is no alternative name that is a domain name or an address, as in mail servers.
-    A name outside ASCII is compared by its A-labels; one that cannot be converted safely is not covered. Raises
-    CertificateError if the bytes are not a certificate.
+    A wildcard stands for the whole left-most label and needs two labels after it. As in mail servers, the common name
+    counts for a domain name only if no alternative name is a domain name or an address. Names outside ASCII are
+    compared by their A-labels. A name that cannot be converted safely is not covered. Raises CertificateError if the
+    bytes are not a certificate.
     """
     if isinstance(certificate, bytes):
         certificate = Certificate.load(certificate)
@@ -188,7 +188,7 @@ def _address(name: str) -> Optional[str]:
 
 
 def _host_of(name: str) -> str:
-    """The name in lower-case A-labels, without the final dot; empty if a certificate cannot hold it."""
+    """Return the name in lower-case A-labels, without the final dot; empty if a certificate cannot hold it."""
     try:
         host = ascii_name(name.strip()).lower()
     except TargetError:
@@ -197,8 +197,8 @@ def _host_of(name: str) -> str:
 
 
 def _matches(pattern: str, host: str) -> bool:
-    """Whether a name in a certificate, perhaps with a wildcard, is the name of the host."""
-    # Names in certificates are ASCII already; a U-label in a common name is not translated for anybody.
+    """Return whether a name in a certificate, possibly with a wildcard, matches the host name."""
+    # Names in certificates are ASCII. A U-label in a common name is not converted.
     pattern = pattern.lower().removesuffix(".")
     if not pattern.startswith("*."):
         return "*" not in pattern and pattern == host

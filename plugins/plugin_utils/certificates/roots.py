@@ -1,7 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Trust stores and the way from a certificate to a root. Private to this collection, and for the controller only."""
+"""Trust stores, and the path from a certificate to a root.
+
+Private to this collection. Runs on the controller only.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.po
 )
 
 MAX_CHAIN = 16
-"""Certificates of a served chain that are looked at."""
+"""The number of certificates of a served chain that are used. The rest is ignored."""
 
 _CA_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",
@@ -37,13 +40,13 @@ _CA_BUNDLE_BYTES = 16 << 20
 _OPENSSL_BITS: Mapping[str, int] = {"RSA": 2048, "EC": 224}
 
 Issuers = Callable[[Certificate, int], Iterable[Certificate]]
-"""Gives the issuers of a certificate with so many authorities below it."""
+"""(certificate, number of authorities below its issuer) -> its issuers."""
 
 
 def climb(leaf: Certificate, issuers_of: Issuers) -> Iterator[tuple[Certificate, Certificate]]:
     """Yield every step from the leaf upwards, the nearest first, as (certificate, issuer).
 
-    Each certificate is climbed from once, so a chain whose certificates sign each other costs no more.
+    Each certificate is followed once, so certificates that sign each other cause no endless loop.
     """
     waiting, seen = [(leaf, 0)], {leaf.der}
     for certificate, depth in waiting:
@@ -55,9 +58,9 @@ def climb(leaf: Certificate, issuers_of: Issuers) -> Iterator[tuple[Certificate,
 
 
 def build_path(leaf: Certificate, others: Sequence[Certificate], now: datetime) -> list[Certificate]:
-    """Return the leaf and its issuers upwards, as far as the others have them, whatever their order.
+    """Return the leaf and its issuers upwards, as far as the others contain them, in any order.
 
-    Of two certificates of one issuer, the one that has not expired is taken.
+    If one issuer has two certificates, the one that has not expired is preferred.
     """
 
     def issuers_of(certificate: Certificate, _depth: int) -> list[Certificate]:
@@ -74,12 +77,12 @@ def build_path(leaf: Certificate, others: Sequence[Certificate], now: datetime) 
 
 
 def served_path(chain: Sequence[Certificate], now: datetime) -> list[Certificate]:
-    """Return the path of a chain that a server sent, leaf first; of a long chain only the beginning is looked at."""
+    """Return the path of a chain that a server sent, leaf first. Only the first MAX_CHAIN certificates are used."""
     return build_path(chain[0], chain[1:MAX_CHAIN], now)
 
 
 def system_roots() -> tuple[tuple[Certificate, ...], str]:
-    """Return the roots that the controller's system trusts, and the name of that store for messages."""
+    """Return the roots of the controller's system store, and the name of that store for messages."""
     paths = ssl.get_default_verify_paths()
     for candidate in dict.fromkeys([paths.cafile, paths.openssl_cafile, *_CA_BUNDLES]):
         try:
@@ -92,10 +95,10 @@ def system_roots() -> tuple[tuple[Certificate, ...], str]:
 
 
 class Roots:
-    """A trust store: self-signed certificates, and others that may stand between them and a leaf."""
+    """A trust store: self-signed certificates, and intermediate certificates."""
 
     def __init__(self, certificates: Iterable[Certificate]) -> None:
-        """Sort the certificates by their subjects."""
+        """Index the certificates by their subjects."""
         self._by_subject: dict[str, list[Certificate]] = {}
         self._issuers: dict[bytes, tuple[Certificate, ...]] = {}
         for certificate in certificates:
@@ -103,12 +106,12 @@ class Roots:
 
     @classmethod
     def of_pem(cls, text: Union[str, bytes]) -> Roots:
-        """Return the certificates of a PEM text, without those that cannot be read. Raises PemError."""
+        """Return the certificates of a PEM text. Unreadable certificates are skipped. Raises PemError."""
         return cls(_load_all(text))
 
     @classmethod
     def of_system(cls) -> Roots:
-        """Return the roots that the controller's system trusts."""
+        """Return the roots of the controller's system store."""
         return cls(system_roots()[0])
 
     def has_subject(self, subject: str) -> bool:
@@ -125,8 +128,8 @@ class Roots:
     def distrust(self, chain: Sequence[Certificate], now: datetime) -> str:
         """Return why a mail server would not trust a chain, leaf first; empty if it would.
 
-        The words are those of OpenSSL for the purpose "TLS server" and security level 2, whose decisions this
-        follows. Names are not checked.
+        The messages and the decisions are those of OpenSSL for the purpose "TLS server" and security level 2. Names are
+        not checked.
         """
         leaf, served = chain[0], chain[1:MAX_CHAIN]
         faults = ["self-signed certificate" if leaf.self_signed else "unable to get local issuer certificate"]
@@ -159,7 +162,7 @@ def _load_all(text: Union[str, bytes]) -> list[Certificate]:
 
 
 def _unfit_to_sign(certificate: Certificate, depth: int) -> str:
-    """Why a certificate may not have signed one with so many authorities below it; OpenSSL's words."""
+    """Return OpenSSL's message why a certificate may not sign one with depth authorities below it; empty if it may."""
     reason = certificate.refuses_to_sign(depth)
     if reason:
         return reason
@@ -169,7 +172,7 @@ def _unfit_to_sign(certificate: Certificate, depth: int) -> str:
 
 
 def _unfit_to_serve(leaf: Certificate, now: datetime) -> str:
-    """Why a leaf does not fit a TLS server, whoever signed it; OpenSSL's words."""
+    """Return OpenSSL's message why a leaf is not suitable for a TLS server, whatever its issuer; empty if it is."""
     if leaf.damaged or not leaf.is_for_servers:
         return "unsuitable certificate purpose"
     if is_weak_key(leaf, _OPENSSL_BITS):
