@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Between an action plugin and the controller's engine: checked options in, errors out as the failure of the task.
+"""The link between an action plugin and the controller's engine: it checks options, and turns errors into task failures.
 
-An action plugin has the options of its module's ARGUMENT_SPEC, and a run() of a few lines.
+An action plugin takes its options from its module's ARGUMENT_SPEC. Its run() has only a few lines.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def checked_options(action: ActionBase, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The task's options by the spec, with their defaults; None for an option that is not given and has no default.
+    """Return the task's options by the spec, with defaults; None for a missing option without a default.
 
-    Raises AnsibleActionFail if they do not fit the spec.
+    Raises AnsibleActionFail if the options do not fit the spec.
     """
     _validation, options = action.validate_argument_spec(argument_spec=spec)
     return {name: options.get(name) for name in spec}
@@ -32,7 +32,7 @@ def checked_options(action: ActionBase, spec: Mapping[str, Mapping[str, Any]]) -
 
 @contextlib.contextmanager
 def task_errors() -> Iterator[None]:
-    """Within, an error of the engine raises AnsibleActionFail with the same text. Other errors are faults and stay as they are."""
+    """Turn an error of the engine into AnsibleActionFail with the same text. Other exceptions pass unchanged."""
     try:
         yield
     except (EngineError, MissingLibraryError) as error:
@@ -40,7 +40,7 @@ def task_errors() -> Iterator[None]:
 
 
 def read_text(action: ActionBase, option: str, path: str) -> str:
-    """The text of a file on the controller, found as the module copy finds its source. Raises AnsibleActionFail."""
+    """Return the text of a file on the controller. The search path is that of the module copy. Raises AnsibleActionFail."""
     try:
         found = action._find_needle("files", path)
         with open(found, encoding="utf-8") as handle:  # noqa: PTH123
@@ -50,12 +50,12 @@ def read_text(action: ActionBase, option: str, path: str) -> str:
 
 
 def read_bytes(action: ActionBase, path: str, limit: int) -> bytes:
-    """The first bytes of a file on the controller, found as the module copy finds its source, decrypted by Ansible Vault.
+    """Return the first bytes of a file on the controller, decrypted by Ansible Vault.
 
-    Raises EngineError with the reason, in one line.
+    The search path is that of the module copy. Raises EngineError with the reason, in one line.
     """
     try:
-        # For a vault this is a private temporary file, which is removed again at once.
+        # For a vault this is a private temporary file, which is removed at once.
         real = action._loader.get_real_file(action._find_needle("files", path), decrypt=True)
         try:
             with Path(real).open("rb") as stream:

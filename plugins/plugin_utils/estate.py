@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The wanted state of a fleet, read once from the inventory: which hosts take part, and how their mail is delivered."""
+"""The wanted state of a fleet, read from the inventory: the hosts of the run, and the delivery of their mail."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HostVars = Mapping[str, Mapping[str, Any]]
 class Delivery:
     """An email config, and the inventory names of its mail servers.
 
-    names_mode: whether the inventory says its delivery mode. If it does not, the gateway keeps the mode that it has.
+    names_mode: whether the inventory sets its delivery mode. If it does not, the gateway keeps its current mode.
     """
 
     config: EmailConfig
@@ -36,7 +36,7 @@ class Delivery:
     names_mode: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data. C(email_config) is one of the options C(email_configs) of inbound_tls_mode."""
+        """Return plain data. C(email_config) is one entry of the option C(email_configs) of inbound_tls_mode."""
         config = self.config.to_dict()
         if not self.names_mode:
             del config["delivery_mode"]
@@ -51,7 +51,7 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Estate:
-    """hosts: the inventory names that take part in this run. deliveries: the email configs, in the inventory's order."""
+    """hosts: the inventory names of the hosts of this run. deliveries: the email configs, in the inventory's order."""
 
     hosts: tuple[str, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
@@ -66,10 +66,10 @@ class Estate:
     ) -> Estate:
         """Read the inventory. Raises EngineError that names the user's variable.
 
-        Refused are: an unknown C(starttls_) variable of a host that takes part, a mail server that is not in the inventory, an
-        unknown mode, a domain that is none or is in two email configs, and a server that is to require TLS
-        (C(starttls_inbound)) behind a mode that may deliver in plaintext. With check_required, also a host that is to require
-        TLS and is in no email config.
+        These are refused: an unknown C(starttls_) variable of a host of the run; a mail server that is not in the
+        inventory; an unknown mode; an invalid domain; a domain in two email configs; a server that is to require TLS
+        (C(starttls_inbound)) behind a mode that may deliver in plaintext. With check_required, a host that is to
+        require TLS and is in no email config is also refused.
         """
         for host in hosts:
             check_variables(host, hostvars[host])
@@ -79,13 +79,13 @@ class Estate:
         for host in hosts if check_required else ():
             if hostvars[host].get("starttls_inbound") == "required" and host not in served:
                 raise EngineError(
-                    f"{host} is to require TLS (starttls_inbound), and no email config says that its mail comes over TLS only; "
+                    f"{host} is to require TLS (starttls_inbound), but no email config delivers its mail over TLS only; "
                     "add it to one with the delivery mode 'required', or let it offer TLS"
                 )
         return cls(tuple(hosts), deliveries)
 
     def in_plaintext(self) -> Estate:
-        """The same estate with every email config delivered in plaintext: the state with TLS switched off."""
+        """Return the estate with every email config delivered in plaintext: the state with TLS switched off."""
         return replace(
             self,
             deliveries=tuple(
@@ -94,7 +94,7 @@ class Estate:
         )
 
     def modes_of(self, host: str) -> list[str]:
-        """The delivery modes of the email configs that are delivered to a host, each once."""
+        """Return the delivery modes of the email configs of a host, each once."""
         return list(dict.fromkeys(one.config.delivery_mode for one in self.deliveries if host in one.hosts))
 
     @property
@@ -103,7 +103,7 @@ class Estate:
         return {domain: one.config.delivery_mode for one in self.deliveries for domain in one.config.domains}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data, which tasks can hand on. C(email_configs) is the option of inbound_tls_mode."""
+        """Return plain data that tasks can pass on. C(email_configs) is the option of inbound_tls_mode."""
         deliveries = [one.to_json() for one in self.deliveries]
         return {
             "hosts": list(self.hosts),
@@ -145,12 +145,12 @@ def estate(
     hosts: Sequence[str] = (),
     check_required: bool = False,
 ) -> dict[str, Any]:
-    """Estate.parse as plain data, for playbooks. Raises EngineError."""
+    """Return the result of Estate.parse as plain data, for playbooks. Raises EngineError."""
     return Estate.parse(email_configs, hostvars, hosts, check_required).to_json()
 
 
 def target_of(host: str, hostvars: HostVars) -> Target:
-    """Where other hosts reach this host's mail server. Raises EngineError."""
+    """Return the address and port at which other hosts reach this host's mail server. Raises EngineError."""
     facts = hostvars[host]
     try:
         target = Target(str(facts.get("starttls_hostname", host)).rstrip("."), int(facts.get("starttls_port", 25)))
@@ -163,10 +163,10 @@ def target_of(host: str, hostvars: HostVars) -> Target:
 def with_delivery_mode(
     email_configs: Sequence[Mapping[str, Any]], email_config: Any, delivery_mode: Any
 ) -> list[dict[str, Any]]:
-    """The one email config of this name, alone, with another delivery mode.
+    """Return a list of only the email config with this name, with another delivery mode.
 
-    The answers may come from a person or a survey: blanks around them do not count, and none at all is an error that
-    says what there is to choose from. Raises EngineError.
+    The two answers may come from a person or a survey. Blanks around them are ignored. An empty or unknown answer
+    raises EngineError, and the message lists the possible values.
     """
     name, mode = (str("" if answer is None else answer).strip() for answer in (email_config, delivery_mode))
     names = [str(one.get("name")) for one in email_configs if isinstance(one, Mapping)]
@@ -182,10 +182,10 @@ def with_delivery_mode(
 
 
 def handshake_targets(hosts: Iterable[str], hostvars: HostVars, from_controller: bool = False) -> list[dict[str, Any]]:
-    """Targets of starttls_probe for these hosts: the served certificate has to be the one installed.
+    """Return the targets of starttls_probe for these hosts. The served certificate must be the installed one.
 
-    from_controller: connect to C(starttls_address), for a controller that does not know the hosts by the names that they
-    have among each other. Raises EngineError.
+    from_controller: connect to C(starttls_address), for a controller that does not resolve the names that the hosts use
+    for each other. Raises EngineError.
     """
     targets = []
     for host in hosts:
@@ -202,14 +202,14 @@ def handshake_targets(hosts: Iterable[str], hostvars: HostVars, from_controller:
 
 
 def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> list[dict[str, Any]]:
-    """The target of starttls_probe for a host that tests its own mail server, whatever other hosts call it.
+    """Return the target of starttls_probe for a host that tests its own mail server at this address.
 
-    For the check C(mta_sts), the recipient domain is C(starttls_domain), of a host that the MX records of the domain name.
+    If C(starttls_domain) of the host is set, it becomes the target's recipient domain for the check C(mta_sts).
     """
     domain = str(hostvars[host].get("starttls_domain") or "")
     return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
 
 
 def capabilities(kind: str) -> list[str]:
-    """The capabilities of a kind of gateway. Raises EngineError for a kind that is unknown or is no gateway."""
+    """Return the capabilities of a kind of gateway. Raises EngineError if the kind is unknown or not a gateway."""
     return list(product_of(str(kind), "gateway", "gateway_kind").capabilities)

@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The catalogue of findings: every code that the collection reports, with its severity and the next thing to do.
+"""The catalogue of findings: every code that the collection reports, with its severity and advice.
 
-A new finding is one entry in CATALOGUE and the line that yields it. C(python -m tests.support.generated) writes the
+A new finding needs one entry in CATALOGUE and the line that yields it. C(python -m tests.support.generated) writes the
 table in docs/findings.md.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 SEVERITIES = ("error", "warning", "notice")
-"""What a finding may be, the worst first."""
+"""The severities of a finding, the worst first."""
 
 PAGE = "docs/findings.md"
 
@@ -40,8 +40,8 @@ class UnknownFindingError(EngineError):
 class Entry:
     """One kind of finding.
 
-    description is one sentence. advice is the next thing to do, as the second half of a sentence. title is the heading
-    of an alert in the report page; other groups have none.
+    description is one sentence. advice is the next action, as the second half of a sentence. title is the heading of an
+    alert in the report page. Entries of other groups have no title.
     """
 
     group: str
@@ -53,41 +53,41 @@ class Entry:
 
     @property
     def link(self) -> str:
-        """Where the documentation describes it, from the top of the collection."""
+        """The link to the entry's documentation, relative to the root of the collection."""
         return f"{PAGE}#{self.code}"
 
 
 _ENTRIES = (
     # handshake
     Entry("handshake", "connect_failed", "error", "The server cannot be connected to.",
-          "see that the server runs, listens on this address and lets this host in"),
+          "check that the server runs, listens on this address and accepts this host"),
     Entry("handshake", "timeout", "error", "The server does not answer in time.",
-          "see that the server is not overloaded and that nothing between filters the connection"),
+          "check that the server is not overloaded and that no firewall filters the connection"),
     Entry("handshake", "greeting_rejected", "error", "The server greets with an error.",
-          "see why the server refuses this client; its log has the reason"),
+          "find out why the server refuses this client; its log has the reason"),
     Entry("handshake", "not_smtp", "error", "The answer is not SMTP.",
-          "see that the port is the one of a mail server"),
+          "check that the port is that of a mail server"),
     Entry("handshake", "ehlo_rejected", "error", "The server refuses EHLO.",
-          "see why the server refuses EHLO from this client; its log has the reason"),
+          "find out why the server refuses EHLO from this client; its log has the reason"),
     Entry("handshake", "starttls_not_offered", "error", "The answer to EHLO does not list STARTTLS.",
-          "switch STARTTLS on at the server; if it is on, something between strips it"),
+          "switch STARTTLS on at the server; if it is on, a device on the path removes it"),
     Entry("handshake", "starttls_refused", "error", "The server offers STARTTLS and then refuses it.",
-          "see that the daemon can read key and certificate and that they belong together"),
+          "check that the daemon can read key and certificate and that they belong together"),
     Entry("handshake", "plaintext_after_220", "error", "Plaintext follows the answer to STARTTLS.",
-          "something between injects plaintext, or the server is vulnerable to injection: update it"),
+          "a device on the path injects plaintext, or the server is vulnerable to injection: update it"),
     Entry("handshake", "tls_failed", "error", "The TLS handshake fails.",
-          "see the server's log; a key that does not belong to the certificate is the usual reason"),
+          "read the server's log; a key that does not belong to the certificate is the usual reason"),
     Entry("handshake", "connection_closed", "error", "The server closes the connection before the test is complete.",
-          "see the server's log for why it hung up"),
+          "read the server's log for the reason"),
     Entry("handshake", "ehlo_tls_rejected", "error", "The server refuses EHLO inside TLS.",
-          "see the server's log for why it refuses EHLO inside TLS"),
+          "read the server's log for the reason"),
     Entry("handshake", "client_certificate_required", "error", "The server requires a certificate of the client.",
-          "let the server ask for one at most; partners have none"),
+          "configure the server to request a client certificate at most, not to require one; partners have none"),
     # certificate
-    Entry("certificate", "bad_name", "error", "The name is not one that a certificate can hold.",
+    Entry("certificate", "bad_name", "error", "A certificate cannot hold this name.",
           "give a name that a certificate can hold"),
     Entry("certificate", "wrong_certificate", "error", "The served certificate is not the one that was installed.",
-          "see which file the daemon reads, and reload it"),
+          "check which file the daemon reads, and reload the daemon"),
     Entry("certificate", "bad_certificate", "error", "The certificate, or its extensions, cannot be decoded.",
           "have it issued again"),
     Entry("certificate", "name_mismatch", "error", "The served certificate does not cover the name of the server.",
@@ -98,19 +98,19 @@ _ENTRIES = (
           "The certificate has the name in its common name only, which newer clients do not read.",
           "have it issued again with the name as a subject alternative name"),
     Entry("certificate", "not_yet_valid", "error", "The certificate is not valid yet.",
-          "install one that is valid now, and see that the clocks are right"),
+          "install one that is valid now, and check that the clocks are right"),
     Entry("certificate", "expired", "error", "The certificate has expired.", "install a new one"),
     Entry("certificate", "expiring", "error", "The certificate has fewer days left than min_days_left.",
           "renew it, or lower min_days_left"),
     Entry("certificate", "expires_soon", "warning",
-          "The certificate has fewer days left than warn_days_left, or its renewal seems to be late.",
-          "see that its renewal is under way"),
+          "The certificate has fewer days left than warn_days_left, or its renewal is late.",
+          "check that its renewal is in progress"),
     Entry("certificate", "weak_key", "error",
           "A certificate has a key that partners refuse: RSA under 2048 bits, an elliptic curve under 256 bits, or DSA.",
           "have it issued for RSA with at least 2048 bits, or ECDSA P-256"),
     Entry("certificate", "weak_signature", "error", "A certificate is signed with MD5 or SHA-1, which partners refuse.",
           "have it issued again with SHA-256"),
-    Entry("certificate", "wrong_purpose", "error", "A certificate is not meant for TLS servers.",
+    Entry("certificate", "wrong_purpose", "error", "A certificate is not for TLS servers.",
           "request a certificate for a TLS server (serverAuth)"),
     Entry("certificate", "untrusted", "error", "The chain does not end at a root that is trusted.",
           "serve the intermediates with it, or name its CA if it is a private one"),
@@ -123,10 +123,10 @@ _ENTRIES = (
           "append the missing certificate to the chain"),
     Entry("certificate", "chain_out_of_order", "error", "The chain to install is in the wrong order.",
           "put the server's certificate first, then the one that signed it, and so on"),
-    Entry("certificate", "chain_unrelated", "error", "A certificate to install has no part in the chain.",
+    Entry("certificate", "chain_unrelated", "error", "A certificate to install does not belong to the chain.",
           "remove it, or give the chain that came with the certificate"),
     Entry("certificate", "duplicate_issuer", "warning", "The chain to install has two certificates of one issuer.",
-          "remove the one that is left out"),
+          "remove the one that is not used"),
     Entry("certificate", "issuer_not_ca", "error", "A certificate of the chain may not sign the one below it.",
           "have the certificate issued by a certification authority"),
     Entry("certificate", "ca_as_leaf", "error", "The server's certificate is that of a certification authority.",
@@ -134,7 +134,7 @@ _ENTRIES = (
     Entry("certificate", "key_mismatch", "error", "The private key does not belong to the certificate.",
           "give the key that the certificate was requested with"),
     Entry("certificate", "not_proved", "notice",
-          "A survey could not see whether the server has the key of its certificate.",
+          "A survey could not prove that the server has the key of its certificate.",
           "test it with mode full"),
     # installation
     Entry("installation", "bad_option", "error", "An option of the task is missing or wrong.", "correct the option"),
@@ -157,69 +157,69 @@ _ENTRIES = (
     Entry("tls", "command_injection", "error", "The server answers commands inside TLS that were sent in plaintext.",
           "update the server, or the proxy in front of it"),
     Entry("tls", "starttls_offered_in_tls", "warning", "The server offers STARTTLS again inside TLS.",
-          "update it, or see what between the two rewrites its answers"),
+          "update it, or find the device on the path that rewrites its answers"),
     Entry("tls", "auth_in_plaintext", "warning", "The server lets clients send passwords before TLS.",
           "let it offer AUTH inside TLS only (Postfix: smtpd_tls_auth_only, Exim: auth_advertise_hosts)"),
     Entry("tls", "client_certificate_requested", "notice",
-          "The server asks for a certificate of the client and goes on without it.",
+          "The server requests a certificate of the client and continues without one.",
           "switch that off if nothing uses it"),
     Entry("tls", "no_resumption", "notice", "TLS sessions cannot be resumed.",
-          "give the server a session cache or tickets if it has many"),
+          "give the server a session cache or tickets if it has many sessions"),
     # dns
     Entry("dns", "dane_mismatch", "error", "No TLSA record matches the served certificate.",
           "publish a record for the certificate that is served, before it is served"),
     Entry("dns", "dane_insecure", "warning", "There are TLSA records without DNSSEC.",
           "sign the zone, or ask a resolver that validates"),
-    Entry("dns", "dane_unusable", "warning", "No TLSA record counts for SMTP.",
+    Entry("dns", "dane_unusable", "warning", "SMTP uses none of the TLSA records.",
           "publish a record '3 1 1', with the SHA-256 hash of the public key"),
     Entry("dns", "dane_failed", "warning", "The TLSA records cannot be looked up or compared.",
-          "see that the zone and the resolver work; senders with DANE put mail off until then"),
-    Entry("dns", "mta_sts_mismatch", "error", "The server does not fulfil the MTA-STS policy of the domain.",
-          "correct the policy and the id of its record, or the server; senders that go by it do not deliver"),
+          "check that the zone and the resolver work; until then senders with DANE defer mail"),
+    Entry("dns", "mta_sts_mismatch", "error", "The server does not match the MTA-STS policy of the domain.",
+          "correct the policy and the id of its record, or the server; senders that follow the policy do not deliver"),
     Entry("dns", "mta_sts_testing", "warning",
-          "The server does not fulfil the MTA-STS policy of the domain, which has the mode testing.",
+          "The server does not match the MTA-STS policy of the domain, which has the mode testing.",
           "correct the policy and the id of its record, or the server, before the mode becomes enforce"),
     Entry("dns", "mta_sts_invalid", "warning", "The MTA-STS record or policy is invalid.",
-          "correct it; senders take it for none"),
+          "correct it; senders ignore it"),
     Entry("dns", "mta_sts_failed", "warning", "The MTA-STS policy cannot be fetched.",
-          "see that it can be fetched; senders that do not know it yet deliver without it"),
+          "make the policy reachable; senders without a cached policy deliver without MTA-STS"),
     # host
-    Entry("host", "not_gathered", "error", "Something could not be gathered from the host.",
-          "see the message for the reason"),
+    Entry("host", "not_gathered", "error", "A result of the host is missing.",
+          "read the message for the reason"),
     Entry("host", "not_tested", "error", "Nothing was tested on the host.", "run the test on the host"),
-    Entry("host", "unreachable", "error", "The server does not answer EHLO, and the test does not say why.",
-          "see that the server runs"),
+    Entry("host", "unreachable", "error", "The server does not answer EHLO, and the test gives no reason.",
+          "check that the server runs"),
     Entry("host", "still_offered", "error", "STARTTLS is offered although it was switched off.",
-          "see the server's configuration, and reload it"),
+          "check the server's configuration, and reload the server"),
     Entry("host", "unknown_finding", "error", "A result has a finding that this version of the collection does not know.",
           "use one version of the collection for all results"),
-    Entry("host", "message", "error", "A test message was lost or took a way that was not expected.",
+    Entry("host", "message", "error", "A test message was lost or was not transported as expected.",
           "look at the queues and at the Received headers of the message"),
     # alert
     Entry("alert", "enforced_inbound_remote", "error",
           "Mail from an enforced domain is held back because the other side does not use TLS.",
           "ask the administrator of the domain to switch on TLS", "Enforced domain blocked, inbound"),
     Entry("alert", "enforced_inbound_local", "error",
-          "Mail from an enforced domain is held back because one of your own servers does not do TLS.",
+          "Mail from an enforced domain is held back because one of your own servers does not use TLS.",
           "switch STARTTLS on at the mail servers of the recipient domain", "Enforced domain blocked, inbound"),
     Entry("alert", "enforced_outbound_remote", "error",
-          "Mail to an enforced domain is held back because the other side does not do TLS as it has to.",
+          "Mail to an enforced domain is held back because the other side does not fulfil the required TLS level.",
           "ask the administrator of the domain to offer STARTTLS with a certificate that passes",
           "Enforced domain blocked, outbound"),
     Entry("alert", "enforced_outbound_local", "error",
-          "Mail to an enforced domain is held back because one of your own servers does not do TLS.",
+          "Mail to an enforced domain is held back because one of your own servers does not use TLS.",
           "repair TLS on the host that the alert names", "Enforced domain blocked, outbound"),
-    Entry("alert", "certificate_expired", "error", "A certificate that is served has expired.",
+    Entry("alert", "certificate_expired", "error", "A served certificate has expired.",
           "renew it and run enable_tls.yml", "Certificate expired"),
     Entry("alert", "certificate_expiring", "warning",
-          "A certificate that is served expires within certificate_days; within 7 days this is an error.",
+          "A served certificate expires within certificate_days; within 7 days this is an error.",
           "renew it and run enable_tls.yml", "Certificate about to expire"),
     Entry("alert", "starttls_lost", "warning",
-          "A partner that used TLS before does not now; for one of your own servers this is an error.",
-          "see what was changed on the server", "TLS was there and is gone"),
-    Entry("alert", "tls_deferrals", "warning", "Mail waits for want of TLS.",
-          "run the handshake test against the server that the alert names", "Mail waits for want of TLS"),
-    Entry("alert", "tlsrpt_failures", "warning", "Others report that they could not deliver to you over TLS.",
+          "A partner no longer uses TLS; for one of your own servers this is an error.",
+          "check the recent changes on the server", "TLS was lost"),
+    Entry("alert", "tls_deferrals", "warning", "Mail waits because TLS failed.",
+          "run the handshake test against the server that the alert names", "Mail waits because TLS failed"),
+    Entry("alert", "tlsrpt_failures", "warning", "Other organizations report that they could not deliver to you over TLS.",
           "run the handshake test against the MX host", "Others report TLS failures"),
 )  # fmt: skip
 
@@ -242,21 +242,21 @@ def of_group(group: str) -> tuple[Entry, ...]:
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault: a code of the catalogue, and a message that says what is wrong, where, and what to do.
+    """One fault: a code of the catalogue, and a message with the fault, its place and the advice.
 
-    Raises UnknownFindingError for a code that is not in the catalogue.
+    Raises UnknownFindingError if the code is not in the catalogue.
     """
 
     code: str
     message: str
 
     def __post_init__(self) -> None:
-        """Look the code up."""
+        """Check that the code is in the catalogue."""
         entry_of(self.code)
 
     @classmethod
     def advised(cls, code: str, what: str, advice: str = "") -> Finding:
-        """Return a finding whose message is what is wrong, then the advice: the given one, or the catalogue's."""
+        """Return a finding whose message is the fault, then the given advice or else the catalogue's."""
         return cls(code, f"{what}; {advice or entry_of(code).advice}")
 
     @property
@@ -270,16 +270,16 @@ class Finding:
 
 
 def severity_of(finding: Mapping[str, Any]) -> str:
-    """Return how bad a finding is: what it says itself, else the catalogue's. Raises UnknownFindingError."""
+    """Return the severity that a finding has itself, or else the catalogue's. Raises UnknownFindingError."""
     severity = finding.get("severity")
     return str(severity) if severity in SEVERITIES else entry_of(str(finding.get("code") or "")).severity
 
 
 def of_result(finding: Mapping[str, Any]) -> dict[str, str]:
-    """Return a finding of a result that was handed in, as C(code), C(severity) and C(message); never raises.
+    """Return a finding of a given result as C(code), C(severity) and C(message). Never raises.
 
-    A result may be of another version, or of a host that cannot be trusted. A code that is not in the catalogue is kept
-    if the finding has a severity of its own, and becomes C(unknown_finding) otherwise.
+    The result may come from another version or from a host that is not trusted. A code outside the catalogue is kept if
+    the finding has a severity, and becomes C(unknown_finding) otherwise.
     """
     code, severity, message = (str(finding.get(key) or "") for key in ("code", "severity", "message"))
     if severity not in SEVERITIES and code not in CATALOGUE:
@@ -293,7 +293,7 @@ def of_result(finding: Mapping[str, Any]) -> dict[str, str]:
 
 
 def failing(findings: Sequence[Mapping[str, Any]], fail_on: str = "error") -> list[Mapping[str, Any]]:
-    """Return the findings that are at least as bad as fail_on. Raises EngineError if that is no severity."""
+    """Return the findings that are at least as severe as fail_on. Raises EngineError if fail_on is not a severity."""
     if fail_on not in SEVERITIES:
         raise EngineError(f"fail_on {fail_on!r} has to be one of {', '.join(SEVERITIES)}")
     fatal = SEVERITIES[: SEVERITIES.index(fail_on) + 1]

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's half of starttls_probe: reads the trust store, asks DNS, gives the verdict on the results of the host."""
+"""The controller's part of starttls_probe: reads the trust store, queries DNS, and adds a verdict to each host result."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
 LOOKUPS_AT_A_TIME = 200
 
 LookedUp = Mapping[tuple[Any, ...], Any]
-"""What to look up, as a key of Inquiry.look_up(), -> the answer."""
+"""Key of a look-up in Inquiry.look_up() -> its answer."""
 
 
 @dataclass(frozen=True)
 class Inquiry:
-    """What is to be looked up from the controller. domains has one entry for each target, with dane or mta_sts."""
+    """The look-ups that the controller has to make. With dane or mta_sts, domains has one entry for each target."""
 
     with_dane: bool = False
     with_mta_sts: bool = False
@@ -49,7 +49,7 @@ class Inquiry:
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any]) -> Inquiry:
-        """Read the module's options, before anything is started on the host. Raises MissingLibraryError, EngineError."""
+        """Read the module's options, before the host starts the module. Raises MissingLibraryError, EngineError."""
         require_cryptography()
         checks = set(options["checks"])
         if not {"dane", "mta_sts"} & checks:
@@ -65,7 +65,7 @@ class Inquiry:
         )
 
     def look_up(self, results: Sequence[Mapping[str, Any]]) -> LookedUp:
-        """Everything that the results need, each thing once: C(("dane", base, port)) and C(("mta_sts", domain))."""
+        """Look up all records that the results need, each once. Keys: C(("dane", base, port)) and C(("mta_sts", domain))."""
         jobs: dict[tuple[Any, ...], Callable[[], Awaitable[Any]]] = {}
         resolver, web = self.resolver, self.web
         if resolver is None or web is None:
@@ -79,7 +79,7 @@ class Inquiry:
         return run_all(jobs, LOOKUPS_AT_A_TIME)
 
     def evidence(self, found: LookedUp, index: int, seen: Mapping[str, Any]) -> tuple[Any, Any, str]:
-        """What was found for one result: TLSA records, policy, domain."""
+        """Return the TLSA records, the policy and the domain for one result."""
         base = dane.base_name(seen["host"], seen["name"])
         domain = self.domains[index] if self.domains else ""
         return found.get(("dane", base, seen["port"])), found.get(("mta_sts", domain)), domain
@@ -92,14 +92,14 @@ def _domain(target: Mapping[str, Any], required: bool) -> str:
     except TargetError as error:
         raise EngineError(f"the domain of {target.get('host')}: {error}") from error
     if given and not is_dns_domain(domain):
-        raise EngineError(f"the domain {given!r} of {target.get('host')} is none")
+        raise EngineError(f"the domain {given!r} of {target.get('host')} is not a domain")
     if required and not domain:
         raise EngineError(f"the check mta_sts needs the domain of each target, and {target.get('host')} has none")
     return domain
 
 
 def complete_result(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:
-    """What the module returned, packed or not, in the form that users see. A failure is returned as it is.
+    """Return the module's result, packed or not, in its public form. A failure is returned unchanged.
 
     Raises EngineError if the packed results cannot be read.
     """
@@ -113,7 +113,7 @@ def complete_result(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -
 
 
 def complete(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:
-    """The module's result in the form that users see: with verdicts, and with certificates where they are expected."""
+    """Return the module's result in its public form: with verdicts and certificates."""
     raw: list[dict[str, Any]] = result["results"]
     pem_of: Mapping[str, str] = result.pop("certificates")
     expectations = result.pop("expectations")
@@ -135,7 +135,7 @@ def complete(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[
 
 
 def _roots(results: Sequence[Mapping[str, Any]], ca_content: str) -> Optional[Roots]:
-    """The trust store: what was given, or the controller's for a survey, whose trust is decided here."""
+    """Return the given trust store, or the controller's if there is a survey; None if neither is needed."""
     if ca_content:
         return Roots.of_pem(ca_content)
     return Roots.of_system() if any(one["mode"] == "survey" for one in results) else None

@@ -1,9 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the roles found out on each host: the tests, the messages, the rows of the verdict, and whether a step was made.
+"""Turns the results of the roles on each host into tests, messages and verdict rows, and checks that a step succeeded.
 
-Read are the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
+The functions read the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
 mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateways, verify_controller_probe, verify_messages, verify_trace,
 verify_outside and verify_activity.
 """
@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 
 
 def tests_of(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
-    """The handshake tests that the role verify registered for a host, each with where it was made (C(seen_from))."""
+    """Return the handshake tests that the role verify registered for a host, each with its origin (C(seen_from))."""
     facts = hostvars[host]
     target = target_of(host, hostvars)
     tests = [{**one, "seen_from": host} for one in (facts.get("verify_probe") or {}).get("results", ())]
@@ -40,7 +40,7 @@ def tests_of(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
 
 
 def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error") -> list[str]:
-    """The findings on one host that are at least as bad as fail_on, each with where the test was made."""
+    """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
     return [
         f"{host} ({one['host']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
         for one in tests_of(host, hostvars)
@@ -55,10 +55,10 @@ def verdict_rows(
     wanted: Mapping[str, Any],
     expected: str = "offered",
 ) -> list[dict[str, Any]]:
-    """What tls_verdict shows, gathered from the results that the roles registered on each host.
+    """Return the rows for tls_verdict, from the results that the roles registered on each host.
 
-    wanted is an estate as plain data (Estate.to_json). expected is C(offered), C(disabled) or C(either), which checks the
-    messages only. With C(disabled) the delivery mode counts as plaintext.
+    wanted is an estate as plain data (Estate.to_json). expected is C(offered), C(disabled) or C(either). C(either)
+    checks the messages only. With C(disabled) the delivery mode counts as plaintext.
     """
     parsed = Estate.from_json(wanted)
     if expected == "disabled":
@@ -102,7 +102,7 @@ def _row(
 
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
-    """The product on a host, as far as the host has said or the inventory says; a neutral word if neither does."""
+    """Return the title of the product on a host, from its results or the inventory; a neutral word if both lack it."""
     results = (facts.get("mail_server_result"), facts.get("gateway_accept_result"), facts.get("mail_server_observed"))
     kinds = [(result or {}).get("kind") for result in results]
     kinds.append(((facts.get("verify_activity") or {}).get("activity") or {}).get("daemon"))
@@ -113,7 +113,7 @@ def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
 
 
 def _errors(host: str, facts: Mapping[str, Any]) -> list[str]:
-    """What could not be gathered about a host, and why; a place that nothing is known of must not pass."""
+    """Return the steps that failed on a host, with reasons. A host with missing results must not pass."""
     tests = (facts.get("verify_from_gateways") or {}).get("results", ())
     steps = [
         ("the handshake test", host, facts.get("verify_probe")),
@@ -135,10 +135,10 @@ def _errors(host: str, facts: Mapping[str, Any]) -> list[str]:
 
 
 def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possible: bool = True) -> list[Any]:
-    """Whether each network hop of an inbound message has to use TLS; None where either will do.
+    """Return whether each network hop of an inbound message must use TLS; None if TLS and plaintext are both allowed.
 
-    possible is whether the mail server completes a handshake, for the modes that use TLS if possible. The outside
-    sender's choice on the first hop is its own; what the gateway makes of it on the last one is the delivery mode's.
+    possible: whether the mail server completes a handshake, for the modes that use TLS if possible. The outside sender
+    decides about the first hop. The delivery mode decides about the last hop.
     """
     hops = [hop for hop in trace["hops"] if hop["network"]]
     if len(hops) < 2 or len(modes) != 1:
@@ -148,7 +148,7 @@ def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possibl
 
 
 def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any]) -> dict[str, Any]:
-    """A result of message_trace with C(direction) and C(findings). wanted goes with the network hops in order."""
+    """Return a result of message_trace with C(direction) and C(findings). wanted has one entry for each network hop, in order."""
     findings = []
     hops = [hop for hop in trace["hops"] if hop["network"]]
     what = "the message from outside" if direction == "in" else "the message to the outside"
@@ -167,15 +167,15 @@ def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any])
 
 
 def _mark(direction: str, host: str) -> str:
-    """The beginning of a marker: readable, of letters that message_trace takes, and no other host's."""
+    """Return the prefix of a host's markers: readable, unique for the host, of characters that message_trace accepts."""
     readable = re.sub(r"[^A-Za-z0-9-]", "-", host)[:20]
     return f"{direction}-{readable}-{hashlib.sha256(host.encode()).hexdigest()[:8]}-"
 
 
 def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: str) -> list[dict[str, Any]]:
-    """The test messages of a run: for each host one from outside (C(inbound)) and one to the outside (C(outbound)).
+    """Return the test messages of a run: for each host one from outside (C(inbound)) and one to the outside (C(outbound)).
 
-    Hosts without C(starttls_trace_address) are left out; without an outside host there are none. run makes the
+    Hosts without C(starttls_trace_address) are left out. Without an outside host there are no messages. run makes the
     markers unique.
     """
     if not outside or "starttls_trace_address" not in hostvars.get(outside, {}):
@@ -200,10 +200,11 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
 def trace_landings(
     messages: Sequence[Mapping[str, Any]], direction: str, host: str, hostvars: HostVars
 ) -> list[dict[str, Any]]:
-    """What message_trace waits for on a host: the messages of one direction, where they land on that host.
+    """Return the landings for message_trace on a host: the messages of one direction, and their place on that host.
 
-    That is C(starttls_landing) of the host (mailbox, imap or command, as message_trace takes them), or its
-    C(starttls_mailbox). It may hold a password, so it is made when it is needed and not kept. Raises EngineError.
+    The place is C(starttls_landing) of the host (mailbox, imap or command, as in message_trace), or its
+    C(starttls_mailbox). The result may hold a password, so playbooks compute it when needed and do not store it. Raises
+    EngineError.
     """
     facts = hostvars[host]
     place = facts.get("starttls_landing") or {"mailbox": str(facts.get("starttls_mailbox", "/var/mail/trace"))}
@@ -212,7 +213,7 @@ def trace_landings(
     return [{"marker": one[direction]["marker"], **place} for one in messages]
 
 
-# The file that each format of tls_report is written to.
+# The file name for each format of tls_report.
 REPORT_FILES = {
     "html": "report.html",
     "json": "report.json",
@@ -223,14 +224,14 @@ REPORT_FILES = {
 
 
 def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[dict[str, str]]:
-    """Outputs of tls_report, one file a format, in a directory on the controller.
+    """Return the outputs of tls_report: one file for each format, in a directory on the controller.
 
-    formats may be a list or, as the answer of a survey, text with commas or blanks between. Raises EngineError.
+    formats is a list or, from a survey, text with commas or blanks between. Raises EngineError.
     """
     words = re.split(r"[,\s]+", formats.strip()) if isinstance(formats, str) else [str(one) for one in formats]
     unknown = [one for one in words if one not in REPORT_FILES]
     if unknown:
-        raise EngineError(f"{unknown[0]!r} is not a format of a report; choose among: {', '.join(REPORT_FILES)}")
+        raise EngineError(f"{unknown[0]!r} is not a format of a report; choose one of: {', '.join(REPORT_FILES)}")
     if not str(directory).strip():
         raise EngineError("starttls_report_directory is empty; name a directory on the controller")
     return [
@@ -239,10 +240,10 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
 
 
 def came_through(hosts: Iterable[str], hostvars: HostVars, results: Sequence[str], inbound: Sequence[str] = ()) -> bool:
-    """True if each host has one of these registered results and none of them failed; EngineError names those without.
+    """Return True if each host has one of these registered results and none of them failed. Raises EngineError with the others.
 
-    With inbound, the result has to end in one of these states. Ansible goes on with the next play although a host
-    became unreachable; a step of the order must not.
+    With inbound, the result must end in one of these states. Ansible continues with the next play after a host became
+    unreachable. The safe order must not.
     """
     lost = []
     for host in hosts:
@@ -259,7 +260,7 @@ def came_through(hosts: Iterable[str], hostvars: HostVars, results: Sequence[str
             lost.append(host)
     if lost:
         raise EngineError(
-            f"the step before did not end well on {', '.join(lost)}, and the safe order does not go on without it; "
-            "repair that and run again: what is done already stays and is not done twice"
+            f"the previous step failed on {', '.join(lost)}, and the safe order cannot continue without it; "
+            "repair that and run again: completed steps stay and are not repeated"
         )
     return True

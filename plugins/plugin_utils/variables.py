@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The variables that users set in an inventory: the one list of them. README's table is generated from it."""
+"""The one list of the variables that users set in an inventory. README's table is generated from it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ PREFIX = "starttls_"
 
 
 class Variable(NamedTuple):
-    """default and meaning are Markdown, for people."""
+    """default and meaning are Markdown for users."""
 
     default: str
     meaning: str
 
 
 SECTIONS: dict[str, dict[str, Variable]] = {
-    "Which host, and how it is reached": {
+    "The host and its addresses": {
         "starttls_hostname": Variable(
             "the inventory name", "The name that other hosts connect to. The certificate has to cover it."
         ),
         "starttls_port": Variable("25", "The port on which the host takes mail."),
-        "starttls_address": Variable("`starttls_hostname`", "Where the controller reaches the host, for `verify_tls`."),
-        "starttls_own_address": Variable("127.0.0.1", "Where the host tests its own mail server."),
+        "starttls_address": Variable(
+            "`starttls_hostname`", "The address at which the controller reaches the host, for `verify_tls`."
+        ),
+        "starttls_own_address": Variable("127.0.0.1", "The address at which the host tests its own mail server."),
         "starttls_kind": Variable(
             "`auto`; on a gateway `postfix`", "The kind of mail server or gateway, see [docs/kinds.md](docs/kinds.md)."
         ),
@@ -61,7 +63,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "starttls_ca_content": Variable("the system's", "The same roots as text, for the installation."),
         "starttls_certificate_names": Variable("`[starttls_hostname]`", "The names that the certificate has to cover."),
-        "starttls_certificate_path": Variable("`/etc/mailfleet/starttls.pem`", "Where the PEM file is on the host."),
+        "starttls_certificate_path": Variable("`/etc/mailfleet/starttls.pem`", "The path of the PEM file on the host."),
         "starttls_certificate_owner": Variable("root", "The user who owns it."),
         "starttls_certificate_group": Variable("as the mail server needs", "Its group."),
         "starttls_certificate_mode": Variable("as the mail server needs", "Its permissions, as a quoted octal string."),
@@ -70,21 +72,22 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
     "The gateway": {
         "starttls_accept": Variable(
-            "unchanged", "What it accepts from the mail servers: `plaintext`, `both`, `tls_only`."
+            "unchanged",
+            "The connections that the gateway accepts from the mail servers: `plaintext`, `both`, `tls_only`.",
         ),
-        "starttls_send": Variable("`opportunistic`", "How it sends on to the internet: a delivery mode."),
+        "starttls_send": Variable("`opportunistic`", "The TLS mode for mail to the internet: a delivery mode."),
         "starttls_mail_servers": Variable("none", "Addresses and networks that the mail servers connect from."),
         "starttls_enforced_domains": Variable(
-            "none", "Domains for which TLS is insisted on, see the role [gateway](roles/gateway/README.md)."
+            "none", "Domains for which the gateway requires TLS, see the role [gateway](roles/gateway/README.md)."
         ),
         "starttls_enforced_ca_file": Variable(
-            "unchanged", "Path on the gateway of the authorities for certificate checks."
+            "unchanged", "The CA file for certificate checks: a path on the gateway."
         ),
         "starttls_reinjection_port": Variable(
             "10125", "The first of three free ports on 127.0.0.1, on a Postfix gateway."
         ),
         "starttls_config_dir": Variable("`/etc/haraka`", "The directory that holds Haraka's `config` directory."),
-        "starttls_api_url": Variable("`MAILFLEET_API_URL`", "Where the API of the gateway is."),
+        "starttls_api_url": Variable("`MAILFLEET_API_URL`", "The address of the gateway's API."),
         "starttls_api_user": Variable("`MAILFLEET_API_USER`", "The user of the API, with its realm."),
         "starttls_api_password": Variable("`MAILFLEET_API_PASSWORD`", "The user's password, from a vault."),
         "starttls_api_key": Variable("`MAILFLEET_API_KEY`", "The key of the API, from a vault."),
@@ -98,7 +101,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_mailbox": Variable("`/var/mail/trace`", "The mbox file or Maildir in which that mail lands."),
         "starttls_landing": Variable(
             "none",
-            "Where that mail lands if it is not a file: a mapping with `imap` or `command`, as `message_trace` takes them.",
+            "The place of that mail if it is not a file: a mapping with `imap` or `command`, as `message_trace` takes them.",
         ),
         "starttls_outside_host": Variable(
             "the first of `mail_outside`", "The host outside the fleet. Empty: no messages."
@@ -110,7 +113,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_batches": Variable("`[1, '25%', '100%']`", "Size of the canary and of the batches after it."),
         "starttls_require_without_evidence": Variable(
             "false",
-            "Make a change although the other side has not shown that it can live with it. Mail may be deferred.",
+            "Make a change even without evidence that the other side supports it. Mail may be deferred.",
         ),
         "starttls_timeout": Variable("20", "Seconds to wait for a reloaded daemon."),
         "starttls_email_config": Variable("none", "For `set_delivery_mode`: the name of an email config."),
@@ -119,7 +122,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     "Handshake tests": {
         "starttls_fail_on": Variable(
             "`error`; `report_tls`: `none`",
-            "The least severity of a finding that fails a run: `error`, `warning`, `notice`.",
+            "The lowest severity of a finding that fails a run: `error`, `warning`, `notice`.",
         ),
         "starttls_checks": Variable(
             "none", "Further checks: `versions`, `injection`, `resumption`, `dane`, `mta_sts`."
@@ -136,20 +139,20 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_report_formats": Variable(
             "all; `verify_tls`: `html`", "`html`, `json`, `csv`, `junit`, `prometheus`."
         ),
-        "starttls_report_since": Variable("24h", "The time that `report_tls` counts: `24h`, `7d`, or a date."),
-        "starttls_report_received": Variable(
-            "none", "TLS reports (RFC 8460) that others sent, as paths on the controller."
+        "starttls_report_since": Variable(
+            "24h", "The period of the report of `report_tls`: `24h`, `7d`, or a start date."
         ),
-        "starttls_logs": Variable("where the package logs to", "Log files on the host."),
+        "starttls_report_received": Variable("none", "Received TLS reports (RFC 8460), as paths on the controller."),
+        "starttls_logs": Variable("the package's log files", "Log files on the host."),
     },
 }
-"""Heading -> variable -> what it means."""
+"""Heading -> variable -> its default and its meaning."""
 
 VARIABLES = {name: variable for section in SECTIONS.values() for name, variable in section.items()}
 
 
 def check_variables(host: str, facts: Mapping[str, Any]) -> None:
-    """Raise EngineError for a variable of a host that has the prefix and does not exist; nothing else is looked at."""
+    """Raise EngineError if a host has an unknown variable with the prefix. Other variables are ignored."""
     for name in facts:
         if name.startswith(PREFIX) and name not in VARIABLES:
             near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.6)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The verdict on handshake tests and hosts, given on the controller, and the table in which people read it."""
+"""The verdict on handshake tests and hosts, computed on the controller, and the table that shows it."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 
 TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
-# Codes of tests that came to an end where TLS should have begun.
+# Codes of tests that ended where TLS should have begun.
 _WITHOUT_TLS = frozenset({"starttls_not_offered", "starttls_refused", "plaintext_after_220", "tls_failed"})
-# How a server that insists on a client certificate ends a handshake.
+# Codes of a handshake that a server ends because it requires a client certificate.
 _REFUSALS = frozenset({"tls_failed", "connection_closed"})
 _GIVES_SECRETS_AWAY = frozenset({"PLAIN", "LOGIN", "XOAUTH2", "OAUTHBEARER"})
-_DATES = ("expired", "not yet valid")  # in what OpenSSL says
+_DATES = ("expired", "not yet valid")  # in OpenSSL's messages
 _ISSUERS = ("unable to get", "unable to verify", "self-signed", "self signed")
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a served certificate and its session have to be. fingerprint is SHA-256, hex, or empty.
+    """The expectations on a served certificate and its session. fingerprint is SHA-256, hex, or empty.
 
-    A certificate with less than min_days_left is an error, with less than warn_days_left a warning. fail_on is the
-    least severity with which a test does not pass.
+    A certificate with fewer days left than min_days_left is an error, with fewer than warn_days_left a warning. fail_on
+    is the lowest severity of a finding with which a test fails.
     """
 
     require_trusted: bool = True
@@ -56,10 +56,11 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the controller found out about a target by itself.
+    """The controller's own results about a target.
 
-    roots: the trust store, as far as it is known here; the trust of a survey is decided by it. has_key: whether a surveyed server
-    proved that it has the key. tlsa, policy, domain: what was found for the checks dane and mta_sts, None without.
+    roots: the trust store if the controller has it. It decides the trust of a survey. has_key: whether a surveyed
+    server proved that it has the key. tlsa, policy, domain: the results of the checks dane and mta_sts; None without
+    these checks.
     """
 
     roots: Optional[Roots] = None
@@ -70,22 +71,22 @@ class Evidence:
 
 
 class Certificates:
-    """The certificates that a run saw. Each is read once, however many targets serve it."""
+    """The certificates of a run. Each is parsed once, even if many targets serve it."""
 
     def __init__(self, pem_of: Mapping[str, str], now: Optional[datetime] = None) -> None:
-        """pem_of: PEM by SHA-256 fingerprint. now: the time of the assessment, which must know its time zone."""
+        """pem_of: PEM by SHA-256 fingerprint. now: the time of the assessment, timezone-aware."""
         self.now = now or datetime.now(timezone.utc)
         self._pem_of = pem_of
         self._loaded: dict[str, Certificate] = {}
         self._described: dict[str, dict[str, Any]] = {}
 
     def load(self, fingerprint: str) -> Certificate:
-        """The certificate with this fingerprint. Raises CertificateError."""
+        """Return the certificate with this fingerprint. Raises CertificateError."""
         if fingerprint not in self._loaded:
             try:
                 der = ssl.PEM_cert_to_DER_cert(self._pem_of[fingerprint])
             except (KeyError, ValueError):
-                raise CertificateError("it was not handed over whole") from None
+                raise CertificateError("the result does not hold it complete") from None
             self._loaded[fingerprint] = Certificate.load(der)
         return self._loaded[fingerprint]
 
@@ -97,15 +98,15 @@ class Certificates:
 
 
 SEEN_FROM = " (seen from "
-"""What stands between a finding and the places that saw it."""
+"""The separator between a finding's message and the places of its tests."""
 
 
 def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the findings on a host, from all that was gathered about it: C(code), C(severity) and C(message) of each.
+    """Return the findings on a host as dicts of C(code), C(severity) and C(message).
 
-    Takes of the row C(host), C(expected) (V(offered), V(disabled) or V(either)), C(errors) (text), C(probes), each with
-    C(seen_from), C(traces) and C(activity). A finding that several places report is returned once. A host without any
-    results does not pass.
+    Uses these keys of the row: C(host), C(expected) (V(offered), V(disabled) or V(either)), C(errors) (text),
+    C(probes), each with C(seen_from), C(traces) and C(activity). A finding from several places is returned once. A host
+    without any result gets the finding C(not_tested).
     """
     host, probes, errors = row["host"], row.get("probes") or (), row.get("errors") or ()
     findings = [Finding("not_gathered", str(message)).as_dict() for message in errors]
@@ -140,17 +141,18 @@ def _against(probe: Mapping[str, Any], expected: str) -> Iterator[Mapping[str, A
 def assess_handshake(
     seen: Mapping[str, Any], expected: Expectation, certificates: Certificates, evidence: Evidence = Evidence()
 ) -> dict[str, Any]:
-    """The result of a handshake test with what the controller makes of it.
+    """Return the result of a handshake test with the controller's assessment.
 
-    seen is a result of the module. Added are C(certificate) (x509.describe() of the leaf, or None), C(chain) (of all
-    that was served), C(name_matches), C(days_left), C(dane), C(mta_sts), C(findings) (dicts of C(code), C(severity)
-    and C(message), the worst first) and C(passed). The trust of a survey is decided here, too.
+    seen is a result of the module. Added are C(certificate) (x509.describe() of the leaf, or None), C(chain) (the same
+    for every served certificate), C(name_matches), C(days_left), C(dane), C(mta_sts), C(findings) (dicts of C(code),
+    C(severity) and C(message), the worst first) and C(passed). For a survey, C(trusted) and C(verify_error) are also
+    computed here.
     """
     return _SeenHandshake(seen, expected, certificates, evidence).verdict()
 
 
 class _SeenHandshake:
-    """The result of one handshake test while it is assessed."""
+    """The result of one handshake test during its assessment."""
 
     def __init__(
         self, seen: Mapping[str, Any], expected: Expectation, certificates: Certificates, evidence: Evidence
@@ -168,7 +170,7 @@ class _SeenHandshake:
         self.name_matches = covers(self.chain[0], seen["name"]) if self.chain else None
 
     def _read_chain(self, certificates: Certificates) -> str:
-        """Read the served certificates; return why they cannot all be read, or an empty text."""
+        """Read the served certificates. Return the reason if one of them cannot be read, else an empty text."""
         try:
             for fingerprint in self.seen["chain_sha256"]:
                 self.described.append(certificates.describe(fingerprint))
@@ -176,13 +178,13 @@ class _SeenHandshake:
         except CertificateError as error:
             number = len(self.chain) + 1
             which = "certificate served" if number == 1 else f"certificate number {number} that was served"
-            return f"the {which} cannot be read: {error}; see which file the daemon serves it from"
+            return f"the {which} cannot be read: {error}; check which file the daemon serves it from"
         if self.seen["completed"] and not self.chain:
-            return "TLS was agreed without a certificate that could be seen; see which one the daemon serves"
+            return "TLS was agreed, but the test saw no certificate; check which one the daemon serves"
         return ""
 
     def verdict(self) -> dict[str, Any]:
-        """The result, completed."""
+        """Return the completed result."""
         compared = {"dane": self._dane(), "mta_sts": self._mta_sts()}
         found = [
             *self._dialogue(),
@@ -209,31 +211,32 @@ class _SeenHandshake:
         }
 
     def _dialogue(self) -> Iterator[Finding]:
-        """Whether the test came to its end, and what was said in plaintext and inside TLS."""
+        """Yield findings on the end of the test and on the answers in plaintext and inside TLS."""
         seen, code = self.seen, self.seen["code"]
         if seen.get("client_certificate") == "required" and code in (*_REFUSALS, ""):
             yield Finding.advised(
                 "client_certificate_required",
-                "the server wants a certificate of the client and ends the session without one",
+                "the server requires a certificate of the client and ends the session without one",
             )
         elif code or not (seen["completed"] or (self.is_survey and seen["chain_sha256"])):
-            # A test that stopped halfway and does not say why has not passed.
+            # A test that stopped early without a code has not passed.
             message = seen["message"] or f"the test ended after {seen['stage']}"
             yield Finding.advised(code or "connection_closed", message)
         if seen.get("client_certificate") == "requested":
             yield Finding.advised(
-                "client_certificate_requested", "the server asks for a certificate of the client and goes on without"
+                "client_certificate_requested",
+                "the server requests a certificate of the client and continues without one",
             )
         mechanisms = sorted(_GIVES_SECRETS_AWAY & set(_mechanisms(seen["capabilities"])))
         if mechanisms:
             yield Finding.advised(
                 "auth_in_plaintext",
-                f"the server offers {' and '.join(mechanisms)} before TLS, so that clients may send passwords in plaintext",
+                f"the server offers {' and '.join(mechanisms)} before TLS, so clients may send passwords in plaintext",
             )
         if any(_verb(one) == "STARTTLS" for one in seen["capabilities_tls"]):
             yield Finding.advised(
                 "starttls_offered_in_tls",
-                "the server offers STARTTLS again inside TLS, where there is nothing left to start",
+                "the server offers STARTTLS again inside TLS, where it is not allowed",
             )
 
     def _certificate(self) -> Iterator[Finding]:
@@ -252,13 +255,13 @@ class _SeenHandshake:
         yield from dates
 
     def _trust(self, weak: bool, out_of_date: bool) -> Iterator[Finding]:
-        """Whether the chain is trusted; a fault that another finding explains already is not told twice."""
+        """Yield findings on the trust of the chain, except for a fault that another finding explains."""
         reason = self.verify_error
         explained = (out_of_date and (not reason or _says(reason, _DATES))) or (weak and _says(reason, ("too weak",)))
         if self.trusted is False and self.expected.require_trusted and not explained:
             yield Finding.advised(
                 "untrusted",
-                f"the chain of {self.chain[0].subject} is not trusted: {reason or 'no reason is known'}",
+                f"the chain of {self.chain[0].subject} is not trusted: {reason or 'the reason is unknown'}",
                 self._way_to_trust(),
             )
         elif self.trusted and self.evidence.roots and not self.path[-1].self_signed:
@@ -266,8 +269,8 @@ class _SeenHandshake:
             if above and not any(one.self_signed for one in above):
                 yield Finding.advised(
                     "incomplete_chain",
-                    f"the intermediate {above[0].subject} is not served and is trusted only because the CA certificates "
-                    "hold it, which those of partners may not",
+                    f"the intermediate {above[0].subject} is not served and is trusted only because the CA certificates contain it; "
+                    "those of partners may not",
                 )
 
     def _way_to_trust(self) -> str:
@@ -275,26 +278,24 @@ class _SeenHandshake:
         if _says(self.verify_error, _DATES):
             stale = [one for one in self.path[1:] if not policy.is_valid(one, self.now)]
             if not stale:
-                return "see that the clocks are right, and that the trust store of the host that made the test is up to date"
-            return f"the certificate {stale[0].subject} that is served with it is out of date; serve its successor"
+                return "check that the clocks are right, and that the trust store of the testing host is up to date"
+            return f"the certificate {stale[0].subject} in the served chain is out of date; serve its successor"
         if leaf.self_signed:
-            return (
-                "it is signed by itself; get one from a certification authority, or name it as ca_file if partners do"
-            )
+            return "the certificate is self-signed; get one from a certification authority, or set it as ca_file if partners trust it"
         if last.self_signed:
-            return f"its root {last.subject} is not in the trust store; name it as ca_file if it is a private one"
+            return f"its root {last.subject} is not in the trust store; set it as ca_file if it is a private one"
         if "purpose" in self.verify_error:
             return "have it issued again for a TLS server (serverAuth)"
         if not _says(self.verify_error, _ISSUERS):
-            return ""  # the catalogue's
+            return ""  # use the catalogue's advice
         return (
             f"the intermediate is missing: {last.issuer}, which signed {last.subject}, is not served; append its certificate "
-            "to the file with the server's, or name it as ca_file if it is a private root"
+            "to the file with the server's, or set it as ca_file if it is a private root"
         )
 
     def _strength(self) -> Iterator[Finding]:
         for one in self.path:
-            if one is self.path[0] or not one.self_signed:  # a root is trusted for itself
+            if one is self.path[0] or not one.self_signed:  # the signature of a root does not matter
                 yield from policy.check_strength(one, f"certificate {one.subject}")
 
     def _dates(self) -> Iterator[Finding]:
@@ -304,10 +305,10 @@ class _SeenHandshake:
         return policy.check_dates(leaf, label, self.now, expected.min_days_left, warn_before)
 
     def _tls(self) -> Iterator[Finding]:
-        """The versions: the one that was agreed, and those that are offered besides, if that was asked."""
+        """Yield findings on the agreed TLS version and, if the check versions ran, on the other offered versions."""
         agreed, minimum = self.seen["tls_version"], self.expected.min_tls_version
         offered: Mapping[str, Any] = self.seen.get("versions") or {}
-        # A survey offers TLS 1.2, so that it agrees on no more.
+        # A survey offers at most TLS 1.2, so it cannot agree on a newer version.
         is_best = not (self.is_survey and agreed == "TLSv1.2") or offered.get("TLSv1.3") is False
         too_old = agreed in TLS_VERSIONS[: TLS_VERSIONS.index(minimum)] and is_best
         if too_old:
@@ -330,24 +331,24 @@ class _SeenHandshake:
         if self.seen.get("injection"):
             yield Finding.advised(
                 "command_injection",
-                "commands that were sent in plaintext behind STARTTLS were answered inside TLS, so that others can slip "
-                "commands into a session (CVE-2011-0411 and its like)",
+                "commands that were sent in plaintext behind STARTTLS were answered inside TLS, so an attacker can inject "
+                "commands into a session (CVE-2011-0411 and similar)",
             )
         if self.seen.get("resumption") is False:
             yield Finding.advised(
-                "no_resumption", "sessions cannot be resumed, so that every connection costs a whole handshake"
+                "no_resumption", "sessions cannot be resumed, so every connection needs a full handshake"
             )
         if not self.is_survey or not self.chain:
             return
         if self.evidence.has_key is False:
             yield Finding.advised(
                 "tls_failed",
-                "the key exchange is signed with another key than that of the certificate",
-                "see that key and certificate belong together",
+                "the key exchange is not signed with the key of the certificate",
+                "check that key and certificate belong together",
             )
         elif self.evidence.has_key is None:
             yield Finding.advised(
-                "not_proved", "the survey could not see whether the server has the key of its certificate"
+                "not_proved", "the survey could not prove that the server has the key of its certificate"
             )
 
     def _dane(self) -> Optional[dict[str, Any]]:
@@ -368,7 +369,7 @@ class _SeenHandshake:
     def _fault_for_senders(self, host: str) -> Optional[str]:
         if not self.chain:
             is_fault = self.unreadable or self.seen["code"] in _WITHOUT_TLS
-            return "TLS cannot be had from it" if is_fault else None
+            return "TLS with it fails" if is_fault else None
         if self.trusted is False:
             return "its certificate is not trusted"
         if not covers(self.chain[0], host):
@@ -386,7 +387,7 @@ def _about_dane(compared: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
 
 def _about_mta_sts(compared: Optional[Mapping[str, Any]]) -> Iterator[Finding]:
     if not compared or (compared["status"] == "failed" and compared["mode"]):
-        return  # the policy is there, but the test saw nothing to compare it with, and says why itself
+        return  # the test saw no certificate to compare; another finding gives the reason
     code = {"testing_mismatch": "mta_sts_testing"}.get(compared["status"], f"mta_sts_{compared['status']}")
     if code in CATALOGUE:
         yield Finding.advised(code, compared["message"])
@@ -401,7 +402,7 @@ def _verb(capability: str) -> str:
 
 
 def _mechanisms(capabilities: Sequence[str]) -> Iterator[str]:
-    """The mechanisms of AUTH, also of the old way to list them, C(AUTH=)."""
+    """Return the mechanisms of AUTH, also in the old form C(AUTH=)."""
     for one in capabilities:
         words = one.upper().replace("=", " ", 1).split() if one.upper().startswith("AUTH=") else one.upper().split()
         if words[:1] == ["AUTH"]:
@@ -409,7 +410,7 @@ def _mechanisms(capabilities: Sequence[str]) -> Iterator[str]:
 
 
 def render_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], width: int = 40) -> str:
-    """A table in plain text: columns maps a row's key to its heading; long cells are cut to width."""
+    """Return a table in plain text. columns maps a row's key to its heading. Cells are cut to width characters."""
     cells = [list(columns.values())] + [[_cell(row.get(key), width) for key in columns] for row in rows]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     lines = ["  ".join(text.ljust(size) for text, size in zip(line, widths)).rstrip() for line in cells]
@@ -429,5 +430,5 @@ def _cell(value: Any, width: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with everything that could move a terminal's cursor taken out."""
+    """Return the text with every unprintable character replaced by C(?)."""
     return "".join(char if char.isprintable() else "?" for char in text)

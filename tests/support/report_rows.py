@@ -137,7 +137,7 @@ def demo_rows() -> list[dict]:
         "delta.test": "match_sender",
     }
     lost = (
-        "the server does not offer STARTTLS; switch STARTTLS on at the server; if it is on, something between strips it"
+        "the server does not offer STARTTLS; switch STARTTLS on at the server; if it is on, a device on the path removes it"
     )
     return [
         {

@@ -142,4 +142,4 @@ def test_a_postfix_whose_key_is_of_no_use(postfix: Entries, key: str) -> None:
     assert (entry["stage"], entry["code"], entry["passed"]) == ("starttls_advertised", "starttls_refused", False)
     assert entry["starttls_reply"] == "454 4.7.0 TLS not available due to local problem"
     assert errors(entry) == ["starttls_refused"]
-    assert "see that the daemon can read key and certificate" in entry["findings"][0]["message"]
+    assert "check that the daemon can read key and certificate" in entry["findings"][0]["message"]

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Installing the file with key, certificate and chain on the host: the host's half of the module tls_certificate."""
+"""Installs the file with key, certificate and chain on the host: the host's part of the module tls_certificate."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _PACKAGES = {"Debian-exim": "Exim", "exim": "Exim", "mail": "a mail server", "po
 
 @dataclass(frozen=True)
 class BundleFile:
-    """The file that is asked for.
+    """The wanted file.
 
-    content is the PEM text of key, certificate and chain, which has been checked on the controller; None with
-    present means that it was not. owner and group are names or numbers, mode is what parse_mode() reads.
+    content is the PEM text of key, certificate and chain, checked on the controller. If present is true and content is
+    None, the controller did not check it. owner and group are names or numbers. mode has the form that parse_mode()
+    reads.
     """
 
     path: str
@@ -40,18 +41,18 @@ class BundleFile:
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any], group: str, mode: Union[str, int]) -> BundleFile:
-        """Return what the options of the module ask for, with the group and the mode that the file shall have."""
+        """Return the file that the module's options ask for, with this group and mode."""
         fields = {name: options[name] for name in ("path", "content", "owner")}
         return cls(present=options["state"] == "present", group=group, mode=mode, **fields)
 
     def image(self) -> FileImage:
-        """Return the file as it shall be on this host. Raises EngineError if it cannot be."""
+        """Return the image of the wanted file on this host. Raises EngineError if this file cannot be installed."""
         check_path(self.path)
         if not self.present:
             return FileImage(self.path, None)
         if not self.content:
             raise EngineError(
-                "this module was started without its action plugin, which checks the certificate on the "
+                "the module was started without its action plugin, which checks the certificate on the "
                 "controller; use it in a task as mailfleet.starttls.tls_certificate"
             )
         mode, uid, gid = parse_mode(self.mode), user_id(self.owner), group_id(self.group)
@@ -64,8 +65,8 @@ class BundleFile:
 def install(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
     """Bring the file to the wanted state and return C(changed), C(path), C(diff) and C(previous_certificate).
 
-    previous_certificate is the certificate that was there, as PEM, or None. Raises EngineError before anything is
-    written, OSError if reading or writing fails.
+    previous_certificate is the former certificate as PEM, or None. Raises EngineError before anything is written, and
+    OSError if reading or writing fails.
     """
     after = wanted.image()
     before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES)
@@ -83,9 +84,9 @@ def install(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
 
 
 def parse_mode(value: Any) -> int:
-    """Return the permission bits that the option ``mode`` asks for. Raises EngineError for unsafe ones.
+    """Return the permission bits of the option ``mode``. Raises EngineError for unsafe ones.
 
-    A string is read as octal digits. A number comes from YAML that left out the quotes and is taken as it is.
+    A string is read as octal digits. A number comes from YAML without quotes and is used as it is.
     """
     try:
         bits = value if isinstance(value, int) else int(str(value), 8)
@@ -100,9 +101,9 @@ def parse_mode(value: Any) -> int:
 
 
 def check_path(path: str) -> None:
-    """Raise EngineError unless ``path`` can name the file: absolute, without control characters, a file."""
+    """Raise EngineError unless ``path`` is absolute, names a file and has no control characters."""
     if any(not char.isprintable() for char in path):
-        raise EngineError(f"path {path!a} contains a line break or another character that no file name should have")
+        raise EngineError(f"path {path!a} contains a line break or another unprintable character")
     if not path.startswith("/"):
         raise EngineError(f"path '{path}' is not absolute; it has to begin with '/'")
     if path.endswith("/") or Path(path).name in ("", ".", ".."):
@@ -137,10 +138,10 @@ def check_directories(path: str, uid: int, gid: int, mode: int) -> None:
         try:
             status = directory.stat()
         except FileNotFoundError:
-            return  # It will be created, and everything below it, for everybody to pass.
+            return  # The directory will be created with mode 0755, and so will every directory below it.
         if not stat.S_ISDIR(status.st_mode):
             raise EngineError(f"{directory} is not a directory, so {path} cannot be in it")
-        # In a sticky directory such as /tmp nobody can move what others made, but names can be taken first.
+        # In a sticky directory such as /tmp nobody can move the files of others, but anybody can create a name first.
         sticky = bool(status.st_mode & stat.S_ISVTX) and directory != target.parent
         if status.st_mode & stat.S_IWOTH and not sticky:
             raise EngineError(
@@ -153,12 +154,12 @@ def check_directories(path: str, uid: int, gid: int, mode: int) -> None:
                 raise EngineError(
                     f"user {reader.name} could not read {path}, because directory {directory} (mode "
                     f"{stat.S_IMODE(status.st_mode):04o}, owner {status.st_uid}:{status.st_gid}) does not "
-                    f"let it pass; run 'chmod {bit}+x {directory}' or choose another path"
+                    f"let the user pass; run 'chmod {bit}+x {directory}' or choose another path"
                 )
 
 
 def identity_of(image: FileImage) -> str:
-    """Return the lines that a diff shows for a file: what identifies it, nothing that is secret."""
+    """Return the lines that a diff shows for a file: they identify the file and contain no secret."""
     if image.content is None:
         return ""
     try:
@@ -175,18 +176,18 @@ def difference(before: FileImage, after: FileImage) -> dict[str, str]:
     """Return the diff of two files without their contents."""
     old, new = identity_of(before), identity_of(after)
     if old == new and before.content != after.content:
-        old += "private key and layout: something else\n"
+        old += "private key and layout: different\n"
         new += "private key and layout: as wanted\n"
     return {"before": old, "after": new, "before_header": before.path, "after_header": after.path}
 
 
 def make_directories(directory: Path) -> None:
-    """Create the directory and what is missing above it, with mode 0755 and this process's user as owner."""
+    """Create the directory and its missing parents, with mode 0755 and this process's user as owner."""
     if directory.is_dir():
         return
     make_directories(directory.parent)
     directory.mkdir()
-    # Not mkdir's mode, which the umask would narrow: then Exim could not pass.
+    # The umask would narrow mkdir's mode, and Exim could not pass.
     directory.chmod(0o755)
 
 

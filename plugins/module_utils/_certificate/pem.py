@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reading and writing PEM text with nothing but the standard library.
+"""Reads and writes PEM text. Needs only the standard library.
 
-Private to this collection. It takes PEM apart without looking inside: other files say what a block means.
-No error of this file quotes the text it complains about, because that text may be a private key.
+Private to this collection. This file splits PEM text into blocks and does not interpret them; other files do. No error
+of this file quotes its input, because the input may be a private key.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Optional, Union
 
 MAX_BYTES = 1 << 20
-"""The longest input that is read unless a caller says otherwise: 1 MiB."""
+"""The longest input that is read, unless the caller gives another limit: 1 MiB."""
 
 CERTIFICATE_LABELS = frozenset({"CERTIFICATE", "X509 CERTIFICATE"})
 
@@ -28,7 +28,7 @@ _BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 
 
 class PemError(ValueError):
-    """The text is not the PEM that was asked for; the message says what is wrong and where."""
+    """The text is not the expected PEM. The message says what is wrong, and in which line."""
 
 
 @dataclass(frozen=True)
@@ -52,27 +52,27 @@ class PemBlock:
 
     @property
     def is_certificate(self) -> bool:
-        """Whether the label says that this is an X.509 certificate."""
+        """Whether the label is that of an X.509 certificate."""
         return self.label in CERTIFICATE_LABELS
 
     @property
     def is_private_key(self) -> bool:
-        """Whether the label says that this is a private key of any kind, encrypted or not."""
+        """Whether the label is that of a private key of any kind, encrypted or not."""
         return self.label.endswith("PRIVATE KEY")
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether a passphrase is needed to read the block."""
+        """Whether the block can only be read with a passphrase."""
         return self.label.startswith("ENCRYPTED ") or any(
             header.startswith("Proc-Type:") and "ENCRYPTED" in header for header in self.headers
         )
 
 
 def split(text: Union[str, bytes], *, max_bytes: int = MAX_BYTES) -> list[PemBlock]:
-    """Return the blocks of a PEM text, in order; text between them is skipped, so the list may be empty.
+    """Return the blocks of a PEM text, in order. Text between blocks is skipped, so the list may be empty.
 
-    Line ends may be LF, CRLF or CR, and lines may be indented, as they are after a paste into YAML.
-    Raises PemError for text that is too long, binary, or has a block that is broken.
+    Line ends may be LF, CRLF or CR. Lines may be indented, for example after a paste into YAML. Raises PemError if the
+    text is too long or binary, or if a block is malformed.
     """
     blocks: list[PemBlock] = []
     label: Optional[str] = None
@@ -86,7 +86,7 @@ def split(text: Union[str, bytes], *, max_bytes: int = MAX_BYTES) -> list[PemBlo
         elif line.startswith(_END):
             ended = _label(line, _END, number)
             if label is None:
-                raise PemError(f"line {number}: a block ends that never began")
+                raise PemError(f"line {number}: an END line has no BEGIN line")
             if ended != label:
                 raise PemError(f"line {number}: the block {label!r} of line {begin} is ended as {ended!r}")
             blocks.append(_block(label, body, begin))
@@ -114,13 +114,13 @@ def fingerprint(der: bytes) -> str:
 
 
 def leaf_fingerprint(bundle: Union[str, bytes], *, max_bytes: int = MAX_BYTES) -> str:
-    """Return the fingerprint of the first certificate of a bundle, the one that a server presents.
+    """Return the fingerprint of the first certificate of a bundle: the certificate that a server presents.
 
     Raises PemError if the bundle cannot be read or holds no certificate.
     """
     found = certificates(split(bundle, max_bytes=max_bytes))
     if not found:
-        raise PemError("there is no certificate in it")
+        raise PemError("it holds no certificate")
     return fingerprint(found[0].der)
 
 
@@ -128,7 +128,7 @@ def _decode(text: Union[str, bytes], max_bytes: int) -> str:
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     if len(data) > max_bytes:
         raise PemError(f"it is {len(data)} bytes long; at most {max_bytes} are read")
-    # 0x30 0x80..0x84 opens the ASN.1 sequence that DER certificates, DER keys and PKCS#12 files all are.
+    # DER certificates, DER keys and PKCS#12 files begin with an ASN.1 sequence: 0x30 0x80..0x84.
     if b"\0" in data or (data[:1] == b"\x30" and data[1:2] in (b"\x80", b"\x81", b"\x82", b"\x83", b"\x84")):
         raise PemError(
             "it is binary (DER or PKCS#12), not PEM; convert it with 'openssl x509 -inform DER', "
@@ -142,7 +142,7 @@ def _label(line: str, start: str, number: int) -> str:
     if not line.endswith(_DASHES) or not _LABEL.fullmatch(label):
         raise PemError(
             f"line {number}: malformed {start.strip(' -')} line; a block needs lines of its own for "
-            "BEGIN and END (were the line ends lost on the way?)"
+            "BEGIN and END (were the line ends lost?)"
         )
     return label
 
@@ -155,7 +155,7 @@ def _block(label: str, body: list[str], begin: int) -> PemBlock:
     try:
         der = base64.b64decode("".join(body).encode("ascii"), validate=True)
     except (binascii.Error, ValueError):
-        # 'from None': the decoder's own error would carry the text along in its traceback.
+        # 'from None': the decoder's own error would put the text into the traceback.
         raise PemError(f"line {begin}: the block {label!r} is not valid base64") from None
     if not der:
         raise PemError(f"line {begin}: the block {label!r} is empty")

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who can read a file by its mode bits, and who has to be able to."""
+"""Which users can read a file by its mode bits, and which users must be able to."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READ, _PASS = 4, 1
 
 
 class Reader(NamedTuple):
-    """A user who has to be able to open a file; gids are all groups of the user."""
+    """A user who must be able to open a file. gids are all groups of the user."""
 
     name: str
     uid: int
@@ -26,14 +26,14 @@ class Reader(NamedTuple):
 
 
 def can_read(path: str, uid: int, gids: Collection[int]) -> bool:
-    """Return whether a user may read the file by its mode bits, and pass the directories above it."""
+    """Return whether the mode bits let a user read the file and pass the directories above it."""
     file = Path(path).resolve()
     passes = all(_allows(directory.stat(), uid, gids, _PASS) for directory in file.parents)
     return passes and _allows(file.stat(), uid, gids, _READ)
 
 
 def readers_of(uid: int, gid: int, mode: int) -> Iterator[Reader]:
-    """Yield the users for whom a file with this owner, group and mode is readable, except root."""
+    """Yield the users, except root, who can read a file with this owner, group and mode."""
     if uid:
         yield _owner(uid)
     if not mode & stat.S_IRGRP or not gid:
@@ -51,9 +51,9 @@ def readers_of(uid: int, gid: int, mode: int) -> Iterator[Reader]:
 
 
 def closed_to(directory: Path, status: os.stat_result, reader: Reader) -> str:
-    """Return which class of users lacks the right to pass (C(u), C(g) or C(o)); empty if the reader can pass.
+    """Return the class of users (C(u), C(g) or C(o)) that lacks the right to pass; empty if the reader can pass.
 
-    An access control list may let the reader pass in spite of the mode, so a directory with one is not closed.
+    An access control list may let the reader pass in spite of the mode. So a directory with such a list counts as open.
     """
     passes = _allows(status, reader.uid, reader.gids, _PASS) or _has_acl(directory)
     return "" if passes else _class_of(status, reader.uid, reader.gids)
@@ -71,7 +71,7 @@ def _reader(user: pwd.struct_passwd) -> Reader:
 
 
 def _class_of(status: os.stat_result, uid: int, gids: Collection[int]) -> str:
-    """Which of the three groups of mode bits counts for a user."""
+    """Return which class of mode bits (C(u), C(g) or C(o)) applies to a user."""
     if status.st_uid == uid:
         return "u"
     return "g" if status.st_gid in gids else "o"

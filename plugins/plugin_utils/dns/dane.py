@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""DANE for SMTP: the TLSA records of a mail server, compared with the certificates that it served.
+"""DANE for SMTP: compares the TLSA records of a mail server with the certificates that it served.
 
-Private to this collection, and for the controller only. Sources: RFC 6698 (records), RFC 7671 (their use),
-RFC 7672 (SMTP: where they are looked up, which usages count, what is compared).
+Private to this collection. Runs on the controller only. Sources: RFC 6698 (records), RFC 7671 (their use), RFC 7672
+(SMTP: names, usages and comparison).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MAX_SHOWN = 128
 
 @dataclass(frozen=True)
 class Tlsa:
-    """One TLSA record; the names of its numbers are those of RFC 7218."""
+    """One TLSA record. The names of its numbers are those of RFC 7218."""
 
     usage: int
     selector: int
@@ -43,7 +43,7 @@ class Tlsa:
 
     @property
     def usable(self) -> bool:
-        """Whether SMTP can do something with the record (RFC 7672, 3.1)."""
+        """Whether SMTP clients use such a record (RFC 7672, 3.1)."""
         if self.usage not in (TRUST_ANCHOR, END_ENTITY) or self.selector not in (_CERTIFICATE, _PUBLIC_KEY):
             return False
         if self.matching_type == 0:
@@ -51,7 +51,7 @@ class Tlsa:
         return self.matching_type in _HASHES and len(self.data) == _HASHES[self.matching_type]().digest_size
 
     def matches(self, certificate: Certificate) -> bool:
-        """Whether the record is about this certificate or its public key."""
+        """Whether the record matches this certificate or its public key."""
         selected = certificate.der if self.selector == _CERTIFICATE else certificate.spki
         if selected is None:
             return False
@@ -67,9 +67,9 @@ class Tlsa:
 
 @dataclass(frozen=True)
 class TlsaLookup:
-    """The TLSA records of a mail server: at which name they are, whether DNSSEC vouches, why there are none.
+    """The TLSA records of a mail server: their name, whether DNSSEC validates them, and the reason of a failure.
 
-    asked_for: whether senders look for them, which they do where DNSSEC vouches for the address (RFC 7672, 2.2.2).
+    asked_for: whether senders look for the records. They do if DNSSEC validates the server's address (RFC 7672, 2.2.2).
     """
 
     base: str
@@ -80,12 +80,12 @@ class TlsaLookup:
 
     @property
     def shown(self) -> list[str]:
-        """The records as text, a bounded number."""
+        """The first records as text, at most _MAX_RECORDS."""
         return [str(one) for one in self.records[:_MAX_RECORDS]]
 
 
 def base_name(host: str, name: str) -> str:
-    """The name whose TLSA records count: the host's, or the name asked for if only an address is known; or none."""
+    """Return the base name for the TLSA records: host or, if host is an address, name; empty if both are addresses."""
     for one in (host, name):
         try:
             ipaddress.ip_address(one.partition("%")[0])
@@ -97,7 +97,8 @@ def base_name(host: str, name: str) -> str:
 async def look_up(resolver: Resolver, base: str, port: int) -> TlsaLookup:
     """Find the TLSA records of a server.
 
-    If the name is an alias and DNSSEC vouches for that, those of the name behind it come first (RFC 7672, 2.2.2).
+    If the name is an alias and DNSSEC validates its address, the records of the canonical name come first (RFC 7672,
+    2.2.2).
     """
     if not base:
         return TlsaLookup("")
@@ -117,11 +118,11 @@ def _read(base: str, answer: Answer) -> TlsaLookup:
 def compare_records(
     found: TlsaLookup, port: int, chain: Sequence[Certificate], names: Sequence[str], now: datetime
 ) -> dict[str, Any]:
-    """Compare the records with what was served, leaf first: C(status), C(records) as text, C(message).
+    """Compare the records with the served chain, leaf first. Return C(status), C(records) as text, and C(message).
 
-    status: C(none) no records; C(insecure) there are some, but DNSSEC does not vouch for them; C(unusable) none that
-    counts for SMTP; C(match); C(mismatch); C(failed) they could not be looked up, or no certificate was seen.
-    names: what else the certificate may be for besides the name of the records, which matters for usage 2 only.
+    status: C(none) there are no records; C(insecure) there are records, but DNSSEC does not validate them; C(unusable)
+    SMTP uses none of the records; C(match); C(mismatch); C(failed) the look-up failed, or no certificate was seen.
+    names: further names that the certificate may have, besides the name of the records. They matter for usage 2 only.
     """
     where = f"_{port}._tcp.{found.base}"
 
@@ -132,7 +133,7 @@ def compare_records(
         return result("none", "an address has no TLSA records; give the name of the server")
     if found.failure and not found.asked_for:
         return result(
-            "none", f"DNSSEC does not vouch for the address of {found.base}, so that nobody asks for TLSA records"
+            "none", f"DNSSEC does not validate the address of {found.base}, so senders do not ask for TLSA records"
         )
     if found.failure:
         return result("failed", f"the TLSA records of {where} cannot be looked up: {found.failure}")
@@ -140,17 +141,17 @@ def compare_records(
         return result("none", f"{where} has no TLSA records")
     if not found.secure:
         return result(
-            "insecure", f"{where} has TLSA records, but the resolver does not say that DNSSEC vouches for them"
+            "insecure", f"{where} has TLSA records, but the resolver does not report that DNSSEC validates them"
         )
     usable = [one for one in found.records if one.usable]
     if not usable:
-        return result("unusable", f"none of the TLSA records of {where} counts for SMTP")
+        return result("unusable", f"SMTP uses none of the TLSA records of {where}")
     if not chain:
         return result("failed", f"no certificate was seen to compare with the TLSA records of {where}")
     reasons = []
     for record in usable:
         if record.usage == END_ENTITY:
-            reason = "" if record.matches(chain[0]) else "the served certificate is another one"
+            reason = "" if record.matches(chain[0]) else "the served certificate is a different one"
         else:
             reason = _distrust(record, chain, [found.base, *names], now)
         if not reason:
@@ -164,7 +165,7 @@ def _short(record: Tlsa) -> str:
 
 
 def _distrust(record: Tlsa, chain: Sequence[Certificate], names: Sequence[str], now: datetime) -> str:
-    """Why the chain does not come from the trust anchor of a record with usage 2; empty if it does."""
+    """Return why the chain does not lead to the trust anchor of a record with usage 2; empty if it does."""
     path = served_path(chain, now)
     depth = next((depth for depth, one in enumerate(path) if depth and record.matches(one)), None)
     if depth is None:
@@ -178,7 +179,7 @@ def _distrust(record: Tlsa, chain: Sequence[Certificate], names: Sequence[str], 
 
 
 def _whole_anchor(record: Tlsa) -> Optional[Certificate]:
-    """The trust anchor itself, if the record holds all of it: then it need not be served."""
+    """Return the trust anchor if the record holds it whole. Then the server need not send it."""
     if record.selector != _CERTIFICATE or record.matching_type != 0:
         return None
     try:
@@ -194,6 +195,6 @@ def _faults(path: Sequence[Certificate], names: Sequence[str], now: datetime) ->
         if depth and one.refuses_to_sign(depth - 1):
             yield f"the certificate {one.subject} may not sign others"
     if not path[0].is_for_servers:
-        yield "the served certificate is not meant for servers"
+        yield "the served certificate is not for servers"
     if not any(covers(path[0], name) for name in names if name):
         yield f"the served certificate is not for {names[0]}"

@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""DNS look-ups, many at a time, with the word of the resolver on whether DNSSEC vouches for the answer.
+"""Concurrent DNS look-ups. Each answer says whether the resolver reports that DNSSEC validates it.
 
-Private to this collection, and for the controller only: it needs the Python package ``dnspython``. The AD flag
-of an answer is worth what the way to the resolver is worth: ask one that validates, on this host or near it
-(RFC 6840, 5.8; RFC 7672, 2.1.1).
+Private to this collection. Runs on the controller only, because it needs the Python package ``dnspython``. The AD flag
+of an answer is only as safe as the path to the resolver. Use a validating resolver on this host or near it (RFC 6840,
+5.8; RFC 7672, 2.1.1).
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 
 
 class ResolverError(EngineError):
-    """A resolver's address cannot be understood, or the system names none; the text says which."""
+    """A resolver's address is invalid, or the system has no resolver. The message says which."""
 
 
 def require_dnspython() -> None:
-    """Raise MissingLibraryError unless a recent enough ``dnspython`` can be used."""
+    """Raise MissingLibraryError unless a recent enough ``dnspython`` is installed."""
     if not HAS_DNSPYTHON:
         raise MissingLibraryError(
             f"the checks dane and mta_sts need the Python package 'dnspython' (version {MINIMUM_DNSPYTHON} or newer) on "
@@ -61,17 +61,17 @@ def require_dnspython() -> None:
 
 
 def is_dns_domain(name: str) -> bool:
-    """Whether a name, in A-labels and without the final dot, is a domain with at least two labels."""
+    """Return whether a name in A-labels, without the final dot, is a domain with at least two labels."""
     labels = name.lower().split(".")
     return len(name) <= 253 and len(labels) > 1 and all(map(_LABEL.match, labels)) and not labels[-1].isdigit()
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a look-up brought. records are dnspython's, sorted; none of them and no failure means that there is no such record.
+    """The answer to a look-up. records are those of dnspython, sorted. No records and no failure: there is no such record.
 
-    secure: the resolver says that DNSSEC vouches for all of it, also for there being no record. name is the last
-    one of the CNAMEs, in lower case without the final dot. failure says why there is no answer.
+    secure: the resolver reports that DNSSEC validates the whole answer, also the absence of the record. name is the
+    canonical name after all CNAMEs, in lower case without the final dot. failure is the reason if there is no answer.
     """
 
     records: tuple[Any, ...] = ()
@@ -88,7 +88,7 @@ def parse_server(text: str) -> tuple[str, int]:
         ipaddress.ip_address(address)
     except ValueError:
         raise ResolverError(
-            f"the resolver {printable_text(text, 80)!r} is no IP address, with or without a port"
+            f"the resolver {printable_text(text, 80)!r} is not an IP address, with or without a port"
         ) from None
     number = int(port) if port else PORT
     if not 0 < number < 65536:
@@ -97,25 +97,25 @@ def parse_server(text: str) -> tuple[str, int]:
 
 
 class Resolver:
-    """Asks the resolvers that were named, or those of the system."""
+    """Asks the given resolvers, or those of the system."""
 
     def __init__(self, servers: Sequence[str] = (), lifetime: float = 10.0) -> None:
-        """lifetime: seconds that one look-up may take, with all its repetitions. Raises ResolverError."""
+        """lifetime: the most seconds for one look-up, including its retries. Raises ResolverError."""
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not servers)
         except dns.resolver.NoResolverConfiguration as error:
-            raise ResolverError(f"the controller's system names no resolver: {error}; give 'resolver'") from error
+            raise ResolverError(f"the controller's system has no resolver: {error}; set 'resolver'") from error
         if servers:
             self._resolver.nameservers = [dns.nameserver.Do53Nameserver(*parse_server(one)) for one in servers]
         self._resolver.timeout = min(self._resolver.timeout, max(lifetime / 2, 0.1))
         self._resolver.lifetime = lifetime
         self._resolver.cache = None
-        # AD in the question asks for it in the answer, also of resolvers that give no DNSSEC records.
+        # AD in the question requests AD in the answer, also from resolvers that send no DNSSEC records.
         self._resolver.set_flags(dns.flags.RD | dns.flags.AD)
         self._resolver.use_edns(0, dns.flags.DO, _PAYLOAD)
 
     async def look_up(self, name: str, kind: str) -> Answer:
-        """The records of one kind. Never raises for what a server does or a name is."""
+        """Look up the records of one type. Never raises for an answer of the server or for an invalid name."""
         try:
             question = dns.name.from_text(name)
             found = await self._resolver.resolve(question, kind, raise_on_no_answer=False, search=False)
@@ -142,15 +142,18 @@ def _text(name: Any) -> str:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, dns.resolver.LifetimeTimeout):
-        return "no resolver answers in time"
+        return "no resolver answered in time"
     if isinstance(error, dns.resolver.NoNameservers):
         codes = [str(one[3]) for one in error.kwargs.get("errors", ()) if len(one) > 3]
-        return f"the resolver answers: {printable_text('; '.join(dict.fromkeys(codes)), 200)}"
+        return f"the resolver answered: {printable_text('; '.join(dict.fromkeys(codes)), 200)}"
     return printable_text(str(error) or type(error).__name__, 200)
 
 
 def run_all(jobs: Mapping[Key, Callable[[], Awaitable[Result]]], concurrency: int) -> dict[Key, Result]:
-    """Run the jobs, so many at a time; the result of each under its key. What a job raises ends all of them."""
+    """Run the jobs, at most concurrency at a time. Return the result of each under its key.
+
+    An exception in one job ends all jobs and is raised here.
+    """
 
     async def run() -> dict[Key, Result]:
         waiting, results = iter(jobs.items()), {}

@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""MTA-STS: the policy of a recipient domain, found as senders find it, and compared with a server that was tested.
+"""MTA-STS: finds the policy of a recipient domain as senders do, and compares it with a tested server.
 
-Private to this collection, and for the controller only. Source: RFC 8461. The policy comes over HTTPS from a host
-that anybody may run, so what it sends is bounded in size and in time, and nothing of it is followed anywhere.
+Private to this collection. Runs on the controller only. Source: RFC 8461. Anybody may run the HTTPS host of a policy.
+So its answer is limited in size and in time, and no redirect in it is followed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups imp
 
 POLICY_MODES = ("enforce", "testing", "none")
 MAX_AGE = 31557600
-"""The longest max_age, in seconds: a year."""
+"""The largest max_age, in seconds: one year."""
 MAX_POLICY_BYTES = 65536
-"""The longest policy that is read."""
+"""The largest policy that is read, in bytes."""
 _MAX_HEAD = 16384
 _MAX_ADDRESSES = 4
 
@@ -36,23 +36,23 @@ _LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*(.*?)[ \t]*\Z")
 
 
 class PolicyError(ValueError):
-    """A record or a policy is not what RFC 8461 asks for; the text says why and is safe to show."""
+    """A record or a policy violates RFC 8461. The message gives the reason and is safe to show."""
 
 
 class FetchError(Exception):
-    """The policy cannot be had; the text says why and is safe to show."""
+    """The policy cannot be fetched. The message gives the reason and is safe to show."""
 
 
 @dataclass(frozen=True)
 class StsPolicy:
-    """A policy. mx are patterns in lower case, C(mx.example.com) or C(*.example.com); max_age is in seconds."""
+    """A policy. mx are patterns in lower case, C(mx.example.com) or C(*.example.com). max_age is in seconds."""
 
     mode: str
     max_age: int
     mx: tuple[str, ...] = ()
 
     def allows(self, host: str) -> bool:
-        """Whether the name of a server fits one of the patterns; the wildcard stands for one label."""
+        """Return whether the name of a server matches a pattern. The wildcard stands for exactly one label."""
         name = host.lower().rstrip(".")
         parent = name.partition(".")[2]
         return any(parent == one[2:] if one.startswith("*.") else name == one for one in self.mx)
@@ -60,9 +60,9 @@ class StsPolicy:
 
 @dataclass(frozen=True)
 class PolicyLookup:
-    """What was found for a domain. status: C(none), C(found), C(invalid) or C(failed), message says why.
+    """The result for a domain. status: C(none), C(found), C(invalid) or C(failed). message: the reason.
 
-    id is the record's, policy is there if it was found.
+    id is the id of the record. policy is set if status is C(found).
     """
 
     status: str
@@ -72,7 +72,7 @@ class PolicyLookup:
 
 
 def parse_record(text: str) -> str:
-    """The id of a TXT record, which begins with C(v=STSv1). Raises PolicyError."""
+    """Return the id of a TXT record that begins with C(v=STSv1). Raises PolicyError."""
     fields: dict[str, str] = {}
     for part in text.split(";")[1:]:
         field = part.strip(" \t")
@@ -80,14 +80,14 @@ def parse_record(text: str) -> str:
         if match:
             fields.setdefault(match.group(1), match.group(2))
         elif field:
-            raise PolicyError(f"the record has a field that is none: {printable_text(field, 80)!r}")
+            raise PolicyError(f"the record has a field that is not 'name=value': {printable_text(field, 80)!r}")
     if not _ID.match(fields.get("id", "")):
         raise PolicyError("the record has no id of 1 to 32 letters and digits")
     return fields["id"]
 
 
 def parse_policy(body: bytes) -> StsPolicy:
-    """Read a policy. Of a field that may stand once, the first counts (RFC 8461, 3.2). Raises PolicyError."""
+    """Read a policy. If a field is repeated, the first one counts, except for mx (RFC 8461, 3.2). Raises PolicyError."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -132,18 +132,18 @@ def _pattern(value: str) -> str:
 
 @dataclass(frozen=True)
 class Web:
-    """How policies are fetched. context verifies the certificate of the policy's host; times are in seconds."""
+    """Fetches policies. context verifies the certificate of the policy host. timeout is in seconds."""
 
     context: ssl.SSLContext
     port: int = 443
     timeout: float = 15.0
 
     async def fetch(self, host: str, addresses: Sequence[str]) -> bytes:
-        """The policy that a host publishes, from the first of its addresses that answers. Raises FetchError."""
+        """Return the policy of a host, from the first of its addresses that answers. Raises FetchError."""
         try:
             return await asyncio.wait_for(self._first(host, addresses), self.timeout)
         except asyncio.TimeoutError:
-            raise FetchError(f"no whole answer within {self.timeout:g} s") from None
+            raise FetchError(f"no complete answer within {self.timeout:g} s") from None
 
     async def _first(self, host: str, addresses: Sequence[str]) -> bytes:
         reason = "no address"
@@ -152,10 +152,10 @@ class Web:
                 return _body(await self._get(host, address))
             except ssl.SSLCertVerificationError as error:
                 raise FetchError(f"its certificate is not accepted: {printable_text(error.verify_message)}") from error
-            except OSError as error:  # an SSLError is one, too, and asyncio.TimeoutError from Python 3.11 on
-                reason = printable_text(str(error), 200) or "no connection in time"
+            except OSError as error:  # includes SSLError and, from Python 3.11 on, asyncio.TimeoutError
+                reason = printable_text(str(error), 200) or "the connection timed out"
             except asyncio.TimeoutError:
-                reason = "no connection in time"
+                reason = "the connection timed out"
         raise FetchError(reason)
 
     async def _get(self, host: str, address: str) -> bytes:
@@ -180,7 +180,7 @@ class Web:
 
 
 def _is_whole(data: bytes) -> bool:
-    """Whether the answer has come to the end that it announces, so that nothing else is waited for."""
+    """Return whether the answer has reached its announced end, so that reading can stop."""
     head, empty_line, body = data.partition(b"\r\n\r\n")
     if not empty_line:
         return False
@@ -191,7 +191,7 @@ def _is_whole(data: bytes) -> bool:
 
 
 class _Recording:
-    """As much of a socket as HTTPResponse needs to read an answer that is already here."""
+    """The part of a socket that HTTPResponse needs to read an answer from memory."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -201,7 +201,7 @@ class _Recording:
 
 
 def _body(data: bytes) -> bytes:
-    """The body of an HTTP answer that is a policy as far as HTTP can say so. Raises FetchError."""
+    """Return the body of an HTTP answer. Raises FetchError if the answer cannot be a policy."""
     try:
         response = http.client.HTTPResponse(_Recording(data), method="GET")  # type: ignore[arg-type]
         response.begin()
@@ -209,22 +209,22 @@ def _body(data: bytes) -> bytes:
         status = response.status
         body = response.read(MAX_POLICY_BYTES + 1)
     except (http.client.HTTPException, ValueError, OverflowError, OSError) as error:
-        raise FetchError(f"it does not answer in HTTP ({type(error).__name__})") from error
+        raise FetchError(f"the answer is not HTTP ({type(error).__name__})") from error
     if 300 <= status < 400:
-        raise FetchError(f"it answers with a redirection ({status}), which senders do not follow")
+        raise FetchError(f"the host answers with a redirection ({status}), which senders do not follow")
     if status != 200:
-        raise FetchError(f"it answers with the status {status}")
+        raise FetchError(f"the host answers with the status {status}")
     if kind != "text/plain" or "content-type" not in response.headers:
         raise FetchError(f"its content type is {printable_text(kind, 60)}, not text/plain")
     if len(body) > MAX_POLICY_BYTES:
         raise FetchError(f"the policy is longer than {MAX_POLICY_BYTES} bytes")
     if response.length:
-        raise FetchError("its answer ends too early")
+        raise FetchError("the answer ends too early")
     return body
 
 
 async def look_up(resolver: Resolver, web: Web, domain: str) -> PolicyLookup:
-    """Find the policy of a domain. Never raises for what others publish."""
+    """Find the policy of a domain. Never raises because of a published record or policy."""
     answer = await resolver.look_up(f"_mta-sts.{domain}", "TXT")
     if answer.failure:
         return PolicyLookup("failed", f"the TXT record _mta-sts.{domain} cannot be looked up: {answer.failure}")
@@ -232,7 +232,7 @@ async def look_up(resolver: Resolver, web: Web, domain: str) -> PolicyLookup:
     if not texts:
         return PolicyLookup("none", f"{domain} has no MTA-STS record")
     if len(texts) > 1:
-        return PolicyLookup("invalid", f"_mta-sts.{domain} has {len(texts)} MTA-STS records, so that senders take none")
+        return PolicyLookup("invalid", f"_mta-sts.{domain} has {len(texts)} MTA-STS records, so senders use none")
     found_id = ""
     host = f"mta-sts.{domain}"
     try:
@@ -257,19 +257,19 @@ def _text(record: Any) -> str:
 
 
 def _addresses(answers: Sequence[Answer]) -> list[str]:
-    """Of both families in turn, so that one that leads nowhere does not take all the attempts."""
+    """Return the addresses of both families in turn, so one unreachable family does not use all attempts."""
     families = [[str(one.address) for one in answer.records] for answer in answers]
     longest = max(map(len, families))
     return [family[index] for index in range(longest) for family in families if index < len(family)]
 
 
 def compare_policy(found: PolicyLookup, host: str, fault: Optional[str]) -> dict[str, Any]:
-    """Compare a policy with a server: C(status), C(mode), C(id), C(mx), C(max_age), C(message).
+    """Compare a policy with a server. Return C(status), C(mode), C(id), C(mx), C(max_age), C(message).
 
-    host: the name by which senders know the server. fault: what would keep a sender that goes by the policy from
-    delivering to it over TLS; empty if nothing; None if that was not found out.
-    status: C(none) there is no policy, or one with the mode none; C(match); C(mismatch); C(testing_mismatch) the
-    same, but mail is delivered for the time being; C(invalid) senders take it for none; C(failed).
+    host: the name by which senders know the server. fault: the reason why a sender that follows the policy cannot
+    deliver to the server over TLS; empty if there is none; None if it is unknown. status: C(none) there is no policy,
+    or its mode is none; C(match); C(mismatch); C(testing_mismatch) a mismatch in mode testing, in which mail is still
+    delivered; C(invalid) senders ignore the record or policy; C(failed).
     """
     policy = found.policy
 

@@ -86,7 +86,7 @@ def test_trace_messages():
 
 
 def test_came_through():
-    with pytest.raises(AnsibleFilterError, match="the step before did not end well on pf12"):
+    with pytest.raises(AnsibleFilterError, match="the previous step failed on pf12"):
         FILTERS["came_through"](["pf12"], HOSTVARS, ["mail_server_result"])
 
 

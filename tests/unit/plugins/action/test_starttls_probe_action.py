@@ -202,7 +202,7 @@ def test_no_starttls_and_no_server(run):
     assert codes(refused) == ["connect_failed"]
     assert refused["findings"][0]["message"].startswith(f"cannot connect to 127.0.0.1:{run['refused']}: ")
     assert refused["findings"][0]["message"].endswith(
-        "; see that the server runs, listens on this address and lets this host in"
+        "; check that the server runs, listens on this address and accepts this host"
     )
     assert (plain["certificate"], refused["certificate"]) == (None, None)
 
@@ -294,8 +294,8 @@ def test_mta_sts(run):
     ("name", "message"),
     [
         ("no_domain", "the check mta_sts needs the domain of each target, and 127.0.0.1 has none"),
-        ("bad_domain", "the domain 'a b' of 127.0.0.1 is none"),
-        ("bad_resolver", "the resolver 'ns.example.com' is no IP address, with or without a port"),
+        ("bad_domain", "the domain 'a b' of 127.0.0.1 is not a domain"),
+        ("bad_resolver", "the resolver 'ns.example.com' is not an IP address, with or without a port"),
     ],
 )
 def test_lookups_that_cannot_be_made(run, name, message):

@@ -157,7 +157,7 @@ class TestReportOutputs:
 
     @pytest.mark.parametrize("formats", ["", ["pdf"], "html,../x", [None]])
     def test_a_format_that_is_none(self, formats):
-        with pytest.raises(EngineError, match="is not a format of a report; choose among: html, json"):
+        with pytest.raises(EngineError, match="is not a format of a report; choose one of: html, json"):
             report_outputs(formats, "out")
 
     @pytest.mark.parametrize("directory", ["", " "])
@@ -213,7 +213,7 @@ class TestEstate:
         with pytest.raises(EngineError) as error:
             Estate.parse([config("required", "pf12")], HOSTS, ["gw1", "pf12", "strict"], check_required=True)
         assert str(error.value) == (
-            "strict is to require TLS (starttls_inbound), and no email config says that its mail comes over TLS only; add it "
+            "strict is to require TLS (starttls_inbound), but no email config delivers its mail over TLS only; add it "
             "to one with the delivery mode 'required', or let it offer TLS"
         )
         with pytest.raises(EngineError, match="strict is to require TLS"):
@@ -621,7 +621,7 @@ class TestCameThrough:
             assert came_through(["h"], {"h": facts}, self.RESULTS, ["offered", "required"])
         else:
             with pytest.raises(
-                EngineError, match=r"^the step before did not end well on h, and the safe order does not go on"
+                EngineError, match=r"^the previous step failed on h, and the safe order cannot continue"
             ):
                 came_through(["h"], {"h": facts}, self.RESULTS, ["offered", "required"])
 
@@ -630,11 +630,11 @@ class TestCameThrough:
 
     @pytest.mark.parametrize("result", [FAILED, SKIPPED, {"unreachable": True}, {"changed": False, "failed": True}])
     def test_and_nothing_less(self, result):
-        with pytest.raises(EngineError, match="did not end well on h, and"):
+        with pytest.raises(EngineError, match="the previous step failed on h, and"):
             came_through(["h"], {"h": {"gateway_mode_result": result}}, ["gateway_mode_result"])
 
     def test_without_a_result_to_look_at_no_host_came_through(self):
-        with pytest.raises(EngineError, match="did not end well on h, and"):
+        with pytest.raises(EngineError, match="the previous step failed on h, and"):
             came_through(["h"], {"h": {"mail_server_result": OFFERED}}, [])
 
     def test_no_hosts(self):
@@ -642,5 +642,5 @@ class TestCameThrough:
 
     def test_all_that_are_lost_are_named(self):
         facts = {"a": {}, "b": {"mail_server_result": OFFERED}, "c": {"mail_server_result": FAILED}}
-        with pytest.raises(EngineError, match="did not end well on a, c, and"):
+        with pytest.raises(EngineError, match="the previous step failed on a, c, and"):
             came_through(["a", "b", "c"], facts, self.RESULTS)

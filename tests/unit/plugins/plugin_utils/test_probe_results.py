@@ -101,10 +101,10 @@ def test_a_domain_is_converted_by_the_rule_of_the_names_of_targets():
     ("given", "message"),
     [
         ({}, f"the check mta_sts needs the domain of each target, and {NAME} has none"),
-        ({"targets": [{"host": NAME, "domain": "a b"}]}, f"the domain 'a b' of {NAME} is none"),
+        ({"targets": [{"host": NAME, "domain": "a b"}]}, f"the domain 'a b' of {NAME} is not a domain"),
         (
             {"targets": [{"host": NAME, "domain": "example.com"}], "resolver": ["ns.example.com"]},
-            "the resolver 'ns.example.com' is no IP address",
+            "the resolver 'ns.example.com' is not an IP address",
         ),
     ],
 )

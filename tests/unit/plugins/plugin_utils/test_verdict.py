@@ -220,7 +220,7 @@ class TestIdentity:
         assert codes(result) == ["wrong_certificate"]
         assert message(result, "wrong_certificate") == (
             f"the certificate served (CN={NAME}, {fingerprint(good)[:16]}...) is not the one that was installed "
-            f"({other[:16]}...); see which file the daemon reads, and reload it"
+            f"({other[:16]}...); check which file the daemon reads, and reload the daemon"
         )
 
     @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ class TestTrust:
 
     def test_clocks_that_differ(self, good):
         result = assess(seen(good, trusted=False, verify_error="certificate has expired"))
-        assert "see that the clocks are right" in message(result, "untrusted")
+        assert "check that the clocks are right" in message(result, "untrusted")
 
     def test_the_purpose(self, authority):
         issued = authority.issue([NAME], purposes=[x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH])

@@ -71,7 +71,7 @@ def test_kinds_are_told_apart():
     ("text", "reason"),
     [
         ("-----BEGIN PRIVATE KEY-----\n" + SECRET, "line 1: the block 'PRIVATE KEY' has no END line"),
-        ("\n-----END PRIVATE KEY-----\n", "line 2: a block ends that never began"),
+        ("\n-----END PRIVATE KEY-----\n", "line 2: an END line has no BEGIN line"),
         (block("-----BEGIN X-----"), "line 2: a block begins before the one of line 1 has ended"),
         (block(SECRET).replace("END PRIVATE", "END PUBLIC"), "'PRIVATE KEY' of line 1 is ended as 'PUBLIC KEY'"),
         (block(SECRET + "!"), "line 1: the block 'PRIVATE KEY' is not valid base64"),

@@ -481,7 +481,7 @@ def test_a_bundle_whose_key_stands_behind_is_called_that(mail, authority):
 
 def test_a_key_without_a_certificate(mail, authority):
     mail.certificate.write_bytes(authority.issue([NAME]).key_pem)
-    untouched(mail, "cannot be used: there is no certificate in it; install it first", "offered")
+    untouched(mail, "cannot be used: it holds no certificate; install it first", "offered")
 
 
 def test_no_message_shows_key_material(mail, authority):

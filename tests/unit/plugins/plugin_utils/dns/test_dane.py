@@ -84,7 +84,7 @@ class TestEndEntity:
         result = verdict([one], chain)
         assert result["status"] == "mismatch"
         assert result["message"].startswith(f"no TLSA record of {WHERE} matches (3 {selector} {matching_type} ")
-        assert result["message"].endswith("the served certificate is another one)")
+        assert result["message"].endswith("the served certificate is a different one)")
 
     def test_one_of_several_is_enough(self, authority, leaf, chain):
         records = [record(3, 1, 1, authority.issue([NAME]).certificate), record(3, 1, 1, leaf.certificate)]
@@ -150,7 +150,7 @@ class TestTrustAnchor:
     def test_the_purpose_counts(self, authority):
         issued = authority.issue([NAME], purposes=[x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH])
         result = verdict([record(2, 1, 1, issued.chain[0])], served(issued.certificate, *issued.chain))
-        assert "is not meant for servers" in result["message"]
+        assert "is not for servers" in result["message"]
 
 
 class TestOtherOutcomes:
@@ -165,7 +165,7 @@ class TestOtherOutcomes:
     def test_unusable(self, record, chain):
         result = verdict([record], chain)
         assert (result["status"], result["records"]) == ("unusable", [str(record)])
-        assert result["message"] == f"none of the TLSA records of {WHERE} counts for SMTP"
+        assert result["message"] == f"SMTP uses none of the TLSA records of {WHERE}"
 
     def test_an_unusable_one_does_not_count_beside_others(self, leaf, chain):
         assert verdict([Tlsa(0, 0, 1, bytes(32)), record(3, 1, 1, leaf.certificate)], chain)["status"] == "match"
@@ -173,7 +173,7 @@ class TestOtherOutcomes:
     def test_without_dnssec_they_do_not_count(self, leaf, chain):
         result = verdict([record(3, 1, 1, leaf.certificate)], chain, secure=False)
         assert result["status"] == "insecure"
-        assert result["message"].endswith("the resolver does not say that DNSSEC vouches for them")
+        assert result["message"].endswith("the resolver does not report that DNSSEC validates them")
 
     @pytest.mark.parametrize("secure", [True, False])
     def test_none(self, chain, secure):
@@ -182,9 +182,9 @@ class TestOtherOutcomes:
         }  # fmt: skip
 
     def test_failed(self, chain):
-        result = compare_records(TlsaLookup(NAME, failure="the resolver answers: SERVFAIL"), 25, chain, [], now())
+        result = compare_records(TlsaLookup(NAME, failure="the resolver answered: SERVFAIL"), 25, chain, [], now())
         assert result["status"] == "failed"
-        assert result["message"] == f"the TLSA records of {WHERE} cannot be looked up: the resolver answers: SERVFAIL"
+        assert result["message"] == f"the TLSA records of {WHERE} cannot be looked up: the resolver answered: SERVFAIL"
 
     def test_no_certificate_was_seen(self, leaf):
         assert verdict([record(3, 1, 1, leaf.certificate)], [])["status"] == "failed"
@@ -245,19 +245,19 @@ class TestLookup:
 
     def test_a_failure_is_no_absence(self, server):
         server.failing[WHERE] = dns.rcode.SERVFAIL
-        assert self.ask(server).failure == "the resolver answers: SERVFAIL"
+        assert self.ask(server).failure == "the resolver answered: SERVFAIL"
 
     def test_a_name_server_that_fails_is_no_fault_where_nobody_would_ask(self, server):
         server.failing[WHERE] = dns.rcode.SERVFAIL
         server.secure = False
         result = compare_records(self.ask(server), 25, [], [], now())
         assert result["status"] == "none"
-        assert result["message"].startswith("DNSSEC does not vouch for the address of mx.example.com, ")
+        assert result["message"].startswith("DNSSEC does not validate the address of mx.example.com, ")
 
     def test_records_behind_an_alias_that_cannot_be_looked_up(self, server):
         server.failing[WHERE] = dns.rcode.SERVFAIL
         found = self.ask(server, "alias.example.com")
-        assert (found.base, found.failure) == (NAME, "the resolver answers: SERVFAIL")
+        assert (found.base, found.failure) == (NAME, "the resolver answered: SERVFAIL")
 
     def test_an_address_is_not_asked_for(self, server):
         assert self.ask(server, "") == TlsaLookup("")

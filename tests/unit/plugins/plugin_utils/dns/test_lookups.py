@@ -59,7 +59,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize(
         ("code", "said"),
-        [(dns.rcode.SERVFAIL, "the resolver answers: SERVFAIL"), (dns.rcode.REFUSED, "the resolver answers: REFUSED")],
+        [(dns.rcode.SERVFAIL, "the resolver answered: SERVFAIL"), (dns.rcode.REFUSED, "the resolver answered: REFUSED")],
     )
     def test_a_refusal(self, server, code, said):
         server.failing["a.example.com"] = code
@@ -67,7 +67,7 @@ class TestAnswers:
 
     def test_a_silent_server_does_not_hold_the_run_up(self, server):
         server.silent.add("a.example.com")
-        assert ask(server, "a.example.com", lifetime=0.6).failure == "no resolver answers in time"
+        assert ask(server, "a.example.com", lifetime=0.6).failure == "no resolver answered in time"
 
     def test_garbage_is_no_answer(self, server):
         server.garbled.add("a.example.com")
@@ -124,7 +124,7 @@ class TestResolvers:
             raise lookups.dns.resolver.NoResolverConfiguration("nothing in /etc/resolv.conf")
 
         monkeypatch.setattr(lookups.dns.asyncresolver, "Resolver", fail)
-        with pytest.raises(ResolverError, match="give 'resolver'"):
+        with pytest.raises(ResolverError, match="set 'resolver'"):
             Resolver()
 
     def test_a_missing_library_says_how_to_get_it(self, monkeypatch):

@@ -222,7 +222,7 @@ class TestLookup:
     def test_dns_fails(self, find, zone):
         zone.failing[f"_mta-sts.{DOMAIN}"] = dns.rcode.SERVFAIL
         assert (find().status, find().message) == (
-            "failed", "the TXT record _mta-sts.example.com cannot be looked up: the resolver answers: SERVFAIL",
+            "failed", "the TXT record _mta-sts.example.com cannot be looked up: the resolver answered: SERVFAIL",
         )  # fmt: skip
 
     def test_a_host_without_an_address(self, find, zone):
@@ -233,7 +233,7 @@ class TestLookup:
 
     def test_a_host_whose_address_cannot_be_looked_up(self, find, zone):
         zone.failing[HOST] = dns.rcode.SERVFAIL
-        assert find().message.endswith("mta-sts.example.com: the resolver answers: SERVFAIL")
+        assert find().message.endswith("mta-sts.example.com: the resolver answered: SERVFAIL")
 
     def test_another_address_helps_out(self, find, zone):
         zone.records[HOST, "AAAA"] = ["::1"]
@@ -247,19 +247,19 @@ class TestLookup:
     @pytest.mark.parametrize(
         ("reply", "said"),
         [
-            (answer(TEXT, status="404 Not Found"), "it answers with the status 404"),
+            (answer(TEXT, status="404 Not Found"), "the host answers with the status 404"),
             (answer(TEXT, status="301 Moved", head="Location: https://www.example.com/\r\n"), "a redirection (301)"),
             (answer(TEXT, kind="text/html"), "its content type is text/html, not text/plain"),
             (answer(TEXT, kind=""), "content type"),
             (answer(b"x" * 65537), "longer than 65536 bytes"),
-            (answer(TEXT, length=5000), "its answer ends too early"),
+            (answer(TEXT, length=5000), "the answer ends too early"),
             (
                 b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nversion",
-                "not answer in HTTP",
+                "the answer is not HTTP",
             ),
-            (b"220 mx.example.com ESMTP\r\n", "it does not answer in HTTP"),
-            (b"", "it does not answer in HTTP"),
-            (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "it does not answer in HTTP"),
+            (b"220 mx.example.com ESMTP\r\n", "the answer is not HTTP"),
+            (b"", "the answer is not HTTP"),
+            (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 200 + b"\r\n", "the answer is not HTTP"),
             (answer(b"x" * 200000), "the answer is longer than 65536 bytes"),
         ],
     )
@@ -281,7 +281,7 @@ class TestLookup:
     def test_a_silent_server_does_not_hold_the_run_up(self, find, web):
         web.reply, web.stay = b"HTTP/1.1 200 OK\r\n", True
         started = time.monotonic()
-        assert find(timeout=0.5).message.endswith("no whole answer within 0.5 s")
+        assert find(timeout=0.5).message.endswith("no complete answer within 0.5 s")
         assert time.monotonic() - started < 5
 
     @pytest.mark.parametrize("names", [["other.example.com"], [DOMAIN]])
