@@ -182,7 +182,7 @@ alerts:
       cause: local
       count: 1
       last: null
-      message: mx.example.com (mx.example.com:25) no longer offers STARTTLS, which it did in a former report.
+      message: mx.example.com (mx.example.com:25) no longer offers STARTTLS. A previous report shows that it did.
       action: See what was changed on mx.example.com; its log says why TLS is off.
 paths:
   description: The files of O(outputs), in that order.

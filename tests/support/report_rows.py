@@ -136,9 +136,7 @@ def demo_rows() -> list[dict]:
         "charlie.test": "opportunistic",
         "delta.test": "match_sender",
     }
-    lost = (
-        "the server does not offer STARTTLS; switch STARTTLS on at the server; if it is on, a device on the path removes it"
-    )
+    lost = "the server does not offer STARTTLS; switch STARTTLS on at the server; if it is on, a device on the path removes it"
     return [
         {
             "host": "gw1", "daemon": "Postfix gateway", "probes": [probe("gw1.fleet.test", 74)], "delivery_modes": [],

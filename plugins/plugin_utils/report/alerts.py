@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Alerts: what somebody has to do something about, on whose side the cause is, and what to do.
+"""Alerts: problems that need an action, with the side of the cause and the action.
 
-An alert is C({code, severity, host, domain, direction, cause, count, last, message, action}). cause C(remote) means that
-the other side would not do TLS, C(local) that one's own servers would not. Everything here is computed from the hosts of
-a report document; nothing is asked and nothing is kept.
+An alert is C({code, severity, host, domain, direction, cause, count, last, message, action}). cause is C(remote) if the
+other side did not use TLS, and C(local) if one's own servers did not. All alerts are computed from the hosts of a
+report document. The functions query no host and store nothing.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ CAUSES = ("remote", "local")
 CODES = tuple(one.code for one in of_group("alert"))
 _URGENT_DAYS = 7
 
-# What activity says of a delivery or refusal for which this side is to blame, whoever the other side is.
+# Reasons in activity for which one's own side is the cause, whatever the other side is.
 _OWN_FAULTS = frozenset(
     {"certificate_required", "key_unusable", "mail_server_in_plaintext", "peer_requires_tls", "tls_unavailable"}
 )
 _NO_TLS_OFFERED = frozenset({"no_starttls_offered", "starttls_refused"})
 
 _TLSRPT_ACTIONS = {
-    "starttls-not-supported": "See that every MX host of the domain offers STARTTLS, and that nothing in front of it strips it.",
-    "certificate-host-mismatch": "Install a certificate that names the MX host as the MX record has it.",
-    "certificate-expired": "Renew the certificate on the MX host and see that the daemon serves the new one.",
+    "starttls-not-supported": "Check that every MX host of the domain offers STARTTLS, and that no device in front of it removes STARTTLS.",
+    "certificate-host-mismatch": "Install a certificate with the MX host's name from the MX record.",
+    "certificate-expired": "Renew the certificate on the MX host and check that the daemon serves the new one.",
     "certificate-not-trusted": "Serve the whole chain of a certificate of a public authority.",
-    "validation-failure": "Run the handshake test against the MX host and read the reason that the report gives.",
-    "tlsa-invalid": "Publish TLSA records that match the certificate which is served now.",
-    "dnssec-invalid": "Have the zone's signatures repaired; they do not validate.",
-    "dane-required": "Publish TLSA records in a signed zone; the sender insists on DANE.",
-    "sts-policy-fetch-error": "See that the policy can be fetched over HTTPS from the mta-sts host of the domain.",
+    "validation-failure": "Run the handshake test against the MX host and read the reason in the report.",
+    "tlsa-invalid": "Publish TLSA records that match the served certificate.",
+    "dnssec-invalid": "Repair the zone's signatures; they do not validate.",
+    "dane-required": "Publish TLSA records in a signed zone; the sender requires DANE.",
+    "sts-policy-fetch-error": "Check that the policy can be fetched over HTTPS from the mta-sts host of the domain.",
     "sts-policy-invalid": "Correct the MTA-STS policy; it cannot be parsed.",
     "sts-webpki-invalid": "Renew the certificate of the mta-sts host; it does not validate.",
 }
@@ -47,10 +47,10 @@ def alerts_of(
     previous: Optional[Mapping[str, Any]] = None,
     certificate_days: int = 21,
 ) -> list[dict[str, Any]]:
-    """The alerts of these hosts of a report document, worst first.
+    """Return the alerts of these hosts of a report document, worst first.
 
-    previous is a former report, of which nothing is believed but what has the right type; certificate_days is how many
-    days before its end a certificate earns an alert.
+    previous is a former report; members of a wrong type are ignored. certificate_days: a certificate with fewer days
+    left causes an alert.
     """
     before = _hosts_by_name(previous)
     still = {
@@ -88,7 +88,7 @@ def _alert(code: str, cause: str, message: str, action: str, **more: Any) -> dic
 
 
 def _blocked(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """One alert for each peer domain, direction and side that is to blame."""
+    """Yield one alert for each peer domain, direction and side of the cause."""
     enforced = {(one["domain"], one["direction"]) for one in host["enforced"]}
     for peer in host["activity"]["peers"] if host["activity"] else ():
         for kind in ("refusals", "deferrals"):
@@ -124,25 +124,25 @@ def _of_events(
             "local",
             f"{name} refused mail of {domain}, because the mail server that sent it used no TLS.{said}",
             "Let the mail server use TLS towards the gateway (outbound: offered or required), and then send the mail again; "
-            "until it does, its mail to domains that insist on TLS waits there.",
+            "until then, its mail to domains that require TLS waits there.",
             **facts,
         )
     if kind == "refusals" and "enforced_sender" in reasons:
         return _alert(
             "enforced_inbound_remote",
             "remote",
-            f"{name} put off mail from {domain}: the domain has to use TLS, and its mail server sent in plaintext.{said}",
-            f"Ask the administrator of {domain} to switch on TLS for mail to you. The sender tries again by itself; take the "
-            "domain off the enforced ones only if its mail may come in plaintext.",
+            f"{name} deferred mail from {domain}: the domain must use TLS, but its mail server sent in plaintext.{said}",
+            f"Ask the administrator of {domain} to switch on TLS for mail to you. The sender retries automatically; remove the "
+            "domain from the enforced domains only if its mail may arrive in plaintext.",
             **facts,
         )
     if direction == "outbound" and own_mode is not None and "peer_requires_tls" in reasons:
         return _alert(
             "tls_deferrals",
             "local",
-            f"Mail to your own {domain} waits on {name}: your mail server takes mail over TLS only, and it was sent in plaintext "
+            f"Mail to your own {domain} waits on {name}: your mail server accepts mail over TLS only, but the mail was sent in plaintext "
             f"(delivery mode {own_mode}).{said}",
-            "Set the delivery mode of its email config to 'required', or let the mail server offer TLS and not insist on it "
+            "Set the delivery mode of its email config to 'required', or let the mail server offer TLS without requiring it "
             "(starttls_inbound: offered).",
             **facts,
         )
@@ -151,10 +151,10 @@ def _of_events(
         return _alert(
             "enforced_inbound_local",
             "local",
-            f"Mail from an enforced domain to your own {domain} waits on {name}, because your mail server would not do TLS."
+            f"Mail from an enforced domain to your own {domain} waits on {name}, because your mail server did not use TLS."
             f"{said}",
-            f"Run the handshake test against the mail servers of {domain} and switch STARTTLS on there; the mail that waits "
-            "is delivered then.",
+            f"Run the handshake test against the mail servers of {domain} and switch STARTTLS on there; the waiting mail "
+            "is then delivered.",
             **facts,
         )
     if (domain, direction) in enforced and direction == "outbound":
@@ -162,34 +162,32 @@ def _of_events(
             return _alert(
                 "enforced_outbound_local",
                 "local",
-                f"Mail to {domain} waits on {name}: the domain is reached over TLS only, and your own server could not do it."
+                f"Mail to {domain} waits on {name}: TLS is enforced for the domain, but your own server could not use it."
                 f"{said}",
-                f"Repair TLS on {name}: see that it can read its key and certificate and that TLS towards the outside is on.",
+                f"Repair TLS on {name}: check that its daemon can read key and certificate and that outbound TLS is on.",
                 **facts,
             )
         return _alert(
             "enforced_outbound_remote",
             "remote",
-            f"Mail to {domain} waits on {name}: the domain is reached over TLS only, and its mail server would not do it as "
-            f"it has to.{said}",
-            f"Ask the administrator of {domain} to offer STARTTLS with a certificate that passes. If that takes longer, a "
-            "lower certificate check for the domain lets the mail go.",
+            f"Mail to {domain} waits on {name}: TLS is enforced for the domain, but its mail server did not fulfil the "
+            f"required level.{said}",
+            f"Ask the administrator of {domain} to offer STARTTLS with a certificate that passes. If this takes longer, a "
+            "lower certificate check for the domain releases the mail.",
             **facts,
         )
-    waits = (
-        f"Mail {'from' if direction == 'inbound' else 'to'} {domain} {'was put off' if kind == 'refusals' else 'waits'}"
-    )
+    waits = f"Mail {'from' if direction == 'inbound' else 'to'} {domain} {'was deferred' if kind == 'refusals' else 'waits'}"
     own = own_mode is not None or cause == "local"
     return _alert(
         "tls_deferrals",
         "local" if own else "remote",
-        f"{waits} on {name} for want of TLS.{said}",
+        f"{waits} on {name} because TLS failed.{said}",
         (
             f"Run the handshake test against {name if cause == 'local' else 'the mail servers of ' + domain} and "
-            "repair TLS there; the queue empties by itself then."
+            "repair TLS there; the waiting mail is then delivered."
         )
         if own
-        else f"Ask the administrator of {domain} about TLS, or allow plaintext for the domain if its mail may go so.",
+        else f"Ask the administrator of {domain} about TLS, or allow plaintext for the domain if its mail may be sent in plaintext.",
         **facts,
     )
 
@@ -202,7 +200,7 @@ def _spoken(domain: str) -> str:
 
 
 def _certificates(host: Mapping[str, Any], certificate_days: int) -> Iterator[tuple[float, dict[str, Any]]]:
-    """Days left and alert of each certificate of the host, however many tests saw it."""
+    """Yield the days left and the alert of each certificate of the host, once for each certificate."""
     seen: set[str] = set()
     for test in host["tests"]:
         certificate = test["certificate"] or {}
@@ -213,7 +211,7 @@ def _certificates(host: Mapping[str, Any], certificate_days: int) -> Iterator[tu
         seen.add(key)
         who = f"The certificate {certificate.get('subject') or test['name']} on {host['host']}, port {test['port']},"
         end = str(certificate.get("not_after") or "")[:10]
-        action = "Renew it and run enable_tls.yml, which installs it; the handshake test then has to see the new one."
+        action = "Renew it and run enable_tls.yml, which installs it; the handshake test then checks the new one."
         if days < 0:
             when = f" on {end}" if end else ""
             message = f"{who} expired{when}; senders that check it defer their mail."
@@ -233,9 +231,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _lost_on_own_server(host: Mapping[str, Any], before: Mapping[str, Any], still: bool) -> Iterator[dict[str, Any]]:
-    """A server that offered STARTTLS in the former report and does not now, though it answers.
+    """Yield an alert for a server that offered STARTTLS in the former report and does not offer it now, although it answers.
 
-    still is whether the former report said so already: then the alert stays until STARTTLS is back.
+    still: whether the former report has this alert. Then the alert stays until STARTTLS is offered again.
     """
     if host["expected"] == "disabled":
         return
@@ -250,9 +248,9 @@ def _lost_on_own_server(host: Mapping[str, Any], before: Mapping[str, Any], stil
     for where, test in sorted(lost.items()):
         yield _alert(
             "starttls_lost", "local",
-            f"{host['host']} ({where}) no longer offers STARTTLS, which it did in a former report.",
-            f"See what was changed on {host['host']}; its log says why TLS is off. If TLS was switched off on purpose, bring "
-            "the delivery mode back too, or mail waits.",
+            f"{host['host']} ({where}) no longer offers STARTTLS. A previous report shows that it did.",
+            f"Check the recent changes on {host['host']}; its log shows why TLS is off. If TLS was switched off on purpose, set "
+            "a delivery mode that allows plaintext too, or mail waits.",
             host=host["host"], severity="error", last=test.get("time"),
         )  # fmt: skip
 
@@ -264,7 +262,7 @@ def _place(test: Mapping[str, Any]) -> tuple[str, str]:
 def _lost_on_peers(
     host: Mapping[str, Any], before: Mapping[str, Any], still: set[tuple[Any, Any, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Peer domains with which all mail was over TLS at some time, and none is now."""
+    """Yield an alert for each peer domain whose mail went over TLS before and now does not."""
     activity = before.get("activity")
     used = {
         (one.get("domain"), one.get("direction"))
@@ -273,7 +271,7 @@ def _lost_on_peers(
         and isinstance(one.get("direction"), str)
         and _positive(one, "messages_tls")
     } | {(domain, direction) for name, domain, direction in still if name == host["host"]}
-    # Where lines are missing, what went over TLS may be counted as plaintext.
+    # If log lines are missing, messages over TLS may be counted as plaintext.
     is_sure = not any(note.get("code") == "lines_lost" for note in (host["activity"] or {}).get("notes") or ())
     for peer in host["activity"]["peers"] if host["activity"] else ():
         domain, direction = peer["domain"], peer["direction"]
@@ -281,7 +279,7 @@ def _lost_on_peers(
             continue
         refused = [one for kind in ("failures", "deferrals") for one in peer[kind] if one["reason"] in _NO_TLS_OFFERED]
         if is_sure and peer["messages_plaintext"] and not peer["messages_tls"] and (domain, direction) in used:
-            since, count, last = "in a former report", peer["messages_plaintext"], None
+            since, count, last = "in a previous report", peer["messages_plaintext"], None
         elif direction == "outbound" and refused and peer["messages_tls"]:
             since, count = "earlier in this window", sum(one["count"] for one in refused)
             last = max((one["last"] for one in refused if one["last"]), default=None)
@@ -294,9 +292,9 @@ def _lost_on_peers(
             "starttls_lost",
             "local" if own else "remote",
             f"Mail {where} {domain} through {host['host']} went over TLS {since} and no longer does.",
-            f"Look at {whose} mail server of {domain}: run the handshake test, see its log."
+            f"Look at {whose} mail server of {domain}: run the handshake test and read its log."
             if own
-            else f"Ask the administrator of {domain} whether TLS was switched off; if not, something between strips it.",
+            else f"Ask the administrator of {domain} whether TLS was switched off; if not, a device on the path removes it.",
             host=host["host"],
             domain=domain,
             direction=direction,
@@ -323,7 +321,7 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _tlsrpt(reports: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """One alert for each domain and result type, over all the organizations that report it."""
+    """Yield one alert for each domain and result type, over all reporting organizations."""
     found: dict[tuple[str, str], list[tuple[Mapping[str, Any], int]]] = {}
     for report in reports:
         if report["failures"]:

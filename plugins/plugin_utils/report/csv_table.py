@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report as CSV: a row for each host, peer domain and direction; a host without activity has one row of its own."""
+"""The report as CSV: a row for each host, peer domain and direction. A host without activity has one row."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
 
 def render_csv(document: Mapping[str, Any]) -> str:
-    """The document as CSV (RFC 4180)."""
+    """Return the document as CSV (RFC 4180)."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     writer.writerow(COLUMNS)
@@ -48,7 +48,7 @@ def render_csv(document: Mapping[str, Any]) -> str:
 
 
 def harmless(cell: Any) -> Any:
-    """The cell so that no spreadsheet takes it for a formula: text that looks like one gets an apostrophe in front."""
+    """Return the cell with an apostrophe in front if a spreadsheet could read it as a formula."""
     if not isinstance(cell, str):
         return cell
     return f"'{cell}" if cell.lstrip(" \u00a0\ufeff").startswith(_FORMULA) else cell

@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report as a value: one document that every format is made of.
+"""The report document, from which every format is rendered.
 
 C({version, title, generated_at, window, fail_on, summary, hosts, alerts, tls_reports}); docs/schema/report.schema.json
-has the whole shape. Whatever hosts and logs said is made printable, cut and brought into that shape here, so that no
-format has to mistrust a type.
+has the whole shape. This file makes text from hosts and logs printable, cuts it and checks its types. So the formats
+can rely on the shape.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _MAX_COUNT = 2**53 - 1
 
 
 class ReportError(EngineError):
-    """What was given cannot become a report; the message says what is wrong."""
+    """The input cannot become a report. The message gives the reason."""
 
 
 def build(
@@ -55,10 +55,10 @@ def build(
     fail_on: str = "error",
     now: Optional[datetime] = None,
 ) -> dict[str, Any]:
-    """The report on these rows (see the module tls_report for what is in one). Raises ReportError.
+    """Return the report on these rows (the module tls_report documents them). Raises ReportError.
 
-    certificate_days is how many days before its end a certificate earns an alert, fail_on the least severity of a finding
-    that makes a host fail, previous a former report, and tls_reports what tls_rpt.read_reports() returns.
+    certificate_days: a certificate with fewer days left causes an alert. fail_on: the lowest severity of a finding that
+    makes a host fail. previous: a former report. tls_reports: the result of tls_rpt.read_reports().
     """
     if not rows:
         raise ReportError("there is no host to report on")
@@ -81,27 +81,27 @@ def build(
 
 
 def load_previous(text: bytes) -> dict[str, Any]:
-    """A former report from its JSON. Raises ReportError if it is none."""
+    """Read a former report from its JSON. Raises ReportError if the text is not a report."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"it is no JSON that can be read ({type(error).__name__})") from None
+        raise ReportError(f"it is not readable JSON ({type(error).__name__})") from None
     if (
         not isinstance(document, dict)
         or document.get("version") != REPORT_VERSION
         or not isinstance(document.get("hosts"), list)
     ):
-        raise ReportError("it is no report of this collection in its JSON form")
+        raise ReportError("it is not a report of this collection in its JSON form")
     return document
 
 
 def render_json(document: Mapping[str, Any]) -> str:
-    """The document as JSON text."""
+    """Return the document as JSON text."""
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def clean(value: Any, depth: int = _DEPTH) -> Any:
-    """The value as plain JSON data: texts printable and cut, no key material, no depth without end."""
+    """Return the value as plain JSON data: texts printable and cut, no key material, depth limited."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -111,7 +111,7 @@ def clean(value: Any, depth: int = _DEPTH) -> Any:
     if isinstance(value, (Mapping, list, tuple)) and not depth:
         return "..."
     if isinstance(value, Mapping):
-        # The key of what is hidden stays: a stranger whose name is such a text must not make a member disappear.
+        # Keep the key of hidden text: text from other people must not remove a member.
         return {
             clean(str(key)): "..." if _is_pem(item) else clean(item, depth - 1)
             for key, item in value.items()
@@ -124,7 +124,7 @@ def clean(value: Any, depth: int = _DEPTH) -> Any:
 
 
 def test_name(test: Mapping[str, Any]) -> str:
-    """How people are told which handshake test it was."""
+    """Return the name of a handshake test for users."""
     name = f"{test.get('name') or test.get('host')}:{test.get('port', 25)}"
     return f"{name} seen from {test['seen_from']}" if test.get("seen_from") else name
 
@@ -259,7 +259,7 @@ def _mappings(value: Any) -> list[Mapping[str, Any]]:
 
 
 def _window(window: Optional[Mapping[str, Any]], hosts: Sequence[Mapping[str, Any]]) -> Optional[dict[str, Any]]:
-    """The window that was given, or the one that the hosts' logs were read for; None without logs."""
+    """Return the given window, or the one of the hosts' logs; None without logs."""
     if window:
         return {name: _text_or_none(window.get(name)) for name in ("since", "until")}
     seen = [host["activity"] for host in hosts if host["activity"]]

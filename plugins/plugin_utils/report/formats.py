@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The formats of a report, and which part of each is no more than the time it was made."""
+"""The formats of a report, and the part of each that holds the time of the report."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.promethe
 
 
 class Format(NamedTuple):
-    """How a document is rendered, what in the text is the time it was made, and the mode of a new file."""
+    """One format: its renderer, the pattern of the time of the report in the text, and the mode of a new file."""
 
     render: Callable[[Mapping[str, Any]], str]
     stamp: re.Pattern[str]
     mode: int = 0o640
 
     def same(self, one: str, other: str) -> bool:
-        """True if the two differ in nothing but the time they were made."""
+        """Return True if the two texts differ in the time of the report at most."""
         return self.stamp.sub("", one) == self.stamp.sub("", other)
 
 
@@ -33,7 +33,7 @@ FORMATS = {
     "json": Format(render_json, re.compile(r'^  "generated_at": "[^"]*",$', re.MULTILINE)),
     "csv": Format(render_csv, re.compile(r"(?!)")),
     "junit": Format(render_junit, re.compile(r' timestamp="[^"<>]*"')),
-    # The node exporter reads it as a user of its own.
+    # The node exporter reads the file as a different user.
     "prometheus": Format(
         render_prometheus,
         re.compile(r"^mailfleet_starttls_report_generated_timestamp_seconds .*$", re.MULTILINE),

@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report as one HTML page that needs nothing else: no script, no font, no picture from anywhere.
+"""The report as one HTML page without external resources: no script, no font, no image.
 
-This file decides what is shown and how much of it; page.html.j2 and page.css say how it looks. The template escapes
-everything, and the page's own policy (CSP) allows its style sheet by its hash and nothing else at all.
+This file selects the content of the page and limits its amount. page.html.j2 and page.css define the layout. The
+template escapes all text. The page's Content Security Policy allows the style sheet by its hash and nothing else.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from markupsafe import Markup, escape
 HERE = Path(__file__).parent
 ALERTS_SHOWN, ALERTS_FOLDED = 8, 192
 ALERTS_ALIKE, ALIKE_SHOWN, ALIKE_FOLDED = 4, 3, 97
-"""From so many alerts of one kind on they are told together: some at once, some folded."""
+"""From ALERTS_ALIKE alerts of one kind on, the page groups them. ALIKE_SHOWN are shown at once, ALIKE_FOLDED can be unfolded."""
 BARS_SHOWN = 20
 HOSTS_SHOWN, HOSTS_FOLDED = 40, 460
 PEERS_SHOWN, PEERS_FOLDED = 25, 275
@@ -34,13 +34,13 @@ REPORTS_SHOWN = 40
 NOTES_SHOWN = 5
 FINDINGS_SHOWN = 4
 DAYS_SCALE = 90
-"""Days left at which a certificate's bar is full."""
+"""The number of days left at which a certificate's bar is full."""
 _WEAK = ("TLSv1", "TLSv1.1", "SSLv3", "SSLv2")
 _CELL_LENGTH = 160
 
 
 class Share(NamedTuple):
-    """How much of something went over TLS; percent never rounds up to 100."""
+    """The share of TLS. percent is rounded down, so it is 100 only if all is TLS."""
 
     tls: int
     plaintext: int
@@ -48,29 +48,29 @@ class Share(NamedTuple):
 
     @property
     def total(self) -> int:
-        """Both."""
+        """The count over TLS plus the count in plaintext."""
         return self.tls + self.plaintext
 
     @property
     def percent(self) -> float:
-        """Share of TLS, with one digit, rounded down."""
+        """The share of TLS in percent, with one decimal digit, rounded down."""
         return self.tls * 1000 // self.total / 10 if self.total else 0.0
 
     @property
     def rest(self) -> float:
-        """The other part of the bar."""
+        """The rest of the bar, in percent."""
         return round(100 - self.percent, 1)
 
     @property
     def text(self) -> str:
-        """The share for people."""
+        """The share as text for users."""
         if self.total:
             return f"{self.percent:g} %"
         return "not logged" if self.unknown else "no mail"
 
 
 class Folded(NamedTuple):
-    """A long list: what is seen at once, what can be unfolded, and how many are in neither."""
+    """A long list: the items that are shown at once, those that can be unfolded, and the number of the others."""
 
     shown: Sequence[Any]
     folded: Sequence[Any]
@@ -78,17 +78,17 @@ class Folded(NamedTuple):
 
     @classmethod
     def cut(cls, items: Sequence[Any], shown: int, folded: int) -> Folded:
-        """The first so many of items. A rest of a few is not worth a fold."""
+        """Cut the list. If only a few items are left after the shown ones, all are shown."""
         if len(items) <= shown * 5 // 4:
             shown = len(items)
         return cls(items[:shown], items[shown : shown + folded], max(0, len(items) - shown - folded))
 
 
 def render_html(document: Mapping[str, Any]) -> str:
-    """The document as an HTML page."""
+    """Return the document as an HTML page."""
     _licence, _, style = (HERE / "page.css").read_text(encoding="utf-8").partition("*/\n")
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    # The style sheet is a file of this collection, the one thing that is not escaped.
+    # The style sheet is a file of this collection, so it is the only text that is not escaped.
     return _template().render(style=Markup(style), style_hash=digest, **_view(document))  # noqa: S704
 
 
@@ -142,14 +142,14 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _severity(document: Mapping[str, Any]) -> str:
-    """How bad it is on the whole: C(error), C(warning) or C(good)."""
+    """Return the state of the whole report: C(error), C(warning) or C(good)."""
     if document["summary"]["failed"] or document["summary"]["alerts"]["error"]:
         return "error"
     return "warning" if document["summary"]["alerts"]["warning"] else "good"
 
 
 def _alike(alerts: Iterable[Mapping[str, Any]]) -> list[Folded]:
-    """The alerts, each by itself or together with those of its kind where there are many; the order stays."""
+    """Return the alerts in their order. Many alerts of one kind form one group."""
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for alert in alerts:
         groups.setdefault((alert["code"], alert["severity"], alert["cause"]), []).append(alert)
@@ -163,7 +163,7 @@ def _alike(alerts: Iterable[Mapping[str, Any]]) -> list[Folded]:
 
 
 def _shares(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The share of TLS of each host and direction, those with most mail in plaintext first."""
+    """Return the share of TLS of each host and direction. Those with most plaintext messages come first."""
     rows = []
     for host in hosts:
         totals = host["activity"]["totals"] if host["activity"] else {}
@@ -178,7 +178,7 @@ def _shares(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _notes(hosts: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
-    """What the logs could not tell, and of which hosts; what concerns most of them comes first."""
+    """Return the notes on missing log data with their hosts. The notes that concern most hosts come first."""
     found: dict[str, list[str]] = {}
     for host in hosts:
         for note in host["activity"]["notes"] if host["activity"] else ():
@@ -189,7 +189,7 @@ def _notes(hosts: Iterable[Mapping[str, Any]]) -> list[tuple[str, list[str]]]:
 
 
 def _bars(hosts: Iterable[Mapping[str, Any]], what: str, most: int = 8) -> list[dict[str, Any]]:
-    """Bars for a table of names and counts over all hosts: width is in percent of all."""
+    """Return bars for a table of names and counts over all hosts. percent is the share of the total."""
     counted: Counter[str] = Counter()
     for host in hosts:
         for counts in host["activity"]["totals"].values() if host["activity"] else ():
@@ -210,7 +210,7 @@ def _bars(hosts: Iterable[Mapping[str, Any]], what: str, most: int = 8) -> list[
 
 
 def _certificates(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The certificates that were served, the next one to expire first."""
+    """Return the served certificates. The next one to expire comes first."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for host in hosts:
         for test in host["tests"]:
@@ -280,7 +280,7 @@ def _number(value: float) -> str:
 
 
 def _moment(text: Optional[str]) -> str:
-    """A moment in ISO 8601 for people; what is none stays as it is."""
+    """Return an ISO 8601 time in a readable form. Other text is returned unchanged."""
     try:
         return datetime.fromisoformat(str(text or "").replace("Z", "+00:00")).strftime("%-d %b %Y, %H:%M UTC")
     except ValueError:
@@ -292,5 +292,5 @@ def _cut(text: str, length: int = _CELL_LENGTH) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """The text, escaped, with a place to break the line after each underscore."""
+    """Return the escaped text, with a possible line break after each underscore."""
     return Markup("_<wbr>").join(escape(part) for part in text.split("_"))

@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report as JUnit XML, which CI systems show: a suite for each host, a case for each test.
+"""The report as JUnit XML for CI systems: a suite for each host, a case for each test.
 
-Valid against the strict form of the format (Ant's): each suite has its attributes, C(properties) first and
-C(system-out), C(system-err) last.
+The output is valid in the strict form of the format (that of Ant): each suite has all its attributes, begins with
+C(properties), and ends with C(system-out) and C(system-err).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U001
 
 
 class TestCase(NamedTuple):
-    """One test: findings fail it if they are severe enough; seconds is how long it took."""
+    """One test. It fails if a finding is severe enough. seconds is its duration."""
 
     name: str
     findings: Sequence[Mapping[str, Any]]
@@ -31,7 +31,7 @@ class TestCase(NamedTuple):
 
 
 def render_junit(document: Mapping[str, Any]) -> str:
-    """The document as JUnit XML."""
+    """Return the document as JUnit XML."""
     suites = [(host["host"], _test_cases(host)) for host in document["hosts"]]
     alerts = [
         TestCase(
@@ -53,7 +53,7 @@ def _test_cases(host: Mapping[str, Any]) -> list[TestCase]:
     cases = []
     for test in host["tests"]:
         own = {one["message"] for one in test["findings"]}
-        # The findings of the host, not those of the test: with STARTTLS expected to be off they differ.
+        # Use the findings of the host. Those of the test differ if STARTTLS is expected to be off.
         findings = [one for one in host["findings"] if one["message"].partition(SEEN_FROM)[0] in own]
         seconds = test.get("seconds")
         cases.append(
@@ -111,7 +111,7 @@ def _suite(number: int, name: str, cases: Sequence[TestCase], document: Mapping[
 
 
 def _unique(names: Iterable[str]) -> list[str]:
-    """The names, those that came before with a number: readers tell cases apart by them."""
+    """Return the names. A repeated name gets a number, because readers identify cases by their names."""
     seen: dict[str, int] = {}
     unique = []
     for name in names:
@@ -121,5 +121,5 @@ def _unique(names: Iterable[str]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """The text without the characters that XML 1.0 has no way to write."""
+    """Return the text with C(?) for every character that XML 1.0 does not allow."""
     return _NOT_XML.sub("?", text)

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Writes the report of tls_report on the controller: each output is a file, and one that says the same is left alone."""
+"""Writes the report of tls_report on the controller. Each output is a file. A file with the same content is not written again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
 
 
 class Output(NamedTuple):
-    """A file to write: mode None keeps that of the file that is there, or takes the format's."""
+    """A file to write. mode None keeps the mode of an existing file, or uses that of the format."""
 
     format: str
     path: str
@@ -27,7 +27,7 @@ class Output(NamedTuple):
 
 
 class Image(NamedTuple):
-    """A file as it shall be, whether it is there so byte by byte, and whether more than the time differs."""
+    """A wanted file, whether it already exists with this content, and whether more than the time of the report differs."""
 
     file: FileImage
     written: bool
@@ -35,9 +35,9 @@ class Image(NamedTuple):
 
 
 def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Make the report, write it in each of the formats wanted, and return the result of tls_report.
+    """Create the report, write it in each wanted format, and return the result of tls_report.
 
-    options are the module's. Check mode writes nothing and says what would change. Raises EngineError.
+    options are those of the module. Check mode writes nothing and reports the changes. Raises EngineError.
     """
     outputs = [_output(one, check_mode) for one in options["outputs"]]
     if len({os.path.realpath(one.path) for one in outputs}) < len(outputs):
@@ -71,11 +71,11 @@ def _output(given: Mapping[str, Any], check_mode: bool) -> Output:
     if isinstance(mode, str):
         with suppress(ValueError):
             mode = int(mode, 8)
-    # YAML has made a number of octal digits without quotes already.
+    # YAML has already converted octal digits without quotes to a number.
     if mode is not None and not (isinstance(mode, int) and 0 <= mode <= 0o777):
-        raise EngineError(f"mode {given['mode']!r} is no mode of a file; give one like '0640'")
-    if not check_mode and not Path(given["path"]).parent.is_dir():  # which an earlier task may be about to make
-        raise EngineError(f"there is no directory for {given['path']} on the controller; make it first")
+        raise EngineError(f"mode {given['mode']!r} is not a file mode; give one like '0640'")
+    if not check_mode and not Path(given["path"]).parent.is_dir():  # in check mode an earlier task may still create it
+        raise EngineError(f"there is no directory for {given['path']} on the controller; create it first")
     return Output(given["format"], given["path"], mode)
 
 
@@ -97,18 +97,18 @@ def _report(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def _previous(path: Optional[str]) -> Optional[dict[str, Any]]:
-    """The former report; None if there is none yet, as before the first run."""
+    """Return the former report; None if no path is given or there is no file, as in the first run."""
     if not path:
         return None
     try:
         content = FileImage.read(path, max_bytes=document.MAX_PREVIOUS_BYTES).content
         return None if content is None else document.load_previous(content)
     except (OSError, document.ReportError) as error:
-        raise EngineError(f"the former report {one_line(path)} cannot be used: {error}") from error
+        raise EngineError(f"the previous report {one_line(path)} cannot be used: {error}") from error
 
 
 def _image(output: Output, text: str) -> Image:
-    """What has to be done for one output."""
+    """Return the wanted file of one output, compared with the existing one."""
     kind = FORMATS[output.format]
     try:
         old = FileImage.read(output.path)

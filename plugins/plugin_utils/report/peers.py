@@ -1,10 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Peer domains as the readers of a report know them: how a domain sends to us, and how we send to it.
+"""Peer domains in a report: the TLS use of mail from a domain and of mail to it.
 
-The words are those that message logs of mail services use: C(pe_tls), TLS that is insisted on for the domain; C(tls);
-C(smtp), plaintext. A domain with mail of both kinds has both words.
+The words are those of the message logs of mail services: C(pe_tls), TLS that is enforced for the domain; C(tls);
+C(smtp), plaintext. A domain with both kinds of mail has both words.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ COUNTS = ("messages_tls", "messages_plaintext", "sessions_tls", "sessions_plaint
 
 
 class Side(NamedTuple):
-    """One direction of a peer domain: its counts, and the words for it."""
+    """One direction of a peer domain: its counts, and its words."""
 
     tls: int
     plaintext: int
@@ -26,7 +26,7 @@ class Side(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A peer domain over all hosts. troubles counts what failed, was refused or waits."""
+    """A peer domain over all hosts. troubles is the number of failures, refusals and deferrals."""
 
     domain: str
     sender: Side
@@ -36,18 +36,18 @@ class Peer(NamedTuple):
 
     @property
     def messages(self) -> int:
-        """All messages, from it and to it."""
+        """The number of messages from the domain and to it."""
         return sum(self.sender[:2]) + sum(self.recipient[:2])
 
 
 def levels(host: Mapping[str, Any], peer: Mapping[str, Any]) -> tuple[str, str]:
-    """C(sender_tls) and C(recipient_tls) of one entry of activity; C('') for the direction it says nothing about."""
+    """Return C(sender_tls) and C(recipient_tls) of one entry of activity; C('') for the other direction."""
     level = _level(_is_enforced(host, peer), *_used(peer))
     return (level, "") if peer["direction"] == "inbound" else ("", level)
 
 
 def merged(hosts: Iterable[Mapping[str, Any]]) -> list[Peer]:
-    """The peer domains of all hosts: those with trouble and in plaintext first, then by messages."""
+    """Return the peer domains of all hosts, sorted by messages, then by troubles, the largest first, then by name."""
     found: dict[str, dict[str, Any]] = {}
     for host in hosts:
         for peer in host["activity"]["peers"] if host["activity"] else ():
@@ -75,7 +75,7 @@ def _side(counts: list[int]) -> Side:
 
 
 def _used(peer: Mapping[str, Any]) -> tuple[int, int]:
-    """Messages over TLS and in plaintext."""
+    """Return the number of messages over TLS and in plaintext."""
     messages = peer["messages_tls"], peer["messages_plaintext"]
     return messages
 

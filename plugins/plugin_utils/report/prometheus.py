@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The report as a file for the textfile collector of Prometheus' node exporter.
 
-Label values that a stranger chooses (peer domains, versions, ciphers) are limited: the busiest domains have a series of
-their own, the others are added up under C(other).
+Other people choose some label values (peer domains, versions, ciphers), so their number is limited. The busiest domains
+have their own series. The series C(other) is the sum of the rest.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ HELP = {
     "host_findings": "Findings on the host, by severity.",
     "test_passed": "Whether the handshake test found nothing that fails.",
     "test_starttls_offered": "Whether the server offered STARTTLS.",
-    "test_duration_seconds": "How long the handshake test took.",
-    "certificate_expiry_timestamp_seconds": "When the certificate that was served ends.",
-    "alerts": "Alerts, by what they are about and whose side the cause is on.",
+    "test_duration_seconds": "Duration of the handshake test.",
+    "certificate_expiry_timestamp_seconds": "When the served certificate expires.",
+    "alerts": "Alerts, by code, severity and the side of the cause.",
     "window_messages": "Messages in the window of the report.",
     "window_sessions": "SMTP sessions in the window of the report.",
     "window_sessions_by_version": "SMTP sessions over TLS in the window of the report, by version.",
     "window_events": "TLS failures, refusals and deferrals in the window of the report.",
     "window_peer_messages": f"Messages in the window with the {MAX_DOMAINS} busiest peer domains; the rest is 'other'.",
-    "tlsrpt_sessions": "Sessions with own domains that others report (RFC 8460), by result.",
+    "tlsrpt_sessions": "Sessions with own domains in received TLS reports (RFC 8460), by result.",
 }
-"""Every metric, a gauge, without its prefix: a window moves on, so nothing here only ever grows."""
+"""Metric without its prefix -> help text. Each metric is a gauge, because the window moves and values can fall."""
 
 
 class Sample(NamedTuple):
-    """One value: metric is a key of HELP."""
+    """One value. metric is a key of HELP."""
 
     metric: str
     value: float
@@ -48,10 +48,10 @@ class Sample(NamedTuple):
 
 
 def render_prometheus(document: Mapping[str, Any]) -> str:
-    """The document in Prometheus' text format."""
+    """Return the document in Prometheus' text format."""
     series: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for metric, value, labels in _samples(document):
-        # Two tests that differ in nothing a label says would be one series twice; the worst or the sum is kept.
+        # Two tests may have the same labels. Then one series keeps the worst value or the sum.
         values = series.setdefault(metric, {})
         key = tuple(labels.items())
         values[key] = _merge(metric, values[key], value) if key in values else value

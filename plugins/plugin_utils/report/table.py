@@ -27,9 +27,9 @@ HEADINGS = {
 
 
 def fleet_verdict(rows: Sequence[dict[str, Any]], title: str, fail_on: str) -> tuple[dict[str, Any], str]:
-    """The result of tls_verdict, and the text to show: title, table, and the findings of each host.
+    """Return the result of tls_verdict, and the text to show: title, table, and the findings of each host.
 
-    rows are as summarize() takes them. Raises EngineError if there is no row, or one without the name of its host.
+    rows have the form that summarize() takes. Raises EngineError if there is no row, or if a row lacks its host name.
     """
     if not all(isinstance(row.get("host"), str) for row in rows):
         raise EngineError("each of rows needs the name of its host")
@@ -55,10 +55,10 @@ def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
-    """One row of the table from what was gathered on a host: handshake tests, traces, delivery modes.
+    """Return one row of the table from the results of a host: handshake tests, traces, delivery modes.
 
-    Takes C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of
-    starttls_probe), C(traces) (of message_trace), C(errors) (text) and C(delivery_modes).
+    Uses C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of starttls_probe),
+    C(traces) (of message_trace), C(errors) (text) and C(delivery_modes).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
@@ -83,7 +83,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
 def _offered(probe: dict[str, Any]) -> str:
     if probe.get("starttls_advertised"):
         return "offered"
-    return "not offered" if probe.get("stage") == "ehlo" else ""  # who did not answer EHLO did not say
+    return "not offered" if probe.get("stage") == "ehlo" else ""  # unknown: the server did not answer EHLO
 
 
 def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:

@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reports that others send about the TLS of one's own domains (SMTP TLS Reporting, RFC 8460).
+"""Received reports about the TLS of one's own domains (SMTP TLS Reporting, RFC 8460).
 
-Anybody may send such a report, so nothing in it is believed before it is measured: files are read and inflated up to a
-limit, the JSON is held against a schema with the library C(jsonschema), dates have to make sense, and texts are made
-printable. What does not pass is named and left out.
+Anybody may send such a report, so every part is checked. Files are read and inflated up to a limit. The library
+C(jsonschema) checks the JSON against a schema. Dates must be plausible. Texts are made printable. Reports that fail a
+check are named and left out.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ except ImportError:
 
 MAX_FILE_BYTES = 25 << 20
 MAX_REPORT_BYTES = 32 << 20
-"""Of one report, inflated. The largest that are seen in practice have some hundred kilobytes."""
+"""The limit for one inflated report. The largest real reports have some hundred kilobytes."""
 MAX_PARTS = 100
 MAX_COUNT = 2**53 - 1
 TEXT_LENGTH = 300
@@ -91,15 +91,15 @@ SCHEMA: dict[str, Any] = {
         },
     },
 }
-"""What of RFC 8460, section 4.4, is needed here. Members it does not name are let through and not used."""
+"""The members of RFC 8460, section 4.4, that are used here. Other members are allowed and ignored."""
 
 
 class TlsReportError(ValueError):
-    """A report cannot be used; the message says why."""
+    """A report cannot be used. The message gives the reason."""
 
 
 class MissingJsonschemaError(RuntimeError):
-    """The controller lacks C(jsonschema); the message says how to install it."""
+    """The controller lacks C(jsonschema). The message explains how to install it."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -110,12 +110,12 @@ class MissingJsonschemaError(RuntimeError):
 
 
 def read_reports(paths: Iterable[str], now: Optional[datetime] = None) -> tuple[list[dict[str, Any]], list[str]]:
-    """The reports in these files, one entry per report and policy, and what was wrong with those that are left out.
+    """Return the reports in these files, one entry per report and policy, and the faults of those that are left out.
 
-    A file is JSON, JSON in gzip, or a mail with such attachments. An entry is
-    C({organization, report_id, start, end, domain, policy_type, successful, failed, failures: [{result_type,
-    sending_mta_ip, receiving_mx, count, reason}]}); times are ISO 8601 in UTC, and a report that was sent twice counts
-    once. Raises MissingJsonschemaError, and OSError for a file that cannot be read.
+    A file is JSON, JSON in gzip, or a mail with such attachments. An entry is C({organization, report_id, start, end,
+    domain, policy_type, successful, failed, failures: [{result_type, sending_mta_ip, receiving_mx, count, reason}]}).
+    Times are ISO 8601 in UTC. A report that was sent twice counts once. Raises MissingJsonschemaError, and OSError if a
+    file cannot be read.
     """
     paths = list(paths)
     if paths and not HAS_JSONSCHEMA:
@@ -129,7 +129,7 @@ def read_reports(paths: Iterable[str], now: Optional[datetime] = None) -> tuple[
             raise FileNotFoundError(2, "there is no such file", path)
         try:
             for document in _documents(data):
-                # One report may have several policies of a type for a domain; the same report may come twice.
+                # One report may have several policies of a type for a domain. The same report may come twice.
                 for number, entry in enumerate(parse(document, now)):
                     names = ("organization", "report_id", "domain", "policy_type")
                     entries.setdefault((*(entry[name] for name in names), str(number)), entry)
@@ -139,16 +139,16 @@ def read_reports(paths: Iterable[str], now: Optional[datetime] = None) -> tuple[
 
 
 def parse(data: bytes, now: Optional[datetime] = None) -> list[dict[str, Any]]:
-    """The entries of one report: data is its JSON. Raises TlsReportError, and nothing else."""
+    """Return the entries of one report. data is its JSON. Raises TlsReportError and no other exception."""
     try:
         report = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise TlsReportError(f"it is no JSON that can be read ({type(error).__name__})") from None
-    # The first one will do: to find the best of all takes time that the sender of the report decides on.
+        raise TlsReportError(f"it is not readable JSON ({type(error).__name__})") from None
+    # Report the first error only: the sender of the report controls how long a search for the best one takes.
     wrong = next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(report), None)
     if wrong:
         where = "/".join(map(str, wrong.absolute_path)) or "the report"
-        raise TlsReportError(f"it is no report of RFC 8460: {_text(where)}: {_text(wrong.message)}")
+        raise TlsReportError(f"it is not a report by RFC 8460: {_text(where)}: {_text(wrong.message)}")
     start, end = (_moment(report["date-range"][f"{name}-datetime"]) for name in ("start", "end"))
     if end < start:
         raise TlsReportError("it ends before it begins")
@@ -164,7 +164,10 @@ def parse(data: bytes, now: Optional[datetime] = None) -> list[dict[str, Any]]:
 
 
 def inflate(data: bytes, limit: int = MAX_REPORT_BYTES) -> bytes:
-    """What gzip holds, of one or several members. Raises TlsReportError beyond limit bytes and for what is broken."""
+    """Return the inflated gzip data, of one or several members.
+
+    Raises TlsReportError if the result exceeds limit bytes or the data is damaged.
+    """
     pieces: list[bytes] = []
     left = limit
     try:
@@ -194,15 +197,15 @@ def _documents(data: bytes) -> Iterator[bytes]:
 
 
 def _attachments(data: bytes) -> Iterator[bytes]:
-    # The parser holds each line against the boundaries of all the parts that it is in.
+    # The parser compares each line with the boundaries of all enclosing parts.
     if data.lower().count(b"boundary") > MAX_PARTS:
         raise TlsReportError(f"the mail has more than {MAX_PARTS} parts")
     try:
         found = list(_reports_of(email.message_from_bytes(data)))
     except TlsReportError:
         raise
-    except Exception as error:  # the mail parser promises nothing about what is no mail
-        raise TlsReportError(f"it is no mail that can be read ({type(error).__name__})") from None
+    except Exception as error:  # the mail parser may raise any exception for malformed mail
+        raise TlsReportError(f"it is not a readable mail ({type(error).__name__})") from None
     if not found:
         raise TlsReportError("it is neither a TLS report nor a mail with one attached")
     yield from found
@@ -247,7 +250,7 @@ def _moment(text: str) -> datetime:
         moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00").replace("z", "+00:00"))
         return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc)
     except (ValueError, OverflowError):
-        raise TlsReportError(f"{_text(text)!r} is no time in the form of RFC 3339") from None
+        raise TlsReportError(f"{_text(text)!r} is not a time in the form of RFC 3339") from None
 
 
 def _iso(moment: datetime) -> str:

@@ -195,8 +195,8 @@ def test_no_starttls_and_no_server(run):
         {
             "code": "starttls_not_offered",
             "severity": "error",
-            "message": "the server does not offer STARTTLS; switch STARTTLS on at the server; if it is on, something "
-            "between strips it",
+            "message": "the server does not offer STARTTLS; switch STARTTLS on at the server; if it is on, a device "
+            "on the path removes it",
         }
     ]
     assert codes(refused) == ["connect_failed"]

@@ -161,20 +161,18 @@ def test_alerts_alone(runs):
 def test_a_report_that_cannot_be_read_is_left_out_with_a_warning(runs):
     result = runs[0]["bad_report"]
     assert not result["failed"]
-    assert result["warnings"] == [
-        "A TLS report is left out: broken.json: it is no JSON that can be read (JSONDecodeError)"
-    ]
+    assert result["warnings"] == ["A TLS report is left out: broken.json: it is not readable JSON (JSONDecodeError)"]
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
         ("no_report", "there is no such file"),
-        ("bad_previous", "cannot be used: it is no JSON that can be read"),
+        ("bad_previous", "cannot be used: it is not readable JSON"),
         ("no_directory", "there is no directory for"),
         ("directory", "is a directory, not a regular file"),
         ("twice", "two of outputs have the same path"),
-        ("bad_mode", "mode 'rw' is no mode of a file"),
+        ("bad_mode", "mode 'rw' is not a file mode"),
         ("bad_format", "value of format must be one of"),
         ("no_host", "each of rows needs the name of its host"),
         ("empty", "there is no host to report on"),

@@ -276,7 +276,7 @@ class TestIdentity:
         result = assess(facts)
         assert (codes(result), result["certificate"], result["passed"]) == (["bad_certificate"], None, False)
         assert message(result, "bad_certificate").startswith(
-            "the certificate served cannot be read: it is not an X.509"
+            "the certificate served cannot be read: it is not a readable X.509"
         )
 
     @pytest.mark.parametrize("handed_over", [{}, {"ab" * 32: "no PEM"}, {"ab" * 32: ""}])
@@ -303,8 +303,8 @@ class TestTrust:
         result = assess(facts)
         assert codes(result) == ["untrusted"]
         assert message(result, "untrusted") == (
-            f"the chain of CN={NAME} is not trusted: self-signed certificate; it is signed by itself; get one from a "
-            "certification authority, or name it as ca_file if partners do"
+            f"the chain of CN={NAME} is not trusted: self-signed certificate; the certificate is self-signed; get one from a "
+            "certification authority, or set it as ca_file if partners trust it"
         )
         assert assess(facts, require_trusted=False)["passed"]
 
@@ -312,7 +312,7 @@ class TestTrust:
         result = assess(seen(good.certificate, trusted=False, verify_error=NO_ISSUER))
         assert message(result, "untrusted") == (
             f"the chain of CN={NAME} is not trusted: {NO_ISSUER}; the intermediate is missing: CN=Example intermediate CA, "
-            f"which signed CN={NAME}, is not served; append its certificate to the file with the server's, or name it as "
+            f"which signed CN={NAME}, is not served; append its certificate to the file with the server's, or set it as "
             "ca_file if it is a private root"
         )
 
@@ -333,7 +333,7 @@ class TestTrust:
         )
         result = assess(seen(old.issue([NAME]), trusted=False, verify_error="certificate has expired"))
         assert codes(result) == ["untrusted"]
-        assert "that is served with it is out of date; serve its successor" in message(result, "untrusted")
+        assert "in the served chain is out of date; serve its successor" in message(result, "untrusted")
 
     def test_clocks_that_differ(self, good):
         result = assess(seen(good, trusted=False, verify_error="certificate has expired"))
@@ -347,7 +347,7 @@ class TestTrust:
     @pytest.mark.parametrize("reason", ["something new", ""])
     def test_any_other_reason(self, good, reason):
         result = assess(seen(good, trusted=False, verify_error=reason))
-        assert f"is not trusted: {reason or 'no reason is known'}; serve the" in message(result, "untrusted")
+        assert f"is not trusted: {reason or 'the reason is unknown'}; serve the" in message(result, "untrusted")
 
     def test_trust_that_was_not_judged_is_no_finding(self, good):
         assert assess(seen(good, trusted=None))["passed"]
@@ -478,7 +478,7 @@ class TestDates:
         for require_trusted in (True, False):
             result = assess(facts, require_trusted=require_trusted)
             assert codes(result) == ["not_yet_valid"]
-            assert message(result, "not_yet_valid").startswith(f"the certificate CN={NAME} is valid from 20")
+            assert message(result, "not_yet_valid").startswith(f"the certificate CN={NAME} is not valid before 20")
 
     def test_the_advice_for_an_expired_one_does_not_lead_astray(self, authority):
         result = assess(seen(authority.expired([NAME]), trusted=False, verify_error="certificate has expired"))
@@ -585,7 +585,7 @@ class TestSurvey:
     def test_the_key_is_another_one(self, good, authority):
         result = assess(survey(good), evidence=self.evidence(authority, False))
         assert (codes(result), result["passed"]) == (["tls_failed"], False)
-        assert "another key than that of the certificate" in message(result, "tls_failed")
+        assert "not signed with the key of the certificate" in message(result, "tls_failed")
 
     def test_a_full_test_proves_the_key_by_itself(self, good):
         assert codes(assess(seen(good), evidence=Evidence(has_key=None))) == []

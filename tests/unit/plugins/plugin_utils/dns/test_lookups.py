@@ -59,7 +59,10 @@ class TestAnswers:
 
     @pytest.mark.parametrize(
         ("code", "said"),
-        [(dns.rcode.SERVFAIL, "the resolver answered: SERVFAIL"), (dns.rcode.REFUSED, "the resolver answered: REFUSED")],
+        [
+            (dns.rcode.SERVFAIL, "the resolver answered: SERVFAIL"),
+            (dns.rcode.REFUSED, "the resolver answered: REFUSED"),
+        ],
     )
     def test_a_refusal(self, server, code, said):
         server.failing["a.example.com"] = code

@@ -36,10 +36,10 @@ class TestBlockedMail:
         assert alert == {
             "code": "enforced_inbound_remote", "severity": "error", "host": "gw1", "domain": "bank.example.net",
             "direction": "inbound", "cause": "remote", "count": 17, "last": "2026-03-08T21:14:03Z",
-            "message": "gw1 put off mail from bank.example.net: the domain has to use TLS, and its mail server sent in plaintext. "
+            "message": "gw1 deferred mail from bank.example.net: the domain must use TLS, but its mail server sent in plaintext. "
             "The log says: 451 STARTTLS is required for this sender",
-            "action": "Ask the administrator of bank.example.net to switch on TLS for mail to you. The sender tries again by "
-            "itself; take the domain off the enforced ones only if its mail may come in plaintext.",
+            "action": "Ask the administrator of bank.example.net to switch on TLS for mail to you. The sender retries automatically; "
+            "remove the domain from the enforced domains only if its mail may arrive in plaintext.",
         }  # fmt: skip
 
     def test_the_own_mail_server_would_not_take_mail_of_an_enforced_sender_over_tls(self):
@@ -47,7 +47,7 @@ class TestBlockedMail:
             alerts(peer("alpha.test", "outbound", deferrals=[WAITS]), own_domains={"alpha.test": "opportunistic"})
         )
         assert (alert["code"], alert["cause"], alert["count"]) == ("enforced_inbound_local", "local", 6)
-        assert "your mail server would not do TLS" in alert["message"]
+        assert "your mail server did not use TLS" in alert["message"]
         assert "switch STARTTLS on there" in alert["action"]
 
     def test_an_own_mail_server_that_insists_on_tls_behind_a_mode_that_does_not(self):
@@ -56,7 +56,10 @@ class TestBlockedMail:
             alerts(peer("alpha.test", "outbound", deferrals=[refused]), own_domains={"alpha.test": "plaintext"})
         )
         assert (alert["code"], alert["cause"]) == ("tls_deferrals", "local")
-        assert "takes mail over TLS only, and it was sent in plaintext (delivery mode plaintext)" in alert["message"]
+        assert (
+            "accepts mail over TLS only, but the mail was sent in plaintext (delivery mode plaintext)"
+            in alert["message"]
+        )
         assert "Set the delivery mode of its email config to 'required'" in alert["action"]
 
     def test_the_gateways_own_fault_is_not_put_down_to_the_mail_server(self):

@@ -81,7 +81,7 @@ def test_what_is_wrong_is_named_and_left_out(tmp_path):
     (tmp_path / "bad.json").write_bytes(b"{")
     found, problems = read_reports([str(tmp_path / "bad.json"), str(tmp_path / "good.json")], NOW)
     assert found == [ENTRY]
-    assert problems == ["bad.json: it is no JSON that can be read (JSONDecodeError)"]
+    assert problems == ["bad.json: it is not readable JSON (JSONDecodeError)"]
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -99,11 +99,11 @@ def test_without_the_library(monkeypatch):
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"[" * 200_000, "no JSON"),
-        (b"\xff\xfe{", "no JSON"),
-        (b'{"a": NaN}', "no JSON"),
-        (b'{"a": ' + b"9" * 10_000 + b"}", "no JSON"),
-        (b"[]", "no report of RFC 8460"),
+        (b"[" * 200_000, "not readable JSON"),
+        (b"\xff\xfe{", "not readable JSON"),
+        (b'{"a": NaN}', "not readable JSON"),
+        (b'{"a": ' + b"9" * 10_000 + b"}", "not readable JSON"),
+        (b"[]", "not a report by RFC 8460"),
         (b"{}", "'organization-name' is a required property"),
         (changed(policies={}), "policies: "),
         (changed(policies=[3]), "policies/0: 3 is not of type 'object'"),
@@ -112,7 +112,10 @@ def test_without_the_library(monkeypatch):
         (json.dumps(tls_report(failed=-1)).encode(), "minimum"),
         (json.dumps(tls_report(failed=2**60)).encode(), "maximum"),
         (json.dumps(tls_report(**{"policy-type": "<script>"})).encode(), "policy-type"),
-        (changed(**{"date-range": {"start-datetime": "soon", "end-datetime": "x"}}), "no time in the form of RFC 3339"),
+        (
+            changed(**{"date-range": {"start-datetime": "soon", "end-datetime": "x"}}),
+            "not a time in the form of RFC 3339",
+        ),
         (
             changed(
                 **{"date-range": {"start-datetime": "2099-01-01T00:00:00Z", "end-datetime": "2099-01-02T00:00:00Z"}}
@@ -134,7 +137,7 @@ def test_without_the_library(monkeypatch):
                     }
                 }
             ),
-            "no time",
+            "not a time",
         ),
     ],
 )
