@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""mail_server_tls makes its decisions on the host, or on the controller for a kind that needs that."""
+"""Runs mail_server_tls on the host, or on the controller for a kind that requires this."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ MODULE = "mailfleet.starttls.mail_server_tls"
 
 
 class ActionModule(ActionBase):
-    """Asks the connection for the kind first, because a host without Python cannot find out its own."""
+    """Derives the kind from the connection first, because a host without Python cannot detect its own kind."""
 
     TRANSFERS_FILES = False
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
-        """Make the change from here if the kind asks for that, else on the host."""
+        """Make the change from the controller if the kind requires this, else on the host."""
         super().run(tmp, task_vars)
         options = checked_options(self, ARGUMENT_SPEC)
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""starttls_probe runs its module on the host; the controller reads the trust store, asks DNS and gives the verdict."""
+"""Runs the module starttls_probe on the host. The controller reads the trust store, queries DNS and adds the verdicts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""tls_certificate checks its inputs on the controller, and only then runs its module on the host."""
+"""Checks the inputs of tls_certificate on the controller, and then runs the module on the host."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.in
 
 MODULE = "mailfleet.starttls.tls_certificate"
 
-# '~' in path is the host's, so the controller must not expand it.
+# '~' in path refers to the host, so the controller must not expand it.
 _SPEC = {**ARGUMENT_SPEC, "path": {**ARGUMENT_SPEC["path"], "type": "str"}}
 
 
 class ActionModule(ActionBase):
-    """Checks the certificate before anything reaches the host."""
+    """Checks the certificate before any data is sent to the host."""
 
     TRANSFERS_FILES = False
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""tls_report runs on the controller only: it makes one report of what was gathered and writes it in every wanted format."""
+"""Runs tls_report on the controller only: creates one report and writes it in every wanted format."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""tls_verdict runs on the controller only: it shows a table and fails where a host did not pass."""
+"""Runs tls_verdict on the controller only: shows a table and fails if a host did not pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table im
 
 
 class ActionModule(ActionBase):
-    """Shows one row for each host, then the findings of those that failed."""
+    """Shows one row for each host, then the findings of the hosts."""
 
     TRANSFERS_FILES = False
     _requires_connection = False

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What every module of the collection promises; the modules add how far they keep it."""
+"""The attributes of every module of the collection. Each module adds its support for them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class ModuleDocFragment:
 options: {}
 attributes:
   check_mode:
-    description: Can run in C(check_mode) and say whether it would change something, without changing it.
+    description: Can run in C(check_mode) and report the changes that it would make, without making them.
   diff_mode:
     description:
-      - Says what changed, or in C(check_mode) would change, when diff mode is on. Never shows key material.
+      - Shows the changes, or in C(check_mode) the predicted changes, when diff mode is on. Never shows key material.
   idempotent:
     description: A second run with the same options changes nothing.
 """

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The options that every gateway module shares."""
+"""The common options of the gateway modules."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class ModuleDocFragment:
 options:
   gateway:
     description:
-      - The kind of gateway. C(docs/kinds.md) of the collection lists the kinds, and how each is reached. An unknown kind is
+      - The kind of gateway. C(docs/kinds.md) of the collection lists the kinds and the access to each. An unknown kind is
         refused, and the message lists the kinds.
-      - Run the module on the gateway itself, so that the handshakes are made from there. Where an API is used it may
-        run elsewhere; the evidence is then that of the other place.
+      - Run the module on the gateway itself, so that the handshakes are made from there. For a kind with an API, the module may
+        run on another host. The handshakes are then made from that host.
     type: str
     default: postfix
   address:
     description:
-      - The gateway's own address, where it has to answer after the change.
+      - The gateway's own address. The gateway has to answer there after the change.
     type: str
     default: 127.0.0.1
   port:
@@ -31,8 +31,8 @@ options:
     default: 25
   reinjection_port:
     description:
-      - On a Postfix gateway, the first of three free ports on 127.0.0.1, for the instances that mail which arrived over TLS passes.
-        It stays the same for the life of the gateway, because mail in the queue is on its way to it.
+      - On a Postfix gateway, the first of three free ports on 127.0.0.1, for the instances that handle mail that arrived over TLS.
+        Do not change this option later, because queued mail still uses the port.
     type: int
     default: 10125
   config_dir:
@@ -42,23 +42,23 @@ options:
     default: /etc/haraka
   api_url:
     description:
-      - For a gateway with an API, its address, like V(https://gateway.example.com:8006).
-      - Taken from the environment variable E(MAILFLEET_API_URL) of the host that the module runs on if not given.
+      - For a gateway with an API, the address of the API, like V(https://gateway.example.com:8006).
+      - By default, the environment variable E(MAILFLEET_API_URL) of the host that runs the module.
     type: str
   api_user:
     description:
       - For Proxmox Mail Gateway, the user with its realm, like V(root@pam).
-      - Taken from the environment variable E(MAILFLEET_API_USER) if not given.
+      - By default, the environment variable E(MAILFLEET_API_USER).
     type: str
   api_password:
     description:
       - For Proxmox Mail Gateway, the password of the user.
-      - Taken from the environment variable E(MAILFLEET_API_PASSWORD) if not given.
+      - By default, the environment variable E(MAILFLEET_API_PASSWORD).
     type: str
   api_key:
     description:
-      - For mailcow, an API key that may write.
-      - Taken from the environment variable E(MAILFLEET_API_KEY) if not given.
+      - For mailcow, an API key with write permission.
+      - By default, the environment variable E(MAILFLEET_API_KEY).
     type: str
   validate_certs:
     description:
@@ -67,7 +67,7 @@ options:
     default: true
   ca_path:
     description:
-      - PEM file of the authorities that the certificate of the API may come from.
+      - PEM file of the authorities that may have issued the certificate of the API.
     type: path
   timeout:
     description:
@@ -80,8 +80,8 @@ options:
 options:
   require_without_evidence:
     description:
-      - Make the change although what it relies on has not been seen. Mail that cannot be delivered then stays in the queue. What
-        would make mail bounce is refused all the same.
+      - Make the change even if the handshakes do not prove that the other side accepts TLS. Mail that cannot be delivered then
+        stays in the queue. A change that would bounce mail is still refused.
     type: bool
     default: false
 """

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters with which the playbooks turn the inventory into module options; the work is plugin_utils.fleet's."""
+"""Filters that turn the inventory into module options. The functions are in plugin_utils.estate, rows and findings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FilterModule:
     """The filters of the collection."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name -> filter."""
+        """Return the filters by their names."""
         return {
             "capabilities": _filter(estate.capabilities),
             "estate": _filter(estate.estate),

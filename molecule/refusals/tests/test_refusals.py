@@ -191,7 +191,7 @@ def test_the_rollout_stops_at_the_first_failure(fleet: Fleet, start: dict[str, s
     assert "key_mismatch" in played.output
     now_there = fleet.digests()
     assert {host for host in SERVERS if now_there[host] != start[host]} == {"pf12"}
-    assert "5 The delivery mode" not in played.output
+    assert "5 Set the delivery modes" not in played.output
     for host, domain in (("pf12", "alpha.test"), ("pf13", "bravo.test"), ("ex12", "charlie.test")):
         mark = fleet.send("outside", [f"trace@{domain}"], tls=True)
         assert not fleet.arrived_over_tls(host, mark)  # the mode is still the one from before the run

@@ -176,4 +176,4 @@ def test_a_server_that_stopped_offering_tls_is_an_alert(fleet: Fleet, tmp_path: 
     alerts = json.loads((tmp_path / "report.json").read_text())["alerts"]
     [lost] = [one for one in alerts if one["code"] == "starttls_lost" and one["host"] == "pf12"]
     assert lost["cause"] == "local"
-    assert "are at least as bad as 'error'" in played.output
+    assert "alerts have at least the severity 'error'" in played.output
