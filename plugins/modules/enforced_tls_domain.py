@@ -8,13 +8,14 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: enforced_tls_domain
-short_description: Insist on TLS for mail from or to single domains on a gateway
+short_description: Require TLS for mail from or to single domains on a gateway
 version_added: 0.1.0
 description:
-  - Mail from an inbound enforced domain is taken over TLS only, and goes on to the mail servers over TLS only. In plaintext it is
-    refused for the time being, with C(451) and C(STARTTLS is required for this sender), so that the sender keeps it and tries again.
-  - Mail to an outbound enforced domain is sent over TLS only, and only to a host whose certificate passes the check. It waits in the queue
-    until one does.
+  - The gateway accepts mail from an inbound enforced domain over TLS only, and delivers it to the mail servers over TLS only. It
+    refuses such mail in plaintext with C(451) and C(STARTTLS is required for this sender). The refusal is temporary, so the sender
+    keeps the mail and tries again.
+  - Mail to an outbound enforced domain is sent over TLS only, and only to a host whose certificate passes the check. Otherwise the mail
+    waits in the queue.
   - Domains match exactly. Subdomains do not match. An enforced domain overrides every delivery mode.
   - All domains of a call are set in one transaction.
 options:
@@ -24,20 +25,20 @@ options:
     type: str
   direction:
     description:
-      - V(inbound) is about mail whose envelope sender is of the domain, V(outbound) about mail whose recipient is.
+      - V(inbound) applies to mail whose envelope sender is in the domain, V(outbound) to mail whose recipient is in the domain.
     type: str
     choices: [inbound, outbound]
   certificate_check:
     description:
-      - What is asked of the certificate of the recipient's mail server, with O(direction=outbound).
-      - V(encryption_only) asks nothing, and is what is done if nothing is said. V(trusted_chain) asks for a valid chain up to a known
-        authority. V(hostname) asks for that and for the name of the server.
+      - The check of the certificate of the recipient's mail server, with O(direction=outbound).
+      - V(encryption_only) does not check the certificate, and is the default. V(trusted_chain) requires a valid chain up to a known
+        authority. V(hostname) requires this and the name of the server.
     type: str
     choices: [encryption_only, trusted_chain, hostname]
   servers:
     description:
-      - With O(direction=outbound), the hosts that mail for the domain is handed to, each as C(host), C(host:port) or C([address]:port).
-      - Without it, those that the gateway hands it to already when the module runs, by its own routes, its relay host or the domain's MX.
+      - With O(direction=outbound), the next hops for mail to the domain, each as C(host), C(host:port) or C([address]:port).
+      - By default, the next hops that the gateway uses when the module runs, by its own routes, its relay host or the domain's MX.
     type: list
     elements: str
   enforced_domains:
@@ -60,19 +61,19 @@ options:
         type: str
         choices: [encryption_only, trusted_chain, hostname]
       servers:
-        description: The hosts that mail for the domain is handed to.
+        description: The next hops for mail to the domain.
         type: list
         elements: str
   ca_file:
     description:
       - Path on the gateway of the PEM file with the authorities for V(trusted_chain) and V(hostname), for all enforced domains of
         the gateway.
-      - Without it that stays as it is. It begins with what the gateway uses anyway, or else the system's; an empty path goes back
-        to that.
+      - If this is not given, the setting stays as it is. Initially it is the file that the gateway uses anyway, or else that of
+        the system. An empty path restores the initial setting.
     type: path
   state:
     description:
-      - V(absent) no longer insists on TLS for the domains.
+      - V(absent) removes the requirement of TLS for the domains.
     type: str
     choices: [present, absent]
     default: present
@@ -85,21 +86,21 @@ attributes:
   check_mode:
     support: full
     details:
-      - Handshakes are made in check mode too. What a real run would refuse is a warning.
+      - Handshakes are made in check mode too. A change that a real run would refuse is a warning.
   diff_mode:
     support: full
   idempotent:
     support: full
 notes:
   - Not every kind of gateway supports this. C(docs/kinds.md) of the collection lists those that do.
-  - An inbound domain is refused unless the gateway itself and every mail server of its email configs completes a handshake with
+  - An inbound domain is refused unless the gateway itself and every mail server of its email configs complete a handshake with
     this gateway. An outbound domain is refused unless a host of the domain passes the check. O(require_without_evidence) overrides both.
-  - The onward hop of an inbound domain is TLS for the domains of email configs, see M(mailfleet.starttls.inbound_tls_mode).
-    What the gateway delivers itself has no onward hop.
-  - Every connection counts, those of the gateway's own networks too. Only what is submitted on the gateway itself, without a
-    connection, is not asked for TLS.
+  - For an inbound domain, the hop to the mail servers uses TLS for the recipient domains of email configs, see
+    M(mailfleet.starttls.inbound_tls_mode). Mail that the gateway delivers locally has no such hop.
+  - The requirement applies to every connection, also from the gateway's own networks. Mail that is submitted on the gateway
+    itself without a connection needs no TLS.
   - If the gateway's own route to an outbound domain changes, run the module again.
-  - On Postfix, an entry for a single address, C(user@domain), in a transport table of yours overrides an outbound domain.
+  - On Postfix, an entry for a single address, C(user@domain), in your own transport table overrides an outbound domain.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode
   - module: mailfleet.starttls.inbound_tls_mode_info
@@ -108,18 +109,18 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Take mail of a partner over TLS only
+- name: Accept mail of a partner over TLS only
   mailfleet.starttls.enforced_tls_domain:
     domain: partner.example.com
     direction: inbound
 
-- name: Send mail to a bank over TLS only, to a server that proves its name
+- name: Send mail to a bank over TLS only, to a server whose certificate has its name
   mailfleet.starttls.enforced_tls_domain:
     domain: bank.example.com
     direction: outbound
     certificate_check: hostname
 
-- name: No longer insist
+- name: No longer require TLS
   mailfleet.starttls.enforced_tls_domain:
     domain: partner.example.com
     direction: inbound
@@ -128,12 +129,12 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: The enforced domains before, see RV(enforced_domains).
+  description: The enforced domains before the change, see RV(enforced_domains).
   type: list
   elements: dict
   returned: success
 enforced_domains:
-  description: The enforced domains that the gateway holds now, or would hold in check mode, in order of direction and domain.
+  description: The enforced domains after the change, or as predicted in check mode, in order of direction and domain.
   type: list
   elements: dict
   returned: success
@@ -142,17 +143,17 @@ enforced_domains:
     - {domain: bank.example.com, direction: outbound, certificate_check: hostname, servers: []}
 evidence:
   description:
-    - The handshakes, made from the gateway, that speak for the change or against it, see
+    - The handshakes from the gateway that support or refute the change, see
       RV(mailfleet.starttls.starttls_probe#module:results).
   type: list
   elements: dict
   returned: success
 recovered:
-  description: Whether a change that a killed run had left half done was undone first.
+  description: Whether the module first undid an incomplete change of a killed run.
   type: bool
   returned: success
 restored:
-  description: Whether the former state is back and proved.
+  description: Whether the former state was restored and proved.
   type: bool
   returned: when a change failed after it began
 """

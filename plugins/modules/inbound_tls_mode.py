@@ -12,7 +12,7 @@ short_description: Set the inbound TLS delivery mode of email configs on a gatew
 version_added: 0.1.0
 description:
   - An email config is a name, its recipient domains, and the mail servers that the gateway delivers them to.
-    Its delivery mode says when the gateway uses TLS on the way to those mail servers.
+    Its delivery mode decides when the gateway uses TLS to those mail servers.
   - All email configs of a call are set in one transaction. The gateway is never left between two modes.
   - The delivery mode does not check the certificate of a mail server.
 options:
@@ -22,24 +22,24 @@ options:
     type: str
   domains:
     description:
-      - Its recipient domains. May be left out when the gateway knows the email config.
+      - Its recipient domains. Optional if the gateway knows the email config.
     type: list
     elements: str
   servers:
     description:
-      - Its mail servers in the order in which they are tried, each as C(host), C(host:port) or C([address]:port).
-      - May be left out when the gateway knows the email config.
+      - Its mail servers, in the order of the delivery attempts, each as C(host), C(host:port) or C([address]:port).
+      - Optional if the gateway knows the email config.
     type: list
     elements: str
   delivery_mode:
     description:
-      - V(plaintext) never uses TLS on the way to the mail server.
+      - V(plaintext) never uses TLS to the mail server.
       - V(match_sender), recommended, uses TLS if possible for mail that reached the gateway over TLS, and plaintext for other mail.
-      - V(match_sender_strict) uses TLS for mail that reached the gateway over TLS, and plaintext for other mail. The former
-        stays in the queue while the mail server does not offer TLS.
+      - V(match_sender_strict) uses TLS for mail that reached the gateway over TLS, and plaintext for other mail. Mail that
+        arrived over TLS stays in the queue while the mail server does not offer TLS.
       - V(opportunistic) uses TLS if possible for all mail.
-      - V(required) uses TLS for all mail. Mail for a server that does not offer it stays in the queue and goes out
-        once it does; it is never sent in plaintext.
+      - V(required) uses TLS for all mail. Mail for a server that does not offer TLS stays in the queue and is sent
+        when the server offers TLS. It is never sent in plaintext.
     type: str
     choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
   email_configs:
@@ -66,7 +66,7 @@ options:
         choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
   state:
     description:
-      - V(absent) takes the delivery mode back to the default, V(plaintext). The mail of its domains goes on to its servers.
+      - V(absent) resets the delivery mode to the default, V(plaintext). The gateway still delivers the mail to the servers.
     type: str
     choices: [present, absent]
     default: present
@@ -79,34 +79,34 @@ attributes:
   check_mode:
     support: full
     details:
-      - Handshakes with the servers are made in check mode too. What a real run would refuse is a warning.
+      - Handshakes with the servers are made in check mode too. A change that a real run would refuse is a warning.
   diff_mode:
     support: full
   idempotent:
     support: full
 notes:
-  - Not every gateway can express every mode. One that cannot is refused with the reason and the modes there are; see
-    M(mailfleet.starttls.inbound_tls_mode_info) and the guide on delivery modes.
+  - Not every gateway supports every mode. An unsupported mode is refused, and the message has the reason and the supported
+    modes; see M(mailfleet.starttls.inbound_tls_mode_info) and the guide on delivery modes.
   - V(required) and V(match_sender_strict) are refused unless every server of the email config completes a handshake
-    with this gateway, a new route unless one of its servers answers. A mode that may deliver in plaintext is refused
-    while a server takes mail over TLS only, because that mail would bounce.
-  - On Postfix, each mode has a transport of its own, chosen by C(transport_maps). The module's entry there stands
-    before those of yours, and the domains of an email config need to be in C(relay_domains) as before.
-  - For V(match_sender) on Postfix, mail that arrived over TLS passes a second instance, C(postfix-mailfleet), that
-    listens on 127.0.0.1 only; recipients of other domains in the same message come back from there on the port
-    after O(reinjection_port). Look at its queue with C(postqueue -c /etc/postfix-mailfleet -p). Mail of the
-    gateway's own users that enters by C(sendmail) counts as having arrived in plaintext. The mode is refused where
-    a C(content_filter) would be bypassed or a listener has C(smtpd_recipient_restrictions) of its own.
-  - An entry for a single address, C(user@domain), in a transport table of yours overrides the mode of its
+    with this gateway. A new route is refused unless one of its servers answers. A mode that may deliver in plaintext is
+    refused while a server accepts mail over TLS only, because that mail would bounce.
+  - On Postfix, each mode has its own transport, selected by C(transport_maps). The module puts its entry there
+    before your own entries. The domains of an email config must be in C(relay_domains), as before.
+  - For V(match_sender) on Postfix, mail that arrived over TLS goes to a second instance, C(postfix-mailfleet), that
+    listens on 127.0.0.1 only. Copies for recipients of other domains return from there on the port
+    after O(reinjection_port). C(postqueue -c /etc/postfix-mailfleet -p) shows its queue. Mail that the
+    gateway's own users submit with C(sendmail) counts as arrived in plaintext. The mode is refused if
+    it would bypass a C(content_filter) or if a listener has its own C(smtpd_recipient_restrictions).
+  - An entry for a single address, C(user@domain), in your own transport table overrides the mode of its
     domain.
-  - An email config that takes over a domain of another one takes it away there, so that it can be renamed or split.
-  - On Exim, a router in front of Debian's takes the domains of the email configs and picks the transport by how the
-    message arrived. With the unsplit configuration C(.include) lines go into C(exim4.conf.template). The
-    domains have to be in C(dc_relay_domains) as before. Mail that cannot be delivered as required is returned after
+  - If an email config gets a domain of another email config, the domain is removed there. So you can rename or split email configs.
+  - On Exim, a router before Debian's handles the domains of the email configs and selects the transport by the arrival of
+    the message. In the unsplit configuration, the module adds C(.include) lines to C(exim4.conf.template). The
+    domains must be in C(dc_relay_domains), as before. Mail that cannot be delivered as required is returned after
     five days.
-  - On Haraka, Proxmox Mail Gateway and mailcow, routes are the product's own and O(servers) say no more than where the handshakes
-    are made. Proxmox Mail Gateway and mailcow keep no names of email configs, so O(domains) are needed unless O(name) is a
-    relay domain, and O(servers) may be left out unless mail goes to the MX of the domain.
+  - On Haraka, Proxmox Mail Gateway and mailcow, the product has its own routes, and O(servers) are only the targets of the
+    handshakes. Proxmox Mail Gateway and mailcow store no names of email configs, so O(domains) are needed unless O(name) is a
+    relay domain, and O(servers) are optional unless mail goes to the MX of the domain.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode_info
   - module: mailfleet.starttls.enforced_tls_domain
@@ -117,7 +117,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Deliver to the mail servers the way mail arrived
+- name: Deliver to the mail servers as mail arrived
   mailfleet.starttls.inbound_tls_mode:
     name: main
     domains: [example.com, example.org]
@@ -137,17 +137,17 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: Delivery mode of each email config before, by name; V(mixed) on a gateway that has its domains in several modes.
+  description: Delivery mode of each email config before the change, by name; V(mixed) if its domains have different modes.
   type: dict
   returned: success
   sample: {main: plaintext}
 after:
-  description: Delivery mode of each email config now, or as it would be in check mode, by name.
+  description: Delivery mode of each email config after the change, or as predicted in check mode, by name.
   type: dict
   returned: success
   sample: {main: match_sender}
 email_configs:
-  description: The email configs that the gateway holds now.
+  description: The email configs of the gateway after the change.
   type: list
   elements: dict
   returned: success
@@ -155,17 +155,17 @@ email_configs:
     - {name: main, domains: [example.com], servers: ['mail1.example.com:25'], delivery_mode: match_sender}
 evidence:
   description:
-    - The handshakes, made from the gateway, with the servers of the email configs that changed, see
+    - The handshakes from the gateway with the servers of the changed email configs, see
       RV(mailfleet.starttls.starttls_probe#module:results).
   type: list
   elements: dict
   returned: success
 recovered:
-  description: Whether a change that a killed run had left half done was undone first.
+  description: Whether the module first undid an incomplete change of a killed run.
   type: bool
   returned: success
 restored:
-  description: Whether the former state is back and proved.
+  description: Whether the former state was restored and proved.
   type: bool
   returned: when a change failed after it began
 """

@@ -11,8 +11,8 @@ module: inbound_tls_mode_info
 short_description: Read the delivery modes, enforced domains and outbound settings of a gateway
 version_added: 0.1.0
 description:
-  - Tells which email configs a gateway holds, and which delivery modes it can express.
-  - Tells its enforced domains and its outbound settings as well.
+  - Reads the email configs of a gateway, and the delivery modes that it supports.
+  - Reads its enforced domains and its outbound settings as well.
 extends_documentation_fragment:
   - mailfleet.starttls.gateway
   - mailfleet.starttls.attributes
@@ -38,19 +38,19 @@ EXAMPLES = r"""
 
 RETURN = r"""
 email_configs:
-  description: The email configs that the gateway holds, in order of their names.
+  description: The email configs of the gateway, in order of their names.
   type: list
   elements: dict
   returned: success
   sample:
     - {name: main, domains: [example.com], servers: ['mail1.example.com:25'], delivery_mode: match_sender}
 delivery_modes:
-  description: The delivery modes that the gateway can express.
+  description: The delivery modes that the gateway supports.
   type: list
   elements: str
   returned: success
 limits:
-  description: What it cannot express, a mode or V(enforced) or V(outbound), and why.
+  description: The features that the gateway does not support (a mode, V(enforced) or V(outbound)), each with the reason.
   type: dict
   returned: success
   sample: {match_sender: it does not know how a message arrived}
@@ -63,7 +63,7 @@ enforced_domains:
     - {domain: partner.example.com, direction: inbound}
     - {domain: bank.example.com, direction: outbound, certificate_check: hostname, servers: []}
 outbound:
-  description: The outbound settings, see M(mailfleet.starttls.outbound_tls_mode); none if they have not been set.
+  description: The outbound settings, see M(mailfleet.starttls.outbound_tls_mode); none if they were never set.
   type: dict
   returned: success
   sample: {accept: both, send: opportunistic, mail_servers: []}

@@ -11,13 +11,13 @@ module: mail_server_tls
 short_description: Set STARTTLS on a mail server and prove it
 version_added: 0.1.0
 description:
-  - Sets how the mail server of a host uses TLS, inbound and outbound, and leaves every other setting alone.
-  - The kinds of mail servers, and the settings that are changed on each, are listed in C(docs/kinds.md) of the collection.
-  - The certificate is a setting of the whole mail server. Its submission services serve the same certificate from then on, unless
-    they have one of their own. O(inbound=disabled) leaves the certificate settings in place for them.
-  - The change is a transaction. The files are saved, written and checked by the daemon's own means. The daemon is reloaded,
-    never restarted, and its own port has to show the wanted state by a handshake. If anything fails, the former files
-    come back, the daemon is reloaded and the former state is proved.
+  - Sets the use of TLS by the mail server of a host, inbound and outbound. Changes no other setting.
+  - C(docs/kinds.md) of the collection lists the kinds of mail servers, and the settings that the module changes on each.
+  - The certificate is a setting of the whole mail server. After the change its submission services serve the same certificate, unless
+    they have their own. O(inbound=disabled) leaves the certificate settings in place for them.
+  - The change is a transaction. The module saves and writes the files, and the daemon's own tools check them. The daemon is reloaded,
+    never restarted, and a handshake with its own port has to prove the wanted state. If a step fails, the module restores
+    the former files, reloads the daemon and proves the former state.
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -27,30 +27,30 @@ attributes:
   diff_mode:
     support: full
     details:
-      - Only the lines that change are shown.
+      - Only the changed lines are shown.
   idempotent:
     support: full
 options:
   kind:
     description:
-      - The kind of mail server. V(auto) finds out on the host. If there are two, the module refuses to choose.
+      - The kind of mail server. V(auto) detects it on the host. If there are two mail servers, the module fails.
       - An unknown kind is refused, and the message lists the kinds.
     type: str
     default: auto
   inbound:
     description:
-      - What the daemon does with TLS on the connections it accepts.
-      - V(disabled) does not offer STARTTLS. V(offered) offers it and takes plaintext too.
-        V(required) takes mail over TLS only.
+      - The use of TLS on accepted connections.
+      - V(disabled) does not offer STARTTLS. V(offered) offers STARTTLS and accepts plaintext too.
+        V(required) accepts mail over TLS only.
       - Without this option the inbound side stays as it is.
     type: str
     choices: [disabled, offered, required]
   outbound:
     description:
-      - What the daemon does with TLS on the connections it makes.
-      - V(opportunistic) uses TLS wherever the other side offers it and checks no certificate.
-        V(required) defers mail to a side that does not offer it.
-      - A stronger setting of the same kind that is there already, such as DANE, stays.
+      - The use of TLS on outgoing connections.
+      - V(opportunistic) uses TLS if the other side offers it, and checks no certificate.
+        V(required) defers mail to a server that does not offer TLS.
+      - A stronger existing setting, such as DANE, stays.
       - Without this option the outbound side stays as it is.
     type: str
     choices: [disabled, opportunistic, required]
@@ -58,17 +58,17 @@ options:
     description:
       - Absolute path, on the host, of one PEM file that holds the key, the leaf and the chain, in this order,
         as M(mailfleet.starttls.tls_certificate) writes it.
-      - The certificate that the daemon serves is compared with it; if it changed, the daemon is reloaded.
+      - The module compares the served certificate with this file. If they differ, the daemon is reloaded.
     type: path
     default: /etc/mailfleet/starttls.pem
   address:
     description:
-      - The daemon's own address, where the change is proved by a handshake.
+      - The daemon's own address. A handshake there proves the change.
     type: str
     default: 127.0.0.1
   port:
     description:
-      - The daemon's own port, where the change is proved by a handshake.
+      - The daemon's own port. A handshake there proves the change.
     type: int
     default: 25
   timeout:
@@ -78,13 +78,13 @@ options:
     default: 20
   require_without_evidence:
     description:
-      - Set O(outbound=required) although the next hop has not shown by a handshake that it accepts TLS.
+      - Set O(outbound=required) even if no handshake has proved that the next hop accepts TLS.
       - Mail that cannot be sent over TLS then stays in the queue.
     type: bool
     default: false
   relax:
     description:
-      - Whether O(inbound=offered) may take back an O(inbound=required) that is there already.
+      - Whether O(inbound=offered) may relax an existing O(inbound=required).
     type: bool
     default: true
   only_relax:
@@ -93,7 +93,7 @@ options:
     type: bool
     default: false
 notes:
-  - A journal in C(/var/lib/mailfleet-starttls) lets the next run undo what a killed run left half done.
+  - A journal in C(/var/lib/mailfleet-starttls) lets the next run undo an incomplete change of a killed run.
 seealso:
   - module: mailfleet.starttls.tls_certificate
   - module: mailfleet.starttls.starttls_probe
@@ -115,31 +115,31 @@ EXAMPLES = r"""
 
 RETURN = r"""
 kind:
-  description: The kind of mail server that was found on the host, or named.
+  description: The kind of mail server, detected on the host or given.
   type: str
   returned: success
   sample: postfix
 before:
-  description: What was configured before, in the words of the options, or V(custom).
+  description: The settings before the change, in the words of the options, or V(custom).
   type: dict
   returned: success
   sample: {inbound: disabled, outbound: disabled}
 after:
-  description: What is configured now, or would be in check mode.
+  description: The settings after the change, or as predicted in check mode.
   type: dict
   returned: success
   sample: {inbound: offered, outbound: opportunistic}
 handshake:
   description:
-    - The test of the daemon's own port at the end. Its fields are those of RV(mailfleet.starttls.starttls_probe#module:results).
+    - The handshake test of the daemon's own port after the change. Its fields are those of RV(mailfleet.starttls.starttls_probe#module:results).
   type: dict
   returned: success
 recovered:
-  description: Whether a change that a killed run had left half done was undone first.
+  description: Whether the module first undid an incomplete change of a killed run.
   type: bool
   returned: success
 restored:
-  description: Whether the former state is back and proved.
+  description: Whether the former state was restored and proved.
   type: bool
   returned: when a change failed after it began
 """

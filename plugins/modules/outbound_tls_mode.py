@@ -54,7 +54,7 @@ attributes:
   check_mode:
     support: full
     details:
-      - Handshakes are made in check mode too. What a real run would refuse is a warning.
+      - Handshakes are made in check mode too. A change that a real run would refuse is a warning.
   diff_mode:
     support: full
   idempotent:
@@ -105,11 +105,11 @@ evidence:
   elements: dict
   returned: success
 recovered:
-  description: Whether a change that a killed run had left half done was undone first.
+  description: Whether the module first undid an incomplete change of a killed run.
   type: bool
   returned: success
 restored:
-  description: Whether the former state is back and proved.
+  description: Whether the former state was restored and proved.
   type: bool
   returned: when a change failed after it began
 """
