@@ -131,7 +131,8 @@ after:
   sample: {inbound: offered, outbound: opportunistic}
 handshake:
   description:
-    - The handshake test of the daemon's own port after the change. Its fields are those of RV(mailfleet.starttls.starttls_probe#module:results).
+    - The handshake test of the daemon's own port after the change. Its fields are those of
+      RV(mailfleet.starttls.starttls_probe#module:results).
   type: dict
   returned: success
 recovered:

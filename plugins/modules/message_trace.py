@@ -8,12 +8,12 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: message_trace
-short_description: Send marked messages, and read the way of those that arrived
+short_description: Send marked messages, and read the path of the arrived messages
 version_added: 0.1.0
 description:
   - Hands messages to the host's own mail server, as a user of the host would, and waits for messages that another host sent.
-  - The Received headers of what arrived tell for each hop whether it used TLS.
-  - One call sends and waits, so that a path is proved in both directions with one call a host.
+  - The Received headers of an arrived message show for each hop whether it used TLS.
+  - One call sends and waits. So one call for each host proves a path in both directions.
 options:
   send:
     description:
@@ -23,7 +23,7 @@ options:
     default: []
     suboptions:
       marker:
-        description: What the message is found by; letters, digits and C(_.-).
+        description: The text that identifies the message. Letters, digits and C(_.-).
         type: str
         required: true
       sender:
@@ -42,29 +42,29 @@ options:
     default: []
     suboptions:
       marker:
-        description: The marker that the message was sent with.
+        description: The marker of the sent message.
         type: str
         required: true
       mailbox:
         description:
-          - Where the message lands, an mbox file or a Maildir directory. A Maildir is searched with its Maildir++ folders.
-          - One that does not exist yet is an empty one.
+          - The mailbox of the message, an mbox file or a Maildir directory. A Maildir is searched with its Maildir++ folders.
+          - A mailbox that does not exist yet counts as empty.
           - Exactly one of O(receive[].mailbox), O(receive[].imap) and O(receive[].command) has to be given.
         type: path
       imap:
         description:
-          - The folder of an IMAP server in which the message lands. Only headers are fetched, and no message is marked as read.
+          - The folder of an IMAP server for the message. The module fetches headers only, and marks no message as read.
         type: dict
         suboptions:
           host:
-            description: The IMAP server, by the name that is in its certificate.
+            description: The IMAP server. Give the name in its certificate.
             type: str
             required: true
           port:
-            description: Its port, 993 for O(receive[].imap.tls=implicit) and 143 otherwise if not given.
+            description: The port. By default 993 for O(receive[].imap.tls=implicit), else 143.
             type: int
           user:
-            description: Who logs in.
+            description: The user who logs in.
             type: str
             required: true
           password:
@@ -73,7 +73,7 @@ options:
             required: true
           tls:
             description:
-              - How the connection is protected. V(none) is for the loopback only, because the password goes over it.
+              - The protection of the connection. V(none) is for the loopback only, because the connection carries the password.
             type: str
             choices: [implicit, starttls, none]
             default: implicit
@@ -82,10 +82,10 @@ options:
             type: bool
             default: true
           ca_content:
-            description: Certificate authorities to trust, in PEM format, in place of those of the host.
+            description: Certificate authorities to trust, in PEM format, instead of those of the host.
             type: str
           ca_file:
-            description: A file with them on the host that the module runs on.
+            description: A file with certificate authorities to trust, on the host that runs the module.
             type: path
           folder:
             description: The folder.
@@ -93,29 +93,29 @@ options:
             default: INBOX
       command:
         description:
-          - A program and its arguments, run without a shell, that prints the message or its headers; other messages may stand
-            around it. V({marker}) in an argument becomes the marker.
-          - Exit status 0 without the message means that it is not there yet; any other status is a failure.
-          - Do not put a password into an argument, where other users of the host could see it.
+          - A program and its arguments, run without a shell. The program prints the message or its headers. It may print other
+            messages too. V({marker}) in an argument is replaced by the marker.
+          - Exit status 0 without the message means that the message has not arrived yet. Any other status is a failure.
+          - Do not put a password into an argument, because other users of the host could see it.
         type: list
         elements: str
       delete:
         description:
-          - Whether the message is removed when its headers have been read. Not with O(receive[].command).
-          - A file of a Maildir is unlinked. An mbox is locked as mail servers do it and shortened. An IMAP server has to
-            offer UIDPLUS, so that no other message goes with it.
-          - Where it cannot be removed safely, it stays, with a warning.
+          - Whether the module removes the message after it has read the headers. Not with O(receive[].command).
+          - In a Maildir, the file is unlinked. An mbox is locked, as mail servers do, and shortened. An IMAP server must
+            support UIDPLUS, so that no other message is removed.
+          - If the message cannot be removed safely, it stays, and the module warns.
         type: bool
         default: false
   timeout:
     description:
       - Seconds to wait for all messages of O(receive).
-      - A place that cannot be read at all is a failure at once.
+      - A mailbox that cannot be read at all fails the module at once.
     type: int
     default: 60
   look_timeout:
     description:
-      - Seconds that one look by IMAP, or one run of a command, may take.
+      - The most seconds for one IMAP search, or for one run of a command.
     type: int
     default: 20
   sendmail:
@@ -130,17 +130,17 @@ attributes:
   check_mode:
     support: full
     details:
-      - Nothing is sent and nothing waited for.
+      - The module sends no message and waits for none.
   diff_mode:
     support: none
   idempotent:
     support: none
     details:
-      - Each call sends new messages. The module changes no setting, so it reports a change only when it removed a message.
+      - Each call sends new messages. The module changes no setting, so it reports a change only if it removed a message.
 notes:
   - The messages stay in the mailboxes in which they arrive, unless O(receive[].delete) is true.
-  - Of an mbox only the last 64 MiB are searched, of each folder of a Maildir the newest 5,000 messages, of an IMAP folder the
-    newest 10,000.
+  - The module searches only the last 64 MiB of an mbox, the newest 5,000 messages of each Maildir folder, and the newest
+    10,000 messages of an IMAP folder.
 author:
   - The mailfleet.starttls authors (@mailfleet)
 """
@@ -153,14 +153,14 @@ EXAMPLES = r"""
         sender: trace@partner.example.com
         recipient: trace@example.com
 
-- name: Read the way it took
+- name: Read the path of the message
   mailfleet.starttls.message_trace:
     receive:
       - marker: path-1
         mailbox: /var/mail/trace
   register: trace
 
-- name: Read the way of a message that lands behind IMAP, and remove it
+- name: Read the path of a message in an IMAP folder, and remove it
   mailfleet.starttls.message_trace:
     receive:
       - marker: path-1
@@ -170,7 +170,7 @@ EXAMPLES = r"""
           password: "{{ vault_trace_password }}"
         delete: true
 
-- name: Read the way of a message that a command shows
+- name: Read the path of a message that a command prints
   mailfleet.starttls.message_trace:
     receive:
       - marker: path-1
@@ -179,7 +179,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 sent:
-  description: Markers of the messages that the mail server took.
+  description: Markers of the messages that the mail server accepted.
   type: list
   elements: str
   returned: success
@@ -201,24 +201,25 @@ received:
     verdict:
       description:
         - V(pass) if every hop over a network used TLS; V(plaintext) if one did not; V(lost) if the message did not arrive;
-          V(unproven) if no hop crossed a network, or a header can be read in more than one way, as one into which a client
-          put words of its own.
+          V(unproven) if no hop crossed a network, or if a header can be read in more than one way, for example because a client
+          inserted words.
       type: str
       sample: plaintext
     message:
-      description: The verdict in words, with the hops that it is about.
+      description: The verdict in words, with the hops that cause it.
       type: str
       sample: in plaintext from mx.example.net to gw1.example.com (ESMTP)
     deleted:
-      description: Whether the message was removed.
+      description: Whether the module removed the message.
       type: bool
     hops:
       description:
         - The hops, the first one first.
-        - C(network) is false for a hop on the host itself. C(writer) is the mail server whose form the header has, one of V(postfix),
+        - C(network) is false for a hop on the host itself.
+          C(writer) is the mail server that writes headers in this form, one of V(postfix),
           V(exim), V(exchange), V(haraka), V(sendmail), V(service) and V(unknown). C(date) is in UTC, or empty. C(delay) is the time in
-          seconds since the hop before, if both have a date; it is negative where clocks differ. C(clear) is false where the
-          header can be read in more than one way; such a hop counts as one without TLS.
+          seconds since the previous hop, if both have a date; it is negative if clocks differ. C(clear) is false if the
+          header can be read in more than one way. Such a hop counts as a hop without TLS.
       type: list
       elements: dict
       sample:

@@ -8,40 +8,41 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: outbound_tls_mode
-short_description: Set what a gateway accepts from the mail servers and how it sends their mail on
+short_description: Set the TLS modes of a gateway for mail from the mail servers and for mail to the internet
 version_added: 0.1.0
 description:
-  - The outbound side of a gateway has two settings, what it accepts from the mail servers (O(accept)) and how it sends to the
-    internet (O(send)). Both are set in one transaction.
-  - Mail for the domains of email configs is not concerned, see M(mailfleet.starttls.inbound_tls_mode). Outbound enforced domains stand
-    above O(send), see M(mailfleet.starttls.enforced_tls_domain).
+  - The outbound side of a gateway has two settings, the accepted connections from the mail servers (O(accept)) and the TLS mode for
+    mail to the internet (O(send)). Both are set in one transaction.
+  - The settings do not apply to mail for the domains of email configs, see M(mailfleet.starttls.inbound_tls_mode). Outbound
+    enforced domains override O(send), see M(mailfleet.starttls.enforced_tls_domain).
 options:
   accept:
     description:
-      - V(plaintext) does not offer STARTTLS to O(mail_servers). V(both) offers it to them as to everybody.
-      - V(tls_only) puts off mail that they send in plaintext, with a temporary refusal, so that they keep it.
-      - The internet is not concerned. Without it, the setting stays as it is.
+      - V(plaintext) does not offer STARTTLS to O(mail_servers). V(both) offers STARTTLS to them, as to all clients.
+      - V(tls_only) refuses mail from them in plaintext. The refusal is temporary, so they keep the mail.
+      - The setting does not apply to mail from the internet. If it is not given, it stays as it is.
     type: str
     choices: [plaintext, both, tls_only]
   send:
     description:
       - V(plaintext) never uses TLS towards the internet.
       - V(match_sender) uses TLS if possible for mail that reached the gateway over TLS, and plaintext for other mail.
-      - V(match_sender_strict) uses TLS for mail that reached the gateway over TLS, which waits where a recipient's server does not
-        offer it, and plaintext for other mail.
-      - V(opportunistic) uses TLS if possible for all mail. V(required) uses TLS for all mail; the rest waits in the queue.
-      - Without it, the setting stays as it is.
+      - V(match_sender_strict) uses TLS for mail that reached the gateway over TLS, and plaintext for other mail. Mail that arrived
+        over TLS waits if the recipient's server does not offer TLS.
+      - V(opportunistic) uses TLS if possible for all mail. V(required) uses TLS for all mail. Mail for a server without TLS
+        waits in the queue.
+      - If it is not given, the setting stays as it is.
     type: str
     choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
   mail_servers:
     description:
-      - The addresses and networks that your mail servers connect from, like V(192.0.2.10) or V(192.0.2.0/24). Needed with
-        O(accept=plaintext) and O(accept=tls_only), once.
+      - The addresses and networks that your mail servers connect from, like V(192.0.2.10) or V(192.0.2.0/24). Needed for the
+        first O(accept=plaintext) or O(accept=tls_only). The gateway keeps them.
     type: list
     elements: str
   state:
     description:
-      - V(absent) goes back to the defaults, V(plaintext) for O(send) and, where O(mail_servers) are known, for O(accept).
+      - V(absent) restores the defaults, V(plaintext) for O(send) and, if O(mail_servers) are known, for O(accept).
     type: str
     choices: [present, absent]
     default: present
@@ -62,11 +63,11 @@ attributes:
 notes:
   - Not every kind of gateway supports this. C(docs/kinds.md) of the collection lists those that do.
   - V(both) and V(tls_only) are refused while the gateway does not complete a handshake itself. V(required) and V(match_sender_strict) are
-    refused unless all outgoing mail goes to relay hosts that complete one. O(require_without_evidence) overrides both.
-  - On Postfix, O(send) is C(smtp_tls_security_level); with a mode that depends on arrival, mail that arrived over TLS passes the second
-    instance, see M(mailfleet.starttls.inbound_tls_mode), which then has the gateway's own routes.
+    refused unless all outgoing mail goes to relay hosts that complete a handshake. O(require_without_evidence) overrides both.
+  - On Postfix, O(send) is C(smtp_tls_security_level); with a mode that depends on arrival, mail that arrived over TLS goes to the second
+    instance, see M(mailfleet.starttls.inbound_tls_mode), which then uses the gateway's own routes.
   - On Exim, O(send) is Debian's macros C(REMOTE_SMTP_..._TLS); with a mode that depends on arrival, mail that arrived over TLS
-    takes copies of Debian's own remote routers and transports.
+    uses copies of Debian's own remote routers and transports.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode
   - module: mailfleet.starttls.enforced_tls_domain
@@ -75,12 +76,12 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Accept both from the mail servers, and send on the way mail arrived
+- name: Accept TLS and plaintext from the mail servers, and send mail as it arrived
   mailfleet.starttls.outbound_tls_mode:
     accept: both
     send: match_sender
 
-- name: Take mail of the mail servers over TLS only
+- name: Accept mail of the mail servers over TLS only
   mailfleet.starttls.outbound_tls_mode:
     accept: tls_only
     mail_servers: [192.0.2.10, 192.0.2.11]
@@ -88,18 +89,18 @@ EXAMPLES = r"""
 
 RETURN = r"""
 before:
-  description: The settings before, none if they had not been set.
+  description: The settings before the change, none if they were never set.
   type: dict
   returned: success
   sample: {accept: both, send: opportunistic, mail_servers: []}
 after:
-  description: The settings now, or as they would be in check mode.
+  description: The settings after the change, or as predicted in check mode.
   type: dict
   returned: success
   sample: {accept: both, send: match_sender, mail_servers: []}
 evidence:
   description:
-    - The handshakes, made from the gateway, that speak for the change or against it, see
+    - The handshakes from the gateway that support or refute the change, see
       RV(mailfleet.starttls.starttls_probe#module:results).
   type: list
   elements: dict

@@ -11,11 +11,11 @@ module: starttls_probe
 short_description: Make the STARTTLS handshake test with mail servers
 version_added: 0.1.0
 description:
-  - Connects from the host, reads the greeting, says EHLO, looks for STARTTLS, starts TLS, and says EHLO again inside TLS.
-    Then the certificate that was served is checked on the controller.
-  - A C(220) in answer to STARTTLS proves nothing. A daemon with a broken key gives it too, and Exim without a certificate
-    serves one that it made up. So the handshake is completed and what was served is compared with what was installed.
-  - All targets are tested in one call, many at a time. The host needs the Python standard library only.
+  - Connects from the host, reads the greeting, sends EHLO, looks for STARTTLS, starts TLS, and sends EHLO again inside TLS.
+    Then the controller checks the served certificate.
+  - A C(220) in answer to STARTTLS proves nothing. A daemon with a broken key sends it too, and Exim without a certificate
+    serves a generated one. So the module completes the handshake and compares the served certificate with the installed one.
+  - One call tests all targets, many at a time. The host needs only the Python standard library.
 options:
   targets:
     description:
@@ -27,27 +27,27 @@ options:
       host:
         description:
           - Name or IP address to connect to. A final dot is stripped.
-          - A name outside ASCII is taken as far as its characters mean the same in every version of IDNA, and refused with
-            the reason if they do not (for example C(ß)); give such a name in its ASCII form (C(xn--...)).
+          - A name outside ASCII is accepted if all versions of IDNA read it in the same way. Otherwise (for example with C(ß)) it
+            is refused with the reason. Give such a name in its ASCII form (C(xn--...)).
         type: str
         required: true
       port:
         description:
           - Port to connect to.
-          - Without it V(25) for V(smtp), V(465) for V(smtps) and V(24) for V(lmtp).
+          - By default V(25) for V(smtp), V(465) for V(smtps) and V(24) for V(lmtp).
         type: int
       protocol:
         description:
           - V(smtp) is SMTP with STARTTLS.
-          - V(smtps) is SMTP inside TLS from the first byte on.
+          - V(smtps) is SMTP with implicit TLS.
           - V(lmtp) is LMTP with STARTTLS.
         type: str
         choices: [smtp, smtps, lmtp]
         default: smtp
       name:
         description:
-          - The name that the certificate has to cover; it is also asked for (SNI).
-          - Without it, the host.
+          - The name that the certificate has to cover. The client also sends it (SNI).
+          - By default the host.
         type: str
       fingerprint_sha256:
         description: SHA-256 fingerprint, in hexadecimal, that the served leaf has to have.
@@ -55,44 +55,44 @@ options:
       domain:
         description:
           - The recipient domain whose mail goes to this server.
-          - The check V(mta_sts) needs it.
+          - The check V(mta_sts) needs this option.
         type: str
   mode:
     description:
-      - V(full) completes the handshake and says EHLO inside TLS.
-      - V(survey) reads what a server shows of itself in plaintext during a handshake of TLS 1.2, and ends there. It is
-        several times as fast, but does not find out whether the server answers inside TLS. Servers log a connection that was lost.
-        A server that has no TLS 1.2 is tested in full. The chain is checked on the controller, with its roots or O(ca_content).
+      - V(full) completes the handshake and sends EHLO inside TLS.
+      - V(survey) reads the plaintext part of a TLS 1.2 handshake, and ends there. A survey is several times as fast, but does
+        not prove that the server answers inside TLS. Servers log a lost connection. A server without TLS 1.2 gets a full test.
+        The controller checks the chain, with its own roots or O(ca_content).
     type: str
     choices: [full, survey]
     default: full
   checks:
     description:
-      - What else to find out. Each takes connections of its own, which are made one after another for each target.
-      - V(versions) finds the TLS versions that the server accepts, whatever the host's own TLS library allows.
-      - V(injection) finds out whether commands that were sent in plaintext together with STARTTLS are answered inside TLS.
-      - V(resumption) finds out whether a session can be resumed.
-      - V(dane) compares with the TLSA records, and V(mta_sts) with the MTA-STS policy of the target's O(targets[].domain).
-        Both are looked up from the controller and need dnspython there.
+      - Additional checks. Each of the first three makes its own connections, one after another for each target.
+      - V(versions) tests which TLS versions the server accepts, independently of the host's own TLS library.
+      - V(injection) tests whether the server answers commands inside TLS that were sent in plaintext together with STARTTLS.
+      - V(resumption) tests whether a session can be resumed.
+      - V(dane) compares the served chain with the TLSA records, and V(mta_sts) compares the server with the MTA-STS policy of
+        the target's O(targets[].domain). The controller looks up both and needs dnspython.
     type: list
     elements: str
     choices: [versions, injection, resumption, dane, mta_sts]
     default: []
   resolver:
     description:
-      - Addresses of the DNS servers that the controller asks for V(dane) and V(mta_sts), each with a port behind it if it is not 53.
-      - Without it, those that the controller uses itself. Only a resolver that checks DNSSEC, reached over a path that can be trusted,
-        makes TLSA records worth anything.
+      - Addresses of the DNS servers that the controller queries for V(dane) and V(mta_sts), each followed by its port if it is not 53.
+      - By default, those of the controller's system. TLSA records are safe only if the resolver validates DNSSEC and the path to it is
+        trusted.
     type: list
     elements: str
   ca_file:
     description:
       - PEM file on the controller with the roots to trust.
-      - Without it and O(ca_content), the store of the host that makes the test.
+      - Without this option and O(ca_content), the store of the host that makes the test.
     type: path
   ca_content:
     description:
-      - The roots to trust, PEM.
+      - The roots to trust, in PEM.
     type: str
   require_trusted:
     description:
@@ -107,38 +107,38 @@ options:
     default: TLSv1.2
   min_days_left:
     description:
-      - A certificate with fewer days left is a finding that is an error.
+      - A certificate with fewer days left is a finding of severity V(error).
     type: int
     default: 0
   warn_days_left:
     description:
-      - A certificate with fewer days left is a finding that is a warning.
+      - A certificate with fewer days left is a finding of severity V(warning).
     type: int
     default: 21
   fail_on:
     description:
-      - The least severity that makes a test fail.
+      - The lowest severity of a finding that fails a test.
     type: str
     choices: [error, warning, notice]
     default: error
   helo_name:
     description:
-      - The name to give in EHLO.
-      - Without it, the name of the host that makes the test.
+      - The name to send in EHLO.
+      - By default, the name of the host that makes the test.
     type: str
   timeout:
     description:
-      - Seconds that each stage of a test may take.
+      - The most seconds for each stage of a test.
     type: int
     default: 15
   total_timeout:
     description:
-      - Seconds that the test of one target may take, with all its checks.
+      - The most seconds for the test of one target, with all its checks.
     type: int
     default: 60
   concurrency:
     description:
-      - How many targets are tested at a time. It is lowered to what the host's limit of open files allows.
+      - The number of targets that are tested at a time. The module lowers it if the host's limit of open files requires this.
     type: int
     default: 1000
 extends_documentation_fragment:
@@ -148,14 +148,14 @@ attributes:
   check_mode:
     support: full
     details:
-      - The test changes nothing, so it is made in check mode too.
+      - The test changes nothing, so the module makes it in check mode too.
   diff_mode:
     support: none
   idempotent:
     support: full
 notes:
-  - The module does not fail for what a target does; look at RV(passed) and RV(results[].findings).
-  - Lists of more than 500 targets are shared among as many processes as the host has processors.
+  - The module does not fail if a test fails. Check RV(passed) and RV(results[].findings).
+  - Lists of more than 500 targets are divided among processes, one for each processor of the host.
   - On a long run the module writes lines such as C(3000 of 10000) to the host's system log.
 requirements:
   - cryptography on the controller
@@ -165,7 +165,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Test a mail server from the host where the gateway stands
+- name: Test a mail server from the gateway
   mailfleet.starttls.starttls_probe:
     targets:
       - host: mail.example.com
@@ -173,7 +173,7 @@ EXAMPLES = r"""
   delegate_to: gateway.example.com
   register: probe
 
-- name: Stop if it does not pass
+- name: Stop if the test does not pass
   ansible.builtin.assert:
     that: probe.passed
     fail_msg: "{{ probe.results | map(attribute='findings') | flatten | map(attribute='message') | join('; ') }}"
@@ -210,10 +210,10 @@ results:
   returned: success
   contains:
     host:
-      description: Where the connection went.
+      description: The address or name of the connection.
       type: str
     port:
-      description: Where the connection went.
+      description: The port of the connection.
       type: int
     protocol:
       description: V(smtp), V(smtps) or V(lmtp).
@@ -228,26 +228,26 @@ results:
       description:
         - The last stage that was reached, one of V(connect) (none), V(greeting), V(ehlo), V(starttls_advertised),
           V(starttls_answered), V(tls), V(ehlo_tls).
-        - A survey does not go behind V(starttls_answered), or V(connect) with V(smtps).
+        - The last stage of a survey is V(starttls_answered), or V(connect) with V(smtps).
       type: str
     completed:
       description: Whether every stage was reached.
       type: bool
     code:
-      description: Why not, as a word. Empty when it was completed.
+      description: The reason if the test was not completed, as a code. Otherwise empty.
       type: str
     message:
-      description: Why not, in words.
+      description: The reason if the test was not completed, in words.
       type: str
     greeting:
       description: The greeting, made printable.
       type: str
     capabilities:
-      description: What EHLO lists in plaintext.
+      description: The capabilities in the answer to EHLO in plaintext.
       type: list
       elements: str
     capabilities_tls:
-      description: What EHLO lists inside TLS.
+      description: The capabilities in the answer to EHLO inside TLS.
       type: list
       elements: str
     starttls_advertised:
@@ -257,20 +257,20 @@ results:
       description: The answer to STARTTLS.
       type: str
     tls_version:
-      description: The version that was agreed.
+      description: The agreed TLS version.
       type: str
       sample: TLSv1.3
     cipher:
-      description: The cipher suite that was agreed.
+      description: The agreed cipher suite.
       type: str
     group:
-      description: The group of the key exchange. Empty where there is none, or it cannot be told.
+      description: The group of the key exchange. Empty if there is none, or if it is unknown.
       type: str
       sample: x25519
     client_certificate:
       description:
-        - Whether the server asks for a certificate of the client, one of V(not_requested), V(requested) (and goes on
-          without), V(required). Null when that is not known.
+        - Whether the server requests a certificate of the client, one of V(not_requested), V(requested) (the server continues
+          without one), V(required). Null if this is unknown.
       type: str
     fingerprint_sha256:
       description: Fingerprint of the served leaf.
@@ -288,30 +288,30 @@ results:
       description: Whether the served chain leads to a trusted root. Null if none was served.
       type: bool
     verify_error:
-      description: Why not, in OpenSSL's words.
+      description: The reason if the chain is not trusted, as OpenSSL's message.
       type: str
     seconds:
-      description: How long the test took, with its checks.
+      description: The duration of the test with its checks.
       type: float
     timings:
       description:
-        - Seconds that each stage took. Stages that were not reached are not listed.
-        - Of V(smtps) the greeting is part of C(ehlo_tls).
+        - The duration of each stage in seconds. Stages that were not reached are not listed.
+        - With V(smtps) the greeting is part of C(ehlo_tls).
       type: dict
       sample: {connect: 0.02, greeting: 0.51, ehlo: 0.02, starttls: 0.02, tls: 0.05, ehlo_tls: 0.02}
     versions:
       description:
-        - Whether the server accepts each version of TLS, null for one that could not be found out.
-        - Empty unless it was asked for.
+        - Whether the server accepts each version of TLS; null if this is unknown.
+        - Empty without the check V(versions).
       type: dict
       sample: {TLSv1: false, TLSv1.1: false, TLSv1.2: true, TLSv1.3: true}
     injection:
       description:
-        - Whether commands that were sent in plaintext together with STARTTLS were answered inside TLS.
-        - Null when it was not asked for, or could not be found out.
+        - Whether the server answered commands inside TLS that were sent in plaintext together with STARTTLS.
+        - Null without the check V(injection), or if this is unknown.
       type: bool
     resumption:
-      description: Whether a session can be resumed. Null when it was not asked for, or could not be found out.
+      description: Whether a session can be resumed. Null without the check V(resumption), or if this is unknown.
       type: bool
     certificate:
       description: The served leaf, see RV(mailfleet.starttls.tls_certificate#module:certificate).
@@ -324,21 +324,21 @@ results:
       description: Whether the leaf covers the name. Null if none was served.
       type: bool
     days_left:
-      description: Days that the leaf is valid still.
+      description: The days until the leaf expires.
       type: int
     dane:
       description:
-        - What the TLSA records say of the served chain. Null unless it was asked for.
+        - The result of the comparison of the served chain with the TLSA records. Null without the check V(dane).
         - C(status) is one of V(none), V(match), V(mismatch), V(insecure), V(unusable), V(failed).
       type: dict
     mta_sts:
       description:
-        - What the MTA-STS policy of the domain says of this server. Null unless it was asked for.
+        - The result of the comparison of this server with the MTA-STS policy of the domain. Null without the check V(mta_sts).
         - C(status) is one of V(none), V(match), V(mismatch), V(testing_mismatch), V(invalid), V(failed).
       type: dict
     findings:
       description:
-        - What is wrong and what to do about it. C(severity) is V(error), V(warning) or V(notice).
+        - The faults, each with advice. C(severity) is V(error), V(warning) or V(notice).
         - The page C(docs/findings.md) of the collection lists every C(code).
       type: list
       elements: dict

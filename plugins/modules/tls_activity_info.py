@@ -8,48 +8,48 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tls_activity_info
-short_description: Count from a mail server's own log how much mail used TLS, and what failed
+short_description: Count the mail over TLS, and TLS failures, in a mail server's own log
 version_added: 0.1.0
 description:
   - Counts messages and sessions over TLS and in plaintext by peer domain and direction, with TLS versions and ciphers.
-  - Counts TLS handshakes that failed, refusals of enforced domains, and deliveries that wait for want of TLS, with the reason.
-  - Reads plain, rotated and compressed log files or the journal as a stream. Memory does not grow with the log.
+  - Counts failed TLS handshakes, refusals of enforced domains, and deliveries that wait because TLS failed, with the reason.
+  - Reads plain, rotated and compressed log files or the journal as a stream. The memory use does not depend on the size of the log.
 options:
   daemon:
     description:
-      - Whose log it is.
-      - The kind of mail server. V(auto) takes the one that is installed. An unknown kind is refused, and the message lists the kinds.
+      - The kind of mail server that wrote the log. V(auto) uses the installed one.
+        An unknown kind is refused, and the message lists the kinds.
     type: str
     default: auto
   logs:
     description:
-      - Log files, as absolute paths in which wildcards are allowed. Files that ended before O(since) are not read.
+      - Log files, as absolute paths. Wildcards are allowed. Files that were last modified before O(since) are not read.
       - Files may be compressed with gzip, bzip2 or xz.
-      - Without any, the log files of Debian's package, for Postfix V(/var/log/mail.log*).
+      - By default, the log files of Debian's package, for Postfix V(/var/log/mail.log*).
     type: list
     elements: str
     default: []
   journal:
     description:
       - Whether the journal is read.
-      - V(auto) reads it if no log file reaches into the time that is asked for, V(true) instead of log files, V(false) never.
+      - V(auto) reads the journal if no log file has lines of the period. V(true) reads it instead of log files. V(false) never reads it.
     type: str
     choices: [auto, 'true', 'false']
     default: auto
   since:
     description:
-      - Where the time begins that is looked at, as ISO 8601 or as V(24h), V(7d), V(2w) before now.
-      - What names no time zone is the host's own time.
+      - The begin of the period, as ISO 8601 or as V(24h), V(7d), V(2w) before now.
+      - A time without a time zone is in the host's time zone.
     type: str
     default: 24h
   until:
     description:
-      - Where it ends, like O(since).
+      - The end of the period, in the form of O(since).
     type: str
     default: now
   max_peers:
     description:
-      - How many peers are listed, a domain and direction each. The least important ones are counted as V(other).
+      - The most peers that are listed. A peer is a domain and a direction. The least important peers are counted as V(other).
     type: int
     default: 1000
 extends_documentation_fragment:
@@ -63,10 +63,10 @@ attributes:
   idempotent:
     support: full
 notes:
-  - Postfix logs outbound TLS only with C(smtp_tls_loglevel) of at least 1. Without it such sessions and messages are counted
-    as unknown, never as plaintext, and RV(activity.notes) says what to set.
-  - A Postfix that takes mail over TLS only does not log what it refuses in plaintext; Exim does.
-  - What this host sends to itself over its loopback address is not counted.
+  - Postfix logs outbound TLS only with C(smtp_tls_loglevel) of at least 1. With a lower level such sessions and messages are counted
+    as unknown, never as plaintext, and RV(activity.notes) names the setting.
+  - A Postfix that accepts mail over TLS only does not log refused plaintext mail. Exim logs it.
+  - Mail that this host sends to itself over its loopback address is not counted.
 seealso:
   - module: mailfleet.starttls.message_trace
 author:
@@ -89,7 +89,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 activity:
-  description: What was counted.
+  description: The counts.
   type: dict
   returned: success
   contains:
@@ -100,10 +100,10 @@ activity:
       description: The kind of mail server that wrote the log.
       type: str
     since:
-      description: Where the time begins, ISO 8601 in UTC.
+      description: The begin of the period, ISO 8601 in UTC.
       type: str
     until:
-      description: Where it ends.
+      description: The end of the period.
       type: str
     begins:
       description: The time of the first line that was read; empty if there was none.
@@ -113,16 +113,16 @@ activity:
       type: list
       elements: str
     lines:
-      description: How many lines were read.
+      description: The number of lines that were read.
       type: int
     bytes:
-      description: How much was read, uncompressed.
+      description: The number of bytes that were read, uncompressed.
       type: int
     skipped_lines:
-      description: Lines that concern mail or TLS and could not be understood, so that nothing is counted from them.
+      description: The number of lines about mail or TLS that could not be parsed. They are not counted.
       type: int
     seconds:
-      description: How long it took.
+      description: The duration in seconds.
       type: float
     truncated:
       description: Whether there were more peers than O(max_peers).
@@ -133,12 +133,12 @@ activity:
       type: dict
     peers:
       description:
-        - One entry for each domain and direction, the one with most messages first, those that are not listed last as V(other).
+        - One entry for each domain and direction, those with most messages first. The last entry V(other) is the sum of the rest.
         - Inbound, sessions belong to the domain of the client's host name and messages to that of their sender. Outbound, both
           belong to the recipient's domain.
-        - C(sessions_unknown) and C(messages_unknown) are those of which the log does not tell whether they used TLS.
-        - C(failures) are TLS handshakes that failed, C(refusals) mail that this host refused because it came in plaintext, and
-          C(deferrals) attempts to deliver that were put off for want of TLS. Each is a list of C(reason), a stable word, C(detail),
+        - C(sessions_unknown) and C(messages_unknown) are those whose log lines do not show whether they used TLS.
+        - C(failures) are failed TLS handshakes, C(refusals) mail that this host refused because it arrived in plaintext, and
+          C(deferrals) delivery attempts that were deferred because TLS failed. Each is a list of C(reason), a stable word, C(detail),
           a sample from the log, C(count), and C(first) and C(last), the times.
         - The words of C(reason) are C(handshake_failed), C(no_shared_cipher), C(protocol_version), C(certificate_untrusted),
           C(certificate_expired), C(certificate_name_mismatch), C(certificate_not_verified), C(certificate_unknown),
@@ -148,7 +148,7 @@ activity:
       type: list
       elements: dict
     notes:
-      description: What the log could not tell, as C(code), C(direction) and C(message).
+      description: The data that the log lacks, as C(code), C(direction) and C(message).
       type: list
       elements: dict
   sample:

@@ -11,51 +11,50 @@ module: tls_certificate
 short_description: Check a certificate and install it for a mail server
 version_added: 0.1.0
 description:
-  - Checks a private key, its certificate and the chain on the controller, and only if there is no fault
-    installs them on the host as one PEM file that holds the key, the certificate and the chain, in
-    this order.
-  - The rules are those of M(mailfleet.starttls.starttls_probe). The key belongs to the certificate and needs no
-    passphrase; the certificate is valid, for long enough, for the wanted names and for servers; keys and
-    signatures are strong; and the chain is complete and in order up to a root that is trusted.
-  - All faults are reported at once. Nothing is sent to the host while there is one.
-  - The file is replaced in one step, so a mail server that starts at that moment finds the old file or the
-    new one. The root is left out of it, because partners have to know it already.
-  - Mail servers read the file when they are reloaded. This module does not reload anything.
+  - Checks a private key, its certificate and the chain on the controller. If there is no fault, installs
+    them on the host as one PEM file that holds the key, the certificate and the chain, in this order.
+  - The rules are those of M(mailfleet.starttls.starttls_probe). The key must belong to the certificate and need
+    no passphrase. The certificate must be valid, for long enough, for the wanted names and for servers. Keys and
+    signatures must be strong. The chain must be complete and in order up to a trusted root.
+  - All faults are reported at once. Nothing is sent to the host if there is a fault.
+  - The file is replaced in one step, so a mail server that starts at that moment reads the old file or the
+    new one. The file does not contain the root, because partners must have it already.
+  - Mail servers read the file when they are reloaded. This module reloads no daemon.
 options:
   path:
     description:
       - Absolute path of the PEM file on the host.
-      - Its directory is created (owner V(root), mode V(0755)) if it is missing. It must not be writable by
+      - Its directory is created (owner V(root), mode V(0755)) if it is missing. The directory must not be writable by
         everybody.
-      - A symbolic link is followed and stays what it is.
+      - A symbolic link is followed and kept.
     type: path
     default: /etc/mailfleet/starttls.pem
   state:
     description:
-      - Whether the file shall be there.
-      - With V(absent) only O(path) matters. The directory stays.
+      - Whether the file shall exist.
+      - With V(absent) only O(path) is used. The directory stays.
     type: str
     choices: [present, absent]
     default: present
   private_key_file:
     description:
-      - File on the controller with the private key in PEM, without a passphrase. It may be encrypted with
+      - File on the controller with the private key in PEM, without a passphrase. The file may be encrypted with
         Ansible Vault.
       - One of O(private_key_file) and O(private_key_content) is needed when O(state=present).
     type: path
   private_key_content:
     description:
-      - The private key itself, in place of O(private_key_file). Keep it in Ansible Vault.
+      - The private key as text, instead of O(private_key_file). Keep the key in Ansible Vault.
     type: str
   certificate_file:
     description:
-      - File on the controller with the certificate in PEM. Certificates that follow the first one are taken
-        as the beginning of the chain, so certbot's C(fullchain.pem) needs no O(chain_file).
+      - File on the controller with the certificate in PEM. Certificates after the first one are
+        the beginning of the chain, so certbot's C(fullchain.pem) needs no O(chain_file).
       - One of O(certificate_file) and O(certificate_content) is needed when O(state=present).
     type: path
   certificate_content:
     description:
-      - The certificate itself, in place of O(certificate_file).
+      - The certificate as text, instead of O(certificate_file).
     type: str
   chain_file:
     description:
@@ -64,21 +63,21 @@ options:
     type: path
   chain_content:
     description:
-      - The intermediate certificates themselves, in place of O(chain_file).
+      - The intermediate certificates as text, instead of O(chain_file).
     type: str
   ca_file:
     description:
-      - File on the controller with the roots, in PEM, that the chain has to end at. It is not installed.
-      - Without it and O(ca_content), the roots that the controller's system trusts are used.
+      - File on the controller with the roots, in PEM, at which the chain has to end. The roots are not installed.
+      - Without this option and O(ca_content), the roots of the controller's system store are used.
     type: path
   ca_content:
     description:
-      - The roots themselves, in place of O(ca_file).
+      - The roots as text, instead of O(ca_file).
     type: str
   names:
     description:
-      - Host names, or IP addresses, that the certificate has to cover; usually the name that the MX record
-        and the mail server's greeting have.
+      - Host names, or IP addresses, that the certificate has to cover. Usually the name in the MX record
+        and in the mail server's greeting.
       - A name outside ASCII that IDNA 2003 and IDNA 2008 read differently, such as one with a sharp s, is refused. Give
         its ASCII form (C(xn--...)).
       - Needed when O(state=present).
@@ -91,13 +90,13 @@ options:
     default: 14
   allow_self_signed:
     description:
-      - Accept a certificate that is signed by itself. Partners that check certificates will refuse it.
+      - Accept a self-signed certificate. Partners that check certificates refuse it.
     type: bool
     default: false
   kind:
     description:
-      - The kind of mail server that reads the file. It decides O(group) and O(mode) where they are not given.
-      - V(auto) finds out on the host. If no mail server is there yet, the file is for V(root) only. Empty is the same.
+      - The kind of mail server that reads the file. The kind sets the defaults of O(group) and O(mode).
+      - V(auto) detects it on the host. If the host has no mail server yet, only V(root) can read the file. Empty is the same as V(auto).
     type: str
     default: ''
   owner:
@@ -116,7 +115,7 @@ options:
     type: raw
   content:
     description:
-      - What the controller's half of this module sends to the host once there are no findings. Tasks cannot set it.
+      - The checked PEM text, which the controller's part of this module sends to the host. Tasks cannot set it.
     type: str
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
@@ -127,19 +126,19 @@ attributes:
   diff_mode:
     support: full
     details:
-      - Shows what identifies the certificates, and the permissions; never the PEM text.
+      - Shows the names and fingerprints of the certificates, and the permissions. Never shows the PEM text.
   idempotent:
     support: full
     details:
-      - The check depends on the date, so a certificate that was accepted may be refused later.
+      - The check depends on the date, so an accepted certificate may be refused later.
 requirements:
   - cryptography >= 42.0 (on the controller only)
 notes:
   - Needs root on the host, so set C(become=true).
-  - Do not write the text of a private key into a playbook. ansible-core itself quotes the lines around a task
-    that fails, and shows a task's arguments when its option C(display_args_to_stdout) is set. Use a variable
+  - Do not write the text of a private key into a playbook. ansible-core itself quotes the lines around a failed
+    task, and shows a task's arguments if its option C(display_args_to_stdout) is set. Use a variable
     or a file, and Ansible Vault.
-  - A renewal that seems to be late, and a name in the common name only, are warnings of the task.
+  - A late renewal, and a name in the common name only, are warnings of the task.
 seealso:
   - module: mailfleet.starttls.mail_server_tls
   - module: mailfleet.starttls.starttls_probe
@@ -166,14 +165,14 @@ EXAMPLES = r"""
       - mail.example.com
     kind: exim
 
-- name: Only look whether the certificate could be installed
+- name: Only check whether the certificate could be installed
   mailfleet.starttls.tls_certificate:
     private_key_file: privkey.pem
     certificate_file: fullchain.pem
     names: [mx1.example.com]
   check_mode: true
 
-- name: Remove it
+- name: Remove the certificate
   mailfleet.starttls.tls_certificate:
     state: absent
 """
@@ -186,12 +185,12 @@ path:
   sample: /etc/mailfleet/starttls.pem
 fingerprint_sha256:
   description:
-    - SHA-256 fingerprint of the certificate that the mail server will present, in lower-case hexadecimal.
+    - SHA-256 fingerprint of the certificate for the mail server, in lower-case hexadecimal.
   type: str
   returned: when O(state=present) and there are no findings
   sample: 6f3e0b3f1c6d2f2b1f0d7f8f3c9e5a4b2d1c0e9f8a7b6c5d4e3f2a1b0c9d8e7f
 certificate:
-  description: What the certificate says.
+  description: The facts of the certificate.
   type: dict
   returned: when O(state=present) and the certificate could be read
   contains:
@@ -221,7 +220,7 @@ certificate:
       description: End of its validity, UTC.
       type: str
     days_left:
-      description: Whole days until then, rounded down.
+      description: Whole days until the end, rounded down.
       type: int
     key_type:
       description: Kind of the public key.
@@ -231,7 +230,7 @@ certificate:
       description: Size of the public key.
       type: int
     signature_hash:
-      description: Hash of the signature; null for a kind of signature that has none.
+      description: Hash of the signature; null if the kind of signature has no hash.
       type: str
       sample: sha256
     fingerprint_sha256:
@@ -241,16 +240,16 @@ certificate:
       description: SHA-256 of the public key, as in a TLSA record V(3 1 1).
       type: str
     self_signed:
-      description: Whether it is signed by itself.
+      description: Whether the certificate is self-signed.
       type: bool
 chain:
-  description: Subjects of the certificates that are served after it, in order.
+  description: Subjects of the certificates that are served after the leaf, in order.
   type: list
   elements: str
   returned: when O(state=present) and the certificate could be read
   sample: ["CN=Example Intermediate CA"]
 findings:
-  description: What is wrong. The task fails if there is anything, and the host has not been touched.
+  description: The faults. If there is a fault, the task fails and the host is not changed.
   type: list
   elements: dict
   returned: when there are findings
@@ -265,7 +264,7 @@ findings:
       type: str
       sample: error
     message:
-      description: What is wrong, where, and what to do.
+      description: The fault, its place and the advice.
       type: str
 """
 

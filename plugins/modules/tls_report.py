@@ -8,25 +8,26 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tls_report
-short_description: Report on TLS in the mail fleet, as a page for people and as data for CI, spreadsheets and monitoring
+short_description: Report on TLS in the mail fleet, as a page for users and as data for CI, spreadsheets and monitoring
 version_added: 0.1.0
 description:
-  - Makes one report of what was gathered on each host, that is handshake tests, traced messages and the servers' own logs, and of
-    the TLS reports (RFC 8460) that others sent, and writes it in the formats that are wanted.
-  - Says in alerts what somebody has to do something about. An alert names the cause, V(remote) if the other side would not do TLS
-    and V(local) if one's own servers would not, and what to do.
-  - Runs on the controller only. It never fails for what the report says; see M(mailfleet.starttls.tls_verdict) for that.
+  - Makes one report of the results of each host (handshake tests, traced messages, counts from the servers' own logs) and of
+    received TLS reports (RFC 8460). Writes the report in the wanted formats.
+  - The report has alerts for problems that need an action. An alert has the cause and the action. The cause is V(remote) if the
+    other side did not use TLS, and V(local) if one's own servers did not.
+  - Runs on the controller only. It does not fail because of alerts or findings. M(mailfleet.starttls.tls_verdict) does.
 options:
   rows:
     description:
-      - What was gathered on each host, one entry a host. C(host) is the only key that has to be there.
+      - The results, one entry for each host. Only the key C(host) is required.
       - C(daemon) is text. C(expected) is V(offered), V(disabled) or V(either). C(probes) are results of
         M(mailfleet.starttls.starttls_probe), each with a text C(seen_from). C(traces) are results of
         M(mailfleet.starttls.message_trace), each with C(direction) and C(findings). C(delivery_modes) is a list of text.
-      - C(activity) is what was counted in the host's logs.
+      - C(activity) is the counts from the host's logs.
       - C(enforced) is a list of the enforced domains of the host, each with C(domain) and C(direction) (V(inbound) or
         V(outbound)). C(own_domains) is a dictionary of the recipient domains that the host delivers to the fleet's own mail
-        servers, each with its delivery mode. They tell whose fault it is that mail waits.
+        servers, each with its delivery mode. The report uses both to find
+        the side that causes waiting mail.
     type: list
     elements: dict
     required: true
@@ -37,38 +38,38 @@ options:
     default: TLS on the mail fleet
   window:
     description:
-      - The time that the report is about. By default, what the hosts' logs were read for.
+      - The period of the report. By default the period of the hosts' logs.
     type: dict
     suboptions:
       since:
         description:
-          - Its beginning, ISO 8601.
+          - The begin of the period, ISO 8601.
         type: str
       until:
         description:
-          - Its end, ISO 8601.
+          - The end of the period, ISO 8601.
         type: str
   tls_reports:
     description:
       - Files on the controller with reports about one's own domains (RFC 8460), as JSON, JSON in gzip, or mails with such attachments.
-      - Whoever wants to can send such a report. One that is damaged, too large or no report is left out with a warning.
+      - Anybody can send such a report. A damaged, too large or invalid file is left out with a warning.
       - Needs the Python package C(jsonschema) on the controller.
     type: list
     elements: path
     default: []
   previous:
     description:
-      - A former report in its JSON form, to see which servers and domains used TLS then and do not now. If there is no such file,
-        nothing is compared. It may be one of O(outputs); it is read before it is written.
+      - A former report in its JSON form. The report compares it to find servers and domains that no longer use TLS. If there is no
+        such file, nothing is compared. The file may be one of O(outputs), because it is read before it is written.
     type: path
   certificate_days:
     description:
-      - A certificate with fewer days left than this earns an alert.
+      - A certificate with fewer days left than this causes an alert.
     type: int
     default: 21
   fail_on:
     description:
-      - The least severity of a finding with which a host does not pass.
+      - The lowest severity of a finding that makes a host fail.
     type: str
     choices:
       - error
@@ -77,15 +78,15 @@ options:
     default: error
   outputs:
     description:
-      - The files to write on the controller. Their directories have to exist.
-      - Files are replaced in one step, so that no reader sees half of one.
+      - The files to write on the controller. Their directories must exist.
+      - Files are replaced in one step, so no reader sees an incomplete file.
     type: list
     elements: dict
     default: []
     suboptions:
       format:
         description:
-          - V(html) is one page that needs no other file, V(json) all data (see C(docs/schema/report.schema.json)), V(csv) a row for
+          - V(html) is one page without other files, V(json) is all data (see C(docs/schema/report.schema.json)), V(csv) a row for
             each host, peer domain and direction, V(junit) a test suite for each host, and V(prometheus) a file for the textfile
             collector of the node exporter, which reads files whose names end in C(.prom).
         type: str
@@ -103,9 +104,9 @@ options:
         required: true
       mode:
         description:
-          - Its mode in octal digits, as text or with a leading zero.
-          - By default a file keeps its mode, and a new one has V(0640), or V(0644) with V(prometheus), which the node exporter reads
-            as a user of its own.
+          - The mode of the file in octal digits, as text or with a leading zero.
+          - By default an existing file keeps its mode. A new file has V(0640), or V(0644) with V(prometheus), because the node
+            exporter reads it as a different user.
         type: raw
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
@@ -118,7 +119,7 @@ attributes:
   idempotent:
     support: full
     details:
-      - A file that differs in nothing but the time the report was made is written anew, which does not count as a change.
+      - If a file differs only in the time of the report, it is written again, but this does not count as a change.
 seealso:
   - module: mailfleet.starttls.starttls_probe
   - module: mailfleet.starttls.message_trace
@@ -128,7 +129,7 @@ author:
 """
 
 EXAMPLES = r"""
-- name: Make a page for people and a file for the monitoring
+- name: Make a page for users and a file for the monitoring
   mailfleet.starttls.tls_report:
     title: TLS on the mail fleet
     rows:
@@ -151,7 +152,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 summary:
-  description: How many hosts pass, how many alerts there are by severity, and messages and sessions by direction.
+  description: The number of hosts that pass, of alerts by severity, and of messages and sessions by direction.
   type: dict
   returned: always
   sample:
@@ -167,7 +168,7 @@ summary:
       outbound: {tls: 500, plaintext: 3, unknown: 0}
 alerts:
   description:
-    - What somebody has to do something about, worst first.
+    - The alerts, worst first.
     - Each has C(code), C(severity), C(host), C(domain), C(direction), C(cause), C(count), C(last), C(message) and C(action).
     - The page C(docs/findings.md) of the collection lists every C(code).
   type: list
@@ -183,14 +184,14 @@ alerts:
       count: 1
       last: null
       message: mx.example.com (mx.example.com:25) no longer offers STARTTLS. A previous report shows that it did.
-      action: See what was changed on mx.example.com; its log says why TLS is off.
+      action: Check the recent changes on mx.example.com; its log shows why TLS is off.
 paths:
   description: The files of O(outputs), in that order.
   type: list
   elements: str
   returned: always
 changed_paths:
-  description: Those of them that changed in more than the time the report was made.
+  description: The files that changed in more than the time of the report.
   type: list
   elements: str
   returned: always
@@ -217,4 +218,4 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""The options; the action plugin reads them."""
+"""The options. The action plugin reads them."""

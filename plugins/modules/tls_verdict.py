@@ -8,20 +8,20 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: tls_verdict
-short_description: Show one table of what was proved on each host, and fail where something was not
+short_description: Show the results of each host in one table, and fail if a host did not pass
 version_added: 0.1.0
 description:
-  - Shows host, daemon, STARTTLS, TLS version, certificate, delivery mode, test messages and the verdict in a table
-    that people can read, and fails if a host did not pass.
+  - Shows host, daemon, STARTTLS, TLS version, certificate, delivery mode, test messages and the verdict in a table.
+    Fails if a host did not pass.
   - Runs on the controller only.
 options:
   rows:
     description:
-      - What was gathered on each host.
+      - The results, one entry for each host.
       - C(host) and C(daemon) are text. C(expected) is V(offered), V(disabled) or V(either).
         C(probes) are results of M(mailfleet.starttls.starttls_probe), each with a text C(seen_from).
         C(traces) are results of M(mailfleet.starttls.message_trace), each with C(direction) and C(findings).
-        C(errors) is a list of text that says what could not be gathered. C(delivery_modes) is a list of text.
+        C(errors) is a list of text about missing results. C(delivery_modes) is a list of text.
     type: list
     elements: dict
     required: true
@@ -32,7 +32,7 @@ options:
     default: TLS on the mail fleet
   fail_on:
     description:
-      - The least severity of a finding with which a host does not pass.
+      - The lowest severity of a finding that makes a host fail.
     type: str
     choices: [error, warning, notice]
     default: error
@@ -79,4 +79,4 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "title": {"type": "str", "default": "TLS on the mail fleet"},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
 }
-"""The options; the action plugin reads them."""
+"""The options. The action plugin reads them."""
