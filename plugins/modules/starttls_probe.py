@@ -397,10 +397,10 @@ def main() -> None:
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
     try:
         request = Request.of_options(module.params)
-        if request.is_long:  # the options would take memory, and would be returned with the result
+        if request.is_long:  # the options would use memory and would appear in the result
             module.params["targets"] = f"{len(request.targets)} targets"
         result = run_probe(request, module.log)
-    except ValueError as error:  # TargetError is a ValueError
+    except ValueError as error:  # includes TargetError
         module.fail_json(msg=str(error))
     module.exit_json(**result)
 

@@ -32,7 +32,8 @@ options:
   journal:
     description:
       - Whether the journal is read.
-      - V(auto) reads the journal if no log file has lines of the period. V(true) reads it instead of log files. V(false) never reads it.
+      - V(auto) reads the journal if no log file was modified after O(since). V(true) reads it instead of log files.
+        V(false) never reads it.
     type: str
     choices: [auto, 'true', 'false']
     default: auto

@@ -96,7 +96,8 @@ options:
   kind:
     description:
       - The kind of mail server that reads the file. The kind sets the defaults of O(group) and O(mode).
-      - V(auto) detects it on the host. If the host has no mail server yet, only V(root) can read the file. Empty is the same as V(auto).
+      - V(auto) detects the kind on the host. If the option is empty, or if V(auto) finds no mail server, only V(root) can read the
+        file by default.
     type: str
     default: ''
   owner:
@@ -296,13 +297,13 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "group": {"type": "str"},
     "mode": {"type": "raw"},
 }
-"""The options that users have; the action plugin reads them."""
+"""The options for users. The action plugin reads them."""
 
 
 def permissions(options: Mapping[str, Any]) -> tuple[str, Any]:
-    """Group and mode of the file: those given, else those that the mail server of this host needs, else root and 0600.
+    """Return group and mode of the file: the given ones, else those of this host's mail server, else root and 0600.
 
-    Raises EngineError if the mail server has to be known and is not.
+    Raises EngineError if the kind is unknown, or if C(auto) detects two mail servers.
     """
     group, mode = options["group"], options["mode"]
     asks = options["state"] == "present" and (group is None or mode is None)
@@ -312,7 +313,7 @@ def permissions(options: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 def main() -> None:
-    """Run as an Ansible module."""
+    """Run the module."""
     spec = {**ARGUMENT_SPEC, "content": {"type": "str", "no_log": True}}
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     try:

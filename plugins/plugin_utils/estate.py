@@ -44,7 +44,7 @@ class Delivery:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Delivery:
-        """Read what to_json wrote. Raises EngineError."""
+        """Read the result of to_json. Raises EngineError."""
         config = data["email_config"]
         return cls(EmailConfig.from_dict(config), tuple(data["hosts"]), "delivery_mode" in config)
 
@@ -113,7 +113,7 @@ class Estate:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Estate:
-        """Read what to_json wrote. Raises EngineError."""
+        """Read the result of to_json. Raises EngineError."""
         return cls(tuple(data["hosts"]), tuple(Delivery.from_json(one) for one in data["deliveries"]))
 
 

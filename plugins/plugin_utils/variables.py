@@ -35,7 +35,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`auto`; on a gateway `postfix`", "The kind of mail server or gateway, see [docs/kinds.md](docs/kinds.md)."
         ),
         "starttls_domain": Variable(
-            "none", "A recipient domain whose MX records name the host. Without it MTA-STS is not checked there."
+            "none", "A recipient domain whose MX records name the host. Without it MTA-STS is not checked for the host."
         ),
     },
     "The wanted state of a mail server": {
@@ -96,9 +96,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
     "Test messages": {
         "starttls_trace_address": Variable(
-            "none", "An address whose mail lands on the host. Without it no test message is sent to it."
+            "none", "An address whose mail arrives on the host. Without it the host gets no test message."
         ),
-        "starttls_mailbox": Variable("`/var/mail/trace`", "The mbox file or Maildir in which that mail lands."),
+        "starttls_mailbox": Variable("`/var/mail/trace`", "The mbox file or Maildir for that mail."),
         "starttls_landing": Variable(
             "none",
             "The place of that mail if it is not a file: a mapping with `imap` or `command`, as `message_trace` takes them.",

@@ -172,7 +172,7 @@ def _unfit_to_sign(certificate: Certificate, depth: int) -> str:
 
 
 def _unfit_to_serve(leaf: Certificate, now: datetime) -> str:
-    """Return OpenSSL's message why a leaf is not suitable for a TLS server, whatever its issuer; empty if it is."""
+    """Return OpenSSL's message why a leaf is not suitable for a TLS server; empty if it is. The issuer is ignored."""
     if leaf.damaged or not leaf.is_for_servers:
         return "unsuitable certificate purpose"
     if is_weak_key(leaf, _OPENSSL_BITS):

@@ -20,7 +20,7 @@ CAUSES = ("remote", "local")
 CODES = tuple(one.code for one in of_group("alert"))
 _URGENT_DAYS = 7
 
-# Reasons in activity for which one's own side is the cause, whatever the other side is.
+# Reasons in activity for which one's own side is always the cause.
 _OWN_FAULTS = frozenset(
     {"certificate_required", "key_unusable", "mail_server_in_plaintext", "peer_requires_tls", "tls_unavailable"}
 )
@@ -84,7 +84,7 @@ def _alert(code: str, cause: str, message: str, action: str, **more: Any) -> dic
     return {**alert, **more}
 
 
-# --- mail that was refused or waits ----------------------------------------------------------------------------------
+# --- refused and waiting mail ----------------------------------------------------------------------------------------
 
 
 def _blocked(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -227,7 +227,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-# --- TLS that was there ----------------------------------------------------------------------------------------------
+# --- lost TLS --------------------------------------------------------------------------------------------------------
 
 
 def _lost_on_own_server(host: Mapping[str, Any], before: Mapping[str, Any], still: bool) -> Iterator[dict[str, Any]]:
@@ -292,7 +292,7 @@ def _lost_on_peers(
             "starttls_lost",
             "local" if own else "remote",
             f"Mail {where} {domain} through {host['host']} went over TLS {since} and no longer does.",
-            f"Look at {whose} mail server of {domain}: run the handshake test and read its log."
+            f"Check {whose} mail server of {domain}: run the handshake test and read its log."
             if own
             else f"Ask the administrator of {domain} whether TLS was switched off; if not, a device on the path removes it.",
             host=host["host"],
@@ -317,7 +317,7 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
     return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
-# --- what others report ----------------------------------------------------------------------------------------------
+# --- received TLS reports --------------------------------------------------------------------------------------------
 
 
 def _tlsrpt(reports: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
