@@ -269,7 +269,8 @@ class _SeenHandshake:
             if above and not any(one.self_signed for one in above):
                 yield Finding.advised(
                     "incomplete_chain",
-                    f"the intermediate {above[0].subject} is not served and is trusted only because the CA certificates contain it; "
+                    f"the intermediate {above[0].subject} is not served and is trusted only because the CA certificates "
+                    "contain it; "
                     "those of partners may not",
                 )
 
@@ -281,7 +282,10 @@ class _SeenHandshake:
                 return "check that the clocks are right, and that the trust store of the testing host is up to date"
             return f"the certificate {stale[0].subject} in the served chain is out of date; serve its successor"
         if leaf.self_signed:
-            return "the certificate is self-signed; get one from a certification authority, or set it as ca_file if partners trust it"
+            return (
+                "the certificate is self-signed; get one from a certification authority, or set it as ca_file if partners "
+                "trust it"
+            )
         if last.self_signed:
             return f"its root {last.subject} is not in the trust store; set it as ca_file if it is a private one"
         if "purpose" in self.verify_error:

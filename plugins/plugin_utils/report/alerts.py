@@ -27,7 +27,7 @@ _OWN_FAULTS = frozenset(
 _NO_TLS_OFFERED = frozenset({"no_starttls_offered", "starttls_refused"})
 
 _TLSRPT_ACTIONS = {
-    "starttls-not-supported": "Check that every MX host of the domain offers STARTTLS, and that no device in front of it removes STARTTLS.",
+    "starttls-not-supported": "Check that every MX host of the domain offers STARTTLS, and that no device in front removes it.",
     "certificate-host-mismatch": "Install a certificate with the MX host's name from the MX record.",
     "certificate-expired": "Renew the certificate on the MX host and check that the daemon serves the new one.",
     "certificate-not-trusted": "Serve the whole chain of a certificate of a public authority.",
@@ -140,8 +140,8 @@ def _of_events(
         return _alert(
             "tls_deferrals",
             "local",
-            f"Mail to your own {domain} waits on {name}: your mail server accepts mail over TLS only, but the mail was sent in plaintext "
-            f"(delivery mode {own_mode}).{said}",
+            f"Mail to your own {domain} waits on {name}: your mail server accepts mail over TLS only, but the mail was sent "
+            f"in plaintext (delivery mode {own_mode}).{said}",
             "Set the delivery mode of its email config to 'required', or let the mail server offer TLS without requiring it "
             "(starttls_inbound: offered).",
             **facts,
