@@ -11,7 +11,7 @@ module: mail_server_info
 short_description: Say which product a host runs
 version_added: 0.1.0
 description:
-  - Finds the mail server of a host, and returns its kind and the place of its configuration.
+  - Finds the mail server of a host, and returns its kind and the places of its files.
   - The page C(docs/kinds.md) of the collection lists the kinds, and how each is recognised.
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
@@ -52,16 +52,14 @@ title:
   type: str
   returned: when the kind is known
   sample: Postfix
-platform:
-  description: The platform whose paths the product uses on this host.
-  type: str
+layout:
+  description:
+    - The places of the product on this host, and what differs from platform to platform. C(platform), C(programs), C(unit),
+      C(config_dir), C(config_file), C(user), C(logs), C(certificate), C(certificate_group), C(certificate_mode) as a number,
+      C(ca_bundle), C(security_context) and C(sign).
+  type: dict
   returned: when the product is on this host
-  sample: Debian
-config_dir:
-  description: The directory of its configuration.
-  type: path
-  returned: when the product is on this host
-  sample: /etc/postfix
+  sample: {platform: Debian, config_dir: /etc/postfix, unit: postfix.service}
 message:
   description: Why the kind is empty.
   type: str

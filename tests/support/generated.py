@@ -41,7 +41,11 @@ def kinds() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind, product in PRODUCTS.items():
-        signs = [f"`{layout.programs[0]}` and `{layout.config_file}` ({layout.platform})" for layout in product.layouts]
+        signs = [
+            f"`{layout.programs[0]}` and `{layout.config_file}` "
+            f"({layout.platform}{f', with `{layout.sign}`' if layout.sign else ''})"
+            for layout in product.layouts
+        ]
         cells = [
             f"`{kind}`",
             product.title,

@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product
+
 from tests.support import rooms
 
 FILES = rooms.imports(rooms.modules())
 ROOMS = rooms.arrows(FILES)
-PRODUCTS = {"_postfix", "_exim", "_haraka", "_proxmox", "_mailcow"}
+PRODUCTS = {f"_{kind}" for kind in product.PRODUCTS}
 
 
 def test_no_circle_of_files_or_rooms():

@@ -18,7 +18,8 @@ class Layout:
     programs: the possible paths of the daemon's control program. config_file: exists only if the product is configured.
     user: the user of the daemon's processes that answer clients. certificate_group and certificate_mode: group and mode
     of the certificate file, so that only root and the daemon can read the key. logs: patterns of the log files, with the
-    rotated ones. security_context: the SELinux type of a certificate file, empty if the platform does not use SELinux.
+    rotated ones. security_context: the SELinux type of a certificate file, empty if the platform does not use SELinux; it is
+    shown, and not set yet. sign: a file that only hosts of this platform have; empty for the platform of all other hosts.
     """
 
     platform: str
@@ -33,3 +34,4 @@ class Layout:
     certificate: str = CERTIFICATE
     ca_bundle: str = "/etc/ssl/certs/ca-certificates.crt"
     security_context: str = ""
+    sign: str = ""

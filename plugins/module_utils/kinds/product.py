@@ -9,9 +9,9 @@ A new product needs an entry here, and one in the file of each of its facets. do
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN as EXIM_DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
@@ -144,8 +144,8 @@ def layout_of(kind: str) -> Layout:
     return layout_here(layouts) or layouts[0]
 
 
-def describe(kind: str) -> dict[str, str]:
-    """Return the kind, title, platform and configuration directory of the product of this host, as far as they are known.
+def describe(kind: str) -> dict[str, Any]:
+    """Return the kind, title and layout of the product of this host, as far as they are known.
 
     C(auto) gives an empty kind and a message if it finds no product, or more than one. Raises EngineError for an unknown kind.
     """
@@ -156,16 +156,17 @@ def describe(kind: str) -> dict[str, str]:
             return {"kind": "", "message": str(error)}
     layout_for(kind, "kind")
     here = layout_here(PRODUCTS[kind].layouts)
-    place = {"platform": here.platform, "config_dir": here.config_dir} if here else {}
-    return {"kind": kind, "title": PRODUCTS[kind].title, **place}
+    return {"kind": kind, "title": PRODUCTS[kind].title, **({"layout": asdict(here)} if here else {})}
 
 
 def layout_here(layouts: Collection[Layout]) -> Optional[Layout]:
     """Return the first layout whose program and configuration both exist on this host, or None.
 
-    The configuration alone is not enough: a removed package leaves it on the host.
+    A layout with a sign counts where the sign exists, and precedes those without a sign: platforms may use the same paths. The
+    configuration alone is not enough: a removed package leaves it on the host.
     """
-    for layout in layouts:
+    candidates = [layout for layout in layouts if layout.sign and Path(layout.sign).exists()]
+    for layout in (*candidates, *(layout for layout in layouts if not layout.sign)):
         if Path(layout.config_file).exists() and any(Path(program).exists() for program in layout.programs):
             return layout
     return None

@@ -1,5 +1,6 @@
 """The registry: what it lists is what the rooms fulfil, and what is asked for is found or refused by name."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,7 +123,13 @@ def test_of_two_none_is_chosen(host):
 
 def test_what_a_host_runs(host, tmp_path):
     host("two")
-    assert describe("auto") == {"kind": "two", "title": "Two", "platform": "test", "config_dir": f"{tmp_path}/two"}
+    found = describe("auto")
+    assert (found["kind"], found["title"]) == ("two", "Two")
+    assert (found["layout"]["platform"], found["layout"]["config_dir"]) == ("test", f"{tmp_path}/two")
+    assert json.loads(json.dumps(found)) == {
+        **found,
+        "layout": {**found["layout"], "programs": [f"{tmp_path}/two/bin"], "logs": []},
+    }
     assert describe("one") == {"kind": "one", "title": "One"}  # named, and not here
     host("one")
     assert describe("auto")["kind"] == ""
@@ -185,3 +192,13 @@ def test_another_platform_is_one_more_layout(monkeypatch, tmp_path):
     assert [words[:3] for words in asked] == [["postfix", "-c", str(tmp_path)], ["postconf", "-c", str(tmp_path)]]
     assert LOGS["postfix"](Tally(1), 0, 1, run).globs == layout.logs
     assert registry.layout_for("auto", "kind") == layout
+
+
+def test_platforms_with_the_same_paths_are_told_apart_by_a_sign(tmp_path):
+    for file in ("bin", "conf"):
+        (tmp_path / file).touch()
+    usual = Layout("usual", (f"{tmp_path}/bin",), "x.service", str(tmp_path), f"{tmp_path}/conf", "x", ())
+    signed = replace(usual, platform="signed", sign=f"{tmp_path}/release")
+    assert registry.layout_here((usual, signed)) == usual
+    (tmp_path / "release").touch()
+    assert registry.layout_here((usual, signed)) == signed
