@@ -8,10 +8,11 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: mail_server_info
-short_description: Say which product a host runs
+short_description: Read which mail server a host runs, and its listeners and transports
 version_added: 0.1.0
 description:
-  - Finds the mail server of a host, and returns its kind and the places of its files.
+  - Finds the mail server of a host, and returns its kind, the places of its files, its listeners and its transports.
+  - Listeners and transports are read by the daemon's own tools. They are read on Postfix; other kinds cannot tell them yet.
   - The page C(docs/kinds.md) of the collection lists the kinds, and how each is recognised.
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
@@ -60,17 +61,78 @@ layout:
   type: dict
   returned: when the product is on this host
   sample: {platform: Debian, config_dir: /etc/postfix, unit: postfix.service}
+listeners:
+  description:
+    - The addresses and ports on which the host takes mail. Null if they could not be read; RV(message) then says why.
+  type: list
+  elements: dict
+  returned: when the kind is known
+  contains:
+    service:
+      description: The name in the daemon's configuration.
+      type: str
+      sample: smtp/inet
+    host:
+      description: The address. Empty for all addresses.
+      type: str
+    port:
+      description: The port. Null if the host does not know the name of the service.
+      type: int
+    tls:
+      description: One of V(none), V(offered), V(required), V(implicit) and V(unknown).
+      type: str
+    certificates:
+      description: Paths of the files that it serves.
+      type: list
+      elements: str
+    overrides:
+      description: Settings of its own, which replace those of the whole daemon.
+      type: dict
+transports:
+  description:
+    - The ways by which mail leaves the host over SMTP or LMTP, as the settings name them. Entries of tables are not listed.
+    - Null if they could not be read; RV(message) then says why.
+  type: list
+  elements: dict
+  returned: when the kind is known
+  contains:
+    setting:
+      description: The setting that chooses the transport.
+      type: str
+      sample: relayhost
+    transport:
+      description: Its name.
+      type: str
+    next_hop:
+      description: A host or a domain. Null for the MX of each recipient domain.
+      type: str
+    port:
+      description: The port of the next hop.
+      type: int
+    level:
+      description: The TLS level, in the daemon's own word.
+      type: str
+    implicit_tls:
+      description: Whether TLS starts with the first byte.
+      type: bool
+    loopback:
+      description: Whether the next hop is the host itself.
+      type: bool
+    overrides:
+      description: Settings of its own, which replace those of the whole daemon.
+      type: dict
 message:
-  description: Why the kind is empty.
+  description: Why the kind is empty, or why listeners and transports are null.
   type: str
-  returned: when the kind is empty
+  returned: when something could not be read
 """
 
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, describe
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import read_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {"kind": {"type": "str", "default": AUTO}}
 
@@ -78,7 +140,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {"kind": {"type": "str", "default": A
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
-    fail_on_engine_errors(module, lambda: {"changed": False, **describe(module.params["kind"])})
+    fail_on_engine_errors(module, lambda: {"changed": False, **read_host(module.params["kind"], runner(module))})
 
 
 if __name__ == "__main__":

@@ -126,6 +126,9 @@ class FakePostfix:
                 _listing({name: self._expand(value, directory) if rest else value for name, value in explicit.items()}),
                 "",
             )
+        if flag == "-x" and rest[0] != "-h":
+            values = {**self.defaults, **self.explicit(directory)}
+            return 0, _listing({one: self._expand(values[one], directory) for one in rest if one in values}), ""
         if flag == "-x":
             option, name = rest
             assert option == "-h", f"postconf -x {rest} is not known to this stand-in"

@@ -18,7 +18,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "enforced_tls_domain": (39, 358_000, 126_000),
     "inbound_tls_mode": (39, 362_000, 127_000),
     "inbound_tls_mode_info": (38, 350_000, 123_000),
-    "mail_server_info": (10, 40_000, 16_000),
+    "mail_server_info": (18, 90_000, 34_000),
     "mail_server_tls": (26, 192_000, 69_000),
     "message_trace": (11, 85_000, 33_000),
     "outbound_tls_mode": (39, 355_000, 125_000),

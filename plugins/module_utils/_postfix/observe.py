@@ -1,0 +1,214 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The listeners and transports of a Postfix instance, as postconf(1) gives them. Nothing is changed.
+
+Sources: master(5), postconf(5), TLS_README. The settings use_tls, enforce_tls and enforce_peername are the older spellings of
+the security level. They count where the level is empty.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import UNKNOWN, Listener, Transport
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+
+_PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "lmtp": 24}
+_TLS = {"none": "none", "may": "offered", "encrypt": "required"}
+_CERTIFICATES = ("smtpd_tls_cert_file", "smtpd_tls_dcert_file", "smtpd_tls_eccert_file")
+_SERVER_SETTINGS = (
+    "smtpd_tls_security_level", "smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode", "smtpd_tls_chain_files",
+    "postscreen_tls_security_level", "postscreen_use_tls", "postscreen_enforce_tls", *_CERTIFICATES,
+)  # fmt: skip
+_CLIENTS = ("smtp", "lmtp")
+_CLIENT_SETTINGS = tuple(
+    f"{client}_{name}"
+    for client in _CLIENTS
+    for name in ("tls_security_level", "use_tls", "enforce_tls", "tls_enforce_peername", "tls_wrappermode", "tcp_port")
+)
+_WAYS = (
+    "content_filter",
+    "virtual_transport",
+    "local_transport",
+    "mailbox_transport",
+    "fallback_transport",
+    "relay_transport",
+)
+"""Settings that name a transport and, behind a colon, its next hop. The default values name no relay of their own."""
+
+_HOP = re.compile(r"(?:\[(?P<literal>[^\]]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>\w+))?\Z")
+
+
+class Configuration:
+    """The settings of one instance: those of main.cf, and those of each service of master.cf."""
+
+    def __init__(self, postconf: Postconf) -> None:
+        """Read main.cf and master.cf. Raises EngineError if postconf cannot."""
+        names = (
+            *_SERVER_SETTINGS,
+            *_CLIENT_SETTINGS,
+            *_WAYS,
+            "relayhost",
+            "default_transport",
+            "smtp_fallback_relay",
+            "inet_interfaces",
+        )
+        self.main = postconf.values("-x", *names)
+        self.explicit = postconf.explicit()
+        self.commands: dict[str, str] = {}
+        for line in postconf.call("-M").splitlines():
+            words = line.split()
+            if len(words) >= 8 and not line.startswith("#"):
+                self.commands[f"{words[0]}/{words[1]}"] = words[7]
+        self.overrides: dict[str, dict[str, str]] = {}
+        for line in postconf.call("-P").splitlines():
+            place, _, value = line.partition("=")
+            service, _, parameter = place.strip().rpartition("/")
+            self.overrides.setdefault(service, {})[parameter] = value.strip()
+
+    def value(self, service: str, parameter: str) -> str:
+        """Return the value of a parameter for a service: its own, else the one of main.cf; empty if Postfix does not know it."""
+        return self.overrides.get(service, {}).get(parameter, self.main.get(parameter, ""))
+
+    def level(self, service: str, prefix: str) -> str:
+        """Return the security level of a service, C(none) if there is none. prefix: smtpd, postscreen, smtp or lmtp."""
+        level = self.value(service, f"{prefix}_tls_security_level")
+        if level:
+            return level
+        if self.value(service, f"{prefix}_enforce_tls") == "yes":
+            verifies = prefix in _CLIENTS and self.value(service, f"{prefix}_tls_enforce_peername") == "yes"
+            return "verify" if verifies else "encrypt"
+        return "may" if self.value(service, f"{prefix}_use_tls") == "yes" else "none"
+
+
+def listeners(configuration: Configuration) -> list[Listener]:
+    """Return the services of master.cf that take mail from the network."""
+    return [
+        _listener(configuration, service, command)
+        for service, command in configuration.commands.items()
+        if service.endswith("/inet") and command in ("smtpd", "postscreen")
+    ]
+
+
+def _listener(configuration: Configuration, service: str, command: str) -> Listener:
+    host, _, name = service.rpartition("/")[0].rpartition(":")
+    interfaces = configuration.main.get("inet_interfaces", "all")
+    certificates = _certificates(configuration, service)
+    if configuration.value(service, "smtpd_tls_wrappermode") == "yes":
+        tls = "implicit"
+    elif not certificates:
+        tls = "none"  # without a certificate Postfix does not offer STARTTLS, whatever the level
+    else:
+        tls = _TLS.get(configuration.level(service, command), UNKNOWN)
+    return Listener(
+        service,
+        host.strip("[]") or ("" if interfaces == "all" else interfaces),
+        _port(name),
+        tls,
+        certificates if tls != "none" else (),
+        configuration.overrides.get(service, {}),
+    )
+
+
+def _certificates(configuration: Configuration, service: str) -> tuple[str, ...]:
+    """Return the files with certificates that a service serves: those of chain_files, which override the older settings."""
+    chain = re.split(r"[,\s]+", configuration.value(service, "smtpd_tls_chain_files").strip())
+    if any(chain):
+        return tuple(path for path in chain if path and _has_certificate(path))
+    older = (configuration.value(service, name) for name in _CERTIFICATES)
+    return tuple(dict.fromkeys(path for path in older if path not in ("", "none")))
+
+
+def _has_certificate(path: str) -> bool:
+    """Return whether a file of chain_files holds more than a key; its name decides if the file cannot be read."""
+    try:
+        return "-----BEGIN CERTIFICATE-----" in Path(path).read_text(errors="replace")
+    except OSError:
+        return not path.endswith(".key")
+
+
+def transports(configuration: Configuration) -> list[Transport]:
+    """Return the ways by which mail leaves over SMTP or LMTP, as main.cf and the listeners' own content filters name them.
+
+    Tables (transport_maps and others) are not read: their entries are not listed.
+    """
+    main = configuration.main
+    default = main.get("default_transport", "smtp").partition(":")[0] or "smtp"
+    found: list[Transport] = []
+    relayhost = main.get("relayhost", "")
+    if relayhost:
+        found += _transports(configuration, "relayhost", default, relayhost)
+    elif default in _CLIENTS or _client(configuration, default):
+        found += _transports(
+            configuration, "default_transport", default, main.get("default_transport", "").partition(":")[2]
+        )
+    for setting in _WAYS:
+        if setting in configuration.explicit:
+            name, _, hop = main.get(setting, "").partition(":")
+            found += _transports(configuration, setting, name, hop or relayhost)
+    for service, settings in configuration.overrides.items():
+        name, _, hop = settings.get("content_filter", "").partition(":")
+        found += _transports(configuration, f"content_filter of {service}", name, hop or relayhost)
+    for hop in re.split(r"[,\s]+", main.get("smtp_fallback_relay", "")):
+        if hop:
+            found += _transports(configuration, "smtp_fallback_relay", default, hop)
+    return found
+
+
+def _client(configuration: Configuration, name: str) -> str:
+    """Return the client program of a transport, smtp or lmtp; empty if it is another program."""
+    command = configuration.commands.get(f"{name}/unix", name)
+    return command if command in _CLIENTS else ""
+
+
+def _transports(configuration: Configuration, setting: str, name: str, hops: str) -> Iterable[Transport]:
+    client = _client(configuration, name)
+    if not client:
+        return
+    service = f"{name}/unix"
+    for hop in re.split(r"[,\s]+", hops.strip()) or [""]:
+        host, port = _hop(configuration, service, client, hop)
+        yield Transport(
+            setting,
+            name,
+            host,
+            port,
+            configuration.level(service, client),
+            configuration.value(service, f"{client}_tls_wrappermode") == "yes",
+            configuration.overrides.get(service, {}),
+        )
+
+
+def _hop(configuration: Configuration, service: str, client: str, hop: str) -> tuple[Optional[str], Optional[int]]:
+    """Return host and port of a next hop; None and None for the MX of each domain, the whole text if it is not understood."""
+    if not hop:
+        return None, None
+    match = _HOP.match(hop)
+    if not match:
+        return hop, None
+    default = configuration.value(service, f"{client}_tcp_port") or client
+    return match["literal"] or match["name"], _port(match["port"] or default)
+
+
+def _port(name: str) -> Optional[int]:
+    """Return the number of a port; None if this host does not know the name."""
+    if name.isdigit():
+        return int(name)
+    try:
+        return _PORTS.get(name) or socket.getservbyname(name, "tcp")
+    except OSError:
+        return None
+
+
+def observe(postconf: Postconf) -> Mapping[str, list[dict[str, object]]]:
+    """Return C(listeners) and C(transports) as plain data. Raises EngineError if postconf cannot read the configuration."""
+    configuration = Configuration(postconf)
+    return {
+        "listeners": [one.to_json() for one in listeners(configuration)],
+        "transports": [one.to_json() for one in transports(configuration)],
+    }

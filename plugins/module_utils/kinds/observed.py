@@ -1,0 +1,48 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Readers of listeners and transports: one entry a product, loaded when it is used."""
+
+# ruff: noqa: PLC0415  (a product is loaded when it is used)
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS, describe, layout_of
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+
+
+def _postfix(run: Runner) -> Mapping[str, Any]:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import observe
+
+    return observe(Postconf(run, layout_of("postfix").config_dir))
+
+
+OBSERVERS: dict[str, Callable[[Runner], Mapping[str, Any]]] = {"postfix": _postfix}
+"""Kind -> the function that reads C(listeners) and C(transports). A kind without an entry cannot tell them yet."""
+
+
+def read_host(kind: str, run: Runner) -> dict[str, Any]:
+    """Return the kind and layout of this host's product (product.describe), and its listeners and transports.
+
+    Both are None if they could not be read, and C(message) says why. Raises EngineError for an unknown kind.
+    """
+    found = describe(kind)
+    if not found["kind"]:
+        return found
+    unread = {**found, "listeners": None, "transports": None}
+    title = PRODUCTS[found["kind"]].title
+    if "layout" not in found:
+        return {**unread, "message": f"{title} is not on this host"}
+    if found["kind"] not in OBSERVERS:
+        return {**unread, "message": f"listeners and transports of {title} cannot be read yet"}
+    try:
+        return {**found, **OBSERVERS[found["kind"]](run)}
+    except EngineError as error:
+        return {**unread, "message": str(error)}
