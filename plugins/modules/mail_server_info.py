@@ -12,7 +12,7 @@ short_description: Read which mail server a host runs, and its listeners and tra
 version_added: 0.1.0
 description:
   - Finds the mail server of a host, and returns its kind, the places of its files, its listeners and its transports.
-  - Listeners and transports are read by the daemon's own tools. They are read on Postfix; other kinds cannot tell them yet.
+  - Listeners and transports are read by the daemon's own tools, on Postfix and Exim.
   - The page C(docs/kinds.md) of the collection lists the kinds, and how each is recognised.
 extends_documentation_fragment:
   - mailfleet.starttls.attributes

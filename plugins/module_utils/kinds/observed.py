@@ -24,7 +24,23 @@ def _postfix(run: Runner) -> Mapping[str, Any]:
     return observe(Postconf(run, layout_of("postfix").config_dir))
 
 
-OBSERVERS: dict[str, Callable[[Runner], Mapping[str, Any]]] = {"postfix": _postfix}
+def _exim(run: Runner) -> Mapping[str, Any]:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import observe
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
+        PID_FILE,
+        SMARTHOST_TRANSPORT,
+        Exim,
+    )
+
+    try:
+        hops = Exim(run, lambda *_nothing_is_tried: None).next_hops()
+    except (EngineError, OSError):
+        hops = ()
+    next_hops = {SMARTHOST_TRANSPORT: (hops[0].host, hops[0].port)} if len(hops) == 1 else {}
+    return observe(run, PID_FILE, next_hops)
+
+
+OBSERVERS: dict[str, Callable[[Runner], Mapping[str, Any]]] = {"postfix": _postfix, "exim": _exim}
 """Kind -> the function that reads C(listeners) and C(transports). A kind without an entry cannot tell them yet."""
 
 

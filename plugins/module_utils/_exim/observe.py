@@ -1,0 +1,137 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The listeners and transports of Exim, as C(exim -bP) gives them. Nothing is changed.
+
+Sources: the Exim specification, chapters on the command line, on how the daemon listens, on TLS and on the smtp transport.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import UNKNOWN, Listener, Transport
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+_LISTENING = ("local_interfaces", "daemon_smtp_ports", "tls_on_connect_ports", "tls_advertise_hosts", "tls_certificate")
+_EVERYWHERE = ("0.0.0.0", "::0", "::")  # noqa: S104  (what Exim writes for all addresses)
+_PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "ssmtp": 465, "submissions": 465}
+_BRACKETS = re.compile(r"\[([0-9a-fA-F.:]+)\](?::(\d+))?\Z")
+_DOTTED = re.compile(r"(\d+\.\d+\.\d+\.\d+)\.(\d+)\Z")
+
+
+def listeners(run: Runner, command_line: str = "") -> list[Listener]:
+    """Return the addresses and ports on which the daemon listens. Raises EngineError if Exim cannot read its configuration.
+
+    command_line: of the running daemon, its words separated by NUL characters. Its option C(-oX) overrides the configuration.
+    """
+    values = _options(run, *_LISTENING)
+    interfaces, ports = _list(values["local_interfaces"]), _list(values["daemon_smtp_ports"])
+    words = command_line.rstrip("\0").split("\0")
+    if "-oX" in words[:-1]:
+        items = _list(words[words.index("-oX") + 1])
+        if all(_port(item) is not None for item in items):
+            ports = items
+        else:
+            interfaces = items
+    implicit = {_port(port) for port in _list(values["tls_on_connect_ports"])}
+    found: dict[tuple[str, Optional[int]], Listener] = {}
+    for interface in interfaces:
+        host, own = _interface(interface)
+        for port in [own] if own else [_port(one) for one in ports]:
+            tls = "implicit" if port in implicit else _offered(values["tls_advertise_hosts"])
+            certificates = tuple(_list(values["tls_certificate"])) if tls != "none" else ()
+            found[host, port] = Listener(f"{host or '*'}:{port}", host, port, tls, certificates)
+    return list(found.values())
+
+
+def transports(run: Runner, next_hops: Mapping[str, tuple[str, int]]) -> list[Transport]:
+    """Return the transports whose driver is smtp. Raises EngineError if Exim cannot read its configuration.
+
+    next_hops: transport -> host and port, for a transport that a router gives to one host only.
+    """
+    found = []
+    for name in _call(run, "transport_list").split():
+        options = _parse(_call(run, "transport", name))
+        if options.get("driver") != "smtp":
+            continue
+        host, port = next_hops.get(name, (None, None))
+        found.append(
+            Transport(f"transport {name}", name, host, port, _level(options), options.get("protocol") == "smtps")
+        )
+    return found
+
+
+def observe(run: Runner, pid_file: str, next_hops: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+    """Return C(listeners) and C(transports) as plain data. Raises EngineError if Exim cannot read its configuration."""
+    try:
+        command_line = Path(f"/proc/{int(Path(pid_file).read_text())}/cmdline").read_text(errors="replace")
+    except (OSError, ValueError):
+        command_line = ""  # no daemon runs
+    return {
+        "listeners": [one.to_json() for one in listeners(run, command_line)],
+        "transports": [one.to_json() for one in transports(run, next_hops)],
+    }
+
+
+def _offered(hosts: str) -> str:
+    """Return the TLS mode of a port without implicit TLS. A list of hosts makes the mode depend on the client."""
+    return {"": "none", "*": "offered"}.get(hosts.strip(), UNKNOWN)
+
+
+def _level(options: Mapping[str, str]) -> str:
+    """Return the level towards all hosts, in the words of a mail server's outbound side; C(unknown) if it depends on the host."""
+    avoid, require = options.get("hosts_avoid_tls", ""), options.get("hosts_require_tls", "")
+    if avoid == "*":
+        return "disabled"
+    if require == "*":
+        return "required"
+    return UNKNOWN if avoid or require else "opportunistic"
+
+
+def _interface(text: str) -> tuple[str, Optional[int]]:
+    """Return address and port of an item of local_interfaces; the address is empty for all addresses."""
+    match = _BRACKETS.match(text) or _DOTTED.match(text)
+    host, port = (match[1], match[2]) if match else (text, None)
+    return "" if host in _EVERYWHERE else host, int(port) if port else None
+
+
+def _port(name: str) -> Optional[int]:
+    if name.isdigit():
+        return int(name)
+    try:
+        return _PORTS.get(name) or socket.getservbyname(name, "tcp")
+    except OSError:
+        return None
+
+
+def _list(text: str) -> list[str]:
+    """Return the items of an Exim list, whose separator is a colon unless C(<) names another. A doubled separator stands for itself."""
+    text = text.strip()
+    separator = ":"
+    if text.startswith("<") and len(text) > 1:
+        separator, text = text[1], text[2:]
+    items = [item.replace("\0", separator).strip() for item in text.replace(separator * 2, "\0").split(separator)]
+    return [item for item in items if item]
+
+
+def _call(run: Runner, *words: str) -> str:
+    status, out, err = run(["exim4", "-bP", *words])
+    if status != 0:
+        raise EngineError(f"Exim does not read its configuration: {(err or out).strip()}")
+    return out
+
+
+def _options(run: Runner, *names: str) -> dict[str, str]:
+    found = _parse(_call(run, *names))
+    return {name: found.get(name, "") for name in names}
+
+
+def _parse(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
