@@ -87,3 +87,5 @@ def test_a_rerun_costs_four_module_calls_a_host_and_changes_nothing(fleet: Fleet
     )
     assert {host: calls[host] for host in SERVERS} == dict.fromkeys(SERVERS, 4), played.output
     assert played.changed and not any(played.changed.values())
+    for host, product in {"gw1": "Postfix gateway", "pf12": "Postfix", "ex13": "Exim"}.items():
+        assert re.search(rf"(?m)^{host} +{product}  ", played.output), played.output
