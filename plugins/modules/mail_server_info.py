@@ -86,7 +86,7 @@ listeners:
       type: list
       elements: str
     overrides:
-      description: Settings of its own, which replace those of the whole daemon.
+      description: TLS settings of its own, which replace those of the whole daemon.
       type: dict
 transports:
   description:
@@ -119,7 +119,7 @@ transports:
       description: Whether the next hop is the host itself.
       type: bool
     overrides:
-      description: Settings of its own, which replace those of the whole daemon.
+      description: TLS settings of its own, which replace those of the whole daemon.
       type: dict
 message:
   description: Why the kind is empty, or why listeners and transports are null.

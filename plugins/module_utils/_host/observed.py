@@ -20,7 +20,7 @@ class Listener:
 
     service: its name in the daemon's configuration. host: the address, empty for all addresses. port: None if its name is not
     known on this host. tls: C(none), C(offered), C(required), C(implicit) or C(unknown). certificates: paths of the files that
-    it serves. overrides: settings of its own, which replace those of the whole daemon.
+    it serves. overrides: TLS settings of its own, which replace those of the whole daemon.
     """
 
     service: str
@@ -48,7 +48,7 @@ class Transport:
 
     setting: the setting that chooses it. transport: its name. next_hop: a host or a domain, None for the MX of each recipient
     domain. port: None with next_hop None. level: in the daemon's own word. implicit_tls: whether TLS starts with the first byte.
-    overrides: settings of its own, which replace those of the whole daemon.
+    overrides: TLS settings of its own, which replace those of the whole daemon.
     """
 
     setting: str

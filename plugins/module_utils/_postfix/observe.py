@@ -25,6 +25,7 @@ _SERVER_SETTINGS = (
     "smtpd_tls_security_level", "smtpd_use_tls", "smtpd_enforce_tls", "smtpd_tls_wrappermode", "smtpd_tls_chain_files",
     "postscreen_tls_security_level", "postscreen_use_tls", "postscreen_enforce_tls", *_CERTIFICATES,
 )  # fmt: skip
+_TLS_SETTING = re.compile(r"(?:smtpd|smtp|lmtp|postscreen|tlsproxy)_(?:tls_|use_tls|enforce_tls)")
 _CLIENTS = ("smtp", "lmtp")
 _CLIENT_SETTINGS = tuple(
     f"{client}_{name}"
@@ -75,6 +76,10 @@ class Configuration:
         """Return the value of a parameter for a service: its own, else the one of main.cf; empty if Postfix does not know it."""
         return self.overrides.get(service, {}).get(parameter, self.main.get(parameter, ""))
 
+    def own_tls(self, service: str) -> dict[str, str]:
+        """Return the TLS settings that a service has of its own. Other settings may hold passwords."""
+        return {name: value for name, value in self.overrides.get(service, {}).items() if _TLS_SETTING.match(name)}
+
     def level(self, service: str, prefix: str) -> str:
         """Return the security level of a service, C(none) if there is none. prefix: smtpd, postscreen, smtp or lmtp."""
         level = self.value(service, f"{prefix}_tls_security_level")
@@ -111,7 +116,7 @@ def _listener(configuration: Configuration, service: str, command: str) -> Liste
         _port(name),
         tls,
         certificates if tls != "none" else (),
-        configuration.overrides.get(service, {}),
+        configuration.own_tls(service),
     )
 
 
@@ -180,7 +185,7 @@ def _transports(configuration: Configuration, setting: str, name: str, hops: str
             port,
             configuration.level(service, client),
             configuration.value(service, f"{client}_tls_wrappermode") == "yes",
-            configuration.overrides.get(service, {}),
+            configuration.own_tls(service),
         )
 
 

@@ -96,6 +96,10 @@ class TestListeners:
         ]
         assert found[2].overrides == {"smtpd_tls_wrappermode": "yes"}
 
+    def test_settings_that_may_hold_a_password_are_not_shown(self, read):
+        master = "25 inet n - n - - smtpd\n -o smtpd_sasl_x=static:user:hunter2\n -o smtpd_tls_loglevel=2\n"
+        assert listeners(read(master=master))[0].overrides == {"smtpd_tls_loglevel": "2"}
+
     def test_postscreen_stands_before_smtpd(self, read):
         master = "smtp inet n - y - 1 postscreen\nsmtpd pass - - y - - smtpd\n10026 inet n n n - 0 spawn user=nobody argv=/x\n"
         main = "smtpd_tls_security_level = may\nsmtpd_tls_cert_file = /a.pem\n"
