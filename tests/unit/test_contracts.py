@@ -120,10 +120,10 @@ def test_no_playbook_or_role_names_a_product():
     ):
         found += [(relative(path), line) for line in path.read_text().splitlines() if PRODUCTS_IN_YAML.search(line)]
     assert found == [
-        ("roles/gateway/defaults/main.yml", """gateway_kind: "{{ starttls_kind | default('postfix') }}\""""),
+        ("roles/gateway/defaults/main.yml", """gateway_kind: "{{ starttls_kind | default('postfix', true) }}\""""),
         (
             "roles/gateway/defaults/main.yml",
-            """gateway_config_dir: "{{ starttls_config_dir | default('/etc/haraka') }}\"""",
+            """gateway_config_dir: "{{ starttls_config_dir | default('/etc/haraka', true) }}\"""",
         ),
     ]
 
