@@ -33,6 +33,8 @@ class FilterModule:
         """Return the filters by their names."""
         return {
             "capabilities": _filter(estate.capabilities),
+            "kind_on": _filter(estate.kind_on),
+            "has_log": _filter(estate.has_log),
             "estate": _filter(estate.estate),
             "handshake_targets": _filter(estate.handshake_targets),
             "verdict_rows": _filter(rows.verdict_rows),

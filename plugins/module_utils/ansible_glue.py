@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner, postponed
@@ -71,13 +71,24 @@ def _end(program: subprocess.Popen[bytes]) -> None:
 def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:
     """Do the work and exit with its result. An error of the engine becomes the module's failure message."""
     try:
-        result = work()
+        result = _decodable(work())
     except TransactionError as error:
-        module.fail_json(msg=str(error), restored=error.restored)
+        module.fail_json(msg=_decodable(str(error)), restored=error.restored)
     except (EngineError, TargetError) as error:
-        module.fail_json(msg=str(error))
+        module.fail_json(msg=_decodable(str(error)))
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or 'the host'}: {error.strerror or error}")
+        module.fail_json(msg=_decodable(f"{error.filename or 'the host'}: {error.strerror or error}"))
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     module.exit_json(**result)
+
+
+def _decodable(value: Any) -> Any:
+    """Return the value with a replacement character for each byte that is not UTF-8: core 2.19 refuses such a result."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, Mapping):
+        return {_decodable(key): _decodable(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_decodable(one) for one in value]
+    return value

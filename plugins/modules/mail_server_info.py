@@ -104,7 +104,7 @@ transports:
       description: Its name.
       type: str
     next_hop:
-      description: A host or a domain. Null for the MX of each recipient domain.
+      description: A host, a domain or a socket. Null for the MX of each recipient domain, or if it is not known.
       type: str
     port:
       description: The port of the next hop.

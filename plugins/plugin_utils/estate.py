@@ -18,7 +18,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import product_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
+    AUTO,
+    DEFAULT_GATEWAY,
+    PRODUCTS,
+    product_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import check_variables
 
 HostVars = Mapping[str, Mapping[str, Any]]
@@ -62,16 +67,19 @@ class Estate:
         email_configs: Sequence[Mapping[str, Any]],
         hostvars: HostVars,
         hosts: Sequence[str] = (),
+        others: Sequence[str] = (),
         check_required: bool = False,
     ) -> Estate:
         """Read the inventory. Raises EngineError that names the user's variable.
+
+        others: hosts outside the run whose variables are checked as well.
 
         These are refused: an unknown C(starttls_) variable of a host of the run; a mail server that is not in the
         inventory; an unknown mode; an invalid domain; a domain in two email configs; a server that is to require TLS
         (C(starttls_inbound)) behind a mode that may deliver in plaintext. With check_required, a host that is to
         require TLS and is in no email config is also refused.
         """
-        for host in hosts:
+        for host in (*hosts, *others):
             check_variables(host, hostvars[host])
         deliveries = tuple(_delivery(config, hostvars) for config in email_configs)
         merge({}, [one.to_json()["email_config"] for one in deliveries])
@@ -89,18 +97,21 @@ class Estate:
         return replace(
             self,
             deliveries=tuple(
-                replace(one, config=replace(one.config, delivery_mode=DEFAULT_MODE)) for one in self.deliveries
+                replace(one, config=replace(one.config, delivery_mode=DEFAULT_MODE), names_mode=True)
+                for one in self.deliveries
             ),
         )
 
     def modes_of(self, host: str) -> list[str]:
-        """Return the delivery modes of the email configs of a host, each once."""
-        return list(dict.fromkeys(one.config.delivery_mode for one in self.deliveries if host in one.hosts))
+        """Return the delivery modes that the inventory names for the email configs of a host, each once."""
+        mine = (one for one in self.deliveries if one.names_mode and host in one.hosts)
+        return list(dict.fromkeys(one.config.delivery_mode for one in mine))
 
     @property
     def domains(self) -> dict[str, str]:
-        """Recipient domain -> delivery mode."""
-        return {domain: one.config.delivery_mode for one in self.deliveries for domain in one.config.domains}
+        """Recipient domain -> delivery mode, where the inventory names it. Elsewhere the gateway keeps the mode that it has."""
+        named = (one for one in self.deliveries if one.names_mode)
+        return {domain: one.config.delivery_mode for one in named for domain in one.config.domains}
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data that tasks can pass on. C(email_configs) is the option of inbound_tls_mode."""
@@ -143,10 +154,11 @@ def estate(
     email_configs: Sequence[Mapping[str, Any]],
     hostvars: HostVars,
     hosts: Sequence[str] = (),
+    others: Sequence[str] = (),
     check_required: bool = False,
 ) -> dict[str, Any]:
     """Return the result of Estate.parse as plain data, for playbooks. Raises EngineError."""
-    return Estate.parse(email_configs, hostvars, hosts, check_required).to_json()
+    return Estate.parse(email_configs, hostvars, hosts, others, check_required).to_json()
 
 
 def target_of(host: str, hostvars: HostVars) -> Target:
@@ -208,6 +220,16 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
     """
     domain = str(hostvars[host].get("starttls_domain") or "")
     return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
+
+
+def kind_on(kind: Any, group_names: Sequence[str]) -> str:
+    """Return the given kind of a host; without one the default kind of a gateway, or C(auto) on other hosts."""
+    return str(kind or "") or (DEFAULT_GATEWAY if "mail_gateways" in group_names else AUTO)
+
+
+def has_log(kind: str) -> bool:
+    """Return whether the log of this kind can be read. C(auto) is a mail server, whose log can."""
+    return kind == AUTO or "log" in PRODUCTS.get(kind, PRODUCTS[DEFAULT_GATEWAY]).facets
 
 
 def capabilities(kind: str) -> list[str]:

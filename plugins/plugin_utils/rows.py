@@ -17,7 +17,7 @@ from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 
@@ -105,8 +105,9 @@ def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     """Return the title of the product on a host, from its results or the inventory; a neutral word if both lack it."""
     results = (facts.get("mail_server_result"), facts.get("gateway_accept_result"), facts.get("mail_server_observed"))
     kinds = [(result or {}).get("kind") for result in results]
+    kinds.append(facts.get("starttls_kind"))
     kinds.append(((facts.get("verify_activity") or {}).get("activity") or {}).get("daemon"))
-    kinds.append(facts.get("starttls_kind", "postfix" if is_gateway else None))
+    kinds.append(DEFAULT_GATEWAY if is_gateway else None)
     product = next((PRODUCTS[kind] for kind in kinds if kind in PRODUCTS), None)
     title = product.title if product else "mail server"
     return f"{title} gateway" if is_gateway and "gateway" not in title.lower() else title
@@ -178,7 +179,13 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
     Hosts without C(starttls_trace_address) are left out. Without an outside host there are no messages. run makes the
     markers unique.
     """
-    if not outside or "starttls_trace_address" not in hostvars.get(outside, {}):
+    if not outside:
+        return []
+    if outside not in hostvars:
+        raise EngineError(
+            f"starttls_outside_host {outside!r} is not in the inventory; add the host or correct the name"
+        )
+    if "starttls_trace_address" not in hostvars[outside]:
         return []
     there = str(hostvars[outside]["starttls_trace_address"])
     messages = []

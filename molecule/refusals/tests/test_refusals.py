@@ -172,8 +172,10 @@ def test_starttls_without_a_certificate(fleet: Fleet, host: str) -> None:
     assert "there is no certificate at /etc/mailfleet/starttls.pem; install it first" in played.output
 
 
-def test_check_mode_predicts_everything_and_changes_nothing(fleet: Fleet) -> None:
-    played = fleet.play(ENABLE, "--check", "--diff")
+def test_check_mode_predicts_everything_and_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
+    # Such a host takes the place of localhost, where the playbooks keep a fact.
+    local = override(tmp_path, "others", "127.0.0.1", ansible_connection="local")
+    played = fleet.play(ENABLE, "--check", "--diff", "-i", local)
     assert played.status == 0, played.output
     assert all(played.changed[host] for host in ("gw1", *SERVERS)), played.output
     assert "+smtpd_tls_security_level = may" in played.output

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -22,66 +22,73 @@ _LISTENING = ("local_interfaces", "daemon_smtp_ports", "tls_on_connect_ports", "
 _EVERYWHERE = ("0.0.0.0", "::0", "::")  # noqa: S104  (what Exim writes for all addresses)
 _PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "ssmtp": 465, "submissions": 465}
 _BRACKETS = re.compile(r"\[([0-9a-fA-F.:]+)\](?::(\d+))?\Z")
+_IS_ADDRESS = re.compile(r"[.:\[]")
 _DOTTED = re.compile(r"(\d+\.\d+\.\d+\.\d+)\.(\d+)\Z")
 
 
-def listeners(run: Runner, command_line: str = "") -> list[Listener]:
+def listeners(run: Runner, command_line: str = "", requires: bool = False) -> list[Listener]:
     """Return the addresses and ports on which the daemon listens. Raises EngineError if Exim cannot read its configuration.
 
     command_line: of the running daemon, its words separated by NUL characters. Its option C(-oX) overrides the configuration.
+    requires: whether the access control lists refuse mail in plaintext.
     """
     values = _options(run, *_LISTENING)
     interfaces, ports = _list(values["local_interfaces"]), _list(values["daemon_smtp_ports"])
     words = command_line.rstrip("\0").split("\0")
     if "-oX" in words[:-1]:
         items = _list(words[words.index("-oX") + 1])
-        if all(_port(item) is not None for item in items):
-            ports = items
-        else:
-            interfaces = items
+        ports = [item for item in items if not _IS_ADDRESS.search(item)] or ports
+        interfaces = [item for item in items if _IS_ADDRESS.search(item)] or interfaces
     implicit = {_port(port) for port in _list(values["tls_on_connect_ports"])}
     found: dict[tuple[str, Optional[int]], Listener] = {}
     for interface in interfaces:
         host, own = _interface(interface)
         for port in [own] if own else [_port(one) for one in ports]:
-            tls = "implicit" if port in implicit else _offered(values["tls_advertise_hosts"])
-            certificates = tuple(_list(values["tls_certificate"])) if tls != "none" else ()
+            tls = "implicit" if port in implicit else _offered(values["tls_advertise_hosts"], requires)
+            certificates = _files(values["tls_certificate"]) if tls != "none" else ()
             found[host, port] = Listener(f"{host or '*'}:{port}", host, port, tls, certificates)
     return list(found.values())
 
 
-def transports(run: Runner, next_hops: Mapping[str, tuple[str, int]]) -> list[Transport]:
+def transports(run: Runner, next_hops: Mapping[str, Sequence[tuple[str, int]]]) -> list[Transport]:
     """Return the transports whose driver is smtp. Raises EngineError if Exim cannot read its configuration.
 
-    next_hops: transport -> host and port, for a transport that a router gives to one host only.
+    next_hops: transport -> hosts and ports, for a transport whose router has a fixed list of hosts.
     """
-    found = []
+    found: list[Transport] = []
     for name in _call(run, "transport_list").split():
         options = _parse(_call(run, "transport", name))
         if options.get("driver") != "smtp":
             continue
-        host, port = next_hops.get(name, (None, None))
-        found.append(
-            Transport(f"transport {name}", name, host, port, _level(options), options.get("protocol") == "smtps")
-        )
+        hops: Sequence[tuple[Optional[str], Optional[int]]] = next_hops.get(name) or [(None, None)]
+        for host, port in hops:
+            implicit = options.get("protocol") == "smtps"
+            found.append(Transport(f"transport {name}", name, host, port, _level(options), implicit))
     return found
 
 
-def observe(run: Runner, pid_file: str, next_hops: Mapping[str, tuple[str, int]]) -> dict[str, Any]:
+def observe(
+    run: Runner, pid_file: str, next_hops: Mapping[str, Sequence[tuple[str, int]]], requires: bool = False
+) -> dict[str, Any]:
     """Return C(listeners) and C(transports) as plain data. Raises EngineError if Exim cannot read its configuration."""
     try:
         command_line = Path(f"/proc/{int(Path(pid_file).read_text())}/cmdline").read_text(errors="replace")
     except (OSError, ValueError):
         command_line = ""  # no daemon runs
     return {
-        "listeners": [one.to_json() for one in listeners(run, command_line)],
+        "listeners": [one.to_json() for one in listeners(run, command_line, requires)],
         "transports": [one.to_json() for one in transports(run, next_hops)],
     }
 
 
-def _offered(hosts: str) -> str:
+def _offered(hosts: str, requires: bool) -> str:
     """Return the TLS mode of a port without implicit TLS. A list of hosts makes the mode depend on the client."""
-    return {"": "none", "*": "offered"}.get(hosts.strip(), UNKNOWN)
+    return {"": "none", "*": "required" if requires else "offered"}.get(hosts.strip(), UNKNOWN)
+
+
+def _files(text: str) -> tuple[str, ...]:
+    """Return the files of tls_certificate. A text that Exim expands for each connection stays whole."""
+    return (text,) if "${" in text else tuple(_list(text))
 
 
 def _level(options: Mapping[str, str]) -> str:
@@ -102,7 +109,7 @@ def _interface(text: str) -> tuple[str, Optional[int]]:
 
 
 def _port(name: str) -> Optional[int]:
-    if name.isdigit():
+    if name.isascii() and name.isdigit():
         return int(name)
     try:
         return _PORTS.get(name) or socket.getservbyname(name, "tcp")

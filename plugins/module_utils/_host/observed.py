@@ -46,9 +46,9 @@ class Listener:
 class Transport:
     """One way by which mail leaves the host over SMTP or LMTP.
 
-    setting: the setting that chooses it. transport: its name. next_hop: a host or a domain, None for the MX of each recipient
-    domain. port: None with next_hop None. level: in the daemon's own word. implicit_tls: whether TLS starts with the first byte.
-    overrides: TLS settings of its own, which replace those of the whole daemon.
+    setting: the setting that chooses it. transport: its name. next_hop: a host, a domain or a socket of this host (unix:...); None
+    for the MX of each recipient domain, or if it is not known. port: None with next_hop None. level: in the daemon's own word.
+    implicit_tls: whether TLS starts with the first byte. overrides: TLS settings of its own, which replace those of the whole daemon.
     """
 
     setting: str
@@ -64,6 +64,8 @@ class Transport:
         """Whether the next hop is an address or name of this host itself."""
         if self.next_hop is None:
             return False
+        if self.next_hop.startswith("unix:"):
+            return True
         try:
             return ipaddress.ip_address(self.next_hop).is_loopback
         except ValueError:

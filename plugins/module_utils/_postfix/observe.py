@@ -143,25 +143,23 @@ def transports(configuration: Configuration) -> list[Transport]:
     Tables (transport_maps and others) are not read: their entries are not listed.
     """
     main = configuration.main
-    default = main.get("default_transport", "smtp").partition(":")[0] or "smtp"
-    found: list[Transport] = []
+    default, _, own = main.get("default_transport", "smtp").partition(":")
     relayhost = main.get("relayhost", "")
-    if relayhost:
-        found += _transports(configuration, "relayhost", default, relayhost)
-    elif default in _CLIENTS or _client(configuration, default):
-        found += _transports(
-            configuration, "default_transport", default, main.get("default_transport", "").partition(":")[2]
-        )
+    setting = "default_transport" if own or not relayhost else "relayhost"
+    found: list[Transport] = [*_transports(configuration, setting, default or "smtp", own or relayhost)]
     for setting in _WAYS:
         if setting in configuration.explicit:
             name, _, hop = main.get(setting, "").partition(":")
-            found += _transports(configuration, setting, name, hop or relayhost)
+            # Only relay_transport falls back to relayhost. The others use the recipient's domain.
+            found += _transports(
+                configuration, setting, name, hop or (relayhost if setting == "relay_transport" else "")
+            )
     for service, settings in configuration.overrides.items():
         name, _, hop = settings.get("content_filter", "").partition(":")
-        found += _transports(configuration, f"content_filter of {service}", name, hop or relayhost)
+        found += _transports(configuration, f"content_filter of {service}", name, hop)
     for hop in re.split(r"[,\s]+", main.get("smtp_fallback_relay", "")):
         if hop:
-            found += _transports(configuration, "smtp_fallback_relay", default, hop)
+            found += _transports(configuration, "smtp_fallback_relay", default or "smtp", hop)
     return found
 
 
@@ -176,7 +174,7 @@ def _transports(configuration: Configuration, setting: str, name: str, hops: str
     if not client:
         return
     service = f"{name}/unix"
-    for hop in re.split(r"[,\s]+", hops.strip()) or [""]:
+    for hop in [one for one in re.split(r"[,\s]+", hops) if one] or [""]:
         host, port = _hop(configuration, service, client, hop)
         yield Transport(
             setting,
@@ -193,7 +191,8 @@ def _hop(configuration: Configuration, service: str, client: str, hop: str) -> t
     """Return host and port of a next hop; None and None for the MX of each domain, the whole text if it is not understood."""
     if not hop:
         return None, None
-    match = _HOP.match(hop)
+    hop = re.sub(r"\A(?:inet:)?(\[)?(?:ipv6:)?", r"\1", hop, flags=re.IGNORECASE)
+    match = None if hop.startswith("unix:") else _HOP.match(hop)
     if not match:
         return hop, None
     default = configuration.value(service, f"{client}_tcp_port") or client
@@ -202,7 +201,7 @@ def _hop(configuration: Configuration, service: str, client: str, hop: str) -> t
 
 def _port(name: str) -> Optional[int]:
     """Return the number of a port; None if this host does not know the name."""
-    if name.isdigit():
+    if name.isascii() and name.isdigit():
         return int(name)
     try:
         return _PORTS.get(name) or socket.getservbyname(name, "tcp")

@@ -31,5 +31,5 @@ def _exim(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
     return EximLog(tally, since, until, shows_tls(run), layout_of("exim").logs)
 
 
-LOGS: dict[str, LogMaker] = {"postfix": _postfix, "exim": _exim}
+LOGS: dict[str, LogMaker] = {"postfix": _postfix, "exim": _exim, "proxmox": _postfix}
 """Kind -> the function that makes the adapter: (tally, begin and end of the window in seconds since 1970, runner)."""

@@ -11,7 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS, describe, layout_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
+    AUTO,
+    PRODUCTS,
+    describe,
+    layout_of,
+)
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
@@ -32,12 +37,13 @@ def _exim(run: Runner) -> Mapping[str, Any]:
         Exim,
     )
 
+    exim = Exim(run, lambda *_nothing_is_tried: None)
     try:
-        hops = Exim(run, lambda *_nothing_is_tried: None).next_hops()
-    except (EngineError, OSError):
-        hops = ()
-    next_hops = {SMARTHOST_TRANSPORT: (hops[0].host, hops[0].port)} if len(hops) == 1 else {}
-    return observe(run, PID_FILE, next_hops)
+        hops, requires = exim.next_hops(), exim.state()["inbound"] == "required"
+    except OSError as error:
+        raise EngineError(f"{error.filename}: {error.strerror}") from error
+    next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
+    return observe(run, PID_FILE, next_hops, requires)
 
 
 OBSERVERS: dict[str, Callable[[Runner], Mapping[str, Any]]] = {"postfix": _postfix, "exim": _exim}
@@ -49,7 +55,7 @@ def read_host(kind: str, run: Runner) -> dict[str, Any]:
 
     Both are None if they could not be read, and C(message) says why. Raises EngineError for an unknown kind.
     """
-    found = describe(kind)
+    found = describe(kind or AUTO)
     if not found["kind"]:
         return found
     unread = {**found, "listeners": None, "transports": None}

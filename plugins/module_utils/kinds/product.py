@@ -22,6 +22,9 @@ _VARIABLE = "in an inventory the variable is starttls_kind"
 AUTO = "auto"
 """The kind is detected on the host."""
 
+DEFAULT_GATEWAY = "postfix"
+"""The kind of a gateway for which the inventory names none."""
+
 _ACCEPT, _ENFORCED, _OUTBOUND = "accept", "enforced", "outbound"
 """Capabilities of a gateway. accept: the collection can set STARTTLS for senders. enforced: it can enforce domains.
 outbound: it can set the outbound side. The supported delivery modes are in the adapter (Gateway.modes)."""
@@ -57,7 +60,7 @@ PRODUCTS: dict[str, Product] = {
         capabilities=(_ACCEPT, _ENFORCED, _OUTBOUND),
     ),
     "haraka": Product("Haraka", facets=("gateway",)),
-    "proxmox": Product("Proxmox Mail Gateway", facets=("gateway",)),
+    "proxmox": Product("Proxmox Mail Gateway", facets=("gateway", "log")),
     "mailcow": Product("mailcow", facets=("gateway",)),
 }
 """Kind -> product."""

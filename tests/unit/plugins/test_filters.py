@@ -12,7 +12,7 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 
 def test_each_filter_is_a_function_of_the_engine():
     assert set(FILTERS) == {
-        "estate", "capabilities", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
+        "estate", "capabilities", "kind_on", "has_log", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
     }  # fmt: skip
     for name, function in FILTERS.items():
@@ -23,6 +23,17 @@ def test_estate():
     assert FILTERS["estate"]([CONFIG], HOSTVARS)["email_configs"][0]["servers"] == ["pf12.example:25"]
     with pytest.raises(AnsibleFilterError, match="the mail server 'nowhere' is not in the inventory"):
         FILTERS["estate"]([{**CONFIG, "servers": ["nowhere"]}], HOSTVARS)
+
+
+def test_kind_on():
+    assert FILTERS["kind_on"]("exim", ["mail_gateways"]) == "exim"
+    assert [FILTERS["kind_on"](nothing, ["mail_gateways"]) for nothing in ("", None)] == ["postfix", "postfix"]
+    assert FILTERS["kind_on"]("", ["mail_servers"]) == "auto"
+
+
+def test_has_log():
+    found = {kind: FILTERS["has_log"](kind) for kind in ("auto", "postfix", "proxmox", "haraka", "mailcow")}
+    assert found == {"auto": True, "postfix": True, "proxmox": True, "haraka": False, "mailcow": False}
 
 
 def test_capabilities():

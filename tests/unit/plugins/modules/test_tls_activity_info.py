@@ -88,7 +88,7 @@ def test_the_daemon_that_is_installed_is_taken(host, path, daemon):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "is on this host; set daemon to one of: postfix, exim"),
+        ({}, "is on this host; set daemon to one of: postfix, exim, proxmox"),
         ({"daemon": "exim", "since": "last week"}, "'last week' is not a time; give one like 24h"),
         (
             {"daemon": "exim", "since": "2026-01-02", "until": "2026-01-01"},

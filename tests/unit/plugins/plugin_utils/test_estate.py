@@ -188,7 +188,8 @@ class TestEstate:
     def test_without_a_mode(self):
         read = Estate.parse([config()], HOSTS)
         assert "delivery_mode" not in read.to_json()["email_configs"][0]
-        assert read.modes_of("pf12") == ["plaintext"]
+        assert (read.modes_of("pf12"), read.domains) == ([], {})  # the gateway keeps the mode that it has
+        assert read.in_plaintext().modes_of("pf12") == ["plaintext"]
 
     def test_a_server_that_is_not_in_the_inventory(self):
         with pytest.raises(EngineError) as error:
@@ -273,7 +274,7 @@ class TestEstate:
         ]
         read = Estate.parse(configs, HOSTS)
         assert read.modes_of("pf12") == ["required"]
-        assert read.modes_of("ex13") == ["required", "plaintext"]
+        assert read.modes_of("ex13") == ["required"]
         assert read.modes_of("elsewhere") == []
         assert read.in_plaintext().modes_of("ex13") == ["plaintext"]
 
@@ -283,6 +284,8 @@ class TestEstate:
         assert str(error.value) == (
             "h has the variable starttls_hostnme, which does not exist; did you mean starttls_hostname?"
         )
+        with pytest.raises(EngineError, match="out has the variable starttls_trace_adress"):
+            Estate.parse([], {"h": {}, "out": {"starttls_trace_adress": "x"}}, ["h"], ["out"])
         with pytest.raises(EngineError, match="README has the list of all variables"):
             Estate.parse([], {"h": {"starttls_zzzzzzzzzzzz": "x"}}, ["h"])
 
@@ -473,7 +476,7 @@ class TestRows:
         )
         assert (server["activity"], server["enforced"], server["own_domains"]) == (activity, [], {})
         assert (gateway["activity"], gateway["enforced"]) == (None, enforced)
-        assert gateway["own_domains"] == {"a.example": "required", "b.example": "plaintext"}
+        assert gateway["own_domains"] == {"a.example": "required"}
 
     def test_a_message_in_plaintext_where_the_mode_says_tls(self):
         facts = {"verify_trace": {"received": [trace(hop(False), hop(False))]}}
@@ -561,9 +564,13 @@ class TestMessages:
         ]
         assert trace_landings(messages, "outbound", "out", fleet) == [{"marker": one, **imap} for one in outbound]
 
-    @pytest.mark.parametrize("outside", ["", "gw1", "nowhere"])
+    @pytest.mark.parametrize("outside", ["", "gw1"])
     def test_without_an_outside_there_are_none(self, outside):
         assert trace_messages(["pf12"], self.FLEET, outside, "7") == []
+
+    def test_an_outside_host_that_is_not_in_the_inventory_is_said(self):
+        with pytest.raises(EngineError, match="starttls_outside_host 'nowhere' is not in the inventory"):
+            trace_messages(["pf12"], self.FLEET, "nowhere", "7")
 
     @pytest.mark.parametrize(
         ("host", "readable"),

@@ -57,6 +57,7 @@ def test_where_it_listens(options, expected):
         (["-bd", "-oX", "587:465:25", "-q30m"], [("", 587, "offered"), ("", 465, "offered"), ("", 25, "offered")]),
         (["-bd", "-oX", "127.0.0.1.2525"], [("127.0.0.1", 2525, "offered")]),
         (["-bd", "-oX"], [("", 25, "offered")]),
+        (["-bd", "-oX", "127.0.0.1 : 587"], [("127.0.0.1", 587, "offered")]),
     ],
 )
 def test_the_command_line_of_the_daemon_overrides_the_configuration(words, expected):
@@ -88,10 +89,26 @@ def test_the_level_of_a_transport(options, level, implicit):
 
 def test_a_next_hop_that_is_known():
     fake = FakeExim({"remote_smtp_smarthost": {"driver": "smtp"}})
-    [found] = transports(fake, {"remote_smtp_smarthost": ("relay.example.net", 587)})
+    [found] = transports(fake, {"remote_smtp_smarthost": [("relay.example.net", 587)]})
     assert (found.next_hop, found.port) == ("relay.example.net", 587)
 
 
 def test_a_configuration_that_cannot_be_read():
     with pytest.raises(EngineError, match="Exim does not read its configuration: 2026 error"):
         observe(lambda _words: (1, "", "2026 error\n"), "/nowhere", {})
+
+
+def test_several_next_hops_are_several_transports():
+    fake = FakeExim({"remote_smtp_smarthost": {"driver": "smtp"}})
+    hops = [("a.example.net", 25), ("b.example.net", 26)]
+    assert [(one.next_hop, one.port) for one in transports(fake, {"remote_smtp_smarthost": hops})] == hops
+
+
+def test_access_control_lists_that_refuse_plaintext():
+    assert ports(listeners(FakeExim(), requires=True)) == [("", 25, "required")]
+    assert ports(listeners(FakeExim(tls_advertise_hosts=""), requires=True)) == [("", 25, "none")]
+
+
+def test_a_certificate_that_depends_on_the_connection_stays_whole():
+    text = "${if eq{$tls_in_sni}{a.example}{/a:1.pem}{/b.pem}}"
+    assert listeners(FakeExim(tls_certificate=text))[0].certificates == (text,)

@@ -127,6 +127,7 @@ class TestTransports:
             ("relay.example.net:submission", "relay.example.net", 587), ("example.net", "example.net", 25),
             ("[2001:db8::1]:26", "2001:db8::1", 26), ("[192.0.2.1]", "192.0.2.1", 25),
             ("[relay.example.net]:nosuchport", "relay.example.net", None), ("a:b:c", "a:b:c", None),
+            ("[ipv6:::1]:10025", "::1", 10025), ("[relay.example.net],", "relay.example.net", 25), ("[a]:²", "a", None),
         ],
     )  # fmt: skip
     def test_the_relay_host(self, read, hop, host, port):
@@ -186,6 +187,25 @@ class TestTransports:
     )
     def test_the_host_itself(self, hop, loopback):
         assert Transport("x", "smtp", hop, 25, "may").loopback is loopback
+
+    @pytest.mark.parametrize(
+        ("value", "host", "port", "loopback"),
+        [
+            ("lmtp:inet:127.0.0.1:24", "127.0.0.1", 24, True), ("lmtp:inet:mailstore", "mailstore", 24, False),
+            ("lmtp:unix:private/lmtp", "unix:private/lmtp", None, True), ("smtp", None, None, False),
+        ],
+    )  # fmt: skip
+    def test_the_ways_to_a_mail_store(self, read, value, host, port, loopback):
+        found = transports(read(f"virtual_transport = {value}\nrelayhost = [relay.example.net]\n"))[1]
+        assert (found.next_hop, found.port, found.loopback) == (host, port, loopback)
+
+    def test_the_next_hop_of_default_transport_precedes_relayhost(self, read):
+        [found] = transports(read("default_transport = smtp:[gw.example.net]:26\nrelayhost = [old.example.net]\n"))
+        assert found == Transport("default_transport", "smtp", "gw.example.net", 26, "none")
+
+    def test_relay_transport_falls_back_to_relayhost(self, read):
+        found = transports(read("relay_transport = relay\nrelayhost = [relay.example.net]\n"))[1]
+        assert (found.setting, found.next_hop) == ("relay_transport", "relay.example.net")
 
     def test_mail_that_leaves_by_another_program_is_no_transport(self, read):
         assert transports(read("default_transport = error:no mail\n")) == []

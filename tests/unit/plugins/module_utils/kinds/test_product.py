@@ -67,7 +67,7 @@ def test_an_unknown_kind_lists_the_kinds():
         ("server", "Haraka has its own way to accept TLS: install its certificate and switch TLS on there."),
         (
             "log",
-            "the log of Haraka cannot be read yet; daemon can be: postfix, exim (in an inventory the variable is starttls_kind)",
+            "the log of Haraka cannot be read yet; daemon can be: postfix, exim, proxmox (in an inventory the variable is starttls_kind)",
         ),
     ],
 )
