@@ -101,7 +101,8 @@ def test_one_that_says_more_than_anybody_reads_is_killed(tmp_path, monkeypatch):
 
 def test_a_second_signal_does_not_keep_it_from_being_waited_for(tmp_path):
     daemon = Daemon(tmp_path, "kill -TERM $0; sleep 0.3; kill -TERM $0; kill -HUP $0; sleep 0.3; echo reloaded >> $1")
-    assert change(daemon, tmp_path)["msg"] == STOPPED
+    # A process that gets no CPU in between finds all of them at once, and takes SIGHUP first.
+    assert change(daemon, tmp_path)["msg"] in (STOPPED, STOPPED.replace("SIGTERM", "SIGHUP"))
     assert words(daemon) == ["reloaded", "resumed"]
 
 
