@@ -88,6 +88,17 @@ def test_defaults_are_those_of_the_specification(role):
             assert is_expression(defaults[name]), f"{where} has a default that the specification does not name"
 
 
+@pytest.mark.parametrize(
+    ("given", "checks"),
+    [
+        ("versions", ["versions"]), ("versions, injection", ["versions", "injection"]), (["dane"], ["dane"]), ("", []), (None, []),
+    ],
+)  # fmt: skip
+def test_checks_may_be_text_with_commas(given, checks):
+    default = role_defaults("verify")["verify_checks"]
+    assert NativeEnvironment().from_string(default).render(starttls_checks=given) == checks
+
+
 @pytest.mark.parametrize("role", ROLES)
 def test_defaults_come_from_variables_that_there_are(role):
     text = (ROOT / "roles" / role / "defaults/main.yml").read_text()

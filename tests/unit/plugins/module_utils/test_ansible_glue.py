@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from ansible.module_utils.basic import AnsibleModule
@@ -185,3 +186,21 @@ run.fail_on_engine_errors(module, work)
     assert config.read_bytes() == OLD
     assert log.read_text() == "waiting\nresumed\n"
     assert not (tmp_path / "store" / "fakemail.journal").exists()
+
+
+def test_bytes_that_are_no_text_do_not_get_into_a_result():
+    """A daemon's output may have any encoding; core 2.19 refuses a result that is not UTF-8."""
+    ended = {}
+    stand_in = SimpleNamespace(exit_json=ended.update, fail_json=ended.update, warn=lambda _text: None)
+    latin = b"caf\xe9".decode("utf-8", "surrogateescape")
+    module.fail_on_engine_errors(stand_in, lambda: {"a": [latin, {latin: 1}], "n": 1, "t": (True, None)})
+    assert ended == {"a": ["caf\ufffd", {"caf\ufffd": 1}], "n": 1, "t": [True, None]}
+
+    def fails():
+        raise EngineError(latin)
+
+    ended.clear()
+    stand_in.fail_json = lambda **result: ended.update(result) or (_ for _ in ()).throw(SystemExit)
+    with pytest.raises(SystemExit):
+        module.fail_on_engine_errors(stand_in, fails)
+    assert ended == {"msg": "caf\ufffd"}
