@@ -33,6 +33,7 @@ class FilterModule:
         """Return the filters by their names."""
         return {
             "capabilities": _filter(estate.capabilities),
+            "localhost_of": _filter(estate.localhost_of),
             "kind_on": _filter(estate.kind_on),
             "has_log": _filter(estate.has_log),
             "estate": _filter(estate.estate),

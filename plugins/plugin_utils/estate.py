@@ -222,6 +222,12 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
     return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
 
 
+def localhost_of(hosts: Sequence[str]) -> str:
+    """Return the inventory name behind C(hostvars.localhost): an inventory's host 127.0.0.1 or ::1 takes the place of localhost."""
+    local = [host for host in hosts if host in ("127.0.0.1", "::1")]
+    return "localhost" if "localhost" in hosts or not local else local[0]
+
+
 def kind_on(kind: Any, group_names: Sequence[str]) -> str:
     """Return the given kind of a host; without one the default kind of a gateway, or C(auto) on other hosts."""
     return str(kind or "") or (DEFAULT_GATEWAY if "mail_gateways" in group_names else AUTO)

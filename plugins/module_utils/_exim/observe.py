@@ -9,18 +9,22 @@ Sources: the Exim specification, chapters on the command line, on how the daemon
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import UNKNOWN, Listener, Transport
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import (
+    UNKNOWN,
+    Listener,
+    Transport,
+    port_number,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _LISTENING = ("local_interfaces", "daemon_smtp_ports", "tls_on_connect_ports", "tls_advertise_hosts", "tls_certificate")
 _EVERYWHERE = ("0.0.0.0", "::0", "::")  # noqa: S104  (what Exim writes for all addresses)
-_PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "ssmtp": 465, "submissions": 465}
 _BRACKETS = re.compile(r"\[([0-9a-fA-F.:]+)\](?::(\d+))?\Z")
 _IS_ADDRESS = re.compile(r"[.:\[]")
 _DOTTED = re.compile(r"(\d+\.\d+\.\d+\.\d+)\.(\d+)\Z")
@@ -39,11 +43,11 @@ def listeners(run: Runner, command_line: str = "", requires: bool = False) -> li
         items = _list(words[words.index("-oX") + 1])
         ports = [item for item in items if not _IS_ADDRESS.search(item)] or ports
         interfaces = [item for item in items if _IS_ADDRESS.search(item)] or interfaces
-    implicit = {_port(port) for port in _list(values["tls_on_connect_ports"])}
+    implicit = {port_number(port) for port in _list(values["tls_on_connect_ports"])}
     found: dict[tuple[str, Optional[int]], Listener] = {}
     for interface in interfaces:
         host, own = _interface(interface)
-        for port in [own] if own else [_port(one) for one in ports]:
+        for port in [own] if own else [port_number(one) for one in ports]:
             tls = "implicit" if port in implicit else _offered(values["tls_advertise_hosts"], requires)
             certificates = _files(values["tls_certificate"]) if tls != "none" else ()
             found[host, port] = Listener(f"{host or '*'}:{port}", host, port, tls, certificates)
@@ -57,7 +61,7 @@ def transports(run: Runner, next_hops: Mapping[str, Sequence[tuple[str, int]]]) 
     """
     found: list[Transport] = []
     for name in _call(run, "transport_list").split():
-        options = _parse(_call(run, "transport", name))
+        options = parse_settings(_call(run, "transport", name))
         if options.get("driver") != "smtp":
             continue
         hops: Sequence[tuple[Optional[str], Optional[int]]] = next_hops.get(name) or [(None, None)]
@@ -108,15 +112,6 @@ def _interface(text: str) -> tuple[str, Optional[int]]:
     return "" if host in _EVERYWHERE else host, int(port) if port else None
 
 
-def _port(name: str) -> Optional[int]:
-    if name.isascii() and name.isdigit():
-        return int(name)
-    try:
-        return _PORTS.get(name) or socket.getservbyname(name, "tcp")
-    except OSError:
-        return None
-
-
 def _list(text: str) -> list[str]:
     """Return the items of an Exim list, whose separator is a colon unless C(<) names another. A doubled separator stands for itself."""
     text = text.strip()
@@ -135,10 +130,5 @@ def _call(run: Runner, *words: str) -> str:
 
 
 def _options(run: Runner, *names: str) -> dict[str, str]:
-    found = _parse(_call(run, *names))
+    found = parse_settings(_call(run, *names))
     return {name: found.get(name, "") for name in names}
-
-
-def _parse(text: str) -> dict[str, str]:
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}

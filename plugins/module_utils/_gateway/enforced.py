@@ -24,7 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EnforcedDomain,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.path import is_path
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import is_path
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,

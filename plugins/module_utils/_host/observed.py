@@ -1,17 +1,20 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The observed state of one host: values only. No file here knows a product."""
+"""The observed state of one host: values, and the names of ports. No file here knows a product."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
 UNKNOWN = "unknown"
 """The TLS mode or level could not be told. It is neither plaintext nor TLS."""
+
+_PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "ssmtp": 465, "submissions": 465, "lmtp": 24}
 
 
 @dataclass(frozen=True)
@@ -83,3 +86,13 @@ class Transport:
             "loopback": self.loopback,
             "overrides": dict(self.overrides),
         }
+
+
+def port_number(name: str) -> Optional[int]:
+    """Return the number of a port; None if this host does not know the name."""
+    if name.isascii() and name.isdigit():
+        return int(name)
+    try:
+        return _PORTS.get(name) or socket.getservbyname(name, "tcp")
+    except OSError:
+        return None

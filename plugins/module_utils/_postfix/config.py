@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -69,7 +70,7 @@ class Postconf:
         status, out, err = self._run(["postconf", "-c", self.config_dir, *names])
         if status != 0 and "unknown parameter" not in err:
             raise EngineError(f"postconf cannot read {self.config_dir}: {err.strip()}")
-        return _parse(out)
+        return parse_settings(out)
 
     def values_expanded(self, name: str) -> str:
         """Return one effective value with its $references expanded."""
@@ -77,16 +78,23 @@ class Postconf:
 
     def explicit(self, *options: str) -> dict[str, str]:
         """Return the parameters that main.cf itself sets; with the option C(-x), their $references are expanded."""
-        return _parse(self.call("-n", *options))
+        return parse_settings(self.call("-n", *options))
+
+    def service_settings(self) -> dict[str, dict[str, str]]:
+        """Return the C(-o) options of master.cf: service as C(name/type) -> parameter -> value."""
+        found: dict[str, dict[str, str]] = {}
+        for place, value in parse_settings(self.call("-P")).items():
+            service, _, parameter = place.rpartition("/")
+            found.setdefault(service, {})[parameter] = value
+        return found
 
     def overrides(self, parameter: str) -> dict[str, str]:
         """Return the C(-o) options of master.cf for this parameter: service as C(name/type) -> value."""
-        found = {}
-        for name, value in _parse(self.call("-P")).items():
-            service, _, overridden = name.rpartition("/")
-            if overridden == parameter:
-                found[service] = value
-        return found
+        return {
+            service: settings[parameter]
+            for service, settings in self.service_settings().items()
+            if parameter in settings
+        }
 
     def images(self, edits: Edits) -> list[FileImage]:
         """Return main.cf and master.cf with the edits. Changes nothing on the host."""
@@ -105,8 +113,3 @@ class Postconf:
             self.call("-e", *(f"{name} = {value}" for name, value in edits.main.items()), config_dir=stage)
         for name, entry in dict(edits.services).items():
             self.call("-M", f"{name}={entry}", config_dir=stage)
-
-
-def _parse(text: str) -> dict[str, str]:
-    pairs = (line.partition("=") for line in text.splitlines() if "=" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}

@@ -10,15 +10,18 @@ the security level. They count where the level is empty.
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import UNKNOWN, Listener, Transport
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import (
+    UNKNOWN,
+    Listener,
+    Transport,
+    port_number,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 
-_PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465, "lmtp": 24}
 _TLS = {"none": "none", "may": "offered", "encrypt": "required"}
 _CERTIFICATES = ("smtpd_tls_cert_file", "smtpd_tls_dcert_file", "smtpd_tls_eccert_file")
 _SERVER_SETTINGS = (
@@ -66,11 +69,7 @@ class Configuration:
             words = line.split()
             if len(words) >= 8 and not line.startswith("#"):
                 self.commands[f"{words[0]}/{words[1]}"] = words[7]
-        self.overrides: dict[str, dict[str, str]] = {}
-        for line in postconf.call("-P").splitlines():
-            place, _, value = line.partition("=")
-            service, _, parameter = place.strip().rpartition("/")
-            self.overrides.setdefault(service, {})[parameter] = value.strip()
+        self.overrides = postconf.service_settings()
 
     def value(self, service: str, parameter: str) -> str:
         """Return the value of a parameter for a service: its own, else the one of main.cf; empty if Postfix does not know it."""
@@ -113,7 +112,7 @@ def _listener(configuration: Configuration, service: str, command: str) -> Liste
     return Listener(
         service,
         host.strip("[]") or ("" if interfaces == "all" else interfaces),
-        _port(name),
+        port_number(name),
         tls,
         certificates if tls != "none" else (),
         configuration.own_tls(service),
@@ -196,17 +195,7 @@ def _hop(configuration: Configuration, service: str, client: str, hop: str) -> t
     if not match:
         return hop, None
     default = configuration.value(service, f"{client}_tcp_port") or client
-    return match["literal"] or match["name"], _port(match["port"] or default)
-
-
-def _port(name: str) -> Optional[int]:
-    """Return the number of a port; None if this host does not know the name."""
-    if name.isascii() and name.isdigit():
-        return int(name)
-    try:
-        return _PORTS.get(name) or socket.getservbyname(name, "tcp")
-    except OSError:
-        return None
+    return match["literal"] or match["name"], port_number(match["port"] or default)
 
 
 def observe(postconf: Postconf) -> Mapping[str, list[dict[str, object]]]:

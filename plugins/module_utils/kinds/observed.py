@@ -8,15 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
-    AUTO,
-    PRODUCTS,
-    describe,
-    layout_of,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
@@ -26,7 +22,7 @@ def _postfix(run: Runner) -> Mapping[str, Any]:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import observe
 
-    return observe(Postconf(run, layout_of("postfix").config_dir))
+    return observe(Postconf(run, product.layout_of("postfix").config_dir))
 
 
 def _exim(run: Runner) -> Mapping[str, Any]:
@@ -50,16 +46,31 @@ OBSERVERS: dict[str, Callable[[Runner], Mapping[str, Any]]] = {"postfix": _postf
 """Kind -> the function that reads C(listeners) and C(transports). A kind without an entry cannot tell them yet."""
 
 
+def describe(kind: str) -> dict[str, Any]:
+    """Return the kind, title and layout of the product of this host, as far as they are known.
+
+    C(auto) gives an empty kind and a message if it finds no product, or more than one. Raises EngineError for an unknown kind.
+    """
+    if kind == product.AUTO:
+        try:
+            kind = product.resolve(kind, "server", "kind")
+        except EngineError as error:
+            return {"kind": "", "message": str(error)}
+    known = product.known_product(kind, product.PRODUCTS, "kind")
+    here = product.layout_here(known.layouts)
+    return {"kind": kind, "title": known.title, **({"layout": asdict(here)} if here else {})}
+
+
 def read_host(kind: str, run: Runner) -> dict[str, Any]:
-    """Return the kind and layout of this host's product (product.describe), and its listeners and transports.
+    """Return the kind and layout of this host's product (describe), and its listeners and transports.
 
     Both are None if they could not be read, and C(message) says why. Raises EngineError for an unknown kind.
     """
-    found = describe(kind or AUTO)
+    found = describe(kind or product.AUTO)
     if not found["kind"]:
         return found
     unread = {**found, "listeners": None, "transports": None}
-    title = PRODUCTS[found["kind"]].title
+    title = found["title"]
     if "layout" not in found:
         return {**unread, "message": f"{title} is not on this host"}
     if found["kind"] not in OBSERVERS:

@@ -9,9 +9,9 @@ A new product needs an entry here, and one in the file of each of its facets. do
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN as EXIM_DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
@@ -80,6 +80,13 @@ def product_of(kind: str, facet: str, option: str) -> Product:
     return product
 
 
+def known_product(kind: str, choices: Collection[str], option: str) -> Product:
+    """Return the product of a kind. Raises EngineError, which lists the choices, for an unknown one."""
+    if kind not in PRODUCTS:
+        raise EngineError(f"{option} {kind!r} is not a known kind; choose one of: {', '.join(choices)} ({_VARIABLE})")
+    return PRODUCTS[kind]
+
+
 _WITHOUT = {
     "server": (
         "{title} has its own way to accept TLS: install its certificate and switch TLS on there. If it is a gateway, set the "
@@ -103,7 +110,15 @@ def resolve(kind: str, facet: str, option: str) -> str:
     if kind != AUTO:
         product_of(kind, facet, option)
         return kind
-    found = [one for one in kinds_with(facet) if layout_here(PRODUCTS[one].layouts)]
+    return _only(_detected(facet), facet, option)
+
+
+def _detected(facet: str) -> list[str]:
+    return [kind for kind in kinds_with(facet) if layout_here(PRODUCTS[kind].layouts)]
+
+
+def _only(found: list[str], facet: str, option: str) -> str:
+    """Return the one kind that was detected. Raises EngineError if there is none or more than one."""
     if len(found) == 1:
         return found[0]
     titles = " and ".join(PRODUCTS[one].title for one in found)
@@ -133,33 +148,17 @@ def layout_for(kind: str, option: str) -> Optional[Layout]:
     Raises EngineError for an unknown kind, and if C(auto) detects two.
     """
     if kind == AUTO:
-        if not any(layout_here(PRODUCTS[one].layouts) for one in kinds_with("server")):
+        found = _detected("server")
+        if not found:
             return None
-        kind = resolve(kind, "server", option)
-    if kind not in PRODUCTS:
-        raise EngineError(f"{option} {kind!r} is not a known kind; choose one of: {', '.join(PRODUCTS)} ({_VARIABLE})")
-    return layout_of(kind) if PRODUCTS[kind].layouts else None
+        kind = _only(found, "server", option)
+    return layout_of(kind) if known_product(kind, PRODUCTS, option).layouts else None
 
 
 def layout_of(kind: str) -> Layout:
     """Where a product that lies on hosts keeps its things on this one; its first layout if it is not there."""
     layouts = PRODUCTS[kind].layouts
     return layout_here(layouts) or layouts[0]
-
-
-def describe(kind: str) -> dict[str, Any]:
-    """Return the kind, title and layout of the product of this host, as far as they are known.
-
-    C(auto) gives an empty kind and a message if it finds no product, or more than one. Raises EngineError for an unknown kind.
-    """
-    if kind == AUTO:
-        try:
-            kind = resolve(kind, "server", "kind")
-        except EngineError as error:
-            return {"kind": "", "message": str(error)}
-    layout_for(kind, "kind")
-    here = layout_here(PRODUCTS[kind].layouts)
-    return {"kind": kind, "title": PRODUCTS[kind].title, **({"layout": asdict(here)} if here else {})}
 
 
 def layout_here(layouts: Collection[Layout]) -> Optional[Layout]:

@@ -12,7 +12,8 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 
 def test_each_filter_is_a_function_of_the_engine():
     assert set(FILTERS) == {
-        "estate", "capabilities", "kind_on", "has_log", "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
+        "estate", "capabilities", "kind_on", "has_log", "localhost_of",
+        "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
     }  # fmt: skip
     for name, function in FILTERS.items():
@@ -29,6 +30,17 @@ def test_kind_on():
     assert FILTERS["kind_on"]("exim", ["mail_gateways"]) == "exim"
     assert [FILTERS["kind_on"](nothing, ["mail_gateways"]) for nothing in ("", None)] == ["postfix", "postfix"]
     assert FILTERS["kind_on"]("", ["mail_servers"]) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "name"),
+    [
+        ([], "localhost"), (["mx"], "localhost"), (["mx", "127.0.0.1"], "127.0.0.1"), (["::1", "127.0.0.1"], "::1"),
+        (["127.0.0.1", "localhost"], "localhost"),
+    ],
+)  # fmt: skip
+def test_localhost_of(hosts, name):
+    assert FILTERS["localhost_of"](hosts) == name
 
 
 def test_has_log():

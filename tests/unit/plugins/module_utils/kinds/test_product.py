@@ -14,10 +14,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import pr
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
     PRODUCTS,
     Product,
-    describe,
     kind_by_connection,
     kinds_with,
     product_of,

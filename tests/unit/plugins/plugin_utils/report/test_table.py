@@ -4,26 +4,10 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict, summarize
 
-CERTIFICATE = {"subject": "CN=mx.example.com", "days_left": 90}
-PROBE = {
-    "starttls_advertised": True, "stage": "ehlo_tls", "tls_version": "TLSv1.3", "trusted": True,
-    "certificate": CERTIFICATE, "findings": [], "passed": True, "message": "",
-}  # fmt: skip
-PLAIN = {
-    "starttls_advertised": False, "stage": "ehlo", "tls_version": "", "trusted": None, "certificate": None,
-    "findings": [{"code": "starttls_not_offered", "message": "the server does not offer STARTTLS; switch it on"}],
-    "passed": False, "message": "the server does not offer STARTTLS",
-}  # fmt: skip
+from tests.support.table_rows import NOTICE, PLAIN, PROBE, TRACE, WARNING
+
 DOWN = {"code": "connect_failed", "message": "it is down"}
 DEAD = {**PLAIN, "stage": "connect", "message": "cannot connect", "findings": [DOWN]}
-TRACE = {
-    "arrived": True, "direction": "in", "findings": [],
-    "hops": [{"network": True, "tls": True}, {"network": False, "tls": False}, {"network": True, "tls": False}],
-}  # fmt: skip
-
-
-WARNING = {"code": "old_tls_offered", "severity": "warning", "message": "switch old TLS off"}
-NOTICE = {"code": "no_tls13", "severity": "notice", "message": "there is no TLS 1.3"}
 
 
 def messages(summary):
