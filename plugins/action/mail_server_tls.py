@@ -1,17 +1,23 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs mail_server_tls on the host, or on the controller for a kind that requires this."""
+"""Checks the certificate on the controller, then runs mail_server_tls on the host, or on the controller for a kind that requires this."""
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, kind_by_connection
 from ansible_collections.mailfleet.starttls.plugins.modules.mail_server_tls import ARGUMENT_SPEC
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import checked_options, task_errors
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
+    checked_options,
+    read_bytes,
+    task_errors,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_install
 
 MODULE = "mailfleet.starttls.mail_server_tls"
 
@@ -34,4 +40,10 @@ class ActionModule(ActionBase):
             kind = kind_by_connection(options["kind"] or AUTO, self._connection.transport)
             if kind in CONTROLLERS:
                 return CONTROLLERS[kind]({**options, "kind": kind}, execute, self._task.check_mode)
-        return execute(MODULE, {**self._task.args, "kind": kind})
+            checked = check_install(options["install"], options["certificate"], functools.partial(read_bytes, self))
+        arguments = {name: value for name, value in self._task.args.items() if name != "install"}
+        if checked is None:
+            return execute(MODULE, {**arguments, "kind": kind})
+        if checked.findings:
+            return checked.refusal()
+        return checked.complete(execute(MODULE, {**arguments, "kind": kind, "bundle": checked.bundle(with_content=True)}))

@@ -1,28 +1,70 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The link between AnsibleModule and the engine of the mail servers."""
+"""The link between AnsibleModule and the engine of the mail servers: the options of the modules, the change and the read."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import BUNDLE_SPEC, SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
+    AUTO,
+    detected,
+    layout_of,
+    permissions,
+    resolve,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+
+WANTED_SPEC: dict[str, dict[str, Any]] = {
+    "kind": {"type": "str", "default": AUTO},
+    "inbound": {"type": "str", "choices": list(INBOUND)},
+    "outbound": {"type": "str", "choices": list(OUTBOUND)},
+    "certificate": {"type": "path", "default": CERTIFICATE},
+    "address": {"type": "str", "default": "127.0.0.1"},
+    "port": {"type": "int", "default": 25},
+    "timeout": {"type": "int", "default": 20},
+    "require_without_evidence": {"type": "bool", "default": False},
+    "relax": {"type": "bool", "default": True},
+    "only_relax": {"type": "bool", "default": False},
+}
+"""The wanted state of a mail server. The read and the change take the same."""
+
+INSTALL_SPEC: dict[str, dict[str, Any]] = {"install": {"type": "dict", "options": SOURCE_SPEC}}
+"""For users: the certificate to install. The action plugin turns it into HOST_SPEC."""
+
+HOST_SPEC: dict[str, dict[str, Any]] = {"bundle": {"type": "dict", "options": BUNDLE_SPEC}}
 
 
-def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
-    """Bring the mail server of this host to the wanted state and return the result. Raises EngineError, TransactionError."""
-    options = module.params
-    kind = resolve(options["kind"], "server", "kind")
-    desired = Desired(
+def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
+    """Return the wanted state from a module's options. Raises EngineError if two mail servers are detected."""
+    bundle = options["bundle"]
+    if bundle:
+        group, mode = permissions({**bundle, "state": "present", "kind": kind})
+        bundle = BundleFile(
+            options["certificate"],
+            content=bundle["content"],
+            owner=bundle["owner"],
+            group=group,
+            mode=mode,
+            sha256=bundle["sha256"],
+            fingerprints=tuple(bundle["fingerprints"]),
+        )
+    return Desired(
         options["inbound"],
         options["outbound"],
         options["certificate"],
@@ -30,8 +72,36 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
         options["require_without_evidence"],
         options["relax"],
         options["only_relax"],
+        bundle,
     )
+
+
+def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[Target] = ()) -> dict[str, Any]:
+    """Return the observed state of this host's mail server. Changes nothing. Raises EngineError for an unknown kind or option.
+
+    options: those of mail_server_info. targets: other hosts to test from here, after the own port.
+    """
+    found = describe(options["kind"])
+    if not found["kind"]:
+        code = "two_products" if len(detected("server")) > 1 else "no_product"
+        return {**found, "obstacles": [{"code": code, "message": found["message"]}], "notes": []}
+    layout = layout_of(found["kind"])
+    desired = desired_of(options, found["kind"])
+    settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
+    reading = Reading(SERVERS[found["kind"]](run, desired, settings), desired, settings)
+    return {**found, **reading.read(layout.daemons, targets)}
+
+
+def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
+    """Bring the mail server of this host to the wanted state and return the result. Raises EngineError, TransactionError."""
+    options = module.params
+    kind = resolve(options["kind"], "server", "kind")
+    desired = desired_of(options, kind)
     settings = Settings(timeout=float(options["timeout"]))
     server = SERVERS[kind](runner(module), desired, settings)
-    outcome = set_starttls(server, desired, settings, module.check_mode)
-    return {**outcome.to_dict(), "kind": kind, "diff": outcome.diff, "warnings": outcome.warnings}
+    if options["only_recover"]:
+        recovered = not module.check_mode and undo_killed_run(server)
+        return {"changed": recovered, "recovered": recovered, "kind": kind}
+    outcome = set_starttls(server, desired, settings, module.check_mode, digests=options["digests"])
+    certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
+    return {**outcome.to_dict(), **certificate, "kind": kind, "diff": outcome.diff, "warnings": outcome.warnings}

@@ -10,6 +10,14 @@ class EngineError(Exception):
     """A fault that changed nothing. The text names the fault, the place and the next thing to do."""
 
 
+class NotRunningError(EngineError):
+    """The daemon is installed and does not run."""
+
+
+class BrokenConfigurationError(EngineError):
+    """The daemon cannot read its configuration. The text has the daemon's own words."""
+
+
 class TransactionError(EngineError):
     """A change failed after it began. restored: whether the former state is back and proved."""
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: mail_server_info
-short_description: Read which mail server a host runs, and its listeners and transports
+short_description: Read the mail server of a host, and what a change would do there
 version_added: 0.1.0
 description:
-  - Finds the mail server of a host, and returns its kind, the places of its files, its listeners and its transports.
-  - Listeners and transports are read by the daemon's own tools, on Postfix and Exim.
+  - Reads the mail server of a host and changes nothing. Returns its kind and version, whether it runs, its listeners and transports,
+    the sockets on which mail programs listen, the certificates with their dates and readers, the free disk space, what a killed run
+    and earlier runs left there, and the result of a handshake test with its own port.
+  - If a state is wanted (O(inbound), O(outbound), O(install)), the result also has the lines that a change would write, without secrets,
+    and what stands in its way.
+  - Everything is read by the daemon's own tools, on Postfix and Exim.
   - The page C(docs/kinds.md) of the collection lists the kinds, and how each is recognised.
 extends_documentation_fragment:
+  - mailfleet.starttls.mail_server
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -25,11 +30,34 @@ attributes:
   idempotent:
     support: full
 options:
-  kind:
+  ca_content:
     description:
-      - The kind of the host. V(auto) detects it. An unknown kind is refused, and the message lists the kinds.
+      - Roots to trust in the handshake test, as PEM. The controller's part of this module reads them from O(handshake).
     type: str
-    default: auto
+  handshake:
+    description:
+      - What the handshake test with the own port expects. The keys are options of M(mailfleet.starttls.starttls_probe).
+    type: dict
+    default: {}
+    suboptions:
+      name: {description: The name that other hosts connect to. The certificate has to cover it., type: str}
+      ca_file: {description: Roots of a private authority. A file on the controller., type: path}
+      require_trusted: {description: Whether a chain that is not trusted is a finding., type: bool, default: true}
+      min_tls_version: {description: An older TLS version is a finding., type: str, choices: [TLSv1.2, TLSv1.3], default: TLSv1.2}
+      min_days_left: {description: Fewer days left are an error., type: int, default: 0}
+      warn_days_left: {description: Fewer days left are a warning., type: int, default: 21}
+      fail_on: {description: The lowest severity with which a test does not pass., type: str, choices: [error, warning, notice], default: error}
+  bundle:
+    description:
+      - What the controller's part of this module found in O(install). It holds no key. Tasks cannot set it.
+    type: dict
+    suboptions:
+      content: {description: Not used by a read., type: str}
+      sha256: {description: Digest of the file to install., type: str, default: ''}
+      fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
+      owner: {description: Owner of the file., type: str, default: root}
+      group: {description: Group of the file., type: str}
+      mode: {description: Permissions of the file., type: raw}
 seealso:
   - module: mailfleet.starttls.mail_server_tls
 author:
@@ -63,7 +91,7 @@ layout:
   sample: {platform: Debian, config_dir: /etc/postfix, unit: postfix.service}
 listeners:
   description:
-    - The addresses and ports on which the host takes mail. Null if they could not be read; RV(message) then says why.
+    - The addresses and ports on which the host takes mail. Null if they could not be read.
   type: list
   elements: dict
   returned: when the kind is known
@@ -91,7 +119,7 @@ listeners:
 transports:
   description:
     - The ways by which mail leaves the host over SMTP or LMTP, as the settings name them. Entries of tables are not listed.
-    - Null if they could not be read; RV(message) then says why.
+    - Null if they could not be read.
   type: list
   elements: dict
   returned: when the kind is known
@@ -122,25 +150,125 @@ transports:
       description: TLS settings of its own, which replace those of the whole daemon.
       type: dict
 message:
-  description: Why the kind is empty, or why listeners and transports are null.
+  description: Why the kind is empty.
   type: str
-  returned: when something could not be read
+  returned: when no kind is known
+version:
+  description: The version of the daemon.
+  type: str
+  returned: when the kind is known
+health:
+  description:
+    - C(state) is V(running), V(stopped), V(broken) (it cannot read its configuration) or V(missing). C(message) has the daemon's own words.
+  type: dict
+  returned: when the kind is known
+sockets:
+  description: The sockets on which mail programs, or any program on a mail port, listen. C(host) is empty for all addresses.
+  type: list
+  elements: dict
+  returned: when the kind is known
+  sample:
+    - {host: '', port: 25, pid: 812, program: master}
+certificates:
+  description: The certificate files that listeners serve, each with C(path), C(readers), C(certificate) and C(message).
+  type: list
+  elements: dict
+  returned: when the kind is known
+disk:
+  description: The free space where a change would write.
+  type: list
+  elements: dict
+  returned: when the kind is known
+  sample:
+    - {path: /etc/postfix, free_bytes: 10737418240, free_inodes: 655360}
+journal:
+  description: The journal of a killed run, with the files that the next change restores. Null if there is none.
+  type: dict
+  returned: when the kind is known
+left:
+  description: Paths that the collection left on the host.
+  type: list
+  elements: str
+  returned: when the kind is known
+before:
+  description: The settings now, in the words of the options, or V(custom). Null if they could not be read.
+  type: dict
+  returned: when the kind is known
+after:
+  description: The settings after the change. Null without a wanted state.
+  type: dict
+  returned: when the kind is known
+changes:
+  description: What a change would write, each with C(path) and C(lines). No secrets.
+  type: list
+  elements: dict
+  returned: when the kind is known
+offer:
+  description: Whether anything has to change before TLS may be required.
+  type: bool
+  returned: when the kind is known
+reload:
+  description: Whether the daemon has to be reloaded although no file changes. It serves another certificate than the installed one.
+  type: bool
+  returned: when the kind is known
+digests:
+  description: Path -> SHA-256 of each file that the change depends on, or V(absent). It is the option C(digests) of M(mailfleet.starttls.mail_server_tls).
+  type: dict
+  returned: when the kind is known
+next_hops:
+  description: The handshakes with the next hops, if the change would require TLS from them. Else null.
+  type: list
+  elements: dict
+  returned: when the kind is known
+probe:
+  description: The handshake test with the own port. C(results) as in M(mailfleet.starttls.starttls_probe).
+  type: dict
+  returned: when the kind is known
+obstacles:
+  description: What stands in the way of the change, each with C(code) (see docs/findings.md) and C(message).
+  type: list
+  elements: dict
+  returned: always
+notes:
+  description: Further findings, each with C(code) and C(message).
+  type: list
+  elements: dict
+  returned: always
 """
 
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import read_host
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
+    HOST_SPEC,
+    INSTALL_SPEC,
+    WANTED_SPEC,
+    read_mail_server,
+)
 
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {"kind": {"type": "str", "default": AUTO}}
+HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
+    "name": {"type": "str"},
+    "ca_file": {"type": "path"},
+    "require_trusted": {"type": "bool", "default": True},
+    "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
+    "min_days_left": {"type": "int", "default": 0},
+    "warn_days_left": {"type": "int", "default": 21},
+    "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
+}
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **WANTED_SPEC,
+    **INSTALL_SPEC,
+    "handshake": {"type": "dict", "options": HANDSHAKE_SPEC, "default": {}},
+}
+"""The options for users. The action plugin reads them."""
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
-    fail_on_engine_errors(module, lambda: {"changed": False, **read_host(module.params["kind"], runner(module))})
+    spec = {**WANTED_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}}
+    module = AnsibleModule(spec, supports_check_mode=True)
+    fail_on_engine_errors(module, lambda: {"changed": False, **read_mail_server(module.params, runner(module))})
 
 
 if __name__ == "__main__":

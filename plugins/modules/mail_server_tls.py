@@ -15,10 +15,12 @@ description:
   - C(docs/kinds.md) of the collection lists the kinds of mail servers, and the settings that the module changes on each.
   - The certificate is a setting of the whole mail server. After the change its submission services serve the same certificate, unless
     they have their own. O(inbound=disabled) leaves the certificate settings in place for them.
+  - With O(install) the certificate is a part of the change. If the daemon cannot serve it, certificate and settings are both restored.
   - The change is a transaction. The module saves and writes the files, and the daemon's own tools check them. The daemon is reloaded,
     never restarted, and a handshake with its own port has to prove the wanted state. If a step fails, the module restores
     the former files, reloads the daemon and proves the former state.
 extends_documentation_fragment:
+  - mailfleet.starttls.mail_server
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -31,67 +33,27 @@ attributes:
   idempotent:
     support: full
 options:
-  kind:
+  digests:
     description:
-      - The kind of mail server. V(auto) detects it on the host. If there are two mail servers, the module fails.
-      - An unknown kind is refused, and the message lists the kinds.
-    type: str
-    default: auto
-  inbound:
+      - Path on the host -> SHA-256 of the file as a plan saw it, or V(absent). The change is refused if a file differs now.
+    type: dict
+    default: {}
+  only_recover:
     description:
-      - The use of TLS on accepted connections.
-      - V(disabled) does not offer STARTTLS. V(offered) offers STARTTLS and accepts plaintext too.
-        V(required) accepts mail over TLS only.
-      - Without this option the inbound side stays as it is.
-    type: str
-    choices: [disabled, offered, required]
-  outbound:
-    description:
-      - The use of TLS on outgoing connections.
-      - V(opportunistic) uses TLS if the other side offers it, and checks no certificate.
-        V(required) defers mail to a server that does not offer TLS.
-      - A stronger existing setting, such as DANE, stays.
-      - Without this option the outbound side stays as it is.
-    type: str
-    choices: [disabled, opportunistic, required]
-  certificate:
-    description:
-      - Absolute path, on the host, of one PEM file that holds the key, the leaf and the chain, in this order,
-        as M(mailfleet.starttls.tls_certificate) writes it.
-      - The module compares the served certificate with this file. If they differ, the daemon is reloaded.
-    type: path
-    default: /etc/mailfleet/starttls.pem
-  address:
-    description:
-      - The daemon's own address. A handshake there proves the change.
-    type: str
-    default: 127.0.0.1
-  port:
-    description:
-      - The daemon's own port. A handshake there proves the change.
-    type: int
-    default: 25
-  timeout:
-    description:
-      - Seconds to wait for the reloaded daemon to show the wanted state, and for each stage of a handshake.
-    type: int
-    default: 20
-  require_without_evidence:
-    description:
-      - Set O(outbound=required) even if no handshake has proved that the next hop accepts TLS.
-      - Mail that cannot be sent over TLS then stays in the queue.
+      - Undo the change of a killed run, and do nothing else.
     type: bool
     default: false
-  relax:
+  bundle:
     description:
-      - Whether O(inbound=offered) may relax an existing O(inbound=required).
-    type: bool
-    default: true
-  only_relax:
-    description:
-      - With O(inbound=offered), change the inbound side only if it is O(inbound=required) now.
-    type: bool
-    default: false
+      - The checked certificate, which the controller's part of this module sends to the host. Tasks cannot set it.
+    type: dict
+    suboptions:
+      content: {description: Key and certificates as PEM., type: str}
+      sha256: {description: Digest of the content., type: str, default: ''}
+      fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
+      owner: {description: Owner of the file., type: str, default: root}
+      group: {description: Group of the file., type: str}
+      mode: {description: Permissions of the file., type: raw}
 notes:
   - A journal in C(/var/lib/mailfleet-starttls) lets the next run undo an incomplete change of a killed run.
 seealso:
@@ -148,29 +110,30 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import change_mail_server
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
+    HOST_SPEC,
+    INSTALL_SPEC,
+    WANTED_SPEC,
+    change_mail_server,
+)
 
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "kind": {"type": "str", "default": AUTO},
-    "inbound": {"type": "str", "choices": list(INBOUND)},
-    "outbound": {"type": "str", "choices": list(OUTBOUND)},
-    "certificate": {"type": "path", "default": CERTIFICATE},
-    "address": {"type": "str", "default": "127.0.0.1"},
-    "port": {"type": "int", "default": 25},
-    "timeout": {"type": "int", "default": 20},
-    "require_without_evidence": {"type": "bool", "default": False},
-    "relax": {"type": "bool", "default": True},
-    "only_relax": {"type": "bool", "default": False},
+CHANGE_SPEC: dict[str, dict[str, Any]] = {
+    **WANTED_SPEC,
+    "digests": {"type": "dict", "default": {}},
+    "only_recover": {"type": "bool", "default": False},
 }
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {**CHANGE_SPEC, **INSTALL_SPEC}
+"""The options for users. The action plugin reads them."""
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(ARGUMENT_SPEC, required_one_of=[("inbound", "outbound")], supports_check_mode=True)
+    module = AnsibleModule(
+        {**CHANGE_SPEC, **HOST_SPEC},
+        required_if=[("only_recover", False, ("inbound", "outbound"), True)],
+        supports_check_mode=True,
+    )
     fail_on_engine_errors(module, lambda: change_mail_server(module))
 
 

@@ -269,47 +269,22 @@ findings:
       type: str
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_for
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import permissions
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "path": {"type": "path", "default": CERTIFICATE},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "private_key_file": {"type": "path", "no_log": False},
-    "private_key_content": {"type": "str", "no_log": True},
-    "certificate_file": {"type": "path"},
-    "certificate_content": {"type": "str"},
-    "chain_file": {"type": "path"},
-    "chain_content": {"type": "str"},
-    "ca_file": {"type": "path"},
-    "ca_content": {"type": "str"},
-    "names": {"type": "list", "elements": "str"},
-    "min_days_left": {"type": "int", "default": 14},
-    "allow_self_signed": {"type": "bool", "default": False},
+    **SOURCE_SPEC,
     "kind": {"type": "str", "default": ""},
-    "owner": {"type": "str", "default": "root"},
-    "group": {"type": "str"},
-    "mode": {"type": "raw"},
 }
 """The options for users. The action plugin reads them."""
-
-
-def permissions(options: Mapping[str, Any]) -> tuple[str, Any]:
-    """Return group and mode of the file: the given ones, else those of this host's mail server, else root and 0600.
-
-    Raises EngineError if the kind is unknown, or if C(auto) detects two mail servers.
-    """
-    group, mode = options["group"], options["mode"]
-    asks = options["state"] == "present" and (group is None or mode is None)
-    layout = layout_for(options["kind"], "kind") if asks and options["kind"] else None
-    needed = (layout.certificate_group, layout.certificate_mode) if layout else ("root", 0o600)
-    return needed[0] if group is None else group, needed[1] if mode is None else mode
 
 
 def main() -> None:

@@ -207,10 +207,16 @@ def handshake_targets(hosts: Iterable[str], hostvars: HostVars, from_controller:
                 "host": str(hostvars[host].get("starttls_address") or target.host) if from_controller else target.host,
                 "port": target.port,
                 "name": target.host,
-                "fingerprint_sha256": (hostvars[host].get("certificate_result") or {}).get("fingerprint_sha256", ""),
+                "fingerprint_sha256": _fingerprint(hostvars[host]),
             }
         )
     return targets
+
+
+def _fingerprint(facts: Mapping[str, Any]) -> str:
+    """Return the fingerprint of the certificate that a host has to serve, from the newest result; empty if none tells it."""
+    results = (facts.get(name) or {} for name in ("mail_server_result", "gateway_accept_result", "certificate_result", "mail_server_observed"))
+    return next((str(one["fingerprint_sha256"]) for one in results if one.get("fingerprint_sha256")), "")
 
 
 def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> list[dict[str, Any]]:
@@ -220,6 +226,66 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
     """
     domain = str(hostvars[host].get("starttls_domain") or "")
     return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
+
+
+_SOURCES = {
+    "private_key_file": "starttls_private_key_file",
+    "private_key_content": "starttls_private_key_content",
+    "certificate_file": "starttls_certificate_file",
+    "certificate_content": "starttls_certificate_content",
+    "chain_file": "starttls_chain_file",
+    "chain_content": "starttls_chain_content",
+    "ca_file": "starttls_ca_file",
+    "ca_content": "starttls_ca_content",
+    "names": "starttls_certificate_names",
+    "min_days_left": "starttls_certificate_min_days_left",
+    "allow_self_signed": "starttls_allow_self_signed",
+    "owner": "starttls_certificate_owner",
+    "group": "starttls_certificate_group",
+    "mode": "starttls_certificate_mode",
+}
+_EXPECTATIONS = {
+    "ca_file": "starttls_ca_file",
+    "require_trusted": "starttls_require_trusted",
+    "min_tls_version": "starttls_min_tls_version",
+    "min_days_left": "starttls_min_days_left",
+    "warn_days_left": "starttls_warn_days_left",
+    "fail_on": "starttls_fail_on",
+}
+
+
+def certificate_sources(host: str, hostvars: HostVars) -> dict[str, Any]:
+    """Return the option C(install) of the modules that install a certificate, from the variables of a host.
+
+    It may hold the private key, so playbooks compute it when needed and do not store it.
+    """
+    facts = hostvars[host]
+    given = {option: facts[name] for option, name in _SOURCES.items() if facts.get(name) not in (None, "")}
+    return {"names": [facts.get("starttls_hostname") or host], **given}
+
+
+def handshake_expectations(host: str, hostvars: HostVars) -> dict[str, Any]:
+    """Return the option C(handshake) of mail_server_info from the variables of a host. Raises EngineError."""
+    facts = hostvars[host]
+    given = {option: facts[name] for option, name in _EXPECTATIONS.items() if facts.get(name) not in (None, "")}
+    if given.get("fail_on") == "none":  # report_tls alone knows this word
+        del given["fail_on"]
+    return {"name": target_of(host, hostvars).host, "min_days_left": 7, **given}
+
+
+def planned_digests(host: str, hostvars: HostVars, result: str) -> dict[str, str]:
+    """Return path -> SHA-256 of the files of a host as this run last saw them: after its own change, else as the plan saw them.
+
+    result: the variable of the host's former change. Raises EngineError if there is no plan.
+    """
+    plan = hostvars["localhost"].get("tls_plan") or {}
+    if host not in plan.get("hosts", {}):
+        raise EngineError(
+            f"this run has no plan for {host}: a run reads all hosts and plans before it changes anything. Start the playbook at its "
+            "beginning, without --start-at-task"
+        )
+    former = hostvars[host].get(result) or {}
+    return dict(former.get("digests") or plan["hosts"][host].get("digests") or {})
 
 
 def localhost_of(hosts: Sequence[str]) -> str:

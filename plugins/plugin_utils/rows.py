@@ -20,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEPS
 
 
 def tests_of(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
@@ -244,6 +245,12 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     return [
         {"format": one, "path": f"{str(directory).rstrip('/')}/{REPORT_FILES[one]}"} for one in dict.fromkeys(words)
     ]
+
+
+def step_results(plan: Mapping[str, Any], hostvars: HostVars, step: str) -> dict[str, Any]:
+    """Return host -> the result that the role of a step registered there, for the hosts of that step."""
+    hosts = plan["steps"][step]["hosts"]
+    return {host: dict(hostvars[host].get(STEPS[step][0]) or {}) for host in hosts}
 
 
 def came_through(hosts: Iterable[str], hostvars: HostVars, results: Sequence[str], inbound: Sequence[str] = ()) -> bool:

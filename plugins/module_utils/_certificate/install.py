@@ -6,13 +6,14 @@
 from __future__ import annotations
 
 import grp
+import hashlib
 import os
 import pwd
 import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
@@ -27,17 +28,20 @@ _PACKAGES = {"Debian-exim": "Exim", "exim": "Exim", "mail": "a mail server", "po
 class BundleFile:
     """The wanted file.
 
-    content is the PEM text of key, certificate and chain, checked on the controller. If present is true and content is
-    None, the controller did not check it. owner and group are names or numbers. mode has the form that parse_mode()
-    reads.
+    content is the PEM text of key, certificate and chain, checked on the controller. A read gets no content, because it
+    needs no key: it gets sha256, the digest of the content in hexadecimal, and fingerprints, those of the certificates.
+    If present is true and both are missing, the controller did not check the file. owner and group are names or
+    numbers. mode has the form that parse_mode() reads.
     """
 
     path: str
     present: bool = True
-    content: Optional[str] = None
+    content: Optional[str] = field(default=None, repr=False)
     owner: str = "root"
     group: str = "root"
     mode: Union[str, int] = "0600"
+    sha256: str = ""
+    fingerprints: tuple[str, ...] = ()
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any], group: str, mode: Union[str, int]) -> BundleFile:
@@ -55,11 +59,47 @@ class BundleFile:
                 "the module was started without its action plugin, which checks the certificate on the "
                 "controller; use it in a task as mailfleet.starttls.tls_certificate"
             )
+        return FileImage(self.path, self.content.encode("ascii"), *self._permissions(), secret=True)
+
+    def look(self) -> Look:
+        """Compare the file on this host with the wanted one, which needs no content. Raises EngineError as image() does."""
+        check_path(self.path)
+        mode, uid, gid = self._permissions()
+        before = FileImage.read(self.path, max_bytes=pem.MAX_BYTES)
+        same = before.content is not None and hashlib.sha256(before.content).hexdigest() == self.sha256
+        old = identity_of(before)
+        new = _identity(self.fingerprints, mode, uid, gid)
+        if not same and old == new:
+            old, new = _differing(old, new)
+        return Look(not same or old != new, difference(self.path, old, new), _leaf(before))
+
+    def _permissions(self) -> tuple[int, int, int]:
+        """Return mode, owner and group as numbers. Raises EngineError if the file cannot be installed with them."""
         mode, uid, gid = parse_mode(self.mode), user_id(self.owner), group_id(self.group)
         if os.geteuid() and uid != os.geteuid():
             raise EngineError(f"only root can give {self.path} to the user {self.owner}; set 'become: true'")
         check_directories(self.path, uid, gid, mode)
-        return FileImage(self.path, self.content.encode("ascii"), mode, uid, gid)
+        return mode, uid, gid
+
+
+class Look(NamedTuple):
+    """The comparison of a file with the wanted one.
+
+    diff is in Ansible's format and holds no secret. previous is the certificate of the present file as PEM, or None.
+    """
+
+    differs: bool
+    diff: dict[str, str]
+    previous: Optional[str]
+
+
+def changed_bundle(before: FileImage, after: FileImage) -> Look:
+    """Return the comparison of two files, both with content."""
+    changed = before != after if after.content is not None else before.content is not None
+    old, new = identity_of(before), identity_of(after)
+    if old == new and before.content != after.content:
+        old, new = _differing(old, new)
+    return Look(changed, difference(after.path, old, new), _leaf(before))
 
 
 def install(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
@@ -70,17 +110,12 @@ def install(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
     """
     after = wanted.image()
     before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES)
-    changed = before != after if after.content is not None else before.content is not None
-    if changed and not check_mode:
+    look = changed_bundle(before, after)
+    if look.differs and not check_mode:
         if after.content is not None:
             make_directories(Path(resolve(after.path)).parent)
         after.write()
-    return {
-        "changed": changed,
-        "path": after.path,
-        "diff": difference(before, after),
-        "previous_certificate": _leaf(before),
-    }
+    return {"changed": look.differs, "path": after.path, "diff": look.diff, "previous_certificate": look.previous}
 
 
 def parse_mode(value: Any) -> int:
@@ -166,19 +201,24 @@ def identity_of(image: FileImage) -> str:
         prints = [pem.fingerprint(block.der) for block in pem.certificates(pem.split(image.content))]
     except pem.PemError:
         prints = []
-    lines = [f"certificate sha256: {value}" for value in prints[:1]] or ["certificate: none that can be read"]
-    lines += [f"chain sha256: {value}" for value in prints[1:]]
-    lines += [f"mode: {image.mode:04o}", f"owner: {image.uid}", f"group: {image.gid}"]
+    return _identity(prints, image.mode, image.uid, image.gid)
+
+
+def _identity(fingerprints: Sequence[str], mode: int, uid: int, gid: int) -> str:
+    lines = [f"certificate sha256: {value}" for value in fingerprints[:1]] or ["certificate: none that can be read"]
+    lines += [f"chain sha256: {value}" for value in fingerprints[1:]]
+    lines += [f"mode: {mode:04o}", f"owner: {uid}", f"group: {gid}"]
     return "\n".join(lines) + "\n"
 
 
-def difference(before: FileImage, after: FileImage) -> dict[str, str]:
-    """Return the diff of two files without their contents."""
-    old, new = identity_of(before), identity_of(after)
-    if old == new and before.content != after.content:
-        old += "private key and layout: different\n"
-        new += "private key and layout: as wanted\n"
-    return {"before": old, "after": new, "before_header": before.path, "after_header": after.path}
+def _differing(old: str, new: str) -> tuple[str, str]:
+    layout = "private key and layout"
+    return f"{old}{layout}: different\n", f"{new}{layout}: as wanted\n"
+
+
+def difference(path: str, old: str, new: str) -> dict[str, str]:
+    """Return the diff of a file without its content. old and new: results of identity_of."""
+    return {"before": old, "after": new, "before_header": path, "after_header": path}
 
 
 def make_directories(directory: Path) -> None:

@@ -41,7 +41,7 @@ class FileImage:
     """A file's present or wanted state. ``content`` None means that the file does not exist.
 
     ``mode`` holds the permission bits (0o600), ``uid`` and ``gid`` are numeric. The content may be a private
-    key, so it is left out of the representation.
+    key, so it is left out of the representation. ``secret`` also leaves it out of diffs.
     """
 
     path: str
@@ -49,6 +49,7 @@ class FileImage:
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
+    secret: bool = field(default=False, compare=False)
 
     @classmethod
     def read(cls, path: str, *, max_bytes: Optional[int] = None) -> FileImage:

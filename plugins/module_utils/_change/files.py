@@ -19,7 +19,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Protocol
 
@@ -77,8 +77,20 @@ class Change:
         return bool(self.after) or self.reload
 
     def diff(self) -> list[dict[str, str]]:
-        """Return the changed lines in Ansible's diff format. Other lines are left out, because they may be secret."""
-        return [{"prepared": _changed_lines(old, new)} for old, new in zip(self.before, self.after)]
+        """Return the changed lines in Ansible's diff format, without secret files.
+
+        Other lines are left out, because they may be secret.
+        """
+        return [{"prepared": lines} for _path, lines in self.lines()]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return path and changed lines of each changed file that is not secret."""
+        return [(new.path, _changed_lines(old, new)) for old, new in zip(self.before, self.after) if not new.secret]
+
+    def preceded_by(self, image: FileImage) -> Change:
+        """Return this change with another file, which is written first. The change stays the same if the file is as wanted."""
+        first = Change.of([image])
+        return replace(self, before=first.before + self.before, after=first.after + self.after)
 
     def mentioned_before(self, text: str) -> bool:
         """Whether one of the files contained this text before; true if no file changes."""

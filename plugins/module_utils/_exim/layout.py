@@ -14,6 +14,7 @@ DEBIAN = Layout(
     config_dir="/etc/exim4",
     config_file="/etc/exim4/update-exim4.conf.conf",
     user="Debian-exim",
+    daemons=("exim4",),
     logs=("/var/log/exim4/mainlog*",),
     certificate_group="Debian-exim",
     certificate_mode=0o640,

@@ -16,6 +16,7 @@ class Layout:
     """The layout of one product on one platform. Paths are absolute.
 
     programs: the possible paths of the daemon's control program. config_file: exists only if the product is configured.
+    daemons: names of the processes that own the daemon's listening sockets.
     user: the user of the daemon's processes that answer clients. certificate_group and certificate_mode: group and mode
     of the certificate file, so that only root and the daemon can read the key. logs: patterns of the log files, with the
     rotated ones. security_context: the SELinux type of a certificate file, empty if the platform does not use SELinux; it is
@@ -28,6 +29,7 @@ class Layout:
     config_dir: str
     config_file: str
     user: str
+    daemons: tuple[str, ...]
     logs: tuple[str, ...]
     certificate_group: str = "root"
     certificate_mode: int = 0o600

@@ -44,6 +44,11 @@ class Listener:
             "overrides": dict(self.overrides),
         }
 
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Listener:
+        """Read the result of to_json."""
+        return cls(**{**data, "certificates": tuple(data["certificates"])})
+
 
 @dataclass(frozen=True)
 class Transport:

@@ -14,5 +14,6 @@ DEBIAN = Layout(
     config_dir="/etc/postfix",
     config_file="/etc/postfix/main.cf",
     user="postfix",
+    daemons=("master",),
     logs=("/var/log/mail.log*",),
 )

@@ -22,6 +22,9 @@ class ServerChange(Protocol):
     def diff(self) -> list[dict[str, str]]:
         """Return the changed lines in Ansible's diff format."""
 
+    def lines(self) -> list[tuple[str, str]]:
+        """Return path and changed lines of each changed file that is not secret."""
+
     def mentioned_before(self, text: str) -> bool:
         """Whether the former state of the changed files contains this text; true if no file changes."""
 

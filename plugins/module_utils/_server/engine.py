@@ -9,13 +9,16 @@ The engine contains no product: an adapter (contract.Server) plans the files and
 from __future__ import annotations
 
 import ssl
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import differing
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
@@ -29,64 +32,122 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 
+@dataclass(frozen=True)
+class Computed:
+    """A change before it is made: the states, the change, and the certificate file.
+
+    desired: the wanted state with what the present state decides. look: the comparison of the certificate file; None if
+    the change installs none. fingerprint: that of the certificate to serve, empty if the state needs none, None if the
+    file is not there yet.
+    """
+
+    before: dict[str, str]
+    after: dict[str, str]
+    desired: Desired
+    change: Any
+    look: Optional[Look]
+    fingerprint: Optional[str]
+
+    def diff(self) -> list[dict[str, str]]:
+        """Return the change in Ansible's diff format, without secrets."""
+        return [*([self.look.diff] if self.look and self.look.differs else []), *self.change.diff()]
+
+
+def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[str]) -> Computed:
+    """Return the change that brings the server to the wanted state. Changes nothing. Raises EngineError."""
+    before = server.state()
+    if not desired.relax and desired.inbound == "offered" and before["inbound"] == "required":
+        desired = replace(desired, inbound="required")
+    if desired.only_relax and desired.inbound == "offered" and before["inbound"] != "required":
+        desired = replace(desired, inbound=None)
+    change: Any = server.plan(desired)
+    look = None
+    if desired.bundle and desired.offers:
+        look = desired.bundle.look()
+        if look.differs and desired.bundle.content:
+            change = change.preceded_by(desired.bundle.image())
+    return Computed(before, _after(before, desired), desired, change, look, _fingerprint(desired, check_mode, warnings))
+
+
 def set_starttls(
-    server: Server, desired: Desired, settings: Settings, check_mode: bool = False, store: str = STORE
+    server: Server,
+    desired: Desired,
+    settings: Settings,
+    check_mode: bool = False,
+    store: str = STORE,
+    digests: Optional[Mapping[str, str]] = None,
 ) -> Outcome:
     """Bring the server to the wanted state and prove it at its own port, or leave the server unchanged.
 
+    digests: path -> SHA-256 or C(absent), as the plan saw the files. The change is refused if one of them differs now.
     Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     desired.check()
-    settings = replace(settings, ask_plaintext=True, verify_trust=False)
     transaction = server.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
-        server.require_running()
-        before = server.state()
-        if not desired.relax and desired.inbound == "offered" and before["inbound"] == "required":
-            desired = replace(desired, inbound="required")
-        if desired.only_relax and desired.inbound == "offered" and before["inbound"] != "required":
-            desired = replace(desired, inbound=None)
-        change: Any = server.plan(desired)
-        fingerprint = _installed(desired, check_mode, warnings)
-        seen = handshake_one(desired.own_port, settings)
-        if seen.stage < Stage.GREETING:
-            raise EngineError(
-                f"no mail server answers on {desired.own_port} ({seen.message}); start it, or name the address "
-                "and port it listens on, because a change that cannot be proved is not made"
-            )
-        _guard_outbound(server, desired, before, settings, check_mode, warnings)
-        pending = fingerprint is not None and not satisfies(desired, fingerprint, seen)
-        if not change and pending:
-            change = replace(change, reload=True)
-        after = _after(before, desired)
-        if check_mode or not change:
-            return Outcome(bool(change) or recovered, before, after, seen, change.diff(), recovered, tuple(warnings))
+        refuse_changed(digests or {})
+        outcome, _change = change_within(transaction, server, desired, settings, check_mode, warnings)
+        return replace(outcome, changed=outcome.changed or recovered, recovered=recovered, warnings=tuple(warnings))
 
-        def prove() -> None:
-            nonlocal seen
-            seen = prove_at(desired, desired.own_port, settings)
 
-        def prove_old(old: Handshake = seen) -> None:
-            # If the old files name a certificate that was renewed before this run, the daemon serves the new one
-            # after the first reload. So the proof of the old state accepts both.
-            installed = _chain(desired) if change.mentioned_before(desired.certificate) else ()
-            faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
-            now = wait_until(
-                lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, settings.timeout
-            )
-            if not any(same_face(face, now) for face in faces):
-                raise EngineError(
-                    f"{desired.own_port} does not show its former state: {now.message or now.stage.label}"
-                )
+def undo_killed_run(server: Server, store: str = STORE) -> bool:
+    """Undo the change of a killed run. Return whether there was one. Raises EngineError."""
+    with server.transaction(store).opened(False) as (recovered, _warnings):
+        return recovered
 
-        transaction.apply(change, prove, prove_old)
-        return Outcome(True, before, after, seen, change.diff(), recovered, tuple(warnings))
+
+def change_within(
+    transaction: ServerTransaction,
+    server: Server,
+    desired: Desired,
+    settings: Settings,
+    check_mode: bool,
+    warnings: list[str],
+) -> tuple[Outcome, Any]:
+    """Make the change in an open transaction, and return its outcome and the change. Errors: see set_starttls."""
+    settings = replace(settings, ask_plaintext=True, verify_trust=False)
+    server.require_running()
+    computed = compute(server, desired, check_mode, warnings)
+    desired, change = computed.desired, computed.change
+    seen = handshake_one(desired.own_port, settings)
+    if seen.stage < Stage.GREETING:
+        raise EngineError(
+            f"no mail server answers on {desired.own_port} ({seen.message}); start it, or name the address "
+            "and port it listens on, because a change that cannot be proved is not made"
+        )
+    _guard_outbound(server, desired, computed.before, settings, check_mode, warnings)
+    fingerprint = computed.fingerprint
+    if not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
+        change = replace(change, reload=True)
+    outcome = Outcome(bool(change), computed.before, computed.after, seen, computed.diff(), look=computed.look)
+    if check_mode or not change:
+        return outcome, change
+    old_chain = _chain(desired)
+
+    def prove() -> None:
+        nonlocal seen
+        seen = prove_at(desired, desired.own_port, settings)
+
+    def prove_old(old: Handshake = seen) -> None:
+        # If the old files name a certificate that was renewed before this run, the daemon serves the new one
+        # after the first reload. So the proof of the old state accepts both.
+        replaced = computed.look is not None and computed.look.differs
+        installed = old_chain if replaced or change.mentioned_before(desired.certificate) else ()
+        faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
+        now = wait_until(
+            lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, settings.timeout
+        )
+        if not any(same_face(face, now) for face in faces):
+            raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
+
+    transaction.apply(change, prove, prove_old)
+    return replace(outcome, handshake=seen), change
 
 
 def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:
     """Wait until a daemon shows the wanted inbound state. Raises EngineError if it does not within the timeout."""
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
-    fingerprint = _installed(desired, False, []) or ""
+    fingerprint = _fingerprint(desired, False, []) or ""
     seen = wait_until(lambda now: satisfies(desired, fingerprint, now), target, settings, settings.timeout)
     if not satisfies(desired, fingerprint, seen):
         raise EngineError(f"{target} does not show the wanted state: {_why_not(desired, fingerprint, seen)}")
@@ -136,14 +197,26 @@ def _after(before: dict[str, str], desired: Desired) -> dict[str, str]:
     }
 
 
-def _installed(desired: Desired, check_mode: bool, warnings: list[str]) -> Optional[str]:
-    """Return the fingerprint of the installed certificate.
+def refuse_changed(digests: Mapping[str, str]) -> None:
+    """Raise EngineError if one of the files is no longer as the plan saw it. digests: path -> SHA-256 or C(absent)."""
+    changed = differing(digests)
+    if changed:
+        raise EngineError(
+            f"{', '.join(changed)} changed after this run had read the host, so its plan is no longer true; nothing was "
+            "changed. Run again"
+        )
+
+
+def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Optional[str]:
+    """Return the fingerprint of the certificate to serve: of the one that the change installs, else of the installed one.
 
     Empty if the wanted state needs no certificate. None, with a warning, if check mode finds no file yet.
     Raises EngineError if the file is missing or cannot be used.
     """
     if not desired.offers:
         return ""
+    if desired.bundle:
+        return desired.bundle.fingerprints[0]
     advice = f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
     try:
         bundle = Path(desired.certificate).read_bytes()
@@ -188,22 +261,37 @@ def _guard_outbound(
     warnings: list[str],
 ) -> None:
     """Refuse outbound 'required' unless every next hop completes a handshake. Check mode warns instead."""
-    if desired.outbound != "required" or before["outbound"] == "required" or desired.require_without_evidence:
+    if not insists(desired, before):
         return
     try:
-        hops = list(server.next_hops())
-        problem = "" if hops else "it hands its mail to the MX of each recipient domain, and those cannot all be tested"
-    except EngineError as error:
-        hops, problem = [], str(error)
-    if hops:
-        failed = [one for one in handshake_all(hops, replace(settings, ask_plaintext=False)) if not one.completed]
+        failed = [one for one in handshake_all(next_hops(server), settings) if not one.completed]
         problem = "; ".join(f"{one.target}: {one.message}" for one in failed)
+    except EngineError as error:
+        problem = str(error)
     if not problem:
         return
-    message = (
-        f"outbound 'required' is refused, because mail would be deferred: {problem}. Switch TLS on at the "
-        "accepting side first; to require TLS anyway, set require_without_evidence"
-    )
+    message = refusal(problem)
     if not check_mode:
         raise EngineError(message)
     warnings.append(message)
+
+
+def insists(desired: Desired, before: Mapping[str, str]) -> bool:
+    """Whether the change would require TLS from the next hops, so that it needs evidence that they accept it."""
+    return desired.outbound == "required" != before["outbound"] and not desired.require_without_evidence
+
+
+def next_hops(server: Server) -> list[Target]:
+    """Return the hosts that receive all outgoing mail. Raises EngineError with the reason if they are not all known."""
+    hops = list(server.next_hops())
+    if not hops:
+        raise EngineError("it hands its mail to the MX of each recipient domain, and those cannot all be tested")
+    return hops
+
+
+def refusal(problem: str) -> str:
+    """Return the message that refuses to require TLS from the next hops."""
+    return (
+        f"outbound 'required' is refused, because mail would be deferred: {problem}. Switch TLS on at the "
+        "accepting side first; to require TLS anyway, set require_without_evidence"
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, Look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import is_path
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target, TargetError
@@ -25,6 +26,7 @@ class Desired:
     own_port: the daemon's port for the tests that prove the state.
     relax: whether the inbound side may change from required to offered.
     only_relax: change the inbound side from required to offered only; keep every other inbound state.
+    bundle: the file to install at the path of the certificate, in the same change; None uses the file that is there.
     """
 
     inbound: Optional[str] = None
@@ -34,6 +36,7 @@ class Desired:
     require_without_evidence: bool = False
     relax: bool = True
     only_relax: bool = False
+    bundle: Optional[BundleFile] = None
 
     def check(self) -> None:
         """Raise EngineError for values that must not reach a configuration file."""
@@ -63,6 +66,7 @@ class Outcome:
     """The result of a change.
 
     handshake: the last test of the daemon's own port. recovered: whether the change of a killed run was undone first.
+    look: the comparison of the certificate file, None if the change installs none.
     """
 
     changed: bool
@@ -72,6 +76,7 @@ class Outcome:
     diff: list[dict[str, str]]
     recovered: bool = False
     warnings: tuple[str, ...] = ()
+    look: Optional[Look] = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, without diff and warnings."""

@@ -42,6 +42,7 @@ __all__ = [
     "handshake_one",
     "is_address",
     "make_context",
+    "plain_results",
     "served_chain",
     "wait_until",
 ]
@@ -173,6 +174,11 @@ class Handshake:
             "resumption": self.resumption,
         }
 
+    def record(self) -> dict[str, Any]:
+        """Return the result as plain data, with the fingerprints of the certificates instead of the certificates."""
+        chain = [hashlib.sha256(der).hexdigest() for der in self.chain]
+        return {**self.summary(), "fingerprint_sha256": chain[0] if chain else "", "chain_sha256": chain}
+
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, with the certificates as PEM."""
         return {
@@ -180,6 +186,17 @@ class Handshake:
             "fingerprint_sha256": self.fingerprint,
             "chain_pem": [ssl.DER_cert_to_PEM_cert(der) for der in self.chain],
         }
+
+
+def plain_results(seen: Sequence[Handshake]) -> dict[str, Any]:
+    """Return the tests as C(results), and the certificates of all chains as C(certificates): fingerprint -> PEM."""
+    records = [one.record() for one in seen]
+    certificates = {
+        name: ssl.DER_cert_to_PEM_cert(der)
+        for one, record in zip(seen, records)
+        for name, der in zip(record["chain_sha256"], one.chain)
+    }
+    return {"results": records, "certificates": certificates}
 
 
 # The chain that was served

@@ -135,8 +135,7 @@ def _resumption(target: Target, settings: Settings, earlier: DialogueSession) ->
 
 def record(result: Handshake) -> dict[str, Any]:
     """Return a result as plain data, with the fingerprints of its certificates instead of the certificates."""
-    chain = [hashlib.sha256(der).hexdigest() for der in result.chain]
-    data = {**result.summary(), "fingerprint_sha256": chain[0] if chain else "", "chain_sha256": chain}
+    data = result.record()
     del data["requires_tls"]  # unknown: a probe sends no MAIL
     if isinstance(result, Survey) and result.key_exchange:
         data["key_exchange"] = result.key_exchange.to_dict()

@@ -8,10 +8,10 @@ A new product needs an entry here, and one in the file of each of its facets. do
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN as EXIM_DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
@@ -110,10 +110,11 @@ def resolve(kind: str, facet: str, option: str) -> str:
     if kind != AUTO:
         product_of(kind, facet, option)
         return kind
-    return _only(_detected(facet), facet, option)
+    return _only(detected(facet), facet, option)
 
 
-def _detected(facet: str) -> list[str]:
+def detected(facet: str) -> list[str]:
+    """Return the kinds with this facet that are on this host."""
     return [kind for kind in kinds_with(facet) if layout_here(PRODUCTS[kind].layouts)]
 
 
@@ -148,11 +149,23 @@ def layout_for(kind: str, option: str) -> Optional[Layout]:
     Raises EngineError for an unknown kind, and if C(auto) detects two.
     """
     if kind == AUTO:
-        found = _detected("server")
+        found = detected("server")
         if not found:
             return None
         kind = _only(found, "server", option)
     return layout_of(kind) if known_product(kind, PRODUCTS, option).layouts else None
+
+
+def permissions(options: Mapping[str, Any]) -> tuple[str, Any]:
+    """Return group and mode of a certificate file: the given ones, else those of this host's mail server, else root and 0600.
+
+    options: those of tls_certificate. Raises EngineError if the kind is unknown, or if C(auto) detects two mail servers.
+    """
+    group, mode = options["group"], options["mode"]
+    asks = options["state"] == "present" and (group is None or mode is None)
+    layout = layout_for(options["kind"], "kind") if asks and options["kind"] else None
+    needed = (layout.certificate_group, layout.certificate_mode) if layout else ("root", 0o600)
+    return needed[0] if group is None else group, needed[1] if mode is None else mode
 
 
 def layout_of(kind: str) -> Layout:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
@@ -31,14 +32,14 @@ class CheckedInputs:
     """The options after the check.
 
     arguments: the options of the module on the host, with C(content) if the certificate may be installed. facts: the
-    part of the result that describes the certificate. warnings: texts. Nothing may be sent to the host while there are
+    part of the result that describes the certificate. caveats: findings that do not forbid it. Nothing may be sent to the host while there are
     findings.
     """
 
     arguments: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+    caveats: list[Finding] = field(default_factory=list)
 
     def refusal(self) -> dict[str, Any]:
         """Return the failed result of a task with findings. The task did not change the host."""
@@ -50,13 +51,39 @@ class CheckedInputs:
     def complete(self, reply: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of the module on the host in its public form."""
         result = {**self.facts, **reply}
-        warnings = [*self.warnings, *result.pop("warnings", ())]
+        warnings = [*(one.message for one in self.caveats), *result.pop("warnings", ())]
         if warnings:
             result["warnings"] = warnings
-        previous = _facts_of(result.pop("previous_certificate", None))
-        if isinstance(result.get("diff"), dict):
-            result["diff"] = _with_names(result["diff"], previous, self.facts.get("certificate"))
+        previous = result.pop("previous_certificate", None)
+        diff = result.get("diff")
+        if isinstance(diff, dict):
+            result["diff"] = self.named(diff, previous)
+        elif isinstance(diff, list):
+            result["diff"] = [self.named(one, previous) if "before" in one else one for one in diff]
         return result
+
+    def named(self, diff: Mapping[str, Any], previous: Optional[str]) -> dict[str, Any]:
+        """Return the diff of the file with the names in the certificates. previous: the former certificate as PEM, or None."""
+        return _with_names(diff, _facts_of(previous), self.facts.get("certificate"))
+
+    def bundle(self, with_content: bool) -> dict[str, Any]:
+        """Return the checked file for a host. A read needs no content, which holds the private key."""
+        content = self.arguments["content"]
+        return {
+            **{name: self.arguments[name] for name in ("owner", "group", "mode") if self.arguments.get(name) is not None},
+            **({"content": content} if with_content else {}),
+            "sha256": hashlib.sha256(content.encode("ascii")).hexdigest(),
+            "fingerprints": [pem.fingerprint(block.der) for block in pem.certificates(pem.split(content))],
+        }
+
+
+def check_install(install: Optional[Mapping[str, Any]], path: str, read: ReadFile) -> Optional[CheckedInputs]:
+    """Check the option install of a module. None if it names no key and no certificate, so that nothing is to be installed."""
+    sources = ("private_key_file", "private_key_content", "certificate_file", "certificate_content")
+    if not any((install or {}).get(name) for name in sources):
+        return None
+    options = {name: None if value == "" else value for name, value in (install or {}).items()}
+    return check_inputs({**options, "path": path, "state": "present", "kind": ""}, read)
 
 
 def check_inputs(options: Mapping[str, Any], read: ReadFile) -> CheckedInputs:
@@ -84,7 +111,7 @@ def _add(assessment: Assessment, checked: CheckedInputs) -> None:
     if not checked.findings:
         checked.arguments["content"] = assessment.bundle
         checked.facts["fingerprint_sha256"] = checked.facts["certificate"]["fingerprint_sha256"]
-        checked.warnings += [one.message for one in assessment.warnings]
+        checked.caveats += assessment.warnings
 
 
 class _Source(NamedTuple):

@@ -1,0 +1,96 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The wanted state of a mail server: the options of the module that reads it and of the module that changes it."""
+
+from __future__ import annotations
+
+
+class ModuleDocFragment:
+    """The fragment C(mailfleet.starttls.mail_server)."""
+
+    DOCUMENTATION = r"""
+options:
+  kind:
+    description:
+      - The kind of mail server. V(auto) detects it on the host. If there are two mail servers, the module fails.
+      - An unknown kind is refused, and the message lists the kinds.
+    type: str
+    default: auto
+  inbound:
+    description:
+      - The use of TLS on accepted connections.
+      - V(disabled) does not offer STARTTLS. V(offered) offers STARTTLS and accepts plaintext too.
+        V(required) accepts mail over TLS only.
+      - Without this option the inbound side stays as it is.
+    type: str
+    choices: [disabled, offered, required]
+  outbound:
+    description:
+      - The use of TLS on outgoing connections.
+      - V(opportunistic) uses TLS if the other side offers it, and checks no certificate.
+        V(required) defers mail to a server that does not offer TLS.
+      - A stronger existing setting, such as DANE, stays.
+      - Without this option the outbound side stays as it is.
+    type: str
+    choices: [disabled, opportunistic, required]
+  certificate:
+    description:
+      - Absolute path, on the host, of one PEM file that holds the key, the leaf and the chain, in this order,
+        as M(mailfleet.starttls.tls_certificate) writes it.
+      - The module compares the served certificate with this file. If they differ, the daemon is reloaded.
+    type: path
+    default: /etc/mailfleet/starttls.pem
+  install:
+    description:
+      - The certificate to install at O(certificate), in the same change. Without it the file that is there is used.
+      - The keys are options of M(mailfleet.starttls.tls_certificate), with the same meaning. If no key and no certificate is given, as
+        with an empty dictionary, no certificate is installed.
+    type: dict
+    suboptions:
+      private_key_file: {description: The private key. A file on the controller., type: path}
+      private_key_content: {description: The private key as text., type: str}
+      certificate_file: {description: The certificate. A file on the controller., type: path}
+      certificate_content: {description: The certificate as text., type: str}
+      chain_file: {description: The intermediate certificates. A file on the controller., type: path}
+      chain_content: {description: The intermediate certificates as text., type: str}
+      ca_file: {description: The roots at which the chain has to end. A file on the controller., type: path}
+      ca_content: {description: The roots as text., type: str}
+      names: {description: The names that the certificate has to cover., type: list, elements: str}
+      min_days_left: {description: The days that the certificate has to be valid., type: int, default: 14}
+      allow_self_signed: {description: Accept a self-signed certificate., type: bool, default: false}
+      owner: {description: The user who owns the file., type: str, default: root}
+      group: {description: The group of the file. By default the group that the mail server needs., type: str}
+      mode: {description: The permissions of the file. By default those that the mail server needs., type: raw}
+  address:
+    description:
+      - The daemon's own address. A handshake there proves the change.
+    type: str
+    default: 127.0.0.1
+  port:
+    description:
+      - The daemon's own port. A handshake there proves the change.
+    type: int
+    default: 25
+  timeout:
+    description:
+      - Seconds to wait for the reloaded daemon to show the wanted state, and for each stage of a handshake.
+    type: int
+    default: 20
+  require_without_evidence:
+    description:
+      - Set O(outbound=required) even if no handshake has proved that the next hop accepts TLS.
+      - Mail that cannot be sent over TLS then stays in the queue.
+    type: bool
+    default: false
+  relax:
+    description:
+      - Whether O(inbound=offered) may relax an existing O(inbound=required).
+    type: bool
+    default: true
+  only_relax:
+    description:
+      - With O(inbound=offered), change the inbound side only if it is O(inbound=required) now.
+    type: bool
+    default: false
+"""

@@ -1,0 +1,199 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The observed state of one mail server, and what a change would do there. Reads only.
+
+The engine contains no product: an adapter (contract.Server) reads the daemon. What only the fleet shows, the plan adds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.facts import certificate_files
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    Handshake,
+    Settings,
+    Target,
+    handshake_all,
+    plain_results,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+    NotRunningError,
+)
+
+NEEDED_BYTES = 8 << 20
+"""The free space that a change needs where it writes: the files and their former content are far smaller."""
+
+
+class Reading:
+    """Collects what one host shows. A part that cannot be read becomes an obstacle; the other parts are read all the same."""
+
+    def __init__(self, server: Server, desired: Desired, settings: Settings, store: str = STORE) -> None:
+        """Prepare only. desired: with neither direction set, nothing is computed and nothing stands in the way."""
+        self._server = server
+        self._desired = desired
+        self._settings = replace(settings, ask_plaintext=True)
+        self._store = store
+        self.obstacles: list[dict[str, str]] = []
+        self.notes: list[dict[str, str]] = []
+
+    @property
+    def _wants_change(self) -> bool:
+        return self._desired.inbound is not None or self._desired.outbound is not None
+
+    def read(self, programs: Collection[str], targets: Sequence[Target] = ()) -> dict[str, Any]:
+        """Return the parts of the observed state that the host shows (see docs/schema/observed.schema.json).
+
+        programs: names of the daemon's processes. targets: other hosts to make the handshake test with, after the own port.
+        """
+        self._desired.check()
+        health = self._health()
+        observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
+        seen = handshake_all([self._desired.own_port, *targets], self._settings)
+        own = seen[0]
+        if health["state"] == "running" and own.stage < Stage.GREETING:
+            self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
+        result = {
+            "health": health,
+            **observed,
+            "sockets": self._sockets(observed["listeners"], programs),
+            "certificates": self._certificates(observed["listeners"]),
+            "disk": self._disk(),
+            "journal": self._journal(),
+            "left": self._left(),
+            "version": self._server.version() if health["state"] not in ("broken", "missing") else "",
+            **self._change(own if health["state"] == "running" else None),
+            "probe": plain_results(seen),
+            "obstacles": self.obstacles,
+            "notes": self.notes,
+        }
+        if os.geteuid():
+            self._stands("no_privilege", "the module does not run as root, so it cannot read and change everything; set become: true")
+        return result
+
+    def _stands(self, code: str, message: str) -> None:
+        if self._wants_change:
+            self.obstacles.append({"code": code, "message": message})
+
+    def _health(self) -> dict[str, str]:
+        try:
+            self._server.require_running()
+        except BrokenConfigurationError as error:
+            self._stands("configuration_broken", str(error))
+            return {"state": "broken", "message": str(error)}
+        except NotRunningError as error:
+            self._stands("daemon_not_running", str(error))
+            return {"state": "stopped", "message": str(error)}
+        except EngineError as error:
+            self._stands("change_refused", str(error))
+            return {"state": "missing", "message": str(error)}
+        return {"state": "running", "message": ""}
+
+    def _observe(self) -> dict[str, Any]:
+        try:
+            return dict(self._server.observe())
+        except EngineError as error:
+            self.notes.append({"code": "not_read", "message": str(error)})
+            return {"listeners": None, "transports": None}
+
+    def _sockets(self, listeners: Optional[Sequence[Mapping[str, Any]]], programs: Collection[str]) -> list[dict[str, Any]]:
+        known = [Listener.from_json(one) for one in listeners or ()]
+        found = sockets.listening(ports=[one.port for one in known if one.port], programs=programs)
+        if listeners is not None:
+            self.notes += sockets.compare(known, found, programs)
+        return [one.to_json() for one in found]
+
+    def _certificates(self, listeners: Optional[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        served = [path for one in listeners or () for path in one["certificates"]]
+        paths = [path for path in dict.fromkeys([*served, self._desired.certificate]) if path.startswith("/")]
+        return certificate_files([path for path in paths if Path(path).exists() or path in served])
+
+    def _disk(self) -> list[dict[str, Any]]:
+        paths = [*self._server.files(), self._desired.certificate, self._store]
+        disk = facts.disk_space(paths)
+        if problem := facts.too_full(disk, NEEDED_BYTES):
+            self._stands("no_disk_space", problem)
+        return disk
+
+    def _journal(self) -> Optional[dict[str, Any]]:
+        return self._server.transaction(self._store).left_over()
+
+    def _left(self) -> list[str]:
+        ours = [path for path in (self._store, self._desired.certificate) if Path(path).exists()]
+        return [*ours, *self._server.left()]
+
+    def _change(self, own: Optional[Handshake]) -> dict[str, Any]:
+        """Return what a change would do. own: the test of the own port; None if the daemon does not run."""
+        nothing = {"before": None, "after": None, "changes": [], "offer": False, "reload": False, "digests": {}, "next_hops": None}
+        if own is None or not self._wants_change:
+            return nothing
+        try:
+            offered = self._offered()
+            computed = engine.compute(self._server, self._desired, True, [])
+            first = computed if offered is self._desired else engine.compute(self._server, offered, True, [])
+        except EngineError as error:
+            self._stands("change_refused", str(error))
+            return {**nothing, "before": self._state()}
+        except OSError as error:
+            self._stands("change_refused", f"{error.filename or 'the host'}: {error.strerror or error}")
+            return nothing
+        look, fingerprint = computed.look, computed.fingerprint
+        if fingerprint is None:
+            self._stands(
+                "certificate_missing",
+                f"there is no certificate at {self._desired.certificate}; name one to install "
+                "(starttls_private_key_file and starttls_certificate_file), or correct starttls_certificate_path",
+            )
+        installs = look is not None and look.differs
+        stale = fingerprint is not None and not first.change and not installs and not engine.satisfies(first.desired, fingerprint, own)
+        changes = [{"path": path, "lines": lines} for path, lines in computed.change.lines()]
+        if look is not None and installs:
+            changes.insert(0, {"path": self._desired.certificate, **look.diff, "previous_certificate": look.previous})
+        return {
+            "before": computed.before,
+            "after": computed.after,
+            "changes": changes,
+            "offer": bool(first.change) or installs or stale,
+            "reload": stale or bool(computed.change and not changes),
+            "digests": facts.digests([*self._server.files(), self._desired.certificate]),
+            "next_hops": self._next_hops(computed),
+        }
+
+    def _offered(self) -> Desired:
+        """Return the state of the first step: TLS is offered before it is required."""
+        if self._desired.inbound != "required":
+            return self._desired
+        return replace(self._desired, inbound="offered", relax=False)
+
+    def _state(self) -> Optional[dict[str, str]]:
+        try:
+            return self._server.state()
+        except EngineError:
+            return None
+
+    def _next_hops(self, computed: engine.Computed) -> Optional[list[dict[str, Any]]]:
+        if not engine.insists(computed.desired, computed.before):
+            return None
+        try:
+            hops = engine.next_hops(self._server)
+        except EngineError as error:
+            self._stands("change_refused", engine.refusal(str(error)))
+            return None
+        return [
+            {"host": one.target.host, "port": one.target.port, "completed": one.completed, "message": one.message}
+            for one in handshake_all(hops, replace(self._settings, ask_plaintext=False))
+        ]

@@ -1,0 +1,76 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The controller's part of mail_server_info: facts of certificates, names in the diff, and verdicts on handshake tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.probe_results import Inquiry, complete
+
+EXPECTATIONS = ("require_trusted", "min_tls_version", "min_days_left", "warn_days_left", "fail_on")
+
+
+def complete_observed(
+    result: Mapping[str, Any], expected: Mapping[str, Any], checked: Optional[CheckedInputs], ca_content: str
+) -> dict[str, Any]:
+    """Return the module's result in its public form. A failure is returned unchanged.
+
+    expected: the option handshake. checked: the certificate to install; its findings become obstacles.
+    """
+    done = dict(result)
+    if done.get("failed") or "obstacles" not in done:
+        return done
+    if checked:
+        done["obstacles"] = [
+            *done["obstacles"],
+            *({"code": "certificate_unfit", "message": f"[{one.code}] {one.message}"} for one in checked.findings),
+        ]
+        done["notes"] = [*done["notes"], *({"code": one.code, "message": one.message} for one in checked.caveats)]
+        done.update({name: value for name, value in checked.facts.items() if name == "fingerprint_sha256"})
+    done["changes"] = [_with_lines(one, checked) for one in done.get("changes", ())]
+    done["certificates"] = [_with_facts(one) for one in done.get("certificates", ())]
+    if "probe" in done:
+        done["probe"] = _judged(done["probe"], expected, done.get("fingerprint_sha256", ""), ca_content)
+    return done
+
+
+def _with_lines(change: Mapping[str, Any], checked: Optional[CheckedInputs]) -> dict[str, Any]:
+    """Return a change with C(lines). That of a certificate file comes as a diff, because the host cannot read names."""
+    if "before" not in change:
+        return dict(change)
+    diff = checked.named(change, change.get("previous_certificate")) if checked else dict(change)
+    lines = [f"-{line}" for line in diff["before"].splitlines()] + [f"+{line}" for line in diff["after"].splitlines()]
+    same = {line[1:] for line in lines if f"-{line[1:]}" in lines and f"+{line[1:]}" in lines}
+    kept = [line for line in lines if line[1:] not in same]
+    head = [f"--- before: {change['path']}" if diff["before"] else "--- before: (absent)", f"+++ after: {change['path']}"]
+    return {"path": change["path"], "lines": "\n".join([*head, *kept]) + "\n"}
+
+
+def _with_facts(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a certificate file with the facts of its leaf instead of the PEM text."""
+    done = {name: value for name, value in found.items() if name != "pem"}
+    if found.get("pem"):
+        try:
+            done["certificate"] = x509.describe(pem.split(found["pem"])[0].der)
+        except x509.CertificateError as error:
+            done["message"] = f"the certificate cannot be read: {error}"
+    return done
+
+
+def _judged(
+    probe: Mapping[str, Any], expected: Mapping[str, Any], fingerprint: str, ca_content: str
+) -> dict[str, Any]:
+    """Return the tests with verdicts. The first one is of the own port, which has the host's name."""
+    results = [dict(one) for one in probe["results"]]
+    if results and expected.get("name"):
+        results[0]["name"] = expected["name"]
+    wanted = {name: expected[name] for name in EXPECTATIONS}
+    expectations = [{**wanted, "fingerprint": fingerprint if place == 0 else ""} for place in range(len(results))]
+    raw = {"results": results, "certificates": probe["certificates"], "expectations": expectations}
+    return complete(raw, Inquiry(), ca_content)

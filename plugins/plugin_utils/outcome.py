@@ -1,0 +1,119 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a run stands: for each host the steps that are done, failed, or not started. A pure function of the plan and the results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line, render_table
+
+STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "accept": ("gateway_accept_result", ("offered", "required")),
+    "offer": ("mail_server_result", ("offered", "required")),
+    "modes": ("gateway_result", ()),
+    "require": ("mail_server_result", ("required",)),
+    "relax": ("mail_server_result", ("offered",)),
+    "off": ("mail_server_result", ("disabled",)),
+    "stop_accepting": ("gateway_accept_result", ("disabled",)),
+}
+"""Step -> the variable that its role registers, and the inbound states in which it ends; none if it has no such state."""
+
+HEADINGS = {"host": "HOST", "role": "ROLE", "state": "STATE", "reason": "REASON"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a host stands. state: C(no change), C(done), C(failed), C(failed, restored) or C(not started), with its step."""
+
+    host: str
+    role: str
+    state: str
+    reason: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a step failed on this host."""
+        return self.state.startswith("failed") or self.state.startswith("unreachable")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the standing as plain data."""
+        return {"host": self.host, "role": self.role, "state": self.state, "reason": self.reason}
+
+
+def standings(
+    plan: Mapping[str, Any], step: str, results: Mapping[str, Mapping[str, Any]], tests: Sequence[Mapping[str, Any]] = ()
+) -> list[Standing]:
+    """Return where each host of the plan stands while a step runs.
+
+    plan: Plan.to_json. step: the step that runs; the steps before it are done. results: host -> the result that the step's role
+    registered there. tests: results of starttls_probe with the changed hosts, each with C(inventory_host). Raises EngineError
+    for an unknown step.
+    """
+    if step not in plan["steps"] or step not in STEPS:
+        raise EngineError(f"step {step!r} is not one of the plan: {', '.join(plan['steps'])}")
+    order = list(plan["steps"])
+    before, after = order[: order.index(step)], order[order.index(step) + 1 :]
+    found = []
+    for host, part in plan["hosts"].items():
+        mine = [one for one in order if host in plan["steps"][one]["hosts"]]
+        state, reason = _now(step, results.get(host) or {}, [one for one in tests if one.get("inventory_host") == host])
+        if not mine:
+            state, reason = "no change", ""
+        elif step not in mine:
+            past = [one for one in mine if one in before]
+            state, reason = (f"done: {past[-1]}", "") if past else (f"not started: {mine[0]}", "")
+        elif state == "done":
+            rest = [one for one in mine if one in after]
+            state = f"done: {step}" + (f"; not started: {', '.join(rest)}" if rest else "")
+        else:
+            state = f"{state}: {step}"
+        found.append(Standing(host, part["role"], state, reason))
+    return found
+
+
+def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the state and the reason of a host in the present step."""
+    if result.get("unreachable"):
+        return "unreachable, its state is unknown", str(result.get("msg", ""))
+    if result.get("failed"):
+        restored = result.get("restored")
+        state = "failed, restored" if restored else "failed, NOT restored" if restored is False else "failed, nothing changed"
+        return state, str(result.get("msg", ""))
+    if not result or result.get("skipped"):
+        return "not started", ""
+    ends = STEPS[step][1]
+    if ends and (result.get("after") or {}).get("inbound") not in ends:
+        return "not started", ""  # the result is that of an earlier step
+    bad = [finding for one in tests for finding in failing(one.get("findings") or (), "error")]
+    if bad:
+        return "failed the handshake test", "; ".join(str(one["message"]) for one in bad)
+    return "done", ""
+
+
+def standing_table(found: Sequence[Standing]) -> str:
+    """Return the table of all hosts, and the whole reasons below it."""
+    rows = [{**one.to_json(), "reason": one_line(one.reason)[:60]} for one in found]
+    reasons = [f"{one.host}: {one_line(one.reason)}" for one in found if one.reason]
+    return "\n".join([render_table(HEADINGS, rows), *(["", *reasons] if reasons else [])])
+
+
+def check_step(
+    plan: Mapping[str, Any], step: str, results: Mapping[str, Mapping[str, Any]], tests: Sequence[Mapping[str, Any]] = ()
+) -> tuple[dict[str, Any], str]:
+    """Return the result of tls_outcome, and the text to show: empty as long as no host failed. Raises EngineError."""
+    found = standings(plan, step, results, tests)
+    failed = [one.host for one in found if one.failed]
+    result = {"changed": False, "failed": bool(failed), "hosts": {one.host: one.to_json() for one in found}}
+    if not failed:
+        return result, ""
+    result["msg"] = (
+        f"the run stops at the step {step}, because of {', '.join(failed)}; hosts that are not started are unchanged. Repair that and "
+        "run again: completed steps are not repeated"
+    )
+    return result, f"THE RUN STOPPED\n\n{standing_table(found)}"
