@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import KEY, NewerFormatError, format_of
@@ -274,6 +274,19 @@ class Transaction:
 
     def _end(self) -> None:
         FileImage(str(self._journal), None).write()
+
+    def journal_facts(self) -> Optional[dict[str, Any]]:
+        """Return C(path) of the journal that a killed run left, and C(files): the paths it would restore. None without a journal.
+
+        files is empty if the journal cannot be read. Raises OSError if this user may not look for it.
+        """
+        if not self.interrupted:
+            return None
+        try:
+            files = [image.path for image in self._left_over()[0]]
+        except (EngineError, OSError):
+            files = []
+        return {"path": str(self._journal), "files": files}
 
 
 def _missing_directories(images: Sequence[FileImage]) -> list[str]:

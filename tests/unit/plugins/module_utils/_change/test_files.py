@@ -978,6 +978,16 @@ def test_nothing_to_recover(host):
     assert host.daemon.calls == []
 
 
+def test_the_facts_of_a_journal(host):
+    assert host.transaction().journal_facts() is None
+    host.die_in("check", host.image(), host.image(b"x", path=host.directory / "new.cf"))
+    facts = host.transaction().journal_facts()
+    assert facts == {"path": str(host.journal), "files": [str(host.config), str(host.directory / "new.cf")]}
+    for text in ("{", "[]", json.dumps({"format": module.JOURNAL_FORMAT + 1})):
+        host.journal.write_text(text)
+        assert host.transaction().journal_facts() == {"path": str(host.journal), "files": []}
+
+
 # Journals of other versions
 
 FORMATS = ROOT / "tests/unit/formats"
