@@ -12,6 +12,7 @@ from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_outcome import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import checked_options, task_errors
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import outcome_input
 
 
 class ActionModule(ActionBase):
@@ -26,7 +27,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         options = checked_options(self, ARGUMENT_SPEC)
         with task_errors():
-            result, text = check_step(**options)
+            result, text = check_step(**outcome_input(options, (task_vars or {}).get("hostvars", {})))
         if text:
             Display().display(f"\n{text}\n")
         return result

@@ -36,7 +36,6 @@ class FilterModule:
             "certificate_sources": _filter(estate.certificate_sources),
             "handshake_expectations": _filter(estate.handshake_expectations),
             "planned_digests": _filter(estate.planned_digests),
-            "step_results": _filter(rows.step_results),
             "localhost_of": _filter(estate.localhost_of),
             "kind_on": _filter(estate.kind_on),
             "has_log": _filter(estate.has_log),

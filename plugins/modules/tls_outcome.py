@@ -15,23 +15,22 @@ description:
     of all hosts - done, failed with the reason, restored, not started.
   - The task runs on the controller. Give it C(run_once), and the tasks before it C(ignore_errors) and C(ignore_unreachable).
 options:
-  plan:
-    description: The plan of the run, see M(mailfleet.starttls.tls_plan).
-    type: dict
-    required: true
   step:
     description: The step of the plan that ran.
     type: str
     required: true
-  results:
-    description: Host -> the result of the step on that host.
+  plan:
+    description: The plan, see M(mailfleet.starttls.tls_plan). By default the plan of this run, C(hostvars.localhost.tls_plan).
     type: dict
-    required: true
+  results:
+    description: Host -> the result of the step on that host. By default what the collection's roles registered.
+    type: dict
   tests:
-    description: Handshake tests with the changed hosts, each with C(inventory_host) and C(findings). A finding that is an error stops the run.
+    description:
+      - Handshake tests with the changed hosts, each with C(inventory_host) and C(findings). A finding that is an error stops the run.
+      - By default what the role C(verify) registered.
     type: list
     elements: dict
-    default: []
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -51,9 +50,7 @@ author:
 EXAMPLES = r"""
 - name: Stop here if a mail server failed
   mailfleet.starttls.tls_outcome:
-    plan: "{{ hostvars.localhost.tls_plan }}"
     step: offer
-    results: "{{ hostvars | mailfleet.starttls.step_results('offer') }}"
   run_once: true
 """
 
@@ -69,9 +66,9 @@ hosts:
 from typing import Any
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "plan": {"type": "dict", "required": True},
     "step": {"type": "str", "required": True},
-    "results": {"type": "dict", "required": True},
-    "tests": {"type": "list", "elements": "dict", "default": []},
+    "plan": {"type": "dict"},
+    "results": {"type": "dict"},
+    "tests": {"type": "list", "elements": "dict"},
 }
 """The options. The action plugin reads them."""

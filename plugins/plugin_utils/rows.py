@@ -4,7 +4,7 @@
 """Turns the results of the roles on each host into tests, messages and verdict rows, and checks that a step succeeded.
 
 The functions read the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
-mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateways, verify_controller_probe, verify_messages, verify_trace,
+mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateway, verify_controller_probe, verify_messages, verify_trace,
 verify_outside and verify_activity.
 """
 
@@ -23,28 +23,53 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEPS
 
 
-def tests_of(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
-    """Return the handshake tests that the role verify registered for a host, each with its origin (C(seen_from))."""
+def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """Return the handshake tests with a host in this run, each with its origin (C(seen_from)).
+
+    A test of the role verify counts. Without one, the test that the read of a host made counts: the role makes no second test of
+    a host without a change.
+    """
     facts = hostvars[host]
     target = target_of(host, hostvars)
-    tests = [{**one, "seen_from": host} for one in (facts.get("verify_probe") or {}).get("results", ())]
-    from_gateways = (facts.get("verify_from_gateways") or {}).get("results", ())
-    places = [(str(item.get("item")), item) for item in from_gateways]
-    places.append(("the controller", facts.get("verify_controller_probe") or {}))
-    for place, probe in places:
+    tests = [{**one, "seen_from": host} for one in _own_tests(facts)]
+    places = [(gateway, _gateway_tests(hostvars[gateway])) for gateway in gateways]
+    places.append(("the controller", (facts.get("verify_controller_probe") or {}).get("results", ())))
+    for place, results in places:
         tests += [
             {**one, "seen_from": place}
-            for one in probe.get("results", ())
+            for one in results
             if (one["name"], one["port"]) == (target.server_name, target.port)
         ]
     return tests
 
 
-def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error") -> list[str]:
+def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the tests of a host with its own port."""
+    made = facts.get("verify_probe") or {}
+    if made and not made.get("skipped"):
+        return list(made.get("results", ()))
+    return list(_read_tests(facts)[:1])
+
+
+def _gateway_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the tests that a gateway made with other hosts."""
+    made = facts.get("verify_from_gateway") or {}
+    if made and not made.get("skipped"):
+        return list(made.get("results", ()))
+    return _read_tests(facts)[1:]
+
+
+def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    return list(((facts.get("mail_server_observed") or {}).get("probe") or {}).get("results", ()))
+
+
+def failed_tests(
+    host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()
+) -> list[str]:
     """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
     return [
         f"{host} ({one['host']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
-        for one in tests_of(host, hostvars)
+        for one in tests_of(host, hostvars, gateways)
         for finding in failing(one["findings"], fail_on)
     ]
 
@@ -77,7 +102,8 @@ def _row(
     facts = hostvars[host]
     is_gateway = host in groups.get("mail_gateways", ())
     modes = wanted.modes_of(host)
-    probes = tests_of(host, hostvars)
+    gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
+    probes = tests_of(host, hostvars, gateways)
     possible = expected != "either" or all(one.get("completed") for one in probes)
     inbound = [
         check_trace(trace, "in", inbound_expectations(trace, modes, possible))
@@ -95,7 +121,7 @@ def _row(
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": modes,
-        "errors": _errors(host, facts),
+        "errors": _errors(host, facts, {one: hostvars[one].get("verify_from_gateway") for one in gateways}),
         "activity": (facts.get("verify_activity") or {}).get("activity"),
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
         "own_domains": wanted.domains if is_gateway else {},
@@ -114,12 +140,11 @@ def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     return f"{title} gateway" if is_gateway and "gateway" not in title.lower() else title
 
 
-def _errors(host: str, facts: Mapping[str, Any]) -> list[str]:
+def _errors(host: str, facts: Mapping[str, Any], from_gateways: Mapping[str, Any]) -> list[str]:
     """Return the steps that failed on a host, with reasons. A host with missing results must not pass."""
-    tests = (facts.get("verify_from_gateways") or {}).get("results", ())
     steps = [
         ("the handshake test", host, facts.get("verify_probe")),
-        *(("the handshake test", str(item.get("item")), item) for item in tests),
+        *(("the handshake test", gateway, result) for gateway, result in from_gateways.items()),
         ("the handshake test", "the controller", facts.get("verify_controller_probe")),
         ("the test message", host, facts.get("verify_trace")),
         (
@@ -247,10 +272,25 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     ]
 
 
-def step_results(plan: Mapping[str, Any], hostvars: HostVars, step: str) -> dict[str, Any]:
-    """Return host -> the result that the role of a step registered there, for the hosts of that step."""
-    hosts = plan["steps"][step]["hosts"]
-    return {host: dict(hostvars[host].get(STEPS[step][0]) or {}) for host in hosts}
+def outcome_input(options: Mapping[str, Any], hostvars: HostVars) -> dict[str, Any]:
+    """Return the arguments of check_step: the options of tls_outcome, completed by what the roles of this run registered.
+
+    Raises EngineError if the run has no plan.
+    """
+    plan = options["plan"] or hostvars["localhost"].get("tls_plan")
+    if not plan:
+        raise EngineError("this run has no plan; start the playbook at its beginning, without --start-at-task")
+    step = options["step"]
+    hosts = plan["steps"].get(step, {}).get("hosts", ())
+    variable = STEPS[step][0] if step in STEPS else ""
+    results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
+    tests = options["tests"] or [
+        {**one, "inventory_host": host}
+        for host in hosts
+        for one in (hostvars[host].get("verify_from_a_gateway") or {}).get("results", ())
+        if (one["name"], one["port"]) == (target_of(host, hostvars).server_name, target_of(host, hostvars).port)
+    ]
+    return {"plan": plan, "step": step, "results": results, "tests": tests}
 
 
 def came_through(hosts: Iterable[str], hostvars: HostVars, results: Sequence[str], inbound: Sequence[str] = ()) -> bool:

@@ -17,11 +17,11 @@ MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startsw
 BOUNDS: dict[str, tuple[int, int, int]] = {
     "enforced_tls_domain": (39, 358_000, 126_000),
     "inbound_tls_mode": (39, 362_000, 127_000),
-    "inbound_tls_mode_info": (38, 350_000, 123_000),
+    "inbound_tls_mode_info": (38, 350_000, 124_000),
     "mail_server_info": (30, 200_000, 74_000),
     "mail_server_tls": (26, 196_000, 71_000),
     "message_trace": (11, 85_000, 33_000),
-    "outbound_tls_mode": (39, 355_000, 125_000),
+    "outbound_tls_mode": (39, 355_000, 126_000),
     "starttls_probe": (10, 128_000, 44_000),
     "tls_activity_info": (18, 118_000, 43_000),
     "tls_certificate": (9, 37_000, 16_000),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
@@ -34,6 +34,9 @@ class ServerTransaction(Protocol):
 
     def opened(self, check_mode: bool) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
         """Lock the mail server and undo the change of a killed run. Yields whether there was one, and warnings."""
+
+    def journal_facts(self) -> Optional[dict[str, Any]]:
+        """Return C(path) of the journal of a killed run and C(files) that it would restore; None without a journal."""
 
     def apply(self, change: Any, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
         """Make the change, or undo it and raise TransactionError."""

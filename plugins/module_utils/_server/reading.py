@@ -35,9 +35,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     NotRunningError,
 )
 
-NEEDED_BYTES = 8 << 20
-"""The free space that a change needs where it writes: the files and their former content are far smaller."""
-
 
 class Reading:
     """Collects what one host shows. A part that cannot be read becomes an obstacle; the other parts are read all the same."""
@@ -69,8 +66,9 @@ class Reading:
             self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
         result = {
             "health": health,
-            **observed,
-            "sockets": self._sockets(observed["listeners"], programs),
+            "listeners": observed["listeners"],
+            "transports": observed["transports"],
+            "sockets": self._sockets(observed, health["state"] == "running", programs),
             "certificates": self._certificates(observed["listeners"]),
             "disk": self._disk(),
             "journal": self._journal(),
@@ -110,12 +108,17 @@ class Reading:
             self.notes.append({"code": "not_read", "message": str(error)})
             return {"listeners": None, "transports": None}
 
-    def _sockets(self, listeners: Optional[Sequence[Mapping[str, Any]]], programs: Collection[str]) -> list[dict[str, Any]]:
+    def _sockets(
+        self, observed: Mapping[str, Any], running: bool, programs: Collection[str]
+    ) -> Optional[list[dict[str, Any]]]:
+        listeners = observed["listeners"]
         known = [Listener.from_json(one) for one in listeners or ()]
-        found = sockets.listening(ports=[one.port for one in known if one.port], programs=programs)
-        if listeners is not None:
-            self.notes += sockets.compare(known, found, programs)
-        return [one.to_json() for one in found]
+        ports = {*sockets.MAIL_PORTS, *(one.port for one in known if one.port)}
+        found = sockets.listening(programs, ports)
+        if found is not None and listeners is not None and running:
+            others = [(str(host), port) for host, port in observed.get("other_places", ())]
+            self.notes += sockets.compare(known, found, programs, others)
+        return None if found is None else [one.to_json() for one in found]
 
     def _certificates(self, listeners: Optional[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         served = [path for one in listeners or () for path in one["certificates"]]
@@ -125,12 +128,12 @@ class Reading:
     def _disk(self) -> list[dict[str, Any]]:
         paths = [*self._server.files(), self._desired.certificate, self._store]
         disk = facts.disk_space(paths)
-        if problem := facts.too_full(disk, NEEDED_BYTES):
+        if problem := facts.too_full(disk):
             self._stands("no_disk_space", problem)
         return disk
 
     def _journal(self) -> Optional[dict[str, Any]]:
-        return self._server.transaction(self._store).left_over()
+        return self._server.transaction(self._store).journal_facts()
 
     def _left(self) -> list[str]:
         ours = [path for path in (self._store, self._desired.certificate) if Path(path).exists()]
