@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 
-WANTED_SPEC: dict[str, dict[str, Any]] = {
+SERVER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
     "inbound": {"type": "str", "choices": list(INBOUND)},
     "outbound": {"type": "str", "choices": list(OUTBOUND)},

@@ -243,7 +243,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue im
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
     HOST_SPEC,
     INSTALL_SPEC,
-    WANTED_SPEC,
+    SERVER_SPEC,
     read_mail_server,
 )
 
@@ -257,7 +257,7 @@ HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
 }
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    **WANTED_SPEC,
+    **SERVER_SPEC,
     **INSTALL_SPEC,
     "handshake": {"type": "dict", "options": HANDSHAKE_SPEC, "default": {}},
 }
@@ -266,7 +266,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Run the module."""
-    spec = {**WANTED_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}}
+    spec = {**ARGUMENT_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}}
     module = AnsibleModule(spec, supports_check_mode=True)
     fail_on_engine_errors(module, lambda: {"changed": False, **read_mail_server(module.params, runner(module))})
 

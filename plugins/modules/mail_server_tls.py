@@ -114,23 +114,23 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue im
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
     HOST_SPEC,
     INSTALL_SPEC,
-    WANTED_SPEC,
+    SERVER_SPEC,
     change_mail_server,
 )
 
-CHANGE_SPEC: dict[str, dict[str, Any]] = {
-    **WANTED_SPEC,
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **SERVER_SPEC,
+    **INSTALL_SPEC,
     "digests": {"type": "dict", "default": {}},
     "only_recover": {"type": "bool", "default": False},
 }
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {**CHANGE_SPEC, **INSTALL_SPEC}
 """The options for users. The action plugin reads them."""
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        {**CHANGE_SPEC, **HOST_SPEC},
+        {**ARGUMENT_SPEC, **HOST_SPEC},
         required_if=[("only_recover", False, ("inbound", "outbound"), True)],
         supports_check_mode=True,
     )

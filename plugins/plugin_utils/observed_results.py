@@ -9,11 +9,10 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import EXPECTATIONS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.probe_results import Inquiry, complete
-
-EXPECTATIONS = ("require_trusted", "min_tls_version", "min_days_left", "warn_days_left", "fail_on")
 
 
 def complete_observed(

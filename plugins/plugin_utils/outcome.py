@@ -24,7 +24,7 @@ STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Step -> the variable that its role registers, and the inbound states in which it ends; none if it has no such state."""
 
-HEADINGS = {"host": "HOST", "role": "ROLE", "state": "STATE", "reason": "REASON"}
+_COLUMNS = {"host": "HOST", "role": "ROLE", "state": "STATE", "reason": "REASON"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def standing_table(found: Sequence[Standing]) -> str:
     """Return the table of all hosts, and the whole reasons below it."""
     rows = [{**one.to_json(), "reason": one_line(one.reason)[:60]} for one in found]
     reasons = [f"{one.host}: {one_line(one.reason)}" for one in found if one.reason]
-    return "\n".join([render_table(HEADINGS, rows), *(["", *reasons] if reasons else [])])
+    return "\n".join([render_table(_COLUMNS, rows), *(["", *reasons] if reasons else [])])
 
 
 def check_step(

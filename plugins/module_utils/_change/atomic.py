@@ -49,7 +49,7 @@ class FileImage:
     mode: int = 0o644
     uid: int = 0
     gid: int = 0
-    secret: bool = field(default=False, compare=False)
+    secret: bool = field(default=False, compare=False, repr=False)
 
     @classmethod
     def read(cls, path: str, *, max_bytes: Optional[int] = None) -> FileImage:

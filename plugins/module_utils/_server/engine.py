@@ -264,7 +264,8 @@ def _guard_outbound(
     if not insists(desired, before):
         return
     try:
-        failed = [one for one in handshake_all(next_hops(server), settings) if not one.completed]
+        seen = handshake_all(next_hops(server), replace(settings, ask_plaintext=False))
+        failed = [one for one in seen if not one.completed]
         problem = "; ".join(f"{one.target}: {one.message}" for one in failed)
     except EngineError as error:
         problem = str(error)

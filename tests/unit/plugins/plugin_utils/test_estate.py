@@ -108,34 +108,46 @@ class TestFailedTests:
         facts = {
             "starttls_hostname": "pf12.example.",
             "verify_probe": {"results": [probed("pf12.example", "no STARTTLS", host="127.0.0.1")]},
-            "verify_from_gateways": {
-                "results": [
-                    {
-                        "item": "gw1",
-                        "results": [probed("pf12.example", "expired", "wrong name"), probed("ex13", "not ours")],
-                    },
-                    {"item": "gw2", "results": [probed("pf12.example", "no answer", port=26)]},
-                ]
-            },
             "verify_controller_probe": {"results": [probed("pf12.example", "filtered", host="192.0.2.12")]},
         }
-        assert failed_tests("pf12", {"pf12": facts}) == [
+        gateways = {
+            "gw1": {
+                "verify_from_gateway": {
+                    "results": [probed("pf12.example", "expired", "wrong name"), probed("ex13", "not ours")]
+                }
+            },
+            "gw2": {"verify_from_gateway": {"results": [probed("pf12.example", "no answer", port=26)]}},
+        }
+        assert failed_tests("pf12", {"pf12": facts, **gateways}, gateways=list(gateways)) == [
             "pf12 (127.0.0.1:25, seen from pf12): no STARTTLS",
             "pf12 (pf12.example:25, seen from gw1): expired",
             "pf12 (pf12.example:25, seen from gw1): wrong name",
             "pf12 (192.0.2.12:25, seen from the controller): filtered",
         ]
 
-    @pytest.mark.parametrize("gateways", [[], [{"item": "gw1"}], [{"item": "gw1", "skipped": True, "results": []}]])
-    def test_without_findings_nothing_is_said(self, gateways):
+    @pytest.mark.parametrize("made", [None, {}, {"skipped": True}, {"results": []}])
+    def test_without_findings_nothing_is_said(self, made):
         passed = {"results": [probed("pf12.example")]}
         facts = {
-            "starttls_hostname": "pf12.other",
+            "starttls_hostname": "pf12.example",
             "verify_probe": passed,
-            "verify_from_gateways": {"results": [*gateways, {"item": "gw2", **passed}]},
             "verify_controller_probe": {"skipped": True},
         }
-        assert failed_tests("pf12", {"pf12": facts}) == []
+        gateways = {"gw1": {"verify_from_gateway": made}, "gw2": {"verify_from_gateway": passed}}
+        assert failed_tests("pf12", {"pf12": facts, **gateways}, gateways=list(gateways)) == []
+
+    def test_a_host_without_a_change_was_tested_when_it_was_read(self):
+        """The first test of a read is that of the own port; the others of a gateway are those with the mail servers."""
+        own, other = probed("pf12", "stale", host="127.0.0.1"), probed("pf12", "from the gateway")
+        facts = {
+            "pf12": {"mail_server_observed": {"probe": {"results": [own]}}},
+            "gw1": {"mail_server_observed": {"probe": {"results": [probed("gw1"), other]}}},
+        }
+        told = failed_tests("pf12", facts, gateways=["gw1"])
+        assert told == ["pf12 (127.0.0.1:25, seen from pf12): stale", "pf12 (pf12:25, seen from gw1): from the gateway"]
+        facts["pf12"]["verify_probe"] = {"results": [probed("pf12")]}
+        facts["gw1"]["verify_from_gateway"] = {"results": [probed("pf12")]}
+        assert failed_tests("pf12", facts, gateways=["gw1"]) == []
 
     def test_only_what_is_bad_enough(self):
         findings = [{"severity": one, "message": one} for one in ("error", "warning", "notice")]
@@ -373,7 +385,7 @@ class TestJudgeTrace:
         )
 
 
-GROUPS = {"mail_gateways": ["gw1"], "mail_servers": ["ex13", "pf12"]}
+GROUPS = {"mail_gateways": ["gw1", "gw2"], "mail_servers": ["ex13", "pf12"]}
 PROBE = {"name": "pf12.example", "port": 25, "passed": True}
 
 
@@ -385,19 +397,15 @@ def hostvars(**changes):
     pf12 = {
         **HOSTS["pf12"],
         "verify_probe": {"results": [PROBE]},
-        "verify_from_gateways": {
-            "results": [
-                {"item": "gw1", "results": [PROBE, {"name": "192.0.2.13", "port": 2525, "passed": True}]},
-                {"item": "gw2", "results": [PROBE]},
-            ]
-        },
         "verify_trace": {"received": [trace(hop(True), hop(True), marker=mark("in", "pf12"))]},
         "verify_outside": {
             "received": [trace(hop(True), marker=mark("out", "pf12")), trace(hop(True), marker=mark("out", "ex13"))]
         },
         **changes,
     }
-    return {**HOSTS, "pf12": pf12}
+    seen = {"gw1": {"results": [PROBE, {"name": "192.0.2.13", "port": 2525, "passed": True}]}, "gw2": {"results": [PROBE]}}
+    gateways = {host: {**HOSTS.get(host, {}), "verify_from_gateway": seen[host]} for host in seen}
+    return {**HOSTS, "pf12": pf12, **gateways}
 
 
 class TestRows:
@@ -434,26 +442,24 @@ class TestRows:
 
     @pytest.mark.parametrize("nothing", [None, {}, {"skipped": True}])
     def test_results_that_were_skipped(self, nothing):
-        facts = dict.fromkeys(("verify_probe", "verify_from_gateways", "verify_trace", "verify_outside"), nothing)
-        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, wanted())
+        facts = hostvars(**dict.fromkeys(("verify_probe", "verify_trace", "verify_outside"), nothing))
+        facts.update({one: {**facts[one], "verify_from_gateway": nothing} for one in ("gw1", "gw2")})
+        [row] = verdict_rows(["pf12"], facts, GROUPS, wanted())
         assert (row["probes"], row["traces"]) == ([], [])
-
-    def test_a_gateway_that_was_skipped(self):
-        [row] = verdict_rows(["pf12"], hostvars(verify_from_gateways={"results": [{"item": "gw1"}]}), GROUPS, wanted())
-        assert row["probes"] == [{**PROBE, "seen_from": "pf12"}]
 
     def test_what_could_not_be_gathered(self):
         down, failed = {"unreachable": True, "msg": "no route"}, {"failed": True}
         facts = {
             "starttls_trace_address": "t@a.example",
             "verify_probe": down,
-            "verify_from_gateways": {"results": [{"item": "gw1", **down}, {"item": "gw2", "results": [PROBE]}]},
             "verify_controller_probe": {"skipped": True},
             "verify_trace": failed,
             "verify_outside": down,
             "verify_activity": {"failed": True, "msg": "no log"},
         }
-        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, wanted())
+        hosts = hostvars(**facts)
+        hosts["gw1"] = {**hosts["gw1"], "verify_from_gateway": down}
+        [row] = verdict_rows(["pf12"], hosts, GROUPS, wanted())
         assert row["errors"] == [
             "the handshake test could not be made on pf12: no route",
             "the handshake test could not be made on gw1: no route",

@@ -1,12 +1,19 @@
 """What the options of tls_certificate come to on the controller, before the host and after it."""
 
+import hashlib
+
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_inputs
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import (
+    CheckedInputs,
+    check_inputs,
+    check_install,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
 NAME = "mx1.example.com"
 
@@ -45,7 +52,7 @@ def found(checked):
 
 def test_a_good_certificate_is_sent_to_the_host(given, files):
     checked = check(given, files, kind="exim", mode=0o640)
-    assert checked.findings == [] and checked.warnings == []
+    assert checked.findings == [] and checked.caveats == []
     assert checked.arguments == {
         "path": "/etc/mailfleet/starttls.pem", "state": "present", "kind": "exim", "owner": "root", "group": None,
         "mode": "0640", "content": (files["key"] + files["certificate"]).decode(),
@@ -107,7 +114,7 @@ def test_the_library_is_needed_for_a_certificate_only(given, files, monkeypatch)
 
 
 def test_the_result_has_the_warnings_of_both_sides():
-    checked = CheckedInputs({}, {"chain": []}, warnings=["late"])
+    checked = CheckedInputs({}, {"chain": []}, caveats=[Finding("expires_soon", "late")])
     assert checked.complete({"changed": True, "warnings": ["odd"]}) == {
         "changed": True,
         "chain": [],
@@ -131,3 +138,22 @@ def test_the_diff_says_whose_certificates_these_are(given, files, authority):
 def test_a_former_file_that_cannot_be_read_is_left_out_of_the_diff(text):
     diff = {"before": "mode: 0600\n", "after": ""}
     assert CheckedInputs({}).complete({"diff": diff, "previous_certificate": text}) == {"diff": diff}
+
+
+class TestInstall:
+    def test_without_a_key_and_a_certificate_nothing_is_installed(self, files):
+        for install in (None, {}, {"names": ["mx1.example.com"], "private_key_file": "", "certificate_content": ""}):
+            assert check_install(install, "/etc/mailfleet/starttls.pem", lambda *_: b"") is None
+
+    def test_a_read_gets_no_key(self, given, files):
+        checked = check(given, files)
+        read, change = checked.bundle(with_content=False), checked.bundle(with_content=True)
+        assert "PRIVATE KEY" not in str(read) and "content" not in read
+        assert change == {**read, "content": change["content"]}
+        assert read["sha256"] == hashlib.sha256(change["content"].encode()).hexdigest()
+        assert read["fingerprints"][0] == checked.facts["fingerprint_sha256"] and len(read["fingerprints"]) == 2
+
+    def test_a_missing_key_is_a_finding(self, given, files):
+        install = {name: value for name, value in given.items() if not name.startswith("private_key")}
+        checked = check_install(install, "/etc/mailfleet/starttls.pem", lambda path, limit: files[path][:limit])
+        assert "bad_option" in found(checked)

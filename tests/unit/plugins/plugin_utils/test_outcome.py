@@ -1,0 +1,79 @@
+"""Where a run stands when a step failed."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step, standings
+
+OFFERED, REQUIRED = {"after": {"inbound": "offered"}}, {"after": {"inbound": "required"}}
+PLAN = {
+    "hosts": {
+        "gw": {"role": "gateway"},
+        "a": {"role": "mail_server"},
+        "b": {"role": "mail_server"},
+        "c": {"role": "mail_server"},
+        "d": {"role": "mail_server"},
+    },
+    "steps": {
+        "accept": {"hosts": ["gw"], "batches": [1]},
+        "offer": {"hosts": ["a", "b", "c"], "batches": [1, 2]},
+        "modes": {"hosts": ["gw"], "batches": [1]},
+        "require": {"hosts": ["a"], "batches": [1]},
+    },
+}
+
+
+def stands(step, results, tests=()):
+    return {one.host: (one.state, one.reason) for one in standings(PLAN, step, results, tests)}
+
+
+def test_every_host_of_the_plan_is_in_the_table():
+    failed = {"failed": True, "restored": True, "msg": "no handshake"}
+    assert stands("offer", {"a": OFFERED, "b": failed}) == {
+        "gw": ("done: accept", ""),
+        "a": ("done: offer; not started: require", ""),
+        "b": ("failed, restored: offer", "no handshake"),
+        "c": ("not started: offer", ""),
+        "d": ("no change", ""),
+    }
+
+
+@pytest.mark.parametrize(
+    ("result", "state"),
+    [
+        ({"failed": True, "restored": False, "msg": "x"}, "failed, NOT restored: offer"),
+        ({"failed": True, "msg": "x"}, "failed, nothing changed: offer"),
+        ({"unreachable": True, "msg": "x"}, "unreachable, its state is unknown: offer"),
+    ],
+)
+def test_what_a_failure_left_is_said(result, state):
+    assert stands("offer", {"a": result})["a"] == (state, "x")
+
+
+def test_the_result_of_an_earlier_step_is_not_that_of_this_one():
+    assert stands("require", {"a": OFFERED})["a"] == ("not started: require", "")
+    assert stands("require", {"a": REQUIRED})["a"] == ("done: require", "")
+
+
+def test_a_handshake_test_from_a_gateway_stops_the_run():
+    findings = [{"severity": "error", "code": "expired", "message": "the certificate has expired"}]
+    tests = [{"inventory_host": "a", "findings": findings}, {"inventory_host": "b", "findings": []}]
+    result, text = check_step(PLAN, "offer", {"a": OFFERED, "b": OFFERED, "c": OFFERED}, tests)
+    assert result["failed"] and "because of a;" in result["msg"]
+    assert "a: the certificate has expired" in text and "THE RUN STOPPED" in text
+
+
+def test_nothing_is_shown_as_long_as_all_is_well():
+    result, text = check_step(PLAN, "accept", {"gw": OFFERED})
+    assert (result["failed"], text) == (False, "")
+
+
+def test_what_a_host_says_stays_on_its_line():
+    _result, text = check_step(PLAN, "accept", {"gw": {"failed": True, "msg": "first\n\x1b[31msecond"}})
+    assert "first??[31msecond" in text
+
+
+def test_an_unknown_step():
+    with pytest.raises(EngineError, match="'off' is not one of the plan"):
+        check_step(PLAN, "off", {})
