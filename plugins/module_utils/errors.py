@@ -24,3 +24,11 @@ class TransactionError(EngineError):
     def __init__(self, message: str, restored: bool) -> None:
         super().__init__(message)
         self.restored = restored
+
+
+class PortInUseError(EngineError):
+    """Another service uses a port of this host that the change needs."""
+
+
+class NotExpressibleError(EngineError):
+    """The product has no setting for what is wanted."""

@@ -19,7 +19,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
@@ -59,19 +59,25 @@ class Change:
     """Files before and after, in the order in which they are written. A reload without files is a change too.
 
     kept: the former state of files that the daemon's own tools write during the reload.
+    directories: those that the change creates, the outer ones first; an undone change removes them if they are empty.
+    between: the state of files after the first of two merged changes, see following().
     """
 
     before: tuple[FileImage, ...]
     after: tuple[FileImage, ...]
     reload: bool = False
     kept: tuple[FileImage, ...] = ()
+    directories: tuple[str, ...] = field(default=(), compare=False)
+    between: tuple[FileImage, ...] = ()
 
     @classmethod
     def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
         """Return the change from the files on disk to the given images, without the files that stay the same."""
         pairs = [(FileImage.read(image.path), image) for image in after]
         differing = [(old, new) for old, new in pairs if old != new and (old.content, new.content) != (None, None)]
-        return cls(tuple(old for old, _new in differing), tuple(new for _old, new in differing), reload)
+        new_ones = tuple(new for _old, new in differing)
+        missing = tuple(_missing_directories(new_ones))
+        return cls(tuple(old for old, _new in differing), new_ones, reload, directories=missing)
 
     def __bool__(self) -> bool:
         return bool(self.after) or self.reload
@@ -95,6 +101,38 @@ class Change:
     def mentioned_before(self, text: str) -> bool:
         """Whether one of the files contained this text before; true if no file changes."""
         return not self.before or any(text.encode() in (image.content or b"") for image in self.before)
+
+    def following(self, first: Change) -> Change:
+        """Return this change as one that also undoes the change before it. Used for two changes of one call.
+
+        first was applied and proved under the same lock, and this change was planned after that. The merged change
+        holds the state of each file before both and after both. So if apply() fails, the files of both come back, and
+        the next run undoes both if this one is killed. A file that first has written already is not written again. A
+        change without effect stays as it is: nothing can fail, so nothing has to be undone.
+
+        prove_old of the merged change has to prove the state before both. The changes show their diffs themselves.
+        """
+        if not self:
+            return self
+        former: dict[str, FileImage] = {}
+        for image in (*first.before, *first.kept, *self.before, *self.kept):
+            former.setdefault(image.path, image)
+        own = {image.path for image in self.after}
+        # In the order of this change, because its record is written last. The others are on the disk already.
+        after = (*(image for image in first.after if image.path not in own), *self.after)
+        written = {image.path for image in after}
+        return Change(
+            tuple(former[image.path] for image in after),
+            after,
+            self.reload or first.reload,
+            tuple(image for path, image in former.items() if path not in written),
+            tuple(dict.fromkeys((*first.directories, *self.directories))),
+            (*first.between, *(image for image in self.before if image != former[image.path])),
+        )
+
+    def undoing(self) -> Change:
+        """Return the change that takes this one back. It is for a change that was applied under the same lock."""
+        return Change(self.after, self.before, True, tuple(FileImage.read(image.path) for image in self.kept))
 
 
 def _changed_lines(old: FileImage, new: FileImage) -> str:
@@ -181,7 +219,7 @@ class Transaction:
         images, written, directories = self._left_over()
         for image, after in zip(images, written):
             now = FileImage.read(image.path)
-            if now != image and after not in (_digest(now), _ANY):
+            if now != image and not {_digest(now), _ANY} & {*after}:
                 raise EngineError(
                     f"a run was interrupted and {image.path} has been edited since; make sure the file is "
                     f"what you want, then remove {self._journal} and run again"
@@ -191,13 +229,13 @@ class Transaction:
             self._end()
         return True
 
-    def _left_over(self) -> tuple[list[FileImage], list[str], list[str]]:
-        """Read the journal: the former files, the digest of each file that the run wrote, and the directories it created."""
+    def _left_over(self) -> tuple[list[FileImage], list[list[str]], list[str]]:
+        """Read the journal: the former files, the digests of what the run wrote to each, and the directories it created."""
         try:
             journal = json.loads(self._journal.read_text())
             format_of(journal, JOURNAL_FORMAT, f"the journal {self._journal} of an interrupted run")
             images = [_image_from(entry) for entry in journal["files"]]
-            written = [str(entry["after_sha256"]) for entry in journal["files"]]
+            written = [[entry["after_sha256"], *entry.get("between_sha256", ())] for entry in journal["files"]]
             return images, written, [str(directory) for directory in journal["directories"]]
         except NewerFormatError:
             raise
@@ -212,17 +250,19 @@ class Transaction:
 
         Raises TransactionError with the reason if the change failed; restored says whether it was undone.
         """
-        directories = _missing_directories(change.after)
+        missing = _missing_directories(change.after)
+        directories = list(dict.fromkeys((*change.directories, *missing)))
         with stoppable() as stop:
             self._begin(change, directories)
             seen = self._daemon.reads_files_unasked
             try:
                 stop.look()
-                for directory in directories:
+                for directory in missing:
                     Path(directory).mkdir()
                     Path(directory).chmod(0o755)  # the umask changes the mode of mkdir
                 for image in change.after:
-                    image.write(mtime=time.time() - SETTLED_SECONDS)
+                    if FileImage.read(image.path) != image:
+                        image.write(mtime=time.time() - SETTLED_SECONDS)
                 with stop.obeyed():
                     self._daemon.check()
                     seen = True
@@ -263,6 +303,9 @@ class Transaction:
 
     def _begin(self, change: Change, directories: Sequence[str]) -> None:
         entries = [_entry_of(old, _digest(new)) for old, new in zip(change.before, change.after)]
+        for entry in entries:
+            if between := [_digest(image) for image in change.between if image.path == entry["path"]]:
+                entry["between_sha256"] = between
         entries += [_entry_of(old, _ANY) for old in change.kept]
         journal = {
             KEY: JOURNAL_FORMAT,

@@ -1192,3 +1192,151 @@ def test_a_diff_of_any_content_is_text(host, content):
     for entry in Change.of([host.image(content)]).diff():
         assert entry["prepared"].encode()
         assert "hunter2" in entry["prepared"]  # here its line does change
+
+
+# Two changes of one call
+
+
+def pair(host):
+    """The first change, applied and proved, and the second one, planned after it. Both change main.cf."""
+    first = Change.of([host.image(b"first\n", path=host.directory / "tls" / "one.cf"), host.image()])
+    with host.transaction().locked() as transaction:
+        transaction.apply(first, host.daemon.prove, host.daemon.prove_old)
+    host.daemon.calls.clear()
+    second = Change.of([host.image(b"second\n", path=host.directory / "maps" / "two"), host.image(b"both\n")])
+    return first, second
+
+
+def test_the_second_change_alone_is_undone_alone(host):
+    _first, second = pair(host)
+    host.daemon.failures["prove"] = EngineError("no good")
+    with host.transaction().locked() as transaction, pytest.raises(TransactionError):
+        transaction.apply(second, host.daemon.prove, host.daemon.prove_old)
+    assert host.config.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("where", ["check", "reload", "prove"])
+def test_a_second_change_that_follows_the_first_undoes_both(host, where):
+    first, second = pair(host)
+    host.daemon.failures[where] = EngineError("no good")
+    with host.transaction().locked() as transaction, pytest.raises(TransactionError) as caught:
+        transaction.apply(second.following(first), host.daemon.prove, host.daemon.prove_old)
+    assert caught.value.restored is True
+    assert host.daemon.calls[-1] == ("prove_old", OLD)
+    assert sorted(one.name for one in host.directory.iterdir()) == ["main.cf", "store"]
+    assert stat.S_IMODE(host.config.stat().st_mode) == 0o640
+
+
+def test_success_of_both_leaves_both(host):
+    first, second = pair(host)
+    one = host.directory / "tls" / "one.cf"
+    written = one.stat().st_ino
+    with host.transaction().locked() as transaction:
+        transaction.apply(second.following(first), host.daemon.prove, host.daemon.prove_old)
+    assert (host.config.read_bytes(), (host.directory / "maps" / "two").read_bytes()) == (b"both\n", b"second\n")
+    assert one.stat().st_ino == written  # not written again
+    assert not host.journal.exists()
+
+
+def test_the_files_of_the_second_change_are_written_in_its_order(host):
+    first, second = pair(host)
+    merged = second.following(first)
+    assert [Path(one.path).name for one in merged.after] == ["one.cf", "two", "main.cf"]
+    assert [one.path for one in merged.before] == [one.path for one in merged.after]
+    assert merged.before[2].content == OLD
+    assert [one.content for one in merged.between] == [NEW]
+
+
+def test_a_second_change_without_effect_undoes_nothing(host):
+    first, _second = pair(host)
+    nothing = Change.of([host.image()])
+    assert nothing.following(first) == nothing
+    assert not nothing.following(first)
+
+
+def test_a_reload_alone_follows_as_well(host):
+    first, _second = pair(host)
+    host.daemon.failures["prove"] = EngineError("no good")
+    with host.transaction().locked() as transaction, pytest.raises(TransactionError):
+        transaction.apply(Change((), (), True).following(first), host.daemon.prove, host.daemon.prove_old)
+    assert host.config.read_bytes() == OLD
+
+
+@pytest.mark.parametrize("where", ["check", "reload", "prove"])
+def test_a_killed_run_is_undone_as_a_whole(host, where):
+    first, second = pair(host)
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException), host.transaction().locked() as transaction:
+            setattr(host.daemon, where, lambda: os._exit(9))
+            transaction.apply(second.following(first), host.daemon.prove, host.daemon.prove_old)
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert host.recover() is True
+    assert host.config.read_bytes() == OLD
+    assert sorted(one.name for one in host.directory.iterdir()) == ["main.cf", "store"]
+
+
+def test_so_is_one_that_was_killed_before_it_wrote_a_file_of_both(host):
+    first, second = pair(host)
+    host.config.write_bytes(b"both\n")
+    with host.transaction().locked() as transaction:
+        transaction._begin(second.following(first), [])
+    host.config.write_bytes(NEW)
+    host.config.chmod(0o640)
+    assert host.recover() is True
+    assert host.config.read_bytes() == OLD
+
+
+def test_an_edit_since_is_still_kept(host):
+    first, second = pair(host)
+    with host.transaction().locked() as transaction:
+        transaction._begin(second.following(first), [])
+    host.config.write_bytes(b"of somebody else\n")
+    with pytest.raises(EngineError, match="has been edited since"):
+        host.recover()
+
+
+def test_a_file_that_the_daemons_tools_write_comes_back_as_it_was_before_both(host):
+    table = host.directory / "table.db"
+    table.write_bytes(b"old table")
+    count = []
+
+    def rebuild():
+        count.append(1)
+        table.write_bytes(b"table %d" % len(count))
+
+    host.daemon.reload = rebuild
+    first = dataclasses.replace(Change.of([host.image()]), kept=(FileImage.read(str(table)),))
+    with host.transaction().locked() as transaction:
+        transaction.apply(first, host.daemon.prove, host.daemon.prove_old)
+        second = dataclasses.replace(Change.of([host.image(b"both\n")]), kept=(FileImage.read(str(table)),))
+        merged = second.following(first)
+        assert [one.content for one in merged.kept] == [b"old table"]
+        host.daemon.failures["prove"] = EngineError("no good")
+        with pytest.raises(TransactionError):
+            transaction.apply(merged, host.daemon.prove, host.daemon.prove_old)
+    assert (table.read_bytes(), host.config.read_bytes()) == (b"old table", OLD)
+
+
+def test_three_changes_follow_one_another(host):
+    first, second = pair(host)
+    with host.transaction().locked() as transaction:
+        merged = second.following(first)
+        transaction.apply(merged, host.daemon.prove, host.daemon.prove_old)
+        third = Change.of([host.image(b"all\n")]).following(merged)
+        assert [one.content for one in third.between] == [NEW, b"both\n"]
+        host.daemon.failures["prove"] = EngineError("no good")
+        with pytest.raises(TransactionError):
+            transaction.apply(third, host.daemon.prove, host.daemon.prove_old)
+    assert sorted(one.name for one in host.directory.iterdir()) == ["main.cf", "store"]
+    assert host.config.read_bytes() == OLD
+
+
+def test_a_change_is_taken_back_by_another_one(host):
+    first, _second = pair(host)
+    with host.transaction().locked() as transaction:
+        transaction.apply(first.undoing(), host.daemon.prove_old, host.daemon.prove)
+    assert host.config.read_bytes() == OLD
+    assert not (host.directory / "tls" / "one.cf").exists()
+    assert [what for what, _content in host.daemon.calls] == ["check", "reload", "prove_old"]
