@@ -38,6 +38,7 @@ class FakeGateway:
         self.asked = []  # the domains whose hosts were asked for, each with the state
         self.system_roots = ""
         self.relays = ()  # or an exception to raise
+        self.accepted = {}  # recipient domain -> whether it takes mail for it
 
     def _step(self, name):
         self.log.append(name)
@@ -79,6 +80,12 @@ class FakeGateway:
         if state == GatewayState() and not self.file.exists():
             return Change((), ())
         return Change.of([FileImage(str(self.file), dump(state).encode(), 0o600, os.getuid(), os.getgid())])
+
+    def accepts(self, domains):
+        return {one: self.accepted.get(one) for one in domains}
+
+    def files(self):
+        return [str(self.file)]
 
     def next_hops(self, domain, state):
         self.asked.append((domain, state))

@@ -196,12 +196,16 @@ class Calls:
 
     def diff(self) -> list[dict[str, str]]:
         """Return the changed entries in Ansible's diff format."""
+        return [{"prepared": lines} for _title, lines in self.lines()]
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return the title and the changed entries; nothing if no entry changes."""
         if not self.calls:
             return []
         lines = [f"--- before: {self.title}", f"+++ after: {self.title}"]
         for call in self.calls:
             lines += [f"-{call.what} {call.before}", f"+{call.what} {call.after}"]
-        return [{"prepared": "\n".join(lines) + "\n"}]
+        return [(self.title, "\n".join(lines) + "\n")]
 
 
 class CallTransaction:

@@ -219,7 +219,7 @@ class Transaction:
         images, written, directories = self._left_over()
         for image, after in zip(images, written):
             now = FileImage.read(image.path)
-            if now != image and not {_digest(now), _ANY} & {*after}:
+            if now != image and not {digest_of(now), _ANY} & {*after}:
                 raise EngineError(
                     f"a run was interrupted and {image.path} has been edited since; make sure the file is "
                     f"what you want, then remove {self._journal} and run again"
@@ -302,9 +302,9 @@ class Transaction:
                 Path(directory).rmdir()
 
     def _begin(self, change: Change, directories: Sequence[str]) -> None:
-        entries = [_entry_of(old, _digest(new)) for old, new in zip(change.before, change.after)]
+        entries = [_entry_of(old, digest_of(new)) for old, new in zip(change.before, change.after)]
         for entry in entries:
-            if between := [_digest(image) for image in change.between if image.path == entry["path"]]:
+            if between := [digest_of(image) for image in change.between if image.path == entry["path"]]:
                 entry["between_sha256"] = between
         entries += [_entry_of(old, _ANY) for old in change.kept]
         journal = {
@@ -341,7 +341,8 @@ def _missing_directories(images: Sequence[FileImage]) -> list[str]:
     return sorted(missing)
 
 
-def _digest(image: FileImage) -> str:
+def digest_of(image: FileImage) -> str:
+    """Return the SHA-256 of a file's content, or C(absent)."""
     return "absent" if image.content is None else hashlib.sha256(image.content).hexdigest()
 
 

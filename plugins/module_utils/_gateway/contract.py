@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
@@ -22,6 +22,9 @@ class GatewayChange(Protocol):
 
     def diff(self) -> list[dict[str, str]]:
         """Return the changed lines in Ansible's diff format."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """Return path, or another name of the place, and changed lines of each change that is not secret."""
 
 
 class GatewayTransaction(Protocol):
@@ -88,6 +91,15 @@ class Gateway(Protocol):
         Raises EngineError if mail leaves by other routes as well, or if the gateway has no such setting.
         """
 
+    def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
+        """Return whether the gateway takes mail for these recipient domains from the internet; None if that is not known.
+
+        Read from the daemon's own tools, with as few programs as possible. domains: checked by is_domain.
+        """
+
+    def files(self) -> Sequence[str]:
+        """Return the paths of the files on this host that plan() reads and writes; none for a gateway with an API."""
+
     def serves(self) -> bool:
         """Whether the running gateway accepts mail on every port it should. Tests once, without waiting."""
 
@@ -111,7 +123,10 @@ class GatewayVerdict:
 
 @dataclass(frozen=True)
 class GatewayOutcome:
-    """The result of a change, with its evidence. recovered: whether the change of a killed run was undone first."""
+    """The result of a change, with its evidence. recovered: whether the change of a killed run was undone first.
+
+    change: the GatewayChange that was made, or that check mode predicts; None if it is not known.
+    """
 
     changed: bool
     before: GatewayState
@@ -120,6 +135,7 @@ class GatewayOutcome:
     evidence: tuple[Handshake, ...] = ()
     recovered: bool = False
     warnings: tuple[str, ...] = ()
+    change: Any = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the values that all modules for gateways return. The states before and after are left out."""

@@ -10,7 +10,7 @@ every delivery mode. Refusals are temporary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -20,7 +20,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayOutcome,
     GatewayVerdict,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway, union
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EnforcedDomain,
 )
@@ -28,9 +29,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
-    handshake_all,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotExpressibleError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
@@ -57,6 +57,54 @@ def merge(
     return tuple(result[key] for key in sorted(result))
 
 
+@dataclass(frozen=True)
+class Enforced:
+    """The enforced domains of a call, as a part of a change.
+
+    absent: stop enforcing TLS for the wanted domains. all_inbound: stop it for every inbound domain before.
+    ca_file: path on the gateway of the roots for certificate checks; None keeps the present setting.
+    """
+
+    wanted: Sequence[Mapping[str, Any]]
+    absent: bool = False
+    ca_file: Optional[str] = None
+    all_inbound: bool = False
+    email_configs: Sequence[Mapping[str, Any]] = ()
+
+    def refuse(self, gateway: Gateway) -> None:
+        """Raise NotExpressibleError if the gateway cannot enforce TLS by domain."""
+        if "enforced" in gateway.limits:
+            raise NotExpressibleError(f"{gateway.title} cannot enforce TLS by domain: {gateway.limits['enforced']}")
+
+    def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
+        """Return the state with the wanted domains. Raises EngineError."""
+        held = [one for one in before.enforced if not (self.all_inbound and one.direction == "inbound")]
+        after = replace(before, enforced=merge(held, self.wanted, self.absent))
+        if self.ca_file is None:
+            return after
+        if self.ca_file and not is_path(self.ca_file):
+            raise EngineError(
+                f"the path {self.ca_file!r} of ca_file has to be absolute and made of letters, digits and _./+@-"
+            )
+        return replace(after, ca_file=self.ca_file)
+
+    def assess(
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Evidence, insisting: bool
+    ) -> GatewayVerdict:
+        """Return the objections, from handshakes with both sides of an inbound domain, and with the hosts of an outbound one."""
+        if insisting:
+            return GatewayVerdict()
+        new = [
+            one
+            for one in after.enforced
+            if one not in before.enforced
+            or (after.ca_file != before.ca_file and one.certificate_check != "encryption_only")
+        ]
+        inbound = [_assess_inbound(gateway, after, evidence)] if any(one.direction == "inbound" for one in new) else []
+        outbound = [_assess_outbound(gateway, one, after, evidence) for one in new if one.direction == "outbound"]
+        return union([*inbound, *outbound])
+
+
 def set_enforced(
     gateway: Gateway,
     wanted: Sequence[Mapping[str, Any]],
@@ -69,46 +117,10 @@ def set_enforced(
 ) -> GatewayOutcome:
     """Enforce TLS for the wanted domains in one transaction, or leave the gateway unchanged. absent: stop enforcing it.
 
-    ca_file: path on the gateway of the roots for certificate checks; None keeps the present setting.
-    Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
+    ca_file: path on the gateway of the roots for certificate checks; None keeps the present setting. Errors: see set_gateway.
     """
-    if "enforced" in gateway.limits:
-        raise EngineError(f"{gateway.title} cannot enforce TLS by domain: {gateway.limits['enforced']}")
-
-    def compute(before: GatewayState) -> GatewayState:
-        after = replace(before, enforced=merge(before.enforced, wanted, absent))
-        if ca_file is None:
-            return after
-        if ca_file and not is_path(ca_file):
-            raise EngineError(
-                f"the path {ca_file!r} of ca_file has to be absolute and made of letters, digits and _./+@-"
-            )
-        return replace(after, ca_file=ca_file)
-
-    def assess(before: GatewayState, after: GatewayState) -> GatewayVerdict:
-        if require_without_evidence:
-            return GatewayVerdict()
-        new = [
-            one
-            for one in after.enforced
-            if one not in before.enforced
-            or (after.ca_file != before.ca_file and one.certificate_check != "encryption_only")
-        ]
-        inbound = (
-            _assess_inbound(gateway, after, settings)
-            if any(one.direction == "inbound" for one in new)
-            else GatewayVerdict()
-        )
-        outbound = [_assess_outbound(gateway, one, after, settings) for one in new if one.direction == "outbound"]
-        every = [inbound, *outbound]
-        return GatewayVerdict(
-            tuple(problem for one in every for problem in one.problems),
-            (),
-            tuple(seen for one in every for seen in one.evidence),
-            tuple(warning for one in every for warning in one.warnings),
-        )
-
-    return change_gateway(gateway, compute, assess, (), require_without_evidence, check_mode, store)
+    part = Enforced(wanted, absent, ca_file)
+    return set_gateway(gateway, [part], settings, require_without_evidence, check_mode, store)
 
 
 def enforced_result(outcome: GatewayOutcome) -> dict[str, Any]:
@@ -120,11 +132,11 @@ def enforced_result(outcome: GatewayOutcome) -> dict[str, Any]:
     }
 
 
-def _assess_inbound(gateway: Gateway, state: GatewayState, settings: Settings) -> GatewayVerdict:
+def _assess_inbound(gateway: Gateway, state: GatewayState, evidence: Evidence) -> GatewayVerdict:
     """Both hops need TLS: the gateway has to accept it, and so does every mail server behind the gateway."""
     own = [gateway.own_port] if gateway.own_port else []
     servers = list(dict.fromkeys(server for config in state.email_configs.values() for server in config.servers))
-    seen = handshake_all([*own, *servers], replace(settings, verify_trust=False))
+    seen = evidence.of([*own, *servers])
     failed = [one for one in seen if not one.completed]
     problems = [
         f"an inbound enforced domain is refused, because the gateway does not accept TLS itself: {one.message}. "
@@ -146,7 +158,7 @@ def _assess_inbound(gateway: Gateway, state: GatewayState, settings: Settings) -
     return GatewayVerdict(tuple(problems), (), tuple(seen), warnings)
 
 
-def _assess_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, settings: Settings) -> GatewayVerdict:
+def _assess_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, evidence: Evidence) -> GatewayVerdict:
     """At least one host of the domain has to pass the certificate check, seen from here. Warnings name hosts that fail."""
     hops = gateway.next_hops(one.domain, state)
     advice = "Ask the administrator of that domain; to require TLS anyway, set require_without_evidence"
@@ -155,10 +167,10 @@ def _assess_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState,
             (f"outbound enforced domain {one.domain} is refused, because its mail servers cannot be found. {advice}",)
         )
     checks = one.certificate_check != "encryption_only"
-    settings = replace(settings, verify_trust=checks, verify_name=one.certificate_check == "hostname")
+    wanted: dict[str, Any] = {"verify_trust": checks, "verify_name": one.certificate_check == "hostname"}
     if checks and (roots := gateway.roots(state)):
-        settings = replace(settings, ca_pem=Path(roots).read_text(encoding="ascii", errors="ignore"))
-    seen = handshake_all(hops, settings)
+        wanted["ca_pem"] = Path(roots).read_text(encoding="ascii", errors="ignore")
+    seen = evidence.of(hops, **wanted)
     failures = [f"{look.target}: {_why_not(look, checks)}" for look in seen if not _passes(look, checks)]
     if len(failures) == len(seen):
         problem = (

@@ -1,29 +1,33 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The change of a gateway in one transaction. Every change of a gateway uses this function.
+"""The change of a gateway in one transaction. Every change of a gateway uses these functions.
 
-The engines (modes, enforced, outbound) compute the wanted state and assess it. An adapter plans the files or calls
-for it. This module combines the two.
+The parts (modes, outbound, enforced) compute the wanted state and assess it. An adapter plans the files or calls
+for it. This module combines them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, Change, digest_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
     Gateway,
     GatewayOutcome,
+    GatewayTransaction,
     GatewayVerdict,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Evidence
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 
 
 # If Postfix's master could not start a process, it waits a minute before it tries again, even with correct files.
@@ -57,6 +61,111 @@ def describe(gateway: Gateway) -> dict[str, Any]:
     }
 
 
+class Part(Protocol):
+    """One part of the wanted state: the modes, the outbound side or the enforced domains."""
+
+    @property
+    def email_configs(self) -> Sequence[Mapping[str, Any]]:
+        """The wanted email configs, for gateways that do not store their names. Other parts have none."""
+
+    def refuse(self, gateway: Gateway) -> None:
+        """Raise EngineError if the gateway has no setting for this part."""
+
+    def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
+        """Return the state with this part as wanted. Raises EngineError."""
+
+    def assess(
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Evidence, insisting: bool
+    ) -> GatewayVerdict:
+        """Return the objections to this part of a change. after holds all parts. insisting: require_without_evidence."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A change of the same daemon's files that this call has made and proved before, to the side that accepts TLS.
+
+    It is undone as well if what follows fails. prove and prove_old: raise EngineError unless the daemon shows the state
+    after it and before it.
+    """
+
+    change: Change
+    prove: Callable[[], None]
+    prove_old: Callable[[], None]
+
+
+def set_gateway(
+    gateway: Gateway,
+    parts: Sequence[Part],
+    settings: Settings,
+    require_without_evidence: bool = False,
+    check_mode: bool = False,
+    store: str = STORE,
+    digests: Optional[Mapping[str, str]] = None,
+    opening: Optional[Callable[[], Optional[Opening]]] = None,
+) -> GatewayOutcome:
+    """Set all parts on the gateway in one transaction, or leave it unchanged. The later parts build on the earlier ones.
+
+    Each part is assessed by the state before and the final state. A handshake with the same target is made once.
+    digests: path -> SHA-256 or C(absent), as the plan saw the files. The change is refused if one of them differs now.
+    opening: see change_within. Raises EngineError (nothing was changed) or TransactionError (the change failed and was
+    rolled back; see restored).
+    """
+    compute, assess, wanted = combined(gateway, parts, settings, require_without_evidence)
+    return change_gateway(
+        gateway, compute, assess, wanted, require_without_evidence, check_mode, store, digests, opening
+    )
+
+
+def combined(
+    gateway: Gateway, parts: Sequence[Part], settings: Settings, require_without_evidence: bool = False
+) -> tuple[
+    Callable[[GatewayState], GatewayState],
+    Callable[[GatewayState, GatewayState], GatewayVerdict],
+    list[Mapping[str, Any]],
+]:
+    """Return the parts as compute, assess and wanted of change_gateway. Raises EngineError for a part without a setting."""
+    for part in parts:
+        part.refuse(gateway)
+    evidence = Evidence(settings)
+
+    def compute(before: GatewayState) -> GatewayState:
+        for part in parts:
+            before = part.compute(gateway, before)
+        return before
+
+    def assess(before: GatewayState, after: GatewayState) -> GatewayVerdict:
+        return union(part.assess(gateway, before, after, evidence, require_without_evidence) for part in parts)
+
+    return compute, assess, [item for part in parts for item in part.email_configs]
+
+
+def union(verdicts: Iterable[GatewayVerdict]) -> GatewayVerdict:
+    """Return all objections as one verdict. A handshake that several have used is in it once."""
+    every = list(verdicts)
+    evidence = {id(seen): seen for one in every for seen in one.evidence}
+    return GatewayVerdict(
+        tuple(dict.fromkeys(problem for one in every for problem in one.problems)),
+        tuple(dict.fromkeys(loss for one in every for loss in one.losses)),
+        tuple(evidence.values()),
+        tuple(dict.fromkeys(warning for one in every for warning in one.warnings)),
+    )
+
+
+def refuse_changed(digests: Mapping[str, str]) -> None:
+    """Raise EngineError if one of the files is no longer as the plan saw it. digests: path -> SHA-256 or C(absent)."""
+    changed = [path for path, digest in sorted(digests.items()) if digest_of(FileImage.read(path)) != digest]
+    if changed:
+        raise EngineError(
+            f"{', '.join(changed)} changed since the plan, so it is no longer true; nothing was changed; run again"
+        )
+
+
+def undo_killed_run(gateway: Gateway, check_mode: bool = False, store: str = STORE) -> tuple[bool, list[str]]:
+    """Undo the change of a killed run. Return whether there was one, and warnings. Raises EngineError."""
+    with gateway.transaction(store).opened(check_mode) as (recovered, warnings):
+        return recovered, warnings
+
+
 def change_gateway(
     gateway: Gateway,
     compute: Callable[[GatewayState], GatewayState],
@@ -65,18 +174,56 @@ def change_gateway(
     require_without_evidence: bool = False,
     check_mode: bool = False,
     store: str = STORE,
+    digests: Optional[Mapping[str, str]] = None,
+    opening: Optional[Callable[[], Optional[Opening]]] = None,
 ) -> GatewayOutcome:
     """Change the gateway to the state that compute returns for its present state, or leave it unchanged.
 
     assess(before, after) returns the objections. A real run refuses them; check mode warns of them. wanted: passed to
-    gateway.read. Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back;
-    see restored).
+    gateway.read. digests: see set_gateway. Raises EngineError (nothing was changed) or TransactionError (the change
+    failed and was rolled back; see restored).
     """
     transaction = gateway.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
-        gateway.require_running()
-        before = gateway.read(wanted)
-        after = compute(before)
+        refuse_changed(digests or {})
+        outcome = change_within(
+            transaction, gateway, compute, assess, wanted, require_without_evidence, check_mode, opening
+        )
+        return replace(
+            outcome,
+            changed=outcome.changed or recovered,
+            recovered=recovered,
+            warnings=(*warnings, *outcome.warnings),
+        )
+
+
+def change_within(
+    transaction: GatewayTransaction,
+    gateway: Gateway,
+    compute: Callable[[GatewayState], GatewayState],
+    assess: Callable[[GatewayState, GatewayState], GatewayVerdict],
+    wanted: Sequence[Mapping[str, Any]] = (),
+    require_without_evidence: bool = False,
+    check_mode: bool = False,
+    opening: Optional[Callable[[], Optional[Opening]]] = None,
+) -> GatewayOutcome:
+    """Make the change in an open transaction. The errors are those of change_gateway.
+
+    opening: called in a real run before the evidence is taken. It may widen the side that accepts TLS by a change of the
+    same files, in the same transaction, and returns that change, or None if it made none. If what follows is refused or
+    fails, that change is undone as well, so the call changes all or nothing. What gateway.prepare asks for comes before it,
+    because that stays.
+    """
+    gateway.require_running()
+    before = gateway.read(wanted)
+    after = compute(before)
+    opened = None
+    if opening and not check_mode:
+        if gateway.plan(after):
+            _prepare(transaction, gateway, after)
+        opened = opening()
+    warnings: list[str] = []
+    try:
         verdict = assess(before, after)
         warnings.extend(verdict.warnings)
         problems = [*verdict.losses, *(() if require_without_evidence else verdict.problems)]
@@ -89,17 +236,38 @@ def change_gateway(
         diff = change.diff()
         if not change and not gateway.serves():
             change = replace(change, reload=True)
-        if change and not check_mode:
-            if first := gateway.prepare(after):
-                transaction.apply(first, gateway.prove, lambda: _prove_patiently(gateway))
-                change = gateway.plan(after)
-            transaction.apply(change, gateway.prove, lambda: _prove_patiently(gateway))
-        return GatewayOutcome(
-            bool(change) or recovered,
-            before,
-            after,
-            diff,
-            verdict.evidence,
-            recovered,
-            tuple(warnings),
-        )
+        if change and not check_mode and not opened and _prepare(transaction, gateway, after):
+            change = gateway.plan(after)
+    except (EngineError, OSError) as error:
+        if opened:
+            _take_back(transaction, opened, error)
+        raise
+    if change and not check_mode:
+
+        def prove_old() -> None:
+            if opened:
+                opened.prove_old()
+            _prove_patiently(gateway)
+
+        made = change.following(opened.change) if opened else change
+        transaction.apply(made, gateway.prove, prove_old)
+    return GatewayOutcome(bool(change), before, after, diff, verdict.evidence, False, tuple(warnings), change)
+
+
+def _prepare(transaction: GatewayTransaction, gateway: Gateway, after: GatewayState) -> bool:
+    """Make the change that has to come before the main one, if there is one. It stays. Return whether there was one."""
+    first = gateway.prepare(after)
+    if first:
+        transaction.apply(first, gateway.prove, lambda: _prove_patiently(gateway))
+    return bool(first)
+
+
+def _take_back(transaction: GatewayTransaction, opened: Opening, error: Exception) -> None:
+    """Undo the opening after a refusal. Raises TransactionError."""
+    try:
+        transaction.apply(opened.change.undoing(), opened.prove_old, opened.prove)
+    except TransactionError as second:
+        raise TransactionError(
+            f"{error}. The change before it could not be undone: {second}", restored=False
+        ) from error
+    raise TransactionError(f"{error}. The former state is restored and proved", restored=True) from error

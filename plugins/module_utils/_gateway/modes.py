@@ -10,7 +10,7 @@ gateway supports and which files set them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
@@ -19,7 +19,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayOutcome,
     GatewayVerdict,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     DEFAULT_MODE,
     LEVELS,
@@ -30,9 +31,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Handshake,
     Settings,
     Target,
-    handshake_all,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotExpressibleError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
@@ -88,6 +88,49 @@ def _take_domains(configs: dict[str, EmailConfig], owner: EmailConfig, wanted: S
                 del configs[name]
 
 
+@dataclass(frozen=True)
+class Modes:
+    """The email configs of a call and their delivery modes, as a part of a change. absent: set the default mode."""
+
+    email_configs: Sequence[Mapping[str, Any]]
+    absent: bool = False
+
+    def refuse(self, gateway: Gateway) -> None:
+        """Do nothing: every gateway has delivery modes."""
+
+    def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
+        """Return the state with the wanted modes. Raises EngineError, NotExpressibleError for a mode that is not supported."""
+        after = replace(before, email_configs=merge(before.email_configs, self.email_configs, self.absent))
+        for config in _changing(before, after):
+            if config.delivery_mode not in gateway.modes:
+                reason = gateway.limits.get(config.delivery_mode)
+                raise NotExpressibleError(
+                    f"email config {config.name}: {gateway.title} cannot express {config.delivery_mode}"
+                    f"{f', because {reason}' if reason else ''}; it can do {', '.join(gateway.modes)}"
+                )
+        return after
+
+    def assess(
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Evidence, insisting: bool
+    ) -> GatewayVerdict:
+        """Return the objections, from a handshake with each server of the email configs that change."""
+        configs = _changing(before, after)
+        looks = _looks(configs, evidence, gateway.verifying_modes)
+        problems = [
+            *_unrouted(before, after),
+            *_objections(configs, before.email_configs, looks),
+            *_other_objections(configs, looks, gateway, before.senders_enforced and after.senders_enforced),
+        ]
+        bouncing = tuple(_bouncing(configs, looks))
+        if gateway.softens_refusals:
+            return GatewayVerdict((*problems, *bouncing), (), tuple(looks.values()))
+        return GatewayVerdict(tuple(problems), bouncing, tuple(looks.values()))
+
+
+def _changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
+    return [one for one in after.email_configs.values() if before.email_configs.get(one.name) != one]
+
+
 def set_modes(
     gateway: Gateway,
     wanted: Sequence[Mapping[str, Any]],
@@ -97,52 +140,20 @@ def set_modes(
     check_mode: bool = False,
     store: str = STORE,
 ) -> GatewayOutcome:
-    """Set the wanted modes on the gateway in one transaction, or leave it unchanged.
-
-    Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
-    """
-
-    def changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
-        return [one for one in after.email_configs.values() if before.email_configs.get(one.name) != one]
-
-    def compute(before: GatewayState) -> GatewayState:
-        after = replace(before, email_configs=merge(before.email_configs, wanted, absent))
-        for config in changing(before, after):
-            if config.delivery_mode not in gateway.modes:
-                reason = gateway.limits.get(config.delivery_mode)
-                raise EngineError(
-                    f"email config {config.name}: {gateway.title} cannot express {config.delivery_mode}"
-                    f"{f', because {reason}' if reason else ''}; it can do {', '.join(gateway.modes)}"
-                )
-        return after
-
-    def assess(before: GatewayState, after: GatewayState) -> GatewayVerdict:
-        configs = changing(before, after)
-        evidence = _evidence(configs, settings, gateway.verifying_modes)
-        problems = [
-            *_unrouted(before, after),
-            *_objections(configs, before.email_configs, evidence),
-            *_other_objections(configs, evidence, gateway, before.senders_enforced),
-        ]
-        bouncing = tuple(_bouncing(configs, evidence))
-        if gateway.softens_refusals:
-            return GatewayVerdict((*problems, *bouncing), (), tuple(evidence.values()))
-        return GatewayVerdict(tuple(problems), bouncing, tuple(evidence.values()))
-
-    return change_gateway(gateway, compute, assess, wanted, require_without_evidence, check_mode, store)
+    """Set the wanted modes on the gateway in one transaction, or leave it unchanged. Errors: see set_gateway."""
+    return set_gateway(gateway, [Modes(wanted, absent)], settings, require_without_evidence, check_mode, store)
 
 
-def _evidence(
-    configs: Iterable[EmailConfig], settings: Settings, verifying_modes: Sequence[str]
+def _looks(
+    configs: Iterable[EmailConfig], evidence: Evidence, verifying_modes: Sequence[str]
 ) -> dict[Target, Handshake]:
-    """Make a handshake with each server. Verify the certificate if the gateway verifies it in the wanted mode."""
+    """Return a handshake with each server. Verify the certificate if the gateway verifies it in the wanted mode."""
     verified = {server for one in configs if one.delivery_mode in verifying_modes for server in one.servers}
     targets = list(dict.fromkeys(server for config in configs for server in config.servers))
-    settings = replace(settings, ask_plaintext=True, verify_trust=False)
-    seen = handshake_all([one for one in targets if one not in verified], settings) if set(targets) - verified else []
-    if verified:
-        settings = replace(settings, verify_trust=True, verify_name=True)
-        seen += handshake_all([one for one in targets if one in verified], settings)
+    seen = evidence.of([one for one in targets if one not in verified], ask_plaintext=True)
+    seen += evidence.of(
+        [one for one in targets if one in verified], ask_plaintext=True, verify_trust=True, verify_name=True
+    )
     found = {one.target: one for one in seen}
     return {target: found[target] for target in targets}
 

@@ -9,7 +9,7 @@ The engine behind outbound_tls_mode.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
@@ -18,18 +18,52 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayOutcome,
     GatewayVerdict,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
     DEFAULT_MODE,
     LEVELS,
     OutboundTls,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, handshake_all
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotExpressibleError
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
+
+
+@dataclass(frozen=True)
+class Outbound:
+    """The outbound side of a call, as a part of a change. wanted: accept, send, mail_servers. absent: set the defaults."""
+
+    wanted: Mapping[str, Any]
+    absent: bool = False
+    email_configs: Sequence[Mapping[str, Any]] = ()
+
+    def refuse(self, gateway: Gateway) -> None:
+        """Raise NotExpressibleError if the gateway has no outbound side."""
+        if "outbound" in gateway.limits:
+            raise NotExpressibleError(
+                f"{gateway.title} has no outbound side that can be set: {gateway.limits['outbound']}"
+            )
+
+    def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
+        """Return the state with the wanted outbound side. What is not given stays. Raises EngineError."""
+        held = before.outbound.to_dict() if before.outbound else {}
+        given = {key: value for key, value in self.wanted.items() if value not in (None, [], "")}
+        if self.absent:
+            servers = given.get("mail_servers") or held.get("mail_servers")
+            given = {"send": DEFAULT_MODE, **({"accept": ACCEPTS[0], "mail_servers": servers} if servers else {})}
+        return replace(before, outbound=OutboundTls.from_dict({**held, **given}))
+
+    def assess(
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Evidence, insisting: bool
+    ) -> GatewayVerdict:
+        """Return the objections, from handshakes with the gateway itself and with the relay hosts."""
+        if insisting:
+            return GatewayVerdict()
+        return _assess(gateway, before.outbound or OutboundTls(), after.outbound or OutboundTls(), evidence)
 
 
 def set_outbound(
@@ -41,27 +75,8 @@ def set_outbound(
     check_mode: bool = False,
     store: str = STORE,
 ) -> GatewayOutcome:
-    """Set accept and send of the gateway in one transaction, or leave it unchanged. absent: set the defaults.
-
-    Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
-    """
-    if "outbound" in gateway.limits:
-        raise EngineError(f"{gateway.title} has no outbound side that can be set: {gateway.limits['outbound']}")
-
-    def compute(before: GatewayState) -> GatewayState:
-        held = before.outbound.to_dict() if before.outbound else {}
-        given = {key: value for key, value in wanted.items() if value not in (None, [], "")}
-        if absent:
-            servers = given.get("mail_servers") or held.get("mail_servers")
-            given = {"send": DEFAULT_MODE, **({"accept": ACCEPTS[0], "mail_servers": servers} if servers else {})}
-        return replace(before, outbound=OutboundTls.from_dict({**held, **given}))
-
-    def assess(before: GatewayState, after: GatewayState) -> GatewayVerdict:
-        if require_without_evidence:
-            return GatewayVerdict()
-        return _assess(gateway, before.outbound or OutboundTls(), after.outbound or OutboundTls(), settings)
-
-    return change_gateway(gateway, compute, assess, (), require_without_evidence, check_mode, store)
+    """Set accept and send of the gateway in one transaction, or leave it unchanged. Errors: see set_gateway."""
+    return set_gateway(gateway, [Outbound(wanted, absent)], settings, require_without_evidence, check_mode, store)
 
 
 def outbound_result(outcome: GatewayOutcome) -> dict[str, Any]:
@@ -74,15 +89,14 @@ def outbound_result(outcome: GatewayOutcome) -> dict[str, Any]:
     }
 
 
-def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings: Settings) -> GatewayVerdict:
-    settings = replace(settings, verify_trust=False)
+def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, evidence: Evidence) -> GatewayVerdict:
     problems, warnings = [], []
-    evidence = []
+    looks = []
     if after.accept in ("both", "tls_only") and after.accept != before.accept and gateway.own_port:
-        evidence += handshake_all([gateway.own_port], settings)
-        if not evidence[-1].completed:
+        looks += evidence.of([gateway.own_port])
+        if not looks[-1].completed:
             problems.append(
-                f"accept {after.accept} is refused, because the gateway does not accept TLS itself: {evidence[-1].message}. "
+                f"accept {after.accept} is refused, because the gateway does not accept TLS itself: {looks[-1].message}. "
                 "Let it accept TLS first (role gateway, accept)"
             )
     if after.accept == "tls_only" and (after.accept, after.mail_servers) != (before.accept, before.mail_servers):
@@ -102,12 +116,12 @@ def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, settings:
                 reason = "it hands its mail to the MX of each recipient domain, and those cannot all be tested"
         except EngineError as error:
             hops, reason = (), str(error)
-        seen = handshake_all(list(hops), settings) if hops else []
-        evidence += seen
+        seen = evidence.of(hops)
+        looks += seen
         reason = reason or "; ".join(f"{one.target}: {one.message}" for one in seen if not one.completed)
         if reason:
             problems.append(
                 f"send {after.send} is refused, because mail would be deferred: {reason}. Enforce single domains "
                 "(enforced_tls_domain), or require TLS anyway with require_without_evidence"
             )
-    return GatewayVerdict(tuple(problems), (), tuple(evidence), tuple(warnings))
+    return GatewayVerdict(tuple(problems), (), tuple(looks), tuple(warnings))

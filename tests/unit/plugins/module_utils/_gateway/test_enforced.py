@@ -4,7 +4,7 @@ import unicodedata
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import enforced as enforced_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import evidence as evidence_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import merge, set_enforced
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     CERTIFICATE_CHECKS,
@@ -288,7 +288,7 @@ class EnforcedBench(Bench):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    bench = EnforcedBench(tmp_path, monkeypatch, enforced_module)
+    bench = EnforcedBench(tmp_path, monkeypatch, evidence_module)
     bench.hold(state())
     bench.gateway.hops["bank.example"] = (Target("mx1.bank.example"),)
     return bench
@@ -538,7 +538,7 @@ class TestOutbound:
         assert bench.held() == state(outbound(check), ca_file=str(tmp_path / "own.pem"))
 
     def test_a_comment_in_another_alphabet_is_no_obstacle(self, bench, monkeypatch, tmp_path, authority):
-        monkeypatch.setattr(enforced_module, "handshake_all", handshake_all)
+        monkeypatch.setattr(evidence_module, "handshake_all", handshake_all)
         path = tmp_path / "own.pem"
         path.write_bytes("# Főtanúsítvány\n".encode() + authority.root_pem)
         face = Face(context=server_context(tmp_path, authority.issue(["mx1.bank.example"])))
@@ -548,7 +548,7 @@ class TestOutbound:
         assert [one.trusted for one in outcome.evidence] == [True]
 
     def test_a_real_certificate_passes_by_these_authorities_and_its_name(self, bench, monkeypatch, tmp_path, authority):
-        monkeypatch.setattr(enforced_module, "handshake_all", handshake_all)
+        monkeypatch.setattr(evidence_module, "handshake_all", handshake_all)
         (tmp_path / "own.pem").write_bytes(authority.root_pem)
         face = Face(context=server_context(tmp_path, authority.issue(["mx1.bank.example"])))
         with serving(face) as server:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import modes as mode_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import evidence as evidence_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     LEVELS,
     MODES,
@@ -279,7 +279,7 @@ class ModeBench(Bench):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    return ModeBench(tmp_path, monkeypatch, mode_module)
+    return ModeBench(tmp_path, monkeypatch, evidence_module)
 
 
 def wanted(mode, name="main", servers=("mx.example",)):

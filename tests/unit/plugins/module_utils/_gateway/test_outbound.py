@@ -1,7 +1,7 @@
 """The outbound side of a gateway: as data, and the one transaction that sets it on the evidence of handshakes."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import outbound as outbound_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import evidence as evidence_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
     MODES,
@@ -149,7 +149,7 @@ class OutboundBench(Bench):
 
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
-    bench = OutboundBench(tmp_path, monkeypatch, outbound_module)
+    bench = OutboundBench(tmp_path, monkeypatch, evidence_module)
     bench.hold(state())
     bench.gateway.relays = (Target("relay1.example"), Target("relay2.example", 26))
     return bench
