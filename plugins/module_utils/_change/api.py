@@ -211,6 +211,8 @@ class Calls:
 class CallTransaction:
     """A transaction of API calls, with the guarantees of _change.files.Transaction, but without lock and journal."""
 
+    interrupted = False
+
     @contextlib.contextmanager
     def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
         """Yield false and no warnings. A killed run leaves nothing to undo, and the API itself makes one change at a time."""

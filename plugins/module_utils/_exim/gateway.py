@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
     GENERATED,
     MAIL_ACL,
     NEXT_MAIL_ACL,
+    SETTINGS,
     Exim,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
@@ -38,6 +39,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
     inbound_senders,
+    is_domain,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     prove_answer,
@@ -139,6 +141,7 @@ _RETRY = "".join(f"*@lsearch;{table}  *  F,2h,2m; F,365d,15m\n" for table in (RO
 _SENDER_ACL_TEXT = f"defer message = 451 4.7.0 {ENFORCED_SENDER}\n"
 _TLS_ONLY_ACL_TEXT = "defer message = 450 4.7.0 Session encryption is required of this mail server\n"
 _HIDDEN_FROM = "<; ! "
+_ACCEPTED = "+local_domains:+relay_to_domains"
 
 
 class EximGateway:
@@ -223,6 +226,27 @@ class EximGateway:
     def relay_hosts(self) -> Sequence[Target]:
         """Return the smart hosts; none if Exim looks up the MX of each domain."""
         return self._exim.next_hops()
+
+    def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
+        """Return whether a domain is in Debian's lists local_domains or relay_to_domains; None without these lists.
+
+        One program answers for all domains, a line for each. is_domain has kept other characters out of the expansion.
+        """
+        asked = [one for one in domains if is_domain(one)]
+        answers: list[str] = []
+        if asked:
+            questions = [f"${{if match_domain{{{one}}}{{{_ACCEPTED}}}{{yes}}{{no}}}}" for one in asked]
+            answers = self._run(["exim4", "-be", *questions])[1].splitlines()
+        found = {}
+        if len(answers) == len(asked):
+            found = {one: {"yes": True, "no": False}.get(answer.strip()) for one, answer in zip(asked, answers)}
+        return {one: found.get(one) for one in domains}
+
+    def files(self) -> Sequence[str]:
+        """Return the files of the administrator that a change edits, and the record."""
+        if self._exim.split:
+            return [SETTINGS, f"{CONFIG_DIR}/conf.d/main/000_localmacros", REGISTRY]
+        return [SETTINGS, f"{CONFIG_DIR}/exim4.conf.localmacros", TEMPLATE, REGISTRY]
 
     def check(self) -> None:
         """Test the configuration with a trial daemon. Raises EngineError."""

@@ -210,6 +210,15 @@ class NextHopGateway:
         """Raise EngineError: the outbound side of these gateways cannot be set."""
         raise EngineError(f"{self.title} has no outbound side that can be set: {self.limits['outbound']}")
 
+    def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
+        """Return whether the gateway relays mail for these domains, read with one look at its configuration."""
+        seen = self.holdings() if domains else None
+        return {one: seen.relays(one) for one in domains} if seen else {}
+
+    def files(self) -> Sequence[str]:
+        """Return none: the API holds the configuration."""
+        return []
+
     def serves(self) -> bool:
         """Return true: if the API answers, the gateway runs."""
         return True

@@ -30,6 +30,10 @@ class GatewayChange(Protocol):
 class GatewayTransaction(Protocol):
     """Makes a change or undoes it. Examples: _change.files.Transaction, _change.api.CallTransaction."""
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a killed run has left a change that the next run undoes."""
+
     def opened(self, check_mode: bool) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
         """Lock the gateway and undo the change of a killed run. Yields whether there was one, and warnings."""
 

@@ -67,6 +67,8 @@ _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?\Z")
 _TRUTH = re.compile(r"(?:true|yes|ok|enabled|on|1)\Z", re.IGNORECASE)
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
+_TAKEN = re.compile(r'"action"\s*:\s*"accept"')  # in an entry of relay_dest_domains.ini
+
 IniValue = Union[None, str, float, list[Any]]
 
 
@@ -254,6 +256,22 @@ class HarakaGateway:
     def roots(self, state: GatewayState) -> str:
         """Return an empty path: node has its own list, similar to the system's, and NODE_EXTRA_CA_CERTS adds roots to it."""
         return ""
+
+    def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
+        """Return true for the domains that Haraka's own plugins take. None for the others: any other plugin may take them."""
+        lines = (line.partition("#")[0].strip() for line in self._text("plugins").splitlines())
+        plugins = {line.replace("haraka-plugin-", "") for line in lines}
+        taken: set[str] = set()
+        if "rcpt_to.in_host_list" in plugins:
+            taken |= {line.partition("#")[0].strip().lower() for line in self._text("host_list").splitlines()}
+        if "relay" in plugins and self._ini("relay.ini").is_true("relay", "dest_domains"):
+            listed = self._ini("relay_dest_domains.ini").sections.get("domains", {})
+            taken |= {name.lower() for name, value in listed.items() if _TAKEN.search(_text(value))}
+        return {one: True if one in taken else None for one in domains}
+
+    def files(self) -> Sequence[str]:
+        """Return tls.ini and the record."""
+        return [self._tls_ini, self._record]
 
     def relay_hosts(self) -> Sequence[Target]:
         """Return none: Haraka looks up the MX of each domain."""

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
@@ -42,6 +42,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
     OUTBOUND_KIND,
@@ -57,7 +58,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_one,
     is_address,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, PortInUseError
 
 DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 REGISTRY = f"{DIRECTORY}/gateway.json"
@@ -179,7 +180,7 @@ class PostfixGateway:
         ports = [one.port for one in self._instances if not Path(one.directory).exists()]
         for port in [self._return_port, *ports] if len(ports) == len(self._instances) else ports:
             if handshake_one(port, self._settings).code != "connect_failed":
-                raise EngineError(f"another service answers on {port}; name a free port with reinjection_port")
+                raise PortInUseError(f"another service answers on {port}; name a free port with reinjection_port")
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
         """Return the state that the record on this host holds."""
@@ -248,6 +249,14 @@ class PostfixGateway:
     def relay_hosts(self) -> Sequence[Target]:
         """Return the hosts of relayhost; none if Postfix looks up the MX of each domain. Raises EngineError for other routes."""
         return self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
+
+    def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
+        """Return whether the default instance takes mail for these domains; see AcceptedDomains."""
+        return AcceptedDomains(self._run, self._postconf).accepts(domains)
+
+    def files(self) -> Sequence[str]:
+        """Return the configuration of the default instance, and the record."""
+        return [f"{self._postconf.config_dir}/main.cf", f"{self._postconf.config_dir}/master.cf", REGISTRY]
 
     def check(self) -> None:
         """Have Postfix check every instance. Raises EngineError with what Postfix says."""
