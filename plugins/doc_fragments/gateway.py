@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The fragments C(mailfleet.starttls.gateway) and C(mailfleet.starttls.gateway.change)."""
+    """The fragments C(mailfleet.starttls.gateway), C(mailfleet.starttls.gateway.change) and C(mailfleet.starttls.gateway.wanted)."""
 
     DOCUMENTATION = r"""
 options:
@@ -84,4 +84,81 @@ options:
         stays in the queue. A change that would bounce mail is still refused.
     type: bool
     default: false
+"""
+
+    WANTED = r"""
+options:
+  email_configs:
+    description:
+      - The email configs to set, see M(mailfleet.starttls.inbound_tls_mode). Email configs that are not listed stay as they are.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description: Name of the email config.
+        type: str
+        required: true
+      domains:
+        description: Its recipient domains. Optional if the gateway knows the email config.
+        type: list
+        elements: str
+      servers:
+        description: Its mail servers, each as C(host), C(host:port) or C([address]:port). Optional if the gateway knows the email config.
+        type: list
+        elements: str
+      delivery_mode:
+        description: Its delivery mode.
+        type: str
+        choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
+  state:
+    description:
+      - V(absent) resets the delivery mode of the O(email_configs) to V(plaintext), and removes every inbound enforced domain and the
+        given O(enforced_domains). O(accept) and O(send) are set as they are given.
+    type: str
+    choices: [present, absent]
+    default: present
+  accept:
+    description:
+      - The connections that the gateway accepts from the mail servers, see M(mailfleet.starttls.outbound_tls_mode).
+    type: str
+    choices: [plaintext, both, tls_only]
+  send:
+    description:
+      - The TLS mode for mail to the internet, see M(mailfleet.starttls.outbound_tls_mode).
+    type: str
+    choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
+  mail_servers:
+    description:
+      - The addresses and networks that the mail servers connect from, for O(accept).
+    type: list
+    elements: str
+  enforced_domains:
+    description:
+      - Domains for which the gateway requires TLS, see M(mailfleet.starttls.enforced_tls_domain). Domains that are not listed stay as
+        they are.
+    type: list
+    elements: dict
+    suboptions:
+      domain:
+        description: The domain. Subdomains do not match.
+        type: str
+        required: true
+      direction:
+        description: V(inbound) by sender domain, V(outbound) by recipient domain.
+        type: str
+        choices: [inbound, outbound]
+        required: true
+      certificate_check:
+        description: The check of the certificate, outbound only.
+        type: str
+        choices: [encryption_only, trusted_chain, hostname]
+      servers:
+        description: The next hops for mail to an outbound domain. By default those of the gateway's own routes.
+        type: list
+        elements: str
+  enforced_ca_file:
+    description:
+      - Path on the gateway of the PEM file with the authorities for the certificate checks, see
+        O(mailfleet.starttls.enforced_tls_domain#module:ca_file).
+    type: path
 """

@@ -12,6 +12,13 @@ from urllib.error import HTTPError
 
 from ansible.module_utils.basic import env_fallback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Http, Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    ACCEPTS,
+    CERTIFICATE_CHECKS,
+    DIRECTIONS,
+    MODES,
+    SENDS,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
@@ -39,6 +46,51 @@ ACCESS_SPEC: dict[str, dict[str, Any]] = {
 CHANGE_SPEC: dict[str, dict[str, Any]] = {
     **ACCESS_SPEC,
     "require_without_evidence": {"type": "bool", "default": False},
+}
+STATE_SPEC: dict[str, dict[str, Any]] = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+}
+CONFIG_SPEC: dict[str, dict[str, Any]] = {
+    "name": {"type": "str"},
+    "domains": {"type": "list", "elements": "str"},
+    "servers": {"type": "list", "elements": "str"},
+    "delivery_mode": {"type": "str", "choices": list(MODES)},
+}
+CONFIGS_SPEC: dict[str, dict[str, Any]] = {
+    "email_configs": {
+        "type": "list",
+        "elements": "dict",
+        "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}},
+    },
+}
+OUTBOUND_SPEC: dict[str, dict[str, Any]] = {
+    "accept": {"type": "str", "choices": list(ACCEPTS)},
+    "send": {"type": "str", "choices": list(SENDS)},
+    "mail_servers": {"type": "list", "elements": "str"},
+}
+DOMAIN_SPEC: dict[str, dict[str, Any]] = {
+    "domain": {"type": "str"},
+    "direction": {"type": "str", "choices": list(DIRECTIONS)},
+    "certificate_check": {"type": "str", "choices": list(CERTIFICATE_CHECKS)},
+    "servers": {"type": "list", "elements": "str"},
+}
+DOMAINS_SPEC: dict[str, dict[str, Any]] = {
+    "enforced_domains": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            **DOMAIN_SPEC,
+            **{name: {**DOMAIN_SPEC[name], "required": True} for name in ("domain", "direction")},
+        },
+    },
+}
+# The whole wanted state of a gateway. What is not given stays.
+WANTED_SPEC: dict[str, dict[str, Any]] = {
+    **CONFIGS_SPEC,
+    **STATE_SPEC,
+    **OUTBOUND_SPEC,
+    **DOMAINS_SPEC,
+    "enforced_ca_file": {"type": "path"},
 }
 
 

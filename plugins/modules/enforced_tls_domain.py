@@ -162,30 +162,21 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import enforced_result, set_enforced
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, DIRECTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
     CHANGE_SPEC,
+    DOMAIN_SPEC,
+    DOMAINS_SPEC,
+    STATE_SPEC,
     change_options,
     gateway_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
-DOMAIN_SPEC: dict[str, dict[str, Any]] = {
-    "domain": {"type": "str"},
-    "direction": {"type": "str", "choices": list(DIRECTIONS)},
-    "certificate_check": {"type": "str", "choices": list(CERTIFICATE_CHECKS)},
-    "servers": {"type": "list", "elements": "str"},
-}
-REQUIRED = ("domain", "direction")
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **DOMAIN_SPEC,
-    "enforced_domains": {
-        "type": "list",
-        "elements": "dict",
-        "options": {**DOMAIN_SPEC, **{name: {**DOMAIN_SPEC[name], "required": True} for name in REQUIRED}},
-    },
+    **DOMAINS_SPEC,
     "ca_file": {"type": "path"},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    **STATE_SPEC,
     **CHANGE_SPEC,
 }
 

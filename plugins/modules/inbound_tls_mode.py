@@ -173,31 +173,18 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import modes_result, set_modes
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
     CHANGE_SPEC,
+    CONFIG_SPEC,
+    CONFIGS_SPEC,
+    STATE_SPEC,
     change_options,
     gateway_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
-CONFIG_SPEC: dict[str, dict[str, Any]] = {
-    "name": {"type": "str"},
-    "domains": {"type": "list", "elements": "str"},
-    "servers": {"type": "list", "elements": "str"},
-    "delivery_mode": {"type": "str", "choices": list(MODES)},
-}
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    **CONFIG_SPEC,
-    "email_configs": {
-        "type": "list",
-        "elements": "dict",
-        "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}},
-    },
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    **CHANGE_SPEC,
-}
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {**CONFIG_SPEC, **CONFIGS_SPEC, **STATE_SPEC, **CHANGE_SPEC}
 
 
 def main() -> None:

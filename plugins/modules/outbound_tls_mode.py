@@ -118,25 +118,17 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import ACCEPTS, SENDS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.outbound import outbound_result, set_outbound
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
     CHANGE_SPEC,
+    OUTBOUND_SPEC,
+    STATE_SPEC,
     change_options,
     gateway_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
-OUTBOUND_SPEC: dict[str, dict[str, Any]] = {
-    "accept": {"type": "str", "choices": list(ACCEPTS)},
-    "send": {"type": "str", "choices": list(SENDS)},
-    "mail_servers": {"type": "list", "elements": "str"},
-}
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    **OUTBOUND_SPEC,
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    **CHANGE_SPEC,
-}
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {**OUTBOUND_SPEC, **STATE_SPEC, **CHANGE_SPEC}
 
 
 def main() -> None:

@@ -284,7 +284,14 @@ def test_examples_use_options_that_there_are(module, documentation):
                     assert is_expression(given) or is_choice(given, options[name]), task["name"]
 
 
-GATEWAY_MODULES = ["enforced_tls_domain", "inbound_tls_mode", "inbound_tls_mode_info", "outbound_tls_mode"]
+GATEWAY_MODULES = [
+    "enforced_tls_domain",
+    "gateway_info",
+    "gateway_tls",
+    "inbound_tls_mode",
+    "inbound_tls_mode_info",
+    "outbound_tls_mode",
+]
 
 
 def test_every_module_is_in_the_action_group():
@@ -404,6 +411,19 @@ def test_the_words_for_the_outbound_side_are_the_same_everywhere(documentation, 
     assert SENDS == MODES
 
 
+@pytest.mark.parametrize("module", ["gateway_tls", "gateway_info"])
+def test_the_whole_state_has_the_options_of_its_parts(documentation, monkeypatch, module):
+    spec = runtime_spec(module, monkeypatch)
+    for part, names in (
+        ("inbound_tls_mode", {"email_configs", "state"}),
+        ("outbound_tls_mode", {"accept", "send", "mail_servers"}),
+        ("enforced_tls_domain", {"enforced_domains"}),
+    ):
+        of_part = runtime_spec(part, monkeypatch)
+        assert {name: spec[name] for name in names} == {name: of_part[name] for name in names}
+    assert spec["enforced_ca_file"] == runtime_spec("enforced_tls_domain", monkeypatch)["ca_file"]
+
+
 def test_every_word_of_a_choice_is_explained(documentation):
     for module, name, words in (
         ("inbound_tls_mode", "delivery_mode", MODES),
@@ -463,74 +483,83 @@ def test_the_gateway_role_has_the_defaults_of_its_modules(documentation):
 
 
 @pytest.fixture
-def gateway_block():
-    [block] = load("roles/gateway/tasks/main.yml")
-    return block
+def gateway_task():
+    [task] = load("roles/gateway/tasks/main.yml")
+    return task
 
 
-def gateway_tasks(block, module):
-    return [task for task in block["block"] if f"mailfleet.starttls.{module}" in task]
+def gateway_options(task, names, **variables):
+    """Options of the module as the role makes them from its variables. What is left out is OMIT."""
+    jinja = NativeEnvironment()
+    jinja.filters.update(
+        ternary=ternary,
+        dict2items=lambda given: [{"key": key, "value": value} for key, value in given.items()],
+        items2dict=lambda given: {one["key"]: one["value"] for one in given},
+    )
+    jinja.filters["mailfleet.starttls.capabilities"] = lambda kind: PRODUCTS[kind].capabilities
+    given = {**role_defaults("gateway"), **{f"gateway_{name}": value for name, value in variables.items()}}
+    given = {name: without_variables(value) for name, value in given.items()} | {"omit": "OMIT"}
+    given["gateway_outbound"] = jinja.from_string(task["vars"]["gateway_outbound"]).render(given)
+    module = task["mailfleet.starttls.gateway_tls"]
+    return {name: jinja.from_string(module[name]).render(given) for name in names}
 
 
-def test_the_gateway_role_says_for_all_modules_at_once_how_the_gateway_is_reached(gateway_block):
-    defaults = gateway_block["module_defaults"]
-    assert list(defaults) == ["group/mailfleet.starttls.gateway"]
-    given = defaults["group/mailfleet.starttls.gateway"]
-    assert set(given) == set(ACCESS_SPEC)
+def test_the_gateway_role_passes_every_option_on(gateway_task, documentation):
+    given = gateway_task["mailfleet.starttls.gateway_tls"]
+    # Those are for a run with a plan.
+    assert set(given) == set(documentation["gateway_tls"]["doc"]["options"]) - {"digests", "only_recover"}
     for name, expression in given.items():
         variable = "gateway_kind" if name == "gateway" else f"gateway_{name}"
-        optional = "default" not in ACCESS_SPEC[name]
-        assert expression == (
-            f"{{{{ {variable} | ternary({variable}, omit) }}}}" if optional else f"{{{{ {variable} }}}}"
-        ), name
+        if name in ACCESS_SPEC:
+            optional = "default" not in ACCESS_SPEC[name]
+            assert expression == (
+                f"{{{{ {variable} | ternary({variable}, omit) }}}}" if optional else f"{{{{ {variable} }}}}"
+            ), name
+        else:
+            assert variable in expression or name in ("accept", "send"), name
+    assert gateway_task["register"] == "gateway_mode_result"
 
 
-def test_the_gateway_role_passes_every_other_option_on(gateway_block, documentation):
-    for module, absent in (
-        ("inbound_tls_mode", set()),
-        ("outbound_tls_mode", {"state"}),
-        ("enforced_tls_domain", {"state"}),
-    ):
-        task = gateway_tasks(gateway_block, module)[-1]
-        options = set(documentation[module]["doc"]["options"]) - set(ACCESS_SPEC) - absent
-        several = {"email_configs", "enforced_domains"} & options
-        if several:  # in place of the options for a single one
-            options -= set(documentation[module]["doc"]["options"][several.copy().pop()]["suboptions"])
-        assert set(task[f"mailfleet.starttls.{module}"]) == options, module
-        for name, expression in task[f"mailfleet.starttls.{module}"].items():
-            variable = {"ca_file": "gateway_enforced_ca_file"}.get(name, f"gateway_{name}")
-            assert variable in expression, name
-
-
-def test_the_gateway_role_omits_what_is_not_said(gateway_block):
-    jinja = NativeEnvironment()
-    jinja.filters["ternary"] = ternary
-    [task] = gateway_tasks(gateway_block, "outbound_tls_mode")
-    given = task["mailfleet.starttls.outbound_tls_mode"]
+def test_the_gateway_role_omits_what_is_not_said(gateway_task):
     for name, words in (("accept", ACCEPTS), ("send", SENDS)):
         for choice in ("unchanged", *words):
-            made = jinja.from_string(given[name]).render({f"gateway_{name}": choice, "omit": "OMIT"})
+            made = gateway_options(gateway_task, [name], **{name: choice})[name]
             assert made == ("OMIT" if choice == "unchanged" else choice)
-    defaults = gateway_block["module_defaults"]["group/mailfleet.starttls.gateway"]
     for name in ("api_url", "api_user", "api_password", "api_key", "ca_path"):
         for value, expected in (("", "OMIT"), ("/x", "/x")):
-            assert jinja.from_string(defaults[name]).render({f"gateway_{name}": value, "omit": "OMIT"}) == expected
+            assert gateway_options(gateway_task, [name], **{name: value})[name] == expected
 
 
-def test_the_gateway_role_takes_enforced_domains_back_before_the_modes_and_sets_them_after(gateway_block):
-    order = [
-        (key.rpartition(".")[2], task[key].get("state") if task[key] else None)
-        for task in gateway_block["block"]
-        for key in task
-        if key.startswith("mailfleet.starttls.")
-    ]
-    assert order == [
-        ("inbound_tls_mode_info", None),
-        ("enforced_tls_domain", "absent"),
-        ("inbound_tls_mode", "{{ gateway_state }}"),
-        ("outbound_tls_mode", None),
-        ("enforced_tls_domain", None),
-    ]
+@pytest.mark.parametrize(
+    ("variables", "made"),
+    [
+        ({}, ["OMIT", "opportunistic", ["192.0.2.1"]]),
+        ({"accept": "both"}, ["both", "opportunistic", ["192.0.2.1"]]),
+        ({"accept": "both", "send": "unchanged"}, ["both", "OMIT", ["192.0.2.1"]]),
+        ({"send": "unchanged"}, ["OMIT", "OMIT", "OMIT"]),
+        ({"accept": "both", "kind": "haraka"}, ["OMIT", "OMIT", "OMIT"]),
+    ],
+)
+def test_the_outbound_side_is_left_alone_without_a_word_and_without_the_capability(gateway_task, variables, made):
+    names = ["accept", "send", "mail_servers"]
+    given = gateway_options(gateway_task, names, mail_servers=["192.0.2.1"], **variables)
+    assert [given[name] for name in names] == made
+
+
+@pytest.mark.parametrize(
+    ("state", "ca_file", "domains", "made"),
+    [
+        ("present", "", [], [[], "OMIT"]),
+        ("present", "/ca.pem", [], [[], "OMIT"]),
+        ("present", "/ca.pem", ["x"], [["x"], "/ca.pem"]),
+        ("present", "", ["x"], [["x"], "OMIT"]),
+        ("absent", "", ["x"], ["OMIT", "OMIT"]),
+    ],
+)
+def test_outbound_enforced_domains_stay_when_tls_is_switched_off(gateway_task, state, ca_file, domains, made):
+    names = ["enforced_domains", "enforced_ca_file"]
+    given = gateway_options(gateway_task, names, state=state, enforced_ca_file=ca_file, enforced_domains=domains)
+    assert [given[name] for name in names] == made
 
 
 # --- the source ------------------------------------------------------------------------------------------------------

@@ -15,13 +15,15 @@ FILES = rooms.imports(PATHS)
 MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startswith("modules."))
 
 BOUNDS: dict[str, tuple[int, int, int]] = {
-    "enforced_tls_domain": (39, 358_000, 126_000),
-    "inbound_tls_mode": (39, 362_000, 127_000),
-    "inbound_tls_mode_info": (38, 350_000, 124_000),
+    "enforced_tls_domain": (41, 388_000, 137_000),
+    "gateway_info": (45, 421_000, 148_000),
+    "gateway_tls": (44, 411_000, 144_000),
+    "inbound_tls_mode": (41, 392_000, 138_000),
+    "inbound_tls_mode_info": (40, 379_000, 134_000),
     "mail_server_info": (30, 200_000, 74_000),
-    "mail_server_tls": (26, 196_000, 71_000),
+    "mail_server_tls": (26, 197_000, 71_000),
     "message_trace": (11, 85_000, 33_000),
-    "outbound_tls_mode": (39, 355_000, 126_000),
+    "outbound_tls_mode": (41, 385_000, 136_000),
     "starttls_probe": (10, 128_000, 44_000),
     "tls_activity_info": (18, 118_000, 43_000),
     "tls_certificate": (9, 37_000, 16_000),
@@ -32,6 +34,9 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
 
 Before mail servers were one kind of thing, the module for Postfix alone shipped 29 files, 353,664 bytes, zipped 122,529.
 """
+
+
+OF_GATEWAYS = {"enforced_tls_domain", *(one for one in MODULES if "tls_mode" in one or one.startswith("gateway_"))}
 
 
 def compressed(names: set[str]) -> int:
@@ -56,7 +61,7 @@ def test_a_module_ships_what_it_uses(module: str):
     assert compressed(shipped) <= zipped
 
 
-@pytest.mark.parametrize("module", [one for one in MODULES if "tls_mode" not in one and one != "enforced_tls_domain"])
+@pytest.mark.parametrize("module", [one for one in MODULES if one not in OF_GATEWAYS])
 def test_only_the_modules_of_gateways_ship_gateways(module: str):
     shipped = rooms.payload(FILES, module)
     assert [name for name in sorted(shipped) if "_gateway" in name or name.endswith(".gateway")] == []

@@ -96,7 +96,8 @@ class Change:
     def preceded_by(self, image: FileImage) -> Change:
         """Return this change with another file, which is written first. The change stays the same if the file is as wanted."""
         first = Change.of([image])
-        return replace(self, before=first.before + self.before, after=first.after + self.after)
+        directories = tuple(dict.fromkeys((*first.directories, *self.directories)))
+        return replace(self, before=first.before + self.before, after=first.after + self.after, directories=directories)
 
     def mentioned_before(self, text: str) -> bool:
         """Whether one of the files contained this text before; true if no file changes."""

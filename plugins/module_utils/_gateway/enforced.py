@@ -21,7 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayVerdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway, union
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Evidence
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EnforcedDomain,
 )
@@ -89,7 +89,7 @@ class Enforced:
         return replace(after, ca_file=self.ca_file)
 
     def assess(
-        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Evidence, insisting: bool
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Handshakes, insisting: bool
     ) -> GatewayVerdict:
         """Return the objections, from handshakes with both sides of an inbound domain, and with the hosts of an outbound one."""
         if insisting:
@@ -132,7 +132,7 @@ def enforced_result(outcome: GatewayOutcome) -> dict[str, Any]:
     }
 
 
-def _assess_inbound(gateway: Gateway, state: GatewayState, evidence: Evidence) -> GatewayVerdict:
+def _assess_inbound(gateway: Gateway, state: GatewayState, evidence: Handshakes) -> GatewayVerdict:
     """Both hops need TLS: the gateway has to accept it, and so does every mail server behind the gateway."""
     own = [gateway.own_port] if gateway.own_port else []
     servers = list(dict.fromkeys(server for config in state.email_configs.values() for server in config.servers))
@@ -158,7 +158,9 @@ def _assess_inbound(gateway: Gateway, state: GatewayState, evidence: Evidence) -
     return GatewayVerdict(tuple(problems), (), tuple(seen), warnings)
 
 
-def _assess_outbound(gateway: Gateway, one: EnforcedDomain, state: GatewayState, evidence: Evidence) -> GatewayVerdict:
+def _assess_outbound(
+    gateway: Gateway, one: EnforcedDomain, state: GatewayState, evidence: Handshakes
+) -> GatewayVerdict:
     """At least one host of the domain has to pass the certificate check, seen from here. Warnings name hosts that fail."""
     hops = gateway.next_hops(one.domain, state)
     advice = "Ask the administrator of that domain; to require TLS anyway, set require_without_evidence"

@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayTransaction,
     GatewayVerdict,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Evidence
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Part(Protocol):
         """Return the state with this part as wanted. Raises EngineError."""
 
     def assess(
-        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Evidence, insisting: bool
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Handshakes, insisting: bool
     ) -> GatewayVerdict:
         """Return the objections to this part of a change. after holds all parts. insisting: require_without_evidence."""
 
@@ -126,7 +126,7 @@ def combined(
     """Return the parts as compute, assess and wanted of change_gateway. Raises EngineError for a part without a setting."""
     for part in parts:
         part.refuse(gateway)
-    evidence = Evidence(settings)
+    evidence = Handshakes(settings)
 
     def compute(before: GatewayState) -> GatewayState:
         for part in parts:
@@ -157,6 +157,18 @@ def refuse_changed(digests: Mapping[str, str]) -> None:
     if changed:
         raise EngineError(
             f"{', '.join(changed)} changed since the plan, so it is no longer true; nothing was changed; run again"
+        )
+
+
+def refuse_to_stop_accepting(state: GatewayState) -> None:
+    """Raise EngineError if the gateway requires TLS from a sender, so that it may not stop to offer STARTTLS.
+
+    state: the state after the change of the call. For the caller that switches STARTTLS off.
+    """
+    if state.senders_enforced or (state.outbound and state.outbound.accept == "tls_only"):
+        raise EngineError(
+            "the gateway requires TLS from enforced domains or from the mail servers, so it would never accept their mail; "
+            "remove that requirement first (enforced_tls_domain with state absent, outbound_tls_mode with accept both)"
         )
 
 

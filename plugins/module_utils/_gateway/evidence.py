@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 )
 
 
-class Evidence:
+class Handshakes:
     """The handshakes that were made so far, with the settings of each."""
 
     def __init__(self, settings: Settings) -> None:

@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayVerdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Evidence
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     DEFAULT_MODE,
     LEVELS,
@@ -111,7 +111,7 @@ class Modes:
         return after
 
     def assess(
-        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Evidence, insisting: bool
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Handshakes, insisting: bool
     ) -> GatewayVerdict:
         """Return the objections, from a handshake with each server of the email configs that change."""
         configs = _changing(before, after)
@@ -145,7 +145,7 @@ def set_modes(
 
 
 def _looks(
-    configs: Iterable[EmailConfig], evidence: Evidence, verifying_modes: Sequence[str]
+    configs: Iterable[EmailConfig], evidence: Handshakes, verifying_modes: Sequence[str]
 ) -> dict[Target, Handshake]:
     """Return a handshake with each server. Verify the certificate if the gateway verifies it in the wanted mode."""
     verified = {server for one in configs if one.delivery_mode in verifying_modes for server in one.servers}

@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayVerdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Evidence
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
     DEFAULT_MODE,
@@ -58,7 +58,7 @@ class Outbound:
         return replace(before, outbound=OutboundTls.from_dict({**held, **given}))
 
     def assess(
-        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Evidence, insisting: bool
+        self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Handshakes, insisting: bool
     ) -> GatewayVerdict:
         """Return the objections, from handshakes with the gateway itself and with the relay hosts."""
         if insisting:
@@ -89,7 +89,7 @@ def outbound_result(outcome: GatewayOutcome) -> dict[str, Any]:
     }
 
 
-def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, evidence: Evidence) -> GatewayVerdict:
+def _assess(gateway: Gateway, before: OutboundTls, after: OutboundTls, evidence: Handshakes) -> GatewayVerdict:
     problems, warnings = [], []
     looks = []
     if after.accept in ("both", "tls_only") and after.accept != before.accept and gateway.own_port:

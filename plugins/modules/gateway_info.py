@@ -1,0 +1,190 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ansible module, see DOCUMENTATION."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: gateway_info
+short_description: Read a gateway, and what a change would do there
+version_added: 0.1.0
+description:
+  - Reads the email configs, the enforced domains and the outbound side of a gateway, and what the gateway supports.
+  - With the options of M(mailfleet.starttls.gateway_tls), it also returns the lines that the same call of that module would
+    change, and what stands in the way on this host.
+  - Makes a handshake with the gateway's own port and with each mail server of its email configs. Whether their results allow the
+    change is not decided here, because an earlier step may change them.
+  - Changes nothing.
+options:
+  domains:
+    description:
+      - Further recipient domains to look up for RV(gateway.accepted_domains).
+    type: list
+    elements: str
+    default: []
+extends_documentation_fragment:
+  - mailfleet.starttls.gateway.wanted
+  - mailfleet.starttls.gateway
+  - mailfleet.starttls.attributes
+  - mailfleet.starttls.attributes.action_group
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: none
+  idempotent:
+    support: full
+seealso:
+  - module: mailfleet.starttls.gateway_tls
+  - module: mailfleet.starttls.inbound_tls_mode_info
+author:
+  - The mailfleet.starttls authors (@mailfleet)
+"""
+
+EXAMPLES = r"""
+- name: Read the gateway
+  mailfleet.starttls.gateway_info:
+  register: gateway_observed
+
+- name: See what a delivery mode would change
+  mailfleet.starttls.gateway_info:
+    email_configs:
+      - name: main
+        delivery_mode: required
+"""
+
+RETURN = r"""
+gateway:
+  description: The gateway. Null if its state cannot be read; RV(obstacles) then says why.
+  type: dict
+  returned: success
+  contains:
+    title:
+      description: The name of the product.
+      type: str
+      sample: a Postfix gateway
+    email_configs:
+      description: The email configs of the gateway, in order of their names, see M(mailfleet.starttls.inbound_tls_mode).
+      type: list
+      elements: dict
+    delivery_modes:
+      description: The delivery modes that the gateway supports.
+      type: list
+      elements: str
+    verifying_modes:
+      description: The modes in which the gateway also verifies the certificate of the mail server.
+      type: list
+      elements: str
+    softens_refusals:
+      description: Whether mail waits, and does not bounce, if a mail server refuses plaintext.
+      type: bool
+    limits:
+      description: The features that the gateway does not support (a mode, V(enforced) or V(outbound)), each with the reason.
+      type: dict
+    capabilities:
+      description: Some of V(accept), V(enforced) and V(outbound).
+      type: list
+      elements: str
+    enforced_domains:
+      description: The enforced domains, see M(mailfleet.starttls.enforced_tls_domain).
+      type: list
+      elements: dict
+    outbound:
+      description: The outbound settings, see M(mailfleet.starttls.outbound_tls_mode); none if they were never set.
+      type: dict
+    accepted_domains:
+      description:
+        - Recipient domain to whether the gateway takes mail for it, for the domains of O(email_configs) and O(domains). Null if
+          that is not known.
+      type: dict
+      sample: {example.com: true}
+    changes:
+      description: What the wanted state would change, without secrets.
+      type: list
+      elements: dict
+      contains:
+        path:
+          description: The file, or the title of the entries for a gateway with an API.
+          type: str
+        lines:
+          description: The changed lines.
+          type: str
+    before:
+      description: Delivery mode of each email config, by name.
+      type: dict
+    after:
+      description: Delivery mode of each email config with the wanted state, by name.
+      type: dict
+digests:
+  description:
+    - The files that the change depends on, path to SHA-256 or V(absent), for O(mailfleet.starttls.gateway_tls#module:digests).
+    - Empty if nothing is wanted.
+  type: dict
+  returned: success
+obstacles:
+  description: What stands in the way on this host.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    code:
+      description: A word for the kind of obstacle, see C(docs/findings.md) of the collection.
+      type: str
+      sample: mode_not_expressible
+    message:
+      description: What is wrong, and what to do.
+      type: str
+interrupted:
+  description: Whether a killed run has left a change, which the next run undoes.
+  type: bool
+  returned: success
+probe:
+  description: The handshakes.
+  type: dict
+  returned: success
+  contains:
+    results:
+      description: The results, see RV(mailfleet.starttls.starttls_probe#module:results).
+      type: list
+      elements: dict
+    certificates:
+      description: The certificates of all chains, SHA-256 to PEM.
+      type: dict
+"""
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import read_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
+    ACCESS_SPEC,
+    WANTED_SPEC,
+    gateway_of,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **WANTED_SPEC,
+    "domains": {"type": "list", "elements": "str", "default": []},
+    **ACCESS_SPEC,
+}
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
+    options = module.params
+
+    def work() -> dict[str, Any]:
+        gateway, settings = gateway_of(module)
+        capabilities = PRODUCTS[options["gateway"]].capabilities
+        return {"changed": False, **read_gateway(gateway, options, settings, options["domains"], capabilities)}
+
+    fail_on_engine_errors(module, work)
+
+
+if __name__ == "__main__":
+    main()
