@@ -5,32 +5,24 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, kind_by_connection
 from ansible_collections.mailfleet.starttls.plugins.modules.mail_server_tls import ARGUMENT_SPEC
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
-    checked_options,
-    read_bytes,
-    task_errors,
-)
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_install
-
-MODULE = "mailfleet.starttls.mail_server_tls"
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import task_errors
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.host_actions import ChangeAction
 
 
-class ActionModule(ActionBase):
+class ActionModule(ChangeAction):
     """Derives the kind from the connection first, because a host without Python cannot detect its own kind."""
 
-    TRANSFERS_FILES = False
+    MODULE = "mailfleet.starttls.mail_server_tls"
+    SPEC = ARGUMENT_SPEC
 
-    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+    def change(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
         """Make the change from the controller if the kind requires this, else on the host."""
-        super().run(tmp, task_vars)
-        options = checked_options(self, ARGUMENT_SPEC)
 
         def execute(module: str, arguments: Any) -> dict[str, Any]:
             result: dict[str, Any] = self._execute_module(module, module_args=dict(arguments), task_vars=task_vars)
@@ -40,10 +32,5 @@ class ActionModule(ActionBase):
             kind = kind_by_connection(options["kind"] or AUTO, self._connection.transport)
             if kind in CONTROLLERS:
                 return CONTROLLERS[kind]({**options, "kind": kind}, execute, self._task.check_mode)
-            checked = check_install(options["install"], options["certificate"], functools.partial(read_bytes, self))
-        arguments = {name: value for name, value in self._task.args.items() if name != "install"}
-        if checked is None:
-            return execute(MODULE, {**arguments, "kind": kind})
-        if checked.findings:
-            return checked.refusal()
-        return checked.complete(execute(MODULE, {**arguments, "kind": kind, "bundle": checked.bundle(with_content=True)}))
+        self._task.args = {**self._task.args, "kind": kind}
+        return super().change(options, task_vars)

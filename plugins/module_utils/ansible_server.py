@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import BUNDLE_SPEC, SOURCE_SPEC
@@ -46,6 +46,23 @@ SERVER_SPEC: dict[str, dict[str, Any]] = {
 
 INSTALL_SPEC: dict[str, dict[str, Any]] = {"install": {"type": "dict", "options": SOURCE_SPEC}}
 """For users: the certificate to install. The action plugin turns it into HOST_SPEC."""
+
+HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
+    "handshake": {
+        "type": "dict",
+        "default": {},
+        "options": {
+            "name": {"type": "str"},
+            "ca_file": {"type": "path"},
+            "require_trusted": {"type": "bool", "default": True},
+            "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
+            "min_days_left": {"type": "int", "default": 0},
+            "warn_days_left": {"type": "int", "default": 21},
+            "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
+        },
+    }
+}
+"""For users: what the handshake test of a read expects. The controller compares."""
 
 HOST_SPEC: dict[str, dict[str, Any]] = {"bundle": {"type": "dict", "options": BUNDLE_SPEC}}
 

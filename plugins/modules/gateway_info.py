@@ -157,33 +157,33 @@ probe:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import read_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
-    ACCESS_SPEC,
-    WANTED_SPEC,
-    gateway_of,
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC, WANTED_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway_host import (
+    STARTTLS_SPEC,
+    read_gateway_host,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
+    HANDSHAKE_SPEC,
+    HOST_SPEC,
+    INSTALL_SPEC,
+)
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **STARTTLS_SPEC,
+    **INSTALL_SPEC,
+    **HANDSHAKE_SPEC,
     **WANTED_SPEC,
     "domains": {"type": "list", "elements": "str", "default": []},
     **ACCESS_SPEC,
 }
+"""The options for users. The action plugin reads them."""
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
-    options = module.params
-
-    def work() -> dict[str, Any]:
-        gateway, settings = gateway_of(module)
-        capabilities = PRODUCTS[options["gateway"]].capabilities
-        return {"changed": False, **read_gateway(gateway, options, settings, options["domains"], capabilities)}
-
-    fail_on_engine_errors(module, work)
+    module = AnsibleModule({**ARGUMENT_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}}, supports_check_mode=True)
+    fail_on_engine_errors(module, lambda: {"changed": False, **read_gateway_host(module)})
 
 
 if __name__ == "__main__":

@@ -136,45 +136,29 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway, undo_killed_run
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import gateway_result, parts_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
-    CHANGE_SPEC,
-    WANTED_SPEC,
-    gateway_of,
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import CHANGE_SPEC, WANTED_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway_host import (
+    STARTTLS_SPEC,
+    change_gateway_host,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import HOST_SPEC, INSTALL_SPEC
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **STARTTLS_SPEC,
+    **INSTALL_SPEC,
     **WANTED_SPEC,
-    # The place for STARTTLS of the gateway's own port and its certificate: set_gateway(opening=...) makes that change first.
     "digests": {"type": "dict"},
     "only_recover": {"type": "bool", "default": False},
     **CHANGE_SPEC,
 }
+"""The options for users. The action plugin reads them."""
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
-    options = module.params
-
-    def work() -> dict[str, Any]:
-        gateway, settings = gateway_of(module)
-        if options["only_recover"]:
-            recovered, warnings = undo_killed_run(gateway, module.check_mode)
-            return {"changed": recovered, "recovered": recovered, "warnings": warnings}
-        outcome = set_gateway(
-            gateway,
-            parts_of(gateway, options),
-            settings,
-            options["require_without_evidence"],
-            module.check_mode,
-            digests=options["digests"],
-        )
-        return gateway_result(outcome)
-
-    fail_on_engine_errors(module, work)
+    module = AnsibleModule({**ARGUMENT_SPEC, **HOST_SPEC}, supports_check_mode=True)
+    fail_on_engine_errors(module, lambda: change_gateway_host(module))
 
 
 if __name__ == "__main__":

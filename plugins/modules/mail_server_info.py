@@ -241,25 +241,17 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
+    HANDSHAKE_SPEC,
     HOST_SPEC,
     INSTALL_SPEC,
     SERVER_SPEC,
     read_mail_server,
 )
 
-HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
-    "name": {"type": "str"},
-    "ca_file": {"type": "path"},
-    "require_trusted": {"type": "bool", "default": True},
-    "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
-    "min_days_left": {"type": "int", "default": 0},
-    "warn_days_left": {"type": "int", "default": 21},
-    "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
-}
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **SERVER_SPEC,
     **INSTALL_SPEC,
-    "handshake": {"type": "dict", "options": HANDSHAKE_SPEC, "default": {}},
+    **HANDSHAKE_SPEC,
 }
 """The options for users. The action plugin reads them."""
 

@@ -215,7 +215,10 @@ def handshake_targets(hosts: Iterable[str], hostvars: HostVars, from_controller:
 
 def _fingerprint(facts: Mapping[str, Any]) -> str:
     """Return the fingerprint of the certificate that a host has to serve, from the newest result; empty if none tells it."""
-    results = (facts.get(name) or {} for name in ("mail_server_result", "gateway_accept_result", "certificate_result", "mail_server_observed"))
+    results = (
+        facts.get(name) or {}
+        for name in ("mail_server_result", "gateway_accept_result", "certificate_result", "mail_server_observed")
+    )
     return next((str(one["fingerprint_sha256"]) for one in results if one.get("fingerprint_sha256")), "")
 
 
@@ -285,7 +288,7 @@ def planned_digests(host: str, hostvars: HostVars, result: str) -> dict[str, str
             "beginning, without --start-at-task"
         )
     former = hostvars[host].get(result) or {}
-    return dict(former.get("digests") or plan["hosts"][host].get("digests") or {})
+    return {**(plan["hosts"][host].get("digests") or {}), **(former.get("digests") or {})}
 
 
 def localhost_of(hosts: Sequence[str]) -> str:

@@ -47,7 +47,10 @@ def _with_lines(change: Mapping[str, Any], checked: Optional[CheckedInputs]) -> 
     lines = [f"-{line}" for line in diff["before"].splitlines()] + [f"+{line}" for line in diff["after"].splitlines()]
     same = {line[1:] for line in lines if f"-{line[1:]}" in lines and f"+{line[1:]}" in lines}
     kept = [line for line in lines if line[1:] not in same]
-    head = [f"--- before: {change['path']}" if diff["before"] else "--- before: (absent)", f"+++ after: {change['path']}"]
+    head = [
+        f"--- before: {change['path']}" if diff["before"] else "--- before: (absent)",
+        f"+++ after: {change['path']}",
+    ]
     return {"path": change["path"], "lines": "\n".join([*head, *kept]) + "\n"}
 
 
@@ -62,9 +65,7 @@ def _with_facts(found: Mapping[str, Any]) -> dict[str, Any]:
     return done
 
 
-def _judged(
-    probe: Mapping[str, Any], expected: Mapping[str, Any], fingerprint: str, ca_content: str
-) -> dict[str, Any]:
+def _judged(probe: Mapping[str, Any], expected: Mapping[str, Any], fingerprint: str, ca_content: str) -> dict[str, Any]:
     """Return the tests with verdicts. The first one is of the own port, which has the host's name."""
     results = [dict(one) for one in probe["results"]]
     if results and expected.get("name"):

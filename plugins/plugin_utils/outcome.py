@@ -47,7 +47,10 @@ class Standing:
 
 
 def standings(
-    plan: Mapping[str, Any], step: str, results: Mapping[str, Mapping[str, Any]], tests: Sequence[Mapping[str, Any]] = ()
+    plan: Mapping[str, Any],
+    step: str,
+    results: Mapping[str, Mapping[str, Any]],
+    tests: Sequence[Mapping[str, Any]] = (),
 ) -> list[Standing]:
     """Return where each host of the plan stands while a step runs.
 
@@ -83,7 +86,13 @@ def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]
         return "unreachable, its state is unknown", str(result.get("msg", ""))
     if result.get("failed"):
         restored = result.get("restored")
-        state = "failed, restored" if restored else "failed, NOT restored" if restored is False else "failed, nothing changed"
+        state = (
+            "failed, restored"
+            if restored
+            else "failed, NOT restored"
+            if restored is False
+            else "failed, nothing changed"
+        )
         return state, str(result.get("msg", ""))
     if not result or result.get("skipped"):
         return "not started", ""
@@ -104,7 +113,10 @@ def standing_table(found: Sequence[Standing]) -> str:
 
 
 def check_step(
-    plan: Mapping[str, Any], step: str, results: Mapping[str, Mapping[str, Any]], tests: Sequence[Mapping[str, Any]] = ()
+    plan: Mapping[str, Any],
+    step: str,
+    results: Mapping[str, Mapping[str, Any]],
+    tests: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[dict[str, Any], str]:
     """Return the result of tls_outcome, and the text to show: empty as long as no host failed. Raises EngineError."""
     found = standings(plan, step, results, tests)

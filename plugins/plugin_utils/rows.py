@@ -63,9 +63,7 @@ def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return list(((facts.get("mail_server_observed") or {}).get("probe") or {}).get("results", ()))
 
 
-def failed_tests(
-    host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()
-) -> list[str]:
+def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()) -> list[str]:
     """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
     return [
         f"{host} ({one['host']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, Change, digest_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
     Gateway,
     GatewayOutcome,
@@ -23,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayVerdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 if TYPE_CHECKING:
@@ -149,15 +149,6 @@ def union(verdicts: Iterable[GatewayVerdict]) -> GatewayVerdict:
         tuple(evidence.values()),
         tuple(dict.fromkeys(warning for one in every for warning in one.warnings)),
     )
-
-
-def refuse_changed(digests: Mapping[str, str]) -> None:
-    """Raise EngineError if one of the files is no longer as the plan saw it. digests: path -> SHA-256 or C(absent)."""
-    changed = [path for path, digest in sorted(digests.items()) if digest_of(FileImage.read(path)) != digest]
-    if changed:
-        raise EngineError(
-            f"{', '.join(changed)} changed since the plan, so it is no longer true; nothing was changed; run again"
-        )
 
 
 def refuse_to_stop_accepting(state: GatewayState) -> None:

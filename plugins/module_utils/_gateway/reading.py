@@ -9,14 +9,11 @@ handshakes are left out: an earlier step of the run may change them, so the plan
 
 from __future__ import annotations
 
-import hashlib
-import ssl
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, digest_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Part
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
@@ -26,12 +23,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import parts_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import digests
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
-    Handshake,
     Settings,
     Target,
     TargetError,
     handshake_all,
+    plain_results,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
@@ -77,7 +75,7 @@ def read_gateway(
         "digests": reading.digests,
         "obstacles": reading.obstacles,
         "interrupted": gateway.transaction(store).interrupted,
-        "probe": _plain(handshake_all(targets, replace(settings, ask_plaintext=True))) if probe else None,
+        "probe": plain_results(handshake_all(targets, replace(settings, ask_plaintext=True))) if probe else None,
     }
 
 
@@ -168,7 +166,7 @@ class _Reading:
         for part in self._parts:
             after = self._try(_computing(part, self._gateway, after), "change_refused") or after
         if self._parts:
-            self._try(lambda: self.digests.update(_digests(self._gateway.files())), "change_refused")
+            self._try(lambda: self.digests.update(digests(self._gateway.files())), "change_refused")
         change: Any = self._try(lambda: self._gateway.plan(after), "change_refused") if self._parts else None
         if not change:
             return after, []
@@ -202,20 +200,3 @@ def _domains_of(
 
 def _listed(configs: Iterable[EmailConfig]) -> list[dict[str, Any]]:
     return [one.to_dict() for one in sorted(configs, key=lambda one: one.name)]
-
-
-def _digests(paths: Iterable[str]) -> dict[str, str]:
-    return {path: digest_of(FileImage.read(path)) for path in paths}
-
-
-def _plain(seen: Sequence[Handshake]) -> dict[str, Any]:
-    """Return the tests as C(results), and the certificates of all chains as C(certificates): fingerprint -> PEM."""
-    certificates = {hashlib.sha256(der).hexdigest(): der for one in seen for der in one.chain}
-    return {
-        "results": [
-            {**one.summary(), "fingerprint_sha256": one.fingerprint,
-             "chain_sha256": [hashlib.sha256(der).hexdigest() for der in one.chain]}
-            for one in seen
-        ],
-        "certificates": {name: ssl.DER_cert_to_PEM_cert(der) for name, der in certificates.items()},
-    }  # fmt: skip

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 ABSENT = "absent"
 """The digest of a file that does not exist."""
@@ -76,6 +77,15 @@ def digests(paths: Iterable[str]) -> dict[str, str]:
 def differing(expected: Mapping[str, str]) -> list[str]:
     """Return the paths whose digest is another one now. expected: what digests() returned before. Raises OSError as it does."""
     return [path for path, digest in digests(expected).items() if digest != expected[path]]
+
+
+def refuse_changed(expected: Mapping[str, str]) -> None:
+    """Raise EngineError if one of the files no longer has the digest that a plan saw. expected: what digests() returned."""
+    changed = differing(expected)
+    if changed:
+        raise EngineError(
+            f"{', '.join(changed)} changed since the plan, so the plan is no longer true; nothing was changed; run again"
+        )
 
 
 def _digest(image: FileImage) -> str:

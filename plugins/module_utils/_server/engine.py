@@ -9,15 +9,15 @@ The engine contains no product: an adapter (contract.Server) plans the files and
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import differing
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -53,6 +53,14 @@ class Computed:
         return [*([self.look.diff] if self.look and self.look.differs else []), *self.change.diff()]
 
 
+class Made(NamedTuple):
+    """A change that was made and proved. prove and prove_old raise EngineError unless the daemon shows the state after and before it."""
+
+    change: Any
+    prove: Callable[[], None]
+    prove_old: Callable[[], None]
+
+
 def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[str]) -> Computed:
     """Return the change that brings the server to the wanted state. Changes nothing. Raises EngineError."""
     before = server.state()
@@ -85,8 +93,8 @@ def set_starttls(
     desired.check()
     transaction = server.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
-        refuse_changed(digests or {})
-        outcome, _change = change_within(transaction, server, desired, settings, check_mode, warnings)
+        facts.refuse_changed(digests or {})
+        outcome, _made = change_within(transaction, server, desired, settings, check_mode, warnings)
         return replace(outcome, changed=outcome.changed or recovered, recovered=recovered, warnings=tuple(warnings))
 
 
@@ -103,8 +111,8 @@ def change_within(
     settings: Settings,
     check_mode: bool,
     warnings: list[str],
-) -> tuple[Outcome, Any]:
-    """Make the change in an open transaction, and return its outcome and the change. Errors: see set_starttls."""
+) -> tuple[Outcome, Optional[Made]]:
+    """Make the change in an open transaction, and return its outcome and what was made. Errors: see set_starttls."""
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     server.require_running()
     computed = compute(server, desired, check_mode, warnings)
@@ -121,7 +129,7 @@ def change_within(
         change = replace(change, reload=True)
     outcome = Outcome(bool(change), computed.before, computed.after, seen, computed.diff(), look=computed.look)
     if check_mode or not change:
-        return outcome, change
+        return outcome, None
     old_chain = _chain(desired)
 
     def prove() -> None:
@@ -141,7 +149,8 @@ def change_within(
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
 
     transaction.apply(change, prove, prove_old)
-    return replace(outcome, handshake=seen), change
+    digests = facts.digests([*server.files(), desired.certificate])
+    return replace(outcome, handshake=seen, digests=digests), Made(change, prove, prove_old)
 
 
 def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:
@@ -195,16 +204,6 @@ def _after(before: dict[str, str], desired: Desired) -> dict[str, str]:
         "inbound": desired.inbound or before["inbound"],
         "outbound": desired.outbound or before["outbound"],
     }
-
-
-def refuse_changed(digests: Mapping[str, str]) -> None:
-    """Raise EngineError if one of the files is no longer as the plan saw it. digests: path -> SHA-256 or C(absent)."""
-    changed = differing(digests)
-    if changed:
-        raise EngineError(
-            f"{', '.join(changed)} changed after this run had read the host, so its plan is no longer true; nothing was "
-            "changed. Run again"
-        )
 
 
 def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Optional[str]:

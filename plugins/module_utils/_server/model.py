@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -66,7 +67,8 @@ class Outcome:
     """The result of a change.
 
     handshake: the last test of the daemon's own port. recovered: whether the change of a killed run was undone first.
-    look: the comparison of the certificate file, None if the change installs none.
+    look: the comparison of the certificate file, None if the change installs none. digests: path -> SHA-256 of the files after
+    the change, for the next change of the run; empty if nothing was changed.
     """
 
     changed: bool
@@ -77,6 +79,7 @@ class Outcome:
     recovered: bool = False
     warnings: tuple[str, ...] = ()
     look: Optional[Look] = None
+    digests: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, without diff and warnings."""
@@ -86,4 +89,5 @@ class Outcome:
             "after": self.after,
             "handshake": self.handshake.to_dict(),
             "recovered": self.recovered,
+            "digests": dict(self.digests),
         }

@@ -80,7 +80,10 @@ class Reading:
             "notes": self.notes,
         }
         if os.geteuid():
-            self._stands("no_privilege", "the module does not run as root, so it cannot read and change everything; set become: true")
+            self._stands(
+                "no_privilege",
+                "the module does not run as root, so it cannot read and change everything; set become: true",
+            )
         return result
 
     def _stands(self, code: str, message: str) -> None:
@@ -141,7 +144,15 @@ class Reading:
 
     def _change(self, own: Optional[Handshake]) -> dict[str, Any]:
         """Return what a change would do. own: the test of the own port; None if the daemon does not run."""
-        nothing = {"before": None, "after": None, "changes": [], "offer": False, "reload": False, "digests": {}, "next_hops": None}
+        nothing = {
+            "before": None,
+            "after": None,
+            "changes": [],
+            "offer": False,
+            "reload": False,
+            "digests": {},
+            "next_hops": None,
+        }
         if own is None or not self._wants_change:
             return nothing
         try:
@@ -162,7 +173,12 @@ class Reading:
                 "(starttls_private_key_file and starttls_certificate_file), or correct starttls_certificate_path",
             )
         installs = look is not None and look.differs
-        stale = fingerprint is not None and not first.change and not installs and not engine.satisfies(first.desired, fingerprint, own)
+        stale = (
+            fingerprint is not None
+            and not first.change
+            and not installs
+            and not engine.satisfies(first.desired, fingerprint, own)
+        )
         changes = [{"path": path, "lines": lines} for path, lines in computed.change.lines()]
         if look is not None and installs:
             changes.insert(0, {"path": self._desired.certificate, **look.diff, "previous_certificate": look.previous})

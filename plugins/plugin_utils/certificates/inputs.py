@@ -70,7 +70,11 @@ class CheckedInputs:
         """Return the checked file for a host. A read needs no content, which holds the private key."""
         content = self.arguments["content"]
         return {
-            **{name: self.arguments[name] for name in ("owner", "group", "mode") if self.arguments.get(name) is not None},
+            **{
+                name: self.arguments[name]
+                for name in ("owner", "group", "mode")
+                if self.arguments.get(name) is not None
+            },
             **({"content": content} if with_content else {}),
             "sha256": hashlib.sha256(content.encode("ascii")).hexdigest(),
             "fingerprints": [pem.fingerprint(block.der) for block in pem.certificates(pem.split(content))],

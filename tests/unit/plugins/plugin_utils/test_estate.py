@@ -403,7 +403,10 @@ def hostvars(**changes):
         },
         **changes,
     }
-    seen = {"gw1": {"results": [PROBE, {"name": "192.0.2.13", "port": 2525, "passed": True}]}, "gw2": {"results": [PROBE]}}
+    seen = {
+        "gw1": {"results": [PROBE, {"name": "192.0.2.13", "port": 2525, "passed": True}]},
+        "gw2": {"results": [PROBE]},
+    }
     gateways = {host: {**HOSTS.get(host, {}), "verify_from_gateway": seen[host]} for host in seen}
     return {**HOSTS, "pf12": pf12, **gateways}
 

@@ -1,0 +1,159 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The link between AnsibleModule and a gateway as a whole: the side that accepts TLS, and the state of the gateway.
+
+Apart from ansible_gateway, because the modules that set one part of a gateway need nothing of mail servers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
+    Opening,
+    refuse_to_stop_accepting,
+    set_gateway,
+    undo_killed_run,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import gateway_result, parts_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import probe_targets, read_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import change_within, set_starttls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import gateway_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of, read_mail_server
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS, product_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
+
+STARTTLS_SPEC: dict[str, dict[str, Any]] = {
+    "inbound": {"type": "str", "choices": list(INBOUND)},
+    "certificate": {"type": "path", "default": CERTIFICATE},
+}
+"""The side of a gateway that accepts TLS. Its words are those of mail_server_tls."""
+
+
+def _as_server(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the gateway's own mail server, as mail_server_tls takes them."""
+    fixed = {"kind": options["gateway"], "outbound": None, "relax": False, "only_relax": False}
+    return {**options, **fixed, "require_without_evidence": True}
+
+
+def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
+    """Return the observed state of a gateway, in the shape of mail_server_info, with C(gateway). Changes nothing."""
+    options = module.params
+    kind = options["gateway"]
+    gateway, settings = gateway_of(module)
+    capabilities = PRODUCTS[kind].capabilities
+    accepts = "accept" in capabilities
+    view = read_gateway(gateway, options, settings, options["domains"], capabilities, probe=not accepts)
+    if not accepts:
+        journal = {"path": "", "files": []} if view["interrupted"] else None
+        host = {**describe(kind), "health": {"state": "unknown", "message": ""}, "listeners": None, "transports": None}
+        host = {
+            **host,
+            "obstacles": [],
+            "notes": [],
+            "journal": journal,
+            "probe": view["probe"],
+            "changes": [],
+            "digests": {},
+        }
+        if options["inbound"]:
+            host["obstacles"].append({"code": "change_refused", "message": _refusal(kind)})
+    else:
+        targets = probe_targets(gateway, view["gateway"], options)
+        host = read_mail_server(
+            _as_server(options), runner(module), [one for one in targets if one != gateway.own_port]
+        )
+    said = {one["message"] for one in host["obstacles"]}
+    return {
+        **host,
+        "gateway": view["gateway"],
+        "digests": {**host.get("digests", {}), **view["digests"]},
+        "obstacles": [*host["obstacles"], *(one for one in view["obstacles"] if one["message"] not in said)],
+    }
+
+
+def _refusal(kind: str) -> str:
+    """Return why STARTTLS of a kind cannot be set; empty if it can."""
+    try:
+        product_of(kind, "server", "gateway")
+    except EngineError as error:
+        return str(error)
+    return ""
+
+
+def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
+    """Set what the options give on the gateway, in one transaction. Raises EngineError, TransactionError."""
+    options = module.params
+    gateway, settings = gateway_of(module)
+    if options["only_recover"]:
+        recovered, warnings = undo_killed_run(gateway, module.check_mode)
+        return {"changed": recovered, "recovered": recovered, "warnings": warnings}
+    parts = parts_of(gateway, options)
+    if not options["inbound"]:
+        outcome = set_gateway(
+            gateway, parts, settings, options["require_without_evidence"], module.check_mode, digests=options["digests"]
+        )
+        return gateway_result(outcome)
+    if refusal := _refusal(options["gateway"]):
+        raise EngineError(refusal)
+    desired = desired_of(_as_server(options), options["gateway"])
+    server = SERVERS[options["gateway"]](runner(module), desired, settings)
+    if not parts:
+        return _only_starttls(gateway, server, desired, settings, module)
+    accept = _Accept(server, desired, settings)
+    outcome = set_gateway(
+        gateway,
+        parts,
+        settings,
+        options["require_without_evidence"],
+        module.check_mode,
+        digests=options["digests"],
+        opening=accept.open,
+    )
+    result = gateway_result(outcome)
+    if accept.result:
+        result["changed"] = result["changed"] or accept.result["changed"]
+        result["starttls"] = accept.result
+        result["diff"] = [*accept.diff, *result["diff"]]
+    return result
+
+
+def _only_starttls(
+    gateway: Gateway, server: Server, desired: Desired, settings: Settings, module: AnsibleModule
+) -> dict[str, Any]:
+    if desired.inbound == "disabled":
+        refuse_to_stop_accepting(gateway.read())
+    outcome = set_starttls(server, desired, settings, module.check_mode, digests=module.params["digests"])
+    certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
+    return {**outcome.to_dict(), **certificate, "diff": outcome.diff, "warnings": outcome.warnings}
+
+
+class _Accept:
+    """The change of the gateway's own STARTTLS, before the other parts of one call."""
+
+    def __init__(self, server: Server, desired: Desired, settings: Settings, store: str = STORE) -> None:
+        self._server, self._desired, self._settings, self._store = server, desired, settings, store
+        self.result: dict[str, Any] = {}
+        self.diff: list[dict[str, str]] = []
+
+    def open(self) -> Optional[Opening]:
+        """Make the change under the lock that the gateway's transaction holds. Raises EngineError, TransactionError."""
+        transaction = self._server.transaction(self._store)
+        outcome, made = change_within(transaction, self._server, self._desired, self._settings, False, [])
+        self.result, self.diff = outcome.to_dict(), outcome.diff
+        return Opening(made.change, made.prove, made.prove_old) if made else None

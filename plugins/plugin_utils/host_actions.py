@@ -1,0 +1,82 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the action plugins have in common that read or change a mail server or a gateway, with its certificate."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any, Optional
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
+    checked_options,
+    read_bytes,
+    read_text,
+    task_errors,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_install
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
+
+
+class HostAction(ActionBase):
+    """An action that starts its module on the host. The certificate is checked on the controller first."""
+
+    TRANSFERS_FILES = False
+    MODULE = ""
+    SPEC: Mapping[str, Mapping[str, Any]] = {}
+
+    def checked_install(self, options: Mapping[str, Any]) -> Optional[CheckedInputs]:
+        """Return the checked certificate of the option install; None if none is to be installed."""
+        with task_errors():
+            return check_install(options["install"], options["certificate"], functools.partial(read_bytes, self))
+
+    def execute(self, arguments: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
+        """Run the module on the host and return its result."""
+        result: dict[str, Any] = self._execute_module(self.MODULE, module_args=dict(arguments), task_vars=task_vars)
+        return result
+
+
+class ReadAction(HostAction):
+    """Reads a host. No private key leaves the controller for that."""
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """Return the observed state, with the facts of certificates and the verdicts on the handshake tests."""
+        super().run(tmp, task_vars)
+        options = checked_options(self, self.SPEC)
+        expected = options["handshake"]
+        arguments = {name: value for name, value in self._task.args.items() if name not in ("install", "handshake")}
+        checked = self.checked_install(options)
+        if checked and not checked.findings:
+            arguments["bundle"] = checked.bundle(with_content=False)
+        if expected.get("ca_file"):
+            arguments["ca_content"] = read_text(self, "ca_file", expected["ca_file"])
+        result = self.execute(arguments, task_vars)
+        with task_errors():
+            return complete_observed(result, expected, checked, arguments.get("ca_content") or "")
+
+
+class ChangeAction(HostAction):
+    """Changes a host in one call."""
+
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """Return the result of the change; of the check of the certificate if that has findings."""
+        super().run(tmp, task_vars)
+        options = checked_options(self, self.SPEC)
+        if self._task.async_val:
+            raise AnsibleActionFail(
+                "async is refused for a change: nobody would undo it if the job were lost. Remove async from this task"
+            )
+        return self.change(options, task_vars)
+
+    def change(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
+        """Check the certificate and change the host."""
+        checked = self.checked_install(options)
+        arguments = {name: value for name, value in self._task.args.items() if name != "install"}
+        if checked is None:
+            return self.execute(arguments, task_vars)
+        if checked.findings:
+            return checked.refusal()
+        return checked.complete(self.execute({**arguments, "bundle": checked.bundle(with_content=True)}, task_vars))
