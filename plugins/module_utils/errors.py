@@ -11,11 +11,11 @@ class EngineError(Exception):
 
 
 class NotRunningError(EngineError):
-    """The daemon is installed and does not run."""
+    """The daemon is on this host and does not run."""
 
 
 class BrokenConfigurationError(EngineError):
-    """The daemon cannot read its configuration. The text has the daemon's own words."""
+    """The daemon cannot read its configuration. The text holds the daemon's own words."""
 
 
 class TransactionError(EngineError):

@@ -14,6 +14,7 @@ DEFAULTS = {
     "default_transport": "smtp",
     "inet_interfaces": "all",
     "lmtp_tls_loglevel": "0",
+    "mail_version": "3.7.11",
     "multi_instance_directories": "",
     "multi_instance_enable": "no",
     "multi_instance_wrapper": "",
@@ -24,6 +25,7 @@ DEFAULTS = {
         "smtpd_access_maps"
     ),
     "plaintext_reject_code": "450",
+    "queue_directory": "/var/spool/postfix",
     "recipient_bcc_maps": "",
     "recipient_canonical_maps": "",
     "relayhost": "",
@@ -88,7 +90,6 @@ class FakePostfix:
         self.answers = {}  # first words of a command -> answer, or an exception to raise
         self.tables = {}  # lookup table -> key -> value, for postmap -q
         self.calls = []
-        self.unknown_status = 0
 
     def __call__(self, arguments):
         arguments = list(arguments)
@@ -119,37 +120,18 @@ class FakePostfix:
         if flag == "-e":
             return self._edit_main(directory, dict(one.split(" = ", 1) for one in rest))
         if flag == "-n":
-            assert rest in ([], ["-x"]), f"postconf -n {rest} is not known to this stand-in"
-            explicit = self.explicit(directory)
-            return (
-                0,
-                _listing({name: self._expand(value, directory) if rest else value for name, value in explicit.items()}),
-                "",
-            )
-        if flag == "-x" and rest[0] != "-h":
-            values = {**self.defaults, **self.explicit(directory)}
-            return 0, _listing({one: self._expand(values[one], directory) for one in rest if one in values}), ""
-        if flag == "-x":
-            option, name = rest
-            assert option == "-h", f"postconf -x {rest} is not known to this stand-in"
-            values = {**self.defaults, **self.explicit(directory)}
-            return 0, self._expand(values[name], directory) + "\n", ""
-        if flag == "-P":
-            return 0, "".join(self._service_parameters(directory)), ""
-        if flag == "-M" and not any("=" in one for one in rest):
-            lines = [" ".join(one.split()) for one in self._services(directory)]
-            names = {"/".join(line.split()[:2]) for line in lines}
-            warnings = [f'postconf: warning: unmatched request: "{one}"\n' for one in rest if one not in names]
-            found = [line for line in lines if not rest or "/".join(line.split()[:2]) in rest]
-            return 0, "".join(f"{line}\n" for line in found), "".join(warnings)
+            return 0, _listing(self.explicit(directory)), ""
+        if flag == "-M" and not rest:
+            return 0, "".join(" ".join(one.split()) + "\n" for one in self._services(directory)), ""
         if flag == "-M":
             return self._edit_master(directory, dict(one.split("=", 1) for one in rest))
-        assert not flag, f"postconf {flag} is not known to this stand-in"
+        assert flag in ("", "-x") and not rest, f"postconf {arguments} is not known to this stand-in"
         values = {**self.defaults, **self.explicit(directory)}
-        unknown = [one for one in rest if one not in values]
-        warnings = "".join(f"postconf: warning: {one}: unknown parameter\n" for one in unknown)
-        known = "".join(f"{one} = {values[one]}\n" for one in rest if one in values)
-        return (self.unknown_status if unknown else 0), known, warnings
+        return (
+            0,
+            _listing({one: self._expand(value, directory) if flag else value for one, value in values.items()}),
+            "",
+        )
 
     def explicit(self, directory=None):
         found = {}
@@ -187,14 +169,6 @@ class FakePostfix:
     def _services(directory):
         blocks = _logical((directory / "master.cf").read_text())
         return [block for block in blocks if block.strip() and not block.startswith("#")]
-
-    def _service_parameters(self, directory):
-        for block in self._services(directory):
-            words = block.split()
-            for flag, option in zip(words, words[1:]):
-                if flag == "-o":
-                    name, _, value = option.partition("=")
-                    yield f"{words[0]}/{words[1]}/{name} = {value}\n"
 
     @staticmethod
     def _edit_master(directory, edits):

@@ -53,8 +53,10 @@ class PostfixHost:
         directory = self.etc / "mailfleet-starttls"
         self.ports = {}  # port -> stage that a handshake with it reaches, or the Handshake
         self.tested = []
+        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(self.etc)))
+        self.running = {"/var/spool/postfix"}  # queue directories of the instances that run
         for module in (server, gateway):
-            monkeypatch.setattr(module, "Postconf", lambda run, _config_dir: Postconf(run, str(self.etc)))
+            monkeypatch.setattr(module, "runs", lambda queue: queue in self.running)
         for name, value in {
             "DIRECTORY": directory, "REGISTRY": directory / "gateway.json",
             "TRANSPORT_MAP": directory / "transport", "ARRIVAL_MAP": directory / "arrival",
@@ -81,6 +83,7 @@ class PostfixHost:
         return Handshake(target, stage, **failure)
 
     def plan(self, *configs, **more):
+        self.adapter._postconf.forget()  # a test edits files between two plans; in a run, the transaction does, and then checks
         return self.adapter.plan(state(*configs, **more))
 
     def apply(self, *configs, **more):
@@ -88,6 +91,7 @@ class PostfixHost:
         for image in change.after:
             Path(image.path).parent.mkdir(parents=True, exist_ok=True)
             image.write()
+        self.adapter._postconf.forget()
         return change
 
     def lines(self, name):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +19,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+)
 
 _PARAMETER = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 _SERVICE = re.compile(r"[A-Za-z0-9_.:\[\]-]+/(inet|unix|fifo|unix-dgram|pass)\Z")
+# These warnings of postconf say nothing about why it fails.
+_USUAL = re.compile(r"overriding earlier entry|(?:unused|undefined) parameter:")
 
 
 @dataclass(frozen=True)
@@ -50,66 +55,160 @@ class Edits:
                 raise EngineError(f"the value of {name} holds a newline or another control character")
 
 
+@dataclass(frozen=True)
+class Service:
+    """One service of master.cf. name: C(name/type). fields: its first eight words. settings: its C(-o) options.
+
+    text: the whole entry, its words separated by one blank.
+    """
+
+    name: str
+    fields: tuple[str, ...]
+    settings: Mapping[str, str]
+    text: str
+
+    @classmethod
+    def parse(cls, line: str) -> Service:
+        """Read a line of C(postconf -M)."""
+        fields, options = line.split()[:8], line.split(None, 8)[8:]
+        settings = dict(_settings(list(_words(options[0] if options else ""))))
+        return cls("/".join(fields[:2]), tuple(fields), settings, " ".join(line.split()))
+
+    @property
+    def command(self) -> str:
+        """The daemon program."""
+        return self.fields[7]
+
+
+def _words(text: str) -> Iterator[str]:
+    """Split the arguments of a service. Blanks between braces do not separate."""
+    word, depth = "", 0
+    for char in text:
+        if char in " \t" and depth <= 0:
+            if word:
+                yield word
+            word = ""
+            continue
+        depth += {"{": 1, "}": -1}.get(char, 0)
+        word += char
+    if word:
+        yield word
+
+
+def _settings(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the C(-o) options. postconf -M has normalized them; the first word that is no option ends them."""
+    rest = iter(words)
+    for word in rest:
+        if not word.startswith("-") or word == "--":
+            return
+        if word == "-o":
+            option = next(rest, "")
+            name, _, value = (option[1:-1] if option.startswith("{") else option).partition("=")
+            yield name.strip(), value.strip()
+
+
 class Postconf:
-    """The configuration directory of one Postfix instance, read through postconf(1)."""
+    """The configuration directory of one Postfix instance, read through postconf(1).
+
+    Each listing (effective values, expanded values, main.cf, master.cf) is read once, when it is needed, and then remembered.
+    Call forget() when files may have changed.
+    """
 
     def __init__(self, run: Runner, config_dir: str = DEBIAN.config_dir) -> None:
         """Prepare only; nothing is read."""
         self._run = run
         self.config_dir = config_dir
+        self._listings: dict[tuple[str, ...], str] = {}
+        self._settings: dict[tuple[str, ...], dict[str, str]] = {}
 
-    def call(self, *arguments: str, config_dir: str = "") -> str:
-        """Run postconf and return its standard output. Raises EngineError with its error text if it fails."""
-        status, out, err = self._run(["postconf", "-c", config_dir or self.config_dir, *arguments])
-        if status != 0:
-            raise EngineError(f"postconf {' '.join(arguments)} failed: {err.strip() or out.strip()}")
-        return out
+    def forget(self) -> None:
+        """Read everything again when it is needed the next time."""
+        self._listings.clear()
+        self._settings.clear()
+
+    def _listing(self, *options: str) -> str:
+        """Return what postconf says. Raises BrokenConfigurationError with its words if it cannot read the files."""
+        if options not in self._listings:
+            status, out, err = self._run(["postconf", "-c", self.config_dir, *options])
+            if status != 0:
+                raise BrokenConfigurationError(f"postconf cannot read {self.config_dir}: {_reason(err or out)}")
+            self._listings[options] = out
+        return self._listings[options]
+
+    def _settings_of(self, *options: str) -> dict[str, str]:
+        if options not in self._settings:
+            self._settings[options] = parse_settings(self._listing(*options))
+        return self._settings[options]
+
+    def require_readable(self) -> None:
+        """Raise BrokenConfigurationError if postconf cannot read main.cf, or a line of master.cf."""
+        self._listing()
 
     def values(self, *names: str) -> dict[str, str]:
         """Return the effective values. A parameter that this Postfix does not know is left out."""
-        status, out, err = self._run(["postconf", "-c", self.config_dir, *names])
-        if status != 0 and "unknown parameter" not in err:
-            raise EngineError(f"postconf cannot read {self.config_dir}: {err.strip()}")
-        return parse_settings(out)
+        found = self._settings_of()
+        return {name: found[name] for name in names if name in found}
 
-    def values_expanded(self, name: str) -> str:
-        """Return one effective value with its $references expanded."""
-        return self.call("-x", "-h", name).strip()
+    def expanded(self, *names: str) -> dict[str, str]:
+        """Return the effective values with their $references expanded. An unknown parameter is left out."""
+        found = self._settings_of("-x")
+        return {name: found[name] for name in names if name in found}
 
-    def explicit(self, *options: str) -> dict[str, str]:
-        """Return the parameters that main.cf itself sets; with the option C(-x), their $references are expanded."""
-        return parse_settings(self.call("-n", *options))
+    def value_expanded(self, name: str) -> str:
+        """Return one effective value with its $references expanded; empty if this Postfix does not know it."""
+        return self.expanded(name).get(name, "")
 
-    def service_settings(self) -> dict[str, dict[str, str]]:
-        """Return the C(-o) options of master.cf: service as C(name/type) -> parameter -> value."""
-        found: dict[str, dict[str, str]] = {}
-        for place, value in parse_settings(self.call("-P")).items():
-            service, _, parameter = place.rpartition("/")
-            found.setdefault(service, {})[parameter] = value
-        return found
+    def explicit(self) -> dict[str, str]:
+        """Return the parameters that main.cf itself sets and Postfix uses."""
+        return dict(self._settings_of("-n"))
+
+    def explicit_expanded(self) -> dict[str, str]:
+        """Return the parameters that main.cf itself sets, with their $references expanded."""
+        return self.expanded(*self.explicit())
+
+    def services(self) -> list[Service]:
+        """Return the services of master.cf, in its order."""
+        return [Service.parse(line) for line in self._listing("-M").split("\n") if len(line.split()) >= 8]
 
     def overrides(self, parameter: str) -> dict[str, str]:
         """Return the C(-o) options of master.cf for this parameter: service as C(name/type) -> value."""
-        return {
-            service: settings[parameter]
-            for service, settings in self.service_settings().items()
-            if parameter in settings
-        }
+        return {one.name: one.settings[parameter] for one in self.services() if parameter in one.settings}
 
     def images(self, edits: Edits) -> list[FileImage]:
         """Return main.cf and master.cf with the edits. Changes nothing on the host."""
         edits.check()
+        now = [FileImage.read(f"{self.config_dir}/{name}") for name in ("main.cf", "master.cf")]
+        for image in now:
+            if image.content is None:
+                raise EngineError(f"{image.path} does not exist: is Postfix installed and configured here?")
+        services = self._differing(dict(edits.services))
+        if not edits.main and not services:
+            return now
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
-            now = [FileImage.read(f"{self.config_dir}/{name}") for name in ("main.cf", "master.cf")]
             for image in now:
-                if image.content is None:
-                    raise EngineError(f"{image.path} does not exist: is Postfix installed and configured here?")
                 replace(image, path=f"{stage}/{Path(image.path).name}").write()
-            self._edit(stage, edits)
+            if edits.main:
+                self._edit(stage, "-e", *(f"{name} = {value}" for name, value in edits.main.items()))
+            if services:
+                self._edit(stage, "-M", *(f"{name}={entry}" for name, entry in services.items()))
             return [replace(image, content=(Path(stage) / Path(image.path).name).read_bytes()) for image in now]
 
-    def _edit(self, stage: str, edits: Edits) -> None:
-        if edits.main:
-            self.call("-e", *(f"{name} = {value}" for name, value in edits.main.items()), config_dir=stage)
-        for name, entry in dict(edits.services).items():
-            self.call("-M", f"{name}={entry}", config_dir=stage)
+    def _differing(self, services: Mapping[str, str]) -> dict[str, str]:
+        """Return the entries that master.cf does not have yet, word by word."""
+        if not services:
+            return {}
+        present: dict[str, list[str]] = {}
+        for one in self.services():
+            present.setdefault(one.name, []).append(one.text)
+        return {name: entry for name, entry in services.items() if present.get(name) != [" ".join(entry.split())]}
+
+    def _edit(self, stage: str, *arguments: str) -> None:
+        status, out, err = self._run(["postconf", "-c", stage, *arguments])
+        if status != 0:
+            raise EngineError(f"postconf {' '.join(arguments)} failed: {err.strip() or out.strip()}")
+
+
+def _reason(said: str) -> str:
+    """Return why postconf fails, each line once, without the warnings that it gives in any case."""
+    lines = dict.fromkeys(line.strip() for line in said.splitlines())
+    return "; ".join(line for line in lines if line and not _USUAL.search(line)) or said.strip()

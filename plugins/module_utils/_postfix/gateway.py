@@ -43,12 +43,20 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import (
+    DEBIAN,
+    DIRECTORY,
+    POLICY,
+    SECOND,
+    THIRD,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
     OUTBOUND_KIND,
     OUTBOUND_LEVEL,
     Postfix,
     at_least_one,
+    check_instance,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -60,7 +68,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, PortInUseError
 
-DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 REGISTRY = f"{DIRECTORY}/gateway.json"
 TRANSPORT_MAP = f"{DIRECTORY}/transport"
 ARRIVAL_MAP = f"{DIRECTORY}/arrival"
@@ -69,11 +76,8 @@ TLS_ONLY_MAP = f"{DIRECTORY}/tls_only"
 PLAINTEXT_MAP = f"{DIRECTORY}/plaintext_only"
 TRUSTED_CHAIN_MAP = f"{DIRECTORY}/trusted_chain"
 REPLY_FILTER = f"{DIRECTORY}/reply_filter"
-POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
 RESTRICTION_CLASS = "mailfleet_arrival"
 ARRIVED = "mailfleet-arrived"
-SECOND = "postfix-mailfleet"
-THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyphen in an instance name as a slash
 SECOND_DIR = f"/etc/{SECOND}"
 THIRD_DIR = f"/etc/{THIRD}"
 
@@ -141,6 +145,29 @@ class _Instance:
     def exists(self) -> bool:
         return Path(self.directory, "main.cf").exists()
 
+    @property
+    def queue(self) -> str:
+        return f"/var/spool/{self.name}"
+
+    @property
+    def data(self) -> str:
+        return f"/var/lib/{self.name}"
+
+    @property
+    def runs(self) -> bool:
+        return runs(self.queue)
+
+    @property
+    def units(self) -> tuple[str, str]:
+        """The name of its unit in Debian 12, and the one in Debian 13, whose postfix@.service takes the part behind the hyphen."""
+        return f"postfix@{self.name}.service", f"postfix@{self.name.partition('-')[2]}.service"
+
+    @property
+    def has_left_overs(self) -> bool:
+        """Whether it may have been started or enabled at some time."""
+        enabled = (f"/etc/systemd/system/*.wants/{unit}" for unit in self.units)
+        return any(any(Path("/").glob(pattern[1:])) for pattern in (self.queue, self.data, *enabled))
+
 
 class PostfixGateway:
     """Adapter for a gateway that is the default Postfix instance of this host."""
@@ -166,8 +193,10 @@ class PostfixGateway:
             _Instance(THIRD, THIRD_DIR, third, 2),
         )
         self._layout = layout
-        self._postconf = Postconf(run, layout.config_dir)
         self._postfix = Postfix(run, own_port.port, layout)
+        self._postconf = self._postfix.postconf
+        self._systemd_takes_suffix: Optional[bool] = None
+        self._checked: dict[str, list[Optional[bytes]]] = {}  # configuration directory -> the content of its files
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files of all instances."""
@@ -181,6 +210,33 @@ class PostfixGateway:
         for port in [self._return_port, *ports] if len(ports) == len(self._instances) else ports:
             if handshake_one(port, self._settings).code != "connect_failed":
                 raise PortInUseError(f"another service answers on {port}; name a free port with reinjection_port")
+
+    def version(self) -> str:
+        """Return the version of Postfix."""
+        return self._postfix.version()
+
+    def files(self) -> tuple[str, ...]:
+        """Return the files that plan() depends on; some may not exist."""
+        tables = (
+            REGISTRY,
+            TRANSPORT_MAP,
+            ARRIVAL_MAP,
+            SENDERS_MAP,
+            TLS_ONLY_MAP,
+            PLAINTEXT_MAP,
+            TRUSTED_CHAIN_MAP,
+            REPLY_FILTER,
+        )
+        others = (f"{one.directory}/{name}" for one in self._instances for name in ("main.cf", "master.cf"))
+        return (*self._postfix.files(), *tables, *others, POLICY)
+
+    def left(self) -> list[str]:
+        """Return the files and directories that the collection left on this host for Postfix."""
+        return self._postfix.left()
+
+    def observe(self) -> Mapping[str, Any]:
+        """Return C(listeners) and C(transports) of the default instance as plain data. Raises EngineError."""
+        return self._postfix.observe()
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
         """Return the state that the record on this host holds."""
@@ -223,11 +279,13 @@ class PostfixGateway:
         if instances:
             images.append(FileImage(POLICY, inspect.getsource(arrival_policy).encode(), 0o755))
         edits = self._edits(state, instances)
-        explicit = self._postconf.explicit("-x") if instances else {}
+        explicit = self._postconf.explicit_expanded() if instances else {}
         explicit.update({name: value for name, value in edits.main.items() if name.startswith("smtp_")})
         for one in instances:
             images += self._instance_files(one, state, explicit)
         images += self._postconf.images(edits)
+        for directory in (self._postconf.config_dir, *(one.directory for one in self._instances)):
+            self._checked.setdefault(directory, _own_files(directory))  # the running daemon uses them
         return change_with_record(images, REGISTRY, state)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
@@ -254,37 +312,60 @@ class PostfixGateway:
         """Return whether the default instance takes mail for these domains; see AcceptedDomains."""
         return AcceptedDomains(self._run, self._postconf).accepts(domains)
 
-    def files(self) -> Sequence[str]:
-        """Return the configuration of the default instance, and the record."""
-        return [f"{self._postconf.config_dir}/main.cf", f"{self._postconf.config_dir}/master.cf", REGISTRY]
-
     def check(self) -> None:
-        """Have Postfix check every instance. Raises EngineError with what Postfix says."""
+        """Have Postfix check the instances whose own files have changed. Raises EngineError with what Postfix says.
+
+        An instance that does not run is not checked: its start includes the check.
+        """
+        self._postconf.forget()
         for one in self._instances:
             if one.exists:
                 self._make_places(one)
-                self._call("postfix", "-c", one.directory, "check")
-        self._postfix.check()
+                if one.runs:
+                    self._check(Postconf(self._run, one.directory))
+        self._check(self._postconf)
+
+    def _check(self, postconf: Postconf) -> None:
+        """Check an instance, unless its files are those that were there before, or that were checked last."""
+        now = _own_files(postconf.config_dir)
+        if self._checked.get(postconf.config_dir) != now:
+            check_instance(self._run, postconf)
+            self._checked[postconf.config_dir] = now
 
     def reload(self) -> None:
-        """Reload Postfix, start the other instances, and stop instances that main.cf does not list. Raises EngineError."""
+        """Start the instances that main.cf lists, reload those that run, and stop the others. Raises EngineError."""
         listed = self._postconf.values("multi_instance_directories").get("multi_instance_directories", "")
         words = listed.replace(",", " ").split()
-        if any(one.directory in words for one in self._instances):
-            self._call("systemctl", "daemon-reload")
+        wanted = [one for one in self._instances if one.directory in words]
+        running = [one for one in wanted if one.runs]
+        self._start([one for one in wanted if one not in running])
         for one in self._instances:
-            unit, has_to_be_enabled = self._unit(one)
-            if one.directory in words:
-                if has_to_be_enabled:
-                    self._call("systemctl", "enable", "--quiet", unit)
-                self._call("systemctl", "start", unit)
-            else:  # remove the parts that an undone run has left
-                for verb in ("stop", "disable", "reset-failed"):
-                    self._run(["systemctl", "--quiet", verb, unit])
-        self._call("postfix", "reload")
+            if one not in wanted and one.has_left_overs:
+                for verb in ("stop", "disable", "reset-failed"):  # remove the parts that an undone run has left
+                    self._run(["systemctl", "--quiet", verb, self._unit(one)])
+        for one in running:
+            self._call("postfix", "-c", one.directory, "reload")
+        self._postfix.reload()
+
+    def _start(self, instances: Sequence[_Instance]) -> None:
+        """Start instances, now and after each boot. Raises EngineError."""
+        if not instances:
+            return
+        units = [self._unit(one) for one in instances]
+        self._call("systemctl", "daemon-reload")
+        if self._takes_suffix():  # Debian 13, whose units have to be enabled
+            self._call("systemctl", "enable", "--quiet", *units)
+        try:
+            self._call("systemctl", "start", *units)
+        except EngineError:
+            for one in instances:
+                check_instance(self._run, Postconf(self._run, one.directory))  # it may know the reason
+            raise
+        self._checked.update({one.directory: _own_files(one.directory) for one in instances})
 
     def resume(self) -> None:
         """Have Postfix read the former configuration."""
+        self._postconf.forget()
         self.reload()
 
     def serves(self) -> bool:
@@ -305,7 +386,7 @@ class PostfixGateway:
         """Raise EngineError unless the policy service works: if it fails, Postfix answers RCPT with 451 4.3.5."""
         configs = sorted(state.email_configs.values(), key=lambda one: not one.depends_on_arrival)
         # With a domain: Postfix accepts mail for plain "postmaster" without checking its restrictions.
-        domain = configs[0].domains[0] if configs else self._postconf.values_expanded("myhostname")
+        domain = configs[0].domains[0] if configs else self._postconf.value_expanded("myhostname")
         recipient = f"postmaster@{domain}"
         if state.depends_on_arrival:
             code, text = ask(self.own_port, self._settings, "", recipient)
@@ -375,7 +456,7 @@ class PostfixGateway:
         servers = state.recipients_enforced[domain].servers or (owner.servers if owner else ())
         if servers:
             return ",".join(map(next_hop, servers))
-        maps = self._postconf.values_expanded("transport_maps")
+        maps = self._postconf.value_expanded("transport_maps")
         tables = [one for one in maps.replace(",", " ").split() if TRANSPORT_MAP not in one]
         if "{" in maps:
             raise EngineError(
@@ -389,7 +470,7 @@ class PostfixGateway:
                     raise EngineError(f"the route to {domain} cannot be looked up in {table}: {err.strip()}")
                 if out.strip():
                     return _smtp_hop(domain, out.strip()) or domain
-        return self._postconf.values_expanded("relayhost") or domain
+        return self._postconf.value_expanded("relayhost") or domain
 
     def _edits(self, state: GatewayState, instances: Sequence[_Instance]) -> Edits:
         now = self._postconf.values(
@@ -447,7 +528,7 @@ class PostfixGateway:
         if state.outbound and state.outbound.depends_on_arrival:
             return True
         rewriting = ("virtual_alias_maps", "canonical_maps", "recipient_canonical_maps", "recipient_bcc_maps")
-        return state.depends_on_arrival and any(map(self._postconf.values_expanded, rewriting))
+        return state.depends_on_arrival and any(map(self._postconf.value_expanded, rewriting))
 
     def _outbound_level(self, state: GatewayState) -> dict[str, str]:
         """Return the changes of main.cf for the TLS level towards the internet.
@@ -557,8 +638,8 @@ class PostfixGateway:
             "local_transport": back,
             "multi_instance_name": instance.name,
             "multi_instance_enable": "yes",
-            "queue_directory": f"/var/spool/{instance.name}",
-            "data_directory": f"/var/lib/{instance.name}",
+            "queue_directory": instance.queue,
+            "data_directory": instance.data,
             "syslog_name": instance.name,
             "inet_interfaces": "loopback-only",
             "mynetworks": "127.0.0.0/8",
@@ -599,21 +680,22 @@ class PostfixGateway:
         tables = [f"texthash:{TRANSPORT_MAP}", explicit.get("transport_maps", "")]
         routes["transport_maps"] = _first(tables[:1], tables[:1], tables[1])
         routes["default_transport"] = explicit.get("default_transport", "smtp")
-        routes["mydestination"] = self._postconf.values_expanded("mydestination")
+        routes["mydestination"] = self._postconf.value_expanded("mydestination")
         return routes
 
     def _own_services(self) -> dict[str, str]:
         """Return copies of the gateway's own transports, which its tables may name. They use the instance's TLS level."""
         known = {line.split()[0] for line in _SECOND_SERVICES.splitlines()} | {"postlog"}
         services = {}
-        for line in self._postconf.call("-M").splitlines():
-            fields = line.split()
-            if len(fields) < 8 or fields[1] != "unix" or fields[0] in known or fields[0].startswith("mailfleet"):
+        for one in self._postconf.services():
+            name = one.fields[0]
+            if one.fields[1] != "unix" or name in known or name.startswith("mailfleet"):
                 continue
+            fields = one.text.split()
             fields[4] = "n"  # the instance has no chroot
             words = " ".join(fields).split(" -o ")
             kept = [word for word in words[1:] if word not in _RELAXED]
-            services[f"own {fields[0]}"] = " -o ".join([words[0], *kept])
+            services[f"own {name}"] = " -o ".join([words[0], *kept])
         return services
 
     def _outgoing_address(self, explicit: Mapping[str, str]) -> dict[str, str]:
@@ -629,25 +711,32 @@ class PostfixGateway:
 
     def _chroot(self) -> str:
         """Return the chroot column of the gateway's own smtp transport."""
-        fields = self._postconf.call("-M", "smtp/unix").split()
-        return fields[4] if len(fields) > 4 else "n"
+        return next((one.fields[4] for one in self._postconf.services() if one.name == "smtp/unix"), "n")
 
     def _make_places(self, instance: _Instance) -> None:
-        for place, owner in ((f"/var/spool/{instance.name}", "root"), (f"/var/lib/{instance.name}", "postfix")):
+        for place, owner in ((instance.queue, "root"), (instance.data, "postfix")):
             Path(place).mkdir(exist_ok=True)
             Path(place).chmod(0o755)  # the umask changes the mode of mkdir
             shutil.chown(place, owner)
 
-    def _unit(self, instance: _Instance) -> tuple[str, bool]:
-        """Return the unit's name and whether it has to be enabled. Debian 13 changed the name, and its unit must be enabled."""
-        template = self._run(["systemctl", "cat", "postfix@.service"])[1]
-        by_suffix = "/etc/postfix-%I" in template
-        return f"postfix@{instance.name.partition('-')[2] if by_suffix else instance.name}.service", by_suffix
+    def _unit(self, instance: _Instance) -> str:
+        return instance.units[self._takes_suffix()]
+
+    def _takes_suffix(self) -> bool:
+        """Whether the units have Debian 13's names."""
+        if self._systemd_takes_suffix is None:
+            self._systemd_takes_suffix = "/etc/postfix-%I" in self._run(["systemctl", "cat", "postfix@.service"])[1]
+        return self._systemd_takes_suffix
 
     def _call(self, *command: str) -> None:
         status, out, err = self._run(command)
         if status != 0:
             raise EngineError(f"{' '.join(command)} failed: {(err or out).strip()}")
+
+
+def _own_files(directory: str) -> list[Optional[bytes]]:
+    """Return the content of main.cf and master.cf of an instance; None for a file that does not exist."""
+    return [FileImage.read(f"{directory}/{name}").content for name in ("main.cf", "master.cf")]
 
 
 def transport_of(what: str) -> str:

@@ -62,14 +62,11 @@ class Configuration:
             "smtp_fallback_relay",
             "inet_interfaces",
         )
-        self.main = postconf.values("-x", *names)
+        self.main = postconf.expanded(*names)
         self.explicit = postconf.explicit()
-        self.commands: dict[str, str] = {}
-        for line in postconf.call("-M").splitlines():
-            words = line.split()
-            if len(words) >= 8 and not line.startswith("#"):
-                self.commands[f"{words[0]}/{words[1]}"] = words[7]
-        self.overrides = postconf.service_settings()
+        services = postconf.services()
+        self.commands = {one.name: one.command for one in services}
+        self.overrides = {one.name: one.settings for one in services if one.settings}
 
     def value(self, service: str, parameter: str) -> str:
         """Return the value of a parameter for a service: its own, else the one of main.cf; empty if Postfix does not know it."""

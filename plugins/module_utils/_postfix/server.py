@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN, LEFT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
 
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
@@ -46,30 +49,54 @@ class Postfix:
         """run starts a program from an argument list; port is the listener whose settings count."""
         self._run = run
         self._port = str(port)
-        # With -c, the command concerns the default instance only; without it, it would go on to every other instance.
-        self._postfix = ("postfix", "-c", layout.config_dir)
-        self._postconf = Postconf(run, layout.config_dir)
+        self._layout = layout
+        self.postconf = Postconf(run, layout.config_dir)
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files of the default instance. store: the directory of locks and journals."""
         return Transaction(self, store)
 
     def require_running(self) -> None:
-        """Raise EngineError unless Postfix 3.4 or newer is installed and its default instance runs."""
+        """Raise EngineError unless Postfix 3.4 or newer is installed and its default instance runs.
+
+        NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files.
+        """
         try:
-            status, _out, err = self._run([*self._postfix, "status"])
+            values = self.postconf.values("smtpd_tls_chain_files", "queue_directory")
         except FileNotFoundError:
-            status, err = 127, "the command postfix is not there"
-        if status == 127:
-            raise EngineError(f"Postfix is not installed on this host ({err.strip()}); install it first")
-        if status != 0:
-            raise EngineError("Postfix is not running; start it first, because a change is proved by its own port")
-        if "smtpd_tls_chain_files" not in self._postconf.values("smtpd_tls_chain_files"):
+            raise EngineError(
+                "Postfix is not installed on this host (the command postconf is not there); install it first"
+            ) from None
+        if "smtpd_tls_chain_files" not in values:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
+        queue = values["queue_directory"]
+        if not runs(self.postconf.value_expanded("queue_directory") if "$" in queue else queue):
+            raise NotRunningError("Postfix is not running; start it first, because a change is proved by its own port")
+
+    def version(self) -> str:
+        """Return the version of Postfix, for example C(3.7.11)."""
+        return self.postconf.values("mail_version").get("mail_version", "")
+
+    def files(self) -> tuple[str, ...]:
+        """Return the configuration files that plan() depends on."""
+        return tuple(f"{self.postconf.config_dir}/{name}" for name in ("main.cf", "master.cf"))
+
+    def left(self) -> list[str]:
+        """Return the files and directories that the collection left on this host for Postfix."""
+        found = {path for pattern in (*LEFT, self._layout.certificate) for path in Path("/").glob(pattern[1:])}
+        return sorted(map(str, found))
+
+    def observe(self) -> Mapping[str, Any]:
+        """Return C(listeners) and C(transports) as plain data. Raises EngineError if postconf cannot read the configuration."""
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import (  # noqa: PLC0415
+            observe,  # a change does not need it
+        )
+
+        return observe(self.postconf)
 
     def state(self) -> dict[str, str]:
         """Return the two TLS levels of main.cf, with the values of Desired or C(custom)."""
-        values = self._postconf.values("smtpd_tls_security_level", "smtp_tls_security_level")
+        values = self.postconf.values("smtpd_tls_security_level", "smtp_tls_security_level")
         return {
             "inbound": INBOUND_KIND.get(values["smtpd_tls_security_level"], "custom"),
             "outbound": OUTBOUND_KIND.get(values["smtp_tls_security_level"], "custom"),
@@ -78,11 +105,11 @@ class Postfix:
     def plan(self, desired: Desired) -> Change:
         """Return the edits of main.cf. Raises EngineError if master.cf overrides them for the listener or the client."""
         wanted: dict[str, str] = {}
-        now = self._postconf.values(
+        now = self.postconf.values(
             "smtpd_tls_security_level", "smtpd_tls_received_header", "smtpd_tls_chain_files",
             "smtpd_tls_loglevel", "smtp_tls_security_level", "smtp_tls_loglevel",
         )  # fmt: skip
-        explicit = self._postconf.explicit()
+        explicit = self.postconf.explicit()
         if desired.inbound is not None:
             self.refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self.is_listener)
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
@@ -100,7 +127,7 @@ class Postfix:
             if desired.outbound != "disabled":
                 wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
         edits = {name: value for name, value in wanted.items() if {**now, **explicit}.get(name) != value}
-        return Change.of(self._postconf.images(Edits(edits))) if edits else Change((), ())
+        return Change.of(self.postconf.images(Edits(edits))) if edits else Change((), ())
 
     def next_hops(self, ours: str = "") -> Sequence[Target]:
         """Return the hosts of relayhost; none if it is not set.
@@ -110,14 +137,14 @@ class Postfix:
         """
         hops = []
         others = ("transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
-        values = self._postconf.values(*others, "default_transport")
+        values = self.postconf.values(*others, "default_transport")
         values["transport_maps"] = values.get("transport_maps", "").replace(ours, "").strip(" ,")
         ways = [f"{name} = {values[name]}" for name in others if values.get(name)]
         if values.get("default_transport", "smtp") != "smtp":
             ways.append(f"default_transport = {values['default_transport']}")
         if ways:
             raise EngineError(f"mail also leaves by {', '.join(ways)}, and those routes cannot all be tested")
-        relayhost = self._postconf.values("relayhost")["relayhost"]
+        relayhost = self.postconf.values("relayhost")["relayhost"]
         for hop in relayhost.replace(",", " ").split():
             host, _, port = hop.rpartition(":") if "]:" in hop else (hop, "", "25")
             if not host.startswith("["):
@@ -131,18 +158,18 @@ class Postfix:
 
     def check(self) -> None:
         """Have Postfix check its configuration. Raises EngineError with what Postfix says."""
-        status, out, err = self._run([*self._postfix, "check"])
-        if status != 0:
-            raise EngineError(f"postfix check refuses the change: {(err or out).strip()}")
+        self.postconf.forget()
+        check_instance(self._run, self.postconf)
 
     def reload(self) -> None:
         """Have Postfix read its configuration. Raises EngineError."""
-        status, out, err = self._run([*self._postfix, "reload"])
+        status, out, err = self._run(["postfix", "-c", self.postconf.config_dir, "reload"])
         if status != 0:
             raise EngineError(f"postfix reload failed: {(err or out).strip()}")
 
     def resume(self) -> None:
         """Have Postfix read the former configuration. Raises EngineError."""
+        self.postconf.forget()
         self.reload()
 
     def is_listener(self, service: str) -> bool:
@@ -157,12 +184,28 @@ class Postfix:
 
         kinds: value of the parameter -> state. concerns: whether a service, C(name/type), matters.
         """
-        for service, value in self._postconf.overrides(parameter).items():
+        for service, value in self.postconf.overrides(parameter).items():
             if concerns(service) and kinds.get(value) != wanted:
                 raise EngineError(
                     f"master.cf sets {parameter}={value}, which overrides main.cf for {service}; remove it "
                     f"first: postconf -PX '{service}/{parameter}'"
                 )
+
+
+def check_instance(run: Runner, postconf: Postconf) -> None:
+    """Have Postfix check the configuration of one instance. Raises EngineError with what Postfix says.
+
+    With -c, the command concerns this instance only; without it, it would go on to every other instance. check-fatal is the
+    part of check that can fail. The rest, which compares some 160 files and only warns, follows if that part fails, or if this
+    Postfix does not know it.
+    """
+    postconf.require_readable()  # Postfix 3.7 tells the reason to the system's log only
+    for verb in ("check-fatal", "check"):
+        status, out, err = run(["postfix", "-c", postconf.config_dir, verb])
+        if status == 0:
+            return
+    reason = (err or out).strip() or "it gives no reason here; see the mail log"
+    raise EngineError(f"postfix -c {postconf.config_dir} check refuses the change: {reason}")
 
 
 def at_least_one(level: str) -> str:

@@ -1,8 +1,11 @@
 """Edits of main.cf and master.cf: what is refused, what changes, and what never does."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf, Service
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,23 +109,107 @@ def test_a_missing_file_asks_whether_postfix_is_there(postconf, fake):
         postconf.images(Edits({"biff": "yes"}))
 
 
-def test_what_postconf_says_is_in_the_error(postconf, fake):
-    fake.answers[("postconf",)] = (1, "", "postconf: fatal: bad string length 0 < 1: myhostname =\n")
-    with pytest.raises(
-        EngineError, match=r"^postconf -n failed: postconf: fatal: bad string length 0 < 1: myhostname ="
-    ):
-        postconf.explicit()
-    with pytest.raises(EngineError, match=r"^postconf cannot read .*: postconf: fatal: bad string"):
-        postconf.values("myhostname")
+@pytest.mark.parametrize(
+    "read",
+    [Postconf.explicit, Postconf.services, Postconf.require_readable, lambda postconf: postconf.values("a"),
+     lambda postconf: postconf.value_expanded("a")],
+)  # fmt: skip
+def test_what_postconf_says_is_in_the_error(postconf, fake, read):
+    fake.answers[("postconf",)] = (
+        1, "", "postconf: warning: /etc/postfix/main.cf, line 47: overriding earlier entry: myhostname=gw\n" * 9
+        + 'postconf: warning: truncated macro reference: "${bad"\npostconf: fatal: mail_dict: macro processing error\n',
+    )  # fmt: skip
+    with pytest.raises(BrokenConfigurationError) as error:
+        read(postconf)
+    assert str(error.value) == (
+        f'postconf cannot read {fake.directory}: postconf: warning: truncated macro reference: "${{bad"; '
+        "postconf: fatal: mail_dict: macro processing error"
+    )
     fake.answers[("postconf",)] = (1, "said on the wrong channel\n", "")
-    with pytest.raises(EngineError, match="said on the wrong channel"):
-        postconf.call("-n")
+    with pytest.raises(BrokenConfigurationError, match="said on the wrong channel"):
+        read(postconf)
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_an_unknown_parameter_is_left_out(postconf, fake, status):
-    fake.unknown_status = status
+def test_an_edit_that_postconf_refuses(postconf, fake):
+    fake.answers[("postconf",)] = (1, "", "postconf: fatal: no space left\n")
+    with pytest.raises(EngineError, match=r"^postconf -e biff = yes failed: postconf: fatal: no space left$"):
+        postconf.images(Edits({"biff": "yes"}))
+
+
+def test_an_unknown_parameter_is_left_out(postconf):
     assert postconf.values("relayhost", "tls_required_enable") == {"relayhost": ""}
+    assert postconf.expanded("relayhost", "tls_required_enable") == {"relayhost": ""}
+    assert postconf.value_expanded("tls_required_enable") == ""
+
+
+def test_each_listing_is_read_once_until_it_is_forgotten(postconf, fake):
+    def read():
+        postconf.values("relayhost")
+        postconf.value_expanded("mydestination")
+        postconf.explicit()
+        postconf.overrides("a")
+        return postconf.values("biff"), postconf.explicit_expanded()["biff"], len(postconf.services())
+
+    assert read() == read() == ({"biff": "no"}, "no", 4)
+    assert [call[3:] for call in fake.calls] == [[], ["-x"], ["-n"], ["-M"]]
+    fake.main.write_text("biff = yes\n")
+    fake.master.write_text("")
+    assert read() == ({"biff": "no"}, "no", 4)
+    postconf.forget()
+    assert read() == ({"biff": "yes"}, "yes", 0)
+
+
+def test_entries_that_are_there_already_need_no_program(postconf, fake):
+    present = {
+        "smtp/unix": "smtp unix - - y - - smtp",
+        "relay/unix": "relay unix - - y - - smtp -o syslog_name=postfix/$service_name",
+    }
+    assert contents(postconf.images(Edits({}, services=present))) == [MAIN, MASTER]
+    assert [call[3:] for call in fake.calls] == [["-M"]]
+    postconf.images(Edits({"biff": "yes"}, services={**present, "a/unix": "a unix", "b/unix": "b unix"}))
+    edits = [call[3:] for call in fake.calls[1:]]
+    assert edits == [["-e", "biff = yes"], ["-M", "a/unix=a unix", "b/unix=b unix"]]
+
+
+def test_an_entry_that_is_there_twice_is_written_again(fake, postconf):
+    fake.master.write_text(MASTER + "smtp unix - - y - - smtp\n")
+    postconf.images(Edits({}, services={"smtp/unix": "smtp unix - - y - - smtp"}))
+    assert fake.calls[-1][3:] == ["-M", "smtp/unix=smtp unix - - y - - smtp"]
+
+
+# What postconf -M of 3.7 and 3.10 prints, and what postconf -P says of it.
+@pytest.mark.parametrize(
+    ("line", "settings"),
+    [
+        ("smtp inet n - y - - smtpd", {}),
+        (
+            "mytransport unix -       -       n       -       -       smtp -o smtp_tls_security_level=encrypt "
+            "-o {smtp_tls_policy_maps=texthash:/etc/a b} -o smtp_bind_address=127.0.0.1 -v -o my_own=1 -o smtp_helo_name=$my_own",
+            {
+                "smtp_tls_security_level": "encrypt", "smtp_tls_policy_maps": "texthash:/etc/a b",
+                "smtp_bind_address": "127.0.0.1", "my_own": "1", "smtp_helo_name": "$my_own",
+            },
+        ),
+        ("spawned unix - n n - 0 spawn user=nobody argv=/bin/x -o foo=bar", {}),
+        (
+            "[::1]:2525 inet n - n - - smtpd -o {syslog_name=${multi_instance_name?{$multi_instance_name}:{post fix}}/x} "
+            "-o smtpd_client_restrictions= -o mynetworks=127.0.0.0/8,[::1]/128 -o smtpd_tls_wrappermode=yes",
+            {
+                "syslog_name": "${multi_instance_name?{$multi_instance_name}:{post fix}}/x", "smtpd_client_restrictions": "",
+                "mynetworks": "127.0.0.0/8,[::1]/128", "smtpd_tls_wrappermode": "yes",
+            },
+        ),
+        ("a unix - - n - - smtp -o syslog_name=${b?{$b}:{c}}/$d -o a=b=c", {"syslog_name": "${b?{$b}:{c}}/$d", "a": "b=c"}),
+        ("a unix - - n - - smtp -o a=b -- -o c=d", {"a": "b"}),
+        ("a unix - - n - - smtp -o", {"": ""}),
+        ("a unix - - n - - smtp -o a=1 -o a=2", {"a": "2"}),
+    ],
+)  # fmt: skip
+def test_the_options_of_a_service(line, settings):
+    service = Service.parse(line)
+    assert service.settings == settings
+    assert (service.name, service.command) == ("/".join(line.split()[:2]), line.split()[7])
+    assert service.text == " ".join(line.split())
 
 
 def test_explicit_is_what_main_cf_sets(postconf):
@@ -134,11 +221,9 @@ def test_explicit_is_what_main_cf_sets(postconf):
     }
 
 
-@pytest.mark.parametrize("options", [(), ("-x",)])
-def test_explicit_passes_its_options_on(postconf, fake, options):
-    fake.answers[("postconf", "-c", str(fake.directory), "-n", *options)] = (0, "a = b = c\nmyhostname =\n", "")
-    assert postconf.explicit(*options) == {"a": "b = c", "myhostname": ""}
-    assert fake.calls == [["postconf", "-c", str(fake.directory), "-n", *options]]
+def test_values_may_hold_equals_signs_and_be_empty(postconf, fake):
+    fake.answers[("postconf", "-c", str(fake.directory), "-n")] = (0, "a = b = c\nmyhostname =\n", "")
+    assert postconf.explicit() == {"a": "b = c", "myhostname": ""}
 
 
 def test_overrides_of_a_parameter_by_service(tmp_path):

@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES, GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES, GatewayState, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+    NotRunningError,
+)
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state
@@ -24,7 +28,6 @@ from tests.support.records import FORMAT, format_in, make_former, make_newer
 WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
 LEVELS = {mode: tuple(WORDS[level] for level in pair) for mode, pair in NEUTRAL_LEVELS.items()}
 
-POSTFIX = ("postfix", "-c", "/etc/postfix")
 BY_ARRIVAL = ("match_sender", "match_sender_strict")
 TO_LOOPBACK = [
     word
@@ -35,6 +38,11 @@ TO_LOOPBACK = [
     for word in ("-o", option)
 ]  # fmt: skip
 NEW = {**DEFAULTS, "tls_required_enable": "yes"}  # Postfix 3.10
+
+
+def default(host):
+    """The command for the default instance alone."""
+    return "postfix", "-c", str(host.etc)
 
 
 @pytest.fixture
@@ -511,8 +519,8 @@ class TestRead:
 
 class TestRunning:
     def test_a_postfix_that_does_not_run_is_said(self, host):
-        host.fake.answers[(*POSTFIX, "status")] = (1, "", "")
-        with pytest.raises(EngineError, match="Postfix is not running"):
+        host.running.clear()
+        with pytest.raises(NotRunningError, match="Postfix is not running"):
             host.adapter.require_running()
 
     @pytest.mark.parametrize("stage", [Stage.CONNECT, Stage.GREETING])
@@ -688,25 +696,55 @@ class TestCommands:
     BOOKWORM = "[Service]\nExecStart=/usr/sbin/postmulti -i %i -p start\n"
     TRIXIE = "[Service]\nExecStart=/usr/sbin/postfix -c /etc/postfix-%I start\n"
 
-    def test_the_check_of_one_instance(self, host):
-        host.adapter.check()
-        assert host.fake.calls == [[*POSTFIX, "check"]]
+    def checked(self, host):
+        return [call[2] for call in host.fake.called("postfix") if call[3] == "check-fatal"]
 
-    @pytest.mark.parametrize("third", [False, True])
-    def test_the_check_of_every_instance(self, host, monkeypatch, third):
+    @pytest.fixture
+    def made(self, host, monkeypatch):
         made = []
         monkeypatch.setattr(host.adapter, "_make_places", lambda instance: made.append(instance.name))
-        host.apply(config("one", "match_sender"), enforced=inbound("partner.example") if third else ())
-        host.fake.calls.clear()
+        return made
+
+    def test_an_instance_is_checked_once_after_its_files_changed(self, host, made):
+        host.plan(config("one", "plaintext"))
         host.adapter.check()
-        others = [host.second, host.third][: third + 1]
+        assert self.checked(host) == []
+        host.apply(config("one", "plaintext"))
+        host.adapter.check()
+        host.adapter.check()
+        assert self.checked(host) == [str(host.etc)]
+        host.apply(config("one", "opportunistic"))  # another table, the same main.cf
+        host.adapter.check()
+        assert (self.checked(host), made) == ([str(host.etc)], [])
+
+    def test_files_that_nobody_has_read_before_are_checked(self, host):
+        host.adapter.check()
+        assert self.checked(host) == [str(host.etc)]
+
+    @pytest.mark.parametrize("third", [False, True])
+    def test_an_instance_that_does_not_run_is_checked_by_its_start(self, host, made, third):
+        more = {"enforced": inbound("partner.example") if third else ()}
+        host.apply(config("one", "match_sender"), **more)
+        host.adapter.check()
         assert made == ["postfix-mailfleet", "postfix-mailfleet_enforced"][: third + 1]
-        assert host.fake.calls == [
-            *(["postfix", "-c", str(one), "check"] for one in others),
-            [*POSTFIX, "check"],
-        ]
-        host.fake.answers[("postfix", "-c", str(others[-1]))] = (1, "", "fatal: no\n")
-        with pytest.raises(EngineError, match=rf"^postfix -c {others[-1]} check failed: fatal: no$"):
+        assert self.checked(host) == [str(host.etc)]
+        host.adapter.reload()
+        host.running.update({"/var/spool/postfix-mailfleet", "/var/spool/postfix-mailfleet_enforced"})
+        host.adapter.check()
+        assert self.checked(host) == [str(host.etc)]  # the start has checked them
+        host.apply(config("one", "match_sender"), outbound=OutboundTls(send="match_sender"), **more)
+        host.adapter.check()
+        assert self.checked(host) == [str(host.etc), *map(str, [host.second, host.third][: third + 1]), str(host.etc)]
+
+    def test_a_check_that_fails_is_said(self, host, made):
+        host.apply(config("one", "match_sender"))
+        host.fake.answers[("postfix", "-c", str(host.etc), "check-fatal")] = (1, "", "")
+        host.fake.answers[("postfix", "-c", str(host.etc), "check")] = (1, "", "fatal: no\n")
+        with pytest.raises(EngineError, match=rf"^postfix -c {host.etc} check refuses the change: fatal: no$"):
+            host.adapter.check()
+        host.fake.main.write_text(host.fake.main.read_text() + "no equals sign\n")
+        host.fake.answers[("postconf", "-c", str(host.etc))] = (1, "", "postconf: fatal: /x, line 9: missing '='\n")
+        with pytest.raises(BrokenConfigurationError, match="missing '='"):
             host.adapter.check()
 
     def test_the_places_of_an_instance_are_made(self, host, monkeypatch):
@@ -744,14 +782,23 @@ class TestCommands:
         host.fake.calls.clear()
         host.adapter.reload()
         commands = [call for call in host.fake.calls if call[0] != "postconf"]
-        expected = [["systemctl", "daemon-reload"]]
-        for unit in units:
-            expected += [
-                ["systemctl", "cat", "postfix@.service"],
-                *([["systemctl", "enable", "--quiet", unit]] if enabled else []),
-                ["systemctl", "start", unit],
-            ]
-        assert commands == [*expected, ["postfix", "reload"]]
+        assert commands == [
+            ["systemctl", "cat", "postfix@.service"],
+            ["systemctl", "daemon-reload"],
+            *([["systemctl", "enable", "--quiet", *units]] if enabled else []),
+            ["systemctl", "start", *units],
+            [*default(host), "reload"],
+        ]
+
+    def test_an_instance_that_runs_is_reloaded_alone_and_before_the_default_one(self, host):
+        host.apply(config("one", "match_sender"), enforced=inbound("partner.example"))
+        host.running.add("/var/spool/postfix-mailfleet_enforced")
+        host.fake.calls.clear()
+        host.adapter.reload()
+        assert host.fake.called("systemctl", "start") == [["systemctl", "start", "postfix@postfix-mailfleet.service"]]
+        assert [call[2:] for call in host.fake.called("postfix")] == [
+            [str(host.third), "reload"], [str(host.etc), "reload"],
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         ("template", "units"),
@@ -762,26 +809,34 @@ class TestCommands:
     )
     @pytest.mark.parametrize("main", ["", "multi_instance_directories = /etc/postfix-other\n"])
     @pytest.mark.parametrize("call", ["reload", "resume"])
-    def test_reload_stops_instances_that_the_files_do_not_list(self, make, template, units, main, call):
+    def test_reload_stops_instances_that_the_files_do_not_list(self, make, monkeypatch, template, units, main, call):
         host = make(main)
+        monkeypatch.setattr(gateway, "Path", lambda path, *more: Path(f"{host.root}{path}", *more))
+        for name in ("postfix-mailfleet", "postfix-mailfleet_enforced"):
+            (host.root / "var/spool" / name).mkdir(parents=True)
         host.fake.answers[("systemctl", "cat")] = (0, template, "")
+        host.fake.answers[("systemctl", "--quiet")] = (5, "", "Unit postfix@postfix-mailfleet.service not loaded.\n")
         getattr(host.adapter, call)()
-        expected = []
+        expected = [["systemctl", "cat", "postfix@.service"]]
         for unit in units:
-            expected += [
-                ["systemctl", "cat", "postfix@.service"],
-                ["systemctl", "--quiet", "stop", unit],
-                ["systemctl", "--quiet", "disable", unit],
-                ["systemctl", "--quiet", "reset-failed", unit],
-            ]
-        assert [one for one in host.fake.calls if one[0] != "postconf"] == [*expected, ["postfix", "reload"]]
+            expected += [["systemctl", "--quiet", verb, unit] for verb in ("stop", "disable", "reset-failed")]
+        commands = [one for one in host.fake.calls if one[0] != "postconf"]
+        assert commands == [*expected, [*default(host), "reload"]]
+
+    @pytest.mark.parametrize(
+        "place",
+        ["var/lib/postfix-mailfleet", "etc/systemd/system/a.wants/postfix@mailfleet.service",
+         "etc/systemd/system/a.wants/postfix@postfix-mailfleet.service"],
+    )  # fmt: skip
+    def test_what_tells_that_an_instance_was_there(self, host, monkeypatch, place):
+        monkeypatch.setattr(gateway, "Path", lambda path, *more: Path(f"{host.root}{path}", *more))
+        assert not any(one.has_left_overs for one in host.adapter._instances)
+        (host.root / place).mkdir(parents=True)
+        assert [one.has_left_overs for one in host.adapter._instances] == [True, False]
 
     def test_an_instance_that_was_never_there_need_not_be_stopped(self, host):
-        host.fake.answers[("systemctl", "--quiet")] = (5, "", "Unit postfix@postfix-mailfleet.service not loaded.\n")
         host.adapter.reload()
-        assert host.fake.calls[-1] == ["postfix", "reload"]
-        assert not host.fake.called("systemctl", "start")
-        assert not host.fake.called("systemctl", "enable")
+        assert [call for call in host.fake.calls if call[0] != "postconf"] == [[*default(host), "reload"]]
 
     def test_an_instance_that_is_listed_among_others_runs_and_the_other_does_not(self, make):
         host = make("multi_instance_directories = /etc/postfix-other\n")
@@ -790,9 +845,6 @@ class TestCommands:
         host.adapter.reload()
         assert host.fake.explicit()["multi_instance_directories"] == f"{host.second} /etc/postfix-other"
         assert host.fake.called("systemctl", "start") == [["systemctl", "start", "postfix@postfix-mailfleet.service"]]
-        assert [call[2:] for call in host.fake.called("systemctl", "--quiet")] == [
-            [verb, "postfix@postfix-mailfleet_enforced.service"] for verb in ("stop", "disable", "reset-failed")
-        ]
 
     def test_commas_between_instances_go_because_systemd_would_not_start_the_first(self, make):
         host = make("multi_instance_directories = /etc/postfix-a, /etc/postfix-b,/etc/postfix-c\n")
@@ -801,7 +853,7 @@ class TestCommands:
         assert host.fake.explicit()["multi_instance_directories"] == listed
 
     def test_a_reload_that_fails_is_said(self, host):
-        host.fake.answers[("postfix", "reload")] = (1, "", "fatal: x\n")
+        host.fake.answers[(*default(host), "reload")] = (1, "", "fatal: x\n")
         with pytest.raises(EngineError, match=r"^postfix reload failed: fatal: x$"):
             host.adapter.reload()
 
@@ -819,6 +871,9 @@ class TestCommands:
         with pytest.raises(
             EngineError, match=r"^systemctl start postfix@postfix-mailfleet\.service failed: Job failed\.$"
         ):
+            host.adapter.reload()
+        host.fake.answers[("postfix", "-c", str(host.second))] = (1, "", "fatal: its reason\n")
+        with pytest.raises(EngineError, match=r"check refuses the change: fatal: its reason$"):
             host.adapter.reload()
 
 

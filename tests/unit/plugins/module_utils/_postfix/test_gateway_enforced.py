@@ -78,6 +78,7 @@ def write(host, wanted):
     for image in change.after:
         Path(image.path).parent.mkdir(parents=True, exist_ok=True)
         image.write()
+    host.adapter._postconf.forget()
     return change
 
 
@@ -976,6 +977,7 @@ class TestPrepare:
         for image in host.adapter.prepare(STATES[name]).after:
             Path(image.path).parent.mkdir(parents=True, exist_ok=True)
             image.write()
+        host.adapter._postconf.forget()
         assert self.there(host) == (True, STATES[name].senders_enforced)
         assert host.adapter.read() == STATES[held]
         assert host.lines("transport") == transport
@@ -1073,8 +1075,8 @@ class TestTransaction:
         assert not host.third.exists()
         transact(STATES[name])
         assert host.adapter.read() == STATES[name]
-        started = [call[2] for call in host.fake.called("systemctl", "start")]
-        assert len(set(started)) == host.second.exists() + host.third.exists()
+        started = {unit for call in host.fake.called("systemctl", "start") for unit in call[2:]}
+        assert len(started) == host.second.exists() + host.third.exists()
 
 
 # Law: what is not ours in a list survives to the letter, ours stands in front and nowhere else, twice is once.

@@ -1,18 +1,22 @@
 """STARTTLS on Postfix, against a stand-in for its commands."""
 
 import re
+from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+    NotRunningError,
+)
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER, FakePostfix
 
 CERTIFICATE = "/etc/mailfleet/starttls.pem"
-POSTFIX = ("postfix", "-c", "/etc/postfix")
 
 
 class Host:
@@ -20,7 +24,10 @@ class Host:
 
     def __init__(self, monkeypatch, directory, **files):
         self.fake = FakePostfix(directory, **files)
+        self.directory = str(directory)
+        self.running = {"/var/spool/postfix"}  # queue directories of the instances that run
         monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(directory)))
+        monkeypatch.setattr(server, "runs", lambda queue: queue in self.running)
 
     def adapter(self, port=25):
         return server.Postfix(self.fake, port)
@@ -46,41 +53,98 @@ def make(monkeypatch, tmp_path):
 
 def test_it_is_not_installed(make):
     host = make()
-    host.fake.answers[("postfix",)] = FileNotFoundError(2, "No such file or directory", "postfix")
+    host.fake.answers[("postconf",)] = FileNotFoundError(2, "No such file or directory", "postconf")
     with pytest.raises(
-        EngineError, match=r"^Postfix is not installed on this host \(the command postfix is not there\); install"
-    ):
-        host.adapter().require_running()
-    host.fake.answers[("postfix",)] = (127, "", "postfix: not found\n")
-    with pytest.raises(
-        EngineError, match=r"Postfix is not installed on this host \(postfix: not found\); install it first"
+        EngineError, match=r"^Postfix is not installed on this host \(the command postconf is not there\); install"
     ):
         host.adapter().require_running()
 
 
 def test_it_does_not_run(make):
     host = make()
-    host.fake.answers[(*POSTFIX, "status")] = (1, "", "postfix/postfix-script: the Postfix mail system is not running")
+    host.running.clear()
     with pytest.raises(
-        EngineError, match="Postfix is not running; start it first, because a change is proved by its own port"
+        NotRunningError, match="Postfix is not running; start it first, because a change is proved by its own port"
     ):
         host.adapter().require_running()
 
 
-@pytest.mark.parametrize("status", [0, 1])
-def test_it_is_older_than_3_4(make, status):
+def test_a_configuration_that_cannot_be_read_is_said_in_postfixs_own_words(make):
+    host = make()
+    host.running.clear()
+    host.fake.answers[("postconf",)] = (1, "", "postconf: fatal: /etc/postfix/main.cf, line 9: missing '='\n")
+    with pytest.raises(BrokenConfigurationError, match=r"^postconf cannot read .*: postconf: fatal: .*line 9: missing"):
+        host.adapter().require_running()
+
+
+def test_it_is_older_than_3_4(make):
     host = make(defaults={name: value for name, value in DEFAULTS.items() if name != "smtpd_tls_chain_files"})
-    host.fake.unknown_status = status
     with pytest.raises(
         EngineError, match=r"this Postfix is older than 3\.4 and cannot take key and chain from one file"
     ):
         host.adapter().require_running()
 
 
-def test_it_runs(make):
-    host = make()
+@pytest.mark.parametrize(
+    ("queue", "programs"), [("/srv/queue", 1), ("$spool/queue\nspool = /srv", 2)], ids=["plain", "by reference"]
+)
+def test_it_runs(make, queue, programs):
+    host = make(f"queue_directory = {queue}\n")
+    with pytest.raises(NotRunningError):
+        host.adapter().require_running()
+    host.running.add("/srv/queue")
+    host.fake.calls.clear()
     host.adapter().require_running()
-    assert host.fake.calls[0] == [*POSTFIX, "status"]  # the default instance alone
+    assert [call[:3] for call in host.fake.calls] == [["postconf", "-c", host.directory]] * programs
+
+
+def test_a_whole_read_starts_four_programs(make):
+    host = make("relayhost = [mx.example]\n")
+    host.apply("offered", "opportunistic")
+    host.fake.calls.clear()
+    adapter = host.adapter()
+    adapter.require_running()
+    assert adapter.version() == "3.7.11"
+    assert adapter.state() == {"inbound": "offered", "outbound": "opportunistic"}
+    assert not adapter.plan(Desired("offered", "opportunistic"))
+    assert list(adapter.next_hops()) == [Target("mx.example")]
+    assert [one["service"] for one in adapter.observe()["listeners"]] == ["smtp/inet"]
+    assert adapter.files() == (f"{host.directory}/main.cf", f"{host.directory}/master.cf")
+    adapter.left()
+    listings = [call[3:] for call in host.fake.calls]
+    assert sorted(listings) == [[], ["-M"], ["-n"], ["-x"]]
+
+
+@pytest.mark.parametrize("call", ["check", "resume"])
+def test_after_files_were_written_they_are_read_again(make, call):
+    host = make()
+    adapter = host.adapter()
+    for image in adapter.plan(Desired("required")).after:
+        image.write()
+    assert adapter.state()["inbound"] == "disabled"
+    getattr(adapter, call)()
+    assert adapter.state()["inbound"] == "required"
+
+
+def test_what_the_collection_left(make, monkeypatch, tmp_path):
+    monkeypatch.setattr(server, "Path", lambda path: Path(f"{tmp_path}{path}"))
+    adapter = make().adapter()
+    assert adapter.left() == []
+    there = [
+        "etc/mailfleet/starttls.pem", "etc/postfix-mailfleet/main.cf", "etc/postfix/mailfleet-starttls/transport",
+        "etc/systemd/system/multi-user.target.wants/postfix@mailfleet.service", "etc/postfix-other/main.cf",
+        "usr/local/lib/mailfleet-starttls/arrival_policy.py", "var/lib/mailfleet-starttls/exim.lock",
+        "var/lib/mailfleet-starttls/postfix.lock", "var/spool/postfix-mailfleet/pid", "var/spool/postfix/pid",
+    ]  # fmt: skip
+    for name in there:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path[len(str(tmp_path)) :] for path in adapter.left()] == [
+        "/etc/mailfleet/starttls.pem", "/etc/postfix-mailfleet", "/etc/postfix/mailfleet-starttls",
+        "/etc/systemd/system/multi-user.target.wants/postfix@mailfleet.service",
+        "/usr/local/lib/mailfleet-starttls/arrival_policy.py", "/var/lib/mailfleet-starttls/postfix.lock",
+        "/var/spool/postfix-mailfleet",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -362,21 +426,47 @@ def test_a_relay_host_may_name_its_port_as_postfix_allows(make):
     assert list(make("relayhost = [mx.example]:submission\n").adapter().next_hops()) == [Target("mx.example", 587)]
 
 
+def test_a_check_passes_by_the_part_that_can_fail(make):
+    host = make()
+    host.adapter().check()
+    assert [call[3:] for call in host.fake.called("postfix", "-c", host.directory)] == [["check-fatal"]]
+
+
 @pytest.mark.parametrize(
-    ("command", "call", "message"),
+    ("answer", "said"),
     [
-        ("check", lambda adapter: adapter.check(), "postfix check refuses the change: fatal: bad"),
-        ("reload", lambda adapter: adapter.reload(), "postfix reload failed: fatal: bad"),
-        ("reload", lambda adapter: adapter.resume(), "postfix reload failed: fatal: bad"),
+        ((1, "", "fatal: bad\n"), "fatal: bad"),
+        ((1, "fatal: bad\n", ""), "fatal: bad"),
+        ((1, "", ""), "see the mail log"),
     ],
 )
-def test_check_and_reload_say_what_postfix_said(make, command, call, message):
+def test_a_check_that_fails_says_what_postfix_said(make, answer, said):
     host = make()
-    call(host.adapter())
-    assert host.fake.calls == [[*POSTFIX, command]]
-    host.fake.answers[(*POSTFIX, command)] = (1, "", "fatal: bad\n")
-    with pytest.raises(EngineError, match=message):
-        call(host.adapter())
-    host.fake.answers[(*POSTFIX, command)] = (1, "fatal: bad\n", "")
-    with pytest.raises(EngineError, match=message):
-        call(host.adapter())
+    host.fake.answers[("postfix", "-c", host.directory)] = answer
+    with pytest.raises(EngineError, match=f"check refuses the change: .*{said}"):
+        host.adapter().check()
+
+
+def test_a_postfix_without_that_part_makes_the_whole_check(make):
+    host = make()
+    host.fake.answers[("postfix", "-c", host.directory, "check-fatal")] = (1, "", "unknown command: 'check-fatal'\n")
+    host.adapter().check()
+    assert [call[3:] for call in host.fake.called("postfix")] == [["check-fatal"], ["check"]]
+
+
+def test_a_check_gives_the_reason_that_postfix_37_tells_to_the_log_only(make):
+    host = make()
+    host.fake.answers[("postconf",)] = (1, "", "postconf: fatal: file master.cf: line 138: bad field count\n")
+    with pytest.raises(BrokenConfigurationError, match="line 138: bad field count"):
+        host.adapter().check()
+
+
+@pytest.mark.parametrize("call", ["reload", "resume"])
+def test_reload_says_what_postfix_said(make, call):
+    host = make()
+    getattr(host.adapter(), call)()
+    assert host.fake.calls == [["postfix", "-c", host.directory, "reload"]]  # the default instance alone
+    for answer in ((1, "", "fatal: bad\n"), (1, "fatal: bad\n", "")):
+        host.fake.answers[("postfix", "-c", host.directory, "reload")] = answer
+        with pytest.raises(EngineError, match="postfix reload failed: fatal: bad"):
+            getattr(host.adapter(), call)()
