@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -47,7 +46,7 @@ class AcceptedDomains:
         if not domains:
             return {}
         try:
-            values = parse_settings(self._postconf.call("-x", *DOMAIN_LISTS, _PARENTS, *_RESTRICTIONS))
+            values = self._postconf.expanded(*DOMAIN_LISTS, _PARENTS, *_RESTRICTIONS)
         except EngineError:
             return dict.fromkeys(domains)
         parents = "relay_domains" in re.split(r"[\s,]+", values.get(_PARENTS, ""))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
@@ -50,6 +50,21 @@ class Server(Protocol):
 
     def require_running(self) -> None:
         """Raise EngineError unless the daemon is installed, runs, and uses the configuration that the adapter changes."""
+
+    def version(self) -> str:
+        """Return the version of the daemon."""
+
+    def files(self) -> Sequence[str]:
+        """Return the configuration files that plan() depends on; some may not exist."""
+
+    def left(self) -> list[str]:
+        """Return the files and directories that the collection left on this host for the product."""
+
+    def observe(self) -> Mapping[str, Any]:
+        """Return C(listeners) and C(transports) as plain data.
+
+        C(other_places), if there, has addresses and ports that the configuration has for something else. Raises EngineError.
+        """
 
     def plan(self, desired: Desired) -> ServerChange:
         """Return the change that makes the wanted state; empty if the server has it already. Raises EngineError."""
