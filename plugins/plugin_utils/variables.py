@@ -111,6 +111,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
     "The run": {
         "starttls_batches": Variable("`[1, '25%', '100%']`", "Size of the canary and of the batches after it."),
+        "starttls_plan_fail_on": Variable(
+            "`blocked`",
+            "The result with which a plan fails that no change follows: `drift`, `blocked` (also if a host is unknown), `never`.",
+        ),
+        "starttls_plan_file": Variable("none", "A file on the controller for the plan as JSON."),
         "starttls_require_without_evidence": Variable(
             "false",
             "Make a change even without evidence that the other side supports it. Mail may be deferred.",

@@ -110,7 +110,7 @@ def test_every_variable_is_read_somewhere():
     places = [
         *ROOT.glob("roles/*/defaults/*.yml"),
         *ROOT.glob("playbooks/*.yml"),
-        *ROOT.glob("plugins/plugin_utils/*.py"),
+        *ROOT.glob("plugins/plugin_utils/**/*.py"),
     ]
     text = "".join(path.read_text() for path in places if path.name != "variables.py")
     assert [name for name in VARIABLES if not re.search(rf"\b{name}\b", text)] == []

@@ -27,6 +27,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "starttls_probe": (10, 128_000, 44_000),
     "tls_activity_info": (18, 118_000, 43_000),
     "tls_certificate": (9, 37_000, 16_000),
+    "tls_plan": (0, 0, 22),
     "tls_report": (0, 0, 22),
     "tls_verdict": (0, 0, 22),
 }

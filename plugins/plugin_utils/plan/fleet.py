@@ -1,0 +1,155 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The fleet as the plan sees it: what the inventory wants, what every host said, and which steps each host needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import zip_longest
+from typing import Any, Optional, Union
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE, LEVELS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery, Estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
+    Observation,
+    SeenServer,
+    Unread,
+    bare,
+    read_result,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY, MAIL_SERVER, STEPS
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What the run is to do, and what only the inventory knows.
+
+    action: a key of STEPS. groups: mail_gateways and mail_servers with all names of the inventory. targets: host -> C(host:port) at
+    which other hosts reach it. batches: starttls_batches. inbound, outbound: host -> what the inventory wants of a mail server.
+    without_evidence: hosts with starttls_require_without_evidence.
+    """
+
+    action: str
+    groups: Mapping[str, Sequence[str]]
+    targets: Mapping[str, str] = field(default_factory=dict)
+    batches: Sequence[Any] = DEFAULT_BATCHES
+    inbound: Mapping[str, str] = field(default_factory=dict)
+    outbound: Mapping[str, str] = field(default_factory=dict)
+    without_evidence: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """The input of the plan, looked up in the ways that its rules need. seen: every host of the run -> its result."""
+
+    estate: Estate
+    request: PlanRequest
+    seen: Mapping[str, Union[Observation, Unread]]
+
+    @classmethod
+    def of(cls, estate: Estate, observed: Mapping[str, Mapping[str, Any]], request: PlanRequest) -> Fleet:
+        """Parse the result of every host once. Raises EngineError."""
+        if request.action not in STEPS:
+            raise EngineError(f"there is no plan for {request.action!r}; choose one of: {', '.join(STEPS)}")
+        if not estate.hosts:
+            raise EngineError(
+                "there is no host to plan for; check the groups mail_gateways and mail_servers, and --limit"
+            )
+        wanted = estate.in_plaintext() if request.action == "disable" else estate
+        return cls(wanted, request, {host: read_result(observed.get(host)) for host in estate.hosts})
+
+    @property
+    def action(self) -> str:
+        """The action of the run."""
+        return self.request.action
+
+    @cached_property
+    def gateways(self) -> tuple[str, ...]:
+        """All gateways of the inventory."""
+        return tuple(self.request.groups.get("mail_gateways") or ())
+
+    @cached_property
+    def _is_gateway(self) -> frozenset[str]:
+        return frozenset(self.gateways)
+
+    def role(self, host: str) -> str:
+        """Return C(gateway) or C(mail_server)."""
+        return GATEWAY if host in self._is_gateway else MAIL_SERVER
+
+    def of_run(self, role: str) -> list[str]:
+        """Return the hosts of the run with a role, in the order of the inventory."""
+        return [host for host in self.seen if self.role(host) == role]
+
+    def observation(self, host: str) -> Optional[Observation]:
+        """Return what a host said; None if it is not in the run or could not be read."""
+        found = self.seen.get(host)
+        return found if isinstance(found, Observation) else None
+
+    def is_unread(self, host: str) -> bool:
+        """Return whether a host of the run could not be read."""
+        return isinstance(self.seen.get(host), Unread)
+
+    def steps(self, host: str) -> tuple[str, ...]:
+        """Return the steps that a host of the run needs, in the safe order."""
+        return self._steps.get(host, ())
+
+    @cached_property
+    def _steps(self) -> dict[str, tuple[str, ...]]:
+        return {
+            host: tuple(step for step in STEPS[self.action] if self._needs(host, one, step))
+            for host, one in self.seen.items()
+            if isinstance(one, Observation)
+        }
+
+    def _needs(self, host: str, seen: Observation, step: str) -> bool:
+        if self.role(host) == GATEWAY:
+            if step == "modes":
+                return seen.gateway.changes_modes
+            return step in ("accept", "stop_accepting") and seen.needs_change
+        if step == "require":
+            return self.request.inbound.get(host) == "required" and seen.before[0] != "required"
+        if step == "relax":
+            return seen.before[0] == "required"
+        return step in ("offer", "off") and seen.needs_change
+
+    @cached_property
+    def configs(self) -> frozenset[str]:
+        """The names of the email configs of the inventory."""
+        return frozenset(one.config.name for one in self.estate.deliveries)
+
+    def mode(self, delivery: Delivery, gateway: Observation) -> str:
+        """Return the delivery mode that an email config has on a gateway after the change."""
+        if delivery.names_mode:
+            return delivery.config.delivery_mode
+        view, name = gateway.gateway, delivery.config.name
+        held = view.configs.get(name)
+        mode = view.after.get(name) or (held.mode if held else DEFAULT_MODE)
+        return mode if mode in LEVELS else DEFAULT_MODE
+
+    def servers(self, delivery: Delivery, gateway: Observation) -> Iterator[tuple[Target, str, Optional[SeenServer]]]:
+        """Yield the mail servers of an email config: address, inventory name, and what the gateway's handshake test saw."""
+        for server, host in zip_longest(delivery.config.servers, delivery.hosts, fillvalue=""):
+            if isinstance(server, Target):
+                yield server, str(host), gateway.servers.get((bare(server.host), server.port))
+
+    @cached_property
+    def gateway_names(self) -> dict[str, str]:
+        """Name or address at which other hosts reach a gateway of the inventory -> its inventory name."""
+        return {_host_of(self.request.targets.get(host, host)): host for host in self.gateways}
+
+    def sends_through_a_gateway(self, seen: Observation) -> bool:
+        """Return whether a transport of a mail server leads to a gateway of the inventory."""
+        return any(relay in self.gateway_names for relay in seen.relays or ())
+
+
+def _host_of(target: str) -> str:
+    try:
+        return bare(Target.parse(target).host)
+    except TargetError:
+        return bare(target)

@@ -1,0 +1,156 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan: a pure function of the estate, of what every host said, and of the run. Everything knowable is known here."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Any, Union
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import rules
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet, PlanRequest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff, Observation, Unread
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import in_batches, one_by_one
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
+    GATEWAY,
+    GATEWAY_STEPS,
+    MAIL_SERVER,
+    STEPS,
+    Cost,
+    HostPlan,
+    Located,
+    Plan,
+    PlanStep,
+)
+
+
+def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request: PlanRequest) -> Plan:
+    """Return the plan of a run over C(estate.hosts). Every one of them is in it: a host that could not be read is unknown.
+
+    observed: host -> what the task that read it registered, also if it failed. The delivery modes of estate are those that the
+    inventory wants; for C(disable) they count as plaintext. Raises EngineError for a request that makes no sense: an unknown action,
+    no host, sizes of batches that are none.
+    """
+    fleet = Fleet.of(estate, observed, request)
+    between_hosts = dict.fromkeys(rules.between_hosts(fleet))
+    between = [one for one, waived in between_hosts if not waived]
+    found = [*_of_hosts(fleet, "obstacles"), *between]
+    warned = [*_of_hosts(fleet, "notes"), *(one for one, waived in between_hosts if waived), *rules.warnings(fleet)]
+    obstacles_of, warnings_of = _by_host(found), _by_host(warned)
+    hosts = {
+        host: _host(fleet, host, seen, obstacles_of.get(host, ()), warnings_of.get(host, ()))
+        for host, seen in fleet.seen.items()
+    }
+    unread = {host for host in hosts if fleet.is_unread(host)}
+    if between or any(one.state == "blocked" for one in hosts.values()):
+        result = "blocked"
+    else:
+        result = "unknown" if unread else "drift" if any(one.state == "drift" for one in hosts.values()) else "clean"
+    return Plan(
+        action=fleet.action,
+        result=result,
+        hosts=hosts,
+        obstacles=tuple(found),
+        warnings=tuple(warned),
+        steps=_steps(fleet),
+        recover=tuple(host for host in hosts if _is_interrupted(fleet.seen[host])),
+        prove=tuple(_to_prove(fleet)),
+        cost=_cost(fleet),
+    )
+
+
+def _of_hosts(fleet: Fleet, what: str) -> Iterable[Located]:
+    """Yield the obstacles or notes that the hosts reported, or why a host could not be read."""
+    for host, seen in fleet.seen.items():
+        if isinstance(seen, Observation):
+            yield from (Located(host, one) for one in getattr(seen, what))
+        elif what == "obstacles":
+            yield Located(host, Finding.advised(seen.code, seen.message))
+
+
+def _by_host(located: Iterable[Located]) -> dict[str, tuple[Finding, ...]]:
+    found: dict[str, list[Finding]] = {}
+    for one in located:
+        found.setdefault(one.host, []).append(one.finding)
+    return {host: tuple(findings) for host, findings in found.items()}
+
+
+def _host(
+    fleet: Fleet,
+    host: str,
+    seen: Union[Observation, Unread],
+    obstacles: tuple[Finding, ...],
+    warnings: tuple[Finding, ...],
+) -> HostPlan:
+    role = fleet.role(host)
+    if isinstance(seen, Unread):
+        return HostPlan(role, "", "not read", "unknown", obstacles=obstacles, warnings=warnings)
+    steps, changes = fleet.steps(host), _changes(fleet, seen, role)
+    drift = bool(steps or changes or seen.interrupted)
+    return HostPlan(
+        role=role,
+        title=seen.title,
+        present=_present(seen, role),
+        state="blocked" if obstacles else "drift" if drift else "clean",
+        changes=changes,
+        steps=steps,
+        obstacles=obstacles,
+        warnings=warnings,
+        digests=seen.digests,
+    )
+
+
+def _changes(fleet: Fleet, seen: Observation, role: str) -> tuple[FileDiff, ...]:
+    own = () if fleet.action == "set_delivery_mode" else seen.changes
+    return (*own, *seen.gateway.changes) if role == GATEWAY else own
+
+
+def _present(seen: Observation, role: str) -> str:
+    """Return what a host is now, in words."""
+    words = [f"{side} {state}" for side, state in zip(("inbound", "outbound"), seen.before) if state]
+    if seen.state in ("stopped", "broken", "missing"):
+        words.insert(0, seen.state)
+    modes = dict.fromkeys(one.mode for one in seen.gateway.configs.values())
+    if role == GATEWAY and modes:
+        words.append(f"modes {'/'.join(modes)}")
+    return ": ".join(one for one in (seen.title, ", ".join(words)) if one) or "nothing known"
+
+
+def _steps(fleet: Fleet) -> dict[str, PlanStep]:
+    together = [one.hosts for one in fleet.estate.deliveries]
+    made = {}
+    for step in STEPS[fleet.action]:
+        is_gateways = step in GATEWAY_STEPS
+        hosts = [host for host in fleet.of_run(GATEWAY if is_gateways else MAIL_SERVER) if step in fleet.steps(host)]
+        planned = one_by_one(hosts) if is_gateways else in_batches(hosts, fleet.request.batches, together)
+        if hosts:
+            made[step] = planned
+    return made
+
+
+def _is_interrupted(seen: Union[Observation, Unread]) -> bool:
+    return isinstance(seen, Observation) and seen.interrupted
+
+
+def _to_prove(fleet: Fleet) -> Iterable[str]:
+    """Return the hosts to prove: all of the run, or for one email config its mail servers."""
+    if fleet.action != "set_delivery_mode":
+        return fleet.seen
+    served = {host for one in fleet.estate.deliveries for host in one.hosts}
+    return [host for host in fleet.seen if host in served]
+
+
+def _cost(fleet: Fleet) -> Cost:
+    senders, sessions, times = [], {}, []
+    for host, seen in fleet.seen.items():
+        if isinstance(seen, Observation):
+            times += [one.tls_ms for one in seen.servers.values() if one.tls_ms is not None]
+        if fleet.role(host) == MAIL_SERVER:
+            sessions[host] = seen.sessions_an_hour if isinstance(seen, Observation) else None
+            if isinstance(seen, Observation) and fleet.sends_through_a_gateway(seen):
+                senders.append(host)
+    return Cost(tuple(senders), sessions, round(statistics.median(times), 1) if times else None)

@@ -1,0 +1,306 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What one host said of itself, parsed once: what the plan needs of the result of mail_server_info or gateway_info.
+
+Every result is hostile: a host may be of another version, or not what it seems. Texts become one printable line here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Optional, Union
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+
+MAX_REASON = 300
+"""Characters of the reason why a host could not be read."""
+MAX_MESSAGE = 2000
+"""Characters of any other message of a host."""
+
+OBSTACLES = frozenset(
+    {
+        "no_privilege", "no_product", "two_products", "daemon_not_running", "configuration_broken", "not_answering",
+        "port_in_use", "no_disk_space", "change_refused", "certificate_unfit", "certificate_missing", "mode_not_expressible",
+    }
+)  # fmt: skip
+"""Codes with which a host says what stands in the way on it."""
+NOTES = frozenset({"socket_not_configured", "listener_not_listening", "stranger_on_mail_port", "interrupted_run"})
+"""Codes of findings of a host that stop nothing."""
+
+# Words of Ansible and of sudo, in lower case.
+_NO_PRIVILEGE = re.compile(
+    r"password is required|(missing|incorrect|invalid) (sudo|become) password|terminal is required|not allowed to execute"
+    r"|not in the sudoers file|privilege escalation|become (password|success|plugin|method)|becoming an unprivileged"
+    r"|(sudo|su|doas): (command )?not found"
+)
+_NO_PYTHON = re.compile(
+    r"no python interpreters? found|python[0-9.]*['\"]?: (command )?not found|minimum of python version"
+    r"|python[0-9.]*['\"]?: no such file|interpreter.*(does not exist|not found|no such file)"
+)
+_UNRESOLVED = re.compile(
+    r"name or service not known|no address associated with hostname|name resolution|name does not resolve"
+    r"|nodename nor servname|it has no address|name_not_resolved"
+)
+_VAGUE = ("MODULE FAILURE", "The module failed", "Module failed", "Module result deserialization failed")
+_BEFORE_EHLO = ("connect", "greeting")
+_OFFERING = ("offered", "required")
+
+
+@dataclass(frozen=True)
+class FileDiff:
+    """What a change writes to one file. lines: a unified diff without secrets."""
+
+    path: str
+    lines: str
+
+    def to_json(self) -> dict[str, str]:
+        """Return plain data."""
+        return {"path": self.path, "lines": self.lines}
+
+
+@dataclass(frozen=True)
+class SeenServer:
+    """What a handshake test saw. reached: whether the server answered EHLO. tls_ms: milliseconds of the TLS handshake."""
+
+    completed: bool
+    advertised: bool
+    requires_tls: bool
+    reached: bool
+    unresolved: bool
+    message: str
+    tls_ms: Optional[float] = None
+
+
+@dataclass(frozen=True)
+class HeldConfig:
+    """An email config that a gateway has: its delivery mode, and its servers as C(host:port)."""
+
+    mode: str
+    servers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GatewayView:
+    """The gateway's part of a result.
+
+    modes: the delivery modes that it can express; None if it does not say. limits: mode -> why it cannot. accepted: domain ->
+    whether it takes mail for it; a domain of which it cannot tell is left out. after: name of an email config -> mode that a
+    change sets. softens: whether a permanent refusal of a mail server only defers the mail.
+    """
+
+    configs: Mapping[str, HeldConfig] = field(default_factory=dict)
+    modes: Optional[tuple[str, ...]] = None
+    limits: Mapping[str, str] = field(default_factory=dict)
+    accepted: Mapping[str, bool] = field(default_factory=dict)
+    after: Mapping[str, str] = field(default_factory=dict)
+    changes: tuple[FileDiff, ...] = ()
+    softens: bool = False
+
+    @property
+    def changes_modes(self) -> bool:
+        """Whether the delivery modes, or what belongs to them, have to change."""
+        held = {name: one.mode for name, one in self.configs.items()}
+        return bool(self.changes) or any(held.get(name, DEFAULT_MODE) != mode for name, mode in self.after.items())
+
+
+@dataclass(frozen=True)
+class NextHop:
+    """A host to which mail is sent on, and whether it completes a handshake with the host that sends."""
+
+    host: str
+    port: int
+    completed: bool
+    message: str
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One host as it is, and what a change would do there.
+
+    before, after: C((inbound, outbound)) in the words of mail_server_tls. reload: whether the daemon has to be reloaded although no
+    file changes. relays: next hops of its transports; None if they could not be read. servers: (name or address, port) -> what a
+    handshake test from this host saw. sessions_an_hour: from its log; None if that is not known.
+    """
+
+    title: str = ""
+    state: str = "unknown"
+    before: tuple[str, str] = ("", "")
+    after: tuple[str, str] = ("", "")
+    changes: tuple[FileDiff, ...] = ()
+    reload: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
+    obstacles: tuple[Finding, ...] = ()
+    notes: tuple[Finding, ...] = ()
+    next_hops: tuple[NextHop, ...] = ()
+    relays: Optional[tuple[str, ...]] = ()
+    servers: Mapping[tuple[str, int], SeenServer] = field(default_factory=dict)
+    gateway: GatewayView = field(default_factory=GatewayView)
+    interrupted: bool = False
+    sessions_an_hour: Optional[float] = None
+
+    @property
+    def needs_change(self) -> bool:
+        """Whether the settings or the certificate of the host have to change, or its daemon has to be reloaded."""
+        return bool(self.changes) or self.reload
+
+    @property
+    def gets_starttls(self) -> bool:
+        """Whether the host offers STARTTLS after its change."""
+        return self.needs_change and self.after[0] in _OFFERING
+
+    @property
+    def answers(self) -> bool:
+        """Whether its daemon may answer at all."""
+        return self.state not in ("stopped", "missing")
+
+
+@dataclass(frozen=True)
+class Unread:
+    """Why a host could not be read. code: C(unreachable), C(no_python), C(no_privilege) or C(not_read)."""
+
+    code: str
+    message: str
+
+
+def read_result(result: Any) -> Union[Observation, Unread]:
+    """Return what a host's result says. result: what the task that reads registered; nothing if it did not run. Never raises."""
+    if not isinstance(result, Mapping) or not result or result.get("skipped"):
+        return Unread("not_read", "it was not read")
+    if result.get("unreachable") or result.get("failed"):
+        return _unread(result)
+    try:
+        return _observation(result)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return Unread(
+            "not_read", _line(f"its result cannot be understood: {type(error).__name__}: {error}", MAX_REASON)
+        )
+
+
+def _unread(result: Mapping[str, Any]) -> Unread:
+    told = [str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout")]
+    message = _reason(*told)
+    if result.get("unreachable"):
+        return Unread("unreachable", message)
+    text = "\n".join(told).lower()
+    if _NO_PRIVILEGE.search(text):
+        return Unread("no_privilege", message)
+    if _NO_PYTHON.search(text) or result.get("rc") == 127:
+        return Unread("no_python", message)
+    return Unread("not_read", message)
+
+
+def _reason(message: str, *outputs: str) -> str:
+    """Return the first line of the message, or the last line of the output where the message says nothing."""
+    if message.startswith(_VAGUE) or not message.strip():
+        lines = [line for output in outputs for line in output.split("\n")[::-1] if line.strip()]
+        message = lines[0] if lines else message
+    return _line(message.strip().partition("\n")[0], MAX_REASON) or "it gave no reason"
+
+
+def _line(text: Any, limit: int = MAX_MESSAGE) -> str:
+    return one_line(str("" if text is None else text).strip())[:limit]
+
+
+def _observation(result: Mapping[str, Any]) -> Observation:
+    view = result.get("gateway") or {}
+    transports = result.get("transports")
+    words = " ".join(_line(one, 80) for one in (view.get("title") or result.get("title"), result.get("version")) if one)
+    activity = result.get("activity") or {}
+    sessions = activity.get("sessions_an_hour")
+    return Observation(
+        title=words,
+        state=str((result.get("health") or {}).get("state") or "unknown"),
+        before=_sides(result.get("before")),
+        after=_sides(result.get("after")),
+        changes=_changes(result.get("changes")),
+        reload=bool(result.get("reload")),
+        digests={str(path): str(digest) for path, digest in (result.get("digests") or {}).items()},
+        obstacles=tuple(_findings(result.get("obstacles"), OBSTACLES)),
+        notes=tuple(_findings(result.get("notes"), NOTES)),
+        next_hops=tuple(
+            NextHop(bare(one["host"]), int(one.get("port") or 25), bool(one["completed"]), _line(one.get("message")))
+            for one in result.get("next_hops") or ()
+        ),
+        relays=None
+        if transports is None
+        else tuple(bare(one["next_hop"]) for one in transports if one.get("next_hop") and not one.get("loopback")),
+        servers=_servers((result.get("probe") or {}).get("results") or ()),
+        gateway=_gateway(view),
+        interrupted=bool(result.get("journal")),
+        sessions_an_hour=None if sessions is None else max(0.0, float(sessions)),
+    )
+
+
+def bare(host: Any) -> str:
+    """Return the name or address of a host as it is compared: lower case, without brackets and a dot at its end."""
+    return _line(host, 300).lower().strip("[]").rstrip(".")
+
+
+def _sides(sides: Optional[Mapping[str, Any]]) -> tuple[str, str]:
+    given = sides or {}
+    return _line(given.get("inbound"), 40), _line(given.get("outbound"), 40)
+
+
+def _changes(given: Optional[Iterable[Mapping[str, Any]]]) -> tuple[FileDiff, ...]:
+    return tuple(FileDiff(_line(one["path"]), str(one.get("lines") or "")) for one in given or ())
+
+
+def _findings(given: Optional[Iterable[Mapping[str, Any]]], known: frozenset[str]) -> Iterable[Finding]:
+    """Yield what a host reports. A code that does not belong there comes from another version: it is kept as unknown_finding."""
+    for one in given or ():
+        code = str(one.get("code") or "")
+        finding = of_result({"code": code if code in known else f"?{code}", "message": one.get("message")})
+        yield Finding(finding["code"], _line(finding["message"]))
+
+
+def _servers(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], SeenServer]:
+    seen: dict[tuple[str, int], SeenServer] = {}
+    names: dict[tuple[str, int], SeenServer] = {}
+    for one in results:
+        code, message = str(one.get("code") or ""), _line(one.get("message") or one.get("code"))
+        unresolved = code == "name_not_resolved" or (
+            code == "connect_failed" and bool(_UNRESOLVED.search(message.lower()))
+        )
+        completed = bool(one.get("completed"))
+        milliseconds = (one.get("timings") or {}).get("tls")
+        server = SeenServer(
+            completed=completed,
+            advertised=completed or bool(one.get("starttls_advertised")),
+            requires_tls=one.get("requires_tls") is True,
+            reached=completed or (code != "connect_failed" and str(one.get("stage") or "ehlo") not in _BEFORE_EHLO),
+            unresolved=unresolved,
+            message=message,
+            tls_ms=None if milliseconds is None else float(milliseconds) * 1000,
+        )
+        port = int(one.get("port") or 25)
+        seen[bare(one["host"]), port] = server
+        names.setdefault((bare(one.get("name") or one["host"]), port), server)
+    return {**names, **seen}
+
+
+def _gateway(view: Mapping[str, Any]) -> GatewayView:
+    modes = view.get("delivery_modes")
+    return GatewayView(
+        configs={
+            _line(one["name"], 80): HeldConfig(
+                str(one.get("delivery_mode") or DEFAULT_MODE),
+                tuple(_line(text, 300) for text in one.get("servers") or ()),
+            )
+            for one in view.get("email_configs") or ()
+        },
+        modes=None if modes is None else tuple(map(str, modes)),
+        limits={str(mode): _line(reason) for mode, reason in (view.get("limits") or {}).items()},
+        accepted={
+            str(domain).lower(): bool(takes)
+            for domain, takes in (view.get("accepted_domains") or {}).items()
+            if takes is not None
+        },
+        after={str(name): str(mode) for name, mode in (view.get("after") or {}).items()},
+        changes=_changes(view.get("changes")),
+        softens=bool(view.get("softens_refusals")),
+    )

@@ -1,0 +1,262 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What only the fleet shows: evidence that is missing between hosts, changes that are needed outside the run, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, SeenServer, bare
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY, MAIL_SERVER, Located
+
+HANDSHAKE_CPU_MS = 2.0
+"""Milliseconds of CPU that TLS adds to one session of a mail server: an upper estimate, because a busy server has to be warned of too
+early rather than too late. Measured with OpenSSL 3: an RSA-2048 signature takes 0.3 ms on a current core (openssl speed rsa2048); the
+client's side of a whole handshake test takes 1.1 ms (docs/bench.md). Older cores and 4096 bit keys take several times that.
+"""
+BUSY_SHARE = 0.2
+"""The share of one core for TLS from which on a mail server counts as busy: with the estimate above, 100 sessions a second. A choice."""
+BUSY_MODES = ("opportunistic", "required")
+"""The delivery modes that use TLS for mail that arrived in plaintext, too. The others follow the sender."""
+
+
+_EVIDENCE = ("server_without_starttls", "next_hop_without_starttls", "outside_limit")
+"""What a host may do without by starttls_require_without_evidence."""
+
+
+def between_hosts(fleet: Fleet) -> Iterator[tuple[Located, bool]]:
+    """Yield what stands in the way between the hosts, each with whether the host that insists on TLS waives the evidence."""
+    for gateway in fleet.of_run(GATEWAY):
+        seen = fleet.observation(gateway)
+        for delivery in fleet.estate.deliveries if seen else ():
+            if seen:
+                for one in _Route(fleet, gateway, seen, delivery).obstacles():
+                    yield one, _waives(fleet, gateway, one)
+    if fleet.action == "enable":
+        for host, one in _next_hops(fleet):
+            yield one, _waives(fleet, host, one)
+        yield from ((one, False) for one in _required_behind_others(fleet))
+    if fleet.action == "disable":
+        for rule in (_gateways_left_outside, _mail_servers_left_outside, _kept_modes):
+            yield from ((one, False) for one in rule(fleet))
+
+
+def _waives(fleet: Fleet, host: str, one: Located) -> bool:
+    return fleet.action != "disable" and one.finding.code in _EVIDENCE and host in fleet.request.without_evidence
+
+
+class _Route:
+    """One email config on one gateway."""
+
+    def __init__(self, fleet: Fleet, gateway: str, seen: Observation, delivery: Delivery) -> None:
+        self.fleet, self.gateway, self.seen, self.delivery = fleet, gateway, seen, delivery
+        self.mode = fleet.mode(delivery, seen)
+        self.levels = LEVELS[self.mode]
+        self.what = f"email config {delivery.config.name}"
+
+    def obstacles(self) -> Iterator[Located]:
+        """Yield the obstacles on the gateway, then those of each mail server."""
+        view = self.seen.gateway
+        told = any(one.code == "mode_not_expressible" for one in self.seen.obstacles)
+        if self.delivery.names_mode and view.modes is not None and self.mode not in view.modes and not told:
+            reason = view.limits.get(self.mode)
+            yield self._at(
+                self.gateway,
+                "mode_not_expressible",
+                f"{self.what}: the gateway cannot express '{self.mode}'{f': {reason}' if reason else ''}",
+                f"choose one of: {', '.join(view.modes)}",
+            )
+        if self.fleet.action != "disable":
+            refused = [domain for domain in self.delivery.config.domains if view.accepted.get(domain) is False]
+            if refused:
+                yield self._at(
+                    self.gateway,
+                    "domain_not_accepted",
+                    f"{self.what}: the gateway takes no mail for {', '.join(refused)}",
+                )
+        for server, host, test in self.fleet.servers(self.delivery, self.seen):
+            yield from self._server(server, host, test)
+
+    def _server(self, server: Target, host: str, test: Optional[SeenServer]) -> Iterator[Located]:
+        there = self.fleet.observation(host)
+        if self.fleet.is_unread(host) or (there and not there.answers):
+            return  # the host itself says more than a test from elsewhere
+        if test and not test.reached:
+            code = "name_not_resolved" if test.unresolved else "server_not_reachable"
+            what = "cannot resolve the name of" if test.unresolved else "cannot reach"
+            yield self._at(host, code, f"the gateway {self.gateway} {what} the mail server {server}: {test.message}")
+            return
+        lacking = self._lacks_starttls(test, there, host)
+        if lacking:
+            where = f"{server}, seen from the gateway {self.gateway}"
+            if host not in self.fleet.seen and self.fleet.action == "enable" and host:
+                yield self._at(
+                    host,
+                    "outside_limit",
+                    f"{self.what}: '{self.mode}' needs STARTTLS on {where}, which is not in this run: {lacking}",
+                )
+            else:
+                yield self._at(
+                    host,
+                    "server_without_starttls",
+                    f"{self.what}: '{self.mode}' needs a handshake with {where}: {lacking}",
+                )
+        elif self._refuses_plaintext(test, there, host):
+            yield self._refusal(server, host)
+
+    def _lacks_starttls(self, test: Optional[SeenServer], there: Optional[Observation], host: str) -> str:
+        """Return why TLS would fail that the mode uses; empty if it would not, or if the mail server gets it in this run."""
+        if (test and test.completed) or (there and there.gets_starttls and "offer" in self.fleet.steps(host)):
+            return ""
+        if "required" in self.levels:
+            if test is None and there and there.before[0] in ("offered", "required"):
+                return ""
+            return test.message if test else "no handshake was tested"
+        if "opportunistic" in self.levels and test and test.advertised:
+            return f"it offers STARTTLS, and then {test.message}"
+        return ""
+
+    def _refuses_plaintext(self, test: Optional[SeenServer], there: Optional[Observation], host: str) -> bool:
+        """Return whether the mode may deliver in plaintext to a mail server that takes mail over TLS only after this run."""
+        if self.levels[0] == "required" or (self.levels[0] == "opportunistic" and test and test.completed):
+            return False
+        if there is None:
+            return bool(test and test.requires_tls)
+        steps = self.fleet.steps(host)
+        if self.fleet.action == "enable" and (there.needs_change or "require" in steps):
+            return "require" in steps or there.after[0] == "required"
+        return "relax" not in steps and (there.before[0] == "required" or bool(test and test.requires_tls))
+
+    def _refusal(self, server: Target, host: str) -> Located:
+        lost = "deferred" if self.seen.gateway.softens else "bounced"
+        what = f"{self.what}: {server} takes mail over TLS only, and '{self.mode}' may deliver to it in plaintext, so mail would be {lost}"
+        if self.fleet.action == "disable" and host not in self.fleet.seen:
+            return self._at(host, "outside_limit", f"{what}; it is not in this run")
+        return self._at(host, "server_requires_tls", what)
+
+    def _at(self, host: str, code: str, what: str, advice: str = "") -> Located:
+        return Located(host, Finding.advised(code, what, advice))
+
+
+def _next_hops(fleet: Fleet) -> Iterator[tuple[str, Located]]:
+    """Yield the mail servers that are to send over TLS only, with what stands in the way at a next hop."""
+    for host in fleet.of_run(MAIL_SERVER):
+        seen = fleet.observation(host)
+        if not seen or seen.after[1] != "required" or seen.before[1] == "required":
+            continue
+        for hop in seen.next_hops:
+            gateway = fleet.gateway_names.get(hop.host, "")
+            there = fleet.observation(gateway)
+            if hop.completed or fleet.is_unread(gateway) or (there and there.gets_starttls):
+                continue
+            said = hop.message or "no handshake is completed"
+            if gateway and gateway not in fleet.seen:
+                what = f"it is not in this run, and {host} is to send to it over TLS only: {said}"
+                yield host, Located(gateway, Finding.advised("outside_limit", what))
+            else:
+                what = f"it is to send over TLS only to its next hop {hop.host}:{hop.port}: {said}"
+                yield host, Located(host, Finding.advised("next_hop_without_starttls", what))
+
+
+def _required_behind_others(fleet: Fleet) -> Iterator[Located]:
+    """Yield the gateways outside the run, from which mail servers would take mail over TLS only after it."""
+    hosts = [host for host in fleet.of_run(MAIL_SERVER) if "require" in fleet.steps(host)]
+    if hosts:
+        yield from _outside(
+            fleet, f"{_names(hosts)} will take mail over TLS only, and this gateway may still deliver in plaintext"
+        )
+
+
+def _gateways_left_outside(fleet: Fleet) -> Iterator[Located]:
+    """Yield the gateways outside the run, which may insist on TLS towards mail servers that switch it off."""
+    served = {host for one in fleet.estate.deliveries for host in one.hosts}
+    hosts = [host for host in fleet.of_run(MAIL_SERVER) if host in served and "off" in fleet.steps(host)]
+    if hosts:
+        yield from _outside(fleet, f"{_names(hosts)} switch TLS off, and this gateway may still insist on it")
+
+
+def _mail_servers_left_outside(fleet: Fleet) -> Iterator[Located]:
+    """Yield the mail servers outside the run that send over TLS only, to gateways that stop accepting it."""
+    gateways = [host for host in fleet.of_run(GATEWAY) if "stop_accepting" in fleet.steps(host)]
+    for host in fleet.request.groups.get("mail_servers") or () if gateways else ():
+        if host not in fleet.seen and fleet.request.outbound.get(host) == "required":
+            what = f"it is not in this run and sends over TLS only, and {_names(gateways)} will not accept TLS any more"
+            yield Located(host, Finding.advised("outside_limit", what))
+
+
+def _outside(fleet: Fleet, why: str) -> Iterator[Located]:
+    for gateway in fleet.gateways:
+        if gateway not in fleet.seen:
+            yield Located(gateway, Finding.advised("outside_limit", f"it is not in this run: {why}"))
+
+
+def _kept_modes(fleet: Fleet) -> Iterator[Located]:
+    """Yield the email configs that the inventory lacks, whose mode insists on TLS towards a mail server that switches it off."""
+    off = {
+        bare(fleet.request.targets.get(host, host)): host
+        for host in fleet.of_run(MAIL_SERVER)
+        if "off" in fleet.steps(host)
+    }
+    for gateway in fleet.of_run(GATEWAY):
+        seen = fleet.observation(gateway)
+        for name, held in seen.gateway.configs.items() if seen else ():
+            hosts = [off[bare(server)] for server in held.servers if bare(server) in off]
+            if hosts and name not in fleet.configs and "required" in LEVELS.get(held.mode, ()):
+                what = f"email config {name}, which the inventory lacks, is delivered to {_names(hosts)} in the mode '{held.mode}'"
+                advice = "add it to email_configs, so that this run takes its mode back first"
+                yield Located(gateway, Finding.advised("server_without_starttls", what, advice))
+
+
+def _names(hosts: list[str], most: int = 5) -> str:
+    more = len(hosts) - most
+    return ", ".join(hosts[:most]) + (f" and {more} more" if more > 0 else "")
+
+
+def warnings(fleet: Fleet) -> Iterator[Located]:
+    """Yield what stops nothing and should be known before the run."""
+    for host in fleet.seen:
+        seen = fleet.observation(host)
+        if seen and seen.interrupted and all(one.code != "interrupted_run" for one in seen.notes):
+            yield Located(host, Finding.advised("interrupted_run", "a run was killed during a change of this host"))
+    if fleet.action != "set_delivery_mode":  # its estate is one email config
+        yield from _extra_configs(fleet)
+    if fleet.action != "disable":
+        yield from _busy(fleet)
+
+
+def _extra_configs(fleet: Fleet) -> Iterator[Located]:
+    for gateway in fleet.of_run(GATEWAY):
+        seen = fleet.observation(gateway)
+        for name, held in seen.gateway.configs.items() if seen else ():
+            if name not in fleet.configs:
+                what = f"the gateway has the email config {name} in the mode '{held.mode}', and the inventory lacks it"
+                yield Located(gateway, Finding.advised("email_config_extra", what))
+
+
+def _busy(fleet: Fleet) -> Iterator[Located]:
+    """Yield the busy mail servers whose delivery mode becomes one that uses TLS for everything."""
+    becoming: dict[str, str] = {}
+    for gateway in fleet.of_run(GATEWAY):
+        seen = fleet.observation(gateway)
+        for delivery in fleet.estate.deliveries if seen else ():
+            if seen and (mode := fleet.mode(delivery, seen)) in BUSY_MODES:
+                held = seen.gateway.configs.get(delivery.config.name)
+                if held is None or held.mode not in BUSY_MODES:
+                    becoming.update(dict.fromkeys(delivery.hosts, mode))
+    for host, mode in becoming.items():
+        there = fleet.observation(host)
+        sessions = there.sessions_an_hour if there else None
+        share = (sessions or 0.0) * HANDSHAKE_CPU_MS / 3_600_000
+        if sessions is not None and share > BUSY_SHARE:
+            what = (
+                f"'{mode}' uses TLS for all mail, and this mail server has {sessions:.0f} sessions an hour: at {HANDSHAKE_CPU_MS:g} ms of "
+                f"CPU each that is {share:.0%} of a core (from {BUSY_SHARE:.0%} on this is a warning)"
+            )
+            yield Located(host, Finding.advised("busy_server", what))

@@ -1,0 +1,120 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Between the task tls_plan and the plan: what the variables of the hosts hold, the result of the task, the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import PlanRequest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making import make_plan
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import names, plan_table, plan_text
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import Plan
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+
+FAIL_ON = ("drift", "blocked", "never")
+_FAILING = {"drift": ("drift", "blocked", "unknown"), "blocked": ("blocked", "unknown"), "never": ()}
+_GROUPS = ("mail_gateways", "mail_servers")
+_TRUE = ("true", "yes", "on", "1")
+
+
+def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]) -> Plan:
+    """Return the plan of a run. options are those of tls_plan. Raises EngineError."""
+    wanted = Estate.from_json(options["estate"])
+    members = {group: list(groups.get(group) or ()) for group in _GROUPS}
+    observed: dict[str, Mapping[str, Any]] = {}
+    sides: dict[str, dict[str, str]] = {"inbound": {}, "outbound": {}}
+    targets, without_evidence = {}, set()
+    run = set(wanted.hosts)
+    for host in dict.fromkeys((*wanted.hosts, *members["mail_gateways"], *members["mail_servers"])):
+        facts = hostvars[host]  # once a host: Ansible computes its variables anew each time
+        try:
+            targets[host] = str(target_of(host, {host: facts}))
+        except EngineError:
+            if host in run:
+                raise
+        for side, value in sides.items():
+            value[host] = str(facts.get(f"starttls_{side}") or "")
+        if str(facts.get("starttls_require_without_evidence")).lower() in _TRUE:
+            without_evidence.add(host)
+        if host in run:
+            observed[host] = observed_of([facts.get(name) for name in options["observed"]])
+    request = PlanRequest(
+        action=options["action"],
+        groups=members,
+        targets=targets,
+        batches=options["batches"],
+        inbound=sides["inbound"],
+        outbound=sides["outbound"],
+        without_evidence=frozenset(without_evidence),
+    )
+    return make_plan(wanted, observed, request)
+
+
+def observed_of(results: Iterable[Any]) -> Mapping[str, Any]:
+    """Return the result that counts of those that a host has: one that failed, or else the one of a gateway, or else the first."""
+    given = [one for one in results if isinstance(one, Mapping) and one and not one.get("skipped")]
+    failed = [one for one in given if one.get("failed") or one.get("unreachable")]
+    return next(iter([*failed, *(one for one in given if one.get("gateway")), *given]), {})
+
+
+def plan_result(plan: Plan, plan_only: bool, fail_on: str) -> tuple[dict[str, Any], str]:
+    """Return the result of tls_plan, and the text to show.
+
+    plan_only: nothing follows, so C(fail_on) decides. Otherwise a plan that is blocked or unknown always fails.
+    """
+    failed = plan.result in _FAILING[fail_on if plan_only else "blocked"]
+    result = {
+        "changed": False,
+        "failed": failed,
+        "msg": _message(plan, failed, plan_only),
+        "plan": plan.to_json(),
+        "table": plan_table(plan),
+    }
+    return result, f"{_title(plan)}\n\n{plan_text(plan)}"
+
+
+def _title(plan: Plan) -> str:
+    return f"Plan: {plan.action.replace('_', ' ')}: {plan.result}"
+
+
+def _message(plan: Plan, failed: bool, plan_only: bool) -> str:
+    count = {
+        state: [host for host, one in plan.hosts.items() if one.state == state] for state in ("blocked", "unknown")
+    }
+    changing = sum(1 for one in plan.hosts.values() if one.state == "drift")
+    said = [f"{len(plan.hosts)} hosts"]
+    said += [f"{changing} to change"] if changing else []
+    said += [f"{len(hosts)} {state} ({names(hosts)})" for state, hosts in count.items() if hosts]
+    elsewhere = [one.host for one in plan.obstacles if one.host not in plan.hosts]
+    said += [f"something in the way outside this run ({names(dict.fromkeys(elsewhere))})"] if elsewhere else []
+    text = f"the plan is {plan.result}: {', '.join(said)}"
+    if failed and plan.result == "drift":
+        text += "; run the playbook without --check to make the changes, or set starttls_plan_fail_on to 'blocked'"
+    elif failed or plan.result in ("blocked", "unknown"):
+        text += "; nothing was changed. Do what the lines below 'In the way' say, and run again"
+        text += "" if plan_only else "; plan_tls shows the plan alone"
+    return one_line(text)
+
+
+def write_plan(path: str, plan: Plan) -> None:
+    """Write the plan as JSON, at once or not at all, for everybody to read. Raises EngineError."""
+    if not Path(path).parent.is_dir():
+        raise EngineError(
+            f"there is no directory for {path} on the controller; create it, or correct starttls_plan_file"
+        )
+    content = json.dumps(plan.to_json(), indent=2) + "\n"
+    try:
+        FileImage(path, content.encode(), 0o644, os.geteuid(), os.getegid()).write()
+    except OSError as error:
+        raise EngineError(
+            f"{path} cannot be written on the controller: {error.strerror or error}; correct starttls_plan_file"
+        ) from error

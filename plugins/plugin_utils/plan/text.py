@@ -1,0 +1,147 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The plan as text: one table, then what stands in the way, the diffs, the order and the cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.rules import HANDSHAKE_CPU_MS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import HostPlan, Located, Plan, PlanStep
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line, render_table
+
+HEADINGS = {"host": "HOST", "role": "ROLE", "is": "IS", "change": "WILL CHANGE", "obstacles": "IN THE WAY"}
+WIDTH = 64
+"""Most characters of a cell."""
+MOST_NAMES = 8
+"""Most names of hosts in a line."""
+
+_WORDS = {
+    "accept": "the gateways accept TLS, one at a time",
+    "offer": "the mail servers get their certificates and offer STARTTLS",
+    "modes": "the gateways set the delivery modes, one at a time",
+    "require": "the mail servers take mail over TLS only",
+    "relax": "the mail servers that require TLS take plaintext again",
+    "off": "the mail servers switch STARTTLS off",
+    "stop_accepting": "the gateways stop accepting TLS, one at a time",
+}
+"""Step -> what happens in it."""
+
+
+def plan_table(plan: Plan) -> str:
+    """Return the table: one row for each host of the run."""
+    rows = [
+        {
+            "host": host,
+            "role": one.role.replace("_", " "),
+            "is": one.present,
+            "change": _change(one, host in plan.recover),
+            "obstacles": list(dict.fromkeys(finding.code for finding in one.obstacles)),
+        }
+        for host, one in plan.hosts.items()
+    ]
+    return render_table(HEADINGS, rows, WIDTH)
+
+
+def plan_text(plan: Plan) -> str:
+    """Return the whole plan for people. Every line of it is printable, whatever a host said."""
+    parts = [
+        plan_table(plan),
+        "\n".join(_findings("In the way", plan.obstacles)),
+        "\n".join(_findings("Warnings", plan.warnings)),
+        "\n".join(_diffs(plan.hosts)),
+        "\n".join(_order(plan)),
+        "\n".join(_cost(plan)),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _change(host: HostPlan, interrupted: bool) -> str:
+    if host.state == "unknown":
+        return "unknown"
+    files = len({one.path for one in host.changes})
+    what = f"{files} file{'s' if files > 1 else ''}" if files else "reload" if host.steps else ""
+    steps = ", ".join(step.replace("_", " ") for step in host.steps)
+    words = [f"{steps} ({what})" if steps and what else steps or what]
+    if interrupted:
+        words.insert(0, "undo the killed run")
+    return "; ".join(word for word in words if word) or "no change"
+
+
+def _findings(heading: str, found: Sequence[Located]) -> Iterator[str]:
+    """Yield a line for each finding. Hosts with the same one share its line."""
+    hosts_of: dict[str, list[str]] = {}
+    for host, finding in found:
+        hosts_of.setdefault(finding.message, []).append(host)
+    if found:
+        yield heading
+    for message, hosts in hosts_of.items():
+        named = names([host for host in hosts if host])
+        yield one_line(f"  {named}: {message}" if named else f"  {message}")
+
+
+def _diffs(hosts: Mapping[str, HostPlan]) -> Iterator[str]:
+    """Yield each diff once, below the hosts that have it."""
+    hosts_of: dict[FileDiff, list[str]] = {}
+    for host, one in hosts.items():
+        for change in one.changes:
+            hosts_of.setdefault(change, []).append(host)
+    if hosts_of:
+        yield "Changes"
+    for change, changed in hosts_of.items():
+        yield one_line(f"  {change.path} on {names(changed)}")
+        # Only a line feed ends a line: with any other character a host could begin one of its own.
+        for line in change.lines.strip("\n").split("\n"):
+            yield f"    {one_line(line.expandtabs())}".rstrip()
+
+
+def _order(plan: Plan) -> Iterator[str]:
+    if plan.steps:
+        yield "Order"
+    for number, (step, planned) in enumerate(plan.steps.items(), 1):
+        one_at_a_time = set(planned.batches) == {1}
+        batches = names(planned.hosts) if one_at_a_time else "; ".join(_batches(planned))
+        yield one_line(f"  {number} {step.replace('_', ' ')}: {_WORDS[step]}: {batches}")
+
+
+def _batches(planned: PlanStep) -> Iterator[str]:
+    """Yield the batches in words, a few of them."""
+    start, count = 0, len(planned.batches)
+    for number, size in enumerate(planned.batches):
+        hosts = planned.hosts[start : start + size]
+        start += size
+        if number >= MOST_NAMES:
+            yield f"{count - number} more batches"
+            return
+        what = "first" if number == 0 else "then"
+        yield f"{what} {size} ({names(hosts)})" if size > 1 else f"{what} {names(hosts)}"
+
+
+def _cost(plan: Plan) -> Iterator[str]:
+    cost = plan.cost
+    yield "Cost"
+    senders = names(cost.senders) or "no mail server"
+    yield one_line(f"  sending through a gateway, which has to accept TLS for these only: {senders}")
+    known = {host: number for host, number in cost.sessions.items() if number is not None}
+    if known:
+        busiest = sorted(known, key=lambda host: -known[host])
+        told = names([f"{host} {known[host]:.0f}" for host in busiest])
+        unknown = len(cost.sessions) - len(known)
+        yield one_line(f"  sessions an hour: {told}{f'; not known of {unknown} others' if unknown else ''}")
+    elif cost.sessions:
+        yield "  sessions an hour: not known"
+    seen = (
+        f"{cost.handshake_ms:g} ms in the tests of this run"
+        if cost.handshake_ms is not None
+        else "not tested in this run"
+    )
+    yield f"  a TLS handshake: {seen}; about {HANDSHAKE_CPU_MS:g} ms of CPU on a mail server"
+
+
+def names(hosts: Iterable[str]) -> str:
+    """Return the names in a line, only some of them if there are many."""
+    every = list(hosts)
+    more = len(every) - MOST_NAMES
+    return ", ".join(every[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
