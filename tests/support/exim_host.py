@@ -193,7 +193,8 @@ class EximHost:
         for module in (server, gateway):
             monkeypatch.setattr(module, "CONFIG_DIR", str(self.etc))
             monkeypatch.setattr(module, "GENERATED", str(self.generated))
-        monkeypatch.setattr(server, "SETTINGS", str(self.settings))
+        for module in (server, gateway):
+            monkeypatch.setattr(module, "SETTINGS", str(self.settings))
         monkeypatch.setattr(server, "PID_FILE", str(self.pid_file))
         monkeypatch.setattr(server, "REQUIRE_ACL", str(self.etc / "mailfleet-require-starttls.acl"))
         monkeypatch.setattr(server, "DAEMON_USER", pwd.getpwuid(os.getuid()).pw_name)

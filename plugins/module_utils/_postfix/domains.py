@@ -25,7 +25,7 @@ _RESTRICTIONS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
 _WIDER = re.compile(
     r"permit_mx_backup|check_(recipient|ccert|client|sender|helo)_\w*access|permit\Z|check_policy_service"
 )
-_PATTERN = re.compile(r"(?:[^\s,{}]|\{[^{}]*\})+")
+_PATTERN = re.compile(r"(?:[^\s,{}]|\{(?:[^{}]|\{[^{}]*\})*\})+")
 _DUMPED = ("hash", "btree", "lmdb", "dbm", "cdb")
 """Types of tables that postmap -s prints as a whole. With several domains that is one program in place of many."""
 _WHOLE_NAME = ("regexp", "pcre", "cidr")

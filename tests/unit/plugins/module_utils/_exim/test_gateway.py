@@ -11,6 +11,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     MODES,
     EmailConfig,
+    EnforcedDomain,
     GatewayState,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
@@ -575,3 +576,46 @@ class TestFactory:
         assert made.serves()
         others = ["127.0.0.1:11001"] if third else []
         assert asked == ["127.0.0.1:25", "127.0.0.1:10999", *others, "127.0.0.1:11000"]  # the last one hands back
+
+
+class TestAccepts:
+    LISTS = "{+local_domains:+relay_to_domains}{yes}{no}}"
+
+    def test_one_program_answers_for_all_domains(self, host):
+        host.answers = {("exim4", "-be"): (0, "yes\nno\n", "")}
+        assert host.adapter.accepts(["a.example", "b.example"]) == {"a.example": True, "b.example": False}
+        questions = [f"${{if match_domain{{{one}.example}}{self.LISTS}" for one in "ab"]
+        assert host.commands("exim4", "-be") == [["exim4", "-be", *questions]]
+
+    @pytest.mark.parametrize(
+        ("out", "answers"),
+        [
+            ('Failed: unknown named domain list "+relay_to_domains"\nyes\n', [None, True]),
+            ("yes\n", [None, None]),
+            ("", [None, None]),
+            ("no\nyes\nmaybe\n", [None, None]),
+        ],
+    )
+    def test_what_exim_cannot_tell_is_unknown(self, host, out, answers):
+        host.answers = {("exim4", "-be"): (0, out, "")}
+        assert list(host.adapter.accepts(["a.example", "b.example"]).values()) == answers
+
+    def test_only_a_domain_becomes_a_part_of_an_expansion(self, host):
+        host.answers = {("exim4", "-be"): (0, "yes\n", "")}
+        odd = "x}{+local_domains}{${run{/bin/sh}}"
+        assert host.adapter.accepts([odd, "a.example"]) == {odd: None, "a.example": True}
+        [[_exim, _be, question]] = host.commands("exim4", "-be")
+        assert "run" not in question
+
+    def test_nothing_is_asked_for_nothing(self, host):
+        assert host.adapter.accepts([]) == {}
+        assert host.adapter.accepts(["a b"]) == {"a b": None}
+        assert host.commands("exim4", "-be") == []
+
+
+def test_the_files_that_a_change_depends_on_are_all_that_it_writes_and_does_not_own(host):
+    change = host.write(config("one", "required"), enforced=[EnforcedDomain("p.example", "inbound")])
+    written = {image.path for image in change.after}
+    ours = {path for path in written if "mailfleet" in path}
+    assert written - ours <= set(host.adapter.files())
+    assert {str(host.settings), str(host.directory / "gateway.json")} <= set(host.adapter.files())

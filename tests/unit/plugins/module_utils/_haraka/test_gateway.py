@@ -634,3 +634,37 @@ def test_the_worker_that_answers_is_known_by_its_connection(host, greets):
         assert host.adapter._answering() == (102 if greets else 0)
         thread.join()
     assert host.adapter._answering() == 0  # nobody listens
+
+
+@pytest.mark.parametrize(
+    ("files", "domain", "accepted"),
+    [
+        ({}, "a.example", None),
+        ({"plugins": "rcpt_to.in_host_list\n", "host_list": "# ours\nA.example # first\nb.example\n"}, "a.example", True),
+        ({"plugins": "rcpt_to.in_host_list\n", "host_list": "b.example\n"}, "a.example", None),
+        ({"plugins": "# rcpt_to.in_host_list\n", "host_list": "a.example\n"}, "a.example", None),
+        (
+            {"plugins": "relay\n", "relay.ini": "[relay]\ndest_domains=true\n",
+             "relay_dest_domains.ini": '[domains]\na.example={"action":"accept","nexthop":"mx.example"}\n'},
+            "a.example", True,
+        ),
+        (
+            {"plugins": "haraka-plugin-relay\n", "relay.ini": "[relay]\ndest_domains=true\n",
+             "relay_dest_domains.ini": '[domains]\na.example={"action":"deny"}\n'},
+            "a.example", None,
+        ),
+        (
+            {"plugins": "relay\n", "relay.ini": "[relay]\n",
+             "relay_dest_domains.ini": '[domains]\na.example={"action":"accept"}\n'},
+            "a.example", None,
+        ),
+    ],
+)  # fmt: skip
+def test_the_domains_that_its_own_plugins_take(host, files, domain, accepted):
+    for name, text in files.items():
+        (host.config / name).write_text(text)
+    assert host.adapter.accepts([domain]) == {domain: accepted}
+
+
+def test_the_files_that_a_change_depends_on(host):
+    assert host.adapter.files() == [str(host.tls_ini), str(host.config / "mailfleet-starttls.json")]

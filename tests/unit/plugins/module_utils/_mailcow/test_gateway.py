@@ -500,3 +500,10 @@ class TestModule:
         assert [(one["name"], one["servers"]) for one in result["email_configs"]] == [
             ("b.example", []), ("example.com", [f"127.0.0.1:{end_to_end.server.port}"]),
         ]  # fmt: skip
+
+
+def test_it_takes_mail_for_its_relay_domains():
+    with FakeMailcow(domains=["example.com", "-local.example"]) as fake:
+        assert adapter(fake).accepts(["example.com", "local.example", "other.example"]) == {
+            "example.com": True, "local.example": False, "other.example": False,
+        }  # fmt: skip

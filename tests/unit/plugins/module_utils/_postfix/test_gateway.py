@@ -18,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
     NotRunningError,
+    PortInUseError,
 )
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
@@ -880,3 +881,23 @@ class TestCommands:
 def test_the_adapter_says_what_it_can():
     assert gateway.PostfixGateway.modes == MODES
     assert gateway.PostfixGateway.name == server.Postfix.name == "postfix"  # one lock and one journal
+
+
+def test_the_domains_are_those_of_the_default_instance(host):
+    host.fake.defaults["virtual_mailbox_domains"] = "v.example"
+    assert host.adapter.accepts(["alpha.example", "v.example", "x.example"]) == {
+        "alpha.example": True, "v.example": True, "x.example": False,
+    }  # fmt: skip
+
+
+def test_the_files_that_a_change_depends_on(host):
+    assert [Path(path).name for path in host.adapter.files()] == ["main.cf", "master.cf", "gateway.json"]
+    assert host.adapter.files()[0] == str(host.etc / "main.cf")
+
+
+@pytest.mark.parametrize("port", [10125, 10126, 10127])
+def test_a_port_in_use_is_an_error_of_its_own(host, monkeypatch, port):
+    monkeypatch.setattr(host.adapter._postfix, "require_running", lambda: None)
+    host.ports = {25: Stage.EHLO, port: Stage.GREETING}
+    with pytest.raises(PortInUseError, match=f"another service answers on 127.0.0.1:{port}; name a free port"):
+        host.adapter.require_running()

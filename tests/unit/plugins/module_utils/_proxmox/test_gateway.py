@@ -8,6 +8,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EmailConfig, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import set_modes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import read_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
@@ -711,3 +712,39 @@ def test_the_engine_without_the_module(fake):
         require_without_evidence=True,
     )  # fmt: skip
     assert (outcome.changed, outcome.recovered, fake.policies) == (True, False, {HOP: "none"})
+
+
+def test_it_takes_mail_for_its_relay_domains():
+    with FakeProxmox(domains=["example.com", ".sub.example"]) as fake:
+        gateway = adapter(fake)
+        assert gateway.accepts(["example.com", "a.sub.example", "other.example"]) == {
+            "example.com": True, "a.sub.example": True, "other.example": False,
+        }  # fmt: skip
+        asked = len(fake.requests)
+        gateway.accepts(["example.com", "one.example", "two.example"])
+        assert len(fake.requests) < 2 * asked  # the domains are read once, and the login is kept
+        assert (gateway.accepts([]), gateway.files()) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("mode", "codes", "changes"), [("match_sender", ["mode_not_expressible"], 0), ("plaintext", [], 1)]
+)
+def test_what_a_change_would_do_is_read_without_one(mode, codes, changes):
+    wanted = {"email_configs": [{"name": "main", "domains": ["example.com"], "delivery_mode": mode}]}
+    with FakeProxmox(transports=[transport("example.com", "mail.example.com")]) as fake:
+        result = read_gateway(adapter(fake), wanted, SETTINGS, probe=False)
+        assert fake.writes() == []
+    assert [one["code"] for one in result["obstacles"]] == codes
+    assert result["gateway"]["accepted_domains"] == {"example.com": True}
+    assert [(one["path"], f"+{HOP} none" in one["lines"]) for one in result["gateway"]["changes"]] == (
+        [("TLS policies of Proxmox Mail Gateway", True)] * changes
+    )
+    assert (result["digests"], result["interrupted"]) == ({}, False)
+
+
+def test_a_wrong_password_is_one_obstacle():
+    with FakeProxmox() as fake:
+        result = read_gateway(adapter(fake, api_password="wrong"), {"send": "plaintext"}, SETTINGS, probe=False)
+    assert [one["code"] for one in result["obstacles"]] == ["not_answering"]
+    assert result["gateway"] is None
+    assert not any(secret in json.dumps(result) for secret in SECRETS)
