@@ -30,5 +30,6 @@ class ActionModule(ActionBase):
             if options["json_file"]:
                 write_plan(options["json_file"], plan)
             result, text = plan_result(plan, options["plan_only"] or self._task.check_mode, options["fail_on"])
-        Display().display(f"\n{text}\n")
+        if text:
+            Display().display(f"\n{text}\n")
         return result

@@ -217,7 +217,13 @@ def _fingerprint(facts: Mapping[str, Any]) -> str:
     """Return the fingerprint of the certificate that a host has to serve, from the newest result; empty if none tells it."""
     results = (
         facts.get(name) or {}
-        for name in ("mail_server_result", "gateway_accept_result", "certificate_result", "mail_server_observed")
+        for name in (
+            "mail_server_result",
+            "gateway_accept_result",
+            "certificate_result",
+            "mail_server_observed",
+            "gateway_observed",
+        )
     )
     return next((str(one["fingerprint_sha256"]) for one in results if one.get("fingerprint_sha256")), "")
 

@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEPS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 
 
 def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -60,7 +61,7 @@ def _gateway_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return list(((facts.get("mail_server_observed") or {}).get("probe") or {}).get("results", ()))
+    return list((observed_of([facts.get(name) for name in OBSERVED]).get("probe") or {}).get("results", ()))
 
 
 def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()) -> list[str]:
@@ -128,7 +129,7 @@ def _row(
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     """Return the title of the product on a host, from its results or the inventory; a neutral word if both lack it."""
-    results = (facts.get("mail_server_result"), facts.get("gateway_accept_result"), facts.get("mail_server_observed"))
+    results = (facts.get("mail_server_result"), observed_of([facts.get(name) for name in OBSERVED]))
     kinds = [(result or {}).get("kind") for result in results]
     kinds.append(facts.get("starttls_kind"))
     kinds.append(((facts.get("verify_activity") or {}).get("activity") or {}).get("daemon"))

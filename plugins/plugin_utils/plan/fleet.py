@@ -116,7 +116,7 @@ class Fleet:
             return self.request.inbound.get(host) == "required" and seen.before[0] != "required"
         if step == "relax":
             return seen.before[0] == "required"
-        return step in ("offer", "off") and seen.needs_change
+        return (step == "offer" and seen.needs_offer) or (step == "off" and seen.needs_change)
 
     @cached_property
     def configs(self) -> frozenset[str]:

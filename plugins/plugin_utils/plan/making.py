@@ -137,11 +137,12 @@ def _is_interrupted(seen: Union[Observation, Unread]) -> bool:
 
 
 def _to_prove(fleet: Fleet) -> Iterable[str]:
-    """Return the hosts to prove: all of the run, or for one email config its mail servers."""
-    if fleet.action != "set_delivery_mode":
-        return fleet.seen
-    served = {host for one in fleet.estate.deliveries for host in one.hosts}
-    return [host for host in fleet.seen if host in served]
+    """Return the hosts to test once more after the change: those that change, and the gateways, which see all others.
+
+    A host without a change was tested when it was read. If nothing changes, that is the proof.
+    """
+    changing = [host for host in fleet.seen if fleet.steps(host)]
+    return [host for host in fleet.seen if host in changing or fleet.role(host) == GATEWAY] if changing else ()
 
 
 def _cost(fleet: Fleet) -> Cost:

@@ -123,7 +123,7 @@ class Observation:
     """One host as it is, and what a change would do there.
 
     before, after: C((inbound, outbound)) in the words of mail_server_tls. reload: whether the daemon has to be reloaded although no
-    file changes. relays: next hops of its transports; None if they could not be read. servers: (name or address, port) -> what a
+    file changes. offer: whether anything changes before TLS is required; None if the host does not say. relays: next hops of its transports; None if they could not be read. servers: (name or address, port) -> what a
     handshake test from this host saw. sessions_an_hour: from its log; None if that is not known.
     """
 
@@ -133,6 +133,7 @@ class Observation:
     after: tuple[str, str] = ("", "")
     changes: tuple[FileDiff, ...] = ()
     reload: bool = False
+    offer: Optional[bool] = None
     digests: Mapping[str, str] = field(default_factory=dict)
     obstacles: tuple[Finding, ...] = ()
     notes: tuple[Finding, ...] = ()
@@ -147,6 +148,11 @@ class Observation:
     def needs_change(self) -> bool:
         """Whether the settings or the certificate of the host have to change, or its daemon has to be reloaded."""
         return bool(self.changes) or self.reload
+
+    @property
+    def needs_offer(self) -> bool:
+        """Whether anything has to change before TLS is required of those who send to it."""
+        return self.needs_change if self.offer is None else self.offer
 
     @property
     def gets_starttls(self) -> bool:
@@ -219,6 +225,7 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         after=_sides(result.get("after")),
         changes=_changes(result.get("changes")),
         reload=bool(result.get("reload")),
+        offer=None if result.get("offer") is None else bool(result["offer"]),
         digests={str(path): str(digest) for path, digest in (result.get("digests") or {}).items()},
         obstacles=tuple(_findings(result.get("obstacles"), OBSTACLES)),
         notes=tuple(_findings(result.get("notes"), NOTES)),

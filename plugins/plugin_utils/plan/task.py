@@ -22,6 +22,8 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
 
 FAIL_ON = ("drift", "blocked", "never")
 _FAILING = {"drift": ("drift", "blocked", "unknown"), "blocked": ("blocked", "unknown"), "never": ()}
+OBSERVED = ("mail_server_observed", "gateway_observed")
+"""The variables with what the roles read."""
 _GROUPS = ("mail_gateways", "mail_servers")
 _TRUE = ("true", "yes", "on", "1")
 
@@ -69,17 +71,28 @@ def observed_of(results: Iterable[Any]) -> Mapping[str, Any]:
 def plan_result(plan: Plan, plan_only: bool, fail_on: str) -> tuple[dict[str, Any], str]:
     """Return the result of tls_plan, and the text to show.
 
-    plan_only: nothing follows, so C(fail_on) decides. Otherwise a plan that is blocked or unknown always fails.
+    plan_only: nothing follows, so C(fail_on) decides. Otherwise a plan that is blocked or unknown always fails. If a killed run
+    has left changes, a run that changes undoes them first and plans again. Such a first plan shows nothing and does not fail.
     """
+    if plan.recover and not plan_only:
+        run = {**plan.run(may_change=False), "recover": list(plan.recover)}
+        return {"changed": False, "failed": False, "msg": _recovering(plan), "run": run}, ""
     failed = plan.result in _FAILING[fail_on if plan_only else "blocked"]
     result = {
         "changed": False,
         "failed": failed,
         "msg": _message(plan, failed, plan_only),
         "plan": plan.to_json(),
+        "run": plan.run(may_change=not plan_only),
         "table": plan_table(plan),
     }
     return result, f"{_title(plan)}\n\n{plan_text(plan)}"
+
+
+def _recovering(plan: Plan) -> str:
+    return (
+        f"a killed run has left changes on {names(plan.recover)}; they are undone first, then the hosts are read again"
+    )
 
 
 def _title(plan: Plan) -> str:

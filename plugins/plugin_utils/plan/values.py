@@ -155,6 +155,24 @@ class Plan:
             "cost": self.cost.to_json(),
         }
 
+    def run(self, may_change: bool) -> dict[str, Any]:
+        """Return what the steps of a playbook read: every step of the action, also one without hosts, and the part of each host.
+
+        may_change: without it, no step has hosts and nothing is proved, so that a playbook ends after its plan.
+        """
+        nothing = PlanStep((), ())
+        steps = {name: (self.steps.get(name, nothing) if may_change else nothing) for name in STEPS[self.action]}
+        return {
+            "action": self.action,
+            "hosts": {
+                name: {"role": one.role, "title": one.title, "steps": list(one.steps), "digests": dict(one.digests)}
+                for name, one in self.hosts.items()
+            },
+            "steps": {name: one.to_json() for name, one in steps.items()},
+            "recover": [],
+            "prove": list(self.prove) if may_change else [],
+        }
+
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """Read the result of to_json."""
