@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import PlanRequest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making import make_plan
@@ -43,7 +44,7 @@ def server(name: str = "m1", *, drift: bool = False, relay: str = "gw1.test", **
         "changed": False, "failed": False, "kind": "postfix", "title": "Postfix", "version": "3.7.11",
         "layout": {"platform": "Debian", "config_dir": "/etc/postfix"}, "health": {"state": "running", "message": ""},
         "listeners": [listener, {**listener, "service": "submission/inet", "port": 587, "tls": "required"}],
-        "transports": [relayhost, {**relayhost, "setting": "local", "transport": "lmtp", "next_hop": "unix:private/lmtp", "loopback": True}],
+        "transports": [relayhost, {**relayhost, "setting": "mailbox_transport", "next_hop": "unix:private/lmtp", "loopback": True}],
         "sockets": [{"host": "", "port": port, "pid": 100 + port, "program": "master"} for port in (25, 587)],
         "certificates": [
             {"path": "/etc/mailfleet/starttls.pem", "readers": ["root", "postfix"], "pem": f"-- {name} --" * 100, "message": ""}
@@ -61,8 +62,8 @@ def gateway(
 ) -> dict[str, Any]:
     """What a gateway says. probes: its tests of the mail servers. view: changes of its own part."""
     own = {
-        "title": "Postfix gateway", "email_configs": [], "delivery_modes": ["plaintext", "match_sender", "match_sender_strict", "opportunistic", "required"],
-        "limits": {}, "enforced_domains": [], "outbound": None, "accepted_domains": {}, "changes": [], "after": {}, "verifying_modes": [],
+        "title": "Postfix gateway", "email_configs": [], "delivery_modes": list(MODES), "limits": {},
+        "enforced_domains": [], "outbound": None, "accepted_domains": {}, "changes": [], "after": {}, "verifying_modes": [],
         "softens_refusals": False, "capabilities": ["accept", "enforced", "outbound"], **(view or {}),
     }  # fmt: skip
     return {

@@ -111,7 +111,8 @@ def _changes(fleet: Fleet, seen: Observation, role: str) -> tuple[FileDiff, ...]
 
 def _present(seen: Observation, role: str) -> str:
     """Return what a host is now, in words."""
-    words = [f"{side} {state}" for side, state in zip(("inbound", "outbound"), seen.before) if state]
+    sides = ("inbound",) if role == GATEWAY else ("inbound", "outbound")
+    words = [f"{side} {state}" for side, state in zip(sides, seen.before) if state]
     if seen.state in ("stopped", "broken", "missing"):
         words.insert(0, seen.state)
     modes = dict.fromkeys(one.mode for one in seen.gateway.configs.values())

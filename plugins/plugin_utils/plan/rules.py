@@ -95,19 +95,13 @@ class _Route:
             return
         lacking = self._lacks_starttls(test, there, host)
         if lacking:
-            where = f"{server}, seen from the gateway {self.gateway}"
             if host not in self.fleet.seen and self.fleet.action == "enable" and host:
-                yield self._at(
-                    host,
-                    "outside_limit",
-                    f"{self.what}: '{self.mode}' needs STARTTLS on {where}, which is not in this run: {lacking}",
-                )
+                what = f"it is not in this run, and {self.what} needs STARTTLS on {server} for '{self.mode}'"
+                yield self._at(host, "outside_limit", f"{what}: seen from the gateway {self.gateway}, {lacking}")
             else:
-                yield self._at(
-                    host,
-                    "server_without_starttls",
-                    f"{self.what}: '{self.mode}' needs a handshake with {where}: {lacking}",
-                )
+                where = f"{server}, seen from the gateway {self.gateway}"
+                what = f"{self.what}: '{self.mode}' needs a handshake with {where}"
+                yield self._at(host, "server_without_starttls", f"{what}: {lacking}")
         elif self._refuses_plaintext(test, there, host):
             yield self._refusal(server, host)
 

@@ -20,8 +20,13 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text impor
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import Plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
 
-FAIL_ON = ("drift", "blocked", "never")
-_FAILING = {"drift": ("drift", "blocked", "unknown"), "blocked": ("blocked", "unknown"), "never": ()}
+FAIL_ON = {"drift": ("drift", "blocked", "unknown"), "blocked": ("blocked", "unknown"), "never": ()}
+"""What a plan may fail on -> the results with which it does."""
+_PLAYBOOKS = {
+    "enable": "enable_tls.yml",
+    "disable": "disable_tls.yml",
+    "set_delivery_mode": "set_delivery_mode.yml",
+}
 OBSERVED = ("mail_server_observed", "gateway_observed")
 """The variables with what the roles read."""
 _GROUPS = ("mail_gateways", "mail_servers")
@@ -77,7 +82,7 @@ def plan_result(plan: Plan, plan_only: bool, fail_on: str) -> tuple[dict[str, An
     if plan.recover and not plan_only:
         run = {**plan.run(may_change=False), "recover": list(plan.recover)}
         return {"changed": False, "failed": False, "msg": _recovering(plan), "run": run}, ""
-    failed = plan.result in _FAILING[fail_on if plan_only else "blocked"]
+    failed = plan.result in FAIL_ON[fail_on if plan_only else "blocked"]
     result = {
         "changed": False,
         "failed": failed,
@@ -104,17 +109,17 @@ def _message(plan: Plan, failed: bool, plan_only: bool) -> str:
         state: [host for host, one in plan.hosts.items() if one.state == state] for state in ("blocked", "unknown")
     }
     changing = sum(1 for one in plan.hosts.values() if one.state == "drift")
-    said = [f"{len(plan.hosts)} hosts"]
+    said = [f"{len(plan.hosts)} host{'s' if len(plan.hosts) > 1 else ''}"]
     said += [f"{changing} to change"] if changing else []
     said += [f"{len(hosts)} {state} ({names(hosts)})" for state, hosts in count.items() if hosts]
     elsewhere = [one.host for one in plan.obstacles if one.host not in plan.hosts]
     said += [f"something in the way outside this run ({names(dict.fromkeys(elsewhere))})"] if elsewhere else []
     text = f"the plan is {plan.result}: {', '.join(said)}"
     if failed and plan.result == "drift":
-        text += "; run the playbook without --check to make the changes, or set starttls_plan_fail_on to 'blocked'"
+        text += f"; make the changes with {_PLAYBOOKS[plan.action]}, or set starttls_plan_fail_on to 'blocked'"
     elif failed or plan.result in ("blocked", "unknown"):
         text += "; nothing was changed. Do what the lines below 'In the way' say, and run again"
-        text += "" if plan_only else "; plan_tls shows the plan alone"
+        text += "" if plan_only else "; plan_tls.yml shows the plan alone"
     return one_line(text)
 
 

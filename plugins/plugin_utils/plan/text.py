@@ -12,7 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.rules impo
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import HostPlan, Located, Plan, PlanStep
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line, render_table
 
-HEADINGS = {"host": "HOST", "role": "ROLE", "is": "IS", "change": "WILL CHANGE", "obstacles": "IN THE WAY"}
+PLAN_HEADINGS = {"host": "HOST", "role": "ROLE", "is": "IS", "change": "WILL CHANGE", "obstacles": "IN THE WAY"}
 WIDTH = 64
 """Most characters of a cell."""
 MOST_NAMES = 8
@@ -31,7 +31,7 @@ _WORDS = {
 
 
 def plan_table(plan: Plan) -> str:
-    """Return the table: one row for each host of the run."""
+    """Return the table: one row for each host of the run, then one for each host outside it that stands in the way."""
     rows = [
         {
             "host": host,
@@ -42,7 +42,15 @@ def plan_table(plan: Plan) -> str:
         }
         for host, one in plan.hosts.items()
     ]
-    return render_table(HEADINGS, rows, WIDTH)
+    outside: dict[str, list[str]] = {}
+    for host, finding in plan.obstacles:
+        if host and host not in plan.hosts:
+            outside.setdefault(host, []).append(finding.code)
+    rows += [
+        {"host": host, "is": "not in this run", "obstacles": list(dict.fromkeys(found))}
+        for host, found in outside.items()
+    ]
+    return render_table(PLAN_HEADINGS, rows, WIDTH)
 
 
 def plan_text(plan: Plan) -> str:

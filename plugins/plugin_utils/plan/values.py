@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff
 
-FORMAT = 1
+PLAN_FORMAT = 1
 
 STEPS = {
     "enable": ("accept", "offer", "modes", "require"),
@@ -143,7 +143,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as docs/schema/plan.schema.json describes it."""
         return {
-            "format": FORMAT,
+            "format": PLAN_FORMAT,
             "action": self.action,
             "result": self.result,
             "hosts": {name: one.to_json() for name, one in self.hosts.items()},

@@ -144,7 +144,7 @@ class TestServers:
     @pytest.mark.parametrize("action", ["enable", "set_delivery_mode"])
     @pytest.mark.parametrize(
         ("test", "needing"),
-        [(SEEN, ()), (PLAIN, ("required", "match_sender_strict")), (BROKEN, ("required", "match_sender_strict", "opportunistic", "match_sender"))],
+        [(SEEN, ()), (PLAIN, ("required", "match_sender_strict")), (BROKEN, MODES[1:])],
     )  # fmt: skip
     def test_a_handshake_for_modes_that_need_it(self, mode, action, test, needing):
         plan = check(one(mode, [test], action))
@@ -341,9 +341,10 @@ class TestSteps:
         assert list(plan.steps) == ["offer", "modes", "require"]
 
     def test_off_is_the_way_back(self):
+        view = {"email_configs": [held(mode="required")], "after": {"main": "plaintext"}}
         states = States(
             config(mode="required"),
-            gw1=gateway(probes=[{**SEEN, "requires_tls": True}], drift=True, view={"email_configs": [held(mode="required")], "after": {"main": "plaintext"}}),
+            gw1=gateway(probes=[{**SEEN, "requires_tls": True}], drift=True, view=view),
             m1=server("m1", drift=True, before=STRICT, after={"inbound": "disabled", "outbound": "disabled"}),
         )  # fmt: skip
         plan = check(states.plan("disable"))
@@ -409,9 +410,15 @@ class TestCost:
 
     @pytest.mark.parametrize(
         ("mode", "before", "sessions", "found"),
-        [("required", "plaintext", 400_000, True), ("opportunistic", "match_sender", 400_000, True), ("required", "plaintext", 300_000, False),
-         ("required", "plaintext", None, False), ("required", "opportunistic", 400_000, False), ("match_sender", "plaintext", 400_000, False)],
-    )  # fmt: skip
+        [
+            ("required", "plaintext", 400_000, True),
+            ("opportunistic", "match_sender", 400_000, True),
+            ("required", "plaintext", 300_000, False),
+            ("required", "plaintext", None, False),
+            ("required", "opportunistic", 400_000, False),
+            ("match_sender", "plaintext", 400_000, False),
+        ],
+    )
     def test_a_busy_server(self, mode, before, sessions, found):
         busy = server("m1", activity={"sessions_an_hour": sessions})
         plan = check(one(mode, m1=busy, view={"email_configs": [held(mode=before)], "after": {"main": mode}}))

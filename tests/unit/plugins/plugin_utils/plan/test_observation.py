@@ -12,40 +12,67 @@ from tests.support.plan_states import gateway, plain, probe, server
 VAGUE = "MODULE FAILURE\nSee stdout/stderr for the exact error"
 
 
+@pytest.mark.parametrize("result", [None, {}, "text", {"skipped": True}])
+def test_a_host_that_was_not_read(result):
+    assert read_result(result) == Unread("not_read", "it was not read")
+
+
 @pytest.mark.parametrize(
-    ("result", "code", "message"),
-    [
-        (None, "not_read", "it was not read"),
-        ({}, "not_read", "it was not read"),
-        ("text", "not_read", "it was not read"),
-        ({"skipped": True}, "not_read", "it was not read"),
-        ({"unreachable": True, "msg": "Failed to connect to the host via ssh: no route\r\nmore"}, "unreachable", "Failed to connect to the host via ssh: no route"),
-        ({"unreachable": True}, "unreachable", "it gave no reason"),
-        ({"failed": True, "msg": "Missing sudo password"}, "no_privilege", "Missing sudo password"),
-        ({"failed": True, "msg": "Incorrect sudo password"}, "no_privilege", "Incorrect sudo password"),
-        ({"failed": True, "msg": VAGUE, "module_stderr": "sudo: a password is required\n", "rc": 1}, "no_privilege", "sudo: a password is required"),
-        ({"failed": True, "msg": "sudo: a terminal is required to read the password"}, "no_privilege", "sudo: a terminal is required to read the password"),
-        ({"failed": True, "msg": VAGUE, "module_stdout": "Sorry, user u is not allowed to execute '/bin/sh' as root on h.\r\n"}, "no_privilege", "Sorry, user u is not allowed to execute '/bin/sh' as root on h."),
-        ({"failed": True, "msg": "Task failed: Timed out waiting for become success."}, "no_privilege", "Task failed: Timed out waiting for become success."),
-        ({"failed": True, "msg": VAGUE, "module_stderr": "/bin/sh: 1: sudo: not found", "rc": 127}, "no_privilege", "/bin/sh: 1: sudo: not found"),
-        ({"failed": True, "msg": VAGUE, "module_stdout": "/bin/sh: 1: /usr/bin/python3: not found\r\n", "rc": 127}, "no_python", "/bin/sh: 1: /usr/bin/python3: not found"),
-        ({"failed": True, "msg": "The module failed to execute correctly, you probably need to set the interpreter.", "module_stderr": "", "rc": 127}, "no_python", "The module failed to execute correctly, you probably need to set the interpreter."),
-        ({"failed": True, "msg": "No python interpreters found for host h (tried [...])"}, "no_python", "No python interpreters found for host h (tried [...])"),
-        ({"failed": True, "msg": "The module interpreter '/x/python' was not found."}, "no_python", "The module interpreter '/x/python' was not found."),
-        ({"failed": True, "msg": "the daemon did not become ready; look at its log"}, "not_read", "the daemon did not become ready; look at its log"),
-        ({"failed": True, "msg": "\x1b[2Jgone\nx"}, "not_read", "?[2Jgone"),
-        ({"failed": True, "msg": "y" * 1000}, "not_read", "y" * 300),
-    ],
+    ("message", "told"),
+    [("Failed to connect to the host via ssh: no route\r\nmore", "Failed to connect to the host via ssh: no route"),
+     ("", "it gave no reason")],
 )  # fmt: skip
-def test_a_host_that_could_not_be_read(result, code, message):
-    assert read_result(result) == Unread(code, message)
+def test_a_host_that_is_unreachable(message, told):
+    assert read_result({"unreachable": True, "msg": message}) == Unread("unreachable", told)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("no_privilege", "Missing sudo password"),
+        ("no_privilege", "Incorrect sudo password"),
+        ("no_privilege", "sudo: a password is required"),
+        ("no_privilege", "sudo: a terminal is required to read the password; either use the -S option"),
+        ("no_privilege", "Sorry, user u is not allowed to execute '/bin/sh' as root on h."),
+        ("no_privilege", "u is not in the sudoers file.  This incident will be reported."),
+        ("no_privilege", "Task failed: Timed out waiting for become success."),
+        ("no_privilege", "Timeout (12s) waiting for privilege escalation prompt: "),
+        ("no_privilege", "/bin/sh: 1: sudo: not found"),
+        ("no_python", "/bin/sh: 1: /usr/bin/python3: not found"),
+        ("no_python", "bash: line 1: /usr/bin/python3.9: No such file or directory"),
+        ("no_python", "No python interpreters found for host h (tried ['python3.12'])"),
+        ("no_python", "The module interpreter '/x/python' was not found."),
+        ("no_python", "ansible-core requires a minimum of Python version 3.9. Current version: 3.6.8"),
+        ("not_read", "the daemon did not become ready; look at its log"),
+        ("not_read", "Postfix and Exim are both on this host; set kind to one of: postfix, exim"),
+    ],
+)
+def test_the_words_of_a_failure(code, message):
+    """In the message itself, or in the output where the message says nothing."""
+    expected = Unread(code, message.strip())
+    assert read_result({"failed": True, "msg": message}) == expected
+    assert read_result({"failed": True, "msg": VAGUE, "module_stderr": f"Shared connection\n{message}\n"}) == expected
+    assert (
+        read_result({"failed": True, "msg": VAGUE, "module_stderr": "", "module_stdout": f"{message}\r\n"}) == expected
+    )
+
+
+def test_no_interpreter_by_its_exit_status():
+    words = "The module failed to execute correctly, you probably need to set the interpreter."
+    assert read_result({"failed": True, "msg": words, "rc": 127}) == Unread("no_python", words)
+
+
+@pytest.mark.parametrize(("message", "told"), [("\x1b[2Jgone\nx", "?[2Jgone"), ("y" * 1000, "y" * 300)])
+def test_a_reason_is_one_short_line(message, told):
+    assert read_result({"failed": True, "msg": message}) == Unread("not_read", told)
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        {"obstacles": 5}, {"obstacles": ["x"]}, {"changes": [{}]}, {"changes": [5]}, {"before": "x"}, {"health": "running"}, {"digests": []},
-        {"digests": ["x"]}, {"gateway": "x"}, {"gateway": {"email_configs": [{}]}}, {"probe": []}, {"probe": {"results": [{}]}},
+        {"obstacles": 5}, {"obstacles": ["x"]}, {"changes": [{}]}, {"changes": [5]}, {"before": "x"}, {"health": "running"},
+        {"digests": []}, {"digests": ["x"]}, {"gateway": "x"}, {"gateway": {"email_configs": [{}]}}, {"probe": []},
+        {"probe": {"results": [{}]}},
         {"probe": {"results": [{"host": "x", "port": "smtp"}]}}, {"next_hops": [{"host": "x"}]}, {"transports": ["x"]},
         {"activity": {"sessions_an_hour": "many"}}, {"gateway": {"limits": ["x"]}},
     ],
@@ -94,7 +121,8 @@ def test_a_name_that_does_not_resolve(words):
 
 @pytest.mark.parametrize(
     ("test", "reached"),
-    [(plain("m1"), True), (probe("m1", code="timeout", stage="connect"), False), (probe("m1", code="timeout", stage="starttls_answered"), True),
+    [(plain("m1"), True), (probe("m1", code="timeout", stage="connect"), False),
+     (probe("m1", code="timeout", stage="starttls_answered"), True),
      (probe("m1", code="greeting_rejected", stage="greeting"), False), (probe("m1"), True)],
 )  # fmt: skip
 def test_a_server_that_is_reached_answers_ehlo(test, reached):

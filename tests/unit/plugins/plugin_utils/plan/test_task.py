@@ -1,0 +1,148 @@
+"""What the task makes of the variables of the hosts, and when it fails."""
+
+import json
+import stat
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.modules.tls_plan import ARGUMENT_SPEC
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import (
+    FAIL_ON,
+    observed_of,
+    plan_of_run,
+    plan_result,
+    write_plan,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import STEPS
+
+from tests.support.plan_states import States, config, gateway, plain, probe, server
+
+FAILED, SKIPPED = {"failed": True, "msg": "no"}, {"skipped": True, "changed": False}
+CLEAN = States(m1=server("m1"))
+DRIFT = States(m1=server("m1", drift=True))
+BLOCKED = States(m1=server("m1", drift=True, obstacles=[{"code": "port_in_use", "message": "port 25 is in use"}]))
+UNKNOWN = States(m1={"unreachable": True, "msg": "no route"})
+
+
+def options(wanted, **changes):
+    return {
+        "estate": json.loads(json.dumps(wanted.to_json())), "action": "enable", "observed": ["mail_server_observed", "gateway_observed"],
+        "batches": [1, "25%", "100%"], **changes,
+    }  # fmt: skip
+
+
+def test_the_options_are_what_the_plan_knows():
+    assert ARGUMENT_SPEC["action"]["choices"] == list(STEPS)
+    assert ARGUMENT_SPEC["fail_on"]["choices"] == list(FAIL_ON)
+    assert ARGUMENT_SPEC["batches"]["default"] == list(DEFAULT_BATCHES)
+
+
+GROUPS = {"mail_gateways": ["gw1"], "mail_servers": ["m1", "m2"], "all": ["gw1", "m1", "m2", "other"]}
+
+
+class TestVariables:
+    def test_a_run(self):
+        hostvars = {
+            "gw1": {"mail_server_observed": SKIPPED, "gateway_observed": gateway(probes=[plain("m1.test")])},
+            "m1": {"starttls_inbound": "required", "mail_server_observed": server("m1", drift=True)},
+            "m2": {},
+        }
+        for host, facts in hostvars.items():
+            facts["starttls_hostname"] = f"{host}.test"
+        wanted = Estate.parse([config(mode="required")], hostvars, ["gw1", "m1", "m2"])
+        plan = plan_of_run(options(wanted), hostvars, GROUPS)
+        assert {host: (one.role, one.state, one.steps) for host, one in plan.hosts.items()} == {
+            "gw1": ("gateway", "clean", ()),
+            "m1": ("mail_server", "drift", ("offer", "require")),
+            "m2": ("mail_server", "unknown", ()),
+        }
+        assert plan.cost.senders == ("m1",)
+
+    @pytest.mark.parametrize(
+        ("waived", "result"), [(True, "clean"), ("yes", "clean"), ("false", "blocked"), (None, "blocked")]
+    )
+    def test_evidence_that_a_gateway_waives(self, waived, result):
+        hostvars = {
+            "gw1": {"starttls_require_without_evidence": waived, "gateway_observed": gateway(probes=[plain("m1")])},
+            "m1": {"mail_server_observed": server("m1")},
+        }
+        wanted = Estate.parse([config(mode="required")], hostvars, ["gw1", "m1"])
+        assert plan_of_run(options(wanted), hostvars, {**GROUPS, "mail_servers": ["m1"]}).result == result
+
+    def test_a_host_outside_the_run_may_have_nonsense_in_its_variables(self):
+        hostvars = {"gw1": {"starttls_port": "x"}, "m1": {"mail_server_observed": server("m1")}, "m2": {}}
+        assert list(plan_of_run(options(Estate(("m1",))), hostvars, GROUPS).hosts) == ["m1"]
+        with pytest.raises(EngineError, match="starttls_hostname or starttls_port of gw1"):
+            plan_of_run(options(Estate(("gw1", "m1"))), hostvars, GROUPS)
+
+    @pytest.mark.parametrize(
+        ("results", "expected"),
+        [([], {}), ([None, SKIPPED, {}], {}), ([{"a": 1}, {"gateway": {"x": 1}}], {"gateway": {"x": 1}}), ([{"a": 1}, {"b": 1}], {"a": 1}),
+         ([{"gateway": {"x": 1}}, FAILED], FAILED), ([FAILED, {"a": 1}], FAILED), (["text", {"a": 1}], {"a": 1})],
+    )  # fmt: skip
+    def test_the_result_that_counts(self, results, expected):
+        assert observed_of(results) == expected
+
+
+class TestResult:
+    @pytest.mark.parametrize(
+        ("states", "drift", "blocked", "never", "changing"),
+        [
+            (CLEAN, False, False, False, False),
+            (DRIFT, True, False, False, False),
+            (BLOCKED, True, True, False, True),
+            (UNKNOWN, True, True, False, True),
+        ],
+    )
+    def test_when_it_fails(self, states, drift, blocked, never, changing):
+        plan = states.plan()
+        assert [plan_result(plan, True, one)[0]["failed"] for one in ("drift", "blocked", "never")] == [
+            drift,
+            blocked,
+            never,
+        ]
+        assert {plan_result(plan, False, one)[0]["failed"] for one in ("drift", "blocked", "never")} == {changing}
+
+    def test_the_message_says_what_to_do_next(self):
+        def message(states, plan_only=False, fail_on="blocked"):
+            return plan_result(states.plan(), plan_only, fail_on)[0]["msg"]
+
+        assert message(CLEAN) == "the plan is clean: 1 host"
+        assert message(DRIFT) == "the plan is drift: 1 host, 1 to change"
+        assert message(DRIFT, True, "drift") == (
+            "the plan is drift: 1 host, 1 to change; make the changes with enable_tls.yml, or set starttls_plan_fail_on to 'blocked'"
+        )
+        assert message(BLOCKED) == (
+            "the plan is blocked: 1 host, 1 blocked (m1); nothing was changed. Do what the lines below 'In the way' say, and run again; "
+            "plan_tls.yml shows the plan alone"
+        )
+        assert message(UNKNOWN, True) == (
+            "the plan is unknown: 1 host, 1 unknown (m1); nothing was changed. Do what the lines below 'In the way' say, and run again"
+        )
+        far = States(config(mode="required"), gw1=gateway(probes=[plain("m1.test")])).with_outside("m1")
+        assert "something in the way outside this run (m1)" in message(far)
+
+    def test_the_result_is_plain_data(self):
+        result, text = plan_result(DRIFT.plan(), True, "blocked")
+        assert (result["changed"], result["plan"]["result"]) == (False, "drift")
+        assert json.loads(json.dumps(result)) == result
+        assert text.startswith(f"Plan: enable: drift\n\n{result['table']}\n")
+
+
+class TestFile:
+    def test_it_is_written_for_everybody(self, tmp_path):
+        path = tmp_path / "plan.json"
+        plan = States(config(), gw1=gateway(probes=[probe("m1.test")]), m1=server("m1", drift=True)).plan()
+        write_plan(str(path), DRIFT.plan())
+        write_plan(str(path), plan)
+        assert json.loads(path.read_text()) == plan.to_json()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_place_that_is_none(self, tmp_path):
+        with pytest.raises(EngineError, match=r"there is no directory for .*create it, or correct starttls_plan_file"):
+            write_plan(str(tmp_path / "no/plan.json"), DRIFT.plan())
+        with pytest.raises(EngineError, match=r"cannot be written on the controller: .*correct starttls_plan_file"):
+            write_plan(str(tmp_path), DRIFT.plan())
