@@ -29,7 +29,12 @@ class ActionModule(ActionBase):
             plan = plan_of_run(options, variables.get("hostvars") or {}, variables.get("groups") or {})
             if options["json_file"]:
                 write_plan(options["json_file"], plan)
-            result, text = plan_result(plan, options["plan_only"] or self._task.check_mode, options["fail_on"])
+            result, text = plan_result(
+                plan,
+                options["plan_only"] or self._task.check_mode,
+                options["fail_on"],
+                options["only_these_hosts"],
+            )
         if text:
             Display().display(f"\n{text}\n")
         return result

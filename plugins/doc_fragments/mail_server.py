@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The fragment C(mailfleet.starttls.mail_server)."""
+    """The fragments C(mailfleet.starttls.mail_server), C(mailfleet.starttls.mail_server.install) and C(...handshake)."""
 
     DOCUMENTATION = r"""
 options:
@@ -34,34 +34,6 @@ options:
       - Without this option the outbound side stays as it is.
     type: str
     choices: [disabled, opportunistic, required]
-  certificate:
-    description:
-      - Absolute path, on the host, of one PEM file that holds the key, the leaf and the chain, in this order,
-        as M(mailfleet.starttls.tls_certificate) writes it.
-      - The module compares the served certificate with this file. If they differ, the daemon is reloaded.
-    type: path
-    default: /etc/mailfleet/starttls.pem
-  install:
-    description:
-      - The certificate to install at O(certificate), in the same change. Without it the file that is there is used.
-      - The keys are options of M(mailfleet.starttls.tls_certificate), with the same meaning. If no key and no certificate is given, as
-        with an empty dictionary, no certificate is installed.
-    type: dict
-    suboptions:
-      private_key_file: {description: The private key. A file on the controller., type: path}
-      private_key_content: {description: The private key as text., type: str}
-      certificate_file: {description: The certificate. A file on the controller., type: path}
-      certificate_content: {description: The certificate as text., type: str}
-      chain_file: {description: The intermediate certificates. A file on the controller., type: path}
-      chain_content: {description: The intermediate certificates as text., type: str}
-      ca_file: {description: The roots at which the chain has to end. A file on the controller., type: path}
-      ca_content: {description: The roots as text., type: str}
-      names: {description: The names that the certificate has to cover., type: list, elements: str}
-      min_days_left: {description: The days that the certificate has to be valid., type: int, default: 14}
-      allow_self_signed: {description: Accept a self-signed certificate., type: bool, default: false}
-      owner: {description: The user who owns the file., type: str, default: root}
-      group: {description: The group of the file. By default the group that the mail server needs., type: str}
-      mode: {description: The permissions of the file. By default those that the mail server needs., type: raw}
   address:
     description:
       - The daemon's own address. A handshake there proves the change.
@@ -93,4 +65,76 @@ options:
       - With O(inbound=offered), change the inbound side only if it is O(inbound=required) now.
     type: bool
     default: false
+"""
+
+    INSTALL = r"""
+options:
+  certificate:
+    description:
+      - Absolute path, on the host, of one PEM file that holds the key, the leaf and the chain, in this order,
+        as M(mailfleet.starttls.tls_certificate) writes it.
+      - The module compares the served certificate with this file. If they differ, the daemon is reloaded.
+    type: path
+    default: /etc/mailfleet/starttls.pem
+  install:
+    description:
+      - The certificate to install at O(certificate), in the same change. Without it the file that is there is used.
+      - The keys are options of M(mailfleet.starttls.tls_certificate), with the same meaning. If no key and no certificate is given, as
+        with an empty dictionary, no certificate is installed.
+    type: dict
+    suboptions:
+      private_key_file: {description: The private key. A file on the controller., type: path}
+      private_key_content: {description: The private key as text., type: str}
+      certificate_file: {description: The certificate. A file on the controller., type: path}
+      certificate_content: {description: The certificate as text., type: str}
+      chain_file: {description: The intermediate certificates. A file on the controller., type: path}
+      chain_content: {description: The intermediate certificates as text., type: str}
+      ca_file: {description: The roots at which the chain has to end. A file on the controller., type: path}
+      ca_content: {description: The roots as text., type: str}
+      names: {description: The names that the certificate has to cover., type: list, elements: str}
+      min_days_left: {description: The days that the certificate has to be valid., type: int, default: 14}
+      allow_self_signed: {description: Accept a self-signed certificate., type: bool, default: false}
+      owner: {description: The user who owns the file., type: str, default: root}
+      group: {description: The group of the file. By default the group that the mail server needs., type: str}
+      mode: {description: The permissions of the file. By default those that the mail server needs., type: raw}
+  bundle:
+    description:
+      - What the controller's part of this module made of O(install). Tasks cannot set it.
+    type: dict
+    suboptions:
+      content: {description: Key and certificates as PEM. A read gets none., type: str}
+      sha256: {description: Digest of the content., type: str, default: ''}
+      fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
+      owner: {description: Owner of the file., type: str, default: root}
+      group: {description: Group of the file., type: str}
+      mode: {description: Permissions of the file., type: raw}
+"""
+
+    HANDSHAKE = r"""
+options:
+  handshake:
+    description:
+      - What the handshake test with the own port expects. The keys are options of M(mailfleet.starttls.starttls_probe).
+    type: dict
+    default: {}
+    suboptions:
+      name: {description: The name that other hosts connect to. The certificate has to cover it., type: str}
+      ca_file: {description: Roots of a private authority. A file on the controller., type: path}
+      require_trusted: {description: Whether a chain that is not trusted is a finding., type: bool, default: true}
+      min_tls_version:
+        description: An older TLS version is a finding.
+        type: str
+        choices: [TLSv1.2, TLSv1.3]
+        default: TLSv1.2
+      min_days_left: {description: Fewer days left are an error., type: int, default: 0}
+      warn_days_left: {description: Fewer days left are a warning., type: int, default: 21}
+      fail_on:
+        description: The lowest severity of a finding with which a test does not pass.
+        type: str
+        choices: [error, warning, notice]
+        default: error
+  ca_content:
+    description:
+      - Roots to trust in the handshake tests, as PEM. The controller's part of this module reads them from O(handshake).
+    type: str
 """

@@ -18,6 +18,14 @@ description:
     change is not decided here, because an earlier step may change them.
   - Changes nothing.
 options:
+  inbound:
+    description:
+      - The use of TLS on the connections that the gateway accepts, in the words of M(mailfleet.starttls.mail_server_tls). Without this option
+        that side stays as it is. Kinds whose product sets this itself are refused by name.
+      - V(disabled) is refused while the gateway requires TLS from enforced domains or from the mail servers. An existing V(required) stays
+        with V(offered).
+    type: str
+    choices: [disabled, offered, required]
   domains:
     description:
       - Further recipient domains to look up for RV(gateway.accepted_domains).
@@ -25,6 +33,8 @@ options:
     elements: str
     default: []
 extends_documentation_fragment:
+  - mailfleet.starttls.mail_server.install
+  - mailfleet.starttls.mail_server.handshake
   - mailfleet.starttls.gateway.wanted
   - mailfleet.starttls.gateway
   - mailfleet.starttls.attributes

@@ -15,6 +15,14 @@ description:
     is never left between two states. If anything fails, the former state is restored and proved.
   - What is not given stays as it is.
 options:
+  inbound:
+    description:
+      - The use of TLS on the connections that the gateway accepts, in the words of M(mailfleet.starttls.mail_server_tls). Without this option
+        that side stays as it is. Kinds whose product sets this itself are refused by name.
+      - V(disabled) is refused while the gateway requires TLS from enforced domains or from the mail servers. An existing V(required) stays
+        with V(offered).
+    type: str
+    choices: [disabled, offered, required]
   digests:
     description:
       - The files that a plan was made from, path to SHA-256 in hexadecimal or V(absent), see
@@ -26,6 +34,7 @@ options:
     type: bool
     default: false
 extends_documentation_fragment:
+  - mailfleet.starttls.mail_server.install
   - mailfleet.starttls.gateway.wanted
   - mailfleet.starttls.gateway
   - mailfleet.starttls.gateway.change

@@ -20,6 +20,8 @@ description:
   - The page C(docs/kinds.md) of the collection lists the kinds, and how each is recognised.
 extends_documentation_fragment:
   - mailfleet.starttls.mail_server
+  - mailfleet.starttls.mail_server.install
+  - mailfleet.starttls.mail_server.handshake
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -29,35 +31,6 @@ attributes:
     support: none
   idempotent:
     support: full
-options:
-  ca_content:
-    description:
-      - Roots to trust in the handshake test, as PEM. The controller's part of this module reads them from O(handshake).
-    type: str
-  handshake:
-    description:
-      - What the handshake test with the own port expects. The keys are options of M(mailfleet.starttls.starttls_probe).
-    type: dict
-    default: {}
-    suboptions:
-      name: {description: The name that other hosts connect to. The certificate has to cover it., type: str}
-      ca_file: {description: Roots of a private authority. A file on the controller., type: path}
-      require_trusted: {description: Whether a chain that is not trusted is a finding., type: bool, default: true}
-      min_tls_version: {description: An older TLS version is a finding., type: str, choices: [TLSv1.2, TLSv1.3], default: TLSv1.2}
-      min_days_left: {description: Fewer days left are an error., type: int, default: 0}
-      warn_days_left: {description: Fewer days left are a warning., type: int, default: 21}
-      fail_on: {description: The lowest severity with which a test does not pass., type: str, choices: [error, warning, notice], default: error}
-  bundle:
-    description:
-      - What the controller's part of this module found in O(install). It holds no key. Tasks cannot set it.
-    type: dict
-    suboptions:
-      content: {description: Not used by a read., type: str}
-      sha256: {description: Digest of the file to install., type: str, default: ''}
-      fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
-      owner: {description: Owner of the file., type: str, default: root}
-      group: {description: Group of the file., type: str}
-      mode: {description: Permissions of the file., type: raw}
 seealso:
   - module: mailfleet.starttls.mail_server_tls
 author:
@@ -212,7 +185,9 @@ reload:
   type: bool
   returned: when the kind is known
 digests:
-  description: Path -> SHA-256 of each file that the change depends on, or V(absent). It is the option C(digests) of M(mailfleet.starttls.mail_server_tls).
+  description:
+    - Path -> SHA-256 of each file that the change depends on, or V(absent). It is the option
+      O(mailfleet.starttls.mail_server_tls#module:digests).
   type: dict
   returned: when the kind is known
 next_hops:

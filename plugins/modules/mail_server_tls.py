@@ -21,6 +21,7 @@ description:
     the former files, reloads the daemon and proves the former state.
 extends_documentation_fragment:
   - mailfleet.starttls.mail_server
+  - mailfleet.starttls.mail_server.install
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -43,17 +44,6 @@ options:
       - Undo the change of a killed run, and do nothing else.
     type: bool
     default: false
-  bundle:
-    description:
-      - The checked certificate, which the controller's part of this module sends to the host. Tasks cannot set it.
-    type: dict
-    suboptions:
-      content: {description: Key and certificates as PEM., type: str}
-      sha256: {description: Digest of the content., type: str, default: ''}
-      fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
-      owner: {description: Owner of the file., type: str, default: root}
-      group: {description: Group of the file., type: str}
-      mode: {description: Permissions of the file., type: raw}
 notes:
   - A journal in C(/var/lib/mailfleet-starttls) lets the next run undo an incomplete change of a killed run.
 seealso:

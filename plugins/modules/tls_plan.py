@@ -42,6 +42,11 @@ options:
     type: list
     elements: raw
     default: [1, 25%, 100%]
+  only_these_hosts:
+    description:
+      - Plan as if the hosts of O(estate) were all hosts of the inventory. A role that is used alone does so.
+    type: bool
+    default: false
   plan_only:
     description:
       - Whether the plan is all that is wanted. Check mode counts as such.
@@ -116,6 +121,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "observed": {"type": "list", "elements": "str", "default": ["mail_server_observed", "gateway_observed"]},
     "batches": {"type": "list", "elements": "raw", "default": [1, "25%", "100%"]},
     "plan_only": {"type": "bool", "default": False},
+    "only_these_hosts": {"type": "bool", "default": False},
     "fail_on": {"type": "str", "choices": ["drift", "blocked", "never"], "default": "blocked"},
     "json_file": {"type": "path"},
 }

@@ -439,7 +439,7 @@ def test_every_word_of_a_choice_is_explained(documentation):
 def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
     options = documentation["mail_server_tls"]["doc"]["options"]
     role = {name: option for _, name, option in role_options("mail_server")}
-    for name, words, more in (("inbound", INBOUND, []), ("outbound", OUTBOUND, ["unchanged"])):
+    for name, words, more in (("inbound", INBOUND, ["unchanged"]), ("outbound", OUTBOUND, ["unchanged"])):
         assert options[name]["choices"] == list(words)
         assert role[f"mail_server_{name}"]["choices"] == [*more, *words]
     for name in ("kind", "address", "port", "timeout", "relax", "only_relax", "require_without_evidence"):
@@ -451,17 +451,23 @@ def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
     assert documentation["tls_certificate"]["doc"]["options"]["path"]["default"] == CERTIFICATE
 
 
-def test_the_role_of_a_mail_server_passes_every_option_on(documentation):
-    [task] = load("roles/mail_server/tasks/main.yml")
-    given = task["mailfleet.starttls.mail_server_tls"]
-    assert set(given) == set(documentation["mail_server_tls"]["doc"]["options"])
-    for name in set(given) - {"outbound", "certificate"}:
+INTERNAL = {"bundle", "ca_content", "only_recover"}
+"""Options of the modules of a mail server that the role does not set in a read or a change."""
+
+
+@pytest.mark.parametrize(("file", "module"), [("read", "mail_server_info"), ("change", "mail_server_tls")])
+def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, module):
+    [task] = load(f"roles/mail_server/tasks/{file}.yml")
+    given = task[f"mailfleet.starttls.{module}"]
+    assert set(given) == set(documentation[module]["doc"]["options"]) - INTERNAL
+    for name in set(given) - {"inbound", "outbound", "certificate"}:
         assert given[name] == f"{{{{ mail_server_{name} }}}}"
     jinja = NativeEnvironment()
     jinja.filters["ternary"] = ternary
-    for choice in ("unchanged", *OUTBOUND):
-        made = jinja.from_string(given["outbound"]).render({"mail_server_outbound": choice, "omit": "OMIT"})
-        assert made == ("OMIT" if choice == "unchanged" else choice)
+    for name, words in (("inbound", INBOUND), ("outbound", OUTBOUND)):
+        for choice in ("unchanged", *words):
+            made = jinja.from_string(given[name]).render({f"mail_server_{name}": choice, "omit": "OMIT"})
+            assert made == ("OMIT" if choice == "unchanged" else choice)
     for path in ("", "/x"):
         made = jinja.from_string(given["certificate"]).render({"mail_server_certificate_path": path, "omit": "OMIT"})
         assert made == (path or "OMIT")

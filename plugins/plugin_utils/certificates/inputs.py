@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import check_path, parse_mode
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import (
@@ -86,7 +87,8 @@ def check_install(install: Optional[Mapping[str, Any]], path: str, read: ReadFil
     sources = ("private_key_file", "private_key_content", "certificate_file", "certificate_content")
     if not any((install or {}).get(name) for name in sources):
         return None
-    options = {name: None if value == "" else value for name, value in (install or {}).items()}
+    given = {name: value for name, value in (install or {}).items() if value not in ("", None)}
+    options = {**{name: option.get("default") for name, option in SOURCE_SPEC.items()}, **given}
     return check_inputs({**options, "path": path, "state": "present", "kind": ""}, read)
 
 

@@ -36,7 +36,8 @@ _TRUE = ("true", "yes", "on", "1")
 def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]) -> Plan:
     """Return the plan of a run. options are those of tls_plan. Raises EngineError."""
     wanted = Estate.from_json(options["estate"])
-    members = {group: list(groups.get(group) or ()) for group in _GROUPS}
+    only = set(wanted.hosts) if options["only_these_hosts"] else None
+    members = {group: [host for host in groups.get(group) or () if only is None or host in only] for group in _GROUPS}
     observed: dict[str, Mapping[str, Any]] = {}
     sides: dict[str, dict[str, str]] = {"inbound": {}, "outbound": {}}
     targets, without_evidence = {}, set()
@@ -73,13 +74,14 @@ def observed_of(results: Iterable[Any]) -> Mapping[str, Any]:
     return next(iter([*failed, *(one for one in given if one.get("gateway")), *given]), {})
 
 
-def plan_result(plan: Plan, plan_only: bool, fail_on: str) -> tuple[dict[str, Any], str]:
+def plan_result(plan: Plan, plan_only: bool, fail_on: str, alone: bool = False) -> tuple[dict[str, Any], str]:
     """Return the result of tls_plan, and the text to show.
 
     plan_only: nothing follows, so C(fail_on) decides. Otherwise a plan that is blocked or unknown always fails. If a killed run
     has left changes, a run that changes undoes them first and plans again. Such a first plan shows nothing and does not fail.
+    alone: a role makes the change by itself, and its module undoes what a killed run left.
     """
-    if plan.recover and not plan_only:
+    if plan.recover and not plan_only and not alone:
         run = {**plan.run(may_change=False), "recover": list(plan.recover)}
         return {"changed": False, "failed": False, "msg": _recovering(plan), "run": run}, ""
     failed = plan.result in FAIL_ON[fail_on if plan_only else "blocked"]

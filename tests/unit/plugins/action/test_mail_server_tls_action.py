@@ -6,10 +6,12 @@ from types import SimpleNamespace
 import pytest
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.mailfleet.starttls.plugins.action.mail_server_tls import MODULE, ActionModule
+from ansible_collections.mailfleet.starttls.plugins.action.mail_server_tls import ActionModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product as registry
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+
+MODULE = ActionModule.MODULE
 
 
 @pytest.fixture
@@ -18,9 +20,9 @@ def act(monkeypatch):
     monkeypatch.setattr(ActionBase, "run", lambda *_args, **_kwargs: {})
     monkeypatch.setattr(ActionBase, "validate_argument_spec", lambda self, **_kwargs: (None, dict(self._task.args)))
 
-    def run(connection, **options):
+    def run(connection, async_val=0, **options):
         plugin = object.__new__(ActionModule)
-        plugin._task = SimpleNamespace(args=options, check_mode=True)
+        plugin._task = SimpleNamespace(args=options, check_mode=True, async_val=async_val)
         plugin._connection = SimpleNamespace(transport=connection)
         plugin._execute_module = lambda module, module_args, task_vars: (
             run.ran.append((module, module_args)) or {"ok": 1}
@@ -68,4 +70,17 @@ def test_a_kind_that_this_connection_does_not_reach(act, far):
 def test_an_unknown_kind_is_refused_before_the_host_is_asked(act):
     with pytest.raises(AnsibleActionFail, match="kind 'postfx' is not a known kind; choose one of: postfix, exim"):
         act("ssh", kind="postfx", inbound="offered")
+    assert act.ran == []
+
+
+def test_a_change_that_nobody_waits_for_is_refused(act):
+    with pytest.raises(AnsibleActionFail, match="async is refused for a change"):
+        act("ssh", async_val=60, kind="postfix", inbound="offered")
+    assert act.ran == []
+
+
+def test_a_certificate_with_a_fault_does_not_reach_the_host(act):
+    install = {"private_key_content": "no key", "certificate_content": "no certificate", "names": ["mx1.example.com"]}
+    result = act("ssh", kind="postfix", inbound="offered", certificate="/etc/mailfleet/starttls.pem", install=install)
+    assert result["failed"] and result["findings"]
     assert act.ran == []
