@@ -106,10 +106,15 @@ def set_gateway(
     """Set all parts on the gateway in one transaction, or leave it unchanged. The later parts build on the earlier ones.
 
     Each part is assessed by the state before and the final state. A handshake with the same target is made once.
+    Without a part and an opening, the gateway is read and left alone.
     digests: path -> SHA-256 or C(absent), as the plan saw the files. The change is refused if one of them differs now.
     opening: see change_within. Raises EngineError (nothing was changed) or TransactionError (the change failed and was
     rolled back; see restored).
     """
+    if not parts and not opening:
+        with gateway.transaction(store).opened(check_mode) as (recovered, warnings):
+            held = gateway.read()
+            return GatewayOutcome(recovered, held, held, [], (), recovered, tuple(warnings))
     compute, assess, wanted = combined(gateway, parts, settings, require_without_evidence)
     return change_gateway(
         gateway, compute, assess, wanted, require_without_evidence, check_mode, store, digests, opening

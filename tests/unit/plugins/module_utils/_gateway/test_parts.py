@@ -165,6 +165,14 @@ class TestOneTransaction:
         assert bench.gateway.log == []
         assert bench.set({"email_configs": [MAIN]}).changed
 
+    @pytest.mark.parametrize("check_mode", [False, True])
+    def test_without_a_word_the_gateway_is_left_alone(self, bench, check_mode):
+        bench.hold(SET)
+        bench.gateway.up = False
+        outcome = bench.set({}, check_mode=check_mode)
+        assert (outcome.changed, outcome.before, outcome.after, outcome.diff) == (False, SET, SET, [])
+        assert bench.gateway.log == []
+
     def test_the_result(self, bench):
         bench.hold(GatewayState(outbound=OutboundTls(None, "plaintext")))
         result = gateway_result(bench.set())
@@ -193,7 +201,7 @@ class TestDigests:
         with pytest.raises(EngineError) as error:
             bench.set(digests={str(bench.gateway.file): digest}, check_mode=check_mode)
         assert str(error.value) == (
-            f"{bench.gateway.file} changed since the plan, so it is no longer true; nothing was changed; run again"
+            f"{bench.gateway.file} changed since the plan, so the plan is no longer true; nothing was changed; run again"
         )
         assert (bench.held(), bench.gateway.log) == (GatewayState(), [])
 

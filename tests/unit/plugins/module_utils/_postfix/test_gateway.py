@@ -7,11 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import engine as gateway_engine
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import evidence, own_port
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Opening, set_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES, GatewayState, OutboundTls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import Modes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, gateway, server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -19,10 +23,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     EngineError,
     NotRunningError,
     PortInUseError,
+    TransactionError,
 )
 
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
-from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, state
+from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, outbound, state
 from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 # The levels of each mode in the words of this product.
@@ -891,8 +896,9 @@ def test_the_domains_are_those_of_the_default_instance(host):
 
 
 def test_the_files_that_a_change_depends_on(host):
-    assert [Path(path).name for path in host.adapter.files()] == ["main.cf", "master.cf", "gateway.json"]
-    assert host.adapter.files()[0] == str(host.etc / "main.cf")
+    change = host.plan(config("one", "match_sender"), enforced=[outbound("b.example", "trusted_chain", "mx.example")])
+    assert {image.path for image in change.after} <= set(host.adapter.files())
+    assert {str(host.etc / "main.cf"), str(host.etc / "master.cf")} <= set(host.adapter.files())
 
 
 @pytest.mark.parametrize("port", [10125, 10126, 10127])
@@ -901,3 +907,62 @@ def test_a_port_in_use_is_an_error_of_its_own(host, monkeypatch, port):
     host.ports = {25: Stage.EHLO, port: Stage.GREETING}
     with pytest.raises(PortInUseError, match=f"another service answers on 127.0.0.1:{port}; name a free port"):
         host.adapter.require_running()
+
+
+class TestWithStarttls:
+    """STARTTLS of the own port and the modes are changes of the same main.cf, in one call."""
+
+    @pytest.fixture
+    def call(self, host, monkeypatch):
+        monkeypatch.setattr(host.adapter._postfix, "require_running", lambda: None)
+        monkeypatch.setattr(gateway_engine, "PATIENCE", 0.0)
+        monkeypatch.setattr(evidence, "handshake_all", lambda targets, _settings: [
+            Handshake(one, Stage.EHLO_TLS, requires_tls=False) for one in targets
+        ])  # fmt: skip
+        host.ports = {25: Stage.EHLO}
+        host.proved = []
+
+        def opening():
+            edits = Edits({"smtpd_tls_security_level": "may"})
+            change = Change.of(Postconf(host.fake, str(host.etc)).images(edits))
+            host.adapter.transaction(str(host.root / "store")).apply(change, lambda: None, lambda: None)
+            return Opening(change, lambda: host.proved.append("on"), lambda: host.proved.append("off"))
+
+        def call(mode="required"):
+            wanted = {"name": "one", "domains": ["alpha.example"], "servers": ["mx.example"], "delivery_mode": mode}
+            return set_gateway(
+                host.adapter, [Modes([wanted])], SETTINGS, store=str(host.root / "store"), opening=opening
+            )
+
+        return call
+
+    def test_both_are_in_main_cf(self, host, call):
+        assert call().changed
+        explicit = host.fake.explicit()
+        assert explicit["smtpd_tls_security_level"] == "may"
+        assert explicit["transport_maps"] == f"texthash:{host.directory}/transport"
+
+    def test_a_failure_takes_both_back(self, host, call, monkeypatch):
+        before = host.fake.main.read_bytes(), host.fake.master.read_bytes()
+        prove = host.adapter.prove
+
+        def fail():
+            prove()
+            if host.directory.exists():
+                raise EngineError("no good")
+
+        monkeypatch.setattr(host.adapter, "prove", fail)
+        with pytest.raises(TransactionError, match=r"^no good\. The former state is restored and proved$"):
+            call()
+        assert (host.fake.main.read_bytes(), host.fake.master.read_bytes()) == before
+        assert (host.directory.exists(), host.proved) == (False, ["off"])
+        assert not (host.root / "store/postfix.journal").exists()
+
+    def test_a_mode_that_is_refused_takes_starttls_back(self, host, call, monkeypatch):
+        before = host.fake.main.read_bytes()
+        monkeypatch.setattr(evidence, "handshake_all", lambda targets, _settings: [
+            Handshake(one, Stage.EHLO, "starttls_not_offered", "it offers no STARTTLS") for one in targets
+        ])  # fmt: skip
+        with pytest.raises(TransactionError, match=r"it offers no STARTTLS.*The former state is restored and proved"):
+            call()
+        assert (host.fake.main.read_bytes(), host.proved) == (before, ["off"])
