@@ -115,6 +115,11 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
     server = SERVERS[options["gateway"]](runner(module), desired, settings)
     if not parts:
         return _only_starttls(gateway, server, desired, settings, module)
+    if desired.inbound == "disabled":
+        raise EngineError(
+            "inbound disabled cannot be combined with other settings of the gateway: stop to require TLS first, then switch STARTTLS "
+            "off in a call of its own"
+        )
     accept = _Accept(server, desired, settings)
     outcome = set_gateway(
         gateway,
@@ -126,6 +131,8 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         opening=accept.open,
     )
     result = gateway_result(outcome)
+    if module.check_mode:
+        accept.predict()
     if accept.result:
         result["changed"] = result["changed"] or accept.result["changed"]
         result["starttls"] = accept.result
@@ -150,6 +157,11 @@ class _Accept:
         self._server, self._desired, self._settings, self._store = server, desired, settings, store
         self.result: dict[str, Any] = {}
         self.diff: list[dict[str, str]] = []
+
+    def predict(self) -> None:
+        """Compute the change without making it. Raises EngineError."""
+        outcome = set_starttls(self._server, self._desired, self._settings, check_mode=True, store=self._store)
+        self.result, self.diff = outcome.to_dict(), outcome.diff
 
     def open(self) -> Optional[Opening]:
         """Make the change under the lock that the gateway's transaction holds. Raises EngineError, TransactionError."""
