@@ -46,6 +46,7 @@ class FilterModule:
             "failed_tests": _filter(rows.failed_tests),
             "came_through": _filter(rows.came_through),
             "trace_messages": _filter(rows.trace_messages),
+            "trace_work": _filter(rows.trace_work),
             "trace_landings": _filter(rows.trace_landings),
             "with_delivery_mode": _filter(estate.with_delivery_mode),
             "report_outputs": _filter(rows.report_outputs),

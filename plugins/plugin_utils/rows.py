@@ -110,7 +110,7 @@ def _row(
     ]
     outbound = [
         check_trace(trace, "out", [None if expected == "either" else expected == "offered"])
-        for trace in (facts.get("verify_outside") or {}).get("received", ())
+        for trace in _seen_outside(facts, hostvars, groups).get("received", ())
         if trace["marker"].startswith(_mark("out", host))
     ]
     return {
@@ -120,7 +120,7 @@ def _row(
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": modes,
-        "errors": _errors(host, facts, {one: hostvars[one].get("verify_from_gateway") for one in gateways}),
+        "errors": _errors(host, facts, _seen_outside(facts, hostvars, groups), {one: hostvars[one].get("verify_from_gateway") for one in gateways}),
         "activity": (facts.get("verify_activity") or {}).get("activity"),
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
         "own_domains": wanted.domains if is_gateway else {},
@@ -139,7 +139,20 @@ def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     return f"{title} gateway" if is_gateway and "gateway" not in title.lower() else title
 
 
-def _errors(host: str, facts: Mapping[str, Any], from_gateways: Mapping[str, Any]) -> list[str]:
+def _seen_outside(
+    facts: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]
+) -> Mapping[str, Any]:
+    """Return the result of message_trace outside: delegated from a host, or made by an outside host in the play."""
+    made = facts.get("verify_outside") or {}
+    if made and not made.get("skipped"):
+        return dict(made)
+    results = (hostvars[one].get("verify_trace") or {} for one in groups.get("mail_outside", ()) if one in hostvars)
+    return next((dict(one) for one in results if one and not one.get("skipped")), {})
+
+
+def _errors(
+    host: str, facts: Mapping[str, Any], outside: Mapping[str, Any], from_gateways: Mapping[str, Any]
+) -> list[str]:
     """Return the steps that failed on a host, with reasons. A host with missing results must not pass."""
     steps = [
         ("the handshake test", host, facts.get("verify_probe")),
@@ -149,7 +162,7 @@ def _errors(host: str, facts: Mapping[str, Any], from_gateways: Mapping[str, Any
         (
             "the test message",
             "the outside host",
-            facts.get("verify_outside") if "starttls_trace_address" in facts else None,
+            outside if "starttls_trace_address" in facts else None,
         ),
         ("the count from the log", host, facts.get("verify_activity")),
     ]
@@ -215,7 +228,7 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
     there = str(hostvars[outside]["starttls_trace_address"])
     messages = []
     for host in hosts:
-        if "starttls_trace_address" not in hostvars[host]:
+        if host == outside or "starttls_trace_address" not in hostvars[host]:
             continue
         here = str(hostvars[host]["starttls_trace_address"])
         into, out = _mark("in", host) + run, _mark("out", host) + run
@@ -227,6 +240,21 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
             }
         )
     return messages
+
+
+def trace_work(
+    messages: Sequence[Mapping[str, Any]], host: str, outside: str, hostvars: HostVars
+) -> dict[str, list[dict[str, Any]]]:
+    """Return what message_trace has to C(send) and to C(receive) on a host: its own messages; outside, those of all hosts.
+
+    Both are empty on a host without messages. Raises EngineError.
+    """
+    if host == outside:
+        sends, lands, mine = "inbound", "outbound", messages
+    else:
+        sends, lands, mine = "outbound", "inbound", [one for one in messages if one["host"] == host]
+    landings = trace_landings(mine, lands, host, hostvars) if mine else []
+    return {"send": [dict(one[sends]) for one in mine], "receive": landings}
 
 
 def trace_landings(
