@@ -196,6 +196,9 @@ class EximHost:
         for module in (server, gateway):
             monkeypatch.setattr(module, "SETTINGS", str(self.settings))
         monkeypatch.setattr(server, "PID_FILE", str(self.pid_file))
+        monkeypatch.setattr(server, "PID_FILE_SECONDS", 0.0)
+        self.runs = True
+        monkeypatch.setattr(server, "_runs", lambda: self.runs)
         monkeypatch.setattr(server, "REQUIRE_ACL", str(self.etc / "mailfleet-require-starttls.acl"))
         monkeypatch.setattr(server, "DAEMON_USER", pwd.getpwuid(os.getuid()).pw_name)
         names = {"REGISTRY": "gateway.json", "ROUTES": "routes", "SENDERS": "enforced_senders", "RECIPIENTS": "enforced_recipients",
@@ -219,6 +222,10 @@ class EximHost:
         monkeypatch.setattr(own_port, "ask", self.ask)
         monkeypatch.setattr(os, "kill", lambda *args: self.signals.append(args))
         self.generated.write_text(self.compose())
+        self.renew()
+
+    def renew(self):
+        """Another adapter, as each run makes one."""
         self.adapter = gateway.EximGateway(self.run, SETTINGS, OWN_PORT)
 
     def test(self, target):

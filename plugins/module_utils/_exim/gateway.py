@@ -22,6 +22,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DIRECTORY
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
     CONFIG_DIR,
     DEFAULT_MAIL_ACL,
@@ -56,7 +57,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-DIRECTORY = f"{CONFIG_DIR}/mailfleet-starttls"
 REGISTRY = f"{DIRECTORY}/gateway.json"
 ROUTES = f"{DIRECTORY}/routes"
 SENDERS = f"{DIRECTORY}/enforced_senders"
@@ -161,6 +161,7 @@ class EximGateway:
         self._settings = settings
         self.own_port = own_port
         self._exim = Exim(run, lambda _planned, target: prove_answer(target, settings))
+        self._known: dict[str, Optional[bytes]] = {}  # path -> the content that the running daemon uses
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files of this Exim."""
@@ -170,6 +171,26 @@ class EximGateway:
         """Raise EngineError unless Debian's Exim runs, reads what Debian generates, and answers on its own port."""
         self._exim.require_running()
         require_answer(self.own_port, self._settings)
+
+    def version(self) -> str:
+        """Return the version of Exim."""
+        return self._exim.version()
+
+    def files(self) -> tuple[str, ...]:
+        """Return the files that plan() depends on; some may not exist."""
+        ours = (REGISTRY, ROUTES, SENDERS, RECIPIENTS, SENDER_ACL, TLS_ONLY_ACL)
+        sections = (
+            SPLIT_FILES.values() if self._exim.split else (*(f"{DIRECTORY}/{name}" for name in SPLIT_FILES), TEMPLATE)
+        )
+        return (*self._exim.files(), *ours, *sections)
+
+    def left(self) -> list[str]:
+        """Return the files and directories that the collection left on this host for Exim."""
+        return self._exim.left()
+
+    def observe(self) -> Mapping[str, Any]:
+        """Return C(listeners) and C(transports) as plain data. Raises EngineError."""
+        return self._exim.observe()
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
         """Return the state that the record on this host holds."""
@@ -201,6 +222,8 @@ class EximGateway:
             text = (template.content or b"").decode("utf-8", "surrogateescape")
             images.append(replace(template, content=with_includes(text, filled).encode("utf-8", "surrogateescape")))
         images += self._exim.macro_images(self._macros(state))
+        for image in images:
+            self._known.setdefault(image.path, FileImage.read(image.path).content)
         return replace(change_with_record(images, REGISTRY, state), kept=(FileImage.read(GENERATED),))
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
@@ -249,17 +272,23 @@ class EximGateway:
         return [SETTINGS, f"{CONFIG_DIR}/exim4.conf.localmacros", TEMPLATE, REGISTRY]
 
     def check(self) -> None:
-        """Test the configuration with a trial daemon. Raises EngineError."""
-        self._exim.check()
+        """Test the configuration with a trial daemon, unless only the tables have changed. Raises EngineError."""
+        if not self._only_tables_differ():
+            self._exim.check()
 
     def reload(self) -> None:
         """Reload Exim if its configuration has changed. Exim reads the tables without a reload."""
-        if self._exim.is_stale():
+        if not self._only_tables_differ() and self._exim.is_stale():
             self._exim.reload()
 
     def resume(self) -> None:
         """Have Exim read the former configuration again, without generating it anew."""
         self._exim.resume()
+
+    def _only_tables_differ(self) -> bool:
+        """Return whether, of the files that this object has planned, a table differs from what was there before, and nothing else."""
+        differing = {path for path, content in self._known.items() if FileImage.read(path).content != content}
+        return bool(differing) and differing <= {ROUTES, SENDERS, RECIPIENTS}
 
     def serves(self) -> bool:
         """Return whether the own port answers. Tests once, without waiting."""

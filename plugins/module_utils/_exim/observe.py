@@ -13,30 +13,27 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import (
     UNKNOWN,
     Listener,
     Transport,
     port_number,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-_LISTENING = ("local_interfaces", "daemon_smtp_ports", "tls_on_connect_ports", "tls_advertise_hosts", "tls_certificate")
 _EVERYWHERE = ("0.0.0.0", "::0", "::")  # noqa: S104  (what Exim writes for all addresses)
 _BRACKETS = re.compile(r"\[([0-9a-fA-F.:]+)\](?::(\d+))?\Z")
 _IS_ADDRESS = re.compile(r"[.:\[]")
 _DOTTED = re.compile(r"(\d+\.\d+\.\d+\.\d+)\.(\d+)\Z")
 
 
-def listeners(run: Runner, command_line: str = "", requires: bool = False) -> list[Listener]:
+def listeners(printed: Printed, command_line: str = "", requires: bool = False) -> list[Listener]:
     """Return the addresses and ports on which the daemon listens. Raises EngineError if Exim cannot read its configuration.
 
     command_line: of the running daemon, its words separated by NUL characters. Its option C(-oX) overrides the configuration.
     requires: whether the access control lists refuse mail in plaintext.
     """
-    values = _options(run, *_LISTENING)
+    values = printed.options
     interfaces, ports = _list(values["local_interfaces"]), _list(values["daemon_smtp_ports"])
     words = command_line.rstrip("\0").split("\0")
     if "-oX" in words[:-1]:
@@ -54,14 +51,13 @@ def listeners(run: Runner, command_line: str = "", requires: bool = False) -> li
     return list(found.values())
 
 
-def transports(run: Runner, next_hops: Mapping[str, Sequence[tuple[str, int]]]) -> list[Transport]:
+def transports(printed: Printed, next_hops: Mapping[str, Sequence[tuple[str, int]]]) -> list[Transport]:
     """Return the transports whose driver is smtp. Raises EngineError if Exim cannot read its configuration.
 
     next_hops: transport -> hosts and ports, for a transport whose router has a fixed list of hosts.
     """
     found: list[Transport] = []
-    for name in _call(run, "transport_list").split():
-        options = parse_settings(_call(run, "transport", name))
+    for name, options in printed.transports.items():
         if options.get("driver") != "smtp":
             continue
         hops: Sequence[tuple[Optional[str], Optional[int]]] = next_hops.get(name) or [(None, None)]
@@ -72,7 +68,7 @@ def transports(run: Runner, next_hops: Mapping[str, Sequence[tuple[str, int]]]) 
 
 
 def observe(
-    run: Runner, pid_file: str, next_hops: Mapping[str, Sequence[tuple[str, int]]], requires: bool = False
+    printed: Printed, pid_file: str, next_hops: Mapping[str, Sequence[tuple[str, int]]], requires: bool = False
 ) -> dict[str, Any]:
     """Return C(listeners) and C(transports) as plain data. Raises EngineError if Exim cannot read its configuration."""
     try:
@@ -80,8 +76,8 @@ def observe(
     except (OSError, ValueError):
         command_line = ""  # no daemon runs
     return {
-        "listeners": [one.to_json() for one in listeners(run, command_line, requires)],
-        "transports": [one.to_json() for one in transports(run, next_hops)],
+        "listeners": [one.to_json() for one in listeners(printed, command_line, requires)],
+        "transports": [one.to_json() for one in transports(printed, next_hops)],
     }
 
 
@@ -120,15 +116,3 @@ def _list(text: str) -> list[str]:
         separator, text = text[1], text[2:]
     items = [item.replace("\0", separator).strip() for item in text.replace(separator * 2, "\0").split(separator)]
     return [item for item in items if item]
-
-
-def _call(run: Runner, *words: str) -> str:
-    status, out, err = run(["exim4", "-bP", *words])
-    if status != 0:
-        raise EngineError(f"Exim does not read its configuration: {(err or out).strip()}")
-    return out
-
-
-def _options(run: Runner, *names: str) -> dict[str, str]:
-    found = parse_settings(_call(run, *names))
-    return {name: found.get(name, "") for name in names}

@@ -49,21 +49,25 @@ class Server(Protocol):
         """Return the transaction for changes. store: the directory of locks and journals."""
 
     def require_running(self) -> None:
-        """Raise EngineError unless the daemon is installed, runs, and uses the configuration that the adapter changes."""
+        """Raise EngineError unless the daemon is installed, runs, and uses the configuration that the adapter changes.
+
+        NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files.
+        """
 
     def version(self) -> str:
-        """Return the version of the daemon."""
+        """Return the version of the product, for example C(3.7.11); empty if it does not say. Raises EngineError."""
 
-    def files(self) -> Sequence[str]:
-        """Return the configuration files that plan() depends on; some may not exist."""
+    def files(self) -> tuple[str, ...]:
+        """Return the absolute paths of the configuration files that plan() depends on; some may not exist."""
 
     def left(self) -> list[str]:
-        """Return the files and directories that the collection left on this host for the product."""
+        """Return the absolute paths of the files and directories that the collection left on this host for this product."""
 
     def observe(self) -> Mapping[str, Any]:
-        """Return C(listeners) and C(transports) as plain data.
+        """Return C(listeners) and C(transports) as plain data (see _host.observed); None for what cannot be told.
 
-        C(other_places), if there, has addresses and ports that the configuration has for something else. Raises EngineError.
+        C(other_places), if there, has addresses and ports that the configuration has for something else than mail.
+        Raises EngineError if the configuration cannot be read.
         """
 
     def plan(self, desired: Desired) -> ServerChange:

@@ -1,49 +1,21 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Readers of listeners and transports: one entry a product, loaded when it is used."""
-
-# ruff: noqa: PLC0415  (a product is loaded when it is used)
+"""What is there on a host: its product, and its listeners and transports as the product's adapter reads them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-
-
-def _postfix(run: Runner) -> Mapping[str, Any]:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import observe
-
-    return observe(Postconf(run, product.layout_of("postfix").config_dir))
-
-
-def _exim(run: Runner) -> Mapping[str, Any]:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import observe
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
-        PID_FILE,
-        SMARTHOST_TRANSPORT,
-        Exim,
-    )
-
-    exim = Exim(run, lambda *_nothing_is_tried: None)
-    try:
-        hops, requires = exim.next_hops(), exim.state()["inbound"] == "required"
-    except OSError as error:
-        raise EngineError(f"{error.filename}: {error.strerror}") from error
-    next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
-    return observe(run, PID_FILE, next_hops, requires)
-
-
-OBSERVERS: dict[str, Callable[[Runner], Mapping[str, Any]]] = {"postfix": _postfix, "exim": _exim}
-"""Kind -> the function that reads C(listeners) and C(transports). A kind without an entry cannot tell them yet."""
 
 
 def describe(kind: str) -> dict[str, Any]:
@@ -73,9 +45,9 @@ def read_host(kind: str, run: Runner) -> dict[str, Any]:
     title = found["title"]
     if "layout" not in found:
         return {**unread, "message": f"{title} is not on this host"}
-    if found["kind"] not in OBSERVERS:
+    if found["kind"] not in SERVERS:
         return {**unread, "message": f"listeners and transports of {title} cannot be read yet"}
     try:
-        return {**found, **OBSERVERS[found["kind"]](run)}
+        return {**found, **SERVERS[found["kind"]](run, Desired(), Settings()).observe()}
     except EngineError as error:
         return {**unread, "message": str(error)}

@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
@@ -18,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._testmail.layout import DEBIAN
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
 
 PID_FILE = f"{DEBIAN.config_dir}/testmail.pid"
 
@@ -40,7 +41,24 @@ class Testmail:
     def require_running(self) -> None:
         """Raise EngineError unless the daemon runs."""
         if not Path(PID_FILE).exists():
-            raise EngineError("testmail is not running; start it first")
+            raise NotRunningError("testmail is not running; start it first")
+
+    def version(self) -> str:
+        """It does not say."""
+        return ""
+
+    def files(self) -> tuple[str, ...]:
+        """The one file."""
+        return (DEBIAN.config_file,)
+
+    def left(self) -> list[str]:
+        """The certificate, and the journal and lock of changes."""
+        patterns = (DEBIAN.certificate, f"/var/lib/mailfleet-starttls/{self.name}.*")
+        return sorted(str(path) for pattern in patterns for path in Path("/").glob(pattern[1:]))
+
+    def observe(self) -> Mapping[str, Any]:
+        """It cannot tell its listeners and transports."""
+        return {"listeners": None, "transports": None}
 
     def state(self) -> dict[str, str]:
         """Both directions as the file has them."""

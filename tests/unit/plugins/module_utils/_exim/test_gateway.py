@@ -20,7 +20,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gatewa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    EngineError,
+    NotRunningError,
+    TransactionError,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
 from hypothesis import given
 from hypothesis import strategies as st
@@ -377,8 +381,42 @@ class TestDaemon:
         host.write(config("one", "plaintext"))
         host.generated.write_text("former\n")
         host.adapter.reload()
-        assert host.calls[-2:] == [["update-exim4.conf"], ["systemctl", "reload", "exim4"]]
+        assert [call[:2] for call in host.calls] == [["update-exim4.conf", "-o"], ["update-exim4.conf"]]
         assert host.generated.read_text() == host.compose()
+        assert host.signals == [(4711, signal.SIGHUP)]
+
+    def test_the_check_generates_what_the_reload_writes(self, host):
+        host.write(config("one", "plaintext"))
+        host.adapter.check()
+        assert host.generated.read_text() != host.compose()
+        host.adapter.reload()
+        assert host.generated.read_text() == host.compose()
+        assert [call[:2] for call in host.commands("update-exim4.conf")] == [["update-exim4.conf", "-o"]]
+        assert host.signals[-1] == (4711, signal.SIGHUP)
+
+    def test_another_table_needs_neither_check_nor_reload(self, host):
+        host.transact(config("one", "plaintext"))
+        host.renew()
+        host.calls.clear()
+        host.signals.clear()
+        host.write(config("one", "required"), config("two", "match_sender"))
+        host.adapter.check()
+        host.adapter.reload()
+        assert (host.calls, host.signals) == ([], [])
+
+    def test_a_change_without_files_is_checked(self, host):
+        host.transact(config("one", "plaintext"))
+        host.renew()
+        host.calls.clear()
+        assert not host.plan(config("one", "plaintext"))
+        host.adapter.check()
+        host.adapter.reload()
+        assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4"]
+
+    def test_an_exim_that_does_not_run_is_said(self, host):
+        host.runs = False
+        with pytest.raises(NotRunningError):
+            host.adapter.require_running()
 
     def test_reload_tells_nothing_that_exim_reads_by_itself(self, host):
         host.adapter.reload()
@@ -488,15 +526,17 @@ class TestTransaction:
     def test_the_first_email_config_changes_the_configuration(self, host):
         host.transact(config("one", "match_sender"))
         assert host.generated.read_text() == host.compose()
-        assert host.commands("systemctl") == [["systemctl", "reload", "exim4"]]
-        assert host.signals == []
+        assert host.commands("systemctl") == []
+        assert host.signals[-1] == (4711, signal.SIGHUP)
 
     def test_the_next_ones_change_the_routes_only(self, host):
         host.transact(config("one", "match_sender"))
         host.calls.clear()
+        host.signals.clear()
+        host.renew()
         host.transact(config("one", "required"), config("two", "plaintext"))
-        assert host.commands("systemctl") == []
-        assert ["update-exim4.conf"] not in host.calls
+        assert host.signals == []
+        assert [call[:2] for call in host.calls] == [["exim4", "-bt"]]
         assert host.adapter.read().email_configs.keys() == {"one", "two"}
 
     def test_a_first_change_that_cannot_be_proved_leaves_everything_as_it_was(self, host):
@@ -507,7 +547,7 @@ class TestTransaction:
             host.transact(config("one", "match_sender"))
         assert host.files() == before
         assert not host.directory.exists()
-        assert host.signals == [(4711, signal.SIGHUP)]
+        assert host.signals == [(4711, signal.SIGHUP)] * 2  # the change, and its end
 
     def test_a_check_that_fails_leaves_the_daemon_alone(self, host):
         before = host.files()

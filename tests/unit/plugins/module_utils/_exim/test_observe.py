@@ -1,8 +1,9 @@
 """What Exim listens on, and its transports: read from what exim -bP prints."""
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import listeners, observe, transports
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError
 
 LISTENING = {
     "local_interfaces": "<; ::0 ; 0.0.0.0", "daemon_smtp_ports": "smtp", "tls_on_connect_ports": "",
@@ -10,20 +11,18 @@ LISTENING = {
 }  # fmt: skip
 
 
-class FakeExim:
-    """Answers exim4 -bP: options of the main part, and transports by name."""
+def said(transports=None, **options):
+    """What Exim says with exim4 -bP: options of the main part, and transports by name."""
 
-    def __init__(self, transports=None, **options):
-        self.options = {**LISTENING, **options}
-        self.transports = transports or {}
+    def settings(of):
+        return "".join(f"{name} = {value}\n" for name, value in of.items())
 
-    def __call__(self, words):
-        assert words[:2] == ["exim4", "-bP"]
-        if words[2] == "transport_list":
-            return 0, "".join(f"{name}\n" for name in self.transports), ""
-        if words[2] == "transport":
-            return 0, "".join(f"{name} = {value}\n" for name, value in self.transports[words[3]].items()), ""
-        return 0, "".join(f"{name} = {self.options[name]}\n" for name in words[2:]), ""
+    def run(words):
+        assert words == ["exim4", "-bP", "configure_file", "exim_version", *LISTENING, "transports"]
+        blocks = (f"\n{name} transport:\nno_body_only\n{settings(of)}" for name, of in (transports or {}).items())
+        return 0, "/etc/exim4/exim.conf\n" + settings({**LISTENING, **options}) + "".join(blocks), ""
+
+    return Printed(run)
 
 
 def ports(found):
@@ -47,7 +46,7 @@ def ports(found):
     ],
 )  # fmt: skip
 def test_where_it_listens(options, expected):
-    assert ports(listeners(FakeExim(**options))) == expected
+    assert ports(listeners(said(**options))) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,13 +60,13 @@ def test_where_it_listens(options, expected):
     ],
 )
 def test_the_command_line_of_the_daemon_overrides_the_configuration(words, expected):
-    assert ports(listeners(FakeExim(), "\0".join(["/usr/sbin/exim4", *words, ""]))) == expected
+    assert ports(listeners(said(), "\0".join(["/usr/sbin/exim4", *words, ""]))) == expected
 
 
 def test_the_certificate_is_served_where_tls_is():
-    assert listeners(FakeExim())[0].certificates == ("/etc/mailfleet/starttls.pem",)
-    assert listeners(FakeExim(tls_certificate="/rsa.pem : /ec.pem"))[0].certificates == ("/rsa.pem", "/ec.pem")
-    assert listeners(FakeExim(tls_advertise_hosts=""))[0].certificates == ()
+    assert listeners(said())[0].certificates == ("/etc/mailfleet/starttls.pem",)
+    assert listeners(said(tls_certificate="/rsa.pem : /ec.pem"))[0].certificates == ("/rsa.pem", "/ec.pem")
+    assert listeners(said(tls_advertise_hosts=""))[0].certificates == ()
 
 
 @pytest.mark.parametrize(
@@ -82,33 +81,34 @@ def test_the_certificate_is_served_where_tls_is():
     ],
 )
 def test_the_level_of_a_transport(options, level, implicit):
-    fake = FakeExim({"remote_smtp": {"driver": "smtp", **options}, "mail_spool": {"driver": "appendfile"}})
+    fake = said({"remote_smtp": {"driver": "smtp", **options}, "mail_spool": {"driver": "appendfile"}})
     [found] = transports(fake, {})
     assert (found.transport, found.next_hop, found.level, found.implicit_tls) == ("remote_smtp", None, level, implicit)
 
 
 def test_a_next_hop_that_is_known():
-    fake = FakeExim({"remote_smtp_smarthost": {"driver": "smtp"}})
+    fake = said({"remote_smtp_smarthost": {"driver": "smtp"}})
     [found] = transports(fake, {"remote_smtp_smarthost": [("relay.example.net", 587)]})
     assert (found.next_hop, found.port) == ("relay.example.net", 587)
 
 
 def test_a_configuration_that_cannot_be_read():
-    with pytest.raises(EngineError, match="Exim does not read its configuration: 2026 error"):
-        observe(lambda _words: (1, "", "2026 error\n"), "/nowhere", {})
+    for answer in ((1, "", "2026 error\n"), (1, "2026 error\n", "")):
+        with pytest.raises(BrokenConfigurationError, match=r"^Exim does not read its configuration: 2026 error$"):
+            observe(Printed(lambda _words, answer=answer: answer), "/nowhere", {})
 
 
 def test_several_next_hops_are_several_transports():
-    fake = FakeExim({"remote_smtp_smarthost": {"driver": "smtp"}})
+    fake = said({"remote_smtp_smarthost": {"driver": "smtp"}})
     hops = [("a.example.net", 25), ("b.example.net", 26)]
     assert [(one.next_hop, one.port) for one in transports(fake, {"remote_smtp_smarthost": hops})] == hops
 
 
 def test_access_control_lists_that_refuse_plaintext():
-    assert ports(listeners(FakeExim(), requires=True)) == [("", 25, "required")]
-    assert ports(listeners(FakeExim(tls_advertise_hosts=""), requires=True)) == [("", 25, "none")]
+    assert ports(listeners(said(), requires=True)) == [("", 25, "required")]
+    assert ports(listeners(said(tls_advertise_hosts=""), requires=True)) == [("", 25, "none")]
 
 
 def test_a_certificate_that_depends_on_the_connection_stays_whole():
     text = "${if eq{$tls_in_sni}{a.example}{/a:1.pem}{/b.pem}}"
-    assert listeners(FakeExim(tls_certificate=text))[0].certificates == (text,)
+    assert listeners(said(tls_certificate=text))[0].certificates == (text,)

@@ -16,7 +16,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import se
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+    NotRunningError,
+    TransactionError,
+)
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -139,6 +144,29 @@ dc_use_split_config='false'
 """
 
 
+# What exim4 -bP prints of several options and the transports, shortened.
+PRINTED = """\
+exim_version = 4.98.2
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = smtp
+tls_on_connect_ports =
+tls_advertise_hosts =
+tls_certificate = /etc/exim4/exim.crt
+
+mail_spool transport:
+no_body_only
+driver = appendfile
+
+remote_smtp transport:
+driver = smtp
+hosts_avoid_tls =
+
+remote_smtp_smarthost transport:
+driver = smtp
+port = smtp
+"""
+
+
 class Host:
     """One Exim host: its directory, the commands it answers, and the adapter on them."""
 
@@ -160,7 +188,7 @@ class Host:
         for name, value in {
             "CONFIG_DIR": str(directory), "SETTINGS": str(self.settings), "REQUIRE_ACL": str(self.acl),
             "GENERATED": str(self.generated), "PID_FILE": str(self.pid_file),
-            "_ACL_MACRO": macro, "DAEMON_USER": pwd.getpwuid(os.getuid()).pw_name,
+            "PID_FILE_SECONDS": 0.0, "_ACL_MACRO": macro, "DAEMON_USER": pwd.getpwuid(os.getuid()).pw_name,
         }.items():  # fmt: skip
             monkeypatch.setattr(server, name, value)
         self.required_macro = macro
@@ -171,6 +199,8 @@ class Host:
         for words, answer in self.answers.items():
             if tuple(arguments[: len(words)]) == words:
                 return answer(arguments) if callable(answer) else answer
+        if list(arguments[:2]) == ["update-exim4.conf", "-o"]:
+            Path(arguments[2]).write_text("generated\n")
         return 0, "", ""
 
     @property
@@ -232,7 +262,7 @@ class TestRunning:
     def test_it_cannot_read_its_configuration(self, host):
         host.answers[("exim4", "-bP")] = (1, "", "Exim configuration error in line 7\n")
         with pytest.raises(
-            EngineError, match=r"Exim does not read its configuration: Exim configuration error in line 7$"
+            BrokenConfigurationError, match=r"Exim does not read its configuration: Exim configuration error in line 7$"
         ):
             host.adapter.require_running()
 
@@ -243,8 +273,83 @@ class TestRunning:
         ):
             host.adapter.require_running()
 
-    def test_it_runs(self, host):
+    @pytest.mark.parametrize("text", [None, "", "nonsense\n", "1\n", f"{2**22 + 1}\n"])
+    def test_it_does_not_run(self, host, text):
+        if text is not None:
+            host.pid_file.write_text(text)
+        with pytest.raises(
+            NotRunningError, match=r"^Exim is not running \(.*exim\.pid names no process of it\); start"
+        ):
+            host.adapter.require_running()
+
+    def test_the_process_has_to_be_exim(self, host, monkeypatch):
+        host.pid_file.write_text(f"{os.getpid()}\n")
+        with pytest.raises(NotRunningError):
+            host.adapter.require_running()
+        monkeypatch.setattr(server, "PROGRAMS", (Path(f"/proc/{os.getpid()}/comm").read_text().strip(),))
         host.adapter.require_running()
+
+    def test_the_pid_file_may_be_away_for_a_moment(self, host, monkeypatch):
+        monkeypatch.setattr(server, "PROGRAMS", (Path(f"/proc/{os.getpid()}/comm").read_text().strip(),))
+        monkeypatch.setattr(server, "PID_FILE_SECONDS", 5.0)
+        threading.Timer(0.1, lambda: host.pid_file.write_text(f"{os.getpid()}\n")).start()
+        host.adapter.require_running()
+
+    @pytest.mark.parametrize(("asked", "said"), [("exim_version = 4.98.2\n", []), ("", [["exim4", "-bV"]])])
+    def test_the_version(self, host, asked, said):
+        host.answers = {
+            ("exim4", "-bV"): (0, "Exim version 4.98.2 #2 built 11-Nov-2026 17:36:59\n", ""),
+            ("exim4", "-bP"): (0, f"{host.generated}\n{asked}", ""),
+        }
+        assert host.adapter.version() == "4.98.2"
+        assert host.calls[1:] == said
+        host.answers[("exim4", "-bV")] = (0, "", "")
+        assert host.adapter.version() == ("4.98.2" if asked else "")
+
+    def test_a_whole_read_starts_one_program(self, make, monkeypatch):
+        host = make(
+            SETTINGS.replace("'internet'", "'satellite'").replace("dc_smarthost=''", "dc_smarthost='gw.example'")
+        )
+        monkeypatch.setattr(server, "_runs", lambda: True)
+        host.answers[("exim4", "-bP")] = (0, f"{host.generated}\n{PRINTED}", "")
+        host.apply("disabled", "opportunistic")
+        host.calls.clear()
+        adapter = host.adapter
+        adapter.require_running()
+        assert adapter.version() == "4.98.2"
+        assert adapter.state() == {"inbound": "disabled", "outbound": "opportunistic"}
+        assert not adapter.plan(Desired("disabled", "opportunistic"))
+        assert list(adapter.next_hops()) == [Target("gw.example")]
+        found = adapter.observe()
+        assert [one["host"] for one in found["listeners"]] == ["127.0.0.1"]
+        assert [(one["transport"], one["next_hop"]) for one in found["transports"]] == [
+            ("remote_smtp", None), ("remote_smtp_smarthost", "gw.example"),
+        ]  # fmt: skip
+        assert adapter.files() == tuple(map(str, (host.macros, host.settings, host.generated, host.acl)))
+        adapter.left()
+        assert [call[:3] for call in host.calls] == [["exim4", "-bP", "configure_file"]]
+
+    @pytest.mark.parametrize("call", ["check", "reload", "resume"])
+    def test_after_files_were_written_exim_is_asked_again(self, host, monkeypatch, call):
+        monkeypatch.setattr(server, "_have_it_read", lambda: None)
+        adapter = host.adapter
+        adapter.version()
+        getattr(adapter, call)()
+        host.answers[("exim4", "-bP")] = (0, f"{host.generated}\nexim_version = 5\n", "")
+        assert adapter.version() == "5"
+
+    def test_what_the_collection_left(self, host, monkeypatch, tmp_path):
+        adapter = host.adapter
+        monkeypatch.setattr(server, "Path", lambda path: Path(f"{tmp_path}/root{path}"))
+        assert adapter.left() == []
+        for name in ("exim4/conf.d/router/050_mailfleet-starttls", "exim4/conf.d/router/100_exim4-config", "mailfleet/starttls.pem",
+                     "exim4/mailfleet-starttls/routes", "exim4/mailfleet-require-starttls.acl"):  # fmt: skip
+            (tmp_path / "root/etc" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "root/etc" / name).touch()
+        assert [path[len(f"{tmp_path}/root") :] for path in adapter.left()] == [
+            "/etc/exim4/conf.d/router/050_mailfleet-starttls", "/etc/exim4/mailfleet-require-starttls.acl",
+            "/etc/exim4/mailfleet-starttls", "/etc/mailfleet/starttls.pem",
+        ]  # fmt: skip
 
 
 class TestPlan:
@@ -557,7 +662,7 @@ class TestDaemon:
         [(planned, target)] = reaped
         assert planned is desired
         assert target.host == "127.0.0.1"
-        assert [call[0] for call in host.calls[-3:]] == ["update-exim4.conf", "exim4", "exim4"]
+        assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4"]
         assert f"127.0.0.1.{target.port}" in host.calls[-1]
         generated = host.calls[-3][2]
         assert not Path(generated).parent.exists()
@@ -643,14 +748,44 @@ class TestDaemon:
         monkeypatch.undo()
         assert process.wait(10) == -9
 
-    def test_reload_makes_the_file_then_tells_the_daemon(self, host):
+    @pytest.mark.parametrize("there", [True, False])
+    def test_a_reload_makes_the_file_then_tells_the_daemon(self, host, monkeypatch, there):
+        told = []
+        monkeypatch.setattr(server, "_have_it_read", lambda: told.append(len(host.calls)))
+        if there:
+            host.generated.write_text("former\n")
         host.adapter.reload()
-        assert host.calls == [["update-exim4.conf"], ["systemctl", "reload", "exim4"]]
+        assert (host.calls, told) == ([["update-exim4.conf"]], [1])
 
-    @pytest.mark.parametrize("command", [("update-exim4.conf",), ("systemctl", "reload", "exim4")])
-    def test_a_failed_reload_is_said(self, host, command):
-        host.answers[command] = (1, "", "no such unit\n")
-        with pytest.raises(EngineError, match=f"^{' '.join(command)} failed: no such unit$"):
+    def test_after_a_check_it_writes_what_was_tried(self, host, monkeypatch):
+        told = []
+        monkeypatch.setattr(server, "_have_it_read", lambda: told.append(host.generated.read_text()))
+        host.generated.write_text("former\n")
+        host.generated.chmod(0o640)
+        adapter = host.adapter
+        adapter.check()
+        assert adapter.is_stale()
+        host.answers[("update-exim4.conf",)] = (1, "", "nothing is generated again\n")
+        adapter.reload()
+        assert told == ["generated\n"]
+        assert host.generated.stat().st_mode & 0o777 == 0o640
+        with pytest.raises(EngineError, match="nothing is generated again"):
+            adapter.reload()  # what was tried counts once
+
+    def test_a_configuration_that_was_not_tried_is_not_written(self, host, monkeypatch):
+        monkeypatch.setattr(server, "_have_it_read", lambda: None)
+        host.generated.write_text("former\n")
+        host.trial = lambda *_: (_ for _ in ()).throw(EngineError("no"))
+        adapter = host.adapter
+        with pytest.raises(EngineError):
+            adapter.check()
+        adapter.reload()
+        assert host.calls[-1] == ["update-exim4.conf"]
+        assert host.generated.read_text() == "former\n"
+
+    def test_a_failed_reload_is_said(self, host):
+        host.answers[("update-exim4.conf",)] = (1, "", "bad\n")
+        with pytest.raises(EngineError, match=r"^update-exim4\.conf failed: bad$"):
             host.adapter.reload()
 
     def test_resuming_is_a_signal_only(self, host, monkeypatch):
@@ -695,9 +830,8 @@ class TestTransaction:
         host.pid_file.write_text("4711\n")
         host.signals, host.proofs = [], []
         monkeypatch.setattr(os, "kill", lambda *args: host.signals.append((*args, host.generated.read_text())))
-        host.answers[("update-exim4.conf", "-o")] = (0, "", "")
-        host.answers[("update-exim4.conf",)] = lambda _arguments: (
-            host.generated.write_text("generated from the new macros\n") and (0, "", "")
+        host.answers[("update-exim4.conf", "-o")] = lambda arguments: (
+            Path(arguments[2]).write_text("generated from the new macros\n") and (0, "", "")
         )
 
         def apply(prove=lambda: None):
@@ -715,8 +849,9 @@ class TestTransaction:
         transaction.make_change()
         assert "MAIN_TLS_ENABLE = yes" in transaction.macros.read_text()
         assert transaction.generated.read_text() == "generated from the new macros\n"
-        assert transaction.calls[-2:] == [["update-exim4.conf"], ["systemctl", "reload", "exim4"]]
-        assert (transaction.signals, transaction.proofs) == ([], [])
+        assert [call[:2] for call in transaction.calls if call[0] != "exim4"] == [["update-exim4.conf", "-o"]]
+        assert transaction.signals == [(4711, signal.SIGHUP, "generated from the new macros\n")]
+        assert transaction.proofs == []
 
     @pytest.mark.parametrize("words", [("update-exim4.conf", "-o"), ("exim4", "-C")])
     def test_a_check_that_fails_puts_the_files_back_and_leaves_the_daemon_alone(self, transaction, words):
@@ -742,17 +877,24 @@ class TestTransaction:
         assert transaction.macros.read_text() == "# mine\n"
         assert transaction.generated.read_text() == self.GENERATED
         # Its file was there again when the daemon was told, and nothing generated it anew.
-        assert transaction.signals == [(4711, signal.SIGHUP, self.GENERATED)]
-        assert transaction.calls[-2:] == [["update-exim4.conf"], ["systemctl", "reload", "exim4"]]
+        assert transaction.signals[1:] == [(4711, signal.SIGHUP, self.GENERATED)]
+        assert ["update-exim4.conf"] not in transaction.calls
         assert transaction.proofs == ["# mine\n"]
 
-    def test_so_does_a_reload_that_fails(self, transaction):
-        transaction.answers[("systemctl",)] = (1, "", "no such unit")
-        with pytest.raises(TransactionError, match=r"^systemctl reload exim4 failed: no such unit\. ") as error:
+    def test_so_does_a_reload_that_fails(self, transaction, monkeypatch):
+        def kill(*args):
+            transaction.signals.append((*args, transaction.generated.read_text()))
+            if len(transaction.signals) == 1:
+                raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "kill", kill)
+        with pytest.raises(
+            TransactionError, match=r"^Exim cannot be told to read .*Operation not permitted\. "
+        ) as error:
             transaction.make_change()
         assert error.value.restored
         assert transaction.generated.read_text() == self.GENERATED
-        assert transaction.signals == [(4711, signal.SIGHUP, self.GENERATED)]
+        assert transaction.signals[1:] == [(4711, signal.SIGHUP, self.GENERATED)]
 
     def test_a_daemon_that_is_gone_is_no_success_of_going_back(self, transaction):
         def prove():

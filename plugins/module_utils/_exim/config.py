@@ -1,0 +1,66 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What Exim itself says of its configuration: one C(exim4 -bP) for everything that the collection asks.
+
+Source: the Exim specification, chapter on the command line, -bP.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError
+
+_OPTIONS = (
+    "exim_version", "local_interfaces", "daemon_smtp_ports", "tls_on_connect_ports", "tls_advertise_hosts", "tls_certificate",
+)  # fmt: skip
+_TRANSPORT = re.compile(r"^(\S+) transport:$", re.MULTILINE)
+
+
+class Printed:
+    """The configuration on disk as Exim prints it. It is read once, when it is needed; call forget() when it may have changed."""
+
+    def __init__(self, run: Runner) -> None:
+        """Prepare only; nothing is read."""
+        self._run = run
+        self._parts: Optional[list[str]] = None
+
+    def forget(self) -> None:
+        """Read everything again when it is needed the next time."""
+        self._parts = None
+
+    def _read(self) -> list[str]:
+        """Return the options, then the name and the options of each transport in turn. Raises BrokenConfigurationError."""
+        if self._parts is None:
+            status, out, err = self._run(["exim4", "-bP", "configure_file", *_OPTIONS, "transports"])
+            if status != 0:
+                raise BrokenConfigurationError(f"Exim does not read its configuration: {(err or out).strip()}")
+            self._parts = _TRANSPORT.split(out)
+        return self._parts
+
+    @property
+    def file(self) -> str:
+        """The path of the file that Exim reads."""
+        return next((line for line in self._read()[0].splitlines() if line.startswith("/")), "")
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Options of the main part: name -> value, empty for one that this Exim does not know."""
+        found = parse_settings(self._read()[0])
+        return {name: found.get(name, "") for name in _OPTIONS}
+
+    @property
+    def version(self) -> str:
+        """The version, for example C(4.98.2); empty if Exim does not say."""
+        return self.options["exim_version"]
+
+    @property
+    def transports(self) -> dict[str, dict[str, str]]:
+        """Transport -> its options, without those that are only switched on or off."""
+        parts = self._read()
+        return {name: parse_settings(text) for name, text in zip(parts[1::2], parts[2::2])}
