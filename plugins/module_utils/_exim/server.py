@@ -151,7 +151,7 @@ class Exim:
             if not desired.offers:
                 wanted["MAIN_TLS_ADVERTISE_HOSTS"] = ""
             else:
-                if Path(desired.certificate).exists():
+                if desired.bundle is None and Path(desired.certificate).exists():
                     self.require_readable(desired.certificate, "every handshake would fail")
                 wanted["MAIN_TLS_CERTKEY"] = desired.certificate
                 # A list of the administrator stays: they may want to offer STARTTLS to some hosts only.
