@@ -14,17 +14,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Optional
+from typing import Any, ClassVar, Optional
 
 from tests.bench.measure import BenchError
 
 CALLS = "execve,execveat,open,openat,openat2"
+OPTIONS = ("-z", "-e", f"trace={CALLS}")
 OPENS_PER_IMPORT = 2
 """Python's zipimport opens the archive when it looks for a module's code and again when it runs it."""
 
 _STARTED = re.compile(r'^\d+ +execve(?:at)?\((?:\w+, )?"([^"]*)"')
 _OPENED = re.compile(r'^\d+ +open(?:at2?)?\((?:\w+, )?"([^"]*)", (?:\{flags=)?([A-Z_|0-9]+)')
-_ARCHIVE = re.compile(r"/ansible_(?P<module>[\w.]+)_payload_[^/]*/ansible_[\w.]+_payload\.zip$")
+ARCHIVE = re.compile(r"/ansible_(?P<module>[\w.]+)_payload_[^/]*/ansible_[\w.]+_payload\.zip$")
 _PYTHON_FILE = re.compile(r"\.(?:pyc?|cpython-[\w-]+\.so)$")
 
 
@@ -68,7 +69,7 @@ def count(trace: Path) -> HostCounts:
         opened = _OPENED.match(line)
         if not opened:
             continue
-        archive = _ARCHIVE.search(opened[1])
+        archive = ARCHIVE.search(opened[1])
         if archive and "O_CREAT" in opened[2] and "O_TRUNC" in opened[2]:
             counts.modules[archive["module"]] += 1
         elif archive and "O_RDONLY" in opened[2]:
@@ -83,6 +84,8 @@ def count(trace: Path) -> HostCounts:
 class HostTrace:
     """Watches a container from entry to exit of the block; counts is there afterwards."""
 
+    OPTIONS: ClassVar[tuple[str, ...]] = OPTIONS
+
     def __init__(self, init: int, output: Path) -> None:
         """The first process of the container, by its number here, and the file that strace writes."""
         self._init = init
@@ -91,7 +94,7 @@ class HostTrace:
 
     def __enter__(self) -> HostTrace:
         processes = container_processes(self._init)
-        command = ["strace", "-f", "-q", "-z", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", str(self._output)]
+        command = ["strace", "-f", "-q", *self.OPTIONS, "-e", "signal=none", "-o", str(self._output)]
         command += [word for process in processes for word in ("-p", str(process))]
         self._strace = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 20
@@ -110,7 +113,10 @@ class HostTrace:
     ) -> None:
         self._stop()
         if kind is None:
-            self.counts = count(self._output)
+            self._read(self._output)
+
+    def _read(self, trace: Path) -> None:
+        self.counts = count(trace)
 
     def _stop(self) -> None:
         self._strace.send_signal(signal.SIGTERM)  # it lets go of the processes, which go on
