@@ -22,6 +22,10 @@ NAME = "bench"
 LAB_DIR = f".lab/{NAME}"
 LAB = TOP / "tools/lab"
 GATEWAYS, SERVERS = "mail_gateways", "mail_servers"
+LISTED = Path(__file__).with_suffix(".yml")
+MOST_SERVERS = 200
+"""The lab counts addresses from the tenth of a network of 254."""
+MODES = ("match_sender", "required", "opportunistic", "match_sender")
 
 # Ansible's module for packages needs it, and nearly every Debian server has it.
 PACKAGE = "python3-apt"
@@ -32,11 +36,34 @@ install || {{ apt-get update -qq && install; }}
 """
 
 
-class Fleet:
-    """The fleet and its inventories. directory is where Ansible keeps its files."""
+def fleet_of(servers: int) -> dict[str, Any]:
+    """The list of hosts that tools/lab/fleet reads, with at least so many mail servers.
 
-    def __init__(self, directory: Path) -> None:
+    Those that rollout_fleet.yml does not have are Postfix on Debian 12, each with an email config of its own.
+    """
+    fleet: dict[str, Any] = yaml.safe_load(LISTED.read_text())
+    hosts, configs = fleet["lab_hosts"], fleet["email_configs"]
+    listed = sum(host["group"] == SERVERS for host in hosts.values())
+    for number in range(listed + 1, servers + 1):
+        name, domain = f"mx{number}", f"d{number}.test"
+        hosts[name] = {
+            "image": "bookworm-postfix", "fqdn": f"{name}.fleet.test", "group": SERVERS, "domain": domain,
+        }  # fmt: skip
+        mode = MODES[(number - 1) % len(MODES)]
+        configs.append({"name": f"d{number}", "domains": [domain], "servers": [name], "delivery_mode": mode})
+    return fleet
+
+
+class Fleet:
+    """The fleet and its inventories. directory is where Ansible keeps its files. servers: how many mail servers it has at least."""
+
+    def __init__(self, directory: Path, servers: int) -> None:
         self._directory = directory
+        self._wanted = fleet_of(servers)
+        self._file = directory / "fleet.yml"
+        self._file.write_text(
+            yaml.safe_dump(self._wanted, sort_keys=False, default_flow_style=None, width=200)
+        )  # tools/lab/images wants a line for each host
         self._inits: dict[str, int] = {}
         self._accounts: dict[str, Path] = {}
 
@@ -48,7 +75,7 @@ class Fleet:
             "LC_ALL": "C.UTF-8",
             "MAILFLEET_LAB": NAME,
             "MAILFLEET_LAB_DIR": LAB_DIR,
-            "MAILFLEET_FLEET": str(Path(__file__).with_suffix(".yml")),
+            "MAILFLEET_FLEET": str(self._file),
             "ANSIBLE_CONFIG": str(TOP / ".lab/ansible.cfg"),
             "ANSIBLE_HOME": str(self._directory / "ansible"),
             "ANSIBLE_NOCOLOR": "1",
@@ -57,7 +84,12 @@ class Fleet:
         }
 
     def up(self) -> None:
-        """Bring it up in its starting state, with a partner outside who has TLS. Raises BenchError."""
+        """Bring it up in its starting state, with a partner outside who has TLS. Raises BenchError.
+
+        A fleet of another size that was left goes first: its hosts do not know each other's names.
+        """
+        if (TOP / LAB_DIR / "inventory.yml").exists() and set(self._hosts()) != set(self._wanted["lab_hosts"]):
+            self.down()
         self._program(LAB / "images")
         self._program(LAB / "fleet", "up")
         hosts = self._hosts()
