@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a roll-out costs over SSH on the lab's fleet, beside roles that prove nothing (rival.yml). docs/bench.md says how.
 
-    run.py rollout [--quick] [--rounds N] [--servers N ...] [--json FILE] [--keep]
+    run.py rollout [--quick] [--rounds N] [--servers N ...] [--no-rival] [--json FILE] [--keep]
+    run.py rollout --profile [--servers N ...] [--keep]
 
-Exit status: 0 it was measured, 2 it could not be.
+Exit status: 0 no limit is missed, 1 one is or could not be measured, 2 the roll-out failed or could not be measured at all.
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ import os
 import platform
 import re
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.bench import rollout_table
+from tests.bench import rollout_goals, rollout_profile, rollout_table
 from tests.bench.host_trace import HostCounts, HostTrace
 from tests.bench.measure import BenchError, measure, say
-from tests.bench.rollout_fleet import GATEWAYS, SERVERS, TOP, Fleet
+from tests.bench.rollout_fleet import GATEWAYS, MOST_SERVERS, SERVERS, TOP, Fleet
 from tests.bench.rollout_table import Cost, Key
 
 WORD = "rollout"
@@ -39,6 +41,11 @@ FORKS = 10  # for everything; the lab's setting
 ALL_SERVERS = (4, 12)
 PRODUCT, RIVAL = "product", "rival"
 PING, FIRST, RERUN, MESSAGES = "ping", "first", "rerun", "messages"
+RERUN_MESSAGES, PING_ONE, READ = "rerun_messages", "ping_one", "read"
+ONE_SERVER = "mx1"
+SINGLE_TURNS = 2  # of ping and read on one host, for each round: they are short, and their difference is small
+PLAN_ROUNDS = 3
+SECONDS_A_SERVER = 60  # that a run may take at most; the rival is slow
 WITHOUT_MESSAGES = {"starttls_outside_host": ""}
 RIVAL_OPTIONS = {
     "rival_group": f"{GATEWAYS}:{SERVERS}",
@@ -46,18 +53,22 @@ RIVAL_OPTIONS = {
     "rival_certificate": "{{ starttls_certificate_file }}",
 }
 
-_RECAP = re.compile(r"^(\S+) +: ok=\d+ +changed=(\d+) ", re.MULTILINE)
+_RECAP = re.compile(r"^(?P<host>\S+) +: ok=\d+ +changed=(?P<changed>\d+) .*\bignored=(?P<ignored>\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A run that is measured. changes: whether every host has to be changed by it, or none may be; None if it does not matter."""
+    """A run that is measured.
+
+    changes: whether every host has to be changed by it, or none may be; None if it does not matter. host: the only one that it runs on.
+    """
 
     contender: str
     name: str
     playbook: Path
     variables: dict[str, Any] = field(default_factory=dict)
     changes: bool | None = None
+    host: str = ""
 
     @property
     def key(self) -> Key:
@@ -68,8 +79,8 @@ class Step:
 class Rollout:
     """The measurement with a number of mail servers."""
 
-    def __init__(self, fleet: Fleet, directory: Path, servers: int, started: float) -> None:
-        """started: when the whole began, for the clock that is shown."""
+    def __init__(self, fleet: Fleet, directory: Path, servers: int, started: float, rival: bool = True) -> None:
+        """started: when the whole began, for the clock that is shown. rival: whether it takes part."""
         self.servers = servers
         self._started = started
         self.costs: dict[Key, list[Cost]] = {}
@@ -78,20 +89,27 @@ class Rollout:
         self._directory = directory
         self._inventory = fleet.inventory(servers)
         enable = TOP / "playbooks/enable_tls.yml"
-        ping, rival, messages = BENCH / "ping.yml", BENCH / "rival.yml", self._messages()
+        ping, theirs, messages = BENCH / "ping.yml", BENCH / "rival.yml", self._messages()
         self._steps = {
             RIVAL: [
                 Step(RIVAL, PING, ping),
-                Step(RIVAL, FIRST, rival, RIVAL_OPTIONS, changes=True),
-                Step(RIVAL, RERUN, rival, RIVAL_OPTIONS, changes=False),
+                Step(RIVAL, FIRST, theirs, RIVAL_OPTIONS, changes=True),
+                Step(RIVAL, RERUN, theirs, RIVAL_OPTIONS, changes=False),
             ],
             PRODUCT: [
                 Step(PRODUCT, PING, ping),
                 Step(PRODUCT, FIRST, enable, WITHOUT_MESSAGES, changes=True),
                 Step(PRODUCT, RERUN, enable, WITHOUT_MESSAGES, changes=False),
+                Step(PRODUCT, RERUN_MESSAGES, enable, changes=False),
                 Step(PRODUCT, MESSAGES, messages),
             ],
         }
+        if not rival:
+            del self._steps[RIVAL]
+        self._single = [
+            Step(PRODUCT, PING_ONE, ping, host=ONE_SERVER),
+            Step(PRODUCT, READ, BENCH / "read.yml", changes=False, host=ONE_SERVER),
+        ]
 
     def warm_up(self) -> None:
         """One turn of each, which is not timed; that is when the hosts are watched."""
@@ -107,35 +125,75 @@ class Rollout:
                     }
                     self._run(step)
                 self.counts[step.key] = {role: trace.counts for role, trace in traces.items()}
+            if contender == PRODUCT:
+                self._see_nothing_to_change()
 
     def round(self, number: int, rounds: int) -> None:
         """One turn of each; who begins changes from round to round."""
-        order = (RIVAL, PRODUCT) if number % 2 else (PRODUCT, RIVAL)
+        order = list(self._steps) if number % 2 else list(reversed(self._steps))
         for contender in order:
             self._begin(contender, f"round {number} of {rounds}")
-            for step in self._steps[contender]:
+            steps = self._steps[contender] + (self._single * SINGLE_TURNS if contender == PRODUCT else [])
+            for step in steps:
                 self.costs.setdefault(step.key, []).append(self._run(step))
+
+    def profile(self) -> str:
+        """How the time of the product's runs is spread over their tasks, each run once."""
+        self._begin(PRODUCT, "profile")
+        tables = []
+        for step in self._steps[PRODUCT]:
+            if step.name == PING:
+                self._run(step)  # opens the connections
+            elif step.name != MESSAGES:
+                times = self._directory / f"{step.name}.times"
+                began = time.time()
+                self._run(step, rollout_profile.environment(times))
+                rows = rollout_profile.read_times(times.read_text().splitlines(), began, time.time())
+                times.unlink()
+                title = f"{rollout_table.LABELS[step.name]}, {self.servers} mail servers"
+                tables.append(rollout_profile.render(title, rows))
+        return "\n\n".join(tables)
+
+    def _see_nothing_to_change(self) -> None:
+        """The call that is measured alone has to be one on a host where everything is as wanted. Raises BenchError."""
+        for step in self._single:
+            self._run(step, verbose=True)
+        if '"changes": []' not in self._output(self._single[-1]).read_text():
+            raise BenchError(f"reading {ONE_SERVER} after a rerun shows a change")
 
     def _begin(self, contender: str, when: str) -> None:
         minutes, seconds = divmod(round(time.monotonic() - self._started), 60)
         say(f"{minutes:2}:{seconds:02} {self.servers} mail servers, {when}: {contender}")
         self._fleet.reset(self._inventory)
 
-    def _run(self, step: Step) -> Cost:
+    def _output(self, step: Step) -> Path:
+        return self._directory / f"{step.contender}-{step.name}.out"
+
+    def _run(self, step: Step, environment: Mapping[str, str] | None = None, verbose: bool = False) -> Cost:
         """One run, and a look at whether it did its work. Raises BenchError."""
-        hosts = ["gw", *(f"mx{number}" for number in range(1, self.servers + 1))]
-        output = self._directory / f"{step.contender}-{step.name}.out"
+        every = ["gw", *(f"mx{number}" for number in range(1, self.servers + 1))]
+        hosts = [step.host] if step.host else every
+        output = self._output(step)
         command = ["ansible-playbook", "-i", str(self._inventory), "--forks", str(FORKS)]
         command += [str(step.playbook), "--extra-vars", json.dumps(step.variables)]
+        command += ["--limit", step.host] if step.host else []
+        command += ["-v"] if verbose else []
         before = self._fleet.cpu(hosts)
-        usage = measure(command, output, env=self._fleet.environment(), watch_memory=False)
+        usage = measure(
+            command, output, env={**self._fleet.environment(), **(environment or {})}, watch_memory=False,
+            limit=max(600, SECONDS_A_SERVER * self.servers),
+        )  # fmt: skip
         cost = Cost(usage.wall, usage.cpu, self._fleet.cpu(hosts) - before)
-        changed = {host: int(count) for host, count in _RECAP.findall(output.read_text(errors="replace"))}
+        recap = {one["host"]: one for one in _RECAP.finditer(output.read_text(errors="replace"))}
         if step.changes is not None:
-            wrong = [host for host in hosts if (changed.get(host, 0) > 0) is not step.changes]
+            if missing := [host for host in hosts if host not in recap]:
+                raise BenchError(f"the {step.name} run of the {step.contender} left out {', '.join(missing)}")
+            wrong = [host for host in hosts if (int(recap[host]["changed"]) > 0) is not step.changes]
             if wrong:
                 what = "changed nothing" if step.changes else "was not without change"
                 raise BenchError(f"the {step.name} run of the {step.contender} {what} on {', '.join(wrong)}")
+        if step.host and int(recap[step.host]["ignored"]):
+            raise BenchError(f"the {step.name} run of the {step.contender} failed on {step.host}")
         return cost
 
     def _messages(self) -> Path:
@@ -176,10 +234,21 @@ def machine() -> dict[str, Any]:
     }
 
 
+def plan_cost(directory: Path) -> dict[str, Any]:
+    """What the plan alone costs: the run with the median of the seconds. Raises BenchError."""
+    output = directory / "plan.out"
+    runs = []
+    for _round in range(PLAN_ROUNDS):
+        measure([sys.executable, str(BENCH / "plan_scale.py")], output, watch_memory=False)
+        runs.append(json.loads(output.read_text()))
+    middle = statistics.median_low(one["seconds"] for one in runs)
+    return next(one for one in runs if one["seconds"] == middle)
+
+
 @contextlib.contextmanager
-def bench_fleet(directory: Path, keep: bool) -> Iterator[Fleet]:
+def bench_fleet(directory: Path, servers: int, keep: bool) -> Iterator[Fleet]:
     """The fleet, which is removed at the end, whatever happens."""
-    fleet = Fleet(directory)
+    fleet = Fleet(directory, servers)
     try:
         yield fleet
     finally:
@@ -194,6 +263,12 @@ def _interrupted(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
+def _servers(word: str) -> int:
+    if not word.isdigit() or not 1 <= int(word) <= MOST_SERVERS:
+        raise argparse.ArgumentTypeError(f"is to be 1 to {MOST_SERVERS}")
+    return int(word)
+
+
 def main(words: Sequence[str]) -> int:
     """Run it, print the tables, write the JSON."""
     parser = argparse.ArgumentParser(
@@ -201,46 +276,73 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--quick", action="store_true", help="one round, four mail servers: a look, not a result")
     parser.add_argument("--rounds", type=int, help="how many rounds (5)")
-    parser.add_argument("--servers", type=int, nargs="+", help="how many mail servers, up to 12 (4 and then 12)")
+    parser.add_argument(
+        "--servers", type=_servers, nargs="+", help="how many mail servers (4 and then 12); 40 needs 3 GB of memory"
+    )
+    parser.add_argument("--no-rival", action="store_true", help="measure the product alone")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="measure nothing, but show how the time of a run is spread over its tasks",
+    )
     parser.add_argument(
         "--json", type=Path, default=TOP / "tests/output/rollout.json", help="where the figures go (%(default)s)"
     )
     parser.add_argument("--keep", action="store_true", help="leave the fleet, so that the next run need not build it")
     arguments = parser.parse_args(words)
     rounds = arguments.rounds or (1 if arguments.quick else 5)
-    sizes = arguments.servers or (ALL_SERVERS[:1] if arguments.quick else ALL_SERVERS)
+    sizes = arguments.servers or (ALL_SERVERS[:1] if arguments.quick or arguments.profile else ALL_SERVERS)
     for one_of_them in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(one_of_them, _interrupted)
 
     started = time.monotonic()
     measured: list[Rollout] = []
+    plan: dict[str, Any] | None = None
+    reasons: dict[str, str] = {}
     try:
         about = machine()
         for program, part in ((TOP / "tools/lab/bootstrap", "packages"), (BENCH / "setup", WORD)):
             subprocess.run([program, part], check=True, stdout=sys.stderr)
-        with tempfile.TemporaryDirectory(prefix="bench-") as name, bench_fleet(Path(name), arguments.keep) as fleet:
-            say("bringing up the fleet")
-            fleet.up()
-            for servers in sizes:
-                one = Rollout(fleet, Path(name), servers, started)
-                one.warm_up()
-                for number in range(1, rounds + 1):
-                    one.round(number, rounds)
-                measured.append(one)
+        with tempfile.TemporaryDirectory(prefix="bench-") as name:
+            directory = Path(name)
+            if not arguments.profile:
+                say("planning for 1,000 hosts")
+                try:
+                    plan = plan_cost(directory)
+                except BenchError as error:
+                    say(f"the plan alone: {error}")
+                    reasons |= dict.fromkeys(("plan_seconds", "plan_memory"), str(error))
+            with bench_fleet(directory, max(sizes), arguments.keep) as fleet:
+                say("bringing up the fleet")
+                fleet.up()
+                for servers in sizes:
+                    one = Rollout(fleet, directory, servers, started, rival=not arguments.no_rival)
+                    if arguments.profile:
+                        print(one.profile(), end="\n\n")
+                        continue
+                    one.warm_up()
+                    for number in range(1, rounds + 1):
+                        one.round(number, rounds)
+                    measured.append(one)
     except (BenchError, subprocess.CalledProcessError, OSError) as error:
         say(str(error))
         return 2
-    data = {
-        "version": 1,
+    if arguments.profile:
+        return 0
+    data: dict[str, Any] = {
+        "version": 2,
         "quick": arguments.quick,
         "rounds": rounds,
         "forks": FORKS,
         "minutes": round((time.monotonic() - started) / 60, 1),
         "machine": {**about, "load_at_end": round(os.getloadavg()[0], 2)},
         "sizes": [rollout_table.size(one.servers, one.costs, one.counts) for one in measured],
+        "plan": plan,
     }
+    judged = rollout_goals.judge(data, reasons)
+    data |= {"goals": judged, "passed": rollout_goals.passed(judged)}
     rollout_table.check_schema(data)
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(data, indent=2) + "\n")
     print(rollout_table.render(data))
-    return 0
+    return 0 if data["passed"] else 1

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -13,12 +14,23 @@ from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
 
+from tests.bench import rollout_goals
 from tests.bench.host_trace import HostCounts
 from tests.bench.measure import spread
 
 SCHEMA = Path(__file__).with_name("rollout.schema.json")
 MEASURES = ("wall_seconds", "controller_cpu_seconds", "hosts_cpu_seconds")
-LABELS = {"ping": "ping", "first": "first run", "rerun": "rerun", "messages": "test messages"}
+LABELS = {
+    "ping": "ping",
+    "first": "first run",
+    "rerun": "rerun",
+    "rerun_messages": "rerun with messages",
+    "messages": "test messages alone",
+    "ping_one": "ping, one mail server",
+    "read": "read, one mail server",
+}
+BASES = {"first": "ping", "rerun": "ping", "rerun_messages": "ping", "messages": "ping", "read": "ping_one"}
+"""Step -> the step that its ratio to ping is taken of: the same hosts."""
 PLACES = {"gateway": "the gateway", "mail server": "a mail server", "host outside": "the host outside"}
 
 Key = tuple[str, str]
@@ -41,14 +53,16 @@ def size(
     runs = []
     for (contender, step), mine in costs.items():
         run: dict[str, Any] = {"contender": contender, "step": step, **_spreads([astuple(cost) for cost in mine])}
-        if step != "ping":
-            run["ratio_to_ping"] = _ratios(mine, costs[contender, "ping"])
+        if step in BASES:
+            run["ratio_to_ping"] = _ratios(mine, costs[contender, BASES[step]])
         if contender == "product" and ("rival", step) in costs:
             run["ratio_to_rival"] = _ratios(mine, costs["rival", step])
         runs.append(run)
     return {
         "mail_servers": servers,
         "runs": runs,
+        "messages_to_ping": _messages(costs),
+        "call_above_ping_seconds": _call(costs),
         "counts": [
             {"contender": contender, "step": step, "host": host, **one.to_dict()}
             for (contender, step), hosts in counts.items()
@@ -56,6 +70,19 @@ def size(
             if one.module_calls
         ],
     }
+
+
+def _messages(costs: Mapping[Key, Sequence[Cost]]) -> dict[str, float] | None:
+    """What test messages add to a rerun, relative to ping, round by round. None if it was not measured."""
+    ping, without, with_them = (costs.get(("product", step), ()) for step in ("ping", "rerun", "rerun_messages"))
+    more = [(long.wall - short.wall) / one.wall for one, short, long in zip(ping, without, with_them)]
+    return spread(more) if more else None
+
+
+def _call(costs: Mapping[Key, Sequence[Cost]]) -> float | None:
+    """What the call that reads a host takes longer than ping there: the difference of the medians, in seconds."""
+    ping, read = ([cost.wall for cost in costs.get(("product", step), ())] for step in ("ping_one", "read"))
+    return round(statistics.median(read) - statistics.median(ping), 4) if ping and read else None
 
 
 def _ratios(above: Sequence[Cost], below: Sequence[Cost]) -> dict[str, dict[str, float]]:
@@ -81,20 +108,27 @@ def render(data: Mapping[str, Any]) -> str:
     ]
     for one in data["sizes"]:
         lines += ["", *_costs(one), "", *_counts(one)]
-    return "\n".join(lines)
+    if plan := data["plan"]:
+        lines += [
+            "",
+            f"The plan of {plan['hosts']:,} hosts: {plan['seconds']:.2f} s, of that {plan['parse_seconds']:.2f} to parse what "
+            f"they said, {plan['plan_seconds']:.2f} to plan, {plan['output_seconds']:.2f} for text and JSON; "
+            f"{plan['megabytes']:.0f} MB at the peak",
+        ]
+    return "\n".join([*lines, "", rollout_goals.render(data["goals"])])
 
 
 def _costs(one: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{one['mail_servers']:>2} mail servers and a gateway",
-        f"{'':26} {'wall s':>8} {'(min-max)':>15} {'/ ping':>7} {'controller CPU s':>17} {'hosts CPU s':>12}",
+        f"{'':28} {'wall s':>8} {'(min-max)':>15} {'/ ping':>7} {'controller CPU s':>17} {'hosts CPU s':>12}",
     ]
     runs = {(run["contender"], run["step"]): run for run in one["runs"]}
     for step, label in LABELS.items():
         for contender in ("product", "rival"):
             if run := runs.get((contender, step)):
                 lines.append(_line(f"{label}, {contender}", run, run.get("ratio_to_ping")))
-        ratio = runs["product", step].get("ratio_to_rival")
+        ratio = runs.get(("product", step), {}).get("ratio_to_rival")
         if ratio and step != "ping":
             lines.append(_line("  product / rival", ratio))
     return lines
@@ -105,15 +139,15 @@ def _line(label: str, row: Mapping[str, Any], to_ping: Mapping[str, Any] | None 
     extremes = f"{wall['min']:.2f}-{wall['max']:.2f}"
     ping = f"{to_ping['wall_seconds']['median']:.1f}" if to_ping else ""
     costs = f"{ping:>7} {controller['median']:>17.2f} {hosts['median']:>12.2f}"
-    return f"{label:26} {wall['median']:>8.2f} {extremes:>15} {costs}"
+    return f"{label:28} {wall['median']:>8.2f} {extremes:>15} {costs}"
 
 
 def _counts(one: Mapping[str, Any]) -> list[str]:
-    lines = [f"{'':41} {'module calls':>12} {'programs started':>17} {'files loaded':>13} {'of the archive':>15}"]
+    lines = [f"{'':44} {'module calls':>12} {'programs started':>17} {'files loaded':>13} {'of the archive':>15}"]
     for counts in one["counts"]:
         label = f"{LABELS[counts['step']]}, {counts['contender']}, {PLACES[counts['host']]}"
         lines.append(
-            f"{label:41} {counts['module_calls']:>12} {counts['programs_started']:>17} {counts['files_loaded']:>13} "
+            f"{label:44} {counts['module_calls']:>12} {counts['programs_started']:>17} {counts['files_loaded']:>13} "
             f"{counts['files_from_archive']:>15}"
         )
     return lines

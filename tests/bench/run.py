@@ -5,7 +5,7 @@
 """The bench of the STARTTLS probe: what it costs beside its peers. docs/bench.md says what is measured and how.
 
     run.py [--quick] [--rounds N] [--only NAME ...] [--json FILE]
-    run.py rollout [--quick] [--rounds N] [--servers N ...] [--json FILE] [--keep]    what a roll-out costs, see rollout.py
+    run.py rollout [--quick | --profile] [--servers N ...] [--no-rival] [--json FILE]    what a roll-out costs, see rollout.py
 
 Exit status: 0 all goals are met, 1 one is missed or could not be measured, 2 the bench could not run.
 """

@@ -23,6 +23,7 @@ KNOWN = {
     "tools/lab/playbooks/*.yml": "the lab's own: starting state, what the demo shows first",
     "tests/bench/rival.yml": "what the bench compares the roll-out with",
     "tests/bench/ping.yml": "what the bench counts from",
+    "tests/bench/read.yml": "the call that the bench measures alone",
 }
 
 
