@@ -53,7 +53,10 @@ RIVAL_OPTIONS = {
     "rival_certificate": "{{ starttls_certificate_file }}",
 }
 
-_RECAP = re.compile(r"^(?P<host>\S+) +: ok=\d+ +changed=(?P<changed>\d+) .*\bignored=(?P<ignored>\d+)", re.MULTILINE)
+_RECAP = re.compile(
+    r"^(?P<host>\S+) +: ok=\d+ +changed=(?P<changed>\d+) +unreachable=(?P<unreachable>\d+) .*\bignored=(?P<ignored>\d+)",
+    re.MULTILINE,
+)
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,7 @@ class Rollout:
             if wrong:
                 what = "changed nothing" if step.changes else "was not without change"
                 raise BenchError(f"the {step.name} run of the {step.contender} {what} on {', '.join(wrong)}")
-        if step.host and int(recap[step.host]["ignored"]):
+        if step.host and recap[step.host].group("unreachable", "ignored") != ("0", "0"):
             raise BenchError(f"the {step.name} run of the {step.contender} failed on {step.host}")
         return cost
 

@@ -121,7 +121,7 @@ def render(data: Mapping[str, Any]) -> str:
 def _costs(one: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{one['mail_servers']:>2} mail servers and a gateway",
-        f"{'':28} {'wall s':>8} {'(min-max)':>15} {'/ ping':>7} {'controller CPU s':>17} {'hosts CPU s':>12}",
+        f"{'':30} {'wall s':>8} {'(min-max)':>15} {'/ ping':>7} {'controller CPU s':>17} {'hosts CPU s':>12}",
     ]
     runs = {(run["contender"], run["step"]): run for run in one["runs"]}
     for step, label in LABELS.items():
@@ -139,7 +139,7 @@ def _line(label: str, row: Mapping[str, Any], to_ping: Mapping[str, Any] | None 
     extremes = f"{wall['min']:.2f}-{wall['max']:.2f}"
     ping = f"{to_ping['wall_seconds']['median']:.1f}" if to_ping else ""
     costs = f"{ping:>7} {controller['median']:>17.2f} {hosts['median']:>12.2f}"
-    return f"{label:28} {wall['median']:>8.2f} {extremes:>15} {costs}"
+    return f"{label:30} {wall['median']:>8.2f} {extremes:>15} {costs}"
 
 
 def _counts(one: Mapping[str, Any]) -> list[str]:

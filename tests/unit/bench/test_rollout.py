@@ -34,8 +34,8 @@ for host in [limit] if limit else ["gw", "mx1", "mx2"]:
     if fault == "left out" and host == "mx2":
         continue
     changed = 1 if first or (fault == "changes" and host == "mx2") else 0
-    ignored = 1 if fault == "ignored" and book == "read.yml" else 0
-    print(f"{host}   : ok=3    changed={changed}    unreachable=0    failed=0    skipped=0    rescued=0    ignored={ignored}")
+    ignored, unreachable = (int(fault == one and book == "read.yml") for one in ("ignored", "unreachable"))
+    print(f"{host}   : ok=3    changed={changed}    unreachable={unreachable}    failed=0    skipped=0    rescued=0    ignored={ignored}")
 """
 
 
@@ -121,6 +121,7 @@ def test_without_the_rival(fleet):
         ("changes", "the rerun run of the product was not without change on mx2"),
         ("left out", "the first run of the product left out mx2"),
         ("ignored", "the read run of the product failed on mx1"),
+        ("unreachable", "the read run of the product failed on mx1"),
     ],
 )
 def test_a_run_that_did_not_do_its_work(fleet, fault, message):
