@@ -20,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import gateway_result, parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import probe_targets, read_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import digests
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import change_within, set_starttls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND
@@ -108,7 +109,7 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         outcome = set_gateway(
             gateway, parts, settings, options["require_without_evidence"], module.check_mode, digests=options["digests"]
         )
-        return gateway_result(outcome)
+        return _with_digests(gateway_result(outcome), gateway, module)
     if refusal := _refusal(options["gateway"]):
         raise EngineError(refusal)
     desired = desired_of(_as_server(options), options["gateway"])
@@ -137,7 +138,13 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         result["changed"] = result["changed"] or accept.result["changed"]
         result["starttls"] = accept.result
         result["diff"] = [*accept.diff, *result["diff"]]
-    return result
+    return _with_digests(result, gateway, module)
+
+
+def _with_digests(result: dict[str, Any], gateway: Gateway, module: AnsibleModule) -> dict[str, Any]:
+    """Return the result with the digests of the files after a change, for the next change of the run."""
+    made = result["changed"] and not module.check_mode
+    return {**result, "digests": digests(gateway.files()) if made else {}}
 
 
 def _only_starttls(

@@ -282,10 +282,14 @@ def handshake_expectations(host: str, hostvars: HostVars) -> dict[str, Any]:
     return {"name": target_of(host, hostvars).host, "min_days_left": 7, **given}
 
 
-def planned_digests(host: str, hostvars: HostVars, result: str) -> dict[str, str]:
-    """Return path -> SHA-256 of the files of a host as this run last saw them: after its own change, else as the plan saw them.
+_CHANGES = ("mail_server_result", "gateway_accept_result", "gateway_result")
+"""The variables in which a former step of the run left the files as they are now."""
 
-    result: the variable of the host's former change. Raises EngineError if there is no plan.
+
+def planned_digests(host: str, hostvars: HostVars) -> dict[str, str]:
+    """Return path -> SHA-256 of the files of a host as this run last saw them: as the plan did, or after a former step.
+
+    Raises EngineError if there is no plan.
     """
     plan = hostvars["localhost"].get("tls_plan") or {}
     if host not in plan.get("hosts", {}):
@@ -293,8 +297,11 @@ def planned_digests(host: str, hostvars: HostVars, result: str) -> dict[str, str
             f"this run has no plan for {host}: a run reads all hosts and plans before it changes anything. Start the playbook at its "
             "beginning, without --start-at-task"
         )
-    former = hostvars[host].get(result) or {}
-    return {**(plan["hosts"][host].get("digests") or {}), **(former.get("digests") or {})}
+    facts = hostvars[host]
+    found = dict(plan["hosts"][host].get("digests") or {})
+    for name in _CHANGES:
+        found.update((facts.get(name) or {}).get("digests") or {})
+    return found
 
 
 def localhost_of(hosts: Sequence[str]) -> str:

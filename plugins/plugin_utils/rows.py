@@ -120,7 +120,12 @@ def _row(
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": modes,
-        "errors": _errors(host, facts, _seen_outside(facts, hostvars, groups), {one: hostvars[one].get("verify_from_gateway") for one in gateways}),
+        "errors": _errors(
+            host,
+            facts,
+            _seen_outside(facts, hostvars, groups),
+            {one: hostvars[one].get("verify_from_gateway") for one in gateways},
+        ),
         "activity": (facts.get("verify_activity") or {}).get("activity"),
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
         "own_domains": wanted.domains if is_gateway else {},

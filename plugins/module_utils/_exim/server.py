@@ -99,6 +99,13 @@ class Exim:
                 "port"
             )
 
+    def main_process(self) -> Optional[int]:
+        """Return the process of the daemon; None if it does not run."""
+        try:
+            return _daemon_pid() if _runs() else None
+        except (OSError, ValueError):
+            return None
+
     def version(self) -> str:
         """Return the version of Exim, for example C(4.98.2)."""
         if self._printed.version:

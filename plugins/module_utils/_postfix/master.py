@@ -11,17 +11,24 @@ from pathlib import Path
 from typing import Optional
 
 
-def runs(queue_directory: str) -> bool:
-    """Return whether the master of the instance with this queue directory runs.
+def running(queue_directory: str) -> Optional[int]:
+    """Return the process of the master of the instance with this queue directory; None if it does not run.
 
     The master holds an exclusive lock on its pid file for as long as it lives, so a pid that another process, or the master of
     another instance, has got since does not count. Raises OSError if this process may not read the file.
     """
     try:
         with Path(queue_directory, "pid/master.pid").open(encoding="ascii", errors="replace") as file:
-            return _program(file.read().strip()) in ("master", None) and _is_locked(file.fileno())
+            pid = file.read().strip()
+            lives = _program(pid) in ("master", None) and _is_locked(file.fileno())
     except FileNotFoundError:
-        return False
+        return None
+    return (int(pid) if pid.isdigit() else 0) if lives else None
+
+
+def runs(queue_directory: str) -> bool:
+    """Return whether that master runs. Raises OSError as running() does."""
+    return running(queue_directory) is not None
 
 
 def _is_locked(handle: int) -> bool:

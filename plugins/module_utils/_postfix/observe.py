@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import (
     UNKNOWN,
@@ -29,6 +29,7 @@ _SERVER_SETTINGS = (
     "postscreen_tls_security_level", "postscreen_use_tls", "postscreen_enforce_tls", *_CERTIFICATES,
 )  # fmt: skip
 _TLS_SETTING = re.compile(r"(?:smtpd|smtp|lmtp|postscreen|tlsproxy)_(?:tls_|use_tls|enforce_tls)")
+_RECEIVING = ("smtpd", "postscreen")
 _CLIENTS = ("smtp", "lmtp")
 _CLIENT_SETTINGS = tuple(
     f"{client}_{name}"
@@ -92,7 +93,7 @@ def listeners(configuration: Configuration) -> list[Listener]:
     return [
         _listener(configuration, service, command)
         for service, command in configuration.commands.items()
-        if service.endswith("/inet") and command in ("smtpd", "postscreen")
+        if service.endswith("/inet") and command in _RECEIVING
     ]
 
 
@@ -195,10 +196,21 @@ def _hop(configuration: Configuration, service: str, client: str, hop: str) -> t
     return match["literal"] or match["name"], port_number(match["port"] or default)
 
 
-def observe(postconf: Postconf) -> Mapping[str, list[dict[str, object]]]:
-    """Return C(listeners) and C(transports) as plain data. Raises EngineError if postconf cannot read the configuration."""
+def other_places(configuration: Configuration) -> list[tuple[str, Optional[int]]]:
+    """Return address and port of the services of master.cf that listen for something else than mail, such as a policy service."""
+    found = []
+    for service, command in configuration.commands.items():
+        if service.endswith("/inet") and command not in _RECEIVING:
+            host, _, name = service.rpartition("/")[0].rpartition(":")
+            found.append((host.strip("[]"), port_number(name)))
+    return found
+
+
+def observe(postconf: Postconf) -> Mapping[str, list[Any]]:
+    """Return C(listeners), C(transports) and C(other_places) as plain data. Raises EngineError if the configuration cannot be read."""
     configuration = Configuration(postconf)
     return {
         "listeners": [one.to_json() for one in listeners(configuration)],
         "transports": [one.to_json() for one in transports(configuration)],
+        "other_places": [list(one) for one in other_places(configuration)],
     }

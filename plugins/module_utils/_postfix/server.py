@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import socket
+from typing import Optional
+
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN, LEFT
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import runs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
@@ -69,9 +71,19 @@ class Postfix:
             ) from None
         if "smtpd_tls_chain_files" not in values:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
-        queue = values["queue_directory"]
-        if not runs(self.postconf.value_expanded("queue_directory") if "$" in queue else queue):
+        if not runs(self._queue_directory()):
             raise NotRunningError("Postfix is not running; start it first, because a change is proved by its own port")
+
+    def _queue_directory(self) -> str:
+        queue = self.postconf.values("queue_directory").get("queue_directory", "")
+        return self.postconf.value_expanded("queue_directory") if "$" in queue else queue
+
+    def main_process(self) -> Optional[int]:
+        """Return the process of this instance's master; None if it does not run. Another instance has another master."""
+        try:
+            return running(self._queue_directory())
+        except OSError:
+            return None
 
     def version(self) -> str:
         """Return the version of Postfix, for example C(3.7.11)."""

@@ -54,6 +54,9 @@ class Server(Protocol):
         NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files.
         """
 
+    def main_process(self) -> Optional[int]:
+        """Return the process that owns the daemon's listening sockets; None if it does not run, or if that cannot be told."""
+
     def version(self) -> str:
         """Return the version of the product, for example C(3.7.11); empty if it does not say. Raises EngineError."""
 

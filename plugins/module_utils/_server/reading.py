@@ -119,8 +119,11 @@ class Reading:
         ports = {*sockets.MAIL_PORTS, *(one.port for one in known if one.port)}
         found = sockets.listening(programs, ports)
         if found is not None and listeners is not None and running:
+            # Another instance of the same product has a configuration of its own, so its sockets say nothing about this one.
+            main = self._server.main_process()
+            ours = [replace(one, pid=None) if one.program in programs and one.pid != main else one for one in found]
             others = [(str(host), port) for host, port in observed.get("other_places", ())]
-            self.notes += sockets.compare(known, found, programs, others)
+            self.notes += sockets.compare(known, ours, programs, others)
         return None if found is None else [one.to_json() for one in found]
 
     def _certificates(self, listeners: Optional[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
