@@ -265,12 +265,6 @@ class EximGateway:
             found = {one: {"yes": True, "no": False}.get(answer.strip()) for one, answer in zip(asked, answers)}
         return {one: found.get(one) for one in domains}
 
-    def files(self) -> Sequence[str]:
-        """Return the files of the administrator that a change edits, and the record."""
-        if self._exim.split:
-            return [SETTINGS, f"{CONFIG_DIR}/conf.d/main/000_localmacros", REGISTRY]
-        return [SETTINGS, f"{CONFIG_DIR}/exim4.conf.localmacros", TEMPLATE, REGISTRY]
-
     def check(self) -> None:
         """Test the configuration with a trial daemon, unless only the tables have changed. Raises EngineError."""
         if not self._only_tables_differ():

@@ -147,7 +147,7 @@ class Reading:
 
     def _change(self, own: Optional[Handshake]) -> dict[str, Any]:
         """Return what a change would do. own: the test of the own port; None if the daemon does not run."""
-        nothing = {
+        nothing: dict[str, Any] = {
             "before": None,
             "after": None,
             "changes": [],
