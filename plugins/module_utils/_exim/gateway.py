@@ -29,7 +29,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
     GENERATED,
     MAIL_ACL,
     NEXT_MAIL_ACL,
-    SETTINGS,
     Exim,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
