@@ -22,10 +22,10 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DIRECTORY
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
     CONFIG_DIR,
     DEFAULT_MAIL_ACL,
+    DIRECTORY,
     GENERATED,
     MAIL_ACL,
     NEXT_MAIL_ACL,

@@ -19,16 +19,3 @@ DEBIAN = Layout(
     certificate_group="Debian-exim",
     certificate_mode=0o640,
 )
-
-DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
-"""The directory of a gateway's record and tables."""
-
-REQUIRE_ACL = f"{DEBIAN.config_dir}/mailfleet-require-starttls.acl"
-
-LEFT = (
-    DIRECTORY,
-    f"{DEBIAN.config_dir}/conf.d/*/*_mailfleet-starttls",
-    REQUIRE_ACL,
-    "/var/lib/mailfleet-starttls/exim.*",
-)
-"""Patterns of what the collection leaves on a host with Exim, besides lines in Debian's files and the certificate."""

@@ -43,17 +43,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import (
-    DEBIAN,
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import runs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
     DIRECTORY,
+    OUTBOUND_KIND,
+    OUTBOUND_LEVEL,
     POLICY,
     SECOND,
     THIRD,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import runs
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
-    OUTBOUND_KIND,
-    OUTBOUND_LEVEL,
     Postfix,
     at_least_one,
     check_instance,

@@ -17,20 +17,3 @@ DEBIAN = Layout(
     daemons=("master",),
     logs=("/var/log/mail.log*",),
 )
-
-DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
-"""The directory of a gateway's record and tables."""
-
-POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
-SECOND = "postfix-mailfleet"
-THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyphen in an instance name as a slash
-"""A gateway's other instances: their name, and the name of their directories in /etc, /var/spool and /var/lib."""
-
-LEFT = (
-    DIRECTORY,
-    *(f"{place}/{name}" for name in (SECOND, THIRD) for place in ("/etc", "/var/spool", "/var/lib")),
-    *(f"/etc/systemd/system/*.wants/postfix@*{name}.service" for name in ("mailfleet", "mailfleet_enforced")),
-    POLICY,
-    "/var/lib/mailfleet-starttls/postfix.*",
-)
-"""Patterns of what the collection leaves on a host with Postfix, besides lines in main.cf and master.cf and the certificate."""

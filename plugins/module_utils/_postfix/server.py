@@ -14,12 +14,28 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN, LEFT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
 
+DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
+"""The directory of a gateway's record and tables."""
+
+POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
+SECOND = "postfix-mailfleet"
+THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyphen in an instance name as a slash
+"""A gateway's other instances: their name, and the name of their directories in /etc, /var/spool and /var/lib."""
+
+# Patterns of what the collection leaves on a host with Postfix, besides lines in main.cf and master.cf, and the certificate.
+_LEFT = (
+    DIRECTORY,
+    *(f"{place}/{name}" for name in (SECOND, THIRD) for place in ("/etc", "/var/spool", "/var/lib")),
+    *(f"/etc/systemd/system/*.wants/postfix@*{name}.service" for name in ("mailfleet", "mailfleet_enforced")),
+    POLICY,
+    "/var/lib/mailfleet-starttls/postfix.*",
+)
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
 # What satisfies an outbound level: a stronger one of the same kind is the administrator's and stays.
@@ -93,7 +109,7 @@ class Postfix:
 
     def left(self) -> list[str]:
         """Return the files and directories that the collection left on this host for Postfix."""
-        found = {path for pattern in (*LEFT, self._layout.certificate) for path in Path("/").glob(pattern[1:])}
+        found = {path for pattern in (*_LEFT, self._layout.certificate) for path in Path("/").glob(pattern[1:])}
         return sorted(map(str, found))
 
     def observe(self) -> Mapping[str, Any]:
