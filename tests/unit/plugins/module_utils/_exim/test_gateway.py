@@ -413,6 +413,19 @@ class TestDaemon:
         host.adapter.reload()
         assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4"]
 
+    def test_a_run_without_a_change_starts_one_program(self, host):
+        wanted = state(config("one", "plaintext"))
+        host.transact(*wanted.email_configs.values())
+        host.renew()
+        host.calls.clear()
+        host.adapter.require_running()
+        assert host.adapter.read() == wanted
+        assert not host.adapter.plan(wanted)
+        assert host.adapter.serves()
+        assert host.adapter.observe()["transports"] == []
+        assert set(host.adapter.files()) >= {str(host.macros), str(host.generated), f"{host.directory}/routes"}
+        assert [call[:3] for call in host.calls] == [["exim4", "-bP", "configure_file"]]
+
     def test_an_exim_that_does_not_run_is_said(self, host):
         host.runs = False
         with pytest.raises(NotRunningError):

@@ -753,6 +753,46 @@ class TestCommands:
         with pytest.raises(BrokenConfigurationError, match="missing '='"):
             host.adapter.check()
 
+    def test_a_run_without_a_change_starts_four_programs(self, host):
+        wanted = state(config("one", "match_sender"), enforced=inbound("partner.example"))
+        host.apply(*wanted.email_configs.values(), enforced=wanted.enforced)
+        host.ports = dict.fromkeys((25, 10125, 10126, 10127), Stage.EHLO)
+        adapter = gateway.PostfixGateway(host.fake, SETTINGS, OWN_PORT, 10125)
+        host.fake.calls.clear()
+        adapter.require_running()
+        assert adapter.read() == wanted
+        assert not adapter.plan(wanted)
+        assert adapter.serves()
+        assert (adapter.version(), len(adapter.observe()["listeners"])) == ("3.7.11", 2)
+        assert set(adapter.files()) >= {
+            str(host.fake.main),
+            str(host.third / "main.cf"),
+            f"{host.directory}/gateway.json",
+        }
+        adapter.left()
+        assert sorted(call[3:] for call in host.fake.calls) == [[], ["-M"], ["-n"], ["-x"]]
+
+    def test_the_first_change_starts_few_programs(self, host, made, tmp_path):
+        """The programs that the collection itself starts; a start and a check start more of their own."""
+        wanted = state(config("one", "match_sender"))
+        host.adapter.prove = lambda: host.running.add("/var/spool/postfix-mailfleet")
+        host.fake.calls.clear()
+        with host.adapter.transaction(str(tmp_path / "store")).locked() as transaction:
+            for plan in (host.adapter.prepare, host.adapter.plan):
+                transaction.apply(plan(wanted), host.adapter.prove, host.adapter.prove)
+        assert [call for call in host.fake.calls if call[0] != "postconf"] == [
+            [*default(host), "check-fatal"],
+            ["systemctl", "cat", "postfix@.service"],
+            ["systemctl", "daemon-reload"],
+            ["systemctl", "start", "postfix@postfix-mailfleet.service"],
+            [*default(host), "reload"],
+            ["postfix", "-c", str(host.second), "reload"],
+            [*default(host), "reload"],
+        ]
+        assert (
+            len(host.fake.called("postconf")) == 4 + 2 + 4 + 1
+        )  # read, edit on a copy, read again, and before the second reload
+
     def test_the_places_of_an_instance_are_made(self, host, monkeypatch):
         owners = {}
         monkeypatch.setattr(gateway, "Path", lambda path, *more: Path(f"{host.root}{path}", *more))
