@@ -117,14 +117,14 @@ def test_a_new_certificate_is_served_and_no_handshake_fails_meanwhile(fleet: Fle
         playbook = f"""---
 - hosts: {host}
   gather_facts: false
+  vars:
+    starttls_private_key_file: {tmp_path}/key
+    starttls_certificate_file: {tmp_path}/pem
+    starttls_chain_file: ""
+    starttls_ca_file: {tmp_path}/ca
   tasks:
     - ansible.builtin.import_role:
         name: mailfleet.starttls.certificate
-      vars:
-        starttls_private_key_file: {tmp_path}/key
-        starttls_certificate_file: {tmp_path}/pem
-        starttls_chain_file: ""
-        starttls_ca_file: {tmp_path}/ca
     - ansible.builtin.import_role:
         name: mailfleet.starttls.mail_server
 """

@@ -14,5 +14,6 @@ DEBIAN = Layout(
     config_dir="/opt/testmail",
     config_file="/opt/testmail/testmail.json",
     user="root",
+    daemons=("python3",),
     logs=(),
 )

@@ -43,6 +43,9 @@ class Testmail:
         if not Path(PID_FILE).exists():
             raise NotRunningError("testmail is not running; start it first")
 
+    def main_process(self) -> None:
+        """Nobody asks: the daemon is a script, and its program's name says nothing."""
+
     def version(self) -> str:
         """It does not say."""
         return ""
