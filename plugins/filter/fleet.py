@@ -33,8 +33,6 @@ class FilterModule:
         """Return the filters by their names."""
         return {
             "capabilities": _filter(estate.capabilities),
-            "certificate_sources": _filter(estate.certificate_sources),
-            "handshake_expectations": _filter(estate.handshake_expectations),
             "planned_digests": _filter(estate.planned_digests),
             "localhost_of": _filter(estate.localhost_of),
             "kind_on": _filter(estate.kind_on),

@@ -237,51 +237,6 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
     return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
 
 
-_SOURCES = {
-    "private_key_file": "starttls_private_key_file",
-    "private_key_content": "starttls_private_key_content",
-    "certificate_file": "starttls_certificate_file",
-    "certificate_content": "starttls_certificate_content",
-    "chain_file": "starttls_chain_file",
-    "chain_content": "starttls_chain_content",
-    "ca_file": "starttls_ca_file",
-    "ca_content": "starttls_ca_content",
-    "names": "starttls_certificate_names",
-    "min_days_left": "starttls_certificate_min_days_left",
-    "allow_self_signed": "starttls_allow_self_signed",
-    "owner": "starttls_certificate_owner",
-    "group": "starttls_certificate_group",
-    "mode": "starttls_certificate_mode",
-}
-_EXPECTATIONS = {
-    "ca_file": "starttls_ca_file",
-    "require_trusted": "starttls_require_trusted",
-    "min_tls_version": "starttls_min_tls_version",
-    "min_days_left": "starttls_min_days_left",
-    "warn_days_left": "starttls_warn_days_left",
-    "fail_on": "starttls_fail_on",
-}
-
-
-def certificate_sources(host: str, hostvars: HostVars) -> dict[str, Any]:
-    """Return the option C(install) of the modules that install a certificate, from the variables of a host.
-
-    It may hold the private key, so playbooks compute it when needed and do not store it.
-    """
-    facts = hostvars[host]
-    given = {option: facts[name] for option, name in _SOURCES.items() if facts.get(name) not in (None, "")}
-    return {"names": [facts.get("starttls_hostname") or host], **given}
-
-
-def handshake_expectations(host: str, hostvars: HostVars) -> dict[str, Any]:
-    """Return the option C(handshake) of mail_server_info from the variables of a host. Raises EngineError."""
-    facts = hostvars[host]
-    given = {option: facts[name] for option, name in _EXPECTATIONS.items() if facts.get(name) not in (None, "")}
-    if given.get("fail_on") == "none":  # report_tls alone knows this word
-        del given["fail_on"]
-    return {"name": target_of(host, hostvars).host, "min_days_left": 7, **given}
-
-
 _CHANGES = ("mail_server_result", "gateway_accept_result", "gateway_result")
 """The variables in which a former step of the run left the files as they are now."""
 
