@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from lab_testinfra import DOMAINS, SERVERS, Fleet
 
+from tests.bench.call_trace import counts_of_calls
+
 FQDN = {host: f"{host}.fleet.test" for host in ("gw1", *SERVERS)}
 
 
@@ -77,15 +79,33 @@ def test_without_an_outside_host_the_messages_are_left_out(fleet: Fleet) -> None
     assert "in 2/2 TLS" not in played.output
 
 
-def test_a_rerun_costs_four_module_calls_a_host_and_changes_nothing(fleet: Fleet, tmp_path: Path) -> None:
-    """A task costs a round trip on every host of a fleet."""
+def test_a_rerun_is_one_read_and_one_call_for_the_messages(fleet: Fleet, tmp_path: Path) -> None:
+    """A task costs a round trip on every host of a fleet. Without a change the tests of the read are the proof."""
     played, results = fleet.play_and_count("playbooks/enable_tls.yml", tmp_path / "results")
     calls = Counter(
         one["host"]
         for one in results
         if one["action"].startswith("mailfleet.starttls.") and not (one["delegated"] or one["loop"] or one["skipped"])
     )
-    assert {host: calls[host] for host in SERVERS} == dict.fromkeys(SERVERS, 4), played.output
+    assert {host: calls[host] for host in SERVERS} == dict.fromkeys(SERVERS, 2), played.output
     assert played.changed and not any(played.changed.values())
     for host, product in {"gw1": "Postfix gateway", "pf12": "Postfix", "ex13": "Exim"}.items():
         assert re.search(rf"(?m)^{host} +{product}  ", played.output), played.output
+
+
+@pytest.mark.parametrize(("host", "others"), [("pf12", "_exim"), ("ex12", "_postfix")])
+def test_a_rerun_costs_a_host_one_call_that_loads_and_starts_little(fleet: Fleet, host: str, others: str) -> None:
+    """Without messages: one module call, one handshake, at most six programs, and nothing of gateways or of another product."""
+
+    def rerun() -> None:
+        played = fleet.play("playbooks/enable_tls.yml", variables={"starttls_outside_host": ""})
+        assert played.status == 0, played.output
+
+    [call] = counts_of_calls(fleet.container(host), rerun)
+    assert call.module == "mailfleet.starttls.mail_server_info"
+    assert sum(call.programs.values()) <= 6, call.programs
+    assert call.handshakes == 1
+    loaded = {name for name in call.own_files if "_gateway" in name or "ansible_gateway" in name or others in name}
+    # The registry knows where each product lies.
+    assert loaded == {f"module_utils.{others}", f"module_utils.{others}.layout"}
+    assert "ansible.module_utils.urls" not in call.files

@@ -35,7 +35,7 @@ def test_off_and_on_again(fleet: Fleet) -> None:
         fleet.run("outside", "touch /tmp/stop")
 
     sent = int(fleet.run("outside", "cat /tmp/sent"))
-    assert sent > 30
+    assert sent >= 10  # one a second, while TLS went off and on
     for host in SERVERS:
 
         def arrived(host: str = host) -> bool:
@@ -50,5 +50,6 @@ def test_check_mode_of_disable_changes_nothing(fleet: Fleet) -> None:
     dry = fleet.play("playbooks/disable_tls.yml", "--check", "--diff")
     assert dry.status == 0, dry.output
     assert "-smtpd_tls_security_level = may" in dry.output
-    assert all(dry.changed[host] for host in ("gw1", *SERVERS))
+    assert "Plan: disable: drift" in dry.output
+    assert not any(dry.changed.values())
     assert fleet.digests() == before
