@@ -17,8 +17,8 @@ description:
 options:
   inbound:
     description:
-      - The use of TLS on the connections that the gateway accepts, in the words of M(mailfleet.starttls.mail_server_tls). Without this option
-        that side stays as it is. Kinds whose product sets this itself are refused by name.
+      - The use of TLS on the connections that the gateway accepts, in the words of M(mailfleet.starttls.mail_server_tls). Without this
+        option that side stays as it is. Kinds whose product sets this itself are refused by name.
       - V(disabled) is refused while the gateway requires TLS from enforced domains or from the mail servers. An existing V(required) stays
         with V(offered).
     type: str

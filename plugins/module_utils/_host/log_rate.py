@@ -32,9 +32,12 @@ def sessions_an_hour(patterns: Iterable[str], session: re.Pattern[str], now: Opt
     end = time.time() if now is None else now
     try:
         files = [
-            path for one in patterns for path in glob.glob(one) if not path.endswith((".gz", ".xz", ".bz2", ".zst"))
+            path
+            for one in patterns
+            for path in glob.glob(one)  # noqa: PTH207  (without pathlib: this runs on every host)
+            if not path.endswith((".gz", ".xz", ".bz2", ".zst"))
         ]
-        newest = max(files, key=lambda path: os.stat(path).st_mtime)  # noqa: PTH116  (without pathlib: this runs on every host)
+        newest = max(files, key=lambda path: os.stat(path).st_mtime)  # noqa: PTH116
         with open(newest, "rb") as log:  # noqa: PTH123
             size = log.seek(0, os.SEEK_END)
             log.seek(max(0, size - TAIL_BYTES))

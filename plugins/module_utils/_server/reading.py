@@ -143,7 +143,7 @@ class Reading:
 
     def _left(self) -> list[str]:
         ours = [path for path in (self._store, self._desired.certificate) if Path(path).exists()]
-        return [*ours, *self._server.left()]
+        return list(dict.fromkeys([*ours, *self._server.left()]))
 
     def _change(self, own: Optional[Handshake]) -> dict[str, Any]:
         """Return what a change would do. own: the test of the own port; None if the daemon does not run."""

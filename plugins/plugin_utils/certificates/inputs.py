@@ -33,8 +33,8 @@ class CheckedInputs:
     """The options after the check.
 
     arguments: the options of the module on the host, with C(content) if the certificate may be installed. facts: the
-    part of the result that describes the certificate. caveats: findings that do not forbid it. Nothing may be sent to the host while there are
-    findings.
+    part of the result that describes the certificate. caveats: findings that do not forbid it. Nothing may be sent to the
+    host while there are findings.
     """
 
     arguments: dict[str, Any]

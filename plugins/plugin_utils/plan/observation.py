@@ -123,8 +123,9 @@ class Observation:
     """One host as it is, and what a change would do there.
 
     before, after: C((inbound, outbound)) in the words of mail_server_tls. reload: whether the daemon has to be reloaded although no
-    file changes. offer: whether anything changes before TLS is required; None if the host does not say. relays: next hops of its transports; None if they could not be read. servers: (name or address, port) -> what a
-    handshake test from this host saw. sessions_an_hour: from its log; None if that is not known.
+    file changes. offer: whether anything changes before TLS is required; None if the host does not say. relays: next hops of its
+    transports; None if they could not be read. servers: (name or address, port) -> what a handshake test from this host saw.
+    sessions_an_hour: from its log; None if that is not known.
     """
 
     title: str = ""

@@ -2,19 +2,14 @@ import contextlib
 import dataclasses
 import json
 import os
-import ssl
-import threading
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pem import leaf_fingerprint
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
     prove_at,
     same_face,
     satisfies,
-    set_starttls,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -26,122 +21,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
-from tests.support.smtp_server import PLAIN, REQUIRES_TLS, Face, SmtpServer, refused_port, server_context, serving
-
-NAME = "mail.example.com"
-PATIENT = Settings(timeout=10, total_timeout=20)
-BRIEF = Settings(timeout=0.4)  # for proofs that cannot succeed
-
-
-class FakeMail:
-    """A mail server: a settings file, a port that follows it at each reload, and faults to order."""
-
-    name = "fakemail"
-    reads_files_unasked = True
-
-    def __init__(self, directory, authority):
-        self.directory = directory
-        self.store = directory / "store"
-        self.config = directory / "fakemail.cf"
-        self.certificate = directory / "starttls.pem"
-        self.calls = []
-        self.hops = []
-        self.refuses = False  # whether its own check refuses any settings
-        self.deaf = False  # whether a reload changes nothing
-        self.never = ()  # inbound states that it does not take up whatever its settings say
-        self.delay = 0.0  # how long it serves the old state after a reload
-        self.write("disabled", "disabled")
-        self.install(authority.issue([NAME]))
-        self.port = SmtpServer(PLAIN)
-
-    def write(self, inbound, outbound):
-        self.config.write_text(self.text(inbound, outbound))
-
-    def text(self, inbound, outbound):
-        return f"inbound={inbound}\noutbound={outbound}\ncertificate={self.certificate}\npassword=hunter2\n"
-
-    def install(self, issued):
-        self.certificate.write_bytes(issued.key_pem + issued.fullchain_pem)
-
-    @property
-    def settings(self):
-        pairs = dict(line.split("=") for line in self.config.read_text().splitlines())
-        return {name: value for name, value in pairs.items() if name != "certificate"}
-
-    @property
-    def fingerprint(self):
-        return leaf_fingerprint(self.certificate.read_bytes())
-
-    def follow(self):
-        """Serve what the settings say."""
-        inbound = self.settings["inbound"]
-        if inbound in self.never:
-            return
-        if inbound == "disabled":
-            self.port.face = PLAIN
-            return
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificate)
-        self.port.face = Face(context=context, mail=REQUIRES_TLS if inbound == "required" else b"250 ok\r\n")
-
-    def start(self, inbound="disabled", outbound="disabled"):
-        self.write(inbound, outbound)
-        self.follow()
-        return self
-
-    # The adapter
-
-    def transaction(self, store):
-        return Transaction(self, store)
-
-    def check(self):
-        self.calls.append("check")
-        if self.refuses:
-            self.refuses = False
-            raise EngineError("fakemail: bad settings")
-
-    def reload(self):
-        self.calls.append("reload")
-        if self.deaf:
-            return
-        if self.delay:
-            threading.Timer(self.delay, self.follow).start()
-        else:
-            self.follow()
-
-    def resume(self):
-        self.calls.append("resume")
-        if not self.deaf:
-            self.follow()
-
-    def require_running(self):
-        self.calls.append("require_running")
-
-    def plan(self, desired):
-        now = self.settings
-        inbound, outbound = desired.inbound or now["inbound"], desired.outbound or now["outbound"]
-        text = self.text(inbound, outbound)
-        status = self.config.stat()
-        image = FileImage(str(self.config), text.encode(), status.st_mode & 0o777, status.st_uid, status.st_gid)
-        return Change.of([image])
-
-    def state(self):
-        return {one: self.settings[one] for one in ("inbound", "outbound")}
-
-    def next_hops(self):
-        return self.hops
-
-    # What the tests do with it
-
-    def desired(self, inbound=None, outbound=None, **more):
-        return Desired(
-            inbound,
-            outbound,
-            **{"certificate": str(self.certificate), "own_port": Target(self.port.host, self.port.port), **more},
-        )
-
-    def set(self, inbound=None, outbound=None, *, settings=PATIENT, check_mode=False, **more):
-        return set_starttls(self, self.desired(inbound, outbound, **more), settings, check_mode, str(self.store))
+from tests.support.fake_mail import BRIEF, NAME, PATIENT, FakeMail
+from tests.support.smtp_server import PLAIN, Face, SmtpServer, refused_port, server_context, serving
 
 
 @pytest.fixture
