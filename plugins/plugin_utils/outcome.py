@@ -13,7 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line, render_table
 
-STEPS: dict[str, tuple[str, tuple[str, ...]]] = {
+STEP_RESULTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "accept": ("gateway_accept_result", ("offered", "required")),
     "offer": ("mail_server_result", ("offered", "required")),
     "modes": ("gateway_result", ()),
@@ -58,7 +58,7 @@ def standings(
     registered there. tests: results of starttls_probe with the changed hosts, each with C(inventory_host). Raises EngineError
     for an unknown step.
     """
-    if step not in plan["steps"] or step not in STEPS:
+    if step not in plan["steps"] or step not in STEP_RESULTS:
         raise EngineError(f"step {step!r} is not one of the plan: {', '.join(plan['steps'])}")
     order = list(plan["steps"])
     before, after = order[: order.index(step)], order[order.index(step) + 1 :]
@@ -96,7 +96,7 @@ def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]
         return state, str(result.get("msg", ""))
     if not result or result.get("skipped"):
         return "not started", ""
-    ends = STEPS[step][1]
+    ends = STEP_RESULTS[step][1]
     if ends and (result.get("after") or {}).get("inbound") not in ends:
         return "not started", ""  # the result is that of an earlier step
     bad = [finding for one in tests for finding in failing(one.get("findings") or (), "error")]

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turns the results of the roles on each host into tests, messages and verdict rows, and checks that a step succeeded.
+"""Turns the results of the roles on each host into tests, messages and verdict rows.
 
 The functions read the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
 mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateway, verify_controller_probe, verify_messages, verify_trace,
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEPS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 
 
@@ -314,7 +314,7 @@ def outcome_input(options: Mapping[str, Any], hostvars: HostVars) -> dict[str, A
         raise EngineError("this run has no plan; start the playbook at its beginning, without --start-at-task")
     step = options["step"]
     hosts = plan["steps"].get(step, {}).get("hosts", ())
-    variable = STEPS[step][0] if step in STEPS else ""
+    variable = STEP_RESULTS[step][0] if step in STEP_RESULTS else ""
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
     tests = options["tests"] or [
         {**one, "inventory_host": host}
@@ -323,30 +323,3 @@ def outcome_input(options: Mapping[str, Any], hostvars: HostVars) -> dict[str, A
         if (one["name"], one["port"]) == (target_of(host, hostvars).server_name, target_of(host, hostvars).port)
     ]
     return {"plan": plan, "step": step, "results": results, "tests": tests}
-
-
-def came_through(hosts: Iterable[str], hostvars: HostVars, results: Sequence[str], inbound: Sequence[str] = ()) -> bool:
-    """Return True if each host has one of these registered results and none of them failed. Raises EngineError with the others.
-
-    With inbound, the result must end in one of these states. Ansible continues with the next play after a host became
-    unreachable. The safe order must not.
-    """
-    lost = []
-    for host in hosts:
-        given = [hostvars[host][name] for name in results if name in hostvars[host]]
-        done = [one for one in given if not one.get("skipped")]
-        good = [
-            one
-            for one in done
-            if not one.get("failed")
-            and not one.get("unreachable")
-            and (not inbound or (one.get("after") or {}).get("inbound") in inbound)
-        ]
-        if not good or len(good) < len(done):
-            lost.append(host)
-    if lost:
-        raise EngineError(
-            f"the previous step failed on {', '.join(lost)}, and the safe order cannot continue without it; "
-            "repair that and run again: completed steps stay and are not repeated"
-        )
-    return True

@@ -32,6 +32,7 @@ def plan_cost(hosts: int) -> dict[str, Any]:
     from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making import make_plan  # noqa: PLC0415
     from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import plan_text  # noqa: PLC0415
     from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import Plan  # noqa: PLC0415
+
     from tests.support.plan_states import config, gateway, plain, server  # noqa: PLC0415
 
     names = [f"m{number}" for number in range(hosts - GATEWAYS)]

@@ -7,9 +7,6 @@ import pwd
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.modules import tls_certificate as module
 
 
@@ -74,37 +71,3 @@ def test_main_says_what_the_system_said(ansible_module, monkeypatch):
     monkeypatch.setattr(FileImage, "write", full)
     path = ansible_module.params["path"]
     assert outcome() == {"failed": True, "msg": f"{path}: No space left on device."}
-
-
-LAYOUT = Layout("Other", ("mta",), "mta", "/etc/mta", "/etc/mta/conf", "mta", (), "mta", 0o640)
-
-
-def permissions(**given):
-    options = {name: spec.get("default") for name, spec in module.ARGUMENT_SPEC.items()}
-    return module.permissions({**options, **given})
-
-
-@pytest.mark.parametrize(
-    ("given", "wanted"),
-    [
-        ({"kind": "auto"}, ("mta", 0o640)),
-        ({"kind": "auto", "group": "mail"}, ("mail", 0o640)),
-        ({"kind": "auto", "mode": "0600"}, ("mta", "0600")),
-        ({}, ("root", 0o600)),
-        ({"kind": "auto", "state": "absent"}, ("root", 0o600)),
-    ],
-)
-def test_what_is_not_given_is_what_the_mail_server_needs(monkeypatch, given, wanted):
-    monkeypatch.setattr(module, "layout_for", lambda kind, option: LAYOUT)
-    assert permissions(**given) == wanted
-
-
-def test_without_a_mail_server_the_file_is_for_root_only(monkeypatch):
-    monkeypatch.setattr(module, "layout_for", lambda kind, option: None)
-    assert permissions(kind="auto") == ("root", 0o600)
-
-
-def test_the_registry_is_not_asked_for_what_is_given():
-    assert permissions(kind="no-such-kind", group="mail", mode="0640") == ("mail", "0640")
-    with pytest.raises(EngineError, match=f"choose among|one of|{', '.join(PRODUCTS)}"):
-        permissions(kind="no-such-kind", group="mail")

@@ -14,7 +14,6 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     target_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
-    came_through,
     check_trace,
     failed_tests,
     inbound_expectations,
@@ -597,66 +596,3 @@ class TestMessages:
             Trace(send=[{"marker": marker}]).check()
             direction = "in" if part == "inbound" else "out"
             assert re.fullmatch(rf"{direction}-{re.escape(readable)}-[0-9a-f]{{8}}-20260101T000000-123456", marker)
-
-
-OFFERED = {"changed": True, "after": {"inbound": "offered"}}
-SKIPPED = {"skipped": True, "changed": False}
-FAILED = {"failed": True, "msg": "no"}
-
-
-class TestCameThrough:
-    RESULTS = ("mail_server_result", "gateway_accept_result")
-
-    @pytest.mark.parametrize(
-        ("facts", "through"),
-        [
-            ({"mail_server_result": OFFERED}, True),
-            ({"gateway_accept_result": OFFERED}, True),
-            ({"mail_server_result": OFFERED, "gateway_accept_result": SKIPPED}, True),
-            ({"mail_server_result": {"after": {"inbound": "required"}}}, True),
-            ({}, False),
-            ({"mail_server_result": SKIPPED, "gateway_accept_result": SKIPPED}, False),
-            ({"mail_server_result": FAILED}, False),
-            ({"mail_server_result": {**OFFERED, "failed": True}}, False),
-            ({"mail_server_result": {"unreachable": True}}, False),
-            ({"mail_server_result": {"after": {"inbound": "disabled"}}}, False),
-            ({"mail_server_result": {"after": None}}, False),
-            ({"mail_server_result": {}}, False),
-            ({"mail_server_result": OFFERED, "gateway_accept_result": FAILED}, False),
-            ({"other_result": OFFERED}, False),
-            ({"mail_server_result": OFFERED, "gateway_accept_result": OFFERED}, True),
-            ({"mail_server_result": OFFERED, "gateway_accept_result": {"after": {"inbound": "disabled"}}}, False),
-            ({"mail_server_result": OFFERED, "gateway_accept_result": {"unreachable": True}}, False),
-            ({"mail_server_result": {**OFFERED, "unreachable": True}}, False),
-            ({"mail_server_result": {**OFFERED, "skipped": True}}, False),
-            ({"mail_server_result": {**OFFERED, "skipped": False, "failed": False, "unreachable": False}}, True),
-        ],
-    )
-    def test_a_host(self, facts, through):
-        if through:
-            assert came_through(["h"], {"h": facts}, self.RESULTS, ["offered", "required"])
-        else:
-            with pytest.raises(
-                EngineError, match=r"^the previous step failed on h, and the safe order cannot continue"
-            ):
-                came_through(["h"], {"h": facts}, self.RESULTS, ["offered", "required"])
-
-    def test_without_a_wanted_state_success_is_enough(self):
-        assert came_through(["h"], {"h": {"gateway_mode_result": {"changed": False}}}, ["gateway_mode_result"])
-
-    @pytest.mark.parametrize("result", [FAILED, SKIPPED, {"unreachable": True}, {"changed": False, "failed": True}])
-    def test_and_nothing_less(self, result):
-        with pytest.raises(EngineError, match="the previous step failed on h, and"):
-            came_through(["h"], {"h": {"gateway_mode_result": result}}, ["gateway_mode_result"])
-
-    def test_without_a_result_to_look_at_no_host_came_through(self):
-        with pytest.raises(EngineError, match="the previous step failed on h, and"):
-            came_through(["h"], {"h": {"mail_server_result": OFFERED}}, [])
-
-    def test_no_hosts(self):
-        assert came_through([], {}, self.RESULTS)
-
-    def test_all_that_are_lost_are_named(self):
-        facts = {"a": {}, "b": {"mail_server_result": OFFERED}, "c": {"mail_server_result": FAILED}}
-        with pytest.raises(EngineError, match="the previous step failed on a, c, and"):
-            came_through(["a", "b", "c"], facts, self.RESULTS)

@@ -20,10 +20,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
     Product,
     kind_by_connection,
     kinds_with,
+    permissions,
     product_of,
     resolve,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
+from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate import ARGUMENT_SPEC as CERTIFICATE_SPEC
 
 FACETS = {"server": {**SERVERS, **CONTROLLERS}, "gateway": GATEWAYS, "log": LOGS}
 
@@ -89,6 +91,7 @@ def host(tmp_path, monkeypatch):
             f"{tmp_path}/{name}",
             f"{tmp_path}/{name}/conf",
             name,
+            (name,),
             (),
         )
 
@@ -128,7 +131,7 @@ def test_what_a_host_runs(host, tmp_path):
     assert (found["layout"]["platform"], found["layout"]["config_dir"]) == ("test", f"{tmp_path}/two")
     assert json.loads(json.dumps(found)) == {
         **found,
-        "layout": {**found["layout"], "programs": [f"{tmp_path}/two/bin"], "logs": []},
+        "layout": {**found["layout"], "programs": [f"{tmp_path}/two/bin"], "daemons": ["two"], "logs": []},
     }
     assert describe("one") == {"kind": "one", "title": "One"}  # named, and not here
     host("one")
@@ -197,8 +200,43 @@ def test_another_platform_is_one_more_layout(monkeypatch, tmp_path):
 def test_platforms_with_the_same_paths_are_told_apart_by_a_sign(tmp_path):
     for file in ("bin", "conf"):
         (tmp_path / file).touch()
-    usual = Layout("usual", (f"{tmp_path}/bin",), "x.service", str(tmp_path), f"{tmp_path}/conf", "x", ())
+    usual = Layout("usual", (f"{tmp_path}/bin",), "x.service", str(tmp_path), f"{tmp_path}/conf", "x", ("x",), ())
     signed = replace(usual, platform="signed", sign=f"{tmp_path}/release")
     assert registry.layout_here((usual, signed)) == usual
     (tmp_path / "release").touch()
     assert registry.layout_here((usual, signed)) == signed
+
+
+LAYOUT = Layout("Other", ("mta",), "mta", "/etc/mta", "/etc/mta/conf", "mta", ("mta",), (), "mta", 0o640)
+
+
+def needed(**given):
+    """Group and mode of a certificate file for these options of tls_certificate."""
+    options = {name: spec.get("default") for name, spec in CERTIFICATE_SPEC.items()}
+    return permissions({**options, **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"kind": "auto"}, ("mta", 0o640)),
+        ({"kind": "auto", "group": "mail"}, ("mail", 0o640)),
+        ({"kind": "auto", "mode": "0600"}, ("mta", "0600")),
+        ({}, ("root", 0o600)),
+        ({"kind": "auto", "state": "absent"}, ("root", 0o600)),
+    ],
+)
+def test_what_is_not_given_is_what_the_mail_server_needs(monkeypatch, given, wanted):
+    monkeypatch.setattr(registry, "layout_for", lambda kind, option: LAYOUT)
+    assert needed(**given) == wanted
+
+
+def test_without_a_mail_server_the_file_is_for_root_only(monkeypatch):
+    monkeypatch.setattr(registry, "layout_for", lambda kind, option: None)
+    assert needed(kind="auto") == ("root", 0o600)
+
+
+def test_the_registry_is_not_asked_for_what_is_given():
+    assert needed(kind="no-such-kind", group="mail", mode="0640") == ("mail", "0640")
+    with pytest.raises(EngineError, match=f"choose among|one of|{', '.join(PRODUCTS)}"):
+        needed(kind="no-such-kind", group="mail")
