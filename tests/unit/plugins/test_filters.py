@@ -13,8 +13,9 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 def test_each_filter_is_a_function_of_the_engine():
     assert set(FILTERS) == {
         "estate", "capabilities", "kind_on", "has_log", "localhost_of",
-        "handshake_targets", "verdict_rows", "trace_messages", "came_through", "own_target",
+        "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
+        "certificate_sources", "handshake_expectations", "planned_digests",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ is getattr(estate, name, None) or getattr(rows, name)
@@ -108,9 +109,25 @@ def test_trace_messages():
     assert FILTERS["trace_messages"](["pf12"], HOSTVARS, "out", "1") == []
 
 
-def test_came_through():
-    with pytest.raises(AnsibleFilterError, match="the previous step failed on pf12"):
-        FILTERS["came_through"](["pf12"], HOSTVARS, ["mail_server_result"])
+def test_certificate_sources():
+    assert FILTERS["certificate_sources"]("pf12", HOSTVARS) == {"names": ["pf12.example"]}
+
+
+def test_handshake_expectations():
+    assert FILTERS["handshake_expectations"]("pf12", HOSTVARS) == {"name": "pf12.example", "min_days_left": 7}
+    with pytest.raises(AnsibleFilterError, match="starttls_hostname or starttls_port of bad"):
+        FILTERS["handshake_expectations"]("bad", HOSTVARS)
+
+
+def test_planned_digests():
+    plan = {"tls_plan": {"hosts": {"pf12": {"digests": {"/etc/x": "absent"}}}}}
+    assert FILTERS["planned_digests"]("pf12", {**HOSTVARS, "localhost": plan}) == {"/etc/x": "absent"}
+    with pytest.raises(AnsibleFilterError, match="this run has no plan for out: "):
+        FILTERS["planned_digests"]("out", {**HOSTVARS, "localhost": plan})
+
+
+def test_trace_work():
+    assert FILTERS["trace_work"]([], "pf12", "out", HOSTVARS) == {"send": [], "receive": []}
 
 
 def test_failing():

@@ -5,21 +5,27 @@ import re
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import HANDSHAKE_SPEC, INSTALL_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
+    certificate_sources,
     estate,
+    handshake_expectations,
     handshake_targets,
     own_target,
+    planned_digests,
     target_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
     check_trace,
     failed_tests,
     inbound_expectations,
+    outcome_input,
     report_outputs,
     trace_landings,
     trace_messages,
+    trace_work,
     verdict_rows,
 )
 
@@ -596,3 +602,191 @@ class TestMessages:
             Trace(send=[{"marker": marker}]).check()
             direction = "in" if part == "inbound" else "out"
             assert re.fullmatch(rf"{direction}-{re.escape(readable)}-[0-9a-f]{{8}}-20260101T000000-123456", marker)
+
+
+TRACED = {
+    "a": {"starttls_trace_address": "a@a.example", "starttls_mailbox": "/var/mail/a"},
+    "b": {"starttls_trace_address": "b@b.example"},
+    "out": {"starttls_trace_address": "out@out.example", "starttls_mailbox": "/var/mail/out"},
+    "other": {},
+}
+MESSAGES = trace_messages(["a", "b"], TRACED, "out", "1")
+
+
+class TestTraceWork:
+    def markers(self, direction, *hosts):
+        return [one[direction]["marker"] for one in MESSAGES if one["host"] in hosts]
+
+    def test_a_host_sends_its_message_and_waits_for_its_own(self):
+        work = trace_work(MESSAGES, "a", "out", TRACED)
+        assert work["send"] == [MESSAGES[0]["outbound"]]
+        assert work["receive"] == [{"marker": self.markers("inbound", "a")[0], "mailbox": "/var/mail/a"}]
+
+    def test_the_outside_host_sends_to_all_and_waits_for_all(self):
+        work = trace_work(MESSAGES, "out", "out", TRACED)
+        assert work["send"] == [one["inbound"] for one in MESSAGES]
+        assert [one["marker"] for one in work["receive"]] == self.markers("outbound", "a", "b")
+        assert {one["mailbox"] for one in work["receive"]} == {"/var/mail/out"}
+
+    def test_each_message_is_sent_once_and_waited_for_once(self):
+        works = [trace_work(MESSAGES, host, "out", TRACED) for host in TRACED]
+        every = sorted(self.markers("inbound", "a", "b") + self.markers("outbound", "a", "b"))
+        assert sorted(one["marker"] for work in works for one in work["send"]) == every
+        assert sorted(one["marker"] for work in works for one in work["receive"]) == every
+
+    def test_a_host_without_messages_does_nothing(self):
+        assert trace_work(MESSAGES, "other", "out", TRACED) == {"send": [], "receive": []}
+        assert trace_work([], "out", "out", {"out": {"starttls_landing": "nonsense"}}) == {"send": [], "receive": []}
+
+    def test_a_landing_that_is_none_is_said(self):
+        with pytest.raises(EngineError, match="starttls_landing of a has to be a mapping"):
+            trace_work(MESSAGES, "a", "out", {**TRACED, "a": {"starttls_landing": "x"}})
+
+
+class TestCertificateSources:
+    def test_every_option_comes_from_its_variable(self):
+        options = INSTALL_SPEC["install"]["options"]
+        variables = {
+            **{
+                option: f"starttls_certificate_{option}"
+                for option in ("names", "min_days_left", "owner", "group", "mode")
+            },
+            **{
+                option: f"starttls_{option}"
+                for option in options
+                if option.endswith(("_file", "_content")) or option == "allow_self_signed"
+            },
+        }
+        assert set(variables) == set(options)
+        facts = {variable: f"value of {variable}" for variable in variables.values()}
+        assert certificate_sources("h", {"h": facts}) == {
+            option: f"value of {variable}" for option, variable in variables.items()
+        }
+
+    @pytest.mark.parametrize("nothing", [None, ""])
+    def test_the_answer_of_a_survey_that_says_nothing_is_left_out(self, nothing):
+        facts = {
+            "starttls_private_key_file": nothing,
+            "starttls_certificate_names": nothing,
+            "starttls_chain_file": "c",
+        }
+        assert certificate_sources("h", {"h": facts}) == {"names": ["h"], "chain_file": "c"}
+
+    def test_false_and_zero_are_said(self):
+        facts = {"starttls_allow_self_signed": False, "starttls_certificate_min_days_left": 0}
+        found = certificate_sources("h", {"h": facts})
+        assert (found["allow_self_signed"], found["min_days_left"]) == (False, 0)
+
+    @pytest.mark.parametrize(
+        ("facts", "names"),
+        [
+            ({}, ["h"]),
+            ({"starttls_hostname": "mx.example"}, ["mx.example"]),
+            ({"starttls_hostname": ""}, ["h"]),
+            ({"starttls_hostname": "mx.example", "starttls_certificate_names": ["a.example"]}, ["a.example"]),
+        ],
+    )
+    def test_the_names_are_those_at_which_others_reach_the_host(self, facts, names):
+        assert certificate_sources("h", {"h": facts}) == {"names": names}
+
+
+class TestHandshakeExpectations:
+    def test_every_option_comes_from_its_variable(self):
+        facts = {f"starttls_{option}": f"value of {option}" for option in HANDSHAKE_SPEC["handshake"]["options"]}
+        del facts["starttls_name"]
+        found = handshake_expectations("h", {"h": {**facts, "starttls_hostname": "mx.example."}})
+        assert found == {
+            option: "mx.example" if option == "name" else f"value of {option}"
+            for option in HANDSHAKE_SPEC["handshake"]["options"]
+        }
+
+    @pytest.mark.parametrize("nothing", [None, ""])
+    def test_without_a_word_the_defaults_are_those_of_the_proof(self, nothing):
+        facts = {f"starttls_{option}": nothing for option in ("ca_file", "min_days_left", "fail_on", "require_trusted")}
+        assert handshake_expectations("h", {"h": facts}) == {"name": "h", "min_days_left": 7}
+
+    def test_a_word_that_only_reports_know_is_left_out(self):
+        assert handshake_expectations("h", {"h": {"starttls_fail_on": "none"}}) == {"name": "h", "min_days_left": 7}
+        assert handshake_expectations("h", {"h": {"starttls_fail_on": "notice"}})["fail_on"] == "notice"
+
+    def test_a_name_that_is_none_is_said(self):
+        with pytest.raises(EngineError, match="starttls_hostname or starttls_port of h: "):
+            handshake_expectations("h", {"h": {"starttls_hostname": "a b"}})
+
+
+PLANNED = {"hosts": {"h": {"digests": {"/etc/a": "1", "/etc/b": "1"}}, "new": {}}}
+
+
+class TestPlannedDigests:
+    def found(self, host="h", **facts):
+        return planned_digests(host, {"localhost": {"tls_plan": PLANNED}, host: facts})
+
+    def test_before_a_change_they_are_those_of_the_plan(self):
+        assert self.found() == {"/etc/a": "1", "/etc/b": "1"}
+        assert self.found("new") == {}
+
+    @pytest.mark.parametrize("name", ["mail_server_result", "gateway_accept_result", "gateway_result"])
+    def test_after_a_step_they_are_what_it_left(self, name):
+        assert self.found(**{name: {"digests": {"/etc/b": "2", "/etc/c": "2"}}}) == {
+            "/etc/a": "1", "/etc/b": "2", "/etc/c": "2",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize("result", [None, {}, {"digests": None}, {"skipped": True}, {"digests": {}}])
+    def test_a_step_that_changed_nothing_leaves_them(self, result):
+        assert self.found(mail_server_result=result) == {"/etc/a": "1", "/etc/b": "1"}
+
+    def test_they_are_not_those_of_another_host(self):
+        hostvars = {
+            "localhost": {"tls_plan": PLANNED},
+            "h": {},
+            "g": {"mail_server_result": {"digests": {"/etc/a": "9"}}},
+        }
+        assert planned_digests("h", hostvars) == {"/etc/a": "1", "/etc/b": "1"}
+
+    @pytest.mark.parametrize("plan", [None, {}, {"hosts": {}}])
+    def test_without_a_plan_there_is_no_change(self, plan):
+        with pytest.raises(EngineError) as caught:
+            planned_digests("h", {"localhost": {"tls_plan": plan} if plan is not None else {}, "h": {}})
+        assert str(caught.value) == (
+            "this run has no plan for h: a run reads all hosts and plans before it changes anything. Start the playbook at its beginning, "
+            "without --start-at-task"
+        )
+
+
+TWO_HOSTS = {"hosts": {"a": {}, "b": {}}, "steps": {"accept": {"hosts": []}, "offer": {"hosts": ["a", "b"]}}}
+NOT_GIVEN = {"plan": None, "results": None, "tests": None}
+
+
+class TestOutcomeInput:
+    def hostvars(self, **facts):
+        return {"localhost": {"tls_plan": TWO_HOSTS}, "a": {}, "b": {}, **facts}
+
+    def test_by_default_all_of_it_is_what_the_run_registered(self):
+        done = {"after": {"inbound": "offered"}}
+        tests = [{"name": "a", "port": 25, "findings": []}, {"name": "b", "port": 25, "findings": ["x"]}]
+        hostvars = self.hostvars(a={"mail_server_result": done, "verify_from_a_gateway": {"results": tests}})
+        assert outcome_input({**NOT_GIVEN, "step": "offer"}, hostvars) == {
+            "plan": TWO_HOSTS, "step": "offer", "results": {"a": done, "b": {}}, "tests": [{**tests[0], "inventory_host": "a"}],
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("step", "variable"),
+        [
+            ("accept", "gateway_accept_result"), ("offer", "mail_server_result"), ("modes", "gateway_result"),
+            ("require", "mail_server_result"), ("relax", "mail_server_result"), ("off", "mail_server_result"),
+            ("stop_accepting", "gateway_accept_result"),
+        ],
+    )  # fmt: skip
+    def test_each_step_has_the_results_of_its_role(self, step, variable):
+        plan = {"hosts": {"a": {}}, "steps": {step: {"hosts": ["a"]}}}
+        names = ("mail_server_result", "gateway_accept_result", "gateway_result")
+        hostvars = {"localhost": {"tls_plan": plan}, "a": {name: {"of": name} for name in names}}
+        assert outcome_input({**NOT_GIVEN, "step": step}, hostvars)["results"] == {"a": {"of": variable}}
+
+    def test_what_is_given_counts(self):
+        given = {"plan": {"steps": {}}, "results": {"x": {}}, "tests": [{"inventory_host": "x"}], "step": "offer"}
+        assert outcome_input(given, self.hostvars()) == given
+
+    def test_without_a_plan_the_run_does_not_go_on(self):
+        with pytest.raises(EngineError, match="this run has no plan; start the playbook at its beginning"):
+            outcome_input({**NOT_GIVEN, "step": "offer"}, {"localhost": {}})

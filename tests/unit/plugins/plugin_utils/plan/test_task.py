@@ -24,12 +24,17 @@ CLEAN = States(m1=server("m1"))
 DRIFT = States(m1=server("m1", drift=True))
 BLOCKED = States(m1=server("m1", drift=True, obstacles=[{"code": "port_in_use", "message": "port 25 is in use"}]))
 UNKNOWN = States(m1={"unreachable": True, "msg": "no route"})
+KILLED = States(
+    config(),
+    gw1=gateway(probes=[probe("m1.test")]),
+    m1=server("m1", drift=True, journal={"path": "/var/lib/x.journal", "files": ["/etc/x"]}),
+)
 
 
 def options(wanted, **changes):
     return {
         "estate": json.loads(json.dumps(wanted.to_json())), "action": "enable", "observed": ["mail_server_observed", "gateway_observed"],
-        "batches": [1, "25%", "100%"], **changes,
+        "batches": [1, "25%", "100%"], "only_these_hosts": False, **changes,
     }  # fmt: skip
 
 
@@ -76,6 +81,16 @@ class TestVariables:
         assert list(plan_of_run(options(Estate(("m1",))), hostvars, GROUPS).hosts) == ["m1"]
         with pytest.raises(EngineError, match="starttls_hostname or starttls_port of gw1"):
             plan_of_run(options(Estate(("gw1", "m1"))), hostvars, GROUPS)
+
+    def test_a_role_alone_plans_for_the_hosts_of_its_play(self):
+        """The others of the inventory are no gateways or mail servers of its run, so nothing is wanted of them."""
+        hostvars = {"gw1": {"starttls_port": "x"}, "m1": {"mail_server_observed": server("m1", drift=True)}, "m2": {}}
+        alone = plan_of_run(options(Estate(("m1",)), only_these_hosts=True), hostvars, GROUPS)
+        assert {host: (one.role, one.state) for host, one in alone.hosts.items()} == {"m1": ("mail_server", "drift")}
+        # A gateway that is not in the play cannot be the one that it sends through.
+        hostvars["gw1"] = {"starttls_hostname": "gw1.test"}
+        assert plan_of_run(options(Estate(("m1",)), only_these_hosts=True), hostvars, GROUPS).cost.senders == ()
+        assert plan_of_run(options(Estate(("m1",))), hostvars, GROUPS).cost.senders == ("m1",)
 
     @pytest.mark.parametrize(
         ("results", "expected"),
@@ -129,6 +144,76 @@ class TestResult:
         assert (result["changed"], result["plan"]["result"]) == (False, "drift")
         assert json.loads(json.dumps(result)) == result
         assert text.startswith(f"Plan: enable: drift\n\n{result['table']}\n")
+
+
+class TestRun:
+    """What the steps of a playbook read."""
+
+    def test_every_step_is_there_also_without_hosts(self):
+        states = States(config(), gw1=gateway(probes=[probe("m1.test")]), m1=server("m1", drift=True))
+        plan = states.plan()
+        run = plan.run(may_change=True)
+        assert list(run["steps"]) == list(STEPS["enable"])
+        assert run["steps"]["offer"] == {"hosts": ["m1"], "batches": [1]}
+        assert run["steps"]["accept"] == run["steps"]["require"] == {"hosts": [], "batches": []}
+        assert (run["action"], run["prove"], run["recover"]) == ("enable", list(plan.prove), [])
+        assert run["prove"] != []
+        assert run["hosts"]["m1"] == {
+            "role": "mail_server", "title": plan.hosts["m1"].title, "steps": ["offer"], "digests": server("m1")["digests"],
+        }  # fmt: skip
+        assert json.loads(json.dumps(run)) == run
+
+    @pytest.mark.parametrize("action", STEPS)
+    def test_nothing_follows_a_plan_that_only_shows(self, action):
+        plan = States(config(), gw1=gateway(probes=[probe("m1.test")]), m1=server("m1", drift=True)).plan(action)
+        run = plan.run(may_change=False)
+        assert run["steps"] == {step: {"hosts": [], "batches": []} for step in STEPS[action]}
+        assert (run["prove"], run["recover"]) == ([], [])
+        assert set(run["hosts"]) == {"gw1", "m1"}
+
+    @pytest.mark.parametrize("plan_only", [False, True])
+    def test_the_result_holds_it(self, plan_only):
+        plan = DRIFT.plan()
+        assert plan_result(plan, plan_only, "blocked")[0]["run"] == plan.run(may_change=not plan_only)
+
+
+class TestKilledRun:
+    """A run that changes undoes first what a killed run left, reads those hosts again, and plans again."""
+
+    def test_the_first_plan_is_silent_and_changes_nothing(self):
+        result, text = plan_result(KILLED.plan(), False, "blocked")
+        assert text == ""
+        assert set(result) == {"changed", "failed", "msg", "run"}
+        assert (result["changed"], result["failed"]) == (False, False)
+        assert result["msg"] == (
+            "a killed run has left changes on m1; they are undone first, then the hosts are read again"
+        )
+        assert result["run"]["recover"] == ["m1"]
+        assert all(step == {"hosts": [], "batches": []} for step in result["run"]["steps"].values())
+        assert result["run"]["prove"] == []
+
+    @pytest.mark.parametrize("fail_on", FAIL_ON)
+    def test_not_even_what_stands_in_the_way_is_shown_before_that(self, fail_on):
+        """A half-made change may be the reason."""
+        broken = [{"code": "configuration_broken", "message": "main.cf, line 3"}]
+        states = States(m1=server("m1", obstacles=broken, journal={"path": "/x", "files": []}), m2=UNKNOWN["m1"])
+        assert states.plan().result in ("blocked", "unknown")
+        result, text = plan_result(states.plan(), False, fail_on)
+        assert (result["failed"], text, result["run"]["recover"]) == (False, "", ["m1"])
+
+    def test_a_plan_alone_shows_it_and_undoes_nothing(self):
+        result, text = plan_result(KILLED.plan(), True, "blocked")
+        assert result["run"]["recover"] == []
+        assert result["plan"]["recover"] == ["m1"]
+        assert [one["code"] for one in result["plan"]["warnings"] if one["host"] == "m1"] == ["interrupted_run"]
+        assert "m1" in text and "Plan: enable: drift" in text
+
+    def test_a_role_alone_goes_on(self):
+        """The module that it calls undoes that itself."""
+        result, text = plan_result(KILLED.plan(), False, "blocked", alone=True)
+        assert (result["failed"], result["run"]["recover"]) == (False, [])
+        assert result["run"]["steps"]["offer"]["hosts"] == ["m1"]
+        assert text.startswith("Plan: enable: drift")
 
 
 class TestFile:
