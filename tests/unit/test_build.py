@@ -60,7 +60,9 @@ def test_every_module_and_role_documents_itself(installed: Path) -> None:
 
 def test_each_installed_playbook_is_found_by_its_full_name(installed: Path) -> None:
     environment = {"ANSIBLE_COLLECTIONS_PATH": str(installed)}
-    for name in ("enable_tls", "disable_tls", "set_delivery_mode"):
+    names = sorted(path.stem for path in (TOP / "playbooks").glob("*.yml"))
+    assert {"plan_tls", "enable_tls", "disable_tls", "set_delivery_mode", "verify_tls", "report_tls"} <= {*names}
+    for name in names:
         playbook = f"mailfleet.starttls.{name}"
         run("ansible-playbook", "-i", "localhost,", "--syntax-check", playbook, cwd=installed, **environment)
 

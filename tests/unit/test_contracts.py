@@ -15,6 +15,7 @@ import yaml
 from ansible.module_utils.basic import AnsibleModule, env_fallback
 from ansible.plugins.action import ActionBase
 from ansible.plugins.filter.core import ternary
+from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
     CERTIFICATE_CHECKS,
@@ -28,7 +29,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import certificate_sources
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY_STEPS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 from jinja2.nativetypes import NativeEnvironment
@@ -63,9 +68,28 @@ def role_defaults(role):
     return (load(path) or {}) if path.exists() else {}
 
 
+def environment():
+    """Jinja with the filters that roles use: those of the collection, and some of Ansible."""
+    jinja = NativeEnvironment()
+    jinja.filters.update(
+        ternary=ternary,
+        dict2items=lambda given: [{"key": key, "value": value} for key, value in given.items()],
+        items2dict=lambda given: {one["key"]: one["value"] for one in given},
+    )
+    jinja.filters.update(
+        {f"mailfleet.starttls.{name}": function for name, function in FilterModule().filters().items()}
+    )
+    return jinja
+
+
+HOST_NAME = "mx1"
+
+
 def without_variables(default):
-    """The default where the user has set none of the variables that it comes from."""
-    return NativeEnvironment().from_string(default).render() if isinstance(default, str) else default
+    """The default of a host where the user has set none of the variables that it comes from."""
+    if not isinstance(default, str):
+        return default
+    return environment().from_string(default).render(inventory_hostname=HOST_NAME, hostvars={HOST_NAME: {}})
 
 
 def is_expression(value):
@@ -96,7 +120,29 @@ def test_defaults_are_those_of_the_specification(role):
 )  # fmt: skip
 def test_checks_may_be_text_with_commas(given, checks):
     default = role_defaults("verify")["verify_checks"]
-    assert NativeEnvironment().from_string(default).render(starttls_checks=given) == checks
+    assert environment().from_string(default).render(starttls_checks=given) == checks
+
+
+@pytest.mark.parametrize("role", ["gateway", "mail_server"])
+def test_certificate_and_expectations_come_from_the_variables_of_the_host(role):
+    """A default of the specification would not be true: without any variable the names are those of the host."""
+    defaults = role_defaults(role)
+    facts = {
+        "starttls_private_key_file": "mx1.key",
+        "starttls_certificate_file": "mx1.pem",
+        "starttls_hostname": "mx1.example",
+    }
+    for given, made in (({}, {"names": [HOST_NAME]}), (facts, certificate_sources(HOST_NAME, {HOST_NAME: facts}))):
+        rendered = environment().from_string(defaults[f"{role}_install"])
+        assert rendered.render(inventory_hostname=HOST_NAME, hostvars={HOST_NAME: given}) == made
+    rendered = environment().from_string(defaults[f"{role}_handshake"])
+    assert rendered.render(inventory_hostname=HOST_NAME, hostvars={HOST_NAME: facts}) == {
+        "name": "mx1.example",
+        "min_days_left": 7,
+    }
+    for _entry_point, name, option in role_options(role):
+        if name in (f"{role}_install", f"{role}_handshake"):
+            assert (option["type"], "default" in option) == ("dict", False)
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -452,7 +498,7 @@ def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
 
 
 INTERNAL = {"bundle", "ca_content", "only_recover"}
-"""Options of the modules of a mail server that the role does not set in a read or a change."""
+"""Options of the modules that read or change a host which the roles do not set in a read or a change."""
 
 
 @pytest.mark.parametrize(("file", "module"), [("read", "mail_server_info"), ("change", "mail_server_tls")])
@@ -462,8 +508,7 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
     assert set(given) == set(documentation[module]["doc"]["options"]) - INTERNAL
     for name in set(given) - {"inbound", "outbound", "certificate"}:
         assert given[name] == f"{{{{ mail_server_{name} }}}}"
-    jinja = NativeEnvironment()
-    jinja.filters["ternary"] = ternary
+    jinja = environment()
     for name, words in (("inbound", INBOUND), ("outbound", OUTBOUND)):
         for choice in ("unchanged", *words):
             made = jinja.from_string(given[name]).render({f"mail_server_{name}": choice, "omit": "OMIT"})
@@ -488,52 +533,120 @@ def test_the_gateway_role_has_the_defaults_of_its_modules(documentation):
         assert role[f"gateway_{name}"]["default"] == "", name  # which is as good as nothing, see below
 
 
-@pytest.fixture
-def gateway_task():
-    [task] = load("roles/gateway/tasks/main.yml")
-    return task
+GATEWAY_TASKS = {"read": "gateway_info", "accept": "gateway_tls", "modes": "gateway_tls", "recover": "gateway_tls"}
+"""File of the role -> the one module that it calls."""
 
 
-def gateway_options(task, names, **variables):
+def gateway_task(file):
+    """What one file of the role gives to its module."""
+    [block] = load(f"roles/gateway/tasks/{file}.yml")
+    assert block["module_defaults"] == {"group/mailfleet.starttls.gateway": "{{ gateway_access }}"}
+    [task] = block["block"]
+    return task[f"mailfleet.starttls.{GATEWAY_TASKS[file]}"]
+
+
+def gateway_options(file, names, **variables):
     """Options of the module as the role makes them from its variables. What is left out is OMIT."""
-    jinja = NativeEnvironment()
-    jinja.filters.update(
-        ternary=ternary,
-        dict2items=lambda given: [{"key": key, "value": value} for key, value in given.items()],
-        items2dict=lambda given: {one["key"]: one["value"] for one in given},
-    )
-    jinja.filters["mailfleet.starttls.capabilities"] = lambda kind: PRODUCTS[kind].capabilities
+    jinja = environment()
     given = {**role_defaults("gateway"), **{f"gateway_{name}": value for name, value in variables.items()}}
     given = {name: without_variables(value) for name, value in given.items()} | {"omit": "OMIT"}
-    given["gateway_outbound"] = jinja.from_string(task["vars"]["gateway_outbound"]).render(given)
-    module = task["mailfleet.starttls.gateway_tls"]
-    return {name: jinja.from_string(module[name]).render(given) for name in names}
+    own = load("roles/gateway/vars/main.yml")
+    given["gateway_outbound"] = jinja.from_string(own["gateway_outbound"]).render(given)
+    passed = own["gateway_access"] if file == "access" else gateway_task(file)
+    return {name: jinja.from_string(passed[name]).render(given) for name in names}
 
 
-def test_the_gateway_role_passes_every_option_on(gateway_task, documentation):
-    given = gateway_task["mailfleet.starttls.gateway_tls"]
-    # Those are for a run with a plan.
-    assert set(given) == set(documentation["gateway_tls"]["doc"]["options"]) - {"digests", "only_recover"}
-    for name, expression in given.items():
+def test_the_gateway_role_says_how_it_is_reached_in_one_place():
+    own = load("roles/gateway/vars/main.yml")
+    assert set(own) == {"gateway_access", "gateway_outbound"}
+    access = own["gateway_access"]
+    assert set(access) == set(ACCESS_SPEC)
+    for name, expression in access.items():
         variable = "gateway_kind" if name == "gateway" else f"gateway_{name}"
-        if name in ACCESS_SPEC:
-            optional = "default" not in ACCESS_SPEC[name]
-            assert expression == (
-                f"{{{{ {variable} | ternary({variable}, omit) }}}}" if optional else f"{{{{ {variable} }}}}"
-            ), name
-        else:
-            assert variable in expression or name in ("accept", "send"), name
-    assert gateway_task["register"] == "gateway_mode_result"
+        optional = "default" not in ACCESS_SPEC[name]
+        assert expression == (
+            f"{{{{ {variable} | ternary({variable}, omit) }}}}" if optional else f"{{{{ {variable} }}}}"
+        ), name
+    for file in GATEWAY_TASKS:
+        assert set(gateway_task(file)) & set(ACCESS_SPEC) == set(), file
 
 
-def test_the_gateway_role_omits_what_is_not_said(gateway_task):
-    for name, words in (("accept", ACCEPTS), ("send", SENDS)):
-        for choice in ("unchanged", *words):
-            made = gateway_options(gateway_task, [name], **{name: choice})[name]
+def test_the_gateway_role_passes_every_option_on(documentation):
+    options = {
+        module: set(documentation[module]["doc"]["options"]) - set(ACCESS_SPEC) - INTERNAL
+        for module in GATEWAY_TASKS.values()
+    }
+    # The read looks up the domains of the email configs; these would be further ones.
+    assert set(gateway_task("read")) == options["gateway_info"] - {"domains"}
+    # A file takes the options of its part, and both parts are the whole change.
+    accept, modes = (gateway_task(file) for file in ("accept", "modes"))
+    assert set(accept) == {"inbound", "certificate", "install", "digests"}
+    assert set(accept) | set(modes) == options["gateway_tls"]
+    assert set(accept) & set(modes) == {"digests"}
+    assert gateway_task("recover") == {"only_recover": True}
+    for file in ("read", "accept", "modes"):
+        for name, expression in gateway_task(file).items():
+            variable = {"certificate": "gateway_certificate_path"}.get(name, f"gateway_{name}")
+            assert variable in expression or name in ("accept", "send"), (file, name)
+
+
+def test_the_gateway_role_reads_what_it_changes():
+    """A plan would be of another change if the two were given anything else."""
+    read = gateway_task("read")
+    for file in ("accept", "modes"):
+        given = gateway_task(file)
+        of_the_change = {"digests", "require_without_evidence"}
+        assert {name: read.get(name) for name in set(given) - of_the_change} == {
+            name: given[name] for name in set(given) - of_the_change
+        }, file
+
+
+def test_the_results_of_the_gateway_role_are_what_the_run_looks_at():
+    registered = {}
+    for file in GATEWAY_TASKS:
+        [block] = load(f"roles/gateway/tasks/{file}.yml")
+        registered[file] = block["block"][0]["register"]
+    assert registered == {
+        "read": "gateway_observed", "accept": "gateway_accept_result", "modes": "gateway_result", "recover": "gateway_recovered",
+    }  # fmt: skip
+    assert registered["read"] in OBSERVED
+    assert {step: STEP_RESULTS[step][0] for step in GATEWAY_STEPS} == {
+        "accept": registered["accept"], "modes": registered["modes"], "stop_accepting": registered["accept"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("role", ["gateway", "mail_server"])
+def test_a_role_alone_reads_plans_and_changes(role):
+    """One unreadable host does not end the read of the others: it is unknown in the plan."""
+    read, plan, change = load(f"roles/{role}/tasks/main.yml")
+    files = {"gateway": "modes.yml", "mail_server": "change.yml"}
+    assert (read["ansible.builtin.import_tasks"], change["ansible.builtin.import_tasks"]) == ("read.yml", files[role])
+    given = plan["mailfleet.starttls.tls_plan"]
+    assert (given["only_these_hosts"], plan["run_once"]) == (True, True)
+    # What the change is given comes from this plan, not from that of a playbook.
+    assert f"{plan['register']}.run.hosts[inventory_hostname].digests" in change["vars"][f"{role}_digests"]
+    for fail_on, check_mode in (("never", True), ("blocked", False)):
+        assert environment().from_string(given["fail_on"]).render(ansible_check_mode=check_mode) == fail_on
+    [task] = load(f"roles/{role}/tasks/read.yml")
+    task = task.get("block", [task])[0]
+    assert (task["ignore_errors"], task["ignore_unreachable"]) == (True, True)
+
+
+def test_the_gateway_role_omits_what_is_not_said():
+    for file in ("read", "modes"):
+        for name, words in (("accept", ACCEPTS), ("send", SENDS)):
+            for choice in ("unchanged", *words):
+                made = gateway_options(file, [name], **{name: choice})[name]
+                assert made == ("OMIT" if choice == "unchanged" else choice)
+    for file in ("read", "accept"):
+        for choice in ("unchanged", *INBOUND):
+            made = gateway_options(file, ["inbound"], inbound=choice)["inbound"]
             assert made == ("OMIT" if choice == "unchanged" else choice)
+        for path in ("", "/x"):
+            assert gateway_options(file, ["certificate"], certificate_path=path)["certificate"] == (path or "OMIT")
     for name in ("api_url", "api_user", "api_password", "api_key", "ca_path"):
         for value, expected in (("", "OMIT"), ("/x", "/x")):
-            assert gateway_options(gateway_task, [name], **{name: value})[name] == expected
+            assert gateway_options("access", [name], **{name: value})[name] == expected
 
 
 @pytest.mark.parametrize(
@@ -546,9 +659,10 @@ def test_the_gateway_role_omits_what_is_not_said(gateway_task):
         ({"accept": "both", "kind": "haraka"}, ["OMIT", "OMIT", "OMIT"]),
     ],
 )
-def test_the_outbound_side_is_left_alone_without_a_word_and_without_the_capability(gateway_task, variables, made):
+@pytest.mark.parametrize("file", ["read", "modes"])
+def test_the_outbound_side_is_left_alone_without_a_word_and_without_the_capability(file, variables, made):
     names = ["accept", "send", "mail_servers"]
-    given = gateway_options(gateway_task, names, mail_servers=["192.0.2.1"], **variables)
+    given = gateway_options(file, names, mail_servers=["192.0.2.1"], **variables)
     assert [given[name] for name in names] == made
 
 
@@ -562,9 +676,10 @@ def test_the_outbound_side_is_left_alone_without_a_word_and_without_the_capabili
         ("absent", "", ["x"], ["OMIT", "OMIT"]),
     ],
 )
-def test_outbound_enforced_domains_stay_when_tls_is_switched_off(gateway_task, state, ca_file, domains, made):
+@pytest.mark.parametrize("file", ["read", "modes"])
+def test_outbound_enforced_domains_stay_when_tls_is_switched_off(file, state, ca_file, domains, made):
     names = ["enforced_domains", "enforced_ca_file"]
-    given = gateway_options(gateway_task, names, state=state, enforced_ca_file=ca_file, enforced_domains=domains)
+    given = gateway_options(file, names, state=state, enforced_ca_file=ca_file, enforced_domains=domains)
     assert [given[name] for name in names] == made
 
 
@@ -614,7 +729,7 @@ def test_nothing_depends_on_assert(path):
 def test_the_engine_does_not_know_ansible():
     knows = [relative(path) for path in ON_TARGETS if "from ansible.module_utils" in path.read_text()]
     assert [path for path in knows if path.startswith("plugins/module_utils/")] == [
-        f"plugins/module_utils/ansible_{name}.py" for name in ("gateway", "glue", "server")
+        f"plugins/module_utils/ansible_{name}.py" for name in ("gateway", "gateway_host", "glue", "server")
     ]
 
 
