@@ -129,6 +129,9 @@ class FakeMail:
         if self.stopped:
             raise NotRunningError("fakemail does not run; start it")
 
+    def main_process(self):
+        return os.getpid()
+
     def version(self):
         return "1.2.3"
 

@@ -1,36 +1,97 @@
 """The module that reads a gateway, run as Ansible runs it."""
 
+from types import SimpleNamespace
+
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_gateway_host as host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.modules import gateway_info as module
 
 from tests.support.ansible_module import run_module
 
-READ = {"gateway": None, "digests": {}, "obstacles": [], "interrupted": False, "probe": None}
+VIEW = {
+    "gateway": {"title": "x", "email_configs": []},
+    "digests": {"/etc/gateway": "absent"},
+    "obstacles": [{"code": "port_in_use", "message": "10125"}, {"code": "change_refused", "message": "both say this"}],
+    "interrupted": False,
+    "probe": {"results": ["from the gateway"], "certificates": {}},
+}
+SERVER = {
+    "kind": "postfix",
+    "digests": {"/etc/server": "absent"},
+    "obstacles": [{"code": "configuration_broken", "message": "both say this"}],
+    "journal": None,
+    "probe": {"results": ["from the server"], "certificates": {}},
+}
 
 
 @pytest.fixture
 def engine(monkeypatch):
-    calls = []
+    """The calls of the two readers: engine.gateway and engine.server."""
 
-    def read(*arguments):
-        calls.append(arguments)
-        return READ
+    made = SimpleNamespace(gateway=[], server=[], view=VIEW)
 
-    monkeypatch.setattr(module, "read_gateway", read)
-    return calls
+    def read_gateway(*arguments, probe):
+        made.gateway.append((*arguments, probe))
+        return made.view
+
+    def read_mail_server(options, run, targets):
+        made.server.append((options, list(targets)))
+        return SERVER
+
+    monkeypatch.setattr(host, "read_gateway", read_gateway)
+    monkeypatch.setattr(host, "read_mail_server", read_mail_server)
+    return made
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
-@pytest.mark.parametrize("kind", ["postfix", "exim", "haraka"])
-def test_what_is_read_is_returned(engine, kind, check_mode):
+@pytest.mark.parametrize("kind", ["postfix", "exim"])
+def test_a_gateway_with_a_mail_server_is_read_with_it(engine, kind, check_mode):
     result = run_module(
-        module.main, check_mode=check_mode, gateway=kind, send="required", domains=["a.example"], timeout=7
-    )
-    assert {key: value for key, value in result.items() if key != "invocation"} == {"changed": False, **READ}
-    [(_gateway, wanted, settings, domains, capabilities)] = engine
-    assert (wanted["send"], wanted["email_configs"], settings.timeout) == ("required", None, 7.0)
-    assert (domains, capabilities) == (["a.example"], PRODUCTS[kind].capabilities)
+        module.main, check_mode=check_mode, gateway=kind, send="required", domains=["a.example"], timeout=7,
+        email_configs=[{"name": "main", "servers": ["mx.example", "127.0.0.1:25"], "delivery_mode": "required"}],
+        inbound="offered", certificate="/etc/x.pem", bundle={"sha256": "ab", "fingerprints": ["cd"]},
+    )  # fmt: skip
+    [(_gateway, wanted, settings, domains, capabilities, probe)] = engine.gateway
+    assert (wanted["send"], wanted["email_configs"][0]["name"], settings.timeout) == ("required", "main", 7.0)
+    assert (domains, capabilities, probe) == (["a.example"], PRODUCTS[kind].capabilities, False)
+    [(options, targets)] = engine.server
+    # As a mail server it is wanted to accept TLS, and its outbound side is the gateway's.
+    assert {name: options[name] for name in ("kind", "inbound", "outbound", "relax", "only_relax", "certificate")} == {
+        "kind": kind, "inbound": "offered", "outbound": None, "relax": False, "only_relax": False, "certificate": "/etc/x.pem",
+    }  # fmt: skip
+    assert (options["bundle"]["sha256"], options["bundle"]["content"]) == ("ab", None)
+    assert (options["address"], options["port"]) == ("127.0.0.1", 25)
+    assert targets == [Target("mx.example")]  # not its own port, which the other reader tests
+    assert {key: value for key, value in result.items() if key != "invocation"} == {
+        **SERVER,
+        "changed": False,
+        "gateway": VIEW["gateway"],
+        "digests": {"/etc/server": "absent", "/etc/gateway": "absent"},
+        "obstacles": [*SERVER["obstacles"], VIEW["obstacles"][0]],
+    }
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_gateway_whose_product_accepts_tls_itself_is_read_alone(engine, interrupted):
+    engine.view = {**VIEW, "interrupted": interrupted}
+    result = run_module(module.main, gateway="haraka", email_configs=[])
+    assert engine.server == []
+    [call] = engine.gateway
+    assert call[-2:] == ((), True)
+    assert {key: value for key, value in result.items() if key != "invocation"} == {
+        "changed": False, "kind": "haraka", "title": "Haraka", "health": {"state": "unknown", "message": ""},
+        "listeners": None, "transports": None, "changes": [], "notes": [], "gateway": VIEW["gateway"],
+        "journal": {"path": "", "files": []} if interrupted else None, "probe": VIEW["probe"],
+        "digests": VIEW["digests"], "obstacles": VIEW["obstacles"],
+    }  # fmt: skip
+
+
+def test_to_accept_tls_is_refused_by_name_where_the_product_does_that(engine):
+    result = run_module(module.main, gateway="haraka", inbound="offered")
+    assert [one["code"] for one in result["obstacles"]] == ["change_refused", "port_in_use", "change_refused"]
+    assert result["obstacles"][0]["message"].startswith("Haraka has its own way to accept TLS: install its certificate")
 
 
 @pytest.mark.parametrize("option", ["require_without_evidence", "digests", "only_recover"])
@@ -43,4 +104,4 @@ def test_another_kind_is_refused(engine):
     result = run_module(module.main, gateway="sendmail")
     assert result["failed"] is True
     assert "postfix, exim, haraka, proxmox, mailcow" in result["msg"]
-    assert engine == []
+    assert (engine.gateway, engine.server) == ([], [])

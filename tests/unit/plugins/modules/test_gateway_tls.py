@@ -1,6 +1,9 @@
 """The module that sets a gateway as a whole, run as Ansible runs it: its options, and the shape of its result."""
 
+from dataclasses import replace
+
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_gateway_host as host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import GatewayOutcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.enforced import Enforced
@@ -44,7 +47,8 @@ def engine(monkeypatch):
             return self.answer
 
     made = Engine()
-    monkeypatch.setattr(module, "set_gateway", made)
+    monkeypatch.setattr(host, "set_gateway", made)
+    monkeypatch.setattr(host, "digests", lambda paths: dict.fromkeys(paths, "now"))
     return made
 
 
@@ -99,11 +103,20 @@ def test_the_result(engine):
     result = run_module(module.main, email_configs=CONFIGS)
     assert set(result) - {"invocation"} == {
         "changed", "before", "after", "email_configs", "outbound", "enforced_domains", "evidence", "recovered", "diff", "warnings",
+        "digests",
     }  # fmt: skip
     assert (result["changed"], result["before"], result["after"]) == (True, {}, {"main": "required"})
     assert result["email_configs"] == [CONFIG.to_dict()]
     assert result["outbound"]["after"]["accept"] == "both"
     assert (result["diff"], result["warnings"]) == ([{"prepared": "x"}], ["one thing"])
+    # For the next change of the same run.
+    assert result["digests"] == dict.fromkeys(engine.calls[0][0].files(), "now") != {}
+
+
+@pytest.mark.parametrize(("changed", "check_mode"), [(False, False), (True, True)])
+def test_without_a_change_there_are_no_new_digests(engine, changed, check_mode):
+    engine.answer = replace(engine.answer, changed=changed)
+    assert run_module(module.main, check_mode=check_mode, email_configs=CONFIGS)["digests"] == {}
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
@@ -111,7 +124,7 @@ def test_the_result(engine):
 def test_only_the_change_of_a_killed_run_is_undone(engine, monkeypatch, check_mode, there):
     asked = []
     monkeypatch.setattr(
-        module, "undo_killed_run", lambda _gateway, mode: asked.append(mode) or (there, ["left"] if mode else [])
+        host, "undo_killed_run", lambda _gateway, mode: asked.append(mode) or (there, ["left"] if mode else [])
     )
     result = run_module(module.main, check_mode=check_mode, only_recover=True, email_configs=CONFIGS)
     assert (result["changed"], result["recovered"], result.get("warnings")) == (
