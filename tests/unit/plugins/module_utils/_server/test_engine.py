@@ -1,15 +1,24 @@
+import base64
 import contextlib
 import dataclasses
 import json
 import os
+import ssl
+import stat
+import traceback
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pem import leaf_fingerprint
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
+    change_within,
+    compute,
     prove_at,
     same_face,
     satisfies,
+    undo_killed_run,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -90,7 +99,8 @@ def test_a_daemon_that_needs_a_moment_to_follow(mail):
 def test_the_result_as_data(mail):
     result = mail.set("offered").to_dict()
     assert json.loads(json.dumps(result)) == result
-    assert set(result) == {"changed", "before", "after", "handshake", "recovered"}
+    assert set(result) == {"changed", "before", "after", "handshake", "recovered", "digests"}
+    assert result["digests"] == facts.digests([str(mail.config), str(mail.certificate)])
     assert result["handshake"]["fingerprint_sha256"] == mail.fingerprint
     assert result["handshake"]["trusted"] is None  # the certificate is compared, not verified
 
@@ -414,6 +424,326 @@ def test_a_daemon_that_is_not_there(mail):
 
     mail.require_running = missing
     untouched(mail, "fakemail is not installed", "offered")
+
+
+# A certificate that is installed in the same change
+
+
+@pytest.fixture
+def renewed(authority):
+    return authority.issue([NAME])
+
+
+def journals(mail):
+    """What the journals of all changes hold, one mapping a change, with the permissions of the file."""
+    kept = []
+    transaction = Transaction._begin
+
+    def begin(self, change, directories):
+        transaction(self, change, directories)
+        path = mail.store / f"{mail.name}.journal"
+        kept.append((json.loads(path.read_text()), stat.S_IMODE(path.stat().st_mode)))
+
+    return kept, begin
+
+
+def secrets_of(*files):
+    """The lines of all keys in these files."""
+    return [
+        line
+        for content in files
+        for line in content.decode().partition("-----END PRIVATE KEY")[0].splitlines()[1:]
+        if len(line) > 20
+    ]
+
+
+def test_certificate_and_settings_are_one_change(mail, renewed):
+    bundle = mail.renewal(renewed)
+    mail.calls.clear()
+    outcome = mail.set("offered", bundle=bundle)
+    assert mail.certificate.read_bytes() == renewed.key_pem + renewed.fullchain_pem
+    assert stat.S_IMODE(mail.certificate.stat().st_mode) == 0o600
+    assert (outcome.changed, outcome.handshake.fingerprint) == (True, bundle.fingerprints[0])
+    assert mail.calls == ["require_running", "check", "reload"]
+    assert outcome.look.differs
+    assert [one.get("after_header", "settings") for one in outcome.diff] == [str(mail.certificate), "settings"]
+    again = mail.set("offered", bundle=bundle)
+    assert (again.changed, again.diff, again.look.differs) == (False, [], False)
+
+
+def test_a_certificate_alone_is_a_change(mail, renewed):
+    mail.start("offered")
+    outcome = mail.set("offered", bundle=mail.renewal(renewed))
+    assert (outcome.changed, len(outcome.diff)) == (True, 1)
+    assert outcome.handshake.fingerprint == mail.fingerprint == leaf_fingerprint(renewed.fullchain_pem)
+    assert mail.calls == ["require_running", "check", "reload"]
+
+
+def test_where_there_was_none(mail, renewed):
+    bundle = dataclasses.replace(mail.renewal(renewed), path=str(mail.directory / "new/sub/starttls.pem"))
+    mail.certificate = mail.directory / "new/sub/starttls.pem"
+    outcome = mail.set("offered", bundle=bundle)
+    assert outcome.changed and mail.certificate.read_bytes() == renewed.key_pem + renewed.fullchain_pem
+    assert outcome.look.previous is None
+    assert stat.S_IMODE(mail.certificate.parent.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("old", ["offered", "required"])
+def test_a_renewed_certificate_that_the_daemon_cannot_serve_is_taken_back_with_the_settings(mail, renewed, old):
+    mail.start(old, "disabled")
+    former, settings, shown = mail.certificate.read_bytes(), mail.config.read_bytes(), mail.fingerprint
+    follow = mail.follow
+
+    def choke():
+        """It serves every certificate but the new one."""
+        if mail.certificate.read_bytes() != former:
+            mail.port.face = Face(on_starttls=lambda connection: None)
+        else:
+            follow()
+
+    mail.follow = choke
+    with pytest.raises(TransactionError) as caught:
+        mail.set(old, "opportunistic", settings=BRIEF, bundle=mail.renewal(renewed))
+    assert caught.value.restored is True
+    assert "does not show the wanted state" in str(caught.value)
+    assert (mail.certificate.read_bytes(), mail.config.read_bytes()) == (former, settings)
+    assert mail.read()["probe"]["results"][0]["fingerprint_sha256"] == shown
+    assert mail.calls[:4] == ["require_running", "check", "reload", "resume"]
+    assert not Transaction(mail, str(mail.store)).interrupted
+
+
+def test_a_certificate_that_was_not_there_is_not_there_again(mail, renewed):
+    new = mail.directory / "new/starttls.pem"
+    bundle = dataclasses.replace(mail.renewal(renewed), path=str(new))
+    mail.refuses = True
+    with pytest.raises(TransactionError) as caught:
+        mail.set("offered", bundle=bundle, certificate=str(new))
+    assert caught.value.restored is True
+    assert not new.parent.exists()
+
+
+def test_a_daemon_that_goes_on_with_the_new_certificate_is_not_restored(mail, renewed):
+    mail.start("offered")
+    served = mail.port.face
+
+    def follow():
+        """The new certificate is served for ever, and another thing goes wrong."""
+        if mail.port.face is served:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(mail.certificate)
+            mail.port.face = Face(context=context)
+
+    mail.follow = follow
+    with pytest.raises(TransactionError, match="does not show its former state") as caught:
+        mail.set("required", settings=BRIEF, bundle=mail.renewal(renewed))
+    assert caught.value.restored is False
+
+
+def test_a_killed_run_gives_the_former_certificate_back(mail, renewed):
+    mail.start("offered")
+    former, settings = mail.certificate.read_bytes(), mail.config.read_bytes()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            mail.reload = lambda: os._exit(9)
+            mail.set("required", bundle=mail.renewal(renewed))
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert mail.certificate.read_bytes() != former
+    journal = mail.store / "fakemail.journal"
+    assert stat.S_IMODE(journal.stat().st_mode) == 0o600
+    assert stat.S_IMODE(mail.store.stat().st_mode) == 0o700
+    assert undo_killed_run(mail, str(mail.store)) is True
+    assert (mail.certificate.read_bytes(), mail.config.read_bytes()) == (former, settings)
+    assert undo_killed_run(mail, str(mail.store)) is False
+
+
+def test_the_journal_holds_the_former_files_and_not_the_new_key(mail, renewed, monkeypatch):
+    mail.start("offered")
+    former = mail.certificate.read_bytes()
+    kept, begin = journals(mail)
+    monkeypatch.setattr(Transaction, "_begin", begin)
+    mail.set("required", bundle=mail.renewal(renewed))
+    [(journal, mode)] = kept
+    assert mode == 0o600
+    held = {entry["path"]: base64.b64decode(entry["content"]) for entry in journal["files"]}
+    assert held[str(mail.certificate)] == former
+    assert set(held) == {str(mail.certificate), str(mail.config)}
+    everything = json.dumps(journal) + "".join(content.decode() for content in held.values())
+    assert not [line for line in secrets_of(renewed.key_pem) if line in everything]
+    assert not (mail.store / "fakemail.journal").exists()
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_no_key_is_shown(mail, renewed, check_mode):
+    mail.start("offered")
+    lines = secrets_of(mail.certificate.read_bytes(), renewed.key_pem)
+    bundle = mail.renewal(renewed)
+    assert len(lines) >= 2
+    outcome = mail.set("required", bundle=bundle, check_mode=check_mode)
+    for text in (
+        str(outcome),
+        repr(bundle),
+        json.dumps(outcome.to_dict()),
+        json.dumps(outcome.diff),
+        str(outcome.look),
+    ):
+        assert not [line for line in lines if line in text]
+        assert "PRIVATE KEY" not in text
+
+
+def test_nor_in_what_a_failure_says(mail, renewed):
+    lines = secrets_of(mail.certificate.read_bytes(), renewed.key_pem)
+    mail.never = ("offered",)
+    with pytest.raises(TransactionError) as caught:
+        mail.set("offered", settings=BRIEF, bundle=mail.renewal(renewed))
+    text = "".join(traceback.format_exception(caught.value))
+    assert not [line for line in lines if line in text]
+
+
+def test_check_mode_of_a_certificate_touches_nothing(mail, renewed):
+    former = mail.certificate.read_bytes()
+    outcome = mail.set("offered", bundle=mail.renewal(renewed), check_mode=True)
+    assert (outcome.changed, len(outcome.diff), outcome.warnings) == (True, 2, ())
+    assert mail.certificate.read_bytes() == former and not mail.store.exists()
+
+
+def test_check_mode_of_a_certificate_where_none_is_yet(mail, renewed):
+    """Unlike without one, there is nothing to warn of."""
+    mail.certificate.unlink()
+    outcome = mail.set("offered", bundle=mail.renewal(renewed), check_mode=True)
+    assert (outcome.changed, outcome.warnings) == (True, ())
+
+
+def test_the_state_that_needs_no_certificate_installs_none(mail, renewed):
+    mail.start("offered")
+    former = mail.certificate.read_bytes()
+    outcome = mail.set("disabled", bundle=mail.renewal(renewed))
+    assert (outcome.look, mail.certificate.read_bytes()) == (None, former)
+
+
+def test_a_certificate_for_a_user_that_does_not_exist(mail, renewed):
+    bundle = dataclasses.replace(mail.renewal(renewed), owner="nobody-of-that-name")
+    untouched(mail, "user nobody-of-that-name does not exist on this host", "offered", bundle=bundle)
+
+
+def test_another_owner_alone_is_a_change(mail, renewed):
+    mail.install(renewed)
+    mail.certificate.chmod(0o640)
+    mail.start("offered")
+    outcome = mail.set("offered", bundle=mail.renewal(renewed))
+    assert (outcome.changed, stat.S_IMODE(mail.certificate.stat().st_mode)) == (True, 0o600)
+
+
+# The files as the plan saw them
+
+
+def seen_by_the_plan(mail):
+    return facts.digests([*mail.files(), str(mail.certificate)])
+
+
+def test_a_change_of_what_the_plan_saw(mail, renewed):
+    outcome = mail.set("offered", digests=seen_by_the_plan(mail), bundle=mail.renewal(renewed))
+    assert outcome.changed
+    assert outcome.digests == seen_by_the_plan(mail)
+    # The next step of the run takes these.
+    assert mail.set("required", digests=outcome.digests, bundle=mail.renewal(renewed)).changed
+
+
+def test_without_a_change_there_are_no_new_digests(mail):
+    mail.start("offered")
+    assert mail.set("offered").digests == {}
+    assert mail.set("required", check_mode=True).digests == {}
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+@pytest.mark.parametrize("which", ["config", "certificate"])
+def test_a_file_that_changed_since_the_plan_refuses_the_change(mail, renewed, which, check_mode):
+    digests, path = seen_by_the_plan(mail), getattr(mail, which)
+    bundle = mail.renewal(renewed)
+    path.write_bytes(path.read_bytes() + b"\n")
+    before = {one: one.read_bytes() for one in (mail.config, mail.certificate)}
+    with pytest.raises(EngineError) as caught:
+        mail.set("offered", digests=digests, bundle=bundle, check_mode=check_mode)
+    assert not isinstance(caught.value, TransactionError)
+    assert str(caught.value) == (
+        f"{path} changed since the plan, so the plan is no longer true; nothing was changed; run again"
+    )
+    assert {one: one.read_bytes() for one in before} == before
+    assert mail.calls == []
+
+
+def test_so_does_a_file_that_was_not_there(mail, renewed):
+    mail.certificate.unlink()
+    digests = seen_by_the_plan(mail)
+    assert digests[str(mail.certificate)] == "absent"
+    mail.install(renewed)
+    untouched(mail, "changed since the plan", "offered", digests=digests)
+
+
+def test_what_a_killed_run_left_is_undone_before_the_files_are_compared(mail):
+    """The plan of such a host was made after that was undone."""
+    digests = seen_by_the_plan(mail)
+    with Transaction(mail, str(mail.store)).locked() as transaction:
+        change = mail.plan(mail.desired("required"))
+        transaction._begin(change, [])
+        change.after[0].write()
+    outcome = mail.set("offered", digests=digests)
+    assert (outcome.recovered, mail.settings["inbound"]) == (True, "offered")
+
+
+# Within the transaction of another change
+
+
+def test_what_was_made_can_be_proved_and_disproved_later(mail):
+    with mail.transaction(str(mail.store)).opened(False):
+        transaction = mail.transaction(str(mail.store))
+        outcome, made = change_within(transaction, mail, mail.desired("offered"), PATIENT, False, [])
+        assert outcome.changed
+        made.prove()
+        with pytest.raises(EngineError, match="does not show its former state"):
+            change_within_brief(mail)
+        assert [image.path for image in made.change.after] == [str(mail.config)]
+
+
+def change_within_brief(mail):
+    """Make a change, and ask for the proof of the state before it."""
+    transaction = mail.transaction(str(mail.store))
+    _outcome, made = change_within(transaction, mail, mail.desired("disabled"), BRIEF, False, [])
+    made.prove_old()
+
+
+@pytest.mark.parametrize(("inbound", "check_mode"), [("disabled", False), ("offered", True)])
+def test_nothing_made_is_nothing_to_undo(mail, inbound, check_mode):
+    transaction = mail.transaction(str(mail.store))
+    _outcome, made = change_within(transaction, mail, mail.desired(inbound), PATIENT, check_mode, [])
+    assert made is None
+
+
+def test_what_is_computed_changes_nothing(mail, renewed):
+    before = mail.config.read_bytes(), mail.certificate.read_bytes()
+    bundle = mail.renewal(renewed)
+    computed = compute(mail, mail.desired("required", "opportunistic", bundle=bundle), False, [])
+    assert (computed.before, computed.after) == (
+        {"inbound": "disabled", "outbound": "disabled"}, {"inbound": "required", "outbound": "opportunistic"},
+    )  # fmt: skip
+    assert (computed.look.differs, computed.fingerprint) == (True, bundle.fingerprints[0])
+    assert [image.path for image in computed.change.after] == [str(mail.certificate), str(mail.config)]
+    assert (mail.config.read_bytes(), mail.certificate.read_bytes()) == before
+
+
+def test_a_read_computes_the_same_without_the_key(mail, renewed):
+    """It gets digest and fingerprints only, so it can say what would change and cannot make it."""
+    whole = mail.renewal(renewed)
+    without = dataclasses.replace(whole, content=None)
+    one, other = (compute(mail, mail.desired("offered", bundle=file), True, []) for file in (whole, without))
+    assert (one.look, one.fingerprint, one.after, one.diff()) == (
+        other.look,
+        other.fingerprint,
+        other.after,
+        other.diff(),
+    )
+    assert str(mail.certificate) not in [image.path for image in other.change.after]
 
 
 # Insisting on TLS outbound
