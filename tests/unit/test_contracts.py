@@ -29,7 +29,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import certificate_sources
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED
@@ -87,9 +86,11 @@ HOST_NAME = "mx1"
 
 def without_variables(default):
     """The default of a host where the user has set none of the variables that it comes from."""
-    if not isinstance(default, str):
-        return default
-    return environment().from_string(default).render(inventory_hostname=HOST_NAME, hostvars={HOST_NAME: {}})
+    if isinstance(default, dict):
+        return {name: without_variables(value) for name, value in default.items()}
+    return (
+        environment().from_string(default).render(inventory_hostname=HOST_NAME) if isinstance(default, str) else default
+    )
 
 
 def is_expression(value):
@@ -124,25 +125,38 @@ def test_checks_may_be_text_with_commas(given, checks):
 
 
 @pytest.mark.parametrize("role", ["gateway", "mail_server"])
-def test_certificate_and_expectations_come_from_the_variables_of_the_host(role):
-    """A default of the specification would not be true: without any variable the names are those of the host."""
-    defaults = role_defaults(role)
-    facts = {
-        "starttls_private_key_file": "mx1.key",
-        "starttls_certificate_file": "mx1.pem",
-        "starttls_hostname": "mx1.example",
+def test_the_certificate_to_install_is_the_one_of_the_role_certificate(role, documentation):
+    """Option by option the same variables with the same defaults, and nothing that names a certificate without a variable."""
+    given, own = role_defaults(role)[f"{role}_install"], role_defaults("certificate")
+    assert set(given) == set(documentation["mail_server_tls"]["doc"]["options"]["install"]["suboptions"])
+    assert given == {name: own[name if name in own else f"certificate_{name}"] for name in given}
+    made = without_variables(given)
+    assert {name for name, value in made.items() if value != ""} == {
+        "names",
+        "min_days_left",
+        "allow_self_signed",
+        "owner",
     }
-    for given, made in (({}, {"names": [HOST_NAME]}), (facts, certificate_sources(HOST_NAME, {HOST_NAME: facts}))):
-        rendered = environment().from_string(defaults[f"{role}_install"])
-        assert rendered.render(inventory_hostname=HOST_NAME, hostvars={HOST_NAME: given}) == made
-    rendered = environment().from_string(defaults[f"{role}_handshake"])
-    assert rendered.render(inventory_hostname=HOST_NAME, hostvars={HOST_NAME: facts}) == {
-        "name": "mx1.example",
-        "min_days_left": 7,
+    assert (made["names"], made["min_days_left"], made["allow_self_signed"]) == ([HOST_NAME], 14, False)
+
+
+@pytest.mark.parametrize("role", ["gateway", "mail_server"])
+def test_the_read_expects_what_the_proof_expects(role, documentation):
+    given, own = role_defaults(role)[f"{role}_handshake"], role_defaults("verify")
+    assert set(given) == set(documentation["mail_server_info"]["doc"]["options"]["handshake"]["suboptions"])
+    assert {name: given[name] for name in given if name != "name"} == {
+        name: own[f"verify_{name}"] for name in given if name != "name"
     }
-    for _entry_point, name, option in role_options(role):
-        if name in (f"{role}_install", f"{role}_handshake"):
-            assert (option["type"], "default" in option) == ("dict", False)
+    name = environment().from_string(given["name"])
+    assert name.render(inventory_hostname=HOST_NAME) == HOST_NAME
+    assert name.render(inventory_hostname=HOST_NAME, starttls_hostname="mx1.example.") == "mx1.example"
+
+
+@pytest.mark.parametrize("role", ["gateway", "mail_server"])
+def test_what_depends_on_the_host_has_no_default_in_the_specification(role):
+    found = {name: option for _entry_point, name, option in role_options(role)}
+    for name in (f"{role}_install", f"{role}_handshake"):
+        assert (found[name]["type"], "default" in found[name]) == ("dict", False)
 
 
 @pytest.mark.parametrize("role", ROLES)

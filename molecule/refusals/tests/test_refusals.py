@@ -182,7 +182,9 @@ def test_check_mode_predicts_everything_and_changes_nothing(fleet: Fleet, tmp_pa
     assert "Plan: enable: drift" in played.output
     steps = {"gw1": "accept, modes", **dict.fromkeys(SERVERS, "offer")}
     for host, words in steps.items():
-        [row] = [line for line in played.output.splitlines() if line.startswith(f"{host} ") and "inbound disabled" in line]
+        [row] = [
+            line for line in played.output.splitlines() if line.startswith(f"{host} ") and "inbound disabled" in line
+        ]
         assert f"  {words} (" in row
     assert "+smtpd_tls_security_level = may" in played.output
     assert "+MAIN_TLS_CERTKEY = /etc/mailfleet/starttls.pem" in played.output

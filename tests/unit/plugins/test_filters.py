@@ -15,7 +15,7 @@ def test_each_filter_is_a_function_of_the_engine():
         "estate", "capabilities", "kind_on", "has_log", "localhost_of",
         "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
-        "certificate_sources", "handshake_expectations", "planned_digests",
+        "planned_digests",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ is getattr(estate, name, None) or getattr(rows, name)
@@ -107,16 +107,6 @@ def test_verdict_rows():
 
 def test_trace_messages():
     assert FILTERS["trace_messages"](["pf12"], HOSTVARS, "out", "1") == []
-
-
-def test_certificate_sources():
-    assert FILTERS["certificate_sources"]("pf12", HOSTVARS) == {"names": ["pf12.example"]}
-
-
-def test_handshake_expectations():
-    assert FILTERS["handshake_expectations"]("pf12", HOSTVARS) == {"name": "pf12.example", "min_days_left": 7}
-    with pytest.raises(AnsibleFilterError, match="starttls_hostname or starttls_port of bad"):
-        FILTERS["handshake_expectations"]("bad", HOSTVARS)
 
 
 def test_planned_digests():

@@ -5,13 +5,10 @@ import re
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import HANDSHAKE_SPEC, INSTALL_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
-    certificate_sources,
     estate,
-    handshake_expectations,
     handshake_targets,
     own_target,
     planned_digests,
@@ -641,77 +638,6 @@ class TestTraceWork:
     def test_a_landing_that_is_none_is_said(self):
         with pytest.raises(EngineError, match="starttls_landing of a has to be a mapping"):
             trace_work(MESSAGES, "a", "out", {**TRACED, "a": {"starttls_landing": "x"}})
-
-
-class TestCertificateSources:
-    def test_every_option_comes_from_its_variable(self):
-        options = INSTALL_SPEC["install"]["options"]
-        variables = {
-            **{
-                option: f"starttls_certificate_{option}"
-                for option in ("names", "min_days_left", "owner", "group", "mode")
-            },
-            **{
-                option: f"starttls_{option}"
-                for option in options
-                if option.endswith(("_file", "_content")) or option == "allow_self_signed"
-            },
-        }
-        assert set(variables) == set(options)
-        facts = {variable: f"value of {variable}" for variable in variables.values()}
-        assert certificate_sources("h", {"h": facts}) == {
-            option: f"value of {variable}" for option, variable in variables.items()
-        }
-
-    @pytest.mark.parametrize("nothing", [None, ""])
-    def test_the_answer_of_a_survey_that_says_nothing_is_left_out(self, nothing):
-        facts = {
-            "starttls_private_key_file": nothing,
-            "starttls_certificate_names": nothing,
-            "starttls_chain_file": "c",
-        }
-        assert certificate_sources("h", {"h": facts}) == {"names": ["h"], "chain_file": "c"}
-
-    def test_false_and_zero_are_said(self):
-        facts = {"starttls_allow_self_signed": False, "starttls_certificate_min_days_left": 0}
-        found = certificate_sources("h", {"h": facts})
-        assert (found["allow_self_signed"], found["min_days_left"]) == (False, 0)
-
-    @pytest.mark.parametrize(
-        ("facts", "names"),
-        [
-            ({}, ["h"]),
-            ({"starttls_hostname": "mx.example"}, ["mx.example"]),
-            ({"starttls_hostname": ""}, ["h"]),
-            ({"starttls_hostname": "mx.example", "starttls_certificate_names": ["a.example"]}, ["a.example"]),
-        ],
-    )
-    def test_the_names_are_those_at_which_others_reach_the_host(self, facts, names):
-        assert certificate_sources("h", {"h": facts}) == {"names": names}
-
-
-class TestHandshakeExpectations:
-    def test_every_option_comes_from_its_variable(self):
-        facts = {f"starttls_{option}": f"value of {option}" for option in HANDSHAKE_SPEC["handshake"]["options"]}
-        del facts["starttls_name"]
-        found = handshake_expectations("h", {"h": {**facts, "starttls_hostname": "mx.example."}})
-        assert found == {
-            option: "mx.example" if option == "name" else f"value of {option}"
-            for option in HANDSHAKE_SPEC["handshake"]["options"]
-        }
-
-    @pytest.mark.parametrize("nothing", [None, ""])
-    def test_without_a_word_the_defaults_are_those_of_the_proof(self, nothing):
-        facts = {f"starttls_{option}": nothing for option in ("ca_file", "min_days_left", "fail_on", "require_trusted")}
-        assert handshake_expectations("h", {"h": facts}) == {"name": "h", "min_days_left": 7}
-
-    def test_a_word_that_only_reports_know_is_left_out(self):
-        assert handshake_expectations("h", {"h": {"starttls_fail_on": "none"}}) == {"name": "h", "min_days_left": 7}
-        assert handshake_expectations("h", {"h": {"starttls_fail_on": "notice"}})["fail_on"] == "notice"
-
-    def test_a_name_that_is_none_is_said(self):
-        with pytest.raises(EngineError, match="starttls_hostname or starttls_port of h: "):
-            handshake_expectations("h", {"h": {"starttls_hostname": "a b"}})
 
 
 PLANNED = {"hosts": {"h": {"digests": {"/etc/a": "1", "/etc/b": "1"}}, "new": {}}}
