@@ -60,8 +60,10 @@ def _with_facts(found: Mapping[str, Any]) -> dict[str, Any]:
     if found.get("pem"):
         try:
             done["certificate"] = x509.describe(pem.split(found["pem"])[0].der)
-        except x509.CertificateError as error:
+        except (x509.CertificateError, pem.PemError) as error:
             done["message"] = f"the certificate cannot be read: {error}"
+        except IndexError:
+            done["message"] = "the certificate cannot be read: it holds no PEM block"
     return done
 
 
