@@ -29,6 +29,8 @@ OBSTACLES = frozenset(
     }
 )  # fmt: skip
 """Codes with which a host says what stands in the way on it."""
+UNREAD = frozenset({"unreachable", "no_python", "no_privilege", "not_read"})
+"""Codes of the reasons why a host could not be read."""
 NOTES = frozenset({"socket_not_configured", "listener_not_listening", "stranger_on_mail_port", "interrupted_run"})
 """Codes of findings of a host that stop nothing."""
 
@@ -36,7 +38,7 @@ NOTES = frozenset({"socket_not_configured", "listener_not_listening", "stranger_
 _NO_PRIVILEGE = re.compile(
     r"password is required|(missing|incorrect|invalid) (sudo|become) password|terminal is required|not allowed to execute"
     r"|not in the sudoers file|privilege escalation|become (password|success|plugin|method)|becoming an unprivileged"
-    r"|(sudo|su|doas): (command )?not found"
+    r"|(sudo|su|doas): (command )?not found|permission denied"
 )
 _NO_PYTHON = re.compile(
     r"no python interpreters? found|python[0-9.]*['\"]?: (command )?not found|minimum of python version"
@@ -168,7 +170,7 @@ class Observation:
 
 @dataclass(frozen=True)
 class Unread:
-    """Why a host could not be read. code: C(unreachable), C(no_python), C(no_privilege) or C(not_read)."""
+    """Why a host could not be read. code: one of UNREAD."""
 
     code: str
     message: str

@@ -16,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import PlanRequest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making import make_plan
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import OBSTACLES, UNREAD
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import names, plan_table, plan_text
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import Plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
@@ -79,9 +80,10 @@ def plan_result(plan: Plan, plan_only: bool, fail_on: str, alone: bool = False) 
 
     plan_only: nothing follows, so C(fail_on) decides. Otherwise a plan that is blocked or unknown always fails. If a killed run
     has left changes, a run that changes undoes them first and plans again. Such a first plan shows nothing and does not fail.
+    If another host stops the run in any case, nothing is undone, and the plan shows everything at once.
     alone: a role makes the change by itself, and its module undoes what a killed run left.
     """
-    if plan.recover and not plan_only and not alone:
+    if plan.recover and not plan_only and not alone and not _stopped_by_others(plan):
         run = {**plan.run(may_change=False), "recover": list(plan.recover)}
         return {"changed": False, "failed": False, "msg": _recovering(plan), "run": run}, ""
     failed = plan.result in FAIL_ON[fail_on if plan_only else "blocked"]
@@ -94,6 +96,14 @@ def plan_result(plan: Plan, plan_only: bool, fail_on: str, alone: bool = False) 
         "table": plan_table(plan),
     }
     return result, f"{_title(plan)}\n\n{plan_text(plan)}"
+
+
+def _stopped_by_others(plan: Plan) -> bool:
+    """Return whether a host without a killed run says of itself what stops the run. What it says of others may be due to that run."""
+    own = OBSTACLES | UNREAD
+    return any(
+        one.finding.code in own and one.host in plan.hosts and one.host not in plan.recover for one in plan.obstacles
+    )
 
 
 def _recovering(plan: Plan) -> str:

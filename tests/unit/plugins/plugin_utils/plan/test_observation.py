@@ -38,6 +38,7 @@ def test_a_host_that_is_unreachable(message, told):
         ("no_privilege", "Task failed: Timed out waiting for become success."),
         ("no_privilege", "Timeout (12s) waiting for privilege escalation prompt: "),
         ("no_privilege", "/bin/sh: 1: sudo: not found"),
+        ("no_privilege", "/var/spool/postfix/pid/master.pid: Permission denied"),
         ("no_python", "/bin/sh: 1: /usr/bin/python3: not found"),
         ("no_python", "bash: line 1: /usr/bin/python3.9: No such file or directory"),
         ("no_python", "No python interpreters found for host h (tried ['python3.12'])"),

@@ -139,6 +139,34 @@ class TestResult:
         far = States(config(mode="required"), gw1=gateway(probes=[plain("m1.test")])).with_outside("m1")
         assert "something in the way outside this run (m1)" in message(far)
 
+    @pytest.mark.parametrize(
+        ("other", "undone"),
+        [
+            ({}, True),
+            ({"m2": server("m2", drift=True)}, True),
+            ({"m2": BLOCKED["m1"]}, False),
+            ({"m2": UNKNOWN["m1"]}, False),
+        ],
+    )
+    def test_a_killed_run_is_undone_first_unless_another_host_stops_this_run_in_any_case(self, other, undone):
+        interrupted = {**BLOCKED["m1"], "journal": {"path": "/j", "files": []}}
+        plan = States(m1=interrupted, **other).plan()
+        result, text = plan_result(plan, False, "blocked")
+        assert (result["failed"], result["run"]["recover"], not text) == (not undone, ["m1"] * undone, undone)
+        result, text = plan_result(plan, True, "blocked")
+        assert (result["failed"], result["run"]["recover"]) == (True, [])
+        assert "undo the killed run" in text
+
+    def test_what_a_killed_run_left_half_changed_does_not_keep_it_from_being_undone(self):
+        states = States(
+            config(mode="required"),
+            gw1=gateway(probes=[plain("m1.test")]),
+            m1=server("m1", journal={"path": "/j", "files": []}),
+        )
+        plan = states.plan()
+        assert [one.finding.code for one in plan.obstacles] == ["server_without_starttls"]
+        assert plan_result(plan, False, "blocked")[0]["run"]["recover"] == ["m1"]
+
     def test_the_result_is_plain_data(self):
         result, text = plan_result(DRIFT.plan(), True, "blocked")
         assert (result["changed"], result["plan"]["result"]) == (False, "drift")
