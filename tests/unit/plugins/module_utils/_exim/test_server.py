@@ -295,6 +295,30 @@ class TestRunning:
         threading.Timer(0.1, lambda: host.pid_file.write_text(f"{os.getpid()}\n")).start()
         host.adapter.require_running()
 
+    @pytest.mark.parametrize("program", ["update-exim4.conf", "exim4"])
+    @pytest.mark.parametrize("split", [False, True])
+    def test_an_edit_that_exim_cannot_read_is_found_before_the_reload_shows_it(self, make, monkeypatch, split, program):
+        host = make(SETTINGS.replace("'false'", "'true'") if split else SETTINGS)
+        monkeypatch.setattr(server, "_runs", lambda: True)
+        source = host.directory / "conf.d/main/02_mine" if split else host.macros
+        source.write_text("NO MACRO\n")
+        host.generated.write_text("generated\n")
+        os.utime(host.generated, ns=(0, source.stat().st_mtime_ns + 1))
+        host.answers[(program, "-C" if program == "exim4" else "-o")] = lambda arguments: (
+            1, "", f"2026-11-29 13:08:32 Exim configuration error in line 26 of {arguments[2]}:\n  malformed macro definition\n"
+        )  # fmt: skip
+        host.adapter.require_running()
+        assert len(host.calls) == 1, "a configuration that was not edited costs nothing"
+        os.utime(host.generated, ns=(0, source.stat().st_mtime_ns - 1))
+        with pytest.raises(
+            BrokenConfigurationError,
+            match=r"exim4 was edited, and Exim cannot read .* malformed macro definition; corr",
+        ) as raised:
+            host.adapter.require_running()
+        assert "2026-11-29" not in str(raised.value)
+        host.answers.popitem()
+        host.adapter.require_running()
+
     @pytest.mark.parametrize(("asked", "said"), [("exim_version = 4.98.2\n", []), ("", [["exim4", "-bV"]])])
     def test_the_version(self, host, asked, said):
         host.answers = {
