@@ -19,7 +19,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -206,7 +206,8 @@ class PostfixGateway:
         require_answer(self.own_port, self._settings)
         ports = [one.port for one in self._instances if not Path(one.directory).exists()]
         for port in [self._return_port, *ports] if len(ports) == len(self._instances) else ports:
-            if handshake_one(port, self._settings).code != "connect_failed":
+            # Who answers there need not speak SMTP, so its greeting is not waited for.
+            if handshake_one(port, replace(self._settings, timeout=1.0)).code != "connect_failed":
                 raise PortInUseError(f"another service answers on {port}; name a free port with reinjection_port")
 
     def version(self) -> str:

@@ -35,6 +35,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     NotRunningError,
 )
 
+BROKEN_SECONDS = 2.0
+"""How long a daemon may take to answer whose configuration is broken, in seconds."""
+
 
 class Reading:
     """Collects what one host shows. A part that cannot be read becomes an obstacle; the other parts are read all the same."""
@@ -60,7 +63,11 @@ class Reading:
         self._desired.check()
         health = self._health()
         observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
-        seen = handshake_all([self._desired.own_port, *targets], self._settings)
+        # A daemon with a broken configuration may accept connections and never answer.
+        patience = (
+            min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
+        )
+        seen = handshake_all([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
         own = seen[0]
         if health["state"] == "running" and own.stage < Stage.GREETING:
             self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
