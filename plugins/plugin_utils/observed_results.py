@@ -27,7 +27,8 @@ def complete_observed(
         return done
     if checked:
         done["obstacles"] = [
-            *done["obstacles"],
+            # The certificate to install is named; what is wrong with it says more than that it is not there yet.
+            *(one for one in done["obstacles"] if one["code"] != "certificate_missing" or not checked.findings),
             *({"code": "certificate_unfit", "message": f"[{one.code}] {one.message}"} for one in checked.findings),
         ]
         done["notes"] = [*done["notes"], *({"code": one.code, "message": one.message} for one in checked.caveats)]

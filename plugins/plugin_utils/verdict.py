@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -413,9 +414,15 @@ def _mechanisms(capabilities: Sequence[str]) -> Iterator[str]:
             yield from words[1:]
 
 
-def render_table(columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], width: int = 40) -> str:
-    """Return a table in plain text. columns maps a row's key to its heading. Cells are cut to width characters."""
-    cells = [list(columns.values())] + [[_cell(row.get(key), width) for key in columns] for row in rows]
+def render_table(
+    columns: Mapping[str, str], rows: Sequence[Mapping[str, Any]], width: int = 40, whole: str = ""
+) -> str:
+    """Return a table in plain text. columns maps a row's key to its heading.
+
+    Cells are cut to width characters, except those of the column whole.
+    """
+    widest = {key: sys.maxsize if key == whole else width for key in columns}
+    cells = [list(columns.values())] + [[_cell(row.get(key), widest[key]) for key in columns] for row in rows]
     widths = [max(len(line[index]) for line in cells) for index in range(len(columns))]
     lines = ["  ".join(text.ljust(size) for text, size in zip(line, widths)).rstrip() for line in cells]
     lines.insert(1, "  ".join("-" * size for size in widths))

@@ -14,7 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
 
 PLAN_HEADINGS = {"host": "HOST", "role": "ROLE", "is": "IS", "change": "WILL CHANGE", "obstacles": "IN THE WAY"}
 WIDTH = 64
-"""Most characters of a cell."""
+"""Most characters of a cell, except the last one of a row: it names every obstacle."""
 MOST_NAMES = 8
 """Most names of hosts in a line."""
 
@@ -50,7 +50,7 @@ def plan_table(plan: Plan) -> str:
         {"host": host, "is": "not in this run", "obstacles": list(dict.fromkeys(found))}
         for host, found in outside.items()
     ]
-    return render_table(PLAN_HEADINGS, rows, WIDTH)
+    return render_table(PLAN_HEADINGS, rows, WIDTH, whole="obstacles")
 
 
 def plan_text(plan: Plan) -> str:

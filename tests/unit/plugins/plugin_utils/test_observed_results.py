@@ -11,7 +11,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import record
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import HANDSHAKE_SPEC
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_install
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_install
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -243,3 +244,25 @@ def test_a_certificate_that_is_none_is_said(authority, text):
     [one] = complete(result(authority.issue([NAME]), certificates=given))["certificates"]
     assert one["message"].startswith("the certificate cannot be read: ")
     assert not {"pem", "certificate"} & set(one)
+
+
+MISSING = {"code": "certificate_missing", "message": "there is no certificate; name one to install"}
+FULL = {"code": "no_disk_space", "message": "full"}
+
+
+@pytest.mark.parametrize(
+    ("findings", "codes"),
+    [
+        ([], ["certificate_missing", "no_disk_space"]),
+        ([Finding("expired", "it expired")], ["no_disk_space", "certificate_unfit"]),
+    ],
+)
+def test_nobody_is_told_to_name_a_certificate_that_is_named_and_unfit(findings, codes):
+    checked = CheckedInputs({}, findings=findings)
+    done = complete_observed({"obstacles": [MISSING, FULL], "notes": []}, {}, checked, "")
+    assert [one["code"] for one in done["obstacles"]] == codes
+
+
+def test_without_a_certificate_to_install_it_is_missing():
+    done = complete_observed({"obstacles": [MISSING], "notes": []}, {}, None, "")
+    assert done["obstacles"] == [MISSING]

@@ -46,6 +46,12 @@ def test_every_host_has_a_row():
     }
 
 
+def test_every_obstacle_of_a_host_is_in_its_row():
+    codes = ["no_disk_space", "certificate_unfit", "configuration_broken", "change_refused", "port_in_use"]
+    found = States(m1=server("m1", obstacles=[{"code": one, "message": one} for one in codes])).plan()
+    assert plan_table(found).endswith(f"  {', '.join(codes)}")
+
+
 def test_the_lines_below_it():
     text = plan_text(mixed().plan(inbound={"m1": "required"}))
     assert "\nIn the way\n  m3: /etc is full; make room there\n  m4, m5: no route; check that" in text
