@@ -181,6 +181,14 @@ def test_every_variable_is_read_somewhere():
 PRODUCTS_IN_YAML = re.compile(rf"\b({'|'.join(PRODUCTS)})\b", re.IGNORECASE)
 
 
+def test_a_play_that_may_end_the_run_pins_its_strategy():
+    """Under ANSIBLE_STRATEGY=free neither any_errors_fatal nor run_once counts."""
+    for path in ROOT.glob("playbooks/*.yml"):
+        for play in yaml.safe_load(path.read_text()):
+            if re.search(r"any_errors_fatal|run_once|serial", yaml.safe_dump(play)):
+                assert play.get("strategy") == "ansible.builtin.linear", f"{path.name}: {play['name']}"
+
+
 def test_no_playbook_or_role_names_a_product():
     """Descriptions may, and the default kind of a gateway does."""
     found = []
