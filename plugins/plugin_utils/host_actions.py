@@ -63,12 +63,12 @@ class ChangeAction(HostAction):
 
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the result of the change; of the check of the certificate if that has findings."""
-        super().run(tmp, task_vars)
-        options = checked_options(self, self.SPEC)
-        if self._task.async_val:
+        if self._task.async_val:  # before Ansible refuses it without a reason
             raise AnsibleActionFail(
                 "async is refused for a change: nobody would undo it if the job were lost. Remove async from this task"
             )
+        super().run(tmp, task_vars)
+        options = checked_options(self, self.SPEC)
         return self.change(options, task_vars)
 
     def change(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:

@@ -70,14 +70,18 @@ def standings(
             state, reason = "no change", ""
         elif step not in mine:
             past = [one for one in mine if one in before]
-            state, reason = (f"done: {past[-1]}", "") if past else (f"not started: {mine[0]}", "")
+            state, reason = "; ".join([*([f"done: {past[-1]}"] if past else []), *_rest(mine, after)]), ""
         elif state == "done":
-            rest = [one for one in mine if one in after]
-            state = f"done: {step}" + (f"; not started: {', '.join(rest)}" if rest else "")
+            state = "; ".join([f"done: {step}", *_rest(mine, after)])
         else:
             state = f"{state}: {step}"
         found.append(Standing(host, part["role"], state, reason))
     return found
+
+
+def _rest(mine: Sequence[str], after: Sequence[str]) -> list[str]:
+    rest = [one for one in mine if one in after]
+    return [f"not started: {', '.join(rest)}"] if rest else []
 
 
 def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> tuple[str, str]:

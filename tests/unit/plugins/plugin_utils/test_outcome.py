@@ -31,7 +31,7 @@ def stands(step, results, tests=()):
 def test_every_host_of_the_plan_is_in_the_table():
     failed = {"failed": True, "restored": True, "msg": "no handshake"}
     assert stands("offer", {"a": OFFERED, "b": failed}) == {
-        "gw": ("done: accept", ""),
+        "gw": ("done: accept; not started: modes", ""),
         "a": ("done: offer; not started: require", ""),
         "b": ("failed, restored: offer", "no handshake"),
         "c": ("not started: offer", ""),
