@@ -163,6 +163,10 @@ left:
   type: list
   elements: str
   returned: when the kind is known
+activity:
+  description: C(sessions_an_hour) is the average that the end of the log tells; null if it does not tell it.
+  type: dict
+  returned: when the kind is known
 before:
   description: The settings now, in the words of the options, or V(custom). Null if they could not be read.
   type: dict

@@ -141,6 +141,9 @@ class FakeMail:
     def left(self):
         return self.leftovers
 
+    def sessions_an_hour(self):
+        return 120.0
+
     def observe(self):
         self.calls.append("observe")
         inbound = self.settings["inbound"]

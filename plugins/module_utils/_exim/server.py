@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -63,6 +64,8 @@ NEXT_MAIL_ACL = "MAILFLEET_NEXT_MAIL_ACL"
 DEFAULT_MAIL_ACL = "acl_check_mail"
 
 _MACRO = re.compile(r"\s*([A-Z][A-Za-z0-9_]*)\s*==?\s*(.*)", re.DOTALL)
+_SESSION = re.compile(r" <= .* H=")
+"""A message that came over the network. By default Exim logs no line for a session alone."""
 _OUTBOUND = {
     "disabled": "AVOID",
     "opportunistic": "",
@@ -151,6 +154,10 @@ class Exim:
         _status, out, _err = self._run(["exim4", "-bV"])
         found = re.match(r"Exim version (\S+)", out)
         return found[1] if found else ""
+
+    def sessions_an_hour(self) -> Optional[float]:
+        """Return how many messages an hour came over the network, as the log tells them; None if it does not tell it."""
+        return sessions_an_hour(DEBIAN.logs, _SESSION)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on; some may not exist."""

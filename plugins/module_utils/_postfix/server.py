@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
@@ -50,6 +52,7 @@ OUTBOUND_KIND = {
     "verify": "required",
     "secure": "required",
 }
+_SESSION = re.compile(r"/(?:smtpd\[\d+\]: connect from|postscreen\[\d+\]: CONNECT from) ")
 INBOUND_KIND = {"": "disabled", "none": "disabled", "may": "offered", "encrypt": "required"}
 # If smtpd_tls_chain_files is set, Postfix ignores these parameters and warns about them.
 SUPERSEDED = tuple(f"smtpd_tls_{kind}{what}_file" for kind in ("", "d", "ec") for what in ("cert", "key"))
@@ -102,6 +105,10 @@ class Postfix:
     def version(self) -> str:
         """Return the version of Postfix, for example C(3.7.11)."""
         return self.postconf.values("mail_version").get("mail_version", "")
+
+    def sessions_an_hour(self) -> Optional[float]:
+        """Return how many sessions an hour smtpd and postscreen had; None if the log does not tell it."""
+        return sessions_an_hour(self._layout.logs, _SESSION)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on."""

@@ -60,6 +60,9 @@ class Server(Protocol):
     def version(self) -> str:
         """Return the version of the product, for example C(3.7.11); empty if it does not say. Raises EngineError."""
 
+    def sessions_an_hour(self) -> Optional[float]:
+        """Return how many sessions an hour the log tells, on average; None if it does not tell it."""
+
     def files(self) -> tuple[str, ...]:
         """Return the absolute paths of the configuration files that plan() depends on; some may not exist."""
 

@@ -80,6 +80,7 @@ class Reading:
             "disk": self._disk(),
             "journal": self._journal(),
             "left": self._left(),
+            "activity": {"sessions_an_hour": self._server.sessions_an_hour()},
             "version": self._server.version() if health["state"] not in ("broken", "missing") else "",
             **self._change(own if health["state"] == "running" else None),
             "probe": plain_results(seen),

@@ -31,7 +31,9 @@ OBSTACLES = frozenset(
 """Codes with which a host says what stands in the way on it."""
 UNREAD = frozenset({"unreachable", "no_python", "no_privilege", "not_read"})
 """Codes of the reasons why a host could not be read."""
-NOTES = frozenset({"socket_not_configured", "listener_not_listening", "stranger_on_mail_port", "interrupted_run"})
+NOTES = frozenset(
+    {"socket_not_configured", "listener_not_listening", "stranger_on_mail_port", "interrupted_run", "not_read"}
+)
 """Codes of findings of a host that stop nothing."""
 
 # Words of Ansible and of sudo, in lower case.

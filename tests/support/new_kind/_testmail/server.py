@@ -43,6 +43,9 @@ class Testmail:
         if not Path(PID_FILE).exists():
             raise NotRunningError("testmail is not running; start it first")
 
+    def sessions_an_hour(self) -> None:
+        """It has no log."""
+
     def main_process(self) -> None:
         """Nobody asks: the daemon is a script, and its program's name says nothing."""
 

@@ -27,7 +27,8 @@ NOTHING = {
     "next_hops": None,
 }
 PARTS = {
-    "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "version", "probe", "obstacles", "notes",
+    "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles",
+    "notes",
     *NOTHING,
 }  # fmt: skip
 PLENTY = [{"path": "/etc", "free_bytes": 1 << 30, "free_inodes": 1000}]
@@ -330,7 +331,15 @@ def test_a_certificate_that_would_be_installed(mail, authority):
     bundle = renewal(mail, authority.issue([NAME]))
     result = read(mail, "offered", bundle=bundle)
     [change] = result["changes"]
-    assert set(change) == {"path", "before", "after", "before_header", "after_header", "previous_certificate"}
+    assert set(change) == {
+        "path",
+        "before",
+        "activity",
+        "after",
+        "before_header",
+        "after_header",
+        "previous_certificate",
+    }
     assert change["path"] == str(mail.certificate)
     assert f"certificate sha256: {mail.fingerprint}\n" in change["before"]
     assert f"certificate sha256: {bundle.fingerprints[0]}\n" in change["after"]
