@@ -15,6 +15,8 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
 PLAN_HEADINGS = {"host": "HOST", "role": "ROLE", "is": "IS", "change": "WILL CHANGE", "obstacles": "IN THE WAY"}
 WIDTH = 64
 """Most characters of a cell, except the last one of a row: it names every obstacle."""
+MOST_LINES = 30
+"""Most lines that are shown of a file. The JSON file of the plan has all of them."""
 MOST_NAMES = 8
 """Most names of hosts in a line."""
 
@@ -101,8 +103,11 @@ def _diffs(hosts: Mapping[str, HostPlan]) -> Iterator[str]:
     for change, changed in hosts_of.items():
         yield one_line(f"  {change.path} on {names(changed)}")
         # Only a line feed ends a line: with any other character a host could begin one of its own.
-        for line in change.lines.strip("\n").split("\n"):
+        lines = change.lines.strip("\n").split("\n")
+        for line in lines[:MOST_LINES]:
             yield f"    {one_line(line.expandtabs())}".rstrip()
+        if len(lines) > MOST_LINES:
+            yield f"    ... {len(lines) - MOST_LINES} more lines; starttls_plan_file has them"
 
 
 def _order(plan: Plan) -> Iterator[str]:

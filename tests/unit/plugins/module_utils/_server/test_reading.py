@@ -334,7 +334,6 @@ def test_a_certificate_that_would_be_installed(mail, authority):
     assert set(change) == {
         "path",
         "before",
-        "activity",
         "after",
         "before_header",
         "after_header",

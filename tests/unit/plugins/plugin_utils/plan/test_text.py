@@ -2,7 +2,12 @@
 
 import re
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import MOST_NAMES, plan_table, plan_text
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import (
+    MOST_LINES,
+    MOST_NAMES,
+    plan_table,
+    plan_text,
+)
 
 from tests.support.plan_states import DIFF, States, config, gateway, plain, probe, server
 
@@ -121,3 +126,11 @@ def test_hostile_text_is_printable_and_forges_no_line():
     begun = [line for line in text.split("\n") if line.startswith(("m9", "  m9", "In the way"))]
     assert begun == ["In the way"]
     assert "\n    m9    mail server  fine??[2J?1m?In the way?evil\n" in text
+
+
+def test_a_long_new_file_is_cut_with_the_place_of_the_rest():
+    lines = "--- before: (absent)\n+++ after: /x\n" + "".join(f"+line {number}\n" for number in range(100))
+    states = States(config("main", "m1"), gw1=gateway(), m1=server("m1", changes=[{"path": "/x", "lines": lines}]))
+    text = plan_text(states.plan())
+    assert f"    +line {MOST_LINES - 3}\n    ... {102 - MOST_LINES} more lines; starttls_plan_file has them" in text
+    assert f"+line {MOST_LINES - 2}" not in text
