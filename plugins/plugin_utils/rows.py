@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 
@@ -304,6 +304,19 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     ]
 
 
+def _tests_from_a_gateway(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
+    """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding."""
+    made = hostvars[host].get("verify_from_a_gateway") or {}
+    if not made or made.get("skipped"):
+        return []
+    target = target_of(host, hostvars)
+    found = [one for one in made.get("results", ()) if (one["name"], one["port"]) == (target.server_name, target.port)]
+    if not found:
+        finding = Finding("not_gathered", f"the gateway did not test it: {made.get('msg', 'there is no result')}")
+        found = [{"findings": [finding.as_dict()]}]
+    return [{**one, "inventory_host": host} for one in found]
+
+
 def outcome_input(options: Mapping[str, Any], hostvars: HostVars) -> dict[str, Any]:
     """Return the arguments of check_step: the options of tls_outcome, completed by what the roles of this run registered.
 
@@ -316,10 +329,5 @@ def outcome_input(options: Mapping[str, Any], hostvars: HostVars) -> dict[str, A
     hosts = plan["steps"].get(step, {}).get("hosts", ())
     variable = STEP_RESULTS[step][0] if step in STEP_RESULTS else ""
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
-    tests = options["tests"] or [
-        {**one, "inventory_host": host}
-        for host in hosts
-        for one in (hostvars[host].get("verify_from_a_gateway") or {}).get("results", ())
-        if (one["name"], one["port"]) == (target_of(host, hostvars).server_name, target_of(host, hostvars).port)
-    ]
+    tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars)]
     return {"plan": plan, "step": step, "results": results, "tests": tests}

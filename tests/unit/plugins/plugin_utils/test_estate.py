@@ -709,6 +709,21 @@ class TestOutcomeInput:
         hostvars = {"localhost": {"tls_plan": plan}, "a": {name: {"of": name} for name in names}}
         assert outcome_input({**NOT_GIVEN, "step": step}, hostvars)["results"] == {"a": {"of": variable}}
 
+    @pytest.mark.parametrize("made", [{"unreachable": True, "msg": "no route"}, {"failed": True, "msg": "no route"}])
+    def test_a_test_from_the_gateway_that_could_not_be_made_stops_the_run(self, made):
+        hostvars = self.hostvars(a={"mail_server_result": {}, "verify_from_a_gateway": made})
+        [test] = outcome_input({**NOT_GIVEN, "step": "offer"}, hostvars)["tests"]
+        [finding] = test["findings"]
+        assert (test["inventory_host"], finding["severity"]) == ("a", "error")
+        assert "the gateway did not test it: no route" in finding["message"]
+
+    @pytest.mark.parametrize("made", [None, {}, {"skipped": True}])
+    def test_without_a_gateway_there_is_no_such_test(self, made):
+        assert (
+            outcome_input({**NOT_GIVEN, "step": "offer"}, self.hostvars(a={"verify_from_a_gateway": made}))["tests"]
+            == []
+        )
+
     def test_what_is_given_counts(self):
         given = {"plan": {"steps": {}}, "results": {"x": {}}, "tests": [{"inventory_host": "x"}], "step": "offer"}
         assert outcome_input(given, self.hostvars()) == given
