@@ -25,7 +25,8 @@ def test_a_mode_is_set_and_a_message_proves_it(fleet: Fleet, gateway: str) -> No
     before = held(fleet)
     dry = play(fleet, " alpha ", "required", "--check")
     assert dry.status == 0, dry.output
-    assert dry.changed["gw1"] == 1
+    assert "Plan: set delivery mode: drift" in dry.output
+    assert not any(dry.changed.values())
     assert held(fleet) == before
     played = play(fleet, " alpha ", "required\n")
     assert played.status == 0, played.output
@@ -53,8 +54,9 @@ def test_a_mode_that_would_defer_mail_is_refused(fleet: Fleet, gateway: str) -> 
     before = held(fleet)
     refused = play(fleet, "bravo", "required")
     assert refused.status != 0
-    assert "'required' is refused, because mail for it would be deferred: pf13.fleet.test:25" in refused.output
-    assert "Switch STARTTLS on at that server first" in refused.output
+    assert "Plan: set delivery mode: blocked" in refused.output
+    assert "email config bravo: 'required' needs a handshake with pf13.fleet.test:25, seen from the gateway gw1" in refused.output
+    assert "server_without_starttls" in refused.output
     assert held(fleet) == before
 
 
