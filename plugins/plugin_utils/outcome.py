@@ -89,14 +89,9 @@ def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]
     if result.get("unreachable"):
         return "unreachable, its state is unknown", str(result.get("msg", ""))
     if result.get("failed"):
-        restored = result.get("restored")
-        state = (
-            "failed, restored"
-            if restored
-            else "failed, NOT restored"
-            if restored is False
-            else "failed, nothing changed"
-        )
+        # A module that ended without its own message says nothing of what it did before.
+        otherwise = "failed, its state is unknown" if _crashed(result) else "failed, nothing changed"
+        state = {True: "failed, restored", False: "failed, NOT restored"}.get(result.get("restored"), otherwise)
         return state, str(result.get("msg", ""))
     if not result or result.get("skipped"):
         return "not started", ""
@@ -107,6 +102,10 @@ def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]
     if bad:
         return "failed the handshake test", "; ".join(str(one["message"]) for one in bad)
     return "done", ""
+
+
+def _crashed(result: Mapping[str, Any]) -> bool:
+    return "module_stdout" in result or "module_stderr" in result
 
 
 def standing_table(found: Sequence[Standing]) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.facts import certificate_files
@@ -61,6 +60,11 @@ class Reading:
         programs: names of the daemon's processes. targets: other hosts to make the handshake test with, after the own port.
         """
         self._desired.check()
+        if os.geteuid():
+            self._stands(
+                "no_privilege",
+                "the module does not run as root, so it cannot read and change everything; set become: true",
+            )
         health = self._health()
         observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
         # A daemon with a broken configuration may accept connections and never answer.
@@ -71,7 +75,7 @@ class Reading:
         own = seen[0]
         if health["state"] == "running" and own.stage < Stage.GREETING:
             self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
-        result = {
+        return {
             "health": health,
             "listeners": observed["listeners"],
             "transports": observed["transports"],
@@ -87,12 +91,6 @@ class Reading:
             "obstacles": self.obstacles,
             "notes": self.notes,
         }
-        if os.geteuid():
-            self._stands(
-                "no_privilege",
-                "the module does not run as root, so it cannot read and change everything; set become: true",
-            )
-        return result
 
     def _stands(self, code: str, message: str) -> None:
         if self._wants_change:
@@ -110,13 +108,16 @@ class Reading:
         except EngineError as error:
             self._stands("change_refused", str(error))
             return {"state": "missing", "message": str(error)}
+        except OSError as error:
+            self._stands("change_refused", _reason(error))
+            return {"state": "unknown", "message": _reason(error)}
         return {"state": "running", "message": ""}
 
     def _observe(self) -> dict[str, Any]:
         try:
             return dict(self._server.observe())
-        except EngineError as error:
-            self.notes.append({"code": "not_read", "message": str(error)})
+        except (EngineError, OSError) as error:
+            self.notes.append({"code": "not_read", "message": _reason(error)})
             return {"listeners": None, "transports": None}
 
     def _sockets(
@@ -137,7 +138,7 @@ class Reading:
     def _certificates(self, listeners: Optional[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         served = [path for one in listeners or () for path in one["certificates"]]
         paths = [path for path in dict.fromkeys([*served, self._desired.certificate]) if path.startswith("/")]
-        return certificate_files([path for path in paths if Path(path).exists() or path in served])
+        return certificate_files([path for path in paths if _is_there(path) or path in served])
 
     def _disk(self) -> list[dict[str, Any]]:
         paths = [*self._server.files(), self._desired.certificate, self._store]
@@ -147,10 +148,14 @@ class Reading:
         return disk
 
     def _journal(self) -> Optional[dict[str, Any]]:
-        return self._server.transaction(self._store).journal_facts()
+        try:
+            return self._server.transaction(self._store).journal_facts()
+        except OSError as error:
+            self._stands("change_refused", _reason(error))
+            return None
 
     def _left(self) -> list[str]:
-        ours = [path for path in (self._store, self._desired.certificate) if Path(path).exists()]
+        ours = [path for path in (self._store, self._desired.certificate) if _is_there(path)]
         return list(dict.fromkeys([*ours, *self._server.left()]))
 
     def _change(self, own: Optional[Handshake]) -> dict[str, Any]:
@@ -174,7 +179,7 @@ class Reading:
             self._stands("change_refused", str(error))
             return {**nothing, "before": self._state()}
         except OSError as error:
-            self._stands("change_refused", f"{error.filename or 'the host'}: {error.strerror or error}")
+            self._stands("change_refused", _reason(error))
             return nothing
         look, fingerprint = computed.look, computed.fingerprint
         if fingerprint is None:
@@ -212,7 +217,7 @@ class Reading:
     def _state(self) -> Optional[dict[str, str]]:
         try:
             return self._server.state()
-        except EngineError:
+        except (EngineError, OSError):
             return None
 
     def _next_hops(self, computed: engine.Computed) -> Optional[list[dict[str, Any]]]:
@@ -227,3 +232,14 @@ class Reading:
             {"host": one.target.host, "port": one.target.port, "completed": one.completed, "message": one.message}
             for one in handshake_all(hops, replace(self._settings, ask_plaintext=False))
         ]
+
+
+def _is_there(path: str) -> bool:
+    """Whether there is a file; false also if this user may not look."""
+    return os.path.exists(path)  # noqa: PTH110  (Path.exists() raises PermissionError)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the host'}: {error.strerror or error}"
+    return str(error)

@@ -44,6 +44,11 @@ def test_every_host_of_the_plan_is_in_the_table():
     [
         ({"failed": True, "restored": False, "msg": "x"}, "failed, NOT restored: offer"),
         ({"failed": True, "msg": "x"}, "failed, nothing changed: offer"),
+        ({"failed": True, "msg": "x", "restored": None}, "failed, nothing changed: offer"),
+        (
+            {"failed": True, "msg": "x", "module_stdout": "", "module_stderr": "Killed", "rc": 137},
+            "failed, its state is unknown: offer",
+        ),
         ({"unreachable": True, "msg": "x"}, "unreachable, its state is unknown: offer"),
     ],
 )

@@ -15,7 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from tests.support.fake_mail import BRIEF, NAME, FakeMail
 from tests.support.smtp_server import PLAIN, Face, refused_port, server_context, serving
 
-LISTENING = sockets.listening
+LISTENING, GETEUID = sockets.listening, os.geteuid
 PROGRAM = Path("/proc/self/exe").resolve().name
 NOTHING = {
     "before": None,
@@ -161,6 +161,40 @@ def test_without_privilege(mail, monkeypatch, wanted):
     assert codes(result) == (["no_privilege"] if wanted else [])
     if wanted:
         assert "set become: true" in result["obstacles"][0]["message"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("wanted", [{}, {"inbound": "offered"}])
+def test_without_the_right_to_look_the_rest_is_read_all_the_same(mail, monkeypatch, wanted):
+    """A second run without become finds a store that only root may enter. Here that is so of all files of the server."""
+    monkeypatch.setattr(os, "geteuid", GETEUID)
+    mail.set("offered")
+    mail.directory.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        result = mail.read(**wanted, settings=BRIEF)
+    finally:
+        os.seteuid(0)
+    assert codes(result)[:1] == (["no_privilege"] if wanted else [])
+    assert set(codes(result)) <= {"no_privilege", "change_refused"}
+    assert (result["journal"], result["left"], result["certificates"]) == (None, [], [])
+    assert (result["health"]["state"], result["probe"]["results"][0]["completed"]) == ("running", True)
+    assert change_of(result) == NOTHING
+
+
+@pytest.mark.parametrize("wanted", [{}, {"inbound": "offered"}])
+def test_a_server_that_may_not_be_looked_at(mail, monkeypatch, wanted):
+    def closed(*_arguments):
+        raise PermissionError(13, "Permission denied", "/var/spool/pid")
+
+    for name in ("require_running", "observe", "state"):
+        monkeypatch.setattr(mail, name, closed)
+    result = read(mail, **wanted)
+    said = "/var/spool/pid: Permission denied"
+    assert result["health"] == {"state": "unknown", "message": said}
+    assert result["notes"] == [{"code": "not_read", "message": said}]
+    assert result["obstacles"] == ([{"code": "change_refused", "message": said}] if wanted else [])
+    assert change_of(result) == NOTHING
 
 
 # Sockets

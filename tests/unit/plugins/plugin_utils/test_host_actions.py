@@ -1,0 +1,230 @@
+"""What the actions have in common that read or change a host: what goes to the host, and what does not."""
+
+import hashlib
+from types import SimpleNamespace
+
+import pytest
+from ansible.errors import AnsibleActionFail, AnsibleError
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.action import (
+    gateway_info,
+    gateway_tls,
+    mail_server_info,
+    mail_server_tls,
+)
+from cryptography.hazmat.primitives.serialization import Encoding
+
+NAME = "mx1.example.com"
+READS = [mail_server_info, gateway_info]
+CHANGES = [mail_server_tls, gateway_tls]
+BOTH = [*READS, *CHANGES]
+DONE = {"changed": False, "obstacles": [], "notes": []}
+
+
+@pytest.fixture
+def act(monkeypatch, tmp_path):
+    """Runs an action plugin with options. act.ran: the module and its arguments. act.answer: what the module returns."""
+    monkeypatch.setattr(ActionBase, "run", lambda *_args, **_kwargs: {})
+    monkeypatch.setattr(ActionBase, "_find_needle", lambda _self, _where, name: str(tmp_path / name))
+
+    def run(plugin, check_mode=False, async_val=0, **options):
+        action = object.__new__(plugin.ActionModule)
+        action._task = SimpleNamespace(args=dict(options), check_mode=check_mode, async_val=async_val)
+        action._connection = SimpleNamespace(transport="ssh")
+        action._loader = DataLoader()
+        action._execute_module = lambda module, module_args, task_vars: (
+            run.ran.append((module, module_args)) or dict(run.answer)
+        )
+        return action.run(task_vars={})
+
+    run.ran, run.answer, run.directory = [], DONE, tmp_path
+    return run
+
+
+@pytest.fixture
+def issued(authority):
+    return authority.issue([NAME])
+
+
+def install(authority, issued, **changes):
+    return {
+        "private_key_content": issued.key_pem.decode(), "certificate_content": issued.fullchain_pem.decode(),
+        "ca_content": authority.root_pem.decode(), "names": [NAME], **changes,
+    }  # fmt: skip
+
+
+def key_lines(issued):
+    return [line for line in issued.key_pem.decode().splitlines() if "-----" not in line]
+
+
+def whole(issued):
+    return (issued.key_pem + issued.fullchain_pem).decode()
+
+
+@pytest.mark.parametrize("plugin", BOTH)
+def test_the_module_of_the_same_name_runs_with_the_options_of_the_task(act, plugin):
+    act(plugin, inbound="offered", port=2525)
+    [(module, arguments)] = act.ran
+    assert module == f"mailfleet.starttls.{plugin.__name__.rpartition('.')[2]}"
+    assert {name: arguments[name] for name in ("inbound", "port")} == {"inbound": "offered", "port": 2525}
+    # The module has its own defaults, and may have others for what the environment of the host says.
+    assert set(arguments) <= {"inbound", "port", "kind"}
+
+
+@pytest.mark.parametrize("plugin", BOTH)
+def test_an_option_that_is_none_is_refused(act, plugin):
+    with pytest.raises(AnsibleError, match="inbuond"):
+        act(plugin, inbuond="offered")
+    with pytest.raises(AnsibleError, match="value of inbound must be one of: disabled, offered, required"):
+        act(plugin, inbound="on")
+    assert act.ran == []
+
+
+@pytest.mark.parametrize("plugin", BOTH)
+@pytest.mark.parametrize("nothing", [None, {}, {"names": [NAME]}, {"private_key_file": "", "certificate_content": ""}])
+def test_without_a_key_and_a_certificate_none_is_installed(act, plugin, nothing):
+    act(plugin, inbound="offered", **({} if nothing is None else {"install": nothing}))
+    [(_module, arguments)] = act.ran
+    assert not {"install", "bundle"} & set(arguments)
+
+
+# The certificate
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_read_sends_no_key(act, plugin, authority, issued):
+    result = act(plugin, inbound="offered", install=install(authority, issued))
+    [(_module, arguments)] = act.ran
+    assert arguments["bundle"] == {
+        "owner": "root",
+        "sha256": hashlib.sha256(whole(issued).encode()).hexdigest(),
+        "fingerprints": [hashlib.sha256(one).hexdigest() for one in ders(issued)],
+    }
+    assert "install" not in arguments
+    assert not [line for line in key_lines(issued) if line in str(act.ran) + str(result)]
+    assert "CERTIFICATE" not in str(arguments["bundle"])
+    assert result["fingerprint_sha256"] == arguments["bundle"]["fingerprints"][0]
+
+
+def ders(issued):
+    return [one.public_bytes(Encoding.DER) for one in (issued.certificate, *issued.chain)]
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+def test_a_change_sends_the_whole_file_and_shows_no_key(act, plugin, authority, issued):
+    result = act(plugin, inbound="offered", install=install(authority, issued, group="mail", mode="0640"))
+    [(_module, arguments)] = act.ran
+    assert arguments["bundle"] == {
+        "owner": "root", "group": "mail", "mode": "0640", "content": whole(issued),
+        "sha256": hashlib.sha256(whole(issued).encode()).hexdigest(),
+        "fingerprints": [hashlib.sha256(one).hexdigest() for one in ders(issued)],
+    }  # fmt: skip
+    assert "install" not in arguments
+    assert not [line for line in key_lines(issued) if line in str(result)]
+    assert result["certificate"]["subject"] == f"CN={NAME}"
+
+
+@pytest.mark.parametrize("plugin", BOTH)
+def test_files_are_read_on_the_controller(act, plugin, authority, issued):
+    (act.directory / "mx.key").write_bytes(issued.key_pem)
+    (act.directory / "mx.pem").write_bytes(issued.fullchain_pem)
+    files = {
+        "private_key_file": "mx.key",
+        "certificate_file": "mx.pem",
+        "private_key_content": "",
+        "certificate_content": "",
+    }
+    act(plugin, inbound="offered", install=install(authority, issued, **files))
+    [(_module, arguments)] = act.ran
+    assert arguments["bundle"]["sha256"] == hashlib.sha256(whole(issued).encode()).hexdigest()
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+def test_a_certificate_with_a_fault_does_not_reach_the_host(act, plugin, authority):
+    result = act(plugin, inbound="offered", install=install(authority, authority.issue(["other.example.com"])))
+    assert (result["failed"], result["changed"], act.ran) == (True, False, [])
+    assert result["msg"].startswith("The certificate was not installed and the host was not touched:\n[")
+    assert NAME in result["msg"]
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_read_finds_the_fault_and_reads_all_the_same(act, plugin, authority):
+    """The plan names it with everything else that stands in the way."""
+    result = act(plugin, inbound="offered", install=install(authority, authority.issue(["other.example.com"])))
+    [(_module, arguments)] = act.ran
+    assert not {"install", "bundle"} & set(arguments)
+    assert [one["code"] for one in result["obstacles"]] == ["certificate_unfit"]
+    assert "failed" not in result
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_key_that_cannot_be_read_is_a_fault_as_well(act, plugin):
+    result = act(plugin, install={"private_key_file": "none.key", "certificate_content": "x", "names": [NAME]})
+    [finding] = result["obstacles"]
+    assert finding["code"] == "certificate_unfit"
+    assert "private_key_file 'none.key' cannot be read on the controller" in finding["message"]
+
+
+# Reads
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_what_the_handshake_has_to_show_stays_on_the_controller(act, plugin):
+    act(plugin, inbound="offered", handshake={"name": NAME, "min_days_left": 7})
+    [(_module, arguments)] = act.ran
+    assert "handshake" not in arguments and "ca_content" not in arguments
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_the_trust_store_goes_to_the_host(act, plugin):
+    (act.directory / "roots.pem").write_text("roots")
+    act(plugin, handshake={"ca_file": "roots.pem"})
+    assert act.ran[0][1]["ca_content"] == "roots"
+    with pytest.raises(AnsibleActionFail, match=r"ca_file 'none\.pem' cannot be read on the controller"):
+        act(plugin, handshake={"ca_file": "none.pem"})
+
+
+@pytest.mark.parametrize("plugin", READS)
+@pytest.mark.parametrize("answer", [{"failed": True, "msg": "no"}, {"unreachable": True, "msg": "no route"}])
+def test_a_read_that_failed_says_why(act, plugin, authority, issued, answer):
+    act.answer = answer
+    assert act(plugin, inbound="offered", install=install(authority, issued)) == answer
+
+
+# Changes
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_change_that_nobody_waits_for_is_refused(act, plugin, check_mode, authority, issued):
+    with pytest.raises(AnsibleActionFail) as caught:
+        act(plugin, check_mode, async_val=60, inbound="offered", install=install(authority, issued))
+    assert str(caught.value).startswith("async is refused for a change: nobody would undo it if the job were lost.")
+    assert act.ran == []
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+def test_the_names_of_the_certificates_are_in_the_diff(act, plugin, authority, issued):
+    former = authority.issue(["old.example.com"])
+    diff = {"before": "mode: 0600\n", "after": "mode: 0640\n", "before_header": "/x", "after_header": "/x"}
+    act.answer = {
+        "changed": True, "diff": [diff, {"prepared": "+a\n"}], "previous_certificate": former.certificate_pem.decode(),
+    }  # fmt: skip
+    result = act(plugin, inbound="offered", install=install(authority, issued))
+    certificate, settings = result["diff"]
+    assert certificate["before"].startswith("subject: CN=old.example.com\n")
+    assert certificate["after"].startswith(f"subject: CN={NAME}\n")
+    assert settings == {"prepared": "+a\n"}
+    assert "previous_certificate" not in result
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+@pytest.mark.parametrize(
+    "answer", [{"failed": True, "msg": "no", "restored": True}, {"unreachable": True, "msg": "no route"}]
+)
+def test_a_change_that_failed_says_how(act, plugin, authority, issued, answer):
+    act.answer = answer
+    for given in ({}, {"install": install(authority, issued)}):
+        result = act(plugin, inbound="offered", **given)
+        assert {name: result[name] for name in answer} == answer
