@@ -89,9 +89,11 @@ def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]
     if result.get("unreachable"):
         return "unreachable, its state is unknown", str(result.get("msg", ""))
     if result.get("failed"):
-        # A module that ended without its own message says nothing of what it did before.
-        otherwise = "failed, its state is unknown" if _crashed(result) else "failed, nothing changed"
-        state = {True: "failed, restored", False: "failed, NOT restored"}.get(result.get("restored"), otherwise)
+        if result.get("restored") is None:
+            # A module that ended without its own message says nothing of what it did before.
+            state = "failed, its state is unknown" if _crashed(result) else "failed, nothing changed"
+        else:
+            state = "failed, restored" if result["restored"] else "failed, NOT restored"
         return state, str(result.get("msg", ""))
     if not result or result.get("skipped"):
         return "not started", ""
