@@ -256,6 +256,8 @@ _ENTRIES = (
           "read the log of the daemon for the reason"),
     Entry("listener", "stranger_on_mail_port", "warning", "A program that is no mail server listens on a mail port.",
           "find out what it is, and whether mail should go there"),
+    Entry("listener", "listeners_not_read", "warning", "The listeners and transports of a mail server could not be read.",
+          "repair what the message says; they are unknown, neither good nor bad"),
     # alert
     Entry("alert", "enforced_inbound_remote", "error",
           "Mail from an enforced domain is held back because the other side does not use TLS.",

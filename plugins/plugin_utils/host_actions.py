@@ -20,6 +20,9 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_install
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
 
+OFFERING = ("offered", "required")
+"""The words of the option inbound with which a certificate is installed."""
+
 
 class HostAction(ActionBase):
     """An action that starts its module on the host. The certificate is checked on the controller first."""
@@ -29,7 +32,12 @@ class HostAction(ActionBase):
     SPEC: Mapping[str, Mapping[str, Any]] = {}
 
     def checked_install(self, options: Mapping[str, Any]) -> Optional[CheckedInputs]:
-        """Return the checked certificate of the option install; None if none is to be installed."""
+        """Return the checked certificate of the option install; None if none is to be installed.
+
+        A state that offers no STARTTLS, or the present one, installs none. So a certificate that expired does not keep TLS on.
+        """
+        if options["inbound"] not in OFFERING:
+            return None
         with task_errors():
             return check_install(options["install"], options["certificate"], functools.partial(read_bytes, self))
 

@@ -55,7 +55,10 @@ def test_a_mode_that_would_defer_mail_is_refused(fleet: Fleet, gateway: str) -> 
     refused = play(fleet, "bravo", "required")
     assert refused.status != 0
     assert "Plan: set delivery mode: blocked" in refused.output
-    assert "email config bravo: 'required' needs a handshake with pf13.fleet.test:25, seen from the gateway gw1" in refused.output
+    assert (
+        "email config bravo: 'required' needs a handshake with pf13.fleet.test:25, seen from the gateway gw1"
+        in refused.output
+    )
     assert "server_without_starttls" in refused.output
     assert held(fleet) == before
 

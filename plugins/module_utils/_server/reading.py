@@ -117,7 +117,7 @@ class Reading:
         try:
             return dict(self._server.observe())
         except (EngineError, OSError) as error:
-            self.notes.append({"code": "not_read", "message": _reason(error)})
+            self.notes.append({"code": "listeners_not_read", "message": _reason(error)})
             return {"listeners": None, "transports": None}
 
     def _sockets(

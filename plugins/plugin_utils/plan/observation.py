@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_group, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
 
 MAX_REASON = 300
@@ -31,10 +31,8 @@ OBSTACLES = frozenset(
 """Codes with which a host says what stands in the way on it."""
 UNREAD = frozenset({"unreachable", "no_python", "no_privilege", "not_read"})
 """Codes of the reasons why a host could not be read."""
-NOTES = frozenset(
-    {"socket_not_configured", "listener_not_listening", "stranger_on_mail_port", "interrupted_run", "not_read"}
-)
-"""Codes of findings of a host that stop nothing."""
+NOTES = frozenset({"interrupted_run", *(one.code for group in ("listener", "certificate") for one in of_group(group))})
+"""Codes of findings of a host that stop nothing. Those on a certificate are the controller's, on the one to be installed."""
 
 # Words of Ansible and of sudo, in lower case.
 _NO_PRIVILEGE = re.compile(

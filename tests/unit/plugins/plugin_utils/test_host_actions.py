@@ -160,10 +160,25 @@ def test_a_read_finds_the_fault_and_reads_all_the_same(act, plugin, authority):
 
 @pytest.mark.parametrize("plugin", READS)
 def test_a_key_that_cannot_be_read_is_a_fault_as_well(act, plugin):
-    result = act(plugin, install={"private_key_file": "none.key", "certificate_content": "x", "names": [NAME]})
+    result = act(
+        plugin,
+        inbound="required",
+        install={"private_key_file": "none.key", "certificate_content": "x", "names": [NAME]},
+    )
     [finding] = result["obstacles"]
     assert finding["code"] == "certificate_unfit"
     assert "private_key_file 'none.key' cannot be read on the controller" in finding["message"]
+
+
+@pytest.mark.parametrize("plugin", BOTH)
+@pytest.mark.parametrize("wanted", [{}, {"inbound": "disabled"}])
+def test_a_state_that_installs_no_certificate_asks_for_none(act, plugin, authority, wanted):
+    """Otherwise a certificate that has expired would stand in the way of switching TLS off."""
+    for issued in (authority.expired([NAME]), authority.issue([NAME])):
+        result = act(plugin, **wanted, install=install(authority, issued))
+        _module, arguments = act.ran.pop()
+        assert not {"install", "bundle"} & set(arguments)
+        assert "failed" not in result and not result["obstacles"] and "fingerprint_sha256" not in result
 
 
 # Reads

@@ -150,7 +150,7 @@ def test_listeners_that_cannot_be_read(mail, monkeypatch):
     monkeypatch.setattr(mail, "observe", observe)
     result = read(mail, "offered")
     assert (result["listeners"], result["transports"]) == (None, None)
-    assert result["notes"] == [{"code": "not_read", "message": "no words"}]
+    assert result["notes"] == [{"code": "listeners_not_read", "message": "no words"}]
     assert (result["obstacles"], result["offer"], result["sockets"] is None) == ([], True, False)
 
 
@@ -192,7 +192,7 @@ def test_a_server_that_may_not_be_looked_at(mail, monkeypatch, wanted):
     result = read(mail, **wanted)
     said = "/var/spool/pid: Permission denied"
     assert result["health"] == {"state": "unknown", "message": said}
-    assert result["notes"] == [{"code": "not_read", "message": said}]
+    assert result["notes"] == [{"code": "listeners_not_read", "message": said}]
     assert result["obstacles"] == ([{"code": "change_refused", "message": said}] if wanted else [])
     assert change_of(result) == NOTHING
 

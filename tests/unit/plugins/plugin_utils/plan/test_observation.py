@@ -1,12 +1,18 @@
 """What a host said, and why it could not be read."""
 
+import ast
+
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import CATALOGUE
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
+    NOTES,
+    OBSTACLES,
     Observation,
     Unread,
     read_result,
 )
 
+from tests.support import rooms
 from tests.support.plan_states import gateway, plain, probe, server
 
 VAGUE = "MODULE FAILURE\nSee stdout/stderr for the exact error"
@@ -145,3 +151,24 @@ def test_codes_of_a_host_are_those_of_the_contract():
     assert [one.code for one in found.obstacles] == ["port_in_use", "unknown_finding"]
     assert found.obstacles[0].message == "port 25?is in use"
     assert [one.code for one in found.notes] == ["stranger_on_mail_port", "unknown_finding"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "module_utils/_server/reading.py", "module_utils/_gateway/reading.py", "module_utils/_host/sockets.py",
+        "module_utils/ansible_server.py", "module_utils/ansible_gateway_host.py", "plugin_utils/observed_results.py",
+    ],
+)  # fmt: skip
+def test_every_code_that_a_read_can_say_is_known_here(source):
+    """Another one would be shown as an unknown finding."""
+    tree = ast.parse((rooms.TOP / "plugins" / source).read_text())
+    said = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    names = {"message", "timeout"}  # of keys and options, which are codes of handshakes too
+    assert (said & set(CATALOGUE)) - names <= OBSTACLES | NOTES
+    assert (said & set(CATALOGUE)) - names != set()
+
+
+def test_a_fault_of_the_certificate_to_install_that_is_no_error_keeps_its_code():
+    found = read_result(server("m1", notes=[{"code": "expires_soon", "message": "16 days"}]))
+    assert [(one.code, one.message) for one in found.notes] == [("expires_soon", "16 days")]
