@@ -91,6 +91,39 @@ class Forks:
         self._process.communicate(timeout=30)
 
 
+class OtherCore:
+    """Ansible of another core, in a container; see cores."""
+
+    def __init__(self, core: str) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("cores")), "controller", core]
+        done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        self.container, self._environment = done.stdout.splitlines()[-1].split()
+
+    def run(self, words: list[str], more: dict[str, str]) -> Played:
+        """Run a program with its arguments."""
+        ours = {"ANSIBLE_CONFIG": str(TOP / ".lab/ansible.cfg"), "ANSIBLE_NOCOLOR": "1", **more}
+        done = subprocess.run(
+            [
+                "podman", "exec", *(f"--env={name}={value}" for name, value in ours.items()), self.container,
+                f"{self._environment}/bin/{words[0]}", *words[1:],
+            ],
+            cwd=TOP, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        return Played(done.returncode, done.stdout + done.stderr)
+
+    def end(self) -> None:
+        """Remove the container."""
+        subprocess.run(["podman", "rm", "--force", "--time=0", self.container], capture_output=True, check=False)
+
+
+@functools.cache
+def other_core() -> OtherCore | None:
+    """Where playbooks and modules are to run, if that is not here: LAB_CORE is oldest or newest."""
+    core = os.environ.get("LAB_CORE")
+    return OtherCore(core) if core else None
+
+
 class Fleet:
     """The running containers of this lab."""
 
@@ -154,6 +187,8 @@ class Fleet:
 
     def _ansible(self, program: str, *arguments: str, more: dict[str, str] | None = None) -> Played:
         words = [program, "-i", str(self.inventory), *arguments]
+        if other := other_core():
+            return other.run(words, more or {})
         if not more:
             return self._forks.run(words)
         done = subprocess.run(
@@ -341,7 +376,9 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Hand over what the tests of this process report."""
+    """Remove what was started, and hand over what the tests of this process report."""
+    if other_core.cache_info().currsize and (other := other_core()):
+        other.end()
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["report"] = REPORT
 
