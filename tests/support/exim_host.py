@@ -193,8 +193,7 @@ class EximHost:
         for module in (server, gateway):
             monkeypatch.setattr(module, "CONFIG_DIR", str(self.etc))
             monkeypatch.setattr(module, "GENERATED", str(self.generated))
-        for module in (server, gateway):
-            monkeypatch.setattr(module, "SETTINGS", str(self.settings))
+        monkeypatch.setattr(server, "SETTINGS", str(self.settings))
         monkeypatch.setattr(server, "PID_FILE", str(self.pid_file))
         monkeypatch.setattr(server, "PID_FILE_SECONDS", 0.0)
         self.runs = True

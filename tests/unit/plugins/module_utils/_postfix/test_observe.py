@@ -212,6 +212,10 @@ class TestTransports:
 
 
 def test_as_plain_data(tmp_path):
+    others = (
+        "127.0.0.1:10023 inet n n n - 0 spawn user=nobody\n[::1]:10024 inet n - n - - cleanup\nno-such-port inet n - n - - spawn\n"
+        "2525 inet n - y - 1 postscreen\nlocal unix - n n - - local\n"
+    )
     fake = FakePostfix(tmp_path, master=SMTP + CLIENTS, defaults={**DEFAULTS, **SERVER, **CLIENT, **WAYS})
     assert observe(Postconf(fake, str(tmp_path))) == {
         "listeners": [{"service": "smtp/inet", "host": "", "port": 25, "tls": "none", "certificates": [], "overrides": {}}],
@@ -221,4 +225,10 @@ def test_as_plain_data(tmp_path):
                 "implicit_tls": False, "loopback": False, "overrides": {},
             }
         ],
+        "other_places": [],
     }  # fmt: skip
+    fake = FakePostfix(tmp_path, master=SMTP + others + CLIENTS, defaults={**DEFAULTS, **SERVER, **CLIENT, **WAYS})
+    found = observe(Postconf(fake, str(tmp_path)))
+    # What listens for something else than mail, so that its sockets are no finding.
+    assert found["other_places"] == [["127.0.0.1", 10023], ["::1", 10024], ["", None]]
+    assert [one["port"] for one in found["listeners"]] == [25, 2525]
