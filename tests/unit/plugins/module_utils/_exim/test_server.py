@@ -281,13 +281,16 @@ class TestRunning:
             NotRunningError, match=r"^Exim is not running \(.*exim\.pid names no process of it\); start"
         ):
             host.adapter.require_running()
+        assert host.adapter.main_process() is None
 
     def test_the_process_has_to_be_exim(self, host, monkeypatch):
         host.pid_file.write_text(f"{os.getpid()}\n")
         with pytest.raises(NotRunningError):
             host.adapter.require_running()
+        assert host.adapter.main_process() is None
         monkeypatch.setattr(server, "PROGRAMS", (Path(f"/proc/{os.getpid()}/comm").read_text().strip(),))
         host.adapter.require_running()
+        assert host.adapter.main_process() == os.getpid()
 
     def test_the_pid_file_may_be_away_for_a_moment(self, host, monkeypatch):
         monkeypatch.setattr(server, "PROGRAMS", (Path(f"/proc/{os.getpid()}/comm").read_text().strip(),))

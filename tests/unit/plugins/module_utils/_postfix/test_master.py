@@ -30,12 +30,19 @@ def called(monkeypatch, name):
 def test_the_lock_is_held(tmp_path, monkeypatch, locked, name, expected):
     called(monkeypatch, name)
     assert master.runs(str(tmp_path)) is expected
+    assert master.running(str(tmp_path)) == (723 if expected else None)
+
+
+def test_a_master_whose_number_is_not_known(tmp_path, monkeypatch, locked, pid_file):
+    monkeypatch.setattr(master, "_program", lambda _pid: None)
+    pid_file.write_text("x\n")
+    assert (master.running(str(tmp_path)), master.runs(str(tmp_path))) == (0, True)
 
 
 @pytest.mark.parametrize("name", ["master", None, "sleep"])
 def test_the_lock_is_free(tmp_path, monkeypatch, pid_file, name):
     called(monkeypatch, name)
-    assert master.runs(str(tmp_path)) is False
+    assert (master.runs(str(tmp_path)), master.running(str(tmp_path))) == (False, None)
     with pid_file.open("a") as file:  # and free again afterwards
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 

@@ -98,6 +98,19 @@ def test_it_runs(make, queue, programs):
     assert [call[:3] for call in host.fake.calls] == [["postconf", "-c", host.directory]] * programs
 
 
+@pytest.mark.parametrize("queue", ["/srv/queue", "$spool/queue\nspool = /srv"], ids=["plain", "by reference"])
+def test_the_process_that_owns_its_sockets(make, monkeypatch, queue):
+    """That of this instance: another one has another queue directory."""
+
+    def closed(_queue):
+        raise PermissionError(13, "Permission denied")
+
+    host = make(f"queue_directory = {queue}\n")
+    for running, process in (({"/srv/queue": 4711}.get, 4711), ({"/srv/other": 4711}.get, None), (closed, None)):
+        monkeypatch.setattr(server, "running", running)
+        assert host.adapter().main_process() == process
+
+
 def test_a_whole_read_starts_four_programs(make):
     host = make("relayhost = [mx.example]\n")
     host.apply("offered", "opportunistic")
