@@ -117,8 +117,6 @@ def test_a_killed_run_is_shown_and_not_undone(
         ("stopped", "blocked", "blocked", True),
         ("stopped,nopython", "never", "blocked", False),
         ("nopython", "blocked", "unknown", True),
-        ("nopython", "drift", "unknown", True),
-        ("nopython", "never", "unknown", False),
     ],
 )
 def test_the_exit_status_is_what_was_asked_for(
