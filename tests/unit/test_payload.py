@@ -15,15 +15,15 @@ FILES = rooms.imports(PATHS)
 MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startswith("modules."))
 
 BOUNDS: dict[str, tuple[int, int, int]] = {
-    "enforced_tls_domain": (49, 451_000, 159_000),
-    "gateway_info": (63, 548_000, 193_000),
-    "gateway_tls": (63, 548_000, 193_000),
-    "inbound_tls_mode": (49, 454_000, 160_000),
-    "inbound_tls_mode_info": (48, 441_000, 156_000),
-    "mail_server_info": (38, 293_000, 105_000),
-    "mail_server_tls": (38, 293_000, 105_000),
+    "enforced_tls_domain": (50, 456_000, 161_000),
+    "gateway_info": (64, 554_000, 195_000),
+    "gateway_tls": (64, 554_000, 195_000),
+    "inbound_tls_mode": (50, 460_000, 162_000),
+    "inbound_tls_mode_info": (49, 447_000, 158_000),
+    "mail_server_info": (39, 299_000, 108_000),
+    "mail_server_tls": (39, 299_000, 108_000),
     "message_trace": (10, 83_000, 32_000),
-    "outbound_tls_mode": (49, 447_000, 158_000),
+    "outbound_tls_mode": (50, 453_000, 161_000),
     "starttls_probe": (9, 126_000, 43_000),
     "tls_activity_info": (16, 119_000, 43_000),
     "tls_certificate": (10, 42_000, 18_000),

@@ -224,10 +224,17 @@ class TestKilledRun:
     def test_not_even_what_stands_in_the_way_is_shown_before_that(self, fail_on):
         """A half-made change may be the reason."""
         broken = [{"code": "configuration_broken", "message": "main.cf, line 3"}]
-        states = States(m1=server("m1", obstacles=broken, journal={"path": "/x", "files": []}), m2=UNKNOWN["m1"])
-        assert states.plan().result in ("blocked", "unknown")
+        states = States(m1=server("m1", obstacles=broken, journal={"path": "/x", "files": []}))
+        assert states.plan().result == "blocked"
         result, text = plan_result(states.plan(), False, fail_on)
         assert (result["failed"], text, result["run"]["recover"]) == (False, "", ["m1"])
+
+    @pytest.mark.parametrize("fail_on", FAIL_ON)
+    def test_if_another_host_stops_the_run_all_is_shown_and_nothing_undone(self, fail_on):
+        states = States(m1=server("m1", journal={"path": "/x", "files": []}), m2=UNKNOWN["m1"])
+        result, text = plan_result(states.plan(), False, fail_on)
+        assert (result["failed"], result["run"]["recover"]) == (True, [])
+        assert text.startswith("Plan: enable: unknown")
 
     def test_a_plan_alone_shows_it_and_undoes_nothing(self):
         result, text = plan_result(KILLED.plan(), True, "blocked")
