@@ -92,7 +92,7 @@ class Obstacles:
         self._put(
             "badmain",
             "cp -p /etc/postfix/main.cf /root/ && echo 'this is no setting' >>/etc/postfix/main.cf",
-            "mv /root/main.cf /etc/postfix/main.cf",
+            "mv /root/main.cf /etc/postfix/main.cf && systemctl restart postfix",  # its smtpd is throttled by now
         )
         self._put(
             "badmacro",
