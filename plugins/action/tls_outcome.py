@@ -27,7 +27,7 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         options = checked_options(self, ARGUMENT_SPEC)
         with task_errors():
-            result, text = check_step(**outcome_input(options, (task_vars or {}).get("hostvars", {})))
+            result, text = check_step(**outcome_input(options, task_vars or {}))
         if text:
             Display().display(f"\n{text}\n")
         return result

@@ -11,7 +11,12 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_plan import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import checked_options, task_errors
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import plan_of_run, plan_result, write_plan
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import (
+    former_changes,
+    plan_of_run,
+    plan_result,
+    write_plan,
+)
 
 
 class ActionModule(ActionBase):
@@ -26,7 +31,8 @@ class ActionModule(ActionBase):
         options = checked_options(self, ARGUMENT_SPEC)
         variables = task_vars or {}
         with task_errors():
-            plan = plan_of_run(options, variables.get("hostvars") or {}, variables.get("groups") or {})
+            hostvars = variables.get("hostvars") or {}
+            plan = plan_of_run(options, hostvars, variables.get("groups") or {})
             if options["json_file"]:
                 write_plan(options["json_file"], plan)
             result, text = plan_result(
@@ -34,7 +40,11 @@ class ActionModule(ActionBase):
                 options["plan_only"] or self._task.check_mode,
                 options["fail_on"],
                 options["only_these_hosts"],
+                options["recovered"],
             )
+        for host, former in former_changes(plan.hosts, hostvars).items():
+            if former and host in result.get("run", {}).get("hosts", {}):
+                result["run"]["hosts"][host]["former"] = former
         if text:
             Display().display(f"\n{text}\n")
         return result

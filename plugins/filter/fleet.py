@@ -33,6 +33,7 @@ class FilterModule:
         """Return the filters by their names."""
         return {
             "capabilities": _filter(estate.capabilities),
+            "reachable_at": _filter(estate.reachable_at),
             "planned_digests": _filter(estate.planned_digests),
             "localhost_of": _filter(estate.localhost_of),
             "kind_on": _filter(estate.kind_on),

@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import gateway_result, parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import probe_targets, read_gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import digests
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import known_digests, refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import change_within, set_starttls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND
@@ -144,17 +144,28 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
 def _with_digests(result: dict[str, Any], gateway: Gateway, module: AnsibleModule) -> dict[str, Any]:
     """Return the result with the digests of the files after a change, for the next change of the run."""
     made = result["changed"] and not module.check_mode
-    return {**result, "digests": digests(gateway.files()) if made else {}}
+    return {**result, "digests": known_digests(gateway.files()) if made else {}}
 
 
 def _only_starttls(
     gateway: Gateway, server: Server, desired: Desired, settings: Settings, module: AnsibleModule
 ) -> dict[str, Any]:
+    """Set STARTTLS alone. What a killed run left is undone by the gateway's adapter, which knows all instances of its product."""
     if desired.inbound == "disabled":
         refuse_to_stop_accepting(gateway.read())
-    outcome = set_starttls(server, desired, settings, module.check_mode, digests=module.params["digests"])
+    with gateway.transaction(STORE).opened(module.check_mode) as (recovered, warnings):
+        refuse_changed(module.params["digests"] or {})
+        transaction = server.transaction(STORE)
+        outcome, _made = change_within(transaction, server, desired, settings, module.check_mode, warnings)
     certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
-    return {**outcome.to_dict(), **certificate, "diff": outcome.diff, "warnings": outcome.warnings}
+    return {
+        **outcome.to_dict(),
+        **certificate,
+        "changed": outcome.changed or recovered,
+        "recovered": recovered,
+        "diff": outcome.diff,
+        "warnings": warnings,
+    }
 
 
 class _Accept:

@@ -102,6 +102,15 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     if not found["kind"]:
         code = "two_products" if len(detected("server")) > 1 else "no_product"
         return {**found, "obstacles": [{"code": code, "message": found["message"]}], "notes": []}
+    if found["kind"] not in SERVERS:  # a gateway with an API, or one whose own files the collection does not read
+        return {
+            **found,
+            "health": {"state": "unknown", "message": ""},
+            "listeners": None,
+            "transports": None,
+            "obstacles": [],
+            "notes": [],
+        }
     layout = layout_of(found["kind"])
     desired = desired_of(options, found["kind"])
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))

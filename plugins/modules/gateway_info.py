@@ -26,6 +26,14 @@ options:
         with V(offered).
     type: str
     choices: [disabled, offered, required]
+  targets:
+    description: Further mail servers to make the handshake test with, besides those of the email configs.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      host: {description: Name or address., type: str, required: true}
+      port: {description: Port., type: int, default: 25}
   domains:
     description:
       - Further recipient domains to look up for RV(gateway.accepted_domains).
@@ -185,6 +193,12 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **HANDSHAKE_SPEC,
     **WANTED_SPEC,
     "domains": {"type": "list", "elements": "str", "default": []},
+    "targets": {
+        "type": "list",
+        "elements": "dict",
+        "default": [],
+        "options": {"host": {"type": "str", "required": True}, "port": {"type": "int", "default": 25}},
+    },
     **ACCESS_SPEC,
 }
 """The options for users. The action plugin reads them."""

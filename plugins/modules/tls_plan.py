@@ -47,6 +47,11 @@ options:
       - Plan as if the hosts of O(estate) were all hosts of the inventory. A role that is used alone does so.
     type: bool
     default: false
+  recovered:
+    description:
+      - The hosts with the journal of a killed run were undone and read again. One that still has a journal stops the run.
+    type: bool
+    default: false
   plan_only:
     description:
       - Whether the plan is all that is wanted. Check mode counts as such.
@@ -122,6 +127,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "batches": {"type": "list", "elements": "raw", "default": [1, "25%", "100%"]},
     "plan_only": {"type": "bool", "default": False},
     "only_these_hosts": {"type": "bool", "default": False},
+    "recovered": {"type": "bool", "default": False},
     "fail_on": {"type": "str", "choices": ["drift", "blocked", "never"], "default": "blocked"},
     "json_file": {"type": "path"},
 }

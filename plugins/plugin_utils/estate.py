@@ -172,6 +172,12 @@ def target_of(host: str, hostvars: HostVars) -> Target:
     return target
 
 
+def reachable_at(hosts: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
+    """Return C(host) and C(port) at which other hosts reach each of these hosts. Raises EngineError."""
+    targets = (target_of(host, hostvars) for host in hosts)
+    return [{"host": one.host, "port": one.port} for one in targets]
+
+
 def with_delivery_mode(
     email_configs: Sequence[Mapping[str, Any]], email_config: Any, delivery_mode: Any
 ) -> list[dict[str, Any]]:
@@ -207,13 +213,13 @@ def handshake_targets(hosts: Iterable[str], hostvars: HostVars, from_controller:
                 "host": str(hostvars[host].get("starttls_address") or target.host) if from_controller else target.host,
                 "port": target.port,
                 "name": target.host,
-                "fingerprint_sha256": _fingerprint(hostvars[host]),
+                "fingerprint_sha256": installed_fingerprint(hostvars[host]),
             }
         )
     return targets
 
 
-def _fingerprint(facts: Mapping[str, Any]) -> str:
+def installed_fingerprint(facts: Mapping[str, Any]) -> str:
     """Return the fingerprint of the certificate that a host has to serve, from the newest result; empty if none tells it."""
     results = (
         facts.get(name) or {}
@@ -237,7 +243,7 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
     return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
 
 
-_CHANGES = ("mail_server_result", "gateway_accept_result", "gateway_result")
+CHANGE_RESULTS = ("mail_server_result", "gateway_accept_result", "gateway_result")
 """The variables in which a former step of the run left the files as they are now."""
 
 
@@ -254,8 +260,11 @@ def planned_digests(host: str, hostvars: HostVars) -> dict[str, str]:
         )
     facts = hostvars[host]
     found = dict(plan["hosts"][host].get("digests") or {})
-    for name in _CHANGES:
-        found.update((facts.get(name) or {}).get("digests") or {})
+    former = plan["hosts"][host].get("former") or {}
+    for name in CHANGE_RESULTS:
+        made = dict((facts.get(name) or {}).get("digests") or {})
+        if made != former.get(name):  # else it is that of an earlier plan, in the same call of ansible-playbook
+            found.update(made)
     return found
 
 

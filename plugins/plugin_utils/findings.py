@@ -188,6 +188,8 @@ _ENTRIES = (
     # host
     Entry("host", "not_gathered", "error", "A result of the host is missing.",
           "read the message for the reason"),
+    Entry("host", "not_tested_from_gateway", "warning", "No gateway of this run tested the mail server.",
+          "run it for the gateways as well, because they connect to the mail server"),
     Entry("host", "not_tested", "error", "Nothing was tested on the host.", "run the test on the host"),
     Entry("host", "unreachable", "error",
           "Ansible cannot reach the host, or the server does not answer EHLO and the test gives no reason.",
@@ -203,6 +205,8 @@ _ENTRIES = (
           "set become for the host, and let its user run sudo"),
     Entry("plan", "no_python", "error", "The host has no Python that Ansible can use.",
           "install Python 3.9 or newer there, or set ansible_python_interpreter"),
+    Entry("plan", "no_gateway", "error", "The inventory has no gateway, and the step needs one.",
+          "name the gateways in the group mail_gateways"),
     Entry("plan", "not_read", "error", "The host could not be read, so nothing is known of it.",
           "repair what the message says; an unknown host stops the run"),
     Entry("plan", "no_product", "error", "No known mail server is on the host.",

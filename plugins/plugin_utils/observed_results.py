@@ -71,9 +71,14 @@ def _with_facts(found: Mapping[str, Any]) -> dict[str, Any]:
 def _judged(probe: Mapping[str, Any], expected: Mapping[str, Any], fingerprint: str, ca_content: str) -> dict[str, Any]:
     """Return the tests with verdicts. The first one is of the own port, which has the host's name."""
     results = [dict(one) for one in probe["results"]]
-    if results and expected.get("name"):
+    own = bool(results) and probe.get("own", True)  # a gateway with an API has no port of its own to test
+    for place, one in enumerate(results):
+        one["own"] = own and place == 0
+    if own and expected.get("name"):
         results[0]["name"] = expected["name"]
     wanted = {name: expected[name] for name in EXPECTATIONS}
-    expectations = [{**wanted, "fingerprint": fingerprint if place == 0 else ""} for place in range(len(results))]
+    expectations = [
+        {**wanted, "fingerprint": fingerprint if own and place == 0 else ""} for place in range(len(results))
+    ]
     raw = {"results": results, "certificates": probe["certificates"], "expectations": expectations}
     return complete(raw, Inquiry(), ca_content)

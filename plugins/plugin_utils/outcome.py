@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,12 +51,15 @@ def standings(
     step: str,
     results: Mapping[str, Mapping[str, Any]],
     tests: Sequence[Mapping[str, Any]] = (),
+    batch: Collection[str] = (),
+    fail_on: str = "error",
 ) -> list[Standing]:
     """Return where each host of the plan stands while a step runs.
 
     plan: Plan.to_json. step: the step that runs; the steps before it are done. results: host -> the result that the step's role
-    registered there. tests: results of starttls_probe with the changed hosts, each with C(inventory_host). Raises EngineError
-    for an unknown step.
+    registered there. tests: results of starttls_probe with the changed hosts, each with C(inventory_host). batch: the hosts in
+    which the step has just run, so a host of it without a result has failed. fail_on: the lowest severity of a finding that stops
+    the run. Raises EngineError for an unknown step.
     """
     if step not in plan["steps"] or step not in STEP_RESULTS:
         raise EngineError(f"step {step!r} is not one of the plan: {', '.join(plan['steps'])}")
@@ -65,7 +68,13 @@ def standings(
     found = []
     for host, part in plan["hosts"].items():
         mine = [one for one in order if host in plan["steps"][one]["hosts"]]
-        state, reason = _now(step, results.get(host) or {}, [one for one in tests if one.get("inventory_host") == host])
+        mine_tests = [one for one in tests if one.get("inventory_host") == host]
+        state, reason = _now(step, results.get(host) or {}, mine_tests, fail_on)
+        if state == "not started" and host in batch:
+            state, reason = (
+                "failed, its state is unknown",
+                "the step gave no result, or another state than the planned one",
+            )
         if not mine:
             state, reason = "no change", ""
         elif step not in mine:
@@ -84,7 +93,7 @@ def _rest(mine: Sequence[str], after: Sequence[str]) -> list[str]:
     return [f"not started: {', '.join(rest)}"] if rest else []
 
 
-def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], fail_on: str) -> tuple[str, str]:
     """Return the state and the reason of a host in the present step."""
     if result.get("unreachable"):
         return "unreachable, its state is unknown", str(result.get("msg", ""))
@@ -100,14 +109,14 @@ def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]
     ends = STEP_RESULTS[step][1]
     if ends and (result.get("after") or {}).get("inbound") not in ends:
         return "not started", ""  # the result is that of an earlier step
-    bad = [finding for one in tests for finding in failing(one.get("findings") or (), "error")]
+    bad = [finding for one in tests for finding in failing(one.get("findings") or (), fail_on)]
     if bad:
         return "failed the handshake test", "; ".join(str(one["message"]) for one in bad)
     return "done", ""
 
 
 def _crashed(result: Mapping[str, Any]) -> bool:
-    return "module_stdout" in result or "module_stderr" in result
+    return "module_stdout" in result or "module_stderr" in result or bool(result.get("timedout"))
 
 
 def standing_table(found: Sequence[Standing]) -> str:
@@ -122,9 +131,11 @@ def check_step(
     step: str,
     results: Mapping[str, Mapping[str, Any]],
     tests: Sequence[Mapping[str, Any]] = (),
+    batch: Collection[str] = (),
+    fail_on: str = "error",
 ) -> tuple[dict[str, Any], str]:
     """Return the result of tls_outcome, and the text to show: empty as long as no host failed. Raises EngineError."""
-    found = standings(plan, step, results, tests)
+    found = standings(plan, step, results, tests, batch, fail_on)
     failed = [one.host for one in found if one.failed]
     result = {"changed": False, "failed": bool(failed), "hosts": {one.host: one.to_json() for one in found}}
     if not failed:

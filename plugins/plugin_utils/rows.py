@@ -16,9 +16,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
+    Estate,
+    HostVars,
+    installed_fingerprint,
+    target_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
@@ -36,12 +42,31 @@ def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> lis
     places = [(gateway, _gateway_tests(hostvars[gateway])) for gateway in gateways]
     places.append(("the controller", (facts.get("verify_controller_probe") or {}).get("results", ())))
     for place, results in places:
-        tests += [
-            {**one, "seen_from": place}
-            for one in results
-            if (one["name"], one["port"]) == (target.server_name, target.port)
-        ]
-    return tests
+        tests += [{**one, "seen_from": place} for one in results if is_of(one, target)]
+    expected = installed_fingerprint(facts)
+    return [_compared(one, expected) for one in tests]
+
+
+def is_of(test: Mapping[str, Any], target: Target) -> bool:
+    """Return whether a handshake test was made with this target. Case and a dot at the end of the name do not matter."""
+    return (_bare(test["name"]), test["port"]) == (_bare(target.server_name), target.port)
+
+
+def _bare(name: Any) -> str:
+    return str(name).lower().rstrip(".")
+
+
+def _compared(test: Mapping[str, Any], expected: str) -> dict[str, Any]:
+    """Return a test with a finding if it served another certificate than the installed one, and nobody compared them yet."""
+    served, findings = test.get("fingerprint_sha256"), test.get("findings") or []
+    if (
+        not (expected and served)
+        or served == expected
+        or any(one.get("code") == "wrong_certificate" for one in findings)
+    ):
+        return dict(test)
+    said = f"the certificate served ({served[:16]}...) is not the one that was installed ({expected[:16]}...)"
+    return {**test, "findings": [*findings, Finding.advised("wrong_certificate", said).as_dict()]}
 
 
 def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -49,7 +74,7 @@ def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     made = facts.get("verify_probe") or {}
     if made and not made.get("skipped"):
         return list(made.get("results", ()))
-    return list(_read_tests(facts)[:1])
+    return [one for one in _read_tests(facts) if one.get("own")]
 
 
 def _gateway_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -57,7 +82,7 @@ def _gateway_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     made = facts.get("verify_from_gateway") or {}
     if made and not made.get("skipped"):
         return list(made.get("results", ()))
-    return _read_tests(facts)[1:]
+    return [one for one in _read_tests(facts) if not one.get("own")]
 
 
 def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -120,6 +145,7 @@ def _row(
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": modes,
+        "untested": _untested(host, probes, gateways) if not is_gateway else [],
         "errors": _errors(
             host,
             facts,
@@ -142,6 +168,12 @@ def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     product = next((PRODUCTS[kind] for kind in kinds if kind in PRODUCTS), None)
     title = product.title if product else "mail server"
     return f"{title} gateway" if is_gateway and "gateway" not in title.lower() else title
+
+
+def _untested(host: str, probes: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> list[str]:
+    """Return which gateways did not test a mail server. They connect to it, so its own test is not the whole proof."""
+    missing = [one for one in gateways if one not in {probe.get("seen_from") for probe in probes}]
+    return [f"{host} was not tested from the gateway {', '.join(missing)}"] if missing else []
 
 
 def _seen_outside(
@@ -310,18 +342,19 @@ def _tests_from_a_gateway(host: str, hostvars: HostVars) -> list[dict[str, Any]]
     if not made or made.get("skipped"):
         return []
     target = target_of(host, hostvars)
-    found = [one for one in made.get("results", ()) if (one["name"], one["port"]) == (target.server_name, target.port)]
+    found = [one for one in made.get("results", ()) if is_of(one, target)]
     if not found:
         finding = Finding("not_gathered", f"the gateway did not test it: {made.get('msg', 'there is no result')}")
         found = [{"findings": [finding.as_dict()]}]
     return [{**one, "inventory_host": host} for one in found]
 
 
-def outcome_input(options: Mapping[str, Any], hostvars: HostVars) -> dict[str, Any]:
+def outcome_input(options: Mapping[str, Any], variables: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of check_step: the options of tls_outcome, completed by what the roles of this run registered.
 
-    Raises EngineError if the run has no plan.
+    variables: those of the task, with hostvars and ansible_play_batch. Raises EngineError if the run has no plan.
     """
+    hostvars: HostVars = variables.get("hostvars") or {}
     plan = options["plan"] or hostvars["localhost"].get("tls_plan")
     if not plan:
         raise EngineError("this run has no plan; start the playbook at its beginning, without --start-at-task")
@@ -330,4 +363,11 @@ def outcome_input(options: Mapping[str, Any], hostvars: HostVars) -> dict[str, A
     variable = STEP_RESULTS[step][0] if step in STEP_RESULTS else ""
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
     tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars)]
-    return {"plan": plan, "step": step, "results": results, "tests": tests}
+    return {
+        "plan": plan,
+        "step": step,
+        "results": results,
+        "tests": tests,
+        "batch": list(variables.get("ansible_play_batch") or ()),
+        "fail_on": str(variables.get("starttls_fail_on") or "error"),
+    }

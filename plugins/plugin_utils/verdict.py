@@ -111,6 +111,7 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """
     host, probes, errors = row["host"], row.get("probes") or (), row.get("errors") or ()
     findings = [Finding("not_gathered", str(message)).as_dict() for message in errors]
+    findings += [Finding.advised("not_tested_from_gateway", str(one)).as_dict() for one in row.get("untested") or ()]
     places: dict[tuple[str, str, str], list[str]] = {}
     for probe in probes:
         for one in _against(probe, row.get("expected") or "offered"):

@@ -646,7 +646,8 @@ def test_a_role_alone_reads_plans_and_changes(role):
     given = plan["mailfleet.starttls.tls_plan"]
     assert (given["only_these_hosts"], plan["run_once"]) == (True, True)
     # What the change is given comes from this plan, not from that of a playbook.
-    assert f"{plan['register']}.run.hosts[inventory_hostname].digests" in change["vars"][f"{role}_digests"]
+    assert f"{plan['register']}.run.hosts[inventory_hostname]" in change["vars"][f"{role}_digests"]
+    assert given["observed"] == [{"gateway": "gateway_observed", "mail_server": "mail_server_observed"}[role]]
     for fail_on, check_mode in (("never", True), ("blocked", False)):
         assert environment().from_string(given["fail_on"]).render(ansible_check_mode=check_mode) == fail_on
     [task] = load(f"roles/{role}/tasks/read.yml")

@@ -35,10 +35,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outbound:
-    """The outbound side of a call, as a part of a change. wanted: accept, send, mail_servers. absent: set the defaults."""
+    """The outbound side of a call, as a part of a change.
+
+    wanted: accept, send, mail_servers. absent: set the defaults. relax: take back that the mail servers have to use TLS.
+    """
 
     wanted: Mapping[str, Any]
     absent: bool = False
+    relax: bool = False
     email_configs: Sequence[Mapping[str, Any]] = ()
 
     def refuse(self, gateway: Gateway) -> None:
@@ -55,6 +59,8 @@ class Outbound:
         if self.absent:
             servers = given.get("mail_servers") or held.get("mail_servers")
             given = {"send": DEFAULT_MODE, **({"accept": ACCEPTS[0], "mail_servers": servers} if servers else {})}
+        if self.relax and held.get("accept") == "tls_only":
+            given.setdefault("accept", "both")
         return replace(before, outbound=OutboundTls.from_dict({**held, **given}))
 
     def assess(

@@ -35,7 +35,7 @@ def parts_of(gateway: Gateway, options: Mapping[str, Any]) -> list[Part]:
         parts.append(Modes(configs, absent))
     outbound = {name: options.get(name) for name in OUTBOUND_OPTIONS}
     if any(value not in (None, [], "") for value in outbound.values()):
-        parts.append(Outbound(outbound))
+        parts.append(Outbound(outbound, relax=absent))
     if not absent and (domains or ca_file is not None):
         parts.append(Enforced(domains, ca_file=ca_file))
     return parts

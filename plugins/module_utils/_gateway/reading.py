@@ -9,6 +9,7 @@ handshakes are left out: an earlier step of the run may change them, so the plan
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
@@ -31,6 +32,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     handshake_all,
     plain_results,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import ascii_name
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
@@ -75,13 +77,23 @@ def read_gateway(
         "digests": reading.digests,
         "obstacles": reading.obstacles,
         "interrupted": gateway.transaction(store).interrupted,
-        "probe": plain_results(handshake_all(targets, replace(settings, ask_plaintext=True))) if probe else None,
+        "probe": {
+            **plain_results(handshake_all(targets, replace(settings, ask_plaintext=True))),
+            "own": gateway.own_port is not None,
+        }
+        if probe
+        else None,
     }
 
 
 def probe_targets(gateway: Gateway, seen: Optional[Mapping[str, Any]], wanted: Mapping[str, Any]) -> list[Target]:
-    """Return the own port, then each mail server of the email configs that the gateway has or shall get."""
+    """Return the own port, the given targets, then each mail server of the email configs that the gateway has or shall get."""
     found: dict[Target, None] = dict.fromkeys([gateway.own_port] if gateway.own_port else [])
+    for one in wanted.get("targets") or ():
+        with contextlib.suppress(TargetError):
+            target = Target(ascii_name(str(one.get("host") or "")).lower(), int(one.get("port") or 25))
+            target.check()
+            found[target] = None
     for item in (*((seen or {}).get("email_configs") or ()), *(wanted.get("email_configs") or ())):
         for server in item.get("servers") or ():
             try:
@@ -99,6 +111,7 @@ class _Reading:
         self._wanted = wanted
         self._parts = parts_of(gateway, wanted)
         self.digests: dict[str, str] = {}
+        self.reload = False
         self.obstacles: list[dict[str, str]] = []
 
     def _stands(self, error: Exception, code: str) -> None:
@@ -138,6 +151,7 @@ class _Reading:
             "outbound": held.outbound.to_dict() if held.outbound else {},
             "accepted_domains": self._accepted(asked),
             "changes": changes,
+            "reload": self.reload,
             "before": summary(held.email_configs),
             "after": summary(after.email_configs),
         }
@@ -169,6 +183,7 @@ class _Reading:
             self._try(lambda: self.digests.update(digests(self._gateway.files())), "change_refused")
         change: Any = self._try(lambda: self._gateway.plan(after), "change_refused") if self._parts else None
         if not change:
+            self.reload = bool(self._parts) and not self._gateway.serves()
             return after, []
         return after, [{"path": path, "lines": lines} for path, lines in change.lines()]
 

@@ -149,8 +149,9 @@ def change_within(
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
 
     transaction.apply(change, prove, prove_old)
-    digests = facts.digests([*server.files(), desired.certificate])
-    return replace(outcome, handshake=seen, digests=digests), Made(change, prove, prove_old)
+    return replace(outcome, handshake=seen, digests=facts.known_digests([*server.files(), desired.certificate])), Made(
+        change, prove, prove_old
+    )
 
 
 def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:

@@ -55,7 +55,7 @@ class Reading:
         return self._desired.inbound is not None or self._desired.outbound is not None
 
     def read(self, programs: Collection[str], targets: Sequence[Target] = ()) -> dict[str, Any]:
-        """Return the parts of the observed state that the host shows (see docs/schema/observed.schema.json).
+        """Return the parts of the observed state that the host shows, as the module mail_server_info documents them.
 
         programs: names of the daemon's processes. targets: other hosts to make the handshake test with, after the own port.
         """

@@ -32,7 +32,7 @@ class PlanRequest:
 
     action: a key of STEPS. groups: mail_gateways and mail_servers with all names of the inventory. targets: host -> C(host:port) at
     which other hosts reach it. batches: starttls_batches. inbound, outbound: host -> what the inventory wants of a mail server.
-    without_evidence: hosts with starttls_require_without_evidence.
+    without_evidence: hosts with starttls_require_without_evidence. test_all: whether tests are wanted that a read does not make.
     """
 
     action: str
@@ -42,6 +42,7 @@ class PlanRequest:
     inbound: Mapping[str, str] = field(default_factory=dict)
     outbound: Mapping[str, str] = field(default_factory=dict)
     without_evidence: frozenset[str] = frozenset()
+    test_all: bool = False
 
 
 @dataclass(frozen=True)

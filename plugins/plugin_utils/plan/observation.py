@@ -93,6 +93,7 @@ class GatewayView:
     modes: the delivery modes that it can express; None if it does not say. limits: mode -> why it cannot. accepted: domain ->
     whether it takes mail for it; a domain of which it cannot tell is left out. after: name of an email config -> mode that a
     change sets. softens: whether a permanent refusal of a mail server only defers the mail.
+    reload: whether a part of the gateway does not serve, although no file has to change.
     """
 
     configs: Mapping[str, HeldConfig] = field(default_factory=dict)
@@ -102,12 +103,17 @@ class GatewayView:
     after: Mapping[str, str] = field(default_factory=dict)
     changes: tuple[FileDiff, ...] = ()
     softens: bool = False
+    reload: bool = False
 
     @property
     def changes_modes(self) -> bool:
         """Whether the delivery modes, or what belongs to them, have to change."""
         held = {name: one.mode for name, one in self.configs.items()}
-        return bool(self.changes) or any(held.get(name, DEFAULT_MODE) != mode for name, mode in self.after.items())
+        return (
+            bool(self.changes)
+            or self.reload
+            or any(held.get(name, DEFAULT_MODE) != mode for name, mode in self.after.items())
+        )
 
 
 @dataclass(frozen=True)
@@ -313,4 +319,5 @@ def _gateway(view: Mapping[str, Any]) -> GatewayView:
         after={str(name): str(mode) for name, mode in (view.get("after") or {}).items()},
         changes=_changes(view.get("changes")),
         softens=bool(view.get("softens_refusals")),
+        reload=bool(view.get("reload")),
     )

@@ -39,6 +39,8 @@ def between_hosts(fleet: Fleet) -> Iterator[tuple[Located, bool]]:
             if seen:
                 for one in _Route(fleet, gateway, seen, delivery).obstacles():
                     yield one, _waives(fleet, gateway, one)
+    if fleet.action == "set_delivery_mode":
+        yield from ((one, False) for one in _gateways_that_keep_their_mode(fleet))
     if fleet.action == "enable":
         for host, one in _next_hops(fleet):
             yield one, _waives(fleet, host, one)
@@ -159,6 +161,15 @@ def _next_hops(fleet: Fleet) -> Iterator[tuple[str, Located]]:
                 yield host, Located(host, Finding.advised("next_hop_without_starttls", what))
 
 
+def _gateways_that_keep_their_mode(fleet: Fleet) -> Iterator[Located]:
+    """Yield the gateways outside the run, where the mode would stay as it is; or that there is no gateway at all."""
+    names = ", ".join(one.config.name for one in fleet.estate.deliveries)
+    yield from _outside(fleet, f"the delivery mode of {names} would stay as it is there")
+    if not fleet.gateways:
+        what = f"there is no gateway in the inventory, so nothing sets the delivery mode of {names}"
+        yield Located("", Finding.advised("no_gateway", what))
+
+
 def _required_behind_others(fleet: Fleet) -> Iterator[Located]:
     """Yield the gateways outside the run, from which mail servers would take mail over TLS only after it."""
     hosts = [host for host in fleet.of_run(MAIL_SERVER) if "require" in fleet.steps(host)]
@@ -166,6 +177,11 @@ def _required_behind_others(fleet: Fleet) -> Iterator[Located]:
         yield from _outside(
             fleet, f"{_names(hosts)} will take mail over TLS only, and this gateway may still deliver in plaintext"
         )
+        if not fleet.gateways:
+            what = f"{_names(hosts)} will take mail over TLS only, and no gateway of the inventory delivers to them in the mode 'required'"
+            for host in hosts:
+                if host not in fleet.request.without_evidence:
+                    yield Located(host, Finding.advised("no_gateway", what))
 
 
 def _gateways_left_outside(fleet: Fleet) -> Iterator[Located]:

@@ -8,12 +8,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate, HostVars, target_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
+    CHANGE_RESULTS,
+    Estate,
+    HostVars,
+    target_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import PlanRequest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making import make_plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import OBSTACLES, UNREAD
@@ -37,12 +43,16 @@ _TRUE = ("true", "yes", "on", "1")
 def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]) -> Plan:
     """Return the plan of a run. options are those of tls_plan. Raises EngineError."""
     wanted = Estate.from_json(options["estate"])
+    if options["only_these_hosts"]:  # a host may leave the role out by "when"
+        read = [one for one in wanted.hosts if observed_of([hostvars[one].get(name) for name in options["observed"]])]
+        wanted = replace(wanted, hosts=tuple(read))
     only = set(wanted.hosts) if options["only_these_hosts"] else None
     members = {group: [host for host in groups.get(group) or () if only is None or host in only] for group in _GROUPS}
     observed: dict[str, Mapping[str, Any]] = {}
     sides: dict[str, dict[str, str]] = {"inbound": {}, "outbound": {}}
     targets, without_evidence = {}, set()
     run = set(wanted.hosts)
+    test_all = False
     for host in dict.fromkeys((*wanted.hosts, *members["mail_gateways"], *members["mail_servers"])):
         facts = hostvars[host]  # once a host: Ansible computes its variables anew each time
         try:
@@ -54,6 +64,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
             value[host] = str(facts.get(f"starttls_{side}") or "")
         if str(facts.get("starttls_require_without_evidence")).lower() in _TRUE:
             without_evidence.add(host)
+        test_all = test_all or bool(facts.get("starttls_checks"))
         if host in run:
             observed[host] = observed_of([facts.get(name) for name in options["observed"]])
     request = PlanRequest(
@@ -64,6 +75,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         inbound=sides["inbound"],
         outbound=sides["outbound"],
         without_evidence=frozenset(without_evidence),
+        test_all=test_all,
     )
     return make_plan(wanted, observed, request)
 
@@ -75,14 +87,34 @@ def observed_of(results: Iterable[Any]) -> Mapping[str, Any]:
     return next(iter([*failed, *(one for one in given if one.get("gateway")), *given]), {})
 
 
-def plan_result(plan: Plan, plan_only: bool, fail_on: str, alone: bool = False) -> tuple[dict[str, Any], str]:
+def former_changes(hosts: Iterable[str], hostvars: HostVars) -> dict[str, dict[str, Any]]:
+    """Return host -> variable -> digests of the changes that are older than the plan: those of another playbook of the same call."""
+    return {
+        host: {name: dict(made) for name in CHANGE_RESULTS if (made := (hostvars[host].get(name) or {}).get("digests"))}
+        for host in hosts
+    }
+
+
+def plan_result(
+    plan: Plan, plan_only: bool, fail_on: str, alone: bool = False, recovered: bool = False
+) -> tuple[dict[str, Any], str]:
     """Return the result of tls_plan, and the text to show.
 
     plan_only: nothing follows, so C(fail_on) decides. Otherwise a plan that is blocked or unknown always fails. If a killed run
     has left changes, a run that changes undoes them first and plans again. Such a first plan shows nothing and does not fail.
     If another host stops the run in any case, nothing is undone, and the plan shows everything at once.
+    recovered: this is the second plan, so a journal that is still there, or again, stops the run.
     alone: a role makes the change by itself, and its module undoes what a killed run left.
     """
+    if plan.recover and recovered and not plan_only:
+        said = (
+            f"a killed run has left changes on {names(plan.recover)}, and they are still there after they were undone"
+        )
+        return {
+            "changed": False,
+            "failed": True,
+            "msg": f"{said}; another run may change these hosts at this moment: run again",
+        }, ""
     if plan.recover and not plan_only and not alone and not _stopped_by_others(plan):
         run = {**plan.run(may_change=False), "recover": list(plan.recover)}
         return {"changed": False, "failed": False, "msg": _recovering(plan), "run": run}, ""

@@ -15,7 +15,7 @@ def test_each_filter_is_a_function_of_the_engine():
         "estate", "capabilities", "kind_on", "has_log", "localhost_of",
         "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
-        "planned_digests",
+        "planned_digests", "reachable_at",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ is getattr(estate, name, None) or getattr(rows, name)

@@ -140,15 +140,34 @@ class TestFailedTests:
 
     def test_a_host_without_a_change_was_tested_when_it_was_read(self):
         """The first test of a read is that of the own port; the others of a gateway are those with the mail servers."""
-        own, other = probed("pf12", "stale", host="127.0.0.1"), probed("pf12", "from the gateway")
+        own, other = {**probed("pf12", "stale", host="127.0.0.1"), "own": True}, probed("pf12", "from the gateway")
         facts = {
             "pf12": {"mail_server_observed": {"probe": {"results": [own]}}},
-            "gw1": {"mail_server_observed": {"probe": {"results": [probed("gw1"), other]}}},
+            "gw1": {"gateway_observed": {"probe": {"results": [{**probed("gw1"), "own": True}, other]}}},
         }
         told = failed_tests("pf12", facts, gateways=["gw1"])
         assert told == ["pf12 (127.0.0.1:25, seen from pf12): stale", "pf12 (pf12:25, seen from gw1): from the gateway"]
         facts["pf12"]["verify_probe"] = {"results": [probed("pf12")]}
         facts["gw1"]["verify_from_gateway"] = {"results": [probed("pf12")]}
+        assert failed_tests("pf12", facts, gateways=["gw1"]) == []
+
+    def test_a_gateway_with_an_api_has_no_test_of_its_own(self):
+        facts = {
+            "pf12": {},
+            "gw1": {"gateway_observed": {"probe": {"results": [{**probed("pf12", "bad"), "own": False}]}}},
+        }
+        assert failed_tests("pf12", facts, gateways=["gw1"]) == ["pf12 (pf12:25, seen from gw1): bad"]
+        assert failed_tests("gw1", facts, gateways=["gw1"]) == []
+
+    def test_a_gateway_that_sees_another_certificate_than_the_installed_one(self):
+        seen = {**probed("pf12"), "own": False, "fingerprint_sha256": "cd" * 32}
+        facts = {
+            "pf12": {"mail_server_observed": {"fingerprint_sha256": "ab" * 32}},
+            "gw1": {"gateway_observed": {"probe": {"results": [seen]}}},
+        }
+        [told] = failed_tests("pf12", facts, gateways=["gw1"])
+        assert "is not the one that was installed (abababababababab...)" in told
+        seen["fingerprint_sha256"] = "ab" * 32
         assert failed_tests("pf12", facts, gateways=["gw1"]) == []
 
     def test_only_what_is_bad_enough(self):
@@ -427,6 +446,12 @@ class TestRows:
             ("out-pf12-836af45b-1", "out", []),
         ]
 
+    def test_a_gateway_that_did_not_test_a_mail_server_is_named(self):
+        hosts = hostvars()
+        hosts["gw2"] = HOSTS.get("gw2", {})
+        gateway, server = verdict_rows(["gw1", "pf12"], hosts, GROUPS, wanted())
+        assert (gateway["untested"], server["untested"]) == ([], ["pf12 was not tested from the gateway gw2"])
+
     def test_the_daemons(self):
         hosts = {
             **HOSTS,
@@ -691,9 +716,21 @@ class TestOutcomeInput:
         done = {"after": {"inbound": "offered"}}
         tests = [{"name": "a", "port": 25, "findings": []}, {"name": "b", "port": 25, "findings": ["x"]}]
         hostvars = self.hostvars(a={"mail_server_result": done, "verify_from_a_gateway": {"results": tests}})
-        assert outcome_input({**NOT_GIVEN, "step": "offer"}, hostvars) == {
+        assert outcome_input({**NOT_GIVEN, "step": "offer"}, {"hostvars": hostvars}) == {
             "plan": TWO_HOSTS, "step": "offer", "results": {"a": done, "b": {}}, "tests": [{**tests[0], "inventory_host": "a"}],
+            "batch": [], "fail_on": "error",
         }  # fmt: skip
+
+    def test_the_batch_and_what_a_run_may_fail_on_are_those_of_the_task(self):
+        variables = {"hostvars": self.hostvars(), "ansible_play_batch": ["a"], "starttls_fail_on": "warning"}
+        made = outcome_input({**NOT_GIVEN, "step": "offer"}, variables)
+        assert (made["batch"], made["fail_on"]) == (["a"], "warning")
+
+    def test_case_and_a_dot_do_not_hide_a_test_of_a_gateway(self):
+        tests = [{"name": "A.", "port": 25, "findings": ["x"]}]
+        hostvars = self.hostvars(a={"starttls_hostname": "a", "verify_from_a_gateway": {"results": tests}})
+        [test] = outcome_input({**NOT_GIVEN, "step": "offer"}, {"hostvars": hostvars})["tests"]
+        assert test["findings"] == ["x"]
 
     @pytest.mark.parametrize(
         ("step", "variable"),
@@ -707,12 +744,12 @@ class TestOutcomeInput:
         plan = {"hosts": {"a": {}}, "steps": {step: {"hosts": ["a"]}}}
         names = ("mail_server_result", "gateway_accept_result", "gateway_result")
         hostvars = {"localhost": {"tls_plan": plan}, "a": {name: {"of": name} for name in names}}
-        assert outcome_input({**NOT_GIVEN, "step": step}, hostvars)["results"] == {"a": {"of": variable}}
+        assert outcome_input({**NOT_GIVEN, "step": step}, {"hostvars": hostvars})["results"] == {"a": {"of": variable}}
 
     @pytest.mark.parametrize("made", [{"unreachable": True, "msg": "no route"}, {"failed": True, "msg": "no route"}])
     def test_a_test_from_the_gateway_that_could_not_be_made_stops_the_run(self, made):
         hostvars = self.hostvars(a={"mail_server_result": {}, "verify_from_a_gateway": made})
-        [test] = outcome_input({**NOT_GIVEN, "step": "offer"}, hostvars)["tests"]
+        [test] = outcome_input({**NOT_GIVEN, "step": "offer"}, {"hostvars": hostvars})["tests"]
         [finding] = test["findings"]
         assert (test["inventory_host"], finding["severity"]) == ("a", "error")
         assert "the gateway did not test it: no route" in finding["message"]
@@ -720,14 +757,16 @@ class TestOutcomeInput:
     @pytest.mark.parametrize("made", [None, {}, {"skipped": True}])
     def test_without_a_gateway_there_is_no_such_test(self, made):
         assert (
-            outcome_input({**NOT_GIVEN, "step": "offer"}, self.hostvars(a={"verify_from_a_gateway": made}))["tests"]
+            outcome_input(
+                {**NOT_GIVEN, "step": "offer"}, {"hostvars": self.hostvars(a={"verify_from_a_gateway": made})}
+            )["tests"]
             == []
         )
 
     def test_what_is_given_counts(self):
         given = {"plan": {"steps": {}}, "results": {"x": {}}, "tests": [{"inventory_host": "x"}], "step": "offer"}
-        assert outcome_input(given, self.hostvars()) == given
+        assert outcome_input(given, {"hostvars": self.hostvars()}) == {**given, "batch": [], "fail_on": "error"}
 
     def test_without_a_plan_the_run_does_not_go_on(self):
         with pytest.raises(EngineError, match="this run has no plan; start the playbook at its beginning"):
-            outcome_input({**NOT_GIVEN, "step": "offer"}, {"localhost": {}})
+            outcome_input({**NOT_GIVEN, "step": "offer"}, {"hostvars": {"localhost": {}}})

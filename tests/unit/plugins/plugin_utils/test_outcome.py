@@ -82,3 +82,23 @@ def test_what_a_host_says_stays_on_its_line():
 def test_an_unknown_step():
     with pytest.raises(EngineError, match="'off' is not one of the plan"):
         check_step(PLAN, "off", {})
+
+
+@pytest.mark.parametrize("result", [{}, {"skipped": True}, {"after": {"inbound": "custom"}}])
+def test_a_host_of_the_batch_without_the_planned_result_has_failed(result):
+    shown, text = check_step(PLAN, "offer", {"a": result}, batch=["a"])
+    assert shown["failed"] and "THE RUN STOPPED" in text
+    assert shown["hosts"]["a"]["state"] == "failed, its state is unknown: offer"
+    assert shown["hosts"]["b"]["state"] == "not started: offer"
+
+
+def test_a_timeout_of_the_task_leaves_an_unknown_state():
+    result = {"failed": True, "msg": "timed out", "timedout": {"period": 5}}
+    assert stands("offer", {"a": result})["a"][0].startswith("failed, its state is unknown: offer")
+
+
+def test_a_warning_stops_the_run_if_that_is_wanted():
+    tests = [{"inventory_host": "a", "findings": [{"severity": "warning", "code": "expiring", "message": "soon"}]}]
+    results = {"a": OFFERED, "b": OFFERED, "c": OFFERED}
+    assert not check_step(PLAN, "offer", results, tests)[0]["failed"]
+    assert check_step(PLAN, "offer", results, tests, fail_on="warning")[0]["failed"]

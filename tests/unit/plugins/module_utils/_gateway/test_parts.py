@@ -87,7 +87,18 @@ class TestParts:
         parts = parts_of(bench.gateway, {**WANTED, "state": "absent"})
         assert [type(one) for one in parts] == [Enforced, Modes, Outbound]
         assert parts[:2] == [Enforced([PARTNER, BANK], absent=True, all_inbound=True), Modes([MAIN], absent=True)]
-        assert parts[2] == Outbound({"accept": "both", "send": "opportunistic", "mail_servers": None})
+        assert parts[2] == Outbound({"accept": "both", "send": "opportunistic", "mail_servers": None}, relax=True)
+
+    def test_with_tls_off_no_mail_server_has_to_use_it_any_more(self, bench):
+        """Whatever the inventory says of them: mail of theirs would be deferred."""
+        [*_others, outbound] = parts_of(bench.gateway, {"send": "plaintext", "state": "absent"})
+        held = OutboundTls("tls_only", "required", ("192.0.2.0/24",))
+        after = outbound.compute(bench.gateway, GatewayState(outbound=held))
+        assert after.outbound == OutboundTls("both", "plaintext", ("192.0.2.0/24",))
+        after = outbound.compute(
+            bench.gateway, GatewayState(outbound=OutboundTls("plaintext", None, ("192.0.2.0/24",)))
+        )
+        assert after.outbound.accept == "plaintext"
 
     def test_a_product_that_enforces_nothing_has_nothing_to_remove(self, bench):
         bench.gateway.limits = {"enforced": "no"}

@@ -65,6 +65,7 @@ def test_what_the_gateway_holds_and_can_do(bench):
         "outbound": {"accept": "both", "send": "plaintext", "mail_servers": []},
         "accepted_domains": {},
         "changes": [],
+        "reload": False,
         "before": {"alpha": "plaintext", "main": "opportunistic"},
         "after": {"alpha": "plaintext", "main": "opportunistic"},
     }

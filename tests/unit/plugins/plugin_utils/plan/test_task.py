@@ -236,6 +236,11 @@ class TestKilledRun:
         assert (result["failed"], result["run"]["recover"]) == (True, [])
         assert text.startswith("Plan: enable: unknown")
 
+    def test_a_journal_that_is_there_again_stops_the_run(self):
+        result, _text = plan_result(KILLED.plan(), False, "never", recovered=True)
+        assert result["failed"] and "run" not in result
+        assert "they are still there after they were undone" in result["msg"]
+
     def test_a_plan_alone_shows_it_and_undoes_nothing(self):
         result, text = plan_result(KILLED.plan(), True, "blocked")
         assert result["run"]["recover"] == []
