@@ -126,7 +126,14 @@ class Obstacles:
         servers["gone"] = {"ansible_host": self._fleet.variables["lab_subnet"].replace(".0/24", ".250")}
         servers["nopython"] = {**where["stopped"], "ansible_python_interpreter": "/opt/nowhere/bin/python3"}
         servers["nosudo"] = {**where["killed"], "ansible_user": "guest"}
-        servers["noroot"] = {**where["killed"], "ansible_become": False}
+        pki = self._fleet.pki
+        servers["noroot"] = {
+            **where["killed"],
+            "ansible_become": False,
+            "starttls_hostname": "killed.fleet.test",
+            "starttls_private_key_file": str(pki / "killed.key"),
+            "starttls_certificate_file": str(pki / "killed.pem"),
+        }
         servers["killed"]["starttls_hostname"] = "nowhere.fleet.test"
         servers["killed"]["starttls_private_key_file"] = str(self._place / "missing.key")
         gateways["gw1"] |= {"starttls_private_key_file": "", "starttls_certificate_file": ""}
