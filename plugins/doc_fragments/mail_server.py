@@ -116,7 +116,6 @@ options:
     description:
       - What the handshake test with the own port expects. The keys are options of M(mailfleet.starttls.starttls_probe).
     type: dict
-    default: {}
     suboptions:
       name: {description: The name that other hosts connect to. The certificate has to cover it., type: str}
       ca_file: {description: Roots of a private authority. A file on the controller., type: path}

@@ -50,7 +50,7 @@ INSTALL_SPEC: dict[str, dict[str, Any]] = {"install": {"type": "dict", "options"
 HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
     "handshake": {
         "type": "dict",
-        "default": {},
+        "apply_defaults": True,  # Ansible would write the defaults of the options into a default {}
         "options": {
             "name": {"type": "str"},
             "ca_file": {"type": "path"},

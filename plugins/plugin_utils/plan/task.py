@@ -119,12 +119,16 @@ def plan_result(
         run = {**plan.run(may_change=False), "recover": list(plan.recover)}
         return {"changed": False, "failed": False, "msg": _recovering(plan), "run": run}, ""
     failed = plan.result in FAIL_ON[fail_on if plan_only else "blocked"]
+    run = plan.run(may_change=not plan_only)
+    if alone:
+        for host in plan.recover:  # the module undoes that first, and then no file has the digest that was read
+            run["hosts"][host]["digests"] = {}
     result = {
         "changed": False,
         "failed": failed,
         "msg": _message(plan, failed, plan_only),
         "plan": plan.to_json(),
-        "run": plan.run(may_change=not plan_only),
+        "run": run,
         "table": plan_table(plan),
     }
     return result, f"{_title(plan)}\n\n{plan_text(plan)}"

@@ -255,6 +255,14 @@ class TestKilledRun:
         assert result["run"]["steps"]["offer"]["hosts"] == ["m1"]
         assert text.startswith("Plan: enable: drift")
 
+    def test_the_files_that_it_undoes_are_not_compared_with_the_plan(self):
+        """They were read as the killed run left them, so the module would refuse its own way back."""
+        result, _text = plan_result(KILLED.plan(), False, "blocked", alone=True)
+        assert {host: bool(one["digests"]) for host, one in result["run"]["hosts"].items()} == {
+            "gw1": True,
+            "m1": False,
+        }
+
 
 class TestFile:
     def test_it_is_written_for_everybody(self, tmp_path):
