@@ -57,7 +57,7 @@ def key_forms():
     yield pki.key_pem(pki.new_key("ed25519"))
 
 
-@pytest.mark.parametrize("key", list(key_forms()))
+@pytest.mark.parametrize("key", keys := list(key_forms()), ids=range(len(keys)))
 @pytest.mark.parametrize("label", [None, b"CERTIFICATE", b"X509 CERTIFICATE"])
 def test_a_key_is_never_returned_whatever_its_label(file, key, label):
     secret = key.split(b"-----")[2].split()
