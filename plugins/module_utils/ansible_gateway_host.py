@@ -26,7 +26,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import gateway_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of, read_mail_server
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading import read_mail_server
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS, product_of
@@ -144,7 +145,8 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
 def _with_digests(result: dict[str, Any], gateway: Gateway, module: AnsibleModule) -> dict[str, Any]:
     """Return the result with the digests of the files after a change, for the next change of the run."""
     made = result["changed"] and not module.check_mode
-    return {**result, "digests": known_digests(gateway.files()) if made else {}}
+    own = (result.get("starttls") or {}).get("digests") or {}
+    return {**result, "digests": {**own, **known_digests(gateway.files())} if made else {}}
 
 
 def _only_starttls(

@@ -1,11 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The link between AnsibleModule and the engine of the mail servers: the options of the modules, the change and the read."""
+"""The link between AnsibleModule and the engine of the mail servers: the options of the modules, and the change."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
@@ -13,14 +13,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.op
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, Desired
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
     AUTO,
-    detected,
-    layout_of,
     permissions,
     resolve,
 )
@@ -28,7 +24,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server im
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 
 SERVER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
@@ -91,31 +86,6 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         options["only_relax"],
         bundle,
     )
-
-
-def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[Target] = ()) -> dict[str, Any]:
-    """Return the observed state of this host's mail server. Changes nothing. Raises EngineError for an unknown kind or option.
-
-    options: those of mail_server_info. targets: other hosts to test from here, after the own port.
-    """
-    found = describe(options["kind"])
-    if not found["kind"]:
-        code = "two_products" if len(detected("server")) > 1 else "no_product"
-        return {**found, "obstacles": [{"code": code, "message": found["message"]}], "notes": []}
-    if found["kind"] not in SERVERS:  # a gateway with an API, or one whose own files the collection does not read
-        return {
-            **found,
-            "health": {"state": "unknown", "message": ""},
-            "listeners": None,
-            "transports": None,
-            "obstacles": [],
-            "notes": [],
-        }
-    layout = layout_of(found["kind"])
-    desired = desired_of(options, found["kind"])
-    settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
-    reading = Reading(SERVERS[found["kind"]](run, desired, settings), desired, settings)
-    return {**found, **reading.read(layout.daemons, targets)}
 
 
 def change_mail_server(module: AnsibleModule) -> dict[str, Any]:

@@ -219,12 +219,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading import read_mail_server
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
     HANDSHAKE_SPEC,
     HOST_SPEC,
     INSTALL_SPEC,
     SERVER_SPEC,
-    read_mail_server,
 )
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {

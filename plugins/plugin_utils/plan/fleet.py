@@ -80,8 +80,9 @@ class Fleet:
         return frozenset(self.gateways)
 
     def role(self, host: str) -> str:
-        """Return C(gateway) or C(mail_server)."""
-        return GATEWAY if host in self._is_gateway else MAIL_SERVER
+        """Return C(gateway) or C(mail_server): by the inventory's groups, or by what the host was read as."""
+        seen = self.observation(host)
+        return GATEWAY if host in self._is_gateway or (seen and seen.is_gateway) else MAIL_SERVER
 
     def of_run(self, role: str) -> list[str]:
         """Return the hosts of the run with a role, in the order of the inventory."""

@@ -133,7 +133,7 @@ class Observation:
     before, after: C((inbound, outbound)) in the words of mail_server_tls. reload: whether the daemon has to be reloaded although no
     file changes. offer: whether anything changes before TLS is required; None if the host does not say. relays: next hops of its
     transports; None if they could not be read. servers: (name or address, port) -> what a handshake test from this host saw.
-    sessions_an_hour: from its log; None if that is not known.
+    is_gateway: whether it was read as a gateway. sessions_an_hour: from its log; None if that is not known.
     """
 
     title: str = ""
@@ -151,6 +151,7 @@ class Observation:
     servers: Mapping[tuple[str, int], SeenServer] = field(default_factory=dict)
     gateway: GatewayView = field(default_factory=GatewayView)
     interrupted: bool = False
+    is_gateway: bool = False
     sessions_an_hour: Optional[float] = None
 
     @property
@@ -248,6 +249,7 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         servers=_servers((result.get("probe") or {}).get("results") or ()),
         gateway=_gateway(view),
         interrupted=bool(result.get("journal")),
+        is_gateway=bool(result.get("gateway")),
         sessions_an_hour=None if sessions is None else max(0.0, float(sessions)),
     )
 

@@ -161,7 +161,8 @@ class TestCombined:
 
     def test_the_files_as_the_next_step_has_to_see_them(self, both):
         result = both.change(inbound="offered", email_configs=CONFIGS)
-        assert result["digests"] == digests(both.gateway.files())
+        files = [*both.gateway.files(), *both.mail.files(), str(both.mail.certificate)]
+        assert result["digests"] == digests(files)
 
     def test_check_mode_shows_both_and_touches_nothing(self, both):
         before = both.written

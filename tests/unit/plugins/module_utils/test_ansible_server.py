@@ -4,6 +4,7 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_reading as reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_server as module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import BUNDLE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
@@ -50,7 +51,8 @@ def mail(tmp_path, authority, monkeypatch, here):
         server.made.append((desired, settings))
         return server
 
-    monkeypatch.setattr(module, "SERVERS", {"postfix": make})
+    for one in (module, reading):
+        monkeypatch.setattr(one, "SERVERS", {"postfix": make})
     server.options = {
         "address": server.port.host, "port": server.port.port, "certificate": str(server.certificate), "timeout": 10,
     }  # fmt: skip
@@ -105,7 +107,7 @@ def test_what_is_given_for_it_counts():
 )
 def test_a_host_whose_product_is_not_known(here, kinds, code, said):
     here(*kinds)
-    result = module.read_mail_server(options(inbound="offered"), None)
+    result = reading.read_mail_server(options(inbound="offered"), None)
     assert (result["kind"], [one["code"] for one in result["obstacles"]], result["notes"]) == ("", [code], [])
     assert result["obstacles"][0]["message"].startswith(said)
 
@@ -113,7 +115,7 @@ def test_a_host_whose_product_is_not_known(here, kinds, code, said):
 def test_an_unknown_kind_is_refused(here):
     here("postfix")
     with pytest.raises(EngineError, match="'postfx' is not a known kind"):
-        module.read_mail_server(options(kind="postfx"), None)
+        reading.read_mail_server(options(kind="postfx"), None)
 
 
 @pytest.mark.parametrize("kind", ["auto", "postfix"])
@@ -138,13 +140,13 @@ def test_the_processes_that_are_looked_for_are_those_of_the_product(mail, monkey
         "ansible_collections.mailfleet.starttls.plugins.module_utils._host.sockets.listening",
         lambda programs, ports: asked.append(tuple(programs)) or [],
     )
-    module.read_mail_server(options(**mail.options), None)
+    reading.read_mail_server(options(**mail.options), None)
     assert asked == [PRODUCTS["postfix"].layouts[0].daemons]
 
 
 def test_other_hosts_are_tested_too(mail):
     target = Target(mail.port.host, mail.port.port)
-    result = module.read_mail_server(options(**mail.options), None, [target])
+    result = reading.read_mail_server(options(**mail.options), None, [target])
     assert len(result["probe"]["results"]) == 2
 
 

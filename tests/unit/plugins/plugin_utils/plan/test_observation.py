@@ -157,7 +157,7 @@ def test_codes_of_a_host_are_those_of_the_contract():
     "source",
     [
         "module_utils/_server/reading.py", "module_utils/_gateway/reading.py", "module_utils/_host/sockets.py",
-        "module_utils/ansible_server.py", "module_utils/ansible_gateway_host.py", "plugin_utils/observed_results.py",
+        "module_utils/ansible_reading.py", "module_utils/ansible_gateway_host.py", "plugin_utils/observed_results.py",
     ],
 )  # fmt: skip
 def test_every_code_that_a_read_can_say_is_known_here(source):
