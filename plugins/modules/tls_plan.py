@@ -38,10 +38,10 @@ options:
   batches:
     description:
       - Sizes of the canary and of the batches of mail servers, as numbers or as shares of the hosts that change. The last one is repeated.
+      - By default C(starttls_batches) of the mail servers, else a canary, a quarter, and the rest.
       - No batch holds all mail servers of an email config that has more than one. Gateways change one at a time.
     type: list
     elements: raw
-    default: [1, 25%, 100%]
   only_these_hosts:
     description:
       - Plan as if the hosts of O(estate) were all hosts of the inventory. A role that is used alone does so.
@@ -124,7 +124,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "estate": {"type": "dict", "required": True},
     "action": {"type": "str", "choices": ["enable", "disable", "set_delivery_mode"], "default": "enable"},
     "observed": {"type": "list", "elements": "str", "default": ["mail_server_observed", "gateway_observed"]},
-    "batches": {"type": "list", "elements": "raw", "default": [1, "25%", "100%"]},
+    "batches": {"type": "list", "elements": "raw"},
     "plan_only": {"type": "bool", "default": False},
     "only_these_hosts": {"type": "bool", "default": False},
     "recovered": {"type": "bool", "default": False},

@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import PlanRequest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making import make_plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import OBSTACLES, UNREAD
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import names, plan_table, plan_text
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import Plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
@@ -53,6 +54,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
     targets, without_evidence = {}, set()
     run = set(wanted.hosts)
     test_all = False
+    batches = options["batches"]
     for host in dict.fromkeys((*wanted.hosts, *members["mail_gateways"], *members["mail_servers"])):
         facts = hostvars[host]  # once a host: Ansible computes its variables anew each time
         try:
@@ -65,19 +67,28 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         if str(facts.get("starttls_require_without_evidence")).lower() in _TRUE:
             without_evidence.add(host)
         test_all = test_all or bool(facts.get("starttls_checks"))
+        if host in run and not batches and host not in members["mail_gateways"]:
+            batches = facts.get("starttls_batches")  # of the mail servers: only those change in batches
         if host in run:
             observed[host] = observed_of([facts.get(name) for name in options["observed"]])
     request = PlanRequest(
         action=options["action"],
         groups=members,
         targets=targets,
-        batches=options["batches"],
+        batches=_sizes(batches) or DEFAULT_BATCHES,
         inbound=sides["inbound"],
         outbound=sides["outbound"],
         without_evidence=frozenset(without_evidence),
         test_all=test_all,
     )
     return make_plan(wanted, observed, request)
+
+
+def _sizes(batches: Any) -> list[Any]:
+    """Return the sizes of batches as a list. An inventory may hold one size, or text with commas from a survey."""
+    if isinstance(batches, str):
+        return [one.strip() for one in batches.split(",") if one.strip()]
+    return list(batches) if isinstance(batches, Sequence) else [batches] if batches else []
 
 
 def observed_of(results: Iterable[Any]) -> Mapping[str, Any]:

@@ -7,7 +7,6 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_plan import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import (
     FAIL_ON,
     observed_of,
@@ -34,14 +33,13 @@ KILLED = States(
 def options(wanted, **changes):
     return {
         "estate": json.loads(json.dumps(wanted.to_json())), "action": "enable", "observed": ["mail_server_observed", "gateway_observed"],
-        "batches": [1, "25%", "100%"], "only_these_hosts": False, **changes,
+        "batches": None, "only_these_hosts": False, **changes,
     }  # fmt: skip
 
 
 def test_the_options_are_what_the_plan_knows():
     assert ARGUMENT_SPEC["action"]["choices"] == list(STEPS)
     assert ARGUMENT_SPEC["fail_on"]["choices"] == list(FAIL_ON)
-    assert ARGUMENT_SPEC["batches"]["default"] == list(DEFAULT_BATCHES)
 
 
 GROUPS = {"mail_gateways": ["gw1"], "mail_servers": ["m1", "m2"], "all": ["gw1", "m1", "m2", "other"]}
@@ -64,6 +62,20 @@ class TestVariables:
             "m2": ("mail_server", "unknown", ()),
         }
         assert plan.cost.senders == ("m1",)
+
+    @pytest.mark.parametrize(
+        ("given", "sizes"),
+        [(None, [1, 1, 2]), ([2], [2, 2]), ("3, 100%", [3, 1]), (4, [4]), ("50%", [2, 2])],
+    )
+    def test_the_sizes_of_batches_are_those_of_the_mail_servers(self, given, sizes):
+        """A group's variable counts, although the task that plans runs on the gateway."""
+        names = ["m1", "m2", "m3", "m4"]
+        hostvars = {"gw1": {"starttls_batches": [9], "gateway_observed": gateway()}}
+        for host in names:
+            hostvars[host] = {"starttls_batches": given, "mail_server_observed": server(host, drift=True)}
+        wanted = Estate.parse([], hostvars, ["gw1", *names])
+        plan = plan_of_run(options(wanted), hostvars, {"mail_gateways": ["gw1"], "mail_servers": names})
+        assert list(plan.steps["offer"].batches) == sizes
 
     @pytest.mark.parametrize(
         ("waived", "result"), [(True, "clean"), ("yes", "clean"), ("false", "blocked"), (None, "blocked")]
