@@ -13,7 +13,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.op
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, Desired
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    Settings,
+    Target,
+    plain_results,
+    with_trust,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
     AUTO,
@@ -93,11 +98,18 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     options = module.params
     kind = resolve(options["kind"], "server", "kind")
     desired = desired_of(options, kind)
-    settings = Settings(timeout=float(options["timeout"]))
+    settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     server = SERVERS[kind](runner(module), desired, settings)
     if options["only_recover"]:
         recovered = not module.check_mode and undo_killed_run(server)
         return {"changed": recovered, "recovered": recovered, "kind": kind}
     outcome = set_starttls(server, desired, settings, module.check_mode, digests=options["digests"])
     certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
-    return {**outcome.to_dict(), **certificate, "kind": kind, "diff": outcome.diff, "warnings": outcome.warnings}
+    return {
+        **outcome.to_dict(),
+        **certificate,
+        "kind": kind,
+        "probe": plain_results([with_trust(outcome.handshake, settings)]),
+        "diff": outcome.diff,
+        "warnings": outcome.warnings,
+    }

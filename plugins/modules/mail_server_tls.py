@@ -22,6 +22,7 @@ description:
 extends_documentation_fragment:
   - mailfleet.starttls.mail_server
   - mailfleet.starttls.mail_server.install
+  - mailfleet.starttls.mail_server.handshake
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -87,6 +88,10 @@ handshake:
       RV(mailfleet.starttls.starttls_probe#module:results).
   type: dict
   returned: success
+probe:
+  description: The same test, judged. C(results) as in M(mailfleet.starttls.starttls_probe).
+  type: dict
+  returned: success
 recovered:
   description: Whether the module first undid an incomplete change of a killed run.
   type: bool
@@ -102,6 +107,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
+    HANDSHAKE_SPEC,
     HOST_SPEC,
     INSTALL_SPEC,
     SERVER_SPEC,
@@ -111,6 +117,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **SERVER_SPEC,
     **INSTALL_SPEC,
+    **HANDSHAKE_SPEC,
     "digests": {"type": "dict", "default": {}},
     "only_recover": {"type": "bool", "default": False},
 }
@@ -120,7 +127,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
-        {**ARGUMENT_SPEC, **HOST_SPEC},
+        {**ARGUMENT_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}},
         required_if=[("only_recover", False, ("inbound", "outbound"), True)],
         supports_check_mode=True,
     )

@@ -18,7 +18,10 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_install
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import (
+    complete_observed,
+    with_verdict,
+)
 
 OFFERING = ("offered", "required")
 """The words of the option inbound with which a certificate is installed."""
@@ -82,9 +85,16 @@ class ChangeAction(HostAction):
     def change(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
         """Check the certificate and change the host."""
         checked = self.checked_install(options)
-        arguments = {name: value for name, value in self._task.args.items() if name != "install"}
-        if checked is None:
-            return self.execute(arguments, task_vars)
-        if checked.findings:
+        expected = options.get("handshake") or {}
+        arguments = {name: value for name, value in self._task.args.items() if name not in ("install", "handshake")}
+        if checked and checked.findings:
             return checked.refusal()
-        return checked.complete(self.execute({**arguments, "bundle": checked.bundle(with_content=True)}, task_vars))
+        if checked:
+            arguments["bundle"] = checked.bundle(with_content=True)
+        if expected.get("ca_file"):
+            arguments["ca_content"] = read_text(self, "ca_file", expected["ca_file"])
+        result = self.execute(arguments, task_vars)
+        if checked:
+            result = checked.complete(result)
+        with task_errors():
+            return with_verdict(result, expected, arguments.get("ca_content") or "")

@@ -40,6 +40,16 @@ def complete_observed(
     return done
 
 
+def with_verdict(result: Mapping[str, Any], expected: Mapping[str, Any], ca_content: str) -> dict[str, Any]:
+    """Return the result of a change with the verdict on its handshake test, if it has one. expected: the option handshake."""
+    done = dict(result)
+    if done.get("probe") and expected.get("name"):
+        done["probe"] = _judged(done["probe"], expected, done.get("fingerprint_sha256", ""), ca_content)
+    elif "probe" in done:
+        del done["probe"]  # without expectations nobody judged it
+    return done
+
+
 def _with_lines(change: Mapping[str, Any], checked: Optional[CheckedInputs]) -> dict[str, Any]:
     """Return a change with C(lines). That of a certificate file comes as a diff, because the host cannot read names."""
     if "before" not in change:

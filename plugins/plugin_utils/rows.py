@@ -33,8 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task impor
 def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the handshake tests with a host in this run, each with its origin (C(seen_from)).
 
-    A test of the role verify counts. Without one, the test that the read of a host made counts: the role makes no second test of
-    a host without a change.
+    A test of the role verify counts. Without one, that of the host's change counts, and without a change that of its read.
     """
     facts = hostvars[host]
     target = target_of(host, hostvars)
@@ -74,6 +73,9 @@ def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     made = facts.get("verify_probe") or {}
     if made and not made.get("skipped"):
         return list(made.get("results", ()))
+    change = facts.get("mail_server_result") or {}
+    if change.get("changed"):  # the read is older than this
+        return list((change.get("probe") or {}).get("results", ()))
     return [one for one in _read_tests(facts) if one.get("own")]
 
 

@@ -45,6 +45,7 @@ __all__ = [
     "plain_results",
     "served_chain",
     "wait_until",
+    "with_trust",
 ]
 
 MAX_TLS_BYTES = 1 << 19
@@ -186,6 +187,17 @@ class Handshake:
             "fingerprint_sha256": self.fingerprint,
             "chain_pem": [ssl.DER_cert_to_PEM_cert(der) for der in self.chain],
         }
+
+
+def with_trust(seen: Handshake, settings: Settings) -> Handshake:
+    """Return a test that did not verify its chain with OpenSSL's verdict on it. A new test is made only if OpenSSL has none."""
+    if not seen.chain or seen.trusted is not None:
+        return seen
+    settings = replace(settings, verify_trust=True)
+    error = Trust(settings).verdict(seen.chain, seen.target.server_name)
+    if error is None:
+        return handshake_one(seen.target, settings)
+    return replace(seen, trusted=not error, verify_error=error)
 
 
 def plain_results(seen: Sequence[Handshake]) -> dict[str, Any]:

@@ -160,12 +160,23 @@ def change(mail, **given):
 def test_what_is_changed(mail):
     result = change(mail, inbound="offered", outbound="opportunistic")
     assert set(result) - {"invocation"} == {
-        "changed", "before", "after", "handshake", "recovered", "digests", "kind", "diff",
+        "changed", "before", "after", "handshake", "recovered", "digests", "kind", "diff", "probe",
     }  # fmt: skip
     assert (result["changed"], result["kind"], result["recovered"]) == (True, "postfix", False)
     assert result["after"] == {"inbound": "offered", "outbound": "opportunistic"}
     assert result["digests"] == facts.digests([str(mail.config), str(mail.certificate)])
     assert change(mail, inbound="offered")["changed"] is False
+
+
+@pytest.mark.parametrize(("knows_root", "trusted"), [(True, True), (False, False)])
+def test_the_proof_of_a_change_says_whether_the_chain_is_trusted(mail, authority, knows_root, trusted):
+    """The test that proves the change, with OpenSSL's verdict: no second connection is made for that."""
+    roots = authority.root_pem.decode() if knows_root else type(authority).create().root_pem.decode()
+    [test] = change(mail, inbound="offered", ca_content=roots)["probe"]["results"]
+    assert (test["completed"], test["trusted"], test["fingerprint_sha256"]) == (True, trusted, mail.fingerprint)
+    assert bool(test["verify_error"]) is not trusted
+    [test] = change(mail, inbound="disabled", ca_content=roots)["probe"]["results"]
+    assert (test["starttls_advertised"], test["trusted"]) == (False, None)
 
 
 def test_with_a_certificate(mail, authority):

@@ -151,6 +151,18 @@ class TestFailedTests:
         facts["gw1"]["verify_from_gateway"] = {"results": [probed("pf12")]}
         assert failed_tests("pf12", facts, gateways=["gw1"]) == []
 
+    def test_the_test_of_a_change_is_newer_than_that_of_the_read(self):
+        """A change without a test of its own proves nothing, whatever was there before it."""
+        read = {"probe": {"results": [{**probed("pf12", "of the read"), "own": True}]}}
+        made = {"changed": True, "probe": {"results": [{**probed("pf12", "of the change"), "own": True}]}}
+        for change, told in ((None, "of the read"), ({"changed": False}, "of the read"), (made, "of the change")):
+            facts = {"pf12": {"mail_server_observed": read, "mail_server_result": change}}
+            assert failed_tests("pf12", facts) == [f"pf12 (pf12:25, seen from pf12): {told}"]
+        [row] = verdict_rows(
+            ["pf12"], {"pf12": {"mail_server_observed": read, "mail_server_result": {"changed": True}}}, {}, wanted()
+        )
+        assert row["probes"] == []
+
     def test_a_gateway_with_an_api_has_no_test_of_its_own(self):
         facts = {
             "pf12": {},

@@ -13,6 +13,12 @@ from ansible_collections.mailfleet.starttls.plugins.action import (
     mail_server_info,
     mail_server_tls,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    Handshake,
+    Target,
+    plain_results,
+)
 from cryptography.hazmat.primitives.serialization import Encoding
 
 NAME = "mx1.example.com"
@@ -243,3 +249,17 @@ def test_a_change_that_failed_says_how(act, plugin, authority, issued, answer):
     for given in ({}, {"install": install(authority, issued)}):
         result = act(plugin, inbound="offered", **given)
         assert {name: result[name] for name in answer} == answer
+
+
+def test_the_proof_of_a_change_is_judged_on_the_controller(act, authority, issued):
+    chain = tuple(one.public_bytes(Encoding.DER) for one in [issued.certificate, *issued.chain])
+    seen = Handshake(Target("127.0.0.1"), Stage.EHLO_TLS, tls_version="TLSv1.3", trusted=True, chain=chain)
+    act.answer = {"changed": True, "probe": plain_results([seen])}
+    handshake = {"name": "other.example.com"}
+    result = act(mail_server_tls, kind="postfix", inbound="offered", handshake=handshake)
+    [test] = result["probe"]["results"]
+    assert (test["name"], test["own"]) == ("other.example.com", True)
+    assert "name_mismatch" in [one["code"] for one in test["findings"]]
+    assert "handshake" not in act.ran[0][1]
+    act.answer = {"changed": True, "probe": plain_results([seen])}
+    assert "probe" not in act(mail_server_tls, kind="postfix", inbound="offered")  # nobody said what to expect
