@@ -597,7 +597,7 @@ def test_nor_in_what_a_failure_says(mail, renewed):
     mail.never = ("offered",)
     with pytest.raises(TransactionError) as caught:
         mail.set("offered", settings=BRIEF, bundle=mail.renewal(renewed))
-    text = "".join(traceback.format_exception(caught.value))
+    text = "".join(traceback.format_exception(caught.type, caught.value, caught.tb))
     assert not [line for line in lines if line in text]
 
 
