@@ -219,7 +219,6 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading import read_mail_server
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
     HANDSHAKE_SPEC,
     HOST_SPEC,
@@ -237,6 +236,11 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Run the module."""
+    # Here, because the controller needs the options only.
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading import (  # noqa: PLC0415
+        read_mail_server,
+    )
+
     spec = {**ARGUMENT_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}}
     module = AnsibleModule(spec, supports_check_mode=True)
     fail_on_engine_errors(module, lambda: {"changed": False, **read_mail_server(module.params, runner(module))})

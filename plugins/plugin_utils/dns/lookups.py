@@ -15,7 +15,7 @@ import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
     printable_text,
 )
 
-try:
+if TYPE_CHECKING:
     import dns.asyncresolver
     import dns.exception
     import dns.flags
@@ -31,10 +31,6 @@ try:
     import dns.nameserver
     import dns.rdatatype
     import dns.resolver
-
-    HAS_DNSPYTHON = hasattr(dns.nameserver, "Do53Nameserver")
-except ImportError:
-    HAS_DNSPYTHON = False
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -49,9 +45,28 @@ class ResolverError(EngineError):
     """A resolver's address is invalid, or the system has no resolver. The message says which."""
 
 
+def has_dnspython() -> bool:
+    """Load ``dnspython``. Return whether there is a recent enough one.
+
+    It is not loaded with this file: that costs every task of the collection a tenth of a second, and few of them ask the DNS.
+    """
+    global dns
+    try:
+        import dns.asyncresolver  # noqa: PLC0415
+        import dns.exception  # noqa: PLC0415
+        import dns.flags  # noqa: PLC0415
+        import dns.name  # noqa: PLC0415
+        import dns.nameserver  # noqa: PLC0415
+        import dns.rdatatype  # noqa: PLC0415
+        import dns.resolver  # noqa: PLC0415
+    except ImportError:
+        return False
+    return hasattr(dns.nameserver, "Do53Nameserver")
+
+
 def require_dnspython() -> None:
-    """Raise MissingLibraryError unless a recent enough ``dnspython`` is installed."""
-    if not HAS_DNSPYTHON:
+    """Load ``dnspython``. Raises MissingLibraryError unless a recent enough one is installed."""
+    if not has_dnspython():
         raise MissingLibraryError(
             f"the checks dane and mta_sts need the Python package 'dnspython' (version {MINIMUM_DNSPYTHON} or newer) on "
             "the controller, for the Python that runs Ansible. Install it, for example with "
@@ -100,7 +115,8 @@ class Resolver:
     """Asks the given resolvers, or those of the system."""
 
     def __init__(self, servers: Sequence[str] = (), lifetime: float = 10.0) -> None:
-        """lifetime: the most seconds for one look-up, including its retries. Raises ResolverError."""
+        """lifetime: the most seconds for one look-up, including its retries. Raises ResolverError, MissingLibraryError."""
+        require_dnspython()
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not servers)
         except dns.resolver.NoResolverConfiguration as error:

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from tests.support import dns_server
 
+assert lookups.has_dnspython()  # it is loaded when it is needed
+
 
 @pytest.fixture
 def server():
@@ -132,7 +134,7 @@ class TestResolvers:
 
     def test_a_missing_library_says_how_to_get_it(self, monkeypatch):
         require_dnspython()
-        monkeypatch.setattr(lookups, "HAS_DNSPYTHON", False)
+        monkeypatch.setattr(lookups, "has_dnspython", lambda: False)
         with pytest.raises(MissingLibraryError, match=r'pip install "dnspython>=2\.6\.1"'):
             require_dnspython()
 
