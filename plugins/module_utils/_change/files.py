@@ -25,6 +25,14 @@ from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import KEY, NewerFormatError, format_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
+    PathTrust,
+    UntrustedPathError,
+    make_directory,
+    missing_directories,
+    place_of,
+    remove_directory,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped, reason_of, stoppable
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
@@ -33,8 +41,8 @@ STORE = "/var/lib/mailfleet-starttls"
 # complete at once, so it gets an older time of modification, and Postfix does not wait.
 SETTLED_SECONDS = 3.0
 _ANY = "any"
-JOURNAL_FORMAT = 1
-"""The format of the journals that this version writes. Format 0 had the same keys, without the number."""
+JOURNAL_FORMAT = 2
+"""The format of the journals that this version writes. Format 0 had the keys of format 1, without the number."""
 
 
 class Daemon(Protocol):
@@ -73,11 +81,12 @@ class Change:
     @classmethod
     def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
         """Return the change from the files on disk to the given images, without the files that stay the same."""
-        pairs = [(FileImage.read(image.path), image) for image in after]
+        pairs = [(FileImage.read(image.path, trust=image.trust), image) for image in after]
         differing = [(old, new) for old, new in pairs if old != new and (old.content, new.content) != (None, None)]
         new_ones = tuple(new for _old, new in differing)
-        missing = tuple(_missing_directories(new_ones))
-        return cls(tuple(old for old, _new in differing), new_ones, reload, directories=missing)
+        return cls(
+            tuple(old for old, _new in differing), new_ones, reload, directories=tuple(_directories_to_make(new_ones))
+        )
 
     def __bool__(self) -> bool:
         return bool(self.after) or self.reload
@@ -133,7 +142,7 @@ class Change:
 
     def undoing(self) -> Change:
         """Return the change that takes this one back. It is for a change that was applied under the same lock."""
-        return Change(self.after, self.before, True, tuple(FileImage.read(image.path) for image in self.kept))
+        return Change(self.after, self.before, True, tuple(map(_on_disk, self.kept)))
 
 
 def _changed_lines(old: FileImage, new: FileImage) -> str:
@@ -169,8 +178,7 @@ class Transaction:
 
         Raises EngineError if another run holds the lock for longer than these seconds.
         """
-        self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(self._store / f"{self._daemon.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = _lock_file(f"{self._store}/{self._daemon.name}.lock")
         deadline = time.monotonic() + seconds
         try:
             while True:
@@ -219,7 +227,7 @@ class Transaction:
             return False
         images, written, directories = self._left_over()
         for image, after in zip(images, written):
-            now = FileImage.read(image.path)
+            now = _on_disk(image)
             if now != image and not {digest_of(now), _ANY} & {*after}:
                 raise EngineError(
                     f"a run was interrupted and {image.path} has been edited since; make sure the file is "
@@ -251,18 +259,17 @@ class Transaction:
 
         Raises TransactionError with the reason if the change failed; restored says whether it was undone.
         """
-        missing = _missing_directories(change.after)
+        missing = _directories_to_make(change.after)
         directories = list(dict.fromkeys((*change.directories, *missing)))
         with stoppable() as stop:
             self._begin(change, directories)
             seen = self._daemon.reads_files_unasked
             try:
                 stop.look()
-                for directory in missing:
-                    Path(directory).mkdir()
-                    Path(directory).chmod(0o755)  # the umask changes the mode of mkdir
+                for directory, trust in missing.items():
+                    make_directory(directory, trust=trust)
                 for image in change.after:
-                    if FileImage.read(image.path) != image:
+                    if _on_disk(image) != image:
                         image.write(mtime=time.time() - SETTLED_SECONDS)
                 with stop.obeyed():
                     self._daemon.check()
@@ -294,13 +301,16 @@ class Transaction:
                 image.write(mtime=time.time() - SETTLED_SECONDS)
             except OSError as error:  # restore the other files anyway
                 failures.append(f"{image.path}: {error.strerror or error}")
+            except UntrustedPathError as error:
+                failures.append(str(error))
         if resume:
             self._daemon.resume()
         if failures:
             raise EngineError("; ".join(failures))
+        trust = PathTrust(owners=frozenset(uid for image in images for uid in image.trust.owners))
         for directory in reversed(directories):
-            with contextlib.suppress(OSError):  # somebody may have put files into it since
-                Path(directory).rmdir()
+            with contextlib.suppress(OSError, UntrustedPathError):  # somebody may have put files into it since
+                remove_directory(directory, trust)
 
     def _begin(self, change: Change, directories: Sequence[str]) -> None:
         entries = [_entry_of(old, digest_of(new)) for old, new in zip(change.before, change.after)]
@@ -333,13 +343,28 @@ class Transaction:
         return {"path": str(self._journal), "files": files}
 
 
-def _missing_directories(images: Sequence[FileImage]) -> list[str]:
-    """Return the directories that have to be created for these files, the outer ones first."""
-    missing: set[str] = set()
+def _on_disk(image: FileImage) -> FileImage:
+    """Return the present state of the file of an image."""
+    return FileImage.read(image.path, trust=image.trust)
+
+
+def _directories_to_make(images: Sequence[FileImage]) -> dict[str, PathTrust]:
+    """Return the directories that have to be created for these files, the outer ones first, and whom each may trust."""
+    missing: dict[str, PathTrust] = {}
     for image in images:
-        above = Path(image.path).parents
-        missing.update(str(one) for one in above if image.content is not None and not one.exists())
-    return sorted(missing)
+        if image.content is not None:
+            above = missing_directories(str(Path(image.path).parent), image.trust)
+            missing.update(dict.fromkeys(above, image.trust))
+    return dict(sorted(missing.items()))
+
+
+def _lock_file(path: str) -> int:
+    """Return the descriptor of a lock file, which is created if it is missing. Raises EngineError and OSError."""
+    for directory in missing_directories(str(Path(path).parent)):
+        with contextlib.suppress(FileExistsError):  # another run has just made it
+            make_directory(directory, 0o700)
+    with place_of(path) as place:
+        return place.open(os.O_RDWR | os.O_CREAT)
 
 
 def digest_of(image: FileImage) -> str:
@@ -355,6 +380,7 @@ def _entry_of(old: FileImage, after: str) -> dict[str, Any]:
         "uid": old.uid,
         "gid": old.gid,
         "after_sha256": after,
+        "owners": sorted(old.trust.owners),
     }
 
 
@@ -366,4 +392,5 @@ def _image_from(entry: dict[str, Any]) -> FileImage:
         mode=int(entry["mode"]),
         uid=int(entry["uid"]),
         gid=int(entry["gid"]),
+        trust=PathTrust(owners=frozenset(map(int, entry.get("owners", ())))),
     )

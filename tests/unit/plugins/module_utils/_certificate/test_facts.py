@@ -116,7 +116,7 @@ def test_what_is_no_path(path):
 def test_no_permission(file, leaf, monkeypatch):
     file.write_bytes(leaf.certificate_pem)
 
-    def opened(path, *_):
+    def opened(path, *_, **_more):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "open", opened)
