@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import (
+    Reader,
+    closed_to,
+    readers_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.attributes import named_readers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, UntrustedPathError
 
 EVERYBODY = "everybody"
@@ -63,9 +68,18 @@ def _content(der: bytes) -> bytes:
     return der[2 + (length & 0x7F if length & 0x80 else 0) :]
 
 
+def _by_list(image: FileImage) -> Iterator[Reader]:
+    """Yield the users whom the file's access control list names and lets read it."""
+    users, groups = named_readers(image.attributes or {})
+    for uid in users:
+        yield from readers_of(uid, 0, 0o400)
+    for gid in groups:
+        yield from readers_of(0, gid, 0o040)
+
+
 def _readers(image: FileImage) -> list[str]:
     above = [(directory, directory.stat()) for directory in Path(resolve(image.path, LOOK)).parents]
-    wanted = readers_of(image.uid, image.gid, image.mode)
+    wanted = [*readers_of(image.uid, image.gid, image.mode), *_by_list(image)]
     names = {one.name for one in wanted if not any(closed_to(*directory, one) for directory in above)}
     everybody = image.mode & 0o004 and all(status.st_mode & 0o001 for _directory, status in above)
     return [*sorted(names), *([EVERYBODY] if everybody else [])]

@@ -5,7 +5,8 @@
 
 Private to this collection; standard library only. Symbolic links of trusted users are followed (see paths): the link
 stays and the file that it points to is replaced, as an administrator who linked ``main.cf`` expects.
-A new file gets its SELinux label and default ACL from its directory, like any file that is created there.
+A new version of a file keeps its access control list, its SELinux label and the user's attributes. A new file gets its
+label and list from its directory, like any file that is created there.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.attributes import attributes_of, dress, mode_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
     ROOT_AND_ME,
     PathTrust,
@@ -45,6 +48,7 @@ class FileImage:
 
     ``mode`` holds the permission bits (0o600) of the owner, the group and others, ``uid`` and ``gid`` are numeric. The
     content may be a private key, so it is left out of the representation. ``secret`` also leaves it out of diffs.
+    ``attributes`` are those of _change.attributes, name -> value; None for those of the file that is replaced.
     ``trust`` says whose directories the path may lead through.
     """
 
@@ -54,6 +58,7 @@ class FileImage:
     uid: int = 0
     gid: int = 0
     secret: bool = field(default=False, compare=False, repr=False)
+    attributes: Optional[Mapping[str, bytes]] = field(default=None, compare=False, repr=False)
     trust: PathTrust = field(default=ROOT_AND_ME, compare=False, repr=False)
 
     @classmethod
@@ -75,13 +80,15 @@ class FileImage:
             content = file.read() if max_bytes is None else file.read(max_bytes + 1)
             if max_bytes is not None and len(content) > max_bytes:
                 raise UnsafeFileError(errno.EFBIG, f"is longer than {max_bytes} bytes", path)
+            attributes = attributes_of(fd)
+        mode = mode_of(stat.S_IMODE(status.st_mode), attributes)
         owner = (status.st_uid, status.st_gid)
-        return cls(path, content, stat.S_IMODE(status.st_mode), *owner, trust=trust)
+        return cls(path, content, mode, *owner, attributes=attributes, trust=trust)
 
     def write(self, mtime: Optional[float] = None) -> None:
         """Write this image to its path. With content None, remove the file if it exists.
 
-        The new file is written next to the old one, gets its owner and mode before it is visible, is flushed to
+        The new file is written next to the old one, gets its owner, mode and attributes before it is visible, is flushed to
         the disk and renamed into place. ``mtime`` (seconds since the epoch) sets its time of modification.
         Raises OSError and UntrustedPathError. The old file is then unchanged, and no temporary file is left.
         """
@@ -92,16 +99,28 @@ class FileImage:
             return
         with place_of(self.path, self.trust) as place:
             _refuse_unless_regular(place, self.path)
-            place.replace(self.content, lambda fd: self._dress(fd, mtime))
+            attributes = _present_attributes(place) if self.attributes is None else self.attributes
+            place.replace(self.content, lambda fd: self._dress(fd, attributes, mtime))
 
-    def _dress(self, fd: int, mtime: Optional[float]) -> None:
+    def _dress(self, fd: int, attributes: Mapping[str, bytes], mtime: Optional[float]) -> None:
         status = os.fstat(fd)
         if (status.st_uid, status.st_gid) != (self.uid, self.gid):
             os.fchown(fd, self.uid, self.gid)
         # After fchown, which clears set-id bits. The umask changes the mode of O_CREAT, but not this one.
-        os.fchmod(fd, stat.S_IMODE(self.mode))
+        dress(fd, stat.S_IMODE(self.mode), attributes, exactly=self.attributes is not None)
         if mtime is not None:
             os.utime(fd, (mtime, mtime))
+
+
+def _present_attributes(place: Place) -> Mapping[str, bytes]:
+    try:
+        fd = place.open()
+    except (FileNotFoundError, PermissionError):  # a user who may replace a file need not be able to read it
+        return {}
+    try:
+        return attributes_of(fd)
+    finally:
+        os.close(fd)
 
 
 def resolve(path: str, trust: PathTrust = ROOT_AND_ME) -> str:

@@ -18,7 +18,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
@@ -381,16 +381,24 @@ def _entry_of(old: FileImage, after: str) -> dict[str, Any]:
         "gid": old.gid,
         "after_sha256": after,
         "owners": sorted(old.trust.owners),
+        "attributes": None if old.attributes is None else _encoded(old.attributes),
     }
 
 
+def _encoded(attributes: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: base64.b64encode(value).decode() for name, value in attributes.items()}
+
+
 def _image_from(entry: dict[str, Any]) -> FileImage:
-    content = entry["content"]
+    content, attributes = entry["content"], entry.get("attributes")
+    if attributes is not None:
+        attributes = {str(name): base64.b64decode(value) for name, value in dict(attributes).items()}
     return FileImage(
         path=str(entry["path"]),
         content=None if content is None else base64.b64decode(content),
         mode=int(entry["mode"]),
         uid=int(entry["uid"]),
         gid=int(entry["gid"]),
+        attributes=attributes,
         trust=PathTrust(owners=frozenset(map(int, entry.get("owners", ())))),
     )

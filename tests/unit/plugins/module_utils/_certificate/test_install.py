@@ -10,6 +10,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
+from tests.support.acl import NAME, packed_acl, set_acl
+
 KEY = pem.PemBlock("PRIVATE KEY", b"the private key")
 BUNDLE = pem.join([KEY, pem.PemBlock("CERTIFICATE", b"leaf"), pem.PemBlock("CERTIFICATE", b"chain")])
 ME = pwd.getpwuid(os.getuid()).pw_name
@@ -408,3 +410,12 @@ def test_links_of_root_are_followed(options, tmp_path):
     assert (tmp_path / "archive/one.pem").read_text() == BUNDLE
     run(options, state="absent")
     assert os.listdir(tmp_path / "archive") == [] and os.path.islink(options["path"])
+
+
+def test_a_monitor_that_reads_by_an_access_control_list_still_does_after_a_renewal(options):
+    run(options)
+    listed = packed_acl(6, 0, 0, {SERVICE: 4}, mask=4)
+    set_acl(options["path"], listed)
+    assert run(options)["changed"] is False
+    assert run(options, content=BUNDLE + "\n")["changed"] is True
+    assert os.getxattr(options["path"], NAME) == listed
