@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import hashlib
 import os
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, Optional, Union
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE, host_locked
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust, make_directories
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -110,13 +112,19 @@ def changed_bundle(before: FileImage, after: FileImage) -> Look:
     return Look(changed, difference(after.path, old, new), _leaf(before))
 
 
-def install(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
+def install(wanted: BundleFile, *, check_mode: bool, store: str = STORE) -> dict[str, Any]:
     """Bring the file to the wanted state and return C(changed), C(path), C(diff) and C(previous_certificate).
 
-    previous_certificate is the former certificate as PEM, or None. Raises EngineError before anything is written, and
-    OSError if reading or writing fails.
+    previous_certificate is the former certificate as PEM, or None. store: the directory of the locks. Raises EngineError
+    before anything is written, also if another run changes this host for too long, and OSError if reading or writing fails.
     """
     after = wanted.image()
+    # Only root changes daemons, and only root may use the directory of the locks.
+    with contextlib.nullcontext() if check_mode or os.geteuid() else host_locked(store):
+        return _install(after, check_mode)
+
+
+def _install(after: FileImage, check_mode: bool) -> dict[str, Any]:
     before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES, trust=after.trust)
     look = changed_bundle(before, after)
     if look.differs and not check_mode:

@@ -12,6 +12,7 @@ label and list from its directory, like any file that is created there.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Mapping
@@ -27,6 +28,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
     place_of,
     real_path,
 )
+
+ABSENT = "absent"
+"""The digest of a file that does not exist."""
 
 _KINDS = {
     stat.S_IFDIR: "a directory",
@@ -49,7 +53,8 @@ class FileImage:
     ``mode`` holds the permission bits (0o600) of the owner, the group and others, ``uid`` and ``gid`` are numeric. The
     content may be a private key, so it is left out of the representation. ``secret`` also leaves it out of diffs.
     ``attributes`` are those of _change.attributes, name -> value; None for those of the file that is replaced.
-    ``trust`` says whose directories the path may lead through.
+    ``trust`` says whose directories the path may lead through. ``seen`` is the digest of the content that was read, also in
+    images that were made from that one; empty if nothing was read.
     """
 
     path: str
@@ -60,6 +65,7 @@ class FileImage:
     secret: bool = field(default=False, compare=False, repr=False)
     attributes: Optional[Mapping[str, bytes]] = field(default=None, compare=False, repr=False)
     trust: PathTrust = field(default=ROOT_AND_ME, compare=False, repr=False)
+    seen: str = field(default="", compare=False, repr=False)
 
     @classmethod
     def read(cls, path: str, *, max_bytes: Optional[int] = None, trust: PathTrust = ROOT_AND_ME) -> FileImage:
@@ -73,7 +79,7 @@ class FileImage:
                 _refuse_unless_regular(place, path)
                 fd = place.open()
         except FileNotFoundError:
-            return cls(path, None, trust=trust)
+            return cls(path, None, trust=trust, seen=ABSENT)
         with os.fdopen(fd, "rb") as file:
             status = os.fstat(fd)
             _refuse_irregular(status, path)
@@ -82,8 +88,9 @@ class FileImage:
                 raise UnsafeFileError(errno.EFBIG, f"is longer than {max_bytes} bytes", path)
             attributes = attributes_of(fd)
         mode = mode_of(stat.S_IMODE(status.st_mode), attributes)
+        seen = hashlib.sha256(content).hexdigest()
         owner = (status.st_uid, status.st_gid)
-        return cls(path, content, mode, *owner, attributes=attributes, trust=trust)
+        return cls(path, content, mode, *owner, attributes=attributes, trust=trust, seen=seen)
 
     def write(self, mtime: Optional[float] = None) -> None:
         """Write this image to its path. With content None, remove the file if it exists.

@@ -13,7 +13,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import difflib
-import fcntl
 import hashlib
 import json
 import os
@@ -25,18 +24,17 @@ from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import KEY, NewerFormatError, format_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import SECONDS, STORE, daemon_locked
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
     PathTrust,
     UntrustedPathError,
     make_directory,
     missing_directories,
-    place_of,
     remove_directory,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped, reason_of, stoppable
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
-STORE = "/var/lib/mailfleet-starttls"
 # Postfix waits until a changed main.cf is more than a second old, in case it is still being written. A renamed file is
 # complete at once, so it gets an older time of modification, and Postfix does not wait.
 SETTLED_SECONDS = 3.0
@@ -69,6 +67,7 @@ class Change:
     kept: the former state of files that the daemon's own tools write during the reload.
     directories: those that the change creates, the outer ones first; an undone change removes them if they are empty.
     between: the state of files after the first of two merged changes, see following().
+    found: the files as they have to be on the disk when the change begins. None stands for before and kept.
     """
 
     before: tuple[FileImage, ...]
@@ -77,11 +76,16 @@ class Change:
     kept: tuple[FileImage, ...] = ()
     directories: tuple[str, ...] = field(default=(), compare=False)
     between: tuple[FileImage, ...] = ()
+    found: Optional[tuple[FileImage, ...]] = field(default=None, compare=False)
 
     @classmethod
     def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
-        """Return the change from the files on disk to the given images, without the files that stay the same."""
-        pairs = [(FileImage.read(image.path, trust=image.trust), image) for image in after]
+        """Return the change from the files on disk to the given images, without the files that stay the same.
+
+        Raises EngineError if an image was made from a file that somebody has changed since it was read.
+        """
+        pairs = [(_on_disk(image), image) for image in after]
+        _refuse_edited([old.path for old, new in pairs if new.seen and new.seen != old.seen])
         differing = [(old, new) for old, new in pairs if old != new and (old.content, new.content) != (None, None)]
         new_ones = tuple(new for _old, new in differing)
         return cls(
@@ -128,6 +132,7 @@ class Change:
         for image in (*first.before, *first.kept, *self.before, *self.kept):
             former.setdefault(image.path, image)
         own = {image.path for image in self.after}
+        found = {image.path: image for image in (*first.after, *self.before, *self.kept)}
         # In the order of this change, because its record is written last. The others are on the disk already.
         after = (*(image for image in first.after if image.path not in own), *self.after)
         written = {image.path for image in after}
@@ -138,6 +143,15 @@ class Change:
             tuple(image for path, image in former.items() if path not in written),
             tuple(dict.fromkeys((*first.directories, *self.directories))),
             (*first.between, *(image for image in self.before if image != former[image.path])),
+            tuple(found.values()),
+        )
+
+    def refuse_edited(self) -> None:
+        """Raise EngineError if a file is no longer as it was when this change was computed."""
+        found = (*self.before, *self.kept) if self.found is None else self.found
+        pairs = [(_on_disk(image), image) for image in found]
+        _refuse_edited(
+            [old.path for old, image in pairs if old != image and (old.content, image.content) != (None, None)]
         )
 
     def undoing(self) -> Change:
@@ -173,28 +187,13 @@ class Transaction:
         self._journal = self._store / f"{daemon.name}.journal"
 
     @contextlib.contextmanager
-    def locked(self, seconds: float = 60.0) -> Iterator[Transaction]:
-        """Hold the daemon's lock, so that two runs never change one daemon at the same time.
+    def locked(self, seconds: float = SECONDS) -> Iterator[Transaction]:
+        """Hold the daemon's lock and a share of the host's, so that two runs never change the same files at the same time.
 
         Raises EngineError if another run holds the lock for longer than these seconds.
         """
-        handle = _lock_file(f"{self._store}/{self._daemon.name}.lock")
-        deadline = time.monotonic() + seconds
-        try:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise EngineError(
-                            f"another run has been changing {self._daemon.name} on this host for more than "
-                            f"{seconds:g} s; wait for it to end, then run again"
-                        ) from None
-                    time.sleep(0.2)
+        with daemon_locked(self._daemon.name, str(self._store), seconds):
             yield self
-        finally:
-            os.close(handle)
 
     @contextlib.contextmanager
     def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
@@ -257,11 +256,13 @@ class Transaction:
     def apply(self, change: Change, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
         """Make the change, or undo it. prove and prove_old raise EngineError if the daemon does not show the state.
 
-        Raises TransactionError with the reason if the change failed; restored says whether it was undone.
+        Raises TransactionError with the reason if the change failed; restored says whether it was undone. Raises EngineError
+        before anything is written if somebody has changed a file since the change was computed.
         """
         missing = _directories_to_make(change.after)
         directories = list(dict.fromkeys((*change.directories, *missing)))
         with stoppable() as stop:
+            change.refuse_edited()
             self._begin(change, directories)
             seen = self._daemon.reads_files_unasked
             try:
@@ -343,6 +344,14 @@ class Transaction:
         return {"path": str(self._journal), "files": files}
 
 
+def _refuse_edited(paths: Sequence[str]) -> None:
+    if paths:
+        raise EngineError(
+            f"{', '.join(paths)} changed while this run computed and tested its change, so another program or person writes "
+            "there; nothing was changed; run again"
+        )
+
+
 def _on_disk(image: FileImage) -> FileImage:
     """Return the present state of the file of an image."""
     return FileImage.read(image.path, trust=image.trust)
@@ -356,15 +365,6 @@ def _directories_to_make(images: Sequence[FileImage]) -> dict[str, PathTrust]:
             above = missing_directories(str(Path(image.path).parent), image.trust)
             missing.update(dict.fromkeys(above, image.trust))
     return dict(sorted(missing.items()))
-
-
-def _lock_file(path: str) -> int:
-    """Return the descriptor of a lock file, which is created if it is missing. Raises EngineError and OSError."""
-    for directory in missing_directories(str(Path(path).parent)):
-        with contextlib.suppress(FileExistsError):  # another run has just made it
-            make_directory(directory, 0o700)
-    with place_of(path) as place:
-        return place.open(os.O_RDWR | os.O_CREAT)
 
 
 def digest_of(image: FileImage) -> str:

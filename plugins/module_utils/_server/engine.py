@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.facts import certificate_files
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine

@@ -1,3 +1,4 @@
+import functools
 import grp
 import os
 import pwd
@@ -8,6 +9,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import install as engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem, readers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import daemon_locked
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.acl import NAME, packed_acl, set_acl
@@ -16,6 +18,15 @@ KEY = pem.PemBlock("PRIVATE KEY", b"the private key")
 BUNDLE = pem.join([KEY, pem.PemBlock("CERTIFICATE", b"leaf"), pem.PemBlock("CERTIFICATE", b"chain")])
 ME = pwd.getpwuid(os.getuid()).pw_name
 MY_GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+STORE = [""]
+"""The directory of the locks of this test."""
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path_factory):
+    STORE[0] = str(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +51,8 @@ def options(tmp_path):
 
 def run(options, *, check_mode=False, **changes):
     given = {**options, **changes}
-    return engine.install(BundleFile.of_options(given, given["group"], given["mode"]), check_mode=check_mode)
+    wanted = BundleFile.of_options(given, given["group"], given["mode"])
+    return engine.install(wanted, check_mode=check_mode, store=STORE[0])
 
 
 def test_check_mode_predicts_and_writes_nothing(options, tmp_path):
@@ -419,3 +431,13 @@ def test_a_monitor_that_reads_by_an_access_control_list_still_does_after_a_renew
     assert run(options)["changed"] is False
     assert run(options, content=BUNDLE + "\n")["changed"] is True
     assert os.getxattr(options["path"], NAME) == listed
+
+
+@as_root
+def test_it_waits_for_a_run_that_changes_a_daemon(options, monkeypatch):
+    monkeypatch.setattr(engine, "host_locked", functools.partial(engine.host_locked, seconds=0.0))
+    with daemon_locked("postfix", STORE[0]):
+        with pytest.raises(EngineError, match="another run has been changing this host"):
+            run(options)
+        assert run(options, check_mode=True)["changed"] and not os.path.exists(options["path"])
+    assert run(options)["changed"]

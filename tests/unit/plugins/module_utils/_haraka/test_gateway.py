@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port, record
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import GatewayVerdict
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_within
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
@@ -29,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.edits import edited_meanwhile
 from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 GETADDRINFO = socket.getaddrinfo
@@ -764,3 +767,12 @@ class TestDirectoryOfTheDaemon:
         (host.config / "config").mkdir()
         with pytest.raises(EngineError, match=f"{host.home} belongs to"):
             deeper.plan(self.WANTED)
+
+
+def test_what_somebody_writes_after_the_plan_is_not_lost(host, tmp_path):
+    transaction = host.adapter.transaction(str(tmp_path / "store"))
+    wanted = state(config("main", "required", "a.example"))
+    edited_meanwhile(host.adapter, host.tls_ini, "; by hand\n")
+    with transaction.locked(), pytest.raises(EngineError, match=f"{host.tls_ini} changed while"):
+        change_within(transaction, host.adapter, lambda _before: wanted, lambda *_: GatewayVerdict(), [], False)
+    assert host.tls_ini.read_text() == TLS_INI + "; by hand\n"
