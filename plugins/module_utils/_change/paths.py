@@ -43,6 +43,7 @@ ACL = "system.posix_acl_access"
 _ENTER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_LINKS = 40
+_effective_user = os.geteuid
 _FIRST_GROUP_OF_USERS = 1000
 _USER, _GROUP_OBJ, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
 _WRITE = 2
@@ -71,7 +72,7 @@ class PathTrust:
     @property
     def trusted(self) -> frozenset[int]:
         """The numbers of the trusted users."""
-        return frozenset({0, os.geteuid()}) if self.users is None else self.users
+        return frozenset({0, _effective_user()}) if self.users is None else self.users
 
 
 class _Anybody(Collection[int]):
