@@ -38,6 +38,7 @@ options:
   config_dir:
     description:
       - On a Haraka gateway, the directory that holds Haraka's C(config) directory.
+      - Both may belong to the user whom Haraka runs as. The directories above may not, and no symbolic link in them is followed.
     type: path
     default: /etc/haraka
   api_url:

@@ -24,9 +24,9 @@ options:
   path:
     description:
       - Absolute path of the PEM file on the host.
-      - Its directory is created (owner V(root), mode V(0755)) if it is missing. The directory must not be writable by
-        everybody.
-      - A symbolic link is followed and kept.
+      - Its directory is created (owner V(root), mode V(0755)) if it is missing.
+      - Nobody but root and O(owner) may own or write the directories on the way, because others could lead root elsewhere.
+      - A symbolic link is followed and kept if root made it, in a directory that only root may write.
     type: path
     default: /etc/mailfleet/starttls.pem
   state:

@@ -78,7 +78,9 @@ options:
     default: error
   outputs:
     description:
-      - The files to write on the controller. Their directories must exist.
+      - The files to write on the controller. Missing directories are created, with mode V(0755).
+      - Nobody but root and the user who runs Ansible may own or write the directories on the way. A symbolic link is
+        followed only if one of these two made it.
       - Files are replaced in one step, so no reader sees an incomplete file.
     type: list
     elements: dict

@@ -310,12 +310,12 @@ class OwnFiles:
     """FileImage whose new files belong to whoever runs the tests."""
 
     @staticmethod
-    def read(path):
-        image = FileImage.read(path)
+    def read(path, **more):
+        image = FileImage.read(path, **more)
         return image if image.content is not None else FileImage(path, None, 0o644, os.getuid(), os.getgid())
 
-    def __call__(self, path, content, mode=0o644, _uid=0, _gid=0):
-        return FileImage(path, content, mode, os.getuid(), os.getgid())
+    def __call__(self, path, content, mode=0o644, _uid=0, _gid=0, **more):
+        return FileImage(path, content, mode, os.getuid(), os.getgid(), **more)
 
 
 def routed(address, transport, router="mailfleet_inbound"):

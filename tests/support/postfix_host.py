@@ -111,8 +111,8 @@ class OwnFiles:
 
     read = staticmethod(FileImage.read)
 
-    def __call__(self, path, content, mode=0o644):
-        return FileImage(path, content, mode, os.getuid(), os.getgid())
+    def __call__(self, path, content, mode=0o644, **more):
+        return FileImage(path, content, mode, os.getuid(), os.getgid(), **more)
 
 
 @contextlib.contextmanager

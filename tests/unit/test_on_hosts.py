@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change import files, formats
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import files, formats, lock
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway as exim_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server as exim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import record
@@ -24,7 +24,7 @@ EXIM = "/etc/exim4/mailfleet-starttls"
 @pytest.mark.parametrize(
     ("used", "left"),
     [
-        (files.STORE, "/var/lib/mailfleet-starttls"),
+        (lock.STORE, "/var/lib/mailfleet-starttls"),
         (postfix.REGISTRY, f"{POSTFIX}/gateway.json"),
         (postfix.TRANSPORT_MAP, f"{POSTFIX}/transport"),
         (postfix.ARRIVAL_MAP, f"{POSTFIX}/arrival"),

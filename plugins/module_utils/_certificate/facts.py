@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import (
+    Reader,
+    closed_to,
+    readers_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.attributes import named_readers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, UntrustedPathError
 
 EVERYBODY = "everybody"
 """Stands for all users in a list of readers."""
@@ -31,12 +37,14 @@ def _facts(path: str) -> dict[str, Any]:
     if not path.startswith("/") or "\0" in path:
         return {**facts, "message": "could not look: it is not the path of one file"}
     try:
-        image = FileImage.read(path, max_bytes=pem.MAX_BYTES)
+        image = FileImage.read(path, max_bytes=pem.MAX_BYTES, trust=LOOK)
         if image.content is None:
             return {**facts, "message": "there is no such file"}
         facts["readers"] = _readers(image)
     except OSError as error:
         return {**facts, "message": f"could not look: {error.strerror or error}"}
+    except UntrustedPathError as error:
+        return {**facts, "message": f"could not look: {error}"}
     try:
         leaf = pem.certificates(pem.split(image.content))[:1]
     except pem.PemError as error:
@@ -60,9 +68,18 @@ def _content(der: bytes) -> bytes:
     return der[2 + (length & 0x7F if length & 0x80 else 0) :]
 
 
+def _by_list(image: FileImage) -> Iterator[Reader]:
+    """Yield the users whom the file's access control list names and lets read it."""
+    users, groups = named_readers(image.attributes or {})
+    for uid in users:
+        yield from readers_of(uid, 0, 0o400)
+    for gid in groups:
+        yield from readers_of(0, gid, 0o040)
+
+
 def _readers(image: FileImage) -> list[str]:
-    above = [(directory, directory.stat()) for directory in Path(resolve(image.path)).parents]
-    wanted = readers_of(image.uid, image.gid, image.mode)
+    above = [(directory, directory.stat()) for directory in Path(resolve(image.path, LOOK)).parents]
+    wanted = [*readers_of(image.uid, image.gid, image.mode), *_by_list(image)]
     names = {one.name for one in wanted if not any(closed_to(*directory, one) for directory in above)}
     everybody = image.mode & 0o004 and all(status.st_mode & 0o001 for _directory, status in above)
     return [*sorted(names), *([EVERYBODY] if everybody else [])]

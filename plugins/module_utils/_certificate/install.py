@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import hashlib
 import os
@@ -18,6 +19,8 @@ from typing import Any, NamedTuple, Optional, Union
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE, host_locked
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust, make_directories
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -53,19 +56,19 @@ class BundleFile:
         """Return the image of the wanted file on this host. Raises EngineError if this file cannot be installed."""
         check_path(self.path)
         if not self.present:
-            return FileImage(self.path, None)
+            return FileImage(self.path, None, trust=self.trust())
         if not self.content:
             raise EngineError(
                 "the module was started without its action plugin, which checks the certificate on the "
                 "controller; use it in a task as mailfleet.starttls.tls_certificate"
             )
-        return FileImage(self.path, self.content.encode("ascii"), *self._permissions(), secret=True)
+        return FileImage(self.path, self.content.encode("ascii"), *self._permissions(), secret=True, trust=self.trust())
 
     def look(self) -> Look:
         """Compare the file on this host with the wanted one, which needs no content. Raises EngineError as image() does."""
         check_path(self.path)
         mode, uid, gid = self._permissions()
-        before = FileImage.read(self.path, max_bytes=pem.MAX_BYTES)
+        before = FileImage.read(self.path, max_bytes=pem.MAX_BYTES, trust=self.trust())
         same = before.content is not None and hashlib.sha256(before.content).hexdigest() == self.sha256
         old = identity_of(before)
         new = _identity(self.fingerprints, mode, uid, gid)
@@ -80,6 +83,13 @@ class BundleFile:
             raise EngineError(f"only root can give {self.path} to the user {self.owner}; set 'become: true'")
         check_directories(self.path, uid, gid, mode)
         return mode, uid, gid
+
+    def trust(self) -> PathTrust:
+        """Whom the path may trust. The file may lie in a directory of its owner."""
+        try:
+            return trust_of(user_id(self.owner))
+        except EngineError:
+            return trust_of(0)
 
 
 class Look(NamedTuple):
@@ -102,18 +112,24 @@ def changed_bundle(before: FileImage, after: FileImage) -> Look:
     return Look(changed, difference(after.path, old, new), _leaf(before))
 
 
-def install(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
+def install(wanted: BundleFile, *, check_mode: bool, store: str = STORE) -> dict[str, Any]:
     """Bring the file to the wanted state and return C(changed), C(path), C(diff) and C(previous_certificate).
 
-    previous_certificate is the former certificate as PEM, or None. Raises EngineError before anything is written, and
-    OSError if reading or writing fails.
+    previous_certificate is the former certificate as PEM, or None. store: the directory of the locks. Raises EngineError
+    before anything is written, also if another run changes this host for too long, and OSError if reading or writing fails.
     """
     after = wanted.image()
-    before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES)
+    # Only root changes daemons, and only root may use the directory of the locks.
+    with contextlib.nullcontext() if check_mode or os.geteuid() else host_locked(store):
+        return _install(after, check_mode)
+
+
+def _install(after: FileImage, check_mode: bool) -> dict[str, Any]:
+    before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES, trust=after.trust)
     look = changed_bundle(before, after)
     if look.differs and not check_mode:
         if after.content is not None:
-            make_directories(Path(resolve(after.path)).parent)
+            make_directories(str(Path(after.path).parent), after.trust)
         after.write()
     return {"changed": look.differs, "path": after.path, "diff": look.diff, "previous_certificate": look.previous}
 
@@ -165,9 +181,17 @@ def group_id(group: str) -> int:
         raise EngineError(f"group {group} does not exist on this host{_hint(group)}") from None
 
 
+def trust_of(uid: int) -> PathTrust:
+    """Return whom the path of a certificate may trust: root, and as a further owner of directories the owner of the file."""
+    return PathTrust(owners=frozenset({uid} - {0}), option="path (starttls_certificate_path)")
+
+
 def check_directories(path: str, uid: int, gid: int, mode: int) -> None:
     """Raise EngineError if a directory above the file is unsafe, or closed to one of its readers."""
-    target = Path(resolve(path))
+    try:
+        target = Path(resolve(path, trust_of(uid)))
+    except NotADirectoryError:
+        raise EngineError(f"a directory of {path} is not a directory, so the file cannot be in it") from None
     needed = list(readers_of(uid, gid, mode))
     for directory in reversed(target.parents):
         try:
@@ -219,16 +243,6 @@ def _differing(old: str, new: str) -> tuple[str, str]:
 def difference(path: str, old: str, new: str) -> dict[str, str]:
     """Return the diff of a file without its content. old and new: results of identity_of."""
     return {"before": old, "after": new, "before_header": path, "after_header": path}
-
-
-def make_directories(directory: Path) -> None:
-    """Create the directory and its missing parents, with mode 0755 and this process's user as owner."""
-    if directory.is_dir():
-        return
-    make_directories(directory.parent)
-    directory.mkdir()
-    # The umask would narrow mkdir's mode, and Exim could not pass.
-    directory.chmod(0o755)
 
 
 def _hint(name: str) -> str:

@@ -26,10 +26,13 @@ class Reader(NamedTuple):
 
 
 def can_read(path: str, uid: int, gids: Collection[int]) -> bool:
-    """Return whether the mode bits let a user read the file and pass the directories above it."""
+    """Return whether a user may read the file and pass the directories above it.
+
+    An access control list may let the user in, in spite of the mode. So what has such a list counts as open.
+    """
     file = Path(path).resolve()
-    passes = all(_allows(directory.stat(), uid, gids, _PASS) for directory in file.parents)
-    return passes and _allows(file.stat(), uid, gids, _READ)
+    passes = all(_allows(one.stat(), uid, gids, _PASS) or _has_acl(one) for one in file.parents)
+    return passes and (_allows(file.stat(), uid, gids, _READ) or _has_acl(file))
 
 
 def readers_of(uid: int, gid: int, mode: int) -> Iterator[Reader]:

@@ -13,28 +13,34 @@ from __future__ import annotations
 import base64
 import contextlib
 import difflib
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import KEY, NewerFormatError, format_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import SECONDS, STORE, daemon_locked
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
+    PathTrust,
+    UntrustedPathError,
+    make_directory,
+    missing_directories,
+    remove_directory,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped, reason_of, stoppable
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
-STORE = "/var/lib/mailfleet-starttls"
 # Postfix waits until a changed main.cf is more than a second old, in case it is still being written. A renamed file is
 # complete at once, so it gets an older time of modification, and Postfix does not wait.
 SETTLED_SECONDS = 3.0
 _ANY = "any"
-JOURNAL_FORMAT = 1
-"""The format of the journals that this version writes. Format 0 had the same keys, without the number."""
+JOURNAL_FORMAT = 2
+"""The format of the journals that this version writes. Format 0 had the keys of format 1, without the number."""
 
 
 class Daemon(Protocol):
@@ -61,6 +67,7 @@ class Change:
     kept: the former state of files that the daemon's own tools write during the reload.
     directories: those that the change creates, the outer ones first; an undone change removes them if they are empty.
     between: the state of files after the first of two merged changes, see following().
+    found: the files as they have to be on the disk when the change begins. None stands for before and kept.
     """
 
     before: tuple[FileImage, ...]
@@ -69,15 +76,21 @@ class Change:
     kept: tuple[FileImage, ...] = ()
     directories: tuple[str, ...] = field(default=(), compare=False)
     between: tuple[FileImage, ...] = ()
+    found: Optional[tuple[FileImage, ...]] = field(default=None, compare=False)
 
     @classmethod
     def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
-        """Return the change from the files on disk to the given images, without the files that stay the same."""
-        pairs = [(FileImage.read(image.path), image) for image in after]
+        """Return the change from the files on disk to the given images, without the files that stay the same.
+
+        Raises EngineError if an image was made from a file that somebody has changed since it was read.
+        """
+        pairs = [(_on_disk(image), image) for image in after]
+        _refuse_edited([old.path for old, new in pairs if new.seen and new.seen != old.seen])
         differing = [(old, new) for old, new in pairs if old != new and (old.content, new.content) != (None, None)]
         new_ones = tuple(new for _old, new in differing)
-        missing = tuple(_missing_directories(new_ones))
-        return cls(tuple(old for old, _new in differing), new_ones, reload, directories=missing)
+        return cls(
+            tuple(old for old, _new in differing), new_ones, reload, directories=tuple(_directories_to_make(new_ones))
+        )
 
     def __bool__(self) -> bool:
         return bool(self.after) or self.reload
@@ -119,6 +132,7 @@ class Change:
         for image in (*first.before, *first.kept, *self.before, *self.kept):
             former.setdefault(image.path, image)
         own = {image.path for image in self.after}
+        found = {image.path: image for image in (*first.after, *self.before, *self.kept)}
         # In the order of this change, because its record is written last. The others are on the disk already.
         after = (*(image for image in first.after if image.path not in own), *self.after)
         written = {image.path for image in after}
@@ -129,11 +143,20 @@ class Change:
             tuple(image for path, image in former.items() if path not in written),
             tuple(dict.fromkeys((*first.directories, *self.directories))),
             (*first.between, *(image for image in self.before if image != former[image.path])),
+            tuple(found.values()),
+        )
+
+    def refuse_edited(self) -> None:
+        """Raise EngineError if a file is no longer as it was when this change was computed."""
+        found = (*self.before, *self.kept) if self.found is None else self.found
+        pairs = [(_on_disk(image), image) for image in found]
+        _refuse_edited(
+            [old.path for old, image in pairs if old != image and (old.content, image.content) != (None, None)]
         )
 
     def undoing(self) -> Change:
         """Return the change that takes this one back. It is for a change that was applied under the same lock."""
-        return Change(self.after, self.before, True, tuple(FileImage.read(image.path) for image in self.kept))
+        return Change(self.after, self.before, True, tuple(map(_on_disk, self.kept)))
 
 
 def _changed_lines(old: FileImage, new: FileImage) -> str:
@@ -164,29 +187,13 @@ class Transaction:
         self._journal = self._store / f"{daemon.name}.journal"
 
     @contextlib.contextmanager
-    def locked(self, seconds: float = 60.0) -> Iterator[Transaction]:
-        """Hold the daemon's lock, so that two runs never change one daemon at the same time.
+    def locked(self, seconds: float = SECONDS) -> Iterator[Transaction]:
+        """Hold the daemon's lock and a share of the host's, so that two runs never change the same files at the same time.
 
         Raises EngineError if another run holds the lock for longer than these seconds.
         """
-        self._store.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(self._store / f"{self._daemon.name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        deadline = time.monotonic() + seconds
-        try:
-            while True:
-                try:
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise EngineError(
-                            f"another run has been changing {self._daemon.name} on this host for more than "
-                            f"{seconds:g} s; wait for it to end, then run again"
-                        ) from None
-                    time.sleep(0.2)
+        with daemon_locked(self._daemon.name, str(self._store), seconds):
             yield self
-        finally:
-            os.close(handle)
 
     @contextlib.contextmanager
     def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
@@ -219,7 +226,7 @@ class Transaction:
             return False
         images, written, directories = self._left_over()
         for image, after in zip(images, written):
-            now = FileImage.read(image.path)
+            now = _on_disk(image)
             if now != image and not {digest_of(now), _ANY} & {*after}:
                 raise EngineError(
                     f"a run was interrupted and {image.path} has been edited since; make sure the file is "
@@ -249,20 +256,21 @@ class Transaction:
     def apply(self, change: Change, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
         """Make the change, or undo it. prove and prove_old raise EngineError if the daemon does not show the state.
 
-        Raises TransactionError with the reason if the change failed; restored says whether it was undone.
+        Raises TransactionError with the reason if the change failed; restored says whether it was undone. Raises EngineError
+        before anything is written if somebody has changed a file since the change was computed.
         """
-        missing = _missing_directories(change.after)
+        missing = _directories_to_make(change.after)
         directories = list(dict.fromkeys((*change.directories, *missing)))
         with stoppable() as stop:
+            change.refuse_edited()
             self._begin(change, directories)
             seen = self._daemon.reads_files_unasked
             try:
                 stop.look()
-                for directory in missing:
-                    Path(directory).mkdir()
-                    Path(directory).chmod(0o755)  # the umask changes the mode of mkdir
+                for directory, trust in missing.items():
+                    make_directory(directory, trust=trust)
                 for image in change.after:
-                    if FileImage.read(image.path) != image:
+                    if _on_disk(image) != image:
                         image.write(mtime=time.time() - SETTLED_SECONDS)
                 with stop.obeyed():
                     self._daemon.check()
@@ -294,13 +302,16 @@ class Transaction:
                 image.write(mtime=time.time() - SETTLED_SECONDS)
             except OSError as error:  # restore the other files anyway
                 failures.append(f"{image.path}: {error.strerror or error}")
+            except UntrustedPathError as error:
+                failures.append(str(error))
         if resume:
             self._daemon.resume()
         if failures:
             raise EngineError("; ".join(failures))
+        trust = PathTrust(owners=frozenset(uid for image in images for uid in image.trust.owners))
         for directory in reversed(directories):
-            with contextlib.suppress(OSError):  # somebody may have put files into it since
-                Path(directory).rmdir()
+            with contextlib.suppress(OSError, UntrustedPathError):  # somebody may have put files into it since
+                remove_directory(directory, trust)
 
     def _begin(self, change: Change, directories: Sequence[str]) -> None:
         entries = [_entry_of(old, digest_of(new)) for old, new in zip(change.before, change.after)]
@@ -333,13 +344,27 @@ class Transaction:
         return {"path": str(self._journal), "files": files}
 
 
-def _missing_directories(images: Sequence[FileImage]) -> list[str]:
-    """Return the directories that have to be created for these files, the outer ones first."""
-    missing: set[str] = set()
+def _refuse_edited(paths: Sequence[str]) -> None:
+    if paths:
+        raise EngineError(
+            f"{', '.join(paths)} changed while this run computed and tested its change, so another program or person writes "
+            "there; nothing was changed; run again"
+        )
+
+
+def _on_disk(image: FileImage) -> FileImage:
+    """Return the present state of the file of an image."""
+    return FileImage.read(image.path, trust=image.trust)
+
+
+def _directories_to_make(images: Sequence[FileImage]) -> dict[str, PathTrust]:
+    """Return the directories that have to be created for these files, the outer ones first, and whom each may trust."""
+    missing: dict[str, PathTrust] = {}
     for image in images:
-        above = Path(image.path).parents
-        missing.update(str(one) for one in above if image.content is not None and not one.exists())
-    return sorted(missing)
+        if image.content is not None:
+            above = missing_directories(str(Path(image.path).parent), image.trust)
+            missing.update(dict.fromkeys(above, image.trust))
+    return dict(sorted(missing.items()))
 
 
 def digest_of(image: FileImage) -> str:
@@ -355,15 +380,25 @@ def _entry_of(old: FileImage, after: str) -> dict[str, Any]:
         "uid": old.uid,
         "gid": old.gid,
         "after_sha256": after,
+        "owners": sorted(old.trust.owners),
+        "attributes": None if old.attributes is None else _encoded(old.attributes),
     }
 
 
+def _encoded(attributes: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: base64.b64encode(value).decode() for name, value in attributes.items()}
+
+
 def _image_from(entry: dict[str, Any]) -> FileImage:
-    content = entry["content"]
+    content, attributes = entry["content"], entry.get("attributes")
+    if attributes is not None:
+        attributes = {str(name): base64.b64decode(value) for name, value in dict(attributes).items()}
     return FileImage(
         path=str(entry["path"]),
         content=None if content is None else base64.b64decode(content),
         mode=int(entry["mode"]),
         uid=int(entry["uid"]),
         gid=int(entry["gid"]),
+        attributes=attributes,
+        trust=PathTrust(owners=frozenset(map(int, entry.get("owners", ())))),
     )

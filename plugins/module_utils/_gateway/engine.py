@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional, Protocol
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE, Change
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
     Gateway,
     GatewayOutcome,
@@ -246,19 +247,21 @@ def change_within(
             change = replace(change, reload=True)
         if change and not check_mode and not opened and _prepare(transaction, gateway, after):
             change = gateway.plan(after)
+        if change and not check_mode:
+
+            def prove_old() -> None:
+                if opened:
+                    opened.prove_old()
+                _prove_patiently(gateway)
+
+            made = change.following(opened.change) if opened else change
+            transaction.apply(made, gateway.prove, prove_old)
+    except TransactionError:  # it has undone both
+        raise
     except (EngineError, OSError) as error:
         if opened:
             _take_back(transaction, opened, error)
         raise
-    if change and not check_mode:
-
-        def prove_old() -> None:
-            if opened:
-                opened.prove_old()
-            _prove_patiently(gateway)
-
-        made = change.following(opened.change) if opened else change
-        transaction.apply(made, gateway.prove, prove_old)
     return GatewayOutcome(bool(change), before, after, diff, verdict.evidence, False, tuple(warnings), change)
 
 
@@ -274,7 +277,7 @@ def _take_back(transaction: GatewayTransaction, opened: Opening, error: Exceptio
     """Undo the opening after a refusal. Raises TransactionError."""
     try:
         transaction.apply(opened.change.undoing(), opened.prove_old, opened.prove)
-    except TransactionError as second:
+    except EngineError as second:
         raise TransactionError(
             f"{error}. The change before it could not be undone: {second}", restored=False
         ) from error

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats
     NewerFormatError,
     format_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import ROOT_AND_ME, PathTrust
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     EnforcedDomain,
@@ -53,19 +54,22 @@ def load(text: str, where: str) -> GatewayState:
     return _parse(text, where)[1] if text else GatewayState()
 
 
-def load_file(path: str) -> GatewayState:
+def load_file(path: str, trust: PathTrust = ROOT_AND_ME) -> GatewayState:
     """Read the state from a file. Without a file, the state is empty. Raises EngineError like load."""
-    return load(_text(FileImage.read(path)), path)
+    return load(_text(FileImage.read(path, trust=trust)), path)
 
 
-def change_with_record(images: Sequence[FileImage], path: str, state: GatewayState) -> Change:
+def change_with_record(images: Sequence[FileImage], place: Union[str, FileImage], state: GatewayState) -> Change:
     """Return the change of these files and of the record of the state. The record is written last.
+
+    place: the path of the record; an image for the owner and mode of a new one, and whom its path may trust.
 
     A record of an older format that holds this state already is rewritten only together with other files.
     So a run after an update of the collection reports a change only if the gateway changes.
     """
-    record = FileImage(path, dump(state).encode())
-    present = FileImage.read(path)
+    form = FileImage(place, None) if isinstance(place, str) else place
+    present = FileImage.read(form.path, trust=form.trust)
+    record = replace(form, content=dump(state).encode())
     if _holds_in_older_format(present, state) and not Change.of([*images, replace(record, content=present.content)]):
         return Change((), ())
     return Change.of([*images, record])

@@ -29,6 +29,7 @@ from typing import Any, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, PathTrust, entered
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
@@ -188,7 +189,7 @@ class HarakaGateway:
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
         """Return the state that the record in config_dir holds."""
-        return load_file(self._record)
+        return load_file(self._record, self._trust())
 
     def prepare(self, state: GatewayState) -> Change:
         """Return an empty change."""
@@ -199,7 +200,7 @@ class HarakaGateway:
         held = self.read()
         if not state.email_configs and not held.email_configs:
             return Change((), ())
-        image = FileImage.read(self._tls_ini)
+        image = self._image(self._tls_ini)
         text = (image.content or b"").decode("utf-8", "surrogateescape")
         rest = without_entries(text, _entries(held))
         new = with_entries(rest, _entries(state))
@@ -211,7 +212,7 @@ class HarakaGateway:
         images = []
         if new or image.content is not None:
             images.append(replace(image, content=new.encode("utf-8", "surrogateescape")))
-        return change_with_record(images, self._record, state)
+        return change_with_record(images, self._image(self._record), state)
 
     def check(self) -> None:
         """Raise EngineError if Haraka would misread the new tls.ini. Haraka has no check of its own."""
@@ -280,7 +281,28 @@ class HarakaGateway:
     # Files
 
     def _text(self, name: str) -> str:
-        return (FileImage.read(f"{self._config}/{name}").content or b"").decode("utf-8", "surrogateescape")
+        image = FileImage.read(f"{self._config}/{name}", trust=self._trust())
+        return (image.content or b"").decode("utf-8", "surrogateescape")
+
+    def _trust(self) -> PathTrust:
+        """Return whom the paths may trust: config_dir may belong to the user whom Haraka runs as.
+
+        This user decides what lies in there. No link of theirs is followed, so that is all they decide.
+        """
+        owners = set()
+        for directory in (self._config.rpartition("/")[0] or "/", self._config):
+            with contextlib.suppress(FileNotFoundError), entered(directory, LOOK) as fd:
+                owners.add(os.fstat(fd).st_uid)
+        return PathTrust(owners=frozenset(owners - {0}), option="config_dir")
+
+    def _image(self, path: str) -> FileImage:
+        """Return a file in config/. A file that does not exist has the owner and group of the directory."""
+        image = FileImage.read(path, trust=self._trust())
+        if image.content is not None:
+            return image
+        with entered(self._config, image.trust) as fd:
+            status = os.fstat(fd)
+        return replace(image, uid=status.st_uid, gid=status.st_gid)
 
     def _ini(self, name: str) -> Ini:
         return Ini.parse(self._text(name))

@@ -6,16 +6,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-
-ABSENT = "absent"
-"""The digest of a file that does not exist."""
 
 NEEDED_BYTES = 1 << 20
 """What a change may write on one file system, with its journal and temporary files: 1 MiB."""
@@ -68,24 +65,24 @@ def too_full(
 
 
 def digests(paths: Iterable[str]) -> dict[str, str]:
-    """Return path -> SHA-256 of the file's content in hexadecimal digits, or ABSENT. Links are followed.
+    """Return path -> SHA-256 of the file's content in hexadecimal digits, or C(absent). Links are followed.
 
-    Raises OSError if a file cannot be read, or is not a regular file.
+    Raises OSError if a file cannot be read, or is not a regular file, and EngineError if somebody else could have led the path there.
     """
-    return {path: _digest(FileImage.read(path)) for path in paths}
+    return {path: FileImage.read(path, trust=LOOK).seen for path in paths}
 
 
 def known_digests(paths: Iterable[str]) -> dict[str, str]:
     """Return what digests() does, without the files that cannot be read. After a change nothing may fail any more."""
     found: dict[str, str] = {}
     for path in paths:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, EngineError):
             found.update(digests([path]))
     return found
 
 
 def differing(expected: Mapping[str, str]) -> list[str]:
-    """Return the paths whose digest is another one now. expected: what digests() returned before. Raises OSError as it does."""
+    """Return the paths whose digest is another one now. expected: what digests() returned before. Raises as it does."""
     return [path for path, digest in digests(expected).items() if digest != expected[path]]
 
 
@@ -96,7 +93,3 @@ def refuse_changed(expected: Mapping[str, str]) -> None:
         raise EngineError(
             f"{', '.join(changed)} changed since the plan, so the plan is no longer true; nothing was changed; run again"
         )
-
-
-def _digest(image: FileImage) -> str:
-    return ABSENT if image.content is None else hashlib.sha256(image.content).hexdigest()

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import (
     UNKNOWN,
     Listener,
@@ -21,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed 
     port_number,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _TLS = {"none": "none", "may": "offered", "encrypt": "required"}
 _CERTIFICATES = ("smtpd_tls_cert_file", "smtpd_tls_dcert_file", "smtpd_tls_eccert_file")
@@ -129,9 +132,12 @@ def _certificates(configuration: Configuration, service: str) -> tuple[str, ...]
 def _has_certificate(path: str) -> bool:
     """Return whether a file of chain_files holds more than a key; its name decides if the file cannot be read."""
     try:
-        return "-----BEGIN CERTIFICATE-----" in Path(path).read_text(errors="replace")
-    except OSError:
+        image = FileImage.read(path, max_bytes=pem.MAX_BYTES, trust=LOOK)
+    except (EngineError, OSError):
         return not path.endswith(".key")
+    if image.content is None:
+        return not path.endswith(".key")
+    return b"-----BEGIN CERTIFICATE-----" in image.content
 
 
 def transports(configuration: Configuration) -> list[Transport]:

@@ -8,15 +8,17 @@ The engine contains no product: an adapter (contract.Server) plans the files and
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
@@ -219,12 +221,14 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
         return desired.bundle.fingerprints[0]
     advice = f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
     try:
-        bundle = Path(desired.certificate).read_bytes()
-        blocks = pem.split(bundle)
-        if not blocks or not blocks[0].is_private_key:
-            raise ValueError("it does not begin with a private key")
-        fingerprint = pem.leaf_fingerprint(bundle)
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(desired.certificate, password=_no_password)
+        with place_of(desired.certificate, LOOK) as place, os.fdopen(place.open(), "rb") as file:
+            bundle = file.read(pem.MAX_BYTES)
+            blocks = pem.split(bundle)
+            if not blocks or not blocks[0].is_private_key:
+                raise ValueError("it does not begin with a private key")
+            fingerprint = pem.leaf_fingerprint(bundle)
+            # By its descriptor: the path may lead elsewhere by now.
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(f"/dev/fd/{file.fileno()}", password=_no_password)
     except FileNotFoundError:
         if check_mode:
             warnings.append(f"{desired.certificate} is not there yet; a real run needs it before STARTTLS is offered")
@@ -242,8 +246,9 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
 def _chain(desired: Desired) -> tuple[bytes, ...]:
     """Return the installed certificates as DER; none if they cannot be read."""
     try:
-        blocks = pem.certificates(pem.split(Path(desired.certificate).read_bytes()))
-    except (OSError, ValueError):
+        image = FileImage.read(desired.certificate, max_bytes=pem.MAX_BYTES, trust=LOOK)
+        blocks = pem.certificates(pem.split(image.content or b""))
+    except (EngineError, OSError, ValueError):
         return ()
     return tuple(block.der for block in blocks)
 

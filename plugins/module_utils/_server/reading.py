@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.facts import certificate_files
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
@@ -150,7 +150,7 @@ class Reading:
     def _journal(self) -> Optional[dict[str, Any]]:
         try:
             return self._server.transaction(self._store).journal_facts()
-        except OSError as error:
+        except (EngineError, OSError) as error:
             self._stands("change_refused", _reason(error))
             return None
 
@@ -175,6 +175,7 @@ class Reading:
             offered = self._offered()
             computed = engine.compute(self._server, self._desired, True, [])
             first = computed if offered is self._desired else engine.compute(self._server, offered, True, [])
+            digests = facts.digests([*self._server.files(), self._desired.certificate])
         except EngineError as error:
             self._stands("change_refused", str(error))
             return {**nothing, "before": self._state()}
@@ -204,7 +205,7 @@ class Reading:
             "changes": changes,
             "offer": bool(first.change) or installs or stale,
             "reload": stale or bool(computed.change and not changes),
-            "digests": facts.digests([*self._server.files(), self._desired.certificate]),
+            "digests": digests,
             "next_hops": self._next_hops(computed),
         }
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     CHANGE_RESULTS,
@@ -189,8 +190,9 @@ def write_plan(path: str, plan: Plan) -> None:
             f"there is no directory for {path} on the controller; create it, or correct starttls_plan_file"
         )
     content = json.dumps(plan.to_json(), indent=2) + "\n"
+    trust = PathTrust(option="json_file (starttls_plan_file)")
     try:
-        FileImage(path, content.encode(), 0o644, os.geteuid(), os.getegid()).write()
+        FileImage(path, content.encode(), 0o644, os.geteuid(), os.getegid(), trust=trust).write()
     except OSError as error:
         raise EngineError(
             f"{path} cannot be written on the controller: {error.strerror or error}; correct starttls_plan_file"

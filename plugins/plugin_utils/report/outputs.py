@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, PathTrust, make_directories
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import document, tls_rpt
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+
+_TRUST = PathTrust(option="the path of the output (starttls_report_directory)")
 
 
 class Output(NamedTuple):
@@ -39,7 +42,7 @@ def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]
 
     options are those of the module. Check mode writes nothing and reports the changes. Raises EngineError.
     """
-    outputs = [_output(one, check_mode) for one in options["outputs"]]
+    outputs = [_output(one) for one in options["outputs"]]
     if len({os.path.realpath(one.path) for one in outputs}) < len(outputs):
         raise EngineError("two of outputs have the same path")
     report, problems = _report(options)
@@ -66,7 +69,7 @@ def _message(summary: Mapping[str, Any]) -> str:
     return f"{summary['passed']} of {summary['hosts']} hosts pass; {alerts} among the alerts"
 
 
-def _output(given: Mapping[str, Any], check_mode: bool) -> Output:
+def _output(given: Mapping[str, Any]) -> Output:
     mode = given.get("mode")
     if isinstance(mode, str):
         with suppress(ValueError):
@@ -74,8 +77,6 @@ def _output(given: Mapping[str, Any], check_mode: bool) -> Output:
     # YAML has already converted octal digits without quotes to a number.
     if mode is not None and not (isinstance(mode, int) and 0 <= mode <= 0o777):
         raise EngineError(f"mode {given['mode']!r} is not a file mode; give one like '0640'")
-    if not check_mode and not Path(given["path"]).parent.is_dir():  # in check mode an earlier task may still create it
-        raise EngineError(f"there is no directory for {given['path']} on the controller; create it first")
     return Output(given["format"], given["path"], mode)
 
 
@@ -101,7 +102,7 @@ def _previous(path: Optional[str]) -> Optional[dict[str, Any]]:
     if not path:
         return None
     try:
-        content = FileImage.read(path, max_bytes=document.MAX_PREVIOUS_BYTES).content
+        content = FileImage.read(path, max_bytes=document.MAX_PREVIOUS_BYTES, trust=LOOK).content
         return None if content is None else document.load_previous(content)
     except (OSError, document.ReportError) as error:
         raise EngineError(f"the previous report {one_line(path)} cannot be used: {error}") from error
@@ -111,16 +112,17 @@ def _image(output: Output, text: str) -> Image:
     """Return the wanted file of one output, compared with the existing one."""
     kind = FORMATS[output.format]
     try:
-        old = FileImage.read(output.path)
+        old = FileImage.read(output.path, trust=_TRUST)
     except OSError as error:
         raise EngineError(f"{output.path} cannot be read on the controller: {error}") from error
     content = text.encode()
     if old.content is None:
         mode = kind.mode if output.mode is None else output.mode
-        return Image(FileImage(output.path, content, mode, os.geteuid(), os.getegid()), written=False, changed=True)
+        new = FileImage(output.path, content, mode, os.geteuid(), os.getegid(), trust=_TRUST)
+        return Image(new, written=False, changed=True)
     mode = old.mode if output.mode is None else output.mode
     same = mode == old.mode and kind.same(old.content.decode("utf-8", "replace"), text)
-    file = FileImage(output.path, content, mode, old.uid, old.gid)
+    file = FileImage(output.path, content, mode, old.uid, old.gid, trust=_TRUST)
     return Image(file, written=file == old, changed=not same)
 
 
@@ -128,6 +130,7 @@ def _write(output: Output, image: Image) -> None:
     if image.written:
         return
     try:
+        make_directories(str(Path(output.path).parent), _TRUST)
         image.file.write()
     except OSError as error:
         raise EngineError(f"{output.path} cannot be written on the controller: {error}") from error

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, UntrustedPathError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
 
 try:
@@ -124,7 +125,11 @@ def read_reports(paths: Iterable[str], now: Optional[datetime] = None) -> tuple[
     entries: dict[tuple[str, ...], dict[str, Any]] = {}
     problems: list[str] = []
     for path in paths:
-        data = FileImage.read(path, max_bytes=MAX_FILE_BYTES).content
+        try:
+            data = FileImage.read(path, max_bytes=MAX_FILE_BYTES, trust=LOOK).content
+        except UntrustedPathError as error:
+            problems.append(str(error))
+            continue
         if data is None:
             raise FileNotFoundError(2, "there is no such file", path)
         try:

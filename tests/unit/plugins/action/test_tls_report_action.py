@@ -41,7 +41,7 @@ def tasks(place):
         ("no_report", {"rows": calm, "tls_reports": [str(place / "nothing.json")]}, False),
         ("bad_previous", {"rows": calm, "previous": str(place / "broken.json")}, False),
         ("check_directory", {"rows": calm, "outputs": [{"format": "csv", "path": str(place / "new/r.csv")}]}, True),
-        ("no_directory", {"rows": calm, "outputs": [{"format": "csv", "path": str(place / "no/r.csv")}]}, False),
+        ("new_directory", {"rows": calm, "outputs": [{"format": "csv", "path": str(place / "no/r.csv")}]}, False),
         ("directory", {"rows": calm, "outputs": [{"format": "csv", "path": str(place / "made")}]}, False),
         ("twice", {"rows": calm, "outputs": same}, False),
         ("bad_mode", {"rows": calm, "outputs": [{"format": "csv", "path": str(place / "x"), "mode": "rw"}]}, False),
@@ -90,6 +90,12 @@ def runs(tmp_path_factory):
 
 def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_missing_directory_is_made(runs):
+    results, place = runs
+    assert (results["new_directory"]["failed"], results["new_directory"]["changed"]) == (False, True)
+    assert (place / "no/r.csv").exists() and mode(place / "no") == 0o755
 
 
 def test_check_mode_counts_on_a_directory_that_an_earlier_task_would_make(runs):
@@ -169,7 +175,6 @@ def test_a_report_that_cannot_be_read_is_left_out_with_a_warning(runs):
     [
         ("no_report", "there is no such file"),
         ("bad_previous", "cannot be used: it is not readable JSON"),
-        ("no_directory", "there is no directory for"),
         ("directory", "is a directory, not a regular file"),
         ("twice", "two of outputs have the same path"),
         ("bad_mode", "mode 'rw' is not a file mode"),

@@ -1,5 +1,6 @@
 """The module's main(), and what it asks the registry: the engine has tests of its own."""
 
+import functools
 import grp
 import os
 import pwd
@@ -28,7 +29,7 @@ class Exit(Exception):
 
 
 @pytest.fixture
-def ansible_module(monkeypatch, options):
+def ansible_module(monkeypatch, options, tmp_path_factory):
     """Replaces AnsibleModule; raises Exit with what the module would have returned."""
 
     class Fake:
@@ -46,6 +47,8 @@ def ansible_module(monkeypatch, options):
             raise Exit({"failed": True, **result})
 
     monkeypatch.setattr(module, "AnsibleModule", Fake)
+    store = str(tmp_path_factory.mktemp("store"))
+    monkeypatch.setattr(module, "install", functools.partial(module.install, store=store))
     return Fake
 
 

@@ -14,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fa
 from cryptography.hazmat.primitives import serialization
 
 from tests.support import pki
+from tests.support.acl import packed_acl, set_acl
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_what_is_no_path(path):
 def test_no_permission(file, leaf, monkeypatch):
     file.write_bytes(leaf.certificate_pem)
 
-    def opened(path, *_):
+    def opened(path, *_, **_more):
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "open", opened)
@@ -186,3 +187,15 @@ class TestReaders:
         self.file = {"mode": mode, "uid": uid, "gid": gid}
         self.closed = stat.S_IFDIR | directory
         assert facts_of(file)["readers"] == readers
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the directories above have to be root's")
+def test_a_user_whom_the_access_control_list_lets_read_is_named(file, leaf):
+    file.write_bytes(leaf.key_pem + leaf.certificate_pem)
+    file.chmod(0o600)
+    for directory in [one for one in file.parents if str(one).startswith("/tmp/")]:
+        directory.chmod(0o755)
+    set_acl(file, packed_acl(6, 0, 0, {pwd.getpwnam("nobody").pw_uid: 4}, mask=4))
+    assert facts_of(file)["readers"] == ["nobody"]
+    set_acl(file, packed_acl(6, 0, 0, {pwd.getpwnam("nobody").pw_uid: 4}, mask=0))
+    assert facts_of(file)["readers"] == []

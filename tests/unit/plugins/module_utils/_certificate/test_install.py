@@ -1,3 +1,4 @@
+import functools
 import grp
 import os
 import pwd
@@ -8,12 +9,24 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import install as engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem, readers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import daemon_locked
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+from tests.support.acl import NAME, packed_acl, set_acl
 
 KEY = pem.PemBlock("PRIVATE KEY", b"the private key")
 BUNDLE = pem.join([KEY, pem.PemBlock("CERTIFICATE", b"leaf"), pem.PemBlock("CERTIFICATE", b"chain")])
 ME = pwd.getpwuid(os.getuid()).pw_name
 MY_GROUP = grp.getgrgid(os.getgid()).gr_name
+
+
+STORE = [""]
+"""The directory of the locks of this test."""
+
+
+@pytest.fixture(autouse=True)
+def store(tmp_path_factory):
+    STORE[0] = str(tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +51,8 @@ def options(tmp_path):
 
 def run(options, *, check_mode=False, **changes):
     given = {**options, **changes}
-    return engine.install(BundleFile.of_options(given, given["group"], given["mode"]), check_mode=check_mode)
+    wanted = BundleFile.of_options(given, given["group"], given["mode"])
+    return engine.install(wanted, check_mode=check_mode, store=STORE[0])
 
 
 def test_check_mode_predicts_and_writes_nothing(options, tmp_path):
@@ -271,9 +285,9 @@ def test_every_way_to_pass_a_directory(exim, closed, uid, gid, bits, who):
     path = str(closed / "x.pem")
     closed.chmod(0o600)
     with pytest.raises(EngineError, match=f"chmod {who}.x"):
-        engine.check_directories(path, 0, exim.pw_gid, 0o640)
+        engine.check_directories(path, uid, exim.pw_gid, 0o640)
     closed.chmod(bits)
-    engine.check_directories(path, 0, exim.pw_gid, 0o640)
+    engine.check_directories(path, uid, exim.pw_gid, 0o640)
 
 
 def test_a_group_that_nobody_is_in(exim, closed):
@@ -313,8 +327,117 @@ def test_a_link_is_checked_where_it_leads(options, tmp_path):
     other.chmod(0o777)
     (tmp_path / "mailfleet").mkdir(mode=0o755)
     os.symlink(other / "real.pem", options["path"])
-    with pytest.raises(EngineError, match=f"directory {other}"):
+    with pytest.raises(EngineError, match=f"{other} can be written by everybody"):
         run(options)
     other.chmod(0o755)
     run(options)
     assert os.path.islink(options["path"]) and (other / "real.pem").read_text() == BUNDLE
+
+
+STRANGER, SERVICE = 65534, 12345
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+BOTH = pytest.mark.parametrize("state", ["present", "absent"])
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file that nobody but root may touch; it has to stay as it is."""
+    path = tmp_path / "shadow"
+    path.write_bytes(b"secret")
+    yield path
+    assert path.read_bytes() == b"secret"
+
+
+def place_of(options, uid, mode):
+    place = os.path.dirname(options["path"])
+    os.mkdir(place)
+    os.chown(place, uid, uid)
+    os.chmod(place, mode)
+    return place
+
+
+def link_of(uid, options, victim):
+    os.symlink(victim, options["path"])
+    os.lchown(options["path"], uid, uid)
+
+
+@as_root
+@BOTH
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_directory_of_somebody_else_is_refused(options, victim, state, check_mode):
+    place = place_of(options, STRANGER, 0o755)
+    link_of(STRANGER, options, victim)
+    with pytest.raises(
+        EngineError, match=rf"{place} belongs to .*'chown root {place}', or correct path \(starttls_cert"
+    ):
+        run(options, state=state, check_mode=check_mode)
+
+
+@as_root
+@BOTH
+def test_a_directory_that_a_group_may_write_is_refused(options, victim, state, monkeypatch):
+    place = place_of(options, 0, 0o775)
+    os.chown(place, 0, SERVICE)
+    link_of(0, options, victim)
+    with pytest.raises(EngineError, match=f"{place} can be written by the group {SERVICE}"):
+        run(options, state=state)
+
+
+@as_root
+@BOTH
+def test_a_link_of_somebody_else_is_refused(options, tmp_path, victim, state):
+    tmp_path.chmod(0o1777)
+    place = f"{tmp_path}/mailfleet"
+    os.symlink(tmp_path / "elsewhere", place)
+    os.lchown(place, STRANGER, STRANGER)
+    (tmp_path / "elsewhere").mkdir()
+    os.symlink(victim, tmp_path / "elsewhere/starttls.pem")
+    with pytest.raises(EngineError, match=f"{place} is a link that .*{STRANGER}.* made"):
+        run(options, state=state)
+
+
+@as_root
+def test_a_directory_of_the_files_owner(options, victim, monkeypatch):
+    """The owner may read the key anyway, and root is not led elsewhere."""
+    place_of(options, SERVICE, 0o755)
+    own = {"owner": str(SERVICE), "group": str(SERVICE), "mode": "0600"}
+    assert run(options, **own)["changed"]
+    assert not run(options, **own)["changed"]
+    assert os.stat(options["path"]).st_uid == SERVICE
+    assert run(options, state="absent", **own)["changed"]
+    link_of(SERVICE, options, victim)
+    for state in ("present", "absent"):
+        with pytest.raises(EngineError, match="is a link that"):
+            run(options, state=state, **own)
+
+
+@as_root
+def test_links_of_root_are_followed(options, tmp_path):
+    """As certbot makes them."""
+    (tmp_path / "archive").mkdir(mode=0o755)
+    (tmp_path / "live").mkdir(mode=0o755)
+    os.symlink("../archive/one.pem", tmp_path / "live/starttls.pem")
+    os.symlink("live", tmp_path / "mailfleet")
+    run(options)
+    assert (tmp_path / "archive/one.pem").read_text() == BUNDLE
+    run(options, state="absent")
+    assert os.listdir(tmp_path / "archive") == [] and os.path.islink(options["path"])
+
+
+def test_a_monitor_that_reads_by_an_access_control_list_still_does_after_a_renewal(options):
+    run(options)
+    listed = packed_acl(6, 0, 0, {SERVICE: 4}, mask=4)
+    set_acl(options["path"], listed)
+    assert run(options)["changed"] is False
+    assert run(options, content=BUNDLE + "\n")["changed"] is True
+    assert os.getxattr(options["path"], NAME) == listed
+
+
+@as_root
+def test_it_waits_for_a_run_that_changes_a_daemon(options, monkeypatch):
+    monkeypatch.setattr(engine, "host_locked", functools.partial(engine.host_locked, seconds=0.0))
+    with daemon_locked("postfix", STORE[0]):
+        with pytest.raises(EngineError, match="another run has been changing this host"):
+            run(options)
+        assert run(options, check_mode=True)["changed"] and not os.path.exists(options["path"])
+    assert run(options)["changed"]

@@ -344,8 +344,9 @@ def fail_with_a_directory_in_the_way(host):
     """Both files are to be written, but the place of the second is taken by a directory in the meantime."""
     blocked = host.directory / "new.cf"
     change = Change.of([host.image(), host.image(b"x", path=blocked)])
-    blocked.mkdir()
     with host.transaction().locked() as transaction, pytest.raises(TransactionError) as caught:
+        begin = transaction._begin
+        transaction._begin = lambda *arguments: (begin(*arguments), blocked.mkdir())
         transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
     return caught.value
 
@@ -1340,3 +1341,65 @@ def test_a_change_is_taken_back_by_another_one(host):
     assert host.config.read_bytes() == OLD
     assert not (host.directory / "tls" / "one.cf").exists()
     assert [what for what, _content in host.daemon.calls] == ["check", "reload", "prove_old"]
+
+
+# What others write meanwhile
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda path: path.write_bytes(OLD + b"by hand = 1\n"), Path.unlink, lambda path: path.chmod(0o600)]
+)
+def test_a_file_that_changed_since_it_was_read_refuses_the_change(host, edit):
+    change = Change.of([host.image(), host.image(b"x", path=host.directory / "new.cf")])
+    edit(host.config)
+    now = FileImage.read(str(host.config))
+    with (
+        host.transaction().locked() as transaction,
+        pytest.raises(EngineError, match=rf"{host.config} changed while .*nothing was changed; run again") as caught,
+    ):
+        transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
+    assert not isinstance(caught.value, TransactionError)
+    assert FileImage.read(str(host.config)) == now
+    assert not (host.directory / "new.cf").exists() and not host.journal.exists() and host.daemon.calls == []
+
+
+def test_a_file_that_somebody_made_meanwhile_refuses_the_change(host):
+    new = host.directory / "new.cf"
+    change = Change.of([host.image(b"x", path=new)])
+    new.write_bytes(b"theirs")
+    with host.transaction().locked() as transaction, pytest.raises(EngineError, match="changed while"):
+        transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
+    assert new.read_bytes() == b"theirs"
+
+
+def test_a_kept_file_that_changed_refuses_the_change(host):
+    generated = host.directory / "generated"
+    generated.write_bytes(b"one")
+    change = dataclasses.replace(Change.of([host.image()]), kept=(FileImage.read(str(generated)),))
+    generated.write_bytes(b"two")
+    with host.transaction().locked() as transaction, pytest.raises(EngineError, match="generated changed while"):
+        transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
+
+
+def test_a_change_computed_from_a_file_that_changed_at_once_is_refused(host):
+    """The new text was made from what was read before, so the edit would be lost."""
+    wanted = dataclasses.replace(FileImage.read(str(host.config)), content=NEW)
+    host.config.write_bytes(OLD + b"by hand = 1\n")
+    with pytest.raises(EngineError, match=rf"{host.config} changed while"):
+        Change.of([wanted])
+
+
+def test_of_two_merged_changes_what_the_first_has_written_is_expected(host):
+    other = host.directory / "other.cf"
+    first = Change.of([host.image(), host.image(b"first", path=other)])
+    with host.transaction().locked() as transaction:
+        transaction.apply(first, host.daemon.prove, host.daemon.prove_old)
+        second = Change.of([host.image(NEW + b"more = 1\n")]).following(first)
+        other.write_bytes(b"by hand")
+        with pytest.raises(EngineError, match=rf"{other} changed while"):
+            transaction.apply(second, host.daemon.prove, host.daemon.prove_old)
+        with pytest.raises(EngineError, match=rf"{other} changed while"):
+            transaction.apply(first.undoing(), host.daemon.prove, host.daemon.prove_old)
+        other.write_bytes(b"first")
+        transaction.apply(second, host.daemon.prove, host.daemon.prove_old)
+    assert host.config.read_bytes() == NEW + b"more = 1\n" and other.read_bytes() == b"first"

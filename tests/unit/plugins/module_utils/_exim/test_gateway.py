@@ -542,6 +542,18 @@ class TestTransaction:
         assert host.commands("systemctl") == []
         assert host.signals[-1] == (4711, signal.SIGHUP)
 
+    def test_what_somebody_writes_after_the_plan_is_not_lost(self, host):
+        change = host.plan(config("one", "match_sender"))
+        for path in [Path(image.path) for image in (*change.before, *change.kept)]:
+            before = path.read_text() if path.exists() else None
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(f"{before or ''}# by hand\n")
+            refused = pytest.raises(EngineError, match=f"{path} changed while")
+            with host.adapter.transaction(str(host.etc / "store")).locked() as transaction, refused:
+                transaction.apply(change, host.adapter.prove, host.adapter.prove)
+            assert path.read_text() == f"{before or ''}# by hand\n"
+            path.unlink() if before is None else path.write_text(before)
+
     def test_the_next_ones_change_the_routes_only(self, host):
         host.transact(config("one", "match_sender"))
         host.calls.clear()

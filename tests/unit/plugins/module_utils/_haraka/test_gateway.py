@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port, record
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import GatewayVerdict
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import change_within
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
@@ -29,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.edits import edited_meanwhile
 from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 GETADDRINFO = socket.getaddrinfo
@@ -151,8 +154,8 @@ class _OwnFiles:
 
     read = staticmethod(FileImage.read)
 
-    def __call__(self, path, content, mode=0o644):
-        return FileImage(path, content, mode, os.getuid(), os.getgid())
+    def __call__(self, path, content, mode=0o644, **more):
+        return FileImage(path, content, mode, os.getuid(), os.getgid(), **more)
 
 
 @pytest.fixture
@@ -668,3 +671,108 @@ def test_the_domains_that_its_own_plugins_take(host, files, domain, accepted):
 
 def test_the_files_that_a_change_depends_on(host):
     assert host.adapter.files() == [str(host.tls_ini), str(host.config / "mailfleet-starttls.json")]
+
+
+DAEMON = 12345
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+class TestDirectoryOfTheDaemon:
+    """config_dir belongs to the user whom Haraka runs as."""
+
+    WANTED = state(config("main", "required", "a.example"))
+
+    @pytest.fixture
+    def host(self, monkeypatch, tmp_path):
+        host = Host(monkeypatch, tmp_path)
+        for one in (host.home, host.config, host.tls_ini):
+            os.chown(one, DAEMON, DAEMON)
+        return host
+
+    @pytest.fixture
+    def victim(self, tmp_path):
+        path = tmp_path / "shadow"
+        path.write_text("root:secret\n")
+        yield path
+        assert path.read_text() == "root:secret\n"
+
+    def apply(self, host, wanted, tmp_path):
+        change = host.adapter.plan(wanted)
+        with host.adapter.transaction(str(tmp_path / "store")).locked() as transaction:
+            transaction.apply(change, lambda: None, lambda: None)
+        return change
+
+    def test_it_is_changed_and_its_files_stay_that_users(self, host, tmp_path):
+        assert self.apply(host, self.WANTED, tmp_path)
+        assert host.lists()[1] == ["a.example"]
+        owners = {one.name: (one.stat().st_uid, one.stat().st_gid) for one in host.config.iterdir()}
+        assert owners == {"tls.ini": (DAEMON, DAEMON), RECORD: (DAEMON, DAEMON)}
+        assert not host.adapter.plan(self.WANTED)
+
+    def test_a_new_file_is_that_users(self, host, tmp_path):
+        host.tls_ini.unlink()
+        self.apply(host, self.WANTED, tmp_path)
+        assert host.tls_ini.stat().st_uid == DAEMON
+
+    def test_a_killed_run_is_undone_there(self, host, tmp_path):
+        host.adapter.reload = host.adapter.resume = lambda: None
+        before = host.tls_ini.read_text()
+        change = host.adapter.plan(self.WANTED)
+        pid = os.fork()
+        if pid == 0:
+            with host.adapter.transaction(str(tmp_path / "store")).locked() as transaction:
+                transaction.apply(change, lambda: os._exit(9), lambda: None)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        assert host.lists()[1] == ["a.example"]
+        with host.adapter.transaction(str(tmp_path / "store")).locked() as transaction:
+            assert transaction.recover() is True
+        assert host.tls_ini.read_text() == before and host.tls_ini.stat().st_uid == DAEMON
+
+    @pytest.mark.parametrize("maker", [DAEMON, 0])
+    def test_no_link_in_it_is_followed(self, host, victim, maker):
+        host.tls_ini.unlink()
+        host.tls_ini.symlink_to(victim)
+        os.lchown(host.tls_ini, maker, maker)
+        with pytest.raises(EngineError, match=f"{host.tls_ini} is a link .*correct config_dir"):
+            host.adapter.plan(self.WANTED)
+
+    def test_config_is_no_link(self, host, victim, tmp_path):
+        host.config.rename(host.home / "aside")
+        (tmp_path / "tls.ini").symlink_to(victim)
+        host.config.symlink_to(tmp_path)
+        os.lchown(host.config, DAEMON, DAEMON)
+        with pytest.raises(EngineError, match=f"{host.config} is a link"):
+            host.adapter.plan(self.WANTED)
+
+    def test_a_second_name_of_roots_file_is_refused(self, host, victim):
+        host.tls_ini.unlink()
+        os.link(victim, host.tls_ini)
+        with pytest.raises(EngineError, match="another name elsewhere"):
+            host.adapter.plan(self.WANTED)
+
+    def test_a_link_put_there_after_the_plan_is_refused(self, host, victim, tmp_path):
+        change = host.adapter.plan(self.WANTED)
+        host.tls_ini.rename(host.config / "aside")
+        host.tls_ini.symlink_to(victim)
+        os.lchown(host.tls_ini, DAEMON, DAEMON)
+        with host.adapter.transaction(str(tmp_path / "store")).locked() as transaction, pytest.raises(EngineError):
+            transaction.apply(change, lambda: None, lambda: None)
+
+    def test_somebody_elses_directory_above_is_refused(self, host):
+        os.chown(host.home, 65534, 65534)
+        os.chown(host.config, DAEMON, DAEMON)
+        host.adapter.plan(self.WANTED)  # config_dir itself may belong to anybody
+        deeper = gateway.HarakaGateway(host.run, SETTINGS, Target("127.0.0.1"), str(host.config))
+        (host.config / "config").mkdir()
+        with pytest.raises(EngineError, match=f"{host.home} belongs to"):
+            deeper.plan(self.WANTED)
+
+
+def test_what_somebody_writes_after_the_plan_is_not_lost(host, tmp_path):
+    transaction = host.adapter.transaction(str(tmp_path / "store"))
+    wanted = state(config("main", "required", "a.example"))
+    edited_meanwhile(host.adapter, host.tls_ini, "; by hand\n")
+    with transaction.locked(), pytest.raises(EngineError, match=f"{host.tls_ini} changed while"):
+        change_within(transaction, host.adapter, lambda _before: wanted, lambda *_: GatewayVerdict(), [], False)
+    assert host.tls_ini.read_text() == TLS_INI + "; by hand\n"

@@ -10,7 +10,12 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import engine as gateway_engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import evidence, own_port
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Opening, set_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import GatewayVerdict
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
+    Opening,
+    change_within,
+    set_gateway,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES, GatewayState, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import Modes
@@ -26,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     TransactionError,
 )
 
+from tests.support.edits import edited_meanwhile
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
 from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, outbound, state
 from tests.support.records import FORMAT, format_in, make_former, make_newer
@@ -1006,3 +1012,15 @@ class TestWithStarttls:
         with pytest.raises(TransactionError, match=r"it offers no STARTTLS.*The former state is restored and proved"):
             call()
         assert (host.fake.main.read_bytes(), host.proved) == (before, ["off"])
+
+
+@pytest.mark.parametrize("name", ["main.cf", "master.cf"])
+def test_what_somebody_writes_after_the_plan_is_not_lost(host, tmp_path, name):
+    wanted = state(config("one", "required"))
+    host.ports[25] = Stage.EHLO
+    before = (host.etc / name).read_text()
+    edited_meanwhile(host.adapter, host.etc / name, "# by hand\n")
+    transaction = host.adapter.transaction(str(tmp_path / "store"))
+    with transaction.locked(), pytest.raises(EngineError, match=f"{host.etc / name} changed while"):
+        change_within(transaction, host.adapter, lambda _before: wanted, lambda *_: GatewayVerdict())
+    assert (host.etc / name).read_text() == before + "# by hand\n"

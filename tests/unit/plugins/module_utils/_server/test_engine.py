@@ -12,6 +12,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pem import leaf_fingerprint
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
     change_within,
     compute,
@@ -943,3 +944,23 @@ def test_the_wish_has_the_documented_defaults():
     assert not wish.offers and Desired("offered").offers and Desired("required").offers
     assert Path(wish.certificate).is_absolute()
     wish.check()
+
+
+# What others write meanwhile
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_what_somebody_writes_during_the_handshake_is_not_lost(mail, monkeypatch, check_mode):
+    real = engine.handshake_one
+
+    def tested(*arguments):
+        mail.config.write_text(mail.config.read_text() + "# by hand\n")
+        return real(*arguments)
+
+    monkeypatch.setattr(engine, "handshake_one", tested)
+    if check_mode:
+        assert mail.set("offered", check_mode=True).changed
+        return
+    with pytest.raises(EngineError, match=rf"{mail.config} changed while .*; nothing was changed; run again"):
+        mail.set("offered")
+    assert mail.config.read_text().endswith("# by hand\n")

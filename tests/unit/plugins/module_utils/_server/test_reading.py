@@ -31,6 +31,7 @@ PARTS = {
     "notes",
     *NOTHING,
 }  # fmt: skip
+as_root = pytest.mark.skipif(GETEUID() != 0, reason="only root gives files away")
 PLENTY = [{"path": "/etc", "free_bytes": 1 << 30, "free_inodes": 1000}]
 
 
@@ -575,3 +576,28 @@ def test_next_hops_that_are_not_all_known(mail):
 def test_the_readings_are_independent(mail):
     assert [codes(read(mail, None, "required")) for _twice in range(2)] == [["change_refused"]] * 2
     assert module.Reading(mail, mail.desired(), BRIEF, str(mail.store)).obstacles == []
+
+
+@as_root
+def test_a_place_where_others_could_lead_root_elsewhere_is_in_the_way(mail, authority, tmp_path):
+    """A look at what lies there goes on, and the plan says what is to be done."""
+    place = tmp_path / "theirs"
+    place.mkdir()
+    os.chown(place, 65534, 65534)
+    path = str(place / "key.pem")
+    bundle = dataclasses.replace(mail.renewal(authority.issue([NAME])), path=path)
+    result = read(mail, "offered", certificate=path, bundle=bundle)
+    assert codes(result) == ["change_refused"]
+    assert f"{place} belongs to" in result["obstacles"][0]["message"]
+
+
+@as_root
+def test_a_link_of_somebody_else_to_the_certificate_is_in_the_way(mail, tmp_path):
+    place = tmp_path / "theirs"
+    place.mkdir()
+    (place / "key.pem").symlink_to(mail.certificate)
+    os.chown(place, 65534, 65534)
+    os.lchown(place / "key.pem", 65534, 65534)
+    result = read(mail, "offered", certificate=str(place / "key.pem"))
+    assert codes(result) == ["change_refused"]
+    assert [one["message"] for one in result["certificates"]][-1].startswith("could not look: ")

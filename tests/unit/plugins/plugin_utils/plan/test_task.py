@@ -1,6 +1,7 @@
 """What the task makes of the variables of the hosts, and when it fails."""
 
 import json
+import os
 import stat
 
 import pytest
@@ -285,6 +286,17 @@ class TestFile:
         assert json.loads(path.read_text()) == plan.to_json()
         assert stat.S_IMODE(path.stat().st_mode) == 0o644
         assert list(tmp_path.iterdir()) == [path]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+    def test_a_link_of_somebody_else_is_refused(self, tmp_path):
+        victim, place = tmp_path / "authorized_keys", tmp_path / "theirs"
+        victim.write_text("mine")
+        place.mkdir()
+        (place / "plan.json").symlink_to(victim)
+        os.chown(place, 65534, 65534)
+        with pytest.raises(EngineError, match=rf"{place} belongs to .*or correct json_file \(starttls_plan_file\)"):
+            write_plan(str(place / "plan.json"), DRIFT.plan())
+        assert victim.read_text() == "mine"
 
     def test_a_place_that_is_none(self, tmp_path):
         with pytest.raises(EngineError, match=r"there is no directory for .*create it, or correct starttls_plan_file"):

@@ -1,0 +1,75 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The locks that every writer on a host takes, so that no two runs change the same files at the same time.
+
+A change of a daemon holds the daemon's own lock, and the host's lock together with changes of other daemons. Who writes
+files that any daemon may use holds the host's lock alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
+    make_directory,
+    missing_directories,
+    place_of,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+STORE = "/var/lib/mailfleet-starttls"
+"""The directory of locks and journals."""
+
+SECONDS = 60.0
+"""How long a run waits for another one."""
+
+_HOST = "host"
+
+
+@contextlib.contextmanager
+def daemon_locked(name: str, store: str = STORE, seconds: float = SECONDS) -> Iterator[None]:
+    """Hold the locks for a change of this daemon. Raises EngineError if another run holds one for longer than these seconds."""
+    deadline = time.monotonic() + seconds
+    with _held(_HOST, store, fcntl.LOCK_SH, deadline, seconds), _held(name, store, fcntl.LOCK_EX, deadline, seconds):
+        yield
+
+
+@contextlib.contextmanager
+def host_locked(store: str = STORE, seconds: float = SECONDS) -> Iterator[None]:
+    """Hold the lock for a change of files that any daemon may use. Raises EngineError as daemon_locked does."""
+    with _held(_HOST, store, fcntl.LOCK_EX, time.monotonic() + seconds, seconds):
+        yield
+
+
+@contextlib.contextmanager
+def _held(name: str, store: str, kind: int, deadline: float, seconds: float) -> Iterator[None]:
+    handle = _open(f"{store}/{name}.lock")
+    try:
+        while True:
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    what = "this host" if name == _HOST else f"{name} on this host"
+                    raise EngineError(
+                        f"another run has been changing {what} for more than {seconds:g} s; wait for it to end, then run again"
+                    ) from None
+                time.sleep(0.2)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open(path: str) -> int:
+    for directory in missing_directories(str(Path(path).parent)):
+        with contextlib.suppress(FileExistsError):  # another run has just made it
+            make_directory(directory, 0o700)
+    with place_of(path) as place:
+        return place.open(os.O_RDWR | os.O_CREAT)
