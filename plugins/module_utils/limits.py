@@ -15,7 +15,7 @@ from typing import Callable, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-Clock = Callable[[], float]
+Seconds = Callable[[], float]
 """Returns seconds that never go back."""
 
 
@@ -39,7 +39,7 @@ class ExhaustedError(EngineError):
 class Deadline:
     """A moment by which a whole action has to end. Loops ask it in each round."""
 
-    def __init__(self, what: str, seconds: float, clock: Clock = time.monotonic) -> None:
+    def __init__(self, what: str, seconds: float, clock: Seconds = time.monotonic) -> None:
         """Begin now. what: names the action in the error."""
         self._what = what
         self._seconds = seconds
@@ -71,7 +71,7 @@ class Budget:
         most: Mapping[str, int],
         seconds: Optional[float] = None,
         within: Optional[Budget] = None,
-        clock: Clock = time.monotonic,
+        clock: Seconds = time.monotonic,
     ) -> None:
         """Begin now. what: names the input in the error. most: unit -> how many. within: pays for everything as well."""
         self._what = what
