@@ -165,3 +165,8 @@ TLS_REPORT_PROBLEMS = 50
 """Faults of reports that are told as warnings. Of the others only the number is told."""
 TLS_REPORT_ALERTS = 100
 """Alerts from reports, one for each own domain and kind of failure. Beyond that, there is one for each own domain."""
+
+# --- answers of gateways that have an API ----------------------------------------------------------------------------------
+
+API_ANSWER_BYTES = 16 << 20
+"""One answer. A list of 50,000 domains has some 5 MiB. The seconds for a request are the module's option timeout."""
