@@ -166,6 +166,16 @@ TLS_REPORT_PROBLEMS = 50
 TLS_REPORT_ALERTS = 100
 """Alerts from reports, one for each own domain and kind of failure. Beyond that, there is one for each own domain."""
 
+# --- logs ------------------------------------------------------------------------------------------------------------------
+
+LOG_LINE_BYTES = 16 << 10
+"""One line; of a longer one only the beginning is read. Syslog daemons cut lines at 8 KiB or less."""
+LOG_XZ_BYTES = 68 << 20
+"""Memory for the reading of an xz file. xz -9 needs 65 MiB; a header may ask for 4 GiB. gzip needs 32 KiB, bzip2 4 MiB."""
+
+LOG_RUN_SECONDS = 1800.0
+"""All sources of a count. Some 40 MB are read a second, so 70 GB; a compressed file of 1 MB may hold 1 GB and more."""
+
 # --- answers of gateways that have an API ----------------------------------------------------------------------------------
 
 API_ANSWER_BYTES = 16 << 20
