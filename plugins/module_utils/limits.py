@@ -176,6 +176,13 @@ LOG_XZ_BYTES = 68 << 20
 LOG_RUN_SECONDS = 1800.0
 """All sources of a count. Some 40 MB are read a second, so 70 GB; a compressed file of 1 MB may hold 1 GB and more."""
 
+# --- what a host returns ---------------------------------------------------------------------------------------------------
+
+PACKED_TARGET_BYTES = 64 << 10
+"""Packed results, inflated, for each target on average. One with a chain of three certificates has some 8 KiB."""
+PACKED_BYTES = 256 << 20
+"""Packed results, inflated, of all targets of a call: some 30,000 targets."""
+
 # --- answers of gateways that have an API ----------------------------------------------------------------------------------
 
 API_ANSWER_BYTES = 16 << 20
