@@ -10,13 +10,12 @@ import ast
 import importlib
 import re
 import re._parser as sre  # the parser that re.compile uses
-import signal
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Union
 
 from tests.support import rooms
+from tests.support.growth import cpu_seconds
 
 PREFIX = "ansible_collections.mailfleet.starttls.plugins."
 METHODS = frozenset({"match", "search", "fullmatch", "sub", "findall", "finditer", "split"})
@@ -45,21 +44,7 @@ class Used:
 
     def seconds(self, text: Union[str, bytes], most: float) -> float:
         """CPU seconds of one use; the most if it takes longer."""
-        started = time.thread_time()
-        former = signal.signal(signal.SIGPROF, _too_long)
-        signal.setitimer(signal.ITIMER_PROF, most)  # the matcher looks at signals from time to time
-        try:
-            self.run(text)
-        except TimeoutError:
-            return most
-        finally:
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.signal(signal.SIGPROF, former)
-        return time.thread_time() - started
-
-
-def _too_long(_number: int, _frame: Any) -> None:
-    raise TimeoutError
+        return cpu_seconds(lambda: self.run(text), most)
 
 
 def used_patterns() -> Iterator[Used]:
@@ -119,6 +104,10 @@ def hostile(pattern: re.Pattern[Any], size: int) -> Iterator[Union[str, bytes]]:
     text = pattern.pattern if isinstance(pattern.pattern, str) else pattern.pattern.decode("latin-1")
     seen = set()
     for often in (0, 1):
+        whole = _sample(sre.parse(text, pattern.flags & ~re.UNICODE)[:-1], often)
+        if whole:  # each begin of a match may look as far as the end
+            again = whole * (size // len(whole))
+            yield again if isinstance(pattern.pattern, str) else again.encode("latin-1", "replace")
         for prefix, inner in _repetitions(sre.parse(text, pattern.flags & ~re.UNICODE), "", often):
             for pump in dict.fromkeys((_sample(inner, 1), *(one for one in PUMPS if _begins(inner, one[0])))):
                 for end in ENDS:

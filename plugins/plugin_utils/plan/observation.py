@@ -44,7 +44,7 @@ _NO_PRIVILEGE = re.compile(
 )
 _NO_PYTHON = re.compile(
     r"no python interpreters? found|python[0-9.]*['\"]?: (command )?not found|minimum of python version"
-    r"|python[0-9.]*['\"]?: no such file|interpreter.*(does not exist|not found|no such file)"
+    r"|python[0-9.]*['\"]?: no such file|interpreter[^\n]{0,200}(does not exist|not found|no such file)"
 )
 _UNRESOLVED = re.compile(
     r"name or service not known|no address associated with hostname|name resolution|name does not resolve"
