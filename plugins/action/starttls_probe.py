@@ -35,4 +35,4 @@ class ActionModule(ActionBase):
             arguments["ca_content"] = read_text(self, "ca_file", options["ca_file"])
         result = self._execute_module(MODULE, module_args=arguments, task_vars=task_vars)
         with task_errors():
-            return complete_result(result, inquiry, arguments.get("ca_content") or "")
+            return complete_result(result, inquiry, arguments.get("ca_content") or "", len(options["targets"]))

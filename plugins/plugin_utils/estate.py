@@ -231,7 +231,14 @@ def installed_fingerprint(facts: Mapping[str, Any]) -> str:
             "gateway_observed",
         )
     )
-    return next((str(one["fingerprint_sha256"]) for one in results if one.get("fingerprint_sha256")), "")
+    return next(
+        (
+            str(one["fingerprint_sha256"])
+            for one in results
+            if isinstance(one, Mapping) and one.get("fingerprint_sha256")
+        ),
+        "",
+    )
 
 
 def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> list[dict[str, Any]]:

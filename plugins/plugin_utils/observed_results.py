@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine i
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.probe_results import Inquiry, complete
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 
 
 def complete_observed(
@@ -22,9 +23,16 @@ def complete_observed(
 
     expected: the option handshake. checked: the certificate to install; its findings become obstacles.
     """
+    if result.get("failed") or "obstacles" not in result:
+        return dict(result)
+    with understood("what the host returned"):
+        return _complete(result, expected, checked, ca_content)
+
+
+def _complete(
+    result: Mapping[str, Any], expected: Mapping[str, Any], checked: Optional[CheckedInputs], ca_content: str
+) -> dict[str, Any]:
     done = dict(result)
-    if done.get("failed") or "obstacles" not in done:
-        return done
     if checked:
         done["obstacles"] = [
             # The certificate to install is named; what is wrong with it says more than that it is not there yet.
@@ -44,7 +52,8 @@ def with_verdict(result: Mapping[str, Any], expected: Mapping[str, Any], ca_cont
     """Return the result of a change with the verdict on its handshake test, if it has one. expected: the option handshake."""
     done = dict(result)
     if done.get("probe") and expected.get("name"):
-        done["probe"] = _judged(done["probe"], expected, done.get("fingerprint_sha256", ""), ca_content)
+        with understood("the handshake test that the host returned"):
+            done["probe"] = _judged(done["probe"], expected, done.get("fingerprint_sha256", ""), ca_content)
     elif "probe" in done:
         del done["probe"]  # without expectations nobody judged it
     return done

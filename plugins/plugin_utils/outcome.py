@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing, of_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import MALFORMED
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line, render_table
 
 STEP_RESULTS: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -69,7 +70,13 @@ def standings(
     for host, part in plan["hosts"].items():
         mine = [one for one in order if host in plan["steps"][one]["hosts"]]
         mine_tests = [one for one in tests if one.get("inventory_host") == host]
-        state, reason = _now(step, results.get(host) or {}, mine_tests, fail_on)
+        try:
+            state, reason = _now(step, results.get(host) or {}, mine_tests, fail_on)
+        except MALFORMED as error:
+            state, reason = (
+                "failed, its state is unknown",
+                f"its result cannot be understood ({type(error).__name__}: {error})",
+            )
         if state == "not started" and host in batch:
             state, reason = (
                 "failed, its state is unknown",
@@ -109,9 +116,11 @@ def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]
     ends = STEP_RESULTS[step][1]
     if ends and (result.get("after") or {}).get("inbound") not in ends:
         return "not started", ""  # the result is that of an earlier step
-    bad = [finding for one in tests for finding in failing(one.get("findings") or (), fail_on)]
+    bad = [
+        finding for one in tests for finding in failing([of_result(two) for two in one.get("findings") or ()], fail_on)
+    ]
     if bad:
-        return "failed the handshake test", "; ".join(str(one["message"]) for one in bad)
+        return "failed the handshake test", "; ".join(one["message"] for one in bad)
     return "done", ""
 
 

@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups imp
     require_dnspython,
     run_all,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     Certificates,
     Evidence,
@@ -98,18 +99,20 @@ def _domain(target: Mapping[str, Any], required: bool) -> str:
     return domain
 
 
-def complete_result(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:
+def complete_result(result: dict[str, Any], inquiry: Inquiry, ca_content: str, targets: int) -> dict[str, Any]:
     """Return the module's result, packed or not, in its public form. A failure is returned unchanged.
 
-    Raises EngineError if the packed results cannot be read.
+    targets: how many the host was to test. Raises EngineError if the results cannot be read, or are not those of the targets.
     """
     if result.get("failed"):
         return result
-    try:
-        result = unpack_result(result)
-    except ValueError as error:
-        raise EngineError(str(error)) from error
-    return complete(result, inquiry, ca_content) if "results" in result else result
+    with understood("what the host returned"):
+        result = unpack_result(result, targets)
+        if "results" not in result:
+            return result
+        if len(result["results"]) != targets or len(result["expectations"]) != targets:
+            raise ValueError(f"there are {len(result['results'])} results for {targets} targets")
+        return complete(result, inquiry, ca_content)
 
 
 def complete(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:

@@ -25,9 +25,10 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     installed_fingerprint,
     target_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
 
 
 def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -39,7 +40,7 @@ def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> lis
     target = target_of(host, hostvars)
     tests = [{**one, "seen_from": host} for one in _own_tests(facts)]
     places = [(gateway, _gateway_tests(hostvars[gateway])) for gateway in gateways]
-    places.append(("the controller", (facts.get("verify_controller_probe") or {}).get("results", ())))
+    places.append(("the controller", readable(facts.get("verify_controller_probe")).get("results") or ()))
     for place, results in places:
         tests += [{**one, "seen_from": place} for one in results if is_of(one, target)]
     expected = installed_fingerprint(facts)
@@ -70,33 +71,34 @@ def _compared(test: Mapping[str, Any], expected: str) -> dict[str, Any]:
 
 def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the tests of a host with its own port."""
-    made = facts.get("verify_probe") or {}
+    made = readable(facts.get("verify_probe"))
     if made and not made.get("skipped"):
-        return list(made.get("results", ()))
-    change = facts.get("mail_server_result") or {}
+        return list(made.get("results") or ())
+    change = readable(facts.get("mail_server_result"))
     if change.get("changed"):  # the read is older than this
-        return list((change.get("probe") or {}).get("results", ()))
+        return list((change.get("probe") or {}).get("results") or ())
     return [one for one in _read_tests(facts) if one.get("own")]
 
 
 def _gateway_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the tests that a gateway made with other hosts."""
-    made = facts.get("verify_from_gateway") or {}
+    made = readable(facts.get("verify_from_gateway"))
     if made and not made.get("skipped"):
-        return list(made.get("results", ()))
+        return list(made.get("results") or ())
     return [one for one in _read_tests(facts) if not one.get("own")]
 
 
 def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    return list((observed_of([facts.get(name) for name in OBSERVED]).get("probe") or {}).get("results", ()))
+    observed = readable(observed_of([facts.get(name) for name in OBSERVED]))
+    return list((observed.get("probe") or {}).get("results") or ())
 
 
 def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()) -> list[str]:
     """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
     return [
-        f"{host} ({one['host']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
+        f"{host} ({one.get('host') or one['name']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
         for one in tests_of(host, hostvars, gateways)
-        for finding in failing(one["findings"], fail_on)
+        for finding in failing([of_result(two) for two in one.get("findings") or ()], fail_on)
     ]
 
 
@@ -115,7 +117,21 @@ def verdict_rows(
     parsed = Estate.from_json(wanted)
     if expected == "disabled":
         parsed = parsed.in_plaintext()
-    return [_row(host, hostvars, groups, parsed, expected) for host in hosts]
+    return [_row_or_fault(host, hostvars, groups, parsed, expected) for host in hosts]
+
+
+def _row_or_fault(
+    host: str, hostvars: HostVars, groups: Mapping[str, Sequence[str]], wanted: Estate, expected: str
+) -> dict[str, Any]:
+    """Return the row of a host; one that says why, if its results cannot be understood. Others keep theirs."""
+    try:
+        with understood(f"what {host} returned"):
+            return _row(host, hostvars, groups, wanted, expected)
+    except EngineError as error:
+        return {
+            "host": host, "daemon": "mail server", "expected": expected, "probes": [], "traces": [], "delivery_modes": [],
+            "untested": [], "errors": [str(error)], "activity": None, "enforced": [], "own_domains": {},
+        }  # fmt: skip
 
 
 def _row(
@@ -133,11 +149,11 @@ def _row(
     possible = expected != "either" or all(one.get("completed") for one in probes)
     inbound = [
         check_trace(trace, "in", inbound_expectations(trace, modes, possible))
-        for trace in (facts.get("verify_trace") or {}).get("received", ())
+        for trace in readable(facts.get("verify_trace")).get("received") or ()
     ]
     outbound = [
         check_trace(trace, "out", [None if expected == "either" else expected == "offered"])
-        for trace in _seen_outside(facts, hostvars, groups).get("received", ())
+        for trace in _seen_outside(facts, hostvars, groups).get("received") or ()
         if trace["marker"].startswith(_mark("out", host))
     ]
     return {
@@ -154,7 +170,7 @@ def _row(
             _seen_outside(facts, hostvars, groups),
             {one: hostvars[one].get("verify_from_gateway") for one in gateways},
         ),
-        "activity": (facts.get("verify_activity") or {}).get("activity"),
+        "activity": readable(facts.get("verify_activity")).get("activity"),
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
         "own_domains": wanted.domains if is_gateway else {},
     }
@@ -182,10 +198,10 @@ def _seen_outside(
     facts: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]
 ) -> Mapping[str, Any]:
     """Return the result of message_trace outside: delegated from a host, or made by an outside host in the play."""
-    made = facts.get("verify_outside") or {}
+    made = readable(facts.get("verify_outside"))
     if made and not made.get("skipped"):
         return dict(made)
-    results = (hostvars[one].get("verify_trace") or {} for one in groups.get("mail_outside", ()) if one in hostvars)
+    results = (readable(hostvars[one].get("verify_trace")) for one in groups.get("mail_outside", ()) if one in hostvars)
     return next((dict(one) for one in results if one and not one.get("skipped")), {})
 
 
@@ -205,9 +221,11 @@ def _errors(
         ),
         ("the count from the log", host, facts.get("verify_activity")),
     ]
-    return [
+    reads = (facts.get("mail_server_result"), observed_of(facts.get(name) for name in OBSERVED))
+    odd = [f"{host} cannot be judged: {readable(one)['msg']}" for one in reads if one and readable(one) is not one]
+    return odd + [
         f"{what} could not be made on {place}: {result.get('msg', 'it failed')}"
-        for what, place, result in steps
+        for what, place, result in ((what, place, readable(result)) for what, place, result in steps)
         if result and (result.get("failed") or result.get("unreachable"))
     ]
 
@@ -340,11 +358,11 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
 
 def _tests_from_a_gateway(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
     """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding."""
-    made = hostvars[host].get("verify_from_a_gateway") or {}
+    made = readable(hostvars[host].get("verify_from_a_gateway"))
     if not made or made.get("skipped"):
         return []
     target = target_of(host, hostvars)
-    found = [one for one in made.get("results", ()) if is_of(one, target)]
+    found = [one for one in made.get("results") or () if is_of(one, target)]
     if not found:
         finding = Finding("not_gathered", f"the gateway did not test it: {made.get('msg', 'there is no result')}")
         found = [{"findings": [finding.as_dict()]}]

@@ -25,7 +25,8 @@ INBOUND_MAIL, OUTBOUND_MAIL = "inbound", "outbound"
 ACTIVITY_VERSION = 1
 OTHER = "other"
 DETAIL_LENGTH = 297  # without the "..." of a text that is cut
-_MOST_TEXT = 600
+MOST_TEXT = 600
+"""Bytes of a text in a log that are kept and looked at."""
 NUMBERS = (
     "sessions_tls",
     "sessions_plaintext",
@@ -98,7 +99,7 @@ Value = TypeVar("Value")
 
 def reason_of(text: bytes, otherwise: str = "handshake_failed") -> str:
     """Return the stable word for a text of a TLS library or a daemon."""
-    said = text[:_MOST_TEXT]
+    said = text[:MOST_TEXT]
     return next((reason for reason, pattern in _REASON_OF_TEXT if pattern.search(said)), otherwise)
 
 
@@ -166,9 +167,14 @@ def moment(text: str, now: float) -> float:
         ) from None
 
 
+_FIRST_TIME, _LAST_TIME = -62135596800, 253402300799
+"""The years 1 and 9999. A time in a log, less its zone, may lie before or behind them."""
+
+
 def iso(when: float) -> str:
-    """Return a time as ISO 8601 in UTC, to the second. when: seconds since 1970."""
-    return datetime.fromtimestamp(int(when), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Return a time as ISO 8601 in UTC, to the second; the nearest that there is. when: seconds since 1970."""
+    when = min(max(when, _FIRST_TIME), _LAST_TIME)
+    return datetime.fromtimestamp(int(when), timezone.utc).replace(tzinfo=None).isoformat() + "Z"
 
 
 class Event:

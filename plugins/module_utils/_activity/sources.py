@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import gzip
-import io
 import os
 import re
 import stat
@@ -32,9 +31,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     iso,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    LOG_LINE_BYTES,
+    LOG_RUN_SECONDS,
+    LOG_XZ_BYTES,
+    Deadline,
+    ExhaustedError,
+)
 
 CHUNK = 1 << 18
-MAX_LOG_LINE = 16384
 # Smaller files are read from their beginning, because a search for the beginning of the window would not save time.
 SEARCH_FROM = 4 << 20
 # Seconds that lines may be out of order, because of several writers and of buffers.
@@ -173,17 +178,23 @@ def count(adapter: Adapter, tally: Tally, found: Found, since: float, until: flo
     started = time.monotonic()
     said = list(found.notes)
     lines = size = 0
+    deadline = Deadline("the reading of the log", LOG_RUN_SECONDS)
     for source in found.sources:
         clock = source.clock()
         try:
             for chunk, length in source.chunks(adapter.stamp, since):
+                deadline.look()
                 lines += len(chunk)
                 size += length
                 last = adapter.feed(chunk, clock)
-                if last is not None and last > until + SLACK:
+                # A time that has not come yet is forged, or of a wrong clock: it must not end the count.
+                if last is not None and until + SLACK < last <= time.time():
                     break
         except SourceError as error:
             said.append(Note("unreadable", "", str(error)))
+        except ExhaustedError as error:
+            said.append(Note("unreadable", "", f"{source.path}: {error}, so the counts are not whole"))
+            break
     adapter.finish()
     said += adapter.notes()
     if found.sources and adapter.first is None:
@@ -240,8 +251,8 @@ def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
             dropping = False
         lines = (rest + chunk).split(b"\n")
         rest = lines.pop()
-        if len(rest) > MAX_LOG_LINE:
-            lines.append(rest[:MAX_LOG_LINE])
+        if len(rest) > LOG_LINE_BYTES:
+            lines.append(rest[:LOG_LINE_BYTES])
             rest = b""
             dropping = True
         yield lines, size
@@ -261,7 +272,7 @@ def beginning(raw: IO[bytes], size: int, stamp: re.Pattern[bytes], clock: Clock,
             low = middle
     if low:
         raw.seek(low)
-        raw.readline(MAX_LOG_LINE)
+        raw.readline(LOG_LINE_BYTES)
         low = raw.tell()
     return low
 
@@ -289,23 +300,48 @@ def _opened(raw: IO[bytes], kind: str, path: str) -> IO[bytes]:
         if kind == "xz":
             import lzma  # noqa: PLC0415
 
-            return cast(IO[bytes], _Guarded(lzma.LZMAFile(raw), lzma.LZMAError))
+            return cast(IO[bytes], _Xz(raw, lzma))
         import bz2  # noqa: PLC0415
 
-        return cast(IO[bytes], bz2.BZ2File(raw))
+        return cast(IO[bytes], bz2.BZ2File(raw))  # its blocks have at most 900 kB
     except ImportError:
         raise SourceError(f"{path} is compressed with {kind}, which this host's Python cannot read") from None
 
 
-class _Guarded:
-    """A stream that raises OSError instead of its module's own exception."""
+class _Xz:
+    """An xz file of one or several streams. The file does not decide how much memory its reading takes."""
 
-    def __init__(self, stream: io.BufferedIOBase, error: type[Exception]) -> None:
-        self._stream = stream
-        self._error = error
+    def __init__(self, raw: IO[bytes], lzma: Any) -> None:
+        self._raw = raw
+        self._lzma = lzma
+        self._input = b""
+        self._new()
+
+    def _new(self) -> None:
+        self._stream = self._lzma.LZMADecompressor(self._lzma.FORMAT_XZ, memlimit=LOG_XZ_BYTES)
 
     def read(self, size: int) -> bytes:
+        """Return at most so many bytes; none at the end. Raises OSError if the data cannot be read."""
         try:
-            return self._stream.read(size)
-        except self._error as error:
+            return self._read(size)
+        except self._lzma.LZMAError as error:
             raise OSError(f"the compressed data cannot be read: {error}") from error
+
+    def _read(self, size: int) -> bytes:
+        while True:
+            if self._stream.eof:
+                rest = self._stream.unused_data.lstrip(b"\0")  # padding between streams
+                while not rest:
+                    more = self._raw.read(CHUNK)
+                    if not more:
+                        return b""
+                    rest = more.lstrip(b"\0")
+                self._input = rest
+                self._new()
+            elif self._stream.needs_input and not self._input:
+                self._input = self._raw.read(CHUNK)
+                if not self._input:
+                    raise EOFError("the compressed data ends too early")
+            given, self._input = self._input, b""
+            if found := bytes(self._stream.decompress(given, size)):
+                return found

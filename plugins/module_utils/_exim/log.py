@@ -18,6 +18,7 @@ from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     INBOUND_MAIL,
+    MOST_TEXT,
     OUTBOUND_MAIL,
     Clock,
     Counts,
@@ -277,12 +278,12 @@ class EximLog:
         fallen_back = _FALLEN_BACK.match(text)
         if fallen_back:
             said, host = fallen_back.groups()
-            self._failures.put((message, host), (reason_of(said), text, when))
+            self._failures.put((message, host), (reason_of(said), text[:MOST_TEXT], when))
             return
         match = _ERROR_TO.match(text)
         if match:
             host, _address, said = match.groups()
-            self._failures.put((message, host), (reason_of(said), text, when))
+            self._failures.put((message, host), (reason_of(said), text[:MOST_TEXT], when))
 
     def _add_failure(self, counts: Counts, message: bytes, host: Optional[bytes]) -> None:
         failure = self._failures.pop((message, host)) if host else None

@@ -64,7 +64,7 @@ NEXT_MAIL_ACL = "MAILFLEET_NEXT_MAIL_ACL"
 DEFAULT_MAIL_ACL = "acl_check_mail"
 
 _MACRO = re.compile(r"\s*([A-Z][A-Za-z0-9_]*)\s*==?\s*(.*)", re.DOTALL)
-_SESSION = re.compile(r" <= .* H=")
+_SESSION = re.compile(r"\A[^<]* <= .* H=")
 """A message that came over the network. By default Exim logs no line for a session alone."""
 _OUTBOUND = {
     "disabled": "AVOID",

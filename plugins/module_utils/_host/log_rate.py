@@ -9,6 +9,7 @@ import calendar
 import glob
 import os
 import re
+import stat
 import time
 from collections.abc import Iterable
 from typing import Optional
@@ -38,7 +39,10 @@ def sessions_an_hour(patterns: Iterable[str], session: re.Pattern[str], now: Opt
             if not path.endswith((".gz", ".xz", ".bz2", ".zst"))
         ]
         newest = max(files, key=lambda path: os.stat(path).st_mtime)  # noqa: PTH116
-        with open(newest, "rb") as log:  # noqa: PTH123
+        # Opened without waiting: the directory may belong to the daemon's user, who may put a named pipe there.
+        with os.fdopen(os.open(newest, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as log:
+            if not stat.S_ISREG(os.fstat(log.fileno()).st_mode):
+                return None
             size = log.seek(0, os.SEEK_END)
             log.seek(max(0, size - TAIL_BYTES))
             text = log.read(TAIL_BYTES).decode("utf-8", "replace")

@@ -20,6 +20,7 @@ from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     INBOUND_MAIL,
+    MOST_TEXT,
     OTHER,
     OUTBOUND_MAIL,
     Clock,
@@ -59,8 +60,8 @@ _ESTABLISHED_TO = re.compile(
     rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (established|reused) to "
     rb"(\S{1,320}): ((?:TLS|SSL)v[\d.]{1,4}) with cipher ([A-Za-z0-9_-]{1,64}) \("
 )
-_DISCONNECT = re.compile(rb"disconnect from " + _CLIENT + rb"((?: [a-z_]{1,16}=\d+(?:/\d+)?)*)\Z")
-_COMMAND = re.compile(rb" ([a-z_]+)=(\d+)(?:/(\d+))?")
+_DISCONNECT = re.compile(rb"disconnect from " + _CLIENT + rb"((?: [a-z_]{1,16}=\d{1,9}(?:/\d{1,9})?)*)\Z")
+_COMMAND = re.compile(rb" ([a-z_]+)=(\d{1,9})(?:/(\d{1,9}))?")
 _REJECT = re.compile(
     rb"NOQUEUE: reject: [A-Z-]{1,20} from "
     + _CLIENT
@@ -284,14 +285,18 @@ class PostfixLog:
                 self._reject(text, when)
         elif text.startswith(b"SSL_accept error from "):
             session = self._session(process, service)
-            session.detail = text
+            session.detail = text[:MOST_TEXT]
             session.reason = reason_of(text.rpartition(b": ")[2])
             session.when = when
         elif text.startswith(b"warning: "):
             self._warning(text, process, service, when)
         elif text.startswith(b"timeout after STARTTLS"):
             session = self._session(process, service)
-            session.reason, session.detail, session.when = session.reason or "timeout", session.detail or text, when
+            session.reason, session.detail, session.when = (
+                session.reason or "timeout",
+                session.detail or text[:MOST_TEXT],
+                when,
+            )
         elif b" TLS connection established from " in text[:45]:
             match = _ESTABLISHED_FROM.match(text)
             if match:
@@ -332,9 +337,9 @@ class PostfixLog:
             # After the handshake, only an alert from the client means that the client refused the handshake.
             concerns = not session.version or b" alert " in text
             if concerns and session.reason in ("", "handshake_failed"):
-                session.reason, session.detail, session.when = reason_of(text), text[9:], when
+                session.reason, session.detail, session.when = reason_of(text), text[9:MOST_TEXT], when
         elif text.startswith(_KEY_PROBLEMS):
-            self._broken.put(process, text[9:])
+            self._broken.put(process, text[9:MOST_TEXT])
 
     def _disconnect(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
         session = self._sessions.pop(process)
@@ -360,7 +365,7 @@ class PostfixLog:
         if broken is not None:
             session.reason, session.detail = "key_unusable", broken
         elif not session.reason and tried.get(b"starttls", 0) > done.get(b"starttls", 0):
-            session.reason, session.detail = "tls_unavailable", text
+            session.reason, session.detail = "tls_unavailable", text[:MOST_TEXT]
         tls: Optional[bool] = bool(session.version or done.get(b"starttls") or session.implicit)
         if not tls and not tried.get(b"starttls") and self._seen(instance).hides_inbound:
             tls = None
@@ -453,13 +458,13 @@ class PostfixLog:
     def _failure(self, process: bytes, reason: str, detail: bytes, when: float) -> None:
         failures = self._delivery(process).failures
         if len(failures) < 16:
-            failures.append((reason, detail, when))
+            failures.append((reason, detail[:MOST_TEXT], when))
 
     def _library_problem(self, process: bytes, text: bytes, when: float) -> None:
         """Store the TLS library's text as the reason of the error in the line before."""
         failures = self._delivery(process).failures
         if failures and failures[-1][0] == "handshake_failed":
-            failures[-1] = (reason_of(text), text, when)
+            failures[-1] = (reason_of(text), text[:MOST_TEXT], when)
 
     def _delivered(self, match: re.Match[bytes], instance: bytes, process: bytes, when: float) -> None:
         queue_id, recipient, _original, relay, reused, status, said = match.groups()
@@ -580,7 +585,7 @@ def _hides(overrides: Mapping[str, Mapping[str, str]]) -> bool:
 
 
 def _level(text: str) -> int:
-    return int(text) if text.isdigit() else 0
+    return int(text[:3]) if text.isdigit() else 0
 
 
 def _values(run: Runner, directory: str, names: Sequence[str]) -> dict[str, str]:

@@ -142,15 +142,15 @@ def progress_log(total: int, log: Callable[[str], None]) -> Callable[[int], None
     return tell
 
 
-def unpack_result(result: dict[str, Any]) -> dict[str, Any]:
+def unpack_result(result: dict[str, Any], targets: Optional[int] = None) -> dict[str, Any]:
     """Return the module's result with plain C(results), C(certificates) and C(expectations), for short and long lists.
 
-    Raises ValueError if the packed results cannot be read.
+    targets: how many were to be tested, if a host packed them. Raises ValueError if the packed results cannot be read.
     """
     if "packed" not in result:
         return result
     others = {key: value for key, value in result.items() if key not in ("packed", "expected", "fingerprints")}
-    results, certificates = unpack(result["packed"])
+    results, certificates = unpack(result["packed"], targets)
     fingerprints = result["fingerprints"]
     expectations = [
         {**result["expected"], "fingerprint": fingerprints.get(str(place), "")} for place in range(len(results))

@@ -39,6 +39,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_sessi
     VersionSession,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import SPARE_FILES, Task, drive
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    PACKED_BYTES,
+    PACKED_TARGET_BYTES,
+    whole_number,
+)
 
 PROBE_MODES = ("full", "survey")
 CHECKS = ("versions", "injection", "resumption")
@@ -47,7 +52,6 @@ PROBED_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
 WORTH_A_FORK = 500
 MAX_PROCESSES = 8
-MAX_UNPACKED = 1 << 30
 
 _FLUSH = 1 << 15
 
@@ -197,14 +201,16 @@ def probe_all(targets: Sequence[Target], probe: Probe, progress: Optional[Progre
     return base64.b64encode(packed).decode("ascii")
 
 
-def unpack(packed: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def unpack(packed: str, targets: Optional[int] = None) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Return the results in the order of their targets, and the certificates: SHA-256 fingerprint -> PEM.
 
-    Raises ValueError if probe_all() has not written the text, or if it unpacks to more than MAX_UNPACKED bytes.
+    targets: how many were tested; None if this process tested them. Raises ValueError if probe_all() has not written the
+    text, if it unpacks to more bytes than so many targets need, or if it holds the results of other targets.
     """
+    most = PACKED_BYTES if targets is None else min(PACKED_BYTES, (targets + 4) * PACKED_TARGET_BYTES)
     try:
         unpacker = zlib.decompressobj()
-        text = unpacker.decompress(base64.b64decode(packed, validate=True), MAX_UNPACKED)
+        text = unpacker.decompress(base64.b64decode(packed, validate=True), most)
         if not unpacker.eof:
             raise ValueError("they are too large, or incomplete")
         results: dict[int, dict[str, Any]] = {}
@@ -216,8 +222,10 @@ def unpack(packed: str) -> tuple[list[dict[str, Any]], dict[str, str]]:
                 certificates[hashlib.sha256(der).hexdigest()] = ssl.DER_cert_to_PEM_cert(der)
             elif kind == b"R":
                 place, _space, data = rest.partition(b" ")
-                results[int(place)] = json.loads(data)
-    except (zlib.error, ValueError) as error:
+                results[whole_number(place.decode("ascii"))] = json.loads(data, parse_int=whole_number)
+        if targets is not None and set(results) != set(range(targets)):
+            raise ValueError(f"there are {len(results)} of them for {targets} targets")
+    except (zlib.error, ValueError, RecursionError) as error:
         raise ValueError(f"the packed results cannot be read: {error}") from error
     return [results[place] for place in sorted(results)], certificates
 

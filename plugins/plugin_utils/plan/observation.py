@@ -8,6 +8,7 @@ Every result is hostile: a host may be of another version, or not what it seems.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_group, of_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import MALFORMED
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
 
 MAX_REASON = 300
@@ -42,7 +44,7 @@ _NO_PRIVILEGE = re.compile(
 )
 _NO_PYTHON = re.compile(
     r"no python interpreters? found|python[0-9.]*['\"]?: (command )?not found|minimum of python version"
-    r"|python[0-9.]*['\"]?: no such file|interpreter.*(does not exist|not found|no such file)"
+    r"|python[0-9.]*['\"]?: no such file|interpreter[^\n]{0,200}(does not exist|not found|no such file)"
 )
 _UNRESOLVED = re.compile(
     r"name or service not known|no address associated with hostname|name resolution|name does not resolve"
@@ -191,7 +193,7 @@ def read_result(result: Any) -> Union[Observation, Unread]:
         return _unread(result)
     try:
         return _observation(result)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except MALFORMED as error:
         return Unread(
             "not_read", _line(f"its result cannot be understood: {type(error).__name__}: {error}", MAX_REASON)
         )
@@ -250,8 +252,15 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         gateway=_gateway(view),
         interrupted=bool(result.get("journal")),
         is_gateway=bool(result.get("gateway")),
-        sessions_an_hour=None if sessions is None else max(0.0, float(sessions)),
+        sessions_an_hour=None if sessions is None else max(0.0, _finite(sessions)),
     )
+
+
+def _finite(number: Any) -> float:
+    found = float(number)
+    if not math.isfinite(found):
+        raise ValueError(f"{found} is no number")
+    return found
 
 
 def bare(host: Any) -> str:
@@ -293,7 +302,7 @@ def _servers(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], Seen
             reached=completed or (code != "connect_failed" and str(one.get("stage") or "ehlo") not in _BEFORE_EHLO),
             unresolved=unresolved,
             message=message,
-            tls_ms=None if milliseconds is None else float(milliseconds) * 1000,
+            tls_ms=None if milliseconds is None else _finite(milliseconds) * 1000,
         )
         port = int(one.get("port") or 25)
         seen[bare(one["host"]), port] = server

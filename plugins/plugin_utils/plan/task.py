@@ -102,7 +102,11 @@ def observed_of(results: Iterable[Any]) -> Mapping[str, Any]:
 def former_changes(hosts: Iterable[str], hostvars: HostVars) -> dict[str, dict[str, Any]]:
     """Return host -> variable -> digests of the changes that are older than the plan: those of another playbook of the same call."""
     return {
-        host: {name: dict(made) for name in CHANGE_RESULTS if (made := (hostvars[host].get(name) or {}).get("digests"))}
+        host: {
+            name: dict(made)
+            for name in CHANGE_RESULTS
+            if isinstance(made := (hostvars[host].get(name) or {}).get("digests"), Mapping) and made
+        }
         for host in hosts
     }
 

@@ -726,7 +726,10 @@ class TestOutcomeInput:
 
     def test_by_default_all_of_it_is_what_the_run_registered(self):
         done = {"after": {"inbound": "offered"}}
-        tests = [{"name": "a", "port": 25, "findings": []}, {"name": "b", "port": 25, "findings": ["x"]}]
+        tests = [
+            {"name": "a", "port": 25, "findings": []},
+            {"name": "b", "port": 25, "findings": [{"code": "expired"}]},
+        ]
         hostvars = self.hostvars(a={"mail_server_result": done, "verify_from_a_gateway": {"results": tests}})
         assert outcome_input({**NOT_GIVEN, "step": "offer"}, {"hostvars": hostvars}) == {
             "plan": TWO_HOSTS, "step": "offer", "results": {"a": done, "b": {}}, "tests": [{**tests[0], "inventory_host": "a"}],
@@ -739,10 +742,10 @@ class TestOutcomeInput:
         assert (made["batch"], made["fail_on"]) == (["a"], "warning")
 
     def test_case_and_a_dot_do_not_hide_a_test_of_a_gateway(self):
-        tests = [{"name": "A.", "port": 25, "findings": ["x"]}]
+        tests = [{"name": "A.", "port": 25, "findings": [{"code": "expired"}]}]
         hostvars = self.hostvars(a={"starttls_hostname": "a", "verify_from_a_gateway": {"results": tests}})
         [test] = outcome_input({**NOT_GIVEN, "step": "offer"}, {"hostvars": hostvars})["tests"]
-        assert test["findings"] == ["x"]
+        assert test["findings"] == [{"code": "expired"}]
 
     @pytest.mark.parametrize(
         ("step", "variable"),

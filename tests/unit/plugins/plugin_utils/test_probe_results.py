@@ -115,15 +115,15 @@ def test_what_cannot_be_looked_up_is_refused(given, message):
 
 def test_a_failure_is_returned_as_it_is():
     failed = {"failed": True, "msg": "no Python"}
-    assert complete_result(failed, Inquiry(), "") is failed
+    assert complete_result(failed, Inquiry(), "", 1) is failed
 
 
 def test_packed_results_are_completed(authority):
     packed = base64.b64encode(zlib.compress(b"")).decode()
     result = {"changed": False, "packed": packed, "expected": {}, "fingerprints": {}}
-    assert complete_result(result, Inquiry(), "") == {"changed": False, "results": [], "passed": True}
+    assert complete_result(result, Inquiry(), "", 0) == {"changed": False, "results": [], "passed": True}
 
 
 def test_packed_results_that_cannot_be_read():
     with pytest.raises(EngineError, match="the packed results cannot be read"):
-        complete_result({"packed": "?", "expected": {}, "fingerprints": {}}, Inquiry(), "")
+        complete_result({"packed": "?", "expected": {}, "fingerprints": {}}, Inquiry(), "", 1)

@@ -5,6 +5,7 @@ import lzma
 import os
 import re
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity impor
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sources import (
     CHUNK,
-    MAX_LOG_LINE,
     Found,
     Journal,
     LogFile,
@@ -25,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sourc
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import LOG_LINE_BYTES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,10 +64,10 @@ def test_lines_are_the_same_however_they_arrive(parts, chunk):
 def test_a_line_without_end_is_cut_and_the_next_one_is_whole():
     data = b"x" * (CHUNK * 3) + b"\nnext\n" + b"y" * (CHUNK + 5)
     seen = [line for lines, _size in lines_of(io.BytesIO(data)) for line in lines]
-    assert seen[0] == b"x" * MAX_LOG_LINE
+    assert seen[0] == b"x" * LOG_LINE_BYTES
     assert seen[1] == b"next"
     assert len(seen) == 3
-    assert len(seen[2]) == MAX_LOG_LINE
+    assert len(seen[2]) == LOG_LINE_BYTES
 
 
 def test_every_byte_is_counted():
@@ -94,6 +95,34 @@ def test_a_damaged_file_counts_up_to_there(tmp_path, pack, damage):
     path.write_bytes(damage(pack(os.urandom(50000).hex().encode())))
     with pytest.raises(SourceError, match=re.escape(str(path))):
         content(file_of(path))
+
+
+def with_dictionary(data: bytes, size: int) -> bytes:
+    """An xz file whose block header asks for a dictionary of this size, which is a code of the format: 40 is 4 GiB."""
+    packed = bytearray(lzma.compress(data, check=lzma.CHECK_NONE))
+    length = (packed[12] + 1) * 4
+    header = packed[12 : 12 + length]
+    place = header.index(b"\x21\x01") + 2  # LZMA2, with one byte of properties
+    header[place] = size
+    header[-4:] = zlib.crc32(header[:-4]).to_bytes(4, "little")
+    packed[12 : 12 + length] = header
+    return bytes(packed)
+
+
+def test_an_xz_file_does_not_decide_about_memory(tmp_path):
+    path = tmp_path / "mainlog.2.xz"
+    path.write_bytes(with_dictionary(b"first\nsecond", 28))  # 64 MiB, as xz -9
+    assert content(file_of(path)) == b"first\nsecond"
+    path.write_bytes(with_dictionary(b"first\nsecond", 29))  # 96 MiB
+    with pytest.raises(SourceError, match="cannot be read: Memory usage limit exceeded"):
+        content(file_of(path))
+
+
+@pytest.mark.parametrize("between", [b"", b"\0" * 8, b"\0" * 600_000])
+def test_an_xz_file_of_several_streams(tmp_path, between):
+    path = tmp_path / "log.xz"
+    path.write_bytes(lzma.compress(b"a\n" * 200_000) + between + lzma.compress(b"b") + between)
+    assert content(file_of(path)) == b"a\n" * 200_000 + b"b"
 
 
 def test_zstd_is_named(tmp_path):
@@ -320,3 +349,39 @@ def test_nothing_behind_the_window_is_read(tmp_path, adapter, monkeypatch):
     activity = count(adapter, adapter.tally, Found([file_of(tmp_path / "log", NOW + 9999)]), NOW, NOW + 3600)
     assert activity["totals"]["inbound"]["messages_plaintext"] == 1
     assert activity["lines"] < 30
+
+
+# Hostile lines
+
+
+def counted(tmp_path, *lines, until=NOW):
+    path = tmp_path / "mainlog"
+    path.write_bytes(b"\n".join(lines))
+    tally = Tally(10)
+    return count(EximLog(tally, NOW - 86400, until), tally, Found([file_of(path)]), NOW - 86400, until)
+
+
+MESSAGE = (
+    b"2025-12-31 12:00:00 1vaQzL-000000002Xe-0aBc <= a@example.com H=mx.example.com [192.0.2.7] P=esmtps "
+    b"X=TLS1.3:TLS_AES_256_GCM_SHA384:256"
+)
+
+
+@pytest.mark.parametrize("stamp", [b"9999-12-31T23:59:59-12:00", b"0001-01-01T00:00:00+14:00", b"99999999999.0"])
+def test_a_first_line_of_any_time_does_not_end_the_count(tmp_path, stamp):
+    result = counted(tmp_path, stamp + b" mx exim[7]: x", MESSAGE)
+    assert result["totals"]["inbound"]["messages_tls"] == 1
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", result["begins"])
+
+
+def test_a_line_of_the_future_does_not_end_the_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_source, "CHUNK", 200)
+    future = b"2125-12-31 12:00:00 1vaQzL-000000002Xe-0aBc Completed"
+    result = counted(tmp_path, *[future] * 20, MESSAGE)
+    assert result["totals"]["inbound"]["messages_tls"] == 1
+
+
+def test_the_count_ends_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_source, "LOG_RUN_SECONDS", 0.0)
+    [note] = [one for one in counted(tmp_path, MESSAGE)["notes"] if one["code"] == "unreadable"]
+    assert note["message"].endswith("the reading of the log needs more than 0 seconds, so the counts are not whole")

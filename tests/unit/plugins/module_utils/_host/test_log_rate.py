@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import TAIL_BYTES, sessions_an_hour
 
+from tests.support.alarm import at_most
+
 NOW = 1_796_000_000.0
 SESSION = re.compile(r"smtpd\[\d+\]: connect from")
 
@@ -66,3 +68,9 @@ def test_only_the_end_of_the_newest_file_is_read(tmp_path: Path):
     os.utime(new, (NOW, NOW))
     (tmp_path / "mail.log.2.gz").write_bytes(b"")
     assert sessions_an_hour([str(tmp_path / "mail.log*")], SESSION, NOW) is None
+
+
+def test_a_named_pipe_is_not_waited_for(tmp_path: Path):
+    os.mkfifo(tmp_path / "mainlog")
+    with at_most(5):
+        assert sessions_an_hour([str(tmp_path / "mainlog")], SESSION, NOW) is None

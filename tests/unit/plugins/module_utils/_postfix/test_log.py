@@ -584,3 +584,17 @@ def test_sessions_that_may_have_been_such_are_unknown():
     seen = read(*smtpd(f"491AA1C40A5: client={PARTNER}", PLAIN_QUIT), QUEUED, *smtpd(QUIT), seen=hidden)
     assert short(seen["inbound"]) == {"sessions_unknown": 1, "messages_unknown": 1, "sessions_tls": 1}
     assert "inbound_not_logged" in [note.code for note in seen["log"].notes()]
+
+
+@pytest.mark.parametrize(
+    "summary", [b"ehlo=" + b"9" * 5000, b"ehlo=1/" + b"9" * 5000, b"mail=9999999999", b"a=" * 9000]
+)
+def test_a_number_of_thousands_of_digits_ends_nothing(summary):
+    """Anybody with a syslog socket can write it; int() raises ValueError for it, or takes quadratic time."""
+    bad = smtpd(f"disconnect from mx.example.com[192.0.2.7] {summary.decode()}", pid=9)
+    good = smtpd(
+        "connect from mx.example.com[192.0.2.7]",
+        "disconnect from mx.example.com[192.0.2.7] ehlo=1 quit=1 commands=2",
+    )
+    result = read(*bad, *good)
+    assert (result["log"].skipped_lines, result["inbound"]["sessions_plaintext"]) == (1, 1)

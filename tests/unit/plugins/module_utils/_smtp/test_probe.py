@@ -352,6 +352,6 @@ def test_packed_results_that_cannot_be_read(packed):
 
 
 def test_packed_results_are_read_up_to_a_limit(monkeypatch):
-    monkeypatch.setattr(probe, "MAX_UNPACKED", 100)
+    monkeypatch.setattr(probe, "PACKED_BYTES", 100)
     with pytest.raises(ValueError, match="too large"):
         unpack(pack(b" " * 200))

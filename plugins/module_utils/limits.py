@@ -1,0 +1,189 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every limit for what strangers send, each with one name and a reason, and the values that loops ask.
+
+A limit's last word is its unit: BYTES, SECONDS, DEPTH, or what is counted. An input needs a limit of its own, and the
+whole call needs one too: many small inputs are as bad as a large one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Callable, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+Seconds = Callable[[], float]
+"""Returns seconds that never go back."""
+
+
+class ExhaustedError(EngineError):
+    """An input needs more than its limit allows.
+
+    what: names the input. unit: C(bytes), C(seconds) or what is counted. limit: the most that is allowed. budget: the
+    Budget or Deadline that is exhausted, so that a caller can tell one input from the whole call.
+    """
+
+    def __init__(self, what: str, unit: str, limit: float, budget: object = None) -> None:
+        super().__init__(
+            f"{what} needs more than {limit:g} {unit}" if limit < 1e6 else f"{what} needs more than {limit:,.0f} {unit}"
+        )
+        self.what = what
+        self.unit = unit
+        self.limit = limit
+        self.budget = budget
+
+
+class Deadline:
+    """A moment by which a whole action has to end. Loops ask it in each round."""
+
+    def __init__(self, what: str, seconds: float, clock: Seconds = time.monotonic) -> None:
+        """Begin now. what: names the action in the error."""
+        self._what = what
+        self._seconds = seconds
+        self._clock = clock
+        self._end = clock() + seconds
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left, 0 or more."""
+        return max(0.0, self._end - self._clock())
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the time is up."""
+        return self._clock() >= self._end
+
+    def look(self) -> None:
+        """Raise ExhaustedError if the time is up."""
+        if self.is_over:
+            raise ExhaustedError(self._what, "seconds", self._seconds, self)
+
+
+class Budget:
+    """What one input or one call may use: counted units, and seconds. It may be a part of a larger budget."""
+
+    def __init__(
+        self,
+        what: str,
+        most: Mapping[str, int],
+        seconds: Optional[float] = None,
+        within: Optional[Budget] = None,
+        clock: Seconds = time.monotonic,
+    ) -> None:
+        """Begin now. what: names the input in the error. most: unit -> how many. within: pays for everything as well."""
+        self._what = what
+        self._most = dict(most)
+        self._spent = dict.fromkeys(self._most, 0)
+        self._within = within
+        self._seconds = seconds
+        self._clock = clock
+        self._end = None if seconds is None else clock() + seconds
+
+    def spend(self, count: int = 1, unit: str = "bytes") -> None:
+        """Use that many units, and look at the time. Raises ExhaustedError. A unit without a limit is free."""
+        if unit in self._most:
+            self._spent[unit] += count
+            if self._spent[unit] > self._most[unit]:
+                raise ExhaustedError(self._what, unit, self._most[unit], self)
+        if self._within is not None:
+            self._within.spend(count, unit)
+        self._look()
+
+    def look(self) -> None:
+        """Raise ExhaustedError if the time is up."""
+        if self._within is not None:
+            self._within.look()
+        self._look()
+
+    def left(self, unit: str = "bytes") -> int:
+        """Return how many units are left, here and in the budgets around it. Raises KeyError if nobody limits the unit."""
+        here = [self._most[unit] - self._spent[unit]] if unit in self._most else []
+        around = [self._within.left(unit)] if self._within is not None and self._within.limits(unit) else []
+        if not here and not around:
+            raise KeyError(unit)
+        return max(0, min(here + around))
+
+    def limits(self, unit: str) -> bool:
+        """Whether this budget, or one around it, limits the unit."""
+        return unit in self._most or (self._within is not None and self._within.limits(unit))
+
+    def _look(self) -> None:
+        if self._end is not None and self._clock() >= self._end:
+            raise ExhaustedError(self._what, "seconds", self._seconds or 0, self)
+
+
+# --- numbers in texts of strangers ---------------------------------------------------------------------------------------
+
+NUMBER_DIGITS = 18
+"""Digits of a whole number. All counts and times fit; int() of thousands of digits is quadratic, or raises ValueError."""
+
+
+def whole_number(digits: str) -> int:
+    """Return the number, for C(json.loads(parse_int=...)) and readers of texts. Raises ValueError if it is too long or none."""
+    if len(digits) > NUMBER_DIGITS + 1:  # a sign
+        raise ValueError(f"a number of {len(digits)} digits")
+    return int(digits)
+
+
+MAX_COUNT = 2**53 - 1
+"""The largest number of a report. Every reader of JSON knows it exactly."""
+
+# --- received TLS reports (RFC 8460) ---------------------------------------------------------------------------------------
+
+TLS_REPORT_FILE_BYTES = 8 << 20
+"""One file: a report or a mail. The largest real reports have some hundred kilobytes before they are compressed."""
+TLS_REPORT_BYTES = 8 << 20
+"""One report, inflated."""
+TLS_REPORT_FILE_TOTAL_BYTES = TLS_REPORT_FILE_BYTES + TLS_REPORT_BYTES
+"""One file and all that is inflated from it."""
+TLS_REPORT_MEMBERS = 16
+"""Members of one gzip file. A real one has one. Each copies the rest of the file, so many small ones take quadratic time."""
+TLS_REPORT_RUN_BYTES = 128 << 20
+"""All files of a call, as stored and inflated. A year of daily reports of 50 senders has some 20 MiB."""
+TLS_REPORT_HEADER_BYTES = 2 << 10
+"""One header field with the type or name of a part. Python needs quadratic time for its parameters; 2 KiB take 2 ms."""
+TLS_REPORT_LINES = 200_000
+"""Lines of one mail. Python's parser keeps each, or makes a message of it; 8 MiB in base64 have 110,000."""
+TLS_REPORT_PARTS = 100
+"""Parts of one mail. A real one has two or three. The parser compares each line with the boundaries of all parts around it."""
+TLS_REPORT_POLICIES = 1_000
+"""Policies in one report: one for each domain and kind of policy."""
+TLS_REPORT_RUN_POLICIES = 50_000
+"""Policies in all files of a call. Each is an entry of the report document."""
+TLS_REPORT_DETAILS = 20_000
+"""Failure details in one report. They are added up by result type, so this limits only the work."""
+TLS_REPORT_RUN_DETAILS = 200_000
+"""Failure details in all files of a call."""
+TLS_REPORT_FILE_SECONDS = 10.0
+"""One file. The largest that the other limits allow takes a second."""
+TLS_REPORT_RUN_SECONDS = 120.0
+"""All files of a call: longer than any honest directory needs, short enough for a report every quarter of an hour."""
+TLS_REPORT_PROBLEMS = 50
+"""Faults of reports that are told as warnings. Of the others only the number is told."""
+TLS_REPORT_ALERTS = 100
+"""Alerts from reports, one for each own domain and kind of failure. Beyond that, there is one for each own domain."""
+
+# --- logs ------------------------------------------------------------------------------------------------------------------
+
+LOG_LINE_BYTES = 16 << 10
+"""One line; of a longer one only the beginning is read. Syslog daemons cut lines at 8 KiB or less."""
+LOG_XZ_BYTES = 68 << 20
+"""Memory for the reading of an xz file. xz -9 needs 65 MiB; a header may ask for 4 GiB. gzip needs 32 KiB, bzip2 4 MiB."""
+
+LOG_RUN_SECONDS = 1800.0
+"""All sources of a count. Some 40 MB are read a second, so 70 GB; a compressed file of 1 MB may hold 1 GB and more."""
+
+# --- what a host returns ---------------------------------------------------------------------------------------------------
+
+PACKED_TARGET_BYTES = 64 << 10
+"""Packed results, inflated, for each target on average. One with a chain of three certificates has some 8 KiB."""
+PACKED_BYTES = 256 << 20
+"""Packed results, inflated, of all targets of a call: some 30,000 targets."""
+
+# --- answers of gateways that have an API ----------------------------------------------------------------------------------
+
+API_ANSWER_BYTES = 16 << 20
+"""One answer. A list of 50,000 domains has some 5 MiB. The seconds for a request are the module's option timeout."""
