@@ -152,3 +152,23 @@ TLS_REPORT_FILE_SECONDS = 10.0
 """One file. The largest that the other limits allow takes a second."""
 TLS_REPORT_RUN_SECONDS = 120.0
 """All files of a call: longer than any honest directory needs, short enough for a report every quarter of an hour."""
+
+# --- mailboxes that are searched for a marked message ----------------------------------------------------------------------
+
+MAILBOX_HEADER_BYTES = 256 << 10
+"""The headers of one message. Mail servers take 100 KiB or less; a message with more is not one of ours."""
+MAILBOX_LOOK_BYTES = 64 << 20
+"""One look: the headers in a Maildir, or the end of an mbox. The next look into a Maildir goes on where this one ended."""
+MAILBOX_FILES = 5_000
+"""The newest files of one folder of a Maildir. A marked message is new."""
+MAILBOX_FOLDERS = 200
+"""Folders of a Maildir."""
+MAILBOX_MESSAGES = 100_000
+"""Files of all folders together. Their names are kept, so that no file is read twice."""
+MAILBOX_LOCK_SECONDS = 10.0
+"""How long to wait for the locks of an mbox."""
+
+# --- files with the number of a process ------------------------------------------------------------------------------------
+
+PID_FILE_BYTES = 64
+"""A number and a line end; Postfix fills it up with blanks."""
