@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Optional
 
 import pytest
 
@@ -75,3 +78,18 @@ def give_away(*paths: Path) -> None:
     for path in paths:
         for one in [path, *(path.rglob("*") if path.is_dir() else ())]:
             os.chown(one, UID, UID, follow_symlinks=False)
+
+
+@contextlib.contextmanager
+def sleeping(name: str = "sleep", uid: Optional[int] = None, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that only sleeps, of a program with this name, and of this user. SIGHUP and SIGTERM end it."""
+    with tempfile.TemporaryDirectory() as place:  # pytest's own directories are closed to other users
+        Path(place).chmod(0o755)
+        program = Path(place, name)
+        shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
+        process = subprocess.Popen([program, "60"], user=uid, group=uid, env=environment)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
