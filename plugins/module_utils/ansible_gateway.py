@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from urllib.error import HTTPError
 
 from ansible.module_utils.basic import env_fallback
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Http, Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Http, Response, answered_within
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
     CERTIFICATE_CHECKS,
@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import product_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -103,28 +104,31 @@ def http_client(module: AnsibleModule) -> Http:
     def http(method: str, url: str, headers: Mapping[str, str], body: Optional[bytes]) -> Response:
         from ansible.module_utils.urls import open_url  # noqa: PLC0415  (it costs 35 ms, and few gateways have an API)
 
-        try:
-            answer = open_url(
-                url,
-                data=body,
-                headers=dict(headers),
-                method=method,
-                timeout=module.params["timeout"],
-                validate_certs=module.params["validate_certs"],
-                ca_path=module.params["ca_path"],
-                follow_redirects="none",
-                use_proxy=False,
-                use_netrc=False,  # a netrc file would add other credentials
+        def ask() -> Response:
+            try:
+                answer = open_url(
+                    url,
+                    data=body,
+                    headers=dict(headers),
+                    method=method,
+                    timeout=module.params["timeout"],
+                    validate_certs=module.params["validate_certs"],
+                    ca_path=module.params["ca_path"],
+                    follow_redirects="none",
+                    use_proxy=False,
+                    use_netrc=False,  # a netrc file would add other credentials
+                )
+            except HTTPError as error:
+                answer = error
+            except (HTTPException, ValueError) as error:
+                raise OSError(f"{type(error).__name__} in the answer") from error
+            return Response(
+                answer.getcode(),
+                answer.read(API_ANSWER_BYTES + 1),
+                {name.lower(): value for name, value in answer.headers.items()},
             )
-        except HTTPError as error:
-            answer = error
-        except (HTTPException, ValueError) as error:
-            raise OSError(f"{type(error).__name__} in the answer") from error
-        return Response(
-            answer.getcode(),
-            answer.read(LARGEST + 1),
-            {name.lower(): value for name, value in answer.headers.items()},
-        )
+
+        return answered_within(module.params["timeout"], ask)
 
     return http
 

@@ -128,30 +128,8 @@ def whole_number(digits: str) -> int:
     return int(digits)
 
 
-# --- received TLS reports (RFC 8460) ---------------------------------------------------------------------------------------
-
-TLS_REPORT_FILE_BYTES = 8 << 20
-"""One file: a report or a mail. The largest real reports have some hundred kilobytes before they are compressed."""
-TLS_REPORT_BYTES = 8 << 20
-"""One report, inflated."""
-TLS_REPORT_RUN_BYTES = 128 << 20
-"""All files of a call, as stored and inflated. A year of daily reports of 50 senders has some 20 MiB."""
-TLS_REPORT_HEADER_BYTES = 8 << 10
-"""One header field of a mail. The parser of Python needs quadratic time for a parameter in it; 8 KiB take 0.03 s."""
-TLS_REPORT_PARTS = 100
-"""Parts of one mail. A real one has two or three. The parser compares each line with the boundaries of all parts around it."""
-TLS_REPORT_POLICIES = 1_000
-"""Policies in one report: one for each domain and kind of policy."""
-TLS_REPORT_RUN_POLICIES = 50_000
-"""Policies in all files of a call. Each is an entry of the report document."""
-TLS_REPORT_DETAILS = 20_000
-"""Failure details in one report. They are added up by result type, so this limits only the work."""
-TLS_REPORT_RUN_DETAILS = 200_000
-"""Failure details in all files of a call."""
-TLS_REPORT_FILE_SECONDS = 10.0
-"""One file. The largest that the other limits allow takes a second."""
-TLS_REPORT_RUN_SECONDS = 120.0
-"""All files of a call: longer than any honest directory needs, short enough for a report every quarter of an hour."""
+MAX_COUNT = 2**53 - 1
+"""The largest number of a report. Every reader of JSON knows it exactly."""
 
 # --- mailboxes that are searched for a marked message ----------------------------------------------------------------------
 
@@ -172,3 +150,43 @@ MAILBOX_LOCK_SECONDS = 10.0
 
 PID_FILE_BYTES = 64
 """A number and a line end; Postfix fills it up with blanks."""
+
+# --- received TLS reports (RFC 8460) ---------------------------------------------------------------------------------------
+
+TLS_REPORT_FILE_BYTES = 8 << 20
+"""One file: a report or a mail. The largest real reports have some hundred kilobytes before they are compressed."""
+TLS_REPORT_BYTES = 8 << 20
+"""One report, inflated."""
+TLS_REPORT_FILE_TOTAL_BYTES = TLS_REPORT_FILE_BYTES + TLS_REPORT_BYTES
+"""One file and all that is inflated from it."""
+TLS_REPORT_MEMBERS = 16
+"""Members of one gzip file. A real one has one. Each copies the rest of the file, so many small ones take quadratic time."""
+TLS_REPORT_RUN_BYTES = 128 << 20
+"""All files of a call, as stored and inflated. A year of daily reports of 50 senders has some 20 MiB."""
+TLS_REPORT_HEADER_BYTES = 2 << 10
+"""One header field with the type or name of a part. Python needs quadratic time for its parameters; 2 KiB take 2 ms."""
+TLS_REPORT_LINES = 200_000
+"""Lines of one mail. Python's parser keeps each, or makes a message of it; 8 MiB in base64 have 110,000."""
+TLS_REPORT_PARTS = 100
+"""Parts of one mail. A real one has two or three. The parser compares each line with the boundaries of all parts around it."""
+TLS_REPORT_POLICIES = 1_000
+"""Policies in one report: one for each domain and kind of policy."""
+TLS_REPORT_RUN_POLICIES = 50_000
+"""Policies in all files of a call. Each is an entry of the report document."""
+TLS_REPORT_DETAILS = 20_000
+"""Failure details in one report. They are added up by result type, so this limits only the work."""
+TLS_REPORT_RUN_DETAILS = 200_000
+"""Failure details in all files of a call."""
+TLS_REPORT_FILE_SECONDS = 10.0
+"""One file. The largest that the other limits allow takes a second."""
+TLS_REPORT_RUN_SECONDS = 120.0
+"""All files of a call: longer than any honest directory needs, short enough for a report every quarter of an hour."""
+TLS_REPORT_PROBLEMS = 50
+"""Faults of reports that are told as warnings. Of the others only the number is told."""
+TLS_REPORT_ALERTS = 100
+"""Alerts from reports, one for each own domain and kind of failure. Beyond that, there is one for each own domain."""
+
+# --- answers of gateways that have an API ----------------------------------------------------------------------------------
+
+API_ANSWER_BYTES = 16 << 20
+"""One answer. A list of 50,000 domains has some 5 MiB. The seconds for a request are the module's option timeout."""

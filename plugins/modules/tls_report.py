@@ -52,10 +52,18 @@ options:
   tls_reports:
     description:
       - Files on the controller with reports about one's own domains (RFC 8460), as JSON, JSON in gzip, or mails with such attachments.
-      - Anybody can send such a report. A damaged, too large or invalid file is left out with a warning.
+      - Anybody can send such a report. A damaged, too large or invalid file is left out with a warning, and so is a report about
+        a domain that is neither one of O(domains) nor one of the C(own_domains) of O(rows).
+      - Of two reports with the same organization, id and domain that differ, the one with more failures counts, with a warning.
       - Needs the Python package C(jsonschema) on the controller.
     type: list
     elements: path
+    default: []
+  domains:
+    description:
+      - One's own domains, besides the C(own_domains) of O(rows). Only reports about them count.
+    type: list
+    elements: str
     default: []
   previous:
     description:
@@ -140,6 +148,7 @@ EXAMPLES = r"""
           example.com: required
     previous: /var/lib/mailfleet/report.json
     tls_reports: "{{ lookup('ansible.builtin.fileglob', '/var/lib/mailfleet/tlsrpt/*', wantlist=true) }}"
+    domains: [example.com]
     outputs:
       - format: html
         path: /var/www/reports/tls.html
@@ -204,6 +213,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "title": {"type": "str", "default": "TLS on the mail fleet"},
     "window": {"type": "dict", "options": {"since": {"type": "str"}, "until": {"type": "str"}}},
     "tls_reports": {"type": "list", "elements": "path", "default": []},
+    "domains": {"type": "list", "elements": "str", "default": []},
     "previous": {"type": "path"},
     "certificate_days": {"type": "int", "default": 21},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},

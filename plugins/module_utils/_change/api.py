@@ -13,6 +13,7 @@ import contextlib
 import ipaddress
 import json
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -21,8 +22,8 @@ from urllib.parse import quote, quote_plus, urlsplit
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped, reason_of, stoppable
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES, whole_number
 
-LARGEST = 16 * 1024 * 1024
 _SHOWN = 300
 
 
@@ -37,6 +38,31 @@ class Response:
 
 Http = Callable[[str, str, Mapping[str, str], Optional[bytes]], Response]
 """Makes one request: method, URL, headers, body. Raises OSError if there is no answer. Returns every HTTP status."""
+
+
+def answered_within(seconds: float, ask: Callable[[], Response]) -> Response:
+    """Make a request and return its answer. Raises TimeoutError if it is not whole in time, and what ask raises.
+
+    A socket's own time limit is for each read only: a server that sends a byte a second would never reach it. The request
+    runs in a thread, which is left behind then: the module's end also ends it.
+    """
+    done: list[Response] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(ask())
+        except BaseException as error:  # handed to the caller
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failed:
+        raise failed[0]
+    if not done:
+        raise TimeoutError(f"no whole answer within {seconds:g} s")
+    return done[0]
 
 
 class Api:
@@ -98,12 +124,12 @@ class Api:
             if "CERTIFICATE_VERIFY_FAILED" in str(reason):
                 advice = "name the authority of its certificate in ca_path"
             raise self.error(method, path, f"got no answer ({str(reason) or type(error).__name__}); {advice}") from None
-        if len(answer.body) > LARGEST:
+        if len(answer.body) > API_ANSWER_BYTES:
             raise self.error(
                 method, path, f"was answered by {len(answer.body)} bytes, more than any answer it should give"
             )
         try:
-            data = json.loads(answer.body)
+            data = json.loads(answer.body, parse_int=whole_number)
         except (ValueError, RecursionError):
             data = None
         if answer.status != 200:

@@ -392,7 +392,7 @@ class EximGateway:
             stanza = _stanza(text, name, "router")
             stanza = re.sub(rf"\A{name}:", f"{prefix}_{name}:", stanza)
             suffix = "_smarthost" if name == "smarthost" else ""
-            stanza = re.sub(r"(?m)^(\s*transport\s*=).*$", lambda match: f"{match[1]} {transport}{suffix}", stanza)  # noqa: B023
+            stanza = re.sub(r"(?m)^([ \t]*transport[ \t]*=).*$", rf"\1 {transport}{suffix}", stanza)
             yield f"{stanza.rstrip()}\n  condition = {condition}\n\n"
 
     def _transport_copies(self, name: str, options: str, verify: bool) -> str:

@@ -62,7 +62,8 @@ _FORWARDERS = {"smtp_forward": False, "smtp_proxy": True, "qmail-queue": True}
 # The patterns of haraka-config for .ini files. JavaScript counts a byte order mark as white space.
 _SPACE = r"[\s\ufeff]"
 _SECTION = re.compile(rf"{_SPACE}*\[([^\]]*)\]{_SPACE}*\Z")
-_PARAMETER = re.compile(rf"{_SPACE}*([A-Za-z0-9_@:.+\-/\[\]]+){_SPACE}*(?:={_SPACE}*(.*?){_SPACE}*)?\Z")
+_BLANKS = " \t\n\v\f\r\u00a0\u1680\u2028\u2029\u202f\u205f\u3000\ufeff" + "".join(map(chr, range(0x2000, 0x200B)))
+_PARAMETER = re.compile(rf"([A-Za-z0-9_@:.+\-/\[\]]+){_SPACE}*(?:=(.*))?\Z")  # of a line without blanks around it
 _SKIPPED = re.compile(rf"{_SPACE}*(?:[;#].*)?\Z")
 _CONTINUED = re.compile(r"\\[ \t]*\Z")
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]+)?\Z")
@@ -112,10 +113,10 @@ class Ini:
 
 
 def _assign(section: dict[str, IniValue], line: str) -> None:
-    match = _PARAMETER.match(line)
+    match = _PARAMETER.match(line.strip(_BLANKS))
     if not match:
         return
-    key, given = match[1], match[2]
+    key, given = match[1], None if match[2] is None else match[2].strip(_BLANKS)
     value: IniValue = float(given) if given and _NUMBER.match(given) else given
     if not key.endswith("[]") or key == "[]":
         section[key] = value

@@ -66,7 +66,7 @@ _VERSION = re.compile(r"(TLS|SSL)v?(\d)(?:[._](\d))?(?![\w.])", re.IGNORECASE)
 # The places of version and cipher: Postfix writes them before "by", the other mail servers after the protocol.
 _POSTFIX_TLS = re.compile(r" \(using ([^\s()]+) with cipher ([^\s()]+) ", re.IGNORECASE)
 _EXIM = re.compile(
-    r"(?: \((?P<version>TLS[^\s():]*)(?::(?P<old>[^\s():]+)[^()]*)?\))?(?: tls (?P<cipher>[^\s()]+))?(?P<exim> \(Exim )?",
+    r"(?: \((?P<version>TLS[^\s():]*)(?::(?P<old>[^\s():]+)(?:[\s:][^()]*)?)?\))?(?: tls (?P<cipher>[^\s()]+))?(?P<exim> \(Exim )?",
     re.IGNORECASE,
 )
 _BEHIND_ID = re.compile(
@@ -74,7 +74,7 @@ _BEHIND_ID = re.compile(
     r"(?: \(version=(?P<version>[^\s,()]+),? cipher=(?P<cipher>[^\s,()]+)| tls (?P<alone>[^\s;()]+))",
     re.IGNORECASE,
 )
-_SENDMAIL = re.compile(r" \(\d+\.\d+[\w.]*/[^()]*\)\Z")
+_SENDMAIL = re.compile(r" \(\d+\.\d[\w.]*/[^()]*\)\Z")
 _BARE_ADDRESS = re.compile(r"from \S+ \([0-9a-f:.]+\)\Z", re.IGNORECASE)
 # The header of the protection service: TLS is in a separate comment, and the protocol is missing or does not show TLS.
 _SERVICE_HOST = re.compile(r"exprod\w+\.", re.IGNORECASE)

@@ -32,7 +32,7 @@ _MAX_ADDRESSES = 4
 _RECORD = re.compile(r"v=STSv1[ \t]*;")
 _FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=([\x21-\x3a\x3c\x3e-\x7e]+)\Z")
 _ID = re.compile(r"[A-Za-z0-9]{1,32}\Z")
-_LINE = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31}):[ \t]*(.*?)[ \t]*\Z")
+_KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}\Z")
 
 
 class PolicyError(ValueError):
@@ -97,10 +97,10 @@ def parse_policy(body: bytes) -> StsPolicy:
     for number, line in enumerate(re.split(r"\r?\n", text), start=1):
         if not line.strip(" \t"):
             continue
-        match = _LINE.match(line)
-        if not match:
+        key, colon, value = line.partition(":")
+        if not (colon and _KEY.match(key)):
             raise PolicyError(f"line {number} of the policy is not 'name: value': {printable_text(line, 80)!r}")
-        key, value = match.groups()
+        value = value.strip(" \t")
         if key == "mx":
             patterns.append(_pattern(value))
         else:

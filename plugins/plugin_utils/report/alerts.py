@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import MAX_COUNT, TLS_REPORT_ALERTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES, entry_of, of_group
 
 CAUSES = ("remote", "local")
@@ -321,7 +322,10 @@ def _dicts(value: Any) -> list[dict[str, Any]]:
 
 
 def _tlsrpt(reports: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield one alert for each domain and result type, over all reporting organizations."""
+    """Yield one alert for each domain and result type, over all reporting organizations; if these are many, one a domain.
+
+    None is left out for a stranger who sends many others.
+    """
     found: dict[tuple[str, str], list[tuple[Mapping[str, Any], int]]] = {}
     for report in reports:
         if report["failures"]:
@@ -329,10 +333,15 @@ def _tlsrpt(reports: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
                 found.setdefault((report["domain"], one["result_type"]), []).append((report, one["count"]))
         elif report["failed"]:
             found.setdefault((report["domain"], "unknown"), []).append((report, report["failed"]))
+    if len(found) > TLS_REPORT_ALERTS:
+        merged: dict[str, list[tuple[Mapping[str, Any], int]]] = {}
+        for (domain, _result_type), seen in found.items():
+            merged.setdefault(domain, []).extend(seen)
+        found = {(domain, "of several kinds"): seen for domain, seen in merged.items()}
     for (domain, result_type), seen in found.items():
         organizations = sorted({report["organization"] for report, _count in seen})
         named = ", ".join(organizations[:3]) + (f" and {len(organizations) - 3} more" if len(organizations) > 3 else "")
-        count = sum(one for _report, one in seen)
+        count = min(sum(one for _report, one in seen), MAX_COUNT)
         yield _alert(
             "tlsrpt_failures", "local",
             f"{named} could not set up TLS with {domain}: {count} {'session' if count == 1 else 'sessions'} failed "

@@ -18,6 +18,7 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import MAX_COUNT
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import (
     SEVERITIES,
     failing,
@@ -37,7 +38,6 @@ _TEXT_LENGTH = 2_000
 _DEPTH = 10
 _MAX_PEERS = 50_000
 _MAX_NAMES = 100
-_MAX_COUNT = 2**53 - 1
 
 
 class ReportError(EngineError):
@@ -105,7 +105,7 @@ def clean(value: Any, depth: int = _DEPTH) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return max(-_MAX_COUNT, min(int(value), _MAX_COUNT))
+        return max(-MAX_COUNT, min(int(value), MAX_COUNT))
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, (Mapping, list, tuple)) and not depth:
@@ -158,7 +158,7 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
             if one.get("domain") and one.get("direction") in _DIRECTIONS
         ],
         "own_domains": {
-            clean(str(domain)).lower(): clean(str(mode)) for domain, mode in _mapping(row.get("own_domains")).items()
+            clean(str(domain)).lower(): clean(str(mode)) for domain, mode in mapping(row.get("own_domains")).items()
         },
         "tests": tests,
         "traces": traces,
@@ -191,7 +191,7 @@ def _finding(finding: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _activity(given: Mapping[str, Any]) -> dict[str, Any]:
-    totals = _mapping(given.get("totals"))
+    totals = mapping(given.get("totals"))
     peers = [one for one in _mappings(given.get("peers")) if one.get("direction") in _DIRECTIONS]
     return {
         "version": 1,
@@ -204,7 +204,7 @@ def _activity(given: Mapping[str, Any]) -> dict[str, Any]:
         "bytes": _count(given.get("bytes")),
         "skipped_lines": _count(given.get("skipped_lines")),
         "truncated": bool(given.get("truncated")) or len(peers) > _MAX_PEERS,
-        "totals": {direction: _counts(_mapping(totals.get(direction))) for direction in _DIRECTIONS},
+        "totals": {direction: _counts(mapping(totals.get(direction))) for direction in _DIRECTIONS},
         "peers": [
             {
                 "domain": clean(str(one.get("domain") or ""))[:255],
@@ -235,18 +235,19 @@ def _event(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _table(given: Any) -> dict[str, int]:
-    return {clean(str(name))[:100]: _count(count) for name, count in list(_mapping(given).items())[:_MAX_NAMES]}
+    return {clean(str(name))[:100]: _count(count) for name, count in list(mapping(given).items())[:_MAX_NAMES]}
 
 
 def _count(value: Any) -> int:
-    return max(0, min(int(value), _MAX_COUNT)) if isinstance(value, int) else 0
+    return max(0, min(int(value), MAX_COUNT)) if isinstance(value, int) else 0
 
 
 def _text_or_none(value: Any) -> Optional[str]:
     return clean(value)[:64] if isinstance(value, str) and value else None
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: Any) -> Mapping[str, Any]:
+    """Return the value if it is a mapping, else an empty one."""
     return value if isinstance(value, Mapping) else {}
 
 

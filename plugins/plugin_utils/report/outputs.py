@@ -49,7 +49,7 @@ def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]
         for one, image in zip(outputs, images):
             _write(one, image)
     changed = [one.path for one, image in zip(outputs, images) if image.changed]
-    warnings = [f"A TLS report is left out: {one}" for one in problems]
+    warnings = [f"TLS reports: {one}" for one in problems]
     return {
         "changed": bool(changed),
         "msg": _message(report["summary"]),
@@ -80,8 +80,9 @@ def _output(given: Mapping[str, Any], check_mode: bool) -> Output:
 
 
 def _report(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    own = {str(domain) for row in options["rows"] for domain in document.mapping(row.get("own_domains"))}
     try:
-        reports, problems = tls_rpt.read_reports(options["tls_reports"])
+        reports, problems = tls_rpt.read_reports(options["tls_reports"], own.union(options["domains"]))
     except (tls_rpt.MissingJsonschemaError, OSError) as error:
         raise EngineError(f"the TLS reports cannot be read: {error}") from error
     report = document.build(

@@ -3,23 +3,33 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Received reports about the TLS of one's own domains (SMTP TLS Reporting, RFC 8460).
 
-Anybody may send such a report, so every part is checked. Files are read and inflated up to a limit. The library
-C(jsonschema) checks the JSON against a schema. Dates must be plausible. Texts are made printable. Reports that fail a
-check are named and left out.
+Anybody may send such a report, so every part is checked. Files are read and inflated up to a limit, each file and all
+files of a call. The library C(jsonschema) checks the JSON against a schema. Dates must be plausible. Texts are made
+printable. Reports that fail a check, or are about domains of others, are named and left out.
 """
 
 from __future__ import annotations
 
 import email
+import errno
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from email.message import Message
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils import limits
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    MAX_COUNT,
+    Budget,
+    ExhaustedError,
+    whole_number,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
 
 try:
@@ -29,14 +39,23 @@ try:
 except ImportError:
     HAS_JSONSCHEMA = False
 
-MAX_FILE_BYTES = 25 << 20
-MAX_REPORT_BYTES = 32 << 20
-"""The limit for one inflated report. The largest real reports have some hundred kilobytes."""
-MAX_PARTS = 100
-MAX_COUNT = 2**53 - 1
 TEXT_LENGTH = 300
 CLOCK_SKEW = timedelta(days=1)
 POLICY_TYPES = ("sts", "tlsa", "no-policy-found")
+RESULT_TYPES = frozenset(
+    {
+        "starttls-not-supported", "certificate-host-mismatch", "certificate-expired", "certificate-not-trusted",
+        "validation-failure", "tlsa-invalid", "dnssec-invalid", "dane-required", "sts-policy-fetch-error",
+        "sts-policy-invalid", "sts-webpki-invalid",
+    }
+)  # fmt: skip
+"""RFC 8460, section 4.3. Any other result type counts as C(other)."""
+
+# The fields whose parameters the parser of Python reads, with their continuation lines, wherever they stand in a mail.
+_FIELD = re.compile(
+    rb"(?:\A|[\r\n])(content-(?:type|disposition|transfer-encoding):[^\r\n]*(?:(?:\r\n|\r|\n)[ \t][^\r\n]*)*)",
+    re.IGNORECASE,
+)
 
 _TEXT = {"type": "string", "maxLength": 10_000}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": MAX_COUNT}
@@ -53,7 +72,7 @@ SCHEMA: dict[str, Any] = {
         },
         "policies": {
             "type": "array",
-            "maxItems": 1_000,
+            "maxItems": limits.TLS_REPORT_POLICIES,
             "items": {
                 "type": "object",
                 "required": ["policy", "summary"],
@@ -73,7 +92,7 @@ SCHEMA: dict[str, Any] = {
                     },
                     "failure-details": {
                         "type": "array",
-                        "maxItems": 10_000,
+                        "maxItems": limits.TLS_REPORT_DETAILS,
                         "items": {
                             "type": "object",
                             "required": ["result-type", "failed-session-count"],
@@ -109,46 +128,126 @@ class MissingJsonschemaError(RuntimeError):
         )
 
 
-def read_reports(paths: Iterable[str], now: Optional[datetime] = None) -> tuple[list[dict[str, Any]], list[str]]:
-    """Return the reports in these files, one entry per report and policy, and the faults of those that are left out.
+class _Collected:
+    """The entries of all reports about one's own domains, and the faults to tell."""
+
+    def __init__(self, domains: Iterable[str]) -> None:
+        self._own = {_domain(one) for one in domains}
+        self._entries: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._problems: dict[str, None] = {}
+
+    def add(self, name: str, entries: Sequence[dict[str, Any]]) -> None:
+        """Add the entries of one report. name: its file."""
+        foreign = list(dict.fromkeys(one["domain"] for one in entries if one["domain"] not in self._own))
+        if foreign:
+            shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+            self.problem(f"{name}: what it says about {shown} is left out, because the inventory has no such domain")
+        # One report may have several policies of a type for a domain. The same report may come twice.
+        for number, entry in enumerate(entries):
+            if entry["domain"] in self._own:
+                names = ("organization", "report_id", "domain", "policy_type")
+                self._keep((*(entry[one] for one in names), str(number)), entry)
+
+    def _keep(self, key: tuple[str, ...], entry: dict[str, Any]) -> None:
+        known = self._entries.setdefault(key, entry)
+        if known == entry:
+            return
+        self.problem(
+            f"there are different reports of {entry['organization']} with the id {entry['report_id']} about {entry['domain']}, "
+            "and one may be forged; the worse one counts"
+        )
+        self._entries[key] = max(known, entry, key=_badness)
+
+    def problem(self, text: str) -> None:
+        """Add a fault to tell, each once."""
+        self._problems[text] = None
+
+    def result(self) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the entries in order, and the faults, of which there are not many."""
+        told = list(self._problems)
+        more = len(told) - limits.TLS_REPORT_PROBLEMS
+        if more > 0:
+            told = [*told[: limits.TLS_REPORT_PROBLEMS], f"{more} more faults are not shown"]
+        return sorted(self._entries.values(), key=lambda one: (one["start"], one["organization"], one["domain"])), told
+
+
+def read_reports(
+    paths: Iterable[str], domains: Iterable[str], now: Optional[datetime] = None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return what these files report about these domains, one entry per report and policy, and the faults to tell.
 
     A file is JSON, JSON in gzip, or a mail with such attachments. An entry is C({organization, report_id, start, end,
     domain, policy_type, successful, failed, failures: [{result_type, sending_mta_ip, receiving_mx, count, reason}]}).
-    Times are ISO 8601 in UTC. A report that was sent twice counts once. Raises MissingJsonschemaError, and OSError if a
-    file cannot be read.
+    Failures are added up by result type; the other members are those of the first one. Times are ISO 8601 in UTC. A report
+    that was sent twice counts once; of two that differ, the worse one counts. What exceeds a limit is left out. Raises
+    MissingJsonschemaError, and OSError if a file cannot be read.
     """
     paths = list(paths)
     if paths and not HAS_JSONSCHEMA:
         raise MissingJsonschemaError
     now = now or datetime.now(timezone.utc)
-    entries: dict[tuple[str, ...], dict[str, Any]] = {}
-    problems: list[str] = []
-    for path in paths:
-        data = FileImage.read(path, max_bytes=MAX_FILE_BYTES).content
-        if data is None:
-            raise FileNotFoundError(2, "there is no such file", path)
+    most = {
+        "bytes": limits.TLS_REPORT_RUN_BYTES,
+        "policies": limits.TLS_REPORT_RUN_POLICIES,
+        "failure details": limits.TLS_REPORT_RUN_DETAILS,
+    }
+    whole = Budget("the reading of all TLS reports", most, limits.TLS_REPORT_RUN_SECONDS)
+    collected = _Collected(domains)
+    # The small files come first: real reports are small, and a large one of a stranger must not use up what all share.
+    for number, path in enumerate(sorted(paths, key=_size)):
+        name = one_line(Path(path).name)
+        own = Budget("it", {"bytes": limits.TLS_REPORT_FILE_TOTAL_BYTES}, limits.TLS_REPORT_FILE_SECONDS, within=whole)
         try:
-            for document in _documents(data):
-                # One report may have several policies of a type for a domain. The same report may come twice.
-                for number, entry in enumerate(parse(document, now)):
-                    names = ("organization", "report_id", "domain", "policy_type")
-                    entries.setdefault((*(entry[name] for name in names), str(number)), entry)
+            for data in _documents(_content(path, own), own):
+                collected.add(name, parse(data, now, own))
+        except ExhaustedError as error:
+            if error.budget is whole:
+                collected.problem(
+                    f"{error}; the {len(paths) - number} largest of {len(paths)} files are not read, or not to their end"
+                )
+                break
+            collected.problem(f"{name}: {error}")
         except TlsReportError as error:
-            problems.append(f"{Path(path).name}: {error}")
-    return sorted(entries.values(), key=lambda one: (one["start"], one["organization"], one["domain"])), problems
+            collected.problem(f"{name}: {error}")
+    return collected.result()
 
 
-def parse(data: bytes, now: Optional[datetime] = None) -> list[dict[str, Any]]:
-    """Return the entries of one report. data is its JSON. Raises TlsReportError and no other exception."""
+def _size(path: str) -> int:
     try:
-        report = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        return Path(path).stat().st_size
+    except OSError:  # its reading names the fault
+        return 0
+
+
+def _content(path: str, budget: Budget) -> bytes:
+    try:
+        data = FileImage.read(path, max_bytes=min(limits.TLS_REPORT_FILE_BYTES, budget.left())).content
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        budget.spend(_size(path))
+        raise TlsReportError(f"the file has more than {limits.TLS_REPORT_FILE_BYTES} bytes") from None
+    if data is None:
+        raise FileNotFoundError(2, "there is no such file", path)
+    budget.spend(len(data))
+    return data
+
+
+def parse(data: bytes, now: Optional[datetime] = None, budget: Optional[Budget] = None) -> list[dict[str, Any]]:
+    """Return the entries of one report. data is its JSON. Raises TlsReportError, and ExhaustedError; no other exception."""
+    most = {"policies": limits.TLS_REPORT_POLICIES, "failure details": limits.TLS_REPORT_DETAILS}
+    mine = Budget("the report", most, within=budget)
+    try:
+        report = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_int=whole_number)
+        _count_entries(report, mine)
+        # Report the first error only: the sender of the report controls how long a search for the best one takes.
+        wrong = next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(report), None)
     except (ValueError, RecursionError) as error:
         raise TlsReportError(f"it is not readable JSON ({type(error).__name__})") from None
-    # Report the first error only: the sender of the report controls how long a search for the best one takes.
-    wrong = next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(report), None)
     if wrong:
         where = "/".join(map(str, wrong.absolute_path)) or "the report"
         raise TlsReportError(f"it is not a report by RFC 8460: {_text(where)}: {_text(wrong.message)}")
+    mine.look()
     start, end = (_moment(report["date-range"][f"{name}-datetime"]) for name in ("start", "end"))
     if end < start:
         raise TlsReportError("it ends before it begins")
@@ -163,86 +262,132 @@ def parse(data: bytes, now: Optional[datetime] = None) -> list[dict[str, Any]]:
     return [{**head, **_policy(one)} for one in report["policies"]]
 
 
-def inflate(data: bytes, limit: int = MAX_REPORT_BYTES) -> bytes:
-    """Return the inflated gzip data, of one or several members.
+def _count_entries(report: Any, budget: Budget) -> None:
+    """Spend policies and details before anything looks at each of them."""
+    policies = report.get("policies") if isinstance(report, dict) else None
+    if not isinstance(policies, list):
+        return
+    budget.spend(len(policies), "policies")
+    for one in policies:
+        details = one.get("failure-details") if isinstance(one, dict) else None
+        if isinstance(details, list):
+            budget.spend(len(details), "failure details")
 
-    Raises TlsReportError if the result exceeds limit bytes or the data is damaged.
+
+def inflate(data: bytes, budget: Optional[Budget] = None) -> bytes:
+    """Return the inflated gzip data, of one or several members. The budget pays for its bytes.
+
+    Raises TlsReportError if the data is damaged or exceeds a limit, and ExhaustedError if the budget does not suffice.
     """
     pieces: list[bytes] = []
-    left = limit
+    left = limits.TLS_REPORT_BYTES
     try:
-        while data:
+        for _member in range(limits.TLS_REPORT_MEMBERS):
             stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
             pieces.append(stream.decompress(data, left + 1))
             left -= len(pieces[-1])
             if left < 0:
-                raise TlsReportError(f"it holds more than {limit} bytes")
+                raise TlsReportError(f"it holds more than {limits.TLS_REPORT_BYTES} bytes")
+            if budget:
+                budget.spend(len(pieces[-1]))
             if not stream.eof:
                 raise TlsReportError("the gzip file is cut off")
             data = stream.unused_data.lstrip(b"\0")
+            if not data:
+                return b"".join(pieces)
     except zlib.error:
         raise TlsReportError("the gzip file is damaged") from None
-    return b"".join(pieces)
+    raise TlsReportError(f"the gzip file has more than {limits.TLS_REPORT_MEMBERS} members")
 
 
-def _documents(data: bytes) -> Iterator[bytes]:
+def _documents(data: bytes, budget: Optional[Budget] = None) -> Iterator[bytes]:
     if data.startswith(b"\x1f\x8b"):
-        yield inflate(data)
+        yield inflate(data, budget)
     elif data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
-        if len(data) > MAX_REPORT_BYTES:
-            raise TlsReportError(f"it holds more than {MAX_REPORT_BYTES} bytes")
         yield data
     else:
-        yield from _attachments(data)
+        yield from _attachments(data, budget)
 
 
-def _attachments(data: bytes) -> Iterator[bytes]:
+def _attachments(data: bytes, budget: Optional[Budget]) -> Iterator[bytes]:
+    _refuse_costly(data)
+    found = False
+    for payload in _payloads(data):
+        found = True
+        yield inflate(payload, budget) if payload.startswith(b"\x1f\x8b") else payload
+    if not found:
+        raise TlsReportError("it is neither a TLS report nor a mail with one attached")
+
+
+def _refuse_costly(data: bytes) -> None:
+    """Raise TlsReportError if the parser of Python would need long for this mail."""
+    if data.count(b"\n") + data.count(b"\r") > 2 * limits.TLS_REPORT_LINES:  # a line may end with both
+        raise TlsReportError(f"the mail has more than {limits.TLS_REPORT_LINES} lines")
     # The parser compares each line with the boundaries of all enclosing parts.
-    if data.lower().count(b"boundary") > MAX_PARTS:
-        raise TlsReportError(f"the mail has more than {MAX_PARTS} parts")
+    if data.lower().count(b"boundary") > limits.TLS_REPORT_PARTS:
+        raise TlsReportError(f"the mail has more than {limits.TLS_REPORT_PARTS} parts")
+    for field in _FIELD.finditer(data):
+        if field.end() - field.start() > limits.TLS_REPORT_HEADER_BYTES:
+            raise TlsReportError(f"a header field of the mail has more than {limits.TLS_REPORT_HEADER_BYTES} bytes")
+
+
+def _payloads(data: bytes) -> Iterator[bytes]:
+    """Yield what the parts that are named as reports hold."""
     try:
-        found = list(_reports_of(email.message_from_bytes(data)))
+        for number, part in enumerate(email.message_from_bytes(data).walk()):
+            if number >= limits.TLS_REPORT_PARTS:
+                raise TlsReportError(f"the mail has more than {limits.TLS_REPORT_PARTS} parts")
+            payload = part.get_payload(decode=True) if _is_report(part) else None
+            if isinstance(payload, bytes):
+                yield payload
     except TlsReportError:
         raise
     except Exception as error:  # the mail parser may raise any exception for malformed mail
         raise TlsReportError(f"it is not a readable mail ({type(error).__name__})") from None
-    if not found:
-        raise TlsReportError("it is neither a TLS report nor a mail with one attached")
-    yield from found
 
 
-def _reports_of(mail: Message) -> Iterator[bytes]:
-    for number, part in enumerate(mail.walk()):
-        if number >= MAX_PARTS:
-            raise TlsReportError(f"the mail has more than {MAX_PARTS} parts")
-        kind, name = part.get_content_type(), str(part.get_filename() or "").lower()
-        is_report = kind in ("application/tlsrpt+json", "application/tlsrpt+gzip") or name.endswith(
-            (".json", ".json.gz")
-        )
-        if not is_report or part.is_multipart():
-            continue
-        payload = part.get_payload(decode=True)
-        if isinstance(payload, bytes):
-            yield inflate(payload) if payload.startswith(b"\x1f\x8b") else payload
+def _is_report(part: Message) -> bool:
+    kind, name = part.get_content_type(), str(part.get_filename() or "").lower()
+    named = kind in ("application/tlsrpt+json", "application/tlsrpt+gzip") or name.endswith((".json", ".json.gz"))
+    return named and not part.is_multipart()
 
 
 def _policy(one: dict[str, Any]) -> dict[str, Any]:
     return {
-        "domain": _text(one["policy"]["policy-domain"]).lower().rstrip("."),
+        "domain": _domain(one["policy"]["policy-domain"]),
         "policy_type": one["policy"]["policy-type"],
-        "successful": one["summary"]["total-successful-session-count"],
-        "failed": one["summary"]["total-failure-session-count"],
-        "failures": [
-            {
-                "result_type": _text(detail["result-type"]),
-                "sending_mta_ip": _text(detail.get("sending-mta-ip", "")),
-                "receiving_mx": _text(detail.get("receiving-mx-hostname", "")),
-                "count": detail["failed-session-count"],
-                "reason": _text(detail.get("failure-reason-code", "")),
-            }
-            for detail in one.get("failure-details", ())
-        ],
+        "successful": int(one["summary"]["total-successful-session-count"]),
+        "failed": int(one["summary"]["total-failure-session-count"]),
+        "failures": _failures(one.get("failure-details", ())),
     }
+
+
+def _failures(details: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the failures of a policy, added up by result type."""
+    found: dict[str, dict[str, Any]] = {}
+    for detail in details:
+        kind = detail["result-type"] if detail["result-type"] in RESULT_TYPES else OTHER
+        count = int(detail["failed-session-count"])
+        if kind in found:
+            found[kind]["count"] = min(found[kind]["count"] + count, MAX_COUNT)
+            continue
+        found[kind] = {
+            "result_type": kind,
+            "sending_mta_ip": _text(detail.get("sending-mta-ip", "")),
+            "receiving_mx": _text(detail.get("receiving-mx-hostname", "")),
+            "count": count,
+            "reason": _text(detail.get("failure-reason-code", "")),
+        }
+    return list(found.values())
+
+
+def _badness(entry: dict[str, Any]) -> tuple[int, int, int]:
+    """Return what orders two reports of the same: the one with more failures is worse."""
+    return entry["failed"], sum(one["count"] for one in entry["failures"]), -entry["successful"]
+
+
+def _domain(name: str) -> str:
+    return _text(name).lower().rstrip(".")
 
 
 def _moment(text: str) -> datetime:

@@ -161,7 +161,7 @@ def test_alerts_alone(runs):
 def test_a_report_that_cannot_be_read_is_left_out_with_a_warning(runs):
     result = runs[0]["bad_report"]
     assert not result["failed"]
-    assert result["warnings"] == ["A TLS report is left out: broken.json: it is not readable JSON (JSONDecodeError)"]
+    assert result["warnings"] == ["TLS reports: broken.json: it is not readable JSON (JSONDecodeError)"]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_time_of_a_budget_ends():
     clock.now = 1.9
     part.spend(1)
     clock.now = 2.0
-    with pytest.raises(ExhaustedError, match="a.json needs more than 2 seconds"):
+    with pytest.raises(ExhaustedError, match=r"a\.json needs more than 2 seconds"):
         part.look()
     clock.now = 5.0
     with pytest.raises(ExhaustedError, match="the run needs more than 5 seconds"):

@@ -13,7 +13,6 @@ from urllib.error import URLError
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import (
-    LARGEST,
     Api,
     Call,
     Calls,
@@ -24,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api imp
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -141,7 +141,7 @@ class TestRequest:
 
     def test_too_much(self):
         assert "was answered by 16777217 bytes, more than any answer it should give" in said(
-            Response(200, b" " * (LARGEST + 1))
+            Response(200, b" " * (API_ANSWER_BYTES + 1))
         )
 
     @pytest.mark.parametrize(

@@ -237,6 +237,20 @@ class TestWhatOthersReport:
     def test_failures_without_details(self):
         assert only(alerts(tls_reports=[{**REPORT, "failures": []}]))["count"] == 4
 
+    def test_many_kinds_of_failures_are_one_alert_a_domain_and_hide_none(self):
+        """A stranger chooses the numbers, so no alert is dropped for having a smaller one."""
+        kinds = [f"kind-{number}" for number in range(60)]
+        many = [
+            {**REPORT, "domain": domain, "failures": [{"result_type": kind, "count": 2**52} for kind in kinds]}
+            for domain in ("alpha.test", "bravo.test")
+        ]
+        quiet = {**REPORT, "domain": "charlie.test", "failures": [{"result_type": "certificate-expired", "count": 1}]}
+        found = alerts(tls_reports=[*many, quiet])
+        assert [one["domain"] for one in found] == ["alpha.test", "bravo.test", "charlie.test"]
+        assert found[0]["count"] == 2**53 - 1
+        assert found[2]["message"].endswith("1 session failed (of several kinds).")
+        assert len(alerts(tls_reports=many[:1])) == 60
+
     def test_a_good_report(self):
         assert alerts(tls_reports=[{**REPORT, "failed": 0, "failures": []}]) == []
 

@@ -262,3 +262,15 @@ class TestPrometheus:
         text = render_prometheus(report(*demo_rows(), tls_reports=[entry]))
         assert {name.removeprefix("mailfleet_starttls_") for name in re.findall("# TYPE ([a-z_]+)", text)} == set(HELP)
         assert 'tlsrpt_sessions{domain="alpha.test",result="successful"} 5300' in text
+
+    def test_the_times_in_reports_do_not_choose_which_domains_have_a_series(self):
+        """Whoever sends a report chooses its times, so an early one must not push an own domain out."""
+        domains = [f"d{number:02}.test" for number in range(60)]
+        entries = [
+            {"organization": "a", "report_id": "1", "start": start, "end": "", "domain": domain, "policy_type": "sts",
+             "successful": 1, "failed": 2, "failures": []}
+            for start, order in (("0001", reversed(domains)), ("2026", domains)) for domain in order
+        ]  # fmt: skip
+        text = render_prometheus(report(*demo_rows(), tls_reports=entries))
+        shown = set(re.findall('tlsrpt_sessions{domain="([^"]+)"', text))
+        assert shown == {*domains[:50], "other"}

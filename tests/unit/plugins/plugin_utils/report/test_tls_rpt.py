@@ -4,17 +4,19 @@ import base64
 import contextlib
 import gzip
 import json
+import time
 import zlib
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils import limits
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ExhaustedError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import tls_rpt
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import _TLSRPT_ACTIONS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.tls_rpt import (
-    MAX_REPORT_BYTES,
     MissingJsonschemaError,
     TlsReportError,
     inflate,
     parse,
-    read_reports,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,10 @@ def mail(kind, payload, name="report.json.gz"):
         f'--b\r\nContent-Type: {kind}\r\nContent-Disposition: attachment; filename="{name}"\r\n'
         f"Content-Transfer-Encoding: base64\r\n\r\n{base64.encodebytes(payload).decode()}\r\n--b--\r\n"
     ).encode()
+
+
+def read_reports(paths, now=NOW, domains=("alpha.test",)):
+    return tls_rpt.read_reports(paths, domains, now)
 
 
 def changed(**changes):
@@ -155,11 +161,11 @@ def test_what_is_shown_is_printable_and_short():
 
 
 def test_a_bomb_is_not_inflated():
-    bomb = gzip.compress(b" " * (MAX_REPORT_BYTES + 1))
+    bomb = gzip.compress(b" " * (limits.TLS_REPORT_BYTES + 1))
     assert len(bomb) < 100_000
     with pytest.raises(TlsReportError, match="holds more than"):
         inflate(bomb)
-    half = gzip.compress(b" " * (MAX_REPORT_BYTES // 2 + 1))
+    half = gzip.compress(b" " * (limits.TLS_REPORT_BYTES // 2 + 1))
     with pytest.raises(TlsReportError, match="holds more than"):
         inflate(half + half)
 
@@ -201,10 +207,129 @@ def test_hostile_mails(tmp_path, data, why):
 
 
 def test_a_file_that_is_too_large(tmp_path, monkeypatch):
-    monkeypatch.setattr(tls_rpt, "MAX_FILE_BYTES", 100)
+    monkeypatch.setattr(limits, "TLS_REPORT_FILE_BYTES", 100)
     (tmp_path / "x.json").write_bytes(REPORT)
-    with pytest.raises(OSError, match="longer than 100 bytes"):
-        read_reports([str(tmp_path / "x.json")], NOW)
+    assert read_reports([str(tmp_path / "x.json")]) == ([], ["x.json: the file has more than 100 bytes"])
+
+
+def test_one_long_header_field_does_not_stop_the_report(tmp_path):
+    """The parser of Python needs quadratic time for it: days for the largest mail that was let through."""
+    good, bad = tmp_path / "good.json", tmp_path / "bad.eml"
+    good.write_bytes(REPORT)
+    for field in (
+        b'Content-Disposition: attachment; filename="' + b";" * 400_000,
+        b'Content-Type: multipart/mixed;\r\n boundary="' + b";\r\n\t" * 100_000,
+        b'cOntent-tYpe: multipart/mixed; boundary="' + b"\\" * 400_000,
+    ):
+        bad.write_bytes(b"Subject: x\r\n" + field + b"\r\n\r\nx")
+        started = time.process_time()
+        found, problems = read_reports([str(bad), str(good)])
+        assert time.process_time() - started < 1
+        assert (found, problems) == ([ENTRY], ["bad.eml: a header field of the mail has more than 2048 bytes"])
+
+
+def test_many_members_of_a_gzip_file_are_refused():
+    with pytest.raises(TlsReportError, match="more than 16 members"):
+        inflate(gzip.compress(b"") * 100_000)
+
+
+def with_details(count, kind="certificate-expired"):
+    policy = tls_report()["policies"][0]
+    detail = {"result-type": kind, "failed-session-count": 2}
+    return changed(policies=[{**policy, "failure-details": [detail] * count}])
+
+
+def test_failures_are_added_up_by_result_type():
+    policy = tls_report()["policies"][0]
+    kinds = ["certificate-expired", "sts-policy-invalid", "certificate-expired", "\u202ea", "b"]
+    details = [{"result-type": kind, "failed-session-count": 2.0} for kind in kinds]
+    [entry] = parse(changed(policies=[{**policy, "failure-details": details}]), NOW)
+    assert [(one["result_type"], one["count"]) for one in entry["failures"]] == [
+        ("certificate-expired", 4), ("sts-policy-invalid", 2), ("other", 4),
+    ]  # fmt: skip
+    assert all(type(one["count"]) is int for one in entry["failures"])
+
+
+def test_every_result_type_has_an_action():
+    assert set(_TLSRPT_ACTIONS) == tls_rpt.RESULT_TYPES
+
+
+def test_details_are_counted_before_they_are_looked_at(monkeypatch):
+    monkeypatch.setattr(limits, "TLS_REPORT_DETAILS", 50)
+    parse(with_details(50), NOW)
+    monkeypatch.setattr(tls_rpt, "jsonschema", None)  # to look at each costs most
+    with pytest.raises(ExhaustedError, match="the report needs more than 50 failure details"):
+        parse(with_details(51), NOW)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "unit"),
+    [
+        ("TLS_REPORT_RUN_DETAILS", 70, "failure details"),
+        ("TLS_REPORT_RUN_POLICIES", 2, "policies"),
+        ("TLS_REPORT_RUN_BYTES", 60_000, "bytes"),
+    ],
+)
+def test_all_files_share_one_budget_and_the_small_ones_come_first(tmp_path, monkeypatch, limit, most, unit):
+    monkeypatch.setattr(limits, limit, most)
+    for name, data in (("a", with_details(30)), ("b", with_details(31)), ("c", REPORT), ("d", with_details(900))):
+        (tmp_path / name).write_bytes(data)
+    found, problems = read_reports([str(tmp_path / name) for name in "dabc"], NOW)
+    assert found
+    whole = [one for one in problems if one.startswith("the reading of all TLS reports needs more than")]
+    assert len(whole) == 1
+    assert f"{most} {unit}; the " in whole[0]
+    assert "of 4 files are not read, or not to their end" in whole[0]
+
+
+def test_what_a_mail_inflates_to_is_limited_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(limits, "TLS_REPORT_FILE_TOTAL_BYTES", 100_000)
+    one = mail("application/tlsrpt+gzip", gzip.compress(REPORT + b" " * 30_000))
+    head, _b, part = one.partition(b"--b\r\nContent-Type: application")
+    (tmp_path / "x.eml").write_bytes(head + (b"--b\r\nContent-Type: application" + part.replace(b"--b--\r\n", b"")) * 4)
+    found, problems = read_reports([str(tmp_path / "x.eml")])
+    assert (found, problems) == ([ENTRY], ["x.eml: it needs more than 100000 bytes"])
+
+
+def test_seconds_are_for_each_file_and_for_all(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_bytes(REPORT)
+    (tmp_path / "b.json").write_bytes(REPORT + b" ")
+    paths = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    monkeypatch.setattr(limits, "TLS_REPORT_FILE_SECONDS", 0.0)
+    assert read_reports(paths) == ([], [f"{name}: it needs more than 0 seconds" for name in ("a.json", "b.json")])
+    monkeypatch.setattr(limits, "TLS_REPORT_RUN_SECONDS", 0.0)
+    _found, [problem] = read_reports(paths)
+    assert problem.startswith("the reading of all TLS reports needs more than 0 seconds; the 2 largest of 2 files")
+
+
+def test_a_report_about_the_domain_of_others_is_left_out_and_named(tmp_path):
+    (tmp_path / "a.json").write_bytes(json.dumps(tls_report(**{"policy-domain": "evil.example"})).encode())
+    (tmp_path / "b.json").write_bytes(json.dumps(tls_report(**{"policy-domain": "ALPHA.test."})).encode())
+    found, problems = read_reports([str(tmp_path / "a.json"), str(tmp_path / "b.json")])
+    assert found == [ENTRY]
+    assert problems == ["a.json: what it says about evil.example is left out, because the inventory has no such domain"]
+
+
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_a_forged_report_does_not_hide_the_true_one(tmp_path, order):
+    """They have the same organization, id, domain and type; the files are read in the order of their names or backwards."""
+    for name, failed in zip("ab", (0, 500)):
+        (tmp_path / order[name == "b"]).write_bytes(json.dumps(tls_report(failed=failed)).encode().ljust(2000))
+    [entry], problems = read_reports([str(tmp_path / "a"), str(tmp_path / "b")])
+    assert (entry["failed"], entry["failures"][0]["count"]) == (500, 500)
+    assert problems == [
+        "there are different reports of Example Mail with the id 2026-03-08-1 about alpha.test, and one may be forged; the "
+        "worse one counts"
+    ]
+
+
+def test_faults_are_told_up_to_a_number(tmp_path):
+    paths = [tmp_path / f"{number:03}" for number in range(60)]
+    for path in paths:
+        path.write_bytes(b"{")
+    _found, problems = read_reports(map(str, paths))
+    assert len(problems) == 51
+    assert problems[-1] == "10 more faults are not shown"
 
 
 ANYTHING = st.recursive(
