@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, Optional
@@ -80,15 +81,26 @@ def give_away(*paths: Path) -> None:
             os.chown(one, UID, UID, follow_symlinks=False)
 
 
+def await_words(pid: int, words: str) -> None:
+    """Wait until the arguments of a new process begin so: Popen returns a moment before the program is exchanged."""
+    deadline = time.monotonic() + 10
+    while not Path(f"/proc/{pid}/cmdline").read_text().startswith(words):
+        assert time.monotonic() < deadline, "the process did not start"
+        time.sleep(0.001)
+
+
 @contextlib.contextmanager
-def sleeping(name: str = "sleep", uid: Optional[int] = None, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that only sleeps, of a program with this name, and of this user. SIGHUP and SIGTERM end it."""
+def sleeping(
+    name: str = "sleep", uid: Optional[int] = None, holds: tuple[int, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that only sleeps, of a program with this name, of this user, and with these descriptors. SIGHUP and SIGTERM end it."""
     with tempfile.TemporaryDirectory() as place:  # pytest's own directories are closed to other users
         Path(place).chmod(0o755)
         program = Path(place, name)
         shutil.copy(shutil.which("sleep") or "/bin/sleep", program)
-        process = subprocess.Popen([program, "60"], user=uid, group=uid, env=environment)
+        process = subprocess.Popen([program, "60"], user=uid, group=uid, pass_fds=holds)
         try:
+            await_words(process.pid, f"{program}\0")
             yield process
         finally:
             process.kill()

@@ -27,7 +27,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.support.alarm import at_most
-from tests.support.attacker import UID, needs_root, sleeping
+from tests.support.attacker import UID, await_words, needs_root, sleeping
 from tests.support.exim_host import pretend_daemon
 
 PROGRAM = Path("/proc/self/exe").resolve().name
@@ -896,6 +896,7 @@ class TestDaemon:
         ports = [one["port"] for one in host.adapter.observe()["listeners"]]
         liar = subprocess.Popen(["sh", "-c", "sleep 60; :", "-oX", "127.0.0.1.2525"], start_new_session=True)
         try:
+            await_words(liar.pid, "sh\0")
             host.pid_file.write_text(f"{liar.pid}\n")
             found = [one["port"] for one in host.adapter.observe()["listeners"]]
         finally:
