@@ -6,12 +6,12 @@
 A path is walked component by component, and each directory stays open on the way. So nobody can exchange a directory
 between two looks at it, and every file is opened, written and removed relative to its open directory.
 
-Whom the walk trusts is a Trust. Three kinds of directories are entered:
+Whom the walk trusts is a PathTrust. Three kinds of directories are entered:
 
 - one that only trusted users can write. Links of trusted users are followed in it.
 - one such as /tmp: others may write, but its sticky bit protects the names of trusted users. A link of somebody else
   is refused.
-- a lent one: a user of Trust.owners owns it or may write to it. No link is followed in it.
+- a lent one: a user of PathTrust.owners owns it or may write to it. No link is followed in it.
 
 In the last two, a file of a third user is refused, and a trusted user's file that has a second name elsewhere.
 """
@@ -46,6 +46,7 @@ _MAX_LINKS = 40
 _FIRST_GROUP_OF_USERS = 1000
 _USER, _GROUP_OBJ, _GROUP, _MASK = 0x02, 0x04, 0x08, 0x10
 _WRITE = 2
+_ALL = "everybody"
 
 
 class UntrustedPathError(EngineError):
@@ -53,13 +54,13 @@ class UntrustedPathError(EngineError):
 
 
 @dataclass(frozen=True)
-class Trust:
+class PathTrust:
     """Whom a walk trusts.
 
     users: numbers of the users whose directories are entered and whose links are followed. None stands for root and
     the user of this process.
     owners: numbers of further users, for example the one a daemon runs as. Their directories are entered, but no link
-    is followed there. EVERYBODY for a look at files of others; nothing that is found so may decide where to write.
+    is followed there. ANYBODY for a look at files of others; nothing that is found so may decide where to write.
     option: the user's own option or variable that gave the path, for messages.
     """
 
@@ -73,7 +74,7 @@ class Trust:
         return frozenset({0, os.geteuid()}) if self.users is None else self.users
 
 
-class _Everybody(Collection[int]):
+class _Anybody(Collection[int]):
     def __contains__(self, _uid: object) -> bool:
         return True
 
@@ -84,10 +85,13 @@ class _Everybody(Collection[int]):
         return 0
 
 
-EVERYBODY: Collection[int] = _Everybody()
-"""All users, for Trust.owners."""
+ANYBODY: Collection[int] = _Anybody()
+"""All users, for PathTrust.owners."""
 
-ROOT_AND_ME = Trust()
+ROOT_AND_ME = PathTrust()
+
+LOOK = PathTrust(owners=ANYBODY)
+"""For a look that decides nothing: directories of everybody are entered, and no link of theirs is followed."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class Place:
     name: str
     path: str
     given: str = field(repr=False, default="")
-    trust: Trust = field(repr=False, default=ROOT_AND_ME)
+    trust: PathTrust = field(repr=False, default=ROOT_AND_ME)
     lent: bool = False
     sticky: bool = False
 
@@ -118,7 +122,7 @@ class Place:
         Raises UntrustedPathError and OSError; FileNotFoundError if there is no file.
         """
         with _naming(self.given):
-            fd = os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self.directory)
+            fd = os.open(self.name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=self.directory)
         try:
             self._refuse(os.fstat(fd))
         except BaseException:
@@ -181,7 +185,7 @@ class Place:
 
 
 @contextlib.contextmanager
-def place_of(path: str, trust: Trust = ROOT_AND_ME) -> Iterator[Place]:
+def place_of(path: str, trust: PathTrust = ROOT_AND_ME) -> Iterator[Place]:
     """Yield the place that a path leads to, through the links of trusted users. The file itself need not exist.
 
     Raises UntrustedPathError if somebody else could lead the path elsewhere, FileNotFoundError if a directory on the
@@ -195,7 +199,7 @@ def place_of(path: str, trust: Trust = ROOT_AND_ME) -> Iterator[Place]:
 
 
 @contextlib.contextmanager
-def entered(path: str, trust: Trust = ROOT_AND_ME) -> Iterator[int]:
+def entered(path: str, trust: PathTrust = ROOT_AND_ME) -> Iterator[int]:
     """Yield the descriptor of a directory, for os.listdir and as dir_fd. Raises as place_of does."""
     walk = _Walk(path, trust)
     try:
@@ -210,7 +214,7 @@ def entered(path: str, trust: Trust = ROOT_AND_ME) -> Iterator[int]:
         walk.close()
 
 
-def real_path(path: str, trust: Trust = ROOT_AND_ME) -> str:
+def real_path(path: str, trust: PathTrust = ROOT_AND_ME) -> str:
     """Return the path of the file without links, as far as its directories exist. Raises UntrustedPathError and OSError."""
     walk = _Walk(path, trust)
     try:
@@ -224,7 +228,7 @@ def real_path(path: str, trust: Trust = ROOT_AND_ME) -> str:
         walk.close()
 
 
-def make_directory(path: str, mode: int = 0o755, trust: Trust = ROOT_AND_ME) -> None:
+def make_directory(path: str, mode: int = 0o755, trust: PathTrust = ROOT_AND_ME) -> None:
     """Create one directory, with exactly this mode. Raises UntrustedPathError, and OSError if it exists already."""
     with place_of(path, trust) as place, _naming(path):
         os.mkdir(place.name, 0o700, dir_fd=place.directory)
@@ -235,13 +239,13 @@ def make_directory(path: str, mode: int = 0o755, trust: Trust = ROOT_AND_ME) -> 
             os.close(fd)
 
 
-def make_directories(path: str, trust: Trust = ROOT_AND_ME) -> None:
+def make_directories(path: str, trust: PathTrust = ROOT_AND_ME) -> None:
     """Create a directory and those above it that are missing, with mode 0755. Raises UntrustedPathError and OSError."""
     for one in missing_directories(path, trust):
         make_directory(one, trust=trust)
 
 
-def missing_directories(path: str, trust: Trust = ROOT_AND_ME) -> list[str]:
+def missing_directories(path: str, trust: PathTrust = ROOT_AND_ME) -> list[str]:
     """Return the paths that have to be created so that this directory exists, the outer ones first. Raises as place_of."""
     try:
         with place_of(path, trust) as place:
@@ -254,7 +258,7 @@ def missing_directories(path: str, trust: Trust = ROOT_AND_ME) -> list[str]:
         return [*outer, f"{outer[-1]}/{name}"]
 
 
-def remove_directory(path: str, trust: Trust = ROOT_AND_ME) -> None:
+def remove_directory(path: str, trust: PathTrust = ROOT_AND_ME) -> None:
     """Remove an empty directory. Raises UntrustedPathError and OSError."""
     with place_of(path, trust) as place, _naming(path):
         place.status()
@@ -264,7 +268,7 @@ def remove_directory(path: str, trust: Trust = ROOT_AND_ME) -> None:
 class _Walk:
     """The directories from / to where the walk stands, all open."""
 
-    def __init__(self, path: str, trust: Trust) -> None:
+    def __init__(self, path: str, trust: PathTrust) -> None:
         self.given, self.trust = path, trust
         self._open: list[tuple[int, str, bool, bool]] = []
 
@@ -344,13 +348,14 @@ class _Walk:
         for uid, who in _writers(fd, status, {*trusted, *owners}):
             if uid is not None and uid in trusted:
                 continue
-            if (uid is None and owners is EVERYBODY) or (uid is not None and uid in owners):
+            if (uid is None and owners is ANYBODY) or (uid is not None and uid in owners):
                 lent = True
             elif status.st_mode & stat.S_ISVTX:
                 sticky = True
             else:
                 why = f"can be written by {who}, so others could lead the path elsewhere"
-                raise UntrustedPathError(_text(self.given, shown, why, f"run 'chmod go-w {shown}'", self.trust))
+                remedy = f"run 'chmod {'o' if who == _ALL else 'g'}-w {shown}'"
+                raise UntrustedPathError(_text(self.given, shown, why, remedy, self.trust))
         return lent, sticky
 
     def _refuse_link(self, name: str, status: os.stat_result) -> None:
@@ -374,7 +379,7 @@ def _lstat(name: str, directory: int) -> Optional[os.stat_result]:
 def _writers(fd: int, status: os.stat_result, allowed: Collection[int]) -> Iterator[tuple[Optional[int], str]]:
     """Yield who, besides the owner, can write to a directory: the number, or None for more than one user, and words."""
     if status.st_mode & stat.S_IWOTH:
-        yield None, "everybody"
+        yield None, _ALL
     if not status.st_mode & stat.S_IWGRP:  # with an access control list, these bits are its mask
         return
     groups = [status.st_gid]
@@ -432,7 +437,7 @@ def _user(uid: int) -> str:
     return f"{name} (uid {uid})" if name else f"uid {uid}"
 
 
-def _text(given: str, place: str, why: str, remedy: str, trust: Trust) -> str:
+def _text(given: str, place: str, why: str, remedy: str, trust: PathTrust) -> str:
     subject = f"{place} {why}" if place == given else f"{given} is refused: {place} {why}"
     return f"{subject}; {remedy}, or {f'correct {trust.option}' if trust.option else 'choose another path'}"
 
@@ -443,5 +448,6 @@ def _naming(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename, error.filename2 = path, None
-        raise
+        if error.errno is None or (error.filename == path and error.filename2 is None):
+            raise
+        raise OSError(error.errno, error.strerror, path) from error

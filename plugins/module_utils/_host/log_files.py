@@ -11,10 +11,8 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import EVERYBODY, Trust, place_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-
-_TRUST = Trust(owners=EVERYBODY)
 
 
 def status_of(path: str) -> Optional[os.stat_result]:
@@ -22,7 +20,7 @@ def status_of(path: str) -> Optional[os.stat_result]:
 
     Root's links are followed. Raises EngineError for a link of somebody else, and OSError.
     """
-    with place_of(path, _TRUST) as place:
+    with place_of(path, LOOK) as place:
         status = place.status()
     return status if status is not None and stat.S_ISREG(status.st_mode) else None
 
@@ -30,7 +28,7 @@ def status_of(path: str) -> Optional[os.stat_result]:
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[BinaryIO]:
     """Open a log file. Raises EngineError if it is not a regular file, or a link of somebody else leads to it, and OSError."""
-    with place_of(path, _TRUST) as place:
+    with place_of(path, LOOK) as place:
         fd = place.open()
     with os.fdopen(fd, "rb") as file:
         if not stat.S_ISREG(os.fstat(fd).st_mode):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import EVERYBODY, Trust, place_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import PID_FILE_BYTES
 
 _FIELD = re.compile(r"^(Name|PPid|Uid):\t(.*)$", re.MULTILINE)
@@ -69,7 +69,7 @@ def number_in(pid_file: str) -> int:
 
     Raises OSError, EngineError, and ValueError if it is not the number of a process that a daemon can have.
     """
-    with place_of(pid_file, Trust(owners=EVERYBODY)) as place:
+    with place_of(pid_file, LOOK) as place:
         handle = place.open()
         try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):

@@ -24,9 +24,9 @@ from email.parser import BytesHeaderParser
 from typing import Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
-    EVERYBODY,
+    ANYBODY,
+    PathTrust,
     Place,
-    Trust,
     place_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import mbox
@@ -110,7 +110,7 @@ class _Found:
 @contextlib.contextmanager
 def _found(path: str) -> Iterator[Optional[_Found]]:
     """Yield the mailbox at a path, or None. Root's links on the way are followed, those of others are refused."""
-    trust = Trust(frozenset({0, os.geteuid()}), EVERYBODY, "the mailbox (starttls_mailbox)")
+    trust = PathTrust(frozenset({0, os.geteuid()}), ANYBODY, "the mailbox (starttls_mailbox)")
     with contextlib.ExitStack() as stack:
         status = None
         with contextlib.suppress(FileNotFoundError):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import paths
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
-    EVERYBODY,
-    Trust,
+    ANYBODY,
+    PathTrust,
     UntrustedPathError,
     place_of,
 )
@@ -18,7 +18,7 @@ from tests.support.acl import packed_acl, set_acl
 
 STRANGER, DAEMON = 65534, 12345
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
-OF_DAEMON = Trust(owners={DAEMON})
+OF_DAEMON = PathTrust(owners={DAEMON})
 
 
 def put(path, content=b"new", trust=paths.ROOT_AND_ME):
@@ -180,7 +180,7 @@ def test_own_files_and_links_in_a_sticky_directory(tmp_path):
 @WAYS
 def test_a_directory_that_others_may_write_is_refused(tmp_path, way):
     home = directory_of(tmp_path / "home", 0, 0o777)
-    with pytest.raises(UntrustedPathError, match=f"{home} can be written by everybody.*chmod go-w {home}"):
+    with pytest.raises(UntrustedPathError, match=f"{home} can be written by everybody.*chmod o-w {home}"):
         way(home / "key.pem")
 
 
@@ -216,7 +216,7 @@ def test_a_directory_that_a_group_may_write(tmp_path, groups, gid, fault):
     home.mkdir()
     os.chown(home, 1000, gid)
     home.chmod(0o775)
-    trust = Trust(frozenset({0, 1000}))
+    trust = PathTrust(frozenset({0, 1000}))
     if not fault:
         put(home / "report", trust=trust)
         return
@@ -262,10 +262,10 @@ def test_a_second_name_of_roots_file_in_a_lent_directory_is_refused(tmp_path, vi
 def test_everybodys_directory_is_looked_at_and_no_link_is_followed(tmp_path, victim):
     home = directory_of(tmp_path / "home", STRANGER, 0o777)
     (home / "report").write_bytes(b"theirs")
-    assert get(home / "report", Trust(owners=EVERYBODY)) == b"theirs"
+    assert get(home / "report", PathTrust(owners=ANYBODY)) == b"theirs"
     link_of(STRANGER, home / "link", victim)
     with pytest.raises(UntrustedPathError):
-        get(home / "link", Trust(owners=EVERYBODY))
+        get(home / "link", PathTrust(owners=ANYBODY))
 
 
 @as_root
@@ -312,7 +312,7 @@ def test_the_option_is_named(tmp_path):
     (tmp_path / "w").mkdir()
     (tmp_path / "w").chmod(0o777)
     with pytest.raises(UntrustedPathError, match=r"or correct starttls_report_directory\Z"):
-        put(tmp_path / "w/report", trust=Trust(option="starttls_report_directory"))
+        put(tmp_path / "w/report", trust=PathTrust(option="starttls_report_directory"))
 
 
 def test_directories_are_made_and_removed(tmp_path):
