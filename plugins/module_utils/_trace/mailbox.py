@@ -267,7 +267,10 @@ class LocalMailbox:
         status = os.stat(message.name, dir_fd=message.folder, follow_symlinks=False)
         if not _is_same(status, message.status):
             raise EngineError(f"a file in {self._path} was exchanged while it was read")
-        os.unlink(message.name, dir_fd=message.folder)
+        try:
+            os.unlink(message.name, dir_fd=message.folder)
+        except PermissionError:
+            raise EngineError(f"the owner of {self._path} may not delete files in it") from None
 
 
 def _is_same(one: os.stat_result, other: os.stat_result) -> bool:

@@ -174,6 +174,14 @@ def test_a_second_name_of_a_file_that_the_owner_may_not_read(maildir, etc):
     assert place.unread == f"the owner of {maildir} may not read all of it"
 
 
+def test_a_message_that_its_owner_may_not_delete_stays(maildir):
+    put(maildir / "new", "1.host")
+    (maildir / "new").chmod(0o555)
+    with pytest.raises(EngineError, match=r"the owner of .* may not delete files in it"):
+        LocalMailbox(str(maildir)).delete("a")
+    assert (maildir / "new/1.host").exists()
+
+
 def test_a_second_name_of_a_file_of_root_is_no_mailbox(home, etc):
     os.link(etc / "shadow", home / "box")
     for use in (lambda place: place.look(["a"]), lambda place: place.delete("a")):
