@@ -131,6 +131,26 @@ def whole_number(digits: str) -> int:
 MAX_COUNT = 2**53 - 1
 """The largest number of a report. Every reader of JSON knows it exactly."""
 
+# --- mailboxes that are searched for a marked message ----------------------------------------------------------------------
+
+MAILBOX_HEADER_BYTES = 256 << 10
+"""The headers of one message. Mail servers take 100 KiB or less; a message with more is not one of ours."""
+MAILBOX_LOOK_BYTES = 64 << 20
+"""One look: the headers in a Maildir, or the end of an mbox. The next look into a Maildir goes on where this one ended."""
+MAILBOX_FILES = 5_000
+"""The newest files of one folder of a Maildir. A marked message is new."""
+MAILBOX_FOLDERS = 200
+"""Folders of a Maildir."""
+MAILBOX_MESSAGES = 100_000
+"""Files of all folders together. Their names are kept, so that no file is read twice."""
+MAILBOX_LOCK_SECONDS = 10.0
+"""How long to wait for the locks of an mbox."""
+
+# --- files with the number of a process ------------------------------------------------------------------------------------
+
+PID_FILE_BYTES = 64
+"""A number and a line end; Postfix fills it up with blanks."""
+
 # --- received TLS reports (RFC 8460) ---------------------------------------------------------------------------------------
 
 TLS_REPORT_FILE_BYTES = 8 << 20

@@ -49,6 +49,7 @@ options:
         description:
           - The mailbox of the message, an mbox file or a Maildir directory. A Maildir is searched with its Maildir++ folders.
           - A mailbox that does not exist yet counts as empty.
+          - The module reads it with the rights of its owner. It follows a link on the way there only if root made it.
           - Exactly one of O(receive[].mailbox), O(receive[].imap) and O(receive[].command) has to be given.
         type: path
       imap:
@@ -115,7 +116,7 @@ options:
     default: 60
   look_timeout:
     description:
-      - The most seconds for one IMAP search, or for one run of a command.
+      - The most seconds for one IMAP search, for one run of a command, or for one look into O(receive[].mailbox).
     type: int
     default: 20
   sendmail:
@@ -140,7 +141,7 @@ attributes:
 notes:
   - The messages stay in the mailboxes in which they arrive, unless O(receive[].delete) is true.
   - The module searches only the last 64 MiB of an mbox, the newest 5,000 messages of each Maildir folder, and the newest
-    10,000 messages of an IMAP folder.
+    10,000 messages of an IMAP folder. A message whose headers are longer than 256 KiB is not found.
 author:
   - The mailfleet.starttls authors (@mailfleet)
 """

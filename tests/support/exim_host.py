@@ -15,6 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 
@@ -169,6 +170,18 @@ def outbound(domain, check="encryption_only", *servers):
     return EnforcedDomain(domain, "outbound", check, tuple(map(Target.parse, servers)))
 
 
+def pretend_daemon(monkeypatch, take):
+    """Process 4711 is the daemon of Exim. take: gets process and number of each signal that is sent."""
+    daemon = Process(4711, 1, frozenset({os.getuid()}), "/usr/sbin/exim4", "exim4")
+
+    def send_signal(pid, number, is_right):
+        assert pid == daemon.pid and is_right(daemon)
+        take(pid, number)
+
+    monkeypatch.setattr(server, "process_of", lambda pid: daemon if pid == daemon.pid else None)
+    monkeypatch.setattr(server, "send_signal", send_signal)
+
+
 class EximHost:
     """A gateway host below a directory, Exim's commands on it, and the adapter."""
 
@@ -219,7 +232,7 @@ class EximHost:
         self.refusal = (451, "4.7.0 STARTTLS is required for this sender")
         self.asked = []
         monkeypatch.setattr(own_port, "ask", self.ask)
-        monkeypatch.setattr(os, "kill", lambda *args: self.signals.append(args))
+        pretend_daemon(monkeypatch, lambda *args: self.signals.append(args))
         self.generated.write_text(self.compose())
         self.renew()
 

@@ -13,13 +13,11 @@ import glob
 import gzip
 import os
 import re
-import stat
 import subprocess
 import time
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, Optional, Union, cast
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
@@ -30,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     Tally,
     iso,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_files import opened, status_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     LOG_LINE_BYTES,
@@ -67,16 +66,15 @@ class LogFile:
         In a large uncompressed file, lines long before the window are skipped.
         """
         try:
-            # Opened without waiting: something may have replaced the file by a named pipe.
-            with os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as raw:
-                if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
-                    raise SourceError(f"{self.path} is not a file")
+            with opened(self.path) as raw:
                 head = raw.read(6)
                 raw.seek(0)
                 kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
                 if not kind and self.size > SEARCH_FROM:
                     raw.seek(beginning(raw, self.size, stamp, Clock(self.changed), since - SLACK))
                 yield from lines_of(_opened(raw, kind, self.path))
+        except EngineError as error:
+            raise SourceError(str(error)) from error
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise SourceError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
 
@@ -228,13 +226,20 @@ def find_files(globs: Sequence[str]) -> list[LogFile]:
         if not os.path.isabs(pattern):  # noqa: PTH117
             raise EngineError(f"logs: {pattern} is not an absolute path")
         for path in sorted(glob.glob(pattern)):  # noqa: PTH207
-            try:
-                status = Path(path).stat()
-            except OSError:
-                continue
-            if stat.S_ISREG(status.st_mode):
+            status = _status(path)
+            if status:
                 found.setdefault((status.st_dev, status.st_ino), LogFile(path, status.st_size, status.st_mtime))
     return sorted(found.values(), key=lambda one: (one.changed, one.path))
+
+
+def _status(path: str) -> Optional[os.stat_result]:
+    """Return the status of a log file; None if it is not a regular file, or cannot be looked at."""
+    with contextlib.suppress(OSError):
+        try:
+            return status_of(path)
+        except EngineError:  # somebody's link, for example: it is refused when it is read, and a note says so
+            return os.lstat(path)
+    return None
 
 
 def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:

@@ -8,6 +8,7 @@ Sources: the Exim specification, chapters on the command line, on how the daemon
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,13 +69,19 @@ def transports(printed: Printed, next_hops: Mapping[str, Sequence[tuple[str, int
 
 
 def observe(
-    printed: Printed, pid_file: str, next_hops: Mapping[str, Sequence[tuple[str, int]]], requires: bool = False
+    printed: Printed,
+    daemon: Optional[int],
+    next_hops: Mapping[str, Sequence[tuple[str, int]]],
+    requires: bool = False,
 ) -> dict[str, Any]:
-    """Return C(listeners) and C(transports) as plain data. Raises EngineError if Exim cannot read its configuration."""
-    try:
-        command_line = Path(f"/proc/{int(Path(pid_file).read_text())}/cmdline").read_text(errors="replace")
-    except (OSError, ValueError):
-        command_line = ""  # no daemon runs
+    """Return C(listeners) and C(transports) as plain data. Raises EngineError if Exim cannot read its configuration.
+
+    daemon: the process of the daemon; None if it does not run.
+    """
+    command_line = ""
+    with contextlib.suppress(OSError):
+        if daemon is not None:
+            command_line = Path(f"/proc/{daemon}/cmdline").read_text(errors="replace")
     return {
         "listeners": [one.to_json() for one in listeners(printed, command_line, requires)],
         "transports": [one.to_json() for one in transports(printed, next_hops)],

@@ -29,6 +29,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import (
+    Process,
+    number_in,
+    process_of,
+    send_signal,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -143,8 +149,8 @@ class Exim:
     def main_process(self) -> Optional[int]:
         """Return the process of the daemon; None if it does not run."""
         try:
-            return _daemon_pid() if _runs() else None
-        except (OSError, ValueError):
+            return _daemon_pid()
+        except (OSError, ValueError, EngineError):
             return None
 
     def version(self) -> str:
@@ -179,7 +185,7 @@ class Exim:
         except OSError as error:
             raise EngineError(f"{error.filename}: {error.strerror}") from error
         next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
-        return observe(self._printed, PID_FILE, next_hops, requires)
+        return observe(self._printed, self.main_process(), next_hops, requires)
 
     def state(self) -> dict[str, str]:
         """Return the state that the macros set, with the values of Desired or C(custom)."""
@@ -393,14 +399,15 @@ class Exim:
 
 
 def _daemon_pid() -> int:
-    """Return the number of the daemon's process. Raises OSError or ValueError if its pid file does not tell it."""
+    """Return the number of the daemon's process. Raises OSError, ValueError or EngineError if its pid file does not tell it."""
     deadline = time.monotonic() + PID_FILE_SECONDS
     while True:
         try:
-            pid = int(Path(PID_FILE).read_text())
-            if pid < 2:
-                raise ValueError(f"{pid} is not a process of Exim")
-        except (OSError, ValueError):
+            pid = number_in(PID_FILE)
+            process = process_of(pid)
+            if process is None or not _is_daemon(process):
+                raise ValueError(f"process {pid} is not the daemon of Exim")
+        except (OSError, ValueError, EngineError):
             if time.monotonic() >= deadline:
                 raise
             time.sleep(0.05)
@@ -408,11 +415,23 @@ def _daemon_pid() -> int:
             return pid
 
 
+def _is_daemon(process: Process) -> bool:
+    """Whether a process is Exim's, and has the rights of Exim's user only.
+
+    The pid file is in a directory of that user, who can write any number into it. So root signals only what that user could.
+    """
+    try:
+        user = pwd.getpwnam(DAEMON_USER).pw_uid
+    except KeyError:
+        return False
+    return process.uids == {user} and process.name in PROGRAMS
+
+
 def _runs() -> bool:
     """Return whether the process that the pid file names is Exim."""
     try:
-        return Path(f"/proc/{_daemon_pid()}/comm").read_text(encoding="utf-8", errors="replace").strip() in PROGRAMS
-    except (OSError, ValueError):
+        return bool(_daemon_pid())
+    except (OSError, ValueError, EngineError):
         return False
 
 
@@ -427,8 +446,8 @@ def _modified(path: Path) -> int:
 def _have_it_read() -> None:
     """Have the daemon read its configuration again. Raises EngineError."""
     try:
-        os.kill(_daemon_pid(), signal.SIGHUP)
-    except (OSError, ValueError) as error:
+        send_signal(_daemon_pid(), signal.SIGHUP, _is_daemon)
+    except (OSError, ValueError, EngineError) as error:
         raise EngineError(f"Exim cannot be told to read its configuration again ({PID_FILE}): {error}") from error
 
 

@@ -37,6 +37,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import sockets
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process, process_of, send_signal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -182,9 +184,9 @@ class HarakaGateway:
             )
         if not self._workers():
             raise EngineError(
-                f"no worker process of a Haraka started with -c {self._home} runs on this host. Start it, or correct "
-                "config_dir; if smtp.ini says nodes=0, give it a number of workers and restart Haraka, because a Haraka "
-                "without workers reads new TLS settings at a restart only"
+                f"no worker process of a Haraka started with -c {self._home} serves {self._port} on this host. "
+                "Start it, or correct config_dir or the gateway's own port; if smtp.ini says nodes=0, give it a number of "
+                "workers and restart Haraka, because a Haraka without workers reads new TLS settings at a restart only"
             )
         require_answer(self._port, self._settings)
 
@@ -229,7 +231,7 @@ class HarakaGateway:
                 time.sleep(0.1)
             known = set(self._workers())
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
+                send_signal(pid, signal.SIGTERM, lambda process: self._is_worker(process, self._masters()))
             self._await_replacement(pid, known)
 
     def resume(self) -> None:
@@ -390,16 +392,44 @@ class HarakaGateway:
 
     def _workers(self) -> list[int]:
         """Return the process IDs of the workers of this Haraka, the oldest first."""
+        masters = self._masters()
         found = []
-        for entry in Path(PROC).iterdir():
+        for entry in Path(PROC).iterdir() if masters else ():
             if entry.name.isdigit():
-                with contextlib.suppress(OSError):  # it may have ended
-                    words = (entry / "environ").read_bytes().decode("utf-8", "replace").split("\0")
-                    environment = dict(word.partition("=")[::2] for word in words)
-                    home = environment.get("HARAKA")
-                    if home and "NODE_UNIQUE_ID" in environment and os.path.realpath(home) == self._home:
-                        found.append((_started(int(entry.name)), int(entry.name)))
+                process = process_of(int(entry.name), PROC)
+                if process and self._is_worker(process, masters):
+                    with contextlib.suppress(OSError):  # it may have ended
+                        found.append((_started(process.pid), process.pid))
         return [pid for _started_at, pid in sorted(found)]
+
+    def _masters(self) -> list[Process]:
+        """Return the processes that listen on the own port: node's main process holds its socket, and starts the workers."""
+        everywhere_or_here = {"", *_addresses(self._port.host)}
+        listeners = sockets.listening((), (self._port.port,), PROC) or ()
+        pids = {
+            one.pid for one in listeners if one.pid and one.port == self._port.port and one.host in everywhere_or_here
+        }
+        return [process for pid in pids if (process := process_of(pid, PROC))]
+
+    def _is_worker(self, process: Process, masters: Sequence[Process]) -> bool:
+        """Whether a process is a worker of this Haraka.
+
+        Every user can start a process whose environment says so. So it also has to be a child of the main process, with the same
+        program and user. Workers of a main process of root may have another user (user= in smtp.ini).
+        """
+        for master in masters:
+            if process.parent == master.pid and process.program == master.program:
+                return (process.uids == master.uids or 0 in master.uids) and self._calls_itself_worker(process.pid)
+        return False
+
+    def _calls_itself_worker(self, pid: int) -> bool:
+        try:
+            words = Path(PROC, str(pid), "environ").read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            return False
+        environment = dict(word.partition("=")[::2] for word in words)
+        home = environment.get("HARAKA")
+        return bool(home) and "NODE_UNIQUE_ID" in environment and os.path.realpath(home or "") == self._home
 
     def _outdated(self) -> list[int]:
         """Return the workers that may have read the lists before tls.ini was written."""

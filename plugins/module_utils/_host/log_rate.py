@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import calendar
+import contextlib
 import glob
 import os
 import re
-import stat
 import time
 from collections.abc import Iterable
 from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_files import opened, status_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 TAIL_BYTES = 1 << 18
 """The end of the log that is read: 256 KiB, some 2,000 lines."""
@@ -32,27 +35,29 @@ def sessions_an_hour(patterns: Iterable[str], session: re.Pattern[str], now: Opt
     """
     end = time.time() if now is None else now
     try:
-        files = [
-            path
-            for one in patterns
-            for path in glob.glob(one)  # noqa: PTH207  (without pathlib: this runs on every host)
-            if not path.endswith((".gz", ".xz", ".bz2", ".zst"))
-        ]
-        newest = max(files, key=lambda path: os.stat(path).st_mtime)  # noqa: PTH116
-        # Opened without waiting: the directory may belong to the daemon's user, who may put a named pipe there.
-        with os.fdopen(os.open(newest, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as log:
-            if not stat.S_ISREG(os.fstat(log.fileno()).st_mode):
-                return None
+        with opened(_newest(patterns)) as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(0, size - TAIL_BYTES))
             text = log.read(TAIL_BYTES).decode("utf-8", "replace")
-    except (OSError, ValueError):  # max() of no file is a ValueError
+    except (OSError, EngineError, ValueError):  # max() of no file is a ValueError
         return None
     lines = text.split("\n")[1 if size > TAIL_BYTES else 0 :]
     begin = next((at for line in lines if (at := _time_of(line, end)) is not None), None)
     if begin is None or end - begin < SHORTEST:
         return None
     return round(sum(bool(session.search(line)) for line in lines) * 3600 / (end - begin), 1)
+
+
+def _newest(patterns: Iterable[str]) -> str:
+    """Return the path of the newest uncompressed file. Raises ValueError if there is none."""
+    found = []
+    for one in patterns:
+        for path in glob.glob(one):  # noqa: PTH207  (without pathlib: this runs on every host)
+            if not path.endswith((".gz", ".xz", ".bz2", ".zst")):
+                with contextlib.suppress(OSError, EngineError):
+                    if status := status_of(path):
+                        found.append((status.st_mtime, path))
+    return max(found)[1]
 
 
 def _time_of(line: str, now: float) -> Optional[float]:

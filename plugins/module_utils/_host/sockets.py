@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import process_of
 
 MAIL_PORTS = (24, 25, 465, 587, 2525)
 """Ports whose sockets are always of interest, whoever owns them."""
@@ -38,8 +39,9 @@ class Socket:
     """A TCP socket that listens.
 
     host: the address, empty for all addresses. pid: the process that owns it; of several, the one that started the others. None
-    if the owner is unknown. program: the owner's name, empty if it is unknown. A process can choose its name, so only the name of
-    its file counts as one of the mail server's programs.
+    if the owner is unknown. program: the owner's name, empty if it is unknown. A process can choose its name, and every user can
+    copy a program. So one of the mail server's programs is known by the name of its file and by its user; others with such a name
+    are shown with a path.
     """
 
     host: str
@@ -53,11 +55,15 @@ class Socket:
 
 
 def listening(
-    programs: Collection[str], ports: Collection[int] = MAIL_PORTS, proc: str = "/proc"
+    programs: Collection[str],
+    ports: Collection[int] = MAIL_PORTS,
+    proc: str = "/proc",
+    users: Optional[Collection[int]] = None,
 ) -> Optional[list[Socket]]:
     """Return all sockets of these programs, and those of any program on these ports; None if this host does not show its sockets.
 
-    programs: names of files, without directories. Nothing is raised: what cannot be seen is unknown.
+    programs: names of files, without directories. users: numbers of the users whose processes these programs can be; None for all.
+    Nothing is raised: what cannot be seen is unknown.
     """
     try:
         found = dict(_table(f"{proc}/net/tcp"))
@@ -67,7 +73,7 @@ def listening(
         found.update(_table(f"{proc}/net/tcp6"))
     processes = _Processes(proc)
     pids = processes.pids() if found else []
-    ours = [pid for pid in pids if processes.file_name(pid) in programs]
+    ours = [pid for pid in pids if processes.file_name(pid) in programs and processes.is_of(pid, users)]
     owners = processes.owners(found.keys(), ours)
     others = {inode for inode, (_host, port) in found.items() if port in ports} - owners.keys()
     strangers = processes.owners(others, [pid for pid in pids if pid not in ours])
@@ -121,17 +127,28 @@ class _Processes:
 
     def file_name(self, pid: int) -> str:
         """Return the name of the program's file; empty if it cannot be read, and then neither can the sockets."""
+        return self._path(pid).rpartition("/")[2]
+
+    def _path(self, pid: int) -> str:
         try:
             path = os.readlink(f"{self.proc}/{pid}/exe")  # noqa: PTH115
         except OSError:
             return ""
         # An update of the package replaces the file of the running program.
-        return _shown(path.rpartition("/")[2].partition(" (deleted)")[0])
+        return _shown(path.partition(" (deleted)")[0])
+
+    def is_of(self, pid: int, users: Optional[Collection[int]]) -> bool:
+        """Whether a process has the rights of these users only."""
+        if users is None:
+            return True
+        process = process_of(pid, self.proc)
+        return process is not None and process.uids <= set(users)
 
     def name(self, pid: int, programs: Collection[str]) -> str:
         """Return the name that a stranger goes by, which says more than the file of an interpreter; none of these programs."""
         name = _shown(self._read(pid, "comm"))
-        return name if name and name not in programs else self.file_name(pid)
+        names = [name, self.file_name(pid)]
+        return next((one for one in names if one and one not in programs), self._path(pid))
 
     def owners(self, inodes: Collection[int], pids: Sequence[int]) -> dict[int, int]:
         """Return inode -> process, for those of the inodes that one of these processes holds. Stops when all are found."""

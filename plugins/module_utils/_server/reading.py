@@ -8,7 +8,9 @@ The engine contains no product: an adapter (contract.Server) reads the daemon. W
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
@@ -54,10 +56,11 @@ class Reading:
     def _wants_change(self) -> bool:
         return self._desired.inbound is not None or self._desired.outbound is not None
 
-    def read(self, programs: Collection[str], targets: Sequence[Target] = ()) -> dict[str, Any]:
+    def read(self, programs: Collection[str], targets: Sequence[Target] = (), user: str = "") -> dict[str, Any]:
         """Return the parts of the observed state that the host shows, as the module mail_server_info documents them.
 
-        programs: names of the daemon's processes. targets: other hosts to make the handshake test with, after the own port.
+        programs: names of the daemon's processes. targets: other hosts to make the handshake test with, after the own port. user: the
+        daemon's own user, if it has one: its processes have that user or root.
         """
         self._desired.check()
         if os.geteuid():
@@ -79,7 +82,7 @@ class Reading:
             "health": health,
             "listeners": observed["listeners"],
             "transports": observed["transports"],
-            "sockets": self._sockets(observed, health["state"] == "running", programs),
+            "sockets": self._sockets(observed, health["state"] == "running", programs, user),
             "certificates": self._certificates(observed["listeners"]),
             "disk": self._disk(),
             "journal": self._journal(),
@@ -121,12 +124,12 @@ class Reading:
             return {"listeners": None, "transports": None}
 
     def _sockets(
-        self, observed: Mapping[str, Any], running: bool, programs: Collection[str]
+        self, observed: Mapping[str, Any], running: bool, programs: Collection[str], user: str
     ) -> Optional[list[dict[str, Any]]]:
         listeners = observed["listeners"]
         known = [Listener.from_json(one) for one in listeners or ()]
         ports = {*sockets.MAIL_PORTS, *(one.port for one in known if one.port)}
-        found = sockets.listening(programs, ports)
+        found = sockets.listening(programs, ports, users=_users(user))
         if found is not None and listeners is not None and running:
             # Another instance of the same product has a configuration of its own, so its sockets say nothing about this one.
             main = self._server.main_process()
@@ -238,6 +241,15 @@ class Reading:
 def _is_there(path: str) -> bool:
     """Whether there is a file; false also if this user may not look."""
     return os.path.exists(path)  # noqa: PTH110  (Path.exists() raises PermissionError)
+
+
+def _users(name: str) -> Optional[set[int]]:
+    """Return the numbers of root and this user; None without a name."""
+    if not name:
+        return None
+    with contextlib.suppress(KeyError):
+        return {0, pwd.getpwnam(name).pw_uid}
+    return {0}
 
 
 def _reason(error: Exception) -> str:

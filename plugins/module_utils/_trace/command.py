@@ -32,6 +32,7 @@ class CommandMailbox:
     """
 
     interval = 1.0
+    unread = ""
 
     def __init__(self, arguments: Sequence[str], seconds: float) -> None:
         """Prepare only. seconds: the time limit of each run. Raises EngineError if the command is empty."""

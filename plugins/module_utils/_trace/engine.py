@@ -59,7 +59,7 @@ def run_trace(trace: Trace, submit: Submit, check_mode: bool = False) -> dict[st
     Raises EngineError, TargetError, OSError. If an option is wrong, nothing is sent.
     """
     trace.check()
-    places = places_of(trace.receive, trace.look_timeout)
+    places = places_of(trace.receive, trace.look_timeout, trace.timeout)
     if check_mode:
         return {"changed": False, "sent": [], "received": []}
     for item in trace.send:
@@ -98,7 +98,7 @@ def send(item: Mapping[str, Any], sendmail: str, submit: Submit) -> None:
         raise EngineError(f"{sendmail} did not accept the message for {item['recipient']}: {(err or out).strip()}")
 
 
-def mailbox_of(item: Mapping[str, Any], look_timeout: int) -> Mailbox:
+def mailbox_of(item: Mapping[str, Any], look_timeout: int, timeout: float) -> Mailbox:
     """Return the mailbox of an item of C(receive), without opening it. Raises EngineError, TargetError."""
     if item["imap"]:
         imap = item["imap"]
@@ -118,16 +118,16 @@ def mailbox_of(item: Mapping[str, Any], look_timeout: int) -> Mailbox:
         )
     if item["command"] is not None:
         return CommandMailbox(item["command"], float(look_timeout))
-    return LocalMailbox(item["mailbox"])
+    return LocalMailbox(item["mailbox"], min(float(look_timeout), max(1.0, timeout)))
 
 
-def places_of(items: Sequence[Mapping[str, Any]], look_timeout: int) -> list[Mailbox]:
+def places_of(items: Sequence[Mapping[str, Any]], look_timeout: int, timeout: float) -> list[Mailbox]:
     """Return the mailbox of each item. Items with the same mailbox share one object. Raises EngineError, TargetError."""
     places: dict[str, Mailbox] = {}
     for item in items:
         if item["command"] is not None and item["delete"]:
             raise EngineError("delete cannot be used with command; let the command itself remove the message")
-        places.setdefault(_key(item), mailbox_of(item, look_timeout))
+        places.setdefault(_key(item), mailbox_of(item, look_timeout, timeout))
     return [places[_key(item)] for item in items]
 
 
@@ -159,7 +159,7 @@ def wait(
         for place in wanted:
             place.close()
     results = [
-        _result(item, found[place].get(item["marker"]), (place, item["marker"]) in deleted, seconds)
+        _result(item, found[place].get(item["marker"]), (place, item["marker"]) in deleted, seconds, place.unread)
         for item, place in zip(items, places)
     ]
     return results, warnings
@@ -185,9 +185,13 @@ def _delete(
     return gone, warnings
 
 
-def _result(item: Mapping[str, Any], headers: Optional[list[str]], deleted: bool, seconds: float) -> dict[str, Any]:
+def _result(
+    item: Mapping[str, Any], headers: Optional[list[str]], deleted: bool, seconds: float, unread: str
+) -> dict[str, Any]:
     path = path_of(headers or []).to_dict()
     if headers is None:
         path["verdict"] = LOST
         path["message"] = f"it did not arrive within {seconds:g} s; look at the queues of the gateway and the servers"
+        if unread:
+            path["message"] = f"it was not found within {seconds:g} s, but not all was read: {unread}"
     return {"marker": item["marker"], "arrived": headers is not None, "deleted": deleted, **path}

@@ -137,6 +137,7 @@ class ImapMailbox:
     """A mailbox (mailbox.Mailbox) that is a folder on an IMAP server. The connection stays open until close()."""
 
     interval = 1.0
+    unread = ""
 
     def __init__(self, place: ImapPlace) -> None:
         """Prepare only; the first look connects. Raises EngineError or TargetError if the place cannot be used."""

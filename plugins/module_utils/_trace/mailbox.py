@@ -1,7 +1,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Finds marked messages in an mbox file or a Maildir. Reads headers only, and no unchanged file twice."""
+"""Finds marked messages in an mbox file or a Maildir. Reads headers only, and no unchanged file twice.
+
+A mailbox belongs to its owner, who can exchange every file in it at any moment. So the module, which runs as root, takes the
+owner's identity, opens nothing but regular files, and uses directories that it has open instead of their paths.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,38 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from email.parser import BytesHeaderParser
-from pathlib import Path
-from typing import BinaryIO, Callable, Optional, Protocol
+from typing import Callable, Optional, Protocol
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
+    ANYBODY,
+    PathTrust,
+    Place,
+    place_of,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import mbox
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.identity import acting_as
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    MAILBOX_FILES,
+    MAILBOX_FOLDERS,
+    MAILBOX_HEADER_BYTES,
+    MAILBOX_LOCK_SECONDS,
+    MAILBOX_LOOK_BYTES,
+    MAILBOX_MESSAGES,
+    Budget,
+    Deadline,
+    ExhaustedError,
+)
 
 MARKER_HEADER = "X-Mailfleet-Trace"
-MAX_HEADER_LINE = 65536
-# A marked message is new. So only the end of a large mbox and the newest files of a large Maildir folder are read.
-MAX_TAIL = 64 * 1024 * 1024
-MAX_FILES = 5000
-MAX_FOLDERS = 200
-LOCK_SECONDS = 10.0
-_MAX_HEADERS = 2000
+_BLOCK = 1 << 14
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # without O_NONBLOCK, a named pipe would block
+_ENTER = _READ | os.O_DIRECTORY
+_HEADERS_END = re.compile(rb"(?:\A|\n)\r?\n")
 
 
 class Mailbox(Protocol):
@@ -35,6 +56,8 @@ class Mailbox(Protocol):
 
     interval: float
     """Seconds between two looks."""
+    unread: str
+    """What the last look has left out, and why; empty if it has read everything."""
 
     def look(self, markers: Collection[str]) -> dict[str, list[str]]:
         """Return marker -> Received headers, for the messages that have arrived.
@@ -58,13 +81,66 @@ def received_of(headers: bytes) -> tuple[str, list[str]]:
     return marker, [str(value) for value in message.get_all("Received", [])]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A mailbox that is there. status: its own, from before anything was opened."""
+
+    place: Place
+    status: os.stat_result
+
+    @property
+    def is_maildir(self) -> bool:
+        return stat.S_ISDIR(self.status.st_mode)
+
+    def as_owner(self) -> AbstractContextManager[None]:
+        return acting_as(self.status.st_uid, self.status.st_gid)
+
+    @contextlib.contextmanager
+    def opened(self, flags: int) -> Iterator[int]:
+        """Open what was found, and nothing that has taken its name since. Raises EngineError, OSError."""
+        fd = self.place.open(flags)
+        try:
+            if not _is_same(os.fstat(fd), self.status):
+                raise EngineError(f"{self.place.path} was exchanged while it was opened")
+            yield fd
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def _found(path: str) -> Iterator[Optional[_Found]]:
+    """Yield the mailbox at a path, or None. Root's links on the way are followed, those of others are refused."""
+    trust = PathTrust(frozenset({0, os.geteuid()}), ANYBODY, "the mailbox (starttls_mailbox)")
+    with contextlib.ExitStack() as stack:
+        status = None
+        with contextlib.suppress(FileNotFoundError):
+            place = stack.enter_context(place_of(path, trust))
+            status = place.status()
+        if status and not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+            raise EngineError(f"{path} is neither an mbox file nor a Maildir")
+        yield _Found(place, status) if status else None
+
+
+@dataclass(frozen=True)
+class _Message:
+    """An open file of a Maildir. folder: the descriptor of its directory."""
+
+    folder: int
+    name: str
+    status: os.stat_result
+    headers: bytes
+
+
 class LocalMailbox:
     """A Mailbox that is an mbox file, or a Maildir with its Maildir++ folders. A path that does not exist yet is empty."""
 
     interval = 0.2
 
-    def __init__(self, path: str) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str, seconds: float = 20.0) -> None:
+        """Prepare only. seconds: the time limit of each look, and of the search for a message to delete."""
+        self.unread = ""
+        self._path = path
+        self._seconds = seconds
         self._seen: set[str] = set()
         self._state: tuple[int, ...] = ()
         self._asked: set[str] = set()
@@ -72,38 +148,45 @@ class LocalMailbox:
     def look(self, markers: Collection[str]) -> dict[str, list[str]]:
         """Return marker -> Received headers of new messages since the last look for these markers.
 
-        Raises EngineError, OSError.
+        A look that reaches its limit of bytes or time returns what it has found, and C(unread) says so. Raises EngineError, OSError.
         """
         if not set(markers) <= self._asked:
             self._forget()
         self._asked = set(markers)
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return {}
-        if stat.S_ISDIR(status.st_mode):
-            return dict(_matching((headers for _, headers in self._unseen()), markers))
-        if not stat.S_ISREG(status.st_mode):
-            raise EngineError(f"{self._path} is neither an mbox file nor a Maildir")
-        state = (status.st_ino, status.st_size, status.st_mtime_ns)
-        if state == self._state:
-            return {}
-        with self._path.open("rb") as handle:
-            found = dict(_matching((headers for _, headers in _messages(handle)), markers))
-        self._state = state
-        return found
+        self.unread = ""
+        matching: dict[str, list[str]] = {}
+
+        def take(headers: bytes) -> None:
+            marker, received = received_of(headers)
+            if marker and marker in markers:
+                matching[marker] = received
+
+        budget = self._budget()
+        with self._named(), _found(self._path) as found:
+            if found is None:
+                return {}
+            try:
+                with found.as_owner():
+                    if found.is_maildir:
+                        self._scan(found, budget, lambda message: take(message.headers))
+                    else:
+                        self._read_mbox(found, budget, take)
+            except ExhaustedError as error:
+                self.unread = str(error)
+        return matching
 
     def delete(self, marker: str) -> None:
         """Delete the messages with this marker: the files in a Maildir, or a part of an mbox under the mail servers' locks."""
-        if self._path.is_dir():
-            self._forget()
-            for file, headers in self._unseen():
-                if received_of(headers)[0] == marker:
-                    file.unlink(missing_ok=True)
-            return
-        with _locked(self._path) as handle:
-            while span := _span(handle, marker):
-                _cut(handle, *span)
+        budget = self._budget()
+        with self._named(), _found(self._path) as found:
+            if found is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            if found.is_maildir:
+                self._forget()
+                with found.as_owner():
+                    self._scan(found, budget, lambda message: self._unlink(message, marker))
+            else:
+                self._delete_from_mbox(found, marker, budget)
 
     def close(self) -> None:
         """Do nothing: nothing is open."""
@@ -111,132 +194,187 @@ class LocalMailbox:
     def _forget(self) -> None:
         self._seen, self._state = set(), ()
 
-    def _unseen(self) -> Iterator[tuple[Path, bytes]]:
-        """Yield the files that no look has read yet, and their headers. A Maildir file never changes, only the flags in its name."""
-        for folder in _folders(self._path):
-            for name in _newest(folder):
-                unique = name.partition(":")[0]
-                if unique in self._seen:
-                    continue
-                file = folder / name
-                # A mail program may move a message from new to cur at this moment. The next look finds it there.
-                with contextlib.suppress(FileNotFoundError), _opened(file) as handle:
-                    if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-                        continue
-                    headers = _headers(line for _, line in _lines(handle))
+    def _budget(self) -> Budget:
+        return Budget(f"a look into {self._path}", {"bytes": MAILBOX_LOOK_BYTES}, self._seconds)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        """In this context, an OSError names the mailbox, not a part of it."""
+        try:
+            yield
+        except OSError as error:
+            error.filename, error.filename2 = self._path, None
+            raise
+
+    def _read_mbox(self, found: _Found, budget: Budget, take: Callable[[bytes], None]) -> None:
+        with found.opened(os.O_RDONLY) as fd, os.fdopen(fd, "rb", closefd=False) as handle:
+            status = os.fstat(fd)
+            state = (status.st_ino, status.st_size, status.st_mtime_ns)
+            if state != self._state:
+                for _offset, headers in mbox.messages(handle, status.st_size, budget):
+                    take(headers)
+                self._state = state
+
+    def _delete_from_mbox(self, found: _Found, marker: str, budget: Budget) -> None:
+        if os.path.islink(self._path):  # noqa: PTH114
+            # Mail servers put their lock file beside the link, and this would put it beside the file.
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+        deadline = Deadline(self._path, MAILBOX_LOCK_SECONDS)
+        with _lock_file(found, deadline), found.as_owner(), found.opened(os.O_RDWR) as fd:
+            _retry(lambda: fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB), found.place.path, deadline)
+            mbox.remove(fd, lambda headers: received_of(headers)[0] == marker, budget)
+
+    # Maildir
+
+    def _scan(self, found: _Found, budget: Budget, take: Callable[[_Message], None]) -> None:
+        """Hand over the files that no look has read yet. A Maildir file never changes, only the flags in its name."""
+        with found.opened(os.O_RDONLY | os.O_DIRECTORY) as maildir:
+            for name in (".", *_subfolders(maildir, budget)):
+                with self._passing_over(), _entered(name, maildir) as above:
+                    for part in ("new", "cur"):
+                        with self._passing_over(), _entered(part, above) as folder:
+                            self._scan_folder(folder, budget, take)
+
+    def _scan_folder(self, folder: int, budget: Budget, take: Callable[[_Message], None]) -> None:
+        for name in _newest(folder, budget):
+            unique = name.partition(":")[0]
+            if unique in self._seen:
+                continue
+            if len(self._seen) >= MAILBOX_MESSAGES:
+                raise ExhaustedError(self._path, "messages", MAILBOX_MESSAGES)
+            with self._passing_over(), _message(folder, name, budget) as message:
+                if message is not None:
+                    take(message)
                     self._seen.add(unique)
-                    yield file, headers
+
+    @contextlib.contextmanager
+    def _passing_over(self) -> Iterator[None]:
+        """In this context, something is passed over that is gone, is a link or no directory, or may not be read.
+
+        A mail program may move a message from new to cur at any moment. It is found there then, or by the next look.
+        """
+        try:
+            yield
+        except PermissionError:
+            self.unread = f"the owner of {self._path} may not read all of it"
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+
+    def _unlink(self, message: _Message, marker: str) -> None:
+        if received_of(message.headers)[0] != marker:
+            return
+        status = os.stat(message.name, dir_fd=message.folder, follow_symlinks=False)
+        if not _is_same(status, message.status):
+            raise EngineError(f"a file in {self._path} was exchanged while it was read")
+        try:
+            os.unlink(message.name, dir_fd=message.folder)
+        except PermissionError:
+            raise EngineError(f"the owner of {self._path} may not delete files in it") from None
 
 
-def _opened(file: Path) -> BinaryIO:
-    return os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb")  # without O_NONBLOCK, a named pipe would block
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 
 
-def _matching(messages: Iterable[bytes], markers: Collection[str]) -> Iterator[tuple[str, list[str]]]:
-    for headers in messages:
-        marker, received = received_of(headers)
-        if marker and marker in markers:
-            yield marker, received
+@contextlib.contextmanager
+def _entered(name: str, above: int) -> Iterator[int]:
+    """Open a directory of a Maildir, not through a link, and act as its owner in it: a Maildir of root may have folders of others."""
+    fd = os.open(name, _ENTER, dir_fd=above)
+    try:
+        status = os.fstat(fd)
+        with acting_as(status.st_uid, status.st_gid):
+            yield fd
+    finally:
+        os.close(fd)
 
 
-def _folders(place: Path) -> Iterator[Path]:
-    """Yield the directories of a Maildir that contain messages. The names of Maildir++ folders begin with a dot."""
-    with os.scandir(place) as entries:
-        names = (entry.name for entry in entries if entry.name.startswith(".") and entry.is_dir())
-        subfolders = sorted(heapq.nsmallest(MAX_FOLDERS, names))
-    for folder in (place, *(place / name for name in subfolders)):
-        yield folder / "new"
-        yield folder / "cur"
+@contextlib.contextmanager
+def _message(folder: int, name: str, budget: Budget) -> Iterator[Optional[_Message]]:
+    """Open a file of a Maildir and read its headers; None if it is not a regular file. A link or a device is not even opened."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode):
+        yield None
+        return
+    fd = os.open(name, _READ, dir_fd=folder)
+    try:
+        status = os.fstat(fd)
+        yield _Message(folder, name, status, _headers(fd, budget)) if stat.S_ISREG(status.st_mode) else None
+    finally:
+        os.close(fd)
 
 
-def _newest(folder: Path) -> list[str]:
+def _headers(fd: int, budget: Budget) -> bytes:
+    """Return the headers of a file; none if they are longer than MAILBOX_HEADER_BYTES. Raises ExhaustedError."""
+    data = b""
+    while len(data) <= MAILBOX_HEADER_BYTES:
+        piece = os.read(fd, _BLOCK)
+        budget.spend(len(piece))
+        data += piece
+        if end := _HEADERS_END.search(data):
+            return data[: end.start() + 1]
+        if not piece:
+            return data
+    return b""
+
+
+def _subfolders(maildir: int, budget: Budget) -> list[str]:
+    """Return the names of Maildir++ folders. They begin with a dot."""
+
+    def names() -> Iterator[str]:
+        for entry in entries:
+            budget.look()
+            if entry.name.startswith(".") and entry.is_dir(follow_symlinks=False):
+                yield entry.name
+
+    with os.scandir(maildir) as entries:
+        return sorted(heapq.nsmallest(MAILBOX_FOLDERS, names()))
+
+
+def _newest(folder: int, budget: Budget) -> list[str]:
     """Return the names of the newest messages. A name begins with the time of the delivery."""
 
     def delivered(name: str) -> int:
         match = re.match(r"\d{1,18}", name)
         return int(match[0]) if match else 0
 
-    try:
-        with os.scandir(folder) as entries:
-            names = (entry.name for entry in entries if not entry.name.startswith("."))
-            return heapq.nlargest(MAX_FILES, names, key=delivered)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    def names() -> Iterator[str]:
+        for entry in entries:
+            budget.look()
+            if not entry.name.startswith("."):
+                yield entry.name
 
-
-def _messages(handle: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield the messages at the end of an mbox: the offset of the separator line, and the headers."""
-    size = handle.seek(0, os.SEEK_END)
-    handle.seek(max(0, size - MAX_TAIL))
-    blank = True
-    lines = _lines(handle)
-    for offset, line in lines:
-        if blank and line.startswith(b"From "):
-            yield offset, _headers(text for _, text in lines)
-            blank = True
-            continue
-        blank = line in (b"\n", b"\r\n")
-
-
-def _lines(handle: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield the offset of each line and the line, cut to MAX_HEADER_LINE bytes and ended by a newline."""
-    whole, offset = True, handle.tell()
-    while piece := handle.readline(MAX_HEADER_LINE):
-        beginning, whole = whole, piece.endswith(b"\n")
-        if beginning:
-            yield offset, piece if whole else piece + b"\n"
-        offset += len(piece)
-
-
-def _headers(lines: Iterable[bytes]) -> bytes:
-    headers: list[bytes] = []
-    for line in lines:
-        if line in (b"\n", b"\r\n") or len(headers) > _MAX_HEADERS:
-            break
-        headers.append(line)
-    return b"".join(headers)
-
-
-def _span(handle: BinaryIO, marker: str) -> Optional[tuple[int, int]]:
-    """Return the offsets of the begin and the end of the last message with this marker in an mbox, or None."""
-    found, start = None, -1
-    for offset, headers in _messages(handle):
-        if start >= 0:
-            found, start = (start, offset), -1
-        if received_of(headers)[0] == marker:
-            start = offset
-    return (start, handle.seek(0, os.SEEK_END)) if start >= 0 else found
-
-
-def _cut(handle: BinaryIO, start: int, end: int) -> None:
-    """Remove a part of a file. The rest moves up from its beginning, so a kill during the move loses nothing of the rest."""
-    handle.seek(end)
-    behind = handle.read()
-    handle.seek(start)
-    handle.write(behind)
-    handle.flush()
-    handle.truncate(start + len(behind))
-    os.fsync(handle.fileno())
+    with os.scandir(folder) as entries:
+        return heapq.nlargest(MAILBOX_FILES, names(), key=delivered)
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[BinaryIO]:
-    """Open an mbox for writing under both locks of mail servers: a lock file next to it, and fcntl. Raises EngineError."""
-    lock = path.with_name(f"{path.name}.lock")
-    deadline = time.monotonic() + LOCK_SECONDS
-    # A symbolic link may lead to a file that is not a mailbox. The module runs as root and must not change such a file.
-    with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b") as handle:
-        _retry(lambda: os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)), path, deadline)
-        try:
-            _retry(lambda: fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB), path, deadline)
-            if not stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
-                raise EngineError(f"{path} is not a file")
-            yield handle
-        finally:
-            lock.unlink(missing_ok=True)
+def _lock_file(found: _Found, deadline: Deadline) -> Iterator[None]:
+    """Hold the lock file next to an mbox. Raises EngineError, OSError."""
+    name, directory = f"{found.place.name}.lock", found.place.directory
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+    def make() -> None:
+        _retry(lambda: os.close(os.open(name, flags, 0o600, dir_fd=directory)), found.place.path, deadline)
+
+    identity: Callable[[], AbstractContextManager[None]] = found.as_owner
+    try:
+        with identity():
+            make()
+    except PermissionError:
+        # In some mail spools only root can create a file, so mail servers make the lock as root.
+        if os.fstat(directory).st_uid != 0:
+            raise
+        identity = contextlib.nullcontext
+        make()
+    try:
+        yield
+    finally:
+        with identity(), contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
 
 
-def _retry(take: Callable[[], object], path: Path, deadline: float) -> None:
+def _retry(take: Callable[[], object], path: str, deadline: Deadline) -> None:
     while True:
         try:
             take()
@@ -244,6 +382,6 @@ def _retry(take: Callable[[], object], path: Path, deadline: float) -> None:
         except OSError as error:
             if error.errno not in (errno.EEXIST, errno.EAGAIN):
                 raise
-            if time.monotonic() >= deadline:
+            if deadline.is_over:
                 raise EngineError(f"{path} is locked by another program") from None
         time.sleep(0.1)

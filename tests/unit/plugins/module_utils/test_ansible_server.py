@@ -138,10 +138,10 @@ def test_the_processes_that_are_looked_for_are_those_of_the_product(mail, monkey
     asked = []
     monkeypatch.setattr(
         "ansible_collections.mailfleet.starttls.plugins.module_utils._host.sockets.listening",
-        lambda programs, ports: asked.append(tuple(programs)) or [],
+        lambda programs, ports, users: asked.append((tuple(programs), 0 in users)) or [],
     )
     reading.read_mail_server(options(**mail.options), None)
-    assert asked == [PRODUCTS["postfix"].layouts[0].daemons]
+    assert asked == [(PRODUCTS["postfix"].layouts[0].daemons, True)]
 
 
 def test_other_hosts_are_tested_too(mail):

@@ -35,7 +35,7 @@ def test_one_call_sends_waits_and_removes(host):
 
 
 def test_a_warning_is_shown_as_one(host, monkeypatch):
-    monkeypatch.setattr(mailbox_search, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(mailbox_search, "MAILBOX_LOCK_SECONDS", 0.2)
     (host / "trace").write_text(f"From x\n{MARKER_HEADER}: a\n\nbody\n\n")
     (host / "trace.lock").touch()
     result = run(host, receive=[{"marker": "a", "mailbox": str(host / "trace"), "delete": True}])

@@ -1,4 +1,5 @@
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -6,6 +7,7 @@ import os
 import re
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.alarm import at_most
+from tests.support.attacker import UID, needs_root, never_opened
 
 NOW = 1767225600.0  # 2026-01-01T00:00:00Z
 NO_TIME = re.compile(rb"(never)")
@@ -385,3 +388,46 @@ def test_the_count_ends_in_time(tmp_path, monkeypatch):
     monkeypatch.setattr(log_source, "LOG_RUN_SECONDS", 0.0)
     [note] = [one for one in counted(tmp_path, MESSAGE)["notes"] if one["code"] == "unreadable"]
     assert note["message"].endswith("the reading of the log needs more than 0 seconds, so the counts are not whole")
+
+
+# A directory of somebody else
+
+
+@needs_root
+@pytest.mark.parametrize("kind", ["link", "second name", "way"])
+def test_no_file_of_root_is_read_in_the_place_of_a_log(tmp_path, kind):
+    """Exim's user owns the directory of its log, and this reads it as root."""
+    logs, secret = tmp_path / "logs", tmp_path / "etc/secret"
+    logs.mkdir()
+    secret.parent.mkdir()
+    secret.write_text("2026-01-01 00:00:00 secret\n")
+    if kind == "second name":
+        os.link(secret, logs / "mainlog")
+    else:
+        (logs / ("mainlog" if kind == "link" else "more")).symlink_to(secret if kind == "link" else secret.parent)
+    os.chown(logs, UID, UID)
+    for one in logs.iterdir():
+        if one.is_symlink():
+            os.chown(one, UID, UID, follow_symlinks=False)
+    (logs / "mainlog.1").write_text("2026-01-01 00:00:00 mine\n")
+    os.chown(logs / "mainlog.1", UID, UID)
+    pattern = f"{logs}/more/secret" if kind == "way" else f"{logs}/mainlog"
+    with contextlib.nullcontext() if kind == "second name" else never_opened(secret):
+        files = find_files([pattern, f"{logs}/mainlog.1"])
+        found = Found([replace(one, changed=NOW) for one in files])
+        tally = Tally(10)
+        counted = count(EximLog(tally, NOW, NOW + 60), tally, found, NOW, NOW + 60)
+    assert counted["lines"] == 1
+    [note] = [one for one in counted["notes"] if one["code"] == "unreadable"]
+    assert re.search("is a link that|so others could have put it there", note["message"])
+
+
+@needs_root
+def test_a_link_of_root_to_a_log_is_followed(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/log").write_text("x\n")
+    os.chown(tmp_path / "elsewhere", UID, UID)
+    (tmp_path / "log").symlink_to(tmp_path / "elsewhere/log")
+    [found] = find_files([f"{tmp_path}/log"])
+    os.chown(tmp_path / "elsewhere/log", UID, UID)
+    assert content(found) == b"x"

@@ -95,7 +95,7 @@ def test_a_next_hop_that_is_known():
 def test_a_configuration_that_cannot_be_read():
     for answer in ((1, "", "2026 error\n"), (1, "2026 error\n", "")):
         with pytest.raises(BrokenConfigurationError, match=r"^Exim does not read its configuration: 2026 error$"):
-            observe(Printed(lambda _words, answer=answer: answer), "/nowhere", {})
+            observe(Printed(lambda _words, answer=answer: answer), None, {})
 
 
 def test_several_next_hops_are_several_transports():

@@ -14,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import read_macros, set_macros
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -24,6 +25,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 )
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
+from tests.support.alarm import at_most
+from tests.support.attacker import UID, await_words, needs_root, sleeping
+from tests.support.exim_host import pretend_daemon
+
+PROGRAM = Path("/proc/self/exe").resolve().name
 
 NAMES = ["MAIN_TLS_ENABLE", "MAIN_TLS_CERTKEY", "REMOTE_SMTP_HOSTS_AVOID_TLS", "A", "B1"]
 VALUES = st.text("ab $:*{}/=#\\", max_size=8).map(str.strip).filter(lambda value: not value.endswith("\\"))
@@ -288,12 +295,12 @@ class TestRunning:
         with pytest.raises(NotRunningError):
             host.adapter.require_running()
         assert host.adapter.main_process() is None
-        monkeypatch.setattr(server, "PROGRAMS", (Path(f"/proc/{os.getpid()}/comm").read_text().strip(),))
+        monkeypatch.setattr(server, "PROGRAMS", (PROGRAM,))
         host.adapter.require_running()
         assert host.adapter.main_process() == os.getpid()
 
     def test_the_pid_file_may_be_away_for_a_moment(self, host, monkeypatch):
-        monkeypatch.setattr(server, "PROGRAMS", (Path(f"/proc/{os.getpid()}/comm").read_text().strip(),))
+        monkeypatch.setattr(server, "PROGRAMS", (PROGRAM,))
         monkeypatch.setattr(server, "PID_FILE_SECONDS", 5.0)
         threading.Timer(0.1, lambda: host.pid_file.write_text(f"{os.getpid()}\n")).start()
         host.adapter.require_running()
@@ -817,7 +824,7 @@ class TestDaemon:
 
     def test_resuming_is_a_signal_only(self, host, monkeypatch):
         signals = []
-        monkeypatch.setattr(os, "kill", lambda *args: signals.append(args))
+        pretend_daemon(monkeypatch, lambda *args: signals.append(args))
         host.pid_file.write_text("4711\n")
         host.adapter.resume()
         assert signals == [(4711, signal.SIGHUP)]
@@ -833,6 +840,69 @@ class TestDaemon:
             EngineError, match=r"^Exim cannot be told to read its configuration again \(.*exim\.pid\): "
         ):
             host.adapter.resume()
+
+    def _is_told(self, host, victim):
+        """Whether a process is signalled because the pid file names it."""
+        host.pid_file.write_text(f"{victim.pid}\n")
+        try:
+            host.adapter.resume()
+        except EngineError as error:
+            assert str(error).startswith("Exim cannot be told to read its configuration again"), error
+            assert victim.poll() is None
+            return False
+        assert victim.wait(10) == -signal.SIGHUP
+        return True
+
+    def test_another_process_that_the_pid_file_names_is_not_signalled(self, host):
+        """Exim's user owns the directory of the pid file, and can write any number into it."""
+        with sleeping() as victim:
+            assert not self._is_told(host, victim)
+
+    @needs_root
+    @pytest.mark.parametrize(("owner", "told"), [(UID, True), (0, False), (1, False)])
+    def test_only_what_exims_user_could_signal_is_signalled(self, host, monkeypatch, owner, told):
+        monkeypatch.setattr(server, "DAEMON_USER", pwd.getpwuid(UID).pw_name)
+        with sleeping("exim4", owner) as victim:
+            assert self._is_told(host, victim) is told
+            assert (host.adapter.main_process() == victim.pid) is (told and victim.poll() is None)
+
+    def test_a_program_that_runs_with_the_rights_of_root_is_not_signalled(self, host, monkeypatch):
+        """Anybody can start Exim, which then has two users: the own one and root."""
+        both = Process(4711, 1, frozenset({os.getuid(), os.getuid() + 1}), "/usr/sbin/exim4", "exim4")
+        monkeypatch.setattr(server, "process_of", lambda _pid: both)
+        monkeypatch.setattr(server, "send_signal", lambda *_: pytest.fail("nothing may be signalled"))
+        host.pid_file.write_text("4711\n")
+        with pytest.raises(EngineError, match="process 4711 is not the daemon of Exim"):
+            host.adapter.resume()
+
+    def test_a_pid_file_that_is_none_holds_nobody(self, host, tmp_path):
+        with sleeping("exim4") as victim:
+            (tmp_path / "other").write_text(f"{victim.pid}\n")
+            for make in (
+                lambda: os.mkfifo(host.pid_file),
+                lambda: host.pid_file.symlink_to("/dev/zero"),
+                host.pid_file.mkdir,
+                lambda: host.pid_file.write_text(f"{victim.pid}" + "\n" * 100),
+            ):
+                make()
+                with at_most(10), pytest.raises(EngineError, match="Exim cannot be told"):
+                    host.adapter.resume()
+                assert host.adapter.main_process() is None
+                host.pid_file.rmdir() if host.pid_file.is_dir() else host.pid_file.unlink()
+            assert victim.poll() is None
+
+    def test_the_words_of_another_process_say_nothing_of_listeners(self, host):
+        host.answers[("exim4", "-bP")] = (0, f"{host.generated}\n{PRINTED}", "")
+        ports = [one["port"] for one in host.adapter.observe()["listeners"]]
+        liar = subprocess.Popen(["sh", "-c", "sleep 60; :", "-oX", "127.0.0.1.2525"], start_new_session=True)
+        try:
+            await_words(liar.pid, "sh\0")
+            host.pid_file.write_text(f"{liar.pid}\n")
+            found = [one["port"] for one in host.adapter.observe()["listeners"]]
+        finally:
+            os.killpg(liar.pid, signal.SIGKILL)
+            liar.wait()
+        assert found == ports
 
     @pytest.mark.parametrize("text", [None, "", "nonsense\n", f"{2**22 + 1}\n"])
     def test_a_daemon_that_cannot_be_found_is_said(self, host, text):
@@ -856,7 +926,7 @@ class TestTransaction:
         host.generated.write_text(self.GENERATED)
         host.pid_file.write_text("4711\n")
         host.signals, host.proofs = [], []
-        monkeypatch.setattr(os, "kill", lambda *args: host.signals.append((*args, host.generated.read_text())))
+        pretend_daemon(monkeypatch, lambda *args: host.signals.append((*args, host.generated.read_text())))
         host.answers[("update-exim4.conf", "-o")] = lambda arguments: (
             Path(arguments[2]).write_text("generated from the new macros\n") and (0, "", "")
         )
@@ -914,7 +984,7 @@ class TestTransaction:
             if len(transaction.signals) == 1:
                 raise PermissionError(1, "Operation not permitted")
 
-        monkeypatch.setattr(os, "kill", kill)
+        pretend_daemon(monkeypatch, kill)
         with pytest.raises(
             TransactionError, match=r"^Exim cannot be told to read .*Operation not permitted\. "
         ) as error:

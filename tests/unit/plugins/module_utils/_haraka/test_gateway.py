@@ -1,11 +1,15 @@
 """The delivery modes on a Haraka gateway, against a directory for its files and one for /proc."""
 
+import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
@@ -31,10 +35,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support import fake_haraka
+from tests.support.alarm import at_most
+from tests.support.attacker import UID
 from tests.support.edits import edited_meanwhile
 from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 GETADDRINFO = socket.getaddrinfo
+MASTER = 100
 SETTINGS = Settings(helo_name="gw.example", timeout=0.2)
 TLS_INI = """\
 ; by hand
@@ -75,12 +83,15 @@ class Host:
         for module in (gateway, own_port):
             monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))
         monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
-        monkeypatch.setattr(gateway.os, "kill", self.kill)
+        monkeypatch.setattr(gateway, "send_signal", self.kill)
         monkeypatch.setattr(gateway.socket, "getaddrinfo", self.lookup)
         for module in (gateway, record):
             monkeypatch.setattr(module, "FileImage", _OwnFiles())
         self.adapter = gateway.HarakaGateway(self.run, SETTINGS, Target("127.0.0.1"), str(self.home))
         self.adapter._answering = lambda: max(self.adapter._workers(), default=0)
+        self.start(MASTER, parent=1)
+        (self.proc / str(MASTER) / "fd").mkdir()
+        self.listen(25)
         for pid in (101, 102):
             self.start(pid)
 
@@ -98,9 +109,21 @@ class Host:
         failure = {} if self.stage >= Stage.EHLO else {"code": "connect_failed", "message": "cannot connect"}
         return Handshake(target, self.stage, **failure)
 
-    def start(self, pid, home=None, age=0.0, **environment):
+    def listen(self, port, pid=MASTER, inode=1, host="00000000"):
+        """This process has a socket that listens."""
+        (self.proc / "net").mkdir(exist_ok=True)
+        row = f"0: {host}:{port:04X} 00000000:0000 0A 0:0 0:0 0 0 0 {inode} 1\n"
+        (self.proc / "net/tcp").write_text("head\n" + row)
+        held = self.proc / str(pid) / "fd" / str(inode)
+        held.unlink(missing_ok=True)
+        held.symlink_to(f"socket:[{inode}]")
+
+    def start(self, pid, home=None, age=0.0, parent=MASTER, uid=0, program="/usr/bin/node", **environment):
         place = self.proc / str(pid)
         place.mkdir(exist_ok=True)
+        (place / "status").write_text(f"Name:\tnode\nPPid:\t{parent}\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
+        (place / "exe").unlink(missing_ok=True)
+        (place / "exe").symlink_to(program)
         environment = {"HARAKA": str(home or self.home), "NODE_UNIQUE_ID": "1", **environment}
         (place / "environ").write_bytes("".join(f"{name}={value}\0" for name, value in environment.items()).encode())
         ticks = (time.clock_gettime(time.CLOCK_BOOTTIME) - age) * os.sysconf("SC_CLK_TCK") + 2
@@ -111,8 +134,10 @@ class Host:
             path.unlink()
         (self.proc / str(pid)).rmdir()
 
-    def kill(self, pid, number):
+    def kill(self, pid, number, is_right):
         self.signals.append((pid, number))
+        process = gateway.process_of(pid, str(self.proc))
+        assert process is None or is_right(process)
         if not (self.proc / str(pid)).exists():
             raise ProcessLookupError
         self.stop(pid)
@@ -523,12 +548,103 @@ def test_next_hops_are_the_servers_that_are_named(host):
 def test_only_this_harakas_workers_count(host, tmp_path):
     host.start(200, home=tmp_path)
     (host.proc / "201").mkdir()  # one that ended meanwhile
-    (host.proc / "202").mkdir()
+    host.start(202)
     (host.proc / "202/environ").write_bytes(f"HARAKA={host.home}\0".encode())
     link = tmp_path / "link"
     link.symlink_to(host.home)
     host.start(203, home=link, age=60.0)
     assert host.adapter._workers() == [203, 101, 102]
+
+
+@pytest.mark.parametrize(
+    ("liar", "counts"),
+    [
+        ({}, True),
+        ({"parent": 1}, False),
+        ({"parent": 101}, False),
+        ({"program": "/usr/bin/python3"}, False),
+        ({"program": "/usr/bin/node (deleted)"}, True),  # an update came since
+        ({"uid": 65534}, True),  # user= in smtp.ini, while the main process is root's
+    ],
+)
+def test_a_worker_is_a_child_of_the_process_that_listens(host, liar, counts):
+    host.start(300, **liar)
+    assert (300 in host.adapter._workers()) is counts
+
+
+def test_a_worker_has_the_user_of_its_main_process(host):
+    host.start(MASTER, parent=1, uid=900)
+    assert host.adapter._workers() == []
+    host.start(101, uid=900)
+    assert host.adapter._workers() == [101]
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "counts"), [("0100007F", 25, True), ("0200007F", 25, False), ("00000000", 26, False)]
+)
+def test_the_main_process_listens_on_the_own_port(host, address, port, counts):
+    host.listen(port, host=address)
+    assert bool(host.adapter._workers()) is counts
+
+
+# The same on real processes
+
+
+@contextlib.contextmanager
+def running_haraka(home, port, nodes=2):
+    program = [sys.executable, fake_haraka.__file__, str(home), str(port), str(nodes)]
+    process = subprocess.Popen(program, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def real(tmp_path):
+    """The adapter on a real port, and what runs there. Its workers may take a moment to call themselves so."""
+    with socket.create_server(("127.0.0.1", 0)) as spare:
+        port = spare.getsockname()[1]
+    (tmp_path / "config").mkdir()
+    with running_haraka(tmp_path, port) as haraka:
+        adapter = gateway.HarakaGateway(None, SETTINGS, Target("127.0.0.1", port), str(tmp_path))
+        adapter.pid = haraka.pid
+        yield adapter
+
+
+def children_of(pid):
+    return {int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def test_no_other_process_is_taken_for_a_worker(real, tmp_path):
+    """A process of another user that says it is one, and does not end at a SIGTERM, made every change fail, and its way back."""
+    words = {"HARAKA": str(tmp_path), "NODE_UNIQUE_ID": "7"}
+    stubborn = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"]
+    user = UID if os.geteuid() == 0 else None
+    liar = subprocess.Popen(
+        stubborn, env={**os.environ, **words}, user=user, stdout=subprocess.PIPE, start_new_session=True
+    )
+    with socket.create_server(("127.0.0.1", 0)) as spare:
+        other_port = spare.getsockname()[1]
+    try:
+        assert liar.stdout.readline() == b"ready\n"
+        with running_haraka(tmp_path, other_port) as other:
+            bystanders = children_of(other.pid)
+            old = children_of(real.pid)
+            assert set(real._workers()) == old
+            with at_most(30):
+                real.reload()
+            assert set(real._workers()) == children_of(real.pid)
+            assert not old & children_of(real.pid)
+            assert children_of(other.pid) == bystanders
+            assert liar.poll() is None
+    finally:
+        os.killpg(liar.pid, signal.SIGKILL)
+        liar.wait()
+        liar.stdout.close()
 
 
 def test_a_running_haraka_is_required(host):
@@ -539,7 +655,7 @@ def test_a_running_haraka_is_required(host):
     host.stop(101)
     host.stop(102)
     with pytest.raises(
-        EngineError, match=r"no worker process of a Haraka started with -c .* runs on this host.*nodes=0"
+        EngineError, match=r"no worker process of a Haraka started with -c .* serves 127.* on this host.*nodes=0"
     ):
         host.adapter.require_running()
     host.tls_ini.unlink()
@@ -574,13 +690,13 @@ def test_other_connections_do_not_count(host, local, remote, tcp):
 
 
 def test_a_worker_that_ended_by_itself_is_no_failure(host, monkeypatch):
-    def gone(pid, _signal):
+    def gone(pid, _signal, _is_right):
         host.stop(pid)
         host.next_pid += 1
         host.start(host.next_pid)
         raise ProcessLookupError
 
-    monkeypatch.setattr(gateway.os, "kill", gone)
+    monkeypatch.setattr(gateway, "send_signal", gone)
     host.adapter.resume()
     assert sorted(host.adapter._workers()) == [901, 902]
 
@@ -624,6 +740,7 @@ def test_the_worker_that_answers_is_known_by_its_connection(host, greets):
         listener.settimeout(10)
         port = listener.getsockname()[1]
         host.adapter._port = replace(host.adapter._port, port=port)
+        host.listen(port)
 
         def serve():
             wire, peer = listener.accept()

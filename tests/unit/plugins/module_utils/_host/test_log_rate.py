@@ -11,6 +11,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import TAIL_BYTES, sessions_an_hour
 
 from tests.support.alarm import at_most
+from tests.support.attacker import give_away, needs_root, never_opened
 
 NOW = 1_796_000_000.0
 SESSION = re.compile(r"smtpd\[\d+\]: connect from")
@@ -74,3 +75,24 @@ def test_a_named_pipe_is_not_waited_for(tmp_path: Path):
     os.mkfifo(tmp_path / "mainlog")
     with at_most(5):
         assert sessions_an_hour([str(tmp_path / "mainlog")], SESSION, NOW) is None
+
+
+def test_a_pipe_that_is_newer_does_not_hold_the_read(tmp_path: Path):
+    log = tmp_path / "mail.log"
+    log.write_text(line(at(1800, "%Y-%m-%d %H:%M:%S")) * 3)
+    os.utime(log, (NOW - 60, NOW - 60))
+    os.mkfifo(tmp_path / "mail.log.1")
+    os.utime(tmp_path / "mail.log.1", (NOW, NOW))
+    with at_most(10):
+        assert sessions_an_hour([f"{tmp_path}/mail.log*"], SESSION, NOW) == pytest.approx(6.0)
+
+
+@needs_root
+def test_a_link_of_the_daemons_user_is_passed_over(tmp_path: Path):
+    logs, secret = tmp_path / "logs", tmp_path / "secret"
+    logs.mkdir()
+    secret.write_text(line(at(1800, "%Y-%m-%d %H:%M:%S")))
+    (logs / "mail.log").symlink_to(secret)
+    give_away(logs)
+    with never_opened(secret):
+        assert sessions_an_hour([f"{logs}/mail.log*"], SESSION, NOW) is None

@@ -17,6 +17,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.sockets i
     listening,
 )
 
+from tests.support.attacker import UID, needs_root, sleeping
+
 OURS = ("master",)
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode"
 
@@ -222,6 +224,34 @@ def test_it_stops_when_all_are_found(proc, monkeypatch):
     monkeypatch.setattr(os, "listdir", lambda path: looked.append(path) or whole(path))
     proc.listening()
     assert [path for path in looked if path.endswith("/fd")] == [str(proc.root / "7/fd")]
+
+
+def test_a_program_of_another_user_is_not_the_mail_server(proc):
+    """Every user can copy a program, and listen on a port above 1023 while the mail server does not."""
+    for number, uid in enumerate([0, 100, 1000]):
+        proc.socket("127.0.0.1", 2525 + number, 200 + number)
+        directory = proc.process(20 + number, "exim4", 200 + number)
+        (directory / "status").write_text(f"Name:\texim4\nPPid:\t1\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\n")
+    known = [Socket("127.0.0.1", 2525, 20, "exim4"), Socket("127.0.0.1", 2526, 21, "exim4")]
+    found = proc.listening(["exim4"], ports=[2527], users={0, 100})
+    assert found == [*known, Socket("127.0.0.1", 2527, 22, "/usr/sbin/exim4")]
+    findings = compare([Listener("2527", "127.0.0.1", 2527, "offered")], found[2:], ["exim4"])
+    assert [one["code"] for one in findings] == ["stranger_on_mail_port"]
+    (directory / "status").unlink()  # it has ended
+    assert proc.listening(["exim4"], ports=[], users={0, 100}) == known
+
+
+@needs_root
+def test_a_program_of_another_user_on_this_host():
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port = one.getsockname()[1]
+        with sleeping("exim4", UID, holds=(one.fileno(),)) as other:
+            one.close()
+            [anybodys] = listening(["exim4"], [port])
+            [strange] = listening(["exim4"], [port], users={0})
+        assert (anybodys.pid, anybodys.program) == (other.pid, "exim4")
+        assert strange.pid == other.pid
+        assert strange.program.endswith("/exim4")
 
 
 def test_without_ipv6(proc):

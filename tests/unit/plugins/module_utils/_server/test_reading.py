@@ -41,7 +41,8 @@ def mail(tmp_path, authority, monkeypatch):
     server.asked = []  # what sockets were asked for
     server.programs = lambda: [sockets.Socket(server.port.host, server.port.port, os.getpid(), PROGRAM)]
 
-    def listening(programs, ports):
+    def listening(programs, ports, users):
+        assert users is None
         server.asked.append((list(programs), set(ports)))
         return server.programs()
 

@@ -412,7 +412,7 @@ def test_a_message_is_removed_where_that_is_wanted(host):
 
 
 def test_a_message_that_cannot_be_removed_stays_with_a_warning(host, monkeypatch):
-    monkeypatch.setattr(mailbox_search, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(mailbox_search, "MAILBOX_LOCK_SECONDS", 0.2)
     mailbox = host.deliver("a", TLS)
     (host.directory / "trace.lock").touch()
     result = host.run(receive=[{"marker": "a", "mailbox": mailbox, "delete": True}])
@@ -423,6 +423,19 @@ def test_a_message_that_cannot_be_removed_stays_with_a_warning(host, monkeypatch
     )
     assert result["warnings"] == [f"the message a was not removed: {mailbox} is locked by another program"]
     assert (host.directory / "trace.lock").exists()
+
+
+def test_a_mailbox_that_holds_too_much_does_not_hold_the_call(host):
+    (host.directory / "box").write_bytes(b"\n" * (48 << 20))
+    with at_most(30):
+        result = host.run(
+            receive=[{"marker": "a", "mailbox": str(host.directory / "box")}], timeout=1, look_timeout=300
+        )
+    [one] = result["received"]
+    assert (one["verdict"], one["message"]) == (
+        "lost",
+        f"it was not found within 1 s, but not all was read: a look into {host.directory}/box needs more than 1 seconds",
+    )
 
 
 def test_a_pipe_is_no_mailbox(host):

@@ -1,19 +1,19 @@
 import fcntl
 import os
 import signal
+import tracemalloc
 from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import mailbox as mailbox_search
-from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import (
-    MARKER_HEADER,
-    MAX_HEADER_LINE,
-    LocalMailbox,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import mbox as mbox_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import MARKER_HEADER, LocalMailbox
+from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mbox import MAX_HEADER_LINE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.alarm import at_most
 from tests.support.mailbox import find_marked
 
 
@@ -159,7 +159,7 @@ def test_a_body_line_as_long_as_what_is_read_at_once(mbox):
 
 
 def test_endless_headers_are_cut_off(mbox):
-    assert find_marked(mbox(message("a", ["one"], more="X-More: x\n" * 3000), message("b", ["two"])), ["a", "b"]) == {
+    assert find_marked(mbox(message("a", ["one"], more="X-More: x\n" * 30000), message("b", ["two"])), ["a", "b"]) == {
         "b": ["two"]
     }
 
@@ -167,7 +167,7 @@ def test_endless_headers_are_cut_off(mbox):
 def test_only_the_end_of_a_large_mbox_is_read(mbox, monkeypatch):
     last = message("b", ["two"])
     path = mbox(message("a", ["one"], body="x\n" * 1000), last)
-    monkeypatch.setattr(mailbox_search, "MAX_TAIL", len(last) + 100)
+    monkeypatch.setattr(mbox_file, "MAILBOX_LOOK_BYTES", len(last) + 100)
     assert find_marked(path, ["a", "b"]) == {"b": ["two"]}
 
 
@@ -211,7 +211,7 @@ def test_the_folders_of_a_maildir(maildir):
 
 
 def test_only_the_newest_messages_of_a_large_maildir_are_read(maildir, monkeypatch):
-    monkeypatch.setattr(mailbox_search, "MAX_FILES", 2)
+    monkeypatch.setattr(mailbox_search, "MAILBOX_FILES", 2)
     for time in ("9", "10", "11"):
         (maildir / "new" / f"{time}.host").write_bytes(message(f"m-{time}", ["one"], separator=False))
     assert sorted(find_marked(str(maildir), ["m-9", "m-10", "m-11"])) == ["m-10", "m-11"]
@@ -239,7 +239,7 @@ def test_a_second_look_reads_only_what_is_new(mbox, maildir, monkeypatch):
     path = mbox(message("a", ["one"]))
     place = LocalMailbox(path)
     assert place.look(["a", "b"]) == {"a": ["one"]}
-    monkeypatch.setattr(mailbox_search, "_messages", None)
+    monkeypatch.setattr(mbox_file, "messages", None)
     assert place.look(["b"]) == {}
     monkeypatch.undo()
     with open(path, "ab") as handle:
@@ -283,7 +283,7 @@ def test_a_marker_that_is_not_there_removes_nothing(mbox):
 
 
 def test_a_locked_mbox_stays_as_it_is(mbox, monkeypatch):
-    monkeypatch.setattr(mailbox_search, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(mailbox_search, "MAILBOX_LOCK_SECONDS", 0.2)
     path = mbox(message("a"))
     Path(f"{path}.lock").touch()
     with pytest.raises(EngineError, match="is locked by another program"):
@@ -330,3 +330,112 @@ def test_neither_a_file_nor_a_directory(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(EngineError, match="neither an mbox file nor a Maildir"):
         find_marked(str(tmp_path / "pipe"), ["a"])
+
+
+# Limits
+
+
+@pytest.fixture
+def endless(tmp_path):
+    """Makes a file that seems to be a line of 8 TiB, and takes no space."""
+
+    def make(path, text=b""):
+        path.write_bytes(text)
+        os.truncate(path, 8 << 40)
+
+    try:
+        make(tmp_path / "trial")
+    except OSError:
+        pytest.skip("this file system cannot hold such a file")
+    return make
+
+
+@pytest.mark.parametrize("use", ["look", "delete"])
+def test_a_line_without_an_end(maildir, tmp_path, endless, use):
+    endless(maildir / "new" / "1.host")
+    (maildir / "new" / "2.host").write_bytes(message("a", ["one"], separator=False))
+    endless(tmp_path / "box", message("a"))
+    for path in (maildir, tmp_path / "box"):
+        place = LocalMailbox(str(path))
+        with at_most(10):
+            found = place.look(["a"]) if use == "look" else place.delete("a")
+        assert found == ({"a": ["one"]} if use == "look" and path == maildir else {} if use == "look" else None)
+        assert place.unread == ""
+
+
+@pytest.mark.parametrize("kind", ["Maildir", "mbox"])
+def test_headers_take_little_memory(maildir, tmp_path, kind):
+    """2,000 header lines of 64 KiB took a gigabyte."""
+    path = maildir / "new" / "1.host" if kind == "Maildir" else tmp_path / "box"
+    with path.open("wb") as file:
+        file.write(f"From x\n{MARKER_HEADER}: a\n".encode())
+        for _ in range(800):
+            file.write(b"X-Huge: " + b"x" * MAX_HEADER_LINE + b"\n")
+    tracemalloc.start()
+    try:
+        assert find_marked(str(maildir if kind == "Maildir" else path), ["a"]) == {}
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_many_messages_are_cut_out_in_one_pass(mbox):
+    """2,000 of them took 26 s, and four times as many took more than 16 times as long."""
+    path = mbox(message("b"), *[message("a", ["x"], body="") + message(None, body="")] * 4000, message("b"))
+    with at_most(20):
+        LocalMailbox(path).delete("a")
+    assert Path(path).read_bytes() == message("b") + message(None, body="") * 4000 + message("b")
+
+
+def test_a_look_ends_in_time_wherever_it_is(mbox, maildir, monkeypatch):
+    place = LocalMailbox(mbox(b"\n" * (1 << 20)), seconds=0.01)
+    assert place.look(["a"]) == {}
+    assert place.unread == f"a look into {place._path} needs more than 0.01 seconds"
+    with pytest.raises(EngineError, match=r"needs more than 0\.01 seconds"):
+        place.delete("a")
+    assert Path(place._path).stat().st_size == 1 << 20
+    place = LocalMailbox(str(maildir), seconds=0.0)
+    (maildir / ".Junk").mkdir()
+    assert place.look(["a"]) == {}
+    assert place.unread
+
+
+def test_the_next_look_goes_on_where_this_one_ended(maildir, monkeypatch):
+    monkeypatch.setattr(mailbox_search, "MAILBOX_LOOK_BYTES", 1000)
+    for number in range(10):
+        (maildir / "new" / f"{number}.host").write_bytes(
+            message(f"m-{number}", separator=False, more=f"X: {'x' * 100}\n")
+        )
+    place = LocalMailbox(str(maildir))
+    wanted = [f"m-{number}" for number in range(10)]
+    looks = []
+    while not looks or place.unread:
+        looks.append(place.look(wanted))
+        assert place.unread in ("", f"a look into {maildir} needs more than 1000 bytes")
+    assert 2 <= len(looks) <= 5
+    assert sorted(marker for look in looks for marker in look) == wanted
+
+
+def test_no_more_names_are_kept_than_that(maildir, monkeypatch):
+    monkeypatch.setattr(mailbox_search, "MAILBOX_MESSAGES", 2)
+    for number in range(3):
+        (maildir / "new" / f"{number}.host").write_bytes(message(f"m-{number}", separator=False))
+    place = LocalMailbox(str(maildir))
+    assert sorted(place.look(["m-0", "m-1", "m-2"])) == ["m-1", "m-2"]
+    assert place.unread == f"{maildir} needs more than 2 messages"
+
+
+def test_a_program_that_ignores_the_locks_cannot_hold_the_delete(mbox, monkeypatch):
+    path = mbox(message("a"), message("b"))
+    read = os.pread
+
+    def written_meanwhile(fd, size, offset):
+        with open(path, "ab") as file:
+            file.write(b"x" * 100)
+        return read(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", written_meanwhile)
+    monkeypatch.setattr(mbox_file, "MAILBOX_LOOK_BYTES", 5000)
+    with at_most(10), pytest.raises(EngineError, match="needs more than 10000 bytes"):
+        LocalMailbox(path).delete("a")
+    assert message("b") in Path(path).read_bytes()
