@@ -70,6 +70,7 @@ test-matrix: lab python
 
 test-faults: lab python
 	@pytest -m exhaustive tests/unit -q --numprocesses 2 --dist worksteal
+	@FAULTS=1 $(LAB)/cores words newest
 	@tests/fuzz/run $(FUZZ)
 
 molecule: lab python

@@ -15,6 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.probe_results import Inquiry, complete_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted_result
 
 MODULE = "mailfleet.starttls.starttls_probe"
 
@@ -24,6 +25,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
+    @untrusted_result
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result with a verdict on each target."""
         super().run(tmp, task_vars)

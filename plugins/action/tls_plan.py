@@ -17,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task impor
     plan_result,
     write_plan,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted_result
 
 
 class ActionModule(ActionBase):
@@ -25,6 +26,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
 
+    @untrusted_result
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the plan; failed if it may not be carried out, or as O(fail_on) says."""
         super().run(tmp, task_vars)

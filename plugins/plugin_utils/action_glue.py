@@ -11,14 +11,29 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
 from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleFileNotFound
+from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted_result
 
 if TYPE_CHECKING:
     from ansible.plugins.action import ActionBase
+
+
+class ModuleAction(NormalAction):
+    """Runs the module of the same name on the host and does no more on the controller, as Ansible does for a module without an action.
+
+    It exists for untrusted_result.
+    """
+
+    @untrusted_result
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """Return the module's result."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        return result
 
 
 def checked_options(action: ActionBase, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_result
     complete_observed,
     with_verdict,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted_result
 
 OFFERING = ("offered", "required")
 """The words of the option inbound with which a certificate is installed."""
@@ -53,6 +54,7 @@ class HostAction(ActionBase):
 class ReadAction(HostAction):
     """Reads a host. No private key leaves the controller for that."""
 
+    @untrusted_result
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the observed state, with the facts of certificates and the verdicts on the handshake tests."""
         super().run(tmp, task_vars)
@@ -72,6 +74,7 @@ class ReadAction(HostAction):
 class ChangeAction(HostAction):
     """Changes a host in one call."""
 
+    @untrusted_result
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the result of the change; of the check of the certificate if that has findings."""
         if self._task.async_val:  # before Ansible refuses it without a reason

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import ipaddress
 import json
 import os
@@ -29,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED
@@ -401,11 +403,18 @@ def test_each_variable_of_the_environment_is_documented(module, documentation):
             assert f"E({variable})" in text, name
 
 
-@pytest.mark.parametrize("action", sorted(path.stem for path in (ROOT / "plugins/action").glob("*.py")))
+@pytest.mark.parametrize("action", MODULES)
 def test_an_action_plugin_has_the_options_of_its_module(action):
-    """Both read ARGUMENT_SPEC of the module's file, which is also the documentation."""
+    """Both read ARGUMENT_SPEC of the module's file, which is also the documentation. One that only runs the module reads none."""
     loaded = importlib.import_module(f"{PACKAGE}.action.{action}")
-    assert loaded.ARGUMENT_SPEC is importlib.import_module(f"{PACKAGE}.modules.{action}").ARGUMENT_SPEC
+    if not issubclass(loaded.ActionModule, ModuleAction):
+        assert loaded.ARGUMENT_SPEC is importlib.import_module(f"{PACKAGE}.modules.{action}").ARGUMENT_SPEC
+
+
+@pytest.mark.parametrize("action", MODULES)
+def test_nothing_in_the_result_of_an_action_is_a_template(action):
+    run = importlib.import_module(f"{PACKAGE}.action.{action}").ActionModule.run
+    assert inspect.getsource(run).strip().startswith("@untrusted_result\n")
 
 
 def test_choices_that_the_controller_knows(documentation):
@@ -416,7 +425,7 @@ def test_choices_that_the_controller_knows(documentation):
 
 
 def test_every_action_plugin_has_a_module():
-    assert {path.stem for path in (ROOT / "plugins/action").glob("*.py")} <= set(MODULES)
+    assert {path.stem for path in (ROOT / "plugins/action").glob("*.py")} == set(MODULES)
 
 
 # --- the words -------------------------------------------------------------------------------------------------------
