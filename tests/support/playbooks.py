@@ -24,6 +24,7 @@ def write_yaml(path: Path, data: Any) -> Path:
 
 def environment(directory: Path) -> dict[str, str]:
     """The environment of a run: all that Ansible keeps is below the directory."""
+    (directory / "tmp").mkdir(exist_ok=True)
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "MAILFLEET_"))}
     return {
         **mine, "ANSIBLE_CONFIG": str(ROOT / ".lab/ansible.cfg"), "ANSIBLE_HOME": str(directory / "home"),
@@ -33,17 +34,13 @@ def environment(directory: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
-def command(*words: str) -> list[str]:
-    """The command line of a run."""
-    return [PROGRAM, *words]
-
-
-def prepared(directory: Path, inventory: Mapping[str, Any], plays: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Write inventory and playbook, and return the arguments that name them."""
-    (directory / "tmp").mkdir(exist_ok=True)
+def command(
+    directory: Path, inventory: Mapping[str, Any], plays: Sequence[Mapping[str, Any]], *words: str
+) -> list[str]:
+    """Write inventory and playbook below the directory, and return the command that runs them."""
     write_yaml(directory / "inventory.yml", dict(inventory))
     write_yaml(directory / "play.yml", [dict(one) for one in plays])
-    return ["-i", str(directory / "inventory.yml"), str(directory / "play.yml")]
+    return [PROGRAM, "-i", str(directory / "inventory.yml"), str(directory / "play.yml"), *words]
 
 
 def run_playbook(
@@ -55,7 +52,7 @@ def run_playbook(
 ) -> subprocess.CompletedProcess[str]:
     """Run the plays. What is printed is in stdout, with what goes to stderr."""
     return subprocess.run(
-        command(*prepared(directory, inventory, plays), *words), cwd=directory, env={**environment(directory), **(env or {})},
+        command(directory, inventory, plays, *words), cwd=directory, env={**environment(directory), **(env or {})},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
         timeout=300, check=False,
     )  # fmt: skip

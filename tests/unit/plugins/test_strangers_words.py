@@ -7,7 +7,6 @@ which Ansible templates text once more.
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.modules import starttls_prob
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED
 
 from tests.support.ansible_module import run_module
+from tests.support.canned_host import canned_host
 from tests.support.plan_states import config, gateway, server
 from tests.support.playbooks import PLAYBOOKS, run_playbook
 from tests.support.smtp_server import Face, SmtpServer
@@ -36,21 +36,6 @@ FREE_TEXT = {
     "marker", "host_name", "with",
 }  # fmt: skip
 """The keys whose values a peer or a host chooses and no code compares with its own words."""
-
-HOSTILE_PYTHON = """#!{python}
-# The Python of a host that answers each module with what it was told to say.
-import pathlib, re, sys
-given = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 and pathlib.Path(sys.argv[1]).is_file() else None
-sent = given.read_text(errors="replace") if given else sys.stdin.read()
-module = re.search(r"starttls[./]plugins[./]modules[./](\\w+)", sent)
-if module is None:
-    import os
-    if given is None:
-        import subprocess
-        sys.exit(subprocess.run(["{python}"], input=sent.encode()).returncode)
-    os.execv("{python}", ["{python}", *sys.argv[1:]])
-print(pathlib.Path("{said}", module[1]).read_text())
-"""
 
 
 class Payloads:
@@ -114,16 +99,13 @@ def said(host: str, refused: dict[str, Any]) -> dict[str, Any]:
 
 def inventory(directory: Path, payload: Payloads, refused: dict[str, Any]) -> dict[str, Any]:
     """A gateway and a mail server that answer in the right shape; one whose every text is hostile; one with a hostile SSH server."""
-    hosts: dict[str, Any] = {}
+    hosts: dict[str, dict[str, Any]] = {}
     for host, every in (("gw1", False), ("m1", False), ("m2", True)):
-        place = directory / f"host-{host}"
-        place.mkdir()
-        for module, result in said(host, refused).items():
-            (place / module).write_text(json.dumps(poisoned(result, payload, every, f"{host} {module}")))
-        python = place / "python"
-        python.write_text(HOSTILE_PYTHON.format(python=sys.executable, said=place))
-        python.chmod(0o755)
-        hosts[host] = {"ansible_connection": "local", "ansible_python_interpreter": str(python)}
+        answers = {
+            module: poisoned(result, payload, every, f"{host} {module}")
+            for module, result in said(host, refused).items()
+        }
+        hosts[host] = canned_host(directory / f"host-{host}", answers)
     ssh = directory / "ssh"
     ssh.write_text(f'#!/bin/sh\nprintf "%s\\n" "{payload("banner of the SSH server")}" >&2\nexit 255\n')
     ssh.chmod(0o755)
