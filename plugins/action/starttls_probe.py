@@ -11,11 +11,11 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.modules.starttls_probe import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
+    guarded,
     read_text,
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.probe_results import Inquiry, complete_result
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted_result
 
 MODULE = "mailfleet.starttls.starttls_probe"
 
@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
-    @untrusted_result
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result with a verdict on each target."""
         super().run(tmp, task_vars)

@@ -12,11 +12,11 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
+    guarded,
     read_bytes,
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted_result
 
 MODULE = "mailfleet.starttls.tls_certificate"
 
@@ -29,7 +29,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
-    @untrusted_result
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result with the facts of the certificate, or the findings if there are any."""
         super().run(tmp, task_vars)

@@ -9,11 +9,7 @@ unless it is marked as unsafe, and text that Python puts together from marked te
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
-
-from ansible.errors import AnsibleAction, AnsibleConnectionFailure
+from typing import Any
 
 try:
     from ansible.template import is_trusted_as_template  # noqa: F401  (ansible-core 2.19 and newer)
@@ -25,31 +21,7 @@ else:
     RUNS_UNMARKED = False
 """Whether this ansible-core runs text as a template unless it is marked."""
 
-_Run = TypeVar("_Run", bound=Callable[..., Any])
-
 
 def untrusted(value: Any) -> Any:
     """Return a value in which no text, at any depth, is a template."""
     return wrap_var(value) if RUNS_UNMARKED else value
-
-
-def untrusted_result(run: _Run) -> _Run:
-    """Decorate run() of an action plugin, so that nothing in its result is a template, also if it fails.
-
-    ansible-core before 2.19 marks what run() returns. It marks neither the message of an exception nor what a host that
-    cannot be reached says, such as the banner of its SSH server.
-    """
-    if not RUNS_UNMARKED:
-        return run
-
-    @functools.wraps(run)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return untrusted(run(*args, **kwargs))
-        except AnsibleAction as error:
-            error.result = untrusted(error.result)
-            raise
-        except AnsibleConnectionFailure as error:
-            return untrusted({"unreachable": True, "changed": False, "msg": str(error)})
-
-    return cast(_Run, wrapped)
