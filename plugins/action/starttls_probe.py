@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.modules.starttls_probe import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
+    guarded,
     read_text,
     task_errors,
 )
@@ -24,6 +25,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result with a verdict on each target."""
         super().run(tmp, task_vars)

@@ -12,6 +12,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
+    guarded,
     read_bytes,
     task_errors,
 )
@@ -28,6 +29,7 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
 
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result with the facts of the certificate, or the findings if there are any."""
         super().run(tmp, task_vars)

@@ -10,7 +10,11 @@ from typing import Any, Optional
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_outcome import ARGUMENT_SPEC
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import checked_options, task_errors
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
+    checked_options,
+    guarded,
+    task_errors,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import outcome_input
 
@@ -22,6 +26,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
     _supports_check_mode = True
 
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return where each host stands; failed if a step failed on one."""
         super().run(tmp, task_vars)

@@ -10,7 +10,11 @@ from typing import Any, Optional
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_plan import ARGUMENT_SPEC
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import checked_options, task_errors
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
+    checked_options,
+    guarded,
+    task_errors,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import (
     former_changes,
     plan_of_run,
@@ -25,6 +29,7 @@ class ActionModule(ActionBase):
     TRANSFERS_FILES = False
     _requires_connection = False
 
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the plan; failed if it may not be carried out, or as O(fail_on) says."""
         super().run(tmp, task_vars)

@@ -9,7 +9,11 @@ from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_report import ARGUMENT_SPEC
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import checked_options, task_errors
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
+    checked_options,
+    guarded,
+    task_errors,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.outputs import write_report
 
 
@@ -20,6 +24,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
     _supports_check_mode = True
 
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the summary, the alerts and the paths of the files."""
         super().run(tmp, task_vars)

@@ -102,12 +102,15 @@ options:
       - What the controller's part of this module made of O(install). Tasks cannot set it.
     type: dict
     suboptions:
-      content: {description: Key and certificates as PEM. A read gets none., type: str}
       sha256: {description: Digest of the content., type: str, default: ''}
       fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
       owner: {description: Owner of the file., type: str, default: root}
       group: {description: Group of the file., type: str}
       mode: {description: Permissions of the file., type: raw}
+  bundle_content:
+    description:
+      - Key and certificates as PEM, which the controller's part of this module made of O(install). A read gets none. Tasks cannot set it.
+    type: str
 """
 
     HANDSHAKE = r"""

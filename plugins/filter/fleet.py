@@ -1,7 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that turn the inventory into module options. The functions are in plugin_utils.estate, rows and findings."""
+"""Filters that turn the inventory into module options. The functions are in plugin_utils.estate, rows and findings.
+
+The functions put results into new text. So nothing that a filter returns is a template.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,14 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            return untrusted(function(*args, **kwargs))
         except EngineError as error:
             raise AnsibleFilterError(str(error)) from error
 

@@ -9,9 +9,11 @@ Every module imports this file, so it imports no product and no engine.
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner, postponed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError
@@ -19,6 +21,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
+
+_USERINFO = re.compile(r"://(\S+)@")
 
 SECONDS_TO_END = 10.0
 """The time that a running program gets to end after a signal has stopped the change."""
@@ -70,6 +74,7 @@ def _end(program: subprocess.Popen[bytes]) -> None:
 
 def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:
     """Do the work and exit with its result. An error of the engine becomes the module's failure message."""
+    _hide_userinfo(module)
     try:
         result = _decodable(work())
     except TransactionError as error:
@@ -81,6 +86,25 @@ def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, An
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     module.exit_json(**result)
+
+
+def _hide_userinfo(module: AnsibleModule) -> None:
+    """Have Ansible mask what stands before the @ of a URL in any option. Such a URL is refused, but every result shows the options."""
+    for userinfo in {one for text in _texts(module.params) for one in _USERINFO.findall(text)}:
+        secret = userinfo.partition(":")[2]
+        module.no_log_values.update(filter(None, (userinfo, unquote(userinfo), secret, unquote(secret))))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield each text in the value, at any depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _texts(one)
 
 
 def _decodable(value: Any) -> Any:

@@ -64,7 +64,15 @@ HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
 }
 """For users: what the handshake test of a read expects. The controller compares."""
 
-HOST_SPEC: dict[str, dict[str, Any]] = {"bundle": {"type": "dict", "options": BUNDLE_SPEC}}
+HOST_SPEC: dict[str, dict[str, Any]] = {
+    "bundle": {"type": "dict", "options": BUNDLE_SPEC},
+    "bundle_content": {"type": "str", "no_log": True},
+}
+"""For the host: the certificate to install. A read gets no content.
+
+The content, which holds the private key, is an option of its own. Ansible logs the options on the host, and does not find a
+secret of several lines again that is inside a dictionary.
+"""
 
 
 def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
@@ -74,7 +82,7 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         group, mode = permissions({**bundle, "state": "present", "kind": kind})
         bundle = BundleFile(
             options["certificate"],
-            content=bundle["content"],
+            content=options["bundle_content"],
             owner=bundle["owner"],
             group=group,
             mode=mode,

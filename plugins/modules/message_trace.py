@@ -108,6 +108,11 @@ options:
           - If the message cannot be removed safely, it stays, and the module warns.
         type: bool
         default: false
+  imap_passwords:
+    description:
+      - What the controller's part of this module made of the passwords in O(receive), by their places. Tasks cannot set it.
+    type: list
+    elements: str
   timeout:
     description:
       - Seconds to wait for all messages of O(receive).
@@ -273,6 +278,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
         "required_one_of": [_ONE_PLACE],
         "mutually_exclusive": [_ONE_PLACE],
     },
+    # Ansible logs the options on the host, and does not find each password again that is inside a list.
+    "imap_passwords": {"type": "list", "elements": "str", "no_log": True},
     "timeout": {"type": "int", "default": 60},
     "look_timeout": {"type": "int", "default": 20},
     "sendmail": {"type": "path", "default": "/usr/sbin/sendmail"},
@@ -287,7 +294,11 @@ def main() -> None:
         status, out, err = module.run_command(list(command), data=message, binary_data=True)
         return status, out, err
 
-    fail_on_engine_errors(module, lambda: run_trace(Trace(**module.params), submit, module.check_mode))
+    options = dict(module.params)
+    for item, password in zip(options["receive"], options.pop("imap_passwords") or ()):
+        if item["imap"] and password:
+            item["imap"] = {**item["imap"], "password": password}
+    fail_on_engine_errors(module, lambda: run_trace(Trace(**options), submit, module.check_mode))
 
 
 if __name__ == "__main__":

@@ -9,16 +9,103 @@ An action plugin takes its options from its module's ARGUMENT_SPEC. Its run() ha
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
-from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleFileNotFound
+from ansible.errors import (
+    AnsibleAction,
+    AnsibleActionFail,
+    AnsibleConnectionFailure,
+    AnsibleError,
+    AnsibleFileNotFound,
+)
+from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED, untrusted
 
 if TYPE_CHECKING:
     from ansible.plugins.action import ActionBase
+
+
+SECRET_OPTIONS = frozenset(
+    {
+        "api_key",
+        "api_password",
+        "bundle_content",
+        "content",
+        "imap_passwords",
+        "password",
+        "private_key_content",
+    }
+)
+"""The names of all options that hold secrets, at any depth."""
+HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+_PRIVATE = re.compile(r"PRIVATE KEY-----|://\S+@")
+
+Run = Callable[..., dict[str, Any]]
+
+
+def guarded(run: Run) -> Run:
+    """Decorate run() of an action plugin. Nothing in its result is a template, and no secret stays in the options of its task.
+
+    ansible-core before 2.19 marks what run() returns. It marks neither the message of an exception nor what a host that
+    cannot be reached says, such as the banner of its SSH server.
+
+    The options go back to the strategy and to callbacks with the result. Some show them: the strategy free does with
+    display_args_to_stdout.
+    """
+
+    @functools.wraps(run)
+    def wrapped(action: ActionBase, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        task = action._task
+        if getattr(action, "guarded", False):  # called by another guarded run()
+            return run(action, *args, **kwargs)
+        action.guarded = True
+        task.args = task.whole_args = getattr(task, "whole_args", task.args)  # a former attempt has hidden secrets
+        try:
+            result: dict[str, Any] = untrusted(run(action, *args, **kwargs))
+            return result
+        except AnsibleAction as error:
+            if RUNS_UNMARKED:
+                error.result = untrusted(error.result)
+            raise
+        except AnsibleConnectionFailure as error:
+            if not RUNS_UNMARKED:
+                raise
+            return dict(untrusted({"unreachable": True, "changed": False, "msg": str(error)}))
+        finally:
+            task.args = without_secrets(task.args)
+
+    return wrapped
+
+
+def without_secrets(options: Any) -> Any:
+    """Return options with HIDDEN for each secret: by the name of the option, or because the text holds a private key or userinfo."""
+    if isinstance(options, Mapping):
+        return {
+            name: HIDDEN if name in SECRET_OPTIONS and value else without_secrets(value)
+            for name, value in options.items()
+        }
+    if isinstance(options, (list, tuple)):
+        return [without_secrets(one) for one in options]
+    return HIDDEN if isinstance(options, str) and _PRIVATE.search(options) else options
+
+
+class ModuleAction(NormalAction):
+    """Runs the module of the same name on the host and does no more on the controller, as Ansible does for a module without an action.
+
+    It exists to be guarded.
+    """
+
+    @guarded
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """Return the module's result."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        return result
 
 
 def checked_options(action: ActionBase, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

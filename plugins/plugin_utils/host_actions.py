@@ -13,6 +13,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
+    guarded,
     read_bytes,
     read_text,
     task_errors,
@@ -53,6 +54,7 @@ class HostAction(ActionBase):
 class ReadAction(HostAction):
     """Reads a host. No private key leaves the controller for that."""
 
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the observed state, with the facts of certificates and the verdicts on the handshake tests."""
         super().run(tmp, task_vars)
@@ -61,7 +63,7 @@ class ReadAction(HostAction):
         arguments = {name: value for name, value in self._task.args.items() if name not in ("install", "handshake")}
         checked = self.checked_install(options)
         if checked and not checked.findings:
-            arguments["bundle"] = checked.bundle(with_content=False)
+            arguments["bundle"] = checked.bundle()
         if expected.get("ca_file"):
             arguments["ca_content"] = read_text(self, "ca_file", expected["ca_file"])
         result = self.execute(arguments, task_vars)
@@ -72,6 +74,7 @@ class ReadAction(HostAction):
 class ChangeAction(HostAction):
     """Changes a host in one call."""
 
+    @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the result of the change; of the check of the certificate if that has findings."""
         if self._task.async_val:  # before Ansible refuses it without a reason
@@ -90,7 +93,7 @@ class ChangeAction(HostAction):
         if checked and checked.findings:
             return checked.refusal()
         if checked:
-            arguments["bundle"] = checked.bundle(with_content=True)
+            arguments |= {"bundle": checked.bundle(), "bundle_content": checked.content}
         if expected.get("ca_file"):
             arguments["ca_content"] = read_text(self, "ca_file", expected["ca_file"])
         result = self.execute(arguments, task_vars)

@@ -1,7 +1,9 @@
 """What is said in two places says the same, and the rules of the house hold in every file."""
 
 import ast
+import functools
 import importlib
+import inspect
 import ipaddress
 import json
 import os
@@ -29,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import SECRET_OPTIONS, ModuleAction
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED
@@ -286,7 +289,7 @@ def runtime_spec(module, monkeypatch):
         action = importlib.import_module(f"{PACKAGE}.action.{module}").ActionModule
         monkeypatch.setattr(ActionBase, "run", lambda *_args, **_kwargs: {})
         monkeypatch.setattr(ActionBase, "validate_argument_spec", capture)
-        run = object.__new__(action).run
+        run = functools.partial(action.run.__wrapped__, object.__new__(action))
     with pytest.raises(_CapturedError):
         run()
     return captured
@@ -401,11 +404,33 @@ def test_each_variable_of_the_environment_is_documented(module, documentation):
             assert f"E({variable})" in text, name
 
 
-@pytest.mark.parametrize("action", sorted(path.stem for path in (ROOT / "plugins/action").glob("*.py")))
+@pytest.mark.parametrize("action", MODULES)
 def test_an_action_plugin_has_the_options_of_its_module(action):
-    """Both read ARGUMENT_SPEC of the module's file, which is also the documentation."""
+    """Both read ARGUMENT_SPEC of the module's file, which is also the documentation. One that only runs the module reads none."""
     loaded = importlib.import_module(f"{PACKAGE}.action.{action}")
-    assert loaded.ARGUMENT_SPEC is importlib.import_module(f"{PACKAGE}.modules.{action}").ARGUMENT_SPEC
+    if not issubclass(loaded.ActionModule, ModuleAction):
+        assert loaded.ARGUMENT_SPEC is importlib.import_module(f"{PACKAGE}.modules.{action}").ARGUMENT_SPEC
+
+
+@pytest.mark.parametrize("action", MODULES)
+def test_an_action_is_guarded(action):
+    run = importlib.import_module(f"{PACKAGE}.action.{action}").ActionModule.run
+    assert inspect.getsource(run).strip().startswith("@guarded\n")
+
+
+def secrets_of(options):
+    """The names of the options that Ansible does not show, at any depth."""
+    for name, option in options.items():
+        yield from [name] if option.get("no_log") else []
+        yield from secrets_of(option.get("options") or {})
+
+
+def test_the_controller_knows_each_secret_option(monkeypatch):
+    found = set()
+    for module in MODULES:
+        with monkeypatch.context() as patch:
+            found |= set(secrets_of(runtime_spec(module, patch)))
+    assert found == SECRET_OPTIONS
 
 
 def test_choices_that_the_controller_knows(documentation):
@@ -416,7 +441,7 @@ def test_choices_that_the_controller_knows(documentation):
 
 
 def test_every_action_plugin_has_a_module():
-    assert {path.stem for path in (ROOT / "plugins/action").glob("*.py")} <= set(MODULES)
+    assert {path.stem for path in (ROOT / "plugins/action").glob("*.py")} == set(MODULES)
 
 
 # --- the words -------------------------------------------------------------------------------------------------------
@@ -519,7 +544,7 @@ def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
     assert documentation["tls_certificate"]["doc"]["options"]["path"]["default"] == CERTIFICATE
 
 
-INTERNAL = {"bundle", "ca_content", "only_recover"}
+INTERNAL = {"bundle", "bundle_content", "ca_content", "only_recover"}
 """Options of the modules that read or change a host which the roles do not set in a read or a change."""
 
 

@@ -1,11 +1,16 @@
-"""TLS off again, and on again; mail flows all the time."""
+"""TLS off again, and on again; mail flows all the time, and no secret shows."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from lab_testinfra import DOMAINS, SERVERS, Fleet, wait_for
 
+if TYPE_CHECKING:
+    from conftest import Talkative
 
-def test_off_and_on_again(fleet: Fleet) -> None:
+
+def test_off_and_on_again(fleet: Fleet, talkative: Talkative) -> None:
     first = fleet.digests()
     # One message a second for the whole time, from a sender that uses TLS whenever it is offered.
     fleet.run(
@@ -16,7 +21,7 @@ def test_off_and_on_again(fleet: Fleet) -> None:
         "echo $i >/tmp/sent; sleep 1; done' >/dev/null 2>&1 & rm -f /tmp/stop",
     )
     try:
-        off = fleet.play("playbooks/disable_tls.yml")
+        off = talkative.play("playbooks/disable_tls.yml")
         assert off.status == 0, off.output
         assert not any(fleet.offers_starttls(host) for host in ("gw1", *SERVERS))
         for host in SERVERS:
@@ -27,12 +32,13 @@ def test_off_and_on_again(fleet: Fleet) -> None:
         assert again.status == 0, again.output
         assert set(again.changed.values()) == {0}, again.output
 
-        on = fleet.play("playbooks/enable_tls.yml")
+        on = talkative.play("playbooks/enable_tls.yml")
         assert on.status == 0, on.output
         assert all(fleet.offers_starttls(host) for host in ("gw1", *SERVERS))
         assert fleet.digests() == first
     finally:
         fleet.run("outside", "touch /tmp/stop")
+    talkative.look_at_hosts()
 
     sent = int(fleet.run("outside", "cat /tmp/sent"))
     assert sent >= 10  # one a second, while TLS went off and on

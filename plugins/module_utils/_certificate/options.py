@@ -26,11 +26,10 @@ SOURCE_SPEC: dict[str, dict[str, Any]] = {
 """For users: files and contents on the controller."""
 
 BUNDLE_SPEC: dict[str, dict[str, Any]] = {
-    "content": {"type": "str", "no_log": True},
     "sha256": {"type": "str", "default": ""},
     "fingerprints": {"type": "list", "elements": "str", "default": []},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str"},
     "mode": {"type": "raw"},
 }
-"""For the host: what the action plugin made of them. A read gets no content."""
+"""For the host: what the action plugin made of them, but for the content."""

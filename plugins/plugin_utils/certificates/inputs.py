@@ -67,16 +67,20 @@ class CheckedInputs:
         """Return the diff of the file with the names in the certificates. previous: the former certificate as PEM, or None."""
         return _with_names(diff, _facts_of(previous), self.facts.get("certificate"))
 
-    def bundle(self, with_content: bool) -> dict[str, Any]:
-        """Return the checked file for a host. A read needs no content, which holds the private key."""
-        content = self.arguments["content"]
+    @property
+    def content(self) -> str:
+        """The checked file as PEM, with the private key."""
+        return str(self.arguments["content"])
+
+    def bundle(self) -> dict[str, Any]:
+        """Return the checked file for a host, without its content."""
+        content = self.content
         return {
             **{
                 name: self.arguments[name]
                 for name in ("owner", "group", "mode")
                 if self.arguments.get(name) is not None
             },
-            **({"content": content} if with_content else {}),
             "sha256": hashlib.sha256(content.encode("ascii")).hexdigest(),
             "fingerprints": [pem.fingerprint(block.der) for block in pem.certificates(pem.split(content))],
         }

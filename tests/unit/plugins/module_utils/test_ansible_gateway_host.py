@@ -51,8 +51,10 @@ class Host(Bench):
 
     def bundle(self, issued):
         file = self.mail.renewal(issued)
-        return {name: getattr(file, name) for name in ("content", "owner", "group", "mode", "sha256")} | {
-            "fingerprints": list(file.fingerprints)
+        facts = {name: getattr(file, name) for name in ("owner", "group", "mode", "sha256")}
+        return {
+            "bundle": {**facts, "fingerprints": list(file.fingerprints)},
+            "bundle_content": file.content,
         }
 
     def set(self, **options):
@@ -62,7 +64,7 @@ class Host(Bench):
 
     def change(self, check_mode=False, **options):
         """The same without AnsibleModule, so that errors are seen."""
-        spec = {**module.ARGUMENT_SPEC, **host.STARTTLS_SPEC, "bundle": {}}
+        spec = {**module.ARGUMENT_SPEC, **host.STARTTLS_SPEC, "bundle": {}, "bundle_content": {}}
         given = {name: option.get("default") for name, option in spec.items()}
         own = {"address": self.mail.port.host, "port": self.mail.port.port, "certificate": str(self.mail.certificate)}
         return host.change_gateway_host(SimpleNamespace(params={**given, **own, **options}, check_mode=check_mode))
@@ -115,19 +117,19 @@ class TestCombined:
 
     def test_with_a_certificate(self, both):
         issued = both.authority.issue([NAME])
-        result = both.set(inbound="offered", email_configs=CONFIGS, bundle=both.bundle(issued))
+        result = both.set(inbound="offered", email_configs=CONFIGS, **both.bundle(issued))
         assert both.mail.certificate.read_bytes() == issued.key_pem + issued.fullchain_pem
         assert result["starttls"]["handshake"]["fingerprint_sha256"] == both.mail.fingerprint
         key = issued.key_pem.decode().splitlines()[1]
         assert key not in str({**result, "invocation": ""})
         if "invocation" in result:  # the newest ansible-core adds it on the controller
-            assert "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" in str(result["invocation"]["module_args"]["bundle"])
+            assert "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER" in str(result["invocation"]["module_args"]["bundle_content"])
 
     @pytest.mark.parametrize("bundle", [False, True])
     def test_a_refusal_undoes_starttls_and_the_certificate(self, both, bundle):
         both.servers["mx.example"] = ("down",)
         before = both.written
-        more = {"bundle": both.bundle(both.authority.issue([NAME]))} if bundle else {}
+        more = both.bundle(both.authority.issue([NAME])) if bundle else {}
         result = both.set(inbound="offered", email_configs=CONFIGS, **more)
         assert (result["failed"], result["restored"]) == (True, True)
         assert "mx.example" in result["msg"] and result["msg"].endswith("The former state is restored and proved")
@@ -139,7 +141,7 @@ class TestCombined:
         before = both.written
         both.gateway.fail[step] = "no good"
         with pytest.raises(TransactionError, match="no good") as caught:
-            both.change(inbound="offered", email_configs=CONFIGS, bundle=both.bundle(both.authority.issue([NAME])))
+            both.change(inbound="offered", email_configs=CONFIGS, **both.bundle(both.authority.issue([NAME])))
         assert caught.value.restored
         assert both.written == before
 
@@ -217,7 +219,7 @@ class TestStarttlsAlone:
 
     def test_the_former_certificate_is_told(self, both):
         former = both.mail.certificate.read_bytes()
-        result = both.change(inbound="offered", bundle=both.bundle(both.authority.issue([NAME])))
+        result = both.change(inbound="offered", **both.bundle(both.authority.issue([NAME])))
         assert result["previous_certificate"].encode() in former
         assert "PRIVATE KEY" not in result["previous_certificate"]
 

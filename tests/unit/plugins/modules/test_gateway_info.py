@@ -61,7 +61,7 @@ def test_a_gateway_with_a_mail_server_is_read_with_it(engine, kind, check_mode):
     assert {name: options[name] for name in ("kind", "inbound", "outbound", "relax", "only_relax", "certificate")} == {
         "kind": kind, "inbound": "offered", "outbound": None, "relax": False, "only_relax": False, "certificate": "/etc/x.pem",
     }  # fmt: skip
-    assert (options["bundle"]["sha256"], options["bundle"]["content"]) == ("ab", None)
+    assert (options["bundle"]["sha256"], options["bundle_content"]) == ("ab", None)
     assert (options["address"], options["port"]) == ("127.0.0.1", 25)
     assert targets == [Target("mx.example")]  # not its own port, which the other reader tests
     assert {key: value for key, value in result.items() if key != "invocation"} == {

@@ -92,7 +92,7 @@ def test_an_option_that_is_none_is_refused(act, plugin):
 def test_without_a_key_and_a_certificate_none_is_installed(act, plugin, nothing):
     act(plugin, inbound="offered", **({} if nothing is None else {"install": nothing}))
     [(_module, arguments)] = act.ran
-    assert not {"install", "bundle"} & set(arguments)
+    assert not {"install", "bundle", "bundle_content"} & set(arguments)
 
 
 # The certificate
@@ -109,7 +109,7 @@ def test_a_read_sends_no_key(act, plugin, authority, issued):
     }
     assert "install" not in arguments
     assert not [line for line in key_lines(issued) if line in str(act.ran) + str(result)]
-    assert "CERTIFICATE" not in str(arguments["bundle"])
+    assert "CERTIFICATE" not in str(arguments["bundle"]) and "bundle_content" not in arguments
     assert result["fingerprint_sha256"] == arguments["bundle"]["fingerprints"][0]
 
 
@@ -122,10 +122,11 @@ def test_a_change_sends_the_whole_file_and_shows_no_key(act, plugin, authority, 
     result = act(plugin, inbound="offered", install=install(authority, issued, group="mail", mode="0640"))
     [(_module, arguments)] = act.ran
     assert arguments["bundle"] == {
-        "owner": "root", "group": "mail", "mode": "0640", "content": whole(issued),
+        "owner": "root", "group": "mail", "mode": "0640",
         "sha256": hashlib.sha256(whole(issued).encode()).hexdigest(),
         "fingerprints": [hashlib.sha256(one).hexdigest() for one in ders(issued)],
     }  # fmt: skip
+    assert arguments["bundle_content"] == whole(issued)
     assert "install" not in arguments
     assert not [line for line in key_lines(issued) if line in str(result)]
     assert result["certificate"]["subject"] == f"CN={NAME}"
@@ -159,7 +160,7 @@ def test_a_read_finds_the_fault_and_reads_all_the_same(act, plugin, authority):
     """The plan names it with everything else that stands in the way."""
     result = act(plugin, inbound="offered", install=install(authority, authority.issue(["other.example.com"])))
     [(_module, arguments)] = act.ran
-    assert not {"install", "bundle"} & set(arguments)
+    assert not {"install", "bundle", "bundle_content"} & set(arguments)
     assert [one["code"] for one in result["obstacles"]] == ["certificate_unfit"]
     assert "failed" not in result
 
@@ -183,7 +184,7 @@ def test_a_state_that_installs_no_certificate_asks_for_none(act, plugin, authori
     for issued in (authority.expired([NAME]), authority.issue([NAME])):
         result = act(plugin, **wanted, install=install(authority, issued))
         _module, arguments = act.ran.pop()
-        assert not {"install", "bundle"} & set(arguments)
+        assert not {"install", "bundle", "bundle_content"} & set(arguments)
         assert "failed" not in result and not result["obstacles"] and "fingerprint_sha256" not in result
 
 

@@ -147,10 +147,9 @@ class TestInstall:
 
     def test_a_read_gets_no_key(self, given, files):
         checked = check(given, files)
-        read, change = checked.bundle(with_content=False), checked.bundle(with_content=True)
-        assert "PRIVATE KEY" not in str(read) and "content" not in read
-        assert change == {**read, "content": change["content"]}
-        assert read["sha256"] == hashlib.sha256(change["content"].encode()).hexdigest()
+        read = checked.bundle()
+        assert "PRIVATE KEY" not in str(read) and "PRIVATE KEY" in checked.content
+        assert read["sha256"] == hashlib.sha256(checked.content.encode()).hexdigest()
         assert read["fingerprints"][0] == checked.facts["fingerprint_sha256"] and len(read["fingerprints"]) == 2
 
     def test_a_missing_key_is_a_finding(self, given, files):
