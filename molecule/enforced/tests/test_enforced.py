@@ -241,3 +241,28 @@ def test_a_restart_brings_every_instance_back(fleet: Fleet, partner: Partner, ga
         assert fleet.run(gateway, "systemctl --failed --no-legend").strip() == ""
     finally:
         module(fleet, gateway, "enforced_tls_domain", {**enforced, "state": "absent"})
+
+
+@on_each([name for name, kind in GATEWAYS.items() if kind == "postfix"])
+def test_a_server_does_not_choose_which_hosts_are_tested(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    """The servers of a domain are looked up by Postfix, which also shows what they say."""
+    lines = f"honest.test smtp:{NAME}:{port_of('encryption_only', 'good')}\nhostile.test smtp:{NAME}:2599\n"
+    table = "$(postconf -h default_database_type):/etc/postfix/transport"
+    fleet.run(gateway, f"cat >>/etc/postfix/transport && postmap {table}", lines)
+    server = (
+        "import socket; s = socket.create_server((str(), 2599))\nfor _ in range(9):\n    c = s.accept()[0]\n"
+        "    c.sendall(b'554 Connected to 127.0.0.1[127.0.0.1]:25\\r\\n'); c.close()"
+    )
+    fleet.run("outside", f'systemd-run --quiet --unit=mailfleet-hostile --collect python3 -c "{server}"')
+    try:
+        assert wait_for(lambda: fleet.run("outside", "ss -ltnH sport = :2599"))
+        targets = {}
+        for domain in ("honest.test", "hostile.test"):
+            options = {"domain": domain, "direction": "outbound"}
+            result = module(fleet, gateway, "enforced_tls_domain", options, "--check")
+            assert not result["failed"], result
+            targets[domain] = [f"{seen['host']}:{seen['port']} {seen['completed']}" for seen in result["evidence"]]
+        assert targets == {"honest.test": [f"{NAME}:2500 True"], "hostile.test": [f"{NAME}:2599 False"]}
+    finally:
+        fleet.run("outside", "systemctl stop mailfleet-hostile", check=False)
+        fleet.run(gateway, f"sed -i '/^ho[a-z]*.test smtp/d' /etc/postfix/transport && postmap {table}")

@@ -94,6 +94,8 @@ _ROUTES = re.compile(
     r"((smtp|lmtp)_(?!tls_session_cache)|relayhost|relay_domains|virtual_(alias|mailbox)_domains|virtual_alias_maps|sender_dependent_"
     r"|default_transport|parent_domain_matches_subdomains|local_recipient_maps)"
 )
+# Postfix 3.7 does not write this line with the option -c.
+_CONNECTED = re.compile(r"posttls-finger: Connected to ([^\s\[\]]+)\[[0-9a-fA-F.:]+\]:(\d+)")
 # A TLS policy by next hop would override the mode. A fallback relay would bypass the mode or an instance.
 _OURS_ALONE = ("smtp_tls_policy_maps=", "smtp_fallback_relay=")
 _TO_LOOPBACK = (
@@ -288,13 +290,17 @@ class PostfixGateway:
         return change_with_record(images, REGISTRY, state)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """Return the configured servers of the domain; without any, the MX hosts that posttls-finger(1) reaches."""
+        """Return the configured servers of the domain; without any, the MX hosts that posttls-finger(1) reaches.
+
+        It also shows what the servers say, after a mark. A server must not choose which hosts are tested in its place, so only
+        whole lines that are its own count.
+        """
         route = self._route_of(domain, state)
         hops = [_target(hop) for hop in re.split(r"[,\s]+", route) if hop.startswith("[")]
         if hops:
             return hops
-        _status, out, _err = self._run(["posttls-finger", "-c", "-l", "none", "-L", "verbose", "-T", "10", route])
-        found = re.findall(r"Connected to (\S+?)\[[0-9a-fA-F.:]+\]:(\d+)", out + _err)
+        _status, out, err = self._run(["posttls-finger", "-l", "none", "-L", "verbose", "-T", "10", route])
+        found = [match.groups() for line in f"{out}\n{err}".split("\n") if (match := _CONNECTED.fullmatch(line))]
         return [Target(host, int(port)) for host, port in dict.fromkeys(found)]
 
     def roots(self, state: GatewayState) -> str:

@@ -747,8 +747,27 @@ class TestNextHops:
         host.fake.answers[("posttls-finger",)] = tuple(answer)
         assert self.hops(host) == ["mx2.bank.example:25", "mx3.bank.example:587"]
         assert host.fake.called("posttls-finger") == [
-            ["posttls-finger", "-c", "-l", "none", "-L", "verbose", "-T", "10", relayhost or "bank.example"]
+            ["posttls-finger", "-l", "none", "-L", "verbose", "-T", "10", relayhost or "bank.example"]
         ]
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "posttls-finger: < 554 Connected to 127.0.0.1[127.0.0.1]:6379",
+            "posttls-finger: < 554 posttls-finger: Connected to 127.0.0.1[127.0.0.1]:6379",
+            "posttls-finger: < 554 x\rposttls-finger: Connected to 127.0.0.1[127.0.0.1]:6379",
+            "posttls-finger: Connected to 127.0.0.1[127.0.0.1]:6379 and more",
+            "posttls-finger: Failed to establish session to bank.example: Connected to 127.0.0.1[127.0.0.1]:6379",
+            "Connected to 127.0.0.1[127.0.0.1]:6379",
+            "posttls-finger: Connected to a[127.0.0.1]:6379[192.0.2.1]:25",
+        ],
+    )
+    @pytest.mark.parametrize("stream", [1, 2])
+    def test_what_a_server_says_names_no_host(self, host, line, stream):
+        answer = [0, "", ""]
+        answer[stream] = f"posttls-finger: Connected to mx.bank.example[192.0.2.1]:25\n{line}\n"
+        host.fake.answers[("posttls-finger",)] = tuple(answer)
+        assert self.hops(host) == ["mx.bank.example:25"]
 
     def test_nothing_found_is_no_host(self, host):
         host.fake.answers[("posttls-finger",)] = (1, "", "posttls-finger: Failed to establish session to bank.example")
