@@ -60,7 +60,8 @@ class PostfixHost:
         for name, value in {
             "DIRECTORY": directory, "REGISTRY": directory / "gateway.json",
             "TRANSPORT_MAP": directory / "transport", "ARRIVAL_MAP": directory / "arrival",
-            "SENDERS_MAP": directory / "enforced_senders", "TLS_ONLY_MAP": directory / "tls_only",
+            "SENDERS_MAP": directory / "enforced_senders",
+            "SENDER_PATTERNS": directory / "enforced_senders.regexp", "TLS_ONLY_MAP": directory / "tls_only",
             "PLAINTEXT_MAP": directory / "plaintext_only", "TRUSTED_CHAIN_MAP": directory / "trusted_chain",
             "REPLY_FILTER": directory / "reply_filter", "POLICY": root / "usr/arrival_policy.py",
             "SECOND_DIR": self.second, "THIRD_DIR": self.third,

@@ -31,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     MODES,
     GatewayState,
     inbound_senders,
+    spellings,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     ask,
@@ -70,11 +71,20 @@ REGISTRY = f"{DIRECTORY}/gateway.json"
 TRANSPORT_MAP = f"{DIRECTORY}/transport"
 ARRIVAL_MAP = f"{DIRECTORY}/arrival"
 SENDERS_MAP = f"{DIRECTORY}/enforced_senders"
+SENDER_PATTERNS = f"{DIRECTORY}/enforced_senders.regexp"
 TLS_ONLY_MAP = f"{DIRECTORY}/tls_only"
 PLAINTEXT_MAP = f"{DIRECTORY}/plaintext_only"
 TRUSTED_CHAIN_MAP = f"{DIRECTORY}/trusted_chain"
 REPLY_FILTER = f"{DIRECTORY}/reply_filter"
 RESTRICTION_CLASS = "mailfleet_arrival"
+ENFORCED_CLASS = "mailfleet_enforced"
+UNICODE_CLASS = "mailfleet_unicode"
+_QUESTIONS = {
+    RESTRICTION_CLASS: arrival_policy.ARRIVAL,
+    ENFORCED_CLASS: arrival_policy.ENFORCED,
+    UNICODE_CLASS: arrival_policy.UNICODE,
+}
+"""Restriction class -> the question that it asks the policy service."""
 ARRIVED = "mailfleet-arrived"
 SECOND_DIR = f"/etc/{SECOND}"
 THIRD_DIR = f"/etc/{THIRD}"
@@ -223,6 +233,7 @@ class PostfixGateway:
             TRANSPORT_MAP,
             ARRIVAL_MAP,
             SENDERS_MAP,
+            SENDER_PATTERNS,
             TLS_ONLY_MAP,
             PLAINTEXT_MAP,
             TRUSTED_CHAIN_MAP,
@@ -272,6 +283,7 @@ class PostfixGateway:
             FileImage(TRANSPORT_MAP, self._transport_map(state).encode()),
             FileImage(ARRIVAL_MAP, arrival_map(state).encode()),
             FileImage(SENDERS_MAP, senders_map(state).encode()),
+            FileImage(SENDER_PATTERNS, sender_patterns(state).encode()),
             FileImage(TLS_ONLY_MAP, clients_map(state, "tls_only", "reject_plaintext_session").encode()),
             FileImage(PLAINTEXT_MAP, clients_map(state, "plaintext", "starttls, silent-discard").encode()),
         ]
@@ -397,7 +409,9 @@ class PostfixGateway:
             code, text = ask(self.own_port, self._settings, "", recipient)
             if code == 451 and "4.3.5" in text:  # "server configuration error", not greylisting
                 raise EngineError(f"the gateway defers mail for {recipient}: {code} {text}")
-        prove_refusal(self.own_port, self._settings, state, recipient)
+        refusal = prove_refusal(self.own_port, self._settings, state, recipient)
+        if refusal.startswith("451") and "4.3.5" in refusal:
+            raise EngineError(f"the gateway defers all mail of enforced sender domains, over TLS as well: {refusal}")
 
     def _refuse_overrides(self, state: GatewayState) -> None:
         """Raise EngineError if a listener would not ask the policy service, or a filter would replace its answer."""
@@ -432,10 +446,11 @@ class PostfixGateway:
         """Return the transport(5) table: one line for each recipient domain. Enforced domains override email configs."""
         enforced = state.recipients_enforced
         lines = [
-            f"{domain} {transport_of(config.delivery_mode)}:{','.join(map(next_hop, config.servers))}\n"
+            f"{spelling} {transport_of(config.delivery_mode)}:{','.join(map(next_hop, config.servers))}\n"
             for _name, config in sorted(state.email_configs.items())
             for domain in config.domains
             if domain not in enforced
+            for spelling in spellings(domain)
         ]
         if (
             enforced
@@ -450,8 +465,9 @@ class PostfixGateway:
                 "well; take transport_maps out of it first"
             )
         lines += [
-            f"{domain} {transport_of(one.certificate_check)}:{self._route_of(domain, state)}\n"
+            f"{spelling} {transport_of(one.certificate_check)}:{self._route_of(domain, state)}\n"
             for domain, one in sorted(enforced.items())
+            for spelling in spellings(domain)
         ]
         return _HEADER + "".join(lines)
 
@@ -497,24 +513,26 @@ class PostfixGateway:
         main["smtpd_discard_ehlo_keyword_address_maps"] = _first(
             [hidden] if accept == "plaintext" else [], [hidden], now.get("smtpd_discard_ehlo_keyword_address_maps", "")
         )
-        # At the beginning, because a permit_... before them would skip them. The last of several FILTER answers counts,
-        # and the policy service gives the same answer for each recipient of a message.
+        # At the beginning, because a permit_... before them would skip them. The last of several FILTER answers counts, so
+        # that for enforced senders comes last. Every recipient of a message gets the same answer to it.
         checks = {
-            f"check_sender_access texthash:{SENDERS_MAP}": state.senders_enforced,
             f"check_client_access cidr:{TLS_ONLY_MAP}": accept == "tls_only",
             f"check_recipient_access texthash:{ARRIVAL_MAP}": bool(instances),
             f"{RESTRICTION_CLASS}": self._concerns_all_mail(state),
+            f"check_sender_access regexp:{SENDER_PATTERNS}": state.senders_enforced,
+            f"check_sender_access texthash:{SENDERS_MAP}": False,  # what earlier versions wrote
         }
         main["smtpd_recipient_restrictions"] = _first(
             [check for check, wanted in checks.items() if wanted], list(checks), now["smtpd_recipient_restrictions"]
         )
         if instances:
-            main["smtpd_restriction_classes"] = _first([RESTRICTION_CLASS], [], now["smtpd_restriction_classes"])
+            main["smtpd_restriction_classes"] = _first([*_QUESTIONS], [], now["smtpd_restriction_classes"])
             # Own default_action: without an answer of the policy service, mail is deferred, whatever the gateway's default is.
-            main[RESTRICTION_CLASS] = (
-                f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, "
-                "{ default_action = 451 4.3.5 Server configuration error } }"
-            )
+            for name, question in _QUESTIONS.items():
+                main[name] = (
+                    f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, policy_context={question}, "
+                    f"{{ default_action = {arrival_policy.UNKNOWN} }} }}"
+                )
             main["multi_instance_wrapper"] = "${command_directory}/postmulti -p --"
             main["multi_instance_enable"] = "yes"
             directories = [one.directory for one in instances]
@@ -752,17 +770,29 @@ def transport_of(what: str) -> str:
 def arrival_map(state: GatewayState) -> str:
     """Return the access(5) table of the recipient domains whose mode depends on how a message arrived."""
     lines = [
-        f"{domain} {RESTRICTION_CLASS}\n"
+        f"{spelling} {RESTRICTION_CLASS}\n"
         for _name, config in sorted(state.email_configs.items())
         if config.depends_on_arrival
         for domain in config.domains
+        for spelling in spellings(domain)
     ]
     return _HEADER + "".join(lines)
 
 
 def senders_map(state: GatewayState) -> str:
-    """Return the access(5) table of the enforced sender domains. The policy service reads the table too."""
+    """Return the list of the enforced sender domains for the policy service. Former versions also used it as a table."""
     return _HEADER + "".join(f"{domain} {RESTRICTION_CLASS}\n" for domain in inbound_senders(state.enforced))
+
+
+def sender_patterns(state: GatewayState) -> str:
+    """Return the regexp_table(5) of the enforced sender domains, without their subdomains.
+
+    Postfix looks up the address as it will use it: without routes, quotes and a dot at the end. The table alone decides. Only
+    for an address with a domain that is not ASCII the policy service is asked, because there are many spellings of a domain.
+    """
+    domains = [domain.replace(".", "\\.") for domain in inbound_senders(state.enforced)]
+    lines = [f"/@{domain}$/ {ENFORCED_CLASS}\n" for domain in domains]
+    return _HEADER + "".join([*lines, *([f"!/^[ -~]*$/ {UNICODE_CLASS}\n"] if lines else [])])
 
 
 def clients_map(state: GatewayState, accept: str, action: str) -> str:

@@ -121,9 +121,9 @@ class TestPlan:
         host.apply(config("one", mode))
         explicit = host.fake.explicit()
         assert explicit["smtpd_recipient_restrictions"] == f"check_recipient_access texthash:{host.directory}/arrival"
-        assert explicit["smtpd_restriction_classes"] == "mailfleet_arrival"
+        assert explicit["smtpd_restriction_classes"] == "mailfleet_arrival, mailfleet_enforced, mailfleet_unicode"
         assert explicit["mailfleet_arrival"] == (
-            "check_policy_service { unix:private/mailfleet_arrival, "
+            "check_policy_service { unix:private/mailfleet_arrival, policy_context=arrival, "
             "{ default_action = 451 4.3.5 Server configuration error } }"
         )
         assert explicit["multi_instance_directories"] == str(host.second)
@@ -327,7 +327,8 @@ class TestPlan:
         assert explicit["smtpd_recipient_restrictions"] == (
             f"check_recipient_access texthash:{host.directory}/arrival, permit_mynetworks, reject_unlisted_recipient"
         )
-        assert explicit["smtpd_restriction_classes"] == "mailfleet_arrival, mine"
+        ours = "mailfleet_arrival, mailfleet_enforced, mailfleet_unicode"
+        assert explicit["smtpd_restriction_classes"] == f"{ours}, mine"
 
     def test_foreign_lines_survive(self, host):
         host.apply(config("one", "required"))
@@ -350,7 +351,9 @@ class TestPlan:
     def test_an_entry_of_ours_that_does_not_stand_first_does_so_after_one_run(self, make):
         host = make("smtpd_restriction_classes = mine, mailfleet_arrival\n")
         host.apply(config("one", "match_sender"))
-        assert host.fake.explicit()["smtpd_restriction_classes"].startswith("mailfleet_arrival, mine")
+        assert host.fake.explicit()["smtpd_restriction_classes"].startswith(
+            "mailfleet_arrival, mailfleet_enforced, mailfleet_unicode, mine"
+        )
         assert not host.plan(config("one", "match_sender"))
 
     @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in BY_ARRIVAL])

@@ -247,7 +247,7 @@ class TestRestrictions:
     def expected(self, host, *names):
         texts = {
             "tls_only": f"check_client_access cidr:{host.directory}/tls_only",
-            "senders": f"check_sender_access texthash:{host.directory}/enforced_senders",
+            "senders": f"check_sender_access regexp:{host.directory}/enforced_senders.regexp",
             "arrival": f"check_recipient_access texthash:{host.directory}/arrival",
             "all": "mailfleet_arrival",
         }
@@ -259,14 +259,14 @@ class TestRestrictions:
             ("nothing", []),
             ("a mode", []),
             ("a mode by arrival", ["arrival"]),
-            ("senders", ["senders", "arrival"]),
+            ("senders", ["arrival", "senders"]),
             ("recipients", []),
-            ("both", ["senders", "arrival"]),
+            ("both", ["arrival", "senders"]),
             ("send by arrival", ["arrival", "all"]),
             ("send", []),
             ("tls_only", ["tls_only"]),
             ("plaintext", []),
-            ("all", ["senders", "tls_only", "arrival", "all"]),
+            ("all", ["tls_only", "arrival", "all", "senders"]),
         ],
     )
     def test_each_state_asks_what_it_needs_in_front_of_the_others(self, make, name, names):
@@ -296,9 +296,43 @@ class TestRestrictions:
             "partner.example mailfleet_arrival",
         ]
 
+    def test_the_table_of_senders_decides_alone_unless_an_address_is_not_ascii(self, host):
+        write(host, state(enforced=inbound("xn--mller-kva.example", "partner.example")))
+        assert host.lines("enforced_senders.regexp") == [
+            r"/@xn--mller-kva\.example$/ mailfleet_enforced",
+            r"/@müller\.example$/ mailfleet_enforced",
+            r"/@partner\.example$/ mailfleet_enforced",
+            "!/^[ -~]*$/ mailfleet_unicode",
+        ]
+        explicit = host.fake.explicit()
+        for name, question in (("arrival", "arrival"), ("enforced", "enforced"), ("unicode", "unicode")):
+            assert f"policy_context={question}," in explicit[f"mailfleet_{name}"]
+
+    def test_what_an_earlier_version_set_up_is_changed_to_the_present_form_once(self, make):
+        host = make()
+        write(host, STATES["senders"])
+        main = host.fake.main.read_text()
+        main = main.replace("regexp:", "texthash:").replace("enforced_senders.regexp", "enforced_senders")
+        host.fake.main.write_text(main.replace("policy_context=arrival, ", ""))
+        write(host, STATES["senders"])
+        assert checks(host) == ", ".join(self.expected(host, "arrival", "senders"))
+        assert not host.adapter.plan(STATES["senders"])
+
+    def test_recipient_domains_have_a_line_for_each_spelling(self, host):
+        mode = config("one", "match_sender_strict", "xn--mller-kva.example")
+        write(host, state(mode, enforced=[outbound("xn--bcher-kva.example", "hostname", "mx.bank.example")]))
+        assert [line.split(":")[0] for line in host.lines("transport")] == [
+            "xn--mller-kva.example mailfleet-match_sender_strict",
+            "müller.example mailfleet-match_sender_strict",
+            "xn--bcher-kva.example mailfleet-hostname",
+            "bücher.example mailfleet-hostname",
+        ]
+        assert [line.split()[0] for line in host.lines("arrival")] == ["xn--mller-kva.example", "müller.example"]
+
     def test_the_recipients_are_not_senders(self, host):
         write(host, STATES["recipients"])
         assert host.lines("enforced_senders") == []
+        assert host.lines("enforced_senders.regexp") == []
 
 
 class TestClients:
@@ -943,6 +977,13 @@ class TestProof:
             match=r"^the gateway defers mail for postmaster@gw\.example: 451 4\.3\.5 Server configuration error$",
         ):
             prove(STATES["send by arrival"], rcpt=reply(451, "4.3.5 Server configuration error"))
+
+    def test_a_policy_service_that_fails_for_enforced_senders_is_said(self, prove):
+        """It puts them off in plaintext, but over TLS as well."""
+        with pytest.raises(
+            EngineError, match=r"defers all mail of enforced sender domains, over TLS as well: 451 4\.3\.5"
+        ):
+            prove(STATES["senders"], rcpt=reply(451, "4.3.5 Server configuration error"))
 
     def test_an_enforced_sender_has_to_be_put_off(self, prove):
         assert self.asked(prove(STATES["senders"], rcpt=REFUSED)) == [
