@@ -649,7 +649,10 @@ class PostfixGateway:
             yield transport_of(check), _smtp_entry(transport_of(check), chroot, words)
 
     def _instance_files(self, instance: _Instance, state: GatewayState, explicit: Mapping[str, str]) -> list[FileImage]:
-        """Return main.cf and master.cf of an instance. explicit: the default instance's main.cf after the change."""
+        """Return main.cf and master.cf of an instance. explicit: the default instance's main.cf after the change.
+
+        They hold what the files of the default instance hold, passwords among it, so they have the same owners and modes.
+        """
         back = f"mailfleet-back:[{self._return_port.host}]:{self._return_port.port}"
         main = {
             **{name: value for name, value in explicit.items() if _SHARED.match(name)},
@@ -693,8 +696,12 @@ class PostfixGateway:
             master.append(words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:]))
         lines = [f"{name} = {value}".rstrip() + "\n" for name, value in sorted(main.items())]
         return [
-            FileImage(f"{instance.directory}/main.cf", (_HEADER + "".join(lines)).encode()),
-            FileImage(f"{instance.directory}/master.cf", (_HEADER + "".join(master)).encode()),
+            replace(
+                FileImage.read(f"{self._postconf.config_dir}/{name}"),
+                path=f"{instance.directory}/{name}",
+                content=(_HEADER + "".join(text)).encode(),
+            )
+            for name, text in (("main.cf", lines), ("master.cf", master))
         ]
 
     def _own_routes(self, explicit: Mapping[str, str]) -> dict[str, str]:

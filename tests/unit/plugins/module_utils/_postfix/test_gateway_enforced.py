@@ -1,5 +1,6 @@
 """Enforced domains and the outbound side on a Postfix gateway, against a stand-in for its commands."""
 
+import os
 import re
 from itertools import permutations
 from pathlib import Path
@@ -241,6 +242,49 @@ class TestInstances:
             host.adapter.plan(STATES[name])
         for other in ("recipients", "send", "tls_only"):
             assert host.adapter.plan(STATES[other])
+
+
+class TestSecrets:
+    PASSWORD = "static:apikey:SG.hunter2"
+
+    @pytest.fixture
+    def host(self, make):
+        host = make(
+            f"my_credentials = {self.PASSWORD}\nsmtp_sasl_password_maps = $my_credentials\n",
+            master=f"{MASTER}own unix - - n - - smtp\n  -o smtp_sasl_password_maps={self.PASSWORD}\n",
+        )
+        host.fake.main.chmod(0o640)
+        host.fake.master.chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(host.fake.main, 0, 12)
+        return host
+
+    @pytest.mark.parametrize("name", ["senders", "send by arrival"])
+    def test_a_copy_of_a_private_file_is_as_private(self, host, name):
+        write(host, STATES[name])
+        copied = 0
+        for instance in (host.second, host.third):
+            for ours, theirs in ((instance / "main.cf", host.fake.main), (instance / "master.cf", host.fake.master)):
+                if ours.exists():
+                    seen, wanted = ours.stat(), theirs.stat()
+                    assert (seen.st_mode, seen.st_uid, seen.st_gid) == (wanted.st_mode, wanted.st_uid, wanted.st_gid)
+                    copied += "hunter2" in ours.read_text()
+        assert copied
+
+    def test_a_copy_that_an_earlier_version_left_open_is_closed(self, host):
+        write(host, STATES["senders"])
+        for name in ("main.cf", "master.cf"):
+            (host.second / name).chmod(0o644)
+        write(host, STATES["senders"])
+        assert [(host.second / name).stat().st_mode & 0o777 for name in ("main.cf", "master.cf")] == [0o640, 0o600]
+        assert not host.adapter.plan(STATES["senders"])
+
+    @pytest.mark.parametrize("name", ["senders", "send by arrival"])
+    def test_no_line_that_is_shown_holds_it(self, host, name):
+        change = host.adapter.plan(STATES[name])
+        assert any(b"hunter2" in image.content for image in change.after)
+        assert "hunter2" not in str(change.diff()) + str(change.lines())
+        assert "smtp_sasl_password_maps = (not shown)" in str(change.lines())
 
 
 class TestRestrictions:
