@@ -81,7 +81,7 @@ def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, An
         module.fail_json(msg=_decodable(str(error)))
     except OSError as error:
         module.fail_json(msg=_decodable(f"{error.filename or 'the host'}: {error.strerror or error}"))
-    if not module._diff:  # noqa: SLF001  (there is no other way to ask for it)
+    if not module._diff:
         result.pop("diff", None)
     for warning in result.pop("warnings", ()):
         module.warn(warning)

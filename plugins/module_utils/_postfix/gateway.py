@@ -41,7 +41,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
@@ -70,6 +70,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 REGISTRY = f"{DIRECTORY}/gateway.json"
 TRANSPORT_MAP = f"{DIRECTORY}/transport"
 ARRIVAL_MAP = f"{DIRECTORY}/arrival"
+PAIR = f"{DIRECTORY}/instances.pem"
 SENDERS_MAP = f"{DIRECTORY}/enforced_senders"
 SENDER_PATTERNS = f"{DIRECTORY}/enforced_senders.regexp"
 TLS_ONLY_MAP = f"{DIRECTORY}/tls_only"
@@ -108,14 +109,6 @@ _ROUTES = re.compile(
 _CONNECTED = re.compile(r"posttls-finger: Connected to ([^\s\[\]]+)\[[0-9a-fA-F.:]+\]:(\d+)")
 # A TLS policy by next hop would override the mode. A fallback relay would bypass the mode or an instance.
 _OURS_ALONE = ("smtp_tls_policy_maps=", "smtp_fallback_relay=")
-_TO_LOOPBACK = (
-    "smtp_tls_security_level=none",
-    *_OURS_ALONE,
-    "smtp_generic_maps=",
-    "disable_mime_output_conversion=yes",
-    "smtp_send_xforward_command=yes",
-    "smtp_bind_address=127.0.0.1",
-)
 # Options of the gateway's own transports that the TLS level of the instance replaces. Stricter options stay.
 _RELAXED = tuple(f"smtp_tls_security_level={level}" for level in ("", "none", "may"))
 _SECOND_SERVICES = """\
@@ -206,6 +199,7 @@ class PostfixGateway:
         self._postfix = Postfix(run, own_port.port, layout)
         self._postconf = self._postfix.postconf
         self._systemd_takes_suffix: Optional[bool] = None
+        self._new_pair = b""  # one for all plans of a call
         self._checked: dict[str, list[Optional[bytes]]] = {}  # configuration directory -> the content of its files
 
     def transaction(self, store: str) -> Transaction:
@@ -238,6 +232,7 @@ class PostfixGateway:
             PLAINTEXT_MAP,
             TRUSTED_CHAIN_MAP,
             REPLY_FILTER,
+            PAIR,
         )
         others = (f"{one.directory}/{name}" for one in self._instances for name in ("main.cf", "master.cf"))
         return (*self._postfix.files(), *tables, *others, POLICY)
@@ -291,6 +286,7 @@ class PostfixGateway:
             images.append(FileImage(TRUSTED_CHAIN_MAP, trusted_chain_map().encode()))
         if instances:
             images.append(FileImage(POLICY, inspect.getsource(arrival_policy).encode(), 0o755))
+            images.append(replace(FileImage(PAIR, self._pair_content(), 0o600), secret=True))
         edits = self._edits(state, instances)
         explicit = self._postconf.explicit_expanded() if instances else {}
         explicit.update({name: value for name, value in edits.main.items() if name.startswith("smtp_")})
@@ -387,17 +383,31 @@ class PostfixGateway:
 
     def serves(self) -> bool:
         """Return whether each port answers. Tests once, without waiting."""
-        return all(handshake_one(port, self._settings).stage >= Stage.EHLO for port in self._ports())
+        if handshake_one(self.own_port, self._settings).stage < Stage.EHLO:
+            return False
+        return not any(between.fault(port, PAIR, self._settings) for port in self._ports())
 
     def prove(self) -> None:
         """Raise EngineError unless each port answers and the policy service gives the wanted answers."""
+        prove_answer(self.own_port, self._settings)
         for port in self._ports():
-            prove_answer(port, self._settings)
+            if Path(PAIR).exists():
+                between.prove(port, PAIR, self._settings)
+            else:  # a change is undone to what an earlier version wrote
+                prove_answer(port, self._settings)
         self._prove_policy(self.read())
 
+    def _pair_content(self) -> bytes:
+        """Return the key and certificate of the instances: those that are there, else new ones."""
+        present = FileImage.read(PAIR).content or b""
+        if not between.is_pair(present):
+            self._new_pair = self._new_pair or between.new_pair(self._run)
+        return present if between.is_pair(present) else self._new_pair
+
     def _ports(self) -> list[Target]:
+        """Return the loopback ports of the instances that are there."""
         there = [one.port for one in self._instances if one.exists]
-        return [self.own_port, *there, *([self._return_port] if there else [])]
+        return [*there, *([self._return_port] if there else [])]
 
     def _prove_policy(self, state: GatewayState) -> None:
         """Raise EngineError unless the policy service works: if it fails, Postfix answers RCPT with 451 4.3.5."""
@@ -602,7 +612,7 @@ class PostfixGateway:
             services[ARRIVED] = _smtp_entry(
                 ARRIVED,
                 chroot,
-                _TO_LOOPBACK,
+                _settings(between.client(PAIR)),
             )
             destinations = [f"{ARRIVED}:[127.0.0.1]:{one.port.port}" for one in self._instances]
             services[RESTRICTION_CLASS] = (
@@ -612,22 +622,9 @@ class PostfixGateway:
         entries = {f"{name}/unix": entry for name, entry in services.items()}
         if instances and not arrival:
             # A listener for mail that the other instances do not route themselves: local, virtual and all other domains.
+            options = _settings(between.listener(PAIR, self._size_limit()))
             entries[f"{self._return_port}/inet"] = f"{self._return_port} inet n - {chroot} - - smtpd " + " ".join(
-                f"-o {option}"
-                for option in (
-                    "smtpd_tls_security_level=none",
-                    "smtpd_client_restrictions=",
-                    "smtpd_helo_restrictions=",
-                    "smtpd_sender_restrictions=",
-                    "smtpd_relay_restrictions=permit_mynetworks,reject",
-                    "smtpd_recipient_restrictions=",
-                    "smtpd_data_restrictions=",
-                    "smtpd_end_of_data_restrictions=",
-                    "mynetworks=127.0.0.0/8",
-                    "smtpd_authorized_xforward_hosts=127.0.0.0/8",
-                    "receive_override_options=no_unknown_recipient_checks,no_address_mappings,no_header_body_checks,no_milters",
-                    "message_size_limit=0",
-                )
+                f"-o {option}" for option in options
             )
         return entries
 
@@ -668,21 +665,15 @@ class PostfixGateway:
             "data_directory": instance.data,
             "syslog_name": instance.name,
             "inet_interfaces": "loopback-only",
-            "mynetworks": "127.0.0.0/8",
+            "message_size_limit": between.longer(self._size_limit()),
             "mydestination": "",
             "alias_maps": "",
             "alias_database": "",
             "authorized_submit_users": "",
-            "smtpd_relay_restrictions": "permit_mynetworks, reject",
-            "smtpd_recipient_restrictions": "",
-            "smtpd_tls_security_level": "none",
-            "smtpd_authorized_xforward_hosts": "127.0.0.0/8",
-            "receive_override_options": "no_unknown_recipient_checks, no_address_mappings, no_header_body_checks, no_milters",
-            "message_size_limit": "0",  # the default instance has checked it; an added header line must not cause a bounce
         }
         services = {
             **self._services(instance.arrival, state, True),
-            "back": _smtp_entry("mailfleet-back", "n", _TO_LOOPBACK),
+            "back": _smtp_entry("mailfleet-back", "n", _settings(between.client(PAIR))),
         }
         if state.outbound and state.outbound.depends_on_arrival:
             main.update(self._own_routes(explicit))
@@ -690,10 +681,10 @@ class PostfixGateway:
             services.update(self._own_services())
         if self._postconf.values("tls_required_enable"):
             main["tls_required_enable"] = "no"
-        master = [f"{instance.port} inet n - n - - smtpd\n", _SECOND_SERVICES]
-        for entry in services.values():
-            words = entry.split(" -o ")
-            master.append(words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:]))
+        listener = " -o ".join(
+            [f"{instance.port} inet n - n - - smtpd", *_settings(between.listener(PAIR, self._size_limit()))]
+        )
+        master = [_lines_of(listener), _SECOND_SERVICES, *map(_lines_of, services.values())]
         lines = [f"{name} = {value}".rstrip() + "\n" for name, value in sorted(main.items())]
         return [
             replace(
@@ -738,6 +729,9 @@ class PostfixGateway:
         listens = explicit.get("inet_interfaces", "").replace(",", " ").split()
         outside = [one for one in listens if is_address(one) and not one.startswith("127.") and ":" not in one]
         return {"smtp_bind_address": outside[0]} if len(listens) == len(outside) == 1 else {}
+
+    def _size_limit(self) -> str:
+        return self._postconf.values("message_size_limit").get("message_size_limit", "0")
 
     def _chroot(self) -> str:
         """Return the chroot column of the gateway's own smtp transport."""
@@ -846,6 +840,17 @@ def _level(mode: str, arrival: int) -> str:
 
 def _smtp_entry(name: str, chroot: str, options: Sequence[str]) -> str:
     return f"{name} unix - - {chroot} - - smtp " + " ".join(f"-o {option}" for option in options)
+
+
+def _settings(values: Mapping[str, str]) -> list[str]:
+    """Return settings as the options of a service."""
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def _lines_of(entry: str) -> str:
+    """Return an entry of master.cf with a line for each option."""
+    words = entry.split(" -o ")
+    return words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:])
 
 
 def _first(entries: Sequence[str], ours: Sequence[str], present: str) -> str:
