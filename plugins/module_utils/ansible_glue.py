@@ -73,7 +73,10 @@ def _end(program: subprocess.Popen[bytes]) -> None:
 
 
 def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:
-    """Do the work and exit with its result. An error of the engine becomes the module's failure message."""
+    """Do the work and exit with its result, which has C(diff) in diff mode only.
+
+    An error of the engine becomes the module's failure message.
+    """
     _hide_userinfo(module)
     try:
         result = _decodable(work())
@@ -83,6 +86,8 @@ def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, An
         module.fail_json(msg=_decodable(str(error)))
     except OSError as error:
         module.fail_json(msg=_decodable(f"{error.filename or 'the host'}: {error.strerror or error}"))
+    if not module._diff:
+        result.pop("diff", None)
     for warning in result.pop("warnings", ()):
         module.warn(warning)
     module.exit_json(**result)

@@ -11,9 +11,13 @@ from unittest import mock
 from ansible.module_utils import basic
 
 
-def run_module(main: Callable[[], None], *, check_mode: bool = False, **options: Any) -> dict[str, Any]:
+def run_module(
+    main: Callable[[], None], *, check_mode: bool = False, diff: bool = False, **options: Any
+) -> dict[str, Any]:
     """The result that a module's main() prints for these options; failed is in it if it failed."""
-    arguments = json.dumps({"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check_mode}}).encode()
+    arguments = json.dumps(
+        {"ANSIBLE_MODULE_ARGS": {**options, "_ansible_check_mode": check_mode, "_ansible_diff": diff}}
+    ).encode()
     output = io.StringIO()
     warned: list[str] = []
     with (

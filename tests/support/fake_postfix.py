@@ -15,6 +15,7 @@ DEFAULTS = {
     "inet_interfaces": "all",
     "lmtp_tls_loglevel": "0",
     "mail_version": "3.7.11",
+    "message_size_limit": "10240000",
     "multi_instance_directories": "",
     "multi_instance_enable": "no",
     "multi_instance_wrapper": "",

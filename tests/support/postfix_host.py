@@ -14,7 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway, server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import between, gateway, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from tests.support.fake_postfix import FakePostfix
 
 OWN_PORT = Target("127.0.0.1", 25)
+PAIR = b"-----BEGIN PRIVATE KEY-----\n-----END CERTIFICATE-----\n"
 SETTINGS = Settings(helo_name="gw.example", timeout=0.2)
 
 
@@ -60,7 +61,9 @@ class PostfixHost:
         for name, value in {
             "DIRECTORY": directory, "REGISTRY": directory / "gateway.json",
             "TRANSPORT_MAP": directory / "transport", "ARRIVAL_MAP": directory / "arrival",
-            "SENDERS_MAP": directory / "enforced_senders", "TLS_ONLY_MAP": directory / "tls_only",
+            "SENDERS_MAP": directory / "enforced_senders",
+            "PAIR": directory / "instances.pem",
+            "SENDER_PATTERNS": directory / "enforced_senders.regexp", "TLS_ONLY_MAP": directory / "tls_only",
             "PLAINTEXT_MAP": directory / "plaintext_only", "TRUSTED_CHAIN_MAP": directory / "trusted_chain",
             "REPLY_FILTER": directory / "reply_filter", "POLICY": root / "usr/arrival_policy.py",
             "SECOND_DIR": self.second, "THIRD_DIR": self.third,
@@ -71,6 +74,8 @@ class PostfixHost:
             monkeypatch.setattr(module, "FileImage", OwnFiles())
         for module in (gateway, own_port):
             monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))
+        monkeypatch.setattr(between, "new_pair", lambda _run: PAIR)
+        monkeypatch.setattr(between, "fault", lambda port, _pair, _settings: self.fault(port))
         monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
         self.adapter = gateway.PostfixGateway(self.fake, SETTINGS, OWN_PORT, 10125)
 
@@ -81,6 +86,10 @@ class PostfixHost:
             return stage
         failure = {} if stage else {"code": "connect_failed", "message": "cannot connect"}
         return Handshake(target, stage, **failure)
+
+    def fault(self, port):
+        seen = self.test(port)
+        return "" if seen.stage >= Stage.EHLO else seen.message
 
     def plan(self, *configs, **more):
         self.adapter._postconf.forget()  # a test edits files between two plans; in a run, the transaction does, and then checks

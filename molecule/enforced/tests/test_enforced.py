@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from typing import Any
 
@@ -239,5 +240,85 @@ def test_a_restart_brings_every_instance_back(fleet: Fleet, partner: Partner, ga
             status = f"postmulti -i {name} -p status >/dev/null 2>&1 && echo running"
             assert wait_for(lambda status=status: fleet.run(gateway, status, check=False)), name
         assert fleet.run(gateway, "systemctl --failed --no-legend").strip() == ""
+    finally:
+        module(fleet, gateway, "enforced_tls_domain", {**enforced, "state": "absent"})
+
+
+@on_each([name for name, kind in GATEWAYS.items() if kind == "postfix"])
+def test_a_server_does_not_choose_which_hosts_are_tested(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    """The servers of a domain are looked up by Postfix, which also shows what they say."""
+    port = 2590 + list(GATEWAYS).index(gateway)  # the gateways are tested beside each other
+    unit = f"mailfleet-hostile-{gateway}"
+    lines = f"honest.test smtp:{NAME}:{port_of('encryption_only', 'good')}\nhostile.test smtp:{NAME}:{port}\n"
+    table = "$(postconf -h default_database_type):/etc/postfix/transport"
+    fleet.run(gateway, f"cat >>/etc/postfix/transport && postmap {table}", lines)
+    server = (
+        f"import socket; s = socket.create_server((str(), {port}))\nfor _ in range(9):\n    c = s.accept()[0]\n"
+        "    c.sendall(b'554 Connected to 127.0.0.1[127.0.0.1]:25\\r\\n'); c.close()"
+    )
+    fleet.run("outside", f'systemd-run --quiet --unit={unit} --collect python3 -c "{server}"')
+    try:
+        assert wait_for(lambda: fleet.run("outside", f"ss -ltnH sport = :{port}"))
+        targets = {}
+        for domain in ("honest.test", "hostile.test"):
+            options = {"domain": domain, "direction": "outbound"}
+            result = module(fleet, gateway, "enforced_tls_domain", options, "--check")
+            assert not result["failed"], result
+            targets[domain] = [f"{seen['host']}:{seen['port']} {seen['completed']}" for seen in result["evidence"]]
+        assert targets == {"honest.test": [f"{NAME}:2500 True"], "hostile.test": [f"{NAME}:{port} False"]}
+    finally:
+        fleet.run("outside", f"systemctl stop {unit}", check=False)
+        fleet.run(gateway, f"sed -i '/^ho[a-z]*.test smtp/d' /etc/postfix/transport && postmap {table}")
+
+
+# What a local user says to a port, in plaintext, over TLS, and over TLS with a certificate of his own.
+LOCAL_USER = """
+import smtplib, ssl, sys
+said = []
+for port in map(int, sys.argv[2:]):
+    for way in ("plain", "tls", "certificate"):
+        try:
+            if way == "plain":
+                session = smtplib.SMTP("127.0.0.1", port, timeout=2)
+            else:
+                context = ssl._create_unverified_context()
+                if way == "certificate":
+                    context.load_cert_chain(sys.argv[1])
+                session = smtplib.SMTP_SSL("127.0.0.1", port, timeout=2, context=context)
+            session.ehlo()
+            for command in ("XFORWARD NAME=forged.example ADDR=192.0.2.1", "MAIL FROM:<a@b.test>", "RCPT TO:<trace@elsewhere.test>"):
+                said.append((port, way, command[:8], session.docmd(command)[0]))
+        except (OSError, smtplib.SMTPException) as error:
+            said.append((port, way, type(error).__name__, 0))
+print(said)
+"""
+
+
+@on_each([name for name, kind in GATEWAYS.items() if kind == "postfix"])
+def test_the_instances_take_mail_from_each_other_only(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    """They do not check again what the first one has checked, so nobody else may reach them: no local user, either."""
+    enforced = {
+        "enforced_domains": [{"domain": "local.test", "direction": "inbound"}],
+        "require_without_evidence": True,
+    }
+    assert not module(fleet, gateway, "enforced_tls_domain", enforced)["failed"]
+    pair = "/etc/postfix/mailfleet-starttls/instances.pem"
+    try:
+        assert fleet.run(gateway, f"stat -c '%a %U' {pair}") == "600 root\n"
+        before = fleet.run(gateway, f"sha256sum {pair}")
+        own = "openssl req -x509 -newkey rsa:2048 -nodes -keyout - -subj /CN=instances.mailfleet-starttls.invalid"
+        fleet.run(gateway, f"{own} >/tmp/own.pem 2>/dev/null; chmod 644 /tmp/own.pem")
+        ports = "10125 10126 10127"
+        said = fleet.run(gateway, f"runuser -u nobody -- python3 - /tmp/own.pem {ports}", LOCAL_USER)
+        answers = ast.literal_eval(said)
+        assert {(port, way) for port, way, _what, _code in answers} == {
+            (port, way) for port in map(int, ports.split()) for way in ("plain", "tls", "certificate")
+        }
+        assert all(code == 0 or 400 <= code < 500 for _port, _way, _what, code in answers), answers
+        # With all of it, mail still goes through them.
+        mark = fleet.send("outside", ["trace@alpha.test"], tls=True, to=gateway, sender="trace@local.test")
+        assert fleet.arrived_over_tls("pf12", mark)
+        assert not module(fleet, gateway, "enforced_tls_domain", enforced)["changed"]
+        assert fleet.run(gateway, f"sha256sum {pair}") == before
     finally:
         module(fleet, gateway, "enforced_tls_domain", {**enforced, "state": "absent"})

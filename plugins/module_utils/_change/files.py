@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.conceal import conceal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import KEY, NewerFormatError, format_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import SECONDS, STORE, daemon_locked
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
@@ -103,7 +104,7 @@ class Change:
         return [{"prepared": lines} for _path, lines in self.lines()]
 
     def lines(self) -> list[tuple[str, str]]:
-        """Return path and changed lines of each changed file that is not secret."""
+        """Return path and changed lines of each changed file that is not secret. Secrets in the lines are hidden."""
         return [(new.path, _changed_lines(old, new)) for old, new in zip(self.before, self.after) if not new.secret]
 
     def preceded_by(self, image: FileImage) -> Change:
@@ -161,8 +162,8 @@ class Change:
 
 def _changed_lines(old: FileImage, new: FileImage) -> str:
     lines = difflib.unified_diff(
-        (old.content or b"").decode("utf-8", "replace").splitlines(),
-        (new.content or b"").decode("utf-8", "replace").splitlines(),
+        conceal((old.content or b"").decode("utf-8", "replace")).splitlines(),
+        conceal((new.content or b"").decode("utf-8", "replace")).splitlines(),
         f"before: {old.path}" if old.content is not None else "before: (absent)",
         f"after: {new.path}" if new.content is not None else "after: (absent)",
         lineterm="",
@@ -170,6 +171,8 @@ def _changed_lines(old: FileImage, new: FileImage) -> str:
     )
     shown = [line for line in lines if not line.startswith("@@")]
     there = old.content is not None and new.content is not None
+    if not shown and old.content != new.content:
+        shown = [f"--- before: {old.path}", f"+++ after: {new.path}", "(only what is not shown here changes)"]
     if there and (old.mode, old.uid, old.gid) != (new.mode, new.uid, new.gid):
         shown = shown or [f"--- before: {old.path}", f"+++ after: {new.path}"]
         shown.append(f"-mode {old.mode:04o} owner {old.uid}:{old.gid}")

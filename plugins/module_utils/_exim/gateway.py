@@ -212,10 +212,11 @@ class EximGateway:
             FileImage(TLS_ONLY_ACL, (_HEADER + _TLS_ONLY_ACL_TEXT).encode()),
         ]
         sections = self._sections(state)
-        if self._exim.split:
-            images += [FileImage(SPLIT_FILES[name], (_HEADER + text).encode()) for name, text in sections.items()]
-        else:
-            images += [FileImage(f"{DIRECTORY}/{name}", (_HEADER + text).encode()) for name, text in sections.items()]
+        paths = SPLIT_FILES if self._exim.split else {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
+        source = self._most_private()
+        for name, text in sections.items():
+            images.append(replace(source, path=paths[name], content=(_HEADER + text).encode()))
+        if not self._exim.split:
             filled = [name for name, text in sections.items() if text]
             template = FileImage.read(TEMPLATE)
             text = (template.content or b"").decode("utf-8", "surrogateescape")
@@ -408,6 +409,18 @@ class EximGateway:
             stanza = re.sub(rf"(?m)^[ \t]*(?:{set_here})[ \t]*=.*\n", "", stanza)
             copies += f"{stanza.rstrip()}\n{_ONE_MESSAGE}{options}\n"
         return copies
+
+    def _most_private(self) -> FileImage:
+        """Return the file with routers or transports that the fewest users may read. Copies of their text are as private."""
+        if not self._exim.split:
+            return FileImage.read(TEMPLATE)
+        files = [
+            one
+            for kind in ("router", "transport")
+            for one in Path(f"{CONFIG_DIR}/conf.d/{kind}").glob("*_exim4-config_*")
+        ]
+        images = [FileImage.read(str(one)) for one in sorted(files)]
+        return min(images, key=lambda image: (image.mode & 0o007, image.mode & 0o077), default=FileImage("", None))
 
     def _debian(self, kind: str) -> str:
         """Return the text of Debian's routers or transports."""

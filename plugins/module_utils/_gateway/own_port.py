@@ -39,16 +39,19 @@ def prove_answer(port: Target, settings: Settings) -> None:
         raise EngineError(f"the gateway does not answer on {port} after the change: {seen.message}")
 
 
-def prove_refusal(own_port: Target, settings: Settings, state: GatewayState, recipient: str) -> None:
-    """Raise EngineError unless the gateway defers plaintext mail of an enforced sender domain within the timeout."""
+def prove_refusal(own_port: Target, settings: Settings, state: GatewayState, recipient: str) -> str:
+    """Return the words with which the gateway defers plaintext mail of an enforced sender domain; empty without such a domain.
+
+    Raises EngineError unless it defers that mail within the timeout.
+    """
     domain = next((one.domain for one in state.enforced if one.direction == "inbound"), None)
     if domain is None:
-        return
+        return ""
     deadline = time.monotonic() + settings.timeout
     while True:  # a process from before the reload may still answer
         code, text = ask(own_port, settings, f"postmaster@{domain}", recipient)
         if 400 <= code < 500:  # another restriction may defer the mail first
-            return
+            return f"{code} {text}"
         if time.monotonic() >= deadline:
             raise EngineError(
                 f"the gateway answers mail from {domain} in plaintext with {code} {text}; see which restriction comes "

@@ -31,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     MODES,
     GatewayState,
     inbound_senders,
+    spellings,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     ask,
@@ -40,7 +41,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
@@ -69,12 +70,22 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 REGISTRY = f"{DIRECTORY}/gateway.json"
 TRANSPORT_MAP = f"{DIRECTORY}/transport"
 ARRIVAL_MAP = f"{DIRECTORY}/arrival"
+PAIR = f"{DIRECTORY}/instances.pem"
 SENDERS_MAP = f"{DIRECTORY}/enforced_senders"
+SENDER_PATTERNS = f"{DIRECTORY}/enforced_senders.regexp"
 TLS_ONLY_MAP = f"{DIRECTORY}/tls_only"
 PLAINTEXT_MAP = f"{DIRECTORY}/plaintext_only"
 TRUSTED_CHAIN_MAP = f"{DIRECTORY}/trusted_chain"
 REPLY_FILTER = f"{DIRECTORY}/reply_filter"
 RESTRICTION_CLASS = "mailfleet_arrival"
+ENFORCED_CLASS = "mailfleet_enforced"
+UNICODE_CLASS = "mailfleet_unicode"
+_QUESTIONS = {
+    RESTRICTION_CLASS: arrival_policy.ARRIVAL,
+    ENFORCED_CLASS: arrival_policy.ENFORCED,
+    UNICODE_CLASS: arrival_policy.UNICODE,
+}
+"""Restriction class -> the question that it asks the policy service."""
 ARRIVED = "mailfleet-arrived"
 SECOND_DIR = f"/etc/{SECOND}"
 THIRD_DIR = f"/etc/{THIRD}"
@@ -94,16 +105,10 @@ _ROUTES = re.compile(
     r"((smtp|lmtp)_(?!tls_session_cache)|relayhost|relay_domains|virtual_(alias|mailbox)_domains|virtual_alias_maps|sender_dependent_"
     r"|default_transport|parent_domain_matches_subdomains|local_recipient_maps)"
 )
+# Postfix 3.7 does not write this line with the option -c.
+_CONNECTED = re.compile(r"posttls-finger: Connected to ([^\s\[\]]+)\[[0-9a-fA-F.:]+\]:(\d+)")
 # A TLS policy by next hop would override the mode. A fallback relay would bypass the mode or an instance.
 _OURS_ALONE = ("smtp_tls_policy_maps=", "smtp_fallback_relay=")
-_TO_LOOPBACK = (
-    "smtp_tls_security_level=none",
-    *_OURS_ALONE,
-    "smtp_generic_maps=",
-    "disable_mime_output_conversion=yes",
-    "smtp_send_xforward_command=yes",
-    "smtp_bind_address=127.0.0.1",
-)
 # Options of the gateway's own transports that the TLS level of the instance replaces. Stricter options stay.
 _RELAXED = tuple(f"smtp_tls_security_level={level}" for level in ("", "none", "may"))
 _SECOND_SERVICES = """\
@@ -194,6 +199,7 @@ class PostfixGateway:
         self._postfix = Postfix(run, own_port.port, layout)
         self._postconf = self._postfix.postconf
         self._systemd_takes_suffix: Optional[bool] = None
+        self._new_pair = b""  # one for all plans of a call
         self._checked: dict[str, list[Optional[bytes]]] = {}  # configuration directory -> the content of its files
 
     def transaction(self, store: str) -> Transaction:
@@ -221,10 +227,12 @@ class PostfixGateway:
             TRANSPORT_MAP,
             ARRIVAL_MAP,
             SENDERS_MAP,
+            SENDER_PATTERNS,
             TLS_ONLY_MAP,
             PLAINTEXT_MAP,
             TRUSTED_CHAIN_MAP,
             REPLY_FILTER,
+            PAIR,
         )
         others = (f"{one.directory}/{name}" for one in self._instances for name in ("main.cf", "master.cf"))
         return (*self._postfix.files(), *tables, *others, POLICY)
@@ -270,6 +278,7 @@ class PostfixGateway:
             FileImage(TRANSPORT_MAP, self._transport_map(state).encode()),
             FileImage(ARRIVAL_MAP, arrival_map(state).encode()),
             FileImage(SENDERS_MAP, senders_map(state).encode()),
+            FileImage(SENDER_PATTERNS, sender_patterns(state).encode()),
             FileImage(TLS_ONLY_MAP, clients_map(state, "tls_only", "reject_plaintext_session").encode()),
             FileImage(PLAINTEXT_MAP, clients_map(state, "plaintext", "starttls, silent-discard").encode()),
         ]
@@ -277,6 +286,7 @@ class PostfixGateway:
             images.append(FileImage(TRUSTED_CHAIN_MAP, trusted_chain_map().encode()))
         if instances:
             images.append(FileImage(POLICY, inspect.getsource(arrival_policy).encode(), 0o755))
+            images.append(replace(FileImage(PAIR, self._pair_content(), 0o600), secret=True))
         edits = self._edits(state, instances)
         explicit = self._postconf.explicit_expanded() if instances else {}
         explicit.update({name: value for name, value in edits.main.items() if name.startswith("smtp_")})
@@ -288,13 +298,17 @@ class PostfixGateway:
         return change_with_record(images, REGISTRY, state)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
-        """Return the configured servers of the domain; without any, the MX hosts that posttls-finger(1) reaches."""
+        """Return the configured servers of the domain; without any, the MX hosts that posttls-finger(1) reaches.
+
+        It also shows what the servers say, after a mark. A server must not choose which hosts are tested in its place, so only
+        whole lines that are its own count.
+        """
         route = self._route_of(domain, state)
         hops = [_target(hop) for hop in re.split(r"[,\s]+", route) if hop.startswith("[")]
         if hops:
             return hops
-        _status, out, _err = self._run(["posttls-finger", "-c", "-l", "none", "-L", "verbose", "-T", "10", route])
-        found = re.findall(r"Connected to (\S+?)\[[0-9a-fA-F.:]+\]:(\d+)", out + _err)
+        _status, out, err = self._run(["posttls-finger", "-l", "none", "-L", "verbose", "-T", "10", route])
+        found = [match.groups() for line in f"{out}\n{err}".split("\n") if (match := _CONNECTED.fullmatch(line))]
         return [Target(host, int(port)) for host, port in dict.fromkeys(found)]
 
     def roots(self, state: GatewayState) -> str:
@@ -369,17 +383,31 @@ class PostfixGateway:
 
     def serves(self) -> bool:
         """Return whether each port answers. Tests once, without waiting."""
-        return all(handshake_one(port, self._settings).stage >= Stage.EHLO for port in self._ports())
+        if handshake_one(self.own_port, self._settings).stage < Stage.EHLO:
+            return False
+        return not any(between.fault(port, PAIR, self._settings) for port in self._ports())
 
     def prove(self) -> None:
         """Raise EngineError unless each port answers and the policy service gives the wanted answers."""
+        prove_answer(self.own_port, self._settings)
         for port in self._ports():
-            prove_answer(port, self._settings)
+            if Path(PAIR).exists():
+                between.prove(port, PAIR, self._settings)
+            else:  # a change is undone to what an earlier version wrote
+                prove_answer(port, self._settings)
         self._prove_policy(self.read())
 
+    def _pair_content(self) -> bytes:
+        """Return the key and certificate of the instances: those that are there, else new ones."""
+        present = FileImage.read(PAIR).content or b""
+        if not between.is_pair(present):
+            self._new_pair = self._new_pair or between.new_pair(self._run)
+        return present if between.is_pair(present) else self._new_pair
+
     def _ports(self) -> list[Target]:
+        """Return the loopback ports of the instances that are there."""
         there = [one.port for one in self._instances if one.exists]
-        return [self.own_port, *there, *([self._return_port] if there else [])]
+        return [*there, *([self._return_port] if there else [])]
 
     def _prove_policy(self, state: GatewayState) -> None:
         """Raise EngineError unless the policy service works: if it fails, Postfix answers RCPT with 451 4.3.5."""
@@ -391,7 +419,9 @@ class PostfixGateway:
             code, text = ask(self.own_port, self._settings, "", recipient)
             if code == 451 and "4.3.5" in text:  # "server configuration error", not greylisting
                 raise EngineError(f"the gateway defers mail for {recipient}: {code} {text}")
-        prove_refusal(self.own_port, self._settings, state, recipient)
+        refusal = prove_refusal(self.own_port, self._settings, state, recipient)
+        if refusal.startswith("451") and "4.3.5" in refusal:
+            raise EngineError(f"the gateway defers all mail of enforced sender domains, over TLS as well: {refusal}")
 
     def _refuse_overrides(self, state: GatewayState) -> None:
         """Raise EngineError if a listener would not ask the policy service, or a filter would replace its answer."""
@@ -426,10 +456,11 @@ class PostfixGateway:
         """Return the transport(5) table: one line for each recipient domain. Enforced domains override email configs."""
         enforced = state.recipients_enforced
         lines = [
-            f"{domain} {transport_of(config.delivery_mode)}:{','.join(map(next_hop, config.servers))}\n"
+            f"{spelling} {transport_of(config.delivery_mode)}:{','.join(map(next_hop, config.servers))}\n"
             for _name, config in sorted(state.email_configs.items())
             for domain in config.domains
             if domain not in enforced
+            for spelling in spellings(domain)
         ]
         if (
             enforced
@@ -444,8 +475,9 @@ class PostfixGateway:
                 "well; take transport_maps out of it first"
             )
         lines += [
-            f"{domain} {transport_of(one.certificate_check)}:{self._route_of(domain, state)}\n"
+            f"{spelling} {transport_of(one.certificate_check)}:{self._route_of(domain, state)}\n"
             for domain, one in sorted(enforced.items())
+            for spelling in spellings(domain)
         ]
         return _HEADER + "".join(lines)
 
@@ -491,24 +523,26 @@ class PostfixGateway:
         main["smtpd_discard_ehlo_keyword_address_maps"] = _first(
             [hidden] if accept == "plaintext" else [], [hidden], now.get("smtpd_discard_ehlo_keyword_address_maps", "")
         )
-        # At the beginning, because a permit_... before them would skip them. The last of several FILTER answers counts,
-        # and the policy service gives the same answer for each recipient of a message.
+        # At the beginning, because a permit_... before them would skip them. The last of several FILTER answers counts, so
+        # that for enforced senders comes last. Every recipient of a message gets the same answer to it.
         checks = {
-            f"check_sender_access texthash:{SENDERS_MAP}": state.senders_enforced,
             f"check_client_access cidr:{TLS_ONLY_MAP}": accept == "tls_only",
             f"check_recipient_access texthash:{ARRIVAL_MAP}": bool(instances),
             f"{RESTRICTION_CLASS}": self._concerns_all_mail(state),
+            f"check_sender_access regexp:{SENDER_PATTERNS}": state.senders_enforced,
+            f"check_sender_access texthash:{SENDERS_MAP}": False,  # what earlier versions wrote
         }
         main["smtpd_recipient_restrictions"] = _first(
             [check for check, wanted in checks.items() if wanted], list(checks), now["smtpd_recipient_restrictions"]
         )
         if instances:
-            main["smtpd_restriction_classes"] = _first([RESTRICTION_CLASS], [], now["smtpd_restriction_classes"])
+            main["smtpd_restriction_classes"] = _first([*_QUESTIONS], [], now["smtpd_restriction_classes"])
             # Own default_action: without an answer of the policy service, mail is deferred, whatever the gateway's default is.
-            main[RESTRICTION_CLASS] = (
-                f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, "
-                "{ default_action = 451 4.3.5 Server configuration error } }"
-            )
+            for name, question in _QUESTIONS.items():
+                main[name] = (
+                    f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, policy_context={question}, "
+                    f"{{ default_action = {arrival_policy.UNKNOWN} }} }}"
+                )
             main["multi_instance_wrapper"] = "${command_directory}/postmulti -p --"
             main["multi_instance_enable"] = "yes"
             directories = [one.directory for one in instances]
@@ -578,7 +612,7 @@ class PostfixGateway:
             services[ARRIVED] = _smtp_entry(
                 ARRIVED,
                 chroot,
-                _TO_LOOPBACK,
+                _settings(between.client(PAIR)),
             )
             destinations = [f"{ARRIVED}:[127.0.0.1]:{one.port.port}" for one in self._instances]
             services[RESTRICTION_CLASS] = (
@@ -588,22 +622,9 @@ class PostfixGateway:
         entries = {f"{name}/unix": entry for name, entry in services.items()}
         if instances and not arrival:
             # A listener for mail that the other instances do not route themselves: local, virtual and all other domains.
+            options = _settings(between.listener(PAIR, self._size_limit()))
             entries[f"{self._return_port}/inet"] = f"{self._return_port} inet n - {chroot} - - smtpd " + " ".join(
-                f"-o {option}"
-                for option in (
-                    "smtpd_tls_security_level=none",
-                    "smtpd_client_restrictions=",
-                    "smtpd_helo_restrictions=",
-                    "smtpd_sender_restrictions=",
-                    "smtpd_relay_restrictions=permit_mynetworks,reject",
-                    "smtpd_recipient_restrictions=",
-                    "smtpd_data_restrictions=",
-                    "smtpd_end_of_data_restrictions=",
-                    "mynetworks=127.0.0.0/8",
-                    "smtpd_authorized_xforward_hosts=127.0.0.0/8",
-                    "receive_override_options=no_unknown_recipient_checks,no_address_mappings,no_header_body_checks,no_milters",
-                    "message_size_limit=0",
-                )
+                f"-o {option}" for option in options
             )
         return entries
 
@@ -625,7 +646,10 @@ class PostfixGateway:
             yield transport_of(check), _smtp_entry(transport_of(check), chroot, words)
 
     def _instance_files(self, instance: _Instance, state: GatewayState, explicit: Mapping[str, str]) -> list[FileImage]:
-        """Return main.cf and master.cf of an instance. explicit: the default instance's main.cf after the change."""
+        """Return main.cf and master.cf of an instance. explicit: the default instance's main.cf after the change.
+
+        They hold what the files of the default instance hold, passwords among it, so they have the same owners and modes.
+        """
         back = f"mailfleet-back:[{self._return_port.host}]:{self._return_port.port}"
         main = {
             **{name: value for name, value in explicit.items() if _SHARED.match(name)},
@@ -641,21 +665,15 @@ class PostfixGateway:
             "data_directory": instance.data,
             "syslog_name": instance.name,
             "inet_interfaces": "loopback-only",
-            "mynetworks": "127.0.0.0/8",
+            "message_size_limit": between.longer(self._size_limit()),
             "mydestination": "",
             "alias_maps": "",
             "alias_database": "",
             "authorized_submit_users": "",
-            "smtpd_relay_restrictions": "permit_mynetworks, reject",
-            "smtpd_recipient_restrictions": "",
-            "smtpd_tls_security_level": "none",
-            "smtpd_authorized_xforward_hosts": "127.0.0.0/8",
-            "receive_override_options": "no_unknown_recipient_checks, no_address_mappings, no_header_body_checks, no_milters",
-            "message_size_limit": "0",  # the default instance has checked it; an added header line must not cause a bounce
         }
         services = {
             **self._services(instance.arrival, state, True),
-            "back": _smtp_entry("mailfleet-back", "n", _TO_LOOPBACK),
+            "back": _smtp_entry("mailfleet-back", "n", _settings(between.client(PAIR))),
         }
         if state.outbound and state.outbound.depends_on_arrival:
             main.update(self._own_routes(explicit))
@@ -663,14 +681,18 @@ class PostfixGateway:
             services.update(self._own_services())
         if self._postconf.values("tls_required_enable"):
             main["tls_required_enable"] = "no"
-        master = [f"{instance.port} inet n - n - - smtpd\n", _SECOND_SERVICES]
-        for entry in services.values():
-            words = entry.split(" -o ")
-            master.append(words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:]))
+        listener = " -o ".join(
+            [f"{instance.port} inet n - n - - smtpd", *_settings(between.listener(PAIR, self._size_limit()))]
+        )
+        master = [_lines_of(listener), _SECOND_SERVICES, *map(_lines_of, services.values())]
         lines = [f"{name} = {value}".rstrip() + "\n" for name, value in sorted(main.items())]
         return [
-            FileImage(f"{instance.directory}/main.cf", (_HEADER + "".join(lines)).encode()),
-            FileImage(f"{instance.directory}/master.cf", (_HEADER + "".join(master)).encode()),
+            replace(
+                FileImage.read(f"{self._postconf.config_dir}/{name}"),
+                path=f"{instance.directory}/{name}",
+                content=(_HEADER + "".join(text)).encode(),
+            )
+            for name, text in (("main.cf", lines), ("master.cf", master))
         ]
 
     def _own_routes(self, explicit: Mapping[str, str]) -> dict[str, str]:
@@ -707,6 +729,9 @@ class PostfixGateway:
         listens = explicit.get("inet_interfaces", "").replace(",", " ").split()
         outside = [one for one in listens if is_address(one) and not one.startswith("127.") and ":" not in one]
         return {"smtp_bind_address": outside[0]} if len(listens) == len(outside) == 1 else {}
+
+    def _size_limit(self) -> str:
+        return self._postconf.values("message_size_limit").get("message_size_limit", "0")
 
     def _chroot(self) -> str:
         """Return the chroot column of the gateway's own smtp transport."""
@@ -746,17 +771,29 @@ def transport_of(what: str) -> str:
 def arrival_map(state: GatewayState) -> str:
     """Return the access(5) table of the recipient domains whose mode depends on how a message arrived."""
     lines = [
-        f"{domain} {RESTRICTION_CLASS}\n"
+        f"{spelling} {RESTRICTION_CLASS}\n"
         for _name, config in sorted(state.email_configs.items())
         if config.depends_on_arrival
         for domain in config.domains
+        for spelling in spellings(domain)
     ]
     return _HEADER + "".join(lines)
 
 
 def senders_map(state: GatewayState) -> str:
-    """Return the access(5) table of the enforced sender domains. The policy service reads the table too."""
+    """Return the list of the enforced sender domains for the policy service. Former versions also used it as a table."""
     return _HEADER + "".join(f"{domain} {RESTRICTION_CLASS}\n" for domain in inbound_senders(state.enforced))
+
+
+def sender_patterns(state: GatewayState) -> str:
+    """Return the regexp_table(5) of the enforced sender domains, without their subdomains.
+
+    Postfix looks up the address as it will use it: without routes, quotes and a dot at the end. The table alone decides. Only
+    for an address with a domain that is not ASCII the policy service is asked, because there are many spellings of a domain.
+    """
+    domains = [domain.replace(".", "\\.") for domain in inbound_senders(state.enforced)]
+    lines = [f"/@{domain}$/ {ENFORCED_CLASS}\n" for domain in domains]
+    return _HEADER + "".join([*lines, *([f"!/^[ -~]*$/ {UNICODE_CLASS}\n"] if lines else [])])
 
 
 def clients_map(state: GatewayState, accept: str, action: str) -> str:
@@ -803,6 +840,17 @@ def _level(mode: str, arrival: int) -> str:
 
 def _smtp_entry(name: str, chroot: str, options: Sequence[str]) -> str:
     return f"{name} unix - - {chroot} - - smtp " + " ".join(f"-o {option}" for option in options)
+
+
+def _settings(values: Mapping[str, str]) -> list[str]:
+    """Return settings as the options of a service."""
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def _lines_of(entry: str) -> str:
+    """Return an entry of master.cf with a line for each option."""
+    words = entry.split(" -o ")
+    return words[0] + "\n" + "".join(f"  -o {word}\n" for word in words[1:])
 
 
 def _first(entries: Sequence[str], ours: Sequence[str], present: str) -> str:

@@ -133,7 +133,7 @@ def test_options_that_do_not_go_together(engine, options, said):
 
 
 def test_the_result(engine):
-    result = run_module(module.main, **INBOUND)
+    result = run_module(module.main, diff=True, **INBOUND)
     assert set(result) - {"invocation"} == {
         "changed", "before", "enforced_domains", "evidence", "recovered", "diff", "warnings",
     }  # fmt: skip

@@ -99,8 +99,15 @@ def test_options_that_make_no_sense(engine, options, said):
     assert engine.calls == []
 
 
+def test_a_diff_is_in_the_result_in_diff_mode_only(engine):
+    """A result is kept in variables and in the events of jobs, where nobody looks for a diff."""
+    assert "diff" not in run_module(module.main, email_configs=CONFIGS)
+    assert "diff" not in run_module(module.main, check_mode=True, email_configs=CONFIGS)
+    assert "diff" in run_module(module.main, check_mode=True, diff=True, email_configs=CONFIGS)
+
+
 def test_the_result(engine):
-    result = run_module(module.main, email_configs=CONFIGS)
+    result = run_module(module.main, diff=True, email_configs=CONFIGS)
     assert set(result) - {"invocation"} == {
         "changed", "before", "after", "email_configs", "outbound", "enforced_domains", "evidence", "recovered", "diff", "warnings",
         "digests",

@@ -110,7 +110,7 @@ def test_options_that_make_no_sense(engine, options, said):
 
 
 def test_the_result(engine):
-    result = run_module(module.main, send="match_sender")
+    result = run_module(module.main, diff=True, send="match_sender")
     assert set(result) - {"invocation"} == {"changed", "before", "after", "evidence", "recovered", "diff", "warnings"}
     assert result["changed"] is True
     assert result["before"] == {"accept": None, "send": "opportunistic", "mail_servers": []}

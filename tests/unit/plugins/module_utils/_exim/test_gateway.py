@@ -684,3 +684,12 @@ def test_the_files_that_a_change_depends_on_are_all_that_it_writes_and_does_not_
     ours = {path for path in written if "mailfleet" in path}
     assert written - ours <= set(host.adapter.files())
     assert {str(host.settings), str(host.directory / "gateway.json")} <= set(host.adapter.files())
+
+
+def test_copies_of_private_routers_and_transports_are_as_private(host):
+    for one in [host.template, *(host.etc / "conf.d/transport").glob("*")]:
+        one.chmod(0o600)
+    change = host.adapter.plan(GatewayState({"one": config("one", "required")}))
+    paths = [*host.split_files.values(), *(host.directory / name for name in host.split_files)]
+    modes = [image.mode for image in change.after if image.path in map(str, paths)]
+    assert modes == [0o600] * len(host.split_files)

@@ -19,7 +19,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES, GatewayState, OutboundTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import Modes
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, gateway, server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import (
+    arrival_policy,
+    between,
+    gateway,
+    server,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
@@ -33,7 +38,17 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 
 from tests.support.edits import edited_meanwhile
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER
-from tests.support.postfix_host import OWN_PORT, SETTINGS, PostfixHost, answering, config, inbound, outbound, state
+from tests.support.postfix_host import (
+    OWN_PORT,
+    PAIR,
+    SETTINGS,
+    PostfixHost,
+    answering,
+    config,
+    inbound,
+    outbound,
+    state,
+)
 from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 # The levels of each mode in the words of this product.
@@ -41,15 +56,13 @@ WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
 LEVELS = {mode: tuple(WORDS[level] for level in pair) for mode, pair in NEUTRAL_LEVELS.items()}
 
 BY_ARRIVAL = ("match_sender", "match_sender_strict")
-TO_LOOPBACK = [
-    word
-    for option in (
-        "smtp_tls_security_level=none", "smtp_tls_policy_maps=", "smtp_fallback_relay=", "smtp_generic_maps=",
-        "disable_mime_output_conversion=yes", "smtp_send_xforward_command=yes", "smtp_bind_address=127.0.0.1",
-    )
-    for word in ("-o", option)
-]  # fmt: skip
 NEW = {**DEFAULTS, "tls_required_enable": "yes"}  # Postfix 3.10
+
+
+def options(words):
+    """The -o options of a master.cf entry."""
+    assert words[8::2] == ["-o"] * len(words[9::2])
+    return dict(option.split("=", 1) for option in words[9::2])
 
 
 def default(host):
@@ -127,9 +140,9 @@ class TestPlan:
         host.apply(config("one", mode))
         explicit = host.fake.explicit()
         assert explicit["smtpd_recipient_restrictions"] == f"check_recipient_access texthash:{host.directory}/arrival"
-        assert explicit["smtpd_restriction_classes"] == "mailfleet_arrival"
+        assert explicit["smtpd_restriction_classes"] == "mailfleet_arrival, mailfleet_enforced, mailfleet_unicode"
         assert explicit["mailfleet_arrival"] == (
-            "check_policy_service { unix:private/mailfleet_arrival, "
+            "check_policy_service { unix:private/mailfleet_arrival, policy_context=arrival, "
             "{ default_action = 451 4.3.5 Server configuration error } }"
         )
         assert explicit["multi_instance_directories"] == str(host.second)
@@ -146,7 +159,7 @@ class TestPlan:
         ]  # fmt: skip
         assert "user=nobody" in services["mailfleet_arrival/unix"]
         arrived = services["mailfleet-arrived/unix"]
-        assert arrived[8:] == TO_LOOPBACK
+        assert options(arrived) == between.client(str(host.directory / "instances.pem"))
 
     @pytest.mark.parametrize(
         "name", ["virtual_alias_maps", "canonical_maps", "recipient_canonical_maps", "recipient_bcc_maps"]
@@ -195,13 +208,35 @@ class TestPlan:
         host.apply(config("one", "match_sender"))
         second = host.fake.explicit(host.second)
         assert second["inet_interfaces"] == "loopback-only"
-        assert second["mynetworks"] == "127.0.0.0/8"
-        assert second["smtpd_relay_restrictions"] == "permit_mynetworks, reject"
-        assert second["smtpd_authorized_xforward_hosts"] == "127.0.0.0/8"
         assert second["mydestination"] == ""
         assert second["authorized_submit_users"] == ""
         listeners = [words for name, words in host.services(host.second).items() if name.endswith("/inet")]
         assert [words[0] for words in listeners] == ["127.0.0.1:10125"]
+        assert options(listeners[0]) == between.listener(str(host.directory / "instances.pem"), "10240000")
+
+    @pytest.mark.parametrize(("limit", "behind"), [("0", "0"), ("1000", "1049576"), ("10240000", "11288576")])
+    def test_no_port_behind_takes_more_than_the_gateway_and_a_margin(self, make, limit, behind):
+        host = make(f"message_size_limit = {limit}\n")
+        host.apply(config("one", "match_sender"))
+        assert host.fake.explicit(host.second)["message_size_limit"] == behind
+        for path, port in ((host.second, 10125), (host.etc, 10126)):
+            assert options(host.services(path)[f"127.0.0.1:{port}/inet"])["message_size_limit"] == behind
+
+    def test_key_and_certificate_of_the_instances_are_made_once_and_shown_nowhere(self, host):
+        change = host.apply(config("one", "match_sender"))
+        pair = host.directory / "instances.pem"
+        assert pair.read_bytes() == PAIR
+        assert pair.stat().st_mode & 0o777 == 0o600
+        assert "PRIVATE" not in str(change.diff())
+        pair.write_bytes(PAIR + b"that of this host")
+        pair.chmod(0o644)
+        assert [image.path for image in host.apply(config("one", "match_sender")).after] == [str(pair)]
+        assert (pair.read_bytes(), pair.stat().st_mode & 0o777) == (PAIR + b"that of this host", 0o600)
+        assert not host.plan(config("one", "match_sender"))
+
+    def test_without_another_instance_there_is_none(self, host):
+        host.apply(config("one", "required"))
+        assert not (host.directory / "instances.pem").exists()
 
     def test_the_second_instance_shares_what_is_sent_with_and_not_what_is_received_with(self, make):
         shared = {
@@ -230,7 +265,7 @@ class TestPlan:
         )
         host.apply(config("one", "match_sender"))
         second = host.fake.explicit(host.second)
-        assert second["message_size_limit"] == "0"  # the default instance has checked it
+        assert second["message_size_limit"] == "1048577"  # the default instance has checked it
         assert shared.items() <= second.items()
         assert not set(alien) & set(second)
 
@@ -246,29 +281,13 @@ class TestPlan:
             assert second[f"{kind}_transport"] == "mailfleet-back:[127.0.0.1]:10126"
         back = host.services(host.second)["mailfleet-back/unix"]
         assert back[4:8] == ["n", "-", "-", "smtp"]
-        assert back[8:] == TO_LOOPBACK
+        assert options(back) == between.client(str(host.directory / "instances.pem"))
 
     def test_the_first_instance_takes_back_what_the_second_does_not_route(self, host):
         host.apply(config("one", "match_sender"))
         words = host.services(host.etc)["127.0.0.1:10126/inet"]
         assert words[:8] == ["127.0.0.1:10126", "inet", "n", "-", "y", "-", "-", "smtpd"]
-        assert words[8::2] == ["-o"] * len(words[9::2])
-        assert dict(option.split("=", 1) for option in words[9::2]) == {
-            "smtpd_tls_security_level": "none",
-            "smtpd_client_restrictions": "",
-            "smtpd_helo_restrictions": "",
-            "smtpd_sender_restrictions": "",
-            "smtpd_relay_restrictions": "permit_mynetworks,reject",
-            "smtpd_recipient_restrictions": "",
-            "smtpd_data_restrictions": "",
-            "smtpd_end_of_data_restrictions": "",
-            "mynetworks": "127.0.0.0/8",
-            "smtpd_authorized_xforward_hosts": "127.0.0.0/8",
-            "receive_override_options": (
-                "no_unknown_recipient_checks,no_address_mappings,no_header_body_checks,no_milters"
-            ),
-            "message_size_limit": "0",
-        }
+        assert options(words) == between.listener(str(host.directory / "instances.pem"), "10240000")
 
     def test_what_a_shared_setting_refers_to_is_put_in(self, make):
         host = make("smtp_helo_name = ${outside}\noutside = out.$(mydomain)\nmydomain = one.example\n")
@@ -333,7 +352,8 @@ class TestPlan:
         assert explicit["smtpd_recipient_restrictions"] == (
             f"check_recipient_access texthash:{host.directory}/arrival, permit_mynetworks, reject_unlisted_recipient"
         )
-        assert explicit["smtpd_restriction_classes"] == "mailfleet_arrival, mine"
+        ours = "mailfleet_arrival, mailfleet_enforced, mailfleet_unicode"
+        assert explicit["smtpd_restriction_classes"] == f"{ours}, mine"
 
     def test_foreign_lines_survive(self, host):
         host.apply(config("one", "required"))
@@ -356,7 +376,9 @@ class TestPlan:
     def test_an_entry_of_ours_that_does_not_stand_first_does_so_after_one_run(self, make):
         host = make("smtpd_restriction_classes = mine, mailfleet_arrival\n")
         host.apply(config("one", "match_sender"))
-        assert host.fake.explicit()["smtpd_restriction_classes"].startswith("mailfleet_arrival, mine")
+        assert host.fake.explicit()["smtpd_restriction_classes"].startswith(
+            "mailfleet_arrival, mailfleet_enforced, mailfleet_unicode, mine"
+        )
         assert not host.plan(config("one", "match_sender"))
 
     @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in BY_ARRIVAL])

@@ -1,5 +1,6 @@
 """Enforced domains and the outbound side on a Postfix gateway, against a stand-in for its commands."""
 
+import os
 import re
 from itertools import permutations
 from pathlib import Path
@@ -243,11 +244,54 @@ class TestInstances:
             assert host.adapter.plan(STATES[other])
 
 
+class TestSecrets:
+    PASSWORD = "static:apikey:SG.hunter2"
+
+    @pytest.fixture
+    def host(self, make):
+        host = make(
+            f"my_credentials = {self.PASSWORD}\nsmtp_sasl_password_maps = $my_credentials\n",
+            master=f"{MASTER}own unix - - n - - smtp\n  -o smtp_sasl_password_maps={self.PASSWORD}\n",
+        )
+        host.fake.main.chmod(0o640)
+        host.fake.master.chmod(0o600)
+        if os.geteuid() == 0:
+            os.chown(host.fake.main, 0, 12)
+        return host
+
+    @pytest.mark.parametrize("name", ["senders", "send by arrival"])
+    def test_a_copy_of_a_private_file_is_as_private(self, host, name):
+        write(host, STATES[name])
+        copied = 0
+        for instance in (host.second, host.third):
+            for ours, theirs in ((instance / "main.cf", host.fake.main), (instance / "master.cf", host.fake.master)):
+                if ours.exists():
+                    seen, wanted = ours.stat(), theirs.stat()
+                    assert (seen.st_mode, seen.st_uid, seen.st_gid) == (wanted.st_mode, wanted.st_uid, wanted.st_gid)
+                    copied += "hunter2" in ours.read_text()
+        assert copied
+
+    def test_a_copy_that_an_earlier_version_left_open_is_closed(self, host):
+        write(host, STATES["senders"])
+        for name in ("main.cf", "master.cf"):
+            (host.second / name).chmod(0o644)
+        write(host, STATES["senders"])
+        assert [(host.second / name).stat().st_mode & 0o777 for name in ("main.cf", "master.cf")] == [0o640, 0o600]
+        assert not host.adapter.plan(STATES["senders"])
+
+    @pytest.mark.parametrize("name", ["senders", "send by arrival"])
+    def test_no_line_that_is_shown_holds_it(self, host, name):
+        change = host.adapter.plan(STATES[name])
+        assert any(b"hunter2" in image.content for image in change.after)
+        assert "hunter2" not in str(change.diff()) + str(change.lines())
+        assert "smtp_sasl_password_maps = (not shown)" in str(change.lines())
+
+
 class TestRestrictions:
     def expected(self, host, *names):
         texts = {
             "tls_only": f"check_client_access cidr:{host.directory}/tls_only",
-            "senders": f"check_sender_access texthash:{host.directory}/enforced_senders",
+            "senders": f"check_sender_access regexp:{host.directory}/enforced_senders.regexp",
             "arrival": f"check_recipient_access texthash:{host.directory}/arrival",
             "all": "mailfleet_arrival",
         }
@@ -259,14 +303,14 @@ class TestRestrictions:
             ("nothing", []),
             ("a mode", []),
             ("a mode by arrival", ["arrival"]),
-            ("senders", ["senders", "arrival"]),
+            ("senders", ["arrival", "senders"]),
             ("recipients", []),
-            ("both", ["senders", "arrival"]),
+            ("both", ["arrival", "senders"]),
             ("send by arrival", ["arrival", "all"]),
             ("send", []),
             ("tls_only", ["tls_only"]),
             ("plaintext", []),
-            ("all", ["senders", "tls_only", "arrival", "all"]),
+            ("all", ["tls_only", "arrival", "all", "senders"]),
         ],
     )
     def test_each_state_asks_what_it_needs_in_front_of_the_others(self, make, name, names):
@@ -296,9 +340,43 @@ class TestRestrictions:
             "partner.example mailfleet_arrival",
         ]
 
+    def test_the_table_of_senders_decides_alone_unless_an_address_is_not_ascii(self, host):
+        write(host, state(enforced=inbound("xn--mller-kva.example", "partner.example")))
+        assert host.lines("enforced_senders.regexp") == [
+            r"/@xn--mller-kva\.example$/ mailfleet_enforced",
+            r"/@müller\.example$/ mailfleet_enforced",
+            r"/@partner\.example$/ mailfleet_enforced",
+            "!/^[ -~]*$/ mailfleet_unicode",
+        ]
+        explicit = host.fake.explicit()
+        for name, question in (("arrival", "arrival"), ("enforced", "enforced"), ("unicode", "unicode")):
+            assert f"policy_context={question}," in explicit[f"mailfleet_{name}"]
+
+    def test_what_an_earlier_version_set_up_is_changed_to_the_present_form_once(self, make):
+        host = make()
+        write(host, STATES["senders"])
+        main = host.fake.main.read_text()
+        main = main.replace("regexp:", "texthash:").replace("enforced_senders.regexp", "enforced_senders")
+        host.fake.main.write_text(main.replace("policy_context=arrival, ", ""))
+        write(host, STATES["senders"])
+        assert checks(host) == ", ".join(self.expected(host, "arrival", "senders"))
+        assert not host.adapter.plan(STATES["senders"])
+
+    def test_recipient_domains_have_a_line_for_each_spelling(self, host):
+        mode = config("one", "match_sender_strict", "xn--mller-kva.example")
+        write(host, state(mode, enforced=[outbound("xn--bcher-kva.example", "hostname", "mx.bank.example")]))
+        assert [line.split(":")[0] for line in host.lines("transport")] == [
+            "xn--mller-kva.example mailfleet-match_sender_strict",
+            "müller.example mailfleet-match_sender_strict",
+            "xn--bcher-kva.example mailfleet-hostname",
+            "bücher.example mailfleet-hostname",
+        ]
+        assert [line.split()[0] for line in host.lines("arrival")] == ["xn--mller-kva.example", "müller.example"]
+
     def test_the_recipients_are_not_senders(self, host):
         write(host, STATES["recipients"])
         assert host.lines("enforced_senders") == []
+        assert host.lines("enforced_senders.regexp") == []
 
 
 class TestClients:
@@ -747,8 +825,27 @@ class TestNextHops:
         host.fake.answers[("posttls-finger",)] = tuple(answer)
         assert self.hops(host) == ["mx2.bank.example:25", "mx3.bank.example:587"]
         assert host.fake.called("posttls-finger") == [
-            ["posttls-finger", "-c", "-l", "none", "-L", "verbose", "-T", "10", relayhost or "bank.example"]
+            ["posttls-finger", "-l", "none", "-L", "verbose", "-T", "10", relayhost or "bank.example"]
         ]
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "posttls-finger: < 554 Connected to 127.0.0.1[127.0.0.1]:6379",
+            "posttls-finger: < 554 posttls-finger: Connected to 127.0.0.1[127.0.0.1]:6379",
+            "posttls-finger: < 554 x\rposttls-finger: Connected to 127.0.0.1[127.0.0.1]:6379",
+            "posttls-finger: Connected to 127.0.0.1[127.0.0.1]:6379 and more",
+            "posttls-finger: Failed to establish session to bank.example: Connected to 127.0.0.1[127.0.0.1]:6379",
+            "Connected to 127.0.0.1[127.0.0.1]:6379",
+            "posttls-finger: Connected to a[127.0.0.1]:6379[192.0.2.1]:25",
+        ],
+    )
+    @pytest.mark.parametrize("stream", [1, 2])
+    def test_what_a_server_says_names_no_host(self, host, line, stream):
+        answer = [0, "", ""]
+        answer[stream] = f"posttls-finger: Connected to mx.bank.example[192.0.2.1]:25\n{line}\n"
+        host.fake.answers[("posttls-finger",)] = tuple(answer)
+        assert self.hops(host) == ["mx.bank.example:25"]
 
     def test_nothing_found_is_no_host(self, host):
         host.fake.answers[("posttls-finger",)] = (1, "", "posttls-finger: Failed to establish session to bank.example")
@@ -924,6 +1021,13 @@ class TestProof:
             match=r"^the gateway defers mail for postmaster@gw\.example: 451 4\.3\.5 Server configuration error$",
         ):
             prove(STATES["send by arrival"], rcpt=reply(451, "4.3.5 Server configuration error"))
+
+    def test_a_policy_service_that_fails_for_enforced_senders_is_said(self, prove):
+        """It puts them off in plaintext, but over TLS as well."""
+        with pytest.raises(
+            EngineError, match=r"defers all mail of enforced sender domains, over TLS as well: 451 4\.3\.5"
+        ):
+            prove(STATES["senders"], rcpt=reply(451, "4.3.5 Server configuration error"))
 
     def test_an_enforced_sender_has_to_be_put_off(self, prove):
         assert self.asked(prove(STATES["senders"], rcpt=REFUSED)) == [

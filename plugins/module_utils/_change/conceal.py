@@ -1,0 +1,37 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The text of configuration files without the secrets that people keep in them. For diffs, which go to screens and job logs."""
+
+from __future__ import annotations
+
+import re
+
+HIDDEN = "(not shown)"
+# A setting whose name says that its value is a secret, anywhere in a line: a service has its settings behind its command.
+_SETTING = re.compile(
+    r"(?i)([\w.-]*(?:pass(?:word|wd|phrase)?|secret|credential|api_?key|token)[\w.-]*(?:\[\])?[ \t]*=[ \t]*)\S.*"
+)
+# A table that is written where others are named, as the value of a setting with any name: static:{user password}
+_TABLE = re.compile(r"\b(static|inline):.*")
+_URL = re.compile(r"(://[^/\s:@]*:)[^@\s]+@")
+_CONTINUED = re.compile(r"[ \t]+(?!-o\b)\S")
+
+
+def conceal(text: str) -> str:
+    """Return the text with HIDDEN in the place of each secret, and with as many lines as before.
+
+    Hidden are the values of settings whose names speak of passwords, tokens and the like, tables that are written into a
+    setting, and passwords in URLs. Lines that continue such a value are hidden as a whole.
+    """
+    lines = []
+    hidden = False
+    for line in text.splitlines():
+        if hidden and _CONTINUED.match(line):
+            lines.append(line[: len(line) - len(line.lstrip())] + HIDDEN)
+            continue
+        shown = _TABLE.sub(rf"\1:{HIDDEN}", _SETTING.sub(rf"\1{HIDDEN}", line))
+        # A name alone also begins such a value: it stands in the lines below.
+        hidden = shown != line or bool(_SETTING.match(f"{line}x"))
+        lines.append(_URL.sub(rf"\1{HIDDEN}@", shown))
+    return "\n".join(lines)
