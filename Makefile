@@ -1,6 +1,6 @@
 # Everything below sets itself up: the first run installs Debian packages (as root), builds the Python
 # environment in ~/.cache/mailfleet-starttls and the container images. Later runs find them there.
-.PHONY: help demo demo-down test test-matrix lint unit zoo cores molecule fleet fleet-down try converge verify bench clean python lab
+.PHONY: help demo demo-down test test-matrix test-faults lint unit zoo cores molecule fleet fleet-down try converge verify bench clean python lab
 .DEFAULT_GOAL = help
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -18,6 +18,7 @@ help:
 	@echo 'make demo-down   remove the fleet again'
 	@echo 'make test        what has to pass before a change is handed in; its end shows what took how long'
 	@echo 'make test-matrix what is too long for that: delivery modes and enforced domains on all gateways, the oldest and the newest ansible-core'
+	@echo 'make test-faults what is too long for that as well: every fault and hostile value there is a table of, and the fuzzers (FUZZ=10 for 10 s each)'
 	@echo
 	@echo 'make lint        ansible-lint, ruff, mypy (a plain Python environment is enough: no root, no containers)'
 	@echo 'make unit        the tests that need no mail server (the same)'
@@ -66,6 +67,10 @@ test-matrix: lab python
 	@LAB_CORE=oldest $(LAB)/test molecule obstacles
 	@LAB_CORE=newest $(LAB)/test molecule obstacles
 	@$(LAB)/cores oldest
+
+test-faults: lab python
+	@pytest -m exhaustive tests/unit -q --numprocesses 2 --dist worksteal
+	@tests/fuzz/run $(FUZZ)
 
 molecule: lab python
 	@$(LAB)/test molecule $(SCENARIO)
