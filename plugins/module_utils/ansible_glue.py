@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner, postponed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -69,8 +70,9 @@ def _end(program: subprocess.Popen[bytes]) -> None:
 
 
 def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:
-    """Do the work and exit with its result. An error of the engine becomes the module's failure message."""
+    """Check the options, do the work and exit with its result. An error of the engine becomes the module's failure message."""
     try:
+        refuse_control_characters(module.argument_spec, module.params)
         result = _decodable(work())
     except TransactionError as error:
         module.fail_json(msg=_decodable(str(error)), restored=error.restored)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.errors import AnsibleActionFail, AnsibleError, AnsibleFileNotFound
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 
 if TYPE_CHECKING:
@@ -24,9 +25,11 @@ if TYPE_CHECKING:
 def checked_options(action: ActionBase, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the task's options by the spec, with defaults; None for a missing option without a default.
 
-    Raises AnsibleActionFail if the options do not fit the spec.
+    Raises AnsibleActionFail if the options do not fit the spec, or hold a control character.
     """
     _validation, options = action.validate_argument_spec(argument_spec=spec)
+    with task_errors():
+        refuse_control_characters(spec, options)
     return {name: options.get(name) for name in spec}
 
 
