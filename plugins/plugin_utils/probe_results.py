@@ -113,7 +113,19 @@ def complete_result(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -
 
 
 def complete(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:
-    """Return the module's result in its public form: with verdicts and certificates."""
+    """Return the module's result in its public form: with verdicts and certificates.
+
+    Raises EngineError if the host's result has another shape than the module's: the host may be somebody else's by now.
+    """
+    try:
+        return _complete(result, inquiry, ca_content)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise EngineError(
+            f"the results of the handshake tests cannot be understood ({type(error).__name__}); see whether the host is still yours"
+        ) from error
+
+
+def _complete(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:
     raw: list[dict[str, Any]] = result["results"]
     pem_of: Mapping[str, str] = result.pop("certificates")
     expectations = result.pop("expectations")
