@@ -130,7 +130,7 @@ def _has_certificate(path: str) -> bool:
     """Return whether a file of chain_files holds more than a key; its name decides if the file cannot be read."""
     try:
         return "-----BEGIN CERTIFICATE-----" in Path(path).read_text(errors="replace")
-    except OSError:
+    except (OSError, ValueError):  # a NUL character in a path is a ValueError
         return not path.endswith(".key")
 
 
