@@ -18,6 +18,7 @@ from urllib.parse import unquote
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner, postponed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -73,12 +74,13 @@ def _end(program: subprocess.Popen[bytes]) -> None:
 
 
 def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, Any]]) -> None:
-    """Do the work and exit with its result, which has C(diff) in diff mode only.
+    """Check the options, do the work and exit with its result, which has C(diff) in diff mode only.
 
     An error of the engine becomes the module's failure message.
     """
     _hide_userinfo(module)
     try:
+        refuse_control_characters(module.argument_spec, module.params)
         result = _decodable(work())
     except TransactionError as error:
         module.fail_json(msg=_decodable(str(error)), restored=error.restored)

@@ -24,6 +24,7 @@ from ansible.errors import (
 )
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED, untrusted
 
@@ -111,9 +112,11 @@ class ModuleAction(NormalAction):
 def checked_options(action: ActionBase, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the task's options by the spec, with defaults; None for a missing option without a default.
 
-    Raises AnsibleActionFail if the options do not fit the spec.
+    Raises AnsibleActionFail if the options do not fit the spec, or hold a control character.
     """
     _validation, options = action.validate_argument_spec(argument_spec=spec)
+    with task_errors():
+        refuse_control_characters(spec, options)
     return {name: options.get(name) for name in spec}
 
 

@@ -189,13 +189,13 @@ def with_delivery_mode(
     name, mode = (str("" if answer is None else answer).strip() for answer in (email_config, delivery_mode))
     names = [str(one.get("name")) for one in email_configs if isinstance(one, Mapping)]
     if name not in names:
-        what = (
-            f"there is no email config {name!r} in the inventory" if name else "starttls_email_config has to be given"
+        what = f": there is no email config {name!r} in the inventory" if name else " has to be given"
+        raise EngineError(
+            f"starttls_email_config{what}; choose one of: {', '.join(names) or 'none, email_configs is empty'}"
         )
-        raise EngineError(f"{what}; choose one of: {', '.join(names) or 'none, email_configs is empty'}")
     if mode not in MODES:
-        what = f"{mode!r} is not a delivery mode" if mode else "starttls_delivery_mode has to be given"
-        raise EngineError(f"{what}; choose one of: {', '.join(MODES)}")
+        what = f": {mode!r} is not a delivery mode" if mode else " has to be given"
+        raise EngineError(f"starttls_delivery_mode{what}; choose one of: {', '.join(MODES)}")
     return [{**one, "delivery_mode": mode} for one in email_configs if one.get("name") == name]
 
 

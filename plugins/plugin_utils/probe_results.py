@@ -116,7 +116,7 @@ def complete_result(result: dict[str, Any], inquiry: Inquiry, ca_content: str, t
 
 
 def complete(result: dict[str, Any], inquiry: Inquiry, ca_content: str) -> dict[str, Any]:
-    """Return the module's result in its public form: with verdicts and certificates."""
+    """Return the module's result in its public form: with verdicts and certificates. Callers say what is not understood."""
     raw: list[dict[str, Any]] = result["results"]
     pem_of: Mapping[str, str] = result.pop("certificates")
     expectations = result.pop("expectations")

@@ -348,7 +348,9 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     words = re.split(r"[,\s]+", formats.strip()) if isinstance(formats, str) else [str(one) for one in formats]
     unknown = [one for one in words if one not in REPORT_FILES]
     if unknown:
-        raise EngineError(f"{unknown[0]!r} is not a format of a report; choose one of: {', '.join(REPORT_FILES)}")
+        raise EngineError(
+            f"starttls_report_formats: {unknown[0]!r} is not a format of a report; choose one of: {', '.join(REPORT_FILES)}"
+        )
     if not str(directory).strip():
         raise EngineError("starttls_report_directory is empty; name a directory on the controller")
     return [

@@ -1,10 +1,9 @@
-"""Fuzz one target with atheris; `run` starts this, in an environment that has it."""
+"""Fuzz one target with atheris: fuzz.py TARGET [ARGUMENT OF LIBFUZZER ...]. `run` starts this, in an environment that has it."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import tempfile
+import warnings
 from pathlib import Path
 
 import atheris
@@ -15,18 +14,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / ".lab/collections")]
 with atheris.instrument_imports(include=["ansible_collections.mailfleet"]):
     from tests.fuzz.targets import TARGETS
 
-from tests.fuzz.seeds import SEEDS
-
 
 def main() -> None:
-    """fuzz.py TARGET CORPUS [LIBFUZZER OPTION ...]"""
-    name, corpus, *options = sys.argv[1:]
-    with contextlib.ExitStack() as stack:
-        seeds = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        for number, seed in enumerate(SEEDS[name]):
-            (seeds / str(number)).write_bytes(seed)
-        atheris.Setup([sys.argv[0], *options, corpus, str(seeds)], TARGETS[name])
-        atheris.Fuzz()
+    """See above."""
+    name, *arguments = sys.argv[1:]
+    warnings.simplefilter("ignore")
+    # libFuzzer starts its first argument again to merge corpora.
+    atheris.Setup([f"{sys.executable} {Path(__file__).resolve()} {name}", *arguments], TARGETS[name])
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import tempfile
 
 from cryptography.hazmat.primitives import serialization
 
+from tests.fuzz.reader_seeds import READER_SEEDS
 from tests.fuzz.targets import EHLO, GREETING, READY
 from tests.support.pki import self_signed
 
@@ -74,5 +75,6 @@ SEEDS: dict[str, list[bytes]] = {
         b"version: STSv1\nmode: enforce\nmx: mx.example.com\nmx: *.example.net\nmax_age: 86400\n",
         b"v=STSv1; id=20261124T1;",
     ],
+    **READER_SEEDS,
     "target": [b"mx.example.com", b"mx.example.com:25", b"[2001:db8::1]:465", b"192.0.2.1", b"fe80::1%eth0", b"-x\n"],
 }

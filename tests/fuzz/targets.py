@@ -1,7 +1,7 @@
 """What is fuzzed: each target takes any bytes and fails on an exception that is not the code's own, or on excess.
 
-Everything that a peer can send goes through one of these. The same targets serve pytest (Hypothesis makes the bytes)
-and `run` (atheris does, guided by the coverage).
+Everything that a peer can send goes through one of these; readers.py has what is read of other strangers. The same
+targets serve pytest (Hypothesis makes the bytes) and `run` (atheris does, guided by the coverage).
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.mta_sts imp
     parse_record,
 )
 
+from tests.fuzz.readers import READERS
 from tests.support.flight import group_of
 
 GREETING = b"220 mx.example.com ESMTP\r\n"
@@ -264,5 +265,6 @@ def policy(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    one.__name__: one for one in (replies, dialogue, flight, tls, received, target, certificate, policy)
+    **{one.__name__: one for one in (replies, dialogue, flight, tls, received, target, certificate, policy)},
+    **READERS,
 }

@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.fuzz import targets
+from tests.fuzz.corpus import KEPT, kept
+from tests.fuzz.readers import READERS
 from tests.fuzz.seeds import SEEDS
 
 EXAMPLES = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+FEW = settings(EXAMPLES, max_examples=30)
+"""For readers of files, which are slower and which the corpus covers."""
 
 # Bytes near to what the parsers look for are worth more than any.
 SMTP = st.lists(
@@ -43,14 +47,30 @@ def mutated(seed: bytes) -> st.SearchStrategy[bytes]:
 
 @pytest.mark.parametrize("name", targets.TARGETS)
 def test_seeds(name: str) -> None:
-    for seed in SEEDS[name]:
+    for seed in (*SEEDS[name], *kept(name)):
         targets.TARGETS[name](seed)
 
 
-@pytest.mark.parametrize("name", targets.TARGETS)
+def test_every_target_has_seeds():
+    assert SEEDS.keys() == targets.TARGETS.keys()
+    assert {path.stem for path in KEPT.glob("*")} <= SEEDS.keys()
+
+
+@pytest.mark.parametrize("name", sorted(targets.TARGETS.keys() - READERS.keys()))
 @EXAMPLES
 @given(data=st.data())
 def test_any_bytes(name: str, data: st.DataObject) -> None:
+    try_bytes(name, data)
+
+
+@pytest.mark.parametrize("name", READERS)
+@FEW
+@given(data=st.data())
+def test_any_bytes_for_readers(name: str, data: st.DataObject) -> None:
+    try_bytes(name, data)
+
+
+def try_bytes(name: str, data: st.DataObject) -> None:
     near = st.sampled_from(SEEDS[name]).flatmap(mutated)
     target: Callable[[bytes], None] = targets.TARGETS[name]
     target(data.draw(st.one_of(near, SMTP, st.binary(max_size=300))))

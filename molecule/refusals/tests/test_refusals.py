@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -126,6 +127,41 @@ def test_a_path_with_a_newline(fleet: Fleet) -> None:
         ENABLE, variables={"starttls_certificate_path": "/etc/mailfleet/x.pem\nsmtpd_tls_security_level = none"}
     )
     assert played.status != 0
+
+
+COMMANDS = {
+    "of Exim": "/etc/mailfleet/${run{/usr/bin/touch /tmp/executed}}.pem",
+    "of a shell": "/etc/mailfleet/$(touch /tmp/executed)`touch /tmp/executed`.pem",
+    "of Postfix": "/etc/mailfleet/x.pem, ${config_directory}/y.pem",
+    "of a template": "{{ '{{' }} lookup('pipe', 'touch /tmp/executed') {{ '}}' }}",
+}
+
+
+@pytest.mark.parametrize(
+    ("host", "module", "options"),
+    [
+        ("gw1", "gateway_tls", {}),
+        ("pf12", "mail_server_tls", {}),
+        ("ex12", "mail_server_tls", {}),
+        ("ex12", "gateway_tls", {"gateway": "exim"}),
+    ],
+)
+@pytest.mark.parametrize("what", COMMANDS)
+def test_a_certificate_path_that_is_a_command(
+    fleet: Fleet, host: str, module: str, options: dict[str, Any], what: str
+) -> None:
+    played = fleet.module(host, module, {**options, "inbound": "offered", "certificate": COMMANDS[what]})
+    assert played.status != 0
+    assert "the certificate path" in played.output and "has to be absolute and made of letters" in played.output
+    assert fleet.run(host, "ls /tmp/executed", check=False) == ""
+
+
+def test_what_a_path_may_hold_means_nothing_to_the_daemons(fleet: Fleet) -> None:
+    path = f"/{string.ascii_letters}{string.digits}_.+@-/x"
+    files = f"d=$(mktemp -d); echo 'smtpd_tls_chain_files = {path}' >$d/main.cf; touch $d/master.cf"
+    assert fleet.run("gw1", f"{files}; postconf -c $d -xh smtpd_tls_chain_files").strip() == path
+    assert fleet.run("ex12", f"exim4 -be '{path}'").strip() == path
+    assert fleet.run("ex12", "exim4 -be '${run{/bin/echo x}}'").strip() == "x"  # what is refused would be executed
 
 
 def test_a_server_that_requires_tls_behind_a_mode_that_may_use_plaintext(fleet: Fleet, tmp_path: Path) -> None:

@@ -26,10 +26,17 @@ def read_activity(options: Mapping[str, Any], make_log: MakeLog) -> dict[str, An
     if options["max_peers"] < 1:
         raise EngineError("max_peers has to be at least 1")
     now = time.time()
-    since, until = moment(options["since"], now), moment(options["until"], now)
+    since, until = (_moment(options, name, now) for name in ("since", "until"))
     if since >= until:
         raise EngineError(f"since {options['since']} is not before until {options['until']}")
     tally = Tally(options["max_peers"])
     adapter = make_log(tally, since, until)
     found = find(options["logs"] or adapter.globs, options["journal"], adapter, since, until)
     return count(adapter, tally, found, since, until)
+
+
+def _moment(options: Mapping[str, Any], name: str, now: float) -> float:
+    try:
+        return moment(options[name], now)
+    except EngineError as error:
+        raise EngineError(f"{name}: {error}") from None

@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
+_LARGEST_ID = 0xFFFFFFFE
 _PACKAGES = {"Debian-exim": "Exim", "exim": "Exim", "mail": "a mail server", "postfix": "Postfix"}
 
 
@@ -163,27 +164,28 @@ def check_path(path: str) -> None:
 
 def user_id(owner: str) -> int:
     """Return the number of a user given by name or number. Raises EngineError for an unknown name."""
-    if owner.isdecimal():
-        return int(owner)
     try:
-        return pwd.getpwnam(owner).pw_uid
-    except KeyError:
-        raise EngineError(f"user {owner} does not exist on this host{_hint(owner)}") from None
+        return _number(owner) if owner.isdecimal() else pwd.getpwnam(owner).pw_uid
+    except (KeyError, ValueError):  # a name with a NUL character is a ValueError
+        raise EngineError(f"owner: user {owner} does not exist on this host{_hint(owner)}") from None
 
 
 def group_id(group: str) -> int:
     """Return the number of a group given by name or number. Raises EngineError for an unknown name."""
-    if group.isdecimal():
-        return int(group)
     try:
-        return grp.getgrnam(group).gr_gid
-    except KeyError:
+        return _number(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
+    except (KeyError, ValueError):
         raise EngineError(f"group {group} does not exist on this host{_hint(group)}") from None
 
 
 def trust_of(uid: int) -> PathTrust:
     """Return whom the path of a certificate may trust: root, and as a further owner of directories the owner of the file."""
     return PathTrust(owners=frozenset({uid} - {0}), option="path (starttls_certificate_path)")
+def _number(text: str) -> int:
+    """Return the number of a user or group. Raises ValueError unless the kernel can hold it."""
+    if len(text) > len(str(_LARGEST_ID)) or int(text) > _LARGEST_ID:
+        raise ValueError("no user or group has such a number")
+    return int(text)
 
 
 def check_directories(path: str, uid: int, gid: int, mode: int) -> None:

@@ -25,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES, whole_number
 
 _SHOWN = 300
+_HOST = re.compile(r"[A-Za-z0-9._:%-]+\Z")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class Api:
         except ValueError:
             host, port = None, None
         example = "write it like https://gateway.example.com:8006"
-        if not host or port == 0 or parts.scheme not in ("http", "https") or not re.fullmatch(r"[!-~]+", self._url):
+        if not (host and _HOST.match(host) and re.fullmatch(r"[!-~]+", self._url)):
+            raise EngineError(f"{self._title}: api_url is not the URL of an API; {example}")
+        if port == 0 or parts.scheme not in ("http", "https"):
             raise EngineError(f"{self._title}: api_url is not the URL of an API; {example}")
         if parts.username is not None or parts.query or parts.fragment:
             raise EngineError(f"{self._title}: api_url may hold neither a user, a password nor a query; {example}")

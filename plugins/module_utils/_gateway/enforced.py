@@ -84,7 +84,7 @@ class Enforced:
             return after
         if self.ca_file and not is_path(self.ca_file):
             raise EngineError(
-                f"the path {self.ca_file!r} of ca_file has to be absolute and made of letters, digits and _./+@-"
+                f"the path {self.ca_file!r} of ca_file (enforced_ca_file) has to be absolute and made of letters, digits and _./+@-"
             )
         return replace(after, ca_file=self.ca_file)
 

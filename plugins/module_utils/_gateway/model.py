@@ -81,11 +81,11 @@ class EmailConfig:
         domains = tuple(str(domain).lower().rstrip(".") for domain in data.get("domains") or ())
         for domain in domains:
             if not is_domain(domain):
-                raise EngineError(f"email config {name}: {domain!r} is not a domain name (write it in ASCII)")
+                raise EngineError(f"email config {name}: domains: {domain!r} is not a domain name (write it in ASCII)")
         try:
             servers = tuple(Target.parse(str(server).lower()) for server in data.get("servers") or ())
         except TargetError as error:
-            raise EngineError(f"email config {name}: {error}") from error
+            raise EngineError(f"email config {name}: servers: {error}") from error
         for what, values in (("domains", domains), ("servers", servers)):
             if not values:
                 raise EngineError(f"email config {name} has no {what}")
@@ -140,7 +140,7 @@ class EnforcedDomain:
         try:
             servers = tuple(Target.parse(str(server).lower()) for server in data.get("servers") or ())
         except TargetError as error:
-            raise EngineError(f"enforced domain {domain}: {error}") from error
+            raise EngineError(f"enforced domain {domain}: servers: {error}") from error
         if direction == "inbound" and (check or servers):
             raise EngineError(
                 f"enforced domain {domain}: certificate_check and servers apply to the direction outbound only; inbound, "

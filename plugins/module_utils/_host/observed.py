@@ -93,11 +93,15 @@ class Transport:
         }
 
 
+_DIGITS = 5
+"""Digits of a port."""
+
+
 def port_number(name: str) -> Optional[int]:
     """Return the number of a port; None if this host does not know the name."""
     if name.isascii() and name.isdigit():
-        return int(name)
+        return int(name) if len(name) <= _DIGITS else None
     try:
         return _PORTS.get(name) or socket.getservbyname(name, "tcp")
-    except OSError:
+    except (OSError, ValueError):  # a name with a NUL character, or with bytes that are no text, is a ValueError
         return None

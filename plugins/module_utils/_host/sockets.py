@@ -92,14 +92,13 @@ def _table(path: str) -> Iterator[tuple[int, tuple[str, int]]]:
             if words[3] != _LISTEN:
                 return
             host, _, port = words[1].partition(":")
-            yield int(words[9]), (_address(host), int(port, 16))
+            yield int(words[9]), (_address(host), int.from_bytes(bytes.fromhex(port), "big"))
 
 
 def _address(digits: str) -> str:
     """Return the address that the kernel writes as 32-bit numbers; empty for all addresses."""
-    numbers = [int(digits[at : at + 8], 16) for at in range(0, len(digits), 8)]
-    packed = b"".join(number.to_bytes(4, sys.byteorder) for number in numbers)
-    return _unpacked(packed)
+    numbers = [bytes.fromhex(digits[at : at + 8]) for at in range(0, len(digits), 8)]
+    return _unpacked(b"".join(number[::-1] if sys.byteorder == "little" else number for number in numbers))
 
 
 def _unpacked(packed: bytes) -> str:

@@ -133,7 +133,7 @@ def _has_certificate(path: str) -> bool:
     """Return whether a file of chain_files holds more than a key; its name decides if the file cannot be read."""
     try:
         image = FileImage.read(path, max_bytes=pem.MAX_BYTES, trust=LOOK)
-    except (EngineError, OSError):
+    except (EngineError, OSError, ValueError):  # a NUL character in a path is a ValueError
         return not path.endswith(".key")
     if image.content is None:
         return not path.endswith(".key")

@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
 
 DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
@@ -185,7 +185,7 @@ class Postfix:
             try:
                 number = port if port.isdigit() else socket.getservbyname(port, "tcp")
                 hops.append(Target.parse(f"{host}:{number}"))
-            except (TargetError, OSError) as error:
+            except (ValueError, OSError) as error:  # a TargetError is a ValueError
                 raise EngineError(f"relayhost of this host cannot be read: {error}") from error
         return hops
 

@@ -92,7 +92,6 @@ def set_starttls(
     digests: path -> SHA-256 or C(absent), as the plan saw the files. The change is refused if one of them differs now.
     Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
-    desired.check()
     transaction = server.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
         facts.refuse_changed(digests or {})
@@ -115,6 +114,7 @@ def change_within(
     warnings: list[str],
 ) -> tuple[Outcome, Optional[Made]]:
     """Make the change in an open transaction, and return its outcome and what was made. Errors: see set_starttls."""
+    desired.check()  # every change comes through here, that of a gateway's own mail server too
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     server.require_running()
     computed = compute(server, desired, check_mode, warnings)

@@ -73,7 +73,7 @@ def run_bounded(arguments: Sequence[str], seconds: float) -> tuple[int, bytes, b
     within these seconds. At the end, the program and all programs of its process group are killed.
     """
     try:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: S603  (no shell; to run the user's own program is what the option is for)
             list(arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

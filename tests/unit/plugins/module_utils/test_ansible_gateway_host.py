@@ -254,6 +254,19 @@ class TestStarttlsAlone:
         assert (result["changed"], result["digests"], both.mail.settings) == (True, {}, OFF)
 
 
+@pytest.mark.parametrize("more", [{}, {"email_configs": CONFIGS}], ids=["alone", "with a delivery mode"])
+@pytest.mark.parametrize("check_mode", [False, True])
+@pytest.mark.parametrize(
+    "path",
+    ["/etc/x.pem, /etc/y.pem", "${run{/bin/touch /tmp/x}}", "$config_directory/x.pem", "x.pem", "/etc/../x.pem", ""],
+)
+def test_a_certificate_path_that_a_daemon_would_read_as_more_than_a_path_is_refused(both, path, check_mode, more):
+    before = both.written
+    with pytest.raises(EngineError, match=r"the certificate path .* has to be absolute and made of letters"):
+        both.change(check_mode=check_mode, inbound="offered", certificate=path, **more)
+    assert (both.written, both.mail.settings) == (before, OFF)
+
+
 def test_a_product_that_accepts_tls_itself_is_refused_by_name(monkeypatch):
     result = run_module(module.main, gateway="haraka", inbound="offered")
     assert result["failed"] and result["msg"].startswith("Haraka has its own way to accept TLS")

@@ -191,7 +191,9 @@ run.fail_on_engine_errors(module, work)
 def test_bytes_that_are_no_text_do_not_get_into_a_result():
     """A daemon's output may have any encoding; core 2.19 refuses a result that is not UTF-8."""
     ended = {}
-    stand_in = SimpleNamespace(exit_json=ended.update, fail_json=ended.update, warn=lambda _text: None)
+    stand_in = SimpleNamespace(
+        exit_json=ended.update, fail_json=ended.update, warn=lambda _text: None, argument_spec={}, params={}
+    )
     latin = b"caf\xe9".decode("utf-8", "surrogateescape")
     module.fail_on_engine_errors(stand_in, lambda: {"a": [latin, {latin: 1}], "n": 1, "t": (True, None)})
     assert ended == {"a": ["caf\ufffd", {"caf\ufffd": 1}], "n": 1, "t": [True, None]}

@@ -127,3 +127,23 @@ def test_packed_results_are_completed(authority):
 def test_packed_results_that_cannot_be_read():
     with pytest.raises(EngineError, match="the packed results cannot be read"):
         complete_result({"packed": "?", "expected": {}, "fingerprints": {}}, Inquiry(), "", 1)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"results": [{}]},
+        {"results": [1]},
+        {"results": {"host": 1}},
+        {"results": None},
+        {"results": [{"host": ["a"], "capabilities": 5}]},
+        {"certificates": None},
+        {"certificates": {"ab": 5}, "expectations": [{"surprise": True}]},
+        {"expectations": 5},
+    ],
+)
+def test_results_of_another_shape_are_an_error_of_that_host(changes):
+    """The host may be somebody else's by now: no traceback, and nothing of what it says is believed."""
+    given = {"results": [{"host": "a"}], "certificates": {}, "expectations": [{}], **changes}
+    with pytest.raises(EngineError, match="what the host returned cannot be understood"):
+        complete_result(given, Inquiry(), "", 1)

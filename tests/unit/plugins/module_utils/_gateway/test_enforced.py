@@ -600,7 +600,7 @@ class TestOutbound:
         with pytest.raises(EngineError) as error:
             bench.set(INBOUND, ca_file=path, **options)
         assert str(error.value) == (
-            f"the path {path!r} of ca_file has to be absolute and made of letters, digits and _./+@-"
+            f"the path {path!r} of ca_file (enforced_ca_file) has to be absolute and made of letters, digits and _./+@-"
         )
         assert (bench.held(), bench.handshakes) == (state(), [])
 

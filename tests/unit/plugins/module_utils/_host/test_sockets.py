@@ -477,3 +477,10 @@ def test_a_name_that_cannot_be_encoded(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     findings = compare([listener("a" * 70 + ".test")], [our()], OURS)
     assert "does not resolve" in findings[0]["message"]
+
+
+@pytest.mark.parametrize("row", ["-0000001:0019", "0100007F:-019", "x:y", "0100007F:0019:0", "01:0019"])
+def test_a_table_that_is_not_the_kernels_shows_no_sockets(tmp_path, row):
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/tcp").write_text(f"head\n 0: {row} 00000000:0000 0A 0:0 0:0 0 0 0 77 1\n")
+    assert listening(["master"], proc=str(tmp_path)) is None

@@ -1,0 +1,30 @@
+"""Ruff's security rules hold for all that runs at users, and each exception says why it is one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import tomllib
+
+TOP = Path(__file__).resolve().parents[2]
+LINT = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
+SECURITY = re.compile(r"S\d*")
+
+
+def test_the_rules_are_on_without_blanket_exceptions():
+    assert "S" in LINT["select"]
+    assert [rule for rule in LINT["ignore"] if SECURITY.fullmatch(rule)] == []
+    assert [
+        place for place in LINT["per-file-ignores"] if not place.startswith(("tests/", "molecule/", "tools/"))
+    ] == []
+
+
+def test_each_exception_has_a_reason():
+    found = []
+    for path in sorted((TOP / "plugins").rglob("*.py")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            without = re.search(r"# (?:ruff: )?noqa\b(?!: )", line)
+            if without or re.search(r"noqa: .*\bS\d+(?!.*\(\w.*\w\.?\))", line):
+                found.append(f"{path.name}:{number}: {line.strip()}")
+    assert found == []
