@@ -150,6 +150,38 @@ MAILBOX_LOCK_SECONDS = 10.0
 
 PID_FILE_BYTES = 64
 """A number and a line end; Postfix fills it up with blanks."""
+# --- the session with a server -------------------------------------------------------------------------------------------
+
+MAX_REPLY_LINE = 4096
+"""Bytes of one line of a reply. RFC 5321 allows 512."""
+MAX_LINES = 256
+"""Lines of one reply. A long EHLO has 20."""
+MAX_REPLY = 65536
+"""Bytes of one reply."""
+MAX_ANSWERS = 8
+"""Answers after which the check for injected commands gives up. There are two commands."""
+MAX_FLIGHT = 131072
+"""Bytes of records of a server's first flight. OpenSSL allows 100 KiB of certificates."""
+MAX_CERTIFICATES = 64
+"""Certificates of one chain. Real ones have up to five."""
+MAX_TLS_BYTES = 1 << 19
+"""Bytes of TLS of one connection: the flight, and what follows."""
+MAX_FIRST_FLIGHT = 1 << 17
+"""Bytes of the first flight that are kept to find the group of the key exchange."""
+
+# --- MTA-STS policies ------------------------------------------------------------------------------------------------------
+
+POLICY_BYTES = 65536
+"""One policy. RFC 8461, section 3.3, suggests this limit."""
+POLICY_HEAD_BYTES = 16384
+"""The head of the HTTP answer."""
+POLICY_ADDRESSES = 4
+"""Addresses of a policy host that are tried. All share the seconds of the module's option timeout."""
+
+# --- a former report of our own --------------------------------------------------------------------------------------------
+
+PREVIOUS_REPORT_BYTES = 256 << 20
+"""Its JSON. 400 hosts with 2,000 peers each are 200 MiB."""
 
 # --- received TLS reports (RFC 8460) ---------------------------------------------------------------------------------------
 

@@ -181,6 +181,8 @@ def group_id(group: str) -> int:
 def trust_of(uid: int) -> PathTrust:
     """Return whom the path of a certificate may trust: root, and as a further owner of directories the owner of the file."""
     return PathTrust(owners=frozenset({uid} - {0}), option="path (starttls_certificate_path)")
+
+
 def _number(text: str) -> int:
     """Return the number of a user or group. Raises ValueError unless the kernel can hold it."""
     if len(text) > len(str(_LARGEST_ID)) or int(text) > _LARGEST_ID:

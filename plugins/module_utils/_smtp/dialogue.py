@@ -17,16 +17,18 @@ from enum import IntEnum
 from functools import lru_cache
 from typing import Any, Optional
 
-MAX_REPLY_LINE = 4096
-MAX_LINES = 256
-MAX_REPLY = 65536
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    MAX_ANSWERS,
+    MAX_LINES,
+    MAX_REPLY,
+    MAX_REPLY_LINE,
+)
 
 PORTS = {"smtp": 25, "smtps": 465, "lmtp": 24}
 """The protocols, each with its default port."""
 
 BOGUS_COMMAND = b"XPROBE"
 """A command that no server knows, so its answer differs from the answer to any real command."""
-MAX_ANSWERS = 8
 
 
 class Stage(IntEnum):

@@ -28,6 +28,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import HelloError, ServerFlight
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, Task, drive
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    MAX_FIRST_FLIGHT,
+    MAX_TLS_BYTES,
+)
 
 __all__ = [
     "DialogueError",
@@ -48,9 +52,6 @@ __all__ = [
     "with_trust",
 ]
 
-MAX_TLS_BYTES = 1 << 19
-"""A connection that sends more bytes of TLS is closed. OpenSSL accepts 100 KiB of certificates."""
-MAX_FIRST_FLIGHT = 1 << 17
 MANY = 200
 """Above this many targets, save CPU time, even if a few targets need a second connection."""
 

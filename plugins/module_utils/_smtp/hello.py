@@ -22,13 +22,13 @@ from functools import lru_cache
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable_bytes
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    MAX_CERTIFICATES,
+    MAX_FLIGHT,
+)
 
 VERSIONS = {"SSLv3": 0x0300, "TLSv1": 0x0301, "TLSv1.1": 0x0302, "TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 """The protocol versions, oldest first: the ssl module's name -> the number in TLS messages."""
-
-MAX_FLIGHT = 131072
-"""A longer first flight of a server, in bytes of records, is refused. OpenSSL allows 100 KiB of certificates."""
-MAX_CERTIFICATES = 64
 
 _VERSION_NAMES = {code: name for name, code in VERSIONS.items()}
 _MAX_RECORD = 16384

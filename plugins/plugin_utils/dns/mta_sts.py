@@ -18,16 +18,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    POLICY_ADDRESSES,
+    POLICY_BYTES,
+    POLICY_HEAD_BYTES,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import printable_text
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver, is_dns_domain
 
 POLICY_MODES = ("enforce", "testing", "none")
 MAX_AGE = 31557600
 """The largest max_age, in seconds: one year."""
-MAX_POLICY_BYTES = 65536
-"""The largest policy that is read, in bytes."""
-_MAX_HEAD = 16384
-_MAX_ADDRESSES = 4
 
 _RECORD = re.compile(r"v=STSv1[ \t]*;")
 _FIELD = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]{0,31})=([\x21-\x3a\x3c\x3e-\x7e]+)\Z")
@@ -147,7 +148,7 @@ class Web:
 
     async def _first(self, host: str, addresses: Sequence[str]) -> bytes:
         reason = "no address"
-        for address in addresses[:_MAX_ADDRESSES]:
+        for address in addresses[:POLICY_ADDRESSES]:
             try:
                 return _body(await self._get(host, address))
             except ssl.SSLCertVerificationError as error:
@@ -172,8 +173,8 @@ class Web:
                 if not more:
                     break
                 data += more
-                if len(data) > _MAX_HEAD + MAX_POLICY_BYTES:
-                    raise FetchError(f"the answer is longer than {MAX_POLICY_BYTES} bytes")
+                if len(data) > POLICY_HEAD_BYTES + POLICY_BYTES:
+                    raise FetchError(f"the answer is longer than {POLICY_BYTES} bytes")
             return data
         finally:
             writer.transport.abort()
@@ -207,7 +208,7 @@ def _body(data: bytes) -> bytes:
         response.begin()
         kind = response.headers.get_content_type()
         status = response.status
-        body = response.read(MAX_POLICY_BYTES + 1)
+        body = response.read(POLICY_BYTES + 1)
     except (http.client.HTTPException, ValueError, OverflowError, OSError) as error:
         raise FetchError(f"the answer is not HTTP ({type(error).__name__})") from error
     if 300 <= status < 400:
@@ -216,8 +217,8 @@ def _body(data: bytes) -> bytes:
         raise FetchError(f"the host answers with the status {status}")
     if kind != "text/plain" or "content-type" not in response.headers:
         raise FetchError(f"its content type is {printable_text(kind, 60)}, not text/plain")
-    if len(body) > MAX_POLICY_BYTES:
-        raise FetchError(f"the policy is longer than {MAX_POLICY_BYTES} bytes")
+    if len(body) > POLICY_BYTES:
+        raise FetchError(f"the policy is longer than {POLICY_BYTES} bytes")
     if response.length:
         raise FetchError("the answer ends too early")
     return body

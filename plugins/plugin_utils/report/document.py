@@ -18,7 +18,7 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import MAX_COUNT
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import MAX_COUNT, whole_number
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import (
     SEVERITIES,
     failing,
@@ -32,7 +32,6 @@ _DIRECTIONS = ("inbound", "outbound")
 EXPECTED = ("offered", "disabled", "either")
 TRANSPORTS = ("tls", "plaintext", "unknown")
 COUNTED = tuple(f"{what}_{how}" for what in ("sessions", "messages") for how in TRANSPORTS)
-MAX_PREVIOUS_BYTES = 256 << 20
 
 _TEXT_LENGTH = 2_000
 _DEPTH = 10
@@ -83,7 +82,7 @@ def build(
 def load_previous(text: bytes) -> dict[str, Any]:
     """Read a former report from its JSON. Raises ReportError if the text is not a report."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_int=whole_number)
     except (ValueError, RecursionError) as error:
         raise ReportError(f"it is not readable JSON ({type(error).__name__})") from None
     if (

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, PathTrust, make_directories
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import PREVIOUS_REPORT_BYTES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import document, tls_rpt
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
@@ -103,7 +104,7 @@ def _previous(path: Optional[str]) -> Optional[dict[str, Any]]:
     if not path:
         return None
     try:
-        content = FileImage.read(path, max_bytes=document.MAX_PREVIOUS_BYTES, trust=LOOK).content
+        content = FileImage.read(path, max_bytes=PREVIOUS_REPORT_BYTES, trust=LOOK).content
         return None if content is None else document.load_previous(content)
     except (OSError, document.ReportError) as error:
         raise EngineError(f"the previous report {one_line(path)} cannot be used: {error}") from error

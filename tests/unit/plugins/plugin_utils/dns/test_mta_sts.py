@@ -308,7 +308,7 @@ def test_any_answer(data):
     except FetchError as error:
         assert str(error).isprintable()
     else:
-        assert len(body) <= mta_sts.MAX_POLICY_BYTES
+        assert len(body) <= mta_sts.POLICY_BYTES
 
 
 def test_a_chunk_of_an_absurd_size():
