@@ -62,7 +62,7 @@ options:
       - V(full) completes the handshake and sends EHLO inside TLS.
       - V(survey) reads the plaintext part of a TLS 1.2 handshake, and ends there. A survey is several times as fast, but does
         not prove that the server answers inside TLS. Servers log a lost connection. A server without TLS 1.2 gets a full test.
-        The controller checks the chain, with its own roots or O(ca_content).
+        The controller's OpenSSL verifies the chain, with the controller's roots or O(ca_content).
     type: str
     choices: [full, survey]
     default: full

@@ -69,6 +69,7 @@ options:
     description:
       - File on the controller with the roots, in PEM, at which the chain has to end. The roots are not installed.
       - Without this option and O(ca_content), the roots of the controller's system store are used.
+      - The OpenSSL of the controller says whether the chain is trusted. The handshake test afterwards uses that of the host.
     type: path
   ca_content:
     description:

@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
@@ -18,6 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
     CertificateError,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.refusal import REISSUE, explain_refusal
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots, served_path
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import (
@@ -59,9 +61,9 @@ class Expectation:
 class Evidence:
     """The controller's own results about a target.
 
-    roots: the trust store if the controller has it. It decides the trust of a survey. has_key: whether a surveyed
-    server proved that it has the key. tlsa, policy, domain: the results of the checks dane and mta_sts; None without
-    these checks.
+    roots: the trust store if the controller has it. With it the controller's OpenSSL decides the trust of a survey.
+    has_key: whether a surveyed server proved that it has the key. tlsa, policy, domain: the results of the checks dane
+    and mta_sts; None without these checks.
     """
 
     roots: Optional[Roots] = None
@@ -78,18 +80,29 @@ class Certificates:
         """pem_of: PEM by SHA-256 fingerprint. now: the time of the assessment, timezone-aware."""
         self.now = now or datetime.now(timezone.utc)
         self._pem_of = pem_of
+        self._ders: dict[str, Optional[bytes]] = {}
         self._loaded: dict[str, Certificate] = {}
         self._described: dict[str, dict[str, Any]] = {}
 
     def load(self, fingerprint: str) -> Certificate:
         """Return the certificate with this fingerprint. Raises CertificateError."""
         if fingerprint not in self._loaded:
-            try:
-                der = ssl.PEM_cert_to_DER_cert(self._pem_of[fingerprint])
-            except (KeyError, ValueError):
-                raise CertificateError("the result does not hold it complete") from None
+            der = self._der(fingerprint)
+            if der is None:
+                raise CertificateError("the result does not hold it complete")
             self._loaded[fingerprint] = Certificate.load(der)
         return self._loaded[fingerprint]
+
+    def ders(self, fingerprints: Iterable[str]) -> list[bytes]:
+        """Return certificates as DER, also those that load() cannot read. One that is missing is empty."""
+        return [self._der(fingerprint) or b"" for fingerprint in fingerprints]
+
+    def _der(self, fingerprint: str) -> Optional[bytes]:
+        if fingerprint not in self._ders:
+            self._ders[fingerprint] = None
+            with contextlib.suppress(KeyError, ValueError):
+                self._ders[fingerprint] = ssl.PEM_cert_to_DER_cert(self._pem_of[fingerprint])
+        return self._ders[fingerprint]
 
     def describe(self, fingerprint: str) -> dict[str, Any]:
         """Return the public facts of the certificate, as Certificate.describe does. Raises CertificateError."""
@@ -164,11 +177,11 @@ class _SeenHandshake:
         self.chain: list[Certificate] = []
         self.described: list[dict[str, Any]] = []
         self.unreadable = self._read_chain(certificates)
-        self.path = served_path(self.chain, self.now) if self.chain else []
         self.trusted, self.verify_error = seen["trusted"], seen["verify_error"]
-        if self.is_survey and self.trusted is None and self.chain and evidence.roots:
-            self.verify_error = evidence.roots.distrust(self.chain, self.now)
+        if self.is_survey and self.trusted is None and seen["chain_sha256"] and evidence.roots:
+            self.verify_error = evidence.roots.distrust(certificates.ders(seen["chain_sha256"]))
             self.trusted = not self.verify_error
+        self.path = served_path(self.chain, self.now, is_trusted=self.trusted is True) if self.chain else []
         self.name_matches = covers(self.chain[0], seen["name"]) if self.chain else None
 
     def _read_chain(self, certificates: Certificates) -> str:
@@ -261,10 +274,11 @@ class _SeenHandshake:
         reason = self.verify_error
         explained = (out_of_date and (not reason or _says(reason, _DATES))) or (weak and _says(reason, ("too weak",)))
         if self.trusted is False and self.expected.require_trusted and not explained:
+            above = self.evidence.roots.issuers_of(self.path[-1]) if self.evidence.roots else ()
+            why = explain_refusal(reason, [*self.path, *above[:1]])
+            shown = f"{reason} ({why})" if why else reason or "the reason is unknown"
             yield Finding.advised(
-                "untrusted",
-                f"the chain of {self.chain[0].subject} is not trusted: {reason or 'the reason is unknown'}",
-                self._way_to_trust(),
+                "untrusted", f"the chain of {self.chain[0].subject} is not trusted: {shown}", self._way_to_trust(why)
             )
         elif self.trusted and self.evidence.roots and not self.path[-1].self_signed:
             above = self.evidence.roots.issuers_of(self.path[-1])
@@ -276,13 +290,17 @@ class _SeenHandshake:
                     "those of partners may not",
                 )
 
-    def _way_to_trust(self) -> str:
+    def _way_to_trust(self, why: str) -> str:
         leaf, last = self.path[0], self.path[-1]
         if _says(self.verify_error, _DATES):
             stale = [one for one in self.path[1:] if not policy.is_valid(one, self.now)]
             if not stale:
                 return "check that the clocks are right, and that the trust store of the testing host is up to date"
             return f"the certificate {stale[0].subject} in the served chain is out of date; serve its successor"
+        if "purpose" in self.verify_error:
+            return "have it issued again for a TLS server (serverAuth)"
+        if why:
+            return REISSUE
         if leaf.self_signed:
             return (
                 "the certificate is self-signed; get one from a certification authority, or set it as ca_file if partners "
@@ -290,10 +308,8 @@ class _SeenHandshake:
             )
         if last.self_signed:
             return f"its root {last.subject} is not in the trust store; set it as ca_file if it is a private one"
-        if "purpose" in self.verify_error:
-            return "have it issued again for a TLS server (serverAuth)"
         if not _says(self.verify_error, _ISSUERS):
-            return ""  # use the catalogue's advice
+            return REISSUE if self.verify_error else ""  # or the catalogue's advice
         return (
             f"the intermediate is missing: {last.issuer}, which signed {last.subject}, is not served; append its certificate "
             "to the file with the server's, or set it as ca_file if it is a private root"

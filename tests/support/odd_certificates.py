@@ -1,4 +1,4 @@
-"""Certificates exactly as a test asks for them, however odd, at a fixed time."""
+"""Certificates exactly as a test asks for them, however odd."""
 
 import datetime as dt
 
@@ -9,7 +9,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.support.pki import key_pem
 
-NOW = dt.datetime(2026, 11, 23, 12, tzinfo=dt.timezone.utc)
+NOW = dt.datetime.now(dt.timezone.utc).replace(microsecond=0)  # OpenSSL judges by the clock
 DAY = dt.timedelta(days=1)
 NAME = "mx1.example.com"
 KEY = ec.generate_private_key(ec.SECP256R1())

@@ -27,6 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import HelloError, ServerFlight
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError, is_address
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.verifier import Verifier
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, Task, drive
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     MAX_FIRST_FLIGHT,
@@ -299,7 +300,6 @@ class Trust:
         self._settings = settings
         self._many = targets > MANY
         self._seen = self._refused = 0
-        self._verdicts: dict[tuple[bytes, Optional[str]], Optional[str]] = {}
 
     @property
     def verifies_in_handshake(self) -> bool:
@@ -323,58 +323,12 @@ class Trust:
         return make_context(self._settings.ca_pem, verify=True, name=self._settings.verify_name)
 
     @functools.cached_property
-    def _verifier(self) -> ssl.SSLContext:
-        context = make_context(self._settings.ca_pem, verify=True, name=self._settings.verify_name)
-        context.maximum_version = ssl.TLSVersion.TLSv1_2
-        return context
+    def _verifier(self) -> Verifier:
+        return Verifier(make_context(self._settings.ca_pem, verify=True, name=self._settings.verify_name))
 
     def verdict(self, chain: Sequence[bytes], name: str) -> Optional[str]:
-        """Return why OpenSSL refuses the chain: empty if it trusts the chain, None if there is no result.
-
-        A TLS 1.2 client verifies the certificates before the server proves that it has the key. So this method
-        gives OpenSSL a generated ServerHello followed by these certificates, and reads the verification result.
-        """
-        asked = name if self._settings.verify_name else None
-        key = (hashlib.sha256(b"".join(chain)).digest(), asked)
-        if key not in self._verdicts:
-            if len(self._verdicts) > 1000:
-                self._verdicts.clear()
-            self._verdicts[key] = self._verify(chain, asked)
-        return self._verdicts[key]
-
-    def _verify(self, chain: Sequence[bytes], name: Optional[str]) -> Optional[str]:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        try:
-            tls = self._verifier.wrap_bio(incoming, outgoing, server_hostname=name)
-            for flight in (b"", self._made_up(chain)):
-                incoming.write(flight)
-                try:
-                    tls.do_handshake()
-                except ssl.SSLWantReadError:
-                    continue
-        except ssl.SSLCertVerificationError as error:
-            return error.verify_message or "certificate verify failed"
-        except ssl.SSLError as error:
-            # OpenSSL accepts the chain first, then compares the key type with the cipher suite of the generated hello.
-            return "" if error.reason in ("WRONG_CERTIFICATE_TYPE", "UNKNOWN_CERTIFICATE_TYPE") else None
-        except ValueError:  # a name that no certificate can hold
-            return None
-        return ""
-
-    def _made_up(self, chain: Sequence[bytes]) -> bytes:
-        suite = next(
-            (one["id"] & 0xFFFF for one in self._verifier.get_ciphers() if one["name"].startswith("ECDHE-")), 0xC02F
-        )
-        renegotiation = b"\x00\x05\xff\x01\x00\x01\x00"
-        hello = b"\x03\x03" + bytes(32) + b"\x00" + suite.to_bytes(2, "big") + b"\x00" + renegotiation
-        listed = b"".join(len(der).to_bytes(3, "big") + der for der in chain)
-        messages = _message(2, hello) + _message(11, len(listed).to_bytes(3, "big") + listed)
-        cut = (messages[at : at + 16384] for at in range(0, len(messages), 16384))
-        return b"".join(b"\x16\x03\x03" + len(piece).to_bytes(2, "big") + piece for piece in cut)
-
-
-def _message(kind: int, body: bytes) -> bytes:
-    return bytes((kind,)) + len(body).to_bytes(3, "big") + body
+        """Return why OpenSSL refuses the chain: empty if it trusts the chain, None if there is no result."""
+        return self._verifier.verdict(chain, name if self._settings.verify_name else None)
 
 
 def certificate_was_requested(flight: bytes, version: str) -> Optional[bool]:

@@ -8,7 +8,8 @@ Private to this collection. Runs on the controller only. No message contains key
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import ssl
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Optional, Union
@@ -21,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
     public_key_of,
     utc_now,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.refusal import REISSUE, explain_refusal
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import (
     Roots,
     build_path,
@@ -28,10 +30,16 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ro
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
-# Findings of the chain that already explain why it is not trusted.
-_EXPLAIN_DISTRUST = frozenset(
-    {"expired", "not_yet_valid", "weak_key", "weak_signature", "wrong_purpose", "bad_certificate", "issuer_not_ca"}
-)
+# Words in OpenSSL's verdict -> the findings that already explain it.
+_EXPLAINED: Mapping[str, frozenset[str]] = {
+    "expired": frozenset({"expired"}),
+    "not yet valid": frozenset({"not_yet_valid"}),
+    "too weak": frozenset({"weak_key", "weak_signature"}),
+    "purpose": frozenset({"wrong_purpose", "bad_certificate"}),
+    "invalid CA": frozenset({"issuer_not_ca", "bad_certificate"}),
+    "path length": frozenset({"issuer_not_ca"}),
+    "issuer certificate": frozenset({"bad_certificate"}),
+}
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,9 @@ def check_certificate(
     """Check a private key, its certificate and the chain that the server would send.
 
     The first certificate of leaf_pem is the leaf. The other certificates of leaf_pem precede those of chain_pem. Trust
-    anchors are the self-signed certificates of ca_pem or, without ca_pem, the controller's system store. now must be
-    timezone-aware. Invalid input of any kind becomes findings, never an exception.
+    anchors are the self-signed certificates of ca_pem or, without ca_pem, the controller's system store. The controller's
+    OpenSSL says whether the chain is trusted, by the clock; now, timezone-aware, is for the policy. Invalid input of any
+    kind becomes findings, never an exception.
     """
     check = _Check(now or utc_now(), min_days_left, sources or Sources())
     key = check.read_key(private_key_pem)
@@ -102,7 +111,9 @@ def check_certificate(
     check.check_leaf(leaf, names)
     path = [leaf, *check.issuers_of(leaf, others)]
     check.check_issuers(path)
-    check.check_trust(path, anchors, allow_self_signed)
+    reason = check.check_trust(path, anchors)
+    if reason:
+        check.explain(path, anchors, reason, allow_self_signed)
     return Assessment(
         findings=check.errors,
         warnings=check.warnings,
@@ -223,8 +234,8 @@ class _Check:
 
     def read_anchors(self, text: Union[str, bytes, None]) -> _Anchors:
         if not text:
-            certificates, name = system_roots()
-            return _Anchors(Roots(certificates), name)
+            ders, name = system_roots()
+            return _Anchors(Roots(ders, system=True), name)
         items = self.read_certificates(text, self.sources.ca)
         roots = [item.certificate for item in items if item.certificate.self_signed]
         if items and not roots:
@@ -233,7 +244,7 @@ class _Check:
                 f"{self.sources.ca} holds no root: none of its certificates is signed by itself. Give the "
                 "root there; put intermediate certificates into the chain.",
             )
-        return _Anchors(Roots(roots), self.sources.ca)
+        return _Anchors(Roots([root.der for root in roots]), self.sources.ca)
 
     def find_leaf(self, key: Optional[tuple[pem.PemBlock, bytes]], items: list[_Item]) -> tuple[_Item, list[_Item]]:
         """Return the certificate that belongs to the key, and the other certificates.
@@ -302,21 +313,30 @@ class _Check:
                 )
 
     def check_issuers(self, path: list[_Item]) -> None:
-        for depth, item in enumerate(path[1:]):
+        for item in path[1:]:
             if not item.certificate.self_signed:
                 self._check_served(item)
-            self.add(policy.check_issuer(item.certificate, str(item), depth))
 
-    def check_trust(self, path: list[_Item], anchors: _Anchors, allow_self_signed: bool) -> None:
+    def check_trust(self, path: list[_Item], anchors: _Anchors) -> str:
+        """Return why the controller's OpenSSL refuses what the server would send; empty if it trusts it."""
+        issuers = [item.certificate for item in path[1:] if not item.certificate.self_signed]
+        return anchors.roots.distrust([one.der for one in [path[0].certificate, *issuers]])
+
+    def explain(self, path: list[_Item], anchors: _Anchors, reason: str, allow_self_signed: bool) -> None:
+        """Add what is wrong with a chain that OpenSSL refuses for this reason."""
         leaf = path[0]
-        reason = anchors.roots.distrust([item.certificate for item in path], self.now)
+        self.add(policy.check_key_usage(leaf.certificate, str(leaf)))
+        for depth, item in enumerate(path):
+            if depth == 0 or not item.certificate.self_signed:
+                self.add(policy.check_purpose(item.certificate, str(item)))
+            if depth:
+                self.add(policy.check_issuer(item.certificate, str(item), depth - 1))
         known = [root for item in path for root in anchors.roots.issuers_of(item.certificate)]
-        if not reason or (known and leaf.certificate.self_signed):  # other findings name its faults
-            return
+        said = f"the controller's {_openssl()} says: {reason}"
         if known:
-            self._check_anchors(leaf, known, anchors, reason)
+            self._explain_known_root(path, known, anchors, reason, said)
         elif not leaf.certificate.self_signed:
-            self._explain_missing_root(path, anchors)
+            self._explain_missing_root(path, anchors, said)
         elif not allow_self_signed:
             self.find(
                 "self_signed",
@@ -324,29 +344,35 @@ class _Check:
                 "certification authority, or set 'allow_self_signed: true' if no partner checks it.",
             )
 
-    def _check_anchors(self, leaf: _Item, known: Sequence[Certificate], anchors: _Anchors, reason: str) -> None:
+    def _explain_known_root(
+        self, path: list[_Item], known: Sequence[Certificate], anchors: _Anchors, reason: str, said: str
+    ) -> None:
         """Explain why a chain that ends at a known root is not trusted, unless another finding already explains it."""
         if not any(policy.is_valid(root, self.now) for root in known):
             root = _Item(known[0], anchors.name)
             self.add(policy.check_dates(root.certificate, str(root), self.now, self.min_days_left))
-        elif not any(one.code in _EXPLAIN_DISTRUST for one in self.findings):
-            self.add([Finding.advised("untrusted", f"the chain of the {leaf} is not trusted: {reason}")])
+        codes = {one.code for one in self.findings}
+        if any(words in reason and codes & known_as for words, known_as in _EXPLAINED.items()):
+            return
+        why = explain_refusal(reason, [*(item.certificate for item in path), known[0]])
+        shown = f"{why} ({said})" if why else said
+        self.add([Finding.advised("untrusted", f"the chain of the {path[0]} is not trusted: {shown}", REISSUE)])
 
-    def _explain_missing_root(self, path: list[_Item], anchors: _Anchors) -> None:
+    def _explain_missing_root(self, path: list[_Item], anchors: _Anchors, said: str) -> None:
         leaf, last = path[0], path[-1]
         issuer = last.certificate.issuer
         if last.certificate.self_signed:
             self.find(
                 "untrusted",
                 f"the chain of the {leaf} ends at the root '{issuer}', which is not in {anchors.name}. If it "
-                "is your own authority, give its root as 'ca_file' or 'ca_content'.",
+                f"is your own authority, give its root as 'ca_file' or 'ca_content' ({said}).",
             )
             return
         if anchors.roots.has_subject(issuer):
             self.find(
                 "untrusted",
                 f"the {last} names '{issuer}' as its issuer, but the root of that name in {anchors.name} did "
-                "not sign it. Give the root that did, or a certificate that the known root signed.",
+                f"not sign it. Give the root that did, or a certificate that the known root signed ({said}).",
             )
             return
         url = last.certificate.issuer_url
@@ -355,7 +381,7 @@ class _Check:
             "chain_incomplete",
             f"the chain of the {leaf} stops too early: the certificate of '{issuer}', which signed "
             f"'{last.certificate.subject}', was not given and is no root of {anchors.name}. Append it to the "
-            f"chain{where}; if it is the root of your own authority, give it as 'ca_file' or 'ca_content'.",
+            f"chain{where}; if it is the root of your own authority, give it as 'ca_file' or 'ca_content' ({said}).",
         )
 
     def _check_served(self, item: _Item, warn_before: timedelta = timedelta(0)) -> None:
@@ -364,7 +390,11 @@ class _Check:
         self.add(policy.check_dates(certificate, label, self.now, self.min_days_left, warn_before))
         self.add(policy.check_extensions(certificate, label))
         self.add(policy.check_strength(certificate, label))
-        self.add(policy.check_purpose(certificate, label))
+
+
+def _openssl() -> str:
+    """Return name and version of the library, like C(OpenSSL 3.0.19)."""
+    return " ".join(ssl.OPENSSL_VERSION.split()[:2])
 
 
 def _without_duplicates(items: list[_Item]) -> list[_Item]:

@@ -35,7 +35,8 @@ WEAK_HASHES = frozenset({"md2", "md4", "md5", "sha1"})
 """Hash algorithms that make a signature weak."""
 INVALID_CA = "invalid CA certificate"
 """OpenSSL's message for an issuer that is not a certification authority."""
-_ANY_PURPOSE = "2.5.29.37.0"
+# Strong cryptography for servers of export times. OpenSSL accepts both in place of serverAuth, and not anyExtendedKeyUsage.
+_SERVER_GATED = ("2.16.840.1.113730.4.1", "1.3.6.1.4.1.311.10.3.3")
 
 
 class CertificateError(ValueError):
@@ -151,7 +152,7 @@ class Certificate:
     @property
     def is_for_servers(self) -> bool:
         """Whether the extended key usage, if there is one, allows a TLS server to use the certificate."""
-        server = {ExtendedKeyUsageOID.SERVER_AUTH.dotted_string, _ANY_PURPOSE}
+        server = {ExtendedKeyUsageOID.SERVER_AUTH.dotted_string, *_SERVER_GATED}
         return self.purposes is None or bool(self.purposes & server)
 
     @property
@@ -166,11 +167,21 @@ class Certificate:
         """
         may_sign = self.key_usage is None or "key_cert_sign" in self.key_usage
         # A root may be older than the basic constraints extension. An intermediate must have it.
-        if not may_sign or not (self.is_ca or (self.is_ca is None and self.self_signed)):
+        is_old = self.parsed.version is x509.Version.v1 or self.key_usage is not None
+        if not may_sign or not (self.is_ca or (self.is_ca is None and self.self_signed and is_old)):
             return INVALID_CA
         if self.path_length is not None and self.path_length < authorities:
             return "path length constraint exceeded"
         return ""
+
+    @property
+    def critical(self) -> tuple[str, ...]:
+        """The identifiers (OIDs) of the critical extensions, as far as the extensions can be decoded."""
+        return tuple(one.oid.dotted_string for one in _extensions(self.parsed) or () if one.critical)
+
+    def names_as_issuer(self, other: Certificate) -> bool:
+        """Whether the other certificate has the issuer's name. The signature is not verified."""
+        return _names_as_issuer(self.parsed, other.parsed)
 
     def is_issued_by(self, issuer: Certificate) -> bool:
         """Whether the issuer's name matches and the issuer's key made the signature of this certificate."""
@@ -194,6 +205,11 @@ class Certificate:
             "spki_sha256": self.spki_sha256,
             "self_signed": self.self_signed,
         }
+
+
+def extension_of(certificate: Certificate, kind: type[x509.ExtensionType]) -> Any:
+    """Return an extension of this kind; None if the certificate has none, or if the extensions cannot be decoded."""
+    return _extension(certificate.parsed, kind)
 
 
 def describe(der: bytes, now: Optional[datetime] = None) -> dict[str, Any]:
@@ -265,35 +281,44 @@ def _signature_hash(parsed: x509.Certificate) -> Optional[str]:
     return algorithm.name if algorithm else None
 
 
+def folded_name(name: x509.Name) -> tuple[frozenset[tuple[str, str]], ...]:
+    """Return a name so that two names are equal if they are equal to OpenSSL: letter case and extra blanks do not count."""
+    return tuple(
+        frozenset((one.oid.dotted_string, " ".join(str(one.value).split()).lower()) for one in part)
+        for part in name.rdns
+    )
+
+
+def _names_as_issuer(child: x509.Certificate, issuer: x509.Certificate) -> bool:
+    return child.issuer == issuer.subject or folded_name(child.issuer) == folded_name(issuer.subject)
+
+
 def _is_issued_by(child: x509.Certificate, issuer: x509.Certificate) -> bool:
-    if child.issuer != issuer.subject:
+    if not _names_as_issuer(child, issuer):
         return False
     try:
-        if _signature_hash(child) in WEAK_HASHES:
-            _verify_weak_signature(child, issuer)
-        else:
-            child.verify_directly_issued_by(issuer)
+        _verify_signature(child, issuer.public_key())
     except Exception:
         return False
     return True
 
 
-def _verify_weak_signature(child: x509.Certificate, issuer: x509.Certificate) -> None:
-    """Verify a SHA-1 or MD5 signature, which newer libraries refuse in verify_directly_issued_by.
+def _verify_signature(child: x509.Certificate, key: Any) -> None:
+    """Verify the signature with the issuer's key. Raises an exception of any type if it is wrong.
 
-    Many private roots have such a signature, and there it is harmless. An intermediate with one must be reported as
-    weak, not as missing. Raises an exception of any type if the signature is wrong.
+    verify_directly_issued_by() of the library would refuse weak hashes. But many private roots have such a signature,
+    and there it is harmless; and an intermediate with one must be reported as weak, not as missing.
     """
-    key: Any = issuer.public_key()
-    algorithm = child.signature_hash_algorithm
-    if not algorithm:
-        raise CertificateError("the signature has no hash")
+    given: tuple[Any, ...] = ()
     if isinstance(key, rsa.RSAPublicKey):
-        key.verify(child.signature, child.tbs_certificate_bytes, padding.PKCS1v15(), algorithm)
+        digest = child.signature_hash_algorithm
+        is_weak = digest is not None and digest.name in WEAK_HASHES  # the library does not tell the parameters of MD5
+        given = padding.PKCS1v15() if is_weak else child.signature_algorithm_parameters, digest
     elif isinstance(key, ec.EllipticCurvePublicKey):
-        key.verify(child.signature, child.tbs_certificate_bytes, ec.ECDSA(algorithm))
-    else:
-        raise CertificateError("this kind of key cannot make such a signature")
+        given = (ec.ECDSA(child.signature_hash_algorithm),)  # type: ignore[arg-type]
+    elif isinstance(key, dsa.DSAPublicKey):
+        given = (child.signature_hash_algorithm,)
+    key.verify(child.signature, child.tbs_certificate_bytes, *given)
 
 
 def _extensions(parsed: x509.Certificate) -> Optional[x509.Extensions]:

@@ -3,9 +3,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The one certificate policy: the rules for a certificate when it is installed and when it is served.
 
-The rules are those of mail servers, not the stricter ones of browsers. Revocation and name constraints are not checked.
-Each rule is a function that yields findings; label names the certificate in their messages. Private to this collection.
-Runs on the controller only.
+The rules are those of mail servers, not the stricter ones of browsers. OpenSSL says whether a chain is trusted
+(roots.py); the rules on purposes and issuers only explain why it is not. Revocation is not checked. Each rule is a
+function that yields findings; label names the certificate in their messages. Private to this collection. Runs on the
+controller only.
 """
 
 from __future__ import annotations
@@ -119,12 +120,16 @@ def check_purpose(certificate: Certificate, label: str) -> Iterator[Finding]:
         )
 
 
-def check_leaf(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(wrong_purpose) or C(ca_as_leaf) if the certificate is not suitable for the server itself."""
+def check_key_usage(certificate: Certificate, label: str) -> Iterator[Finding]:
+    """Yield C(wrong_purpose) if the key usage of a leaf excludes TLS."""
     usage = certificate.key_usage
     if usage is not None and not usage & _TLS_USAGES:
         listed = ", ".join(sorted(usage)) or "empty"
         yield Finding.advised("wrong_purpose", f"the {label} may not be used for TLS: its key usage is {listed}")
+
+
+def check_leaf(certificate: Certificate, label: str) -> Iterator[Finding]:
+    """Yield C(ca_as_leaf) if the certificate is not the server's own."""
     if certificate.is_ca and not certificate.self_signed:
         yield Finding.advised("ca_as_leaf", f"the {label} belongs to a certification authority, not to a server")
 

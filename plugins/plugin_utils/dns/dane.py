@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
     CertificateError,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers, is_valid
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import served_path
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots, served_path
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver
 
 TRUST_ANCHOR, END_ENTITY = 2, 3
@@ -165,7 +165,7 @@ def _short(record: Tlsa) -> str:
 
 
 def _distrust(record: Tlsa, chain: Sequence[Certificate], names: Sequence[str], now: datetime) -> str:
-    """Return why the chain does not lead to the trust anchor of a record with usage 2; empty if it does."""
+    """Return why the chain does not lead to the trust anchor of a record with usage 2; empty if OpenSSL says that it does."""
     path = served_path(chain, now)
     depth = next((depth for depth, one in enumerate(path) if depth and record.matches(one)), None)
     if depth is None:
@@ -175,7 +175,12 @@ def _distrust(record: Tlsa, chain: Sequence[Certificate], names: Sequence[str], 
         path = [*path, anchor]
     else:
         path = path[: depth + 1]
-    return next(_faults(path, names, now), "")
+    refused = Roots([path[-1].der], partial=True).distrust([one.der for one in chain])
+    if refused:
+        return next(_faults(path, now), refused)
+    if not any(covers(path[0], name) for name in names if name):
+        return f"the served certificate is not for {names[0]}"
+    return ""
 
 
 def _whole_anchor(record: Tlsa) -> Optional[Certificate]:
@@ -188,7 +193,8 @@ def _whole_anchor(record: Tlsa) -> Optional[Certificate]:
         return None
 
 
-def _faults(path: Sequence[Certificate], names: Sequence[str], now: datetime) -> Iterator[str]:
+def _faults(path: Sequence[Certificate], now: datetime) -> Iterator[str]:
+    """Yield why OpenSSL refuses a path, in our own words."""
     for depth, one in enumerate(path):
         if not is_valid(one, now):
             yield f"the certificate {one.subject} is out of date"
@@ -196,5 +202,3 @@ def _faults(path: Sequence[Certificate], names: Sequence[str], now: datetime) ->
             yield f"the certificate {one.subject} may not sign others"
     if not path[0].is_for_servers:
         yield "the served certificate is not for servers"
-    if not any(covers(path[0], name) for name in names if name):
-        yield f"the served certificate is not for {names[0]}"

@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     served_chain,
     wait_until,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.verifier import Verifier
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
@@ -356,7 +357,7 @@ def test_a_second_connection_that_fails_leaves_the_verdict_of_the_first(settings
 
 
 def test_a_chain_that_nobody_could_judge_is_not_trusted(settings, face, monkeypatch):
-    monkeypatch.setattr(Trust, "_made_up", lambda *_: b"\x15\x03\x03\x00\x02\x02\x28")
+    monkeypatch.setattr(Verifier, "_hello", b"\x15\x03\x03\x00\x02\x02\x28")
     with serving(face) as server:
 
         def busy(_socket, _name, _context):
@@ -372,29 +373,12 @@ def test_a_chain_that_nobody_could_judge_is_not_trusted(settings, face, monkeypa
 def test_a_library_that_cannot_verify_separately_takes_a_second_connection(
     settings, directory, face, own, trusted, monkeypatch
 ):
-    monkeypatch.setattr(Trust, "_made_up", lambda *_: b"\x15\x03\x03\x00\x02\x02\x28")
+    monkeypatch.setattr(Verifier, "_hello", b"\x15\x03\x03\x00\x02\x02\x28")
     context = server_context(directory, self_signed([NAME])) if own else face.context
     with serving(Face(context=context)) as server:
         seen = handshake_one(Target(server.host, server.port, NAME), settings)
         assert server.connections == 2
     assert (seen.trusted, seen.completed, bool(seen.verify_error)) == (trusted, True, own)
-
-
-def test_a_verdict_is_kept_and_forgotten_at_last(settings, good, monkeypatch):
-    verified = []
-    monkeypatch.setattr(Trust, "_verify", lambda _self, chain, _name: verified.append(chain) or "")
-    trust = Trust(settings)
-    for _ in range(3):
-        trust.verdict([b"chain"], NAME)
-    assert verified == [[b"chain"]]
-    for number in range(1100):
-        trust.verdict([b"%d" % number], NAME)
-    assert len(trust._verdicts) < 1002
-
-
-@pytest.mark.parametrize("chain", [[b"garbage"], [b""], [b"\x30\x82" * 20000], [b"x"] * 100])
-def test_a_chain_that_is_none_cannot_be_judged(settings, chain):
-    assert Trust(settings).verdict(chain, NAME) is None
 
 
 @pytest.fixture

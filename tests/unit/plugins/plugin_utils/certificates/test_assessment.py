@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
     Certificate,
     CertificateError,
     describe,
+    iso_time,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers
 from cryptography import x509
@@ -136,13 +137,15 @@ def test_the_key_keeps_its_format(form):
 def test_odd_but_good_certificates():
     assert assess(build(NAME, issuer=ROOT)).ok  # only a common name
     any_purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
-    assert assess(build(NAME, any_purpose, issuer=ROOT)).ok
+    assert codes(assess(build(NAME, any_purpose, issuer=ROOT))) == ["wrong_purpose"]  # OpenSSL wants serverAuth
     assert assess(build(NAME, usage("key_agreement"), issuer=ROOT)).ok
 
 
-def test_a_root_without_extensions_is_a_root():
+def test_a_root_without_extensions_is_no_root():
     old = build("Old Root", key=CA_KEY)
-    assert assess(build(NAME, issuer=old), chain=[old], ca=old).ok
+    result = assess(build(NAME, issuer=old), chain=[old], ca=old)
+    assert codes(result) == ["issuer_not_ca"]
+    assert codes(assess(build(NAME, issuer=old), ca=old)) == ["untrusted"]
 
 
 def test_self_signed_certificates():
@@ -228,11 +231,12 @@ def test_what_is_no_certificate():
 @pytest.mark.parametrize(
     ("start", "end", "code", "word"),
     [
-        (NOW - 90 * DAY, NOW - DAY, "expired", "2026-11-22T12:00:00Z"),
+        (NOW - 90 * DAY, NOW - DAY, "expired", iso_time(NOW - DAY)),
         (NOW - 90 * DAY, NOW, "expired", "expired on"),
-        (NOW + DAY, NOW + 90 * DAY, "not_yet_valid", "2026-11-24T12:00:00Z"),
+        (NOW + DAY, NOW + 90 * DAY, "not_yet_valid", iso_time(NOW + DAY)),
         (NOW - 90 * DAY, NOW + 14 * DAY - dt.timedelta(seconds=1), "expiring", "has 13 days left"),
     ],
+    ids=["expired", "expired now", "not yet valid", "expiring"],
 )
 def test_times(start, end, code, word):
     result = assess(build(NAME, dns(NAME), issuer=ROOT, start=start, end=end))
@@ -249,10 +253,15 @@ def test_a_late_renewal_is_a_warning():
     assert lowered.ok and warned(lowered) == ["expires_soon"]
 
 
-def test_an_expired_root_or_intermediate(three):
-    later = assess(*three, now=NOW + 6000 * DAY)
+def test_an_expired_root_or_intermediate():
+    past = {"start": NOW - 9 * DAY, "end": NOW - DAY}
+    root = build("Old Root", CA, key=CA_KEY, **past)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    upper = build("Upper CA", CA, key=keys[0], issuer=root, **past)
+    lower = build("Lower CA", CA, key=keys[1], issuer=upper, issuer_key=keys[0], **past)
+    later = assess(build(NAME, dns(NAME), issuer=lower, issuer_key=keys[1], **past), lower, upper, ca=root)
     assert codes(later) == ["expired"]
-    assert sum(name in str(later.findings) for name in (NAME, "Lower CA", "Upper CA", "Example Root")) == 4
+    assert sum(name in str(later.findings) for name in (NAME, "Lower CA", "Upper CA", "Old Root")) == 4
 
 
 def test_every_missing_name_is_named():

@@ -81,7 +81,7 @@ def probing(issued, name, root_pem, mode="full"):
     served = [issued.certificate, *issued.chain]
     roots = Roots.of_pem(root_pem)
     loaded = [Certificate.load(one.public_bytes(Encoding.DER)) for one in served]
-    reason = roots.distrust(loaded, now())
+    reason = roots.distrust([one.der for one in loaded])
     seen = {
         "host": "192.0.2.1", "port": 25, "mode": mode, "name": name, "stage": "ehlo_tls", "completed": True, "code": "",
         "message": "", "capabilities": [], "capabilities_tls": [], "tls_version": "TLSv1.3", "versions": {},

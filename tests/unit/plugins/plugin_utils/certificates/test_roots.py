@@ -1,105 +1,90 @@
-"""The trust in served chains, beside openssl."""
-
-import subprocess
-from datetime import timedelta
+"""Trust stores of the controller, and the path that explains. That OpenSSL decides is in test_trust.py."""
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import roots as roots_module
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import (
+    Roots,
+    build_path,
+    system_roots,
+)
 
-from tests.support.pki import Authority, now, pem, self_signed
+from tests.support.chains import Chains, leaf
+from tests.support.odd_certificates import der
+from tests.support.pki import Authority, now, pem
 
 NAME = "mx.example.com"
 
 
-def _whole(issued):
-    return [issued.certificate, *issued.chain]
-
-
-def _served_chains(ca):
-    """Name -> (served chain, roots) of all kinds, good and bad."""
-    root = [ca.root.certificate]
-    other, namesake, mine = Authority.create("Other"), Authority.create("Example"), self_signed([NAME])
-    old = {"not_before": now() - timedelta(days=9), "not_after": now() - timedelta(days=1)}
-    signer = ca.issue(["signer.example.com"])
-    good = ca.issue([NAME])
-    too_deep = Authority(ca.root, Authority(ca.root, ca.intermediate).with_intermediate().intermediate)
-    return {
-        "good": (_whole(good), root),
-        "with the root": ([*_whole(good), *root], root),
-        "in any order": ([good.certificate, other.root.certificate, *root, *good.chain], root),
-        "no intermediate": ([good.certificate], root),
-        "intermediate in the store": ([good.certificate], [*root, *good.chain]),
-        "intermediate alone in the store": ([good.certificate], good.chain),
-        "another root": (_whole(other.issue([NAME])), root),
-        "a root of the same name": (_whole(namesake.issue([NAME])), root),
-        "a root that nobody knows": ([*_whole(good), *root], [other.root.certificate]),
-        "self-signed": ([mine.certificate], root),
-        "self-signed and named": ([mine.certificate], [mine.certificate]),
-        "expired": (_whole(ca.expired([NAME])), root),
-        "not yet valid": (_whole(ca.not_yet_valid([NAME])), root),
-        "expired intermediate": (_whole(ca.with_intermediate(**old).issue([NAME])), root),
-        "signed by the root": ([Authority(ca.root, ca.root).issue([NAME]).certificate], root),
-        "signed by a leaf": ([Authority(ca.root, signer).issue([NAME]).certificate, *_whole(signer)], root),
-        "another intermediate": (_whole(too_deep.issue([NAME])), root),
-        "for clients": (_whole(ca.issue([NAME], purposes=[ExtendedKeyUsageOID.CLIENT_AUTH])), root),
-        "without names": (_whole(ca.issue([], common_name=NAME)), root),
-        "weak leaf": (_whole(ca.issue([NAME], key="rsa-1024")), root),
-        "P-224 leaf": (_whole(ca.issue([NAME], key=ec.generate_private_key(ec.SECP224R1()))), root),
-        "weak intermediate": (_whole(ca.with_intermediate(key="rsa-1024").issue([NAME])), root),
-        "RSA": (_whole(ca.with_intermediate(key="rsa").issue([NAME], key="rsa")), root),
-        "Ed25519": (_whole(ca.issue([NAME], key="ed25519")), root),
-        "SHA-1": (_whole(ca.with_intermediate(key="rsa").issue([NAME], signature_hash=hashes.SHA1())), root),
-    }
+@pytest.fixture(scope="module")
+def chains():
+    return Chains()
 
 
 @pytest.fixture(scope="module")
-def chains(authority):
-    return _served_chains(authority)
+def good(chains):
+    return chains.served()
 
 
 class TestRoots:
-    """Trust is decided as OpenSSL decides it."""
-
-    @pytest.mark.parametrize("name", list(_served_chains(Authority.create("Example"))))
-    def test_it_agrees_with_openssl(self, chains, tmp_path, name):
-        served, roots = chains[name]
-        (tmp_path / "roots").write_bytes(pem(*roots))
-        (tmp_path / "leaf").write_bytes(pem(served[0]))
-        (tmp_path / "others").write_bytes(pem(*served[1:]))
-        others = ["-untrusted", "others"] if served[1:] else []
-        done = subprocess.run(
-            ["openssl", "verify", "-no-CApath", "-no-CAstore", "-CAfile", "roots", *others, "-purpose", "sslserver",
-             "-auth_level", "2", "leaf"],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        loaded = [Certificate.load(one.public_bytes(Encoding.DER)) for one in served]
-        reason = Roots.of_pem(pem(*roots)).distrust(loaded, now())
-        first = next((line.partition("lookup: ")[2] for line in done.stderr.splitlines() if "lookup: " in line), "")
-        # OpenSSL has another word for an issuer that is missing behind a certificate of the store itself.
-        assert (bool(reason), reason) == (done.returncode != 0, first.replace("get issuer", "get local issuer")), (
-            done.stderr
-        )
-
-    def test_what_cannot_be_read_is_left_out(self, authority):
+    def test_what_cannot_be_read_is_left_out(self, authority, good):
         text = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n" + authority.root_pem
-        loaded = [Certificate.load(one.public_bytes(Encoding.DER)) for one in _whole(authority.issue([NAME]))]
-        assert Roots.of_pem(text).distrust(loaded, now()) == ""
+        roots = Roots.of_pem(text + pem(Certificate.load(good.roots[0]).parsed))
+        assert roots.distrust(good.served) == ""
+        assert [one.subject for one in roots.issuers_of(Certificate.load(good.served[1]))] == ["CN=Example Root"]
 
-    def test_the_system_store(self, authority):
-        loaded = [Certificate.load(one.public_bytes(Encoding.DER)) for one in _whole(authority.issue([NAME]))]
-        assert Roots.of_system().distrust(loaded, now()) == "unable to get local issuer certificate"
+    @pytest.mark.parametrize("ders", [[], [b"garbage"]])
+    def test_a_store_without_a_root_trusts_nothing(self, good, ders):
+        assert Roots(ders).distrust(good.served) == "unable to get local issuer certificate"
+
+    def test_what_openssl_cannot_read_is_not_trusted(self, good):
+        assert Roots(good.roots).distrust([b"garbage"]) == "OpenSSL cannot read the chain"
+
+    def test_the_system_store(self, good):
+        assert Roots.of_system().distrust(good.served) == "unable to get local issuer certificate"
+        ders, name = system_roots()
+        assert ders and name.startswith("the controller's system store (/")
+        assert Roots.of_system().distrust(ders[:1]) in ("", "certificate has expired", "unsuitable certificate purpose")
+
+    def test_openssl_without_a_store_of_its_own_gets_the_one_that_was_found(self, good, tmp_path, monkeypatch):
+        (tmp_path / "bundle").write_bytes(pem(Certificate.load(good.roots[0]).parsed))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / "none"))
+        monkeypatch.setattr(roots_module, "_CA_BUNDLES", (str(tmp_path / "bundle"),))
+        paths = roots_module.ssl.get_default_verify_paths()._replace(cafile=None, openssl_cafile="")
+        monkeypatch.setattr(roots_module.ssl, "get_default_verify_paths", lambda: paths)
+        assert Roots.of_system().distrust(good.served) == ""
+
+
+class TestPath:
+    def test_it_ends_although_certificates_sign_each_other(self, chains):
+        first, *others = [Certificate.load(der) for der in chains.circle().served]
+        assert build_path(first, others, now()) == [first, *others]
 
     def test_a_chain_of_many_that_sign_each_other_costs_little(self, monkeypatch, authority):
         copies = [authority.with_intermediate().intermediate.certificate for _ in range(40)]
-        loaded = [
-            Certificate.load(one.public_bytes(Encoding.DER)) for one in [authority.issue([NAME]).certificate, *copies]
-        ]
+        loaded = [Certificate.load(der(one)) for one in [authority.issue([NAME]).certificate, *copies]]
         asked = []
+        monkeypatch.setattr(Certificate, "names_as_issuer", lambda _one, _other: True)
         monkeypatch.setattr(Certificate, "is_issued_by", lambda one, other: asked.append(1) or one is not other)
-        assert Roots([]).distrust(loaded, now())
+        assert len(roots_module.served_path(loaded, now())) == roots_module.MAX_CHAIN
         assert len(asked) < 400
+
+    def test_a_trusted_chain_is_not_verified_again_unless_two_have_the_issuers_name(self, monkeypatch, chains):
+        first, other, middle = [Certificate.load(der) for der in chains.same_name(first=False).served]
+        asked, verify = [], Certificate.is_issued_by
+        monkeypatch.setattr(Certificate, "is_issued_by", lambda one, issuer: asked.append(1) or verify(one, issuer))
+        assert build_path(first, [middle], now(), is_trusted=True) == [first, middle] and not asked
+        assert build_path(first, [other, middle], now(), is_trusted=True) == [first, middle] and asked
+        assert build_path(first, [other], now()) == [first]
+
+    def test_letter_case_and_blanks_of_an_issuer_do_not_count(self, chains):
+        for name in ("issuer in capitals", "issuer with blanks"):
+            first, middle = [Certificate.load(der) for der in chains.table()[name]().served]
+            assert first.issuer != middle.subject
+            assert build_path(first, [middle], now()) == [first, middle]
+
+    def test_another_name_is_no_issuer(self, chains):
+        other = Authority.create("Other")
+        first = Certificate.load(leaf(chains.middle).der)
+        assert not first.is_issued_by(Certificate.load(der(other.root.certificate)))

@@ -2,6 +2,8 @@
 
 import datetime as dt
 import hashlib
+import ssl
+import subprocess
 
 import dns.rcode
 import pytest
@@ -20,7 +22,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support import dns_server
-from tests.support.pki import Authority, now, self_signed
+from tests.support.chains import Chains
+from tests.support.pki import Authority, key_pem, now, self_signed
+from tests.support.smtp_server import Face, serving
 
 NAME = "mx.example.com"
 WHERE = f"_25._tcp.{NAME}"
@@ -151,6 +155,44 @@ class TestTrustAnchor:
         issued = authority.issue([NAME], purposes=[x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH])
         result = verdict([record(2, 1, 1, issued.chain[0])], served(issued.certificate, *issued.chain))
         assert "is not for servers" in result["message"]
+
+
+CHAINS = Chains()
+BELOW = {
+    name: make
+    for name, make in CHAINS.table().items()
+    if "intermediate" in name and len(make().served) > 1 and "letters" not in name
+}
+# OpenSSL does not look at the dates of a trust anchor that is not self-signed. Other clients do, so they count here.
+DATES_OF_THE_ANCHOR = {"expired intermediate", "intermediate not yet valid"}
+
+
+@pytest.mark.parametrize("name", BELOW)
+def test_openssl_decides_about_a_trust_anchor(tmp_path, name):
+    """The verdict is that of the program openssl, which knows DANE, in a real handshake."""
+    made = BELOW[name]()
+    anchor = made.served[1]
+    (tmp_path / "bundle").write_bytes(
+        key_pem(made.key) + "".join(ssl.DER_cert_to_PEM_cert(one) for one in made.served).encode()
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.load_cert_chain(tmp_path / "bundle")
+    with serving(Face(context=context)) as server:
+        asked = subprocess.run(
+            ["openssl", "s_client", "-connect", f"{server.host}:{server.port}", "-starttls", "smtp", "-brief",
+             "-verify_return_error", "-no-CApath", "-no-CAfile", "-no-CAstore", "-dane_tlsa_domain", NAME,
+             "-dane_tlsa_rrdata", f"2 0 1 {hashlib.sha256(anchor).hexdigest()}"],
+            input="QUIT\n", capture_output=True, text=True, check=False, timeout=20,
+        )  # fmt: skip
+    trusted = "Verification: OK" in asked.stderr
+    assert trusted != ("verify error" in asked.stderr), asked.stderr
+    if name in DATES_OF_THE_ANCHOR:
+        assert trusted
+        trusted = False
+    loaded = [Certificate.load(one) for one in made.served]
+    found = verdict([Tlsa(2, 0, 1, hashlib.sha256(anchor).digest())], loaded)
+    assert (found["status"] == "match") == trusted, (found["message"], asked.stderr)
 
 
 class TestOtherOutcomes:
