@@ -322,3 +322,41 @@ def test_the_instances_take_mail_from_each_other_only(fleet: Fleet, partner: Par
         assert fleet.run(gateway, f"sha256sum {pair}") == before
     finally:
         module(fleet, gateway, "enforced_tls_domain", {**enforced, "state": "absent"})
+
+
+# Tries to change the memory of each process of the policy service.
+INTO_MEMORY = """
+import pathlib
+done = []
+for one in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        if b"arrival_policy.py" not in (one / "cmdline").read_bytes():
+            continue
+        start = int((one / "maps").read_text().split("-")[0], 16)
+        with (one / "mem").open("r+b", buffering=0) as memory:
+            memory.seek(start)
+            done.append(memory.read(1) and "opened")
+    except OSError as error:
+        done.append(type(error).__name__)
+print(done)
+"""
+
+
+@on_each([name for name, kind in GATEWAYS.items() if kind == "postfix"])
+def test_no_other_service_can_change_the_answers_of_the_policy_service(fleet: Fleet, partner: Partner, gateway: str) -> None:
+    """Its user is its own: processes of one user may write into each other's memory."""
+    enforced = {
+        "enforced_domains": [{"domain": "local.test", "direction": "inbound"}],
+        "require_without_evidence": True,
+    }
+    set_modes(fleet, gateway, pf12="match_sender")
+    try:
+        assert not module(fleet, gateway, "enforced_tls_domain", enforced)["failed"]  # its proof asks the service
+        user = fleet.run(gateway, "ps -o user:32= -p \"$(pgrep -d, -f [a]rrival_policy.py)\"").split()
+        assert set(user) == {"mailfleet-starttls"}
+        assert fleet.run(gateway, "getent passwd mailfleet-starttls").endswith(":/nonexistent:/usr/sbin/nologin\n")
+        tried = ast.literal_eval(fleet.run(gateway, "runuser -u nobody -- python3 -", INTO_MEMORY))
+        assert tried
+        assert set(tried) == {"PermissionError"}
+    finally:
+        module(fleet, gateway, "enforced_tls_domain", {**enforced, "state": "absent"})

@@ -14,6 +14,7 @@ access(5), cidr_table(5), postmulti(1), MULTI_INSTANCE_README, TLS_README.
 from __future__ import annotations
 
 import inspect
+import pwd
 import re
 import shutil
 import socket
@@ -51,6 +52,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server
     OUTBOUND_KIND,
     OUTBOUND_LEVEL,
     POLICY,
+    POLICY_USER,
     SECOND,
     THIRD,
     Postfix,
@@ -616,7 +618,7 @@ class PostfixGateway:
             )
             destinations = [f"{ARRIVED}:[127.0.0.1]:{one.port.port}" for one in self._instances]
             services[RESTRICTION_CLASS] = (
-                f"{RESTRICTION_CLASS} unix - n n - 0 spawn user=nobody "
+                f"{RESTRICTION_CLASS} unix - n n - 0 spawn user={POLICY_USER} "
                 f"argv={_python()} -I {POLICY} {' '.join(destinations)} {SENDERS_MAP}"
             )
         entries = {f"{name}/unix": entry for name, entry in services.items()}
@@ -691,6 +693,7 @@ class PostfixGateway:
                 FileImage.read(f"{self._postconf.config_dir}/{name}"),
                 path=f"{instance.directory}/{name}",
                 content=(_HEADER + "".join(text)).encode(),
+                seen="",  # that of another path
             )
             for name, text in (("main.cf", lines), ("master.cf", master))
         ]
@@ -742,6 +745,18 @@ class PostfixGateway:
             Path(place).mkdir(exist_ok=True)
             Path(place).chmod(0o755)  # the umask changes the mode of mkdir
             shutil.chown(place, owner)
+        self._make_policy_user()
+
+    def _make_policy_user(self) -> None:
+        """Give the policy service a user of its own: processes of a shared one, such as nobody, could change its answers."""
+        try:
+            uid = pwd.getpwnam(POLICY_USER).pw_uid
+        except KeyError:
+            home = ("--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin")
+            self._call("useradd", "--system", "--user-group", *home, POLICY_USER)
+            return
+        if uid == 0:
+            raise EngineError(f"the user {POLICY_USER} has the user ID 0, so it cannot run the policy service; remove that user")
 
     def _unit(self, instance: _Instance) -> str:
         return instance.units[self._takes_suffix()]
@@ -866,5 +881,5 @@ def _first(entries: Sequence[str], ours: Sequence[str], present: str) -> str:
 
 
 def _python() -> str:
-    """Return the path of a Python that the policy service can use later, as the user nobody."""
+    """Return the path of a Python that the policy service can use later, as its own user."""
     return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable

@@ -26,6 +26,9 @@ DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 """The directory of a gateway's record and tables."""
 
 POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
+POLICY_USER = "mailfleet-starttls"
+"""The system user that runs the policy service, and nothing else."""
+
 SECOND = "postfix-mailfleet"
 THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyphen in an instance name as a slash
 """A gateway's other instances: their name, and the name of their directories in /etc, /var/spool and /var/lib."""

@@ -1,6 +1,7 @@
 """The delivery modes on a Postfix gateway, against a stand-in for its commands and a directory for /etc."""
 
 import os
+import pwd
 import re
 import socket
 import sys
@@ -157,7 +158,7 @@ class TestPlan:
             f"argv={gateway._python()}", "-I", str(policy), "mailfleet-arrived:[127.0.0.1]:10125",
             "mailfleet-arrived:[127.0.0.1]:10127", f"{host.directory}/enforced_senders",
         ]  # fmt: skip
-        assert "user=nobody" in services["mailfleet_arrival/unix"]
+        assert "user=mailfleet-starttls" in services["mailfleet_arrival/unix"]
         arrived = services["mailfleet-arrived/unix"]
         assert options(arrived) == between.client(str(host.directory / "instances.pem"))
 
@@ -825,6 +826,7 @@ class TestCommands:
         owners = {}
         monkeypatch.setattr(gateway, "Path", lambda path, *more: Path(f"{host.root}{path}", *more))
         monkeypatch.setattr(gateway.shutil, "chown", lambda path, owner: owners.update({path: owner}))
+        monkeypatch.setattr(gateway.pwd, "getpwnam", lambda name: pwd.getpwuid(1))
         for name in ("var/spool", "var/lib"):
             (host.root / name).mkdir(parents=True)
         before = os.umask(0o077)
@@ -842,6 +844,22 @@ class TestCommands:
                 assert made.stat().st_mode & 0o777 == 0o755
                 assert owners.pop(f"/var/{place}/{name}") == owner
         assert owners == {}
+
+    def test_the_policy_service_has_a_user_of_its_own(self, host, monkeypatch):
+        users, calls = {}, []
+
+        def useradd(*command):
+            calls.append(command)
+            users[command[-1]] = pwd.getpwuid(1)
+
+        monkeypatch.setattr(gateway.pwd, "getpwnam", users.__getitem__)
+        monkeypatch.setattr(host.adapter, "_call", useradd)
+        host.adapter._make_policy_user()
+        host.adapter._make_policy_user()
+        assert [(one[0], one[-1]) for one in calls] == [("useradd", "mailfleet-starttls")]
+        users["mailfleet-starttls"] = pwd.getpwuid(0)
+        with pytest.raises(EngineError, match="the user mailfleet-starttls has the user ID 0"):
+            host.adapter._make_policy_user()
 
     @pytest.mark.parametrize(
         ("template", "units", "enabled"),
