@@ -200,6 +200,8 @@ _ENTRIES = (
           "use one version of the collection for all results"),
     Entry("host", "message", "error", "A test message was lost or was not transported as expected.",
           "look at the queues and at the Received headers of the message"),
+    Entry("host", "hop_unproven", "warning", "The Received header of a hop of a test message does not tell whether TLS was used.",
+          "count on the headers of your own mail servers; if this is one of them, look for TLS of the hop in its log"),
     # plan
     Entry("plan", "no_privilege", "error", "The user of the run may not do as root what the change needs.",
           "set become for the host, and let its user run sudo"),

@@ -22,7 +22,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "inbound_tls_mode_info": (49, 448_000, 158_000),
     "mail_server_info": (40, 301_000, 109_000),
     "mail_server_tls": (35, 268_000, 97_000),
-    "message_trace": (10, 83_000, 32_000),
+    "message_trace": (11, 92_000, 36_000),
     "outbound_tls_mode": (50, 454_000, 161_000),
     "starttls_probe": (9, 126_000, 43_000),
     "tls_activity_info": (16, 119_000, 43_000),

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import of_group
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import network_hops, tls_of
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
@@ -266,8 +267,9 @@ def _trace(trace: Mapping[str, Any]) -> str:
     direction = "in" if trace.get("direction") == "in" else "out"
     if not trace.get("arrived"):
         return f"{direction}: lost"
-    hops = [hop for hop in trace.get("hops") or () if isinstance(hop, dict) and hop.get("network")]
-    return f"{direction}: {sum(bool(hop.get('tls')) for hop in hops)} of {len(hops)} hops over TLS"
+    used = [tls_of(hop) for hop in network_hops(trace)]
+    unproven = f", {used.count(None)} unproven" if None in used else ""
+    return f"{direction}: {used.count(True)} of {len(used)} hops over TLS{unproven}"
 
 
 def _kind(peer: peer_domains.Peer) -> str:

@@ -32,6 +32,7 @@ from tests.support.report_rows import (
     previous_document,
     probe,
     tls_report,
+    trace,
 )
 
 DEMO = build(demo_rows(), title="T", now=NOW, previous=previous_document())
@@ -262,3 +263,24 @@ class TestPrometheus:
         text = render_prometheus(report(*demo_rows(), tls_reports=[entry]))
         assert {name.removeprefix("mailfleet_starttls_") for name in re.findall("# TYPE ([a-z_]+)", text)} == set(HELP)
         assert 'tlsrpt_sessions{domain="alpha.test",result="successful"} 5300' in text
+
+
+def test_a_hop_that_is_unproven_is_a_warning_in_every_format():
+    row = {"host": "mx", "probes": [probe("mx.example")], "traces": [trace("in", True, None)]}
+    document = report(row)
+    [finding] = document["hosts"][0]["findings"]
+    assert (finding["code"], finding["severity"], document["hosts"][0]["verdict"]) == (
+        "hop_unproven",
+        "warning",
+        "pass",
+    )
+    assert "in: 1 of 2 hops over TLS, 1 unproven" in FORMATS["html"].render(document)
+    assert 'host_findings{host="mx",severity="warning"} 1' in render_prometheus(document)
+    [suite] = ET.fromstring(render_junit(document)).iter("testsuite")
+    assert suite.findtext("system-out").startswith(
+        "message in in-trace-1: warning: the Received header of mx.example.test"
+    )
+    [suite] = ET.fromstring(render_junit(report(row, fail_on="warning"))).iter("testsuite")
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == [
+        "message in in-trace-1"
+    ]
