@@ -25,7 +25,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "message_trace": (11, 92_000, 36_000),
     "outbound_tls_mode": (50, 454_000, 161_000),
     "starttls_probe": (9, 126_000, 43_000),
-    "tls_activity_info": (16, 119_000, 43_000),
+    "tls_activity_info": (16, 124_000, 44_500),
     "tls_certificate": (10, 42_000, 18_000),
     "tls_outcome": (0, 0, 22),
     "tls_plan": (0, 0, 22),
