@@ -288,6 +288,9 @@ _ENTRIES = (
           "check the recent changes on the server", "TLS was lost"),
     Entry("alert", "tls_deferrals", "warning", "Mail waits because TLS failed.",
           "run the handshake test against the server that the alert names", "Mail waits because TLS failed"),
+    Entry("alert", "mail_unproven", "warning",
+          "The log of a host does not tell whether more than 1 % of its mail used TLS. This is neither proved nor plaintext.",
+          "set what the notes on the log name, for example smtp_tls_loglevel = 1 in Postfix", "TLS of mail is unproven"),
     Entry("alert", "tlsrpt_failures", "warning", "Other organizations report that they could not deliver to you over TLS.",
           "run the handshake test against the MX host", "Others report TLS failures"),
 )  # fmt: skip

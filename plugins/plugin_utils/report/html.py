@@ -41,7 +41,7 @@ _CELL_LENGTH = 160
 
 
 class Share(NamedTuple):
-    """The share of TLS. percent is rounded down, so it is 100 only if all is TLS."""
+    """The share of TLS. percent is rounded down, so it is 100 only if all is proved to be TLS. unknown: what is unproven."""
 
     tls: int
     plaintext: int
@@ -49,8 +49,8 @@ class Share(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The count over TLS plus the count in plaintext."""
-        return self.tls + self.plaintext
+        """The count over TLS, in plaintext, and of what is unproven."""
+        return self.tls + self.plaintext + self.unknown
 
     @property
     def percent(self) -> float:
@@ -63,11 +63,28 @@ class Share(NamedTuple):
         return round(100 - self.percent, 1)
 
     @property
+    def open(self) -> float:
+        """The part of the rest that is unproven, in percent."""
+        return round(self.rest * self.unknown / (self.plaintext + self.unknown), 1) if self.unknown else 0.0
+
+    @property
+    def plain(self) -> float:
+        """The part of the rest that is plaintext, in percent."""
+        return round(self.rest - self.open, 1) if self.plaintext else 0.0
+
+    @property
+    def counts(self) -> str:
+        """What is not TLS, or that all is, as text for users."""
+        plain = f"{_number(self.plaintext)} of {_number(self.total)} plain" if self.plaintext else ""
+        unproven = f"{_number(self.unknown)} of {_number(self.total)} unproven" if self.unknown else ""
+        return ", ".join(filter(None, (plain, unproven))) or f"all {_number(self.total)}"
+
+    @property
     def text(self) -> str:
         """The share as text for users."""
-        if self.total:
+        if self.tls or self.plaintext:
             return f"{self.percent:g} %"
-        return "not logged" if self.unknown else "no mail"
+        return "unproven" if self.unknown else "no mail"
 
 
 class Folded(NamedTuple):
@@ -138,6 +155,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
             sorted(document["tls_reports"], key=lambda one: (-one["failed"], one["domain"])), REPORTS_SHOWN, 0
         ),
         "notes": _notes(hosts)[:NOTES_SHOWN],
+        "unproven": any(counts["unknown"] for counts in summary["messages"].values()),
         "truncated": [one["host"] for one in hosts if one["activity"] and one["activity"]["truncated"]],
     }
 
@@ -274,7 +292,11 @@ def _trace(trace: Mapping[str, Any]) -> str:
 
 def _kind(peer: peer_domains.Peer) -> str:
     tls, plaintext = (peer.sender.tls + peer.recipient.tls), (peer.sender.plaintext + peer.recipient.plaintext)
-    return "mixed" if tls and plaintext else "tls" if tls else "plaintext" if plaintext else "none"
+    if tls and plaintext:
+        return "mixed"
+    if peer.sender.unknown or peer.recipient.unknown:
+        return "unproven"
+    return "tls" if tls else "plaintext" if plaintext else "none"
 
 
 def _number(value: float) -> str:

@@ -91,7 +91,7 @@ def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
     for rank, peer in enumerate(merged(document["hosts"])):
         domain = peer.domain if rank < MAX_DOMAINS and peer.domain else OTHER
         for direction, side in (("inbound", peer.sender), ("outbound", peer.recipient)):
-            for transport, value in (("tls", side.tls), ("plaintext", side.plaintext)):
+            for transport, value in (("tls", side.tls), ("plaintext", side.plaintext), ("unproven", side.unknown)):
                 yield Sample(
                     "window_peer_messages", value, {"domain": domain, "direction": direction, "transport": transport}
                 )
@@ -117,8 +117,8 @@ def _of_activity(totals: Mapping[str, Any], name: dict[str, str]) -> Iterator[Sa
     for direction, counts in totals.items():
         labels = {**name, "direction": direction}
         for what in ("messages", "sessions"):
-            for transport in ("tls", "plaintext"):
-                yield Sample(f"window_{what}", counts[f"{what}_{transport}"], {**labels, "transport": transport})
+            for transport, name_of in (("tls", "tls"), ("plaintext", "plaintext"), ("unproven", "unknown")):
+                yield Sample(f"window_{what}", counts[f"{what}_{name_of}"], {**labels, "transport": transport})
         for version, count in counts["versions"].items():
             known = version if version in _VERSIONS else OTHER
             yield Sample("window_sessions_by_version", count, {**labels, "version": known})

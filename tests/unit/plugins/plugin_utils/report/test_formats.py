@@ -265,6 +265,26 @@ class TestPrometheus:
         assert 'tlsrpt_sessions{domain="alpha.test",result="successful"} 5300' in text
 
 
+def test_mail_that_is_unproven_is_a_value_of_its_own_in_every_format():
+    mixed = {**peer("a.example", "outbound", 6, 1), "sessions_unknown": 4, "messages_unknown": 3}
+    blind = {**peer("b.example", "inbound", 0), "messages_unknown": 2}
+    document = report({"host": "mx", "activity": activity("postfix", [mixed, blind])})
+    rows = {row["domain"]: row for row in csv.DictReader(io.StringIO(render_csv(document)))}
+    assert (rows["a.example"]["recipient_tls"], rows["a.example"]["messages_unknown"]) == ("tls smtp unproven", "3")
+    assert (rows["b.example"]["sender_tls"], rows["b.example"]["messages_plaintext"]) == ("unproven", "0")
+    samples = check_prometheus(render_prometheus(document))
+    for metric, labels, value in (
+        ("window_messages", 'host="mx",direction="outbound",transport="unproven"', 3),
+        ("window_sessions", 'host="mx",direction="outbound",transport="unproven"', 4),
+        ("window_messages", 'host="mx",direction="inbound",transport="plaintext"', 0),
+        ("window_peer_messages", 'domain="b.example",direction="inbound",transport="unproven"', 2),
+        ("alerts", 'code="mail_unproven",severity="warning",cause="local"', 2),
+    ):
+        assert samples[f"mailfleet_starttls_{metric}", labels] == value
+    assert "mail_unproven mx outbound" in render_junit(document)
+    assert document["summary"]["messages"]["outbound"] == {"tls": 6, "plaintext": 1, "unknown": 3}
+
+
 def test_a_hop_that_is_unproven_is_a_warning_in_every_format():
     row = {"host": "mx", "probes": [probe("mx.example")], "traces": [trace("in", True, None)]}
     document = report(row)
