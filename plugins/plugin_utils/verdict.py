@@ -133,6 +133,13 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     return findings
 
 
+def offers_starttls(test: Mapping[str, Any]) -> Optional[bool]:
+    """Return whether a server offers STARTTLS, by a result of starttls_probe; None if the server did not answer EHLO."""
+    if test.get("starttls_advertised") is True:
+        return True
+    return False if test.get("stage") == "ehlo" else None
+
+
 def tls_of(hop: Mapping[str, Any]) -> Optional[bool]:
     """Return whether a hop of message_trace used TLS; None if that is unproven."""
     return bool(hop["tls"]) if hop.get("tls") is not None and hop.get("clear", True) else None

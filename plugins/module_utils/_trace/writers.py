@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 POSTFIX_FORM, EXIM_FORM, EXCHANGE_FORM, HARAKA_FORM, SENDMAIL_FORM, JAMES_FORM, SERVICE_FORM, UNKNOWN_FORM = (
@@ -186,7 +186,7 @@ def read(text: str, start: int) -> HeaderReading:
     before = text[: match.start()].rstrip()
     behind = text[match.end() :]
     reading = _service(match, before) or _microsoft(match, before) or _server(match, before, behind)
-    return HeaderReading(**{**reading.__dict__, "local": _stays_on_the_host(reading, match["comments"])})
+    return replace(reading, local=_stays_on_the_host(reading, match["comments"]))
 
 
 def _service(match: re.Match[str], before: str) -> Optional[HeaderReading]:

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import of_group
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import network_hops, tls_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import network_hops, offers_starttls, tls_of
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
@@ -255,19 +255,15 @@ def _certificates(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _host(host: Mapping[str, Any]) -> dict[str, Any]:
     tests = host["tests"]
-    offered = sum(test.get("starttls_advertised") is True for test in tests)
+    offered = [offers_starttls(test) for test in tests]
     days = [one["days"] for one in _certificates([host])]
     totals = host["activity"]["totals"] if host["activity"] else {}
     return {
         "host": host["host"],
         "daemon": host["daemon"],
         "passes": host["verdict"] == "pass",
-        "starttls": "offered"
-        if tests and offered == len(tests)
-        else f"{offered} of {len(tests)}"
-        if offered
-        else "not offered",
-        "tested": bool(tests),
+        "starttls": _offered(offered),
+        "tested": bool(tests) and not (set(offered) == {None} and any(test.get("completed") for test in tests)),
         "versions": ", ".join(sorted({str(test["tls_version"]) for test in tests if test.get("tls_version")})),
         "days": min(days, default=None),
         "modes": [mode.replace("_", " ") for mode in host["delivery_modes"]],
@@ -279,6 +275,12 @@ def _host(host: Mapping[str, Any]) -> dict[str, Any]:
         "findings": host["findings"][:FINDINGS_SHOWN],
         "findings_left": max(0, len(host["findings"]) - FINDINGS_SHOWN),
     }
+
+
+def _offered(offered: Sequence[Optional[bool]]) -> str:
+    if True in offered:
+        return "offered" if all(offered) else f"{offered.count(True)} of {len(offered)}"
+    return "not offered" if False in offered else "unproven"
 
 
 def _trace(trace: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import merged
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import offers_starttls
 
 _PREFIX = "mailfleet_starttls"
 MAX_DOMAINS = 50
@@ -25,7 +26,7 @@ HELP = {
     "host_passed": "Whether the host passes (1) or has findings that fail it (0).",
     "host_findings": "Findings on the host, by severity.",
     "test_passed": "Whether the handshake test found nothing that fails.",
-    "test_starttls_offered": "Whether the server offered STARTTLS.",
+    "test_starttls_offered": "Whether the server offered STARTTLS; missing if it did not answer EHLO.",
     "test_duration_seconds": "Duration of the handshake test.",
     "certificate_expiry_timestamp_seconds": "When the served certificate expires.",
     "alerts": "Alerts, by code, severity and the side of the cause.",
@@ -104,8 +105,9 @@ def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
 
 def _of_test(test: Mapping[str, Any], labels: dict[str, str]) -> Iterator[Sample]:
     yield Sample("test_passed", test["passed"], labels)
-    if isinstance(test.get("starttls_advertised"), bool):
-        yield Sample("test_starttls_offered", test["starttls_advertised"], labels)
+    offered = offers_starttls(test)
+    if offered is not None:
+        yield Sample("test_starttls_offered", offered, labels)
     if isinstance(test.get("seconds"), (int, float)):
         yield Sample("test_duration_seconds", test["seconds"], labels)
     end = _seconds((test["certificate"] or {}).get("not_after"))

@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     findings_of,
     network_hops,
+    offers_starttls,
     one_line,
     render_table,
     tls_of,
@@ -87,9 +88,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
 
 
 def _offered(probe: dict[str, Any]) -> str:
-    if probe.get("starttls_advertised"):
-        return "offered"
-    return "not offered" if probe.get("stage") == "ehlo" else ""  # unknown: the server did not answer EHLO
+    return {True: "offered", False: "not offered", None: ""}[offers_starttls(probe)]
 
 
 def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:

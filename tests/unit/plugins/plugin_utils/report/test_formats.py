@@ -265,6 +265,18 @@ class TestPrometheus:
         assert 'tlsrpt_sessions{domain="alpha.test",result="successful"} 5300' in text
 
 
+def test_a_server_that_did_not_answer_is_not_said_to_offer_no_starttls():
+    down = failed_probe("mx.test", "connect_failed", "it is down", stage="connect")
+    document = report({"host": "mx", "probes": [down]})
+    assert "test_starttls_offered" not in render_prometheus(document)
+    html = FORMATS["html"].render(document)
+    assert 'data-label="STARTTLS">unproven' in html and "not offered" not in html
+    ehlo = report({"host": "mx", "probes": [down, failed_probe("mx.test", "starttls_not_offered", "x")]})
+    assert 'data-label="STARTTLS">not offered' in FORMATS["html"].render(ehlo)
+    implicit = probe("mx.test", starttls_advertised=False, stage="quit")
+    assert 'data-label="STARTTLS">\u2013' in FORMATS["html"].render(report({"host": "mx", "probes": [implicit]}))
+
+
 def test_mail_that_is_unproven_is_a_value_of_its_own_in_every_format():
     mixed = {**peer("a.example", "outbound", 6, 1), "sessions_unknown": 4, "messages_unknown": 3}
     blind = {**peer("b.example", "inbound", 0), "messages_unknown": 2}
