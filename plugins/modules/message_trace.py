@@ -202,13 +202,12 @@ received:
       description: Whether the message arrived in time.
       type: bool
     tls:
-      description: Whether every hop over a network used TLS.
+      description: Whether every hop over a network is proved to have used TLS, and there was one.
       type: bool
     verdict:
       description:
-        - V(pass) if every hop over a network used TLS; V(plaintext) if one did not; V(lost) if the message did not arrive;
-          V(unproven) if no hop crossed a network, or if a header can be read in more than one way, for example because a client
-          inserted words.
+        - V(pass) if every hop over a network used TLS; V(plaintext) if one is proved not to have; V(lost) if the message did not
+          arrive; V(unproven) if no hop crossed a network, or if of one of them it cannot be told.
       type: str
       sample: plaintext
     message:
@@ -221,11 +220,16 @@ received:
     hops:
       description:
         - The hops, the first one first.
-        - C(network) is false for a hop on the host itself.
+        - C(tls) has three values. It is V(true) if the header proves TLS, with C(tls_version) and C(cipher) if they stand there.
+          It is V(false) if the header proves plaintext, because its writer is known to tell TLS and told none. It is V(null)
+          if it cannot be told, which is never plaintext; in tables and reports such a hop is C(unproven).
+        - C(network) is false for a hop on the host itself, from a program, over the loopback or through a socket.
           C(writer) is the mail server that writes headers in this form, one of V(postfix),
-          V(exim), V(exchange), V(haraka), V(sendmail), V(service) and V(unknown). C(date) is in UTC, or empty. C(delay) is the time in
-          seconds since the previous hop, if both have a date; it is negative if clocks differ. C(clear) is false if the
-          header can be read in more than one way. Such a hop counts as a hop without TLS.
+          V(exim), V(exchange), V(haraka), V(sendmail), V(axigen), V(communigate), V(courier), V(cyrus), V(dovecot), V(gmail),
+          V(james), V(kerio), V(opensmtpd), V(proofpoint), V(stalwart), V(service) and V(unknown). C(date) is in UTC, or empty.
+          C(delay) is the time in seconds since the previous hop, if both have a date; it is negative if clocks differ.
+        - C(clear) is false if the header can be read in more than one way, for example because a client inserted words. Then
+          C(tls) is V(null).
       type: list
       elements: dict
       sample:

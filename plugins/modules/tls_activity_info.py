@@ -67,6 +67,7 @@ notes:
   - Postfix logs outbound TLS only with C(smtp_tls_loglevel) of at least 1. With a lower level such sessions and messages are counted
     as unknown, never as plaintext, and RV(activity.notes) names the setting.
   - A Postfix that accepts mail over TLS only does not log refused plaintext mail. Exim logs it.
+  - The settings of this host are used for its own log lines only. Lines of another host are read without settings.
   - Mail that this host sends to itself over its loopback address is not counted.
 seealso:
   - module: mailfleet.starttls.message_trace
@@ -137,7 +138,9 @@ activity:
         - One entry for each domain and direction, those with most messages first. The last entry V(other) is the sum of the rest.
         - Inbound, sessions belong to the domain of the client's host name and messages to that of their sender. Outbound, both
           belong to the recipient's domain.
-        - C(sessions_unknown) and C(messages_unknown) are those whose log lines do not show whether they used TLS.
+        - C(sessions_unknown) and C(messages_unknown) are those whose log lines do not show whether they used TLS. They are never
+          counted as plaintext. Causes are a log setting, a line with a field that is not known, or a log of another host, whose
+          settings are not known; RV(activity.notes) names them. In reports they are C(unproven).
         - C(failures) are failed TLS handshakes, C(refusals) mail that this host refused because it arrived in plaintext, and
           C(deferrals) delivery attempts that were deferred because TLS failed. Each is a list of C(reason), a stable word, C(detail),
           a sample from the log, C(count), and C(first) and C(last), the times.

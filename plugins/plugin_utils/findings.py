@@ -200,6 +200,8 @@ _ENTRIES = (
           "use one version of the collection for all results"),
     Entry("host", "message", "error", "A test message was lost or was not transported as expected.",
           "look at the queues and at the Received headers of the message"),
+    Entry("host", "hop_unproven", "warning", "The Received header of a hop of a test message does not tell whether TLS was used.",
+          "count on the headers of your own mail servers; if this is one of them, look for TLS of the hop in its log"),
     # plan
     Entry("plan", "no_privilege", "error", "The user of the run may not do as root what the change needs.",
           "set become for the host, and let its user run sudo"),
@@ -286,6 +288,9 @@ _ENTRIES = (
           "check the recent changes on the server", "TLS was lost"),
     Entry("alert", "tls_deferrals", "warning", "Mail waits because TLS failed.",
           "run the handshake test against the server that the alert names", "Mail waits because TLS failed"),
+    Entry("alert", "mail_unproven", "warning",
+          "The log of a host does not tell whether more than 1 % of its mail used TLS. This is neither proved nor plaintext.",
+          "set what the notes on the log name, for example smtp_tls_loglevel = 1 in Postfix", "TLS of mail is unproven"),
     Entry("alert", "tlsrpt_failures", "warning", "Other organizations report that they could not deliver to you over TLS.",
           "run the handshake test against the MX host", "Others report TLS failures"),
 )  # fmt: skip

@@ -29,6 +29,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
+    NO_NETWORK,
+    UNCLEAR,
+    spoken_message,
+    tls_of,
+)
 
 
 def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -234,30 +240,34 @@ def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possibl
     """Return whether each network hop of an inbound message must use TLS; None if TLS and plaintext are both allowed.
 
     possible: whether the mail server completes a handshake, for the modes that use TLS if possible. The outside sender
-    decides about the first hop. The delivery mode decides about the last hop.
+    decides about the first hop. The delivery mode decides about the last hop, some modes by how the message arrived. If that
+    is unproven, both are allowed.
     """
     hops = [hop for hop in trace["hops"] if hop["network"]]
     if len(hops) < 2 or len(modes) != 1:
         return [None] * len(hops)
-    level = LEVELS[modes[0]][1 if hops[0]["tls"] else 0]
-    return [None] * (len(hops) - 1) + [level == "required" or (level == "opportunistic" and possible)]
+    arrived = tls_of(hops[0])
+    levels = {LEVELS[modes[0]][used] for used in ((False, True) if arrived is None else (arrived,))}
+    wanted = {level == "required" or (level == "opportunistic" and possible) for level in levels}
+    return [None] * (len(hops) - 1) + [wanted.pop() if len(wanted) == 1 else None]
 
 
 def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any]) -> dict[str, Any]:
-    """Return a result of message_trace with C(direction) and C(findings). wanted has one entry for each network hop, in order."""
+    """Return a result of message_trace with C(direction) and C(findings). wanted has one entry for each network hop, in order.
+
+    A hop whose TLS is unproven is neither as wanted nor the opposite: verdict.unproven_hops() has the finding.
+    """
     findings = []
     hops = [hop for hop in trace["hops"] if hop["network"]]
-    what = "the message from outside" if direction == "in" else "the message to the outside"
+    what = spoken_message(direction)
     if not trace["arrived"]:
         findings.append(f"{what} did not arrive in time; look at the queues of the gateway and the servers")
     elif not hops:
-        findings.append(f"{what} arrived without crossing a network, so it proves nothing")
+        findings.append(NO_NETWORK.format(what=what))
     for hop, tls in zip(hops, wanted):
         if not hop.get("clear", True):
-            findings.append(
-                f"the Received header of {hop['by']} for {what} can be read in more than one way, so it proves nothing"
-            )
-        elif tls is not None and hop["tls"] != tls:
+            findings.append(UNCLEAR.format(by=hop["by"], what=what))
+        elif tls is not None and hop["tls"] is not None and hop["tls"] != tls:
             findings.append(f"{what} reached {hop['by']} {'in plaintext' if tls else 'over TLS'} ({hop['protocol']})")
     return {**trace, "direction": direction, "findings": findings}
 

@@ -111,6 +111,8 @@ class Certificates:
         return self._described[fingerprint]
 
 
+UNCLEAR = "the Received header of {by} for {what} can be read in more than one way, so it proves nothing"
+NO_NETWORK = "{what} arrived without crossing a network, so it proves nothing"
 SEEN_FROM = " (seen from "
 """The separator between a finding's message and the places of its tests."""
 
@@ -138,9 +140,51 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     for trace in row.get("traces") or ():
         findings += [Finding("message", str(message)).as_dict() for message in trace.get("findings") or ()]
+        findings += [one.as_dict() for one in unproven_hops(trace)]
     if not (probes or errors or row.get("activity")):
         findings.append(Finding("not_tested", "the handshake test was not made").as_dict())
     return findings
+
+
+def offers_starttls(test: Mapping[str, Any]) -> Optional[bool]:
+    """Return whether a server offers STARTTLS, by a result of starttls_probe; None if the server did not answer EHLO."""
+    if test.get("starttls_advertised") is True:
+        return True
+    return False if test.get("stage") == "ehlo" else None
+
+
+def tls_of(hop: Mapping[str, Any]) -> Optional[bool]:
+    """Return whether a hop of message_trace used TLS; None if that is unproven."""
+    return bool(hop["tls"]) if hop.get("tls") is not None and hop.get("clear", True) else None
+
+
+def network_hops(trace: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the hops of a message that crossed a network."""
+    return [hop for hop in trace.get("hops") or () if isinstance(hop, Mapping) and hop.get("network")]
+
+
+def spoken_message(direction: Any) -> str:
+    """Return the words for a test message of this direction, C(in) or C(out)."""
+    return "the message from outside" if direction == "in" else "the message to the outside"
+
+
+def unproven_hops(trace: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield a finding for each hop of a message whose TLS is unproven, unless C(findings) of the message says it already."""
+    what, told = spoken_message(trace.get("direction")), trace.get("findings") or ()
+    hops = network_hops(trace)
+    if trace.get("arrived") and not hops and (said := NO_NETWORK.format(what=what)) not in told:
+        yield Finding.advised("hop_unproven", said)
+    for hop in hops:
+        by = hop.get("by") or "unknown"
+        if not hop.get("clear", True):
+            said = UNCLEAR.format(by=by, what=what)
+        elif tls_of(hop) is None:
+            protocol = hop.get("protocol") or "-"
+            said = f"the Received header of {by} for {what} does not tell whether TLS was used ({protocol})"
+        else:
+            continue
+        if said not in told:
+            yield Finding.advised("hop_unproven", said)
 
 
 def _against(probe: Mapping[str, Any], expected: str) -> Iterator[Mapping[str, Any]]:

@@ -145,7 +145,7 @@ def _domain(name: bytes) -> str:
 
 def is_loopback(address: bytes) -> bool:
     """Whether an address is the loopback. Sessions over the loopback are not counted, because the log shows that mail twice."""
-    return address.startswith(b"127.") or address in (b"::1", b"localhost")
+    return address.startswith((b"127.", b"::ffff:127.")) or address in (b"::1", b"localhost")
 
 
 def moment(text: str, now: float) -> float:

@@ -94,6 +94,9 @@ _REFUSED = {
 _REFUSED_ENDS = tuple(_REFUSED)
 # Steps after the handshake: errors at the end of an established session, or while it reads or writes.
 _NO_HANDSHAKE = re.compile(rb"(?:recv|send|shutdown|SSL_read|SSL_write|gnutls_record|gnutls_bye|tls_write|tls_read)")
+# Exim's own words for how a message came. Others are an administrator's, and say nothing of TLS.
+_TLS_PROTOCOLS = (b"esmtps", b"esmtpsa", b"smtps", b"utf8esmtps", b"utf8esmtpsa")
+_PLAIN_PROTOCOLS = (b"smtp", b"esmtp", b"esmtpa", b"utf8esmtp", b"utf8esmtpa")
 _TLS_FAILED, _TLS_NOT_OFFERED = b"-37", b"-38"
 _STARTTLS_REFUSED = b"SMTP error from remote mail server after STARTTLS: "
 _STARTTLS_WANTED = re.compile(
@@ -103,6 +106,7 @@ _STARTTLS_WANTED = re.compile(
 _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 20000
 _MOST_DOMAINS = 1000
+_MOST_PROTOCOLS = 8
 
 
 class EximLog:
@@ -118,23 +122,26 @@ class EximLog:
         tally: Tally,
         since: float,
         until: float,
-        shows_tls: bool = True,
+        shows_tls: Optional[bool] = True,
         logs: Sequence[str] = DEBIAN.logs,
     ) -> None:
         """shows_tls: whether log_selector has C(tls_cipher), without which deliveries do not say if they used TLS.
 
-        logs: where the platform's package logs to.
+        None if that is not known: then a line that has it shows that it is logged. logs: where the platform's package logs to.
         """
         self.globs = logs
         self._tally = tally
         self._since = since
         self._until = until
         self._shows_tls = shows_tls
+        self._logged: Optional[bool] = None
+        """Whether the latest line over TLS had the cipher. The log may be older than the settings, or of another host."""
         self._sessions: Recent[bool] = Recent(_MOST_SESSIONS)
         self._failures: Recent[tuple[str, bytes, float]] = Recent(_MOST_MESSAGES)
         self._delivered: Recent[set[str]] = Recent(_MOST_MESSAGES)
         self._by_message = False
         self._unknown = False
+        self._unknown_protocols: set[str] = set()
         self.skipped_lines = 0
         self.first: Optional[float] = None
 
@@ -196,6 +203,15 @@ class EximLog:
                     "+tls_cipher to it",
                 )
             )
+        if self._unknown_protocols:
+            found.append(
+                Note(
+                    "inbound_not_logged",
+                    INBOUND_MAIL,
+                    "the log does not show whether inbound messages used TLS whose protocol is not one of Exim's own "
+                    f"({', '.join(sorted(self._unknown_protocols))}); add +tls_cipher to log_selector",
+                )
+            )
         return found
 
     def _arrived(self, text: bytes, process: Optional[bytes]) -> None:
@@ -208,7 +224,14 @@ class EximLog:
         sender, host, _helo, address, port, protocol, version, cipher = match.groups()
         if is_loopback(address):
             return
-        tls = bool(version) or protocol in (b"esmtps", b"esmtpsa", b"smtps", b"utf8esmtps", b"utf8esmtpsa")
+        if version or protocol in _TLS_PROTOCOLS:
+            tls: Optional[bool] = True
+            if version or b" X=" not in text[match.end() :]:
+                self._logged = bool(version)
+        else:
+            tls = False if protocol in _PLAIN_PROTOCOLS else None
+        if tls is None and len(self._unknown_protocols) < _MOST_PROTOCOLS:
+            self._unknown_protocols.add(protocol.decode("ascii", "replace"))
         peer = domain_of_host(host or b"", address)
         domain = (domain_of_address(sender) if sender else "") or peer
         self._tally.peer(INBOUND_MAIL, domain).message(tls)
@@ -230,7 +253,7 @@ class EximLog:
         mark, _to, _of, _original, host, address, kept, version, cipher = match.groups()
         if is_loopback(address):
             return
-        tls: Optional[bool] = True if version else False if self._shows_tls else None
+        tls = self._used_tls(version, text[match.end() :])
         self._unknown |= tls is None
         counts = self._tally.peer(OUTBOUND_MAIL, domain)
         self._add_failure(counts, message, host)
@@ -245,6 +268,17 @@ class EximLog:
             counts.message(tls)
             if domains is not None:
                 domains.add(domain)
+
+    def _used_tls(self, version: Optional[bytes], behind: bytes) -> Optional[bool]:
+        """Return whether a line shows TLS; None if it does not tell, because of log_selector or of a field that is not known.
+
+        behind: the rest of the line. What the other side said follows C= in it.
+        """
+        if version:
+            self._logged = True
+            return True
+        shown = self._shows_tls if self._logged is None else self._logged and self._shows_tls is not False
+        return False if shown and b" X=" not in behind.partition(b" C=")[0] else None
 
     def _not_sent(self, text: bytes, message: bytes, when: float) -> None:
         match = _NOT_SENT.match(text)
@@ -305,9 +339,9 @@ class EximLog:
         elif text.startswith(b"no MAIL in SMTP connection from "):
             match = _NO_MAIL.match(text)
             if match and text.count(b" D=") == 1 and not is_loopback(match.group(3)):
-                host, _helo, address, version, cipher, _commands = match.groups()
+                host, _helo, address, version, cipher, behind = match.groups()
                 counts = self._tally.peer(INBOUND_MAIL, domain_of_host(host or b"", address))
-                counts.session(bool(version), _version(version), cipher or b"")
+                counts.session(self._used_tls(version, behind), _version(version), cipher or b"")
 
     def _rejected(self, text: bytes, when: float) -> None:
         match = _REJECTED.match(text)
@@ -322,9 +356,11 @@ class EximLog:
             self._tally.peer(INBOUND_MAIL, domain).event("refusals", reason, text, when)
 
 
-def shows_tls(run: Runner) -> bool:
-    """Whether Exim's log_selector has C(tls_cipher), which is its default."""
-    _status, out, _err = run(["exim4", "-bP", "log_selector"])
+def shows_tls(run: Runner) -> Optional[bool]:
+    """Whether Exim's log_selector has C(tls_cipher), which is its default; None if there is no Exim that tells."""
+    status, out, _err = run(["exim4", "-bP", "log_selector"])
+    if status != 0:
+        return None
     shown = True
     for sign, name in re.findall(r"([+-])(\w+)", out.partition("=")[2]):
         if name in ("tls_cipher", "all"):

@@ -44,7 +44,7 @@ _STAMP = (
 )
 # Time, host, instance and services from syslog_name, program, process ID.
 _HEADER = re.compile(
-    _STAMP + rb" [^ ]{1,255} ([^ /\[]{1,64})(/[^ \[]{1,64})?/(smtpd|smtp|lmtp|qmgr|nqmgr|error)\[(\d{1,10})\]: "
+    _STAMP + rb" ([^ ]{1,255}) ([^ /\[]{1,64})(/[^ \[]{1,64})?/(smtpd|smtp|lmtp|qmgr|nqmgr|error)\[(\d{1,10})\]: "
 )
 _QUEUE_ID = rb"([0-9A-Za-z]{6,20})"
 # An address as Postfix 3.5 and newer write it: a local part with unusual characters is in quotes.
@@ -54,7 +54,7 @@ _CLIENT_OF = re.compile(_QUEUE_ID + rb": client=" + _CLIENT)
 _ESTABLISHED_FROM = re.compile(
     rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection established from "
     + _CLIENT
-    + rb": ((?:TLS|SSL)v[\d.]{1,4}) with cipher ([A-Za-z0-9_-]{1,64}) \("
+    + rb"(?: to [^ :]{1,255})?: ((?:TLS|SSL)v[\d.]{1,4}) with cipher ([A-Za-z0-9_-]{1,64}) \("
 )
 _ESTABLISHED_TO = re.compile(
     rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (established|reused) to "
@@ -149,6 +149,8 @@ class _Session:
     version: bytes = b""
     cipher: bytes = b""
     implicit: bool = False
+    established: bool = False
+    """Whether the log says that the session used TLS, in a line that may be unreadable otherwise."""
     reason: str = ""
     detail: bytes = b""
     when: float = 0.0
@@ -167,6 +169,8 @@ class _Delivery:
     """The log lines of one smtp process since its last delivery."""
 
     established: list[tuple[bytes, bytes, bytes]] = field(default_factory=list)
+    unread: bool = False
+    """Whether there were lines about TLS that could not be read, or too many. Then a delivery without one is unknown."""
     failures: list[tuple[str, bytes, float]] = field(default_factory=list)
     not_verified: str = ""
     queue_id: bytes = b""
@@ -190,8 +194,12 @@ class PostfixLog:
         until: float,
         visibility: Mapping[str, Visibility],
         logs: Sequence[str] = DEBIAN.logs,
+        host: str = "",
     ) -> None:
-        """visibility is by instance, the first word of its syslog_name. logs: where the platform's package logs to."""
+        """visibility is by instance, the first word of its syslog_name. logs: where the platform's package logs to.
+
+        host: the name of the host whose settings these are. Lines of another one are read without them. Empty: all are its own.
+        """
         self.globs = logs
         self._tally = tally
         self._since = since
@@ -201,6 +209,7 @@ class PostfixLog:
         self._broken: Recent[bytes] = Recent(_MOST_SESSIONS)
         self._messages: Recent[_Session] = Recent(_MOST_MESSAGES)
         self._deliveries: Recent[_Delivery] = Recent(_MOST_SESSIONS)
+        self._host = host.partition(".")[0].lower().encode()
         self._seen_outbound: set[bytes] = set()
         self._unknown: set[str] = set()
         self._without_version = False
@@ -218,20 +227,22 @@ class PostfixLog:
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
         """Count the lines. Return the time of the last line that has one, or None. Never raises."""
-        header, at, services = _HEADER.match, clock.at, self._services
+        header, at, services, own = _HEADER.match, clock.at, self._services, self._host
         since, until = self._since, self._until
         when = None
         for line in lines:
             match = header(line)
             if not match:
                 continue
-            stamp, instance, service, program, process = match.groups()
+            stamp, host, instance, service, program, process = match.groups()
             when = at(stamp)
             if when is None:
                 self.skipped_lines += 1
                 continue
             if self.first is None:
                 self.first = when
+            if own and not _is_host(host, own):
+                instance = host + b" " + instance
             if since <= when <= until:
                 services[program](line[match.end() :], instance, process, service or b"", when)
         return when
@@ -250,7 +261,8 @@ class PostfixLog:
                     "outbound_not_logged",
                     OUTBOUND_MAIL,
                     "the log does not show whether outbound sessions used TLS, because smtp_tls_loglevel is 0, or was 0 at that "
-                    f"time ({', '.join(sorted(self._unknown))}); set it with: postconf -e smtp_tls_loglevel=1 && postfix reload",
+                    f"time, or because the log is of another host ({', '.join(sorted(self._unknown))}); set it with: postconf -e "
+                    "smtp_tls_loglevel=1 && postfix reload",
                 )
             )
         if self._hidden:
@@ -299,8 +311,9 @@ class PostfixLog:
             )
         elif b" TLS connection established from " in text[:45]:
             match = _ESTABLISHED_FROM.match(text)
+            session = self._session(process, service)
+            session.established = True
             if match:
-                session = self._session(process, service)
                 session.host, session.address, session.version, session.cipher = match.groups()
             else:
                 self.skipped_lines += 1
@@ -329,7 +342,7 @@ class PostfixLog:
 
     def _forget(self, session: _Session) -> None:
         """Count a session whose end is unknown."""
-        self._end(session, True if session.version else None, bool(session.version or session.waiting))
+        self._end(session, True if session.established else None, bool(session.established or session.waiting))
 
     def _warning(self, text: bytes, process: bytes, service: bytes, when: float) -> None:
         if text.startswith(b"warning: TLS library problem: "):
@@ -366,7 +379,7 @@ class PostfixLog:
             session.reason, session.detail = "key_unusable", broken
         elif not session.reason and tried.get(b"starttls", 0) > done.get(b"starttls", 0):
             session.reason, session.detail = "tls_unavailable", text[:MOST_TEXT]
-        tls: Optional[bool] = bool(session.version or done.get(b"starttls") or session.implicit)
+        tls: Optional[bool] = bool(session.established or done.get(b"starttls") or session.implicit)
         if not tls and not tried.get(b"starttls") and self._seen(instance).hides_inbound:
             tls = None
             self._hidden = True
@@ -426,13 +439,16 @@ class PostfixLog:
             self._delivered(match, instance, process, when)
         elif b" TLS connection " in text[:28]:
             match = _ESTABLISHED_TO.match(text)
+            delivery = self._delivery(process)
             if not match:
                 self.skipped_lines += 1
+                delivery.unread = True
                 return
             how, relay, version, cipher = match.groups()
-            delivery = self._delivery(process)
             if len(delivery.established) < 16:
                 delivery.established.append((relay, version if how == b"established" else b"", cipher))
+            else:
+                delivery.unread = True
             if len(self._seen_outbound) < _MOST_INSTANCES:
                 self._seen_outbound.add(instance)
         elif text.startswith(b"SSL_connect error to "):
@@ -488,10 +504,10 @@ class PostfixLog:
                     counts.session(True, version, cipher)
             answered = status == b"sent" or b" said: " in said[:400]
             if peer and not delivery.tls:
-                delivery.tls = self._without_tls(instance, when)
+                delivery.tls = None if delivery.unread else self._without_tls(instance, when)
                 if answered and not reused:
                     counts.session(delivery.tls)
-            delivery.established = []
+            delivery.established, delivery.unread = [], False
         failed = ""
         for reason, detail, at in delivery.failures:
             counts.event("failures", reason, detail, at)
@@ -572,6 +588,10 @@ def visibility(run: Runner) -> dict[str, Visibility]:
             max((path.stat().st_mtime for path in files if path.exists()), default=0.0),
         )
     return found
+
+
+def _is_host(name: bytes, own: bytes) -> bool:
+    return name.partition(b".")[0].lower() == own
 
 
 def _hides(overrides: Mapping[str, Mapping[str, str]]) -> bool:

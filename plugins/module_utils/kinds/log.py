@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ LogMaker = Callable[["Tally", float, float, "Runner"], "Adapter"]
 def _postfix(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog, visibility
 
-    return PostfixLog(tally, since, until, visibility(run), layout_of("postfix").logs)
+    return PostfixLog(tally, since, until, visibility(run), layout_of("postfix").logs, socket.gethostname())
 
 
 def _exim(tally: Tally, since: float, until: float, run: Runner) -> Adapter:

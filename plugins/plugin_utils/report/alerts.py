@@ -20,6 +20,9 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 CAUSES = ("remote", "local")
 CODES = tuple(one.code for one in of_group("alert"))
 _URGENT_DAYS = 7
+_UNPROVEN_PERCENT = 1
+"""A session that goes on at the end of the log is unproven, too. So a smaller share is shown, but is no alert."""
+_NOT_LOGGED = ("inbound_not_logged", "outbound_not_logged")
 
 # Reasons in activity for which one's own side is always the cause.
 _OWN_FAULTS = frozenset(
@@ -70,6 +73,7 @@ def alerts_of(
             for one in _lost_on_peers(host, before.get(host["host"], {}), still)
             if (one["domain"], one["direction"]) not in named
         )
+        found += _unproven(host)
     found += _tlsrpt(tls_reports)
     found.sort(key=lambda one: (one["host"], one["domain"], one["direction"]))
     ending = [one for host in hosts for one in _certificates(host, certificate_days)]
@@ -197,6 +201,32 @@ def _spoken(domain: str) -> str:
     return {"": "an unknown domain", OTHER: "several other domains"}.get(domain, domain)
 
 
+# --- mail whose TLS the log does not tell ----------------------------------------------------------------------------
+
+
+def _unproven(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield an alert for each direction in which the log does not tell TLS of more than the tolerated share."""
+    activity = host["activity"] or {}
+    for direction, counts in activity.get("totals", {}).items():
+        for what in ("messages", "sessions"):
+            unknown = counts[f"{what}_unknown"]
+            total = unknown + counts[f"{what}_tls"] + counts[f"{what}_plaintext"]
+            if unknown * 100 > total * _UNPROVEN_PERCENT:
+                notes = [
+                    one
+                    for one in activity["notes"]
+                    if one.get("code") in _NOT_LOGGED and one.get("direction") == direction
+                ]
+                causes = " ".join(f"Cause: {one.get('message')}." for one in notes)
+                yield _alert(
+                    "mail_unproven", "local",
+                    f"The log of {host['host']} does not tell whether {unknown} of {total} {direction} {what} used TLS.",
+                    f"{causes or 'Check what the log of the host lacks.'} Until then they are unproven, not plaintext.",
+                    host=host["host"], direction=direction, count=unknown,
+                )  # fmt: skip
+                break
+
+
 # --- certificates ----------------------------------------------------------------------------------------------------
 
 
@@ -279,7 +309,7 @@ def _lost_on_peers(
         if domain in ("", OTHER):
             continue
         refused = [one for kind in ("failures", "deferrals") for one in peer[kind] if one["reason"] in _NO_TLS_OFFERED]
-        if is_sure and peer["messages_plaintext"] and not peer["messages_tls"] and (domain, direction) in used:
+        if is_sure and _all_in_plaintext(peer) and (domain, direction) in used:
             since, count, last = "in a previous report", peer["messages_plaintext"], None
         elif direction == "outbound" and refused and peer["messages_tls"]:
             since, count = "earlier in this window", sum(one["count"] for one in refused)
@@ -302,6 +332,10 @@ def _lost_on_peers(
             count=count,
             last=last,
         )
+
+
+def _all_in_plaintext(peer: Mapping[str, Any]) -> bool:
+    return bool(peer["messages_plaintext"]) and not (peer["messages_tls"] or peer["messages_unknown"])
 
 
 def _positive(of: Mapping[str, Any], name: str) -> bool:

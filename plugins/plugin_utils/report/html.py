@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import of_group
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import network_hops, offers_starttls, tls_of
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
@@ -40,7 +41,7 @@ _CELL_LENGTH = 160
 
 
 class Share(NamedTuple):
-    """The share of TLS. percent is rounded down, so it is 100 only if all is TLS."""
+    """The share of TLS. percent is rounded down, so it is 100 only if all is proved to be TLS. unknown: what is unproven."""
 
     tls: int
     plaintext: int
@@ -48,8 +49,8 @@ class Share(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The count over TLS plus the count in plaintext."""
-        return self.tls + self.plaintext
+        """The count over TLS, in plaintext, and of what is unproven."""
+        return self.tls + self.plaintext + self.unknown
 
     @property
     def percent(self) -> float:
@@ -62,11 +63,28 @@ class Share(NamedTuple):
         return round(100 - self.percent, 1)
 
     @property
+    def open(self) -> float:
+        """The part of the rest that is unproven, in percent."""
+        return round(self.rest * self.unknown / (self.plaintext + self.unknown), 1) if self.unknown else 0.0
+
+    @property
+    def plain(self) -> float:
+        """The part of the rest that is plaintext, in percent."""
+        return round(self.rest - self.open, 1) if self.plaintext else 0.0
+
+    @property
+    def counts(self) -> str:
+        """What is not TLS, or that all is, as text for users."""
+        plain = f"{_number(self.plaintext)} of {_number(self.total)} plain" if self.plaintext else ""
+        unproven = f"{_number(self.unknown)} of {_number(self.total)} unproven" if self.unknown else ""
+        return ", ".join(filter(None, (plain, unproven))) or f"all {_number(self.total)}"
+
+    @property
     def text(self) -> str:
         """The share as text for users."""
-        if self.total:
+        if self.tls or self.plaintext:
             return f"{self.percent:g} %"
-        return "not logged" if self.unknown else "no mail"
+        return "unproven" if self.unknown else "no mail"
 
 
 class Folded(NamedTuple):
@@ -137,6 +155,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
             sorted(document["tls_reports"], key=lambda one: (-one["failed"], one["domain"])), REPORTS_SHOWN, 0
         ),
         "notes": _notes(hosts)[:NOTES_SHOWN],
+        "unproven": any(counts["unknown"] for counts in summary["messages"].values()),
         "truncated": [one["host"] for one in hosts if one["activity"] and one["activity"]["truncated"]],
     }
 
@@ -236,19 +255,15 @@ def _certificates(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _host(host: Mapping[str, Any]) -> dict[str, Any]:
     tests = host["tests"]
-    offered = sum(test.get("starttls_advertised") is True for test in tests)
+    offered = [offers_starttls(test) for test in tests]
     days = [one["days"] for one in _certificates([host])]
     totals = host["activity"]["totals"] if host["activity"] else {}
     return {
         "host": host["host"],
         "daemon": host["daemon"],
         "passes": host["verdict"] == "pass",
-        "starttls": "offered"
-        if tests and offered == len(tests)
-        else f"{offered} of {len(tests)}"
-        if offered
-        else "not offered",
-        "tested": bool(tests),
+        "starttls": _offered(offered),
+        "tested": bool(tests) and not (set(offered) == {None} and any(test.get("completed") for test in tests)),
         "versions": ", ".join(sorted({str(test["tls_version"]) for test in tests if test.get("tls_version")})),
         "days": min(days, default=None),
         "modes": [mode.replace("_", " ") for mode in host["delivery_modes"]],
@@ -262,17 +277,28 @@ def _host(host: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _offered(offered: Sequence[Optional[bool]]) -> str:
+    if True in offered:
+        return "offered" if all(offered) else f"{offered.count(True)} of {len(offered)}"
+    return "not offered" if False in offered else "unproven"
+
+
 def _trace(trace: Mapping[str, Any]) -> str:
     direction = "in" if trace.get("direction") == "in" else "out"
     if not trace.get("arrived"):
         return f"{direction}: lost"
-    hops = [hop for hop in trace.get("hops") or () if isinstance(hop, dict) and hop.get("network")]
-    return f"{direction}: {sum(bool(hop.get('tls')) for hop in hops)} of {len(hops)} hops over TLS"
+    used = [tls_of(hop) for hop in network_hops(trace)]
+    unproven = f", {used.count(None)} unproven" if None in used else ""
+    return f"{direction}: {used.count(True)} of {len(used)} hops over TLS{unproven}"
 
 
 def _kind(peer: peer_domains.Peer) -> str:
     tls, plaintext = (peer.sender.tls + peer.recipient.tls), (peer.sender.plaintext + peer.recipient.plaintext)
-    return "mixed" if tls and plaintext else "tls" if tls else "plaintext" if plaintext else "none"
+    if tls and plaintext:
+        return "mixed"
+    if peer.sender.unknown or peer.recipient.unknown:
+        return "unproven"
+    return "tls" if tls else "plaintext" if plaintext else "none"
 
 
 def _number(value: float) -> str:

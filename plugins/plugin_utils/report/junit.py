@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import test_name
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEEN_FROM
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEEN_FROM, unproven_hops
 
 CLASS = "mailfleet.starttls"
 _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U0010ffff]")
@@ -61,6 +61,7 @@ def _test_cases(host: Mapping[str, Any]) -> list[TestCase]:
         )
     for trace in host["traces"]:
         told = [one["message"] if isinstance(one, dict) else one for one in trace.get("findings") or ()]
+        told += [one.message for one in unproven_hops(trace)]
         findings = [one for one in host["findings"] if one["message"] in told]
         cases.append(TestCase(f"message {trace.get('direction') or ''} {trace.get('marker') or ''}".strip(), findings))
     shown = {id(one) for case in cases for one in case.findings}

@@ -4,7 +4,7 @@
 """Peer domains in a report: the TLS use of mail from a domain and of mail to it.
 
 The words are those of the message logs of mail services: C(pe_tls), TLS that is enforced for the domain; C(tls);
-C(smtp), plaintext. A domain with both kinds of mail has both words.
+C(smtp), plaintext; C(unproven), the log does not tell. A domain with several kinds of mail has several words.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from typing import Any, NamedTuple
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import EVENTS
 
-COUNTS = ("messages_tls", "messages_plaintext", "sessions_tls", "sessions_plaintext")
-
 
 class Side(NamedTuple):
-    """One direction of a peer domain: its counts, and its words."""
+    """One direction of a peer domain: its messages, and its words. unknown: those whose TLS the log does not tell."""
 
     tls: int
     plaintext: int
+    unknown: int
     level: str
+
+    @property
+    def messages(self) -> int:
+        """The number of messages."""
+        return self.tls + self.plaintext + self.unknown
 
 
 class Peer(NamedTuple):
@@ -37,7 +41,7 @@ class Peer(NamedTuple):
     @property
     def messages(self) -> int:
         """The number of messages from the domain and to it."""
-        return sum(self.sender[:2]) + sum(self.recipient[:2])
+        return self.sender.messages + self.recipient.messages
 
 
 def levels(host: Mapping[str, Any], peer: Mapping[str, Any]) -> tuple[str, str]:
@@ -52,13 +56,12 @@ def merged(hosts: Iterable[Mapping[str, Any]]) -> list[Peer]:
     for host in hosts:
         for peer in host["activity"]["peers"] if host["activity"] else ():
             one = found.setdefault(
-                peer["domain"], {"troubles": 0, "reasons": {}, "inbound": [0, 0, 0], "outbound": [0, 0, 0]}
+                peer["domain"], {"troubles": 0, "reasons": {}, "inbound": [0, 0, 0, 0], "outbound": [0, 0, 0, 0]}
             )
             side = one[peer["direction"]]
-            tls, plaintext = _used(peer)
-            side[0] += tls
-            side[1] += plaintext
-            side[2] |= _is_enforced(host, peer)
+            for number, count in enumerate(_used(peer)):
+                side[number] += count
+            side[3] |= _is_enforced(host, peer)
             for kind in EVENTS:
                 one["troubles"] += sum(event["count"] for event in peer[kind])
                 one["reasons"].update(dict.fromkeys(event["reason"] for event in peer[kind]))
@@ -70,19 +73,18 @@ def merged(hosts: Iterable[Mapping[str, Any]]) -> list[Peer]:
 
 
 def _side(counts: list[int]) -> Side:
-    tls, plaintext, enforced = counts
-    return Side(tls, plaintext, _level(bool(enforced), tls, plaintext))
+    tls, plaintext, unknown, enforced = counts
+    return Side(tls, plaintext, unknown, _level(bool(enforced), tls, plaintext, unknown))
 
 
-def _used(peer: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the number of messages over TLS and in plaintext."""
-    messages = peer["messages_tls"], peer["messages_plaintext"]
-    return messages
+def _used(peer: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return the number of messages over TLS, in plaintext, and of those whose TLS the log does not tell."""
+    return peer["messages_tls"], peer["messages_plaintext"], peer["messages_unknown"]
 
 
-def _level(enforced: bool, tls: int, plaintext: int) -> str:
-    words = (["pe_tls" if enforced else "tls"] if tls or enforced else []) + (["smtp"] if plaintext else [])
-    return " ".join(words)
+def _level(enforced: bool, tls: int, plaintext: int, unknown: int) -> str:
+    words = ["pe_tls" if enforced else "tls"] if tls or enforced else []
+    return " ".join([*words, *(["smtp"] if plaintext else []), *(["unproven"] if unknown else [])])
 
 
 def _is_enforced(host: Mapping[str, Any], peer: Mapping[str, Any]) -> bool:

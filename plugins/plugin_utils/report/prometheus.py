@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import merged
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import offers_starttls
 
 _PREFIX = "mailfleet_starttls"
 MAX_DOMAINS = 50
@@ -26,7 +27,7 @@ HELP = {
     "host_passed": "Whether the host passes (1) or has findings that fail it (0).",
     "host_findings": "Findings on the host, by severity.",
     "test_passed": "Whether the handshake test found nothing that fails.",
-    "test_starttls_offered": "Whether the server offered STARTTLS.",
+    "test_starttls_offered": "Whether the server offered STARTTLS; missing if it did not answer EHLO.",
     "test_duration_seconds": "Duration of the handshake test.",
     "certificate_expiry_timestamp_seconds": "When the served certificate expires.",
     "alerts": "Alerts, by code, severity and the side of the cause.",
@@ -92,7 +93,7 @@ def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
     for rank, peer in enumerate(merged(document["hosts"])):
         domain = peer.domain if rank < MAX_DOMAINS and peer.domain else OTHER
         for direction, side in (("inbound", peer.sender), ("outbound", peer.recipient)):
-            for transport, value in (("tls", side.tls), ("plaintext", side.plaintext)):
+            for transport, value in (("tls", side.tls), ("plaintext", side.plaintext), ("unproven", side.unknown)):
                 yield Sample(
                     "window_peer_messages", value, {"domain": domain, "direction": direction, "transport": transport}
                 )
@@ -105,8 +106,9 @@ def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
 
 def _of_test(test: Mapping[str, Any], labels: dict[str, str]) -> Iterator[Sample]:
     yield Sample("test_passed", test["passed"], labels)
-    if isinstance(test.get("starttls_advertised"), bool):
-        yield Sample("test_starttls_offered", test["starttls_advertised"], labels)
+    offered = offers_starttls(test)
+    if offered is not None:
+        yield Sample("test_starttls_offered", offered, labels)
     if isinstance(test.get("seconds"), (int, float)):
         yield Sample("test_duration_seconds", test["seconds"], labels)
     end = _seconds((test["certificate"] or {}).get("not_after"))
@@ -118,8 +120,8 @@ def _of_activity(totals: Mapping[str, Any], name: dict[str, str]) -> Iterator[Sa
     for direction, counts in totals.items():
         labels = {**name, "direction": direction}
         for what in ("messages", "sessions"):
-            for transport in ("tls", "plaintext"):
-                yield Sample(f"window_{what}", counts[f"{what}_{transport}"], {**labels, "transport": transport})
+            for transport, name_of in (("tls", "tls"), ("plaintext", "plaintext"), ("unproven", "unknown")):
+                yield Sample(f"window_{what}", counts[f"{what}_{name_of}"], {**labels, "transport": transport})
         for version, count in counts["versions"].items():
             known = version if version in _VERSIONS else OTHER
             yield Sample("window_sessions_by_version", count, {**labels, "version": known})

@@ -10,7 +10,14 @@ from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import findings_of, one_line, render_table
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
+    findings_of,
+    network_hops,
+    offers_starttls,
+    one_line,
+    render_table,
+    tls_of,
+)
 
 HEADINGS = {
     "host": "HOST",
@@ -81,9 +88,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
 
 
 def _offered(probe: dict[str, Any]) -> str:
-    if probe.get("starttls_advertised"):
-        return "offered"
-    return "not offered" if probe.get("stage") == "ehlo" else ""  # unknown: the server did not answer EHLO
+    return {True: "offered", False: "not offered", None: ""}[offers_starttls(probe)]
 
 
 def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:
@@ -97,7 +102,8 @@ def _messages(traces: list[dict[str, Any]]) -> str:
     def one(trace: dict[str, Any]) -> str:
         if not trace["arrived"]:
             return f"{trace.get('direction')} lost"
-        hops = [hop for hop in trace["hops"] if hop["network"]]
-        return f"{trace.get('direction')} {sum(hop['tls'] for hop in hops)}/{len(hops)} TLS"
+        used = [tls_of(hop) for hop in network_hops(trace)]
+        unproven = f", {used.count(None)} unproven" if None in used else ""
+        return f"{trace.get('direction')} {used.count(True)}/{len(used)} TLS{unproven}"
 
     return ", ".join(map(one, traces))

@@ -571,6 +571,25 @@ def test_a_header_that_can_be_read_in_two_ways_proves_nothing():
     ]
 
 
+@pytest.mark.parametrize("wanted", [True, False, None])
+def test_a_hop_that_is_unproven_is_neither_as_wanted_nor_the_opposite(wanted):
+    assert check_trace(trace(hop(None)), "out", [wanted])["findings"] == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "last"),
+    [
+        ("plaintext", False),
+        ("match_sender", None),
+        ("match_sender_strict", None),
+        ("opportunistic", True),
+        ("required", True),
+    ],
+)
+def test_a_first_hop_that_is_unproven_allows_what_either_would(mode, last):
+    assert inbound_expectations(trace(hop(None), hop(True)), [mode]) == [None, last]
+
+
 class TestMessages:
     FLEET = {  # noqa: RUF012
         "pf12": {"starttls_trace_address": "trace@a.example"},

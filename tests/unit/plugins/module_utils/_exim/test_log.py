@@ -242,6 +242,47 @@ def test_without_tls_cipher_nothing_is_said_of_outbound_sessions():
     assert (note.code, note.direction) == ("outbound_not_logged", "outbound")
 
 
+def test_an_unknown_field_before_the_cipher_is_no_sign_of_plaintext():
+    seen = read(f'{NEW} => you@partner.test {ROUTE} {HOST} NEW=1 {X} C="250 Ok"')
+    assert short(seen["outbound"]) == {"sessions_unknown": 1, "messages_unknown": 1}
+    seen = read(f'{NEW} => you@partner.test {ROUTE} {HOST} C="250 X=TLS1.3:A:256 Ok"')
+    assert short(seen["outbound"]) == {"sessions_plaintext": 1, "messages_plaintext": 1}
+
+
+def test_a_protocol_that_is_not_exims_own_is_unknown():
+    seen = read(f"{NEW} <= {FROM} P=spam-scanned S=378", f"{OLD} <= {FROM} P=spam-scanned {X} S=378")
+    assert short(seen["inbound"]) == {**TLS_SESSION, "sessions_unknown": 1, "messages_unknown": 1, "messages_tls": 1}
+    assert [(note.code, note.direction) for note in seen["log"].notes()][-1] == ("inbound_not_logged", "inbound")
+    assert "(spam-scanned)" in seen["log"].notes()[-1].message
+
+
+@pytest.mark.parametrize(
+    ("lines", "visible", "transport"),
+    [
+        # The log itself shows whether it has the cipher, whatever the settings are now.
+        ([f"{OLD} <= {FROM} P=esmtps S=378"], True, "unknown"),
+        ([f"{OLD} <= {FROM} P=esmtps {X} S=378"], True, "plaintext"),
+        ([f"{OLD} <= {FROM} P=esmtps {X} S=378"], False, "unknown"),
+        ([], None, "unknown"),
+        ([f"{OLD} <= {FROM} P=esmtps {X} S=378"], None, "plaintext"),
+        ([f"{OLD} => me@other.test {ROUTE} {HOST} {X}"], None, "plaintext"),
+    ],
+)
+def test_where_the_log_does_not_have_the_cipher_nothing_is_said_of_deliveries(lines, visible, transport):
+    seen = read(*lines, f"{NEW} => you@partner.test {ROUTE} {HOST}", visible=visible)
+    assert seen["peers"]["partner.test", "outbound"][f"messages_{transport}"] == 1
+
+
+def test_a_session_without_mail_is_unknown_where_the_log_does_not_have_the_cipher():
+    line = "no MAIL in SMTP connection from mx.partner.test [192.0.2.15] D=0s C=EHLO,QUIT"
+    assert short(read(line)["inbound"]) == {"sessions_plaintext": 1}
+    assert short(read(line, visible=False)["inbound"]) == {"sessions_unknown": 1}
+
+
+def test_an_exim_that_is_not_there_tells_no_settings():
+    assert shows_tls(lambda _arguments: (127, "", "exim4: not found")) is None
+
+
 @pytest.mark.parametrize(
     ("selector", "shown"),
     [

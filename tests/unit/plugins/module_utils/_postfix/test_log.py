@@ -38,10 +38,10 @@ def to(
     return f"{qid}: to=<{recipient}>, relay={relay}, {use}delay=0.06, delays=0.01/0.01/0.04/0.01, dsn=2.0.0, status={status}"
 
 
-def read(*lines, seen=VISIBLE, since=0.0, until=2e9, max_peers=100, program=None):
+def read(*lines, seen=VISIBLE, since=0.0, until=2e9, max_peers=100, program=None, host=""):
     """What is counted from lines, each the text behind the header, in front of which the program may stand."""
     tally = Tally(max_peers)
-    log = PostfixLog(tally, since, until, seen)
+    log = PostfixLog(tally, since, until, seen, host=host)
     whole = []
     for number, line in enumerate(lines):
         text = line if isinstance(line, bytes) else line.encode("utf-8", "surrogateescape")
@@ -372,6 +372,47 @@ def test_before_the_configuration_changed_only_the_log_speaks():
 
 def test_an_instance_that_is_not_there_any_more_is_unknown():
     assert read(*smtp(to(), name="mail/smtp"), seen=VISIBLE)["outbound"]["messages_unknown"] == 1
+
+
+def test_a_server_name_in_the_line_about_tls():
+    session = smtpd(TLS_FROM.replace(f"{PARTNER}:", f"{PARTNER} to mail.gw.test:"), PLAIN_QUIT)
+    assert short(read(*session)["inbound"]) == TLS_SESSION
+
+
+def test_a_line_about_tls_that_cannot_be_read_is_no_sign_of_plaintext():
+    odd = TLS_FROM.replace(" with cipher ", " group X25519 with cipher ")
+    seen = read(*smtpd(odd, f"491AA1C40A5: client={PARTNER}", PLAIN_QUIT), QUEUED)
+    assert short(seen["inbound"]) == {"sessions_tls": 1, "messages_tls": 1}
+    assert (seen["log"].skipped_lines, [note.code for note in seen["log"].notes()]) == (1, ["versions_not_logged"])
+    seen = read(*smtp(tls_to().replace(" with cipher ", " group X25519 with cipher "), to(), to(qid="AAAAAAAA1")))
+    assert short(seen["outbound"]) == {
+        "sessions_unknown": 1, "messages_unknown": 1, "sessions_plaintext": 1, "messages_plaintext": 1,
+    }  # fmt: skip
+
+
+def test_more_handshakes_than_are_kept_are_no_sign_of_plaintext():
+    others = [tls_to(f"mx{number}.partner.test[192.0.2.{number}]:25") for number in range(30, 46)]
+    assert read(*smtp(*others, tls_to(), to()))["outbound"]["messages_unknown"] == 1
+
+
+def test_the_settings_of_one_host_say_nothing_of_the_log_of_another():
+    off = {"postfix": Visibility(0, sends_tls=False)}
+    for host in ("gw1", "gw1.example", "GW1"):
+        assert read(*smtp(to()), seen=off, host=host)["outbound"]["messages_plaintext"] == 1
+    seen = read(*smtp(to()), seen=off, host="controller")
+    assert short(seen["outbound"]) == {"sessions_unknown": 1, "messages_unknown": 1}
+    assert "the log is of another host (gw1 postfix)" in seen["log"].notes()[0].message
+    proved = read(*smtp(tls_to(), to(), to(qid="AAAAAAAA1")), seen=off, host="controller")
+    assert short(proved["outbound"]) == {
+        **TLS_SESSION,
+        "messages_tls": 1,
+        "sessions_plaintext": 1,
+        "messages_plaintext": 1,
+    }
+
+
+def test_the_loopback_as_ipv4_in_ipv6_is_no_network():
+    assert short(read(*smtp(to(relay="localhost[::ffff:127.0.0.1]:25")))["outbound"]) == {}
 
 
 # The window, and lines of others

@@ -83,7 +83,7 @@ EXCHANGE_MAPI = """from EX1.corp.example.com ([fe80::1%3]) by EX1.corp.example.c
         ),
         (POSTFIX_TLS12, Hop("b.example", "a.example", "ESMTPSA", True, "TLSv1.2", "ECDHE-RSA-AES256-GCM-SHA384", True)),
         (POSTFIX_PLAIN, Hop("gw1.fleet.test", "outside.fleet.test", "ESMTP", False, "", "", True)),
-        (POSTFIX_LOCAL, Hop("outside.fleet.test", "", "", False, "", "", False)),
+        (POSTFIX_LOCAL, Hop("outside.fleet.test", "", "", None, "", "", False)),
         (POSTFIX_LOOPBACK, Hop("gw1.fleet.test", "gw1.fleet.test", "ESMTP", False, "", "", False)),
         (POSTFIX_LOOPBACK6, Hop("gw1.fleet.test", "gw1.fleet.test", "ESMTP", False, "", "", False)),
         (POSTFIX_LMTP, Hop("gw1.fleet.test", "outside.fleet.test", "LMTP", False, "", "", True)),
@@ -96,7 +96,7 @@ EXCHANGE_MAPI = """from EX1.corp.example.com ([fe80::1%3]) by EX1.corp.example.c
             Hop("ex13.fleet.test", "[2001:db8::10]", "ESMTPSA", True, "TLSv1.2", "ECDHE-ECDSA-AES256-GCM-SHA384", True),
         ),
         (EXIM_PLAIN, Hop("ex12.fleet.test", "outside.fleet.test", "ESMTP", False, "", "", True)),
-        (EXIM_LOCAL, Hop("ex12.fleet.test", "root", "LOCAL", False, "", "", False)),
+        (EXIM_LOCAL, Hop("ex12.fleet.test", "root", "LOCAL", None, "", "", False)),
         (EXIM_LOOPBACK, Hop("ex12.fleet.test", "outside.fleet.test", "ESMTP", False, "", "", False)),
     ],
 )
@@ -112,13 +112,17 @@ def test_headers_of_the_mail_servers(header, hop):
     [
         ("SMTP", False), ("ESMTP", False), ("ESMTPA", False), ("ESMTPS", True), ("ESMTPSA", True), ("SMTPS", True),
         ("LMTP", False), ("LMTPA", False), ("LMTPS", True), ("LMTPSA", True), ("UTF8SMTP", False),
-        ("UTF8SMTPS", True), ("UTF8SMTPSA", True), ("UTF8LMTPS", True), ("HTTP", False), ("HTTPS", True),
-        ("esmtps", True), ("esmtpsa", True), ("local", False), ("XESMTPS", False), ("ESMTPSX", False),
+        ("UTF8SMTPS", True), ("UTF8SMTPSA", True), ("UTF8LMTPS", True), ("HTTP", None), ("HTTPS", True),
+        ("esmtps", True), ("esmtpsa", True), ("local", None), ("XESMTPS", None), ("ESMTPSX", None),
     ],
 )  # fmt: skip
 def test_the_protocols_of_rfc_3848(protocol, tls):
-    header = f"from a.example ([192.0.2.1]) by b.example with {protocol} id 1; Mon, 23 Nov 2026 17:00:00 +0000"
+    """Only a writer that is known to tell TLS proves plaintext by a protocol without it."""
+    header = (
+        f"from a.example ([192.0.2.1]) by b.example (Postfix) with {protocol} id 1; Mon, 23 Nov 2026 17:00:00 +0000"
+    )
     assert parse_received(header).tls is tls
+    assert parse_received(header.replace(" (Postfix)", "")).tls is (tls or None)
 
 
 def test_a_version_without_a_tls_protocol_is_not_believed():
@@ -135,7 +139,7 @@ def test_what_stands_in_comments_is_not_taken_for_the_header():
     hop = parse_received(
         "from a.example (forged by evil.example with ESMTPS (and by worse with ESMTPS)) by b.example with SMTP id 1"
     )
-    assert (hop.by, hop.protocol, hop.tls) == ("b.example", "SMTP", False)
+    assert (hop.by, hop.protocol, hop.tls) == ("b.example", "SMTP", None)
 
 
 def test_the_loopback_of_the_receiving_side_does_not_hide_a_hop():
@@ -442,7 +446,7 @@ GOOGLE_TLS = """from mx.example.net (mx.example.net. [192.0.2.99])
         (SENDMAIL_TLS, "sendmail", True, "TLSv1.3", "TLS_AES_256_GCM_SHA384"),
         (SENDMAIL_PLAIN, "sendmail", False, "", ""),
         (HARAKA_TLS, "haraka", True, "", "TLS_AES_256_GCM_SHA384"),
-        (HARAKA_OLD_TLS, "haraka", True, "", ""),
+        (HARAKA_OLD_TLS, "haraka", True, "", "ECDHE-RSA-AES256-GCM-SHA384"),
         (HARAKA_OLDER_TLS, "haraka", True, "TLSv1", "RC4-SHA"),
         (HARAKA_PLAIN, "haraka", False, "", ""),
         (EXCHANGE_2010, "exchange", True, "", ""),
@@ -533,7 +537,7 @@ def test_known_attacks(writer, attack):
             field: attack,
         }
         hop = parse_received(PLAIN[writer].format(**said))
-        assert (hop.tls, hop.network) == (False, True), field
+        assert (bool(hop.tls), hop.network) == (False, True), field
 
 
 def test_two_fields_that_work_together():
@@ -545,7 +549,7 @@ def test_two_fields_that_work_together():
         recipient="c@d.example",
     )
     hop = parse_received(header)
-    assert (hop.tls, hop.clear, hop.network) == (False, False, True)
+    assert (hop.tls, hop.clear, hop.network) == (None, False, True)
 
 
 @given(helo=SAID, recipient=SAID)

@@ -22,6 +22,33 @@ def only(found):
     return found[0]
 
 
+class TestUnproven:
+    NOTE = {  # noqa: RUF012
+        "code": "outbound_not_logged",
+        "direction": "outbound",
+        "message": "smtp_tls_loglevel is 0",
+    }
+
+    def test_mail_whose_tls_the_log_does_not_tell(self):
+        blind = {**peer("a.example", "outbound", 60, 10), "messages_unknown": 30}
+        counted = {**activity("postfix", [blind]), "notes": [self.NOTE]}
+        assert only(alerts(activity=counted)) == {
+            "code": "mail_unproven", "severity": "warning", "host": "gw1", "domain": "", "direction": "outbound",
+            "cause": "local", "count": 30, "last": None,
+            "message": "The log of gw1 does not tell whether 30 of 100 outbound messages used TLS.",
+            "action": "Cause: smtp_tls_loglevel is 0. Until then they are unproven, not plaintext.",
+        }  # fmt: skip
+
+    @pytest.mark.parametrize(("unknown", "found"), [(1, []), (2, ["mail_unproven"])])
+    def test_a_session_that_goes_on_at_the_end_of_the_log_is_no_alert(self, unknown, found):
+        blind = {**peer("a.example", "inbound", 99), "messages_unknown": unknown}
+        assert [one["code"] for one in alerts(blind)] == found
+
+    def test_sessions_without_messages(self):
+        blind = {**peer("a.example", "inbound", 0), "sessions_unknown": 1}
+        assert "1 of 1 inbound sessions used TLS" in only(alerts(blind))["message"]
+
+
 class TestBlockedMail:
     def test_an_enforced_sender_came_in_plaintext(self):
         alert = only(
@@ -187,6 +214,11 @@ class TestLostTls:
         notes = [{"code": "lines_lost", "direction": "", "message": "x"}]
         rows = [{"host": "gw1", "activity": {**activity("", [peer("a.example", "inbound", 0, 3)]), "notes": notes}}]
         assert build(rows, title="T", now=NOW, previous=before)["alerts"] == []
+
+    def test_nor_where_the_log_does_not_tell_of_all_mail(self):
+        before = {"version": 1, "hosts": [{"host": "gw1", "activity": activity("", [peer("a.example", "inbound", 5)])}]}
+        found = alerts({**peer("a.example", "inbound", 0, 3), "messages_unknown": 2}, previous=before)
+        assert [one["code"] for one in found] == ["mail_unproven"]
 
     def test_a_peer_that_used_it_earlier_in_the_window(self):
         alert = only(alerts(peer("a.example", "outbound", 50, 3, failures=[WAITS])))

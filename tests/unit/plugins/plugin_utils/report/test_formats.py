@@ -32,6 +32,7 @@ from tests.support.report_rows import (
     previous_document,
     probe,
     tls_report,
+    trace,
 )
 
 DEMO = build(demo_rows(), title="T", now=NOW, previous=previous_document())
@@ -274,3 +275,56 @@ class TestPrometheus:
         text = render_prometheus(report(*demo_rows(), tls_reports=entries))
         shown = set(re.findall('tlsrpt_sessions{domain="([^"]+)"', text))
         assert shown == {*domains[:50], "other"}
+
+
+def test_a_server_that_did_not_answer_is_not_said_to_offer_no_starttls():
+    down = failed_probe("mx.test", "connect_failed", "it is down", stage="connect")
+    document = report({"host": "mx", "probes": [down]})
+    assert "test_starttls_offered" not in render_prometheus(document)
+    html = FORMATS["html"].render(document)
+    assert 'data-label="STARTTLS">unproven' in html and "not offered" not in html
+    ehlo = report({"host": "mx", "probes": [down, failed_probe("mx.test", "starttls_not_offered", "x")]})
+    assert 'data-label="STARTTLS">not offered' in FORMATS["html"].render(ehlo)
+    implicit = probe("mx.test", starttls_advertised=False, stage="quit")
+    assert 'data-label="STARTTLS">\u2013' in FORMATS["html"].render(report({"host": "mx", "probes": [implicit]}))
+
+
+def test_mail_that_is_unproven_is_a_value_of_its_own_in_every_format():
+    mixed = {**peer("a.example", "outbound", 6, 1), "sessions_unknown": 4, "messages_unknown": 3}
+    blind = {**peer("b.example", "inbound", 0), "messages_unknown": 2}
+    document = report({"host": "mx", "activity": activity("postfix", [mixed, blind])})
+    rows = {row["domain"]: row for row in csv.DictReader(io.StringIO(render_csv(document)))}
+    assert (rows["a.example"]["recipient_tls"], rows["a.example"]["messages_unknown"]) == ("tls smtp unproven", "3")
+    assert (rows["b.example"]["sender_tls"], rows["b.example"]["messages_plaintext"]) == ("unproven", "0")
+    samples = check_prometheus(render_prometheus(document))
+    for metric, labels, value in (
+        ("window_messages", 'host="mx",direction="outbound",transport="unproven"', 3),
+        ("window_sessions", 'host="mx",direction="outbound",transport="unproven"', 4),
+        ("window_messages", 'host="mx",direction="inbound",transport="plaintext"', 0),
+        ("window_peer_messages", 'domain="b.example",direction="inbound",transport="unproven"', 2),
+        ("alerts", 'code="mail_unproven",severity="warning",cause="local"', 2),
+    ):
+        assert samples[f"mailfleet_starttls_{metric}", labels] == value
+    assert "mail_unproven mx outbound" in render_junit(document)
+    assert document["summary"]["messages"]["outbound"] == {"tls": 6, "plaintext": 1, "unknown": 3}
+
+
+def test_a_hop_that_is_unproven_is_a_warning_in_every_format():
+    row = {"host": "mx", "probes": [probe("mx.example")], "traces": [trace("in", True, None)]}
+    document = report(row)
+    [finding] = document["hosts"][0]["findings"]
+    assert (finding["code"], finding["severity"], document["hosts"][0]["verdict"]) == (
+        "hop_unproven",
+        "warning",
+        "pass",
+    )
+    assert "in: 1 of 2 hops over TLS, 1 unproven" in FORMATS["html"].render(document)
+    assert 'host_findings{host="mx",severity="warning"} 1' in render_prometheus(document)
+    [suite] = ET.fromstring(render_junit(document)).iter("testsuite")
+    assert suite.findtext("system-out").startswith(
+        "message in in-trace-1: warning: the Received header of mx.example.test"
+    )
+    [suite] = ET.fromstring(render_junit(report(row, fail_on="warning"))).iter("testsuite")
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == [
+        "message in in-trace-1"
+    ]

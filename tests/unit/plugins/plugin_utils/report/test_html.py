@@ -126,9 +126,23 @@ class TestContent:
     def test_mail_that_the_log_says_nothing_of_is_not_no_mail(self):
         blind = {"sessions_unknown": 500, "messages_unknown": 500}
         rows = [{"host": "gw1", "activity": activity("postfix", [{**peer("a.example", "outbound", 0), **blind}])}]
-        text = Page(page(*rows)).text
-        assert "not logged" in text and "500 unknown" in text
-        assert "of which the log tells whether it used TLS" in text
+        html = page(*rows)
+        text = Page(html).text
+        assert "0 of 500 in plaintext, 500 unproven" in text
+        assert "500 of 500 unproven" in text
+        assert "1 domains, the busiest first: 0 over TLS only, 0 mixed, 0 in plaintext only, 1 unproven." in text
+        assert "1 thing needs attention" in text and "TLS of mail is unproven" in text
+        assert html.count('<rect class="open" x="0.0%" width="100.0%"') == 1
+        assert '<rect class="plain" x=' not in html, "what is unproven is not drawn as plaintext"
+
+    def test_mail_that_is_unproven_is_no_share_of_tls(self):
+        mixed = {**peer("a.example", "outbound", 60, 10), "sessions_unknown": 30, "messages_unknown": 30}
+        html = page({"host": "gw1", "activity": activity("postfix", [mixed])})
+        text = Page(html).text
+        assert "60 % 10 of 100 plain, 30 of 100 unproven" in text
+        assert '<rect class="plain" x="60.0%" width="10.0%"' in html
+        assert '<rect class="open" x="70.0%" width="30.0%"' in html
+        assert "100 10 in plaintext 30 unproven" in text
 
     def test_others_reports(self):
         entry = {
@@ -222,9 +236,11 @@ class TestLargeFleets:
         assert (len(folded.shown), len(folded.folded), folded.left) == found
 
 
-@given(st.integers(0, 10**9), st.integers(0, 10**9))
-def test_a_share_is_100_percent_only_if_nothing_was_in_plaintext(tls, plaintext):
-    share = Share(tls, plaintext)
+@given(st.integers(0, 10**9), st.integers(0, 10**9), st.integers(0, 10**9))
+def test_a_share_is_100_percent_only_if_all_is_proved_to_be_tls(tls, plaintext, unknown):
+    share = Share(tls, plaintext, unknown)
     assert 0 <= share.percent <= 100
-    assert (share.percent == 100) == (plaintext == 0 and tls > 0)
+    assert (share.percent == 100) == (plaintext == unknown == 0 and tls > 0)
     assert 0 <= share.rest <= 100
+    assert 0 <= share.plain <= share.rest and 0 <= share.open <= share.rest
+    assert share.plain + share.open == pytest.approx(share.rest if plaintext or unknown else 0, abs=0.1)

@@ -26,6 +26,30 @@ class TestRow:
             "messages": "in 1/2 TLS", "verdict": "pass", "findings": [],
         }  # fmt: skip
 
+    def test_a_hop_that_is_unproven_is_neither_tls_nor_plaintext_and_a_warning(self):
+        hops = [
+            {"network": True, "tls": True},
+            {"network": True, "tls": None, "by": "notes.example", "protocol": "ESMTP"},
+        ]
+        summary = summarize(row(traces=[{"arrived": True, "direction": "out", "findings": [], "hops": hops}]))
+        assert (summary["messages"], summary["verdict"]) == ("out 1/2 TLS, 1 unproven", "pass, 1 warning")
+        assert [(one["code"], one["severity"]) for one in summary["findings"]] == [("hop_unproven", "warning")]
+        assert messages(summary)[0].startswith(
+            "the Received header of notes.example for the message to the outside does not tell whether TLS was used (ESMTP); "
+        )
+
+    def test_a_header_that_can_be_read_in_two_ways_is_unproven_and_named_once(self):
+        said = "the Received header of mx.example for the message from outside can be read in more than one way, so it proves nothing"
+        unclear = {"network": True, "tls": False, "clear": False, "by": "mx.example", "protocol": "ESMTP"}
+        trace = {"arrived": True, "direction": "in", "findings": [], "hops": [unclear]}
+        assert summarize(row(traces=[trace]))["messages"] == "in 0/1 TLS, 1 unproven"
+        assert [one["code"] for one in summarize(row(traces=[trace]))["findings"]] == ["hop_unproven"]
+        assert messages(summarize(row(traces=[{**trace, "findings": [said]}]))) == [said]
+
+    def test_a_message_without_a_hop_over_a_network_proves_nothing(self):
+        trace = {"arrived": True, "direction": "in", "findings": [], "hops": [{"network": False, "tls": None}]}
+        assert [one["code"] for one in summarize(row(traces=[trace]))["findings"]] == ["hop_unproven"]
+
     def test_the_least_that_can_be_given(self):
         summary = summarize({"host": "mx"})
         assert (summary["verdict"], messages(summary)) == ("FAIL", ["the handshake test was not made"])
