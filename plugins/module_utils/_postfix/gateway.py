@@ -756,7 +756,9 @@ class PostfixGateway:
             self._call("useradd", "--system", "--user-group", *home, POLICY_USER)
             return
         if uid == 0:
-            raise EngineError(f"the user {POLICY_USER} has the user ID 0, so it cannot run the policy service; remove that user")
+            raise EngineError(
+                f"the user {POLICY_USER} has the user ID 0, so it cannot run the policy service; remove that user"
+            )
 
     def _unit(self, instance: _Instance) -> str:
         return instance.units[self._takes_suffix()]
