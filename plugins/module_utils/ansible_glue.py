@@ -9,7 +9,6 @@ Every module imports this file, so it imports no product and no engine.
 from __future__ import annotations
 
 import contextlib
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values i
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
-
-_USERINFO = re.compile(r"://(\S+)@")
 
 SECONDS_TO_END = 10.0
 """The time that a running program gets to end after a signal has stopped the change."""
@@ -97,7 +94,8 @@ def fail_on_engine_errors(module: AnsibleModule, work: Callable[[], dict[str, An
 
 def _hide_userinfo(module: AnsibleModule) -> None:
     """Have Ansible mask what stands before the @ of a URL in any option. Such a URL is refused, but every result shows the options."""
-    for userinfo in {one for text in _texts(module.params) for one in _USERINFO.findall(text)}:
+    urls = (word.partition("://")[2] for text in _texts(module.params) for word in text.split())
+    for userinfo in {one.rpartition("@")[0] for one in urls}:
         secret = userinfo.partition(":")[2]
         module.no_log_values.update(filter(None, (userinfo, unquote(userinfo), secret, unquote(secret))))
 

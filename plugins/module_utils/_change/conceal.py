@@ -14,7 +14,8 @@ _SETTING = re.compile(
 )
 # A table that is written where others are named, as the value of a setting with any name: static:{user password}
 _TABLE = re.compile(r"\b(static|inline):.*")
-_URL = re.compile(r"(://[^/\s:@]*:)[^@\s]+@")
+_WORD = re.compile(r"\S+")
+_USERINFO = re.compile(r"(://[^/:]*:).+")
 _CONTINUED = re.compile(r"[ \t]+(?!-o\b)\S")
 
 
@@ -33,5 +34,11 @@ def conceal(text: str) -> str:
         shown = _TABLE.sub(rf"\1:{HIDDEN}", _SETTING.sub(rf"\1{HIDDEN}", line))
         # A name alone also begins such a value: it stands in the lines below.
         hidden = shown != line or bool(_SETTING.match(f"{line}x"))
-        lines.append(_URL.sub(rf"\1{HIDDEN}@", shown))
+        lines.append(_WORD.sub(_without_password, shown) if "@" in shown else shown)
     return "\n".join(lines)
+
+
+def _without_password(word: re.Match[str]) -> str:
+    """Return a word with HIDDEN in the place of the password before each @."""
+    *urls, rest = word[0].split("@")
+    return "@".join([*(_USERINFO.sub(rf"\1{HIDDEN}", one) for one in urls), rest])

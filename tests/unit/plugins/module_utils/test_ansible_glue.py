@@ -192,7 +192,7 @@ def test_bytes_that_are_no_text_do_not_get_into_a_result():
     """A daemon's output may have any encoding; core 2.19 refuses a result that is not UTF-8."""
     ended = {}
     stand_in = SimpleNamespace(
-        exit_json=ended.update, fail_json=ended.update, warn=lambda _text: None, argument_spec={}, params={}
+        exit_json=ended.update, fail_json=ended.update, warn=lambda _text: None, argument_spec={}, params={}, _diff=True
     )
     latin = b"caf\xe9".decode("utf-8", "surrogateescape")
     module.fail_on_engine_errors(stand_in, lambda: {"a": [latin, {latin: 1}], "n": 1, "t": (True, None)})

@@ -13,7 +13,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files aw
 
 def write(path, check_mode=False, **more):
     options = {
-        "rows": [{"host": "mx", "activity": {}}], "title": "", "window": {}, "tls_reports": [], "previous": None,
+        "rows": [{"host": "mx", "activity": {}}], "title": "", "window": {}, "tls_reports": [], "domains": [], "previous": None,
         "certificate_days": 21, "fail_on": "error", "outputs": [{"format": "csv", "path": str(path)}], **more,
     }  # fmt: skip
     return write_report(options, check_mode)
