@@ -176,7 +176,7 @@ def _install(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     checked = check_install(options["install"], options["certificate"], lambda path, _size: _read(read, path))
     if checked:
         _findings(checked.findings)
-        bundle = {"group": None, "mode": None, **checked.bundle(with_content=True)}
+        bundle = {"group": None, "mode": None, **checked.bundle(), "content": checked.content}
         group, mode = permissions({**bundle, "state": "present", "kind": ""})
         file = BundleFile(
             options["certificate"], content=bundle["content"], owner=bundle["owner"], group=group, mode=mode
@@ -211,9 +211,10 @@ def _trace(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
         sent.extend(("header", one) for one in message.decode().splitlines())
         return 0, "", ""
 
+    options = {name: value for name, value in options.items() if name != "imap_passwords"}
     trace = Trace(**options)
     trace.check()
-    places_of(trace.receive, trace.look_timeout)
+    places_of(trace.receive, trace.look_timeout, trace.timeout)
     run_trace(Trace(**{**options, "receive": []}), submit)
     for one in trace.receive:
         sent.extend(("argument", word) for word in one["command"] or ())

@@ -434,6 +434,7 @@ def module(fake, main=inbound_tls_mode.main, check_mode=False, **options):
     result = run_module(
         main,
         check_mode=check_mode,
+        diff=True,
         **{"gateway": "mailcow", "api_url": fake.url, "api_key": KEY, "timeout": 5, **options},
     )
     assert KEY not in json.dumps(result)
@@ -493,7 +494,7 @@ class TestModule:
 
     def test_too_slow(self, end_to_end):
         end_to_end.delay = 1.5
-        assert "got no answer (timed out)" in module(end_to_end, timeout=1, **self.WANTED)["msg"]
+        assert "got no answer (no whole answer within 1 s)" in module(end_to_end, timeout=1, **self.WANTED)["msg"]
 
     def test_what_it_holds(self, end_to_end):
         end_to_end.domains = ["b.example", "example.com", "-local.example"]
