@@ -24,7 +24,10 @@ from ansible.errors import (
 )
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
+from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
+    refuse_control_characters,
+    refuse_null_characters,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED, untrusted
 
@@ -68,6 +71,8 @@ def guarded(run: Run) -> Run:
         action.guarded = True
         task.args = task.whole_args = getattr(task, "whole_args", task.args)  # a former attempt has hidden secrets
         try:
+            with task_errors():
+                refuse_null_characters(task.args)
             result: dict[str, Any] = untrusted(run(action, *args, **kwargs))
             return result
         except AnsibleAction as error:
