@@ -16,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 _LAYOUT = "\n\r\t"
 """What the text of a certificate or a key may hold."""
+_TEXT = "{name} holds a line break or another control character (U+{code:04X}); take it out of the value"
 
 
 def refuse_control_characters(spec: Mapping[str, Mapping[str, Any]], options: Mapping[str, Any]) -> None:
@@ -29,9 +30,20 @@ def refuse_control_characters(spec: Mapping[str, Mapping[str, Any]], options: Ma
         allowed = _LAYOUT if name.endswith("content") else ""
         found = next((char for char in value if char not in allowed and _is_control(char)), "")
         if found:
-            raise EngineError(
-                f"{name} holds a line break or another control character (U+{ord(found):04X}); take it out of the value"
-            )
+            raise EngineError(_TEXT.format(name=name, code=ord(found)))
+
+
+def refuse_null_characters(options: Mapping[str, Any], within: str = "") -> None:
+    """Raise EngineError, which names the option, if a value holds U+0000. For the controller: no spec is needed for that.
+
+    Ansible on the host may log the options before a module sees them, and then fails by a fault that names none.
+    """
+    for name, value in options.items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, Mapping):
+                refuse_null_characters(one, f"{within}{name}.")
+            elif isinstance(one, str) and "\0" in one:
+                raise EngineError(_TEXT.format(name=f"{within}{name}", code=0))
 
 
 def _texts(

@@ -24,7 +24,10 @@ from ansible.errors import (
 )
 from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
+from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
+    refuse_control_characters,
+    refuse_null_characters,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED, untrusted
 
@@ -44,7 +47,7 @@ SECRET_OPTIONS = frozenset(
     }
 )
 """The names of all options that hold secrets, at any depth."""
-HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+NOT_LOGGED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 _PRIVATE = re.compile(r"PRIVATE KEY-----|://\S+@")
 
 Run = Callable[..., dict[str, Any]]
@@ -68,6 +71,8 @@ def guarded(run: Run) -> Run:
         action.guarded = True
         task.args = task.whole_args = getattr(task, "whole_args", task.args)  # a former attempt has hidden secrets
         try:
+            with task_errors():
+                refuse_null_characters(task.args)
             result: dict[str, Any] = untrusted(run(action, *args, **kwargs))
             return result
         except AnsibleAction as error:
@@ -85,15 +90,15 @@ def guarded(run: Run) -> Run:
 
 
 def without_secrets(options: Any) -> Any:
-    """Return options with HIDDEN for each secret: by the name of the option, or because the text holds a private key or userinfo."""
+    """Return options with NOT_LOGGED for each secret: by the name of the option, or because the text holds a private key or userinfo."""
     if isinstance(options, Mapping):
         return {
-            name: HIDDEN if name in SECRET_OPTIONS and value else without_secrets(value)
+            name: NOT_LOGGED if name in SECRET_OPTIONS and value else without_secrets(value)
             for name, value in options.items()
         }
     if isinstance(options, (list, tuple)):
         return [without_secrets(one) for one in options]
-    return HIDDEN if isinstance(options, str) and _PRIVATE.search(options) else options
+    return NOT_LOGGED if isinstance(options, str) and _PRIVATE.search(options) else options
 
 
 class ModuleAction(NormalAction):

@@ -44,6 +44,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import imap as imap_reader
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import LocalMailbox, received_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import POLICY_BYTES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import read_result
@@ -126,7 +127,7 @@ def tls_report(data: bytes) -> None:
     """A TLS report is a mail from anybody."""
     path = place() / "report"
     path.write_bytes(data)
-    entries, problems = tls_rpt.read_reports([str(path)])
+    entries, problems = tls_rpt.read_reports([str(path)], ["alpha.test"])
     json.dumps(entries)
     for problem in problems:
         shows(problem)
@@ -137,7 +138,7 @@ def policy_answer(data: bytes) -> None:
     """An HTTPS server of a stranger answers with a policy or with anything."""
     mta_sts._is_whole(data)
     with refusing(mta_sts.FetchError):
-        assert len(mta_sts._body(data)) <= mta_sts.MAX_POLICY_BYTES
+        assert len(mta_sts._body(data)) <= POLICY_BYTES
 
 
 class Canned(dns.nameserver.Nameserver):
@@ -369,7 +370,7 @@ def probe_result(data: bytes) -> None:
     result = some_json(data)
     if isinstance(result, dict):
         with refusing(EngineError):
-            json.dumps(complete_result(result, Inquiry(), ""), default=str)
+            json.dumps(complete_result(result, Inquiry(), "", 1), default=str)
 
 
 def former_report(data: bytes) -> None:

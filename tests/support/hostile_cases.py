@@ -26,7 +26,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine i
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import permissions, resolve
-from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
+from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
+    refuse_control_characters,
+    refuse_null_characters,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs, check_install
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
@@ -87,6 +90,8 @@ def _on_host(module: str, kind: str, arguments: Mapping[str, Any]) -> Case:
 
             def judge(options: Mapping[str, Any]) -> Answer:
                 written.clear()
+                if refused := _refused_before(options):
+                    return Answer(refused)
                 result = run_module(main, check_mode=True, **options)
                 said = result.get("msg", "") if result.get("failed") else _obstacles(result)
                 return Answer("" if said == usual else said, tuple(("file", line) for line in written.holds(TOKEN)))
@@ -98,6 +103,15 @@ def _on_host(module: str, kind: str, arguments: Mapping[str, Any]) -> Case:
 
 def _obstacles(result: Mapping[str, Any]) -> str:
     return " | ".join(one["message"] for one in result.get("obstacles", ()))
+
+
+def _refused_before(options: Mapping[str, Any]) -> str:
+    """What the controller says, before the host gets the options; empty if it lets them pass."""
+    try:
+        refuse_null_characters(options)
+    except EngineError as error:
+        return str(error)
+    return ""
 
 
 def _with_api(kind: str, arguments: Mapping[str, Any], fake: Callable[[], Any]) -> Case:
@@ -127,6 +141,8 @@ def _with_api(kind: str, arguments: Mapping[str, Any], fake: Callable[[], Any]) 
 
             def judge(options: Mapping[str, Any]) -> Answer:
                 sinks.clear()
+                if refused := _refused_before(options):
+                    return Answer(refused)
                 result = run_module(main, check_mode=True, **options)
                 held = tuple((kind, text) for kind, text in sinks if TOKEN in text)
                 return Answer(result.get("msg", "") if result.get("failed") else "", held)
@@ -176,7 +192,7 @@ def _install(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     checked = check_install(options["install"], options["certificate"], lambda path, _size: _read(read, path))
     if checked:
         _findings(checked.findings)
-        bundle = {"group": None, "mode": None, **checked.bundle(with_content=True)}
+        bundle = {"group": None, "mode": None, **checked.bundle(), "content": checked.content}
         group, mode = permissions({**bundle, "state": "present", "kind": ""})
         file = BundleFile(
             options["certificate"], content=bundle["content"], owner=bundle["owner"], group=group, mode=mode
@@ -211,9 +227,10 @@ def _trace(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
         sent.extend(("header", one) for one in message.decode().splitlines())
         return 0, "", ""
 
+    options = {name: value for name, value in options.items() if name != "imap_passwords"}
     trace = Trace(**options)
     trace.check()
-    places_of(trace.receive, trace.look_timeout)
+    places_of(trace.receive, trace.look_timeout, trace.timeout)
     run_trace(Trace(**{**options, "receive": []}), submit)
     for one in trace.receive:
         sent.extend(("argument", word) for word in one["command"] or ())

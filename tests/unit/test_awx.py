@@ -47,11 +47,23 @@ def test_an_answer_with_blanks_around_it(mode, blanks):
     [
         ("", "required", "starttls_email_config has to be given; choose one of: main, other"),
         (None, "required", "starttls_email_config has to be given; choose one of: main, other"),
-        ("mian", "required", "there is no email config 'mian' in the inventory; choose one of: main, other"),
-        ("main\nx", "required", r"there is no email config 'main\nx' in the inventory; choose one of: main, other"),
+        (
+            "mian",
+            "required",
+            "starttls_email_config: there is no email config 'mian' in the inventory; choose one of: main, other",
+        ),
+        (
+            "main\nx",
+            "required",
+            r"starttls_email_config: there is no email config 'main\nx' in the inventory; choose one of: main, other",
+        ),
         ("main", "", f"starttls_delivery_mode has to be given; choose one of: {', '.join(MODES)}"),
-        ("main", False, f"'False' is not a delivery mode; choose one of: {', '.join(MODES)}"),
-        ("main", "{{ 7 * 7 }}", f"'{{{{ 7 * 7 }}}}' is not a delivery mode; choose one of: {', '.join(MODES)}"),
+        ("main", False, f"starttls_delivery_mode: 'False' is not a delivery mode; choose one of: {', '.join(MODES)}"),
+        (
+            "main",
+            "{{ 7 * 7 }}",
+            f"starttls_delivery_mode: '{{{{ 7 * 7 }}}}' is not a delivery mode; choose one of: {', '.join(MODES)}",
+        ),
     ],
 )
 def test_a_wrong_answer_says_what_there_is(email_config, delivery_mode, message):

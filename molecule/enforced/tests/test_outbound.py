@@ -120,7 +120,10 @@ def test_what_it_accepts_from_the_mail_servers(fleet: Fleet, partner: Partner, g
 @gateways
 def test_the_wrong_words_change_nothing(fleet: Fleet, partner: Partner, gateway: str) -> None:
     for options, message in (
-        ({"accept": "both", "mail_servers": ["192.0.2.0/24\n0.0.0.0/0"]}, "is neither an IP address nor a network"),
+        (
+            {"accept": "both", "mail_servers": ["192.0.2.0/24\n0.0.0.0/0"]},
+            "mail_servers holds a line break or another control character",
+        ),
         ({"accept": "both", "mail_servers": ["mail.example.com"]}, "is neither an IP address nor a network"),
         ({"send": "off"}, "value of send must be one of"),
     ):

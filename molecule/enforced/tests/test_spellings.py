@@ -175,12 +175,13 @@ def test_every_spelling_of_an_enforced_recipient(
         assert not {str(one["Subject"]) for one in fleet.copies("outside", "")} & set(marks.values())
         # They wait for TLS, and not because a spelling had another route, to a host that cannot be found.
         if GATEWAYS[gateway] == "postfix":
-            waits = [
-                one
-                for one in fleet.queue(gateway) + fleet.queue(gateway, "/etc/postfix-mailfleet")
-                if one["sender"] == sender
-            ]
-            assert all("TLS is required" in one["recipients"][0]["delay_reason"] for one in waits), waits
+
+            def reasons() -> list[str]:
+                """While a message is tried it has none."""
+                both = fleet.queue(gateway) + fleet.queue(gateway, "/etc/postfix-mailfleet")
+                return [one["recipients"][0].get("delay_reason", "") for one in both if one["sender"] == sender]
+
+            assert wait_for(lambda: all("TLS is required" in one for one in reasons()), 20), reasons()
     finally:
         empty = (
             "exim4 -bpr | awk '/</ { print $3 }' | xargs -r exim4 -Mrm"

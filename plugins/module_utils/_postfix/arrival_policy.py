@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 MAX_LINE = 8192
 REFUSAL = "451 4.7.0 STARTTLS is required for this sender"
-UNKNOWN = "451 4.3.5 Server configuration error"
+SERVER_ERROR = "451 4.3.5 Server configuration error"
 ARRIVAL = "arrival"
 ENFORCED = "enforced"
 UNICODE = "unicode"
@@ -53,7 +53,7 @@ def answers(lines: Iterable[str], over_tls: str, enforced: str, senders: Callabl
             elif context == ARRIVAL:
                 action = f"FILTER {over_tls}" if protocol else "DUNNO"
             else:
-                action = "DUNNO" if context == UNICODE else UNKNOWN
+                action = "DUNNO" if context == UNICODE else SERVER_ERROR
             yield f"action={action}\n\n"
             protocol = context = sender = ""
 

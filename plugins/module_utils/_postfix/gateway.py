@@ -543,7 +543,7 @@ class PostfixGateway:
             for name, question in _QUESTIONS.items():
                 main[name] = (
                     f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, policy_context={question}, "
-                    f"{{ default_action = {arrival_policy.UNKNOWN} }} }}"
+                    f"{{ default_action = {arrival_policy.SERVER_ERROR} }} }}"
                 )
             main["multi_instance_wrapper"] = "${command_directory}/postmulti -p --"
             main["multi_instance_enable"] = "yes"

@@ -138,7 +138,7 @@ USES = {
     "own_target": f"'m1' | {OURS}.own_target(hostvars)",
     "failed_tests": f"'m1' | {OURS}.failed_tests(hostvars, 'notice', ['gw1'])",
     "trace_messages": MESSAGES,
-    "trace_work": f"{MESSAGES} | {OURS}.trace_work('m1', 'out', hostvars)",
+    "trace_work": f"{MESSAGES} | {OURS}.trace_work('m1', hostvars)",
     "trace_landings": f"{MESSAGES} | {OURS}.trace_landings('inbound', 'm1', hostvars)",
     "with_delivery_mode": f"[{{'name': 'main', 'note': {VERSION}}}] | {OURS}.with_delivery_mode('main', 'required')",
     "report_outputs": f"['csv'] | {OURS}.report_outputs({VERSION})",

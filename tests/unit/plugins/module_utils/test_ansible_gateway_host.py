@@ -60,7 +60,7 @@ class Host(Bench):
     def set(self, **options):
         """The result of gateway_tls."""
         own = {"address": self.mail.port.host, "port": self.mail.port.port, "certificate": str(self.mail.certificate)}
-        return run_module(module.main, **{**own, **options})
+        return run_module(module.main, diff=True, **{**own, **options})
 
     def change(self, check_mode=False, **options):
         """The same without AnsibleModule, so that errors are seen."""

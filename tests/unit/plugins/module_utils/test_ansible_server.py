@@ -157,7 +157,7 @@ def test_other_hosts_are_tested_too(mail):
 
 
 def change(mail, **given):
-    return run_module(mail_server_tls.main, kind="postfix", **mail.options, **given)
+    return run_module(mail_server_tls.main, diff=True, kind="postfix", **mail.options, **given)
 
 
 def test_what_is_changed(mail):

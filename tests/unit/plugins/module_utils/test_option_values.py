@@ -2,7 +2,10 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
+from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
+    refuse_control_characters,
+    refuse_null_characters,
+)
 
 SPEC = {
     "path": {"type": "path"},
@@ -61,3 +64,12 @@ def test_what_may_be_there(options):
 def test_a_certificates_text_has_lines_but_no_other_control_characters(char):
     with pytest.raises(EngineError, match="ca_content holds"):
         refuse_control_characters(SPEC, {"ca_content": f"-----BEGIN{char}"})
+
+
+def test_the_controller_refuses_a_null_character_by_name():
+    refuse_null_characters({"a": "x\n", "b": ["y"], "c": {"d": None}, "e": 1})
+    for named, options in (("a", {"a": "x\0"}), ("b", {"b": ["y", "\0"]}), ("c.d", {"c": [{"d": "\0"}]})):
+        with pytest.raises(
+            EngineError, match=rf"\A{named} holds a line break or another control character \(U\+0000\)"
+        ):
+            refuse_null_characters(options)

@@ -16,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import between
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -638,6 +639,7 @@ class TestFactory:
             "handshake_one",
             lambda target, _settings: asked.append(str(target)) or Handshake(target, Stage.EHLO),
         )
+        monkeypatch.setattr(between, "fault", lambda target, _pair, _settings: asked.append(str(target)) or "")
         assert made.serves()
         others = ["127.0.0.1:11001"] if third else []
         assert asked == ["127.0.0.1:25", "127.0.0.1:10999", *others, "127.0.0.1:11000"]  # the last one hands back

@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EmailConfig, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode, inbound_tls_mode_info
 
 from tests.support.ansible_module import run_module
@@ -420,7 +421,7 @@ class TestHostileAnswers:
 
     def test_huge(self):
         gateway = MailcowGateway(
-            lambda *_args: Response(200, b" " * (LARGEST + 1)), SETTINGS, "https://m.example.com", KEY
+            lambda *_args: Response(200, b" " * (API_ANSWER_BYTES + 1)), SETTINGS, "https://m.example.com", KEY
         )
         assert "more than any answer it should give" in refused(gateway.require_running)
 
@@ -433,6 +434,7 @@ def module(fake, main=inbound_tls_mode.main, check_mode=False, **options):
     result = run_module(
         main,
         check_mode=check_mode,
+        diff=True,
         **{"gateway": "mailcow", "api_url": fake.url, "api_key": KEY, "timeout": 5, **options},
     )
     assert KEY not in json.dumps(result)
@@ -492,7 +494,7 @@ class TestModule:
 
     def test_too_slow(self, end_to_end):
         end_to_end.delay = 1.5
-        assert "got no answer (timed out)" in module(end_to_end, timeout=1, **self.WANTED)["msg"]
+        assert "got no answer (no whole answer within 1 s)" in module(end_to_end, timeout=1, **self.WANTED)["msg"]
 
     def test_what_it_holds(self, end_to_end):
         end_to_end.domains = ["b.example", "example.com", "-local.example"]

@@ -4,7 +4,7 @@ import json
 from http.client import RemoteDisconnected
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EmailConfig, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import set_modes
@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gatewa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode, inbound_tls_mode_info
 
 from tests.support.ansible_module import run_module
@@ -570,7 +571,11 @@ class TestHostileAnswers:
 
     def test_huge(self):
         gateway = ProxmoxGateway(
-            lambda *_args: Response(200, b" " * (LARGEST + 1)), SETTINGS, "https://gw.example.com", "root@pam", PASSWORD
+            lambda *_args: Response(200, b" " * (API_ANSWER_BYTES + 1)),
+            SETTINGS,
+            "https://gw.example.com",
+            "root@pam",
+            PASSWORD,
         )
         assert "more than any answer it should give" in refused(gateway.require_running)
 
@@ -587,7 +592,7 @@ class TestHostileAnswers:
 
 def module(fake, main=inbound_tls_mode.main, check_mode=False, **options):
     given = {"gateway": "proxmox", "api_url": fake.url, "api_user": "root@pam", "api_password": PASSWORD, "timeout": 5}
-    result = run_module(main, check_mode=check_mode, **{**given, **options})
+    result = run_module(main, check_mode=check_mode, diff=True, **{**given, **options})
     returned = {key: value for key, value in result.items() if key != "invocation"}
     assert not any(secret in json.dumps(returned) for secret in SECRETS)
     assert PASSWORD not in json.dumps(result)
@@ -691,7 +696,7 @@ class TestModule:
 
     def test_too_slow(self, end_to_end):
         end_to_end.delay = 1.5
-        assert "got no answer (timed out)" in module(end_to_end, timeout=1, **self.WANTED)["msg"]
+        assert "got no answer (no whole answer within 1 s)" in module(end_to_end, timeout=1, **self.WANTED)["msg"]
 
     def test_nobody_there(self, end_to_end):
         text = module(end_to_end, api_url=f"http://127.0.0.1:{refused_port()}", **self.WANTED)["msg"]
