@@ -35,7 +35,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`auto`; on a gateway `postfix`", "The kind of mail server or gateway, see [docs/kinds.md](docs/kinds.md)."
         ),
         "starttls_domain": Variable(
-            "none", "A recipient domain whose MX records name the host. Without it MTA-STS is not checked for the host."
+            "none", "A recipient domain whose MX records name the host, for the check `mta_sts`."
         ),
     },
     "The wanted state of a mail server": {
@@ -87,10 +87,20 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "10125", "The first of three free ports on 127.0.0.1, on a Postfix gateway."
         ),
         "starttls_config_dir": Variable("`/etc/haraka`", "The directory that holds Haraka's `config` directory."),
-        "starttls_api_url": Variable("`MAILFLEET_API_URL`", "The address of the gateway's API."),
-        "starttls_api_user": Variable("`MAILFLEET_API_USER`", "The user of the API, with its realm."),
-        "starttls_api_password": Variable("`MAILFLEET_API_PASSWORD`", "The user's password, from a vault."),
-        "starttls_api_key": Variable("`MAILFLEET_API_KEY`", "The key of the API, from a vault."),
+        "starttls_api_url": Variable(
+            "`MAILFLEET_API_URL_NAME`, `MAILFLEET_API_URL`",
+            "The address of the gateway's API. The default is an environment variable of the controller; `NAME` is the gateway's "
+            "inventory name, `GW1_EXAMPLE_COM` for `gw1.example.com`.",
+        ),
+        "starttls_api_user": Variable(
+            "`MAILFLEET_API_USER_NAME`, `MAILFLEET_API_USER`", "The user of the API, with its realm."
+        ),
+        "starttls_api_password": Variable(
+            "`MAILFLEET_API_PASSWORD_NAME`, `MAILFLEET_API_PASSWORD`", "The user's password, from a vault."
+        ),
+        "starttls_api_key": Variable(
+            "`MAILFLEET_API_KEY_NAME`, `MAILFLEET_API_KEY`", "The key of the API, from a vault."
+        ),
         "starttls_api_ca_path": Variable("the system's", "Roots for the certificate of the API."),
         "starttls_validate_certs": Variable("true", "Whether the certificate of the API has to be valid."),
     },
