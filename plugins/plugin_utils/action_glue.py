@@ -26,6 +26,7 @@ from ansible.plugins.action.normal import ActionModule as NormalAction
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED, untrusted
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def guarded(run: Run) -> Run:
 
     The options go back to the strategy and to callbacks with the result. Some show them: the strategy free does with
     display_args_to_stdout.
+
+    An option whose value is the fault of a filter fails the task with the filter's text.
     """
 
     @functools.wraps(run)
@@ -68,6 +71,8 @@ def guarded(run: Run) -> Run:
         action.guarded = True
         task.args = task.whole_args = getattr(task, "whole_args", task.args)  # a former attempt has hidden secrets
         try:
+            if fault := next(filter(None, map(fault_in, task.args.values())), ""):
+                raise AnsibleActionFail(fault)
             result: dict[str, Any] = untrusted(run(action, *args, **kwargs))
             return result
         except AnsibleAction as error:

@@ -22,9 +22,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     HostVars,
+    check_outside_host,
     installed_fingerprint,
+    landing_of,
     target_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
@@ -286,10 +289,7 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
     """
     if not outside:
         return []
-    if outside not in hostvars:
-        raise EngineError(
-            f"starttls_outside_host {outside!r} is not in the inventory; add the host or correct the name"
-        )
+    check_outside_host(outside, hostvars)
     if "starttls_trace_address" not in hostvars[outside]:
         return []
     there = str(hostvars[outside]["starttls_trace_address"])
@@ -314,13 +314,16 @@ def trace_work(
 ) -> dict[str, list[dict[str, Any]]]:
     """Return what message_trace has to C(send) and to C(receive) on a host: its own messages; outside, those of all hosts.
 
-    Both are empty on a host without messages. Raises EngineError.
+    Both are empty on a host without messages. C(receive) is a fault if the host's landing is none.
     """
     if host == outside:
         sends, lands, mine = "inbound", "outbound", messages
     else:
         sends, lands, mine = "outbound", "inbound", [one for one in messages if one["host"] == host]
-    landings = trace_landings(mine, lands, host, hostvars) if mine else []
+    try:
+        landings: list[dict[str, Any]] = trace_landings(mine, lands, host, hostvars) if mine else []
+    except EngineError as error:  # the task looks at C(send) first
+        landings = [as_fault(error)]
     return {"send": [dict(one[sends]) for one in mine], "receive": landings}
 
 
@@ -333,10 +336,7 @@ def trace_landings(
     C(starttls_mailbox). The result may hold a password, so playbooks compute it when needed and do not store it. Raises
     EngineError.
     """
-    facts = hostvars[host]
-    place = facts.get("starttls_landing") or {"mailbox": str(facts.get("starttls_mailbox", "/var/mail/trace"))}
-    if not isinstance(place, Mapping):
-        raise EngineError(f"starttls_landing of {host} has to be a mapping with mailbox, imap or command")
+    place = landing_of(host, hostvars[host])
     return [{"marker": one[direction]["marker"], **place} for one in messages]
 
 

@@ -343,7 +343,9 @@ print(done)
 
 
 @on_each([name for name, kind in GATEWAYS.items() if kind == "postfix"])
-def test_no_other_service_can_change_the_answers_of_the_policy_service(fleet: Fleet, partner: Partner, gateway: str) -> None:
+def test_no_other_service_can_change_the_answers_of_the_policy_service(
+    fleet: Fleet, partner: Partner, gateway: str
+) -> None:
     """Its user is its own: processes of one user may write into each other's memory."""
     enforced = {
         "enforced_domains": [{"domain": "local.test", "direction": "inbound"}],
@@ -352,7 +354,7 @@ def test_no_other_service_can_change_the_answers_of_the_policy_service(fleet: Fl
     set_modes(fleet, gateway, pf12="match_sender")
     try:
         assert not module(fleet, gateway, "enforced_tls_domain", enforced)["failed"]  # its proof asks the service
-        user = fleet.run(gateway, "ps -o user:32= -p \"$(pgrep -d, -f [a]rrival_policy.py)\"").split()
+        user = fleet.run(gateway, 'ps -o user:32= -p "$(pgrep -d, -f [a]rrival_policy.py)"').split()
         assert set(user) == {"mailfleet-starttls"}
         assert fleet.run(gateway, "getent passwd mailfleet-starttls").endswith(":/nonexistent:/usr/sbin/nologin\n")
         tried = ast.literal_eval(fleet.run(gateway, "runuser -u nobody -- python3 -", INTO_MEMORY))
