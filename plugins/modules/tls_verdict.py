@@ -36,6 +36,12 @@ options:
     type: str
     choices: [error, warning, notice]
     default: error
+  fail:
+    description:
+      - Whether the task fails if a host did not pass. With V(false) the result has it as RV(stops), and the next task can fail with RV(msg)
+        alone. Then nothing that was shown is shown a second time.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -57,6 +63,14 @@ EXAMPLES = r"""
       - host: "{{ inventory_hostname }}"
         daemon: Postfix
         probes: "{{ probe.results }}"
+    fail: false
+  register: verdict
+  run_once: true
+
+- name: Fail if a host did not pass
+  ansible.builtin.fail:
+    msg: "{{ verdict.msg }}"
+  when: verdict.stops
   run_once: true
 """
 
@@ -70,6 +84,10 @@ rows:
   type: list
   elements: dict
   returned: always
+stops:
+  description: Whether a host did not pass. The task has then failed, unless O(fail) is V(false).
+  type: bool
+  returned: success
 """
 
 from typing import Any
@@ -78,5 +96,6 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "rows": {"type": "list", "elements": "dict", "required": True},
     "title": {"type": "str", "default": "TLS on the mail fleet"},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
+    "fail": {"type": "bool", "default": True},
 }
 """The options. The action plugin reads them."""

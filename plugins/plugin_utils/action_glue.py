@@ -23,6 +23,7 @@ from ansible.errors import (
     AnsibleFileNotFound,
 )
 from ansible.plugins.action.normal import ActionModule as NormalAction
+from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
@@ -131,7 +132,14 @@ def task_errors() -> Iterator[None]:
     try:
         yield
     except (EngineError, MissingLibraryError) as error:
-        raise AnsibleActionFail(str(error)) from error
+        # Ansible appends the text of a cause to that of the error, and the two are the same here.
+        raise AnsibleActionFail(str(error)) from None
+
+
+def show(text: str) -> None:
+    """Show text to people, once."""
+    if text:
+        Display().display(f"\n{text}\n")
 
 
 def read_text(action: ActionBase, option: str, path: str) -> str:
@@ -141,7 +149,7 @@ def read_text(action: ActionBase, option: str, path: str) -> str:
         with open(found, encoding="utf-8") as handle:  # noqa: PTH123
             return handle.read()
     except Exception as error:
-        raise AnsibleActionFail(f"{option} {path!r} cannot be read on the controller: {error}") from error
+        raise AnsibleActionFail(f"{option} {path!r} cannot be read on the controller: {error}") from None
 
 
 def read_bytes(action: ActionBase, path: str, limit: int) -> bytes:

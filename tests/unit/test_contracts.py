@@ -672,11 +672,12 @@ def test_the_results_of_the_gateway_role_are_what_the_run_looks_at():
 @pytest.mark.parametrize("role", ["gateway", "mail_server"])
 def test_a_role_alone_reads_plans_and_changes(role):
     """One unreadable host does not end the read of the others: it is unknown in the plan."""
-    _fault, read, plan, change = load(f"roles/{role}/tasks/main.yml")
+    _fault, read, plan, stop, change = load(f"roles/{role}/tasks/main.yml")
     files = {"gateway": "modes.yml", "mail_server": "change.yml"}
     assert (read["ansible.builtin.import_tasks"], change["ansible.builtin.import_tasks"]) == ("read.yml", files[role])
     given = plan["mailfleet.starttls.tls_plan"]
-    assert (given["only_these_hosts"], plan["run_once"]) == (True, True)
+    assert (given["only_these_hosts"], plan["run_once"], given["fail"]) == (True, True, False)
+    assert (stop["when"], stop["run_once"]) == (f"{plan['register']}.stops", True)
     # What the change is given comes from this plan, not from that of a playbook.
     assert f"{plan['register']}.run.hosts[inventory_hostname]" in change["vars"][f"{role}_digests"]
     assert given["observed"] == [{"gateway": "gateway_observed", "mail_server": "mail_server_observed"}[role]]

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import MOST_REASONS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     findings_of,
     network_hops,
@@ -33,26 +34,40 @@ HEADINGS = {
 }
 
 
-def fleet_verdict(rows: Sequence[dict[str, Any]], title: str, fail_on: str) -> tuple[dict[str, Any], str]:
+def fleet_verdict(
+    rows: Sequence[dict[str, Any]], title: str, fail_on: str, fail: bool = True
+) -> tuple[dict[str, Any], str]:
     """Return the result of tls_verdict, and the text to show: title, table, and the findings of each host.
 
-    rows have the form that summarize() takes. Raises EngineError if there is no row, or if a row lacks its host name.
+    rows have the form that summarize() takes. fail: whether a host that does not pass fails the task. Raises EngineError if there
+    is no row, or if a row lacks its host name.
     """
     if not all(isinstance(row.get("host"), str) for row in rows):
         raise EngineError("each of rows needs the name of its host")
     if not rows:
         raise EngineError("there is no host to give a verdict on")
     shown = [summarize(row, fail_on) for row in rows]
-    passed = sum(row["verdict"] != "FAIL" for row in shown)
+    bad = [row for row in shown if row["verdict"] == "FAIL"]
     table = render_table(HEADINGS, shown)
     result = {
         "changed": False,
-        "failed": passed < len(shown),
-        "msg": f"{passed} of {len(shown)} hosts pass",
+        "failed": bool(bad) and fail,
+        "stops": bool(bad),
+        "msg": "; ".join([f"{len(shown) - len(bad)} of {len(shown)} hosts pass", *_reasons(bad, fail_on)]),
         "table": table,
         "rows": shown,
     }
     return result, "\n".join([title, "", table, *_lines(shown)])
+
+
+def _reasons(bad: Sequence[Mapping[str, Any]], fail_on: str) -> list[str]:
+    """Return why the first hosts do not pass, a text each. The lines below the table have the rest, and the advice."""
+    told = []
+    for row in bad[:MOST_REASONS]:
+        first, *others = failing(row["findings"], fail_on)
+        more = f" (and {len(others)} more)" if others else ""
+        told.append(one_line(f"{row['host']}: {first['message'].partition('; ')[0][:200]}{more}"))
+    return told if len(told) == len(bad) else [*told, f"{len(bad) - len(told)} more hosts do not"]
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -127,8 +127,18 @@ class TestFleet:
 
     def test_one_that_does_not(self):
         result, text = fleet_verdict([row(), row(host="ex\n13", probes=[PLAIN])], "x", "error")
-        assert (result["failed"], result["msg"]) == (True, "1 of 2 hosts pass")
+        assert (result["failed"], result["stops"]) == (True, True)
+        assert result["msg"] == "1 of 2 hosts pass; ex?13: the server does not offer STARTTLS"
         assert text.endswith("\n\nex?13: error: the server does not offer STARTTLS; switch it on")
+
+    def test_a_task_that_only_shows_says_that_the_run_stops(self):
+        result, _text = fleet_verdict([row(host="mx", probes=[PLAIN])], "x", "error", fail=False)
+        assert (result["failed"], result["stops"]) == (False, True)
+
+    def test_the_reason_is_bounded(self):
+        rows = [row(host=f"m{number}", errors=["it is down; start it", "x"], probes=[]) for number in range(9)]
+        result, _text = fleet_verdict(rows, "x", "error")
+        assert result["msg"].count("it is down (and 1 more)") == 3 and result["msg"].endswith("; 6 more hosts do not")
 
     @pytest.mark.parametrize(
         ("rows", "message"),
