@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from ansible import constants as C
 from ansible.errors import (
     AnsibleAction,
     AnsibleActionFail,
@@ -23,6 +24,8 @@ from ansible.errors import (
     AnsibleFileNotFound,
 )
 from ansible.plugins.action.normal import ActionModule as NormalAction
+from ansible.plugins.callback.default import CallbackModule as Default
+from ansible.plugins.loader import callback_loader
 from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
@@ -46,6 +49,8 @@ SECRET_OPTIONS = frozenset(
     }
 )
 """The names of all options that hold secrets, at any depth."""
+_PEOPLES_CALLBACKS = ("default", "minimal", "oneline")
+"""Those of ansible-core that write for people. Other ones count if they are made from the default one."""
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 _PRIVATE = re.compile(r"PRIVATE KEY-----|://\S+@")
 
@@ -136,9 +141,19 @@ def task_errors() -> Iterator[None]:
         raise AnsibleActionFail(str(error)) from None
 
 
+@functools.cache
+def _is_for_people(callback: str) -> bool:
+    """Return whether a callback writes for people, and not a document that a program reads."""
+    name = callback.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+    if name in _PEOPLES_CALLBACKS:
+        return True
+    kind = callback_loader.get(name, class_only=True)
+    return isinstance(kind, type) and issubclass(kind, Default)
+
+
 def show(text: str) -> None:
-    """Show text to people, once."""
-    if text:
+    """Show text to people, once. Where the callback writes for programs, such as C(json), the result of the task has it all."""
+    if text and _is_for_people(C.DEFAULT_STDOUT_CALLBACK):
         Display().display(f"\n{text}\n")
 
 
