@@ -74,6 +74,7 @@ options:
   json_file:
     description:
       - A file on the controller for the plan as JSON. It is written even if the task fails, also in check mode.
+      - A relative path starts where Ansible was started.
       - The file C(docs/schema/plan.schema.json) of the collection describes it.
     type: path
 extends_documentation_fragment:

@@ -86,7 +86,8 @@ options:
     default: error
   outputs:
     description:
-      - The files to write on the controller. Missing directories are created, with mode V(0755).
+      - The files to write on the controller. A relative path starts where Ansible was started.
+      - Missing directories are created, with mode V(0755).
       - Nobody but root and the user who runs Ansible may own or write the directories on the way. A symbolic link is
         followed only if one of these two made it.
       - Files are replaced in one step, so no reader sees an incomplete file.
@@ -197,7 +198,7 @@ alerts:
       message: mx.example.com (mx.example.com:25) no longer offers STARTTLS. A previous report shows that it did.
       action: Check the recent changes on mx.example.com; its log shows why TLS is off.
 paths:
-  description: The files of O(outputs), in that order.
+  description: The absolute paths of the files of O(outputs), in that order.
   type: list
   elements: str
   returned: always

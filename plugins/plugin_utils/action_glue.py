@@ -30,6 +30,7 @@ from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import refuse_control_characters
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED, untrusted
 
@@ -157,11 +158,24 @@ def show(text: str) -> None:
         Display().display(f"\n{text}\n")
 
 
-def read_text(action: ActionBase, option: str, path: str) -> str:
-    """Return the text of a file on the controller. The search path is that of the module copy. Raises AnsibleActionFail."""
+def _found(action: ActionBase, path: str) -> str:
+    """Return where a file on the controller is: as the module copy finds it, or else from where Ansible was started.
+
+    Raises AnsibleFileNotFound.
+    """
     try:
-        found = action._find_needle("files", path)
-        with open(found, encoding="utf-8") as handle:  # noqa: PTH123
+        return str(action._find_needle("files", path))
+    except AnsibleFileNotFound:
+        here = from_start(path)
+        if not Path(here).exists():
+            raise
+        return here
+
+
+def read_text(action: ActionBase, option: str, path: str) -> str:
+    """Return the text of a file on the controller. Raises AnsibleActionFail."""
+    try:
+        with open(_found(action, path), encoding="utf-8") as handle:  # noqa: PTH123
             return handle.read()
     except Exception as error:
         raise AnsibleActionFail(f"{option} {path!r} cannot be read on the controller: {error}") from None
@@ -170,18 +184,18 @@ def read_text(action: ActionBase, option: str, path: str) -> str:
 def read_bytes(action: ActionBase, path: str, limit: int) -> bytes:
     """Return the first bytes of a file on the controller, decrypted by Ansible Vault.
 
-    The search path is that of the module copy. Raises EngineError with the reason, in one line.
+    Raises EngineError with the reason, in one line.
     """
     try:
         # For a vault this is a private temporary file, which is removed at once.
-        real = action._loader.get_real_file(action._find_needle("files", path), decrypt=True)
+        real = action._loader.get_real_file(_found(action, path), decrypt=True)
         try:
             with Path(real).open("rb") as stream:
                 return stream.read(limit)
         finally:
             action._loader.cleanup_tmp_file(real)
     except AnsibleFileNotFound:
-        reason = "there is no such file (a relative path is searched in 'files' and by the playbook)"
+        reason = f"there is no such file (searched in 'files', by the playbook, and as {from_start(path)})"
     except AnsibleError as error:
         reason = str(error).split("\n", maxsplit=1)[0]
     except OSError as error:

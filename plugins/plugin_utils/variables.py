@@ -44,7 +44,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
     },
-    "Certificates. Files and contents are on the controller": {
+    "Certificates. Files are on the controller: searched as the module `copy` does, and where Ansible was started": {
         "starttls_private_key_file": Variable(
             "none", "The private key without a passphrase. The file may be an Ansible Vault file."
         ),
@@ -125,7 +125,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`blocked`",
             "The result with which a plan fails that no change follows: `drift`, `blocked` (also if a host is unknown), `never`.",
         ),
-        "starttls_plan_file": Variable("none", "A file on the controller for the plan as JSON."),
+        "starttls_plan_file": Variable(
+            "none", "A file on the controller for the plan as JSON. A relative path starts where Ansible was started."
+        ),
         "starttls_require_without_evidence": Variable(
             "false",
             "Make a change even without evidence that the other side supports it. Mail may be deferred.",
@@ -150,14 +152,20 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_probe_timeout": Variable("15", "Seconds that each stage of a handshake test may take."),
     },
     "Reports": {
-        "starttls_report_directory": Variable("`reports`; `verify_tls`: none", "A directory on the controller."),
+        "starttls_report_directory": Variable(
+            "`reports`; `verify_tls`: none",
+            "A directory on the controller. A relative path starts where Ansible was started.",
+        ),
         "starttls_report_formats": Variable(
             "all; `verify_tls`: `html`", "`html`, `json`, `csv`, `junit`, `prometheus`."
         ),
         "starttls_report_since": Variable(
             "24h", "The period of the report of `report_tls`: `24h`, `7d`, or a start date."
         ),
-        "starttls_report_received": Variable("none", "Received TLS reports (RFC 8460), as paths on the controller."),
+        "starttls_report_received": Variable(
+            "none",
+            "Received TLS reports (RFC 8460), as paths on the controller, relative to where Ansible was started.",
+        ),
         "starttls_logs": Variable("the package's log files", "Log files on the host."),
     },
 }

@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     CHANGE_RESULTS,
     Estate,
@@ -202,6 +203,7 @@ def _first_obstacles(plan: Plan) -> str:
 
 def write_plan(path: str, plan: Plan) -> None:
     """Write the plan as JSON, at once or not at all, for everybody to read. Raises EngineError."""
+    path = from_start(path)
     if not Path(path).parent.is_dir():
         raise EngineError(
             f"there is no directory for {path} on the controller; create it, or correct starttls_plan_file"
