@@ -57,7 +57,7 @@ def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]
     warnings = [f"TLS reports: {one}" for one in problems]
     return {
         "changed": bool(changed),
-        "msg": _message(report["summary"]),
+        "msg": _message(report),
         "summary": report["summary"],
         "alerts": report["alerts"],
         "paths": [one.path for one in outputs],
@@ -66,9 +66,14 @@ def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]
     }
 
 
-def _message(summary: Mapping[str, Any]) -> str:
+def _message(report: Mapping[str, Any]) -> str:
+    summary = report["summary"]
+    passed = [host for host in report["hosts"] if host["verdict"] == "pass"]
+    hosts = (
+        f"{summary['passed']} of {summary['hosts']} hosts pass{document.with_warnings(document.warnings_of(passed))}"
+    )
     alerts = ", ".join(f"{count} of severity {severity}" for severity, count in summary["alerts"].items())
-    return f"{summary['passed']} of {summary['hosts']} hosts pass; {alerts} among the alerts"
+    return f"{hosts}; {alerts} among the alerts"
 
 
 def _output(given: Mapping[str, Any]) -> Output:

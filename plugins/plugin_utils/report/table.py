@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import MOST_REASONS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import warnings_of, with_warnings
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     findings_of,
     network_hops,
@@ -48,16 +49,20 @@ def fleet_verdict(
         raise EngineError("there is no host to give a verdict on")
     shown = [summarize(row, fail_on) for row in rows]
     bad = [row for row in shown if row["verdict"] == "FAIL"]
+    warnings = warnings_of([row for row in shown if row["verdict"] != "FAIL"])
+    passing = f"{len(shown) - len(bad)} of {len(shown)} hosts pass{with_warnings(warnings)}"
+    # The title says what was wanted. It does not stand over anything else without a word.
+    heading = f"NOT PROVED: {title}" if bad else f"{title}, with warnings" if warnings else title
     table = render_table(HEADINGS, shown)
     result = {
         "changed": False,
         "failed": bool(bad) and fail,
         "stops": bool(bad),
-        "msg": "; ".join([f"{len(shown) - len(bad)} of {len(shown)} hosts pass", *_reasons(bad, fail_on)]),
+        "msg": "; ".join([passing, *_reasons(bad, fail_on)]),
         "table": table,
         "rows": shown,
     }
-    return result, "\n".join([title, "", table, *_lines(shown)])
+    return result, "\n".join([heading, "", table, *_lines(shown)])
 
 
 def _reasons(bad: Sequence[Mapping[str, Any]], fail_on: str) -> list[str]:

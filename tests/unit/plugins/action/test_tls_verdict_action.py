@@ -76,7 +76,7 @@ class TestPlaybook:
         assert result["failed"] and result["msg"].startswith(
             "1 of 2 hosts pass; ex13?root:: the server does not offer STARTTLS"
         )
-        assert "\nTLS on the mail fleet\n" in printed
+        assert "\nNOT PROVED: TLS on the mail fleet\n" in printed
         assert "the server does not offer STARTTLS; switch it on\n" in printed
         assert [one["verdict"] for one in result["rows"]] == ["pass", "FAIL"]
         assert re.search(r"^ex13\?root: +Exim +not offered +- +- +- +- +required, plaintext +- +FAIL$", printed, re.M)

@@ -131,6 +131,16 @@ class TestFleet:
         assert result["msg"] == "1 of 2 hosts pass; ex?13: the server does not offer STARTTLS"
         assert text.endswith("\n\nex?13: error: the server does not offer STARTTLS; switch it on")
 
+    def test_nothing_is_green_over_a_warning(self):
+        warned = row(host="mx", errors=[], untested=["mx was not tested from the gateway gw1"])
+        result, text = fleet_verdict([row(), warned], "TLS is on", "error")
+        assert (result["failed"], result["msg"]) == (False, "2 of 2 hosts pass, with 1 warning")
+        assert text.startswith("TLS is on, with warnings\n")
+        result, text = fleet_verdict([warned, row(host="ex", probes=[PLAIN])], "TLS is on", "error")
+        assert text.startswith("NOT PROVED: TLS is on\n") and result["msg"].startswith(
+            "1 of 2 hosts pass, with 1 warning; ex: "
+        )
+
     def test_a_task_that_only_shows_says_that_the_run_stops(self):
         result, _text = fleet_verdict([row(host="mx", probes=[PLAIN])], "x", "error", fail=False)
         assert (result["failed"], result["stops"]) == (False, True)
