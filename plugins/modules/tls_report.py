@@ -97,9 +97,9 @@ options:
     suboptions:
       format:
         description:
-          - V(html) is one page without other files, V(json) is all data (see C(docs/schema/report.schema.json)), V(csv) a row for
-            each host, peer domain and direction, V(junit) a test suite for each host, and V(prometheus) a file for the textfile
-            collector of the node exporter, which reads files whose names end in C(.prom).
+          - V(html) is one page without other files, V(json) is all data (see C(docs/schema/report.schema.json)). V(csv) has a row
+            for each handshake test of a host, and one for each of its peer domains and directions. V(junit) is a test suite for each
+            host. V(prometheus) is a file for the textfile collector of the node exporter, which reads files whose names end in C(.prom).
         type: str
         choices:
           - html

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import of_group
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import warnings_of
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import network_hops, offers_starttls, tls_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import hops_over_tls, offers_starttls
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
@@ -286,12 +286,7 @@ def _offered(offered: Sequence[Optional[bool]]) -> str:
 
 
 def _trace(trace: Mapping[str, Any]) -> str:
-    direction = "in" if trace.get("direction") == "in" else "out"
-    if not trace.get("arrived"):
-        return f"{direction}: lost"
-    used = [tls_of(hop) for hop in network_hops(trace)]
-    unproven = f", {used.count(None)} unproven" if None in used else ""
-    return f"{direction}: {used.count(True)} of {len(used)} hops over TLS{unproven}"
+    return f"{'in' if trace.get('direction') == 'in' else 'out'}: {hops_over_tls(trace)}"
 
 
 def _kind(peer: peer_domains.Peer) -> str:
