@@ -22,6 +22,8 @@ options:
         C(probes) are results of M(mailfleet.starttls.starttls_probe), each with a text C(seen_from).
         C(traces) are results of M(mailfleet.starttls.message_trace), each with C(direction) and C(findings).
         C(errors) is a list of text about missing results. C(delivery_modes) is a list of text.
+        C(listeners) are further listeners of the host, each with C(address), C(tls), C(certificate), C(fingerprint_sha256) and
+        C(days_left).
     type: list
     elements: dict
     required: true
@@ -80,7 +82,9 @@ table:
   type: str
   returned: always
 rows:
-  description: The rows of the table, each with its findings (C(severity) and C(message)).
+  description:
+    - The rows of the table, each with its findings (C(severity) and C(message)), and with the C(others) below it, which are its
+      listeners that differ and what other hosts were served by it.
   type: list
   elements: dict
   returned: always

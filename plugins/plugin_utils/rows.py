@@ -29,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import other_listeners
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
@@ -172,6 +173,7 @@ def _row(
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": modes,
+        "listeners": _listeners(facts, target_of(host, hostvars).port),
         "untested": _untested(host, probes, gateways) if not is_gateway else [],
         "errors": _errors(
             host,
@@ -183,6 +185,13 @@ def _row(
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
         "own_domains": wanted.domains if is_gateway else {},
     }
+
+
+def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
+    """Return the listeners that differ from the main one. What was read before a change of this run says nothing of them now."""
+    if any(readable(facts.get(name)).get("changed") for name in ("mail_server_result", "gateway_accept_result")):
+        return []
+    return other_listeners(readable(observed_of(facts.get(name) for name in OBSERVED)), port)
 
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:

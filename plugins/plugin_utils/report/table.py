@@ -53,7 +53,7 @@ def fleet_verdict(
     passing = f"{len(shown) - len(bad)} of {len(shown)} hosts pass{with_warnings(warnings)}"
     # The title says what was wanted. It does not stand over anything else without a word.
     heading = f"NOT PROVED: {title}" if bad else f"{title}, with warnings" if warnings else title
-    table = render_table(HEADINGS, shown)
+    table = _table(shown)
     result = {
         "changed": False,
         "failed": bool(bad) and fail,
@@ -63,6 +63,27 @@ def fleet_verdict(
         "rows": shown,
     }
     return result, "\n".join([heading, "", table, *_lines(shown)])
+
+
+def _table(shown: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table: a row for each host, then one for each of its listeners that differs.
+
+    Fingerprints are shown if two certificates could be meant: those with one subject, or what one host serves.
+    """
+    lines, served = [], set()
+    is_clear = True
+    for row in shown:
+        mine = [row, *row["others"]]
+        lines += mine
+        served |= {(one["certificate"], one["fingerprint_sha256"]) for one in mine if one["fingerprint_sha256"]}
+        is_clear = is_clear and len({one["fingerprint_sha256"] for one in mine if one["fingerprint_sha256"]}) < 2
+        is_clear = is_clear and all(one["code"] != "wrong_certificate" for one in row["findings"])
+    columns = HEADINGS
+    if not is_clear or len({subject for subject, _fingerprint in served}) < len(served):
+        columns = {}
+        for name, heading in HEADINGS.items():
+            columns |= {name: heading} | ({"fingerprint": "FINGERPRINT"} if name == "certificate" else {})
+    return render_table(columns, [{**one, "fingerprint": str(one["fingerprint_sha256"] or "")[:16]} for one in lines])
 
 
 def _reasons(bad: Sequence[Mapping[str, Any]], fail_on: str) -> list[str]:
@@ -85,7 +106,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     """Return one row of the table from the results of a host: handshake tests, traces, delivery modes.
 
     Uses C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of starttls_probe),
-    C(traces) (of message_trace), C(errors) (text) and C(delivery_modes).
+    C(traces) (of message_trace), C(errors) (text), C(delivery_modes) and C(listeners) (of other_listeners()).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
@@ -98,13 +119,40 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
         "starttls": _offered(first),
         "tls_version": first.get("tls_version"),
         "certificate": certificate.get("subject"),
+        "fingerprint_sha256": certificate.get("fingerprint_sha256") or first.get("fingerprint_sha256"),
         "days_left": certificate.get("days_left"),
         "trusted": first.get("trusted"),
         "delivery_mode": row.get("delivery_modes") or [],
         "messages": _messages(traces),
         "verdict": _verdict(findings, fail_on),
         "findings": findings,
+        "others": [*_other_views(row["host"], probes), *_other_listeners(row)],
     }
+
+
+def _other_views(host: str, probes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each test that was served another certificate than the first one."""
+    found = {}
+    for one in probes[1:]:
+        served, first = (two.get("fingerprint_sha256") for two in (one, probes[0]))
+        if served and first and served != first:
+            certificate = one.get("certificate") or {}
+            found[served] = {
+                "host": f"{host} from {one.get('seen_from')}", "starttls": _offered(dict(one)), "tls_version": one.get("tls_version"),
+                "certificate": certificate.get("subject"), "fingerprint_sha256": served, "days_left": certificate.get("days_left"),
+                "trusted": one.get("trusted"),
+            }  # fmt: skip
+    return list(found.values())
+
+
+def _other_listeners(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "host": f"{row['host']} {one['address']}", "starttls": one["tls"], "certificate": one["certificate"],
+            "fingerprint_sha256": one["fingerprint_sha256"], "days_left": one["days_left"], "verdict": "not tested",
+        }
+        for one in row.get("listeners") or ()
+    ]  # fmt: skip
 
 
 def _offered(probe: dict[str, Any]) -> str:
