@@ -38,7 +38,7 @@ def test_reports(start):
     output = run(start, "verify_tls", "-e", "starttls_report_directory=../out")
     assert (start.parent / "out/report.html").exists()
     assert (
-        output.index("HOST  DAEMON")
+        output.index(" DAEMON ")
         < output.index(f"The reports are in {start.parent}/out: report.html")
         < output.rindex("fatal: ")
     )
