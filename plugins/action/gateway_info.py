@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from ansible_collections.mailfleet.starttls.plugins.modules.gateway_info import ARGUMENT_SPEC
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.gateway_access import GatewayAccess
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.host_actions import ReadAction
 
 
-class ActionModule(ReadAction):
+class ActionModule(GatewayAccess, ReadAction):
     """No private key leaves the controller for a read."""
 
     MODULE = "mailfleet.starttls.gateway_info"

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from ansible_collections.mailfleet.starttls.plugins.modules.gateway_tls import ARGUMENT_SPEC
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.gateway_access import GatewayAccess
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.host_actions import ChangeAction
 
 
-class ActionModule(ChangeAction):
+class ActionModule(GatewayAccess, ChangeAction):
     """The whole gateway in one call."""
 
     MODULE = "mailfleet.starttls.gateway_tls"

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.gateway_access import GatewayAccess
 
 
-class ActionModule(ModuleAction):
-    """The controller adds nothing."""
+class ActionModule(GatewayAccess, ModuleAction):
+    """The controller adds the access to the API of the gateway."""

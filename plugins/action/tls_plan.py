@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_plan import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
+    show,
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import (
@@ -46,10 +46,10 @@ class ActionModule(ActionBase):
                 options["fail_on"],
                 options["only_these_hosts"],
                 options["recovered"],
+                options["fail"],
             )
         for host, former in former_changes(plan.hosts, hostvars).items():
             if former and host in result.get("run", {}).get("hosts", {}):
                 result["run"]["hosts"][host]["former"] = former
-        if text:
-            Display().display(f"\n{text}\n")
+        show(text)
         return result

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any, Optional
 
 from ansible.plugins.action import ActionBase
-from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_verdict import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
+    show,
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict
@@ -31,5 +31,5 @@ class ActionModule(ActionBase):
         options = checked_options(self, ARGUMENT_SPEC)
         with task_errors():
             result, text = fleet_verdict(**options)
-        Display().display(f"\n{text}\n")
+        show(text)
         return result

@@ -44,22 +44,25 @@ options:
   api_url:
     description:
       - For a gateway with an API, the address of the API, like V(https://gateway.example.com:8006).
-      - By default, the environment variable E(MAILFLEET_API_URL) of the host that runs the module.
+      - By default, an environment variable of the controller, where Ansible runs. The one of this gateway is
+        E(MAILFLEET_API_URL_NAME), where C(NAME) is its inventory name in upper case, with an underscore for each character that is not a
+        letter or digit. Without it, E(MAILFLEET_API_URL), for all gateways.
+      - The environment of the managed host is not read.
     type: str
   api_user:
     description:
       - For Proxmox Mail Gateway, the user with its realm, like V(root@pam).
-      - By default, the environment variable E(MAILFLEET_API_USER).
+      - By default from the environment of the controller, E(MAILFLEET_API_USER_NAME) or E(MAILFLEET_API_USER), see O(api_url).
     type: str
   api_password:
     description:
       - For Proxmox Mail Gateway, the password of the user.
-      - By default, the environment variable E(MAILFLEET_API_PASSWORD).
+      - By default from the environment of the controller, E(MAILFLEET_API_PASSWORD_NAME) or E(MAILFLEET_API_PASSWORD), see O(api_url).
     type: str
   api_key:
     description:
       - For mailcow, an API key with write permission.
-      - By default, the environment variable E(MAILFLEET_API_KEY).
+      - By default from the environment of the controller, E(MAILFLEET_API_KEY_NAME) or E(MAILFLEET_API_KEY), see O(api_url).
     type: str
   validate_certs:
     description:

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters that turn the inventory into module options. The functions are in plugin_utils.estate, rows and findings.
 
-The functions put results into new text. So nothing that a filter returns is a template.
+The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
+plugin_utils.faults.
 """
 
 from __future__ import annotations
@@ -12,20 +13,25 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter whose errors are faults: in a list, as the value would be, if the function returns one; a text among texts."""
+    returns = str(function.__annotations__["return"])
+
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
             return untrusted(function(*args, **kwargs))
-        except EngineError as error:
-            raise AnsibleFilterError(str(error)) from error
+        except (EngineError, MissingLibraryError) as error:
+            fault = str(error) if returns == "list[str]" else as_fault(error)
+            return untrusted([fault] if returns.startswith("list[") else fault)
 
     return wrapped
 

@@ -10,7 +10,6 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Optional
 from urllib.error import HTTPError
 
-from ansible.module_utils.basic import env_fallback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Http, Response, answered_within
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     ACCEPTS,
@@ -29,17 +28,17 @@ if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 
-# The gateway and the access to it. The API's secrets may come from the environment of the host that runs the module.
+# The gateway and the access to it. What is not given of the API comes from the environment of the controller, in the action plugin.
 ACCESS_SPEC: dict[str, dict[str, Any]] = {
     "gateway": {"type": "str", "default": "postfix"},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
     "reinjection_port": {"type": "int", "default": 10125},
     "config_dir": {"type": "path", "default": "/etc/haraka"},
-    "api_url": {"type": "str", "fallback": (env_fallback, ["MAILFLEET_API_URL"])},
-    "api_user": {"type": "str", "fallback": (env_fallback, ["MAILFLEET_API_USER"])},
-    "api_password": {"type": "str", "no_log": True, "fallback": (env_fallback, ["MAILFLEET_API_PASSWORD"])},
-    "api_key": {"type": "str", "no_log": True, "fallback": (env_fallback, ["MAILFLEET_API_KEY"])},
+    "api_url": {"type": "str"},
+    "api_user": {"type": "str"},
+    "api_password": {"type": "str", "no_log": True},
+    "api_key": {"type": "str", "no_log": True},
     "validate_certs": {"type": "bool", "default": True},
     "ca_path": {"type": "path"},
     "timeout": {"type": "int", "default": 20},

@@ -55,7 +55,7 @@ options:
       domain:
         description:
           - The recipient domain whose mail goes to this server.
-          - The check V(mta_sts) needs this option.
+          - The check V(mta_sts) needs this option. Without it the target gets the finding C(mta_sts_not_checked).
         type: str
   mode:
     description:
@@ -329,12 +329,12 @@ results:
     dane:
       description:
         - The result of the comparison of the served chain with the TLSA records. Null without the check V(dane).
-        - C(status) is one of V(none), V(match), V(mismatch), V(insecure), V(unusable), V(failed).
+        - C(status) is one of V(none), V(match), V(mismatch), V(insecure), V(unusable), V(failed), V(not_checked).
       type: dict
     mta_sts:
       description:
         - The result of the comparison of this server with the MTA-STS policy of the domain. Null without the check V(mta_sts).
-        - C(status) is one of V(none), V(match), V(mismatch), V(testing_mismatch), V(invalid), V(failed).
+        - C(status) is one of V(none), V(match), V(mismatch), V(testing_mismatch), V(invalid), V(failed), V(not_checked).
       type: dict
     findings:
       description:

@@ -65,9 +65,16 @@ options:
     type: str
     choices: [drift, blocked, never]
     default: blocked
+  fail:
+    description:
+      - Whether the task fails if the run has to stop. With V(false) the result has it as RV(stops), and the next task can fail with RV(msg)
+        alone. Then nothing that was shown is shown a second time.
+    type: bool
+    default: true
   json_file:
     description:
       - A file on the controller for the plan as JSON. It is written even if the task fails, also in check mode.
+      - A relative path starts where Ansible was started.
       - The file C(docs/schema/plan.schema.json) of the collection describes it.
     type: path
 extends_documentation_fragment:
@@ -97,10 +104,17 @@ EXAMPLES = r"""
   ignore_errors: true
   ignore_unreachable: true
 
-- name: Show the plan, and stop if something stands in the way
+- name: Show the plan
   mailfleet.starttls.tls_plan:
     estate: "{{ email_configs | mailfleet.starttls.estate(hostvars, ansible_play_hosts_all) }}"
+    fail: false
   register: tls_plan
+  run_once: true
+
+- name: Stop if something stands in the way
+  ansible.builtin.fail:
+    msg: "{{ tls_plan.msg }}"
+  when: tls_plan.stops
   run_once: true
 """
 
@@ -116,6 +130,10 @@ table:
   description: The table as text.
   type: str
   returned: always
+stops:
+  description: Whether the run has to stop. The task has then failed, unless O(fail) is V(false).
+  type: bool
+  returned: success
 """
 
 from typing import Any
@@ -129,6 +147,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "only_these_hosts": {"type": "bool", "default": False},
     "recovered": {"type": "bool", "default": False},
     "fail_on": {"type": "str", "choices": ["drift", "blocked", "never"], "default": "blocked"},
+    "fail": {"type": "bool", "default": True},
     "json_file": {"type": "path"},
 }
 """The options. The action plugin reads them."""

@@ -86,7 +86,8 @@ options:
     default: error
   outputs:
     description:
-      - The files to write on the controller. Missing directories are created, with mode V(0755).
+      - The files to write on the controller. A relative path starts where Ansible was started.
+      - Missing directories are created, with mode V(0755).
       - Nobody but root and the user who runs Ansible may own or write the directories on the way. A symbolic link is
         followed only if one of these two made it.
       - Files are replaced in one step, so no reader sees an incomplete file.
@@ -96,9 +97,9 @@ options:
     suboptions:
       format:
         description:
-          - V(html) is one page without other files, V(json) is all data (see C(docs/schema/report.schema.json)), V(csv) a row for
-            each host, peer domain and direction, V(junit) a test suite for each host, and V(prometheus) a file for the textfile
-            collector of the node exporter, which reads files whose names end in C(.prom).
+          - V(html) is one page without other files, V(json) is all data (see C(docs/schema/report.schema.json)). V(csv) has a row
+            for each handshake test of a host, and one for each of its peer domains and directions. V(junit) is a test suite for each
+            host. V(prometheus) is a file for the textfile collector of the node exporter, which reads files whose names end in C(.prom).
         type: str
         choices:
           - html
@@ -197,7 +198,7 @@ alerts:
       message: mx.example.com (mx.example.com:25) no longer offers STARTTLS. A previous report shows that it did.
       action: Check the recent changes on mx.example.com; its log shows why TLS is off.
 paths:
-  description: The files of O(outputs), in that order.
+  description: The absolute paths of the files of O(outputs), in that order.
   type: list
   elements: str
   returned: always

@@ -22,6 +22,8 @@ options:
         C(probes) are results of M(mailfleet.starttls.starttls_probe), each with a text C(seen_from).
         C(traces) are results of M(mailfleet.starttls.message_trace), each with C(direction) and C(findings).
         C(errors) is a list of text about missing results. C(delivery_modes) is a list of text.
+        C(listeners) are further listeners of the host, each with C(address), C(tls), C(certificate), C(fingerprint_sha256) and
+        C(days_left).
     type: list
     elements: dict
     required: true
@@ -36,6 +38,12 @@ options:
     type: str
     choices: [error, warning, notice]
     default: error
+  fail:
+    description:
+      - Whether the task fails if a host did not pass. With V(false) the result has it as RV(stops), and the next task can fail with RV(msg)
+        alone. Then nothing that was shown is shown a second time.
+    type: bool
+    default: true
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -57,6 +65,14 @@ EXAMPLES = r"""
       - host: "{{ inventory_hostname }}"
         daemon: Postfix
         probes: "{{ probe.results }}"
+    fail: false
+  register: verdict
+  run_once: true
+
+- name: Fail if a host did not pass
+  ansible.builtin.fail:
+    msg: "{{ verdict.msg }}"
+  when: verdict.stops
   run_once: true
 """
 
@@ -66,10 +82,16 @@ table:
   type: str
   returned: always
 rows:
-  description: The rows of the table, each with its findings (C(severity) and C(message)).
+  description:
+    - The rows of the table, each with its findings (C(severity) and C(message)), and with the C(others) below it, which are its
+      listeners that differ and what other hosts were served by it.
   type: list
   elements: dict
   returned: always
+stops:
+  description: Whether a host did not pass. The task has then failed, unless O(fail) is V(false).
+  type: bool
+  returned: success
 """
 
 from typing import Any
@@ -78,5 +100,6 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "rows": {"type": "list", "elements": "dict", "required": True},
     "title": {"type": "str", "default": "TLS on the mail fleet"},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
+    "fail": {"type": "bool", "default": True},
 }
 """The options. The action plugin reads them."""

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from ansible import constants as C
 from ansible.errors import (
     AnsibleAction,
     AnsibleActionFail,
@@ -23,12 +24,17 @@ from ansible.errors import (
     AnsibleFileNotFound,
 )
 from ansible.plugins.action.normal import ActionModule as NormalAction
+from ansible.plugins.callback.default import CallbackModule as Default
+from ansible.plugins.loader import callback_loader
+from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
     refuse_control_characters,
     refuse_null_characters,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED, untrusted
 
 if TYPE_CHECKING:
@@ -48,6 +54,8 @@ SECRET_OPTIONS = frozenset(
 )
 """The names of all options that hold secrets, at any depth."""
 NOT_LOGGED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
+_PEOPLES_CALLBACKS = ("default", "minimal", "oneline")
+"""Those of ansible-core that write for people. Other ones count if they are made from the default one."""
 _PRIVATE = re.compile(r"PRIVATE KEY-----|://\S+@")
 
 Run = Callable[..., dict[str, Any]]
@@ -61,6 +69,8 @@ def guarded(run: Run) -> Run:
 
     The options go back to the strategy and to callbacks with the result. Some show them: the strategy free does with
     display_args_to_stdout.
+
+    An option whose value is the fault of a filter fails the task with the filter's text.
     """
 
     @functools.wraps(run)
@@ -73,6 +83,8 @@ def guarded(run: Run) -> Run:
         try:
             with task_errors():
                 refuse_null_characters(task.args)
+            if fault := next(filter(None, map(fault_in, task.args.values())), ""):
+                raise AnsibleActionFail(fault)
             result: dict[str, Any] = untrusted(run(action, *args, **kwargs))
             return result
         except AnsibleAction as error:
@@ -131,34 +143,64 @@ def task_errors() -> Iterator[None]:
     try:
         yield
     except (EngineError, MissingLibraryError) as error:
-        raise AnsibleActionFail(str(error)) from error
+        # Ansible appends the text of a cause to that of the error, and the two are the same here.
+        raise AnsibleActionFail(str(error)) from None
+
+
+@functools.cache
+def _is_for_people(callback: str) -> bool:
+    """Return whether a callback writes for people, and not a document that a program reads."""
+    name = callback.removeprefix("ansible.builtin.").removeprefix("ansible.legacy.")
+    if name in _PEOPLES_CALLBACKS:
+        return True
+    kind = callback_loader.get(name, class_only=True)
+    return isinstance(kind, type) and issubclass(kind, Default)
+
+
+def show(text: str) -> None:
+    """Show text to people, once. Where the callback writes for programs, such as C(json), the result of the task has it all."""
+    if text and _is_for_people(C.DEFAULT_STDOUT_CALLBACK):
+        Display().display(f"\n{text}\n")
+
+
+def _found(action: ActionBase, path: str) -> str:
+    """Return where a file on the controller is: as the module copy finds it, or else from where Ansible was started.
+
+    Raises AnsibleFileNotFound.
+    """
+    try:
+        return str(action._find_needle("files", path))
+    except AnsibleFileNotFound:
+        here = from_start(path)
+        if not Path(here).exists():
+            raise
+        return here
 
 
 def read_text(action: ActionBase, option: str, path: str) -> str:
-    """Return the text of a file on the controller. The search path is that of the module copy. Raises AnsibleActionFail."""
+    """Return the text of a file on the controller. Raises AnsibleActionFail."""
     try:
-        found = action._find_needle("files", path)
-        with open(found, encoding="utf-8") as handle:  # noqa: PTH123
+        with open(_found(action, path), encoding="utf-8") as handle:  # noqa: PTH123
             return handle.read()
     except Exception as error:
-        raise AnsibleActionFail(f"{option} {path!r} cannot be read on the controller: {error}") from error
+        raise AnsibleActionFail(f"{option} {path!r} cannot be read on the controller: {error}") from None
 
 
 def read_bytes(action: ActionBase, path: str, limit: int) -> bytes:
     """Return the first bytes of a file on the controller, decrypted by Ansible Vault.
 
-    The search path is that of the module copy. Raises EngineError with the reason, in one line.
+    Raises EngineError with the reason, in one line.
     """
     try:
         # For a vault this is a private temporary file, which is removed at once.
-        real = action._loader.get_real_file(action._find_needle("files", path), decrypt=True)
+        real = action._loader.get_real_file(_found(action, path), decrypt=True)
         try:
             with Path(real).open("rb") as stream:
                 return stream.read(limit)
         finally:
             action._loader.cleanup_tmp_file(real)
     except AnsibleFileNotFound:
-        reason = "there is no such file (a relative path is searched in 'files' and by the playbook)"
+        reason = f"there is no such file (searched in 'files', by the playbook, and as {from_start(path)})"
     except AnsibleError as error:
         reason = str(error).split("\n", maxsplit=1)[0]
     except OSError as error:

@@ -24,9 +24,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
     PRODUCTS,
     product_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import require_cryptography
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import require_dnspython
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import check_variables
 
 HostVars = Mapping[str, Mapping[str, Any]]
+NEED_DNS = {"dane", "mta_sts"}
+"""The checks for which the controller asks the DNS."""
 
 
 @dataclass(frozen=True)
@@ -70,17 +75,23 @@ class Estate:
         others: Sequence[str] = (),
         check_required: bool = False,
     ) -> Estate:
-        """Read the inventory. Raises EngineError that names the user's variable.
+        """Read the inventory. Raises EngineError that names the user's variable, and MissingLibraryError.
 
         others: hosts outside the run whose variables are checked as well.
 
-        These are refused: an unknown C(starttls_) variable of a host of the run; a mail server that is not in the
-        inventory; an unknown mode; an invalid domain; a domain in two email configs; a server that is to require TLS
-        (C(starttls_inbound)) behind a mode that may deliver in plaintext. With check_required, a host that is to
-        require TLS and is in no email config is also refused.
+        These are refused: an unknown C(starttls_) variable of a host of the run; a host whose address, landing of messages or
+        outside host is none; a mail server that is not in the inventory; an unknown mode; an invalid domain; a domain in
+        two email configs; a server that is to require TLS (C(starttls_inbound)) behind a mode that may deliver in plaintext.
+        With check_required, a host that is to require TLS and is in no email config is also refused.
         """
         for host in (*hosts, *others):
-            check_variables(host, hostvars[host])
+            facts = hostvars[host]  # once a host: Ansible computes its variables anew each time
+            check_variables(host, facts)
+            target_of(host, {host: facts})
+            landing_of(host, facts)
+            check_outside_host(facts.get("starttls_outside_host"), hostvars)
+            if NEED_DNS & set(checks_of(facts)):
+                require_dnspython()
         deliveries = tuple(_delivery(config, hostvars) for config in email_configs)
         merge({}, [one.to_json()["email_config"] for one in deliveries])
         served = {host for one in deliveries for host in one.hosts}
@@ -157,8 +168,36 @@ def estate(
     others: Sequence[str] = (),
     check_required: bool = False,
 ) -> dict[str, Any]:
-    """Return the result of Estate.parse as plain data, for playbooks. Raises EngineError."""
+    """Return the result of Estate.parse as plain data, for playbooks. Raises EngineError, and MissingLibraryError.
+
+    So a library that the hosts of the run need on the controller is missed once, and not by each host.
+    """
+    require_cryptography()
+    if fault := fault_in(email_configs):
+        raise EngineError(fault)
     return Estate.parse(email_configs, hostvars, hosts, others, check_required).to_json()
+
+
+def checks_of(facts: Mapping[str, Any]) -> list[str]:
+    """Return C(starttls_checks) of a host, which is a list or, from a survey, text with commas."""
+    given = facts.get("starttls_checks") or ()
+    return [one.strip() for one in given.split(",")] if isinstance(given, str) else [str(one) for one in given]
+
+
+def landing_of(host: str, facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return where test messages land on a host: C(starttls_landing) or C(starttls_mailbox) of it. Raises EngineError."""
+    place = facts.get("starttls_landing") or {"mailbox": str(facts.get("starttls_mailbox", "/var/mail/trace"))}
+    if not isinstance(place, Mapping):
+        raise EngineError(f"starttls_landing of {host} has to be a mapping with mailbox, imap or command")
+    return place
+
+
+def check_outside_host(outside: Any, hostvars: HostVars) -> None:
+    """Raise EngineError if the host outside the fleet is given and is not in the inventory."""
+    if outside and outside not in hostvars:
+        raise EngineError(
+            f"starttls_outside_host {outside!r} is not in the inventory; add the host or correct the name"
+        )
 
 
 def target_of(host: str, hostvars: HostVars) -> Target:

@@ -25,6 +25,8 @@ STEP_RESULTS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """Step -> the variable that its role registers, and the inbound states in which it ends; none if it has no such state."""
 
+MOST_REASONS = 3
+"""Most hosts whose fault is in the message of a run that stops."""
 _COLUMNS = {"host": "HOST", "role": "ROLE", "state": "STATE", "reason": "REASON"}
 
 
@@ -145,12 +147,14 @@ def check_step(
 ) -> tuple[dict[str, Any], str]:
     """Return the result of tls_outcome, and the text to show: empty as long as no host failed. Raises EngineError."""
     found = standings(plan, step, results, tests, batch, fail_on)
-    failed = [one.host for one in found if one.failed]
-    result = {"changed": False, "failed": bool(failed), "hosts": {one.host: one.to_json() for one in found}}
+    failed = [one for one in found if one.failed]
     if not failed:
-        return result, ""
-    result["msg"] = (
-        f"the run stops at the step {step}, because of {', '.join(failed)}; hosts that are not started are unchanged. Repair that and "
-        "run again: completed steps are not repeated"
+        return {"changed": False, "failed": False, "hosts": {one.host: one.to_json() for one in found}}, ""
+    # The message is all that the result of a failure has: the table below says the rest, once.
+    reasons = [one_line(f"{one.host}: {one.state}: {one.reason}".rstrip(": ")) for one in failed[:MOST_REASONS]]
+    more = [f"{len(failed) - MOST_REASONS} more hosts failed"] if len(failed) > MOST_REASONS else []
+    message = (
+        f"the run stops at the step {step}, because of {'; '.join([*reasons, *more])}. Hosts that are not started are unchanged. Repair "
+        "that and run again: completed steps are not repeated"
     )
-    return result, f"THE RUN STOPPED\n\n{standing_table(found)}"
+    return {"changed": False, "failed": True, "msg": message}, f"THE RUN STOPPED\n\n{standing_table(found)}"

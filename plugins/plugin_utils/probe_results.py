@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups imp
     require_dnspython,
     run_all,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import NEED_DNS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     Certificates,
@@ -53,14 +54,14 @@ class Inquiry:
         """Read the module's options, before the host starts the module. Raises MissingLibraryError, EngineError."""
         require_cryptography()
         checks = set(options["checks"])
-        if not {"dane", "mta_sts"} & checks:
+        if not NEED_DNS & checks:
             return cls()
         require_dnspython()
         timeout = float(options["timeout"])
         return cls(
             with_dane="dane" in checks,
             with_mta_sts="mta_sts" in checks,
-            domains=tuple(_domain(one, "mta_sts" in checks) for one in options["targets"]),
+            domains=tuple(_domain(one) for one in options["targets"]),
             resolver=Resolver([one.strip() for one in options["resolver"] or []], lifetime=timeout),
             web=mta_sts.Web(ssl.create_default_context(), timeout=timeout),
         )
@@ -75,7 +76,7 @@ class Inquiry:
             if self.with_dane:
                 base, port = dane.base_name(seen["host"], seen["name"]), seen["port"]
                 jobs["dane", base, port] = lambda base=base, port=port: dane.look_up(resolver, base, port)  # type: ignore[misc]
-            if self.with_mta_sts:
+            if self.with_mta_sts and domain:
                 jobs["mta_sts", domain] = lambda domain=domain: mta_sts.look_up(resolver, web, domain)  # type: ignore[misc]
         return run_all(jobs, LOOKUPS_AT_A_TIME)
 
@@ -83,19 +84,24 @@ class Inquiry:
         """Return the TLSA records, the policy and the domain for one result."""
         base = dane.base_name(seen["host"], seen["name"])
         domain = self.domains[index] if self.domains else ""
-        return found.get(("dane", base, seen["port"])), found.get(("mta_sts", domain)), domain
+        policy = found.get(("mta_sts", domain))
+        if self.with_mta_sts and not domain:
+            policy = mta_sts.PolicyLookup(
+                "not_checked", f"no recipient domain of {seen['name']} is known, so no MTA-STS policy was looked up"
+            )
+        return found.get(("dane", base, seen["port"])), policy, domain
 
 
-def _domain(target: Mapping[str, Any], required: bool) -> str:
+def _domain(target: Mapping[str, Any]) -> str:
     given = str(target.get("domain") or "")
     try:
         domain = ascii_name(given.strip()).lower()
     except TargetError as error:
         raise EngineError(f"the domain of {target.get('host')}: {error}") from error
     if given and not is_dns_domain(domain):
-        raise EngineError(f"the domain {given!r} of {target.get('host')} is not a domain")
-    if required and not domain:
-        raise EngineError(f"the check mta_sts needs the domain of each target, and {target.get('host')} has none")
+        raise EngineError(
+            f"the domain {given!r} of {target.get('host')} is not a domain; correct starttls_domain of the host"
+        )
     return domain
 
 

@@ -22,10 +22,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     HostVars,
+    check_outside_host,
     installed_fingerprint,
+    landing_of,
     target_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import other_listeners
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
@@ -169,6 +173,7 @@ def _row(
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": modes,
+        "listeners": _listeners(facts, target_of(host, hostvars).port),
         "untested": _untested(host, probes, gateways) if not is_gateway else [],
         "errors": _errors(
             host,
@@ -180,6 +185,13 @@ def _row(
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
         "own_domains": wanted.domains if is_gateway else {},
     }
+
+
+def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
+    """Return the listeners that differ from the main one. What was read before a change of this run says nothing of them now."""
+    if any(readable(facts.get(name)).get("changed") for name in ("mail_server_result", "gateway_accept_result")):
+        return []
+    return other_listeners(readable(observed_of(facts.get(name) for name in OBSERVED)), port)
 
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
@@ -281,10 +293,7 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
     """
     if not outside:
         return []
-    if outside not in hostvars:
-        raise EngineError(
-            f"starttls_outside_host {outside!r} is not in the inventory; add the host or correct the name"
-        )
+    check_outside_host(outside, hostvars)
     if "starttls_trace_address" not in hostvars[outside]:
         return []
     there = str(hostvars[outside]["starttls_trace_address"])
@@ -307,10 +316,13 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
 def trace_work(messages: Sequence[Mapping[str, Any]], host: str, hostvars: HostVars) -> dict[str, list[dict[str, Any]]]:
     """Return what message_trace has to C(send) and to C(receive) on a mail server. Both are empty without messages of it.
 
-    Raises EngineError.
+    C(receive) is a fault if the host's landing is none.
     """
     mine = [one for one in messages if one["host"] == host]
-    landings = trace_landings(mine, "inbound", host, hostvars) if mine else []
+    try:
+        landings: list[dict[str, Any]] = trace_landings(mine, "inbound", host, hostvars) if mine else []
+    except EngineError as error:  # the task looks at C(send) first
+        landings = [as_fault(error)]
     return {"send": [dict(one["outbound"]) for one in mine], "receive": landings}
 
 
@@ -323,10 +335,7 @@ def trace_landings(
     C(starttls_mailbox). The result may hold a password, so playbooks compute it when needed and do not store it. Raises
     EngineError.
     """
-    facts = hostvars[host]
-    place = facts.get("starttls_landing") or {"mailbox": str(facts.get("starttls_mailbox", "/var/mail/trace"))}
-    if not isinstance(place, Mapping):
-        raise EngineError(f"starttls_landing of {host} has to be a mapping with mailbox, imap or command")
+    place = landing_of(host, hostvars[host])
     return [{"marker": one[direction]["marker"], **place} for one in messages]
 
 

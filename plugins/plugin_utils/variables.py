@@ -35,7 +35,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`auto`; on a gateway `postfix`", "The kind of mail server or gateway, see [docs/kinds.md](docs/kinds.md)."
         ),
         "starttls_domain": Variable(
-            "none", "A recipient domain whose MX records name the host. Without it MTA-STS is not checked for the host."
+            "none", "A recipient domain whose MX records name the host, for the check `mta_sts`."
         ),
     },
     "The wanted state of a mail server": {
@@ -44,7 +44,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
     },
-    "Certificates. Files and contents are on the controller": {
+    "Certificates. Files are on the controller: searched as the module `copy` does, and where Ansible was started": {
         "starttls_private_key_file": Variable(
             "none", "The private key without a passphrase. The file may be an Ansible Vault file."
         ),
@@ -87,10 +87,20 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "10125", "The first of three free ports on 127.0.0.1, on a Postfix gateway."
         ),
         "starttls_config_dir": Variable("`/etc/haraka`", "The directory that holds Haraka's `config` directory."),
-        "starttls_api_url": Variable("`MAILFLEET_API_URL`", "The address of the gateway's API."),
-        "starttls_api_user": Variable("`MAILFLEET_API_USER`", "The user of the API, with its realm."),
-        "starttls_api_password": Variable("`MAILFLEET_API_PASSWORD`", "The user's password, from a vault."),
-        "starttls_api_key": Variable("`MAILFLEET_API_KEY`", "The key of the API, from a vault."),
+        "starttls_api_url": Variable(
+            "`MAILFLEET_API_URL_NAME`, `MAILFLEET_API_URL`",
+            "The address of the gateway's API. The default is an environment variable of the controller; `NAME` is the gateway's "
+            "inventory name, `GW1_EXAMPLE_COM` for `gw1.example.com`.",
+        ),
+        "starttls_api_user": Variable(
+            "`MAILFLEET_API_USER_NAME`, `MAILFLEET_API_USER`", "The user of the API, with its realm."
+        ),
+        "starttls_api_password": Variable(
+            "`MAILFLEET_API_PASSWORD_NAME`, `MAILFLEET_API_PASSWORD`", "The user's password, from a vault."
+        ),
+        "starttls_api_key": Variable(
+            "`MAILFLEET_API_KEY_NAME`, `MAILFLEET_API_KEY`", "The key of the API, from a vault."
+        ),
         "starttls_api_ca_path": Variable("the system's", "Roots for the certificate of the API."),
         "starttls_validate_certs": Variable("true", "Whether the certificate of the API has to be valid."),
     },
@@ -115,7 +125,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`blocked`",
             "The result with which a plan fails that no change follows: `drift`, `blocked` (also if a host is unknown), `never`.",
         ),
-        "starttls_plan_file": Variable("none", "A file on the controller for the plan as JSON."),
+        "starttls_plan_file": Variable(
+            "none", "A file on the controller for the plan as JSON. A relative path starts where Ansible was started."
+        ),
         "starttls_require_without_evidence": Variable(
             "false",
             "Make a change even without evidence that the other side supports it. Mail may be deferred.",
@@ -140,14 +152,20 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_probe_timeout": Variable("15", "Seconds that each stage of a handshake test may take."),
     },
     "Reports": {
-        "starttls_report_directory": Variable("`reports`; `verify_tls`: none", "A directory on the controller."),
+        "starttls_report_directory": Variable(
+            "`reports`; `verify_tls`: none",
+            "A directory on the controller. A relative path starts where Ansible was started.",
+        ),
         "starttls_report_formats": Variable(
             "all; `verify_tls`: `html`", "`html`, `json`, `csv`, `junit`, `prometheus`."
         ),
         "starttls_report_since": Variable(
             "24h", "The period of the report of `report_tls`: `24h`, `7d`, or a start date."
         ),
-        "starttls_report_received": Variable("none", "Received TLS reports (RFC 8460), as paths on the controller."),
+        "starttls_report_received": Variable(
+            "none",
+            "Received TLS reports (RFC 8460), as paths on the controller, relative to where Ansible was started.",
+        ),
         "starttls_logs": Variable("the package's log files", "Log files on the host."),
     },
 }

@@ -163,6 +163,15 @@ def network_hops(trace: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [hop for hop in trace.get("hops") or () if isinstance(hop, Mapping) and hop.get("network")]
 
 
+def hops_over_tls(trace: Mapping[str, Any]) -> str:
+    """Return how many hops of a message that crossed a network used TLS, in words."""
+    if not trace.get("arrived"):
+        return "lost"
+    used = [tls_of(hop) for hop in network_hops(trace)]
+    unproven = f", {used.count(None)} unproven" if None in used else ""
+    return f"{used.count(True)} of {len(used)} hops over TLS{unproven}"
+
+
 def spoken_message(direction: Any) -> str:
     """Return the words for a test message of this direction, C(in) or C(out)."""
     return "the message from outside" if direction == "in" else "the message to the outside"

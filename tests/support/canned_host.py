@@ -24,7 +24,7 @@ else:
 
 def canned_host(place: Path, answers: Mapping[str, Any]) -> dict[str, str]:
     """Make the host below a directory. answers: module -> its result. Returns the variables by which Ansible reaches it."""
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     for module, result in answers.items():
         (place / module).write_text(json.dumps(result))
     python = place / "python"

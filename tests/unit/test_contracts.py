@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible.module_utils.basic import AnsibleModule, env_fallback
+from ansible.module_utils.basic import AnsibleModule
 from ansible.plugins.action import ActionBase
 from ansible.plugins.filter.core import ternary
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
@@ -33,6 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import SECRET_OPTIONS, ModuleAction
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.gateway_access import GatewayAccess, environment_names
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY_STEPS
@@ -385,23 +386,29 @@ def test_the_gateways_modules_are_a_group_of_their_own(documentation, monkeypatc
     assert set(info) == set(ACCESS_SPEC)  # nothing more, so group defaults fit each of them
 
 
-def test_secrets_of_an_api_are_never_shown_and_may_come_from_the_environment():
+API_OPTIONS = ("api_key", "api_password", "api_url", "api_user")
+
+
+def test_secrets_of_an_api_are_never_shown_and_come_from_the_controller_alone(monkeypatch):
+    """A fallback of a spec is looked up on the host that runs the module, which is not the administrator's."""
     secrets = {name for name, option in ACCESS_SPEC.items() if option.get("no_log")}
     assert secrets == {"api_password", "api_key"}
-    for name in ("api_url", "api_user", *secrets):
-        fallback, variables = ACCESS_SPEC[name]["fallback"]
-        assert fallback is env_fallback
-        assert variables == [f"MAILFLEET_{name.upper()}"]
-        assert "default" not in ACCESS_SPEC[name]
+    assert {name for product in PRODUCTS.values() for name in product.api_options} == set(API_OPTIONS)
+    for module in MODULES:
+        with monkeypatch.context() as patch:
+            assert [name for name, option in runtime_spec(module, patch).items() if "fallback" in option] == []
+    for module in GATEWAY_MODULES:
+        assert issubclass(importlib.import_module(f"{PACKAGE}.action.{module}").ActionModule, GatewayAccess)
 
 
 @pytest.mark.parametrize("module", GATEWAY_MODULES)
 def test_each_variable_of_the_environment_is_documented(module, documentation):
     options = documentation[module]["doc"]["options"]
-    for name, option in ACCESS_SPEC.items():
+    for name in API_OPTIONS:
         text = " ".join(options[name]["description"])
-        for variable in option.get("fallback", (None, ()))[1]:
+        for variable in environment_names(name, "name"):
             assert f"E({variable})" in text, name
+            assert f"`{variable}`" in VARIABLES[f"starttls_{name}"].default
 
 
 @pytest.mark.parametrize("action", MODULES)
@@ -665,11 +672,12 @@ def test_the_results_of_the_gateway_role_are_what_the_run_looks_at():
 @pytest.mark.parametrize("role", ["gateway", "mail_server"])
 def test_a_role_alone_reads_plans_and_changes(role):
     """One unreadable host does not end the read of the others: it is unknown in the plan."""
-    read, plan, change = load(f"roles/{role}/tasks/main.yml")
+    _fault, read, plan, stop, change = load(f"roles/{role}/tasks/main.yml")
     files = {"gateway": "modes.yml", "mail_server": "change.yml"}
     assert (read["ansible.builtin.import_tasks"], change["ansible.builtin.import_tasks"]) == ("read.yml", files[role])
     given = plan["mailfleet.starttls.tls_plan"]
-    assert (given["only_these_hosts"], plan["run_once"]) == (True, True)
+    assert (given["only_these_hosts"], plan["run_once"], given["fail"]) == (True, True, False)
+    assert (stop["when"], stop["run_once"]) == (f"{plan['register']}.stops", True)
     # What the change is given comes from this plan, not from that of a playbook.
     assert f"{plan['register']}.run.hosts[inventory_hostname]" in change["vars"][f"{role}_digests"]
     assert given["observed"] == [{"gateway": "gateway_observed", "mail_server": "mail_server_observed"}[role]]

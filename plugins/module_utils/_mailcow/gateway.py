@@ -62,7 +62,8 @@ class MailcowGateway(NextHopGateway):
         self._api.check()
         if not re.fullmatch(r"[!-~]+", self._key):
             raise EngineError(
-                f"{self.title}: api_key is needed to log in, and has to be plain ASCII; give one that may write"
+                f"{self.title}: api_key is needed to log in, and has to be plain ASCII; set starttls_api_key, or "
+                "MAILFLEET_API_KEY in the environment of the controller, to one that may write"
             )
         self._api.carry(X_API_Key=self._key)
         data = self._request("GET", "get/status/version")

@@ -62,7 +62,10 @@ class ProxmoxGateway(NextHopGateway):
             return
         self._api.check()
         if not self._user or not self._password:
-            raise EngineError(f"{self.title}: api_user and api_password are needed to log in; give both")
+            raise EngineError(
+                f"{self.title}: api_user and api_password are needed to log in; set starttls_api_user and "
+                "starttls_api_password, or MAILFLEET_API_USER and MAILFLEET_API_PASSWORD in the environment of the controller"
+            )
         if "@" not in self._user:
             raise EngineError(f"{self.title}: api_user needs its realm, like root@pam; {self._user!r} has none")
         form = urlencode({"username": self._user, "password": self._password}, errors="surrogateescape").encode()

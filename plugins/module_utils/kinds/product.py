@@ -35,8 +35,9 @@ class Product:
     """One product.
 
     title: the name in messages and tables. facets: some of server, gateway, log. layouts: one for each platform; none if the
-    product has an API. capabilities: those of the gateway facet. connections: the Ansible connections that only hosts of this
-    product use. With connections, the product's decisions run on the controller, else on the host.
+    product has an API. capabilities: those of the gateway facet. api_options: the options that say how its API is reached.
+    connections: the Ansible connections that only hosts of this product use. With connections, the product's decisions run on the
+    controller, else on the host.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Product:
     layouts: tuple[Layout, ...] = ()
     capabilities: tuple[str, ...] = ()
     connections: tuple[str, ...] = ()
+    api_options: tuple[str, ...] = ()
 
 
 PRODUCTS: dict[str, Product] = {
@@ -60,8 +62,10 @@ PRODUCTS: dict[str, Product] = {
         capabilities=(_ACCEPT, _ENFORCED, _OUTBOUND),
     ),
     "haraka": Product("Haraka", facets=("gateway",)),
-    "proxmox": Product("Proxmox Mail Gateway", facets=("gateway", "log")),
-    "mailcow": Product("mailcow", facets=("gateway",)),
+    "proxmox": Product(
+        "Proxmox Mail Gateway", facets=("gateway", "log"), api_options=("api_url", "api_user", "api_password")
+    ),
+    "mailcow": Product("mailcow", facets=("gateway",), api_options=("api_url", "api_key")),
 }
 """Kind -> product."""
 

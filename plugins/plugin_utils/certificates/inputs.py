@@ -45,9 +45,9 @@ class CheckedInputs:
     def refusal(self) -> dict[str, Any]:
         """Return the failed result of a task with findings. The task did not change the host."""
         lines = [f"[{finding.code}] {finding.message}" for finding in self.findings]
-        head = "The certificate was not installed and the host was not touched:"
+        head = "The certificate was not installed and the host was not touched: "
         found = [finding.as_dict() for finding in self.findings]
-        return {**self.facts, "failed": True, "changed": False, "msg": "\n".join([head, *lines]), "findings": found}
+        return {**self.facts, "failed": True, "changed": False, "msg": head + "; ".join(lines), "findings": found}
 
     def complete(self, reply: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of the module on the host in its public form."""

@@ -23,7 +23,11 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers, is_valid
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots, served_path
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Answer, Resolver
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import (
+    Answer,
+    Resolver,
+    is_dns_domain,
+)
 
 TRUST_ANCHOR, END_ENTITY = 2, 3
 _CERTIFICATE, _PUBLIC_KEY = 0, 1
@@ -100,8 +104,8 @@ async def look_up(resolver: Resolver, base: str, port: int) -> TlsaLookup:
     If the name is an alias and DNSSEC validates its address, the records of the canonical name come first (RFC 7672,
     2.2.2).
     """
-    if not base:
-        return TlsaLookup("")
+    if not is_dns_domain(base):
+        return TlsaLookup(base)
     address, own = await asyncio.gather(resolver.look_up(base, "A"), resolver.look_up(f"_{port}._tcp.{base}", "TLSA"))
     if address.secure and address.name and address.name != base:
         found = _read(address.name, await resolver.look_up(f"_{port}._tcp.{address.name}", "TLSA"))
@@ -121,7 +125,8 @@ def compare_records(
     """Compare the records with the served chain, leaf first. Return C(status), C(records) as text, and C(message).
 
     status: C(none) there are no records; C(insecure) there are records, but DNSSEC does not validate them; C(unusable)
-    SMTP uses none of the records; C(match); C(mismatch); C(failed) the look-up failed, or no certificate was seen.
+    SMTP uses none of the records; C(match); C(mismatch); C(failed) the look-up failed, or no certificate was seen;
+    C(not_checked) the server is known by an address or a bare host name only.
     names: further names that the certificate may have, besides the name of the records. They matter for usage 2 only.
     """
     where = f"_{port}._tcp.{found.base}"
@@ -129,8 +134,9 @@ def compare_records(
     def result(status: str, message: str) -> dict[str, Any]:
         return {"status": status, "records": found.shown, "message": message}
 
-    if not found.base:
-        return result("none", "an address has no TLSA records; give the name of the server")
+    if not is_dns_domain(found.base):
+        known = f"{found.base} is no domain name" if found.base else "an address has none"
+        return result("not_checked", f"the TLSA records of the server were not looked up, because {known}")
     if found.failure and not found.asked_for:
         return result(
             "none", f"DNSSEC does not validate the address of {found.base}, so senders do not ask for TLSA records"

@@ -61,7 +61,7 @@ class StsPolicy:
 
 @dataclass(frozen=True)
 class PolicyLookup:
-    """The result for a domain. status: C(none), C(found), C(invalid) or C(failed). message: the reason.
+    """The result for a domain. status: C(none), C(found), C(invalid), C(failed) or C(not_checked). message: the reason.
 
     id is the id of the record. policy is set if status is C(found).
     """
@@ -270,7 +270,7 @@ def compare_policy(found: PolicyLookup, host: str, fault: Optional[str]) -> dict
     host: the name by which senders know the server. fault: the reason why a sender that follows the policy cannot
     deliver to the server over TLS; empty if there is none; None if it is unknown. status: C(none) there is no policy,
     or its mode is none; C(match); C(mismatch); C(testing_mismatch) a mismatch in mode testing, in which mail is still
-    delivered; C(invalid) senders ignore the record or policy; C(failed).
+    delivered; C(invalid) senders ignore the record or policy; C(failed); C(not_checked) no domain was given.
     """
     policy = found.policy
 

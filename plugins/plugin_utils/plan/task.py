@@ -15,6 +15,7 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     CHANGE_RESULTS,
     Estate,
@@ -38,6 +39,8 @@ _PLAYBOOKS = {
 }
 OBSERVED = ("mail_server_observed", "gateway_observed")
 """The variables with what the roles read."""
+MOST_OBSTACLES = 3
+"""Most obstacles in the message of a plan."""
 _GROUPS = ("mail_gateways", "mail_servers")
 _TRUE = ("true", "yes", "on", "1")
 
@@ -112,7 +115,7 @@ def former_changes(hosts: Iterable[str], hostvars: HostVars) -> dict[str, dict[s
 
 
 def plan_result(
-    plan: Plan, plan_only: bool, fail_on: str, alone: bool = False, recovered: bool = False
+    plan: Plan, plan_only: bool, fail_on: str, alone: bool = False, recovered: bool = False, fail: bool = True
 ) -> tuple[dict[str, Any], str]:
     """Return the result of tls_plan, and the text to show.
 
@@ -120,7 +123,8 @@ def plan_result(
     has left changes, a run that changes undoes them first and plans again. Such a first plan shows nothing and does not fail.
     If another host stops the run in any case, nothing is undone, and the plan shows everything at once.
     recovered: this is the second plan, so a journal that is still there, or again, stops the run.
-    alone: a role makes the change by itself, and its module undoes what a killed run left.
+    alone: a role makes the change by itself, and its module undoes what a killed run left. fail: whether the task fails if the
+    run has to stop.
     """
     if plan.recover and recovered and not plan_only:
         said = (
@@ -128,21 +132,23 @@ def plan_result(
         )
         return {
             "changed": False,
-            "failed": True,
+            "failed": fail,
+            "stops": True,
             "msg": f"{said}; another run may change these hosts at this moment: run again",
         }, ""
     if plan.recover and not plan_only and not alone and not _stopped_by_others(plan):
         run = {**plan.run(may_change=False), "recover": list(plan.recover)}
-        return {"changed": False, "failed": False, "msg": _recovering(plan), "run": run}, ""
-    failed = plan.result in FAIL_ON[fail_on if plan_only else "blocked"]
+        return {"changed": False, "failed": False, "stops": False, "msg": _recovering(plan), "run": run}, ""
+    stops = plan.result in FAIL_ON[fail_on if plan_only else "blocked"]
     run = plan.run(may_change=not plan_only)
     if alone:
         for host in plan.recover:  # the module undoes that first, and then no file has the digest that was read
             run["hosts"][host]["digests"] = {}
     result = {
         "changed": False,
-        "failed": failed,
-        "msg": _message(plan, failed, plan_only),
+        "failed": stops and fail,
+        "stops": stops,
+        "msg": _message(plan, stops, plan_only),
         "plan": plan.to_json(),
         "run": run,
         "table": plan_table(plan),
@@ -168,7 +174,7 @@ def _title(plan: Plan) -> str:
     return f"Plan: {plan.action.replace('_', ' ')}: {plan.result}"
 
 
-def _message(plan: Plan, failed: bool, plan_only: bool) -> str:
+def _message(plan: Plan, stops: bool, plan_only: bool) -> str:
     count = {
         state: [host for host, one in plan.hosts.items() if one.state == state] for state in ("blocked", "unknown")
     }
@@ -179,16 +185,25 @@ def _message(plan: Plan, failed: bool, plan_only: bool) -> str:
     elsewhere = [one.host for one in plan.obstacles if one.host not in plan.hosts]
     said += [f"something in the way outside this run ({names(dict.fromkeys(elsewhere))})"] if elsewhere else []
     text = f"the plan is {plan.result}: {', '.join(said)}"
-    if failed and plan.result == "drift":
+    if stops and plan.result == "drift":
         text += f"; make the changes with {_PLAYBOOKS[plan.action]}, or set starttls_plan_fail_on to 'blocked'"
-    elif failed or plan.result in ("blocked", "unknown"):
-        text += "; nothing was changed. Do what the lines below 'In the way' say, and run again"
+    elif stops or plan.result in ("blocked", "unknown"):
+        text += "; nothing was changed. Do what stands under 'In the way', and run again"
         text += "" if plan_only else "; plan_tls.yml shows the plan alone"
+        text += f". {_first_obstacles(plan)}"
     return one_line(text)
+
+
+def _first_obstacles(plan: Plan) -> str:
+    """Return the first things that stand in the way, for a line that has to say why without the table."""
+    said = list(dict.fromkeys(f"{host}: {one.message}" if host else one.message for host, one in plan.obstacles))
+    more = len(said) - MOST_OBSTACLES
+    return "; ".join(said[:MOST_OBSTACLES]) + (f"; and {more} more" if more > 0 else "")
 
 
 def write_plan(path: str, plan: Plan) -> None:
     """Write the plan as JSON, at once or not at all, for everybody to read. Raises EngineError."""
+    path = from_start(path)
     if not Path(path).parent.is_dir():
         raise EngineError(
             f"there is no directory for {path} on the controller; create it, or correct starttls_plan_file"

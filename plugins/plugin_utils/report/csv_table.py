@@ -1,7 +1,10 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The report as CSV: a row for each host, peer domain and direction. A host without activity has one row."""
+"""The report as CSV. Each host has a row for each handshake test, then one for each peer domain and direction of its log.
+
+A row begins with what is known of the host. A host without either has that row alone.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import levels
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import hops_over_tls, offers_starttls
 
 COLUMNS = (
     "host",
     "daemon",
     "verdict",
+    "errors",
+    "warnings",
+    "delivery_modes",
+    "message_in",
+    "message_out",
+    "server",
+    "seen_from",
+    "starttls",
+    "tls_version",
+    "cipher",
+    "group",
+    "trusted",
+    "certificate",
+    "serial",
+    "fingerprint_sha256",
+    "not_after",
+    "days_left",
     "domain",
     "direction",
     "sender_tls",
@@ -56,10 +77,12 @@ def harmless(cell: Any) -> Any:
 
 def _rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for host in document["hosts"]:
-        head = {name: host[name] for name in ("host", "daemon", "verdict")}
+        head = _head(host)
         peers = host["activity"]["peers"] if host["activity"] else []
-        if not peers:
+        if not peers and not host["tests"]:
             yield head
+        for test in host["tests"]:
+            yield {**head, **_of_test(test)}
         for peer in peers:
             events = [one for kind in ("failures", "refusals", "deferrals") for one in peer[kind]]
             sender, recipient = levels(host, peer)
@@ -74,6 +97,36 @@ def _rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "reasons": " ".join(dict.fromkeys(one["reason"] for one in events)),
                 "last_event": max((one["last"] for one in events if one["last"]), default=""),
             }
+
+
+def _head(host: Mapping[str, Any]) -> dict[str, Any]:
+    severities = [one["severity"] for one in host["findings"]]
+    return {
+        **{name: host[name] for name in ("host", "daemon", "verdict")},
+        "errors": severities.count("error"),
+        "warnings": severities.count("warning"),
+        "delivery_modes": " ".join(host["delivery_modes"]),
+        **{f"message_{one.get('direction')}": hops_over_tls(one) for one in host["traces"]},
+    }
+
+
+def _of_test(test: Mapping[str, Any]) -> dict[str, Any]:
+    certificate = test["certificate"] or {}
+    return {
+        "server": f"{test['name']}:{test['port']}",
+        "seen_from": test["seen_from"],
+        "starttls": {True: "offered", False: "not offered", None: "unproven"}[offers_starttls(test)],
+        **{name: _cell(test.get(name)) for name in ("tls_version", "cipher", "group", "trusted", "fingerprint_sha256")},
+        "certificate": _cell(certificate.get("subject")),
+        **{name: _cell(certificate.get(name)) for name in ("serial", "not_after", "days_left")},
+    }
+
+
+def _cell(value: Any) -> Any:
+    """Return a value of a test as a cell; an empty one for what is unknown."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, (str, int, float)) else ""
 
 
 def _pairs(table: Mapping[str, int]) -> str:

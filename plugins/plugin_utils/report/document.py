@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Optional
 
@@ -122,6 +122,16 @@ def clean(value: Any, depth: int = _DEPTH) -> Any:
     return one_line(str(value)[:_TEXT_LENGTH])
 
 
+def with_warnings(count: int) -> str:
+    """Return the words that follow a number of hosts that pass; empty without warnings."""
+    return f", with {count} warning{'s' if count > 1 else ''}" if count else ""
+
+
+def warnings_of(hosts: Iterable[Mapping[str, Any]]) -> int:
+    """Return the number of warnings on these hosts. A host with warnings passes, and they are said wherever it is said that it does."""
+    return sum(one["severity"] == "warning" for host in hosts for one in host["findings"])
+
+
 def test_name(test: Mapping[str, Any]) -> str:
     """Return the name of a handshake test for users."""
     name = f"{test.get('name') or test.get('host')}:{test.get('port', 25)}"
@@ -142,7 +152,10 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
     traces = [clean(one) for one in _mappings(row.get("traces"))]
     activity = _activity(row["activity"]) if isinstance(row.get("activity"), Mapping) else None
     errors = [str(one) for one in _sequence(row.get("errors"))]
-    gathered = {"expected": expected, "errors": errors, "probes": tests, "traces": traces, "activity": activity}
+    untested = [str(one) for one in _sequence(row.get("untested"))]
+    gathered = {
+        "expected": expected, "errors": errors, "untested": untested, "probes": tests, "traces": traces, "activity": activity,
+    }  # fmt: skip
     findings = [_finding(one) for one in findings_of({"host": row["host"], **gathered})]
     return {
         "host": clean(row["host"]),

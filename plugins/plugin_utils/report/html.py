@@ -20,7 +20,8 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import of_group
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import network_hops, offers_starttls, tls_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import warnings_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import hops_over_tls, offers_starttls
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
@@ -138,6 +139,7 @@ def _view(document: Mapping[str, Any]) -> dict[str, Any]:
         "summary": summary,
         "codes": {one.code: one.title for one in of_group("alert")},
         "severity": _severity(document),
+        "warnings": warnings_of(document["hosts"]),
         "messages": {
             direction: Share(counts["tls"], counts["plaintext"], counts["unknown"])
             for direction, counts in summary["messages"].items()
@@ -164,7 +166,7 @@ def _severity(document: Mapping[str, Any]) -> str:
     """Return the state of the whole report: C(error), C(warning) or C(good)."""
     if document["summary"]["failed"] or document["summary"]["alerts"]["error"]:
         return "error"
-    return "warning" if document["summary"]["alerts"]["warning"] else "good"
+    return "warning" if document["summary"]["alerts"]["warning"] or warnings_of(document["hosts"]) else "good"
 
 
 def _alike(alerts: Iterable[Mapping[str, Any]]) -> list[Folded]:
@@ -284,12 +286,7 @@ def _offered(offered: Sequence[Optional[bool]]) -> str:
 
 
 def _trace(trace: Mapping[str, Any]) -> str:
-    direction = "in" if trace.get("direction") == "in" else "out"
-    if not trace.get("arrived"):
-        return f"{direction}: lost"
-    used = [tls_of(hop) for hop in network_hops(trace)]
-    unproven = f", {used.count(None)} unproven" if None in used else ""
-    return f"{direction}: {used.count(True)} of {len(used)} hops over TLS{unproven}"
+    return f"{'in' if trace.get('direction') == 'in' else 'out'}: {hops_over_tls(trace)}"
 
 
 def _kind(peer: peer_domains.Peer) -> str:

@@ -15,6 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, PathTrust, make_directories
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import PREVIOUS_REPORT_BYTES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import document, tls_rpt
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
@@ -56,7 +57,7 @@ def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]
     warnings = [f"TLS reports: {one}" for one in problems]
     return {
         "changed": bool(changed),
-        "msg": _message(report["summary"]),
+        "msg": _message(report),
         "summary": report["summary"],
         "alerts": report["alerts"],
         "paths": [one.path for one in outputs],
@@ -65,9 +66,14 @@ def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]
     }
 
 
-def _message(summary: Mapping[str, Any]) -> str:
+def _message(report: Mapping[str, Any]) -> str:
+    summary = report["summary"]
+    passed = [host for host in report["hosts"] if host["verdict"] == "pass"]
+    hosts = (
+        f"{summary['passed']} of {summary['hosts']} hosts pass{document.with_warnings(document.warnings_of(passed))}"
+    )
     alerts = ", ".join(f"{count} of severity {severity}" for severity, count in summary["alerts"].items())
-    return f"{summary['passed']} of {summary['hosts']} hosts pass; {alerts} among the alerts"
+    return f"{hosts}; {alerts} among the alerts"
 
 
 def _output(given: Mapping[str, Any]) -> Output:
@@ -78,13 +84,14 @@ def _output(given: Mapping[str, Any]) -> Output:
     # YAML has already converted octal digits without quotes to a number.
     if mode is not None and not (isinstance(mode, int) and 0 <= mode <= 0o777):
         raise EngineError(f"mode {given['mode']!r} is not a file mode; give one like '0640'")
-    return Output(given["format"], given["path"], mode)
+    return Output(given["format"], from_start(given["path"]), mode)
 
 
 def _report(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     own = {str(domain) for row in options["rows"] for domain in document.mapping(row.get("own_domains"))}
     try:
-        reports, problems = tls_rpt.read_reports(options["tls_reports"], own.union(options["domains"]))
+        received = [from_start(path) for path in options["tls_reports"]]
+        reports, problems = tls_rpt.read_reports(received, own.union(options["domains"]))
     except (tls_rpt.MissingJsonschemaError, OSError) as error:
         raise EngineError(f"the TLS reports cannot be read: {error}") from error
     report = document.build(
@@ -103,6 +110,7 @@ def _previous(path: Optional[str]) -> Optional[dict[str, Any]]:
     """Return the former report; None if no path is given or there is no file, as in the first run."""
     if not path:
         return None
+    path = from_start(path)
     try:
         content = FileImage.read(path, max_bytes=PREVIOUS_REPORT_BYTES, trust=LOOK).content
         return None if content is None else document.load_previous(content)

@@ -10,6 +10,8 @@ from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import MOST_REASONS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import warnings_of, with_warnings
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     findings_of,
     network_hops,
@@ -33,26 +35,65 @@ HEADINGS = {
 }
 
 
-def fleet_verdict(rows: Sequence[dict[str, Any]], title: str, fail_on: str) -> tuple[dict[str, Any], str]:
+def fleet_verdict(
+    rows: Sequence[dict[str, Any]], title: str, fail_on: str, fail: bool = True
+) -> tuple[dict[str, Any], str]:
     """Return the result of tls_verdict, and the text to show: title, table, and the findings of each host.
 
-    rows have the form that summarize() takes. Raises EngineError if there is no row, or if a row lacks its host name.
+    rows have the form that summarize() takes. fail: whether a host that does not pass fails the task. Raises EngineError if there
+    is no row, or if a row lacks its host name.
     """
     if not all(isinstance(row.get("host"), str) for row in rows):
         raise EngineError("each of rows needs the name of its host")
     if not rows:
         raise EngineError("there is no host to give a verdict on")
     shown = [summarize(row, fail_on) for row in rows]
-    passed = sum(row["verdict"] != "FAIL" for row in shown)
-    table = render_table(HEADINGS, shown)
+    bad = [row for row in shown if row["verdict"] == "FAIL"]
+    warnings = warnings_of([row for row in shown if row["verdict"] != "FAIL"])
+    passing = f"{len(shown) - len(bad)} of {len(shown)} hosts pass{with_warnings(warnings)}"
+    # The title says what was wanted. It does not stand over anything else without a word.
+    heading = f"NOT PROVED: {title}" if bad else f"{title}, with warnings" if warnings else title
+    table = _table(shown)
     result = {
         "changed": False,
-        "failed": passed < len(shown),
-        "msg": f"{passed} of {len(shown)} hosts pass",
+        "failed": bool(bad) and fail,
+        "stops": bool(bad),
+        "msg": "; ".join([passing, *_reasons(bad, fail_on)]),
         "table": table,
         "rows": shown,
     }
-    return result, "\n".join([title, "", table, *_lines(shown)])
+    return result, "\n".join([heading, "", table, *_lines(shown)])
+
+
+def _table(shown: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table: a row for each host, then one for each of its listeners that differs.
+
+    Fingerprints are shown if two certificates could be meant: those with one subject, or what one host serves.
+    """
+    lines, served = [], set()
+    is_clear = True
+    for row in shown:
+        mine = [row, *row["others"]]
+        lines += mine
+        served |= {(one["certificate"], one["fingerprint_sha256"]) for one in mine if one["fingerprint_sha256"]}
+        is_clear = is_clear and len({one["fingerprint_sha256"] for one in mine if one["fingerprint_sha256"]}) < 2
+        is_clear = is_clear and all(one["code"] != "wrong_certificate" for one in row["findings"])
+    columns = HEADINGS
+    if not is_clear or len({subject for subject, _fingerprint in served}) < len(served):
+        columns = {}
+        for name, heading in HEADINGS.items():
+            columns |= {name: heading} | ({"fingerprint": "FINGERPRINT"} if name == "certificate" else {})
+    return render_table(columns, [{**one, "fingerprint": str(one["fingerprint_sha256"] or "")[:16]} for one in lines])
+
+
+def _reasons(bad: Sequence[Mapping[str, Any]], fail_on: str) -> list[str]:
+    """Return why the first hosts do not pass, a text each. The lines below the table have the rest, and the advice."""
+    told = []
+    for row in bad[:MOST_REASONS]:
+        first, *others = failing(row["findings"], fail_on)
+        more = f" (and {len(others)} more)" if others else ""
+        told.append(one_line(f"{row['host']}: {first['message'].partition('; ')[0][:200]}{more}"))
+    return told if len(told) == len(bad) else [*told, f"{len(bad) - len(told)} more hosts do not"]
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -65,7 +106,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     """Return one row of the table from the results of a host: handshake tests, traces, delivery modes.
 
     Uses C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of starttls_probe),
-    C(traces) (of message_trace), C(errors) (text) and C(delivery_modes).
+    C(traces) (of message_trace), C(errors) (text), C(delivery_modes) and C(listeners) (of other_listeners()).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
@@ -78,13 +119,40 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
         "starttls": _offered(first),
         "tls_version": first.get("tls_version"),
         "certificate": certificate.get("subject"),
+        "fingerprint_sha256": certificate.get("fingerprint_sha256") or first.get("fingerprint_sha256"),
         "days_left": certificate.get("days_left"),
         "trusted": first.get("trusted"),
         "delivery_mode": row.get("delivery_modes") or [],
         "messages": _messages(traces),
         "verdict": _verdict(findings, fail_on),
         "findings": findings,
+        "others": [*_other_views(row["host"], probes), *_other_listeners(row)],
     }
+
+
+def _other_views(host: str, probes: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each test that was served another certificate than the first one."""
+    found = {}
+    for one in probes[1:]:
+        served, first = (two.get("fingerprint_sha256") for two in (one, probes[0]))
+        if served and first and served != first:
+            certificate = one.get("certificate") or {}
+            found[served] = {
+                "host": f"{host} from {one.get('seen_from')}", "starttls": _offered(dict(one)), "tls_version": one.get("tls_version"),
+                "certificate": certificate.get("subject"), "fingerprint_sha256": served, "days_left": certificate.get("days_left"),
+                "trusted": one.get("trusted"),
+            }  # fmt: skip
+    return list(found.values())
+
+
+def _other_listeners(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {
+            "host": f"{row['host']} {one['address']}", "starttls": one["tls"], "certificate": one["certificate"],
+            "fingerprint_sha256": one["fingerprint_sha256"], "days_left": one["days_left"], "verdict": "not tested",
+        }
+        for one in row.get("listeners") or ()
+    ]  # fmt: skip
 
 
 def _offered(probe: dict[str, Any]) -> str:

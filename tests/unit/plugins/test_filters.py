@@ -1,9 +1,11 @@
-"""The filters as Ansible calls them: what they are called, and that what is wrong is a filter's error."""
+"""The filters as Ansible calls them: what they are called, and that what is wrong is a value that says so."""
+
+import re
 
 import pytest
-from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 
 FILTERS = FilterModule().filters()
 HOSTVARS = {"pf12": {"starttls_hostname": "pf12.example"}, "bad": {"starttls_hostname": "a b"}, "out": {}}
@@ -23,8 +25,10 @@ def test_each_filter_is_a_function_of_the_engine():
 
 def test_estate():
     assert FILTERS["estate"]([CONFIG], HOSTVARS)["email_configs"][0]["servers"] == ["pf12.example:25"]
-    with pytest.raises(AnsibleFilterError, match="the mail server 'nowhere' is not in the inventory"):
-        FILTERS["estate"]([{**CONFIG, "servers": ["nowhere"]}], HOSTVARS)
+    assert re.search(
+        "the mail server 'nowhere' is not in the inventory",
+        fault_in(FILTERS["estate"]([{**CONFIG, "servers": ["nowhere"]}], HOSTVARS)),
+    )
 
 
 def test_kind_on():
@@ -52,42 +56,44 @@ def test_has_log():
 def test_capabilities():
     assert FILTERS["capabilities"]("postfix") == ["accept", "enforced", "outbound"]
     assert FILTERS["capabilities"]("haraka") == []
-    with pytest.raises(
-        AnsibleFilterError, match="gateway_kind 'postfx' is not a known kind; choose one of: postfix, exim"
-    ):
-        FILTERS["capabilities"]("postfx")
+    [said] = FILTERS["capabilities"]("postfx")  # a text among texts; the module refuses the kind
+    assert said.startswith("gateway_kind 'postfx' is not a known kind; choose one of: postfix, exim")
 
 
 def test_handshake_targets():
     assert FILTERS["handshake_targets"](["pf12"], HOSTVARS)[0]["name"] == "pf12.example"
-    with pytest.raises(AnsibleFilterError, match="starttls_hostname or starttls_port of bad"):
-        FILTERS["handshake_targets"](["bad"], HOSTVARS)
+    assert re.search(
+        "starttls_hostname or starttls_port of bad", fault_in(FILTERS["handshake_targets"](["bad"], HOSTVARS))
+    )
 
 
 def test_the_estate_of_the_hosts_of_a_play():
     hostvars = {**HOSTVARS, "strict": {"starttls_inbound": "required"}}
     assert FILTERS["estate"]([CONFIG], hostvars, ["pf12", "out"])["hosts"] == ["pf12", "out"]
-    with pytest.raises(AnsibleFilterError, match="strict is to require TLS"):
-        FILTERS["estate"]([CONFIG], hostvars, ["pf12", "strict"], check_required=True)
+    assert re.search(
+        "strict is to require TLS",
+        fault_in(FILTERS["estate"]([CONFIG], hostvars, ["pf12", "strict"], check_required=True)),
+    )
 
 
 def test_with_delivery_mode():
     assert FILTERS["with_delivery_mode"]([CONFIG], "main", "match_sender") == [
         {**CONFIG, "delivery_mode": "match_sender"}
     ]
-    with pytest.raises(
-        AnsibleFilterError, match="there is no email config 'other' in the inventory; choose one of: main"
-    ):
-        FILTERS["with_delivery_mode"]([CONFIG], "other", "match_sender")
-    with pytest.raises(AnsibleFilterError, match="'off' is not a delivery mode; choose one of: plaintext, "):
-        FILTERS["with_delivery_mode"]([CONFIG], "main", "off")
+    assert re.search(
+        "there is no email config 'other' in the inventory; choose one of: main",
+        fault_in(FILTERS["with_delivery_mode"]([CONFIG], "other", "match_sender")),
+    )
+    assert re.search(
+        "'off' is not a delivery mode; choose one of: plaintext, ",
+        fault_in(FILTERS["with_delivery_mode"]([CONFIG], "main", "off")),
+    )
 
 
 def test_own_target():
     [target] = FILTERS["own_target"]("pf12", HOSTVARS, "::1")
     assert (target["host"], target["name"]) == ("::1", "pf12.example")
-    with pytest.raises(AnsibleFilterError, match="starttls_hostname or starttls_port of bad"):
-        FILTERS["own_target"]("bad", HOSTVARS)
+    assert re.search("starttls_hostname or starttls_port of bad", fault_in(FILTERS["own_target"]("bad", HOSTVARS)))
 
 
 def test_failed_tests():
@@ -96,8 +102,7 @@ def test_failed_tests():
 
 def test_report_outputs():
     assert FILTERS["report_outputs"](["csv"], "out") == [{"format": "csv", "path": "out/report.csv"}]
-    with pytest.raises(AnsibleFilterError, match="is not a format"):
-        FILTERS["report_outputs"](["pdf"], "out")
+    assert re.search("is not a format", fault_in(FILTERS["report_outputs"](["pdf"], "out")))
 
 
 def test_verdict_rows():
@@ -112,8 +117,9 @@ def test_trace_messages():
 def test_planned_digests():
     plan = {"tls_plan": {"hosts": {"pf12": {"digests": {"/etc/x": "absent"}}}}}
     assert FILTERS["planned_digests"]("pf12", {**HOSTVARS, "localhost": plan}) == {"/etc/x": "absent"}
-    with pytest.raises(AnsibleFilterError, match="this run has no plan for out: "):
-        FILTERS["planned_digests"]("out", {**HOSTVARS, "localhost": plan})
+    assert re.search(
+        "this run has no plan for out: ", fault_in(FILTERS["planned_digests"]("out", {**HOSTVARS, "localhost": plan}))
+    )
 
 
 def test_trace_work():
@@ -123,10 +129,13 @@ def test_trace_work():
 def test_failing():
     alerts = [{"severity": "error"}, {"severity": "notice"}]
     assert FILTERS["failing"](alerts, "warning") == [{"severity": "error"}]
-    with pytest.raises(AnsibleFilterError, match="fail_on 'fatal' has to be one of error, warning, notice"):
-        FILTERS["failing"](alerts, "fatal")
+    assert re.search(
+        "fail_on 'fatal' has to be one of error, warning, notice", fault_in(FILTERS["failing"](alerts, "fatal"))
+    )
 
 
 def test_trace_landings():
-    with pytest.raises(AnsibleFilterError, match="starttls_landing of h has to be a mapping"):
-        FILTERS["trace_landings"]([], "inbound", "h", {"h": {"starttls_landing": "x"}})
+    assert re.search(
+        "starttls_landing of h has to be a mapping",
+        fault_in(FILTERS["trace_landings"]([], "inbound", "h", {"h": {"starttls_landing": "x"}})),
+    )

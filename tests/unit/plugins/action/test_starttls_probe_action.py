@@ -137,7 +137,7 @@ def _tasks(authority, plain, tls, refused, good, fingerprint, resolver):
             **lookups, "checks": "dane,mta_sts",
             "targets": [{**good, "domain": one} for one in ("example.com", "Example.ORG.", "example.net")],
         },
-        "no_domain": {**lookups, "targets": [good], "checks": ["mta_sts"]},
+        "no_domain": {**lookups, "targets": [{**good, "name": "mx"}], "checks": ["dane", "mta_sts"]},
         "bad_domain": {**lookups, "targets": [{**good, "domain": "a b"}], "checks": ["mta_sts"]},
         "bad_resolver": {**lookups, "targets": [good], "resolver": ["ns.example.com"]},
         "bad_check": {"targets": [good], "checks": ["everything"]},
@@ -275,7 +275,23 @@ def test_dane(run):
     assert (right["dane"]["status"], right["passed"]) == ("match", True)
     assert right["dane"]["records"][0].startswith("3 1 1 ")
     assert (other["dane"]["status"], codes(other)) == ("mismatch", ["name_mismatch", "dane_mismatch"])
-    assert (address["dane"]["status"], codes(address)) == ("none", ["name_mismatch"])
+    assert (address["dane"]["status"], codes(address)) == ("not_checked", ["name_mismatch", "dane_not_checked"])
+
+
+def test_a_host_without_a_domain_is_told_which_variable_is_missing(run):
+    [one] = run["results"]["no_domain"]["results"]
+    assert codes(one) == ["name_mismatch", "dane_not_checked", "mta_sts_not_checked"]
+    said = {finding["code"]: finding["message"] for finding in one["findings"]}
+    assert (
+        "; set starttls_hostname to " in said["dane_not_checked"] and "mx is no domain name" in said["dane_not_checked"]
+    )
+    assert "; set starttls_domain of the host to " in said["mta_sts_not_checked"]
+    assert (one["dane"]["status"], one["mta_sts"]["status"]) == ("not_checked", "not_checked")
+
+
+def test_the_role_asks_for_the_checks_of_the_inventory_and_leaves_none_out():
+    [block] = yaml.safe_load((ROOT / "roles/verify/tasks/observe.yml").read_text())
+    assert block["block"][0]["mailfleet.starttls.starttls_probe"]["checks"] == "{{ verify_checks }}"
 
 
 def test_mta_sts(run):
@@ -293,7 +309,6 @@ def test_mta_sts(run):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("no_domain", "the check mta_sts needs the domain of each target, and 127.0.0.1 has none"),
         ("bad_domain", "the domain 'a b' of 127.0.0.1 is not a domain"),
         ("bad_resolver", "the resolver 'ns.example.com' is not an IP address, with or without a port"),
     ],

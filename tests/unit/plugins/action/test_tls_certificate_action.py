@@ -198,7 +198,8 @@ def test_everything_bad_is_refused_before_the_host_is_touched(playground, author
             continue
         assert sorted(finding["code"] for finding in result["findings"]) == codes, (name, result["msg"])
         for finding in result["findings"]:
-            assert f"[{finding['code']}] {finding['message']}" in result["msg"].splitlines(), name
+            assert f"[{finding['code']}] {finding['message']}" in result["msg"], name
+        assert "\n" not in result["msg"], name
         assert "the host was not touched" in result["msg"], name
     assert list(playground.target.parent.parent.iterdir()) == []
 

@@ -87,6 +87,7 @@ def test_a_blocked_plan_stops_a_run(runs):
     result = results["blocked"]
     assert (result["failed"], result["changed"]) == (True, False)
     assert result["msg"].startswith("the plan is blocked: 3 hosts, 1 to change, 1 blocked (m2); nothing was changed. ")
+    assert result["msg"].endswith(". m2: /etc is full {{ 1 + 1 }}?m9 is fine")
     assert result["table"] in printed
     assert "\nIn the way\n  m2: /etc is full {{ 1 + 1 }}?m9 is fine\n" in printed
     assert {host: one["state"] for host, one in result["plan"]["hosts"].items()} == {

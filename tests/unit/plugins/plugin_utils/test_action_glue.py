@@ -94,7 +94,7 @@ def test_the_first_bytes_of_a_file_that_may_be_a_vault(tmp_path):
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (AnsibleFileNotFound(file_name="x"), "there is no such file (a relative path is searched"),
+        (AnsibleFileNotFound(file_name="x"), "there is no such file (searched in"),
         (AnsibleError("the vault is closed\nand more"), "the vault is closed"),
         (PermissionError(13, "Permission denied"), "Permission denied"),
         (OSError(), "OSError"),

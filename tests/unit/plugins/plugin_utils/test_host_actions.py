@@ -151,7 +151,7 @@ def test_files_are_read_on_the_controller(act, plugin, authority, issued):
 def test_a_certificate_with_a_fault_does_not_reach_the_host(act, plugin, authority):
     result = act(plugin, inbound="offered", install=install(authority, authority.issue(["other.example.com"])))
     assert (result["failed"], result["changed"], act.ran) == (True, False, [])
-    assert result["msg"].startswith("The certificate was not installed and the host was not touched:\n[")
+    assert result["msg"].startswith("The certificate was not installed and the host was not touched: [")
     assert NAME in result["msg"]
 
 

@@ -100,7 +100,6 @@ def test_a_domain_is_converted_by_the_rule_of_the_names_of_targets():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, f"the check mta_sts needs the domain of each target, and {NAME} has none"),
         ({"targets": [{"host": NAME, "domain": "a b"}]}, f"the domain 'a b' of {NAME} is not a domain"),
         (
             {"targets": [{"host": NAME, "domain": "example.com"}], "resolver": ["ns.example.com"]},

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import estate
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import standings
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
     Observation,
     Unread,
@@ -112,8 +112,8 @@ def test_a_step_of_a_host_that_returns_anything():
     for what, result in variants({"result": good, "tests": [{**handshake_of("bad"), "inventory_host": "bad"}]}):
         tests = result.get("tests")
         given = [one for one in tests if isinstance(one, dict)] if isinstance(tests, list) else []
-        shown, _text = check_step(plan, "offer", {"bad": result.get("result"), "good": good}, given, ["bad", "good"])
-        assert shown["hosts"]["good"]["state"] == "done: offer", what
+        bad, stands = standings(plan, "offer", {"bad": result.get("result"), "good": good}, given, ["bad", "good"])
+        assert (bad.host, stands.state) == ("bad", "done: offer"), what
 
 
 READ = {

@@ -231,8 +231,9 @@ class TestOtherOutcomes:
     def test_no_certificate_was_seen(self, leaf):
         assert verdict([record(3, 1, 1, leaf.certificate)], [])["status"] == "failed"
 
-    def test_an_address_has_none(self, chain):
-        assert compare_records(TlsaLookup(""), 25, chain, [], now())["status"] == "none"
+    @pytest.mark.parametrize("base", ["", "mx"])
+    def test_a_server_without_a_domain_name_has_none(self, chain, base):
+        assert compare_records(TlsaLookup(base), 25, chain, [], now())["status"] == "not_checked"
 
     def test_what_is_shown_is_bounded(self, chain):
         result = verdict([Tlsa(3, 0, 0, bytes([number]) * 5000) for number in range(100)], chain)

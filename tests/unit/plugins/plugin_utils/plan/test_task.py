@@ -143,11 +143,12 @@ class TestResult:
             "the plan is drift: 1 host, 1 to change; make the changes with enable_tls.yml, or set starttls_plan_fail_on to 'blocked'"
         )
         assert message(BLOCKED) == (
-            "the plan is blocked: 1 host, 1 blocked (m1); nothing was changed. Do what the lines below 'In the way' say, and run again; "
-            "plan_tls.yml shows the plan alone"
+            "the plan is blocked: 1 host, 1 blocked (m1); nothing was changed. Do what stands under 'In the way', and run again; "
+            "plan_tls.yml shows the plan alone. m1: port 25 is in use"
         )
         assert message(UNKNOWN, True) == (
-            "the plan is unknown: 1 host, 1 unknown (m1); nothing was changed. Do what the lines below 'In the way' say, and run again"
+            "the plan is unknown: 1 host, 1 unknown (m1); nothing was changed. Do what stands under 'In the way', and run again. "
+            "m1: no route; check that the host and its server run"
         )
         far = States(config(mode="required"), gw1=gateway(probes=[plain("m1.test")])).with_outside("m1")
         assert "something in the way outside this run (m1)" in message(far)
@@ -224,7 +225,7 @@ class TestKilledRun:
     def test_the_first_plan_is_silent_and_changes_nothing(self):
         result, text = plan_result(KILLED.plan(), False, "blocked")
         assert text == ""
-        assert set(result) == {"changed", "failed", "msg", "run"}
+        assert set(result) == {"changed", "failed", "stops", "msg", "run"}
         assert (result["changed"], result["failed"]) == (False, False)
         assert result["msg"] == (
             "a killed run has left changes on m1; they are undone first, then the hosts are read again"

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import xml.etree.ElementTree as ET
+from datetime import timedelta
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.csv_table import COLUMNS, harmless, render_csv
@@ -78,7 +79,7 @@ class TestCsv:
     def test_rows(self):
         rows = list(csv.DictReader(io.StringIO(render_csv(DEMO))))
         assert list(rows[0]) == list(COLUMNS)
-        assert len(rows) == sum(len(host["activity"]["peers"]) for host in DEMO["hosts"])
+        assert len(rows) == sum(len(host["activity"]["peers"]) + len(host["tests"]) for host in DEMO["hosts"])
         bank = next(row for row in rows if (row["domain"], row["direction"]) == ("bank.example.net", "inbound"))
         wanted = {
             "host": "gw1", "verdict": "pass", "sender_tls": "pe_tls", "recipient_tls": "", "messages_tls": "1904",
@@ -90,6 +91,30 @@ class TestCsv:
     def test_a_host_without_logs_has_a_row(self):
         rows = list(csv.DictReader(io.StringIO(render_csv(report({"host": "mx", "probes": [probe("mx.test")]})))))
         assert [(row["host"], row["verdict"], row["domain"]) for row in rows] == [("mx", "pass", "")]
+        nothing = list(csv.DictReader(io.StringIO(render_csv(report({"host": "mx", "activity": activity("", [])})))))
+        assert [(row["host"], row["server"], row["domain"]) for row in nothing] == [("mx", "", "")]
+
+    def test_what_tls_a_host_has(self):
+        rows = list(csv.DictReader(io.StringIO(render_csv(DEMO))))
+        near, far = (row for row in rows if row["host"] == "pf12" and row["server"])
+        number = f"{sum(map(ord, 'pf12.fleet.test')):064x}"
+        wanted = {
+            "server": "pf12.fleet.test:25", "starttls": "offered", "tls_version": "TLSv1.3", "cipher": "TLS_AES_256_GCM_SHA384",
+            "trusted": "yes", "certificate": "CN=pf12.fleet.test", "fingerprint_sha256": number, "group": "x25519", "domain": "",
+            "days_left": near["days_left"], "errors": "0", "message_in": "2 of 2 hops over TLS",
+        }  # fmt: skip
+        assert {name: near[name] for name in wanted} == wanted
+        assert near["days_left"].isdigit() and near["not_after"].startswith("20") and near["delivery_modes"]
+        assert (near["seen_from"], far["seen_from"]) == ("", "gw1")
+        bad = [row for row in rows if row["host"] == "ex13"]
+        assert {row["verdict"] for row in bad} == {"FAIL"} and int(bad[0]["errors"]) > 0
+        plain = next(row for row in bad if row["starttls"] == "not offered")
+        assert (plain["tls_version"], plain["trusted"], plain["days_left"]) == ("", "", "")
+
+    def test_what_is_unknown_is_no_word_of_its_own(self):
+        unseen = failed_probe("mx.test", "connect_failed", "no route", stage="connect", starttls_advertised=None)
+        [row] = csv.DictReader(io.StringIO(render_csv(report({"host": "mx", "probes": [unseen]}))))
+        assert (row["starttls"], row["trusted"]) == ("unproven", "")
 
     @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@x", " =1", "\t=1", "\r=1", "|x", "%x"])
     def test_formulas_are_made_harmless(self, cell):
@@ -102,7 +127,7 @@ class TestCsv:
     def test_hostile_texts(self, text):
         rows = list(csv.reader(io.StringIO(render_csv(hostile_report(text)))))
         assert {len(row) for row in rows} == {len(COLUMNS)}
-        assert len(rows) == 3
+        assert len(rows) == 5
         assert not any(cell.lstrip(" \u00a0\ufeff").startswith(("=", "+", "-", "@")) for row in rows for cell in row)
 
 
@@ -137,8 +162,7 @@ class TestJunit:
         suites = check_junit(render_junit(DEMO))
         assert list(suites) == ["gw1", "pf12", "pf13", "ex12", "ex13", "alerts"]
         assert [case.get("name") for case in suites["pf12"].findall("testcase")] == [
-            "handshake pf12.fleet.test:25", "handshake pf12.fleet.test:25 seen from gw1", "message in in-trace-1",
-            "message out out-trace-1",
+            "handshake pf12.fleet.test:25", "handshake pf12.fleet.test:25 seen from gw1", "message in", "message out", "host",
         ]  # fmt: skip
         assert (suites["pf12"].get("failures"), suites["ex13"].get("failures"), suites["alerts"].get("failures")) == (
             "0",
@@ -149,6 +173,25 @@ class TestJunit:
         assert failure.get("type") == "starttls_not_offered"
         assert failure.text.startswith("error: the server does not offer STARTTLS; switch STARTTLS on")
         assert "What" not in failure.text
+
+    def test_two_runs_have_the_same_names(self):
+        """So a CI can compare them. A run has markers and times of its own, and maybe other findings."""
+
+        def names(marker, now, *findings):
+            trace = {"arrived": True, "direction": "in", "marker": marker, "hops": [], "findings": []}
+            row = {"host": "mx", "probes": [probe("mx.test", findings=list(findings))], "traces": [trace], "errors": []}
+            suites = check_junit(render_junit(build([row], title="x", now=now)))
+            return [
+                (case.get("classname"), case.get("name"))
+                for suite in suites.values()
+                for case in suite.findall("testcase")
+            ]
+
+        later = NOW + timedelta(days=1)
+        expiring = {"code": "expires_soon", "severity": "warning", "message": "12 days left; renew it"}
+        first = names("in-mx-1a2b-20260101T000000-1", NOW)
+        assert first == names("in-mx-1a2b-20260102T000000-77", later, expiring)
+        assert not any(re.search(r"\d{8}", name) for _class, name in first)
 
     def test_what_does_not_fail_is_told_all_the_same(self):
         finding = {"code": "expires_soon", "severity": "warning", "message": "12 days left; renew it"}
@@ -321,10 +364,6 @@ def test_a_hop_that_is_unproven_is_a_warning_in_every_format():
     assert "in: 1 of 2 hops over TLS, 1 unproven" in FORMATS["html"].render(document)
     assert 'host_findings{host="mx",severity="warning"} 1' in render_prometheus(document)
     [suite] = ET.fromstring(render_junit(document)).iter("testsuite")
-    assert suite.findtext("system-out").startswith(
-        "message in in-trace-1: warning: the Received header of mx.example.test"
-    )
+    assert suite.findtext("system-out").startswith("message in: warning: the Received header of mx.example.test")
     [suite] = ET.fromstring(render_junit(report(row, fail_on="warning"))).iter("testsuite")
-    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == [
-        "message in in-trace-1"
-    ]
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None] == ["message in"]

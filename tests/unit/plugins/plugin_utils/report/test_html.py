@@ -70,6 +70,25 @@ def hostile_page(text):
 DEMO = page(*demo_rows(), window=WINDOW, previous=previous_document())
 
 
+class TestWhatNeedsAttention:
+    def test_no_good_word_stands_over_a_warning(self):
+        warned = {"host": "mx", "probes": [probe("mx.test")], "untested": ["mx was not tested from the gateway gw1"]}
+        text = Page(page(warned)).text
+        assert "1 of 1 host passes. 1 warning needs attention, see the hosts." in text
+        assert "There is no alert. The table of hosts has the findings." in text
+        assert "Nothing needs" not in text and "No enforced domain" not in text
+        assert 'class="status warning"' in page(warned)
+
+    def test_nor_over_a_failure(self):
+        text = Page(page({"host": "mx", "errors": ["it is down"]})).text
+        assert "See the findings below." in text and "No enforced domain" not in text
+
+    def test_warnings_are_said_beside_alerts(self):
+        rows = [{**one, "untested": ["it was not tested from the gateway"]} for one in demo_rows()]
+        said = Page(page(*rows, window=WINDOW, previous=previous_document())).text
+        assert re.search(r"\d things need attention, \d of them now\. The hosts have \d+ warnings as well\.", said)
+
+
 class TestContent:
     def test_what_a_manager_sees(self):
         text = Page(DEMO).text

@@ -23,7 +23,7 @@ class TestRow:
         assert summarize(row(traces=[TRACE], delivery_modes=["required"])) == {
             "host": "mx", "daemon": "Postfix", "starttls": "offered", "tls_version": "TLSv1.3",
             "certificate": "CN=mx.example.com", "days_left": 90, "trusted": True, "delivery_mode": ["required"],
-            "messages": "in 1/2 TLS", "verdict": "pass", "findings": [],
+            "messages": "in 1/2 TLS", "verdict": "pass", "findings": [], "fingerprint_sha256": None, "others": [],
         }  # fmt: skip
 
     def test_a_hop_that_is_unproven_is_neither_tls_nor_plaintext_and_a_warning(self):
@@ -127,8 +127,69 @@ class TestFleet:
 
     def test_one_that_does_not(self):
         result, text = fleet_verdict([row(), row(host="ex\n13", probes=[PLAIN])], "x", "error")
-        assert (result["failed"], result["msg"]) == (True, "1 of 2 hosts pass")
+        assert (result["failed"], result["stops"]) == (True, True)
+        assert result["msg"] == "1 of 2 hosts pass; ex?13: the server does not offer STARTTLS"
         assert text.endswith("\n\nex?13: error: the server does not offer STARTTLS; switch it on")
+
+    def test_a_listener_that_differs_has_a_row(self):
+        other = {
+            "address": ":587",
+            "tls": "required",
+            "certificate": "CN=mx.example.com",
+            "fingerprint_sha256": "cd" * 32,
+            "days_left": 3,
+        }
+        seen = {**row()["probes"][0], "fingerprint_sha256": "ab" * 32}
+        result, _text = fleet_verdict([row(host="mx", probes=[seen], listeners=[other])], "x", "error")
+        _heading, _line, main, second = result["table"].splitlines()
+        assert main.startswith("mx ") and f"  {'cd' * 8}  " in second
+        assert second.startswith("mx :587  -") and "  required  " in second and second.endswith("not tested")
+        assert result["msg"] == "1 of 1 hosts pass"
+
+    def test_fingerprints_are_shown_if_two_certificates_could_be_meant(self):
+        def served(host, fingerprint, subject="CN=mx.example.com", **changes):
+            certificate = {"subject": subject, "fingerprint_sha256": fingerprint, "days_left": 60}
+            probe = {
+                **row()["probes"][0],
+                "certificate": certificate,
+                "fingerprint_sha256": fingerprint,
+                "seen_from": host,
+                **changes,
+            }
+            return row(host=host, probes=[probe])
+
+        def table(*rows):
+            return fleet_verdict(rows, "x", "error")[0]["table"]
+
+        one, two = "12" * 32, "34" * 32
+        assert "FINGERPRINT" not in table(served("a", one), served("b", one))
+        assert "FINGERPRINT" not in table(served("a", one), served("b", two, "CN=other"))
+        shown = table(served("a", one), served("b", two))
+        assert "FINGERPRINT" in shown and one[:16] in shown and two[:16] in shown and one not in shown
+        wrong = [{"code": "wrong_certificate", "severity": "error", "message": "x"}]
+        assert one[:16] in table(served("a", one, findings=wrong))
+        seen = served("a", one)
+        seen["probes"] += served("gw", two)["probes"]
+        assert [line.split()[:3] for line in table(seen).splitlines()[3:]] == [["a", "from", "gw"]]
+
+    def test_nothing_is_green_over_a_warning(self):
+        warned = row(host="mx", errors=[], untested=["mx was not tested from the gateway gw1"])
+        result, text = fleet_verdict([row(), warned], "TLS is on", "error")
+        assert (result["failed"], result["msg"]) == (False, "2 of 2 hosts pass, with 1 warning")
+        assert text.startswith("TLS is on, with warnings\n")
+        result, text = fleet_verdict([warned, row(host="ex", probes=[PLAIN])], "TLS is on", "error")
+        assert text.startswith("NOT PROVED: TLS is on\n") and result["msg"].startswith(
+            "1 of 2 hosts pass, with 1 warning; ex: "
+        )
+
+    def test_a_task_that_only_shows_says_that_the_run_stops(self):
+        result, _text = fleet_verdict([row(host="mx", probes=[PLAIN])], "x", "error", fail=False)
+        assert (result["failed"], result["stops"]) == (False, True)
+
+    def test_the_reason_is_bounded(self):
+        rows = [row(host=f"m{number}", errors=["it is down; start it", "x"], probes=[]) for number in range(9)]
+        result, _text = fleet_verdict(rows, "x", "error")
+        assert result["msg"].count("it is down (and 1 more)") == 3 and result["msg"].endswith("; 6 more hosts do not")
 
     @pytest.mark.parametrize(
         ("rows", "message"),

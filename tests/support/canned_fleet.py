@@ -1,0 +1,43 @@
+"""A gateway and two mail servers that answer what they are told to, for whole runs of the playbooks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.canned_host import canned_host
+from tests.support.plan_states import config, gateway, server
+
+CHANGED = {
+    "changed": True, "before": {"inbound": "disabled"}, "after": {"inbound": "offered"}, "kind": "postfix", "digests": {},
+    "diff": [{"prepared": "+smtpd_tls_security_level = may\n"}],
+}  # fmt: skip
+
+
+def canned_fleet(
+    directory: Path, answers: Mapping[str, Mapping[str, Any]] | None = None, **facts: Any
+) -> dict[str, Any]:
+    """The inventory of hosts that have no TLS yet. answers: host -> module -> what it says instead. facts: of all hosts."""
+    hosts = {}
+    for host in ("gw1", "m1", "m2"):
+        read = gateway(host, drift=True) if host == "gw1" else server(host, drift=True)
+        said = {
+            "mail_server_info": read, "gateway_info": read, "mail_server_tls": CHANGED, "gateway_tls": CHANGED,
+            "starttls_probe": {"changed": False, "failed": True, "msg": "no test was made"},
+            "message_trace": {"changed": False, "sent": [], "received": []},
+            "tls_activity_info": {"changed": False, "failed": True, "msg": "no log"}, **((answers or {}).get(host) or {}),
+        }  # fmt: skip
+        read["probe"] = {"results": [], "certificates": {}}
+        hosts[host] = {**canned_host(directory / host, said), "starttls_hostname": f"{host}.test"}
+    here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    return {
+        "all": {
+            "vars": {"email_configs": [config("main", "m1", "m2", mode="opportunistic")], **facts}, "hosts": {"localhost": here},
+            "children": {
+                "mail_gateways": {"hosts": {"gw1": hosts["gw1"]}},
+                "mail_servers": {"hosts": {name: hosts[name] for name in ("m1", "m2")}},
+            },
+        }
+    }  # fmt: skip

@@ -1,0 +1,63 @@
+"""Which listeners of a host differ from its main one."""
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import WORDS, other_listeners
+
+OWN, OTHER = "aa" * 32, "bb" * 32
+CERTIFICATES = [
+    {"path": "/own.pem", "certificate": {"subject": "CN=mx", "fingerprint_sha256": OWN, "days_left": 60}},
+    {"path": "/copy.pem", "certificate": {"subject": "CN=mx", "fingerprint_sha256": OWN, "days_left": 60}},
+    {"path": "/other.pem", "certificate": {"subject": "CN=mx", "fingerprint_sha256": OTHER, "days_left": 3}},
+    {"path": "/unread.pem", "message": "it cannot be read"},
+]
+
+
+def listener(port, tls="offered", *certificates, host="", service="smtp/inet"):
+    return {
+        "service": service,
+        "host": host,
+        "port": port,
+        "tls": tls,
+        "certificates": list(certificates),
+        "overrides": {},
+    }
+
+
+def differing(*listeners, port=25):
+    found = other_listeners({"listeners": listeners, "certificates": CERTIFICATES}, port)
+    return [(one["address"], one["tls"], one["fingerprint_sha256"], one["days_left"]) for one in found]
+
+
+MAIN = listener(25, "offered", "/own.pem")
+
+
+@pytest.mark.parametrize(
+    ("other", "rows"),
+    [
+        (listener(587, "offered", "/own.pem"), []),
+        (listener(587, "offered", "/copy.pem"), []),
+        (listener(587, "offered", "/other.pem"), [(":587", "offered", OTHER, 3)]),
+        (listener(465, "implicit", "/own.pem"), [(":465", "implicit TLS", OWN, 60)]),
+        (listener(587, "none"), [(":587", "not offered", None, None)]),
+        (listener(587, "unknown", "/own.pem"), [(":587", "unknown", OWN, 60)]),
+        (listener(587, "offered", "/unread.pem"), [(":587", "offered", None, None)]),
+        (listener(None, "none", host="192.0.2.1", service="odd/inet"), [("192.0.2.1:odd/inet", "not offered", None, None)]),
+        (listener(10125, "none", host="127.0.0.1"), []),
+        (listener(10125, "none", host="[::1]"), []),
+        (listener(10125, "none", host="localhost"), []),
+    ],
+)  # fmt: skip
+def test_a_listener_beside_the_main_one(other, rows):
+    assert differing(MAIN, other) == rows
+
+
+def test_without_a_main_one_every_listener_is_another():
+    assert [one[0] for one in differing(MAIN, listener(587), port=2525)] == [":25", ":587"]
+
+
+def test_what_could_not_be_read():
+    assert other_listeners({}, 25) == other_listeners({"listeners": None, "certificates": None}, 25) == []
+
+
+def test_each_mode_has_a_word():
+    assert set(WORDS) == {"none", "offered", "required", "implicit", "unknown"}
