@@ -27,6 +27,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
+    CONTROLLER,
+    looked,
+    of_controller,
+    without_proof,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
@@ -45,10 +51,16 @@ def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> lis
     facts = hostvars[host]
     target = target_of(host, hostvars)
     tests = [{**one, "seen_from": host} for one in _own_tests(facts)]
-    places = [(gateway, _gateway_tests(hostvars[gateway])) for gateway in gateways]
-    places.append(("the controller", readable(facts.get("verify_controller_probe")).get("results") or ()))
-    for place, results in places:
-        tests += [{**one, "seen_from": place} for one in results if is_of(one, target)]
+    from_gateways = [
+        {**one, "seen_from": gateway}
+        for gateway in gateways
+        for one in _gateway_tests(hostvars[gateway])
+        if is_of(one, target)
+    ]
+    tests += from_gateways
+    result = readable(facts.get("verify_controller_probe"))
+    mine = [one for one in result.get("results") or () if is_of(one, target)]
+    tests += [{**one, "seen_from": CONTROLLER} for one in of_controller(result, mine, target, from_gateways)]
     expected = installed_fingerprint(facts)
     return [_compared(one, expected) for one in tests]
 
@@ -101,11 +113,12 @@ def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()) -> list[str]:
     """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
+    tests = tests_of(host, hostvars, gateways)
     return [
         f"{host} ({one.get('host') or one['name']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
-        for one in tests_of(host, hostvars, gateways)
+        for one in tests
         for finding in failing([of_result(two) for two in one.get("findings") or ()], fail_on)
-    ]
+    ] + [f"{host}: {one['message']}" for one in failing(without_proof(host, tests, host in gateways), fail_on)]
 
 
 def verdict_rows(
@@ -136,7 +149,7 @@ def _row_or_fault(
     except EngineError as error:
         return {
             "host": host, "daemon": "mail server", "expected": expected, "probes": [], "traces": [], "delivery_modes": [],
-            "untested": [], "errors": [str(error)], "activity": None, "enforced": [], "own_domains": {},
+            "findings": [], "not_seen_from": [], "errors": [str(error)], "activity": None, "enforced": [], "own_domains": {},
         }  # fmt: skip
 
 
@@ -152,6 +165,7 @@ def _row(
     modes = wanted.modes_of(host)
     gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
     probes = tests_of(host, hostvars, gateways)
+    missing = [] if is_gateway else _missing(probes, gateways)
     possible = expected != "either" or all(one.get("completed") for one in probes)
     inbound = [
         check_trace(trace, "in", inbound_expectations(trace, modes, possible))
@@ -169,7 +183,8 @@ def _row(
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": modes,
-        "untested": _untested(host, probes, gateways) if not is_gateway else [],
+        "findings": [*without_proof(host, probes, is_gateway), *_untested(host, missing, wanted)],
+        "not_seen_from": missing,
         "errors": _errors(
             host,
             facts,
@@ -194,10 +209,20 @@ def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     return f"{title} gateway" if is_gateway and "gateway" not in title.lower() else title
 
 
-def _untested(host: str, probes: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> list[str]:
+def _missing(probes: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> list[str]:
     """Return which gateways did not test a mail server. They connect to it, so its own test is not the whole proof."""
-    missing = [one for one in gateways if one not in {probe.get("seen_from") for probe in probes}]
-    return [f"{host} was not tested from the gateway {', '.join(missing)}"] if missing else []
+    there = {probe.get("seen_from") for probe in probes if looked(probe)}
+    return [one for one in gateways if one not in there]
+
+
+def _untested(host: str, missing: Sequence[str], wanted: Estate) -> list[dict[str, Any]]:
+    outside = [one for one in missing if wanted.hosts and one not in wanted.hosts]
+    found = {
+        f"{host} was not tested from the gateway {', '.join(one for one in missing if one not in outside)}": missing
+        != outside,
+        f"{host} was not tested from the gateway {', '.join(outside)}, which is not in this run": bool(outside),
+    }
+    return [Finding.advised("not_tested_from_gateway", text).as_dict() for text, holds in found.items() if holds]
 
 
 def _seen_outside(
@@ -218,7 +243,6 @@ def _errors(
     steps = [
         ("the handshake test", host, facts.get("verify_probe")),
         *(("the handshake test", gateway, result) for gateway, result in from_gateways.items()),
-        ("the handshake test", "the controller", facts.get("verify_controller_probe")),
         ("the test message", host, facts.get("verify_trace")),
         (
             "the test message",

@@ -215,7 +215,7 @@ class PostfixGateway:
         ports = [one.port for one in self._instances if not Path(one.directory).exists()]
         for port in [self._return_port, *ports] if len(ports) == len(self._instances) else ports:
             # Who answers there need not speak SMTP, so its greeting is not waited for.
-            if handshake_one(port, replace(self._settings, timeout=1.0)).code != "connect_failed":
+            if handshake_one(port, replace(self._settings, timeout=1.0)).code not in ("connect_failed", "no_route"):
                 raise PortInUseError(f"another service answers on {port}; name a free port with reinjection_port")
 
     def version(self) -> str:

@@ -21,11 +21,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import MAX_COUNT, whole_number
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import (
     SEVERITIES,
-    failing,
     of_result,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import tested_from
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import alerts_of
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import findings_of, one_line
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import findings_of, one_line, verdict_of
 
 REPORT_VERSION = 1
 _DIRECTIONS = ("inbound", "outbound")
@@ -142,13 +142,19 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
     traces = [clean(one) for one in _mappings(row.get("traces"))]
     activity = _activity(row["activity"]) if isinstance(row.get("activity"), Mapping) else None
     errors = [str(one) for one in _sequence(row.get("errors"))]
-    gathered = {"expected": expected, "errors": errors, "probes": tests, "traces": traces, "activity": activity}
+    own = [_finding(one) for one in _mappings(row.get("findings"))]
+    gathered = {
+        "expected": expected, "errors": errors, "findings": own, "probes": tests, "traces": traces, "activity": activity,
+    }  # fmt: skip
     findings = [_finding(one) for one in findings_of({"host": row["host"], **gathered})]
     return {
         "host": clean(row["host"]),
         "daemon": clean(str(row.get("daemon") or "")),
         "expected": expected,
-        "verdict": "FAIL" if failing(findings, fail_on) else "pass",
+        "verdict": verdict_of(findings, fail_on),
+        "tested_from": clean(
+            tested_from(row["host"], tests, [str(one) for one in _sequence(row.get("not_seen_from"))])
+        ),
         "findings": findings,
         "delivery_modes": [clean(str(one)) for one in _sequence(row.get("delivery_modes"))],
         "enforced": [
@@ -272,7 +278,7 @@ def _window(window: Optional[Mapping[str, Any]], hosts: Sequence[Mapping[str, An
 
 
 def _summary(hosts: Sequence[Mapping[str, Any]], alerts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    failed = sum(host["verdict"] == "FAIL" for host in hosts)
+    failed = sum(host["verdict"] != "pass" for host in hosts)
     totals = [host["activity"]["totals"] for host in hosts if host["activity"]]
     return {
         "hosts": len(hosts),

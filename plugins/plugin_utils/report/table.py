@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import looked, tested_from
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     findings_of,
     network_hops,
@@ -17,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     one_line,
     render_table,
     tls_of,
+    verdict_of,
 )
 
 HEADINGS = {
@@ -29,6 +30,7 @@ HEADINGS = {
     "trusted": "TRUSTED",
     "delivery_mode": "DELIVERY MODE",
     "messages": "MESSAGES",
+    "tested_from": "TESTED FROM",
     "verdict": "VERDICT",
 }
 
@@ -43,7 +45,7 @@ def fleet_verdict(rows: Sequence[dict[str, Any]], title: str, fail_on: str) -> t
     if not rows:
         raise EngineError("there is no host to give a verdict on")
     shown = [summarize(row, fail_on) for row in rows]
-    passed = sum(row["verdict"] != "FAIL" for row in shown)
+    passed = sum(row["verdict"].startswith("pass") for row in shown)
     table = render_table(HEADINGS, shown)
     result = {
         "changed": False,
@@ -65,12 +67,13 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     """Return one row of the table from the results of a host: handshake tests, traces, delivery modes.
 
     Uses C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of starttls_probe),
-    C(traces) (of message_trace), C(errors) (text) and C(delivery_modes).
+    C(traces) (of message_trace), C(errors) (text), C(findings) (of the host as a whole), C(not_seen_from) (places that did not
+    test it) and C(delivery_modes).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
     findings = findings_of(row)
-    first = probes[0] if probes else {}
+    first = next((one for one in probes if looked(one)), {})
     certificate = first.get("certificate") or {}
     return {
         "host": row["host"],
@@ -82,6 +85,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
         "trusted": first.get("trusted"),
         "delivery_mode": row.get("delivery_modes") or [],
         "messages": _messages(traces),
+        "tested_from": tested_from(row["host"], probes, row.get("not_seen_from") or ()),
         "verdict": _verdict(findings, fail_on),
         "findings": findings,
     }
@@ -92,10 +96,9 @@ def _offered(probe: dict[str, Any]) -> str:
 
 
 def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:
-    if failing(findings, fail_on):
-        return "FAIL"
+    verdict = verdict_of(findings, fail_on)
     warnings = sum(one["severity"] == "warning" for one in findings)
-    return f"pass, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "pass"
+    return f"pass, {warnings} warning{'s' if warnings > 1 else ''}" if verdict == "pass" and warnings else verdict
 
 
 def _messages(traces: list[dict[str, Any]]) -> str:

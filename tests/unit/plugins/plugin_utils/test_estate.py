@@ -462,7 +462,10 @@ class TestRows:
         hosts = hostvars()
         hosts["gw2"] = HOSTS.get("gw2", {})
         gateway, server = verdict_rows(["gw1", "pf12"], hosts, GROUPS, wanted())
-        assert (gateway["untested"], server["untested"]) == ([], ["pf12 was not tested from the gateway gw2"])
+        [finding] = server["findings"]
+        assert gateway["findings"] == []
+        assert finding["code"] == "not_tested_from_gateway"
+        assert finding["message"].startswith("pf12 was not tested from the gateway gw2; ")
 
     def test_the_daemons(self):
         hosts = {
