@@ -5,7 +5,7 @@
 
 The functions read the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
 mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateway, verify_controller_probe, verify_messages, verify_trace,
-verify_outside and verify_activity.
+verify_outside, verify_activity and gateway_now.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
     of_controller,
     without_proof,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import Routing, known_modes
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import bare
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
@@ -136,16 +138,26 @@ def verdict_rows(
     parsed = Estate.from_json(wanted)
     if expected == "disabled":
         parsed = parsed.in_plaintext()
-    return [_row_or_fault(host, hostvars, groups, parsed, expected) for host in hosts]
+    gateways = [one for one in groups.get("mail_gateways") or () if one in hostvars]
+    routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways)
+    return [_row_or_fault(host, hostvars, groups, routing, expected) for host in hosts]
+
+
+def _gateway_read(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the newest read of a gateway. That of the plan is older than a change of the modes, so it no longer counts after one."""
+    newest = facts.get("gateway_now") or {}
+    if newest and not newest.get("skipped"):
+        return {**newest, "gateway": newest}
+    return {} if (facts.get("gateway_result") or {}).get("changed") else facts.get("gateway_observed") or {}
 
 
 def _row_or_fault(
-    host: str, hostvars: HostVars, groups: Mapping[str, Sequence[str]], wanted: Estate, expected: str
+    host: str, hostvars: HostVars, groups: Mapping[str, Sequence[str]], routing: Routing, expected: str
 ) -> dict[str, Any]:
     """Return the row of a host; one that says why, if its results cannot be understood. Others keep theirs."""
     try:
         with understood(f"what {host} returned"):
-            return _row(host, hostvars, groups, wanted, expected)
+            return _row(host, hostvars, groups, routing, expected)
     except EngineError as error:
         return {
             "host": host, "daemon": "mail server", "expected": expected, "probes": [], "traces": [], "delivery_modes": [],
@@ -157,12 +169,13 @@ def _row(
     host: str,
     hostvars: HostVars,
     groups: Mapping[str, Sequence[str]],
-    wanted: Estate,
+    routing: Routing,
     expected: str,
 ) -> dict[str, Any]:
     facts = hostvars[host]
     is_gateway = host in groups.get("mail_gateways", ())
-    modes = wanted.modes_of(host)
+    shown = [] if is_gateway else routing.modes(host, str(target_of(host, {host: facts})))
+    modes = known_modes(shown, routing.estate.modes_of(host))
     gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
     probes = tests_of(host, hostvars, gateways)
     missing = [] if is_gateway else _missing(probes, gateways)
@@ -182,8 +195,12 @@ def _row(
         "expected": expected,
         "probes": probes,
         "traces": inbound + outbound,
-        "delivery_modes": modes,
-        "findings": [*without_proof(host, probes, is_gateway), *_untested(host, missing, wanted)],
+        "delivery_modes": shown,
+        "findings": [
+            *without_proof(host, probes, is_gateway),
+            *_untested(host, missing, routing.estate),
+            *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
+        ],
         "not_seen_from": missing,
         "errors": _errors(
             host,
@@ -193,8 +210,25 @@ def _row(
         ),
         "activity": readable(facts.get("verify_activity")).get("activity"),
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
-        "own_domains": wanted.domains if is_gateway else {},
+        "own_domains": routing.domains() if is_gateway else {},
     }
+
+
+def _of_routing(
+    host: str,
+    is_gateway: bool,
+    hostvars: HostVars,
+    groups: Mapping[str, Sequence[str]],
+    routing: Routing,
+    expected: str,
+) -> list[Finding]:
+    if not is_gateway:
+        return routing.of_host(host)
+    if host not in routing.views:
+        return []
+    servers = [one for one in groups.get("mail_servers") or () if one in hostvars]
+    hosts_of = {bare(target_of(one, hostvars)): one for one in servers}
+    return routing.of_gateway(host, hosts_of, whole=expected != "either")
 
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
@@ -250,6 +284,7 @@ def _errors(
             outside if "starttls_trace_address" in facts else None,
         ),
         ("the count from the log", host, facts.get("verify_activity")),
+        ("the read of the gateway", host, facts.get("gateway_now")),
     ]
     reads = (facts.get("mail_server_result"), observed_of(facts.get(name) for name in OBSERVED))
     odd = [f"{host} cannot be judged: {readable(one)['msg']}" for one in reads if one and readable(one) is not one]

@@ -73,7 +73,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     probes = row.get("probes") or []
     traces = row.get("traces") or []
     findings = findings_of(row)
-    first = next((one for one in probes if looked(one)), {})
+    first: dict[str, Any] = next((one for one in probes if looked(one)), {})
     certificate = first.get("certificate") or {}
     return {
         "host": row["host"],
