@@ -34,7 +34,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
     without_proof,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import Routing, known_modes
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import bare
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, bare, read_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
@@ -43,6 +43,8 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     spoken_message,
     tls_of,
 )
+
+_DAEMON = {"broken": "configuration_broken", "stopped": "daemon_not_running"}
 
 
 def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -197,6 +199,7 @@ def _row(
         "traces": inbound + outbound,
         "delivery_modes": shown,
         "findings": [
+            *_of_daemon(facts),
             *without_proof(host, probes, is_gateway),
             *_untested(host, missing, routing.estate),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
@@ -212,6 +215,21 @@ def _row(
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
         "own_domains": routing.domains() if is_gateway else {},
     }
+
+
+def _of_daemon(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the read said of the daemon, if it is broken or stopped. A read before a change says nothing of now."""
+    if any(
+        (facts.get(name) or {}).get("changed")
+        for name in ("mail_server_result", "gateway_accept_result", "gateway_result")
+    ):
+        return []
+    seen = read_result(observed_of(facts.get(name) for name in OBSERVED))
+    if not isinstance(seen, Observation) or seen.state not in _DAEMON:
+        return []
+    runs = {True: "; the daemon runs", False: "; the daemon does not run", None: ""}[seen.running]
+    said = seen.message or "it gave no reason"
+    return [Finding(_DAEMON[seen.state], f"{said}{runs if seen.state == 'broken' else ''}").as_dict()]
 
 
 def _of_routing(

@@ -120,6 +120,7 @@ class Exim:
                 "move the settings into Debian's scheme first"
             )
         if not _runs():
+            self._require_sound_sources()  # with broken ones the advice to start it is of no use
             raise NotRunningError(
                 f"Exim is not running ({PID_FILE} names no process of it); start it first, because a change is proved by its own "
                 "port"

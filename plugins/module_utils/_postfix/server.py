@@ -20,7 +20,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+    NotRunningError,
+)
 
 DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 """The directory of a gateway's record and tables."""
@@ -92,7 +96,15 @@ class Postfix:
         if "smtpd_tls_chain_files" not in values:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
         if not runs(self._queue_directory()):
+            self._require_sound()
             raise NotRunningError("Postfix is not running; start it first, because a change is proved by its own port")
+
+    def _require_sound(self) -> None:
+        """Raise BrokenConfigurationError if Postfix refuses its configuration, so that it could not be started either."""
+        if said := _complaint(self._run, self.postconf):
+            raise BrokenConfigurationError(
+                f"Postfix refuses its own configuration in {self.postconf.config_dir}: {said}"
+            )
 
     def _queue_directory(self) -> str:
         queue = self.postconf.values("queue_directory").get("queue_directory", "")
@@ -235,13 +247,18 @@ def check_instance(run: Runner, postconf: Postconf) -> None:
     part of check that can fail. The rest, which compares some 160 files and only warns, follows if that part fails, or if this
     Postfix does not know it.
     """
+    if said := _complaint(run, postconf):
+        raise EngineError(f"postfix -c {postconf.config_dir} check refuses the change: {said}")
+
+
+def _complaint(run: Runner, postconf: Postconf) -> str:
+    """Return what Postfix says against the configuration of one instance; empty if nothing. Raises BrokenConfigurationError."""
     postconf.require_readable()  # Postfix 3.7 tells the reason to the system's log only
     for verb in ("check-fatal", "check"):
         status, out, err = run(["postfix", "-c", postconf.config_dir, verb])
         if status == 0:
-            return
-    reason = (err or out).strip() or "it gives no reason here; see the mail log"
-    raise EngineError(f"postfix -c {postconf.config_dir} check refuses the change: {reason}")
+            return ""
+    return (err or out).strip() or "it gives no reason here; see the mail log"
 
 
 def at_least_one(level: str) -> str:

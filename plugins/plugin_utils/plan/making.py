@@ -113,7 +113,10 @@ def _present(seen: Observation, role: str) -> str:
     """Return what a host is now, in words."""
     sides = ("inbound",) if role == GATEWAY else ("inbound", "outbound")
     words = [f"{side} {state}" for side, state in zip(sides, seen.before) if state]
-    if seen.state in ("stopped", "broken", "missing"):
+    if seen.state == "broken":
+        runs = {True: ", running", False: ", not running", None: ""}[seen.running]
+        words.insert(0, f"broken configuration{runs}")
+    elif seen.state in ("stopped", "missing"):
         words.insert(0, seen.state)
     modes = dict.fromkeys(one.mode for one in seen.gateway.configs.values())
     if role == GATEWAY and modes:

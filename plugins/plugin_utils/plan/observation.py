@@ -138,6 +138,7 @@ class NextHop:
 class Observation:
     """One host as it is, and what a change would do there.
 
+    state: of its daemon, as C(health) says. message: its own words. running: whether it runs; None if that is not known.
     before, after: C((inbound, outbound)) in the words of mail_server_tls. reload: whether the daemon has to be reloaded although no
     file changes. offer: whether anything changes before TLS is required; None if the host does not say. relays: next hops of its
     transports; None if they could not be read. servers: (name or address, port) -> what a handshake test from this host saw.
@@ -146,6 +147,8 @@ class Observation:
 
     title: str = ""
     state: str = "unknown"
+    running: Optional[bool] = None
+    message: str = ""
     before: tuple[str, str] = ("", "")
     after: tuple[str, str] = ("", "")
     changes: tuple[FileDiff, ...] = ()
@@ -180,7 +183,7 @@ class Observation:
     @property
     def answers(self) -> bool:
         """Whether its daemon may answer at all."""
-        return self.state not in ("stopped", "missing")
+        return self.state not in ("stopped", "missing") and self.running is not False
 
 
 @dataclass(frozen=True)
@@ -234,11 +237,14 @@ def _observation(result: Mapping[str, Any]) -> Observation:
     view = result.get("gateway") or {}
     transports = result.get("transports")
     words = " ".join(_line(one, 80) for one in (view.get("title") or result.get("title"), result.get("version")) if one)
+    health = result.get("health") or {}
     activity = result.get("activity") or {}
     sessions = activity.get("sessions_an_hour")
     return Observation(
         title=words,
-        state=str((result.get("health") or {}).get("state") or "unknown"),
+        state=str(health.get("state") or "unknown"),
+        message=_line(health.get("message")),
+        running=health.get("running") if isinstance(health.get("running"), bool) else None,
         before=_sides(result.get("before")),
         after=_sides(result.get("after")),
         changes=_changes(result.get("changes")),

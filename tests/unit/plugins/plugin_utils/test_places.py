@@ -200,3 +200,21 @@ def test_the_reports_have_what_the_table_says_of_gateways_that_did_not_look() ->
     facts = hostvars({}, gateway={})
     [row] = verdict_rows(["mx"], facts, GROUPS, estate([], facts, ["mx", "gw1"]))
     assert [one["code"] for one in report(row)["hosts"][0]["findings"]] == ["not_tested_from_gateway"]
+
+
+@pytest.mark.parametrize(
+    ("health", "code", "said"),
+    [
+        ({"state": "broken", "running": True, "message": "line 3: what?"}, "configuration_broken", "line 3: what?; the daemon runs"),
+        ({"state": "broken", "running": False, "message": "line 3"}, "configuration_broken", "line 3; the daemon does not run"),
+        ({"state": "stopped", "running": False, "message": "start it"}, "daemon_not_running", "start it"),
+    ],
+)
+def test_the_row_says_that_the_configuration_is_broken_in_the_daemons_words(health: Any, code: str, said: str) -> None:
+    facts = hostvars({}, own=results(failed_probe("mx", "connect_failed", "refused", stage="connect")))
+    facts["mx"]["mail_server_observed"] = {"kind": "postfix", "health": health}
+    row = verdict(facts)
+    assert codes(row) == [code, "connect_failed"]
+    assert row["findings"][0]["message"] == said
+    facts["mx"]["mail_server_result"] = {"changed": True, "probe": {"results": [probe("mx")]}}
+    assert code not in codes(verdict(facts)), "what was read before a change is no longer so"

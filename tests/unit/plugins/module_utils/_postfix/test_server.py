@@ -60,6 +60,15 @@ def test_it_is_not_installed(make):
         host.adapter().require_running()
 
 
+def test_a_broken_configuration_is_not_just_not_running(make):
+    """The advice to start it would be of no use."""
+    host = make()
+    host.running.clear()
+    host.fake.answers[("postfix", "-c")] = (1, "", "postfix: fatal: /etc/postfix/main.cf, line 7: missing '='\n")
+    with pytest.raises(BrokenConfigurationError, match=r"^Postfix refuses its own configuration in \S+: postfix: fatal: .*missing '='$"):
+        host.adapter().require_running()
+
+
 def test_it_does_not_run(make):
     host = make()
     host.running.clear()
