@@ -153,4 +153,8 @@ def check_step(
         f"the run stops at the step {step}, because of {', '.join(failed)}; hosts that are not started are unchanged. Repair that and "
         "run again: completed steps are not repeated"
     )
-    return result, f"THE RUN STOPPED\n\n{standing_table(found)}"
+    outside = list(plan.get("not_in_this_run") or ())
+    left = [f"not in this run: {', '.join(outside[:8])}{f' and {len(outside) - 8} more' if len(outside) > 8 else ''}"]
+    return result, "\n".join(
+        [f"THE RUN STOPPED\n\n{standing_table(found)}", *(["", one_line(left[0])] if outside else [])]
+    )

@@ -36,6 +36,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import Routing, known_modes
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, bare, read_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     NO_NETWORK,
@@ -445,10 +446,13 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     ]
 
 
-def _tests_from_a_gateway(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
-    """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding."""
+def _tests_from_a_gateway(host: str, hostvars: HostVars, in_run: bool) -> list[dict[str, Any]]:
+    """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding.
+
+    in_run: whether a gateway is in the run. One that was left out may be down, and that is no fault of the run.
+    """
     made = readable(hostvars[host].get("verify_from_a_gateway"))
-    if not made or made.get("skipped"):
+    if not made or made.get("skipped") or (made.get("unreachable") and not in_run):
         return []
     target = target_of(host, hostvars)
     found = [one for one in made.get("results") or () if is_of(one, target)]
@@ -471,7 +475,8 @@ def outcome_input(options: Mapping[str, Any], variables: Mapping[str, Any]) -> d
     hosts = plan["steps"].get(step, {}).get("hosts", ())
     variable = STEP_RESULTS[step][0] if step in STEP_RESULTS else ""
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
-    tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars)]
+    in_run = any(one.get("role") == GATEWAY for one in (plan.get("hosts") or {}).values())
+    tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run)]
     return {
         "plan": plan,
         "step": step,

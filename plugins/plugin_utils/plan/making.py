@@ -60,6 +60,9 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
         recover=tuple(host for host in hosts if _is_interrupted(fleet.seen[host])),
         prove=tuple(_to_prove(fleet)),
         cost=_cost(fleet),
+        outside=tuple(
+            dict.fromkeys(host for some in request.groups.values() for host in some if host not in fleet.seen)
+        ),
     )
 
 

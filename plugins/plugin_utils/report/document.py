@@ -52,10 +52,12 @@ def build(
     previous: Optional[Mapping[str, Any]] = None,
     certificate_days: int = 21,
     fail_on: str = "error",
+    not_in_run: Sequence[str] = (),
     now: Optional[datetime] = None,
 ) -> dict[str, Any]:
     """Return the report on these rows (the module tls_report documents them). Raises ReportError.
 
+    not_in_run: hosts of which nothing is said.
     certificate_days: a certificate with fewer days left causes an alert. fail_on: the lowest severity of a finding that
     makes a host fail. previous: a former report. tls_reports: the result of tls_rpt.read_reports().
     """
@@ -73,6 +75,7 @@ def build(
         "window": _window(window, hosts),
         "fail_on": fail_on,
         "summary": _summary(hosts, alerts),
+        "not_in_this_run": [clean(str(one)) for one in not_in_run],
         "hosts": hosts,
         "alerts": alerts,
         "tls_reports": reports,

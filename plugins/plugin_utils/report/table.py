@@ -35,8 +35,10 @@ HEADINGS = {
 }
 
 
-def fleet_verdict(rows: Sequence[dict[str, Any]], title: str, fail_on: str) -> tuple[dict[str, Any], str]:
-    """Return the result of tls_verdict, and the text to show: title, table, and the findings of each host.
+def fleet_verdict(
+    rows: Sequence[dict[str, Any]], title: str, fail_on: str, not_in_run: Sequence[str] = ()
+) -> tuple[dict[str, Any], str]:
+    """Return the result of tls_verdict, and the text to show: title, table, the hosts of not_in_run, and the findings of each host.
 
     rows have the form that summarize() takes. Raises EngineError if there is no row, or if a row lacks its host name.
     """
@@ -54,7 +56,12 @@ def fleet_verdict(rows: Sequence[dict[str, Any]], title: str, fail_on: str) -> t
         "table": table,
         "rows": shown,
     }
-    return result, "\n".join([title, "", table, *_lines(shown)])
+    outside = (
+        [one_line(f"Not in this run, so nothing is said of them: {', '.join(map(str, not_in_run))}")]
+        if not_in_run
+        else []
+    )
+    return result, "\n".join([title, "", table, *outside, *_lines(shown)])
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build, render_json
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html import render_html
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.junit import render_junit
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.prometheus import render_prometheus
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import failed_tests, verdict_rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import failed_tests, outcome_input, verdict_rows
 
 from tests.support.report_rows import failed_probe, probe
 
@@ -205,8 +206,16 @@ def test_the_reports_have_what_the_table_says_of_gateways_that_did_not_look() ->
 @pytest.mark.parametrize(
     ("health", "code", "said"),
     [
-        ({"state": "broken", "running": True, "message": "line 3: what?"}, "configuration_broken", "line 3: what?; the daemon runs"),
-        ({"state": "broken", "running": False, "message": "line 3"}, "configuration_broken", "line 3; the daemon does not run"),
+        (
+            {"state": "broken", "running": True, "message": "line 3: what?"},
+            "configuration_broken",
+            "line 3: what?; the daemon runs",
+        ),
+        (
+            {"state": "broken", "running": False, "message": "line 3"},
+            "configuration_broken",
+            "line 3; the daemon does not run",
+        ),
         ({"state": "stopped", "running": False, "message": "start it"}, "daemon_not_running", "start it"),
     ],
 )
@@ -218,3 +227,40 @@ def test_the_row_says_that_the_configuration_is_broken_in_the_daemons_words(heal
     assert row["findings"][0]["message"] == said
     facts["mx"]["mail_server_result"] = {"changed": True, "probe": {"results": [probe("mx")]}}
     assert code not in codes(verdict(facts)), "what was read before a change is no longer so"
+
+
+def test_hosts_outside_the_run_neither_pass_nor_fail() -> None:
+    facts = {**hostvars({}), "m9": {}, "gw9": {"verify_from_gateway": {"unreachable": True, "msg": "down"}}}
+    rows = verdict_rows(
+        ["mx", "gw1"], facts, {**GROUPS, "mail_servers": ["mx", "m9"]}, estate([], facts, ["mx", "gw1"])
+    )
+    result, text = fleet_verdict(rows, "", "error", ["m9"])
+    assert (result["failed"], [one["host"] for one in result["rows"]]) == (False, ["mx", "gw1"])
+    assert text.endswith("\nNot in this run, so nothing is said of them: m9")
+    document = build(rows, title="", not_in_run=["m9"])
+    assert (document["not_in_this_run"], document["summary"]["hosts"], document["summary"]["failed"]) == (["m9"], 2, 0)
+    assert "Not in this run: m9." in render_html(document)
+
+
+@pytest.mark.parametrize(("in_run", "state"), [(False, "done: offer"), (True, "failed the handshake test: offer")])
+def test_a_gateway_outside_the_run_that_is_down_fails_no_step(in_run: bool, state: str) -> None:
+    hosts = {
+        "mx": {"role": "mail_server", "steps": ["offer"]},
+        **({"gw1": {"role": "gateway", "steps": []}} if in_run else {}),
+    }
+    plan = {
+        "hosts": hosts,
+        "steps": {"offer": {"hosts": ["mx"], "batches": [1]}},
+        "not_in_this_run": [] if in_run else ["gw1"],
+    }
+    facts = {
+        "mx": {
+            "mail_server_result": {"changed": True, "after": {"inbound": "offered"}},
+            "verify_from_a_gateway": {"unreachable": True, "msg": "gw1 is down"},
+        }
+    }
+    options = {"plan": plan, "step": "offer", "results": {}, "tests": []}
+    result, text = check_step(**outcome_input(options, {"hostvars": facts, "ansible_play_batch": ["mx"]}))
+    assert result["hosts"]["mx"]["state"] == state
+    assert "gw1" not in result["hosts"] or result["hosts"]["gw1"]["state"] == "no change"
+    assert bool(text) is in_run
