@@ -310,7 +310,11 @@ class TestRunning:
         monkeypatch.setattr(server, "_runs", lambda: False)
         with pytest.raises(NotRunningError, match="Exim is not running"):
             host.adapter.require_running()
-        host.answers[("exim4", "-C")] = lambda _arguments: (1, "", "Exim configuration error in line 26: malformed macro definition\n")
+        host.answers[("exim4", "-C")] = lambda _arguments: (
+            1,
+            "",
+            "Exim configuration error in line 26: malformed macro definition\n",
+        )
         with pytest.raises(BrokenConfigurationError, match=r"Exim cannot read .* malformed macro definition"):
             host.adapter.require_running()
 

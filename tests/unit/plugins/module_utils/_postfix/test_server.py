@@ -65,7 +65,9 @@ def test_a_broken_configuration_is_not_just_not_running(make):
     host = make()
     host.running.clear()
     host.fake.answers[("postfix", "-c")] = (1, "", "postfix: fatal: /etc/postfix/main.cf, line 7: missing '='\n")
-    with pytest.raises(BrokenConfigurationError, match=r"^Postfix refuses its own configuration in \S+: postfix: fatal: .*missing '='$"):
+    with pytest.raises(
+        BrokenConfigurationError, match=r"^Postfix refuses its own configuration in \S+: postfix: fatal: .*missing '='$"
+    ):
         host.adapter().require_running()
 
 

@@ -571,7 +571,11 @@ class TestHostileAnswers:
 
     def test_huge(self):
         gateway = ProxmoxGateway(
-            lambda *_args: Response(200, b" " * (API_ANSWER_BYTES + 1)), SETTINGS, "https://gw.example.com", "root@pam", PASSWORD
+            lambda *_args: Response(200, b" " * (API_ANSWER_BYTES + 1)),
+            SETTINGS,
+            "https://gw.example.com",
+            "root@pam",
+            PASSWORD,
         )
         assert "more than any answer it should give" in refused(gateway.require_running)
 
