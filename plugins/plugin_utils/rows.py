@@ -475,7 +475,8 @@ def outcome_input(options: Mapping[str, Any], variables: Mapping[str, Any]) -> d
     hosts = plan["steps"].get(step, {}).get("hosts", ())
     variable = STEP_RESULTS[step][0] if step in STEP_RESULTS else ""
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
-    in_run = any(one.get("role") == GATEWAY for one in (plan.get("hosts") or {}).values())
+    has_gateway = any(one.get("role") == GATEWAY for one in (plan.get("hosts") or {}).values())
+    in_run = has_gateway or not plan.get("not_in_this_run")
     tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run)]
     return {
         "plan": plan,
