@@ -98,9 +98,7 @@ def test_a_controller_that_cannot_resolve_the_names_is_no_fault_of_the_hosts(fle
         assert (
             f"{host}: notice: the controller could not look: cannot connect to {host}.fleet.test:25: " in played.output
         )
-    assert row(played, "gw1").endswith("  host; not controller  pass") or "gw1; not controller  pass" in row(
-        played, "gw1"
-    )
+    assert re.search(r"  host; not controller +pass$", row(played, "gw1"))
 
 
 def test_a_host_outside_the_run_is_nothing_but_that(fleet: Fleet) -> None:

@@ -45,6 +45,8 @@ _LEFT = (
     POLICY,
     "/var/lib/mailfleet-starttls/postfix.*",
 )
+USUAL_QUEUE = "/var/spool/postfix"
+"""The queue directory of an instance that names no other one."""
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
 # What satisfies an outbound level: a stronger one of the same kind is the administrator's and stays.
@@ -111,11 +113,26 @@ class Postfix:
         return self.postconf.value_expanded("queue_directory") if "$" in queue else queue
 
     def main_process(self) -> Optional[int]:
-        """Return the process of this instance's master; None if it does not run. Another instance has another master."""
+        """Return the process of this instance's master; None if it does not run. Another instance has another master.
+
+        Raises BrokenConfigurationError if its configuration cannot be read, and so not told where it keeps its process.
+        """
         try:
             return running(self._queue_directory())
+        except BrokenConfigurationError:
+            if not self._has_usual_queue():
+                raise
+            return running(USUAL_QUEUE)
         except OSError:
             return None
+
+    def _has_usual_queue(self) -> bool:
+        """Whether main.cf, which postconf cannot read, names no other queue directory."""
+        try:
+            text = Path(self.postconf.config_dir, "main.cf").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return not any("queue_directory" in line for line in text.splitlines() if not line.startswith("#"))
 
     def version(self) -> str:
         """Return the version of Postfix, for example C(3.7.11)."""
