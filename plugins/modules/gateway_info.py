@@ -118,6 +118,17 @@ gateway:
           that is not known.
       type: dict
       sample: {example.com: true}
+    delivered_modes:
+      description:
+        - Recipient domain to the delivery mode in which the gateway hands on its mail now, for the domains of the gateway's email
+          configs, O(email_configs) and O(domains). Null if that cannot be told.
+        - It is read from the daemon, not from what the collection noted, so it can differ from RV(gateway.email_configs).
+          C(docs/delivery_modes.md) says how far.
+      type: dict
+      sample: {example.com: match_sender}
+    keeps_names:
+      description: Whether the gateway knows email configs by name. A gateway with an API knows relay domains only.
+      type: bool
     changes:
       description: What the wanted state would change, without secrets.
       type: list

@@ -13,6 +13,13 @@ version_added: 0.1.0
 description:
   - Reads the email configs of a gateway, and the delivery modes that it supports.
   - Reads its enforced domains and its outbound settings as well.
+options:
+  domains:
+    description:
+      - Further recipient domains to look up for RV(accepted_domains) and RV(delivered_modes).
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - mailfleet.starttls.gateway
   - mailfleet.starttls.attributes
@@ -67,6 +74,24 @@ outbound:
   type: dict
   returned: success
   sample: {accept: both, send: opportunistic, mail_servers: []}
+accepted_domains:
+  description: Recipient domain to whether the gateway takes mail for it, for O(domains). Null if that is not known.
+  type: dict
+  returned: success
+  sample: {example.com: true}
+delivered_modes:
+  description:
+    - Recipient domain to the delivery mode in which the gateway hands on its mail now, for the domains of RV(email_configs) and
+      O(domains). Null if that cannot be told. None at all if the gateway does not run.
+    - It is read from the daemon, not from what the collection noted, so it can differ from RV(email_configs).
+      C(docs/delivery_modes.md) says how far.
+  type: dict
+  returned: success
+  sample: {example.com: match_sender}
+keeps_names:
+  description: Whether the gateway knows email configs by name. A gateway with an API knows relay domains only.
+  type: bool
+  returned: success
 """
 
 from ansible.module_utils.basic import AnsibleModule
@@ -74,13 +99,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC, gateway_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
-ARGUMENT_SPEC = ACCESS_SPEC
+ARGUMENT_SPEC = {**ACCESS_SPEC, "domains": {"type": "list", "elements": "str", "default": []}}
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
-    fail_on_engine_errors(module, lambda: {"changed": False, **describe(gateway_of(module)[0])})
+    fail_on_engine_errors(
+        module, lambda: {"changed": False, **describe(gateway_of(module)[0], module.params["domains"])}
+    )
 
 
 if __name__ == "__main__":

@@ -133,6 +133,7 @@ version:
 health:
   description:
     - C(state) is V(running), V(stopped), V(broken) (it cannot read its configuration) or V(missing). C(message) has the daemon's own words.
+    - C(running) is whether it runs, also with a broken configuration. Null if that is not known.
   type: dict
   returned: when the kind is known
 sockets:

@@ -75,6 +75,12 @@ options:
       - A certificate with fewer days left than this causes an alert.
     type: int
     default: 21
+  not_in_run:
+    description:
+      - Hosts of the inventory that are not in this run. The report names them, and they neither pass nor fail.
+    type: list
+    elements: str
+    default: []
   fail_on:
     description:
       - The lowest severity of a finding that makes a host fail.
@@ -219,6 +225,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "domains": {"type": "list", "elements": "str", "default": []},
     "previous": {"type": "path"},
     "certificate_days": {"type": "int", "default": 21},
+    "not_in_run": {"type": "list", "elements": "str", "default": []},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
     "outputs": {
         "type": "list",

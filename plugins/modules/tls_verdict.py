@@ -32,6 +32,12 @@ options:
       - The heading of the table.
     type: str
     default: TLS on the mail fleet
+  not_in_run:
+    description:
+      - Hosts of the inventory that are not in this run. They are named below the table, and neither pass nor fail.
+    type: list
+    elements: str
+    default: []
   fail_on:
     description:
       - The lowest severity of a finding that makes a host fail.
@@ -99,6 +105,7 @@ from typing import Any
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "rows": {"type": "list", "elements": "dict", "required": True},
     "title": {"type": "str", "default": "TLS on the mail fleet"},
+    "not_in_run": {"type": "list", "elements": "str", "default": []},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
     "fail": {"type": "bool", "default": True},
 }

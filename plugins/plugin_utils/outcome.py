@@ -157,4 +157,9 @@ def check_step(
         f"the run stops at the step {step}, because of {'; '.join([*reasons, *more])}. Hosts that are not started are unchanged. Repair "
         "that and run again: completed steps are not repeated"
     )
-    return {"changed": False, "failed": True, "msg": message}, f"THE RUN STOPPED\n\n{standing_table(found)}"
+    outside = list(plan.get("not_in_this_run") or ())
+    text = f"THE RUN STOPPED\n\n{standing_table(found)}"
+    if outside:
+        more = f" and {len(outside) - 8} more" if len(outside) > 8 else ""
+        text += f"\n\n{one_line('not in this run: ' + ', '.join(outside[:8]) + more)}"
+    return {"changed": False, "failed": True, "msg": message}, text

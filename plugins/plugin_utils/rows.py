@@ -5,7 +5,7 @@
 
 The functions read the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
 mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateway, verify_controller_probe, verify_messages, verify_sent,
-verify_trace, verify_outside and verify_activity.
+verify_trace, verify_outside, verify_activity and gateway_now.
 """
 
 from __future__ import annotations
@@ -31,7 +31,16 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import a
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import other_listeners
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
+    CONTROLLER,
+    looked,
+    of_controller,
+    without_proof,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import Routing, known_modes
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, bare, read_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     NO_NETWORK,
@@ -39,6 +48,8 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     spoken_message,
     tls_of,
 )
+
+_DAEMON = {"broken": "configuration_broken", "stopped": "daemon_not_running"}
 
 
 def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -49,10 +60,16 @@ def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> lis
     facts = hostvars[host]
     target = target_of(host, hostvars)
     tests = [{**one, "seen_from": host} for one in _own_tests(facts)]
-    places = [(gateway, _gateway_tests(hostvars[gateway])) for gateway in gateways]
-    places.append(("the controller", readable(facts.get("verify_controller_probe")).get("results") or ()))
-    for place, results in places:
-        tests += [{**one, "seen_from": place} for one in results if is_of(one, target)]
+    from_gateways = [
+        {**one, "seen_from": gateway}
+        for gateway in gateways
+        for one in _gateway_tests(hostvars[gateway])
+        if is_of(one, target)
+    ]
+    tests += from_gateways
+    result = readable(facts.get("verify_controller_probe"))
+    mine = [one for one in result.get("results") or () if is_of(one, target)]
+    tests += [{**one, "seen_from": CONTROLLER} for one in of_controller(result, mine, target, from_gateways)]
     expected = installed_fingerprint(facts)
     return [_compared(one, expected) for one in tests]
 
@@ -105,11 +122,12 @@ def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()) -> list[str]:
     """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
+    tests = tests_of(host, hostvars, gateways)
     return [
         f"{host} ({one.get('host') or one['name']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
-        for one in tests_of(host, hostvars, gateways)
+        for one in tests
         for finding in failing([of_result(two) for two in one.get("findings") or ()], fail_on)
-    ]
+    ] + [f"{host}: {one['message']}" for one in failing(without_proof(host, tests, host in gateways), fail_on)]
 
 
 def verdict_rows(
@@ -127,20 +145,30 @@ def verdict_rows(
     parsed = Estate.from_json(wanted)
     if expected == "disabled":
         parsed = parsed.in_plaintext()
-    return [_row_or_fault(host, hostvars, groups, parsed, expected) for host in hosts]
+    gateways = [one for one in groups.get("mail_gateways") or () if one in hostvars]
+    routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways)
+    return [_row_or_fault(host, hostvars, groups, routing, expected) for host in hosts]
+
+
+def _gateway_read(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the newest read of a gateway. That of the plan is older than a change of the modes, so it no longer counts after one."""
+    newest = facts.get("gateway_now") or {}
+    if newest and not newest.get("skipped"):
+        return {**newest, "gateway": newest}
+    return {} if (facts.get("gateway_result") or {}).get("changed") else facts.get("gateway_observed") or {}
 
 
 def _row_or_fault(
-    host: str, hostvars: HostVars, groups: Mapping[str, Sequence[str]], wanted: Estate, expected: str
+    host: str, hostvars: HostVars, groups: Mapping[str, Sequence[str]], routing: Routing, expected: str
 ) -> dict[str, Any]:
     """Return the row of a host; one that says why, if its results cannot be understood. Others keep theirs."""
     try:
         with understood(f"what {host} returned"):
-            return _row(host, hostvars, groups, wanted, expected)
+            return _row(host, hostvars, groups, routing, expected)
     except EngineError as error:
         return {
             "host": host, "daemon": "mail server", "expected": expected, "probes": [], "traces": [], "delivery_modes": [],
-            "untested": [], "errors": [str(error)], "activity": None, "enforced": [], "own_domains": {},
+            "findings": [], "not_seen_from": [], "errors": [str(error)], "activity": None, "enforced": [], "own_domains": {},
         }  # fmt: skip
 
 
@@ -148,14 +176,16 @@ def _row(
     host: str,
     hostvars: HostVars,
     groups: Mapping[str, Sequence[str]],
-    wanted: Estate,
+    routing: Routing,
     expected: str,
 ) -> dict[str, Any]:
     facts = hostvars[host]
     is_gateway = host in groups.get("mail_gateways", ())
-    modes = wanted.modes_of(host)
+    shown = [] if is_gateway else routing.modes(host, str(target_of(host, {host: facts})))
+    modes = known_modes(shown, routing.estate.modes_of(host))
     gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
     probes = tests_of(host, hostvars, gateways)
+    missing = [] if is_gateway else _missing(probes, gateways)
     possible = expected != "either" or all(one.get("completed") for one in probes)
     inbound = [
         check_trace(trace, "in", inbound_expectations(trace, modes, possible))
@@ -172,9 +202,15 @@ def _row(
         "expected": expected,
         "probes": probes,
         "traces": inbound + outbound,
-        "delivery_modes": modes,
+        "delivery_modes": shown,
         "listeners": _listeners(facts, target_of(host, hostvars).port),
-        "untested": _untested(host, probes, gateways) if not is_gateway else [],
+        "findings": [
+            *_of_daemon(facts),
+            *without_proof(host, probes, is_gateway),
+            *_untested(host, missing, routing.estate),
+            *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
+        ],
+        "not_seen_from": missing,
         "errors": _errors(
             host,
             facts,
@@ -183,15 +219,50 @@ def _row(
         ),
         "activity": readable(facts.get("verify_activity")).get("activity"),
         "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
-        "own_domains": wanted.domains if is_gateway else {},
+        "own_domains": routing.domains() if is_gateway else {},
     }
 
 
+def _is_outdated(facts: Mapping[str, Any]) -> bool:
+    """Whether this run changed the host after the read, which then says nothing of now."""
+    results = ("mail_server_result", "gateway_accept_result", "gateway_result")
+    return any(readable(facts.get(name)).get("changed") for name in results)
+
+
 def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
-    """Return the listeners that differ from the main one. What was read before a change of this run says nothing of them now."""
-    if any(readable(facts.get(name)).get("changed") for name in ("mail_server_result", "gateway_accept_result")):
+    """Return the listeners that differ from the main one."""
+    if _is_outdated(facts):
         return []
     return other_listeners(readable(observed_of(facts.get(name) for name in OBSERVED)), port)
+
+
+def _of_daemon(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what the read said of the daemon, if it is broken or stopped."""
+    if _is_outdated(facts):
+        return []
+    seen = read_result(observed_of(facts.get(name) for name in OBSERVED))
+    if not isinstance(seen, Observation) or seen.state not in _DAEMON:
+        return []
+    runs = {True: "; the daemon runs", False: "; the daemon does not run", None: ""}[seen.running]
+    said = seen.message or "it gave no reason"
+    return [Finding(_DAEMON[seen.state], f"{said}{runs if seen.state == 'broken' else ''}").as_dict()]
+
+
+def _of_routing(
+    host: str,
+    is_gateway: bool,
+    hostvars: HostVars,
+    groups: Mapping[str, Sequence[str]],
+    routing: Routing,
+    expected: str,
+) -> list[Finding]:
+    if not is_gateway:
+        return routing.of_host(host)
+    if host not in routing.views:
+        return []
+    servers = [one for one in groups.get("mail_servers") or () if one in hostvars]
+    hosts_of = {bare(target_of(one, hostvars)): one for one in servers}
+    return routing.of_gateway(host, hosts_of, whole=expected != "either")
 
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
@@ -206,10 +277,20 @@ def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     return f"{title} gateway" if is_gateway and "gateway" not in title.lower() else title
 
 
-def _untested(host: str, probes: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> list[str]:
+def _missing(probes: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> list[str]:
     """Return which gateways did not test a mail server. They connect to it, so its own test is not the whole proof."""
-    missing = [one for one in gateways if one not in {probe.get("seen_from") for probe in probes}]
-    return [f"{host} was not tested from the gateway {', '.join(missing)}"] if missing else []
+    there = {probe.get("seen_from") for probe in probes if looked(probe)}
+    return [one for one in gateways if one not in there]
+
+
+def _untested(host: str, missing: Sequence[str], wanted: Estate) -> list[dict[str, Any]]:
+    outside = [one for one in missing if wanted.hosts and one not in wanted.hosts]
+    found = {
+        f"{host} was not tested from the gateway {', '.join(one for one in missing if one not in outside)}": missing
+        != outside,
+        f"{host} was not tested from the gateway {', '.join(outside)}, which is not in this run": bool(outside),
+    }
+    return [Finding.advised("not_tested_from_gateway", text).as_dict() for text, holds in found.items() if holds]
 
 
 def _seen_outside(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -225,7 +306,6 @@ def _errors(
     steps = [
         ("the handshake test", host, facts.get("verify_probe")),
         *(("the handshake test", gateway, result) for gateway, result in from_gateways.items()),
-        ("the handshake test", "the controller", facts.get("verify_controller_probe")),
         ("the test message", host, facts.get("verify_trace")),
         (
             "the test message",
@@ -233,6 +313,7 @@ def _errors(
             outside if "starttls_trace_address" in facts else None,
         ),
         ("the count from the log", host, facts.get("verify_activity")),
+        ("the read of the gateway", host, facts.get("gateway_now")),
     ]
     reads = (facts.get("mail_server_result"), observed_of(facts.get(name) for name in OBSERVED))
     odd = [f"{host} cannot be judged: {readable(one)['msg']}" for one in reads if one and readable(one) is not one]
@@ -367,10 +448,13 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     ]
 
 
-def _tests_from_a_gateway(host: str, hostvars: HostVars) -> list[dict[str, Any]]:
-    """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding."""
+def _tests_from_a_gateway(host: str, hostvars: HostVars, in_run: bool) -> list[dict[str, Any]]:
+    """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding.
+
+    in_run: whether a gateway is in the run. One that was left out may be down, and that is no fault of the run.
+    """
     made = readable(hostvars[host].get("verify_from_a_gateway"))
-    if not made or made.get("skipped"):
+    if not made or made.get("skipped") or (made.get("unreachable") and not in_run):
         return []
     target = target_of(host, hostvars)
     found = [one for one in made.get("results") or () if is_of(one, target)]
@@ -393,7 +477,9 @@ def outcome_input(options: Mapping[str, Any], variables: Mapping[str, Any]) -> d
     hosts = plan["steps"].get(step, {}).get("hosts", ())
     variable = STEP_RESULTS[step][0] if step in STEP_RESULTS else ""
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
-    tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars)]
+    has_gateway = any(one.get("role") == GATEWAY for one in (plan.get("hosts") or {}).values())
+    in_run = has_gateway or not plan.get("not_in_this_run")
+    tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run)]
     return {
         "plan": plan,
         "step": step,

@@ -29,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
     failing,
     of_result,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import COULD_NOT_LOOK, looked
 
 TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
@@ -121,12 +122,12 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the findings on a host as dicts of C(code), C(severity) and C(message).
 
     Uses these keys of the row: C(host), C(expected) (V(offered), V(disabled) or V(either)), C(errors) (text),
-    C(probes), each with C(seen_from), C(traces) and C(activity). A finding from several places is returned once. A host
-    without any result gets the finding C(not_tested).
+    C(findings) (those that are about no single test), C(probes), each with C(seen_from), C(traces) and C(activity). A
+    finding from several places is returned once. A host without any result gets the finding C(not_tested).
     """
     host, probes, errors = row["host"], row.get("probes") or (), row.get("errors") or ()
     findings = [Finding("not_gathered", str(message)).as_dict() for message in errors]
-    findings += [Finding.advised("not_tested_from_gateway", str(one)).as_dict() for one in row.get("untested") or ()]
+    findings += [of_result(one) for one in row.get("findings") or ()]
     places: dict[tuple[str, str, str], list[str]] = {}
     for probe in probes:
         for one in _against(probe, row.get("expected") or "offered"):
@@ -134,7 +135,8 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
             key = known["code"], known["severity"], known["message"]
             places.setdefault(key, []).append(probe.get("seen_from") or host)
     for (code, severity, message), seen_from in places.items():
-        others = ", ".join(place for place in dict.fromkeys(seen_from) if place != host)
+        named = dict.fromkeys(seen_from) if code != COULD_NOT_LOOK else ()  # that one says itself who it was
+        others = ", ".join(place for place in named if place != host)
         findings.append(
             {"code": code, "severity": severity, "message": f"{message}{SEEN_FROM}{others})" if others else message}
         )
@@ -144,6 +146,12 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not (probes or errors or row.get("activity")):
         findings.append(Finding("not_tested", "the handshake test was not made").as_dict())
     return findings
+
+
+def verdict_of(findings: Sequence[Mapping[str, Any]], fail_on: str) -> str:
+    """Return C(pass), C(FAIL) or C(unproven): nothing is known to be wrong, and nobody could look."""
+    bad = failing(findings, fail_on)
+    return "pass" if not bad else "unproven" if all(one["code"] == "unproven" for one in bad) else "FAIL"
 
 
 def offers_starttls(test: Mapping[str, Any]) -> Optional[bool]:
@@ -198,7 +206,7 @@ def unproven_hops(trace: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _against(probe: Mapping[str, Any], expected: str) -> Iterator[Mapping[str, Any]]:
     answers_ehlo = probe.get("starttls_advertised") or probe.get("stage") == "ehlo"
-    if expected == "offered":
+    if expected == "offered" or not looked(probe):
         yield from probe.get("findings") or ()
     elif expected == "disabled" and probe.get("starttls_advertised"):
         yield Finding("still_offered", "STARTTLS is still offered").as_dict()

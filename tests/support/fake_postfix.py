@@ -106,7 +106,21 @@ class FakePostfix:
             _command, _flag, key, table = arguments
             value = self.tables.get(table, {}).get(key)
             return (1, "", "") if value is None else (0, f"{value}\n", "")
+        if arguments[:2] == ["sh", "-c"] and "postmap -q -" in arguments[2]:
+            return self._ask(arguments[4], arguments[5:])
         return 0, "", ""
+
+    def _ask(self, table, keys):
+        """What postmap -q - says of several keys: a line for each that the table has. A texthash table is a file."""
+        held = dict(self.tables.get(table, {}))
+        if table.startswith("texthash:"):
+            path = Path(table.partition(":")[2])
+            if not path.exists():
+                return 1, "", f"postmap: fatal: open {path}: No such file or directory\n"
+            lines = (line.split(None, 1) for line in path.read_text().splitlines() if not line.startswith("#"))
+            held.update(line for line in lines if len(line) == 2)
+        found = [f"{key}\t{held[key]}\n" for key in keys if key in held]
+        return (0 if found else 1), "".join(found), ""
 
     def called(self, *words):
         return [call for call in self.calls if tuple(call[: len(words)]) == words]

@@ -39,6 +39,8 @@ class FakeGateway:
         self.system_roots = ""
         self.relays = ()  # or an exception to raise
         self.accepted = {}  # recipient domain -> whether it takes mail for it
+        self.delivered = {}  # recipient domain -> mode in which it delivers, or an exception to raise
+        self.keeps_names = True
 
     def _step(self, name):
         self.log.append(name)
@@ -83,6 +85,9 @@ class FakeGateway:
 
     def accepts(self, domains):
         return {one: self.accepted.get(one) for one in domains}
+
+    def delivers(self, domains):
+        return {one: _or_raise(self.delivered.get(one)) for one in domains}
 
     def files(self):
         return [str(self.file)]

@@ -95,6 +95,9 @@ _INSIST = "  hosts_require_tls = *\n  tls_tempfail_tryclear = false\n  retry_inc
 _LEVEL_OPTIONS = {"none": "  hosts_avoid_tls = *\n", "may": "", "encrypt": _INSIST}
 # TLS level -> its word in the routes and in the names of the transports. Both stay on gateways, so the words stay as well.
 _WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
+_LEVEL_OF_WORD = {word: level for level, word in _WORDS.items()}
+_MODE_OF_WORDS = {(_WORDS[plain], _WORDS[over_tls]): mode for mode, (plain, over_tls) in LEVELS.items()}
+_MODE_OF_LEVEL = {"disabled": "plaintext", "opportunistic": "opportunistic", "required": "required"}
 _CHECK_OPTIONS = {
     "encryption_only": "",
     # Exim also verifies the name unless tls_verify_cert_hostnames is empty.
@@ -152,6 +155,7 @@ class EximGateway:
     verifying_modes: Sequence[str] = ()
     limits: Mapping[str, str] = {}
     reads_files_unasked = False
+    keeps_names = True
     softens_refusals = False  # a 530 bounces; Exim has no filter for replies
 
     def __init__(self, run: Runner, settings: Settings, own_port: Target) -> None:
@@ -265,6 +269,36 @@ class EximGateway:
         if len(answers) == len(asked):
             found = {one: {"yes": True, "no": False}.get(answer.strip()) for one, answer in zip(asked, answers)}
         return {one: found.get(one) for one in domains}
+
+    def delivers(self, domains: Sequence[str]) -> Mapping[str, Optional[str]]:
+        """Return the mode of the transport to which Exim's own routing leads; None if it leads to none over SMTP.
+
+        C(exim -bt) routes as for mail that arrived in plaintext. What the table says of mail over TLS is asked with C(exim -be).
+        """
+        asked = [one for one in domains if is_domain(one)]
+        if not asked:
+            return {}
+        _status, out, _err = self._run(["exim4", "-bt", *(f"postmaster@{one}" for one in asked)])
+        found = re.findall(r"^postmaster@(\S+)\n  router = (\w+), transport = (\S+)$", out, re.MULTILINE)
+        routed = {domain: transport for domain, router, transport in found if router == ROUTER}
+        over_tls = self._over_tls(list(routed))
+        modes: dict[str, Optional[str]] = {}
+        for domain, router, transport in found:
+            word = transport.removeprefix("mailfleet_")
+            level = self._exim.level_of(transport)
+            if router != ROUTER:
+                modes[domain] = _MODE_OF_LEVEL.get(level)
+            elif level == _LEVEL_OF_WORD.get(word):
+                modes[domain] = _MODE_OF_WORDS.get((word, over_tls.get(domain, "")))
+        return {one: modes.get(one) for one in domains}
+
+    def _over_tls(self, domains: Sequence[str]) -> dict[str, str]:
+        """Return domain -> the word of the routes for mail that arrived over TLS."""
+        if not domains:
+            return {}
+        questions = [f"${{extract{{over_tls}}{{${{lookup{{{one}}}lsearch{{{ROUTES}}}}}}}}}" for one in domains]
+        answers = self._run(["exim4", "-be", *questions])[1].splitlines()
+        return dict(zip(domains, map(str.strip, answers))) if len(answers) == len(domains) else {}
 
     def check(self) -> None:
         """Test the configuration with a trial daemon, unless only the tables have changed. Raises EngineError."""

@@ -64,7 +64,7 @@ def transports(printed: Printed, next_hops: Mapping[str, Sequence[tuple[str, int
         hops: Sequence[tuple[Optional[str], Optional[int]]] = next_hops.get(name) or [(None, None)]
         for host, port in hops:
             implicit = options.get("protocol") == "smtps"
-            found.append(Transport(f"transport {name}", name, host, port, _level(options), implicit))
+            found.append(Transport(f"transport {name}", name, host, port, level(options), implicit))
     return found
 
 
@@ -98,7 +98,7 @@ def _files(text: str) -> tuple[str, ...]:
     return (text,) if "${" in text else tuple(_list(text))
 
 
-def _level(options: Mapping[str, str]) -> str:
+def level(options: Mapping[str, str]) -> str:
     """Return the level towards all hosts, in the words of a mail server's outbound side; C(unknown) if it depends on the host."""
     avoid, require = options.get("hosts_avoid_tls", ""), options.get("hosts_require_tls", "")
     if avoid == "*":

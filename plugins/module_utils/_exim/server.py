@@ -120,6 +120,7 @@ class Exim:
                 "move the settings into Debian's scheme first"
             )
         if not _runs():
+            self._require_sound_sources()  # with broken ones the advice to start it is of no use
             raise NotRunningError(
                 f"Exim is not running ({PID_FILE} names no process of it); start it first, because a change is proved by its own "
                 "port"
@@ -186,6 +187,15 @@ class Exim:
             raise EngineError(f"{error.filename}: {error.strerror}") from error
         next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
         return observe(self._printed, self.main_process(), next_hops, requires)
+
+    def level_of(self, transport: str) -> str:
+        """Return the TLS level of a transport as C(exim -bP) gives it; empty if there is none over SMTP. Raises EngineError."""
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (  # noqa: PLC0415
+            level,  # a change does not need it
+        )
+
+        options = self._printed.transports.get(transport, {})
+        return level(options) if options.get("driver") == "smtp" else ""
 
     def state(self) -> dict[str, str]:
         """Return the state that the macros set, with the values of Desired or C(custom)."""

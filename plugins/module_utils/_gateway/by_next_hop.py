@@ -127,6 +127,7 @@ class NextHopGateway:
     own_port: Optional[Target] = None
     softens_refusals = False
     limits: Mapping[str, str]
+    keeps_names = False
     writes_attributes = True
 
     def __init__(self) -> None:
@@ -214,6 +215,12 @@ class NextHopGateway:
         """Return whether the gateway relays mail for these domains, read with one look at its configuration."""
         seen = self.holdings() if domains else None
         return {one: seen.relays(one) for one in domains} if seen else {}
+
+    def delivers(self, domains: Sequence[str]) -> Mapping[str, Optional[str]]:
+        """Return the mode of each domain's next hops, as the API has them; None if they have several."""
+        seen = self.holdings() if domains else None
+        modes = {one: seen.mode_of([one]) for one in domains} if seen else {}
+        return {one: None if mode == MIXED else mode for one, mode in modes.items()}
 
     def files(self) -> Sequence[str]:
         """Return none: the API holds the configuration."""

@@ -65,6 +65,10 @@ class Gateway(Protocol):
         """Whether the gateway defers mail, and does not bounce it, if a server refuses plaintext (530)."""
 
     @property
+    def keeps_names(self) -> bool:
+        """Whether the gateway knows email configs by name. One that does not has no email config that the inventory lacks."""
+
+    @property
     def limits(self) -> Mapping[str, str]:
         """Mode -> the reason why the product does not support it. Keys C(enforced) and C(outbound): the missing settings."""
 
@@ -99,6 +103,12 @@ class Gateway(Protocol):
         """Return whether the gateway takes mail for these recipient domains from the internet; None if that is not known.
 
         Read from the daemon's own tools, with as few programs as possible. domains: checked by is_domain.
+        """
+
+    def delivers(self, domains: Sequence[str]) -> Mapping[str, Optional[str]]:
+        """Return the delivery mode in which the mail of these recipient domains is handed on now; None if that cannot be told.
+
+        Read from the daemon's own tools, not from the record, with as few programs as possible. domains: checked by is_domain.
         """
 
     def files(self) -> Sequence[str]:

@@ -9,6 +9,7 @@ for it. This module combines them.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +24,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayVerdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    EngineError,
+    PortInUseError,
+    TransactionError,
+)
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
@@ -47,18 +53,40 @@ def _prove_patiently(gateway: Gateway) -> None:
             time.sleep(0.5)
 
 
-def describe(gateway: Gateway) -> dict[str, Any]:
+def delivered_modes(gateway: Gateway, held: GatewayState, domains: Iterable[str] = ()) -> dict[str, Optional[str]]:
+    """Return the mode in which the daemon delivers the held email configs' domains and these; None if it does not tell it."""
+    every = dict.fromkeys([*domains, *(one for config in held.email_configs.values() for one in config.domains)])
+    found: Mapping[str, Optional[str]] = {}
+    with contextlib.suppress(EngineError, OSError):
+        found = gateway.delivers([one for one in every if is_domain(one)])
+    return {one: found.get(one) for one in every}
+
+
+def describe(gateway: Gateway, domains: Sequence[str] = ()) -> dict[str, Any]:
     """Return the state and the supported modes of a gateway, for inbound_tls_mode_info. Changes nothing.
 
+    domains: recipient domains to look up, besides those of its email configs. A gateway that does not run delivers in no mode.
     Raises EngineError if the state cannot be read.
     """
     held = gateway.read()
+    asked = [one for one in dict.fromkeys(str(one).lower().rstrip(".") for one in domains) if is_domain(one)]
+    try:
+        gateway.require_running()
+        runs = True
+    except PortInUseError:
+        runs = True
+    except (EngineError, OSError):
+        runs = False
+    found = delivered_modes(gateway, held, asked) if runs else {}
     return {
         "email_configs": [held.email_configs[name].to_dict() for name in sorted(held.email_configs)],
         "delivery_modes": list(gateway.modes),
         "limits": dict(gateway.limits),
         "enforced_domains": [one.to_dict() for one in held.enforced],
         "outbound": held.outbound.to_dict() if held.outbound else {},
+        "accepted_domains": dict(gateway.accepts(asked)) if asked else {},
+        "delivered_modes": found,
+        "keeps_names": gateway.keeps_names,
     }
 
 

@@ -139,6 +139,7 @@ class HarakaGateway:
     title = "Haraka"
     modes: Sequence[str] = ("plaintext", "opportunistic", "required")
     reads_files_unasked = True  # a worker that has not delivered anything yet
+    keeps_names = True
     softens_refusals = False
     limits: Mapping[str, str] = {
         "match_sender": _UNAWARE,
@@ -272,6 +273,19 @@ class HarakaGateway:
             listed = self._ini("relay_dest_domains.ini").sections.get("domains", {})
             taken |= {name.lower() for name, value in listed.items() if _TAKEN.search(_text(value))}
         return {one: True if one in taken else None for one in domains}
+
+    def delivers(self, domains: Sequence[str]) -> Mapping[str, Optional[str]]:
+        """Return the mode that Haraka's files give each domain; None while a worker is older than tls.ini, or a plugin delivers."""
+        if not domains or self._outdated():
+            return dict.fromkeys(domains)
+        ini = self._ini("tls.ini")
+        plaintext, required = (set(ini.hosts(LISTS[mode])) for mode in ("plaintext", "required"))
+        off = not self._ini("outbound.ini").is_true("main", "enable_tls", True)
+        found: dict[str, Optional[str]] = {}
+        for one in domains:
+            usual = "plaintext" if off or one in plaintext else "required" if one in required else "opportunistic"
+            found[one] = None if self._forwarder(one) else usual
+        return found
 
     def files(self) -> Sequence[str]:
         """Return tls.ini and the record."""

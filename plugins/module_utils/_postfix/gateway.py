@@ -44,6 +44,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import Routes, delivered
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import runs
@@ -180,6 +181,7 @@ class PostfixGateway:
     name = "postfix"  # one lock and one journal for one configuration
     title = "a Postfix gateway"
     reads_files_unasked = True
+    keeps_names = True
     modes = MODES
     verifying_modes: Sequence[str] = ()
     softens_refusals = True
@@ -215,7 +217,7 @@ class PostfixGateway:
         ports = [one.port for one in self._instances if not Path(one.directory).exists()]
         for port in [self._return_port, *ports] if len(ports) == len(self._instances) else ports:
             # Who answers there need not speak SMTP, so its greeting is not waited for.
-            if handshake_one(port, replace(self._settings, timeout=1.0)).code != "connect_failed":
+            if handshake_one(port, replace(self._settings, timeout=1.0)).code not in ("connect_failed", "no_route"):
                 raise PortInUseError(f"another service answers on {port}; name a free port with reinjection_port")
 
     def version(self) -> str:
@@ -326,6 +328,47 @@ class PostfixGateway:
     def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
         """Return whether the default instance takes mail for these domains; see AcceptedDomains."""
         return AcceptedDomains(self._run, self._postconf).accepts(domains)
+
+    def delivers(self, domains: Sequence[str]) -> Mapping[str, Optional[str]]:
+        """Return the mode of the transport that Postfix's tables choose, if its levels are those of the mode; see delivered.py."""
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import (  # noqa: PLC0415
+            Configuration,  # a change does not need it
+        )
+
+        if not domains:
+            return {}
+        configuration = Configuration(self._postconf)
+        relay = self._postconf.value_expanded("relay_transport").partition(":")[0] or "relay"
+        expected = {transport_of(mode): (mode, levels[0]) for mode, levels in LEVELS.items()}
+        routes = Routes(self._run, self._postconf)
+        return delivered(
+            routes,
+            domains,
+            lambda transport: _kind_of(configuration, transport or relay),
+            expected,
+            lambda mode, some: self._by_arrival(routes, mode, some),
+        )
+
+    def _by_arrival(self, routes: Routes, mode: str, domains: Sequence[str]) -> Mapping[str, Optional[str]]:
+        """Return the mode of domains with a transport for mail that arrived in plaintext.
+
+        Mail that arrived over TLS takes the second instance, if the policy service is asked. Without the question it is plaintext, too.
+        """
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import (  # noqa: PLC0415
+            Configuration,  # a change does not need it
+        )
+
+        second = self._instances[0]
+        overrides = self._postconf.overrides("smtpd_recipient_restrictions")
+        asked = routes.ask(f"texthash:{ARRIVAL_MAP}", domains)
+        if not (second.exists and second.runs) or asked is None or any(map(self._receives, overrides)):
+            return dict.fromkeys(domains)
+        there = _kind_of(Configuration(Postconf(self._run, second.directory)), transport_of(mode))
+        found = next((one for one, levels in LEVELS.items() if levels == (LEVELS[mode][0], there)), None)
+        restrictions = self._postconf.value_expanded("smtpd_recipient_restrictions")
+        of_domain = f"check_recipient_access texthash:{ARRIVAL_MAP}" in restrictions
+        of_all = RESTRICTION_CLASS in re.split(r"[\s,]+", restrictions)
+        return {one: found if of_all or (of_domain and one in asked) else "plaintext" for one in domains}
 
     def check(self) -> None:
         """Have Postfix check the instances whose own files have changed. Raises EngineError with what Postfix says.
@@ -778,6 +821,12 @@ class PostfixGateway:
 def _own_files(directory: str) -> list[Optional[bytes]]:
     """Return the content of main.cf and master.cf of an instance; None for a file that does not exist."""
     return [FileImage.read(f"{directory}/{name}").content for name in ("main.cf", "master.cf")]
+
+
+def _kind_of(configuration: Any, transport: str) -> Optional[str]:
+    """Return the kind of TLS level of a transport, a value of OUTBOUND_KIND; None if it is none over SMTP."""
+    command = configuration.commands.get(f"{transport}/unix")
+    return OUTBOUND_KIND.get(configuration.level(f"{transport}/unix", command)) if command in ("smtp", "lmtp") else None
 
 
 def transport_of(what: str) -> str:

@@ -20,7 +20,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+    NotRunningError,
+)
 
 DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 """The directory of a gateway's record and tables."""
@@ -41,6 +45,8 @@ _LEFT = (
     POLICY,
     "/var/lib/mailfleet-starttls/postfix.*",
 )
+USUAL_QUEUE = "/var/spool/postfix"
+"""The queue directory of an instance that names no other one."""
 INBOUND_LEVEL = {"disabled": "none", "offered": "may", "required": "encrypt"}
 OUTBOUND_LEVEL = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
 # What satisfies an outbound level: a stronger one of the same kind is the administrator's and stays.
@@ -92,18 +98,41 @@ class Postfix:
         if "smtpd_tls_chain_files" not in values:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
         if not runs(self._queue_directory()):
+            self._require_sound()
             raise NotRunningError("Postfix is not running; start it first, because a change is proved by its own port")
+
+    def _require_sound(self) -> None:
+        """Raise BrokenConfigurationError if Postfix refuses its configuration, so that it could not be started either."""
+        if said := _complaint(self._run, self.postconf):
+            raise BrokenConfigurationError(
+                f"Postfix refuses its own configuration in {self.postconf.config_dir}: {said}"
+            )
 
     def _queue_directory(self) -> str:
         queue = self.postconf.values("queue_directory").get("queue_directory", "")
         return self.postconf.value_expanded("queue_directory") if "$" in queue else queue
 
     def main_process(self) -> Optional[int]:
-        """Return the process of this instance's master; None if it does not run. Another instance has another master."""
+        """Return the process of this instance's master; None if it does not run. Another instance has another master.
+
+        Raises BrokenConfigurationError if its configuration cannot be read, and so not told where it keeps its process.
+        """
         try:
             return running(self._queue_directory())
+        except BrokenConfigurationError:
+            if not self._has_usual_queue():
+                raise
+            return running(USUAL_QUEUE)
         except OSError:
             return None
+
+    def _has_usual_queue(self) -> bool:
+        """Whether main.cf, which postconf cannot read, names no other queue directory."""
+        try:
+            text = Path(self.postconf.config_dir, "main.cf").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return not any("queue_directory" in line for line in text.splitlines() if not line.startswith("#"))
 
     def version(self) -> str:
         """Return the version of Postfix, for example C(3.7.11)."""
@@ -235,13 +264,18 @@ def check_instance(run: Runner, postconf: Postconf) -> None:
     part of check that can fail. The rest, which compares some 160 files and only warns, follows if that part fails, or if this
     Postfix does not know it.
     """
+    if said := _complaint(run, postconf):
+        raise EngineError(f"postfix -c {postconf.config_dir} check refuses the change: {said}")
+
+
+def _complaint(run: Runner, postconf: Postconf) -> str:
+    """Return what Postfix says against the configuration of one instance; empty if nothing. Raises BrokenConfigurationError."""
     postconf.require_readable()  # Postfix 3.7 tells the reason to the system's log only
     for verb in ("check-fatal", "check"):
         status, out, err = run(["postfix", "-c", postconf.config_dir, verb])
         if status == 0:
-            return
-    reason = (err or out).strip() or "it gives no reason here; see the mail log"
-    raise EngineError(f"postfix -c {postconf.config_dir} check refuses the change: {reason}")
+            return ""
+    return (err or out).strip() or "it gives no reason here; see the mail log"
 
 
 def at_least_one(level: str) -> str:

@@ -99,22 +99,29 @@ class Reading:
         if self._wants_change:
             self.obstacles.append({"code": code, "message": message})
 
-    def _health(self) -> dict[str, str]:
+    def _health(self) -> dict[str, Any]:
         try:
             self._server.require_running()
         except BrokenConfigurationError as error:
             self._stands("configuration_broken", str(error))
-            return {"state": "broken", "message": str(error)}
+            return {"state": "broken", "running": self._runs(), "message": str(error)}
         except NotRunningError as error:
             self._stands("daemon_not_running", str(error))
-            return {"state": "stopped", "message": str(error)}
+            return {"state": "stopped", "running": False, "message": str(error)}
         except EngineError as error:
             self._stands("change_refused", str(error))
-            return {"state": "missing", "message": str(error)}
+            return {"state": "missing", "running": None, "message": str(error)}
         except OSError as error:
             self._stands("change_refused", _reason(error))
-            return {"state": "unknown", "message": _reason(error)}
-        return {"state": "running", "message": ""}
+            return {"state": "unknown", "running": None, "message": _reason(error)}
+        return {"state": "running", "running": True, "message": ""}
+
+    def _runs(self) -> Optional[bool]:
+        """Return whether a daemon with a broken configuration runs; None if that cannot be told."""
+        try:
+            return self._server.main_process() is not None
+        except (EngineError, OSError):
+            return None
 
     def _observe(self) -> dict[str, Any]:
         try:

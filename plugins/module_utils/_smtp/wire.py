@@ -41,6 +41,12 @@ SPARE_FILES = 64
 
 _IN_PROGRESS = (0, errno.EINPROGRESS, errno.EWOULDBLOCK)
 _AGAIN = (BlockingIOError, InterruptedError)
+# The packets do not leave the testing host, or no router knows the way.
+_NO_ROUTE = frozenset(
+    {
+        errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM,
+    }
+)  # fmt: skip
 
 # Stage -> the key in Handshake.timings for the time until that stage.
 _TIMINGS = {
@@ -269,8 +275,9 @@ class _Driver:
             connection.due = 0.0  # its timer has expired, the next address needs a new one
             self._try_next_address(connection)
         else:
-            what = "address found" if connection in self._resolving else "connection"
-            self._end(connection, DialogueError("timeout", f"no {what} within {self._limits.timeout:g} s"))
+            looks_up = connection in self._resolving
+            code, what = ("name_not_resolved", "address found") if looks_up else ("timeout", "connection")
+            self._end(connection, DialogueError(code, f"no {what} within {self._limits.timeout:g} s"))
 
     def _no_end(self) -> DialogueError:
         return DialogueError("timeout", f"no end within {self._limits.total_timeout:g} s")
@@ -305,7 +312,7 @@ class _Driver:
 
     def _try_next_address(self, connection: _Connection) -> None:
         """Connect to the next address. The remaining time is shared among the remaining addresses."""
-        error: Exception = OSError("it has no address")
+        error: Exception = socket.gaierror(socket.EAI_NONAME, "it has no address")
         limit = connection.started + self._limits.timeout
         while connection.left:
             family, address = connection.left.pop(0)
@@ -336,7 +343,7 @@ class _Driver:
 
     def _fail(self, connection: _Connection, error: Exception) -> None:
         reason = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-        self._end(connection, DialogueError("connect_failed", f"cannot connect to {connection.job.target}: {reason}"))
+        self._end(connection, DialogueError(_code_of(error), f"cannot connect to {connection.job.target}: {reason}"))
 
     # Connections
 
@@ -503,6 +510,13 @@ class _Resolver:
         self._answers.put((what, found))
         with contextlib.suppress(OSError):  # the socket is closed, or full and therefore readable already
             self._rope.send(b"!")
+
+
+def _code_of(error: Exception) -> str:
+    """Return the code of a test that made no connection: its name was not found, there is no route, or the server does not take it."""
+    if isinstance(error, (socket.gaierror, UnicodeError)):
+        return "name_not_resolved"
+    return "no_route" if isinstance(error, OSError) and error.errno in _NO_ROUTE else "connect_failed"
 
 
 class _Poll:

@@ -60,6 +60,9 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
         recover=tuple(host for host in hosts if _is_interrupted(fleet.seen[host])),
         prove=tuple(_to_prove(fleet)),
         cost=_cost(fleet),
+        outside=tuple(
+            dict.fromkeys(host for some in request.groups.values() for host in some if host not in fleet.seen)
+        ),
     )
 
 
@@ -113,7 +116,10 @@ def _present(seen: Observation, role: str) -> str:
     """Return what a host is now, in words."""
     sides = ("inbound",) if role == GATEWAY else ("inbound", "outbound")
     words = [f"{side} {state}" for side, state in zip(sides, seen.before) if state]
-    if seen.state in ("stopped", "broken", "missing"):
+    if seen.state == "broken":
+        runs = {True: ", running", False: ", not running", None: ""}[seen.running]
+        words.insert(0, f"broken configuration{runs}")
+    elif seen.state in ("stopped", "missing"):
         words.insert(0, seen.state)
     modes = dict.fromkeys(one.mode for one in seen.gateway.configs.values())
     if role == GATEWAY and modes:

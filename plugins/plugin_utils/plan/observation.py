@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE, MODES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_group, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import MALFORMED
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
@@ -82,10 +82,11 @@ class SeenServer:
 
 @dataclass(frozen=True)
 class HeldConfig:
-    """An email config that a gateway has: its delivery mode, and its servers as C(host:port)."""
+    """An email config that a gateway has: its delivery mode, its servers as C(host:port), and its domains."""
 
     mode: str
     servers: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,9 @@ class GatewayView:
     """The gateway's part of a result.
 
     modes: the delivery modes that it can express; None if it does not say. limits: mode -> why it cannot. accepted: domain ->
-    whether it takes mail for it; a domain of which it cannot tell is left out. after: name of an email config -> mode that a
+    whether it takes mail for it; a domain of which it cannot tell is left out. delivered: domain -> the mode in which the daemon
+    delivers its mail; None if it cannot be told. enforced: outbound enforced domains, which override the mode. keeps_names: whether
+    it knows email configs by name. after: name of an email config -> mode that a
     change sets. softens: whether a permanent refusal of a mail server only defers the mail.
     reload: whether a part of the gateway does not serve, although no file has to change.
     """
@@ -102,6 +105,9 @@ class GatewayView:
     modes: Optional[tuple[str, ...]] = None
     limits: Mapping[str, str] = field(default_factory=dict)
     accepted: Mapping[str, bool] = field(default_factory=dict)
+    delivered: Mapping[str, Optional[str]] = field(default_factory=dict)
+    enforced: frozenset[str] = frozenset()
+    keeps_names: bool = True
     after: Mapping[str, str] = field(default_factory=dict)
     changes: tuple[FileDiff, ...] = ()
     softens: bool = False
@@ -132,6 +138,7 @@ class NextHop:
 class Observation:
     """One host as it is, and what a change would do there.
 
+    state: of its daemon, as C(health) says. message: its own words. running: whether it runs; None if that is not known.
     before, after: C((inbound, outbound)) in the words of mail_server_tls. reload: whether the daemon has to be reloaded although no
     file changes. offer: whether anything changes before TLS is required; None if the host does not say. relays: next hops of its
     transports; None if they could not be read. servers: (name or address, port) -> what a handshake test from this host saw.
@@ -140,6 +147,8 @@ class Observation:
 
     title: str = ""
     state: str = "unknown"
+    running: Optional[bool] = None
+    message: str = ""
     before: tuple[str, str] = ("", "")
     after: tuple[str, str] = ("", "")
     changes: tuple[FileDiff, ...] = ()
@@ -174,7 +183,7 @@ class Observation:
     @property
     def answers(self) -> bool:
         """Whether its daemon may answer at all."""
-        return self.state not in ("stopped", "missing")
+        return self.state not in ("stopped", "missing") and self.running is not False
 
 
 @dataclass(frozen=True)
@@ -228,11 +237,14 @@ def _observation(result: Mapping[str, Any]) -> Observation:
     view = result.get("gateway") or {}
     transports = result.get("transports")
     words = " ".join(_line(one, 80) for one in (view.get("title") or result.get("title"), result.get("version")) if one)
+    health = result.get("health") or {}
     activity = result.get("activity") or {}
     sessions = activity.get("sessions_an_hour")
     return Observation(
         title=words,
-        state=str((result.get("health") or {}).get("state") or "unknown"),
+        state=str(health.get("state") or "unknown"),
+        message=_line(health.get("message")),
+        running=health.get("running") if isinstance(health.get("running"), bool) else None,
         before=_sides(result.get("before")),
         after=_sides(result.get("after")),
         changes=_changes(result.get("changes")),
@@ -317,6 +329,7 @@ def _gateway(view: Mapping[str, Any]) -> GatewayView:
             _line(one["name"], 80): HeldConfig(
                 str(one.get("delivery_mode") or DEFAULT_MODE),
                 tuple(_line(text, 300) for text in one.get("servers") or ()),
+                tuple(_line(text, 300).lower() for text in one.get("domains") or ()),
             )
             for one in view.get("email_configs") or ()
         },
@@ -327,6 +340,16 @@ def _gateway(view: Mapping[str, Any]) -> GatewayView:
             for domain, takes in (view.get("accepted_domains") or {}).items()
             if takes is not None
         },
+        delivered={
+            str(domain).lower(): str(mode) if mode in MODES else None
+            for domain, mode in (view.get("delivered_modes") or {}).items()
+        },
+        enforced=frozenset(
+            str(one.get("domain") or "").lower()
+            for one in view.get("enforced_domains") or ()
+            if one.get("direction") == "outbound"
+        ),
+        keeps_names=view.get("keeps_names") is not False,
         after={str(name): str(mode) for name, mode in (view.get("after") or {}).items()},
         changes=_changes(view.get("changes")),
         softens=bool(view.get("softens_refusals")),

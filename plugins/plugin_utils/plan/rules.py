@@ -12,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import changed_by_hand, extra_configs
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, SeenServer, bare
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY, MAIL_SERVER, Located
@@ -236,18 +237,19 @@ def warnings(fleet: Fleet) -> Iterator[Located]:
         if seen and seen.interrupted and all(one.code != "interrupted_run" for one in seen.notes):
             yield Located(host, Finding.advised("interrupted_run", "a run was killed during a change of this host"))
     if fleet.action != "set_delivery_mode":  # its estate is one email config
-        yield from _extra_configs(fleet)
+        yield from _as_the_gateways_are(fleet)
     if fleet.action != "disable":
         yield from _busy(fleet)
 
 
-def _extra_configs(fleet: Fleet) -> Iterator[Located]:
+def _as_the_gateways_are(fleet: Fleet) -> Iterator[Located]:
+    """Yield where a gateway is another than the inventory, or than the collection left it."""
+    hosts_of = {bare(target): host for host, target in fleet.request.targets.items()}
     for gateway in fleet.of_run(GATEWAY):
         seen = fleet.observation(gateway)
-        for name, held in seen.gateway.configs.items() if seen else ():
-            if name not in fleet.configs:
-                what = f"the gateway has the email config {name} in the mode '{held.mode}', and the inventory lacks it"
-                yield Located(gateway, Finding.advised("email_config_extra", what))
+        if seen:
+            yield from (Located(gateway, one) for one in extra_configs(seen.gateway, fleet.estate, hosts_of))
+            yield from (Located(gateway, one) for one in changed_by_hand(seen.gateway))
 
 
 def _busy(fleet: Fleet) -> Iterator[Located]:

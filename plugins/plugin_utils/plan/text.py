@@ -59,6 +59,7 @@ def plan_text(plan: Plan) -> str:
     """Return the whole plan for people. Every line of it is printable, whatever a host said."""
     parts = [
         plan_table(plan),
+        not_in_run(plan.outside),
         "\n".join(_findings("In the way", plan.obstacles)),
         "\n".join(_findings("Warnings", plan.warnings)),
         "\n".join(_diffs(plan.hosts)),
@@ -151,6 +152,11 @@ def _cost(plan: Plan) -> Iterator[str]:
         else "not tested in this run"
     )
     yield f"  a TLS handshake: {seen}; about {HANDSHAKE_CPU_MS:g} ms of CPU on a mail server"
+
+
+def not_in_run(hosts: Sequence[str]) -> str:
+    """Return the line on the hosts that a run leaves out, so that nobody takes them for good or bad; empty if there are none."""
+    return one_line(f"Not in this run, so nothing is said of them: {names(hosts)}") if hosts else ""
 
 
 def names(hosts: Iterable[str]) -> str:

@@ -126,6 +126,7 @@ class Cost:
 class Plan:
     """The plan of one run.
 
+    outside: gateways and mail servers of the inventory that are not in the run.
     hosts: in the order of the inventory. obstacles and warnings: all of them, those of the hosts too. steps: in the safe order; one
     that no host needs is left out. recover: hosts with the journal of a killed run. prove: hosts to prove after the change.
     """
@@ -139,6 +140,7 @@ class Plan:
     recover: tuple[str, ...] = ()
     prove: tuple[str, ...] = ()
     cost: Cost = field(default_factory=Cost)
+    outside: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as docs/schema/plan.schema.json describes it."""
@@ -153,6 +155,7 @@ class Plan:
             "recover": list(self.recover),
             "prove": list(self.prove),
             "cost": self.cost.to_json(),
+            "not_in_this_run": list(self.outside),
         }
 
     def run(self, may_change: bool) -> dict[str, Any]:
@@ -171,6 +174,7 @@ class Plan:
             "steps": {name: one.to_json() for name, one in steps.items()},
             "recover": [],
             "prove": list(self.prove) if may_change else [],
+            "not_in_this_run": list(self.outside),
         }
 
     @classmethod
@@ -191,6 +195,7 @@ class Plan:
                 dict(cost["sessions_an_hour"]),
                 cost["handshake_ms"],
             ),
+            outside=tuple(data.get("not_in_this_run") or ()),
         )
 
 

@@ -21,11 +21,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import MAX_COUNT, whole_number
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import (
     SEVERITIES,
-    failing,
     of_result,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import tested_from
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import alerts_of
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import findings_of, one_line
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import findings_of, one_line, verdict_of
 
 REPORT_VERSION = 1
 _DIRECTIONS = ("inbound", "outbound")
@@ -52,10 +52,12 @@ def build(
     previous: Optional[Mapping[str, Any]] = None,
     certificate_days: int = 21,
     fail_on: str = "error",
+    not_in_run: Sequence[str] = (),
     now: Optional[datetime] = None,
 ) -> dict[str, Any]:
     """Return the report on these rows (the module tls_report documents them). Raises ReportError.
 
+    not_in_run: hosts of which nothing is said.
     certificate_days: a certificate with fewer days left causes an alert. fail_on: the lowest severity of a finding that
     makes a host fail. previous: a former report. tls_reports: the result of tls_rpt.read_reports().
     """
@@ -73,6 +75,7 @@ def build(
         "window": _window(window, hosts),
         "fail_on": fail_on,
         "summary": _summary(hosts, alerts),
+        "not_in_this_run": [clean(str(one)) for one in not_in_run],
         "hosts": hosts,
         "alerts": alerts,
         "tls_reports": reports,
@@ -152,16 +155,19 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
     traces = [clean(one) for one in _mappings(row.get("traces"))]
     activity = _activity(row["activity"]) if isinstance(row.get("activity"), Mapping) else None
     errors = [str(one) for one in _sequence(row.get("errors"))]
-    untested = [str(one) for one in _sequence(row.get("untested"))]
+    own = [_finding(one) for one in _mappings(row.get("findings"))]
     gathered = {
-        "expected": expected, "errors": errors, "untested": untested, "probes": tests, "traces": traces, "activity": activity,
+        "expected": expected, "errors": errors, "findings": own, "probes": tests, "traces": traces, "activity": activity,
     }  # fmt: skip
     findings = [_finding(one) for one in findings_of({"host": row["host"], **gathered})]
     return {
         "host": clean(row["host"]),
         "daemon": clean(str(row.get("daemon") or "")),
         "expected": expected,
-        "verdict": "FAIL" if failing(findings, fail_on) else "pass",
+        "verdict": verdict_of(findings, fail_on),
+        "tested_from": clean(
+            tested_from(row["host"], tests, [str(one) for one in _sequence(row.get("not_seen_from"))])
+        ),
         "findings": findings,
         "delivery_modes": [clean(str(one)) for one in _sequence(row.get("delivery_modes"))],
         "enforced": [
@@ -285,7 +291,7 @@ def _window(window: Optional[Mapping[str, Any]], hosts: Sequence[Mapping[str, An
 
 
 def _summary(hosts: Sequence[Mapping[str, Any]], alerts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    failed = sum(host["verdict"] == "FAIL" for host in hosts)
+    failed = sum(host["verdict"] != "pass" for host in hosts)
     totals = [host["activity"]["totals"] for host in hosts if host["activity"]]
     return {
         "hosts": len(hosts),

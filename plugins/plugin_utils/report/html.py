@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import of_group
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import looked
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import warnings_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import hops_over_tls, offers_starttls
@@ -256,7 +257,7 @@ def _certificates(hosts: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _host(host: Mapping[str, Any]) -> dict[str, Any]:
-    tests = host["tests"]
+    tests = [one for one in host["tests"] if looked(one)]
     offered = [offers_starttls(test) for test in tests]
     days = [one["days"] for one in _certificates([host])]
     totals = host["activity"]["totals"] if host["activity"] else {}
@@ -264,6 +265,8 @@ def _host(host: Mapping[str, Any]) -> dict[str, Any]:
         "host": host["host"],
         "daemon": host["daemon"],
         "passes": host["verdict"] == "pass",
+        "verdict": host["verdict"],
+        "tested_from": host["tested_from"],
         "starttls": _offered(offered),
         "tested": bool(tests) and not (set(offered) == {None} and any(test.get("completed") for test in tests)),
         "versions": ", ".join(sorted({str(test["tls_version"]) for test in tests if test.get("tls_version")})),

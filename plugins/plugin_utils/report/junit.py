@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import looked
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import test_name
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEEN_FROM, unproven_hops
 
@@ -23,11 +24,12 @@ _NOT_XML = re.compile("[^\\t\\n\\r\\x20-\\ud7ff\\ue000-\\ufffd\\U00010000-\\U001
 
 
 class TestCase(NamedTuple):
-    """One test. It fails if a finding is severe enough. seconds is its duration."""
+    """One test. It fails if a finding is severe enough. seconds is its duration. skipped: why it could not be made."""
 
     name: str
     findings: Sequence[Mapping[str, Any]]
     seconds: float = 0.0
+    skipped: str = ""
 
 
 def render_junit(document: Mapping[str, Any]) -> str:
@@ -56,9 +58,9 @@ def _test_cases(host: Mapping[str, Any]) -> list[TestCase]:
         # Use the findings of the host. Those of the test differ if STARTTLS is expected to be off.
         findings = [one for one in host["findings"] if one["message"].partition(SEEN_FROM)[0] in own]
         seconds = test.get("seconds")
-        cases.append(
-            TestCase(f"handshake {test_name(test)}", findings, seconds if isinstance(seconds, (int, float)) else 0.0)
-        )
+        duration = seconds if isinstance(seconds, (int, float)) else 0.0
+        why = "" if looked(test) else findings[0]["message"] if findings else "it could not look"
+        cases.append(TestCase(f"handshake {test_name(test)}", findings, duration, why))
     for trace in host["traces"]:
         told = [one["message"] if isinstance(one, dict) else one for one in trace.get("findings") or ()]
         told += [one.message for one in unproven_hops(trace)]
@@ -71,7 +73,7 @@ def _test_cases(host: Mapping[str, Any]) -> list[TestCase]:
 
 
 def _suite(number: int, name: str, cases: Sequence[TestCase], document: Mapping[str, Any]) -> ET.Element:
-    failures = sum(bool(failing(case.findings, document["fail_on"])) for case in cases)
+    failures = sum(not case.skipped and bool(failing(case.findings, document["fail_on"])) for case in cases)
     suite = ET.Element(
         "testsuite",
         {
@@ -94,7 +96,9 @@ def _suite(number: int, name: str, cases: Sequence[TestCase], document: Mapping[
             {"classname": f"{CLASS}.{_text(name)}", "name": _text(case_name), "time": f"{case.seconds:.3f}"},
         )
         severe = failing(case.findings, document["fail_on"])
-        if severe:
+        if case.skipped:
+            ET.SubElement(element, "skipped", {"message": _text(case.skipped)})
+        elif severe:
             failure = ET.SubElement(
                 element, "failure", {"type": _text(severe[0]["code"]), "message": _text(severe[0]["message"])}
             )

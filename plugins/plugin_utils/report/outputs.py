@@ -102,6 +102,7 @@ def _report(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         previous=_previous(options["previous"]),
         certificate_days=options["certificate_days"],
         fail_on=options["fail_on"],
+        not_in_run=options.get("not_in_run") or (),
     )
     return report, problems
 

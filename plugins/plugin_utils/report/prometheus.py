@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import looked
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.peers import merged
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import offers_starttls
 
@@ -105,6 +106,8 @@ def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
 
 
 def _of_test(test: Mapping[str, Any], labels: dict[str, str]) -> Iterator[Sample]:
+    if not looked(test):
+        return
     yield Sample("test_passed", test["passed"], labels)
     offered = offers_starttls(test)
     if offered is not None:

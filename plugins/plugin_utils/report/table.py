@@ -11,6 +11,7 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import MOST_REASONS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import looked, tested_from
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import warnings_of, with_warnings
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     findings_of,
@@ -19,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     one_line,
     render_table,
     tls_of,
+    verdict_of,
 )
 
 HEADINGS = {
@@ -31,14 +33,15 @@ HEADINGS = {
     "trusted": "TRUSTED",
     "delivery_mode": "DELIVERY MODE",
     "messages": "MESSAGES",
+    "tested_from": "TESTED FROM",
     "verdict": "VERDICT",
 }
 
 
 def fleet_verdict(
-    rows: Sequence[dict[str, Any]], title: str, fail_on: str, fail: bool = True
+    rows: Sequence[dict[str, Any]], title: str, fail_on: str, fail: bool = True, not_in_run: Sequence[str] = ()
 ) -> tuple[dict[str, Any], str]:
-    """Return the result of tls_verdict, and the text to show: title, table, and the findings of each host.
+    """Return the result of tls_verdict, and the text to show: title, table, the hosts of not_in_run, and the findings of each host.
 
     rows have the form that summarize() takes. fail: whether a host that does not pass fails the task. Raises EngineError if there
     is no row, or if a row lacks its host name.
@@ -62,7 +65,12 @@ def fleet_verdict(
         "table": table,
         "rows": shown,
     }
-    return result, "\n".join([heading, "", table, *_lines(shown)])
+    outside = (
+        [one_line(f"Not in this run, so nothing is said of them: {', '.join(map(str, not_in_run))}")]
+        if not_in_run
+        else []
+    )
+    return result, "\n".join([heading, "", table, *outside, *_lines(shown)])
 
 
 def _table(shown: Sequence[Mapping[str, Any]]) -> str:
@@ -106,12 +114,13 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
     """Return one row of the table from the results of a host: handshake tests, traces, delivery modes.
 
     Uses C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of starttls_probe),
-    C(traces) (of message_trace), C(errors) (text), C(delivery_modes) and C(listeners) (of other_listeners()).
+    C(traces) (of message_trace), C(errors) (text), C(findings) (of the host as a whole), C(not_seen_from) (places that did not
+    test it), C(delivery_modes) and C(listeners) (of other_listeners()).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
     findings = findings_of(row)
-    first = probes[0] if probes else {}
+    first: dict[str, Any] = next((one for one in probes if looked(one)), {})
     certificate = first.get("certificate") or {}
     return {
         "host": row["host"],
@@ -124,6 +133,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
         "trusted": first.get("trusted"),
         "delivery_mode": row.get("delivery_modes") or [],
         "messages": _messages(traces),
+        "tested_from": tested_from(row["host"], probes, row.get("not_seen_from") or ()),
         "verdict": _verdict(findings, fail_on),
         "findings": findings,
         "others": [*_other_views(row["host"], probes), *_other_listeners(row)],
@@ -160,10 +170,9 @@ def _offered(probe: dict[str, Any]) -> str:
 
 
 def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:
-    if failing(findings, fail_on):
-        return "FAIL"
+    verdict = verdict_of(findings, fail_on)
     warnings = sum(one["severity"] == "warning" for one in findings)
-    return f"pass, {warnings} warning{'s' if warnings > 1 else ''}" if warnings else "pass"
+    return f"pass, {warnings} warning{'s' if warnings > 1 else ''}" if verdict == "pass" and warnings else verdict
 
 
 def _messages(traces: list[dict[str, Any]]) -> str:

@@ -107,7 +107,7 @@ def test_report_outputs():
 
 def test_verdict_rows():
     [row] = FILTERS["verdict_rows"](["pf12"], HOSTVARS, {}, estate.estate([CONFIG], HOSTVARS), expected="disabled")
-    assert (row["expected"], row["delivery_modes"]) == ("disabled", ["plaintext"])
+    assert (row["expected"], row["delivery_modes"]) == ("disabled", ["no gateway"])
 
 
 def test_trace_messages():

@@ -79,7 +79,9 @@ class TestPlaybook:
         assert "\nNOT PROVED: TLS on the mail fleet\n" in printed
         assert "the server does not offer STARTTLS; switch it on\n" in printed
         assert [one["verdict"] for one in result["rows"]] == ["pass", "FAIL"]
-        assert re.search(r"^ex13\?root: +Exim +not offered +- +- +- +- +required, plaintext +- +FAIL$", printed, re.M)
+        assert re.search(
+            r"^ex13\?root: +Exim +not offered +- +- +- +- +required, plaintext +- +host +FAIL$", printed, re.M
+        )
 
     def test_warnings_fail_if_that_is_wanted(self, runs):
         assert (runs[0]["strict"]["failed"], runs[0]["strict"]["msg"]) == (

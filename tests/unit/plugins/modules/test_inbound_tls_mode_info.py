@@ -18,7 +18,10 @@ from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_m
 from tests.support.ansible_module import run_module
 
 MODES = ["plaintext", "match_sender", "match_sender_strict", "opportunistic", "required"]
-FACTS = {"changed", "email_configs", "delivery_modes", "limits", "enforced_domains", "outbound"}
+FACTS = {
+    "changed", "email_configs", "delivery_modes", "limits", "enforced_domains", "outbound", "accepted_domains", "delivered_modes",
+    "keeps_names",
+}  # fmt: skip
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def test_rows_of_a_gateway_that_returns_anything():
             "good",
         ):  # what it says of them may be missing, and then that is said; their own tests count
             assert [one for one in found[name]["probes"] if one["seen_from"] == name] == usual[name]["probes"][:1], what
-            assert found[name]["errors"] or found[name]["untested"] or len(found[name]["probes"]) == 3, what
+            assert found[name]["errors"] or found[name]["not_seen_from"] or len(found[name]["probes"]) == 3, what
 
 
 @pytest.mark.parametrize("name", ["verify_probe", "verify_trace", "mail_server_result"])

@@ -305,6 +305,19 @@ class TestRunning:
         threading.Timer(0.1, lambda: host.pid_file.write_text(f"{os.getpid()}\n")).start()
         host.adapter.require_running()
 
+    def test_a_broken_configuration_is_not_just_not_running(self, make, monkeypatch):
+        host = make(SETTINGS)
+        monkeypatch.setattr(server, "_runs", lambda: False)
+        with pytest.raises(NotRunningError, match="Exim is not running"):
+            host.adapter.require_running()
+        host.answers[("exim4", "-C")] = lambda _arguments: (
+            1,
+            "",
+            "Exim configuration error in line 26: malformed macro definition\n",
+        )
+        with pytest.raises(BrokenConfigurationError, match=r"Exim cannot read .* malformed macro definition"):
+            host.adapter.require_running()
+
     @pytest.mark.parametrize("program", ["update-exim4.conf", "exim4"])
     @pytest.mark.parametrize("split", [False, True])
     def test_an_edit_that_exim_cannot_read_is_found_before_the_reload_shows_it(self, make, monkeypatch, split, program):

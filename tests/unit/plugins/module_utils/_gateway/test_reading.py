@@ -52,6 +52,7 @@ def codes(result):
 def test_what_the_gateway_holds_and_can_do(bench):
     bench.gateway.limits = {"outbound": "no"}
     bench.gateway.verifying_modes = ("required",)
+    bench.gateway.delivered = {"a.example": "required"}
     result = bench.read(capabilities=("accept", "enforced"))
     assert result["gateway"] == {
         "title": "a stand-in for a gateway",
@@ -64,6 +65,8 @@ def test_what_the_gateway_holds_and_can_do(bench):
         "enforced_domains": [{"domain": "partner.example", "direction": "inbound"}],
         "outbound": {"accept": "both", "send": "plaintext", "mail_servers": []},
         "accepted_domains": {},
+        "delivered_modes": {"a.example": "required", "b.example": None, "c.example": None},
+        "keeps_names": True,
         "changes": [],
         "reload": False,
         "before": {"alpha": "plaintext", "main": "opportunistic"},

@@ -60,6 +60,33 @@ def test_it_is_not_installed(make):
         host.adapter().require_running()
 
 
+def test_a_broken_configuration_is_not_just_not_running(make):
+    """The advice to start it would be of no use."""
+    host = make()
+    host.running.clear()
+    host.fake.answers[("postfix", "-c")] = (1, "", "postfix: fatal: /etc/postfix/main.cf, line 7: missing '='\n")
+    with pytest.raises(
+        BrokenConfigurationError, match=r"^Postfix refuses its own configuration in \S+: postfix: fatal: .*missing '='$"
+    ):
+        host.adapter().require_running()
+
+
+@pytest.mark.parametrize("process", [812, None])
+def test_a_broken_configuration_does_not_hide_whether_it_runs(make, monkeypatch, process):
+    host = make()
+    host.fake.answers[("postconf",)] = (
+        1,
+        "",
+        "postconf: fatal: file /etc/postfix/master.cf: line 138: bad field count\n",
+    )
+    monkeypatch.setattr(server, "running", {"/var/spool/postfix": process}.__getitem__)
+    assert host.adapter().main_process() == process
+    with host.fake.main.open("a") as file:
+        file.write("queue_directory = /elsewhere\n")
+    with pytest.raises(BrokenConfigurationError):
+        host.adapter().main_process()
+
+
 def test_it_does_not_run(make):
     host = make()
     host.running.clear()

@@ -76,7 +76,7 @@ def test_many_targets_come_packed():
         result = run_probe(request_for(*[one] * 299, target(port=refused_port())), logged.append)
     assert "results" not in result
     public = unpack_result(result)
-    assert [one["code"] for one in public["results"]] == ["greeting_rejected"] * 299 + ["connect_failed"]
+    assert [one["code"] for one in public["results"]] == ["greeting_rejected"] * 299 + ["name_not_resolved"]
     assert [one["fingerprint"] for one in public["expectations"]] == ["cd" * 32] * 299 + [""]
     assert "30 of 300" in logged and "300 of 300" in logged and len(logged) <= 12
     assert len(json.dumps(result)) < 70_000

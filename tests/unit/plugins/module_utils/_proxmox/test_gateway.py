@@ -753,3 +753,16 @@ def test_a_wrong_password_is_one_obstacle():
     assert [one["code"] for one in result["obstacles"]] == ["not_answering"]
     assert result["gateway"] is None
     assert not any(secret in json.dumps(result) for secret in SECRETS)
+
+
+def test_the_mode_that_it_delivers_in_is_that_of_the_next_hops():
+    routes = [transport("example.com", "mail.example.com"), transport("two.example", "[mx.two.example]")]
+    with FakeProxmox(
+        domains=["example.com", "two.example"], transports=routes, policies={"[mail.example.com]:25": "encrypt"}
+    ) as fake:
+        gateway = adapter(fake)
+        assert gateway.delivers(["example.com", "two.example"]) == {
+            "example.com": "required",
+            "two.example": "opportunistic",
+        }
+        assert (gateway.delivers([]), gateway.keeps_names) == ({}, False)

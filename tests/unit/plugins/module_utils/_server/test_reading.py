@@ -81,7 +81,7 @@ def codes(result):
 def test_a_server_that_runs(mail):
     mail.start("offered", "opportunistic")
     result = read(mail)
-    assert result["health"] == {"state": "running", "message": ""}
+    assert result["health"] == {"state": "running", "running": True, "message": ""}
     assert result["version"] == "1.2.3"
     [listener] = result["listeners"]
     assert (listener["port"], listener["tls"], listener["certificates"]) == (
@@ -112,6 +112,19 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize(("process", "runs"), [(812, True), (None, False), (EngineError("?"), None)])
+def test_a_broken_configuration_and_whether_the_daemon_runs_are_two_facts(mail, monkeypatch, process, runs):
+    def main_process():
+        if isinstance(process, Exception):
+            raise process
+        return process
+
+    mail.broken = "line 3"
+    monkeypatch.setattr(mail, "main_process", main_process)
+    health = read(mail, settings=BRIEF)["health"]
+    assert health == {"state": "broken", "running": runs, "message": WRONG["broken"][2]}
+
+
 @pytest.mark.parametrize("fault", WRONG)
 @pytest.mark.parametrize("wanted", [{}, {"inbound": "offered"}, {"outbound": "required"}])
 def test_a_server_that_does_not_run(mail, fault, wanted):
@@ -120,7 +133,8 @@ def test_a_server_that_does_not_run(mail, fault, wanted):
     mail.port.close()
     state, code, message = WRONG[fault]
     result = read(mail, **wanted, settings=BRIEF)
-    assert result["health"] == {"state": state, "message": message}
+    runs = {"stopped": False, "broken": True, "missing": None}[state]
+    assert result["health"] == {"state": state, "running": runs, "message": message}
     assert result["obstacles"] == ([{"code": code, "message": message}] if wanted else [])
     assert change_of(result) == NOTHING
     assert result["version"] == ("1.2.3" if fault == "stopped" else "")
@@ -193,7 +207,7 @@ def test_a_server_that_may_not_be_looked_at(mail, monkeypatch, wanted):
         monkeypatch.setattr(mail, name, closed)
     result = read(mail, **wanted)
     said = "/var/spool/pid: Permission denied"
-    assert result["health"] == {"state": "unknown", "message": said}
+    assert result["health"] == {"state": "unknown", "running": None, "message": said}
     assert result["notes"] == [{"code": "listeners_not_read", "message": said}]
     assert result["obstacles"] == ([{"code": "change_refused", "message": said}] if wanted else [])
     assert change_of(result) == NOTHING

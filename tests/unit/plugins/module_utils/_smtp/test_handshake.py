@@ -554,7 +554,7 @@ def test_nobody_listens(settings):
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 64 + ".example.com", "a..b.example.com"])
 def test_a_host_that_cannot_be_found(settings, host):
     seen = handshake_one(Target(host, 25), settings)
-    assert (seen.code, seen.stage) == ("connect_failed", Stage.CONNECT)
+    assert (seen.code, seen.stage) == ("name_not_resolved", Stage.CONNECT)
     assert host in seen.message
 
 

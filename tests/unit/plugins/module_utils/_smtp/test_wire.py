@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import select
 import socket
@@ -106,7 +107,7 @@ def test_a_name_is_looked_up_and_its_addresses_are_tried_in_turn(monkeypatch):
         assert server.connections == 1
     assert seen[0].error is None
     assert (seen[1].error.code, str(seen[1].error)) == (
-        "connect_failed", "cannot connect to none.example.com:25: it has no address",
+        "name_not_resolved", "cannot connect to none.example.com:25: it has no address",
     )  # fmt: skip
 
 
@@ -182,7 +183,7 @@ def test_many_slow_look_ups_take_the_time_of_one(monkeypatch):
     started = time.monotonic()
     seen = run([Target(f"mx{number}.example.com") for number in range(100)])
     assert time.monotonic() - started < 5
-    assert {ended.error.code for ended in seen} == {"connect_failed"}
+    assert {ended.error.code for ended in seen} == {"name_not_resolved"}
     assert "Name or service not known" in str(seen[0].error)
 
 
@@ -192,7 +193,17 @@ def test_a_look_up_that_takes_too_long(monkeypatch):
     with at_most(5):
         [ended] = run([Target("mx.example.com")], Limits(0.3, 10))
     release.set()
-    assert (ended.error.code, str(ended.error)) == ("timeout", "no address found within 0.3 s")
+    assert (ended.error.code, str(ended.error)) == ("name_not_resolved", "no address found within 0.3 s")
+
+
+@pytest.mark.parametrize("number", [errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL, errno.EPERM])
+def test_a_host_without_a_route_says_nothing_of_the_server(monkeypatch, number):
+    monkeypatch.setattr(wire.socket.socket, "connect_ex", lambda *_: number)
+    [ended] = run([Target("192.0.2.1", 25)])
+    assert (ended.error.code, str(ended.error)) == (
+        "no_route",
+        f"cannot connect to 192.0.2.1:25: {os.strerror(number)}",
+    )
 
 
 def test_what_does_not_fit_into_the_socket_is_sent_later():

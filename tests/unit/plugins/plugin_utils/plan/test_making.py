@@ -427,3 +427,14 @@ class TestCost:
             assert (
                 "400000 sessions an hour: at 2 ms of CPU each that is 22% of a core" in plan.warnings[0].finding.message
             )
+
+
+@pytest.mark.parametrize(
+    ("health", "said"),
+    [({"state": "broken", "running": True}, "broken configuration, running"),
+     ({"state": "broken", "running": False}, "broken configuration, not running"), ({"state": "broken"}, "broken configuration"),
+     ({"state": "stopped", "running": False}, "stopped")],
+)  # fmt: skip
+def test_a_broken_configuration_and_whether_the_daemon_runs_are_two_facts(health, said):
+    plan = States(m1=server(health={**health, "message": "x"})).plan()
+    assert plan.hosts["m1"].present.startswith(f"Postfix 3.7.11: {said}, ")

@@ -8,6 +8,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text impor
     plan_table,
     plan_text,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import Plan
 
 from tests.support.plan_states import DIFF, States, config, gateway, plain, probe, server
 
@@ -134,3 +135,13 @@ def test_a_long_new_file_is_cut_with_the_place_of_the_rest():
     text = plan_text(states.plan())
     assert f"    +line {MOST_LINES - 3}\n    ... {102 - MOST_LINES} more lines; starttls_plan_file has them" in text
     assert f"+line {MOST_LINES - 2}" not in text
+
+
+def test_hosts_outside_the_run_are_named_as_such_and_are_nothing_else():
+    plan = States(gw1=gateway(), m1=server()).with_outside("m2", "gw2").plan()
+    assert plan.outside == ("gw2", "m2")
+    assert plan.to_json()["not_in_this_run"] == plan.run(True)["not_in_this_run"] == ["gw2", "m2"]
+    assert Plan.from_json(plan.to_json()) == plan
+    assert plan.result == "clean" and "m2" not in plan_table(plan)
+    assert "\nNot in this run, so nothing is said of them: gw2, m2\n" in plan_text(plan)
+    assert "Not in this run" not in plan_text(States(gw1=gateway(), m1=server()).plan())

@@ -1,0 +1,109 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The delivery mode of recipient domains as Postfix's own tools show it: the tables of transport_maps, and master.cf.
+
+Tables are asked in Postfix's order, first by a whole address, then by the domain and its parents. Sources: transport(5), postmap(1),
+trivial-rewrite/transport.c of Postfix.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+
+KINDS = {"disabled": "plaintext", "opportunistic": "opportunistic", "required": "required"}
+"""Kind of a TLS level -> the delivery mode of a transport that has it and does not look at how mail arrived."""
+LOCAL_PART = "mailfleet-starttls"
+"""A local part that no table should name."""
+
+# A program answers for all keys, a line for each that it finds.
+_ASK = 'table=$1; shift; printf "%s\\n" "$@" | postmap -q - "$table"'
+_MOST = 1000  # keys of one call
+_TABLE = re.compile(r"(?:[^\s,{}]|\{(?:[^{}]|\{[^{}]*\})*\})+")
+_WHOLE = ("regexp", "pcre", "cidr")
+"""Types of tables in which Postfix looks up the whole address only."""
+
+
+class Routes:
+    """The transports that the tables of transport_maps choose."""
+
+    def __init__(self, run: Runner, postconf: Postconf) -> None:
+        """Prepare only; nothing is read."""
+        self._run = run
+        self._postconf = postconf
+
+    def transports(self, domains: Sequence[str]) -> dict[str, Optional[str]]:
+        """Return for each domain the name of its transport: empty if no table has it, None if a table cannot be asked."""
+        tables = _TABLE.findall(self._postconf.value_expanded("transport_maps"))
+        found: dict[str, Optional[str]] = {}
+        for level in range(max((len(self._keys(one)) for one in domains), default=0)):
+            for table in tables:
+                left = [one for one in domains if one not in found and level < len(self._keys(one))]
+                if not left or (level and _kind(table) in _WHOLE):
+                    continue
+                answers = self.ask(table, [self._keys(one)[level] for one in left])
+                if answers is None:
+                    return {one: found.get(one) for one in domains}
+                for one in left:
+                    if (answer := answers.get(self._keys(one)[level])) is not None:
+                        found[one] = answer.partition(":")[0]
+        return {one: found.get(one, "") for one in domains}
+
+    def ask(self, table: str, keys: Sequence[str]) -> Optional[dict[str, str]]:
+        """Return key -> value of the keys that a table has; None if it cannot be asked."""
+        found: dict[str, str] = {}
+        for start in range(0, len(keys), _MOST):
+            some = keys[start : start + _MOST]
+            _status, out, err = self._run(["sh", "-c", _ASK, "sh", table, *dict.fromkeys(some)])
+            if err.strip():
+                return None
+            pairs = (line.split(None, 1) for line in out.splitlines())
+            found.update({pair[0]: pair[1] for pair in pairs if len(pair) == 2})
+        return found
+
+    def _keys(self, domain: str) -> list[str]:
+        return [f"{LOCAL_PART}@{domain}", domain, *self._parents(domain), "*"]
+
+    def _parents(self, domain: str) -> Iterator[str]:
+        bare = "transport_maps" in re.split(
+            r"[\s,]+", self._postconf.value_expanded("parent_domain_matches_subdomains")
+        )
+        while "." in domain:
+            domain = domain.partition(".")[2]
+            yield domain if bare else f".{domain}"
+
+
+def _kind(table: str) -> str:
+    return table.removeprefix("proxy:").partition(":")[0]
+
+
+def delivered(
+    routes: Routes,
+    domains: Sequence[str],
+    kind_of: Callable[[str], Optional[str]],
+    expected: Mapping[str, tuple[str, str]],
+    by_arrival: Callable[[str, Sequence[str]], Mapping[str, Optional[str]]],
+) -> dict[str, Optional[str]]:
+    """Return the delivery mode of each domain; None if it cannot be told.
+
+    kind_of: transport, empty for the one of domains without a route -> kind of its TLS level (see KINDS); None if there is no such
+    transport over SMTP. expected: the collection's transport -> its mode, and the kind of its level for mail in plaintext. by_arrival:
+    returns the mode of domains whose transport is that of a mode that depends on how mail arrived.
+    """
+    found: dict[str, Optional[str]] = {}
+    depends: dict[str, list[str]] = {}
+    for domain, transport in routes.transports(domains).items():
+        kind = None if transport is None else kind_of(transport)
+        mode, wanted = expected.get(transport or "", ("", ""))
+        if mode and kind == wanted and mode not in KINDS.values():
+            depends.setdefault(mode, []).append(domain)
+        else:
+            found[domain] = KINDS.get(kind or "")
+    for mode, some in depends.items():
+        found.update(by_arrival(mode, some))
+    return {one: found.get(one) for one in domains}

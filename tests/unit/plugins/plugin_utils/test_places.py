@@ -1,0 +1,266 @@
+"""From where a host was tested. A controller that cannot look says nothing of the host, and what nobody saw is not proved."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from typing import Any
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build, render_json
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html import render_html
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.junit import render_junit
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.prometheus import render_prometheus
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import failed_tests, outcome_input, verdict_rows
+
+from tests.support.report_rows import failed_probe, probe
+
+GROUPS = {"mail_gateways": ["gw1"], "mail_servers": ["mx"]}
+REASONS = {
+    "name_not_resolved": "cannot connect to mx:25: Name or service not known",
+    "no_route": "cannot connect to mx:25: Network is unreachable",
+}
+
+
+def results(*made: dict[str, Any]) -> dict[str, Any]:
+    return {"results": [*made]}
+
+
+def blind(code: str, **changes: Any) -> dict[str, Any]:
+    """A test of the controller that did not get to the server."""
+    message = REASONS.get(code, "no connection within 15 s")
+    return failed_probe("mx", code, message, stage="connect", **changes)
+
+
+def hostvars(controller: Any, own: Any = None, gateway: Any = None) -> dict[str, Any]:
+    """What the roles registered: every test passed, but for those that are given."""
+    common = {"verify_controller_probe": controller}
+    return {
+        "mx": {**common, "verify_probe": results(probe("mx")) if own is None else own},
+        "gw1": {
+            **common,
+            "verify_probe": results(probe("gw1")),
+            "verify_from_gateway": results(probe("mx"), probe("gw1")) if gateway is None else gateway,
+        },
+    }
+
+
+def verdict(
+    hostvars: dict[str, Any], groups: Any = GROUPS, host: str = "mx", expected: str = "offered"
+) -> dict[str, Any]:
+    """The row of a host in the table."""
+    wanted = estate([], hostvars, list(hostvars))
+    rows = verdict_rows([host], hostvars, groups, wanted, expected)
+    result, _text = fleet_verdict(rows, "", "error")
+    [row] = result["rows"]
+    assert result["failed"] != row["verdict"].startswith("pass")
+    return row
+
+
+def codes(row: dict[str, Any]) -> list[str]:
+    return [one["code"] for one in row["findings"]]
+
+
+@pytest.mark.parametrize("code", REASONS)
+@pytest.mark.parametrize("expected", ["offered", "either"])
+def test_a_controller_that_cannot_look_is_no_failure_of_the_host(code: str, expected: str) -> None:
+    row = verdict(hostvars(results(blind(code))), expected=expected)
+    assert (row["verdict"], row["tested_from"]) == ("pass", "host, gw1; not controller")
+    [finding] = row["findings"]
+    assert (finding["code"], finding["severity"]) == ("could_not_look", "notice")
+    assert finding["message"].startswith(f"the controller could not look: {REASONS[code]}; set starttls_address ")
+    assert failed_tests("mx", hostvars(results(blind(code))), "error", ["gw1"]) == []
+
+
+@pytest.mark.parametrize("failed", [{"failed": True, "msg": "no Python"}, {"unreachable": True, "msg": "gone"}])
+def test_a_controller_whose_task_failed_could_not_look(failed: dict[str, Any]) -> None:
+    row = verdict(hostvars(failed))
+    assert (row["verdict"], codes(row), row["tested_from"]) == ("pass", ["could_not_look"], "host, gw1; not controller")
+    assert failed["msg"] in row["findings"][0]["message"]
+
+
+def test_each_row_says_who_tested_it() -> None:
+    assert verdict(hostvars(results(probe("mx"))))["tested_from"] == "host, gw1, controller"
+    assert verdict(hostvars({"skipped": True}))["tested_from"] == "host, gw1"
+    assert verdict(hostvars({"skipped": True}, gateway=results()))["tested_from"] == "host; not gw1"
+    assert verdict(hostvars({}, own={}, gateway={}))["tested_from"] == "nobody; not gw1"
+
+
+def test_many_gateways_are_counted() -> None:
+    gateways = [f"gw{number}" for number in range(5)]
+    every = {
+        "mx": {"verify_probe": results(probe("mx"))},
+        **{one: {"verify_from_gateway": results(probe("mx"))} for one in gateways},
+    }
+    assert verdict(every, {"mail_gateways": gateways})["tested_from"] == "host, 5 gateways"
+
+
+@pytest.mark.parametrize("code", REASONS)
+@pytest.mark.parametrize("expected", ["offered", "disabled", "either"])
+def test_what_nobody_saw_is_unproven_and_no_pass(code: str, expected: str) -> None:
+    row = verdict(hostvars(results(blind(code)), own={}, gateway={}), {}, expected=expected)
+    assert (row["verdict"], row["tested_from"]) == ("unproven", "nobody; not controller")
+    assert codes(row) == ["unproven", "could_not_look"]
+    assert failed_tests("mx", hostvars(results(blind(code)), own={}, gateway={})) == [
+        "mx: nobody could look at mx; repair what keeps the others from looking, and run verify_tls again"
+    ]
+
+
+def test_a_host_that_only_itself_saw_passes_with_a_warning() -> None:
+    row = verdict(hostvars(results(blind("no_route")), gateway={}), {})
+    assert (row["verdict"], codes(row)) == ("pass, 1 warning", ["only_itself", "could_not_look"])
+
+
+def test_a_gateway_that_the_controller_does_not_reach() -> None:
+    controller = results({**blind("name_not_resolved"), "name": "gw1", "host": "gw1"})
+    row = verdict(hostvars(controller), host="gw1")
+    assert (row["verdict"], codes(row)) == ("pass", ["could_not_look"])
+
+
+@pytest.mark.parametrize(
+    ("gateway", "verdicts"),
+    [
+        (None, "pass"),
+        (results(), "FAIL"),
+        (results(failed_probe("mx", "timeout", "no connection", stage="connect")), "FAIL"),
+    ],
+)
+def test_a_connection_that_times_out_is_the_controllers_fault_if_a_gateway_had_one(gateway: Any, verdicts: str) -> None:
+    assert verdict(hostvars(results(blind("timeout")), gateway=gateway))["verdict"] == verdicts
+
+
+@pytest.mark.parametrize(
+    ("code", "stage"),
+    [
+        ("connect_failed", "connect"),
+        ("timeout", "greeting"),
+        ("starttls_not_offered", "ehlo"),
+        ("tls_failed", "starttls_answered"),
+    ],
+)
+def test_what_the_controller_saw_counts(code: str, stage: str) -> None:
+    row = verdict(hostvars(results(failed_probe("mx", code, "it is bad", stage=stage))))
+    assert (row["verdict"], codes(row), row["tested_from"]) == ("FAIL", [code], "host, gw1, controller")
+
+
+@pytest.mark.parametrize("code", REASONS)
+def test_a_gateway_that_does_not_get_to_the_server_is_a_failure_because_it_has_to(code: str) -> None:
+    row = verdict(hostvars({}, gateway=results(blind(code))))
+    assert (row["verdict"], codes(row)) == ("FAIL", [code])
+
+
+def test_a_test_that_nobody_could_make_fills_no_cell_of_the_table() -> None:
+    row = verdict(hostvars(results(probe("mx")), own={}, gateway={}), {})
+    assert (row["starttls"], row["trusted"]) == ("offered", True)
+    row = verdict(hostvars(results(blind("no_route")), own={}, gateway={}), {})
+    assert (row["starttls"], row["tls_version"], row["certificate"]) == ("", None, None)
+
+
+def report(*rows: dict[str, Any]) -> dict[str, Any]:
+    document = build(rows, title="")
+    assert json.loads(render_json(document))["hosts"][0]["verdict"] == document["hosts"][0]["verdict"]
+    return document
+
+
+def row_of(controller: Any, **changes: Any) -> dict[str, Any]:
+    facts = hostvars(controller, **changes)
+    return verdict_rows(["mx"], facts, {} if changes else GROUPS, estate([], facts, list(facts)))[0]
+
+
+def test_every_report_says_that_the_controller_could_not_look() -> None:
+    document = report(row_of(results(blind("no_route"))))
+    [host] = document["hosts"]
+    assert (host["verdict"], host["tested_from"], document["summary"]["passed"]) == (
+        "pass",
+        "host, gw1; not controller",
+        1,
+    )
+    suites = ET.fromstring(render_junit(document))
+    made = {one.get("name"): [child.tag for child in one] for one in suites.iter("testcase")}
+    assert made == {"handshake mx:25 seen from mx": [], "handshake mx:25 seen from gw1": [],
+                    "handshake mx:25 seen from the controller": ["skipped"]}  # fmt: skip
+    passed = [line for line in render_prometheus(document).splitlines() if "_test_passed{" in line]
+    assert len(passed) == 2 and all(line.endswith(" 1") for line in passed)
+    page = render_html(document)
+    assert "host, gw1; not controller" in page and ">offered<" in page and " of 3" not in page
+
+
+def test_no_report_calls_a_pass_what_nobody_saw() -> None:
+    document = report(row_of(results(blind("no_route")), own={}, gateway={}))
+    assert (document["hosts"][0]["verdict"], document["summary"]["failed"]) == ("unproven", 1)
+    assert 'mailfleet_starttls_host_passed{host="mx",daemon="mail server"} 0' in render_prometheus(document)
+    assert list(ET.fromstring(render_junit(document)).iter("failure"))
+    assert ">unproven</span>" in render_html(document)
+
+
+def test_the_reports_have_what_the_table_says_of_gateways_that_did_not_look() -> None:
+    """It was in the table alone."""
+    facts = hostvars({}, gateway={})
+    [row] = verdict_rows(["mx"], facts, GROUPS, estate([], facts, ["mx", "gw1"]))
+    assert [one["code"] for one in report(row)["hosts"][0]["findings"]] == ["not_tested_from_gateway"]
+
+
+@pytest.mark.parametrize(
+    ("health", "code", "said"),
+    [
+        (
+            {"state": "broken", "running": True, "message": "line 3: what?"},
+            "configuration_broken",
+            "line 3: what?; the daemon runs",
+        ),
+        (
+            {"state": "broken", "running": False, "message": "line 3"},
+            "configuration_broken",
+            "line 3; the daemon does not run",
+        ),
+        ({"state": "stopped", "running": False, "message": "start it"}, "daemon_not_running", "start it"),
+    ],
+)
+def test_the_row_says_that_the_configuration_is_broken_in_the_daemons_words(health: Any, code: str, said: str) -> None:
+    facts = hostvars({}, own=results(failed_probe("mx", "connect_failed", "refused", stage="connect")))
+    facts["mx"]["mail_server_observed"] = {"kind": "postfix", "health": health}
+    row = verdict(facts)
+    assert codes(row) == [code, "connect_failed"]
+    assert row["findings"][0]["message"] == said
+    facts["mx"]["mail_server_result"] = {"changed": True, "probe": {"results": [probe("mx")]}}
+    assert code not in codes(verdict(facts)), "what was read before a change is no longer so"
+
+
+def test_hosts_outside_the_run_neither_pass_nor_fail() -> None:
+    facts = {**hostvars({}), "m9": {}, "gw9": {"verify_from_gateway": {"unreachable": True, "msg": "down"}}}
+    rows = verdict_rows(
+        ["mx", "gw1"], facts, {**GROUPS, "mail_servers": ["mx", "m9"]}, estate([], facts, ["mx", "gw1"])
+    )
+    result, text = fleet_verdict(rows, "", "error", ["m9"])
+    assert (result["failed"], [one["host"] for one in result["rows"]]) == (False, ["mx", "gw1"])
+    assert text.endswith("\nNot in this run, so nothing is said of them: m9")
+    document = build(rows, title="", not_in_run=["m9"])
+    assert (document["not_in_this_run"], document["summary"]["hosts"], document["summary"]["failed"]) == (["m9"], 2, 0)
+    assert "Not in this run: m9." in render_html(document)
+
+
+@pytest.mark.parametrize(("in_run", "state"), [(False, "done: offer"), (True, "failed the handshake test: offer")])
+def test_a_gateway_outside_the_run_that_is_down_fails_no_step(in_run: bool, state: str) -> None:
+    hosts = {
+        "mx": {"role": "mail_server", "steps": ["offer"]},
+        **({"gw1": {"role": "gateway", "steps": []}} if in_run else {}),
+    }
+    plan = {
+        "hosts": hosts,
+        "steps": {"offer": {"hosts": ["mx"], "batches": [1]}},
+        "not_in_this_run": [] if in_run else ["gw1"],
+    }
+    facts = {
+        "mx": {
+            "mail_server_result": {"changed": True, "after": {"inbound": "offered"}},
+            "verify_from_a_gateway": {"unreachable": True, "msg": "gw1 is down"},
+        }
+    }
+    options = {"plan": plan, "step": "offer", "results": {}, "tests": []}
+    result, text = check_step(**outcome_input(options, {"hostvars": facts, "ansible_play_batch": ["mx"]}))
+    assert result["hosts"]["mx"]["state"] == state
+    assert "gw1" not in result["hosts"] or result["hosts"]["gw1"]["state"] == "no change"
+    assert bool(text) is in_run
