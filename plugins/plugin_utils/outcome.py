@@ -160,6 +160,6 @@ def check_step(
     outside = list(plan.get("not_in_this_run") or ())
     text = f"THE RUN STOPPED\n\n{standing_table(found)}"
     if outside:
-        more = f" and {len(outside) - 8} more" if len(outside) > 8 else ""
-        text += f"\n\n{one_line('not in this run: ' + ', '.join(outside[:8]) + more)}"
+        rest = f" and {len(outside) - 8} more" if len(outside) > 8 else ""
+        text += f"\n\n{one_line('not in this run: ' + ', '.join(outside[:8]) + rest)}"
     return {"changed": False, "failed": True, "msg": message}, text

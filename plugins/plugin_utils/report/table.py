@@ -51,8 +51,8 @@ def fleet_verdict(
     if not rows:
         raise EngineError("there is no host to give a verdict on")
     shown = [summarize(row, fail_on) for row in rows]
-    bad = [row for row in shown if row["verdict"] == "FAIL"]
-    warnings = warnings_of([row for row in shown if row["verdict"] != "FAIL"])
+    bad = [row for row in shown if not row["verdict"].startswith("pass")]
+    warnings = warnings_of([row for row in shown if row["verdict"].startswith("pass")])
     passing = f"{len(shown) - len(bad)} of {len(shown)} hosts pass{with_warnings(warnings)}"
     # The title says what was wanted. It does not stand over anything else without a word.
     heading = f"NOT PROVED: {title}" if bad else f"{title}, with warnings" if warnings else title
@@ -98,7 +98,7 @@ def _reasons(bad: Sequence[Mapping[str, Any]], fail_on: str) -> list[str]:
     """Return why the first hosts do not pass, a text each. The lines below the table have the rest, and the advice."""
     told = []
     for row in bad[:MOST_REASONS]:
-        first, *others = failing(row["findings"], fail_on)
+        first, *others = failing(row["findings"], fail_on) or row["findings"]
         more = f" (and {len(others)} more)" if others else ""
         told.append(one_line(f"{row['host']}: {first['message'].partition('; ')[0][:200]}{more}"))
     return told if len(told) == len(bad) else [*told, f"{len(bad) - len(told)} more hosts do not"]

@@ -63,7 +63,7 @@ ALONE: list[tuple[dict[str, Any], dict[str, Any], str]] = [
      {"starttls_landing": "x"}, "starttls_landing of h"),
     ({f"{OURS}.message_trace": {"receive": "{{ work.receive }}"}, "vars": {
         "work": "{{ [{'host': inventory_hostname, 'outbound': {}, 'inbound': {'marker': 'x'}}]"
-        " | mailfleet.starttls.trace_work(inventory_hostname, 'out', hostvars) }}"}},
+        " | mailfleet.starttls.trace_work(inventory_hostname, hostvars) }}"}},
      {"starttls_landing": "x"}, "starttls_landing of h"),
     ({f"{OURS}.starttls_probe": {"targets": "{{ inventory_hostname | mailfleet.starttls.own_target(hostvars) }}"}}, BAD_NAME,
      "starttls_hostname or starttls_port of h"),

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html import Folded, Share, render_html
 from hypothesis import given
@@ -23,6 +24,7 @@ from tests.support.report_rows import (
     probe,
 )
 
+NOT_TESTED = [Finding.advised("not_tested_from_gateway", "it was not tested from the gateway gw1").as_dict()]
 VOID = {"meta", "link", "br", "wbr", "img", "input", "hr"}
 
 
@@ -72,7 +74,13 @@ DEMO = page(*demo_rows(), window=WINDOW, previous=previous_document())
 
 class TestWhatNeedsAttention:
     def test_no_good_word_stands_over_a_warning(self):
-        warned = {"host": "mx", "probes": [probe("mx.test")], "untested": ["mx was not tested from the gateway gw1"]}
+        warned = {
+            "host": "mx",
+            "probes": [probe("mx.test")],
+            "findings": [
+                Finding.advised("not_tested_from_gateway", "it was not tested from the gateway gw1").as_dict()
+            ],
+        }
         text = Page(page(warned)).text
         assert "1 of 1 host passes. 1 warning needs attention, see the hosts." in text
         assert "There is no alert. The table of hosts has the findings." in text
@@ -84,7 +92,15 @@ class TestWhatNeedsAttention:
         assert "See the findings below." in text and "No enforced domain" not in text
 
     def test_warnings_are_said_beside_alerts(self):
-        rows = [{**one, "untested": ["it was not tested from the gateway"]} for one in demo_rows()]
+        rows = [
+            {
+                **one,
+                "findings": [
+                    Finding.advised("not_tested_from_gateway", "it was not tested from the gateway gw1").as_dict()
+                ],
+            }
+            for one in demo_rows()
+        ]
         said = Page(page(*rows, window=WINDOW, previous=previous_document())).text
         assert re.search(r"\d things need attention, \d of them now\. The hosts have \d+ warnings as well\.", said)
 

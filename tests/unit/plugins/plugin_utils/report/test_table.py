@@ -2,10 +2,12 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict, summarize
 
 from tests.support.table_rows import NOTICE, PLAIN, PROBE, TRACE, WARNING
 
+NOT_TESTED = [Finding.advised("not_tested_from_gateway", "it was not tested from the gateway gw1").as_dict()]
 DOWN = {"code": "connect_failed", "message": "it is down"}
 DEAD = {**PLAIN, "stage": "connect", "message": "cannot connect", "findings": [DOWN]}
 
@@ -173,7 +175,11 @@ class TestFleet:
         assert [line.split()[:3] for line in table(seen).splitlines()[3:]] == [["a", "from", "gw"]]
 
     def test_nothing_is_green_over_a_warning(self):
-        warned = row(host="mx", errors=[], untested=["mx was not tested from the gateway gw1"])
+        warned = row(
+            host="mx",
+            errors=[],
+            findings=NOT_TESTED,
+        )
         result, text = fleet_verdict([row(), warned], "TLS is on", "error")
         assert (result["failed"], result["msg"]) == (False, "2 of 2 hosts pass, with 1 warning")
         assert text.startswith("TLS is on, with warnings\n")
