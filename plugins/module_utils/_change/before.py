@@ -20,7 +20,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.conceal import conceal
@@ -160,6 +160,13 @@ class Record:
         }
 
 
+class Was(NamedTuple):
+    """The text of one file. without: as it would be without the collection, with edits by hand. last: as the last change left it."""
+
+    without: bytes
+    last: bytes
+
+
 @dataclass(frozen=True)
 class Removal:
     """What puts back everything.
@@ -210,12 +217,30 @@ def removal(
     return Removal(tuple(images), tuple(kept), tuple(obstacles), record.incomplete)
 
 
+def texts(record: Record, paths: Iterable[str]) -> tuple[dict[str, Was], list[str]]:
+    """Return what is known of these files, and a message for each one that somebody edited in the lines of the collection.
+
+    Of those, of secret files and of files that are not in the record, nothing is known.
+    """
+    found, messages = {}, []
+    for path in paths:
+        entry = record.files.get(path)
+        if entry and not entry.without.secret:
+            without, conflict = entry.carried(FileImage.read(path, trust=entry.without.trust))
+            if conflict:
+                messages.append(_edited(path, conflict))
+            else:
+                found[path] = Was(without.content or b"", entry.last.content or b"")
+    return found, messages
+
+
 def _obstacle(path: str, conflict: str) -> str:
+    return f"{_edited(path, conflict)}; make it what you want without the collection, then name it in starttls_uninstall_keep"
+
+
+def _edited(path: str, conflict: str) -> str:
     lines = " / ".join(line.strip() for line in conflict.splitlines() if line.strip())
-    return (
-        f"{path} was edited by hand in lines that the collection had changed ({lines}); edit it so that it is as you want it "
-        "without the collection, then name it in starttls_uninstall_keep"
-    )
+    return f"{path} was edited by hand in lines that the collection had changed ({lines})"
 
 
 def load(store: str, name: str) -> Record:

@@ -291,7 +291,9 @@ class PostfixGateway:
             images.append(replace(FileImage(PAIR, self._pair_content(), 0o600), secret=True))
         edits = self._edits(state, instances)
         explicit = self._postconf.explicit_expanded() if instances else {}
-        explicit.update({name: value for name, value in edits.main.items() if name.startswith("smtp_")})
+        explicit.update(
+            {name: value for name, value in edits.main.items() if value is not None and name.startswith("smtp_")}
+        )
         for one in instances:
             images += self._instance_files(one, state, explicit)
         images += self._postconf.images(edits)

@@ -45,6 +45,9 @@ class ServerTransaction(Protocol):
 class Server(Protocol):
     """An adapter: one mail server product on this host."""
 
+    name: str
+    """Names the lock, the journal and the record of the product's daemon."""
+
     def transaction(self, store: str) -> ServerTransaction:
         """Return the transaction for changes. store: the directory of locks and journals."""
 

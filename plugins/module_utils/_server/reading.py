@@ -176,8 +176,10 @@ class Reading:
             return nothing
         try:
             offered = self._offered()
-            computed = engine.compute(self._server, self._desired, True, [])
-            first = computed if offered is self._desired else engine.compute(self._server, offered, True, [])
+            computed = engine.compute(self._server, self._desired, True, [], self._store)
+            first = (
+                computed if offered is self._desired else engine.compute(self._server, offered, True, [], self._store)
+            )
             digests = facts.digests([*self._server.files(), self._desired.certificate])
         except EngineError as error:
             self._stands("change_refused", str(error))
