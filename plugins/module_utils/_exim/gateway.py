@@ -22,6 +22,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
     CONFIG_DIR,
     DEFAULT_MAIL_ACL,
@@ -349,7 +350,8 @@ class EximGateway:
         name = "MAIN_TLS_ADVERTISE_HOSTS"
         accept = state.outbound.accept if state.outbound else None
         held = present.get(name, "*")
-        if accept is None or not held:  # STARTTLS is offered to nobody: only the role's option accept changes that
+        offered = ByPort.of(held).here  # it may be off for the mail port alone
+        if accept is None or not offered:  # offered to nobody: only the role's option accept changes that
             return {}
         ours = held.startswith(_HIDDEN_FROM) and held.endswith(" ; *")
         if held != "*" and not ours:
