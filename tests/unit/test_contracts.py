@@ -554,7 +554,8 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
     given = task[f"mailfleet.starttls.{module}"]
     assert set(given) == set(documentation[module]["doc"]["options"]) - INTERNAL
     for name in set(given) - {"inbound", "outbound", "certificate"}:
-        assert given[name] == f"{{{{ mail_server_{name} }}}}"
+        variable = "uninstall_keep" if name == "keep" else name
+        assert given[name] == f"{{{{ mail_server_{variable} }}}}"
     jinja = environment()
     for name, words in (("inbound", INBOUND), ("outbound", OUTBOUND)):
         for choice in ("unchanged", *words):

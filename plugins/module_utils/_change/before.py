@@ -305,14 +305,21 @@ def forget(store: str, name: str, certificates: Collection[str] = ()) -> None:
 
     certificates: as for removal(); they leave the record of tls_certificate.
     """
-    shared = load(store, CERTIFICATES)
-    rest = {path: entry for path, entry in shared.files.items() if path not in certificates}
-    _remove_empty({**load(store, name).directories, **shared.directories})
-    left = {directory: owners for directory, owners in shared.directories.items() if os.path.lexists(directory)}
-    gone = not rest and not left
-    image = image_of(store, CERTIFICATES, Record(rest, left))
-    (replace(image, content=None) if gone else image).write()
+    _remove_empty(load(store, name).directories)
     FileImage(path_of(store, name), None).write()
+    release(store, certificates)
+
+
+def release(store: str, certificates: Collection[str]) -> None:
+    """Take these paths out of the record of tls_certificate, and remove the directories that it made, if they are empty."""
+    shared = load(store, CERTIFICATES)
+    if shared == Record():
+        return
+    rest = {path: entry for path, entry in shared.files.items() if path not in certificates}
+    _remove_empty(shared.directories)
+    left = {directory: owners for directory, owners in shared.directories.items() if os.path.lexists(directory)}
+    image = image_of(store, CERTIFICATES, Record(rest, left if rest else {}))
+    (image if rest else replace(image, content=None)).write()
 
 
 def same(one: FileImage, two: FileImage) -> bool:

@@ -269,6 +269,22 @@ class Exim:
             for one in images
         ]
 
+    def stripped(self, images: Mapping[str, FileImage], certificate: str) -> list[FileImage]:
+        """Return the macros without those that name a file of the collection, and its access control list as removed.
+
+        Without the certificate, Exim could not offer STARTTLS as the other macros say. So they go with it.
+        """
+        macros = {} if self._macros_path() in images else self.macros()
+        names = [name for name in (MAIL_ACL, NEXT_MAIL_ACL) if macros.get(name) == _ACL_MACRO]
+        names += _INBOUND_MACROS if macros.get("MAIN_TLS_CERTKEY") == certificate else ()
+        acl = FileImage.read(REQUIRE_ACL)
+        gone = [replace(acl, content=None)] if acl.content is not None else []
+        return [*self.macro_images(dict.fromkeys(names)), *gone]
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return the configuration that Debian generates."""
+        return (FileImage.read(GENERATED),)
+
     def macros(self) -> dict[str, str]:
         """Return the macros that the administrator or this collection has set."""
         return read_macros(self._macros_text())

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Was
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
@@ -226,6 +227,17 @@ class Postfix:
                 wanted["smtp_tls_security_level"] = OUTBOUND_LEVEL[desired.outbound]
             wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
         return wanted
+
+    def stripped(self, images: Mapping[str, FileImage], certificate: str) -> list[FileImage]:
+        """Return main.cf without the certificate of the collection."""
+        main, _master = self.files()
+        if self.postconf.explicit().get("smtpd_tls_chain_files") != certificate or main in images:
+            return []
+        return [one for one in self.postconf.images(Edits({"smtpd_tls_chain_files": None})) if one.path == main]
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return no file: a reload of Postfix writes none."""
+        return ()
 
     def next_hops(self, ours: str = "") -> Sequence[Target]:
         """Return the hosts of relayhost; none if it is not set.
