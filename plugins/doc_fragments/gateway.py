@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The fragments C(mailfleet.starttls.gateway), C(mailfleet.starttls.gateway.change) and C(mailfleet.starttls.gateway.wanted)."""
+    """The fragments C(mailfleet.starttls.gateway), C(mailfleet.starttls.gateway.change), C(.queue) and C(.wanted)."""
 
     DOCUMENTATION = r"""
 options:
@@ -87,6 +87,16 @@ options:
     default: false
 """
 
+    QUEUE = r"""
+options:
+  queue_timeout:
+    description:
+      - Seconds to wait until no mail waits in the queues for what is removed. V(0) looks once.
+      - Check mode does not wait; it warns of the mail that waits now.
+    type: int
+    default: 300
+"""
+
     WANTED = r"""
 options:
   email_configs:
@@ -111,12 +121,19 @@ options:
         description: Its delivery mode.
         type: str
         choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
+      state:
+        description:
+          - V(absent) removes the email config with its route, once no mail waits for its domains, see
+            O(mailfleet.starttls.inbound_tls_mode#module:state). Nothing else removes one.
+        type: str
+        choices: [present, absent]
+        default: present
   state:
     description:
-      - V(absent) resets the delivery mode of the O(email_configs) to V(plaintext), and removes every inbound enforced domain and the
-        given O(enforced_domains). O(accept) and O(send) are set as they are given.
+      - V(plaintext) sets the delivery mode of the O(email_configs) to V(plaintext) and keeps their routes, and removes every inbound
+        enforced domain and the given O(enforced_domains). O(accept) and O(send) are set as they are given.
     type: str
-    choices: [present, absent]
+    choices: [present, plaintext]
     default: present
   accept:
     description:

@@ -80,6 +80,7 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         host = read_mail_server(
             _as_server(options), runner(module), [one for one in targets if one != gateway.own_port]
         )
+    host = {**host, "notes": [*host["notes"], *view["notes"]]}
     said = {one["message"] for one in host["obstacles"]}
     return {
         **host,
@@ -108,7 +109,13 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
     parts = parts_of(gateway, options)
     if not options["inbound"]:
         outcome = set_gateway(
-            gateway, parts, settings, options["require_without_evidence"], module.check_mode, digests=options["digests"]
+            gateway,
+            parts,
+            settings,
+            options["require_without_evidence"],
+            module.check_mode,
+            digests=options["digests"],
+            queue_seconds=options["queue_timeout"],
         )
         return _with_digests(gateway_result(outcome), gateway, module)
     if refusal := _refusal(options["gateway"]):
@@ -131,6 +138,7 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         module.check_mode,
         digests=options["digests"],
         opening=accept.open,
+        queue_seconds=options["queue_timeout"],
     )
     result = gateway_result(outcome)
     if module.check_mode:

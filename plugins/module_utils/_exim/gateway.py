@@ -22,6 +22,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
     CONFIG_DIR,
@@ -47,6 +48,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     prove_refusal,
     require_answer,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
@@ -266,6 +268,10 @@ class EximGateway:
         if len(answers) == len(asked):
             found = {one: {"yes": True, "no": False}.get(answer.strip()) for one, answer in zip(asked, answers)}
         return {one: found.get(one) for one in domains}
+
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages for recipients in these domains. There is one queue."""
+        return queue.waiting(self._run, domains)
 
     def check(self) -> None:
         """Test the configuration with a trial daemon, unless only the tables have changed. Raises EngineError."""

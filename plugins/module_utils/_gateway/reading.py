@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import parts_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import look_twice, lost_domains, told
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import digests
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -66,7 +67,7 @@ def read_gateway(
     own port and with each mail server; without it, probe_targets() returns the targets for the caller's own test.
 
     gateway: None if its state cannot be read, else a mapping (docs: module gateway_info). digests: path -> SHA-256 or
-    C(absent) of each file that the change depends on. obstacles: {code, message}. interrupted: whether a killed run has left a
+    C(absent) of each file that the change depends on. obstacles, notes: {code, message}. interrupted: whether a killed run has left a
     change. probe: results and certificates, or None.
     """
     reading = _Reading(gateway, wanted)
@@ -76,6 +77,7 @@ def read_gateway(
         "gateway": seen,
         "digests": reading.digests,
         "obstacles": reading.obstacles,
+        "notes": reading.notes,
         "interrupted": gateway.transaction(store).interrupted,
         "probe": {
             **plain_results(handshake_all(targets, replace(settings, ask_plaintext=True))),
@@ -113,6 +115,7 @@ class _Reading:
         self.digests: dict[str, str] = {}
         self.reload = False
         self.obstacles: list[dict[str, str]] = []
+        self.notes: list[dict[str, str]] = []
 
     def _stands(self, error: Exception, code: str) -> None:
         """Note an error as an obstacle, once."""
@@ -138,6 +141,7 @@ class _Reading:
         if held is None:
             return None
         after, changes = self._after(held) if running else (held, [])
+        self._look_for_mail(held, after)
         asked = _domains_of(self._wanted.get("email_configs") or (), held, after, domains)
         return {
             "title": self._gateway.title,
@@ -186,6 +190,14 @@ class _Reading:
             self.reload = bool(self._parts) and not self._gateway.serves()
             return after, []
         return after, [{"path": path, "lines": lines} for path, lines in change.lines()]
+
+    def _look_for_mail(self, held: GatewayState, after: GatewayState) -> None:
+        """Note the mail that waits for recipient domains that lose their route: the change waits for it."""
+        lost = lost_domains(held, after)
+        found = self._try(lambda: look_twice(lambda: self._gateway.queued(lost)), "change_refused") if lost else ()
+        if found:
+            what = f"mail waits for {', '.join(lost)}, which loses its route: {told(found)}"
+            self.notes.append({"code": "queue_not_empty", "message": what})
 
     def _accepted(self, domains: Sequence[str]) -> dict[str, Optional[bool]]:
         known = [one for one in domains if is_domain(one)]

@@ -36,7 +36,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     GatewayState,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process, process_of, send_signal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -276,6 +278,15 @@ class HarakaGateway:
     def files(self) -> Sequence[str]:
         """Return tls.ini and the record."""
         return [self._tls_ini, self._record]
+
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages for recipients in these domains, from the files of Haraka's outbound queue."""
+        named = self._text("queue_dir").partition("\n")[0].strip()
+        directory = str(Path(self._home, named or "queue"))
+        with contextlib.suppress(FileNotFoundError):
+            owner = Path(directory).stat().st_uid
+            return queue.waiting(directory, domains, replace(self._trust(), owners={*self._trust().owners, owner}))
+        return ()
 
     def relay_hosts(self) -> Sequence[Target]:
         """Return none: Haraka looks up the MX of each domain."""

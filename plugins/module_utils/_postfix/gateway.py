@@ -19,7 +19,7 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -40,9 +40,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     prove_refusal,
     require_answer,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, of_domains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between, queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
@@ -328,6 +329,15 @@ class PostfixGateway:
     def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
         """Return whether the default instance takes mail for these domains; see AcceptedDomains."""
         return AcceptedDomains(self._run, self._postconf).accepts(domains)
+
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages for recipients in these domains, in the queues of the default instance and of the others."""
+        return of_domains([*queue.waiting(self._run, self._postconf.config_dir), *self.in_others()], domains)
+
+    def in_others(self) -> Sequence[Waiting]:
+        """Return every message in the queues of the other instances."""
+        there = [one for one in self._instances if one.exists]
+        return [message for one in there for message in queue.waiting(self._run, one.directory, one.name)]
 
     def check(self) -> None:
         """Have Postfix check the instances whose own files have changed. Raises EngineError with what Postfix says.

@@ -122,8 +122,10 @@ class Fleet:
 
     @cached_property
     def configs(self) -> frozenset[str]:
-        """The names of the email configs of the inventory."""
-        return frozenset(one.config.name for one in self.estate.deliveries)
+        """The names of the email configs of the inventory, also of those that it wants to be removed."""
+        return frozenset(
+            (*(one.config.name for one in self.estate.deliveries), *(one.name for one in self.estate.removals))
+        )
 
     def mode(self, delivery: Delivery, gateway: Observation) -> str:
         """Return the delivery mode that an email config has on a gateway after the change."""

@@ -33,7 +33,13 @@ OBSTACLES = frozenset(
 """Codes with which a host says what stands in the way on it."""
 UNREAD = frozenset({"unreachable", "no_python", "no_privilege", "not_read"})
 """Codes of the reasons why a host could not be read."""
-NOTES = frozenset({"interrupted_run", *(one.code for group in ("listener", "certificate") for one in of_group(group))})
+NOTES = frozenset(
+    {
+        "interrupted_run",
+        "queue_not_empty",
+        *(one.code for group in ("listener", "certificate") for one in of_group(group)),
+    }
+)
 """Codes of findings of a host that stop nothing. Those on a certificate are the controller's, on the one to be installed."""
 
 # Words of Ansible and of sudo, in lower case.
@@ -82,10 +88,11 @@ class SeenServer:
 
 @dataclass(frozen=True)
 class HeldConfig:
-    """An email config that a gateway has: its delivery mode, and its servers as C(host:port)."""
+    """An email config that a gateway has: its delivery mode, its servers as C(host:port), and its recipient domains."""
 
     mode: str
     servers: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -317,6 +324,7 @@ def _gateway(view: Mapping[str, Any]) -> GatewayView:
             _line(one["name"], 80): HeldConfig(
                 str(one.get("delivery_mode") or DEFAULT_MODE),
                 tuple(_line(text, 300) for text in one.get("servers") or ()),
+                tuple(_line(text, 300) for text in one.get("domains") or ()),
             )
             for one in view.get("email_configs") or ()
         },

@@ -237,6 +237,7 @@ def warnings(fleet: Fleet) -> Iterator[Located]:
             yield Located(host, Finding.advised("interrupted_run", "a run was killed during a change of this host"))
     if fleet.action != "set_delivery_mode":  # its estate is one email config
         yield from _extra_configs(fleet)
+        yield from _still_taken(fleet)
     if fleet.action != "disable":
         yield from _busy(fleet)
 
@@ -248,6 +249,22 @@ def _extra_configs(fleet: Fleet) -> Iterator[Located]:
             if name not in fleet.configs:
                 what = f"the gateway has the email config {name} in the mode '{held.mode}', and the inventory lacks it"
                 yield Located(gateway, Finding.advised("email_config_extra", what))
+
+
+def _still_taken(fleet: Fleet) -> Iterator[Located]:
+    """Yield the domains of removed email configs that a gateway still takes mail for: it then takes the gateway's own routes."""
+    for gateway in fleet.of_run(GATEWAY):
+        seen = fleet.observation(gateway)
+        for removal in fleet.estate.removals if seen else ():
+            held = seen.gateway.configs.get(removal.name) if seen else None
+            domains = held.domains if held else ()
+            taken = [domain for domain in domains if seen and seen.gateway.accepted.get(domain)]
+            if taken and not any(set(taken) & set(one.config.domains) for one in fleet.estate.deliveries):
+                what = (
+                    f"email config {removal.name} is removed, and the gateway still takes mail for {', '.join(taken)}: it then takes the "
+                    "gateway's own routes, and bounces where they lead back to it"
+                )
+                yield Located(gateway, Finding.advised("removed_domain_accepted", what))
 
 
 def _busy(fleet: Fleet) -> Iterator[Located]:
