@@ -132,8 +132,14 @@ options:
     description:
       - V(plaintext) sets the delivery mode of the O(email_configs) to V(plaintext) and keeps their routes, and removes every inbound
         enforced domain and the given O(enforced_domains). O(accept) and O(send) are set as they are given.
+      - V(absent) removes everything that the collection has put on the gateway, certificate included, and puts the files back as they
+        were before its first change. What was edited by hand since is kept, or named and refused. No other option that changes
+        something counts. It waits first until no mail is in the queues of the other instances, nor in the gateway's own queue for domains
+        whose mail insists on TLS.
+      - V(absent) on a gateway with an API removes the TLS policies of the given O(email_configs), see
+        M(mailfleet.starttls.inbound_tls_mode).
     type: str
-    choices: [present, plaintext]
+    choices: [present, plaintext, absent]
     default: present
   accept:
     description:
@@ -174,6 +180,11 @@ options:
         description: The next hops for mail to an outbound domain. By default those of the gateway's own routes.
         type: list
         elements: str
+  keep:
+    description:
+      - With O(state=absent), files that stay as they are.
+    type: list
+    elements: path
   enforced_ca_file:
     description:
       - Path on the gateway of the PEM file with the authorities for the certificate checks, see

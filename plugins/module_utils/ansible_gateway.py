@@ -91,10 +91,11 @@ DOMAINS_SPEC: dict[str, dict[str, Any]] = {
 # The whole wanted state of a gateway. What is not given stays.
 WANTED_SPEC: dict[str, dict[str, Any]] = {
     **CONFIGS_SPEC,
-    "state": {"type": "str", "choices": ["present", "plaintext"], "default": "present"},
+    "state": {"type": "str", "choices": ["present", "plaintext", "absent"], "default": "present"},
     **OUTBOUND_SPEC,
     **DOMAINS_SPEC,
     "enforced_ca_file": {"type": "path"},
+    "keep": {"type": "list", "elements": "path"},
 }
 
 

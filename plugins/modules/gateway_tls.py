@@ -88,6 +88,10 @@ EXAMPLES = r"""
     email_configs:
       - {name: former, state: absent}
 
+- name: Remove everything from the gateway, and put back what was there
+  mailfleet.starttls.gateway_tls:
+    state: absent
+
 - name: Undo the change of a killed run
   mailfleet.starttls.gateway_tls:
     only_recover: true

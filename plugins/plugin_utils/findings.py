@@ -252,6 +252,8 @@ _ENTRIES = (
           "add it to email_configs, so that its mode and its mail servers are planned, too"),
     Entry("plan", "queue_not_empty", "warning", "Mail waits for a route that is to be removed; the change waits for it.",
           "see to its delivery first: the change waits for it as long as starttls_queue_timeout says, then refuses"),
+    Entry("plan", "uninstall_incomplete", "warning", "Not everything can be put back as it was before the first change.",
+          "compare these files with a backup"),
     Entry("plan", "removed_domain_accepted", "warning",
           "The gateway still takes mail for a domain of an email config that is removed.",
           "take the domain out of the gateway's list of domains, or see to its route there"),

@@ -126,6 +126,8 @@ class FakePostfix:
             return 0, "".join(" ".join(one.split()) + "\n" for one in self._services(directory)), ""
         if flag == "-X":
             return self._edit_main(directory, dict.fromkeys(rest))
+        if flag == "-MX":
+            return self._edit_master(directory, dict.fromkeys(rest))
         if flag in ("-P", "-PX"):
             return self._edit_options(directory, dict(one.partition("=")[::2] for one in rest), flag == "-PX")
         if flag == "-M":
@@ -196,8 +198,9 @@ class FakePostfix:
             if name not in edits:
                 kept.append(block)
             elif name in left:
-                kept.append(_entry(left.pop(name)))
-        kept += [_entry(entry) for entry in left.values()]
+                value = left.pop(name)
+                kept += [] if value is None else [_entry(value)]
+        kept += [_entry(entry) for entry in left.values() if entry is not None]
         path.write_text("".join(kept))
         return 0, "", ""
 

@@ -467,6 +467,11 @@ class Exim:
             raise EngineError(f"update-exim4.conf refuses the change: {(err or out).strip()}")
         return generated
 
+    @property
+    def macros_path(self) -> str:
+        """The path of Debian's local macros."""
+        return self._macros_path()
+
     def _macros_path(self) -> str:
         if self.split:
             return f"{CONFIG_DIR}/conf.d/main/000_localmacros"

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PATIENCE = 90.0
 
 
-def _prove_patiently(gateway: Gateway) -> None:
+def prove_patiently(gateway: Gateway) -> None:
     """Prove that the former state is back. Raises EngineError if it is not back within PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -269,7 +269,7 @@ def change_within(
             def prove_old() -> None:
                 if opened:
                     opened.prove_old()
-                _prove_patiently(gateway)
+                prove_patiently(gateway)
 
             made = change.following(opened.change) if opened else change
             leaving.wait(0)
@@ -318,7 +318,7 @@ def _prepare(transaction: GatewayTransaction, gateway: Gateway, after: GatewaySt
     """Make the change that has to come before the main one, if there is one. It stays. Return whether there was one."""
     first = gateway.prepare(after)
     if first:
-        transaction.apply(first, gateway.prove, lambda: _prove_patiently(gateway))
+        transaction.apply(first, gateway.prove, lambda: prove_patiently(gateway))
     return bool(first)
 
 

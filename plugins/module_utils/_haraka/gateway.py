@@ -288,6 +288,35 @@ class HarakaGateway:
             return queue.waiting(directory, domains, replace(self._trust(), owners={*self._trust().owners, owner}))
         return ()
 
+    def in_others(self) -> Sequence[Waiting]:
+        """Return none: there is one daemon."""
+        return ()
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return none."""
+        return ()
+
+    def own_files(self) -> Sequence[FileImage]:
+        """Return the record, if it exists."""
+        image = self._image(self._record)
+        return [image] if image.content is not None else []
+
+    def stripped(self, images: Mapping[str, FileImage]) -> Sequence[FileImage]:
+        """Return tls.ini without our entries."""
+        image = images.get(self._tls_ini) or self._image(self._tls_ini)
+        text = (image.content or b"").decode("utf-8", "surrogateescape")
+        new = without_entries(text, _entries(self.read()))
+        if image.content is None or (new == text and self._tls_ini not in images):
+            return []
+        return [replace(image, content=new.encode("utf-8", "surrogateescape"))]
+
+    def remains(self) -> Sequence[str]:
+        """Return none: all of it is files."""
+        return ()
+
+    def clear(self) -> None:
+        """Do nothing."""
+
     def relay_hosts(self) -> Sequence[Target]:
         """Return none: Haraka looks up the MX of each domain."""
         return ()

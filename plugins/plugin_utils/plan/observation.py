@@ -37,6 +37,7 @@ NOTES = frozenset(
     {
         "interrupted_run",
         "queue_not_empty",
+        "uninstall_incomplete",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),
     }
 )

@@ -34,7 +34,8 @@ def engine(monkeypatch):
 
     made = SimpleNamespace(gateway=[], server=[], view=VIEW)
 
-    def read_gateway(*arguments, probe):
+    def read_gateway(*arguments, probe, certificate):
+        assert certificate
         made.gateway.append((*arguments, probe))
         return made.view
 
