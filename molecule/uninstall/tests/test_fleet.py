@@ -39,11 +39,11 @@ def test_the_fleet_is_as_before_the_first_enable(fleet: Fleet, snapshot: Callabl
     assert wait_for(lambda: fleet.mail("pf12", mark))
     gone = fleet.play("playbooks/uninstall.yml", variables={"starttls_send_messages": False})
     assert gone.status == 0, gone.output
-    assert {host: set(snapshot(host)) ^ set(before[host]) for host in HOSTS} == dict.fromkeys(HOSTS, set())
+    assert {host: set(snapshot(host)) ^ set(before[host]) for host in HOSTS} == {host: set() for host in HOSTS}
 
     again = fleet.play("playbooks/uninstall.yml", variables=QUIET)
     assert again.status == 0, again.output
     assert set(again.changed.values()) == {0}, again.output
-    assert {host: set(snapshot(host)) ^ set(before[host]) for host in HOSTS} == dict.fromkeys(HOSTS, set())
+    assert {host: set(snapshot(host)) ^ set(before[host]) for host in HOSTS} == {host: set() for host in HOSTS}
     mark = fleet.send("outside", ["trace@alpha.test"], tls=False)
     assert wait_for(lambda: fleet.mail("pf12", mark))
