@@ -434,6 +434,7 @@ def module(fake, main=inbound_tls_mode.main, check_mode=False, **options):
     result = run_module(
         main,
         check_mode=check_mode,
+        diff=True,
         **{"gateway": "mailcow", "api_url": fake.url, "api_key": KEY, "timeout": 5, **options},
     )
     assert KEY not in json.dumps(result)
