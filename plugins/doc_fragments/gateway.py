@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """The fragments C(mailfleet.starttls.gateway), C(mailfleet.starttls.gateway.change) and C(mailfleet.starttls.gateway.wanted)."""
+    """The fragments C(mailfleet.starttls.gateway), C(mailfleet.starttls.gateway.change), C(.queue) and C(.wanted)."""
 
     DOCUMENTATION = r"""
 options:
@@ -90,6 +90,16 @@ options:
     default: false
 """
 
+    QUEUE = r"""
+options:
+  queue_timeout:
+    description:
+      - Seconds to wait until no mail waits in the queues for what is removed. V(0) looks once.
+      - Check mode does not wait; it warns of the mail that waits now.
+    type: int
+    default: 300
+"""
+
     WANTED = r"""
 options:
   email_configs:
@@ -114,12 +124,25 @@ options:
         description: Its delivery mode.
         type: str
         choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
+      state:
+        description:
+          - V(absent) removes the email config with its route, once no mail waits for its domains, see
+            O(mailfleet.starttls.inbound_tls_mode#module:state). Nothing else removes one.
+        type: str
+        choices: [present, absent]
+        default: present
   state:
     description:
-      - V(absent) resets the delivery mode of the O(email_configs) to V(plaintext), and removes every inbound enforced domain and the
-        given O(enforced_domains). O(accept) and O(send) are set as they are given.
+      - V(plaintext) sets the delivery mode of the O(email_configs) to V(plaintext) and keeps their routes, and removes every inbound
+        enforced domain and the given O(enforced_domains). O(accept) and O(send) are set as they are given.
+      - V(absent) removes everything that the collection has put on the gateway, certificate included, and puts the files back as they
+        were before its first change. What was edited by hand since is kept, or named and refused. No other option that changes
+        something counts. It waits first until no mail is in the queues of the other instances, nor in the gateway's own queue for domains
+        whose mail insists on TLS.
+      - V(absent) on a gateway with an API removes the TLS policies of the given O(email_configs), see
+        M(mailfleet.starttls.inbound_tls_mode).
     type: str
-    choices: [present, absent]
+    choices: [present, plaintext, absent]
     default: present
   accept:
     description:
@@ -160,6 +183,11 @@ options:
         description: The next hops for mail to an outbound domain. By default those of the gateway's own routes.
         type: list
         elements: str
+  keep:
+    description:
+      - With O(state=absent), files that stay as they are.
+    type: list
+    elements: path
   enforced_ca_file:
     description:
       - Path on the gateway of the PEM file with the authorities for the certificate checks, see

@@ -17,10 +17,25 @@ options:
       - An unknown kind is refused, and the message lists the kinds.
     type: str
     default: auto
+  state:
+    description:
+      - V(present) sets what O(inbound) and O(outbound) say.
+      - V(absent) removes everything that the collection has put on the host, and puts its files back as they were before the first
+        change. O(inbound), O(outbound) and O(install) do not matter then.
+    type: str
+    choices: [present, absent]
+    default: present
+  keep:
+    description:
+      - Absolute paths of files on the host that O(state=absent) leaves as they are. For files that somebody has edited by hand in
+        the lines of the collection; the module names them. They are yours from then on.
+    type: list
+    elements: path
+    default: []
   inbound:
     description:
       - The use of TLS on accepted connections.
-      - V(disabled) does not offer STARTTLS. V(offered) offers STARTTLS and accepts plaintext too.
+      - V(disabled) does not offer STARTTLS at O(port). V(offered) offers STARTTLS and accepts plaintext too.
         V(required) accepts mail over TLS only.
       - Without this option the inbound side stays as it is.
     type: str

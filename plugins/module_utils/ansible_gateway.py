@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import product_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES, QUEUE_SECONDS
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -50,6 +50,9 @@ CHANGE_SPEC: dict[str, dict[str, Any]] = {
 STATE_SPEC: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
+QUEUE_SPEC: dict[str, dict[str, Any]] = {
+    "queue_timeout": {"type": "int", "default": QUEUE_SECONDS},
+}
 CONFIG_SPEC: dict[str, dict[str, Any]] = {
     "name": {"type": "str"},
     "domains": {"type": "list", "elements": "str"},
@@ -60,7 +63,7 @@ CONFIGS_SPEC: dict[str, dict[str, Any]] = {
     "email_configs": {
         "type": "list",
         "elements": "dict",
-        "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}},
+        "options": {**CONFIG_SPEC, "name": {"type": "str", "required": True}, **STATE_SPEC},
     },
 }
 OUTBOUND_SPEC: dict[str, dict[str, Any]] = {
@@ -87,10 +90,11 @@ DOMAINS_SPEC: dict[str, dict[str, Any]] = {
 # The whole wanted state of a gateway. What is not given stays.
 WANTED_SPEC: dict[str, dict[str, Any]] = {
     **CONFIGS_SPEC,
-    **STATE_SPEC,
+    "state": {"type": "str", "choices": ["present", "plaintext", "absent"], "default": "present"},
     **OUTBOUND_SPEC,
     **DOMAINS_SPEC,
     "enforced_ca_file": {"type": "path"},
+    "keep": {"type": "list", "elements": "path"},
 }
 
 

@@ -20,6 +20,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import gateway_result, parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import probe_targets, read_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import (
+    Installed,
+    removed_configs,
+    uninstall,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import known_digests, refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import change_within, set_starttls
@@ -60,7 +65,15 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
     gateway, settings = gateway_of(module)
     capabilities = PRODUCTS[kind].capabilities
     accepts = "accept" in capabilities
-    view = read_gateway(gateway, options, settings, options["domains"], capabilities, probe=not accepts)
+    view = read_gateway(
+        gateway,
+        options,
+        settings,
+        options["domains"],
+        capabilities,
+        probe=not accepts,
+        certificate=options["certificate"],
+    )
     if not accepts:
         journal = {"path": "", "files": []} if view["interrupted"] else None
         host = {**describe(kind), "health": {"state": "unknown", "message": ""}, "listeners": None, "transports": None}
@@ -80,6 +93,7 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         host = read_mail_server(
             _as_server(options), runner(module), [one for one in targets if one != gateway.own_port]
         )
+    host = {**host, "notes": [*host["notes"], *view["notes"]]}
     said = {one["message"] for one in host["obstacles"]}
     return {
         **host,
@@ -105,10 +119,27 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
     if options["only_recover"]:
         recovered, warnings = undo_killed_run(gateway, module.check_mode)
         return {"changed": recovered, "recovered": recovered, "warnings": warnings}
+    if options["state"] == "absent" and isinstance(gateway, Installed):
+        return uninstall(
+            gateway,
+            options["certificate"],
+            module.check_mode,
+            queue_seconds=options["queue_timeout"],
+            keep=options["keep"] or (),
+            digests=options["digests"],
+        )
+    if options["state"] == "absent":
+        options = {**options, "email_configs": removed_configs(options), "inbound": None}
     parts = parts_of(gateway, options)
     if not options["inbound"]:
         outcome = set_gateway(
-            gateway, parts, settings, options["require_without_evidence"], module.check_mode, digests=options["digests"]
+            gateway,
+            parts,
+            settings,
+            options["require_without_evidence"],
+            module.check_mode,
+            digests=options["digests"],
+            queue_seconds=options["queue_timeout"],
         )
         return _with_digests(gateway_result(outcome), gateway, module)
     if refusal := _refusal(options["gateway"]):
@@ -131,6 +162,7 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         module.check_mode,
         digests=options["digests"],
         opening=accept.open,
+        queue_seconds=options["queue_timeout"],
     )
     result = gateway_result(outcome)
     if module.check_mode:

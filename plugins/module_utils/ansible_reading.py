@@ -40,5 +40,6 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     layout = layout_of(found["kind"])
     desired = desired_of(options, found["kind"])
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
-    reading = Reading(SERVERS[found["kind"]](run, desired, settings), desired, settings)
+    keep = options["keep"] if options["state"] == "absent" else None
+    reading = Reading(SERVERS[found["kind"]](run, desired, settings), desired, settings, keep=keep)
     return {**found, **reading.read(layout.daemons, targets, layout.user)}

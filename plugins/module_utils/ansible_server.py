@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.op
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import put_back
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 SERVER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "keep": {"type": "list", "elements": "path", "default": []},
     "inbound": {"type": "str", "choices": list(INBOUND)},
     "outbound": {"type": "str", "choices": list(OUTBOUND)},
     "certificate": {"type": "path", "default": CERTIFICATE},
@@ -111,7 +114,11 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     if options["only_recover"]:
         recovered = not module.check_mode and undo_killed_run(server)
         return {"changed": recovered, "recovered": recovered, "kind": kind}
-    outcome = set_starttls(server, desired, settings, module.check_mode, digests=options["digests"])
+    if options["state"] == "absent":
+        keep, digests = options["keep"], options["digests"]
+        outcome = put_back(server, desired, settings, module.check_mode, keep=keep, digests=digests)
+    else:
+        outcome = set_starttls(server, desired, settings, module.check_mode, digests=options["digests"])
     certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
     return {
         **outcome.to_dict(),

@@ -239,3 +239,16 @@ PACKED_BYTES = 256 << 20
 
 API_ANSWER_BYTES = 16 << 20
 """One answer. A list of 50,000 domains has some 5 MiB. The seconds for a request are the module's option timeout."""
+
+# --- the queue of a gateway ----------------------------------------------------------------------------------------------
+
+QUEUE_SECONDS = 300
+"""How long a route that is taken out waits for its queue: the default of queue_timeout. Postfix tries again after 300 s."""
+QUEUE_NAMED_MESSAGES = 10
+"""Messages that a refusal names. Of the others only the number is told."""
+QUEUE_REASON_CHARS = 400
+"""One message in a refusal, with the words of the daemon."""
+QUEUE_FILE_HEAD_BYTES = 1 << 20
+"""The envelope at the beginning of a queue file of Haraka. Each recipient has some 200 bytes."""
+QUEUE_PAGE_MESSAGES = 5_000
+"""Recipients in one answer of an API. With their reasons they have some 2 MiB."""

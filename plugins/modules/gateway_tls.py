@@ -38,6 +38,7 @@ extends_documentation_fragment:
   - mailfleet.starttls.gateway.wanted
   - mailfleet.starttls.gateway
   - mailfleet.starttls.gateway.change
+  - mailfleet.starttls.gateway.queue
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -79,8 +80,17 @@ EXAMPLES = r"""
   mailfleet.starttls.gateway_tls:
     email_configs:
       - name: main
-    state: absent
+    state: plaintext
     send: plaintext
+
+- name: Remove an email config and its route, once no mail waits for it
+  mailfleet.starttls.gateway_tls:
+    email_configs:
+      - {name: former, state: absent}
+
+- name: Remove everything from the gateway, and put back what was there
+  mailfleet.starttls.gateway_tls:
+    state: absent
 
 - name: Undo the change of a killed run
   mailfleet.starttls.gateway_tls:
@@ -145,7 +155,11 @@ restored:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import CHANGE_SPEC, WANTED_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import (
+    CHANGE_SPEC,
+    QUEUE_SPEC,
+    WANTED_SPEC,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway_host import (
     STARTTLS_SPEC,
     change_gateway_host,
@@ -160,6 +174,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "digests": {"type": "dict"},
     "only_recover": {"type": "bool", "default": False},
     **CHANGE_SPEC,
+    **QUEUE_SPEC,
 }
 """The options for users. The action plugin reads them."""
 

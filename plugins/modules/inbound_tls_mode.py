@@ -64,15 +64,25 @@ options:
         description: Its delivery mode.
         type: str
         choices: [plaintext, match_sender, match_sender_strict, opportunistic, required]
+      state:
+        description: V(absent) removes the email config, see O(state).
+        type: str
+        choices: [present, absent]
+        default: present
   state:
     description:
-      - V(absent) resets the delivery mode to the default, V(plaintext). The gateway still delivers the mail to the servers.
+      - V(absent) removes the email config O(name) with its route, once no mail waits for its domains in any queue of the gateway. The
+        gateway then handles these domains like any other one. If mail still waits after O(queue_timeout), nothing is changed, and the
+        message names queue ID, recipient and the reason of each message.
+      - With O(email_configs), the entries have a state of their own. Nothing else removes an email config.
+      - For plaintext to the mail servers with the route kept, set O(delivery_mode) to V(plaintext).
     type: str
     choices: [present, absent]
     default: present
 extends_documentation_fragment:
   - mailfleet.starttls.gateway
   - mailfleet.starttls.gateway.change
+  - mailfleet.starttls.gateway.queue
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -106,7 +116,8 @@ notes:
     five days.
   - On Haraka, Proxmox Mail Gateway and mailcow, the product has its own routes, and O(servers) are only the targets of the
     handshakes. Proxmox Mail Gateway and mailcow store no names of email configs, so O(domains) are needed unless O(name) is a
-    relay domain, and O(servers) are optional unless mail goes to the MX of the domain.
+    relay domain, and O(servers) are optional unless mail goes to the MX of the domain. There O(state=absent) removes the TLS
+    policies of the next hops that no other mail uses. Haraka, too, goes on to route the domain as its own files say.
 seealso:
   - module: mailfleet.starttls.inbound_tls_mode_info
   - module: mailfleet.starttls.enforced_tls_domain
@@ -129,10 +140,16 @@ EXAMPLES = r"""
     name: main
     delivery_mode: required
 
-- name: Go back to the default
+- name: Go back to plaintext and keep the route
   mailfleet.starttls.inbound_tls_mode:
     name: main
-    state: absent
+    delivery_mode: plaintext
+
+- name: Remove an email config and its route, once no mail waits for it
+  mailfleet.starttls.inbound_tls_mode:
+    email_configs:
+      - {name: former, state: absent}
+    queue_timeout: 600
 """
 
 RETURN = r"""
@@ -178,13 +195,20 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway
     CHANGE_SPEC,
     CONFIG_SPEC,
     CONFIGS_SPEC,
+    QUEUE_SPEC,
     STATE_SPEC,
-    change_options,
     gateway_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-ARGUMENT_SPEC: dict[str, dict[str, Any]] = {**CONFIG_SPEC, **CONFIGS_SPEC, **STATE_SPEC, **CHANGE_SPEC}
+ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
+    **CONFIG_SPEC,
+    **CONFIGS_SPEC,
+    **STATE_SPEC,
+    **CHANGE_SPEC,
+    **QUEUE_SPEC,
+}
 
 
 def main() -> None:
@@ -195,11 +219,24 @@ def main() -> None:
         required_one_of=[("name", "email_configs")],
         supports_check_mode=True,
     )
-    wanted = module.params["email_configs"] or [{key: module.params[key] for key in CONFIG_SPEC}]
+    options = module.params
+    own = {key: options[key] for key in (*CONFIG_SPEC, *STATE_SPEC)}
 
     def work() -> dict[str, Any]:
+        if options["email_configs"] and options["state"] == "absent":
+            raise EngineError(
+                "state absent is for name; with email_configs, write it into each entry that is to be removed"
+            )
         gateway, settings = gateway_of(module)
-        return modes_result(set_modes(gateway, wanted, settings, **change_options(module)))
+        outcome = set_modes(
+            gateway,
+            options["email_configs"] or [own],
+            settings,
+            options["require_without_evidence"],
+            module.check_mode,
+            queue_seconds=options["queue_timeout"],
+        )
+        return modes_result(outcome)
 
     fail_on_engine_errors(module, work)
 

@@ -14,7 +14,9 @@ description:
   - Sets the use of TLS by the mail server of a host, inbound and outbound. Changes no other setting.
   - C(docs/kinds.md) of the collection lists the kinds of mail servers, and the settings that the module changes on each.
   - The certificate is a setting of the whole mail server. After the change its submission services serve the same certificate, unless
-    they have their own. O(inbound=disabled) leaves the certificate settings in place for them.
+    they have their own. O(inbound=disabled) concerns O(port) alone; every other port is as before the first change.
+  - Before the first change of a file the module keeps it, in a directory that only root can read. O(state=absent) puts it back.
+    C(docs/undo.md) of the collection says what comes back, and what somebody has edited by hand since.
   - With O(install) the certificate is a part of the change. If the daemon cannot serve it, certificate and settings are both restored.
   - The change is a transaction. The module saves and writes the files, and the daemon's own tools check them. The daemon is reloaded,
     never restarted, and a handshake with its own port has to prove the wanted state. If a step fails, the module restores
@@ -60,6 +62,10 @@ EXAMPLES = r"""
     inbound: offered
     outbound: opportunistic
 
+- name: Remove everything, and put back what was there before the first change
+  mailfleet.starttls.mail_server_tls:
+    state: absent
+
 - name: Go back to plaintext
   mailfleet.starttls.mail_server_tls:
     inbound: disabled
@@ -78,7 +84,7 @@ before:
   returned: success
   sample: {inbound: disabled, outbound: disabled}
 after:
-  description: The settings after the change, or as predicted in check mode.
+  description: The settings after the change, or as predicted in check mode. Empty with O(state=absent).
   type: dict
   returned: success
   sample: {inbound: offered, outbound: opportunistic}
@@ -128,9 +134,11 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(
         {**ARGUMENT_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}},
-        required_if=[("only_recover", False, ("inbound", "outbound"), True)],
         supports_check_mode=True,
     )
+    wanted = ("inbound", "outbound", "only_recover")
+    if module.params["state"] == "present" and not any(module.params[name] for name in wanted):
+        module.fail_json(msg="nothing is wanted: set inbound or outbound, or state to absent")
     fail_on_engine_errors(module, lambda: change_mail_server(module))
 
 

@@ -24,9 +24,9 @@ options:
   action:
     description:
       - What the run is to do. V(enable) and V(disable) switch TLS on and off on all its hosts. V(set_delivery_mode) changes the gateways
-        only.
+        only. V(uninstall) removes everything from all its hosts.
     type: str
-    choices: [enable, disable, set_delivery_mode]
+    choices: [enable, disable, set_delivery_mode, uninstall]
     default: enable
   observed:
     description:
@@ -140,7 +140,7 @@ from typing import Any
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "estate": {"type": "dict", "required": True},
-    "action": {"type": "str", "choices": ["enable", "disable", "set_delivery_mode"], "default": "enable"},
+    "action": {"type": "str", "choices": ["enable", "disable", "set_delivery_mode", "uninstall"], "default": "enable"},
     "observed": {"type": "list", "elements": "str", "default": ["mail_server_observed", "gateway_observed"]},
     "batches": {"type": "list", "elements": "raw"},
     "plan_only": {"type": "bool", "default": False},

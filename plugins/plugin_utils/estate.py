@@ -14,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     LEVELS,
     MODES,
     EmailConfig,
+    is_absent,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
@@ -60,11 +61,35 @@ class Delivery:
 
 
 @dataclass(frozen=True)
+class RemovedConfig:
+    """An email config that the inventory wants to be gone (C(state: absent)). domains: none if the inventory names none."""
+
+    name: str
+    domains: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain data: one entry of the option C(email_configs) of inbound_tls_mode."""
+        return {"name": self.name, "domains": list(self.domains), "state": "absent"}
+
+    @classmethod
+    def parse(cls, item: Mapping[str, Any]) -> RemovedConfig:
+        """Read an entry of email_configs, or the result of to_json. Servers and mode do not matter any more. Raises EngineError."""
+        domains = item.get("domains") or ()
+        stand_in = {"name": item.get("name"), "domains": domains or ["removed.invalid"], "servers": ["removed.invalid"]}
+        config = EmailConfig.from_dict(stand_in)
+        return cls(config.name, config.domains if domains else ())
+
+
+@dataclass(frozen=True)
 class Estate:
-    """hosts: the inventory names of the hosts of this run. deliveries: the email configs, in the inventory's order."""
+    """hosts: the inventory names of the hosts of this run. deliveries: the email configs, in the inventory's order.
+
+    removals: the email configs that are to be removed.
+    """
 
     hosts: tuple[str, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
+    removals: tuple[RemovedConfig, ...] = ()
 
     @classmethod
     def parse(
@@ -92,8 +117,11 @@ class Estate:
             check_outside_host(facts.get("starttls_outside_host"), hostvars)
             if NEED_DNS & set(checks_of(facts)):
                 require_dnspython()
-        deliveries = tuple(_delivery(config, hostvars) for config in email_configs)
-        merge({}, [one.to_json()["email_config"] for one in deliveries])
+        for config in email_configs:
+            _check_state(config)
+        deliveries = tuple(_delivery(config, hostvars) for config in email_configs if not is_absent(config))
+        removals = tuple(RemovedConfig.parse(config) for config in email_configs if is_absent(config))
+        merge({}, [*(one.to_json()["email_config"] for one in deliveries), *(one.to_json() for one in removals)])
         served = {host for one in deliveries for host in one.hosts}
         for host in hosts if check_required else ():
             if hostvars[host].get("starttls_inbound") == "required" and host not in served:
@@ -101,7 +129,7 @@ class Estate:
                     f"{host} is to require TLS (starttls_inbound), but no email config delivers its mail over TLS only; "
                     "add it to one with the delivery mode 'required', or let it offer TLS"
                 )
-        return cls(tuple(hosts), deliveries)
+        return cls(tuple(hosts), deliveries, removals)
 
     def in_plaintext(self) -> Estate:
         """Return the estate with every email config delivered in plaintext: the state with TLS switched off."""
@@ -130,18 +158,30 @@ class Estate:
         return {
             "hosts": list(self.hosts),
             "deliveries": deliveries,
-            "email_configs": [one["email_config"] for one in deliveries],
+            "removals": [one.to_json() for one in self.removals],
+            "email_configs": [*(one["email_config"] for one in deliveries), *(one.to_json() for one in self.removals)],
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Estate:
         """Read the result of to_json. Raises EngineError."""
-        return cls(tuple(data["hosts"]), tuple(Delivery.from_json(one) for one in data["deliveries"]))
+        return cls(
+            tuple(data["hosts"]),
+            tuple(Delivery.from_json(one) for one in data["deliveries"]),
+            tuple(RemovedConfig.parse(one) for one in data.get("removals") or ()),
+        )
 
 
-def _delivery(config: Any, hostvars: HostVars) -> Delivery:
+def _check_state(config: Any) -> None:
     if not isinstance(config, Mapping):
         raise EngineError(f"an email config has to be a mapping with name, domains and servers, not {config!r}")
+    if config.get("state") not in (None, "present", "absent"):
+        raise EngineError(
+            f"email config {config.get('name')}: the state {config['state']!r} is not one of present, absent; correct email_configs"
+        )
+
+
+def _delivery(config: Mapping[str, Any], hostvars: HostVars) -> Delivery:
     given = config.get("servers") or ()
     names = given if not isinstance(given, str) else ()
     for server in names:
@@ -226,7 +266,7 @@ def with_delivery_mode(
     raises EngineError, and the message lists the possible values.
     """
     name, mode = (str("" if answer is None else answer).strip() for answer in (email_config, delivery_mode))
-    names = [str(one.get("name")) for one in email_configs if isinstance(one, Mapping)]
+    names = [str(one.get("name")) for one in email_configs if isinstance(one, Mapping) and not is_absent(one)]
     if name not in names:
         what = f": there is no email config {name!r} in the inventory" if name else " has to be given"
         raise EngineError(

@@ -21,6 +21,8 @@ STEP_RESULTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "require": ("mail_server_result", ("required",)),
     "relax": ("mail_server_result", ("offered",)),
     "off": ("mail_server_result", ("disabled",)),
+    "remove": ("gateway_removed", ()),
+    "put_back": ("mail_server_put_back", ()),
     "stop_accepting": ("gateway_accept_result", ("disabled",)),
 }
 """Step -> the variable that its role registers, and the inbound states in which it ends; none if it has no such state."""

@@ -133,6 +133,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "Make a change even without evidence that the other side supports it. Mail may be deferred.",
         ),
         "starttls_timeout": Variable("20", "Seconds to wait for a reloaded daemon."),
+        "starttls_uninstall_keep": Variable("none", "Files on the host that `uninstall` leaves as they are."),
+        "starttls_queue_timeout": Variable(
+            "300", "Seconds to wait until no mail waits for what is removed from a gateway. Then the run refuses."
+        ),
         "starttls_email_config": Variable("none", "For `set_delivery_mode`: the name of an email config."),
         "starttls_delivery_mode": Variable("none", "For `set_delivery_mode`: its new delivery mode."),
     },

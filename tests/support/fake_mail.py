@@ -5,6 +5,7 @@ import os
 import ssl
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
@@ -169,6 +170,17 @@ class FakeMail:
 
     def next_hops(self):
         return self.hops
+
+    def stripped(self, _images, certificate):
+        text = self.config.read_text()
+        return [FileImage.read(str(self.config))] if certificate not in text else [self._without(text, certificate)]
+
+    def _without(self, text, certificate):
+        kept = [line for line in text.splitlines(keepends=True) if certificate not in line]
+        return replace(FileImage.read(str(self.config)), content="".join(kept).encode())
+
+    def generated(self):
+        return ()
 
     # What the tests do with it
 

@@ -22,6 +22,7 @@ class FakeMailcow(FakeApi):
         self.transports = [self._row(one, ("destination", "nexthop")) for one in transports]
         self.relayhosts = [self._row((one,), ("hostname",)) for one in relayhosts]
         self.rows = {}
+        self.mailq = []
         for one in policies:
             self._add(*one)
         self.read_only = False
@@ -61,6 +62,7 @@ class FakeMailcow(FakeApi):
             return {"version": "2026-01"}
         assert which == "all", f"get/{what}/{which} is not known to this stand-in"
         return {
+            "mailq": self.mailq,
             "domain": [self._domain(one) for one in self.domains],
             "transport": [{**one, "password": SECRET, "password_short": SECRET[:3] + "..."} for one in self.transports],
             "relayhost": [{**one, "password": SECRET} for one in self.relayhosts],

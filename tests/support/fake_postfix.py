@@ -138,6 +138,12 @@ class FakePostfix:
             return 0, _listing(self.explicit(directory)), ""
         if flag == "-M" and not rest:
             return 0, "".join(" ".join(one.split()) + "\n" for one in self._services(directory)), ""
+        if flag == "-X":
+            return self._edit_main(directory, dict.fromkeys(rest))
+        if flag == "-MX":
+            return self._edit_master(directory, dict.fromkeys(rest))
+        if flag in ("-P", "-PX"):
+            return self._edit_options(directory, dict(one.partition("=")[::2] for one in rest), flag == "-PX")
         if flag == "-M":
             return self._edit_master(directory, dict(one.split("=", 1) for one in rest))
         assert flag in ("", "-x") and not rest, f"postconf {arguments} is not known to this stand-in"
@@ -175,7 +181,9 @@ class FakePostfix:
             if name not in edits:
                 kept.append(block)
             elif name in left:
-                kept.append(f"{name} = {left.pop(name)}".rstrip() + "\n")
+                value = left.pop(name)
+                kept += [] if value is None else [f"{name} = {value}".rstrip() + "\n"]
+        left = {name: value for name, value in left.items() if value is not None}
         kept += [f"{name} = {value}".rstrip() + "\n" for name, value in left.items()]
         path.write_text("".join(kept))
         return 0, "", ""
@@ -184,6 +192,16 @@ class FakePostfix:
     def _services(directory):
         blocks = _logical((directory / "master.cf").read_text())
         return [block for block in blocks if block.strip() and not block.startswith("#")]
+
+    def _edit_options(self, directory, options, remove):
+        edits = {}
+        for key, value in options.items():
+            service, _, name = key.rpartition("/")
+            entry = next(one for one in self._services(directory) if "/".join(one.split()[:2]) == service)
+            head, *rest = re.split(r"\s+-o\s+", edits.get(service) or " ".join(entry.split()))
+            rest = [one for one in rest if one.partition("=")[0] != name] + ([] if remove else [f"{name}={value}"])
+            edits[service] = " -o ".join([head, *rest])
+        return self._edit_master(directory, edits)
 
     @staticmethod
     def _edit_master(directory, edits):
@@ -194,8 +212,9 @@ class FakePostfix:
             if name not in edits:
                 kept.append(block)
             elif name in left:
-                kept.append(_entry(left.pop(name)))
-        kept += [_entry(entry) for entry in left.values()]
+                value = left.pop(name)
+                kept += [] if value is None else [_entry(value)]
+        kept += [_entry(entry) for entry in left.values() if entry is not None]
         path.write_text("".join(kept))
         return 0, "", ""
 

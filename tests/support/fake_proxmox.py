@@ -25,6 +25,7 @@ class FakeProxmox(FakeApi):
         self.policies = dict(policies)
         self.mail = {"tls": 1, **mail}
         self.role = "admin"
+        self.nodes = {"pmg1": []}  # node -> (queue, entry)
         self.needs_tfa = False
 
     def handle(self, method, path, headers, body):
@@ -53,7 +54,18 @@ class FakeProxmox(FakeApi):
         data = {"username": "root@pam", "ticket": TICKET, "CSRFPreventionToken": TOKEN, "role": "root"}
         return Answer(body={"data": {**data, "NeedTFA": 1} if self.needs_tfa else data})
 
+    def _queue(self, path):
+        if path == "nodes":
+            return Answer(body={"data": [{"node": one} for one in self.nodes]})
+        node, name, start, limit = re.fullmatch(
+            r"nodes/(\w+)/postfix/queue/(incoming|active|deferred|hold)\?start=(\d+)&limit=(\d+)", path
+        ).groups()
+        listed = [entry for queue, entry in self.nodes[node] if queue == name]
+        return Answer(body={"data": listed[int(start) :][: int(limit)]})
+
     def _serve(self, method, path, form):
+        if method == "GET" and path.startswith("nodes"):
+            return self._queue(path)
         name, _, entry = path.partition("config/")[2].partition("/")
         entry = unquote(entry)
         if method == "GET" and not entry:

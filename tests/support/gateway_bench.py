@@ -38,6 +38,7 @@ class FakeGateway:
         self.asked = []  # the domains whose hosts were asked for, each with the state
         self.system_roots = ""
         self.relays = ()  # or an exception to raise
+        self.waiting = []  # what each look at the queue finds; the last one stays
         self.accepted = {}  # recipient domain -> whether it takes mail for it
         self.delivered = {}  # recipient domain -> mode in which it delivers, or an exception to raise
         self.keeps_names = True
@@ -88,6 +89,11 @@ class FakeGateway:
 
     def delivers(self, domains):
         return {one: _or_raise(self.delivered.get(one)) for one in domains}
+
+    def queued(self, domains):
+        self.log.append(f"queue of {', '.join(domains)}")
+        found = self.waiting.pop(0) if len(self.waiting) > 1 else (self.waiting or [()])[0]
+        return list(found)
 
     def files(self):
         return [str(self.file)]

@@ -518,12 +518,13 @@ def test_the_words_for_the_outbound_side_are_the_same_everywhere(documentation, 
 def test_the_whole_state_has_the_options_of_its_parts(documentation, monkeypatch, module):
     spec = runtime_spec(module, monkeypatch)
     for part, names in (
-        ("inbound_tls_mode", {"email_configs", "state"}),
+        ("inbound_tls_mode", {"email_configs"}),
         ("outbound_tls_mode", {"accept", "send", "mail_servers"}),
         ("enforced_tls_domain", {"enforced_domains"}),
     ):
         of_part = runtime_spec(part, monkeypatch)
         assert {name: spec[name] for name in names} == {name: of_part[name] for name in names}
+    assert spec["state"]["choices"] == ["present", "plaintext", "absent"]
     assert spec["enforced_ca_file"] == runtime_spec("enforced_tls_domain", monkeypatch)["ca_file"]
 
 
@@ -564,7 +565,8 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
     given = task[f"mailfleet.starttls.{module}"]
     assert set(given) == set(documentation[module]["doc"]["options"]) - INTERNAL
     for name in set(given) - {"inbound", "outbound", "certificate"}:
-        assert given[name] == f"{{{{ mail_server_{name} }}}}"
+        variable = "uninstall_keep" if name == "keep" else name
+        assert given[name] == f"{{{{ mail_server_{variable} }}}}"
     jinja = environment()
     for name, words in (("inbound", INBOUND), ("outbound", OUTBOUND)):
         for choice in ("unchanged", *words):
@@ -576,11 +578,12 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
 
 
 def test_the_gateway_role_has_the_defaults_of_its_modules(documentation):
-    options = documentation["inbound_tls_mode"]["doc"]["options"]
+    options = documentation["gateway_tls"]["doc"]["options"]
     role = {name: option for _, name, option in role_options("gateway")}
     names = {"kind": "gateway"}
     for name in (
         "state", "kind", "reinjection_port", "require_without_evidence", "address", "port", "timeout", "config_dir", "validate_certs",
+        "queue_timeout",
     ):  # fmt: skip
         option = options[names.get(name, name)]
         assert role[f"gateway_{name}"]["default"] == option["default"], name
@@ -590,7 +593,13 @@ def test_the_gateway_role_has_the_defaults_of_its_modules(documentation):
         assert role[f"gateway_{name}"]["default"] == "", name  # which is as good as nothing, see below
 
 
-GATEWAY_TASKS = {"read": "gateway_info", "accept": "gateway_tls", "modes": "gateway_tls", "recover": "gateway_tls"}
+GATEWAY_TASKS = {
+    "read": "gateway_info",
+    "accept": "gateway_tls",
+    "modes": "gateway_tls",
+    "recover": "gateway_tls",
+    "remove": "gateway_tls",
+}
 """File of the role -> the one module that it calls."""
 
 
@@ -638,12 +647,17 @@ def test_the_gateway_role_passes_every_option_on(documentation):
     # A file takes the options of its part, and both parts are the whole change.
     accept, modes = (gateway_task(file) for file in ("accept", "modes"))
     assert set(accept) == {"inbound", "certificate", "install", "digests"}
-    assert set(accept) | set(modes) == options["gateway_tls"]
+    remove = gateway_task("remove")
+    assert set(remove) == {"state", "email_configs", "certificate", "keep", "queue_timeout", "digests"}
+    assert remove["state"] == "absent"
+    assert set(accept) | set(modes) | {"keep"} == options["gateway_tls"]
     assert set(accept) & set(modes) == {"digests"}
     assert gateway_task("recover") == {"only_recover": True}
     for file in ("read", "accept", "modes"):
         for name, expression in gateway_task(file).items():
-            variable = {"certificate": "gateway_certificate_path"}.get(name, f"gateway_{name}")
+            variable = {"certificate": "gateway_certificate_path", "keep": "gateway_uninstall_keep"}.get(
+                name, f"gateway_{name}"
+            )
             assert variable in expression or name in ("accept", "send"), (file, name)
 
 
@@ -652,7 +666,7 @@ def test_the_gateway_role_reads_what_it_changes():
     read = gateway_task("read")
     for file in ("accept", "modes"):
         given = gateway_task(file)
-        of_the_change = {"digests", "require_without_evidence"}
+        of_the_change = {"digests", "require_without_evidence", "queue_timeout"}
         assert {name: read.get(name) for name in set(given) - of_the_change} == {
             name: given[name] for name in set(given) - of_the_change
         }, file
@@ -665,10 +679,12 @@ def test_the_results_of_the_gateway_role_are_what_the_run_looks_at():
         registered[file] = block["block"][0]["register"]
     assert registered == {
         "read": "gateway_observed", "accept": "gateway_accept_result", "modes": "gateway_result", "recover": "gateway_recovered",
+        "remove": "gateway_removed",
     }  # fmt: skip
     assert registered["read"] in OBSERVED
     assert {step: STEP_RESULTS[step][0] for step in GATEWAY_STEPS} == {
         "accept": registered["accept"], "modes": registered["modes"], "stop_accepting": registered["accept"],
+        "remove": registered["remove"],
     }  # fmt: skip
 
 

@@ -200,7 +200,11 @@ def test_required_waits_and_goes_out_once_the_server_offers_tls(fleet: Fleet) ->
     reason = "journalctl -u haraka --no-pager | grep -c 'No TLS available but required'"
     assert wait_for(lambda: int(fleet.run(HK, reason, check=False)) >= 2)
     # A change while mail is queued: it goes by the new mode, the other domain's waits on.
-    told = change(fleet, {"name": "ex13", "state": "absent"})
+    refused = change(fleet, {"name": "ex13", "state": "absent", "queue_timeout": 0})
+    assert "mail still waits for it after 0 s: " in refused and "to trace@delta.test: failed attempts: " in refused, (
+        refused
+    )
+    told = change(fleet, {"name": "ex13", "delivery_mode": "plaintext"})
     assert "FAILED" not in told, told
     flush(fleet)
     assert not fleet.arrived_over_tls("ex13", mark)
@@ -212,6 +216,12 @@ def test_required_waits_and_goes_out_once_the_server_offers_tls(fleet: Fleet) ->
     assert fleet.arrived_over_tls("pf13", mark)
     assert fleet.arrived_over_tls("pf13", plain)
     assert wait_for(lambda: queued(fleet, "pf13") == 0)
+    # Nothing waits any more, so an email config can go, and its entries with it.
+    assert '"changed": true' in change(fleet, {"name": "pf13", "state": "absent"})
+    assert '"changed": false' in change(fleet, {"name": "pf13", "state": "absent", "queue_timeout": 0})
+    assert "bravo.test" not in fleet.run(
+        HK, "cat /etc/haraka/config/tls.ini /etc/haraka/config/mailfleet-starttls.json"
+    )
 
 
 def test_inbound_tls_mode_info_says_it(fleet: Fleet) -> None:

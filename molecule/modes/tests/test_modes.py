@@ -133,6 +133,8 @@ def test_no_header_of_the_sender_weakens_a_mode(fleet: Fleet, gateway: str) -> N
 @GATEWAYS
 @pytest.mark.changes_servers
 def test_required_mail_waits_and_goes_out_over_tls_once_the_server_offers_it(fleet: Fleet, gateway: str) -> None:
+    """Nor does its email config go before, by which the mail would take another way."""
+    gone = {"email_configs": [{"name": "pf13", "state": "absent"}], "queue_timeout": 0}
     set_modes(fleet, gateway, dict.fromkeys(SERVERS, "required"), require_without_evidence=True)
     marks = [fleet.send("outside", ["trace@bravo.test"], tls=tls, to=gateway) for tls in (True, False)]
     for mark in marks:
@@ -142,11 +144,21 @@ def test_required_mail_waits_and_goes_out_over_tls_once_the_server_offers_it(fle
     fleet.run(gateway, f"systemctl reload {unit} && systemctl restart {unit}")
     flushed(fleet, gateway, "pf13")
     assert wait_for(lambda: len(queued(fleet, gateway, "pf13")) >= 2)
+    refused = change(fleet, gateway, gone)
+    assert "the route of bravo.test (email config pf13) is not taken out, because mail still waits for it" in refused, (
+        refused
+    )
+    assert len(re.findall(r"[-\w]+ to trace@bravo\.test: [^;]*TLS", refused)) >= 2, refused
     played = fleet.play("molecule/modes/offer_starttls.yml", variables={"offer_on": "pf13"})
     assert played.status == 0, played.output
     try:
         assert wait_for(lambda: flushed(fleet, gateway, "pf13"), 60), queued(fleet, gateway, "pf13")
         assert all(fleet.arrived_over_tls("pf13", mark) for mark in marks)
+        told = change(fleet, gateway, {**gone, "queue_timeout": 30})
+        assert '"changed": true' in told and "the gateway still takes mail for bravo.test" in told, told
+        assert '"changed": false' in change(fleet, gateway, gone)
+        mark = fleet.send("outside", ["trace@bravo.test"], tls=True, to=gateway)
+        assert not fleet.arrived_over_tls("pf13", mark)  # by the gateway's own route, which says nothing of TLS
     finally:
         off = fleet.module("pf13", "mail_server_tls", {"inbound": "disabled"})
         assert off.status == 0, off.output
@@ -160,16 +172,6 @@ def test_a_change_of_mode_holds_for_queued_mail(fleet: Fleet, gateway: str) -> N
     set_modes(fleet, gateway, {"ex13": "opportunistic"})
     assert wait_for(lambda: flushed(fleet, gateway, "ex13"), 60), queued(fleet, gateway, "ex13")
     assert not fleet.arrived_over_tls("ex13", mark)
-
-
-@GATEWAYS
-def test_absent_is_plaintext_and_keeps_the_route(fleet: Fleet, gateway: str) -> None:
-    set_modes(fleet, gateway, dict.fromkeys(SERVERS, "match_sender"))
-    assert '"changed": true' in change(fleet, gateway, {"name": "pf12", "state": "absent"})
-    assert '"changed": false' in change(fleet, gateway, {"name": "pf12", "state": "absent"})
-    mark = fleet.send("outside", ALL, tls=True, to=gateway)
-    assert not fleet.arrived_over_tls("pf12", mark)
-    assert fleet.arrived_over_tls("ex12", mark)
 
 
 @GATEWAYS

@@ -18,9 +18,14 @@ from typing import Any, NamedTuple, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE, host_locked
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust, make_directories
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
+    PathTrust,
+    make_directories,
+    missing_directories,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -121,18 +126,36 @@ def install(wanted: BundleFile, *, check_mode: bool, store: str = STORE) -> dict
     """
     after = wanted.image()
     # Only root changes daemons, and only root may use the directory of the locks.
-    with contextlib.nullcontext() if check_mode or os.geteuid() else host_locked(store):
+    if os.geteuid():
         return _install(after, check_mode)
+    with contextlib.nullcontext() if check_mode else host_locked(store):
+        return _install(after, check_mode, store)
 
 
-def _install(after: FileImage, check_mode: bool) -> dict[str, Any]:
+def _install(after: FileImage, check_mode: bool, store: str = "") -> dict[str, Any]:
+    """Install the file. store: the directory of the record of what was there; empty for a user who keeps none."""
     before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES, trust=after.trust)
+    removes = after.content is None
+    if removes and store:
+        after = _former(store, before, after)
     look = changed_bundle(before, after)
     if look.differs and not check_mode:
+        directory = str(Path(after.path).parent)
+        missing = missing_directories(directory, after.trust) if after.content is not None else []
+        if store:
+            record.note(store, record.CERTIFICATES, [(before, after)], dict.fromkeys(missing, after.trust))
         if after.content is not None:
-            make_directories(str(Path(after.path).parent), after.trust)
+            make_directories(directory, after.trust)
         after.write()
+        if removes and store:
+            record.release(store, [after.path])
     return {"changed": look.differs, "path": after.path, "diff": look.diff, "previous_certificate": look.previous}
+
+
+def _former(store: str, present: FileImage, removed: FileImage) -> FileImage:
+    """Return the file that was there before the first installation; the removed one if there was none, or if nobody knows."""
+    known = record.load(store, record.CERTIFICATES).files.get(removed.path)
+    return known.without if known and known.is_last(present) else removed
 
 
 def parse_mode(value: Any) -> int:

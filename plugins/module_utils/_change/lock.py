@@ -16,10 +16,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
     make_directory,
     missing_directories,
     place_of,
+    remove_directory,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -30,6 +32,11 @@ SECONDS = 60.0
 """How long a run waits for another one."""
 
 _HOST = "host"
+
+
+def lock_exists(name: str, store: str = STORE) -> bool:
+    """Whether a run has already taken the lock of this daemon on this host, or any version of the collection before."""
+    return os.path.lexists(f"{store}/{name}.lock")
 
 
 @contextlib.contextmanager
@@ -47,14 +54,36 @@ def host_locked(store: str = STORE, seconds: float = SECONDS) -> Iterator[None]:
         yield
 
 
+def leave_store(name: str, store: str = STORE, seconds: float = SECONDS) -> None:
+    """Remove the lock of a daemon that has nothing in the store any more, and the store with the last one.
+
+    Called without a lock. A daemon with a journal or a record keeps its lock.
+    """
+    if not os.path.lexists(store):
+        return
+    with host_locked(store, seconds):
+        left = {path.name for path in Path(store).iterdir()}
+        if not left & {f"{name}.journal", f"{name}.before"}:
+            FileImage(f"{store}/{name}.lock", None).write()
+            left.discard(f"{name}.lock")
+        if left == {f"{_HOST}.lock"}:
+            FileImage(f"{store}/{_HOST}.lock", None).write()
+            remove_directory(store)
+
+
 @contextlib.contextmanager
 def _held(name: str, store: str, kind: int, deadline: float, seconds: float) -> Iterator[None]:
-    handle = _open(f"{store}/{name}.lock")
+    path = f"{store}/{name}.lock"
+    handle = _open(path)
     try:
         while True:
             try:
                 fcntl.flock(handle, kind | fcntl.LOCK_NB)
-                break
+                if _is_file(handle, path):
+                    break
+                os.close(handle)  # another run has removed it with the last thing in the store
+                handle = _open(path)
+                continue
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     what = "this host" if name == _HOST else f"{name} on this host"
@@ -65,6 +94,14 @@ def _held(name: str, store: str, kind: int, deadline: float, seconds: float) -> 
         yield
     finally:
         os.close(handle)
+
+
+def _is_file(handle: int, path: str) -> bool:
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _open(path: str) -> int:

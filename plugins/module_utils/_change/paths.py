@@ -266,6 +266,13 @@ def remove_directory(path: str, trust: PathTrust = ROOT_AND_ME) -> None:
         os.rmdir(place.name, dir_fd=place.directory)
 
 
+def remove_empty(*paths: str) -> None:
+    """Remove those of the directories that are there and empty."""
+    for path in paths:
+        with contextlib.suppress(OSError, UntrustedPathError):
+            remove_directory(path)
+
+
 class _Walk:
     """The directories from / to where the walk stands, all open."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
@@ -19,7 +19,36 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import B
 _OPTIONS = (
     "exim_version", "local_interfaces", "daemon_smtp_ports", "tls_on_connect_ports", "tls_advertise_hosts", "tls_certificate",
 )  # fmt: skip
+_BY_PORT = re.compile(r"\$\{if eq\{\$received_port\}\{(\d+)\}\{(\*?)\}\{(.*)\}\}\Z", re.DOTALL)
 _TRANSPORT = re.compile(r"^(\S+) transport:$", re.MULTILINE)
+
+
+class ByPort(NamedTuple):
+    """A host list that is another one for one port. here: the list for the port. elsewhere: that for every other port."""
+
+    port: int
+    here: str
+    elsewhere: str
+
+    @classmethod
+    def of(cls, text: str, port: int = 0) -> ByPort:
+        """Read the text of a list. One that does not depend on a port is the same for the given port and every other."""
+        match = _BY_PORT.match(text.strip())
+        return cls(int(match[1]), match[2], match[3]) if match else cls(port, text, text)
+
+    def at(self, port: Optional[int]) -> str:
+        """Return the list for a port."""
+        return self.here if port == self.port else self.elsewhere
+
+    @property
+    def condition(self) -> str:
+        """How the text of a list begins that depends on the port."""
+        return f"${{if eq{{$received_port}}{{{self.port}}}{{"
+
+    def __str__(self) -> str:
+        """Return the text of the list, for the configuration of Exim."""
+        same = self.here == self.elsewhere
+        return self.here if same else f"{self.condition}{self.here}}}{{{self.elsewhere}}}}}"
 
 
 class Printed:

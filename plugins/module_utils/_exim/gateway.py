@@ -21,7 +21,11 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
     CONFIG_DIR,
     DEFAULT_MAIL_ACL,
@@ -29,6 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
     GENERATED,
     MAIL_ACL,
     NEXT_MAIL_ACL,
+    REQUIRE_ACL,
     Exim,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
@@ -46,6 +51,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     prove_refusal,
     require_answer,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
@@ -300,6 +306,43 @@ class EximGateway:
         answers = self._run(["exim4", "-be", *questions])[1].splitlines()
         return dict(zip(domains, map(str.strip, answers))) if len(answers) == len(domains) else {}
 
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages for recipients in these domains. There is one queue."""
+        return queue.waiting(self._run, domains)
+
+    def in_others(self) -> Sequence[Waiting]:
+        """Return none: there is one daemon."""
+        return ()
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return the configuration that Exim reads."""
+        return (FileImage.read(GENERATED),)
+
+    def own_files(self) -> Sequence[FileImage]:
+        """Return the tables, the record and the sections, as far as they exist."""
+        ours = (REGISTRY, ROUTES, SENDERS, RECIPIENTS, SENDER_ACL, TLS_ONLY_ACL, REQUIRE_ACL)
+        paths = (*ours, *SPLIT_FILES.values(), *(f"{DIRECTORY}/{name}" for name in SPLIT_FILES))
+        return [image for image in map(FileImage.read, paths) if image.content is not None]
+
+    def stripped(self, images: Mapping[str, FileImage]) -> Sequence[FileImage]:
+        """Return the macros without those for the collection's access control lists, and the template without its include lines."""
+        macros, template = (images.get(path) or FileImage.read(path) for path in (self._exim.macros_path, TEMPLATE))
+        text = (macros.content or b"").decode("utf-8", "surrogateescape")
+        found = [replace(macros, content=without_lists(text).encode("utf-8", "surrogateescape"))]
+        if template.content is not None:
+            text = template.content.decode("utf-8", "surrogateescape")
+            lines = rf"(?m)^\.include {re.escape(DIRECTORY)}/\w+\n"
+            found.append(replace(template, content=re.sub(lines, "", text).encode("utf-8", "surrogateescape")))
+        return [one for one in found if one.content != FileImage.read(one.path).content or one.path in images]
+
+    def remains(self) -> Sequence[str]:
+        """Return none: all of it is files."""
+        return ()
+
+    def clear(self) -> None:
+        """Remove the directory of the tables, if it is empty: without a record nobody else does."""
+        remove_empty(DIRECTORY)
+
     def check(self) -> None:
         """Test the configuration with a trial daemon, unless only the tables have changed. Raises EngineError."""
         if not self._only_tables_differ():
@@ -383,7 +426,8 @@ class EximGateway:
         name = "MAIN_TLS_ADVERTISE_HOSTS"
         accept = state.outbound.accept if state.outbound else None
         held = present.get(name, "*")
-        if accept is None or not held:  # STARTTLS is offered to nobody: only the role's option accept changes that
+        offered = ByPort.of(held).here  # it may be off for the mail port alone
+        if accept is None or not offered:  # offered to nobody: only the role's option accept changes that
             return {}
         ours = held.startswith(_HIDDEN_FROM) and held.endswith(" ; *")
         if held != "*" and not ours:
@@ -504,6 +548,22 @@ def with_includes(template: str, names: Collection[str] = tuple(_PLACES)) -> str
         both = f"{found[0]}\n{line}" if behind else f"{line}\n{found[0]}"
         template = re.sub(rf"(?m){place}", lambda _match: both, template)  # noqa: B023
     return template
+
+
+def without_lists(macros: str) -> str:
+    """Return the macros without those of the collection; the administrator's access control list for MAIL is back."""
+    present = read_macros(macros)
+    following = present.get(NEXT_MAIL_ACL)
+    wanted: dict[str, Optional[str]] = {
+        name: None for name in present if DIRECTORY in present[name] or REQUIRE_ACL in present[name]
+    }
+    if following is not None:
+        ours = following in (DEFAULT_MAIL_ACL, "") or REQUIRE_ACL in following
+        wanted = {**wanted, NEXT_MAIL_ACL: None, MAIL_ACL: None if ours else following}
+    held = present.get("MAIN_TLS_ADVERTISE_HOSTS", "")
+    if held.startswith(_HIDDEN_FROM):
+        wanted["MAIN_TLS_ADVERTISE_HOSTS"] = "*"
+    return set_macros(macros, wanted) if wanted else macros
 
 
 def _stanza(text: str, name: str, kind: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import (
     UNKNOWN,
     Listener,
@@ -46,7 +46,11 @@ def listeners(printed: Printed, command_line: str = "", requires: bool = False) 
     for interface in interfaces:
         host, own = _interface(interface)
         for port in [own] if own else [port_number(one) for one in ports]:
-            tls = "implicit" if port in implicit else _offered(values["tls_advertise_hosts"], requires)
+            tls = (
+                "implicit"
+                if port in implicit
+                else _offered(ByPort.of(values["tls_advertise_hosts"]).at(port), requires)
+            )
             certificates = _files(values["tls_certificate"]) if tls != "none" else ()
             found[host, port] = Listener(f"{host or '*'}:{port}", host, port, tls, certificates)
     return list(found.values())

@@ -26,8 +26,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.re
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import (
     Process,
@@ -69,7 +70,6 @@ MAIL_ACL = "MAIN_ACL_CHECK_MAIL"
 NEXT_MAIL_ACL = "MAILFLEET_NEXT_MAIL_ACL"
 DEFAULT_MAIL_ACL = "acl_check_mail"
 
-_MACRO = re.compile(r"\s*([A-Z][A-Za-z0-9_]*)\s*==?\s*(.*)", re.DOTALL)
 _SESSION = re.compile(r"\A[^<]* <= .* H=")
 """A message that came over the network. By default Exim logs no line for a session alone."""
 _OUTBOUND = {
@@ -78,6 +78,13 @@ _OUTBOUND = {
     "required": "REQUIRE",
 }
 _TRANSPORTS = ("REMOTE_SMTP", "REMOTE_SMTP_SMARTHOST")
+# The macros that a change sets, and that go back when TLS is switched off.
+_INBOUND_MACROS = ("MAIN_TLS_ENABLE", "MAIN_TLS_CERTKEY", "MAIN_TLS_ADVERTISE_HOSTS")
+_OUTBOUND_MACROS = tuple(
+    f"{transport}_{what}"
+    for transport in _TRANSPORTS
+    for what in ("HOSTS_AVOID_TLS", "HOSTS_REQUIRE_TLS", "TLS_VERIFY_HOSTS")
+)
 # A temporary refusal: with the 530 of RFC 3207, a sender that cannot use TLS yet would bounce its mail.
 _ACL_TEXT = """\
 # Written by mailfleet.starttls: consulted for MAIL commands that arrive without TLS.
@@ -201,34 +208,92 @@ class Exim:
         """Return the state that the macros set, with the values of Desired or C(custom)."""
         macros = self.macros()
         outbound = {
-            kind for kind in _OUTBOUND if all(_has_outbound(macros, transport, kind) for transport in _TRANSPORTS)
+            kind
+            for kind in _OUTBOUND
+            if all(_has_outbound(macros, transport, kind) for transport in self._transports(kind))
         }
         return {
             "inbound": _inbound_of(macros),
             "outbound": outbound.pop() if len(outbound) == 1 else "custom",
         }
 
+    def _transports(self, kind: str) -> Sequence[str]:
+        """Return the transports that an outbound state is about: without TLS is only the way on which all mail leaves."""
+        if kind != "disabled":
+            return _TRANSPORTS
+        return _TRANSPORTS[1:] if self.has_smarthost else _TRANSPORTS[:1]
+
     def plan(self, desired: Desired) -> Change:
-        """Return the edits of the macros, and the access control list that refuses plaintext. Raises EngineError."""
+        """Return the edits of the macros, and the access control list that refuses plaintext. Raises EngineError.
+
+        C(disabled) puts back the macros as they were. If the port would offer STARTTLS with them, the list of hosts to offer it to
+        makes an exception for the port. So every other port is as it was before.
+        """
         self._planned = desired
         macros = self.macros()
-        wanted: dict[str, Optional[str]] = {}
+        wanted = self._former(desired, macros)
+        base = {name: value for name, value in {**macros, **wanted}.items() if value is not None}
         images: list[FileImage] = []
         if desired.inbound is not None:
-            wanted["MAIN_TLS_ENABLE"] = macros.get("MAIN_TLS_ENABLE") or "yes"
-            if not desired.offers:
-                wanted["MAIN_TLS_ADVERTISE_HOSTS"] = ""
-            else:
-                if desired.bundle is None and Path(desired.certificate).exists():
-                    self.require_readable(desired.certificate, "every handshake would fail")
-                wanted["MAIN_TLS_CERTKEY"] = desired.certificate
-                # A list of the administrator stays: they may want to offer STARTTLS to some hosts only.
-                wanted["MAIN_TLS_ADVERTISE_HOSTS"] = macros.get("MAIN_TLS_ADVERTISE_HOSTS") or "*"
+            port = desired.own_port.port
+            wanted.update(self._on(base, desired.certificate, port) if desired.offers else _off(base, port))
+            if desired.offers and desired.bundle is None and Path(desired.certificate).exists():
+                self.require_readable(desired.certificate, "every handshake would fail")
             images += self._plan_required(desired, macros, wanted)
         if desired.outbound is not None:
-            wanted.update(self.outbound_macros(desired.outbound))
-        images += self.macro_images(wanted)
+            wanted.update(self.outbound_macros(desired.outbound, base, self._transports(desired.outbound)))
+        images += self._alike(self.macro_images(wanted), desired)
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
+
+    def _former(self, desired: Desired, macros: Mapping[str, str]) -> dict[str, Optional[str]]:
+        """Return the macros that go back: those that are as the last change left them, and were different before."""
+        was = desired.was.get(self._macros_path())
+        if not was:
+            return {}
+        before, last = (read_macros(text.decode("utf-8", "surrogateescape")) for text in (was.without, was.last))
+        names = [*(_INBOUND_MACROS if desired.inbound is not None else ())]
+        names += _OUTBOUND_MACROS if desired.outbound is not None else ()
+        return {name: before.get(name) for name in names if macros.get(name) == last.get(name) != before.get(name)}
+
+    @staticmethod
+    def _on(macros: Mapping[str, str], certificate: str, port: int) -> dict[str, Optional[str]]:
+        # A list of the administrator stays: they may want to offer STARTTLS to some hosts only.
+        text = macros.get("MAIN_TLS_ADVERTISE_HOSTS") or "*"
+        advertised = ByPort.of(text, port)
+        if not advertised.here or (advertised.here == text and "_port" in text):  # a list for other ports, such as 587
+            advertised = advertised._replace(here="*")
+        return {
+            "MAIN_TLS_ENABLE": macros.get("MAIN_TLS_ENABLE") or "yes",
+            "MAIN_TLS_CERTKEY": certificate,
+            "MAIN_TLS_ADVERTISE_HOSTS": str(advertised),
+        }
+
+    def _alike(self, images: list[FileImage], desired: Desired) -> list[FileImage]:
+        """Return the file of macros; one that says the same as it would without the collection is that file, byte by byte."""
+        was = desired.was.get(self._macros_path())
+        without = was.without.decode("utf-8", "surrogateescape") if was else ""
+        return [
+            replace(one, content=was.without)
+            if was and read_macros((one.content or b"").decode("utf-8", "surrogateescape")) == read_macros(without)
+            else one
+            for one in images
+        ]
+
+    def stripped(self, images: Mapping[str, FileImage], certificate: str) -> list[FileImage]:
+        """Return the macros without those that name a file of the collection, and its access control list as removed.
+
+        Without the certificate, Exim could not offer STARTTLS as the other macros say. So they go with it.
+        """
+        macros = {} if self._macros_path() in images else self.macros()
+        names = [name for name in (MAIL_ACL, NEXT_MAIL_ACL) if macros.get(name) == _ACL_MACRO]
+        names += _INBOUND_MACROS if macros.get("MAIN_TLS_CERTKEY") == certificate else ()
+        acl = FileImage.read(REQUIRE_ACL)
+        gone = [replace(acl, content=None)] if acl.content is not None else []
+        return [*self.macro_images(dict.fromkeys(names)), *gone]
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return the configuration that Debian generates."""
+        return (FileImage.read(GENERATED),)
 
     def macros(self) -> dict[str, str]:
         """Return the macros that the administrator or this collection has set."""
@@ -241,11 +306,16 @@ class Exim:
         new = set_macros(text, wanted)
         return [] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))]
 
-    def outbound_macros(self, kind: str) -> dict[str, Optional[str]]:
-        """Return the macros to change for an outbound state. Raises EngineError if a list of the administrator conflicts."""
-        macros = self.macros()
+    def outbound_macros(
+        self, kind: str, base: Optional[Mapping[str, str]] = None, transports: Sequence[str] = _TRANSPORTS
+    ) -> dict[str, Optional[str]]:
+        """Return the macros to change for an outbound state. Raises EngineError if a list of the administrator conflicts.
+
+        base: the macros to start from; None for the present ones. transports: those that the state is about.
+        """
+        macros = self.macros() if base is None else base
         wanted: dict[str, Optional[str]] = {}
-        for transport in _TRANSPORTS:
+        for transport in transports:
             if not _has_outbound(macros, transport, kind):
                 wanted.update(_outbound_macros(macros, transport, kind))
         return wanted
@@ -293,8 +363,9 @@ class Exim:
             if status != 0:
                 raise EngineError(f"Exim refuses the change: {(err or out).strip()}")
             Path(stage).chmod(0o755)
+            tested = Path(trial_config).read_bytes()
             self._try_daemon(trial_config, f"{stage}/exim.pid")
-            self._tested = Path(trial_config).read_bytes()
+            self._tested = tested
 
     def reload(self) -> None:
         """Put the generated configuration in place and have the daemon read it. Raises EngineError.
@@ -346,6 +417,7 @@ class Exim:
         with socket.socket() as spare:
             spare.bind(("127.0.0.1", 0))
             port = spare.getsockname()[1]
+        self._put_at(config, port)
         patience = 1.0  # a signal may arrive while the daemon starts
         try:
             status, out, err = self._run(["exim4", "-C", config, "-bd", "-oX", f"127.0.0.1.{port}", "-oP", pid_file])
@@ -358,6 +430,13 @@ class Exim:
                 raise EngineError(f"a trial daemon with the change: {error}") from error
         finally:
             _end_daemon(pid_file, patience)
+
+    def _put_at(self, config: str, port: int) -> None:
+        """Have the trial daemon do at its port what the real one does at the mail port."""
+        text = Path(config).read_text(errors="surrogateescape")
+        own = ByPort(self._planned.own_port.port, "", "")
+        text = text.replace(own.condition, own._replace(port=port).condition)
+        Path(config).write_text(text, errors="surrogateescape")
 
     def require_readable(self, path: str, otherwise: str) -> None:
         """Raise EngineError unless Exim's user can read the file. otherwise: the consequence, for the message."""
@@ -397,6 +476,11 @@ class Exim:
         if status != 0:
             raise EngineError(f"update-exim4.conf refuses the change: {(err or out).strip()}")
         return generated
+
+    @property
+    def macros_path(self) -> str:
+        """The path of Debian's local macros."""
+        return self._macros_path()
 
     def _macros_path(self) -> str:
         if self.split:
@@ -481,67 +565,18 @@ def _end_daemon(pid_file: str, patience: float = 0.0) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _statements(text: str) -> list[str]:
-    """Split an Exim file into statements: a line with its continuation lines."""
-    found: list[str] = []
-    continued = False
-    for line in re.findall(r"[^\n]*\n|[^\n]+", text):
-        if continued:
-            found[-1] += line
-        else:
-            found.append(line)
-        # A comment is one line, even with a backslash at its end, and may stand between the lines of a statement.
-        if not line.strip().startswith("#"):
-            continued = line.rstrip().endswith("\\")
-    return found
-
-
-def _macro_of(statement: str) -> tuple[str, str]:
-    lines = [line for line in statement.split("\n") if not line.strip().startswith("#")]
-    match = _MACRO.match("\n".join(lines))
-    if not match:
-        return "", ""
-    return match.group(1), re.sub(r"\\\s*\n\s*", "", match.group(2)).strip()
-
-
-def read_macros(text: str) -> dict[str, str]:
-    """Read an Exim macros file: macro -> value. The last definition counts."""
-    pairs = (_macro_of(statement) for statement in _statements(text))
-    return {name: value for name, value in pairs if name}
-
-
-def set_macros(text: str, wanted: Mapping[str, Optional[str]]) -> str:
-    """Return the text with these macros set, or removed if None. Every other line stays the same.
-
-    Raises EngineError for a value with a control character.
-    """
-    left = dict(wanted)
-    kept: list[str] = []
-    for name, value in wanted.items():
-        if value is not None and any(ord(char) < 32 or ord(char) == 127 for char in value):
-            raise EngineError(f"the value of {name} holds a newline or another control character")
-    for statement in _statements(text):
-        name, value = _macro_of(statement)
-        if name not in wanted:
-            kept.append(statement)
-        elif name in left:
-            new = left.pop(name)
-            if new is not None:
-                kept.append(statement if new == value else _line(name, new))
-    added = [_line(name, value) for name, value in left.items() if value is not None]
-    if added and kept and not kept[-1].endswith("\n"):
-        kept[-1] += "\n"
-    if added and kept and kept[-1].rstrip().endswith("\\") and not kept[-1].lstrip().startswith("#"):
-        kept.append("\n")  # end the last line, so that the new line does not continue it
-    return "".join(kept + added)
-
-
-def _line(name: str, value: str) -> str:
-    return f"{name} = {value}".rstrip() + "\n"
+def _off(macros: Mapping[str, str], port: int) -> dict[str, Optional[str]]:
+    """Return the macros without which Exim would offer STARTTLS at the port."""
+    advertised = ByPort.of(macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*"), port)
+    if "MAIN_TLS_ENABLE" in macros:
+        return {"MAIN_TLS_ADVERTISE_HOSTS": str(advertised._replace(here=""))} if advertised.here else {}
+    # Without MAIN_TLS_ENABLE, Debian 12 ignores the list, and Exim makes a certificate of its own. With an empty one it does too.
+    list_of_hosts = str(advertised._replace(here=""))
+    return {"MAIN_TLS_ENABLE": "yes", "MAIN_TLS_CERTKEY": "", "MAIN_TLS_ADVERTISE_HOSTS": list_of_hosts}
 
 
 def _inbound_of(macros: Mapping[str, str]) -> str:
-    if "MAIN_TLS_ENABLE" in macros and not macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*"):
+    if "MAIN_TLS_ENABLE" in macros and not ByPort.of(macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*")).here:
         return "disabled"
     # Without MAIN_TLS_ENABLE, Exim offers STARTTLS anyway, with a certificate that it generates.
     return "required" if macros.get(_mail_acl(macros)) == _ACL_MACRO else "offered"

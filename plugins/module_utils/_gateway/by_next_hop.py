@@ -5,14 +5,15 @@
 
 Such a gateway is a Postfix with a table of smtp_tls_policy_maps behind an API. The gateway has no email configs. Its
 routes map the domains to next hops, and the mode belongs to the next hop. A next hop is looked up exactly as the route
-spells it, with brackets and port. Source: postconf(5), transport(5).
+spells it, with brackets and port. An email config that is removed loses its entries in the table; the routes are the
+product's own and stay. Source: postconf(5), transport(5).
 """
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
@@ -20,8 +21,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
+    is_absent,
     is_domain,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -133,6 +136,9 @@ class NextHopGateway:
     def __init__(self) -> None:
         """Prepare only; no request is made."""
         self._told: dict[str, Optional[TlsPolicy]] = {}
+        self._leaving: dict[
+            str, EmailConfig
+        ] = {}  # email configs with state absent that still have entries of their own
 
     def holdings(self) -> Holdings:
         """Return the present configuration of the gateway. Raises EngineError."""
@@ -140,6 +146,10 @@ class NextHopGateway:
 
     def policies(self) -> Mapping[str, TlsPolicy]:
         """Return the present table: next hop in lower case -> entry. Raises EngineError."""
+        raise NotImplementedError
+
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages that wait for recipients in these domains, as the API lists them. Raises EngineError."""
         raise NotImplementedError
 
     def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
@@ -151,10 +161,17 @@ class NextHopGateway:
         return CallTransaction()
 
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
-        """Return the wanted email configs with their present modes, or one for each relay domain if none are wanted."""
+        """Return the wanted email configs with their present modes, or one for each relay domain if none are wanted.
+
+        One with the state absent is left out if there is nothing to remove.
+        """
         seen = self.holdings()
+        self._leaving = {}
         if wanted:
-            configs = [self._as_held(item, seen) for item in wanted]
+            configs = [self._as_held(item, seen) for item in wanted if not is_absent(item)]
+            leaving = (self._as_leaving(item, seen) for item in wanted if is_absent(item))
+            self._leaving = {one.name: one for one in leaving if one}
+            configs += self._leaving.values()
         else:
             configs = [
                 EmailConfig(name, (name,), tuple(self._servers([name], seen)[0]), seen.mode_of([name]))
@@ -197,6 +214,13 @@ class NextHopGateway:
             for key, config in owners.items()
             if seen.mode(key) != config.delivery_mode
         ]
+        for name, config in self._leaving.items():
+            if name not in state.email_configs:
+                calls += [
+                    self._removal(hop, config, seen)
+                    for hop in self._own_hops(config.domains, seen)
+                    if hop.lower() not in owners
+                ]
         return Calls(f"TLS policies of {self.title}", tuple(calls))
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
@@ -250,11 +274,7 @@ class NextHopGateway:
                 "config as well, or give one side a next hop of its own"
             )
         old = seen.policies.get(hop.lower())
-        if old and old.attributes and not self.writes_attributes:
-            raise EngineError(
-                f"email config {config.name}: {self.title} holds the TLS policy {str(old)!r} for {hop}, which its API "
-                "cannot write back if the change fails. Change it in its own interface"
-            )
+        self._refuse_attributes(config, hop, old)
         new = TlsPolicy(POLICY_LEVELS[config.delivery_mode])
         return Call(
             hop,
@@ -262,6 +282,45 @@ class NextHopGateway:
             str(new),
             lambda: self._swap(hop, (old,), new),
             lambda: self._swap(hop, (old, new), old, undo=True),
+        )
+
+    def _removal(self, hop: str, config: EmailConfig, seen: Holdings) -> Call:
+        old = seen.policies[hop.lower()]
+        self._refuse_attributes(config, hop, old)
+        return Call(
+            hop,
+            str(old),
+            "(none)",
+            lambda: self._swap(hop, (old,), None),
+            lambda: self._swap(hop, (old, None), old, undo=True),
+        )
+
+    def _refuse_attributes(self, config: EmailConfig, hop: str, old: Optional[TlsPolicy]) -> None:
+        if old and old.attributes and not self.writes_attributes:
+            raise EngineError(
+                f"email config {config.name}: {self.title} holds the TLS policy {str(old)!r} for {hop}, which its API "
+                "cannot write back if the change fails. Change it in its own interface"
+            )
+
+    @staticmethod
+    def _own_hops(domains: Collection[str], seen: Holdings) -> list[str]:
+        """Return the next hops with an entry in the table that no mail uses except that for these domains."""
+        hops = dict.fromkeys(hop for domain in domains for hop in seen.route(domain).next_hops)
+        return [hop for hop in hops if hop.lower() in seen.policies and not any(seen.sharing(hop, domains))]
+
+    def _as_leaving(self, item: Mapping[str, Any], seen: Holdings) -> Optional[EmailConfig]:
+        """Return an email config with the state absent as it is now; None if there is nothing to remove. Raises EngineError."""
+        name = str(item.get("name") or "")
+        domains = item.get("domains") or ([name] if name.lower() in seen.domains else [])
+        if not domains:
+            raise EngineError(
+                f"email config {name!r}: {self.title} stores no names of email configs, so leave its domains beside state absent"
+            )
+        asked = EmailConfig.from_dict({"name": name, "domains": domains, "servers": domains[:1]})
+        if not self._own_hops(asked.domains, seen):
+            return None
+        return EmailConfig(
+            name, asked.domains, tuple(self._servers(asked.domains, seen)[0]), seen.mode_of(asked.domains)
         )
 
     def _swap(

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 
 
@@ -113,6 +114,12 @@ class Gateway(Protocol):
 
     def files(self) -> Sequence[str]:
         """Return the paths of the files on this host that plan() reads and writes; none for a gateway with an API."""
+
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages that wait for recipients in these domains, in the queues of all instances.
+
+        Raises EngineError if a queue cannot be read.
+        """
 
     def serves(self) -> bool:
         """Whether the running gateway accepts mail on every port it should. Tests once, without waiting."""

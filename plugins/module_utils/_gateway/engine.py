@@ -25,12 +25,21 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import is_domain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import (
+    Waiting,
+    look_twice,
+    lost_domains,
+    refuse_earlier,
+    told,
+    wait_until_empty,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     EngineError,
     PortInUseError,
     TransactionError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_SECONDS
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
@@ -41,7 +50,7 @@ if TYPE_CHECKING:
 PATIENCE = 90.0
 
 
-def _prove_patiently(gateway: Gateway) -> None:
+def prove_patiently(gateway: Gateway) -> None:
     """Prove that the former state is back. Raises EngineError if it is not back within PATIENCE seconds."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -131,14 +140,15 @@ def set_gateway(
     store: str = STORE,
     digests: Optional[Mapping[str, str]] = None,
     opening: Optional[Callable[[], Optional[Opening]]] = None,
+    queue_seconds: float = QUEUE_SECONDS,
 ) -> GatewayOutcome:
     """Set all parts on the gateway in one transaction, or leave it unchanged. The later parts build on the earlier ones.
 
     Each part is assessed by the state before and the final state. A handshake with the same target is made once.
     Without a part and an opening, the gateway is read and left alone.
     digests: path -> SHA-256 or C(absent), as the plan saw the files. The change is refused if one of them differs now.
-    opening: see change_within. Raises EngineError (nothing was changed) or TransactionError (the change failed and was
-    rolled back; see restored).
+    opening, queue_seconds: see change_within. Raises EngineError (nothing was changed) or TransactionError (the change failed
+    and was rolled back; see restored).
     """
     if not parts and not opening:
         with gateway.transaction(store).opened(check_mode) as (recovered, warnings):
@@ -146,7 +156,7 @@ def set_gateway(
             return GatewayOutcome(recovered, held, held, [], (), recovered, tuple(warnings))
     compute, assess, wanted = combined(gateway, parts, settings, require_without_evidence)
     return change_gateway(
-        gateway, compute, assess, wanted, require_without_evidence, check_mode, store, digests, opening
+        gateway, compute, assess, wanted, require_without_evidence, check_mode, store, digests, opening, queue_seconds
     )
 
 
@@ -213,6 +223,7 @@ def change_gateway(
     store: str = STORE,
     digests: Optional[Mapping[str, str]] = None,
     opening: Optional[Callable[[], Optional[Opening]]] = None,
+    queue_seconds: float = QUEUE_SECONDS,
 ) -> GatewayOutcome:
     """Change the gateway to the state that compute returns for its present state, or leave it unchanged.
 
@@ -224,7 +235,7 @@ def change_gateway(
     with transaction.opened(check_mode) as (recovered, warnings):
         refuse_changed(digests or {})
         outcome = change_within(
-            transaction, gateway, compute, assess, wanted, require_without_evidence, check_mode, opening
+            transaction, gateway, compute, assess, wanted, require_without_evidence, check_mode, opening, queue_seconds
         )
         return replace(
             outcome,
@@ -243,6 +254,7 @@ def change_within(
     require_without_evidence: bool = False,
     check_mode: bool = False,
     opening: Optional[Callable[[], Optional[Opening]]] = None,
+    queue_seconds: float = QUEUE_SECONDS,
 ) -> GatewayOutcome:
     """Make the change in an open transaction. The errors are those of change_gateway.
 
@@ -250,16 +262,21 @@ def change_within(
     same files, in the same transaction, and returns that change, or None if it made none. If what follows is refused or
     fails, that change is undone as well, so the call changes all or nothing. What gateway.prepare asks for comes before it,
     because that stays.
+    queue_seconds: how long to wait for the queue of recipient domains that lose their route. It is looked at again directly
+    before the change, and after it: mail that came in between makes the change fail.
     """
     gateway.require_running()
     before = gateway.read(wanted)
     after = compute(before)
+    leaving = _Leaving(gateway, before, after)
+    if not check_mode:
+        leaving.wait(queue_seconds)
     opened = None
     if opening and not check_mode:
         if gateway.plan(after):
             _prepare(transaction, gateway, after)
         opened = opening()
-    warnings: list[str] = []
+    warnings: list[str] = leaving.warnings(queue_seconds) if check_mode else []
     try:
         verdict = assess(before, after)
         warnings.extend(verdict.warnings)
@@ -280,10 +297,11 @@ def change_within(
             def prove_old() -> None:
                 if opened:
                     opened.prove_old()
-                _prove_patiently(gateway)
+                prove_patiently(gateway)
 
             made = change.following(opened.change) if opened else change
-            transaction.apply(made, gateway.prove, prove_old)
+            leaving.wait(0)
+            transaction.apply(made, leaving.prove, prove_old)
     except TransactionError:  # it has undone both
         raise
     except (EngineError, OSError) as error:
@@ -293,11 +311,42 @@ def change_within(
     return GatewayOutcome(bool(change), before, after, diff, verdict.evidence, False, tuple(warnings), change)
 
 
+class _Leaving:
+    """The recipient domains that lose their route in a change. Nothing may wait for them, or it would take another way."""
+
+    def __init__(self, gateway: Gateway, before: GatewayState, after: GatewayState) -> None:
+        self._gateway = gateway
+        self._domains = lost_domains(before, after)
+        lost = set(self._domains)
+        names = [one.name for one in before.email_configs.values() if lost & set(one.domains)]
+        self._what = f"the route of {', '.join(self._domains)} (email config {', '.join(names)})"
+
+    def _look(self) -> Sequence[Waiting]:
+        return self._gateway.queued(self._domains) if self._domains else ()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until nothing waits for the domains. Raises EngineError, which names the messages."""
+        if self._domains:
+            wait_until_empty(self._look, self._what, seconds)
+
+    def warnings(self, seconds: float) -> list[str]:
+        """Return what a real run would wait for now."""
+        found = look_twice(self._look)
+        return [f"{self._what}: mail waits for it, and a run waits up to {seconds:g} s: {told(found)}"] if found else []
+
+    def prove(self) -> None:
+        """Prove the new state. Raises EngineError, also if mail for the domains came in before the gateway had it."""
+        moment = time.time()  # the gateway has been reloaded
+        self._gateway.prove()
+        if self._domains:
+            refuse_earlier(self._look, moment)
+
+
 def _prepare(transaction: GatewayTransaction, gateway: Gateway, after: GatewayState) -> bool:
     """Make the change that has to come before the main one, if there is one. It stays. Return whether there was one."""
     first = gateway.prepare(after)
     if first:
-        transaction.apply(first, gateway.prove, lambda: _prove_patiently(gateway))
+        transaction.apply(first, gateway.prove, lambda: prove_patiently(gateway))
     return bool(first)
 
 

@@ -39,6 +39,11 @@ def is_domain(text: str) -> bool:
     return bool(_DOMAIN.match(text))
 
 
+def is_absent(item: Mapping[str, Any]) -> bool:
+    """Whether an entry of email_configs asks for the removal of the email config."""
+    return item.get("state") == "absent"
+
+
 @dataclass(frozen=True)
 class EmailConfig:
     """Recipient domains, the mail servers that receive their mail in order of preference, and the delivery mode."""

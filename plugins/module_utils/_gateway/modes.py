@@ -9,7 +9,7 @@ gateway supports and which files set them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
@@ -25,7 +25,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     DEFAULT_MODE,
     LEVELS,
     EmailConfig,
+    is_absent,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import lost_domains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -33,18 +35,19 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotExpressibleError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_SECONDS
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 
 
 def merge(
-    held: Mapping[str, EmailConfig], wanted: Sequence[Mapping[str, Any]], absent: bool = False
+    held: Mapping[str, EmailConfig], wanted: Sequence[Mapping[str, Any]], plaintext: bool = False
 ) -> dict[str, EmailConfig]:
     """Return the wanted email configs of a gateway: the held ones, changed and completed by those of this call.
 
-    An email config that is held already may leave out its domains and servers. absent sets the mode back to
-    the default and keeps the route, so that mail is still delivered. Raises EngineError.
+    An email config that is held already may leave out its domains and servers. One with the state absent is removed.
+    plaintext sets the mode of the others that are held to the default, and keeps the route. Raises EngineError.
     """
     result = dict(held)
     names = [str(item.get("name")) for item in wanted]
@@ -52,10 +55,15 @@ def merge(
         if names.count(name) > 1:
             raise EngineError(f"the email config {name!r} is given twice")
     for item in wanted:
+        if is_absent(item):
+            result.pop(str(item.get("name")), None)
+    for item in wanted:
+        if is_absent(item):
+            continue
         given = {key: value for key, value in item.items() if value not in (None, [], "")}
         name = str(given.get("name", ""))
         known = held[name].to_dict() if name in held else {}
-        if absent:
+        if plaintext:
             if name in held:
                 result[name] = replace(held[name], delivery_mode=DEFAULT_MODE)
             continue
@@ -90,17 +98,17 @@ def _take_domains(configs: dict[str, EmailConfig], owner: EmailConfig, wanted: S
 
 @dataclass(frozen=True)
 class Modes:
-    """The email configs of a call and their delivery modes, as a part of a change. absent: set the default mode."""
+    """The email configs of a call and their delivery modes, as a part of a change. plaintext: set the default mode."""
 
     email_configs: Sequence[Mapping[str, Any]]
-    absent: bool = False
+    plaintext: bool = False
 
     def refuse(self, gateway: Gateway) -> None:
         """Do nothing: every gateway has delivery modes."""
 
     def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
         """Return the state with the wanted modes. Raises EngineError, NotExpressibleError for a mode that is not supported."""
-        after = replace(before, email_configs=merge(before.email_configs, self.email_configs, self.absent))
+        after = replace(before, email_configs=merge(before.email_configs, self.email_configs, self.plaintext))
         for config in _changing(before, after):
             if config.delivery_mode not in gateway.modes:
                 reason = gateway.limits.get(config.delivery_mode)
@@ -116,15 +124,17 @@ class Modes:
         """Return the objections, from a handshake with each server of the email configs that change."""
         configs = _changing(before, after)
         looks = _looks(configs, evidence, gateway.verifying_modes)
+        removed = {str(item.get("name")) for item in self.email_configs if is_absent(item)}
+        warnings = tuple(_still_taken(gateway, before, after, removed))
         problems = [
-            *_unrouted(before, after),
+            *_unrouted(before, after, removed),
             *_objections(configs, before.email_configs, looks),
             *_other_objections(configs, looks, gateway, before.senders_enforced and after.senders_enforced),
         ]
         bouncing = tuple(_bouncing(configs, looks))
         if gateway.softens_refusals:
-            return GatewayVerdict((*problems, *bouncing), (), tuple(looks.values()))
-        return GatewayVerdict(tuple(problems), bouncing, tuple(looks.values()))
+            return GatewayVerdict((*problems, *bouncing), (), tuple(looks.values()), warnings)
+        return GatewayVerdict(tuple(problems), bouncing, tuple(looks.values()), warnings)
 
 
 def _changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
@@ -135,13 +145,15 @@ def set_modes(
     gateway: Gateway,
     wanted: Sequence[Mapping[str, Any]],
     settings: Settings,
-    absent: bool = False,
     require_without_evidence: bool = False,
     check_mode: bool = False,
     store: str = STORE,
+    queue_seconds: float = QUEUE_SECONDS,
 ) -> GatewayOutcome:
     """Set the wanted modes on the gateway in one transaction, or leave it unchanged. Errors: see set_gateway."""
-    return set_gateway(gateway, [Modes(wanted, absent)], settings, require_without_evidence, check_mode, store)
+    return set_gateway(
+        gateway, [Modes(wanted)], settings, require_without_evidence, check_mode, store, queue_seconds=queue_seconds
+    )
 
 
 def _looks(
@@ -208,15 +220,30 @@ def _other_objections(
                 )
 
 
-def _unrouted(before: GatewayState, after: GatewayState) -> Iterable[str]:
-    """Yield the domains that would be in no email config any more. Another route may lead their mail back to the gateway."""
-    kept = {domain for one in after.email_configs.values() for domain in one.domains}
+def _unrouted(before: GatewayState, after: GatewayState, removed: Collection[str]) -> Iterable[str]:
+    """Yield the domains that would be in no email config any more, although nobody has asked for the removal of theirs."""
+    lost_ones = lost_domains(before, after)
     for config in before.email_configs.values():
-        lost = [domain for domain in config.domains if domain not in kept]
-        if lost:
+        lost = [domain for domain in config.domains if domain in lost_ones]
+        if lost and config.name not in removed:
             yield (
                 f"email config {config.name}: {', '.join(lost)} would be in no email config any more, and its mail would take "
                 "the gateway's other routes. Add it to one, or check those routes and set require_without_evidence"
+            )
+
+
+def _still_taken(
+    gateway: Gateway, before: GatewayState, after: GatewayState, removed: Collection[str]
+) -> Iterable[str]:
+    """Yield a warning for each removed email config for whose domains the gateway still takes mail."""
+    lost_ones = lost_domains(before, after)
+    for config in before.email_configs.values():
+        lost = [domain for domain in config.domains if domain in lost_ones] if config.name in removed else []
+        if taken := [domain for domain, takes in (gateway.accepts(lost) if lost else {}).items() if takes]:
+            yield (
+                f"email config {config.name} is removed, and the gateway still takes mail for {', '.join(taken)}: from now on its mail "
+                "takes the gateway's own routes. If there is none, it goes to the MX of the domain, which may be this gateway: then it "
+                "bounces. Take the domain out of the gateway's list of domains, or see to its route"
             )
 
 

@@ -21,22 +21,22 @@ def parts_of(gateway: Gateway, options: Mapping[str, Any]) -> list[Part]:
     """Return the parts that the options ask for, in the safe order. What is not given is no part and stays.
 
     options: email_configs, state, accept, send, mail_servers, enforced_domains, enforced_ca_file; each may be missing.
-    absent: no inbound domain is enforced any more, the given email configs get the default mode, the given enforced
-    domains are removed. accept and send are set as given.
+    state plaintext: no inbound domain is enforced any more, the given email configs get the default mode, the given enforced
+    domains are removed. accept and send are set as given. An email config with a state absent of its own is removed.
     """
-    absent = options.get("state") == "absent"
+    plaintext = options.get("state") == "plaintext"
     configs = options.get("email_configs") or ()
     domains = options.get("enforced_domains") or ()
     ca_file = options.get("enforced_ca_file")
     parts: list[Part] = []
-    if absent and (domains or "enforced" not in gateway.limits):
+    if plaintext and (domains or "enforced" not in gateway.limits):
         parts.append(Enforced(domains, absent=True, all_inbound=True))
     if configs:
-        parts.append(Modes(configs, absent))
+        parts.append(Modes(configs, plaintext))
     outbound = {name: options.get(name) for name in OUTBOUND_OPTIONS}
     if any(value not in (None, [], "") for value in outbound.values()):
-        parts.append(Outbound(outbound, relax=absent))
-    if not absent and (domains or ca_file is not None):
+        parts.append(Outbound(outbound, relax=plaintext))
+    if not plaintext and (domains or ca_file is not None):
         parts.append(Enforced(domains, ca_file=ca_file))
     return parts
 

@@ -24,7 +24,16 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import parts_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import look_twice, lost_domains, told
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import (
+    Installed,
+    Undoing,
+    removed_configs,
+    undoing,
+    waiting,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import digests
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
@@ -58,6 +67,7 @@ def read_gateway(
     capabilities: Sequence[str] = (),
     probe: bool = True,
     store: str = STORE,
+    certificate: str = CERTIFICATE,
 ) -> dict[str, Any]:
     """Return what the gateway holds, and what a change to the wanted state would do. Never raises EngineError.
 
@@ -66,16 +76,17 @@ def read_gateway(
     own port and with each mail server; without it, probe_targets() returns the targets for the caller's own test.
 
     gateway: None if its state cannot be read, else a mapping (docs: module gateway_info). digests: path -> SHA-256 or
-    C(absent) of each file that the change depends on. obstacles: {code, message}. interrupted: whether a killed run has left a
+    C(absent) of each file that the change depends on. obstacles, notes: {code, message}. interrupted: whether a killed run has left a
     change. probe: results and certificates, or None.
     """
-    reading = _Reading(gateway, wanted)
+    reading = _Reading(gateway, wanted, store, certificate)
     seen = reading.gateway(list(domains), capabilities)
     targets = probe_targets(gateway, seen, wanted) if probe else []
     return {
         "gateway": seen,
         "digests": reading.digests,
         "obstacles": reading.obstacles,
+        "notes": reading.notes,
         "interrupted": gateway.transaction(store).interrupted,
         "probe": {
             **plain_results(handshake_all(targets, replace(settings, ask_plaintext=True))),
@@ -106,13 +117,16 @@ def probe_targets(gateway: Gateway, seen: Optional[Mapping[str, Any]], wanted: M
 class _Reading:
     """Collects what one gateway shows."""
 
-    def __init__(self, gateway: Gateway, wanted: Mapping[str, Any]) -> None:
+    def __init__(self, gateway: Gateway, wanted: Mapping[str, Any], store: str, certificate: str) -> None:
         self._gateway = gateway
-        self._wanted = wanted
-        self._parts = parts_of(gateway, wanted)
+        self._removes = wanted.get("state") == "absent"
+        self._wanted = {**wanted, "email_configs": removed_configs(wanted)} if self._removes else wanted
+        self._store, self._certificate = store, certificate
+        self._parts = parts_of(gateway, self._wanted) if not self._removes or not isinstance(gateway, Installed) else []
         self.digests: dict[str, str] = {}
         self.reload = False
         self.obstacles: list[dict[str, str]] = []
+        self.notes: list[dict[str, str]] = []
 
     def _stands(self, error: Exception, code: str) -> None:
         """Note an error as an obstacle, once."""
@@ -138,6 +152,7 @@ class _Reading:
         if held is None:
             return None
         after, changes = self._after(held) if running else (held, [])
+        self._look_for_mail(held, after)
         asked = _domains_of(self._wanted.get("email_configs") or (), held, after, domains)
         return {
             "title": self._gateway.title,
@@ -178,6 +193,8 @@ class _Reading:
 
     def _after(self, held: GatewayState) -> tuple[GatewayState, list[dict[str, str]]]:
         """Return the state after the change, and the changed lines. A part that is refused is left out."""
+        if self._removes and isinstance(self._gateway, Installed):
+            return self._removed(self._gateway, held)
         after = held
         for part in self._parts:
             after = self._try(_computing(part, self._gateway, after), "change_refused") or after
@@ -188,6 +205,33 @@ class _Reading:
             self.reload = bool(self._parts) and not self._gateway.serves()
             return after, []
         return after, [{"path": path, "lines": lines} for path, lines in change.lines()]
+
+    def _removed(self, gateway: Installed, held: GatewayState) -> tuple[GatewayState, list[dict[str, str]]]:
+        """Return the empty state, and what an uninstallation would change."""
+        todo: Optional[Undoing] = self._try(
+            lambda: undoing(gateway, self._store, self._certificate, self._wanted.get("keep") or ()), "change_refused"
+        )
+        if not todo:
+            return held, []
+        self._try(lambda: self.digests.update(digests(self._gateway.files())), "change_refused")
+        for one in todo.obstacles:
+            self._stands(EngineError(one), "change_refused")
+        self.notes += [{"code": "uninstall_incomplete", "message": one} for one in todo.notes]
+        if found := self._try(lambda: look_twice(lambda: waiting(gateway, held)), "change_refused"):
+            self._queued(f"mail waits that is delivered first: {told(found)}")
+        return GatewayState(), [{"path": path, "lines": lines} for path, lines in todo.lines()]
+
+    def _queued(self, message: str) -> None:
+        self.notes.append({"code": "queue_not_empty", "message": message})
+
+    def _look_for_mail(self, held: GatewayState, after: GatewayState) -> None:
+        """Note the mail that waits for recipient domains that lose their route: the change waits for it."""
+        if self._removes and isinstance(self._gateway, Installed):
+            return
+        lost = lost_domains(held, after)
+        found = self._try(lambda: look_twice(lambda: self._gateway.queued(lost)), "change_refused") if lost else ()
+        if found:
+            self._queued(f"mail waits for {', '.join(lost)}, which loses its route: {told(found)}")
 
     def _accepted(self, domains: Sequence[str]) -> dict[str, Optional[bool]]:
         known = [one for one in domains if is_domain(one)]

@@ -36,7 +36,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     GatewayState,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process, process_of, send_signal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -290,6 +292,44 @@ class HarakaGateway:
     def files(self) -> Sequence[str]:
         """Return tls.ini and the record."""
         return [self._tls_ini, self._record]
+
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages for recipients in these domains, from the files of Haraka's outbound queue."""
+        named = self._text("queue_dir").partition("\n")[0].strip()
+        directory = str(Path(self._home, named or "queue"))
+        with contextlib.suppress(FileNotFoundError):
+            owner = Path(directory).stat().st_uid
+            return queue.waiting(directory, domains, replace(self._trust(), owners={*self._trust().owners, owner}))
+        return ()
+
+    def in_others(self) -> Sequence[Waiting]:
+        """Return none: there is one daemon."""
+        return ()
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return none."""
+        return ()
+
+    def own_files(self) -> Sequence[FileImage]:
+        """Return the record, if it exists."""
+        image = self._image(self._record)
+        return [image] if image.content is not None else []
+
+    def stripped(self, images: Mapping[str, FileImage]) -> Sequence[FileImage]:
+        """Return tls.ini without our entries."""
+        image = images.get(self._tls_ini) or self._image(self._tls_ini)
+        text = (image.content or b"").decode("utf-8", "surrogateescape")
+        new = without_entries(text, _entries(self.read()))
+        if image.content is None or (new == text and self._tls_ini not in images):
+            return []
+        return [replace(image, content=new.encode("utf-8", "surrogateescape"))]
+
+    def remains(self) -> Sequence[str]:
+        """Return none: all of it is files."""
+        return ()
+
+    def clear(self) -> None:
+        """Do nothing."""
 
     def relay_hosts(self) -> Sequence[Target]:
         """Return none: Haraka looks up the MX of each domain."""

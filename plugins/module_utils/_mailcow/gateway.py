@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Api, Http, is_set, rows
@@ -25,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_nex
     Route,
     TlsPolicy,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, of_domains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -109,6 +110,10 @@ class MailcowGateway(NextHopGateway):
             held[row["dest"].lower()] = TlsPolicy(level, attributes, _switch(row, "active"), str(row["id"]))
         return held
 
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages for recipients in these domains."""
+        return of_domains((one for row in self._rows("mailq", "queue_id") for one in _recipients(row)), domains)
+
     def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
         """Create, change or delete one TLS policy."""
         if wanted is None:
@@ -161,3 +166,12 @@ def _covered(domain: str, routes: Mapping[str, Route]) -> bool:
     return any(name in routes for name in (domain, "*")) or any(
         domain.endswith(name) for name in routes if name[:1] == "."
     )
+
+
+def _recipients(row: Mapping[str, Any]) -> Iterator[Waiting]:
+    """Yield the recipients of a message of the queue, each as C(address) or C(address (reason))."""
+    moment = row.get("arrival_time")
+    arrived = float(moment) if isinstance(moment, (int, float)) else None
+    for one in row.get("recipients") or ():
+        address, _, reason = str(one).partition(" (")
+        yield Waiting(row["queue_id"], address, reason.removesuffix(")"), arrived=arrived)

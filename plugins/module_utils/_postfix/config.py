@@ -9,11 +9,14 @@ that a run writes.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
@@ -34,24 +37,26 @@ _USUAL = re.compile(r"overriding earlier entry|(?:unused|undefined) parameter:")
 class Edits:
     """Changes to main.cf and master.cf.
 
-    main: parameter -> value; an empty value is written as an empty value.
+    main: parameter -> value; an empty value is written as an empty value, None removes the parameter.
     services: C(name/type) -> the whole master.cf entry.
+    options: C(name/type/parameter) -> value of a C(-o) option of a service; None removes the option.
     """
 
-    main: Mapping[str, str]
-    services: Mapping[str, str] = ()  # type: ignore[assignment]
+    main: Mapping[str, Optional[str]]
+    services: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Optional[str]] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise EngineError for a name or value that could add further settings to a file."""
         for name in self.main:
             if not _PARAMETER.match(name):
                 raise EngineError(f"{name!r} is not a Postfix parameter name")
-        for name in self.services:
+        for name in [*self.services, *(one.rpartition("/")[0] for one in self.options)]:
             if not _SERVICE.match(name):
                 raise EngineError(f"{name!r} is not a Postfix service")
-        values = [*self.main.items(), *dict(self.services).items()]
+        values = [*self.main.items(), *self.services.items(), *self.options.items()]
         for name, value in values:
-            if any(ord(char) < 32 or ord(char) == 127 for char in value):
+            if value and any(ord(char) < 32 or ord(char) == 127 for char in value):
                 raise EngineError(f"the value of {name} holds a newline or another control character")
 
 
@@ -182,15 +187,16 @@ class Postconf:
             if image.content is None:
                 raise EngineError(f"{image.path} does not exist: is Postfix installed and configured here?")
         services = self._differing(dict(edits.services))
-        if not edits.main and not services:
+        if not edits.main and not services and not edits.options:
             return now
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             for image in now:
                 replace(image, path=f"{stage}/{Path(image.path).name}").write()
-            if edits.main:
-                self._edit(stage, "-e", *(f"{name} = {value}" for name, value in edits.main.items()))
-            if services:
-                self._edit(stage, "-M", *(f"{name}={entry}" for name, entry in services.items()))
+            self._edit(stage, "-e", *(f"{name} = {value}" for name, value in edits.main.items() if value is not None))
+            self._edit(stage, "-X", *(name for name, value in edits.main.items() if value is None))
+            self._edit(stage, "-M", *(f"{name}={entry}" for name, entry in services.items()))
+            self._edit(stage, "-P", *(f"{name}={value}" for name, value in edits.options.items() if value is not None))
+            self._edit(stage, "-PX", *(name for name, value in edits.options.items() if value is None))
             return [replace(image, content=(Path(stage) / Path(image.path).name).read_bytes()) for image in now]
 
     def _differing(self, services: Mapping[str, str]) -> dict[str, str]:
@@ -202,10 +208,25 @@ class Postconf:
             present.setdefault(one.name, []).append(one.text)
         return {name: entry for name, entry in services.items() if present.get(name) != [" ".join(entry.split())]}
 
-    def _edit(self, stage: str, *arguments: str) -> None:
-        status, out, err = self._run(["postconf", "-c", stage, *arguments])
+    def _edit(self, stage: str, flag: str, *arguments: str) -> None:
+        if not arguments:
+            return
+        status, out, err = self._run(["postconf", "-c", stage, flag, *arguments])
         if status != 0:
-            raise EngineError(f"postconf {' '.join(arguments)} failed: {err.strip() or out.strip()}")
+            raise EngineError(f"postconf {' '.join([flag, *arguments])} failed: {err.strip() or out.strip()}")
+
+    @contextlib.contextmanager
+    def staged(self, texts: Mapping[str, bytes]) -> Iterator[Postconf]:
+        """Yield another configuration, with these texts of main.cf and master.cf in the place of the present ones.
+
+        texts: path of a file of this configuration -> its text.
+        """
+        with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
+            for name in ("main.cf", "master.cf"):
+                path = f"{self.config_dir}/{name}"
+                text = texts[path] if path in texts else FileImage.read(path).content or b""
+                FileImage(f"{stage}/{name}", text, 0o600, os.getuid(), os.getgid()).write()
+            yield Postconf(self._run, stage)
 
 
 def _reason(said: str) -> str:

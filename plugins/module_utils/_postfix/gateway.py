@@ -19,13 +19,14 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     LEVELS,
@@ -40,9 +41,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     prove_refusal,
     require_answer,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, of_domains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between, queue, removal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import Routes, delivered
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
@@ -293,7 +295,9 @@ class PostfixGateway:
             images.append(replace(FileImage(PAIR, self._pair_content(), 0o600), secret=True))
         edits = self._edits(state, instances)
         explicit = self._postconf.explicit_expanded() if instances else {}
-        explicit.update({name: value for name, value in edits.main.items() if name.startswith("smtp_")})
+        explicit.update(
+            {name: value for name, value in edits.main.items() if value is not None and name.startswith("smtp_")}
+        )
         for one in instances:
             images += self._instance_files(one, state, explicit)
         images += self._postconf.images(edits)
@@ -369,6 +373,43 @@ class PostfixGateway:
         of_domain = f"check_recipient_access texthash:{ARRIVAL_MAP}" in restrictions
         of_all = RESTRICTION_CLASS in re.split(r"[\s,]+", restrictions)
         return {one: found if of_all or (of_domain and one in asked) else "plaintext" for one in domains}
+
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages for recipients in these domains, in the queues of the default instance and of the others."""
+        return of_domains([*queue.waiting(self._run, self._postconf.config_dir), *self.in_others()], domains)
+
+    def in_others(self) -> Sequence[Waiting]:
+        """Return every message in the queues of the other instances."""
+        there = [one for one in self._instances if one.exists]
+        listed = [message for one in there for message in queue.waiting(self._run, one.directory, one.name)]
+        return [*listed, *(message for one in self._instances for message in removal.unlisted(one.queue, one.name))]
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return none."""
+        return ()
+
+    def own_files(self) -> Sequence[FileImage]:
+        """Return the tables, the record, the policy service, and the files of the other instances, as far as they exist."""
+        images = [FileImage.read(path) for path in self.files() if path not in self._postfix.files()]
+        return [image for image in images if image.content is not None]
+
+    def stripped(self, images: Mapping[str, FileImage]) -> Sequence[FileImage]:
+        """Return main.cf and master.cf without the collection's entries."""
+        return removal.stripped(self._run, self._postconf.config_dir, images)
+
+    def remains(self) -> Sequence[str]:
+        """Return the directories of the other instances, and the user of the policy service."""
+        return list(removal.remaining(self._places(), POLICY_USER))
+
+    def clear(self) -> None:
+        """Remove the units, directories and user that the other instances had. Raises EngineError."""
+        there = [one for one in self._instances if one.has_left_overs or Path(one.directory).exists()]
+        units = [self._unit(one) for one in there]
+        removal.clear(self._run, units, self._places(), POLICY_USER)
+        remove_empty(DIRECTORY, str(Path(POLICY).parent))
+
+    def _places(self) -> list[str]:
+        return [place for one in self._instances for place in (one.directory, one.queue, one.data)]
 
     def check(self) -> None:
         """Have Postfix check the instances whose own files have changed. Raises EngineError with what Postfix says.

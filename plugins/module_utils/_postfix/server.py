@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Was
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
@@ -65,6 +70,15 @@ _SESSION = re.compile(r"/(?:smtpd\[\d+\]: connect from|postscreen\[\d+\]: CONNEC
 INBOUND_KIND = {"": "disabled", "none": "disabled", "may": "offered", "encrypt": "required"}
 # If smtpd_tls_chain_files is set, Postfix ignores these parameters and warns about them.
 SUPERSEDED = tuple(f"smtpd_tls_{kind}{what}_file" for kind in ("", "d", "ec") for what in ("cert", "key"))
+# The settings of main.cf that a change sets, and that go back when TLS is switched off.
+_INBOUND = (
+    "smtpd_tls_security_level",
+    "smtpd_tls_chain_files",
+    "smtpd_tls_received_header",
+    "smtpd_tls_loglevel",
+    *SUPERSEDED,
+)
+_OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel")
 
 
 class Postfix:
@@ -160,39 +174,99 @@ class Postfix:
         return observe(self.postconf)
 
     def state(self) -> dict[str, str]:
-        """Return the two TLS levels of main.cf, with the values of Desired or C(custom)."""
+        """Return the TLS levels of the listener and of the client C(smtp), with the values of Desired or C(custom)."""
         values = self.postconf.values("smtpd_tls_security_level", "smtp_tls_security_level")
+        services = {one.name: one.settings for one in self.postconf.services()}
+
+        def kind(service: str, name: str, kinds: Mapping[str, str]) -> str:
+            return kinds.get(services.get(service, {}).get(name, values[name]), "custom")
+
+        listening = [service for service, name in self._places() if name in values] or [""]
+        inbound = {kind(service, "smtpd_tls_security_level", INBOUND_KIND) for service in listening}
         return {
-            "inbound": INBOUND_KIND.get(values["smtpd_tls_security_level"], "custom"),
-            "outbound": OUTBOUND_KIND.get(values["smtp_tls_security_level"], "custom"),
+            "inbound": inbound.pop() if len(inbound) == 1 else "custom",
+            "outbound": kind(former.CLIENT, "smtp_tls_security_level", OUTBOUND_KIND),
         }
 
+    def _places(self) -> list[tuple[str, str]]:
+        return former.places(self.postconf.services(), self.is_listener)
+
     def plan(self, desired: Desired) -> Change:
-        """Return the edits of main.cf. Raises EngineError if master.cf overrides them for the listener or the client."""
+        """Return the edits of main.cf and master.cf. Raises EngineError if master.cf overrides them for the listener or the client.
+
+        C(disabled) puts back the settings as they were, and makes an exception in master.cf for the listener or the client that
+        would use TLS with them. So every other service is as it was before.
+        """
+        off = {"in": desired.inbound == "disabled", "out": desired.outbound == "disabled"}
+        names = (*(_INBOUND if off["in"] else ()), *(_OUTBOUND if off["out"] else ()))
+        places = self._places() if desired.inbound is not None else []
+        places += [(former.CLIENT, "smtp_tls_security_level")] if desired.outbound is not None else []
+        back = former.former(self.postconf, self._was(desired, names), names, places)
+        wanted = self._wanted(desired, back.options)
+        now = {**self.postconf.values(*wanted), **self.postconf.explicit()}
+        main = {**back.main, **{name: value for name, value in wanted.items() if now.get(name) != value}}
+        edits = Edits(main, options=back.options)
+        images = self.postconf.images(edits)
+        if any(off.values()):
+            more = former.exceptions(self.postconf, images, self.is_listener, off["in"], off["out"])
+            edits = replace(edits, options={**edits.options, **more})
+            # The present options may say so already: then nothing is edited, so that the file keeps its layout.
+            edits = replace(edits, options=self._differing(edits.options))
+            images = self.postconf.images(edits)
+        if not edits.main and not edits.options:
+            return Change((), ())
+        return Change.of(former.alike(self.postconf, images, desired.was))
+
+    def _was(self, desired: Desired, names: Collection[str]) -> dict[str, Was]:
+        """Return what is known of the files that matter: of main.cf only if its settings go back."""
+        main, master = self.files()
+        return {path: desired.was[path] for path in (main, master) if path in desired.was and (names or path == master)}
+
+    def _differing(self, options: Mapping[str, Optional[str]]) -> dict[str, Optional[str]]:
+        services = {one.name: one.settings for one in self.postconf.services()}
+
+        def value(key: str) -> Optional[str]:
+            service, _, name = key.rpartition("/")
+            return services.get(service, {}).get(name)
+
+        return {key: wanted for key, wanted in options.items() if value(key) != wanted}
+
+    def _wanted(self, desired: Desired, options: Mapping[str, Optional[str]]) -> dict[str, str]:
+        """Return the settings of main.cf that switch TLS on. options: those of master.cf that the change takes back."""
         wanted: dict[str, str] = {}
-        now = self.postconf.values(
-            "smtpd_tls_security_level", "smtpd_tls_received_header", "smtpd_tls_chain_files",
-            "smtpd_tls_loglevel", "smtp_tls_security_level", "smtp_tls_loglevel",
-        )  # fmt: skip
-        explicit = self.postconf.explicit()
-        if desired.inbound is not None:
-            self.refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self.is_listener)
+        now = self.postconf.values("smtpd_tls_loglevel", "smtp_tls_security_level", "smtp_tls_loglevel")
+        if desired.offers and desired.inbound:
+            self.refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self.is_listener, options)
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
-        if desired.offers:
             wanted["smtpd_tls_chain_files"] = desired.certificate
             wanted["smtpd_tls_received_header"] = "yes"
             wanted["smtpd_tls_loglevel"] = at_least_one(now["smtpd_tls_loglevel"])
+            explicit = self.postconf.explicit()
             wanted.update({name: "" for name in SUPERSEDED if explicit.get(name)})
-        if desired.outbound is not None:
+        if desired.outbound not in (None, "disabled"):
             self.refuse_override(
-                "smtp_tls_security_level", OUTBOUND_KIND, desired.outbound, lambda service: service == "smtp/unix"
+                "smtp_tls_security_level",
+                OUTBOUND_KIND,
+                desired.outbound,
+                lambda service: service == former.CLIENT,
+                options,
             )
-            if now["smtp_tls_security_level"] == "" or self.state()["outbound"] != desired.outbound:
+            level = now["smtp_tls_security_level"]
+            if level == "" or OUTBOUND_KIND.get(level) != desired.outbound:
                 wanted["smtp_tls_security_level"] = OUTBOUND_LEVEL[desired.outbound]
-            if desired.outbound != "disabled":
-                wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
-        edits = {name: value for name, value in wanted.items() if {**now, **explicit}.get(name) != value}
-        return Change.of(self.postconf.images(Edits(edits))) if edits else Change((), ())
+            wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
+        return wanted
+
+    def stripped(self, images: Mapping[str, FileImage], certificate: str) -> list[FileImage]:
+        """Return main.cf without the certificate of the collection."""
+        main, _master = self.files()
+        if self.postconf.explicit().get("smtpd_tls_chain_files") != certificate or main in images:
+            return []
+        return [one for one in self.postconf.images(Edits({"smtpd_tls_chain_files": None})) if one.path == main]
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return no file: a reload of Postfix writes none."""
+        return ()
 
     def next_hops(self, ours: str = "") -> Sequence[Target]:
         """Return the hosts of relayhost; none if it is not set.
@@ -243,14 +317,21 @@ class Postfix:
         return kind == "inet" and name.rpartition(":")[2] in (self._port, "smtp" if self._port == "25" else self._port)
 
     def refuse_override(
-        self, parameter: str, kinds: Mapping[str, str], wanted: str, concerns: Callable[[str], bool]
+        self,
+        parameter: str,
+        kinds: Mapping[str, str],
+        wanted: str,
+        concerns: Callable[[str], bool],
+        edits: Mapping[str, Optional[str]] = MappingProxyType({}),
     ) -> None:
         """Raise EngineError if master.cf overrides a parameter with another state than the wanted one.
 
-        kinds: value of the parameter -> state. concerns: whether a service, C(name/type), matters.
+        kinds: value of the parameter -> state. concerns: whether a service, C(name/type), matters. edits: options as the change
+        leaves them, see Edits.
         """
-        for service, value in self.postconf.overrides(parameter).items():
-            if concerns(service) and kinds.get(value) != wanted:
+        for service, present in self.postconf.overrides(parameter).items():
+            value = edits.get(f"{service}/{parameter}", present)
+            if value is not None and concerns(service) and kinds.get(value) != wanted:
                 raise EngineError(
                     f"master.cf sets {parameter}={value}, which overrides main.cf for {service}; remove it "
                     f"first: postconf -PX '{service}/{parameter}'"

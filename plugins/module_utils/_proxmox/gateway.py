@@ -5,13 +5,13 @@
 
 The product's Postfix routes relay domains to the entry of the transport list or to the default relay. It looks up the TLS
 policy by that next hop, with its port. If TLS is switched off as a whole, Postfix does not read the table. Sources: pmg-api
-(API2/DestinationTLSPolicy, API2/Transport, API2/AccessControl, templates/main.cf.in), Proxmox's API viewer.
+(API2/DestinationTLSPolicy, API2/Transport, API2/AccessControl, API2/Postfix, templates/main.cf.in), Proxmox's API viewer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Optional
 from urllib.parse import quote, urlencode
 
@@ -24,13 +24,16 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_nex
     Route,
     TlsPolicy,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, of_domains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_PAGE_MESSAGES
 
 _ADVICE = {
     401: "see whether api_user and api_password are right and the user is enabled",
     403: "the user needs the role Administrator to change, at least Auditor to read",
 }
+_QUEUES = ("incoming", "active", "deferred", "hold")
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
@@ -119,6 +122,26 @@ class ProxmoxGateway(NextHopGateway):
                 raise self._api.error("GET", "config/tlspolicy", f"{what}; see its own interface")
             held[row["destination"].lower()] = TlsPolicy(level, attributes.strip(), entry=row["destination"])
         return held
+
+    def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
+        """Return the messages for recipients in these domains, in the queues of every node of the cluster."""
+        nodes = rows(self._api, "nodes", self._get("nodes"), "node")
+        found = [one for node in nodes for name in _QUEUES for one in self._queue(node["node"], name)]
+        return of_domains(found, domains)
+
+    def _queue(self, node: str, name: str) -> Iterator[Waiting]:
+        path = f"nodes/{quote(node, safe='')}/postfix/queue/{name}"
+        start = 0
+        while True:
+            page = f"{path}?{urlencode({'start': start, 'limit': QUEUE_PAGE_MESSAGES})}"
+            listed = rows(self._api, path, self._get(page), "queue_id", "receiver")
+            for one in listed:
+                moment = one.get("arrival_time")
+                arrived = float(moment) if isinstance(moment, (int, float)) else None
+                yield Waiting(one["queue_id"], one["receiver"], str(one.get("reason") or ""), node, arrived)
+            if len(listed) < QUEUE_PAGE_MESSAGES:
+                return
+            start += len(listed)
 
     def write(self, next_hop: str, held: Optional[TlsPolicy], wanted: Optional[TlsPolicy]) -> None:
         """Create, change or delete one TLS policy."""

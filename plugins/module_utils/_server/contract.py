@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Protocol
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 
@@ -45,6 +46,9 @@ class ServerTransaction(Protocol):
 class Server(Protocol):
     """An adapter: one mail server product on this host."""
 
+    name: str
+    """Names the lock, the journal and the record of the product's daemon."""
+
     def transaction(self, store: str) -> ServerTransaction:
         """Return the transaction for changes. store: the directory of locks and journals."""
 
@@ -78,6 +82,16 @@ class Server(Protocol):
 
     def plan(self, desired: Desired) -> ServerChange:
         """Return the change that makes the wanted state; empty if the server has it already. Raises EngineError."""
+
+    def stripped(self, images: Mapping[str, FileImage], certificate: str) -> list[FileImage]:
+        """Return the administrator's files without the settings that name this certificate or another file of the collection.
+
+        For a host that a version without records has changed. images: path -> the file as far as the record puts it back. Files
+        that are the collection's alone are among the returned ones, as removed.
+        """
+
+    def generated(self) -> Sequence[FileImage]:
+        """Return the files that the product's own tools write during the reload, as they are now."""
 
     def state(self) -> dict[str, str]:
         """Return the configured state: C(inbound) and C(outbound) with the values of Desired, or C(custom)."""

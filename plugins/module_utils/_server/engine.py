@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import load, texts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
@@ -63,9 +64,18 @@ class Made(NamedTuple):
     prove_old: Callable[[], None]
 
 
-def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[str]) -> Computed:
-    """Return the change that brings the server to the wanted state. Changes nothing. Raises EngineError."""
+def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[str], store: str = STORE) -> Computed:
+    """Return the change that brings the server to the wanted state. Changes nothing. Raises EngineError.
+
+    store: the directory of the record of what was there.
+    """
     before = server.state()
+    was, edited = texts(load(store, server.name), server.files())
+    desired = replace(desired, was=was)
+    if "disabled" in (desired.inbound, desired.outbound):
+        warnings.extend(
+            f"{one}, so its TLS settings stay as they are; only the mail port goes without TLS" for one in edited
+        )
     if not desired.relax and desired.inbound == "offered" and before["inbound"] == "required":
         desired = replace(desired, inbound="required")
     if desired.only_relax and desired.inbound == "offered" and before["inbound"] != "required":
@@ -95,7 +105,7 @@ def set_starttls(
     transaction = server.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
         facts.refuse_changed(digests or {})
-        outcome, _made = change_within(transaction, server, desired, settings, check_mode, warnings)
+        outcome, _made = change_within(transaction, server, desired, settings, check_mode, warnings, store)
         return replace(outcome, changed=outcome.changed or recovered, recovered=recovered, warnings=tuple(warnings))
 
 
@@ -112,12 +122,13 @@ def change_within(
     settings: Settings,
     check_mode: bool,
     warnings: list[str],
+    store: str = STORE,
 ) -> tuple[Outcome, Optional[Made]]:
     """Make the change in an open transaction, and return its outcome and what was made. Errors: see set_starttls."""
     desired.check()  # every change comes through here, that of a gateway's own mail server too
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     server.require_running()
-    computed = compute(server, desired, check_mode, warnings)
+    computed = compute(server, desired, check_mode, warnings, store)
     desired, change = computed.desired, computed.change
     seen = handshake_one(desired.own_port, settings)
     if seen.stage < Stage.GREETING:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, Look
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Was
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import is_path
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target, TargetError
@@ -28,6 +29,7 @@ class Desired:
     relax: whether the inbound side may change from required to offered.
     only_relax: change the inbound side from required to offered only; keep every other inbound state.
     bundle: the file to install at the path of the certificate, in the same change; None uses the file that is there.
+    was: path of a configuration file -> what is known of it. With C(disabled), its settings go back to that.
     """
 
     inbound: Optional[str] = None
@@ -38,6 +40,7 @@ class Desired:
     relax: bool = True
     only_relax: bool = False
     bundle: Optional[BundleFile] = None
+    was: Mapping[str, Was] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise EngineError for values that must not reach a configuration file."""

@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import putting_back
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -43,18 +44,29 @@ BROKEN_SECONDS = 2.0
 class Reading:
     """Collects what one host shows. A part that cannot be read becomes an obstacle; the other parts are read all the same."""
 
-    def __init__(self, server: Server, desired: Desired, settings: Settings, store: str = STORE) -> None:
-        """Prepare only. desired: with neither direction set, nothing is computed and nothing stands in the way."""
+    def __init__(
+        self,
+        server: Server,
+        desired: Desired,
+        settings: Settings,
+        store: str = STORE,
+        keep: Optional[Collection[str]] = None,
+    ) -> None:
+        """Prepare only. desired: with neither direction set, nothing is computed and nothing stands in the way.
+
+        keep: the paths that a removal of everything leaves as they are; None if nothing is to be removed.
+        """
         self._server = server
         self._desired = desired
         self._settings = replace(settings, ask_plaintext=True)
         self._store = store
+        self._keep = keep
         self.obstacles: list[dict[str, str]] = []
         self.notes: list[dict[str, str]] = []
 
     @property
     def _wants_change(self) -> bool:
-        return self._desired.inbound is not None or self._desired.outbound is not None
+        return self._keep is not None or self._desired.inbound is not None or self._desired.outbound is not None
 
     def read(self, programs: Collection[str], targets: Sequence[Target] = (), user: str = "") -> dict[str, Any]:
         """Return the parts of the observed state that the host shows, as the module mail_server_info documents them.
@@ -181,10 +193,14 @@ class Reading:
         }
         if own is None or not self._wants_change:
             return nothing
+        if self._keep is not None:
+            return {**nothing, **self._removed(self._keep)}
         try:
             offered = self._offered()
-            computed = engine.compute(self._server, self._desired, True, [])
-            first = computed if offered is self._desired else engine.compute(self._server, offered, True, [])
+            computed = engine.compute(self._server, self._desired, True, [], self._store)
+            first = (
+                computed if offered is self._desired else engine.compute(self._server, offered, True, [], self._store)
+            )
             digests = facts.digests([*self._server.files(), self._desired.certificate])
         except EngineError as error:
             self._stands("change_refused", str(error))
@@ -218,6 +234,20 @@ class Reading:
             "digests": digests,
             "next_hops": self._next_hops(computed),
         }
+
+    def _removed(self, keep: Collection[str]) -> dict[str, Any]:
+        """Return what a removal of everything would do."""
+        try:
+            todo = putting_back(self._server, self._desired, self._store, keep)
+            digests = facts.digests(self._server.files())
+        except (EngineError, OSError) as error:
+            self._stands("change_refused", _reason(error))
+            return {"before": self._state()}
+        for one in todo.obstacles:
+            self._stands("change_refused", one)
+        self.notes += [{"code": "uninstall_incomplete", "message": one} for one in todo.notes]
+        changes = [{"path": path, "lines": lines} for path, lines in todo.lines()]
+        return {"before": self._state(), "changes": changes, "digests": digests}
 
     def _offered(self) -> Desired:
         """Return the state of the first step: TLS is offered before it is required."""

@@ -31,7 +31,7 @@ def extra_configs(view: GatewayView, estate: Estate, hosts_of: Mapping[str, str]
 
     hosts_of: C(host:port), in lower case and without a dot at its end -> inventory name.
     """
-    names = {one.config.name for one in estate.deliveries}
+    names = {one.config.name for one in estate.deliveries} | {one.name for one in estate.removals}
     owners = {domain: one.config.name for one in estate.deliveries for domain in one.config.domains}
     for name, held in view.configs.items() if view.keeps_names else ():
         if name in names:

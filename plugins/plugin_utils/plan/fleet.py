@@ -23,7 +23,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
     read_result,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY, MAIL_SERVER, STEPS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
+    GATEWAY,
+    MAIL_SERVER,
+    STEPS,
+    SWITCHING_OFF,
+)
 
 
 @dataclass(frozen=True)
@@ -62,13 +67,18 @@ class Fleet:
             raise EngineError(
                 "there is no host to plan for; check the groups mail_gateways and mail_servers, and --limit"
             )
-        wanted = estate.in_plaintext() if request.action == "disable" else estate
+        wanted = estate.in_plaintext() if request.action in SWITCHING_OFF else estate
         return cls(wanted, request, {host: read_result(observed.get(host)) for host in estate.hosts})
 
     @property
     def action(self) -> str:
         """The action of the run."""
         return self.request.action
+
+    @property
+    def switches_off(self) -> bool:
+        """Whether no hop uses TLS after the run."""
+        return self.action in SWITCHING_OFF
 
     @cached_property
     def gateways(self) -> tuple[str, ...]:
@@ -110,6 +120,8 @@ class Fleet:
         }
 
     def _needs(self, host: str, seen: Observation, step: str) -> bool:
+        if self.action == "uninstall" and step != "relax":  # whatever is there goes, one side after the other
+            return seen.needs_change or (self.role(host) == GATEWAY and bool(seen.gateway.changes))
         if self.role(host) == GATEWAY:
             if step == "modes":
                 return seen.gateway.changes_modes
@@ -122,8 +134,10 @@ class Fleet:
 
     @cached_property
     def configs(self) -> frozenset[str]:
-        """The names of the email configs of the inventory."""
-        return frozenset(one.config.name for one in self.estate.deliveries)
+        """The names of the email configs of the inventory, also of those that it wants to be removed."""
+        return frozenset(
+            (*(one.config.name for one in self.estate.deliveries), *(one.name for one in self.estate.removals))
+        )
 
     def mode(self, delivery: Delivery, gateway: Observation) -> str:
         """Return the delivery mode that an email config has on a gateway after the change."""

@@ -46,13 +46,13 @@ def between_hosts(fleet: Fleet) -> Iterator[tuple[Located, bool]]:
         for host, one in _next_hops(fleet):
             yield one, _waives(fleet, host, one)
         yield from ((one, False) for one in _required_behind_others(fleet))
-    if fleet.action == "disable":
+    if fleet.switches_off:
         for rule in (_gateways_left_outside, _mail_servers_left_outside, _kept_modes):
             yield from ((one, False) for one in rule(fleet))
 
 
 def _waives(fleet: Fleet, host: str, one: Located) -> bool:
-    return fleet.action != "disable" and one.finding.code in _EVIDENCE and host in fleet.request.without_evidence
+    return not fleet.switches_off and one.finding.code in _EVIDENCE and host in fleet.request.without_evidence
 
 
 class _Route:
@@ -76,7 +76,7 @@ class _Route:
                 f"{self.what}: the gateway cannot express '{self.mode}'{f': {reason}' if reason else ''}",
                 f"choose one of: {', '.join(view.modes)}",
             )
-        if self.fleet.action != "disable":
+        if not self.fleet.switches_off:
             refused = [domain for domain in self.delivery.config.domains if view.accepted.get(domain) is False]
             if refused:
                 yield self._at(
@@ -134,7 +134,7 @@ class _Route:
     def _refusal(self, server: Target, host: str) -> Located:
         lost = "deferred" if self.seen.gateway.softens else "bounced"
         what = f"{self.what}: {server} takes mail over TLS only, and '{self.mode}' may deliver to it in plaintext, so mail would be {lost}"
-        if self.fleet.action == "disable" and host not in self.fleet.seen:
+        if self.fleet.switches_off and host not in self.fleet.seen:
             return self._at(host, "outside_limit", f"{what}; it is not in this run")
         return self._at(host, "server_requires_tls", what)
 
@@ -195,7 +195,7 @@ def _gateways_left_outside(fleet: Fleet) -> Iterator[Located]:
 
 def _mail_servers_left_outside(fleet: Fleet) -> Iterator[Located]:
     """Yield the mail servers outside the run that send over TLS only, to gateways that stop accepting it."""
-    gateways = [host for host in fleet.of_run(GATEWAY) if "stop_accepting" in fleet.steps(host)]
+    gateways = [host for host in fleet.of_run(GATEWAY) if {"stop_accepting", "remove"} & set(fleet.steps(host))]
     for host in fleet.request.groups.get("mail_servers") or () if gateways else ():
         if host not in fleet.seen and fleet.request.outbound.get(host) == "required":
             what = f"it is not in this run and sends over TLS only, and {_names(gateways)} will not accept TLS any more"
@@ -238,7 +238,8 @@ def warnings(fleet: Fleet) -> Iterator[Located]:
             yield Located(host, Finding.advised("interrupted_run", "a run was killed during a change of this host"))
     if fleet.action != "set_delivery_mode":  # its estate is one email config
         yield from _as_the_gateways_are(fleet)
-    if fleet.action != "disable":
+        yield from _still_taken(fleet)
+    if not fleet.switches_off:
         yield from _busy(fleet)
 
 
@@ -250,6 +251,22 @@ def _as_the_gateways_are(fleet: Fleet) -> Iterator[Located]:
         if seen:
             yield from (Located(gateway, one) for one in extra_configs(seen.gateway, fleet.estate, hosts_of))
             yield from (Located(gateway, one) for one in changed_by_hand(seen.gateway))
+
+
+def _still_taken(fleet: Fleet) -> Iterator[Located]:
+    """Yield the domains of removed email configs that a gateway still takes mail for: it then takes the gateway's own routes."""
+    for gateway in fleet.of_run(GATEWAY):
+        seen = fleet.observation(gateway)
+        for removal in fleet.estate.removals if seen else ():
+            held = seen.gateway.configs.get(removal.name) if seen else None
+            domains = held.domains if held else ()
+            taken = [domain for domain in domains if seen and seen.gateway.accepted.get(domain)]
+            if taken and not any(set(taken) & set(one.config.domains) for one in fleet.estate.deliveries):
+                what = (
+                    f"email config {removal.name} is removed, and the gateway still takes mail for {', '.join(taken)}: it then takes the "
+                    "gateway's own routes, and bounces where they lead back to it"
+                )
+                yield Located(gateway, Finding.advised("removed_domain_accepted", what))
 
 
 def _busy(fleet: Fleet) -> Iterator[Located]:

@@ -36,6 +36,7 @@ _PLAYBOOKS = {
     "enable": "enable_tls.yml",
     "disable": "disable_tls.yml",
     "set_delivery_mode": "set_delivery_mode.yml",
+    "uninstall": "uninstall.yml",
 }
 OBSERVED = ("mail_server_observed", "gateway_observed")
 """The variables with what the roles read."""

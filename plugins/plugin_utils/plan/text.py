@@ -27,6 +27,8 @@ _WORDS = {
     "require": "the mail servers take mail over TLS only",
     "relax": "the mail servers that require TLS take plaintext again",
     "off": "the mail servers switch STARTTLS off",
+    "remove": "everything goes from the gateways, one at a time, once their other queues are empty",
+    "put_back": "the mail servers get back what was there before",
     "stop_accepting": "the gateways stop accepting TLS, one at a time",
 }
 """Step -> what happens in it."""

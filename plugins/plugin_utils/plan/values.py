@@ -18,11 +18,14 @@ STEPS = {
     "enable": ("accept", "offer", "modes", "require"),
     "disable": ("relax", "modes", "off", "stop_accepting"),
     "set_delivery_mode": ("modes",),
+    "uninstall": ("relax", "modes", "off", "remove", "put_back"),
 }
 """Action -> its steps in the safe order."""
-GATEWAY_STEPS = frozenset({"accept", "modes", "stop_accepting"})
+GATEWAY_STEPS = frozenset({"accept", "modes", "stop_accepting", "remove"})
 """The steps that gateways make. The mail servers make the others."""
 GATEWAY, MAIL_SERVER = "gateway", "mail_server"
+SWITCHING_OFF = frozenset({"disable", "uninstall"})
+"""The actions after which no hop uses TLS."""
 RESULTS = ("clean", "drift", "blocked", "unknown")
 
 

@@ -4,7 +4,7 @@
 # domain of the fleet: the domain, then its mail servers).
 set -eu
 
-# What an earlier rollout left goes: other instances, their queues, keys, journals, the mail, the log.
+# What an earlier rollout left goes: other instances, their queues, keys, journals, the policy service and its user, the mail, the log.
 postfix stop >/dev/null 2>&1 || true
 for instance in /etc/postfix-*; do
     [ -d "$instance" ] || continue
@@ -13,7 +13,11 @@ for instance in /etc/postfix-*; do
 done
 find /etc/postfix -mindepth 1 -delete
 tar -C /etc -xf /var/lib/mailfleet-lab/pristine.tar
-rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /var/mail/* /var/lib/postfix/*_scache.*
+rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /usr/local/lib/mailfleet-starttls /var/mail/* /var/lib/postfix/*_scache.*
+if id mailfleet-starttls >/dev/null 2>&1; then
+    pkill -u mailfleet-starttls || true
+    userdel mailfleet-starttls
+fi
 
 # Debian 12 comes with TLS switched on and a made-up certificate, Debian 13 without: start from the same.
 postconf -X smtpd_tls_cert_file smtpd_tls_key_file smtp_tls_CApath smtp_tls_session_cache_database 2>/dev/null || true

@@ -194,7 +194,7 @@ class TestCombined:
         assert "switch STARTTLS off in a call of its own" in str(caught.value)
         assert (both.written, both.gateway.log) == (before, [])
 
-    @pytest.mark.parametrize("options", [{"state": "absent"}, {"send": "plaintext"}, {"enforced_domains": [
+    @pytest.mark.parametrize("options", [{"state": "plaintext"}, {"send": "plaintext"}, {"enforced_domains": [
         {"domain": "a.example", "direction": "inbound", "certificate_check": None, "servers": None}]}])  # fmt: skip
     def test_whatever_they_are(self, both, options):
         with pytest.raises(EngineError, match="cannot be combined"):

@@ -14,6 +14,7 @@ VIEW = {
     "gateway": {"title": "x", "email_configs": []},
     "digests": {"/etc/gateway": "absent"},
     "obstacles": [{"code": "port_in_use", "message": "10125"}, {"code": "change_refused", "message": "both say this"}],
+    "notes": [{"code": "queue_not_empty", "message": "one"}],
     "interrupted": False,
     "probe": {"results": ["from the gateway"], "certificates": {}},
 }
@@ -21,6 +22,7 @@ SERVER = {
     "kind": "postfix",
     "digests": {"/etc/server": "absent"},
     "obstacles": [{"code": "configuration_broken", "message": "both say this"}],
+    "notes": [{"code": "socket_not_configured", "message": "two"}],
     "journal": None,
     "probe": {"results": ["from the server"], "certificates": {}},
 }
@@ -32,7 +34,8 @@ def engine(monkeypatch):
 
     made = SimpleNamespace(gateway=[], server=[], view=VIEW)
 
-    def read_gateway(*arguments, probe):
+    def read_gateway(*arguments, probe, certificate):
+        assert certificate
         made.gateway.append((*arguments, probe))
         return made.view
 
@@ -70,6 +73,7 @@ def test_a_gateway_with_a_mail_server_is_read_with_it(engine, kind, check_mode):
         "gateway": VIEW["gateway"],
         "digests": {"/etc/server": "absent", "/etc/gateway": "absent"},
         "obstacles": [*SERVER["obstacles"], VIEW["obstacles"][0]],
+        "notes": [*SERVER["notes"], *VIEW["notes"]],
     }
 
 
@@ -82,7 +86,7 @@ def test_a_gateway_whose_product_accepts_tls_itself_is_read_alone(engine, interr
     assert call[-2:] == ((), True)
     assert {key: value for key, value in result.items() if key != "invocation"} == {
         "changed": False, "kind": "haraka", "title": "Haraka", "health": {"state": "unknown", "message": ""},
-        "listeners": None, "transports": None, "changes": [], "notes": [], "gateway": VIEW["gateway"],
+        "listeners": None, "transports": None, "changes": [], "notes": VIEW["notes"], "gateway": VIEW["gateway"],
         "journal": {"path": "", "files": []} if interrupted else None, "probe": VIEW["probe"],
         "digests": VIEW["digests"], "obstacles": VIEW["obstacles"],
     }  # fmt: skip

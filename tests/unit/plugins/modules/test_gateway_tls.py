@@ -55,7 +55,12 @@ def engine(monkeypatch):
 def test_without_a_word_nothing_is_a_part(engine):
     assert "failed" not in run_module(module.main)
     [(gateway, parts, settings, options, more)] = engine.calls
-    assert (type(gateway), parts, options, more) == (PostfixGateway, [], (False, False), {"digests": None})
+    assert (type(gateway), parts, options, more) == (
+        PostfixGateway,
+        [],
+        (False, False),
+        {"digests": None, "queue_seconds": 300},
+    )
     assert (settings.timeout, settings.verify_trust) == (20.0, False)
 
 
@@ -63,22 +68,26 @@ def test_every_option(engine):
     run_module(
         module.main, check_mode=True, email_configs=CONFIGS, accept="both", send="required", mail_servers=["192.0.2.1"],
         enforced_domains=[PARTNER], enforced_ca_file="/etc/ca.pem", digests={"/etc/x": "absent"}, gateway="exim",
-        address="192.0.2.9", port=2525, timeout=7, require_without_evidence=True,
+        address="192.0.2.9", port=2525, timeout=7, require_without_evidence=True, queue_timeout=5,
     )  # fmt: skip
     [(gateway, parts, settings, options, more)] = engine.calls
     assert (type(gateway), gateway.own_port) == (EximGateway, Target("192.0.2.9", 2525))
     assert parts == [
-        Modes(CONFIGS),
+        Modes([{**CONFIGS[0], "state": "present"}]),
         Outbound({"accept": "both", "send": "required", "mail_servers": ["192.0.2.1"]}),
         Enforced([{**PARTNER, "certificate_check": None, "servers": None}], ca_file="/etc/ca.pem"),
     ]
-    assert (settings.timeout, options, more) == (7.0, (True, True), {"digests": {"/etc/x": "absent"}})
+    assert (settings.timeout, options, more) == (
+        7.0,
+        (True, True),
+        {"digests": {"/etc/x": "absent"}, "queue_seconds": 5},
+    )
 
 
-def test_absent(engine):
-    run_module(module.main, email_configs=[{"name": "main"}], state="absent", send="plaintext")
+def test_plaintext(engine):
+    run_module(module.main, email_configs=[{"name": "main"}], state="plaintext", send="plaintext")
     [removed, modes, outbound] = engine.calls[0][1]
-    assert (removed, modes.absent) == (Enforced((), absent=True, all_inbound=True), True)
+    assert (removed, modes.plaintext) == (Enforced((), absent=True, all_inbound=True), True)
     assert outbound == Outbound({"accept": None, "send": "plaintext", "mail_servers": None}, relax=True)
 
 
@@ -159,7 +168,7 @@ def test_what_goes_wrong_is_a_message(engine, error, expected):
     [
         ({"send": "required"}, "Haraka has no outbound side that can be set"),
         ({"enforced_domains": [PARTNER]}, "Haraka cannot enforce TLS by domain"),
-        ({"enforced_domains": [PARTNER], "state": "absent"}, "Haraka cannot enforce TLS by domain"),
+        ({"enforced_domains": [PARTNER], "state": "plaintext"}, "Haraka cannot enforce TLS by domain"),
     ],
 )
 def test_a_gateway_refuses_what_it_has_no_setting_for(options, said):

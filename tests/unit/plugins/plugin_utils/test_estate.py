@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     own_target,
     planned_digests,
     target_of,
+    with_delivery_mode,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
@@ -38,6 +39,54 @@ HOSTS = {
 def config(mode=None, *servers, name="main", domains=("a.example",)):
     made = {"name": name, "domains": list(domains), "servers": list(servers or ("pf12",))}
     return {**made, "delivery_mode": mode} if mode else made
+
+
+class TestRemoval:
+    GONE = {"name": "old", "state": "absent"}  # noqa: RUF012
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {},
+            {"domains": ["old.example"]},
+            {"servers": ["gone from the inventory"], "domains": ["old.example"], "delivery_mode": "x"},
+        ],
+    )
+    def test_an_entry_with_state_absent_is_no_delivery(self, more):
+        made = Estate.parse([config("required"), {**self.GONE, **more}], HOSTS)
+        assert [one.config.name for one in made.deliveries] == ["main"]
+        gone = {"name": "old", "domains": more.get("domains", []), "state": "absent"}
+        assert made.to_json()["email_configs"][1:] == made.to_json()["removals"] == [gone]
+        assert Estate.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+    def test_its_domain_may_be_in_another_one(self):
+        made = Estate.parse([config("required"), {**self.GONE, "domains": ["a.example"]}], HOSTS)
+        assert list(made.domains) == ["a.example"]
+
+    @pytest.mark.parametrize(
+        ("entry", "said"),
+        [
+            ({"name": "a\nb", "state": "absent"}, "the email config name"),
+            ({"name": "old", "state": "absent", "domains": ["a b"]}, "is not a domain name"),
+            (
+                {"name": "old", "state": "gone"},
+                "email config old: the state 'gone' is not one of present, absent; correct email_configs",
+            ),
+            ({"name": "old", "state": False}, "email config old: the state False is not one of present, absent"),
+            ({"name": "main", "state": "absent"}, "the email config 'main' is given twice"),
+        ],
+    )
+    def test_what_makes_no_sense(self, entry, said):
+        with pytest.raises(EngineError, match=re.escape(said)):
+            Estate.parse([config("required"), entry], HOSTS)
+
+    def test_its_mode_cannot_be_set(self):
+        with pytest.raises(EngineError, match="there is no email config 'old' in the inventory; choose one of: main"):
+            with_delivery_mode([config("required"), self.GONE], "old", "required")
+
+    def test_switching_off_removes_it_as_well(self):
+        made = Estate.parse([config("required"), self.GONE], HOSTS).in_plaintext()
+        assert [one["name"] for one in made.to_json()["email_configs"]] == ["main", "old"]
 
 
 class TestTargets:
@@ -775,12 +824,18 @@ class TestOutcomeInput:
         [
             ("accept", "gateway_accept_result"), ("offer", "mail_server_result"), ("modes", "gateway_result"),
             ("require", "mail_server_result"), ("relax", "mail_server_result"), ("off", "mail_server_result"),
-            ("stop_accepting", "gateway_accept_result"),
+            ("stop_accepting", "gateway_accept_result"), ("remove", "gateway_removed"), ("put_back", "mail_server_put_back"),
         ],
     )  # fmt: skip
     def test_each_step_has_the_results_of_its_role(self, step, variable):
         plan = {"hosts": {"a": {}}, "steps": {step: {"hosts": ["a"]}}}
-        names = ("mail_server_result", "gateway_accept_result", "gateway_result")
+        names = (
+            "mail_server_result",
+            "gateway_accept_result",
+            "gateway_result",
+            "gateway_removed",
+            "mail_server_put_back",
+        )
         hostvars = {"localhost": {"tls_plan": plan}, "a": {name: {"of": name} for name in names}}
         assert outcome_input({**NOT_GIVEN, "step": step}, {"hostvars": hostvars})["results"] == {"a": {"of": variable}}
 

@@ -3,6 +3,7 @@ import grp
 import os
 import pwd
 import stat
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -136,7 +137,27 @@ def test_absent_removes_the_file_once(options, tmp_path):
     assert result["changed"] is True and result["diff"]["after"] == ""
     assert not os.path.exists(options["path"])
     assert run(options, state="absent")["changed"] is False
-    assert (tmp_path / "mailfleet").is_dir()
+    # The directory was made by the installation. Only root keeps a record of that.
+    assert (tmp_path / "mailfleet").is_dir() is bool(os.geteuid())
+    assert os.geteuid() or not list((tmp_path / "store").glob("*.before"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root keeps the record of what was there")
+@pytest.mark.parametrize("edited", [False, True])
+def test_absent_puts_back_the_file_that_was_there_before(options, tmp_path, edited):
+    path = Path(options["path"])
+    path.parent.mkdir()
+    path.write_text("KEY of the administrator")
+    path.chmod(0o640)
+    run(options)
+    if edited:
+        path.write_text("KEY of somebody else")
+    assert run(options, state="absent", content=None)["changed"] is True
+    if edited:
+        assert not path.exists()
+        return
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("KEY of the administrator", 0o640)
+    assert path.parent.is_dir()
 
 
 def test_without_the_action_plugin_nothing_happens(options, tmp_path):

@@ -1,10 +1,13 @@
 """Delivery modes: email configs as data, and the one transaction that sets them on the evidence of handshakes."""
 
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import evidence as evidence_module
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     LEVELS,
     MODES,
@@ -15,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     is_domain,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge, set_modes, summary
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
@@ -167,15 +171,15 @@ class TestMerge:
     def test_a_name_alone_changes_nothing(self):
         assert merge(self.HELD, [{"name": "main"}]) == self.HELD
 
-    def test_absent_keeps_the_route_and_goes_back_to_plaintext(self):
-        assert merge(self.HELD, [{"name": "main"}], absent=True)["main"] == config("main", "plaintext")
+    def test_plaintext_keeps_the_route_and_goes_back_to_plaintext(self):
+        assert merge(self.HELD, [{"name": "main"}], plaintext=True)["main"] == config("main", "plaintext")
 
-    def test_absent_ignores_what_else_is_given(self):
+    def test_plaintext_ignores_what_else_is_given(self):
         item = {"name": "main", "domains": ["x.example"], "delivery_mode": "required"}
-        assert merge(self.HELD, [item], absent=True)["main"] == config("main", "plaintext")
+        assert merge(self.HELD, [item], plaintext=True)["main"] == config("main", "plaintext")
 
-    def test_absent_and_unknown_is_nothing(self):
-        assert merge(self.HELD, [{**GOOD, "name": "never-there"}], absent=True) == self.HELD
+    def test_plaintext_and_unknown_is_nothing(self):
+        assert merge(self.HELD, [{**GOOD, "name": "never-there"}], plaintext=True) == self.HELD
 
     NEW = {**GOOD, "name": "new", "domains": ["Other.example."]}  # noqa: RUF012
 
@@ -219,9 +223,9 @@ class TestMerge:
         after = merge(held, [{**GOOD, "name": name, "domains": [f"{name}.example"]} for name in "ab"])
         assert after == {"a": config("a"), "b": config("b")}
 
-    def test_absent_takes_no_domains(self):
-        assert merge(self.HELD, [self.NEW], absent=True) == self.HELD
-        after = merge(self.HELD, [{"name": "main", "domains": ["other.example"]}], absent=True)
+    def test_plaintext_takes_no_domains(self):
+        assert merge(self.HELD, [self.NEW], plaintext=True) == self.HELD
+        after = merge(self.HELD, [{"name": "main", "domains": ["other.example"]}], plaintext=True)
         assert after == {**self.HELD, "main": config("main", "plaintext")}
 
     def test_a_domain_may_move_in_one_call(self):
@@ -517,22 +521,13 @@ class TestSetModes:
         bench.hold(config("main", "required"))
         bench.servers["mx.example"] = ("good", True)
         with pytest.raises(EngineError, match="'plaintext' is refused"):
-            bench.set({"name": "main"}, absent=True)
+            bench.set({"name": "main", "delivery_mode": "plaintext"})
         assert bench.held_configs()["main"].delivery_mode == "required"
 
-    def test_absent(self, bench):
+    def test_one_that_is_only_missing_in_the_call_stays(self, bench):
         bench.hold(config("main", "required"), config("other", "required"))
-        outcome = bench.set({"name": "main"}, absent=True)
-        assert (
-            summary(outcome.after.email_configs)
-            == summary(bench.held_configs())
-            == {"main": "plaintext", "other": "required"}
-        )
-
-    def test_absent_of_what_is_unknown_changes_nothing(self, bench):
-        bench.hold(config("other", "required"))
-        assert not bench.set({"name": "main"}, absent=True).changed
-        assert bench.handshakes == []
+        bench.set({"name": "other", "delivery_mode": "plaintext"})
+        assert summary(bench.held_configs()) == {"main": "required", "other": "plaintext"}
 
     @pytest.mark.parametrize(("mode", "server"), [("required", ("down",)), ("plaintext", ("good", True))])
     def test_insisting_all_the_same(self, bench, mode, server):
@@ -672,7 +667,7 @@ class TestSetModes:
         outcome = bench.set(wanted("required"))
         assert bench.held() == outcome.after == state(config("main", "required"), **more)
         assert outcome.before == state(config("main", "plaintext"), **more)
-        bench.set({"name": "main"}, absent=True)
+        bench.set({"name": "main", "delivery_mode": "plaintext"})
         assert bench.held() == state(config("main", "plaintext"), **more)
 
 
@@ -792,3 +787,108 @@ class TestWithEnforcedSenders:
 )  # fmt: skip
 def test_a_domain_is_in_lower_case_ascii_without_a_dot_at_its_end(text, whether):
     assert is_domain(text) is whether
+
+
+MAIL = Waiting("4XYZ", "you@main.example", "connect to mx.example: refused", "postfix-mailfleet", 1.0)
+GONE = {"name": "main", "state": "absent"}
+
+
+class TestRemoval:
+    """An email config goes by state absent in its entry, once no mail waits for its domains."""
+
+    @pytest.fixture
+    def held(self, bench, monkeypatch):
+        monkeypatch.setattr(queue, "PAUSE_SECONDS", 0.01)
+        bench.hold(config("main", "required"), config("other", "required"))
+        return bench
+
+    def test_the_route_is_taken_out_and_the_queue_is_looked_at_before_and_after(self, held):
+        outcome = held.set(GONE)
+        assert (outcome.changed, held.held()) == (True, state(config("other", "required")))
+        assert held.handshakes == []  # nothing is asked of the servers of a config that goes
+        look = "queue of main.example"
+        # Before the evidence, directly before the change, after it; an empty list is believed when it comes twice.
+        assert held.gateway.log == ["require_running", look, look, look, look, "check", "reload", "prove", look]
+
+    def test_a_second_run_changes_nothing_and_looks_at_no_queue(self, held):
+        held.set(GONE)
+        held.clear()
+        assert not held.set(GONE).changed
+        assert held.gateway.log == ["require_running", "serves"]
+
+    def test_mail_that_still_waits_is_named_and_nothing_changes(self, held):
+        held.gateway.waiting = [[MAIL]]
+        with pytest.raises(EngineError) as error:
+            held.set(GONE, queue_seconds=0.05)
+        said = str(error.value)
+        assert said.startswith(
+            "the route of main.example (email config main) is not taken out, because mail still waits for it after 0.05 s: "
+            "4XYZ to you@main.example (postfix-mailfleet): connect to mx.example: refused. "
+        )
+        assert "queue_timeout (starttls_queue_timeout in an inventory)" in said
+        assert held.held() == state(config("main", "required"), config("other", "required"))
+        assert "check" not in held.gateway.log
+
+    def test_nothing_waives_that(self, held):
+        held.gateway.waiting = [[MAIL]]
+        with pytest.raises(EngineError, match="4XYZ to you@"):
+            held.set(GONE, queue_seconds=0, require_without_evidence=True)
+
+    @pytest.mark.parametrize("looks", [[[MAIL], []], [[], [MAIL], [MAIL], []]], ids=["waiting", "moved meanwhile"])
+    def test_it_waits_until_the_mail_is_delivered(self, held, looks):
+        held.gateway.waiting = looks
+        assert held.set(GONE, queue_seconds=20).changed
+
+    def test_mail_that_came_in_during_the_change_brings_the_route_back(self, held):
+        held.gateway.waiting = [[], [], [], [], [MAIL], []]
+        with pytest.raises(TransactionError, match="mail came in while its route was taken out: 4XYZ to you@") as error:
+            held.set(GONE)
+        assert error.value.restored
+        assert held.held() == state(config("main", "required"), config("other", "required"))
+
+    def test_mail_that_comes_in_afterwards_does_not(self, held):
+        later = replace(MAIL, arrived=time.time() + 60)
+        held.gateway.waiting = [[], [], [], [], [later]]
+        assert held.set(GONE).changed
+
+    def test_check_mode_does_not_wait_and_warns(self, held):
+        held.gateway.waiting = [[MAIL]]
+        outcome = held.set(GONE, check_mode=True)
+        assert outcome.changed
+        assert outcome.warnings == (
+            "the route of main.example (email config main): mail waits for it, and a run waits up to 300 s: "
+            "4XYZ to you@main.example (postfix-mailfleet): connect to mx.example: refused",
+        )
+        assert held.held() == state(config("main", "required"), config("other", "required"))
+
+    def test_a_domain_that_another_email_config_takes_over_keeps_its_route(self, held):
+        held.gateway.waiting = [[MAIL]]
+        held.set(
+            GONE, {"name": "new", "domains": ["main.example"], "servers": ["mx.example"], "delivery_mode": "required"}
+        )
+        assert set(held.held_configs()) == {"new", "other"}
+        assert not [step for step in held.gateway.log if step.startswith("queue")]
+
+    def test_a_domain_that_an_email_config_loses_waits_as_well(self, bench):
+        bench.hold(config("main", "plaintext", domains=("a.example", "b.example")))
+        bench.gateway.waiting = [[MAIL]]
+        with pytest.raises(EngineError, match=r"the route of b\.example \(email config main\) is not taken out"):
+            bench.set({"name": "main", "domains": ["a.example"]}, require_without_evidence=True, queue_seconds=0)
+
+    def test_the_gateway_may_still_take_mail_for_it(self, held):
+        held.gateway.accepted = {"main.example": True}
+        [warning] = held.set(GONE).warnings
+        assert warning.startswith("email config main is removed, and the gateway still takes mail for main.example: ")
+
+    def test_of_many_messages_some_are_named(self, held):
+        held.gateway.waiting = [[replace(MAIL, queue_id=f"Q{number}") for number in range(40)]]
+        with pytest.raises(EngineError, match=r"Q9 to .*; and 30 more") as error:
+            held.set(GONE, queue_seconds=0)
+        assert "Q10" not in str(error.value)
+
+    def test_the_words_of_others_are_one_line_and_not_endless(self, held):
+        held.gateway.waiting = [[replace(MAIL, reason="a\nb\x1b[31m" + "x" * 5000)]]
+        with pytest.raises(EngineError) as error:
+            held.set(GONE, queue_seconds=0)
+        assert str(error.value).isprintable()
+        assert len(str(error.value)) < 1000

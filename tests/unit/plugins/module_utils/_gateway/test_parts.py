@@ -83,15 +83,15 @@ class TestParts:
     def test_a_word_that_yaml_makes_of_off_is_not_taken_for_silence(self, bench):
         assert len(parts_of(bench.gateway, {"send": False})) == 1
 
-    def test_absent_removes_the_requirement_first(self, bench):
-        parts = parts_of(bench.gateway, {**WANTED, "state": "absent"})
+    def test_plaintext_removes_the_requirement_first(self, bench):
+        parts = parts_of(bench.gateway, {**WANTED, "state": "plaintext"})
         assert [type(one) for one in parts] == [Enforced, Modes, Outbound]
-        assert parts[:2] == [Enforced([PARTNER, BANK], absent=True, all_inbound=True), Modes([MAIN], absent=True)]
+        assert parts[:2] == [Enforced([PARTNER, BANK], absent=True, all_inbound=True), Modes([MAIN], plaintext=True)]
         assert parts[2] == Outbound({"accept": "both", "send": "opportunistic", "mail_servers": None}, relax=True)
 
     def test_with_tls_off_no_mail_server_has_to_use_it_any_more(self, bench):
         """Whatever the inventory says of them: mail of theirs would be deferred."""
-        [*_others, outbound] = parts_of(bench.gateway, {"send": "plaintext", "state": "absent"})
+        [*_others, outbound] = parts_of(bench.gateway, {"send": "plaintext", "state": "plaintext"})
         held = OutboundTls("tls_only", "required", ("192.0.2.0/24",))
         after = outbound.compute(bench.gateway, GatewayState(outbound=held))
         assert after.outbound == OutboundTls("both", "plaintext", ("192.0.2.0/24",))
@@ -102,7 +102,9 @@ class TestParts:
 
     def test_a_product_that_enforces_nothing_has_nothing_to_remove(self, bench):
         bench.gateway.limits = {"enforced": "no"}
-        assert parts_of(bench.gateway, {"email_configs": [MAIN], "state": "absent"}) == [Modes([MAIN], absent=True)]
+        assert parts_of(bench.gateway, {"email_configs": [MAIN], "state": "plaintext"}) == [
+            Modes([MAIN], plaintext=True)
+        ]
 
 
 class TestOneTransaction:
@@ -129,9 +131,9 @@ class TestOneTransaction:
             SET.email_configs, SET.enforced, OutboundTls("both", "plaintext")
         )
 
-    def test_absent_goes_back_in_one_transaction_and_keeps_outbound_enforced_domains(self, bench):
+    def test_plaintext_goes_back_in_one_transaction_and_keeps_outbound_enforced_domains(self, bench):
         bench.hold(SET)
-        outcome = bench.set({"email_configs": [{"name": "main"}], "state": "absent", "send": "plaintext"})
+        outcome = bench.set({"email_configs": [{"name": "main"}], "state": "plaintext", "send": "plaintext"})
         assert outcome.after == GatewayState(
             {"main": EmailConfig("main", ("a.example",), (Target("mx.example"),), "plaintext")},
             SET.enforced[1:],
@@ -145,7 +147,7 @@ class TestOneTransaction:
         bench.servers["mx.example"] = ("no starttls",)
         with pytest.raises(EngineError, match="holds inbound enforced domains"):
             bench.set({"email_configs": [{**MAIN, "delivery_mode": "plaintext"}]})
-        assert bench.set({"email_configs": [{"name": "main"}], "state": "absent"}).changed
+        assert bench.set({"email_configs": [{"name": "main"}], "state": "plaintext"}).changed
 
     def test_all_objections_come_at_once_each_once(self, bench):
         bench.servers = {"mx.example": ("no starttls",), "gw.example": ("no starttls",)}

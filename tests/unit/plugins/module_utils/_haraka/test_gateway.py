@@ -1,6 +1,7 @@
 """The delivery modes on a Haraka gateway, against a directory for its files and one for /proc."""
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -21,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     GatewayState,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import uninstall
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import (
     NOTE,
@@ -893,3 +895,41 @@ def test_what_somebody_writes_after_the_plan_is_not_lost(host, tmp_path):
     with transaction.locked(), pytest.raises(EngineError, match=f"{host.tls_ini} changed while"):
         change_within(transaction, host.adapter, lambda _before: wanted, lambda *_: GatewayVerdict(), [], False)
     assert host.tls_ini.read_text() == TLS_INI + "; by hand\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the record is root's")
+class TestUninstall:
+    WANTED = state(config("a", "required", "a.example"), config("b", "plaintext", "b.example"))
+
+    @pytest.fixture
+    def remove(self, host, tmp_path, monkeypatch):
+        store = str(tmp_path / "store")
+        for name in ("require_running", "reload", "prove"):
+            monkeypatch.setattr(host.adapter, name, lambda: None)
+        with host.adapter.transaction(store).locked() as transaction:
+            transaction.apply(host.adapter.plan(self.WANTED), lambda: None, lambda: None)
+        return lambda: uninstall(host.adapter, "/none", store=store, queue_seconds=0)
+
+    def test_tls_ini_is_as_before_and_the_record_is_gone(self, host, remove, tmp_path):
+        assert host.lists()[1] == ["a.example"]
+        host.tls_ini.write_text(host.tls_ini.read_text() + "; a note\n")
+        assert remove()["changed"] is True
+        assert host.tls_ini.read_text().endswith("; a note\n")
+        assert "a.example" not in host.tls_ini.read_text() and gateway.NOTE not in host.tls_ini.read_text()
+        assert [one.name for one in host.config.iterdir()] == ["tls.ini"]
+        assert not (tmp_path / "store").exists()
+        assert remove()["changed"] is False
+
+    def test_mail_that_insists_on_tls_is_named(self, host, remove):
+        directory = host.home / "queue"
+        directory.mkdir()
+        envelope = json.dumps({"domain": "a.example", "rcpt_to": [{"original": "<you@a.example>"}]}).encode()
+        (directory / "1700000000000_1_3_77_AbC_1_hk").write_bytes(len(envelope).to_bytes(4, "big") + envelope)
+        with pytest.raises(EngineError, match=r"1700000000000_1_3_77_AbC_1_hk to you@a\.example: failed attempts: 3"):
+            remove()
+        assert host.lists()[1] == ["a.example"]
+
+    def test_without_a_record_our_entries_go(self, host, remove, tmp_path):
+        (tmp_path / "store/haraka.before").unlink()
+        assert "without records" in remove()["warnings"][0]
+        assert host.lists() == (["192.0.2.25"], [])

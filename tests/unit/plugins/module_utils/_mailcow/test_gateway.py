@@ -471,9 +471,39 @@ class TestModule:
         assert [one["completed"] for one in changed["evidence"]] == [True]
         assert end_to_end.policies == {end_to_end.hop: "encrypt"}
         assert module(end_to_end, **self.WANTED)["changed"] is False
-        assert module(end_to_end, name="example.com", state="absent")["after"] == {"example.com": "plaintext"}
+        back = {"name": "example.com", "delivery_mode": "plaintext"}
+        assert module(end_to_end, **back)["after"] == {"example.com": "plaintext"}
         assert end_to_end.policies == {end_to_end.hop: "none"}
-        assert module(end_to_end, name="example.com", state="absent")["changed"] is False
+        assert module(end_to_end, **back)["changed"] is False
+
+    GONE = {"name": "main", "domains": ["example.com"], "state": "absent"}  # noqa: RUF012
+
+    def test_absent_removes_the_policy_once_the_queue_is_empty(self, end_to_end):
+        module(end_to_end, **self.WANTED)
+        end_to_end.mailq = [
+            {
+                "queue_id": "4XA",
+                "arrival_time": 1700000000,
+                "recipients": ["you@example.com (TLS is required)", "x@other.example"],
+            }
+        ]
+        refused = module(end_to_end, **self.GONE, queue_timeout=0)
+        assert "mail still waits for it after 0 s: 4XA to you@example.com: TLS is required. " in refused["msg"]
+        assert end_to_end.policies == {end_to_end.hop: "encrypt"}
+        end_to_end.mailq = []
+        gone = module(end_to_end, **self.GONE)
+        assert (gone["changed"], gone["before"], gone["after"]) == (True, {"main": "required"}, {})
+        assert end_to_end.policies == {}
+        # Mail on its usual way stops nothing when there is nothing to remove.
+        end_to_end.mailq = [{"queue_id": "4XB", "arrival_time": 1700000000, "recipients": ["you@example.com"]}]
+        assert module(end_to_end, **self.GONE, queue_timeout=0)["changed"] is False
+
+    def test_absent_leaves_a_policy_that_other_mail_needs(self, end_to_end):
+        module(end_to_end, **self.WANTED)
+        end_to_end.transports.append(end_to_end._row(("other.example", end_to_end.hop), ("destination", "nexthop")))
+        end_to_end.domains.append("other.example")
+        assert module(end_to_end, **self.GONE)["changed"] is False
+        assert end_to_end.policies == {end_to_end.hop: "encrypt"}
 
     def test_a_write_that_fails_is_undone(self, end_to_end):
         end_to_end.misbehave["POST", "/api/v1/add"] = Answer(200, [{"type": "danger", "msg": ["no", KEY]}])

@@ -222,24 +222,26 @@ def test_offering_adds_its_settings_and_leaves_every_other_byte(make):
 @pytest.mark.parametrize("inbound", ["disabled", "offered", "required", None])
 @pytest.mark.parametrize("outbound", ["disabled", "opportunistic", "required"])
 def test_a_second_run_changes_nothing(make, inbound, outbound):
-    host = make()
+    host = make("smtpd_tls_security_level = may\nsmtp_tls_security_level = may\n")
     assert host.apply(inbound, outbound)
     assert not host.plan(inbound, outbound)
     state = host.adapter().state()
-    assert (state["inbound"], state["outbound"]) == (inbound or "disabled", outbound)
+    assert (state["inbound"], state["outbound"]) == (inbound or "offered", outbound)
 
 
 def test_nothing_wanted_is_nothing_changed(make):
     assert not make().plan()
 
 
-def test_switching_off_leaves_the_certificate_setting(make):
+def test_switching_off_leaves_main_cf_to_the_other_services_where_nothing_is_known_of_it(make):
     host = make()
     host.apply("offered", "opportunistic")
+    main = host.fake.main.read_text()
     host.apply("disabled", "disabled")
-    assert host.explicit["smtpd_tls_security_level"] == "none"
-    assert host.explicit["smtp_tls_security_level"] == "none"
-    assert host.explicit["smtpd_tls_chain_files"] == CERTIFICATE
+    assert host.fake.main.read_text() == main
+    assert host.adapter().postconf.overrides("smtpd_tls_security_level") == {"smtp/inet": "none"}
+    assert host.adapter().postconf.overrides("smtp_tls_security_level") == {"smtp/unix": "none"}
+    assert host.adapter().state() == {"inbound": "disabled", "outbound": "disabled"}
 
 
 @pytest.mark.parametrize("level", ["dane", "may"])
@@ -318,7 +320,7 @@ def test_the_way_out_names_the_service_that_has_the_override(make, service, port
 
 def test_an_override_that_says_the_same_does_no_harm(make):
     assert make(master=listener("smtp", "may")).plan("offered")
-    assert make(master=listener("smtp", "")).plan("disabled")
+    assert not make(master=listener("smtp", "")).plan("disabled")
 
 
 @pytest.mark.parametrize(("service", "port"), [("submission", 25), ("smtp", 2525), ("2525", 25), ("192.0.2.25:26", 25)])
@@ -340,7 +342,7 @@ def smtp_client(level):
 @pytest.mark.parametrize(
     ("level", "wanted"),
     [("none", "opportunistic"), ("may", "required"), ("dane", "required"), ("encrypt", "opportunistic"),
-     ("may", "disabled"), ("$else", "opportunistic")],
+     ("$else", "opportunistic")],
 )  # fmt: skip
 def test_an_override_of_the_client_is_refused_with_the_way_out(make, level, wanted):
     host = make(master=smtp_client(level))
@@ -355,8 +357,7 @@ def test_an_override_of_the_client_is_refused_with_the_way_out(make, level, want
 
 @pytest.mark.parametrize(
     ("level", "wanted"),
-    [("none", "disabled"), ("may", "opportunistic"), ("dane", "opportunistic"), ("encrypt", "required"),
-     ("verify", "required")],
+    [("may", "opportunistic"), ("dane", "opportunistic"), ("encrypt", "required"), ("verify", "required")],
 )  # fmt: skip
 def test_an_override_of_the_client_that_is_enough_does_no_harm(make, level, wanted):
     assert make(master=smtp_client(level)).plan(outbound=wanted)

@@ -9,6 +9,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EmailConfig, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import set_modes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import read_gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox import gateway as gateway_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
@@ -633,10 +634,45 @@ class TestModule:
         assert end_to_end.policies == {end_to_end.hop: "encrypt"}
         again = module(end_to_end, **self.WANTED)
         assert (again["changed"], again["before"], again["diff"]) == (False, {"main": "required"}, [])
-        back = module(end_to_end, name="example.com", state="absent")
+        plaintext = {"name": "example.com", "delivery_mode": "plaintext"}
+        back = module(end_to_end, **plaintext)
         assert (back["changed"], back["after"]) == (True, {"example.com": "plaintext"})
         assert end_to_end.policies == {end_to_end.hop: "none"}
-        assert module(end_to_end, name="example.com", state="absent")["changed"] is False
+        assert module(end_to_end, **plaintext)["changed"] is False
+
+    GONE = {"name": "main", "domains": ["example.com"], "state": "absent"}  # noqa: RUF012
+
+    @pytest.mark.parametrize("queue", ["incoming", "active", "deferred", "hold"])
+    def test_absent_removes_the_policy_once_no_node_has_mail_for_it(self, end_to_end, queue):
+        module(end_to_end, **self.WANTED)
+        mail = {
+            "queue_id": "4XA",
+            "receiver": "you@example.com",
+            "reason": "TLS is required",
+            "arrival_time": 1700000000,
+        }
+        end_to_end.nodes = {"pmg1": [(queue, {**mail, "receiver": "x@other.example"})], "pmg2": [(queue, mail)]}
+        refused = module(end_to_end, **self.GONE, queue_timeout=0)
+        assert "mail still waits for it after 0 s: 4XA to you@example.com (pmg2): TLS is required. " in refused["msg"]
+        assert end_to_end.policies == {end_to_end.hop: "encrypt"}
+        end_to_end.nodes = {"pmg1": [], "pmg2": []}
+        gone = module(end_to_end, **self.GONE)
+        assert (gone["changed"], gone["before"], gone["after"]) == (True, {"main": "required"}, {})
+        assert end_to_end.policies == {}
+        assert module(end_to_end, **self.GONE)["changed"] is False
+
+    def test_a_long_queue_is_read_to_its_end(self, end_to_end, monkeypatch):
+        monkeypatch.setattr(gateway_module, "QUEUE_PAGE_MESSAGES", 2)
+        module(end_to_end, **self.WANTED)
+        other = {"queue_id": "4XA", "receiver": "x@other.example"}
+        end_to_end.nodes = {
+            "pmg1": [*[("deferred", other)] * 4, ("deferred", {**other, "receiver": "you@example.com"})]
+        }
+        assert "4XA to you@example.com (pmg1)" in module(end_to_end, **self.GONE, queue_timeout=0)["msg"]
+
+    def test_absent_of_a_domain_that_it_does_not_relay_any_more_is_nothing(self, end_to_end):
+        end_to_end.domains = []
+        assert module(end_to_end, **self.GONE)["changed"] is False
 
     def test_a_write_that_fails_is_undone(self, end_to_end):
         end_to_end.misbehave["POST", "/api2/json/config"] = Answer(500, {"message": f"{PASSWORD} {TOKEN} {TICKET}"})

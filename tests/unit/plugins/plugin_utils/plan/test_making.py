@@ -253,6 +253,38 @@ class TestGateways:
         assert "email config old" in plan.warnings[0].finding.message
         assert warned(one(action="set_delivery_mode", view={"email_configs": [held("old")]})) == []
 
+    def removed(self, **view):
+        states = States(
+            config("main", "m1"),
+            {"name": "old", "state": "absent"},
+            gw1=gateway(probes=[SEEN], view=view),
+            m1=server("m1"),
+        )
+        return check(states.plan())
+
+    def test_one_that_is_removed_is_a_change_and_nothing_that_is_missing(self):
+        changes = [{"path": "/etc/postfix/mailfleet-starttls/transport", "lines": "-old.example x\n"}]
+        plan = self.removed(
+            email_configs=[held(), held("old", "required")], after={"main": "match_sender"}, changes=changes
+        )
+        assert (plan.result, warned(plan), list(plan.steps)) == ("drift", [], ["modes"])
+
+    def test_mail_that_waits_for_one_that_is_removed_is_named(self):
+        states = States(
+            config(), gw1=gateway(probes=[SEEN], notes=[{"code": "queue_not_empty", "message": "4X to you@old.example: refused"}]),
+            m1=server("m1"),
+        )  # fmt: skip
+        plan = check(states.plan())
+        assert (plan.result, warned(plan)) == ("clean", [("queue_not_empty", "gw1")])
+        assert plan.warnings[0].finding.message == "4X to you@old.example: refused"
+
+    @pytest.mark.parametrize(
+        ("takes", "found"), [(True, [("removed_domain_accepted", "gw1")]), (False, []), (None, [])]
+    )
+    def test_a_gateway_that_still_takes_mail_for_one_that_is_removed(self, takes, found):
+        old = {**held("old", "required"), "domains": ["old.example"]}
+        assert warned(self.removed(email_configs=[held(), old], accepted_domains={"old.example": takes})) == found
+
     def test_gateways_change_one_at_a_time(self):
         plan = one(gw1=gateway(probes=[SEEN], drift=True), gw2=gateway("gw2", probes=[SEEN], drift=True))
         assert (plan.steps["accept"].hosts, plan.steps["accept"].batches) == (("gw1", "gw2"), (1, 1))
@@ -349,6 +381,18 @@ class TestSteps:
         )  # fmt: skip
         plan = check(states.plan("disable"))
         assert (plan.result, list(plan.steps)) == ("drift", ["relax", "modes", "off", "stop_accepting"])
+        plan = check(states.plan("uninstall"))
+        assert (plan.result, list(plan.steps)) == ("drift", ["relax", "modes", "off", "remove", "put_back"])
+        assert [plan.steps[step].hosts for step in plan.steps] == [("m1",), ("gw1",), ("m1",), ("gw1",), ("m1",)]
+
+    def test_where_nothing_is_left_an_uninstallation_has_no_step(self):
+        plan = check(States(config(), gw1=gateway(probes=[SEEN]), m1=server("m1")).plan("uninstall"))
+        assert (plan.result, dict(plan.steps)) == ("clean", {})
+
+    def test_what_is_left_of_a_gateway_alone_is_removed(self):
+        view = {"changes": [{"path": "/var/spool/postfix-mailfleet", "lines": "(removed)\n"}]}
+        plan = check(States(config(), gw1=gateway(probes=[SEEN], view=view), m1=server("m1")).plan("uninstall"))
+        assert list(plan.steps) == ["modes", "remove"]
 
     def test_off_with_an_email_config_that_would_keep_its_mode(self):
         states = States(

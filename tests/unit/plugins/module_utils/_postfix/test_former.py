@@ -1,0 +1,133 @@
+"""Switching TLS off on Postfix: the port and the client go without it, every other service is as it was before."""
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Record, texts
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import Configuration, listeners
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+from tests.support.fake_postfix import MAIN, MASTER, FakePostfix
+
+SUBMISSION = "submission inet n  -  y  -  -  smtpd\n  -o syslog_name=postfix/submission\n"
+SNAKEOIL = "smtpd_tls_cert_file=/etc/ssl/certs/ssl-cert-snakeoil.pem\nsmtpd_tls_key_file=/etc/ssl/private/ssl-cert-snakeoil.key\n"
+ON_587 = "  -o smtpd_tls_security_level=encrypt\n"
+STATES = {
+    "no TLS": ("", MASTER + SUBMISSION),
+    "the distribution's certificate": (f"{SNAKEOIL}smtpd_tls_security_level=may\n", MASTER + SUBMISSION + ON_587),
+    "an own certificate": ("smtpd_tls_chain_files = /srv/own.pem\nsmtpd_tls_security_level = may\n", MASTER + SUBMISSION),
+    "587 only": ("smtpd_tls_chain_files = /srv/own.pem\n", MASTER + SUBMISSION + ON_587),
+    "outbound": ("smtp_tls_security_level = encrypt\nsmtp_tls_loglevel = 2\n", MASTER + SUBMISSION),
+    "postscreen": (
+        f"{SNAKEOIL}smtpd_tls_security_level = may\n",
+        MASTER.replace("smtpd\n", "postscreen\n", 1) + "smtpd     pass  -       -       y       -       -       smtpd\n" + SUBMISSION,
+    ),
+}  # fmt: skip
+
+
+class Recorded:
+    """A host with what the record knows of its files."""
+
+    def __init__(self, monkeypatch, directory, main, master):
+        self.fake = FakePostfix(directory, MAIN + main, master)
+        self.fake.defaults["smtpd_tls_cert_file"] = ""
+        self.files = (self.fake.main, self.fake.master)
+        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(directory)))
+        self.first = [path.read_bytes() for path in self.files]
+        self.record = Record()
+
+    def adapter(self):
+        return server.Postfix(self.fake)
+
+    def plan(self, inbound, outbound):
+        known, _edited = texts(self.record, map(str, self.files))
+        return self.adapter().plan(Desired(inbound, outbound, was=known))
+
+    def apply(self, inbound, outbound):
+        change = self.plan(inbound, outbound)
+        self.record = self.record.noted([(FileImage.read(image.path), image) for image in change.after])
+        for image in change.after:
+            image.write()
+        assert not self.plan(inbound, outbound)
+        return change
+
+    def seen(self):
+        """What each service does."""
+        now = Configuration(self.adapter().postconf)
+        receiving = {one.service: (one.tls, one.certificates) for one in listeners(now)}
+        return receiving, {service: now.level(service, "smtp") for service in ("smtp/unix", "relay/unix")}
+
+
+@pytest.fixture(params=STATES)
+def host(request, monkeypatch, tmp_path):
+    return Recorded(monkeypatch, tmp_path / "postfix", *STATES[request.param])
+
+
+@pytest.mark.parametrize("first", [("offered", "opportunistic"), ("required", "required"), ("offered", None), None])
+def test_only_the_port_and_the_client_go_without_tls(host, first):
+    receiving, sending = host.seen()
+    if first:
+        host.apply(*first)
+    host.apply("disabled", "disabled")
+    assert host.adapter().state() == {"inbound": "disabled", "outbound": "disabled"}
+    now, way_out = host.seen()
+    assert now == {**receiving, "smtp/inet": ("none", ())}
+    assert way_out == {**sending, "smtp/unix": "none"}
+    assert host.fake.main.read_bytes() == host.first[0]
+
+
+def test_on_again_is_the_same_as_the_first_time(host):
+    host.apply("offered", "opportunistic")
+    on = [path.read_bytes() for path in host.files]
+    host.apply("disabled", "disabled")
+    host.apply("offered", "opportunistic")
+    assert [path.read_bytes() for path in host.files] == on
+
+
+def test_one_direction_alone(host):
+    receiving, sending = host.seen()
+    host.apply("offered", "opportunistic")
+    offered, _client = host.seen()
+    host.apply(None, "disabled")
+    assert host.seen() == (offered, {**sending, "smtp/unix": "none"})
+    host.apply("disabled", None)
+    assert host.seen()[0] == {**receiving, "smtp/inet": ("none", ())}
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_where_somebody_edited_the_same_lines_main_cf_stays_and_the_edit_is_named(monkeypatch, tmp_path, later):
+    host = Recorded(monkeypatch, tmp_path / "postfix", *STATES["the distribution's certificate"])
+    host.apply("offered", "opportunistic")
+    text = host.fake.main.read_text().replace("/etc/mailfleet/starttls.pem", "/srv/mine.pem")
+    host.fake.main.write_text(text)
+    if later:
+        host.fake.main.write_text(text.replace("smtp_tls_loglevel = 1", "smtp_tls_loglevel = 2"))
+    edited = host.fake.main.read_text()
+    assert "/srv/mine.pem" in texts(host.record, [str(host.fake.main)])[1][0]
+    host.apply("disabled", "disabled")
+    assert host.fake.main.read_text() == edited
+    assert host.seen()[0]["smtp/inet"] == ("none", ())
+
+
+def test_a_line_of_somebody_else_stays(monkeypatch, tmp_path):
+    host = Recorded(monkeypatch, tmp_path / "postfix", *STATES["the distribution's certificate"])
+    host.apply("offered", "opportunistic")
+    host.fake.main.write_text(host.fake.main.read_text() + "# a note\nmine = 1\n")
+    host.apply("disabled", "disabled")
+    assert host.fake.main.read_bytes() == host.first[0] + b"# a note\nmine = 1\n"
+
+
+def test_an_option_of_the_administrator_for_the_port_goes_and_comes_back(monkeypatch, tmp_path):
+    """What switching on accepts, switching off accepts too."""
+    master = MASTER.replace("smtpd\n", "smtpd\n  -o smtpd_tls_security_level=may\n", 1)
+    host = Recorded(monkeypatch, tmp_path / "postfix", SNAKEOIL, master)
+    host.apply("offered", None)
+    host.apply("disabled", None)
+    assert host.seen()[0] == {"smtp/inet": ("none", ())}
+    host.apply("offered", None)
+    assert host.fake.master.read_text() == master
+    host.fake.master.write_text(master.replace("=may", "=none"))
+    with pytest.raises(EngineError, match="postconf -PX 'smtp/inet/smtpd_tls_security_level'"):
+        host.plan("offered", None)
