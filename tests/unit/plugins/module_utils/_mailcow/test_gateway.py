@@ -85,7 +85,10 @@ class TestKey:
         [
             ({"api_url": ""}, "api_url is not the URL of an API"),
             ({"api_url": "http://mail.example.com"}, "api_url has to be https"),
-            ({"api_key": ""}, "api_key is needed to log in, and has to be plain ASCII; give one that may write"),
+            (
+                {"api_key": ""},
+                "api_key is needed to log in, and has to be plain ASCII; set starttls_api_key, or MAILFLEET_API_KEY",
+            ),
             ({"api_key": "a\r\nX: y"}, "has to be plain ASCII"),
             ({"api_key": "schlüssel"}, "has to be plain ASCII"),
         ],

@@ -103,8 +103,14 @@ class TestLogIn:
         [
             ({"api_url": ""}, "api_url is not the URL of an API"),
             ({"api_url": "http://gw.example.com:8006"}, "api_url has to be https"),
-            ({"api_user": ""}, "api_user and api_password are needed to log in; give both"),
-            ({"api_password": ""}, "api_user and api_password are needed to log in; give both"),
+            (
+                {"api_user": ""},
+                "api_user and api_password are needed to log in; set starttls_api_user and starttls_api_password",
+            ),
+            (
+                {"api_password": ""},
+                "api_user and api_password are needed to log in; set starttls_api_user and starttls_api_password",
+            ),
             ({"api_user": "root"}, "api_user needs its realm, like root@pam; 'root' has none"),
         ],
     )
