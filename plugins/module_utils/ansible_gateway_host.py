@@ -186,6 +186,6 @@ class _Accept:
     def open(self) -> Optional[Opening]:
         """Make the change under the lock that the gateway's transaction holds. Raises EngineError, TransactionError."""
         transaction = self._server.transaction(self._store)
-        outcome, made = change_within(transaction, self._server, self._desired, self._settings, False, [])
+        outcome, made = change_within(transaction, self._server, self._desired, self._settings, False, [], hold=True)
         self.result, self.diff = outcome.to_dict(), outcome.diff
         return Opening(made.change, made.prove, made.prove_old) if made else None

@@ -262,6 +262,8 @@ def change_within(
         if opened:
             _take_back(transaction, opened, error)
         raise
+    if opened:
+        transaction.release()
     return GatewayOutcome(bool(change), before, after, diff, verdict.evidence, False, tuple(warnings), change)
 
 
@@ -275,10 +277,5 @@ def _prepare(transaction: GatewayTransaction, gateway: Gateway, after: GatewaySt
 
 def _take_back(transaction: GatewayTransaction, opened: Opening, error: Exception) -> None:
     """Undo the opening after a refusal. Raises TransactionError."""
-    try:
-        transaction.apply(opened.change.undoing(), opened.prove_old, opened.prove)
-    except EngineError as second:
-        raise TransactionError(
-            f"{error}. The change before it could not be undone: {second}", restored=False
-        ) from error
+    transaction.take_back(opened.prove_old, error)
     raise TransactionError(f"{error}. The former state is restored and proved", restored=True) from error

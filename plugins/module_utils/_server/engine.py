@@ -112,8 +112,12 @@ def change_within(
     settings: Settings,
     check_mode: bool,
     warnings: list[str],
+    hold: bool = False,
 ) -> tuple[Outcome, Optional[Made]]:
-    """Make the change in an open transaction, and return its outcome and what was made. Errors: see set_starttls."""
+    """Make the change in an open transaction, and return its outcome and what was made. Errors: see set_starttls.
+
+    hold: keep its way back, for a later change of the same call.
+    """
     desired.check()  # every change comes through here, that of a gateway's own mail server too
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     server.require_running()
@@ -150,7 +154,7 @@ def change_within(
         if not any(same_face(face, now) for face in faces):
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
 
-    transaction.apply(change, prove, prove_old)
+    transaction.apply(change, prove, prove_old, hold)
     return replace(outcome, handshake=seen, digests=facts.known_digests([*server.files(), desired.certificate])), Made(
         change, prove, prove_old
     )

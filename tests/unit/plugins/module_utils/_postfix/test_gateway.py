@@ -1011,7 +1011,7 @@ class TestWithStarttls:
         def opening():
             edits = Edits({"smtpd_tls_security_level": "may"})
             change = Change.of(Postconf(host.fake, str(host.etc)).images(edits))
-            host.adapter.transaction(str(host.root / "store")).apply(change, lambda: None, lambda: None)
+            host.adapter.transaction(str(host.root / "store")).apply(change, lambda: None, lambda: None, hold=True)
             return Opening(change, lambda: host.proved.append("on"), lambda: host.proved.append("off"))
 
         def call(mode="required"):
