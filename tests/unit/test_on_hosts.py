@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change import files, formats, lock
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before, files, formats, lock
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway as exim_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server as exim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import record
@@ -54,14 +54,23 @@ def test_what_a_former_version_left_is_found_again(used, left):
     assert used == left
 
 
-@pytest.mark.parametrize(("place", "number"), [("gateway", record.FORMAT), ("journal", files.JOURNAL_FORMAT)])
-def test_a_file_of_every_format_is_kept(place, number):
-    assert sorted(path.name for path in KEPT.glob(f"{place}_*")) == [f"{place}_{one}.json" for one in range(number + 1)]
+@pytest.mark.parametrize(
+    ("place", "first", "number"),
+    [("gateway", 0, record.FORMAT), ("journal", 0, files.JOURNAL_FORMAT), ("before", 1, before.RECORD_FORMAT)],
+)
+def test_a_file_of_every_format_is_kept(place, first, number):
+    kept = [f"{place}_{one}.json" for one in range(first, number + 1)]
+    assert sorted(path.name for path in KEPT.glob(f"{place}_*")) == kept
 
 
 @pytest.mark.parametrize(
     ("place", "number"),
-    [("*.journal", files.JOURNAL_FORMAT), ("gateway.json", record.FORMAT), (haraka.RECORD, record.FORMAT)],
+    [
+        ("*.journal", files.JOURNAL_FORMAT),
+        ("*.before", before.RECORD_FORMAT),
+        ("gateway.json", record.FORMAT),
+        (haraka.RECORD, record.FORMAT),
+    ],
 )
 def test_the_page_names_the_formats(place, number):
     assert re.search(rf"(?m)^\|[^|]*{re.escape(place)}`[^|]*\|[^|]*\|[^|]*\| {number} \|", PAGE)

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import grp
 import hashlib
 import os
@@ -19,8 +18,13 @@ from typing import Any, NamedTuple, Optional, Union
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import CERTIFICATES, note
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE, host_locked
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust, make_directories
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
+    PathTrust,
+    make_directories,
+    missing_directories,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -121,16 +125,23 @@ def install(wanted: BundleFile, *, check_mode: bool, store: str = STORE) -> dict
     """
     after = wanted.image()
     # Only root changes daemons, and only root may use the directory of the locks.
-    with contextlib.nullcontext() if check_mode or os.geteuid() else host_locked(store):
+    if check_mode or os.geteuid():
         return _install(after, check_mode)
+    with host_locked(store):
+        return _install(after, check_mode, store)
 
 
-def _install(after: FileImage, check_mode: bool) -> dict[str, Any]:
+def _install(after: FileImage, check_mode: bool, store: str = "") -> dict[str, Any]:
+    """Install the file. store: the directory of the record of what was there; empty for a user who keeps none."""
     before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES, trust=after.trust)
     look = changed_bundle(before, after)
     if look.differs and not check_mode:
+        directory = str(Path(after.path).parent)
+        missing = missing_directories(directory, after.trust) if after.content is not None else []
+        if store:
+            note(store, CERTIFICATES, [(before, after)], dict.fromkeys(missing, after.trust))
         if after.content is not None:
-            make_directories(str(Path(after.path).parent), after.trust)
+            make_directories(directory, after.trust)
         after.write()
     return {"changed": look.differs, "path": after.path, "diff": look.diff, "previous_certificate": look.previous}
 

@@ -6,25 +6,30 @@
 snapshot -> write -> the daemon's own check -> reload -> proof -> commit. After any failure, and after SIGHUP,
 SIGINT or SIGTERM, the old files are written back, the daemon reloads and the old state is proved. A journal
 beside the lock file stays after a killed run. The next run restores the old files from the journal first.
+The record of what was there (see before) is one of the files of each change, so it is always that of the files on the disk.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import difflib
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Optional, Protocol, runtime_checkable
+from typing import Any, Callable, NamedTuple, Optional, Protocol, runtime_checkable
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.conceal import conceal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import KEY, NewerFormatError, format_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import SECONDS, STORE, daemon_locked
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import (
+    SECONDS,
+    STORE,
+    daemon_locked,
+    lock_exists,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
     TEMPORARY_PREFIX,
     PathTrust,
@@ -35,6 +40,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped, reason_of, stoppable
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.room import Slot, nothing_changed, slots_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.stored import digest_of, entry_of, image_from
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     EngineError,
     NotRunningError,
@@ -195,6 +201,14 @@ def _changed_lines(old: FileImage, new: FileImage) -> str:
     return "\n".join(shown) + "\n"
 
 
+class _Noted(NamedTuple):
+    """The file of the record: as it was before the change (or before both merged ones), as it is, as the change leaves it."""
+
+    former: FileImage
+    present: FileImage
+    after: FileImage
+
+
 class Transaction:
     """The journal and lock of one daemon on this host. Use C(with transaction.opened(check_mode)), then apply()."""
 
@@ -210,7 +224,10 @@ class Transaction:
 
         Raises EngineError if another run holds the lock for longer than these seconds.
         """
+        first = not lock_exists(self._daemon.name, str(self._store))
         with daemon_locked(self._daemon.name, str(self._store), seconds):
+            if first:
+                record.begin(str(self._store), self._daemon.name)
             yield self
 
     @contextlib.contextmanager
@@ -271,7 +288,7 @@ class Transaction:
             journal = json.loads(self._journal.read_text())
             format_of(journal, JOURNAL_FORMAT, f"the journal {self._journal} of an interrupted run")
             slots = [
-                Slot(_image_from(entry), None, _name_in(entry, "new"), _name_in(entry, "old"))
+                Slot(image_from(entry), None, _name_in(entry, "new"), _name_in(entry, "old"))
                 for entry in journal["files"]
             ]
             written = [[entry["after_sha256"], *entry.get("between_sha256", ())] for entry in journal["files"]]
@@ -299,9 +316,12 @@ class Transaction:
         with stoppable() as stop:
             change.refuse_edited()
             begun = holding = self.interrupted
-            slots = slots_of(list(zip(change.before, change.after)), change.kept, self._held())
+            held = self._held()
+            noted = self._noted(change, missing, held)
+            pairs = [*((one.former, one.after) for one in noted), *zip(change.before, change.after)]
+            slots = slots_of(pairs, change.kept, {path: slot.old for path, slot in held.items() if slot.old})
             service = self._service()
-            self._begin(change, directories, slots, service)
+            self._begin(change, directories, noted, slots, service)
             seen = holding or self._daemon.reads_files_unasked
             try:
                 stop.look()
@@ -350,10 +370,10 @@ class Transaction:
         if self.interrupted:
             self._end(self._left_over()[0])
 
-    def _held(self) -> dict[str, str]:
-        """Return path -> name under which the former version waits, of a change of this call that was held."""
+    def _held(self) -> dict[str, Slot]:
+        """Return path -> room, of a change of this call that was held."""
         slots = self._left_over()[0] if self.interrupted else []
-        return {slot.former.path: slot.old for slot in slots if slot.old}
+        return {slot.former.path: slot for slot in slots}
 
     def _undo(
         self,
@@ -429,11 +449,42 @@ class Transaction:
                 f"the files that a killed run changed are restored, but {error}; correct that, then run again"
             ) from error
 
-    def _begin(self, change: Change, directories: Sequence[str], slots: Sequence[Slot] = (), service: str = "") -> None:
-        entries = [_entry_of(old, digest_of(new)) for old, new in zip(change.before, change.after)]
+    def _noted(self, change: Change, directories: dict[str, PathTrust], held: Mapping[str, Slot]) -> list[_Noted]:
+        """Return the record's file before and after the change; nothing if the record stays the same.
+
+        If the change also undoes the one before it, the record before both is that of the files before both.
+        held: path -> room of the change before it.
+        """
+        store, name = str(self._store), self._daemon.name
+        pairs = [(_on_disk(image), image) for image in change.after]
+        present = FileImage.read(record.path_of(store, name))
+        now = record.load(store, name)
+        others = record.others(store, name)
+        after = now.noted([(old, new) for old, new in pairs if old != new], directories, others)
+        former = present
+        if present.path in held:
+            former = held[present.path].former
+        elif change.found is not None:
+            back = [(old, before) for (old, _new), before in zip(pairs, change.before) if old != before]
+            former = record.image_of(store, name, now.noted(back, None, others))
+        if after == now and former is present:
+            return []
+        return [_Noted(former, present, record.image_of(store, name, after))]
+
+    def _begin(
+        self,
+        change: Change,
+        directories: Sequence[str],
+        noted: Sequence[_Noted] = (),
+        slots: Sequence[Slot] = (),
+        service: str = "",
+    ) -> None:
+        entries = [_entry_of(one.former, digest_of(one.after)) for one in noted]
+        entries += [_entry_of(old, digest_of(new)) for old, new in zip(change.before, change.after)]
+        between = [*(one.present for one in noted if one.present != one.former), *change.between]
         for entry in entries:
-            if between := [digest_of(image) for image in change.between if image.path == entry["path"]]:
-                entry["between_sha256"] = between
+            if digests := [digest_of(image) for image in between if image.path == entry["path"]]:
+                entry["between_sha256"] = digests
         entries += [_entry_of(old, _ANY) for old in change.kept]
         for entry, slot in zip(entries, slots):
             entry.update(new=slot.new, old=slot.old)
@@ -462,7 +513,8 @@ class Transaction:
         if not self.interrupted:
             return None
         try:
-            files = [slot.former.path for slot in self._left_over()[0]]
+            own = record.path_of(str(self._store), self._daemon.name)
+            files = [slot.former.path for slot in self._left_over()[0] if slot.former.path != own]
         except (EngineError, OSError):
             files = []
         return {"path": str(self._journal), "files": files}
@@ -503,6 +555,10 @@ def _on_disk(image: FileImage) -> FileImage:
     return FileImage.read(image.path, trust=image.trust)
 
 
+def _entry_of(old: FileImage, after: str) -> dict[str, Any]:
+    return {**entry_of(old), "after_sha256": after}
+
+
 def _directories_to_make(images: Sequence[FileImage]) -> dict[str, PathTrust]:
     """Return the directories that have to be created for these files, the outer ones first, and whom each may trust."""
     missing: dict[str, PathTrust] = {}
@@ -513,46 +569,9 @@ def _directories_to_make(images: Sequence[FileImage]) -> dict[str, PathTrust]:
     return dict(sorted(missing.items()))
 
 
-def digest_of(image: FileImage) -> str:
-    """Return the SHA-256 of a file's content, or C(absent)."""
-    return "absent" if image.content is None else hashlib.sha256(image.content).hexdigest()
-
-
-def _entry_of(old: FileImage, after: str) -> dict[str, Any]:
-    return {
-        "path": old.path,
-        "content": None if old.content is None else base64.b64encode(old.content).decode(),
-        "mode": old.mode,
-        "uid": old.uid,
-        "gid": old.gid,
-        "after_sha256": after,
-        "owners": sorted(old.trust.owners),
-        "attributes": None if old.attributes is None else _encoded(old.attributes),
-    }
-
-
 def _name_in(entry: Mapping[str, Any], which: str) -> str:
     """Return the name under which a version waits, empty if there is none. Raises ValueError for a name that is not ours."""
     name = str(entry.get(which, ""))
     if name and (not name.startswith(TEMPORARY_PREFIX) or "/" in name):
         raise ValueError(f"{name!a} is no name of a file that waits")
     return name
-
-
-def _encoded(attributes: Mapping[str, bytes]) -> dict[str, str]:
-    return {name: base64.b64encode(value).decode() for name, value in attributes.items()}
-
-
-def _image_from(entry: dict[str, Any]) -> FileImage:
-    content, attributes = entry["content"], entry.get("attributes")
-    if attributes is not None:
-        attributes = {str(name): base64.b64decode(value) for name, value in dict(attributes).items()}
-    return FileImage(
-        path=str(entry["path"]),
-        content=None if content is None else base64.b64decode(content),
-        mode=int(entry["mode"]),
-        uid=int(entry["uid"]),
-        gid=int(entry["gid"]),
-        attributes=attributes,
-        trust=PathTrust(owners=frozenset(map(int, entry.get("owners", ())))),
-    )

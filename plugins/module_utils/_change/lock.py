@@ -33,6 +33,11 @@ SECONDS = 60.0
 _HOST = "host"
 
 
+def lock_exists(name: str, store: str = STORE) -> bool:
+    """Whether a run has already taken the lock of this daemon on this host, or any version of the collection before."""
+    return os.path.lexists(f"{store}/{name}.lock")
+
+
 @contextlib.contextmanager
 def daemon_locked(name: str, store: str = STORE, seconds: float = SECONDS) -> Iterator[None]:
     """Hold the locks for a change of this daemon. Raises EngineError if another run holds one for longer than these seconds."""

@@ -347,7 +347,7 @@ def test_a_former_version_that_somebody_takes_away_comes_from_the_journal(host, 
 def test_a_new_version_that_somebody_takes_away_ends_the_change(host, monkeypatch):
     daemon = Daemon()
     real = FileImage.take
-    monkeypatch.setattr(FileImage, "take", lambda self, name: name.endswith(".old") and real(self, name))
+    monkeypatch.setattr(FileImage, "take", lambda self, name: not self.path.endswith(".cf") and real(self, name))
     with Transaction(daemon, str(host / "store")).locked() as transaction, pytest.raises(TransactionError) as caught:
         transaction.apply(Change.of([image(host, "main.cf", b"new")]), lambda: None, lambda: None)
     assert "main.cf: its new version, which was written beside it, is not there any more" in str(caught.value)

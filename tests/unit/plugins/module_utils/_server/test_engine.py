@@ -440,8 +440,8 @@ def journals(mail):
     kept = []
     transaction = Transaction._begin
 
-    def begin(self, change, directories):
-        transaction(self, change, directories)
+    def begin(self, *arguments):
+        transaction(self, *arguments)
         path = mail.store / f"{mail.name}.journal"
         kept.append((json.loads(path.read_text()), stat.S_IMODE(path.stat().st_mode)))
 
@@ -569,7 +569,7 @@ def test_the_journal_holds_the_former_files_and_not_the_new_key(mail, renewed, m
     assert mode == 0o600
     held = {entry["path"]: base64.b64decode(entry["content"]) for entry in journal["files"]}
     assert held[str(mail.certificate)] == former
-    assert set(held) == {str(mail.certificate), str(mail.config)}
+    assert set(held) == {str(mail.certificate), str(mail.config), str(mail.store / f"{mail.name}.before")}
     everything = json.dumps(journal) + "".join(content.decode() for content in held.values())
     assert not [line for line in secrets_of(renewed.key_pem) if line in everything]
     assert not (mail.store / "fakemail.journal").exists()
