@@ -215,7 +215,8 @@ class EximGateway:
         paths = SPLIT_FILES if self._exim.split else {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
         source = self._most_private()
         for name, text in sections.items():
-            images.append(replace(source, path=paths[name], content=(_HEADER + text).encode()))
+            # seen is that of another path
+            images.append(replace(source, path=paths[name], content=(_HEADER + text).encode(), seen=""))
         if not self._exim.split:
             filled = [name for name, text in sections.items() if text]
             template = FileImage.read(TEMPLATE)

@@ -4,7 +4,7 @@ import json
 from http.client import RemoteDisconnected
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import LARGEST, Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EmailConfig, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import set_modes
@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gatewa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway import GATEWAYS, Access
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import API_ANSWER_BYTES
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode, inbound_tls_mode_info
 
 from tests.support.ansible_module import run_module
@@ -570,7 +571,7 @@ class TestHostileAnswers:
 
     def test_huge(self):
         gateway = ProxmoxGateway(
-            lambda *_args: Response(200, b" " * (LARGEST + 1)), SETTINGS, "https://gw.example.com", "root@pam", PASSWORD
+            lambda *_args: Response(200, b" " * (API_ANSWER_BYTES + 1)), SETTINGS, "https://gw.example.com", "root@pam", PASSWORD
         )
         assert "more than any answer it should give" in refused(gateway.require_running)
 
