@@ -155,7 +155,7 @@ def _only_starttls(
     """Set STARTTLS alone. What a killed run left is undone by the gateway's adapter, which knows all instances of its product."""
     if desired.inbound == "disabled":
         refuse_to_stop_accepting(gateway.read())
-    with gateway.transaction(STORE).opened(module.check_mode) as (recovered, warnings):
+    with gateway.transaction(STORE).opened(module.check_mode, gateway.prove) as (recovered, warnings):
         refuse_changed(module.params["digests"] or {})
         transaction = server.transaction(STORE)
         outcome, _made = change_within(transaction, server, desired, settings, module.check_mode, warnings)

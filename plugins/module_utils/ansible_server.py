@@ -109,8 +109,8 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     server = SERVERS[kind](runner(module), desired, settings)
     if options["only_recover"]:
-        recovered = not module.check_mode and undo_killed_run(server)
-        return {"changed": recovered, "recovered": recovered, "kind": kind}
+        recovered, warnings = (False, []) if module.check_mode else undo_killed_run(server, desired.own_port, settings)
+        return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": warnings}
     outcome = set_starttls(server, desired, settings, module.check_mode, digests=options["digests"])
     certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
     return {

@@ -280,6 +280,18 @@ class EximGateway:
         """Have Exim read the former configuration again, without generating it anew."""
         self._exim.resume()
 
+    def service(self) -> str:
+        """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
+        return self._exim.service()
+
+    def has_ended(self) -> bool:
+        """Whether the daemon does not run."""
+        return self._exim.has_ended()
+
+    def start(self, service: str) -> None:
+        """Start the daemon, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        self._exim.start(service)
+
     def _only_tables_differ(self) -> bool:
         """Return whether, of the files that this object has planned, a table differs from what was there before, and nothing else."""
         differing = {path for path, content in self._known.items() if FileImage.read(path).content != content}

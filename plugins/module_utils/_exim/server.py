@@ -35,6 +35,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
     process_of,
     send_signal,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -310,6 +311,19 @@ class Exim:
         """
         self._forget()
         _have_it_read()
+
+    def service(self) -> str:
+        """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
+        return unit_of(self.main_process())
+
+    def has_ended(self) -> bool:
+        """Whether the daemon does not run."""
+        return not _runs()
+
+    def start(self, service: str) -> None:
+        """Start the daemon, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        self._forget()
+        start_again(self._run, service, "Exim")
 
     def _forget(self) -> None:
         self._printed.forget()

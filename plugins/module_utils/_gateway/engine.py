@@ -113,7 +113,7 @@ def set_gateway(
     rolled back; see restored).
     """
     if not parts and not opening:
-        with gateway.transaction(store).opened(check_mode) as (recovered, warnings):
+        with gateway.transaction(store).opened(check_mode, lambda: _prove_patiently(gateway)) as (recovered, warnings):
             held = gateway.read()
             return GatewayOutcome(recovered, held, held, [], (), recovered, tuple(warnings))
     compute, assess, wanted = combined(gateway, parts, settings, require_without_evidence)
@@ -171,7 +171,7 @@ def refuse_to_stop_accepting(state: GatewayState) -> None:
 
 def undo_killed_run(gateway: Gateway, check_mode: bool = False, store: str = STORE) -> tuple[bool, list[str]]:
     """Undo the change of a killed run. Return whether there was one, and warnings. Raises EngineError."""
-    with gateway.transaction(store).opened(check_mode) as (recovered, warnings):
+    with gateway.transaction(store).opened(check_mode, lambda: _prove_patiently(gateway)) as (recovered, warnings):
         return recovered, warnings
 
 
@@ -193,7 +193,7 @@ def change_gateway(
     failed and was rolled back; see restored).
     """
     transaction = gateway.transaction(store)
-    with transaction.opened(check_mode) as (recovered, warnings):
+    with transaction.opened(check_mode, lambda: _prove_patiently(gateway)) as (recovered, warnings):
         refuse_changed(digests or {})
         outcome = change_within(
             transaction, gateway, compute, assess, wanted, require_without_evidence, check_mode, opening

@@ -38,7 +38,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import sockets
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process, process_of, send_signal
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import (
+    Process,
+    process_of,
+    send_signal,
+    started,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -237,6 +243,18 @@ class HarakaGateway:
     def resume(self) -> None:
         """Replace the workers again after the former files came back."""
         self.reload()
+
+    def service(self) -> str:
+        """Return the unit of systemd that Haraka runs in; empty if that cannot be told."""
+        return next(filter(None, (unit_of(process.pid) for process in self._masters())), "")
+
+    def has_ended(self) -> bool:
+        """Whether nothing that could be Haraka listens on the port."""
+        return not self._masters()
+
+    def start(self, service: str) -> None:
+        """Start Haraka, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        start_again(self._run, service, "Haraka")
 
     def serves(self) -> bool:
         """Return whether the port answers and no worker is older than tls.ini."""

@@ -394,6 +394,19 @@ class PostfixGateway:
         prove_answer(self.own_port, self._settings)
         for port in self._ports():
             if Path(PAIR).exists():
+    def service(self) -> str:
+        """Return the unit of systemd that the default instance runs in; empty if that cannot be told."""
+        return self._postfix.service()
+
+    def has_ended(self) -> bool:
+        """Whether the default instance does not run. Raises EngineError."""
+        return self._postfix.has_ended()
+
+    def start(self, service: str) -> None:
+        """Start the default instance, unless somebody has stopped it, then the others. Raises NotRunningError and EngineError."""
+        self._postfix.start(service)
+        self.resume()
+
                 between.prove(port, PAIR, self._settings)
             else:  # a change is undone to what an earlier version wrote
                 prove_answer(port, self._settings)

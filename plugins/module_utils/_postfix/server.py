@@ -15,6 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
@@ -232,6 +233,19 @@ def check_instance(run: Runner, postconf: Postconf) -> None:
     """Have Postfix check the configuration of one instance. Raises EngineError with what Postfix says.
 
     With -c, the command concerns this instance only; without it, it would go on to every other instance. check-fatal is the
+    def service(self) -> str:
+        """Return the unit of systemd that the default instance runs in; empty if that cannot be told."""
+        return unit_of(self.main_process())
+
+    def has_ended(self) -> bool:
+        """Whether the default instance does not run. Raises EngineError."""
+        self.postconf.forget()
+        return not runs(self._queue_directory())
+
+    def start(self, service: str) -> None:
+        """Start the default instance, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        start_again(self._run, service, "Postfix")
+
     part of check that can fail. The rest, which compares some 160 files and only warns, follows if that part fails, or if this
     Postfix does not know it.
     """

@@ -93,16 +93,30 @@ def set_starttls(
     Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     transaction = server.transaction(store)
-    with transaction.opened(check_mode) as (recovered, warnings):
+    with transaction.opened(check_mode, _answers(desired.own_port, settings)) as (recovered, warnings):
         facts.refuse_changed(digests or {})
         outcome, _made = change_within(transaction, server, desired, settings, check_mode, warnings)
         return replace(outcome, changed=outcome.changed or recovered, recovered=recovered, warnings=tuple(warnings))
 
 
-def undo_killed_run(server: Server, store: str = STORE) -> bool:
-    """Undo the change of a killed run. Return whether there was one. Raises EngineError."""
-    with server.transaction(store).opened(False) as (recovered, _warnings):
-        return recovered
+def undo_killed_run(server: Server, own_port: Target, settings: Settings, store: str = STORE) -> tuple[bool, list[str]]:
+    """Undo the change of a killed run, and prove that the server answers. Return whether there was one, and warnings.
+
+    Raises EngineError.
+    """
+    with server.transaction(store).opened(False, _answers(own_port, settings)) as (recovered, warnings):
+        return recovered, warnings
+
+
+def _answers(own_port: Target, settings: Settings) -> Callable[[], None]:
+    """Return the proof that a mail server answers on its port. It raises EngineError."""
+
+    def prove() -> None:
+        seen = wait_until(lambda now: now.stage >= Stage.EHLO, own_port, settings, settings.timeout)
+        if seen.stage < Stage.EHLO:
+            raise EngineError(f"no mail server answers on {own_port} ({seen.message})")
+
+    return prove
 
 
 def change_within(

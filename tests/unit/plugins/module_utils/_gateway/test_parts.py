@@ -316,7 +316,7 @@ class TestKilledRun:
         recovered, warnings = undo_killed_run(bench.gateway, check_mode, str(bench.store))
         assert (recovered, len(warnings)) == (not check_mode, int(check_mode))
         assert bench.held() == (SET if check_mode else GatewayState())
-        assert bench.gateway.log == ([] if check_mode else ["resume"])
+        assert bench.gateway.log == ([] if check_mode else ["resume", "prove"])
 
     def test_the_result_of_a_change_says_so(self, bench):
         with bench.gateway.transaction(str(bench.store)).locked() as transaction:
