@@ -303,7 +303,7 @@ class EximGateway:
 
     def prove(self) -> None:
         """Raise EngineError unless the own port answers and Exim's own routing of each domain is the wanted one."""
-        prove_answer(self.own_port, self._settings)
+        prove_answer(self.own_port, self._settings, self.has_ended)
         state = self.read()
         enforced = state.recipients_enforced
         wanted = {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import smtplib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage, printable_bytes
@@ -32,9 +33,9 @@ def require_answer(own_port: Target, settings: Settings) -> None:
         )
 
 
-def prove_answer(port: Target, settings: Settings) -> None:
-    """Raise EngineError unless the gateway answers EHLO within the timeout."""
-    seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, settings, settings.timeout)
+def prove_answer(port: Target, settings: Settings, ended: Callable[[], bool] = lambda: False) -> None:
+    """Raise EngineError unless the gateway answers EHLO within the timeout. ended: see wait_until."""
+    seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, settings, settings.timeout, ended)
     if seen.stage < Stage.EHLO:
         raise EngineError(f"the gateway does not answer on {port} after the change: {seen.message}")
 

@@ -249,8 +249,9 @@ class HarakaGateway:
         return next(filter(None, (unit_of(process.pid) for process in self._masters())), "")
 
     def has_ended(self) -> bool:
-        """Whether nothing that could be Haraka listens on the port."""
-        return not self._masters()
+        """Whether nothing listens on the port, as far as this host shows its sockets."""
+        found = sockets.listening((), (self._port.port,), PROC)
+        return found is not None and not any(one.port == self._port.port for one in found)
 
     def start(self, service: str) -> None:
         """Start Haraka, unless somebody has stopped it. Raises NotRunningError and EngineError."""
@@ -262,7 +263,7 @@ class HarakaGateway:
 
     def prove(self) -> None:
         """Raise EngineError unless the port answers and every worker was started after tls.ini was written."""
-        prove_answer(self._port, self._settings)
+        prove_answer(self._port, self._settings, self.has_ended)
         if not self._workers():
             raise EngineError("no worker process of Haraka runs; see what its log says")
         if old := self._outdated():
@@ -417,7 +418,7 @@ class HarakaGateway:
                 process = process_of(int(entry.name), PROC)
                 if process and self._is_worker(process, masters):
                     with contextlib.suppress(OSError):  # it may have ended
-                        found.append((_started(process.pid), process.pid))
+                        found.append((started(process.pid, PROC), process.pid))
         return [pid for _started_at, pid in sorted(found)]
 
     def _masters(self) -> list[Process]:
@@ -458,7 +459,7 @@ class HarakaGateway:
         old = []
         for pid in self._workers():
             with contextlib.suppress(OSError):
-                if _started(pid) < written:
+                if started(pid, PROC) < written:
                     old.append(pid)
         return old
 
@@ -567,13 +568,6 @@ def _addresses(host: str) -> Iterator[str]:
     with contextlib.suppress(OSError, UnicodeError):
         for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
             yield str(found[4][0]).partition("%")[0]
-
-
-def _started(pid: int) -> float:
-    """Return the start time of a process, in seconds since the epoch. Raises OSError if it has ended."""
-    fields = Path(PROC, str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
 
 
 def _connections(pid: int) -> list[tuple[int, int]]:

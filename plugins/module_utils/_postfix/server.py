@@ -19,9 +19,19 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import (
+    blocked,
+    not_read_yet,
+    refuse_blocked,
+    would_end,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
+    EngineError,
+    NotRunningError,
+)
 
 DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 """The directory of a gateway's record and tables."""
@@ -94,6 +104,13 @@ class Postfix:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
         if not runs(self._queue_directory()):
             raise NotRunningError("Postfix is not running; start it first, because a change is proved by its own port")
+        if edited := not_read_yet(self.postconf.config_dir, self.main_process()):
+            try:
+                check_instance(self._run, self.postconf)
+            except EngineError as error:
+                raise BrokenConfigurationError(
+                    f"{' and '.join(edited)} changed, the running Postfix has not read that yet, and {error}; correct that first"
+                ) from error
 
     def _queue_directory(self) -> str:
         queue = self.postconf.values("queue_directory").get("queue_directory", "")
@@ -129,7 +146,13 @@ class Postfix:
             observe,  # a change does not need it
         )
 
-        return observe(self.postconf)
+        master = self.main_process()
+        found = blocked(self.postconf, master) if master else []
+        return {
+            **observe(self.postconf),
+            "blocked": would_end(found) if found else "",
+            "not_read_yet": not_read_yet(self.postconf.config_dir, master),
+        }
 
     def state(self) -> dict[str, str]:
         """Return the two TLS levels of main.cf, with the values of Desired or C(custom)."""
@@ -197,6 +220,8 @@ class Postfix:
         """Have Postfix check its configuration. Raises EngineError with what Postfix says."""
         self.postconf.forget()
         check_instance(self._run, self.postconf)
+        if master := self.main_process():
+            refuse_blocked(self.postconf, master)
 
     def reload(self) -> None:
         """Have Postfix read its configuration. Raises EngineError."""
@@ -208,6 +233,19 @@ class Postfix:
         """Have Postfix read the former configuration. Raises EngineError."""
         self.postconf.forget()
         self.reload()
+
+    def service(self) -> str:
+        """Return the unit of systemd that the default instance runs in; empty if that cannot be told."""
+        return unit_of(self.main_process())
+
+    def has_ended(self) -> bool:
+        """Whether the default instance does not run. Raises EngineError."""
+        self.postconf.forget()
+        return not runs(self._queue_directory())
+
+    def start(self, service: str) -> None:
+        """Start the default instance, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        start_again(self._run, service, "Postfix")
 
     def is_listener(self, service: str) -> bool:
         """Whether a master.cf service, C(name/type), is the listener to configure."""
@@ -233,19 +271,6 @@ def check_instance(run: Runner, postconf: Postconf) -> None:
     """Have Postfix check the configuration of one instance. Raises EngineError with what Postfix says.
 
     With -c, the command concerns this instance only; without it, it would go on to every other instance. check-fatal is the
-    def service(self) -> str:
-        """Return the unit of systemd that the default instance runs in; empty if that cannot be told."""
-        return unit_of(self.main_process())
-
-    def has_ended(self) -> bool:
-        """Whether the default instance does not run. Raises EngineError."""
-        self.postconf.forget()
-        return not runs(self._queue_directory())
-
-    def start(self, service: str) -> None:
-        """Start the default instance, unless somebody has stopped it. Raises NotRunningError and EngineError."""
-        start_again(self._run, service, "Postfix")
-
     part of check that can fail. The rest, which compares some 160 files and only warns, follows if that part fails, or if this
     Postfix does not know it.
     """

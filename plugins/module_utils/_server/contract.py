@@ -78,6 +78,7 @@ class Server(Protocol):
         """Return C(listeners) and C(transports) as plain data (see _host.observed); None for what cannot be told.
 
         C(other_places), if there, has addresses and ports that the configuration has for something else than mail.
+        C(blocked), if not empty: why the next reload would end the daemon. C(not_read_yet): files that changed since it read them.
         Raises EngineError if the configuration cannot be read.
         """
 

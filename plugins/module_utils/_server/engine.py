@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Startable
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
@@ -154,7 +155,9 @@ def change_within(
 
     def prove() -> None:
         nonlocal seen
-        seen = prove_at(desired, desired.own_port, settings)
+        seen = prove_at(
+            desired, desired.own_port, settings, lambda: isinstance(server, Startable) and server.has_ended()
+        )
 
     def prove_old(old: Handshake = seen) -> None:
         # If the old files name a certificate that was renewed before this run, the daemon serves the new one
@@ -174,11 +177,13 @@ def change_within(
     )
 
 
-def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:
-    """Wait until a daemon shows the wanted inbound state. Raises EngineError if it does not within the timeout."""
+def prove_at(
+    desired: Desired, target: Target, settings: Settings, ended: Callable[[], bool] = lambda: False
+) -> Handshake:
+    """Wait until a daemon shows the wanted inbound state. Raises EngineError if it does not within the timeout, or has ended."""
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     fingerprint = _fingerprint(desired, False, []) or ""
-    seen = wait_until(lambda now: satisfies(desired, fingerprint, now), target, settings, settings.timeout)
+    seen = wait_until(lambda now: satisfies(desired, fingerprint, now), target, settings, settings.timeout, ended)
     if not satisfies(desired, fingerprint, seen):
         raise EngineError(f"{target} does not show the wanted state: {_why_not(desired, fingerprint, seen)}")
     return seen

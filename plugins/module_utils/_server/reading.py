@@ -70,6 +70,7 @@ class Reading:
             )
         health = self._health()
         observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
+        self._pending(observed, health["state"] == "running")
         # A daemon with a broken configuration may accept connections and never answer.
         patience = (
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
@@ -98,6 +99,19 @@ class Reading:
     def _stands(self, code: str, message: str) -> None:
         if self._wants_change:
             self.obstacles.append({"code": code, "message": message})
+
+    def _pending(self, observed: Mapping[str, Any], running: bool) -> None:
+        """Note what the reload of a change would activate beside it."""
+        if running and observed.get("blocked"):
+            self._stands("port_in_use", str(observed["blocked"]))
+        if running and observed.get("not_read_yet"):
+            names = " and ".join(map(str, observed["not_read_yet"]))
+            self.notes.append(
+                {
+                    "code": "edits_not_read",
+                    "message": f"{names} changed after the mail server has read it last; the reload of a change activates that, too",
+                }
+            )
 
     def _health(self) -> dict[str, str]:
         try:

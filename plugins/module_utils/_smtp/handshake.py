@@ -571,14 +571,18 @@ def wait_until(
     target: Target,
     settings: Settings,
     seconds: float,
+    ended: Callable[[], bool] = lambda: False,
 ) -> Handshake:
     """Repeat the test until the condition is true or the seconds are over. Return the last result.
 
-    A daemon serves its old state for a moment after a reload, so one test is not enough.
+    A daemon serves its old state for a moment after a reload, so one test is not enough. ended: whether the daemon does not
+    run any more, so that nothing is to be waited for; asked when nobody answers.
     """
     deadline = time.monotonic() + seconds
     while True:
         seen = handshake_one(target, settings)
         if condition(seen) or time.monotonic() >= deadline:
             return seen
+        if seen.code == "connect_failed" and ended():
+            return replace(seen, message=f"{seen.message}; the daemon has ended")
         time.sleep(0.1)

@@ -33,7 +33,13 @@ OBSTACLES = frozenset(
 """Codes with which a host says what stands in the way on it."""
 UNREAD = frozenset({"unreachable", "no_python", "no_privilege", "not_read"})
 """Codes of the reasons why a host could not be read."""
-NOTES = frozenset({"interrupted_run", *(one.code for group in ("listener", "certificate") for one in of_group(group))})
+NOTES = frozenset(
+    {
+        "interrupted_run",
+        "edits_not_read",
+        *(one.code for group in ("listener", "certificate") for one in of_group(group)),
+    }
+)
 """Codes of findings of a host that stop nothing. Those on a certificate are the controller's, on the one to be installed."""
 
 # Words of Ansible and of sudo, in lower case.
