@@ -166,7 +166,7 @@ def _only_starttls(
         "changed": outcome.changed or recovered,
         "recovered": recovered,
         "diff": outcome.diff,
-        "warnings": warnings,
+        "warnings": [*warnings, *settings.told],
     }
 
 

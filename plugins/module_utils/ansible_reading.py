@@ -41,4 +41,5 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     desired = desired_of(options, found["kind"])
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     reading = Reading(SERVERS[found["kind"]](run, desired, settings), desired, settings)
-    return {**found, **reading.read(layout.daemons, targets, layout.user)}
+    result = {**found, **reading.read(layout.daemons, targets, layout.user)}
+    return {**result, "warnings": list(settings.told)} if settings.told else result

@@ -110,7 +110,7 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     server = SERVERS[kind](runner(module), desired, settings)
     if options["only_recover"]:
         recovered, warnings = (False, []) if module.check_mode else undo_killed_run(server, desired.own_port, settings)
-        return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": warnings}
+        return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": [*warnings, *settings.told]}
     outcome = set_starttls(server, desired, settings, module.check_mode, digests=options["digests"])
     certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
     return {
@@ -119,5 +119,5 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
         "kind": kind,
         "probe": plain_results([with_trust(outcome.handshake, settings)]),
         "diff": outcome.diff,
-        "warnings": outcome.warnings,
+        "warnings": [*outcome.warnings, *settings.told],
     }

@@ -115,11 +115,12 @@ def set_gateway(
     if not parts and not opening:
         with gateway.transaction(store).opened(check_mode, lambda: _prove_patiently(gateway)) as (recovered, warnings):
             held = gateway.read()
-            return GatewayOutcome(recovered, held, held, [], (), recovered, tuple(warnings))
+            return GatewayOutcome(recovered, held, held, [], (), recovered, (*warnings, *settings.told))
     compute, assess, wanted = combined(gateway, parts, settings, require_without_evidence)
-    return change_gateway(
+    outcome = change_gateway(
         gateway, compute, assess, wanted, require_without_evidence, check_mode, store, digests, opening
     )
+    return replace(outcome, warnings=(*outcome.warnings, *settings.told))
 
 
 def combined(

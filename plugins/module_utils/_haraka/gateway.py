@@ -49,9 +49,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
-    handshake_one,
     is_address,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 PROC = "/proc"

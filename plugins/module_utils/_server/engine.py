@@ -28,6 +28,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Handshake,
     Settings,
     Target,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import (
     handshake_all,
     handshake_one,
     wait_until,

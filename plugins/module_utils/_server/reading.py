@@ -22,14 +22,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,
-    handshake_all,
     plain_results,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
@@ -75,7 +76,8 @@ class Reading:
         patience = (
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
         )
-        seen = handshake_all([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
+        test = handshake.handshake_all if health["state"] == "broken" else handshake_all
+        seen = test([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
         own = seen[0]
         if health["state"] == "running" and own.stage < Stage.GREETING:
             self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")

@@ -81,6 +81,7 @@ class Settings:
     verify_trust: whether the test verifies the served chain. Without it, Handshake.trusted is None.
     verify_name: whether the certificate must also cover the server's name.
     ask_plaintext: also test whether the server accepts mail without TLS. This takes two more commands.
+    told: gets a sentence for each server that was busy (see patience). All settings of a call share it.
     """
 
     ca_pem: Optional[str] = None
@@ -91,6 +92,7 @@ class Settings:
     verify_trust: bool = True
     verify_name: bool = False
     ask_plaintext: bool = False
+    told: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def limits(self) -> Limits:
