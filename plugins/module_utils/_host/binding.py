@@ -88,7 +88,7 @@ def _refusal(address: str, wish: Wish) -> int:
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family is socket.AF_INET6:
                     one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                one.bind((address or ("::" if family is socket.AF_INET6 else "0.0.0.0"), wish.port))  # noqa: S104
+                one.bind((address, wish.port))  # empty for all addresses
         except OSError as error:
             if error.errno not in _WITHOUT and not (not address and error.errno == errno.EADDRNOTAVAIL):
                 return error.errno or errno.EINVAL

@@ -61,14 +61,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server
     check_instance,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import patience
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
-    handshake_one,
     is_address,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, PortInUseError
 
 REGISTRY = f"{DIRECTORY}/gateway.json"
@@ -412,7 +411,7 @@ class PostfixGateway:
 
     def serves(self) -> bool:
         """Return whether each port answers. Tests once, without waiting."""
-        if patience.handshake_one(self.own_port, self._settings).stage < Stage.EHLO:
+        if handshake_one(self.own_port, self._settings).stage < Stage.EHLO:
             return False
         return not any(between.fault(port, PAIR, self._settings) for port in self._ports())
 
