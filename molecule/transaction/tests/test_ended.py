@@ -1,4 +1,4 @@
-"""A daemon that a change, or the reload of a change, would end or has ended: real ones, with what administrators leave behind."""
+"""A daemon that the reload of a change would end: real ones, with what administrators leave behind."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from lab_testinfra import DOMAINS, Fleet, wait_for
-from test_interrupted import DISABLED, JOURNALS, OFFERED, changing, in_the_middle
 
+OFFERED = {"inbound": "offered", "outbound": "opportunistic"}
 PORT = 2600
 LISTEN = f"systemd-run --quiet --unit=stranger /usr/bin/python3 -m http.server --bind 127.0.0.1 {PORT}"
 MASTER = "/etc/postfix/master.cf"
@@ -75,26 +75,3 @@ def test_a_port_in_use_is_seen_before_exim_would_wait_for_it(fleet: Fleet, host:
         assert fleet.offers_starttls(host) is False
         assert fleet.send("outside", [f"trace@{DOMAINS[host]}"], tls=False, to=host)
     assert fleet.digests()[host] == before
-
-
-@pytest.mark.usefixtures("other_certificate")
-@pytest.mark.parametrize("ends", [True, False], ids=["ended", "stopped"])
-def test_a_killed_run_is_undone_although_the_daemon_does_not_run(fleet: Fleet, ends: bool) -> None:
-    host = "pf12"
-    before = fleet.digests()[host]
-    with in_the_middle(fleet, pipelining=True):
-        fleet.run(host, f"kill -KILL {changing(fleet)}")
-    assert fleet.digests()[host] != before
-    fleet.run(host, "postconf -PX smtp/inet/smtpd_tls_chain_files")
-    fleet.run(host, f"kill -KILL $({DAEMONS[host]})" if ends else "systemctl stop postfix")
-    again = fleet.module(host, "mail_server_tls", OFFERED)
-    if ends:
-        assert again.status == 0 and '"recovered": true' in again.output, again.output
-        assert fleet.offers_starttls(host)
-        assert fleet.module(host, "mail_server_tls", DISABLED).status == 0
-    else:
-        assert again.status != 0 and "start it first" in again.output, again.output
-        assert fleet.run(host, "systemctl is-active postfix@-.service", check=False).strip() != "active"
-        fleet.run(host, "systemctl start postfix")
-    assert fleet.run(host, JOURNALS).strip() == ""
-    assert not fleet.offers_starttls(host)
