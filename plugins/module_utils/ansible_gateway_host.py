@@ -187,7 +187,7 @@ def _only_starttls(
     """Set STARTTLS alone. What a killed run left is undone by the gateway's adapter, which knows all instances of its product."""
     if desired.inbound == "disabled":
         refuse_to_stop_accepting(gateway.read())
-    with gateway.transaction(STORE).opened(module.check_mode) as (recovered, warnings):
+    with gateway.transaction(STORE).opened(module.check_mode, gateway.prove) as (recovered, warnings):
         refuse_changed(module.params["digests"] or {})
         transaction = server.transaction(STORE)
         outcome, _made = change_within(transaction, server, desired, settings, module.check_mode, warnings)
@@ -198,7 +198,7 @@ def _only_starttls(
         "changed": outcome.changed or recovered,
         "recovered": recovered,
         "diff": outcome.diff,
-        "warnings": warnings,
+        "warnings": [*warnings, *settings.told],
     }
 
 
@@ -218,6 +218,6 @@ class _Accept:
     def open(self) -> Optional[Opening]:
         """Make the change under the lock that the gateway's transaction holds. Raises EngineError, TransactionError."""
         transaction = self._server.transaction(self._store)
-        outcome, made = change_within(transaction, self._server, self._desired, self._settings, False, [])
+        outcome, made = change_within(transaction, self._server, self._desired, self._settings, False, [], hold=True)
         self.result, self.diff = outcome.to_dict(), outcome.diff
         return Opening(made.change, made.prove, made.prove_old) if made else None

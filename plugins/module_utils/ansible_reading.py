@@ -42,4 +42,5 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     keep = options["keep"] if options["state"] == "absent" else None
     reading = Reading(SERVERS[found["kind"]](run, desired, settings), desired, settings, keep=keep)
-    return {**found, **reading.read(layout.daemons, targets, layout.user)}
+    result = {**found, **reading.read(layout.daemons, targets, layout.user)}
+    return {**result, "warnings": list(settings.told)} if settings.told else result

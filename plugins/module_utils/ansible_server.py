@@ -112,8 +112,8 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     server = SERVERS[kind](runner(module), desired, settings)
     if options["only_recover"]:
-        recovered = not module.check_mode and undo_killed_run(server)
-        return {"changed": recovered, "recovered": recovered, "kind": kind}
+        recovered, warnings = (False, []) if module.check_mode else undo_killed_run(server, desired.own_port, settings)
+        return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": [*warnings, *settings.told]}
     if options["state"] == "absent":
         keep, digests = options["keep"], options["digests"]
         outcome = put_back(server, desired, settings, module.check_mode, keep=keep, digests=digests)
@@ -126,5 +126,5 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
         "kind": kind,
         "probe": plain_results([with_trust(outcome.handshake, settings)]),
         "diff": outcome.diff,
-        "warnings": outcome.warnings,
+        "warnings": [*outcome.warnings, *settings.told],
     }

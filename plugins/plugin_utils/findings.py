@@ -279,6 +279,9 @@ _ENTRIES = (
           "prefer 'match_sender', or watch its load while the mode is changed"),
     Entry("plan", "interrupted_run", "warning", "A run was killed during a change, and its journal is on the host.",
           "run the playbook: it undoes that change first"),
+    Entry("plan", "edits_not_read", "warning",
+          "The configuration of the mail server was edited, and the running server has not read that yet.",
+          "reload the mail server yourself first, or see that the edit may become active with the run"),
     # listener
     Entry("listener", "socket_not_configured", "warning",
           "A mail daemon listens on a port that its configuration lacks.",

@@ -691,7 +691,19 @@ def test_the_results_of_the_gateway_role_are_what_the_run_looks_at():
 @pytest.mark.parametrize("role", ["gateway", "mail_server"])
 def test_a_role_alone_reads_plans_and_changes(role):
     """One unreadable host does not end the read of the others: it is unknown in the plan."""
-    _fault, read, plan, stop, change = load(f"roles/{role}/tasks/main.yml")
+    _fault, read, undo, plan, stop, change = load(f"roles/{role}/tasks/main.yml")
+    assert undo["ansible.builtin.include_tasks"] == "recovered.yml"
+    for journal, check_mode, wanted in (
+        (None, False, False),
+        ({"path": "/x"}, False, True),
+        ({"path": "/x"}, True, False),
+    ):
+        found = environment().compile_expression(undo["when"])(
+            **{f"{role}_observed": {"journal": journal}}, ansible_check_mode=check_mode
+        )
+        assert bool(found) is wanted
+    undone = load(f"roles/{role}/tasks/recovered.yml")
+    assert [one["ansible.builtin.import_tasks"] for one in undone] == ["recover.yml", "read.yml"]
     files = {"gateway": "modes.yml", "mail_server": "change.yml"}
     assert (read["ansible.builtin.import_tasks"], change["ansible.builtin.import_tasks"]) == ("read.yml", files[role])
     given = plan["mailfleet.starttls.tls_plan"]

@@ -21,6 +21,7 @@ DISABLED = {"inbound": "disabled", "outbound": "disabled"}
 JOURNALS = "find /var/lib/mailfleet-starttls -name '*.journal'"
 # The process that holds the lock; its command line does not name the module where it was read from standard input.
 CHANGING = "for one in /proc/[0-9]*; do ls -l $one/fd 2>/dev/null | grep -q mailfleet-starttls/postfix.lock && echo ${one#/proc/}; done; :"
+MASTER = "tr -d ' ' </var/spool/postfix/pid/master.pid"
 NOT_PROVED = "the former state was never left, so this test proves nothing"
 
 pytestmark = pytest.mark.usefixtures("other_certificate")
@@ -141,3 +142,24 @@ def test_a_killed_run_is_undone_by_the_next(fleet: Fleet) -> None:
     assert fleet.run(HOST, JOURNALS).strip() == ""
     assert fleet.s_client(HOST, "-CAfile", str(fleet.ca), "-verify_return_error").status == 0
     assert fleet.module(HOST, "mail_server_tls", DISABLED).status == 0
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ended", "stopped"])
+def test_a_killed_run_is_undone_although_the_daemon_does_not_run(fleet: Fleet, ends: bool) -> None:
+    before = fleet.digests()[HOST]
+    with in_the_middle(fleet, pipelining=True):
+        fleet.run(HOST, f"kill -KILL {changing(fleet)}")
+    assert fleet.digests()[HOST] != before
+    fleet.run(HOST, "postconf -PX smtp/inet/smtpd_tls_chain_files")
+    fleet.run(HOST, f"kill -KILL $({MASTER})" if ends else "systemctl stop postfix")
+    again = fleet.module(HOST, "mail_server_tls", OFFERED)
+    if ends:
+        assert again.status == 0 and '"recovered": true' in again.output, again.output
+        assert fleet.offers_starttls(HOST)
+        assert fleet.module(HOST, "mail_server_tls", DISABLED).status == 0
+    else:
+        assert again.status != 0 and "start it first" in again.output, again.output
+        assert fleet.run(HOST, "systemctl is-active postfix@-.service", check=False).strip() != "active"
+        fleet.run(HOST, "systemctl start postfix")
+    assert fleet.run(HOST, JOURNALS).strip() == ""
+    assert not fleet.offers_starttls(HOST)

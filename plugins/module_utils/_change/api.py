@@ -242,8 +242,14 @@ class CallTransaction:
 
     interrupted = False
 
+    def take_back(self, prove_old: Callable[[], None], error: Exception) -> None:
+        """Do nothing: no change of an API is held."""
+
+    def release(self) -> None:
+        """Do nothing: no change of an API is held."""
+
     @contextlib.contextmanager
-    def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
+    def opened(self, check_mode: bool, prove: Optional[Callable[[], None]] = None) -> Iterator[tuple[bool, list[str]]]:
         """Yield false and no warnings. A killed run leaves nothing to undo, and the API itself makes one change at a time."""
         yield False, []
 

@@ -15,7 +15,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Optional
@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
     place_of,
     real_path,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 ABSENT = "absent"
 """The digest of a file that does not exist."""
@@ -76,10 +77,15 @@ class FileImage:
         """
         try:
             with place_of(path, trust) as place:
-                _refuse_unless_regular(place, path)
-                fd = place.open()
+                return cls._in(place, path, max_bytes, trust)
         except FileNotFoundError:
             return cls(path, None, trust=trust, seen=ABSENT)
+
+    @classmethod
+    def _in(cls, place: Place, path: str, max_bytes: Optional[int], trust: PathTrust) -> FileImage:
+        """Return the file at a place as an image with this path. Raises as read() does, and FileNotFoundError."""
+        _refuse_unless_regular(place, path)
+        fd = place.open()
         with os.fdopen(fd, "rb") as file:
             status = os.fstat(fd)
             _refuse_irregular(status, path)
@@ -106,8 +112,56 @@ class FileImage:
             return
         with place_of(self.path, self.trust) as place:
             _refuse_unless_regular(place, self.path)
-            attributes = _present_attributes(place) if self.attributes is None else self.attributes
-            place.replace(self.content, lambda fd: self._dress(fd, attributes, mtime))
+            place.replace(self.content, self._dresser(place, mtime))
+
+    def stage(self, name: str, mtime: Optional[float] = None) -> None:
+        """Write this image under another name in the directory of its path, for take(). Raises as write() does.
+
+        The image has a content.
+        """
+        with place_of(self.path, self.trust) as place:
+            _refuse_unless_regular(place, self.path)
+            place.beside(name).create(self.content or b"", self._dresser(place, mtime))
+
+    def keep(self, name: str) -> None:
+        """Keep the file, which is as this image, under a second name in its directory, for take(). Raises as write() does.
+
+        What replaces the file later leaves the second name alone. A program that writes into the file does not.
+        """
+        with place_of(self.path, self.trust) as place:
+            try:
+                if place.lent or place.sticky:  # a second name counts as a trap there, see paths
+                    raise PermissionError
+                place.link_to(place.beside(name))
+            except OSError as error:  # a file system without second names
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EEXIST):
+                    raise
+                place.beside(name).create(self.content or b"", self._dresser(place, None))
+
+    def take(self, name: str) -> bool:
+        """Put the file that stage() or keep() left under this name in place, which needs no room. Return whether it was there.
+
+        A file that is not as this image is left where it is. Raises as write() does.
+        """
+        with place_of(self.path, self.trust) as place:
+            _refuse_unless_regular(place, self.path)
+            other = place.beside(name)
+            try:
+                if FileImage._in(other, self.path, None, self.trust) != self:
+                    return False
+            except FileNotFoundError:
+                return False
+            other.move_to(place)
+        return True
+
+    def drop(self, name: str) -> None:
+        """Remove what stage() or keep() left under this name, if it is there and that is possible. Nothing is raised."""
+        with suppress(OSError, EngineError), place_of(self.path, self.trust) as place:
+            place.beside(name).drop()
+
+    def _dresser(self, place: Place, mtime: Optional[float]) -> Callable[[int], None]:
+        attributes = _present_attributes(place) if self.attributes is None else self.attributes
+        return lambda fd: self._dress(fd, attributes, mtime)
 
     def _dress(self, fd: int, attributes: Mapping[str, bytes], mtime: Optional[float]) -> None:
         status = os.fstat(fd)

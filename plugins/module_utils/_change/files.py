@@ -15,11 +15,10 @@ import contextlib
 import difflib
 import json
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional, Protocol
+from typing import Any, Callable, NamedTuple, Optional, Protocol, runtime_checkable
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
@@ -32,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock im
     lock_exists,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import (
+    TEMPORARY_PREFIX,
     PathTrust,
     UntrustedPathError,
     make_directory,
@@ -39,14 +39,16 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
     remove_directory,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Stopped, reason_of, stoppable
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.room import Slot, nothing_changed, slots_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.stored import digest_of, entry_of, image_from
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    EngineError,
+    NotRunningError,
+    TransactionError,
+)
 
-# Postfix waits until a changed main.cf is more than a second old, in case it is still being written. A renamed file is
-# complete at once, so it gets an older time of modification, and Postfix does not wait.
-SETTLED_SECONDS = 3.0
 _ANY = "any"
-JOURNAL_FORMAT = 2
+JOURNAL_FORMAT = 3
 """The format of the journals that this version writes. Format 0 had the keys of format 1, without the number."""
 
 
@@ -65,6 +67,23 @@ class Daemon(Protocol):
 
     def resume(self) -> None:
         """Make the running daemon use the restored files, and no other pending change. Raises EngineError."""
+
+
+@runtime_checkable
+class Startable(Protocol):
+    """The part of an adapter whose daemon can be started again. Without it, a daemon that has ended stays down."""
+
+    def service(self) -> str:
+        """Return the name by which the host's service manager runs the daemon now; empty if that cannot be told."""
+
+    def has_ended(self) -> bool:
+        """Whether the daemon does not run."""
+
+    def start(self, service: str) -> None:
+        """Start the daemon by this name, unless somebody has stopped it.
+
+        Raises NotRunningError if somebody has stopped it, or if that cannot be told, and EngineError if it does not start.
+        """
 
 
 @dataclass(frozen=True)
@@ -161,10 +180,6 @@ class Change:
             [old.path for old, image in pairs if old != image and (old.content, image.content) != (None, None)]
         )
 
-    def undoing(self) -> Change:
-        """Return the change that takes this one back. It is for a change that was applied under the same lock."""
-        return Change(self.after, self.before, True, tuple(map(_on_disk, self.kept)))
-
 
 def _changed_lines(old: FileImage, new: FileImage) -> str:
     lines = difflib.unified_diff(
@@ -216,15 +231,16 @@ class Transaction:
             yield self
 
     @contextlib.contextmanager
-    def opened(self, check_mode: bool) -> Iterator[tuple[bool, list[str]]]:
+    def opened(self, check_mode: bool, prove: Optional[Callable[[], None]] = None) -> Iterator[tuple[bool, list[str]]]:
         """Lock the daemon and undo the change of a killed run. Yields whether there was one, and warnings.
 
-        Check mode locks and restores nothing; it only warns. Raises EngineError if another run holds the lock for too
-        long, or if the journal cannot be read or was written by a newer version.
+        prove: proves the daemon after that; raises EngineError. Check mode locks and restores nothing; it only warns.
+        Raises EngineError if another run holds the lock for too long, and as recover() does.
         """
         if not check_mode:
             with self.locked():
-                yield self.recover(), []
+                warnings: list[str] = []
+                yield self.recover(prove, warnings), warnings
         elif self.interrupted:
             self._left_over()
             yield False, ["an earlier run was interrupted; a real run first restores the files that it changed"]
@@ -236,35 +252,48 @@ class Transaction:
         """Whether a killed run has left a journal."""
         return self._journal.exists()
 
-    def recover(self) -> bool:
+    def recover(self, prove: Optional[Callable[[], None]] = None, warnings: Optional[list[str]] = None) -> bool:
         """Undo the change of a killed run. Return whether there was one.
 
-        Raises EngineError if somebody else has changed a file since (their edit is kept), and if the journal cannot
-        be read or was written by a newer version.
+        If the daemon has ended meanwhile, it is started again, unless somebody has stopped it; that becomes a warning.
+        Raises EngineError if somebody else has changed a file since (their edit is kept), if the journal cannot be read
+        or was written by a newer version, and if the daemon cannot use the former files.
         """
         if not self.interrupted:
             return False
-        images, written, directories = self._left_over()
-        for image, after in zip(images, written):
-            now = _on_disk(image)
-            if now != image and not {digest_of(now), _ANY} & {*after}:
-                raise EngineError(
-                    f"a run was interrupted and {image.path} has been edited since; make sure the file is "
-                    f"what you want, then remove {self._journal} and run again"
-                )
+        slots, written, directories, service = self._left_over()
+        if edited := _edited_since(slots, written):
+            raise EngineError(
+                f"a run was interrupted and {edited} has been edited since; make sure the file is "
+                f"what you want, then remove {self._journal} and run again"
+            )
         with stoppable():
-            self._restore(images, directories)
-            self._end()
+            try:
+                self._restore(slots, directories, service)
+                if prove:
+                    self._prove_recovered(prove)
+            except NotRunningError as error:  # the files are back, and there is nobody to tell
+                if warnings is not None:
+                    warnings.append(f"the files that a killed run changed are restored, but {error}")
+            self._end(slots)
         return True
 
-    def _left_over(self) -> tuple[list[FileImage], list[list[str]], list[str]]:
-        """Read the journal: the former files, the digests of what the run wrote to each, and the directories it created."""
+    def _left_over(self) -> tuple[list[Slot], list[list[str]], list[str], str]:
+        """Read the journal.
+
+        Returns the former files and the names under which they wait, the digests of what the run wrote to each, the
+        directories that it created, and the service of the daemon.
+        """
         try:
             journal = json.loads(self._journal.read_text())
             format_of(journal, JOURNAL_FORMAT, f"the journal {self._journal} of an interrupted run")
-            images = [image_from(entry) for entry in journal["files"]]
+            slots = [
+                Slot(image_from(entry), None, _name_in(entry, "new"), _name_in(entry, "old"))
+                for entry in journal["files"]
+            ]
             written = [[entry["after_sha256"], *entry.get("between_sha256", ())] for entry in journal["files"]]
-            return images, written, [str(directory) for directory in journal["directories"]]
+            directories = [str(directory) for directory in journal["directories"]]
+            return slots, written, directories, str(journal.get("service", ""))
         except NewerFormatError:
             raise
         except (ValueError, KeyError, TypeError) as error:
@@ -273,26 +302,36 @@ class Transaction:
                 f"files of {self._daemon.name} with your backup, then remove the journal"
             ) from error
 
-    def apply(self, change: Change, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
+    def apply(
+        self, change: Change, prove: Callable[[], None], prove_old: Callable[[], None], hold: bool = False
+    ) -> None:
         """Make the change, or undo it. prove and prove_old raise EngineError if the daemon does not show the state.
 
+        hold: keep the way back of a change that succeeds, until a later change of the same call, take_back() or release().
         Raises TransactionError with the reason if the change failed; restored says whether it was undone. Raises EngineError
-        before anything is written if somebody has changed a file since the change was computed.
+        before anything is changed if there is no room for the change, or somebody has changed a file since it was computed.
         """
         missing = _directories_to_make(change.after)
         directories = list(dict.fromkeys((*change.directories, *missing)))
         with stoppable() as stop:
             change.refuse_edited()
-            noted = self._noted(change, missing)
-            self._begin(change, directories, noted)
-            seen = self._daemon.reads_files_unasked
+            begun = holding = self.interrupted
+            held = self._held()
+            noted = self._noted(change, missing, held)
+            pairs = [*((one.former, one.after) for one in noted), *zip(change.before, change.after)]
+            slots = slots_of(pairs, change.kept, {path: slot.old for path, slot in held.items() if slot.old})
+            service = self._service()
+            self._begin(change, directories, noted, slots, service)
+            seen = holding or self._daemon.reads_files_unasked
             try:
                 stop.look()
                 for directory, trust in missing.items():
                     make_directory(directory, trust=trust)
-                for image in [*(one.after for one in noted), *change.after]:
-                    if _on_disk(image) != image:
-                        image.write(mtime=time.time() - SETTLED_SECONDS)
+                for slot in slots:
+                    slot.keep()
+                begun = True
+                for slot in slots:
+                    slot.put()
                 with stop.obeyed():
                     self._daemon.check()
                     seen = True
@@ -300,45 +339,121 @@ class Transaction:
                     prove()
             except BaseException as error:
                 stop.end()
-                reason = reason_of(error)
-                try:
-                    former = [one.former for one in noted]
-                    self._restore([*former, *change.before, *change.kept], directories, resume=seen)
-                    prove_old()
-                except (EngineError, OSError) as second:
-                    raise TransactionError(
-                        f"{reason}. The rollback failed as well: {second}. The former files are in "
-                        f"{self._journal}; run again to restore them",
-                        restored=False,
-                    ) from error
-                self._end()
+                if not begun and isinstance(error, (OSError, EngineError)):
+                    self._end(slots)
+                    _remove_directories(slots, directories)
+                    raise nothing_changed(error) from error
+                self._undo(slots, directories, service if seen else None, prove_old, reason_of(error), error)
                 if not isinstance(error, (Exception, Stopped)):
                     raise
-                raise TransactionError(f"{reason}. The former state is restored and proved", True) from error
-            self._end()
+                raise TransactionError(
+                    f"{reason_of(error)}. The former state is restored and proved", restored=True
+                ) from error
+            if not hold:
+                self._end(slots)
 
-    def _restore(self, images: Sequence[FileImage], directories: Sequence[str], resume: bool = True) -> None:
+    def take_back(self, prove_old: Callable[[], None], error: Exception) -> None:
+        """Undo a change that was held, because of this error. Raises TransactionError if that fails."""
+        if self.interrupted:
+            slots, written, directories, service = self._left_over()
+            if edited := _edited_since(slots, written):
+                raise TransactionError(
+                    f"{error}. The change before it is not undone, because {edited} has been edited since; make sure the "
+                    f"file is what you want, then remove {self._journal} and run again",
+                    restored=False,
+                ) from error
+            with stoppable():
+                self._undo(slots, directories, service, prove_old, str(error), error)
+
+    def release(self) -> None:
+        """Give up the way back of a change that was held. The change stays."""
+        if self.interrupted:
+            self._end(self._left_over()[0])
+
+    def _held(self) -> dict[str, Slot]:
+        """Return path -> room, of a change of this call that was held."""
+        slots = self._left_over()[0] if self.interrupted else []
+        return {slot.former.path: slot for slot in slots}
+
+    def _undo(
+        self,
+        slots: Sequence[Slot],
+        directories: Sequence[str],
+        service: Optional[str],
+        prove_old: Callable[[], None],
+        reason: str,
+        error: BaseException,
+    ) -> None:
+        """Put the former files back and prove them. Raises TransactionError. service: None if the daemon need not be told."""
+        try:
+            self._restore(slots, directories, service)
+            prove_old()
+        except (EngineError, OSError) as second:
+            raise TransactionError(
+                f"{reason}. The rollback failed as well: {second}. The former files are in "
+                f"{self._journal}; run again to restore them",
+                restored=False,
+            ) from error
+        self._end(slots)
+
+    def _restore(self, slots: Sequence[Slot], directories: Sequence[str], service: Optional[str]) -> None:
+        """Put the former files back, and have the daemon use them unless service is None. Raises EngineError.
+
+        A file that cannot be put back does not keep the others changed. NotRunningError comes after all is done.
+        """
         failures = []
-        for image in reversed(images):
+        for slot in reversed(slots):
             try:
-                image.write(mtime=time.time() - SETTLED_SECONDS)
-            except OSError as error:  # restore the other files anyway
-                failures.append(f"{image.path}: {error.strerror or error}")
+                slot.put_back()
+            except OSError as error:
+                failures.append(f"{slot.former.path}: {error.strerror or error}")
             except UntrustedPathError as error:
                 failures.append(str(error))
-        if resume:
-            self._daemon.resume()
+        stopped = self._resume(service) if service is not None else None
         if failures:
             raise EngineError("; ".join(failures))
-        trust = PathTrust(owners=frozenset(uid for image in images for uid in image.trust.owners))
-        for directory in reversed(directories):
-            with contextlib.suppress(OSError, UntrustedPathError):  # somebody may have put files into it since
-                remove_directory(directory, trust)
+        _remove_directories(slots, directories)
+        if stopped:
+            raise stopped
 
-    def _noted(self, change: Change, directories: dict[str, PathTrust]) -> list[_Noted]:
+    def _service(self) -> str:
+        return self._daemon.service() if isinstance(self._daemon, Startable) else ""
+
+    def _resume(self, service: str) -> Optional[NotRunningError]:
+        """Have the daemon use the former files. If it has ended, start it. Raises EngineError.
+
+        Returns the error if it has ended and may not be started, because somebody else has stopped it.
+        """
+        daemon = self._daemon
+        if not isinstance(daemon, Startable):
+            daemon.resume()
+            return None
+        try:
+            if not daemon.has_ended():
+                daemon.resume()
+                return None
+        except EngineError:
+            if not daemon.has_ended():  # it may have been about to end
+                raise
+        try:
+            daemon.start(service)
+        except NotRunningError as error:
+            return error
+        return None
+
+    def _prove_recovered(self, prove: Callable[[], None]) -> None:
+        try:
+            prove()
+        except (EngineError, OSError) as error:
+            raise EngineError(
+                f"the files that a killed run changed are restored, but {error}; correct that, then run again"
+            ) from error
+
+    def _noted(self, change: Change, directories: dict[str, PathTrust], held: Mapping[str, Slot]) -> list[_Noted]:
         """Return the record's file before and after the change; nothing if the record stays the same.
 
         If the change also undoes the one before it, the record before both is that of the files before both.
+        held: path -> room of the change before it.
         """
         store, name = str(self._store), self._daemon.name
         pairs = [(_on_disk(image), image) for image in change.after]
@@ -347,14 +462,23 @@ class Transaction:
         others = record.others(store, name)
         after = now.noted([(old, new) for old, new in pairs if old != new], directories, others)
         former = present
-        if change.found is not None:
+        if present.path in held:
+            former = held[present.path].former
+        elif change.found is not None:
             back = [(old, before) for (old, _new), before in zip(pairs, change.before) if old != before]
             former = record.image_of(store, name, now.noted(back, None, others))
         if after == now and former is present:
             return []
         return [_Noted(former, present, record.image_of(store, name, after))]
 
-    def _begin(self, change: Change, directories: Sequence[str], noted: Sequence[_Noted] = ()) -> None:
+    def _begin(
+        self,
+        change: Change,
+        directories: Sequence[str],
+        noted: Sequence[_Noted] = (),
+        slots: Sequence[Slot] = (),
+        service: str = "",
+    ) -> None:
         entries = [_entry_of(one.former, digest_of(one.after)) for one in noted]
         entries += [_entry_of(old, digest_of(new)) for old, new in zip(change.before, change.after)]
         between = [*(one.present for one in noted if one.present != one.former), *change.between]
@@ -362,16 +486,24 @@ class Transaction:
             if digests := [digest_of(image) for image in between if image.path == entry["path"]]:
                 entry["between_sha256"] = digests
         entries += [_entry_of(old, _ANY) for old in change.kept]
+        for entry, slot in zip(entries, slots):
+            entry.update(new=slot.new, old=slot.old)
         journal = {
             KEY: JOURNAL_FORMAT,
             "daemon": self._daemon.name,
             "files": entries,
             "directories": list(directories),
+            "service": service,
         }
-        FileImage(str(self._journal), json.dumps(journal).encode(), 0o600, os.getuid(), os.getgid()).write()
+        try:
+            FileImage(str(self._journal), json.dumps(journal).encode(), 0o600, os.getuid(), os.getgid()).write()
+        except OSError as error:
+            raise nothing_changed(error) from error
 
-    def _end(self) -> None:
+    def _end(self, slots: Sequence[Slot] = ()) -> None:
         FileImage(str(self._journal), None).write()
+        for slot in slots:
+            slot.give_up()
 
     def journal_facts(self) -> Optional[dict[str, Any]]:
         """Return C(path) of the journal that a killed run left, and C(files): the paths it would restore. None without a journal.
@@ -382,10 +514,32 @@ class Transaction:
             return None
         try:
             own = record.path_of(str(self._store), self._daemon.name)
-            files = [image.path for image in self._left_over()[0] if image.path != own]
+            files = [slot.former.path for slot in self._left_over()[0] if slot.former.path != own]
         except (EngineError, OSError):
             files = []
         return {"path": str(self._journal), "files": files}
+
+
+def _edited_since(slots: Sequence[Slot], written: Sequence[Sequence[str]]) -> str:
+    """Return the path of a file that is neither as before the change nor as the change wrote it; empty if there is none.
+
+    written: for each slot, the digests of what the change has written there.
+    """
+    for slot, digests in zip(slots, written):
+        now = _on_disk(slot.former)
+        if now != slot.former and not {digest_of(now), _ANY} & {*digests}:
+            return slot.former.path
+    return ""
+
+
+def _remove_directories(slots: Sequence[Slot], directories: Sequence[str]) -> None:
+    """Remove the directories that a change has created, the inner ones first, if they are empty."""
+    for slot in slots:
+        slot.give_up_new()
+    trust = PathTrust(owners=frozenset(uid for slot in slots for uid in slot.former.trust.owners))
+    for directory in reversed(directories):
+        with contextlib.suppress(OSError, UntrustedPathError):  # somebody may have put files into it since
+            remove_directory(directory, trust)
 
 
 def _refuse_edited(paths: Sequence[str]) -> None:
@@ -413,3 +567,11 @@ def _directories_to_make(images: Sequence[FileImage]) -> dict[str, PathTrust]:
             above = missing_directories(str(Path(image.path).parent), image.trust)
             missing.update(dict.fromkeys(above, image.trust))
     return dict(sorted(missing.items()))
+
+
+def _name_in(entry: Mapping[str, Any], which: str) -> str:
+    """Return the name under which a version waits, empty if there is none. Raises ValueError for a name that is not ours."""
+    name = str(entry.get(which, ""))
+    if name and (not name.startswith(TEMPORARY_PREFIX) or "/" in name):
+        raise ValueError(f"{name!a} is no name of a file that waits")
+    return name

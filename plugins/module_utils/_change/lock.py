@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
     place_of,
     remove_directory,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.room import nothing_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 STORE = "/var/lib/mailfleet-starttls"
@@ -105,8 +106,11 @@ def _is_file(handle: int, path: str) -> bool:
 
 
 def _open(path: str) -> int:
-    for directory in missing_directories(str(Path(path).parent)):
-        with contextlib.suppress(FileExistsError):  # another run has just made it
-            make_directory(directory, 0o700)
-    with place_of(path) as place:
-        return place.open(os.O_RDWR | os.O_CREAT)
+    try:
+        for directory in missing_directories(str(Path(path).parent)):
+            with contextlib.suppress(FileExistsError):  # another run has just made it
+                make_directory(directory, 0o700)
+        with place_of(path) as place:
+            return place.open(os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise nothing_changed(error) from error

@@ -28,7 +28,7 @@ import stat
 import struct
 from collections import deque
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -138,22 +138,48 @@ class Place:
         UntrustedPathError. The old file is then unchanged, and no temporary file is left.
         """
         self.status()
-        temporary = f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp"
+        temporary = self.beside(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}.tmp")
+        temporary.create(content, dress)
+        try:
+            temporary.move_to(self)
+        except BaseException:
+            temporary.drop()
+            raise
+
+    def beside(self, name: str) -> Place:
+        """Return another name in the same directory. Errors still name the path that was given."""
+        return replace(self, name=name, path=f"{self.path.rpartition('/')[0]}/{name}")
+
+    def create(self, content: bytes, dress: Callable[[int], None]) -> None:
+        """Make a new file with this content here, flushed to the disk. Raises OSError; then there is no file."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with _naming(self.given):
-            fd = os.open(temporary, flags, 0o600, dir_fd=self.directory)
+            fd = os.open(self.name, flags, 0o600, dir_fd=self.directory)
             try:
                 with os.fdopen(fd, "wb") as file:
                     file.write(content)
                     file.flush()
                     dress(fd)
                     os.fsync(fd)
-                os.rename(temporary, self.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
             except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=self.directory)
+                self.drop()
                 raise
+
+    def link_to(self, other: Place) -> None:
+        """Give this file a second name in the same directory. Raises OSError."""
+        with _naming(self.given):
+            os.link(self.name, other.name, src_dir_fd=self.directory, dst_dir_fd=self.directory, follow_symlinks=False)
+
+    def move_to(self, other: Place) -> None:
+        """Rename this file to the other name in the same directory, whose file is replaced. It needs no room. Raises OSError."""
+        with _naming(self.given):
+            os.rename(self.name, other.name, src_dir_fd=self.directory, dst_dir_fd=self.directory)
             self._flush()
+
+    def drop(self) -> None:
+        """Remove the file if that is possible. Nothing is raised."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.name, dir_fd=self.directory)
 
     def remove(self) -> None:
         """Remove the file if it exists. Raises OSError and UntrustedPathError."""

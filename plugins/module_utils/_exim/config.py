@@ -54,9 +54,10 @@ class ByPort(NamedTuple):
 class Printed:
     """The configuration on disk as Exim prints it. It is read once, when it is needed; call forget() when it may have changed."""
 
-    def __init__(self, run: Runner) -> None:
-        """Prepare only; nothing is read."""
+    def __init__(self, run: Runner, file: str = "") -> None:
+        """Prepare only; nothing is read. file: a configuration to print instead of the one that Exim uses."""
         self._run = run
+        self._options = ["-C", file] if file else []
         self._parts: Optional[list[str]] = None
 
     def forget(self) -> None:
@@ -66,7 +67,7 @@ class Printed:
     def _read(self) -> list[str]:
         """Return the options, then the name and the options of each transport in turn. Raises BrokenConfigurationError."""
         if self._parts is None:
-            status, out, err = self._run(["exim4", "-bP", "configure_file", *_OPTIONS, "transports"])
+            status, out, err = self._run(["exim4", *self._options, "-bP", "configure_file", *_OPTIONS, "transports"])
             if status != 0:
                 raise BrokenConfigurationError(f"Exim does not read its configuration: {(err or out).strip()}")
             self._parts = _TRANSPORT.split(out)

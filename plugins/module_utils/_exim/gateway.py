@@ -57,8 +57,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
-    handshake_one,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -357,6 +357,18 @@ class EximGateway:
         """Have Exim read the former configuration again, without generating it anew."""
         self._exim.resume()
 
+    def service(self) -> str:
+        """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
+        return self._exim.service()
+
+    def has_ended(self) -> bool:
+        """Whether the daemon does not run."""
+        return self._exim.has_ended()
+
+    def start(self, service: str) -> None:
+        """Start the daemon, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        self._exim.start(service)
+
     def _only_tables_differ(self) -> bool:
         """Return whether, of the files that this object has planned, a table differs from what was there before, and nothing else."""
         differing = {path for path, content in self._known.items() if FileImage.read(path).content != content}
@@ -368,7 +380,7 @@ class EximGateway:
 
     def prove(self) -> None:
         """Raise EngineError unless the own port answers and Exim's own routing of each domain is the wanted one."""
-        prove_answer(self.own_port, self._settings)
+        prove_answer(self.own_port, self._settings, self.has_ended)
         state = self.read()
         enforced = state.recipients_enforced
         wanted = {

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import Wish
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import (
     UNKNOWN,
     Listener,
@@ -35,25 +37,41 @@ def listeners(printed: Printed, command_line: str = "", requires: bool = False) 
     requires: whether the access control lists refuse mail in plaintext.
     """
     values = printed.options
+    implicit = {port_number(port) for port in _list(values["tls_on_connect_ports"])}
+    found: dict[tuple[str, Optional[int]], Listener] = {}
+    for interface, written in _places(values, command_line):
+        host, port = _interface(interface)[0], port_number(written)
+        offered = _offered(ByPort.of(values["tls_advertise_hosts"]).at(port), requires)
+        tls = "implicit" if port in implicit else offered
+        certificates = _files(values["tls_certificate"]) if tls != "none" else ()
+        found[host, port] = Listener(f"{host or '*'}:{port}", host, port, tls, certificates)
+    return list(found.values())
+
+
+def wishes(printed: Printed, command_line: str = "") -> list[Wish]:
+    """Return where the daemon wants to listen at its next start or reload. Parameters and errors as for listeners()."""
+    found = []
+    for interface, port in _places(printed.options, command_line):
+        host, _own = _interface(interface)
+        family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+        title = f"local_interfaces and daemon_smtp_ports ({host or 'all addresses'}, port {port})"
+        found.append(Wish(title, host, port_number(port), port, (family,)))
+    return found
+
+
+def _places(values: Mapping[str, str], command_line: str) -> list[tuple[str, str]]:
+    """Return each interface and port, as they are written."""
     interfaces, ports = _list(values["local_interfaces"]), _list(values["daemon_smtp_ports"])
     words = command_line.rstrip("\0").split("\0")
     if "-oX" in words[:-1]:
         items = _list(words[words.index("-oX") + 1])
         ports = [item for item in items if not _IS_ADDRESS.search(item)] or ports
         interfaces = [item for item in items if _IS_ADDRESS.search(item)] or interfaces
-    implicit = {port_number(port) for port in _list(values["tls_on_connect_ports"])}
-    found: dict[tuple[str, Optional[int]], Listener] = {}
+    pairs = []
     for interface in interfaces:
-        host, own = _interface(interface)
-        for port in [own] if own else [port_number(one) for one in ports]:
-            tls = (
-                "implicit"
-                if port in implicit
-                else _offered(ByPort.of(values["tls_advertise_hosts"]).at(port), requires)
-            )
-            certificates = _files(values["tls_certificate"]) if tls != "none" else ()
-            found[host, port] = Listener(f"{host or '*'}:{port}", host, port, tls, certificates)
-    return list(found.values())
+        own = _interface(interface)[1]
+        pairs += [(interface, port) for port in ([str(own)] if own else ports)]
+    return pairs
 
 
 def transports(printed: Printed, next_hops: Mapping[str, Sequence[tuple[str, int]]]) -> list[Transport]:
@@ -82,14 +100,19 @@ def observe(
 
     daemon: the process of the daemon; None if it does not run.
     """
-    command_line = ""
-    with contextlib.suppress(OSError):
-        if daemon is not None:
-            command_line = Path(f"/proc/{daemon}/cmdline").read_text(errors="replace")
+    command_line = command_line_of(daemon)
     return {
         "listeners": [one.to_json() for one in listeners(printed, command_line, requires)],
         "transports": [one.to_json() for one in transports(printed, next_hops)],
     }
+
+
+def command_line_of(daemon: Optional[int]) -> str:
+    """Return the words with which the daemon was started, separated by NUL characters; empty if it does not run."""
+    with contextlib.suppress(OSError):
+        if daemon is not None:
+            return Path(f"/proc/{daemon}/cmdline").read_text(errors="replace")
+    return ""
 
 
 def _offered(hosts: str, requires: bool) -> str:

@@ -29,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import (
     Process,
@@ -36,12 +37,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
     process_of,
     send_signal,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
     NotRunningError,
+    PortInUseError,
 )
 
 CONFIG_DIR = DEBIAN.config_dir
@@ -135,12 +138,12 @@ class Exim:
         if self._edited():
             self._require_sound_sources()
 
-    def _edited(self) -> bool:
-        """Whether a source of the generated configuration is newer than it, so that nothing has shown yet that Exim can read it."""
+    def _edited(self) -> list[Path]:
+        """Return the sources of the generated configuration that are newer than it. Nothing has shown yet that Exim can read them."""
         sources = [Path(SETTINGS), Path(self._macros_path())]
         sources += Path(CONFIG_DIR, "conf.d").rglob("*") if self.split else [Path(CONFIG_DIR, "exim4.conf.template")]
         generated = _modified(Path(GENERATED))
-        return bool(generated) and any(_modified(one) > generated for one in sources)
+        return [one for one in sources if generated and _modified(one) > generated and not one.is_dir()]
 
     def _require_sound_sources(self) -> None:
         """Raise BrokenConfigurationError if Exim could not read what Debian generates now: the next reload would show it."""
@@ -193,7 +196,28 @@ class Exim:
         except OSError as error:
             raise EngineError(f"{error.filename}: {error.strerror}") from error
         next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
-        return observe(self._printed, self.main_process(), next_hops, requires)
+        daemon, edited = self.main_process(), self._edited()
+        found = self._blocked(daemon) if daemon else []
+        return {
+            **observe(self._printed, daemon, next_hops, requires),
+            "blocked": _would_fall_silent(found) if found else "",
+            "not_read_yet": [str(one) for one in edited],
+        }
+
+    def _blocked(self, daemon: Optional[int], trial: str = "") -> list[str]:
+        """Return why Exim could not listen after its next reload, a text for each place. Raises EngineError.
+
+        trial: the configuration that it would read; empty for what Debian generates now.
+        """
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (  # noqa: PLC0415
+            command_line_of,
+            wishes,
+        )
+
+        with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
+            path = trial or (self._generate(stage) if self._edited() else "")
+            printed = Printed(self._run, path) if path else self._printed
+            return obstacles(wishes(printed, command_line_of(daemon)), daemon, PROGRAMS)
 
     def level_of(self, transport: str) -> str:
         """Return the TLS level of a transport as C(exim -bP) gives it; empty if there is none over SMTP. Raises EngineError."""
@@ -362,6 +386,8 @@ class Exim:
             status, out, err = self._run(["exim4", "-C", trial_config, "-bV"])
             if status != 0:
                 raise EngineError(f"Exim refuses the change: {(err or out).strip()}")
+            if found := self._blocked(self.main_process(), trial_config):
+                raise PortInUseError(_would_fall_silent(found))
             Path(stage).chmod(0o755)
             tested = Path(trial_config).read_bytes()
             self._try_daemon(trial_config, f"{stage}/exim.pid")
@@ -391,6 +417,19 @@ class Exim:
         """
         self._forget()
         _have_it_read()
+
+    def service(self) -> str:
+        """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
+        return unit_of(self.main_process())
+
+    def has_ended(self) -> bool:
+        """Whether the daemon does not run."""
+        return not _runs()
+
+    def start(self, service: str) -> None:
+        """Start the daemon, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        self._forget()
+        start_again(self._run, service, "Exim")
 
     def _forget(self) -> None:
         self._printed.forget()
@@ -490,6 +529,14 @@ class Exim:
     def _macros_text(self) -> str:
         image = FileImage.read(self._macros_path())
         return (image.content or b"").decode("utf-8", "surrogateescape")
+
+
+def _would_fall_silent(found: Sequence[str]) -> str:
+    """Return the message for places where Exim could not listen."""
+    return (
+        f"{'; '.join(found)}. At its next reload Exim would take no mail for minutes, and then end; correct that setting, or "
+        "free the address, then run again"
+    )
 
 
 def _daemon_pid() -> int:

@@ -35,11 +35,22 @@ class GatewayTransaction(Protocol):
     def interrupted(self) -> bool:
         """Whether a killed run has left a change that the next run undoes."""
 
-    def opened(self, check_mode: bool) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
-        """Lock the gateway and undo the change of a killed run. Yields whether there was one, and warnings."""
+    def opened(
+        self, check_mode: bool, prove: Optional[Callable[[], None]] = None
+    ) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
+        """Lock the gateway and undo the change of a killed run, which prove then proves.
+
+        Yields whether there was one, and warnings.
+        """
 
     def apply(self, change: Any, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
         """Make the change, or undo it and raise TransactionError."""
+
+    def take_back(self, prove_old: Callable[[], None], error: Exception) -> None:
+        """Undo a change of this call that was made with C(hold), because of this error. Raises TransactionError."""
+
+    def release(self) -> None:
+        """Let a change of this call that was made with C(hold) stay."""
 
 
 class Gateway(Protocol):

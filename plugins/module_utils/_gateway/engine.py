@@ -151,13 +151,14 @@ def set_gateway(
     and was rolled back; see restored).
     """
     if not parts and not opening:
-        with gateway.transaction(store).opened(check_mode) as (recovered, warnings):
+        with gateway.transaction(store).opened(check_mode, lambda: prove_patiently(gateway)) as (recovered, warnings):
             held = gateway.read()
-            return GatewayOutcome(recovered, held, held, [], (), recovered, tuple(warnings))
+            return GatewayOutcome(recovered, held, held, [], (), recovered, (*warnings, *settings.told))
     compute, assess, wanted = combined(gateway, parts, settings, require_without_evidence)
-    return change_gateway(
+    outcome = change_gateway(
         gateway, compute, assess, wanted, require_without_evidence, check_mode, store, digests, opening, queue_seconds
     )
+    return replace(outcome, warnings=(*outcome.warnings, *settings.told))
 
 
 def combined(
@@ -209,7 +210,7 @@ def refuse_to_stop_accepting(state: GatewayState) -> None:
 
 def undo_killed_run(gateway: Gateway, check_mode: bool = False, store: str = STORE) -> tuple[bool, list[str]]:
     """Undo the change of a killed run. Return whether there was one, and warnings. Raises EngineError."""
-    with gateway.transaction(store).opened(check_mode) as (recovered, warnings):
+    with gateway.transaction(store).opened(check_mode, lambda: prove_patiently(gateway)) as (recovered, warnings):
         return recovered, warnings
 
 
@@ -232,7 +233,7 @@ def change_gateway(
     failed and was rolled back; see restored).
     """
     transaction = gateway.transaction(store)
-    with transaction.opened(check_mode) as (recovered, warnings):
+    with transaction.opened(check_mode, lambda: prove_patiently(gateway)) as (recovered, warnings):
         refuse_changed(digests or {})
         outcome = change_within(
             transaction, gateway, compute, assess, wanted, require_without_evidence, check_mode, opening, queue_seconds
@@ -308,6 +309,8 @@ def change_within(
         if opened:
             _take_back(transaction, opened, error)
         raise
+    if opened:
+        transaction.release()
     return GatewayOutcome(bool(change), before, after, diff, verdict.evidence, False, tuple(warnings), change)
 
 
@@ -352,10 +355,5 @@ def _prepare(transaction: GatewayTransaction, gateway: Gateway, after: GatewaySt
 
 def _take_back(transaction: GatewayTransaction, opened: Opening, error: Exception) -> None:
     """Undo the opening after a refusal. Raises TransactionError."""
-    try:
-        transaction.apply(opened.change.undoing(), opened.prove_old, opened.prove)
-    except EngineError as second:
-        raise TransactionError(
-            f"{error}. The change before it could not be undone: {second}", restored=False
-        ) from error
+    transaction.take_back(opened.prove_old, error)
     raise TransactionError(f"{error}. The former state is restored and proved", restored=True) from error

@@ -13,8 +13,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Handshake,
     Settings,
     Target,
-    handshake_all,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_all
 
 
 class Handshakes:

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import smtplib
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage, printable_bytes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import (
+    PAUSE,
+    bytes_of,
     handshake_one,
+    says_busy,
+    told,
     wait_until,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -32,9 +39,9 @@ def require_answer(own_port: Target, settings: Settings) -> None:
         )
 
 
-def prove_answer(port: Target, settings: Settings) -> None:
-    """Raise EngineError unless the gateway answers EHLO within the timeout."""
-    seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, settings, settings.timeout)
+def prove_answer(port: Target, settings: Settings, ended: Callable[[], bool] = lambda: False) -> None:
+    """Raise EngineError unless the gateway answers EHLO within the timeout. ended: see wait_until."""
+    seen = wait_until(lambda now: now.stage >= Stage.EHLO, port, settings, settings.timeout, ended)
     if seen.stage < Stage.EHLO:
         raise EngineError(f"the gateway does not answer on {port} after the change: {seen.message}")
 
@@ -63,14 +70,30 @@ def prove_refusal(own_port: Target, settings: Settings, state: GatewayState, rec
 def ask(own_port: Target, settings: Settings, sender: str, recipient: str) -> tuple[int, str]:
     """Return the answer to RCPT in a session without TLS, or the answer to MAIL if that is refused.
 
-    Raises EngineError if the session fails.
+    Raises EngineError if the session fails. A gateway that is busy is asked once more.
     """
+    try:
+        return _ask(own_port, settings, sender, recipient)
+    except EngineError as error:
+        if not says_busy(str(error)):
+            raise
+        first = str(error)
+    time.sleep(PAUSE)
+    answer = _ask(own_port, settings, sender, recipient)
+    settings.told.append(told(own_port, first, ""))
+    return answer
+
+
+def _ask(own_port: Target, settings: Settings, sender: str, recipient: str) -> tuple[int, str]:
     try:
         with smtplib.SMTP(own_port.host, own_port.port, settings.helo_name, settings.timeout) as session:
             session.ehlo()
             code, text = session.mail(sender)
             if code < 400:
                 code, text = session.rcpt(recipient)
+    except smtplib.SMTPConnectError as error:
+        said = f"{error.smtp_code} {printable_bytes(bytes_of(error.smtp_error))}"
+        raise EngineError(f"the gateway does not take {recipient}: {said}") from error
     except (OSError, smtplib.SMTPException) as error:
         raise EngineError(f"the gateway does not take {recipient}: {error}") from error
     return code, printable_bytes(text)

@@ -38,9 +38,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Settings,
     Target,
     TargetError,
-    handshake_all,
     plain_results,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import ascii_name
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,

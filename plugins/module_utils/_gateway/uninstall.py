@@ -178,7 +178,7 @@ def _undo(transaction: Transaction, gateway: Installed, state: GatewayState, pla
     """First send no more mail to the other instances, and wait for what is under way; then put the files back. All or nothing."""
     first = _relaxing(gateway, state)
     if first:
-        transaction.apply(first, gateway.prove, lambda: prove_patiently(gateway))
+        transaction.apply(first, gateway.prove, lambda: prove_patiently(gateway), hold=True)
     try:
         if first:
             wait_until_empty(gateway.in_others, "another instance", UNDER_WAY_SECONDS)
@@ -186,12 +186,14 @@ def _undo(transaction: Transaction, gateway: Installed, state: GatewayState, pla
         if change:
             made = change.following(first) if first else change
             transaction.apply(made, gateway.prove, lambda: prove_patiently(gateway))
+        elif first:
+            transaction.release()
     except TransactionError:  # it has undone both
         raise
     except (EngineError, OSError) as error:
         if not first:
             raise
-        transaction.apply(first.undoing(), lambda: prove_patiently(gateway), gateway.prove)
+        transaction.take_back(lambda: prove_patiently(gateway), error)
         raise TransactionError(f"{error}. The former state is restored and proved", restored=True) from error
 
 

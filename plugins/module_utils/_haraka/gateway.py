@@ -40,14 +40,20 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import sockets
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process, process_of, send_signal
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import (
+    Process,
+    process_of,
+    send_signal,
+    started,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
-    handshake_one,
     is_address,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 PROC = "/proc"
@@ -241,13 +247,26 @@ class HarakaGateway:
         """Replace the workers again after the former files came back."""
         self.reload()
 
+    def service(self) -> str:
+        """Return the unit of systemd that Haraka runs in; empty if that cannot be told."""
+        return next(filter(None, (unit_of(process.pid) for process in self._masters())), "")
+
+    def has_ended(self) -> bool:
+        """Whether nothing listens on the port, as far as this host shows its sockets."""
+        found = sockets.listening((), (self._port.port,), PROC)
+        return found is not None and not any(one.port == self._port.port for one in found)
+
+    def start(self, service: str) -> None:
+        """Start Haraka, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        start_again(self._run, service, "Haraka")
+
     def serves(self) -> bool:
         """Return whether the port answers and no worker is older than tls.ini."""
         return not self._outdated() and handshake_one(self._port, self._settings).stage >= Stage.EHLO
 
     def prove(self) -> None:
         """Raise EngineError unless the port answers and every worker was started after tls.ini was written."""
-        prove_answer(self._port, self._settings)
+        prove_answer(self._port, self._settings, self.has_ended)
         if not self._workers():
             raise EngineError("no worker process of Haraka runs; see what its log says")
         if old := self._outdated():
@@ -453,7 +472,7 @@ class HarakaGateway:
                 process = process_of(int(entry.name), PROC)
                 if process and self._is_worker(process, masters):
                     with contextlib.suppress(OSError):  # it may have ended
-                        found.append((_started(process.pid), process.pid))
+                        found.append((started(process.pid, PROC), process.pid))
         return [pid for _started_at, pid in sorted(found)]
 
     def _masters(self) -> list[Process]:
@@ -494,7 +513,7 @@ class HarakaGateway:
         old = []
         for pid in self._workers():
             with contextlib.suppress(OSError):
-                if _started(pid) < written:
+                if started(pid, PROC) < written:
                     old.append(pid)
         return old
 
@@ -603,13 +622,6 @@ def _addresses(host: str) -> Iterator[str]:
     with contextlib.suppress(OSError, UnicodeError):
         for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM):
             yield str(found[4][0]).partition("%")[0]
-
-
-def _started(pid: int) -> float:
-    """Return the start time of a process, in seconds since the epoch. Raises OSError if it has ended."""
-    fields = Path(PROC, str(pid), "stat").read_text(errors="replace").rpartition(")")[2].split()
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
 
 
 def _connections(pid: int) -> list[tuple[int, int]]:

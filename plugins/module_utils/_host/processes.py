@@ -13,6 +13,7 @@ import os
 import re
 import signal
 import stat
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable, Optional
@@ -62,6 +63,13 @@ def process_of(pid: int, proc: str = "/proc") -> Optional[Process]:
         program.partition(" (deleted)")[0],  # an update of the package replaces the file of the running program
         fields["Name"],
     )
+
+
+def started(pid: int, proc: str = "/proc") -> float:
+    """Return the start time of a process, in seconds since the epoch. Raises OSError if it has ended."""
+    fields = Path(proc, str(pid), "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return time.time() - age
 
 
 def number_in(pid_file: str) -> int:

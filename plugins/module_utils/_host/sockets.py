@@ -83,6 +83,27 @@ def listening(
     return sorted(sockets, key=lambda one: (one.port, one.host, one.pid or 0))
 
 
+def held_by(pid: int, proc: str = "/proc") -> Optional[set[tuple[str, int]]]:
+    """Return address and port of each TCP socket on which a process listens, the address empty for all; None if that cannot be seen."""
+    try:
+        os.listdir(f"{proc}/{pid}/fd")  # noqa: PTH208
+        found = dict(_table(f"{proc}/net/tcp"))
+    except (OSError, ValueError, IndexError):
+        return None
+    with contextlib.suppress(OSError, ValueError, IndexError):  # IPv6 may be off
+        found.update(_table(f"{proc}/net/tcp6"))
+    held = _Processes(proc).owners(found.keys(), [pid])
+    return {found[inode] for inode in held}
+
+
+def addresses_of(text: str, known: dict[str, Optional[tuple[str, ...]]]) -> dict[str, Optional[tuple[str, ...]]]:
+    """Return each address, name or word of a listener's host with its addresses: "" for all, None if a name does not resolve.
+
+    known: names that were resolved before.
+    """
+    return _items(text, known)
+
+
 def _table(path: str) -> Iterator[tuple[int, tuple[str, int]]]:
     """Yield inode, address and port of the listening sockets. The kernel lists them before all connections."""
     with open(path, encoding="ascii") as lines:  # noqa: PTH123  (without pathlib: this runs on every host)
@@ -271,7 +292,7 @@ def _silent(places: Sequence[_Place], possible: Sequence[Socket], strangers: Seq
             elif not _covered(addresses, there) and not _covered(addresses, taken):
                 where = ", ".join(sorted({one.host for one in there if one.host}))
                 instead = f", only on {where}" if where and "" in addresses else ""
-                yield f"{place.title}: nothing listens on {_place(text, place.port)}{instead}"
+                yield f"{place.title}: nothing listens on {place_text(text, place.port)}{instead}"
 
 
 def _covered(addresses: Collection[str], sockets: Sequence[Socket]) -> bool:
@@ -286,7 +307,7 @@ def _unconfigured(ours: Sequence[Socket], mail: Sequence[_Place], places: Sequen
         if not any(place.allows(one) for place in places):
             narrower = [", ".join(place.items) for place in mail if place.port == one.port]
             only = f" (only {'; '.join(narrower)})" if narrower else ""
-            yield f"{_owner(one)} listens on {_place(one.host, one.port)}; its configuration does not have that{only}{unless}"
+            yield f"{_owner(one)} listens on {place_text(one.host, one.port)}; its configuration does not have that{only}{unless}"
 
 
 def _strange(strangers: Sequence[Socket], places: Sequence[_Place]) -> Iterator[str]:
@@ -294,7 +315,7 @@ def _strange(strangers: Sequence[Socket], places: Sequence[_Place]) -> Iterator[
         titles = [place.title for place in places if place.touches(one)]
         if titles or one.port in _CLAIMED:
             why = f", where the configuration has {' and '.join(titles)}" if titles else ""
-            yield f"{_owner(one)} is not the mail server and listens on {_place(one.host, one.port)}{why}"
+            yield f"{_owner(one)} is not the mail server and listens on {place_text(one.host, one.port)}{why}"
 
 
 def _finding(code: str, message: str) -> dict[str, str]:
@@ -305,7 +326,8 @@ def _owner(one: Socket) -> str:
     return f"{one.program} (process {one.pid})"
 
 
-def _place(host: str, port: int) -> str:
+def place_text(host: str, port: int) -> str:
+    """Return an address and port as text."""
     return f"port {port} of {'all addresses' if host in _ALL else host}"
 
 

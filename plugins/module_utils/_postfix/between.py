@@ -15,7 +15,9 @@ import ssl
 import time
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import printable_bytes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import PAUSE, bytes_of, says_busy, told
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 NAME = "instances.mailfleet-starttls.invalid"
@@ -116,7 +118,20 @@ def is_pair(content: bytes) -> bool:
 
 
 def fault(port: Target, pair: str, settings: Settings) -> str:
-    """Return why an instance does not answer EHLO to the holder of the certificate on a port; empty if it does."""
+    """Return why an instance does not answer EHLO to the holder of the certificate on a port; empty if it does.
+
+    One that is busy is asked once more.
+    """
+    first = _fault(port, pair, settings)
+    if not (says_busy(first) or first == "timed out"):
+        return first
+    time.sleep(PAUSE)
+    second = _fault(port, pair, settings)
+    settings.told.append(told(port, first, second))
+    return second
+
+
+def _fault(port: Target, pair: str, settings: Settings) -> str:
     try:
         context = ssl.create_default_context(cafile=pair)
         context.load_cert_chain(pair)
@@ -124,6 +139,8 @@ def fault(port: Target, pair: str, settings: Settings) -> str:
             port.host, port.port, settings.helo_name, timeout=settings.timeout, context=context
         ) as session:
             code, text = session.ehlo()
+    except smtplib.SMTPConnectError as error:
+        return f"{error.smtp_code} {printable_bytes(bytes_of(error.smtp_error))}"
     except (OSError, smtplib.SMTPException) as error:
         return str(error) or type(error).__name__
     return "" if code == 250 else f"{code} {text!r}"

@@ -49,7 +49,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import Routes, delivered
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import runs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import not_read_yet, refuse_blocked
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
     DIRECTORY,
     OUTBOUND_KIND,
@@ -67,9 +68,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
     Target,
-    handshake_one,
     is_address,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, PortInUseError
 
 REGISTRY = f"{DIRECTORY}/gateway.json"
@@ -216,8 +217,10 @@ class PostfixGateway:
         """Raise EngineError unless the default instance runs, can be changed, and answers on its own port."""
         self._postfix.require_running()
         require_answer(self.own_port, self._settings)
-        ports = [one.port for one in self._instances if not Path(one.directory).exists()]
-        for port in [self._return_port, *ports] if len(ports) == len(self._instances) else ports:
+        ports = [one.port for one in self._instances if not one.runs]
+        if not any(Path(one.directory).exists() for one in self._instances):
+            ports = [self._return_port, *ports]
+        for port in ports:
             # Who answers there need not speak SMTP, so its greeting is not waited for.
             if handshake_one(port, replace(self._settings, timeout=1.0)).code not in ("connect_failed", "no_route"):
                 raise PortInUseError(f"another service answers on {port}; name a free port with reinjection_port")
@@ -301,8 +304,11 @@ class PostfixGateway:
         for one in instances:
             images += self._instance_files(one, state, explicit)
         images += self._postconf.images(edits)
-        for directory in (self._postconf.config_dir, *(one.directory for one in self._instances)):
-            self._checked.setdefault(directory, _own_files(directory))  # the running daemon uses them
+        masters = [(self._postconf.config_dir, self._postfix.main_process())]
+        masters += [(one.directory, running(one.queue)) for one in self._instances]
+        for directory, master in masters:
+            if not not_read_yet(directory, master):
+                self._checked.setdefault(directory, _own_files(directory))  # the running daemon uses them
         return change_with_record(images, REGISTRY, state)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
@@ -421,8 +427,13 @@ class PostfixGateway:
             if one.exists:
                 self._make_places(one)
                 if one.runs:
-                    self._check(Postconf(self._run, one.directory))
+                    postconf = Postconf(self._run, one.directory)
+                    self._check(postconf)
+                    if master := running(one.queue):
+                        refuse_blocked(postconf, master)
         self._check(self._postconf)
+        if master := self._postfix.main_process():
+            refuse_blocked(self._postconf, master)
 
     def _check(self, postconf: Postconf) -> None:
         """Check an instance, unless its files are those that were there before, or that were checked last."""
@@ -450,6 +461,8 @@ class PostfixGateway:
         """Start instances, now and after each boot. Raises EngineError."""
         if not instances:
             return
+        for one in instances:
+            refuse_blocked(Postconf(self._run, one.directory), None)
         units = [self._unit(one) for one in instances]
         self._call("systemctl", "daemon-reload")
         if self._takes_suffix():  # Debian 13, whose units have to be enabled
@@ -467,6 +480,19 @@ class PostfixGateway:
         self._postconf.forget()
         self.reload()
 
+    def service(self) -> str:
+        """Return the unit of systemd that the default instance runs in; empty if that cannot be told."""
+        return self._postfix.service()
+
+    def has_ended(self) -> bool:
+        """Whether the default instance does not run. Raises EngineError."""
+        return self._postfix.has_ended()
+
+    def start(self, service: str) -> None:
+        """Start the default instance, unless somebody has stopped it, then the others. Raises NotRunningError and EngineError."""
+        self._postfix.start(service)
+        self.resume()
+
     def serves(self) -> bool:
         """Return whether each port answers. Tests once, without waiting."""
         if handshake_one(self.own_port, self._settings).stage < Stage.EHLO:
@@ -475,7 +501,7 @@ class PostfixGateway:
 
     def prove(self) -> None:
         """Raise EngineError unless each port answers and the policy service gives the wanted answers."""
-        prove_answer(self.own_port, self._settings)
+        prove_answer(self.own_port, self._settings, self.has_ended)
         for port in self._ports():
             if Path(PAIR).exists():
                 between.prove(port, PAIR, self._settings)

@@ -19,10 +19,17 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import (
+    blocked,
+    not_read_yet,
+    refuse_blocked,
+    would_end,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -114,6 +121,13 @@ class Postfix:
         if not runs(self._queue_directory()):
             self._require_sound()
             raise NotRunningError("Postfix is not running; start it first, because a change is proved by its own port")
+        if edited := not_read_yet(self.postconf.config_dir, self.main_process()):
+            try:
+                check_instance(self._run, self.postconf)
+            except EngineError as error:
+                raise BrokenConfigurationError(
+                    f"{' and '.join(edited)} changed, the running Postfix has not read that yet, and {error}; correct that first"
+                ) from error
 
     def _require_sound(self) -> None:
         """Raise BrokenConfigurationError if Postfix refuses its configuration, so that it could not be started either."""
@@ -171,7 +185,13 @@ class Postfix:
             observe,  # a change does not need it
         )
 
-        return observe(self.postconf)
+        master = self.main_process()
+        found = blocked(self.postconf, master) if master else []
+        return {
+            **observe(self.postconf),
+            "blocked": would_end(found) if found else "",
+            "not_read_yet": not_read_yet(self.postconf.config_dir, master),
+        }
 
     def state(self) -> dict[str, str]:
         """Return the TLS levels of the listener and of the client C(smtp), with the values of Desired or C(custom)."""
@@ -299,6 +319,8 @@ class Postfix:
         """Have Postfix check its configuration. Raises EngineError with what Postfix says."""
         self.postconf.forget()
         check_instance(self._run, self.postconf)
+        if master := self.main_process():
+            refuse_blocked(self.postconf, master)
 
     def reload(self) -> None:
         """Have Postfix read its configuration. Raises EngineError."""
@@ -310,6 +332,19 @@ class Postfix:
         """Have Postfix read the former configuration. Raises EngineError."""
         self.postconf.forget()
         self.reload()
+
+    def service(self) -> str:
+        """Return the unit of systemd that the default instance runs in; empty if that cannot be told."""
+        return unit_of(self.main_process())
+
+    def has_ended(self) -> bool:
+        """Whether the default instance does not run. Raises EngineError."""
+        self.postconf.forget()
+        return not runs(self._queue_directory())
+
+    def start(self, service: str) -> None:
+        """Start the default instance, unless somebody has stopped it. Raises NotRunningError and EngineError."""
+        start_again(self._run, service, "Postfix")
 
     def is_listener(self, service: str) -> bool:
         """Whether a master.cf service, C(name/type), is the listener to configure."""

@@ -18,6 +18,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import PORTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, make_context
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import PAUSE, is_busy, told
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import (
     CHECKS,
     Probe,
@@ -77,7 +78,23 @@ def run_probe(request: Request, log: Callable[[str], None]) -> dict[str, Any]:
         "expected": dict(request.expected),
         "fingerprints": {str(place): one for place, one in enumerate(request.fingerprints) if one},
     }
-    return packed if request.is_long else unpack_result(packed)
+    return packed if request.is_long else _asked_again(request, unpack_result(packed))
+
+
+def _asked_again(request: Request, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the result with a second test of each server that was busy, and a warning for each. A survey of many has none."""
+    seen = result["results"]
+    busy = [number for number, one in enumerate(seen) if is_busy(one["code"], one["stage"], one["message"])]
+    if not busy:
+        return result
+    time.sleep(PAUSE)
+    again, certificates = unpack(probe_all([request.targets[number] for number in busy], request.probe))
+    warnings = []
+    for number, second in zip(busy, again):
+        still = is_busy(second["code"], second["stage"], second["message"])
+        warnings.append(told(request.targets[number], seen[number]["message"], second["message"] if still else ""))
+        seen[number] = second
+    return {**result, "certificates": {**result["certificates"], **certificates}, "warnings": warnings}
 
 
 def make_target(item: dict[str, Any]) -> Target:

@@ -33,14 +33,19 @@ class ServerChange(Protocol):
 class ServerTransaction(Protocol):
     """Makes a change or undoes it. Example: _change.files.Transaction."""
 
-    def opened(self, check_mode: bool) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
-        """Lock the mail server and undo the change of a killed run. Yields whether there was one, and warnings."""
+    def opened(
+        self, check_mode: bool, prove: Optional[Callable[[], None]] = None
+    ) -> contextlib.AbstractContextManager[tuple[bool, list[str]]]:
+        """Lock the mail server and undo the change of a killed run, which prove then proves.
+
+        Yields whether there was one, and warnings.
+        """
 
     def journal_facts(self) -> Optional[dict[str, Any]]:
         """Return C(path) of the journal of a killed run and C(files) that it would restore; None without a journal."""
 
-    def apply(self, change: Any, prove: Callable[[], None], prove_old: Callable[[], None]) -> None:
-        """Make the change, or undo it and raise TransactionError."""
+    def apply(self, change: Any, prove: Callable[[], None], prove_old: Callable[[], None], hold: bool = False) -> None:
+        """Make the change, or undo it and raise TransactionError. hold: a later change of the call may have to undo it, too."""
 
 
 class Server(Protocol):
@@ -77,6 +82,7 @@ class Server(Protocol):
         """Return C(listeners) and C(transports) as plain data (see _host.observed); None for what cannot be told.
 
         C(other_places), if there, has addresses and ports that the configuration has for something else than mail.
+        C(blocked), if not empty: why the next reload would end the daemon. C(not_read_yet): files that changed since it read them.
         Raises EngineError if the configuration cannot be read.
         """
 

@@ -18,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import load, texts
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Startable
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
@@ -28,6 +29,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Handshake,
     Settings,
     Target,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import (
     handshake_all,
     handshake_one,
     wait_until,
@@ -103,16 +106,30 @@ def set_starttls(
     Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     transaction = server.transaction(store)
-    with transaction.opened(check_mode) as (recovered, warnings):
+    with transaction.opened(check_mode, _answers(desired.own_port, settings)) as (recovered, warnings):
         facts.refuse_changed(digests or {})
         outcome, _made = change_within(transaction, server, desired, settings, check_mode, warnings, store)
         return replace(outcome, changed=outcome.changed or recovered, recovered=recovered, warnings=tuple(warnings))
 
 
-def undo_killed_run(server: Server, store: str = STORE) -> bool:
-    """Undo the change of a killed run. Return whether there was one. Raises EngineError."""
-    with server.transaction(store).opened(False) as (recovered, _warnings):
-        return recovered
+def undo_killed_run(server: Server, own_port: Target, settings: Settings, store: str = STORE) -> tuple[bool, list[str]]:
+    """Undo the change of a killed run, and prove that the server answers. Return whether there was one, and warnings.
+
+    Raises EngineError.
+    """
+    with server.transaction(store).opened(False, _answers(own_port, settings)) as (recovered, warnings):
+        return recovered, warnings
+
+
+def _answers(own_port: Target, settings: Settings) -> Callable[[], None]:
+    """Return the proof that a mail server answers on its port. It raises EngineError."""
+
+    def prove() -> None:
+        seen = wait_until(lambda now: now.stage >= Stage.EHLO, own_port, settings, settings.timeout)
+        if seen.stage < Stage.EHLO:
+            raise EngineError(f"no mail server answers on {own_port} ({seen.message})")
+
+    return prove
 
 
 def change_within(
@@ -123,8 +140,12 @@ def change_within(
     check_mode: bool,
     warnings: list[str],
     store: str = STORE,
+    hold: bool = False,
 ) -> tuple[Outcome, Optional[Made]]:
-    """Make the change in an open transaction, and return its outcome and what was made. Errors: see set_starttls."""
+    """Make the change in an open transaction, and return its outcome and what was made. Errors: see set_starttls.
+
+    hold: keep its way back, for a later change of the same call.
+    """
     desired.check()  # every change comes through here, that of a gateway's own mail server too
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     server.require_running()
@@ -147,7 +168,9 @@ def change_within(
 
     def prove() -> None:
         nonlocal seen
-        seen = prove_at(desired, desired.own_port, settings)
+        seen = prove_at(
+            desired, desired.own_port, settings, lambda: isinstance(server, Startable) and server.has_ended()
+        )
 
     def prove_old(old: Handshake = seen) -> None:
         # If the old files name a certificate that was renewed before this run, the daemon serves the new one
@@ -161,17 +184,19 @@ def change_within(
         if not any(same_face(face, now) for face in faces):
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
 
-    transaction.apply(change, prove, prove_old)
+    transaction.apply(change, prove, prove_old, hold)
     return replace(outcome, handshake=seen, digests=facts.known_digests([*server.files(), desired.certificate])), Made(
         change, prove, prove_old
     )
 
 
-def prove_at(desired: Desired, target: Target, settings: Settings) -> Handshake:
-    """Wait until a daemon shows the wanted inbound state. Raises EngineError if it does not within the timeout."""
+def prove_at(
+    desired: Desired, target: Target, settings: Settings, ended: Callable[[], bool] = lambda: False
+) -> Handshake:
+    """Wait until a daemon shows the wanted inbound state. Raises EngineError if it does not within the timeout, or has ended."""
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     fingerprint = _fingerprint(desired, False, []) or ""
-    seen = wait_until(lambda now: satisfies(desired, fingerprint, now), target, settings, settings.timeout)
+    seen = wait_until(lambda now: satisfies(desired, fingerprint, now), target, settings, settings.timeout, ended)
     if not satisfies(desired, fingerprint, seen):
         raise EngineError(f"{target} does not show the wanted state: {_why_not(desired, fingerprint, seen)}")
     return seen

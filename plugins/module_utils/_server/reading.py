@@ -23,14 +23,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server import 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import putting_back
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
     Settings,
     Target,
-    handshake_all,
     plain_results,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_all
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
@@ -82,11 +83,13 @@ class Reading:
             )
         health = self._health()
         observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
+        self._pending(observed, health["state"] == "running")
         # A daemon with a broken configuration may accept connections and never answer.
         patience = (
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
         )
-        seen = handshake_all([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
+        test = handshake.handshake_all if health["state"] == "broken" else handshake_all
+        seen = test([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
         own = seen[0]
         if health["state"] == "running" and own.stage < Stage.GREETING:
             self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
@@ -110,6 +113,19 @@ class Reading:
     def _stands(self, code: str, message: str) -> None:
         if self._wants_change:
             self.obstacles.append({"code": code, "message": message})
+
+    def _pending(self, observed: Mapping[str, Any], running: bool) -> None:
+        """Note what the reload of a change would activate beside it."""
+        if running and observed.get("blocked"):
+            self._stands("port_in_use", str(observed["blocked"]))
+        if running and observed.get("not_read_yet"):
+            names = " and ".join(map(str, observed["not_read_yet"]))
+            self.notes.append(
+                {
+                    "code": "edits_not_read",
+                    "message": f"{names} changed after the mail server has read it last; the reload of a change activates that, too",
+                }
+            )
 
     def _health(self) -> dict[str, Any]:
         try:

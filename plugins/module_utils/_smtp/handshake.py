@@ -81,6 +81,7 @@ class Settings:
     verify_trust: whether the test verifies the served chain. Without it, Handshake.trusted is None.
     verify_name: whether the certificate must also cover the server's name.
     ask_plaintext: also test whether the server accepts mail without TLS. This takes two more commands.
+    told: gets a sentence for each server that was busy (see patience). All settings of a call share it.
     """
 
     ca_pem: Optional[str] = None
@@ -91,6 +92,7 @@ class Settings:
     verify_trust: bool = True
     verify_name: bool = False
     ask_plaintext: bool = False
+    told: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def limits(self) -> Limits:
@@ -571,14 +573,18 @@ def wait_until(
     target: Target,
     settings: Settings,
     seconds: float,
+    ended: Callable[[], bool] = lambda: False,
 ) -> Handshake:
     """Repeat the test until the condition is true or the seconds are over. Return the last result.
 
-    A daemon serves its old state for a moment after a reload, so one test is not enough.
+    A daemon serves its old state for a moment after a reload, so one test is not enough. ended: whether the daemon does not
+    run any more, so that nothing is to be waited for; asked when nobody answers.
     """
     deadline = time.monotonic() + seconds
     while True:
         seen = handshake_one(target, settings)
         if condition(seen) or time.monotonic() >= deadline:
             return seen
+        if seen.code == "connect_failed" and ended():
+            return replace(seen, message=f"{seen.message}; the daemon has ended")
         time.sleep(0.1)

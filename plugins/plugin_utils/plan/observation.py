@@ -38,6 +38,7 @@ NOTES = frozenset(
         "interrupted_run",
         "queue_not_empty",
         "uninstall_incomplete",
+        "edits_not_read",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),
     }
 )

@@ -192,7 +192,7 @@ def test_what_is_no_domain_is_said_by_the_engine(monkeypatch, tmp_path, domain):
     class Quiet:
         @staticmethod
         @contextlib.contextmanager
-        def opened(_check_mode):
+        def opened(_check_mode, _prove):
             yield False, []
 
     monkeypatch.setattr(PostfixGateway, "transaction", lambda *_: Quiet)

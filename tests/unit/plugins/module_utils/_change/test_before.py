@@ -234,8 +234,8 @@ def test_two_merged_changes_that_are_undone_leave_the_record_before_both(host, d
 def test_a_change_that_is_taken_back_leaves_no_entry(host):
     change = Change.of([host.image(ON)])
     with host.transaction().locked() as transaction:
-        transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
-        transaction.apply(change.undoing(), host.daemon.prove, host.daemon.prove_old)
+        transaction.apply(change, host.daemon.prove, host.daemon.prove_old, hold=True)
+        transaction.take_back(host.daemon.prove_old, EngineError("no good"))
     assert record_of(host).files == {}
 
 

@@ -144,7 +144,7 @@ def test_the_journal_is_there_while_the_change_is_made_and_nobody_else_may_read_
 
 def test_files_look_settled_to_a_daemon_that_waits_for_that(host):
     host.apply()
-    assert host.config.stat().st_mtime < module.time.time() - 2
+    assert host.config.stat().st_mtime < time.time() - 2
 
 
 def test_a_reload_alone_is_checked_too(host):
@@ -216,14 +216,16 @@ def test_a_daemon_that_reads_its_files_only_when_told_is_left_alone_until_it_was
     assert host.config.read_bytes() == OLD
 
 
-@pytest.mark.parametrize(("unasked", "calls"), [(True, ["resume", "prove_old"]), (False, ["prove_old"])])
-def test_so_it_is_when_a_file_cannot_be_written(host, unasked, calls):
+@pytest.mark.parametrize("unasked", [True, False])
+def test_so_it_is_when_a_file_cannot_be_written(host, unasked):
+    """Nothing has changed, so there is nothing to restore."""
     host.daemon.reads_files_unasked = unasked
     change = Change.of([host.image(), host.image(b"x", path="/proc/no-such-place/new.cf")])
-    with host.transaction().locked() as transaction, pytest.raises(TransactionError) as caught:
+    with host.transaction().locked() as transaction, pytest.raises(EngineError) as caught:
         transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
-    assert caught.value.restored is True
-    assert host.daemon.calls == [(what, OLD) for what in calls]
+    assert not isinstance(caught.value, TransactionError)
+    assert host.daemon.calls == []
+    assert_old(host)
 
 
 @pytest.mark.parametrize("unasked", [True, False])
@@ -333,20 +335,26 @@ def test_a_directory_that_was_filled_in_the_meantime_stays(host):
 
 def test_a_directory_that_cannot_be_made_changes_nothing(host):
     change = Change.of([host.image(), host.image(b"x", path="/proc/no-such-place/new.cf")])
-    with host.transaction().locked() as transaction, pytest.raises(TransactionError) as caught:
+    with host.transaction().locked() as transaction, pytest.raises(EngineError) as caught:
         transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
-    assert caught.value.restored is True
-    assert "/proc/no-such-place" in str(caught.value)
+    assert "/proc/no-such-place" in str(caught.value) and "nothing was changed" in str(caught.value)
+    assert sorted(one.name for one in host.directory.iterdir()) == ["main.cf", "store"]
     assert host.config.read_bytes() == OLD
 
 
 def fail_with_a_directory_in_the_way(host):
-    """Both files are to be written, but the place of the second is taken by a directory in the meantime."""
+    """Both files are written, but the place of the second is taken by a directory when they are to come back."""
     blocked = host.directory / "new.cf"
+    blocked.write_bytes(b"before")
     change = Change.of([host.image(), host.image(b"x", path=blocked)])
+
+    def check():
+        blocked.unlink()
+        blocked.mkdir()
+        raise EngineError("no good")
+
+    host.daemon.check = check
     with host.transaction().locked() as transaction, pytest.raises(TransactionError) as caught:
-        begin = transaction._begin
-        transaction._begin = lambda *arguments: (begin(*arguments), blocked.mkdir())
         transaction.apply(change, host.daemon.prove, host.daemon.prove_old)
     return caught.value
 
@@ -366,7 +374,7 @@ def test_one_file_that_cannot_be_restored_does_not_keep_the_others_changed(host)
 def test_a_journal_that_cannot_be_written_changes_nothing(host):
     with host.transaction().locked() as transaction:
         host.journal.mkdir()  # stands for a full disk
-        with pytest.raises(OSError):
+        with pytest.raises((OSError, EngineError)):
             transaction.apply(Change.of([host.image()]), host.daemon.prove, host.daemon.prove_old)
     assert host.config.read_bytes() == OLD
     assert host.daemon.calls == []
@@ -591,7 +599,7 @@ def test_a_signal_while_the_journal_is_written_comes_to_nothing(host, late, monk
     written = []
     tell_in(monkeypatch, "write", signal.SIGTERM, host.config, written.append)
     stopped(host, signal.SIGTERM)
-    assert written == [OLD]
+    assert written == []
     assert [what for what, _content in host.daemon.calls] == ["resume", "prove_old"]
     assert late == []
 
@@ -1198,11 +1206,11 @@ def test_a_diff_of_any_content_is_text(host, content):
 # Two changes of one call
 
 
-def pair(host):
+def pair(host, hold=False):
     """The first change, applied and proved, and the second one, planned after it. Both change main.cf."""
     first = Change.of([host.image(b"first\n", path=host.directory / "tls" / "one.cf"), host.image()])
     with host.transaction().locked() as transaction:
-        transaction.apply(first, host.daemon.prove, host.daemon.prove_old)
+        transaction.apply(first, host.daemon.prove, host.daemon.prove_old, hold)
     host.daemon.calls.clear()
     second = Change.of([host.image(b"second\n", path=host.directory / "maps" / "two"), host.image(b"both\n")])
     return first, second
@@ -1216,9 +1224,10 @@ def test_the_second_change_alone_is_undone_alone(host):
     assert host.config.read_bytes() == NEW
 
 
+@pytest.mark.parametrize("hold", [False, True])
 @pytest.mark.parametrize("where", ["check", "reload", "prove"])
-def test_a_second_change_that_follows_the_first_undoes_both(host, where):
-    first, second = pair(host)
+def test_a_second_change_that_follows_the_first_undoes_both(host, where, hold):
+    first, second = pair(host, hold)
     host.daemon.failures[where] = EngineError("no good")
     with host.transaction().locked() as transaction, pytest.raises(TransactionError) as caught:
         transaction.apply(second.following(first), host.daemon.prove, host.daemon.prove_old)
@@ -1228,8 +1237,9 @@ def test_a_second_change_that_follows_the_first_undoes_both(host, where):
     assert stat.S_IMODE(host.config.stat().st_mode) == 0o640
 
 
-def test_success_of_both_leaves_both(host):
-    first, second = pair(host)
+@pytest.mark.parametrize("hold", [False, True])
+def test_success_of_both_leaves_both(host, hold):
+    first, second = pair(host, hold)
     one = host.directory / "tls" / "one.cf"
     written = one.stat().st_ino
     with host.transaction().locked() as transaction:
@@ -1237,6 +1247,7 @@ def test_success_of_both_leaves_both(host):
     assert (host.config.read_bytes(), (host.directory / "maps" / "two").read_bytes()) == (b"both\n", b"second\n")
     assert one.stat().st_ino == written  # not written again
     assert not host.journal.exists()
+    assert list(host.directory.rglob(".*")) == []
 
 
 def test_the_files_of_the_second_change_are_written_in_its_order(host):
@@ -1334,13 +1345,40 @@ def test_three_changes_follow_one_another(host):
     assert host.config.read_bytes() == OLD
 
 
-def test_a_change_is_taken_back_by_another_one(host):
-    first, _second = pair(host)
+def test_a_change_that_is_held_is_taken_back(host):
+    pair(host, hold=True)
+    assert host.journal.exists()
     with host.transaction().locked() as transaction:
-        transaction.apply(first.undoing(), host.daemon.prove_old, host.daemon.prove)
-    assert host.config.read_bytes() == OLD
-    assert not (host.directory / "tls" / "one.cf").exists()
-    assert [what for what, _content in host.daemon.calls] == ["check", "reload", "prove_old"]
+        transaction.take_back(host.daemon.prove_old, EngineError("no good"))
+    assert [what for what, _content in host.daemon.calls] == ["resume", "prove_old"]
+    assert sorted(one.name for one in host.directory.iterdir()) == ["main.cf", "store"]
+    assert_old(host)
+
+
+def test_a_change_that_is_held_stays_when_it_is_released(host):
+    pair(host, hold=True)
+    host.transaction().release()
+    assert host.config.read_bytes() == NEW
+    assert sorted(one.name for one in host.directory.iterdir()) == ["main.cf", "store", "tls"]
+    assert [one.name for one in (host.directory / "tls").iterdir()] == ["one.cf"]
+    assert not host.journal.exists()
+
+
+@pytest.mark.parametrize("error", [EngineError("nobody answers"), OSError(5, "Input/output error")])
+def test_a_change_that_is_held_and_cannot_be_taken_back(host, error):
+    pair(host, hold=True)
+    host.daemon.failures["prove_old"] = error
+    with host.transaction().locked() as transaction, pytest.raises(TransactionError) as caught:
+        transaction.take_back(host.daemon.prove_old, EngineError("no good"))
+    assert caught.value.restored is False
+    assert str(caught.value).startswith("no good. The rollback failed as well: ")
+    assert host.recover() is True
+
+
+def test_a_run_that_is_killed_between_two_changes_of_a_call_is_undone(host):
+    pair(host, hold=True)
+    assert host.recover() is True
+    assert_old(host)
 
 
 # What others write meanwhile
@@ -1393,13 +1431,14 @@ def test_of_two_merged_changes_what_the_first_has_written_is_expected(host):
     other = host.directory / "other.cf"
     first = Change.of([host.image(), host.image(b"first", path=other)])
     with host.transaction().locked() as transaction:
-        transaction.apply(first, host.daemon.prove, host.daemon.prove_old)
+        transaction.apply(first, host.daemon.prove, host.daemon.prove_old, hold=True)
         second = Change.of([host.image(NEW + b"more = 1\n")]).following(first)
         other.write_bytes(b"by hand")
         with pytest.raises(EngineError, match=rf"{other} changed while"):
             transaction.apply(second, host.daemon.prove, host.daemon.prove_old)
-        with pytest.raises(EngineError, match=rf"{other} changed while"):
-            transaction.apply(first.undoing(), host.daemon.prove, host.daemon.prove_old)
+        with pytest.raises(TransactionError, match=rf"no good.*{other} has been edited since") as caught:
+            transaction.take_back(host.daemon.prove_old, EngineError("no good"))
+        assert caught.value.restored is False and other.read_bytes() == b"by hand"
         other.write_bytes(b"first")
         transaction.apply(second, host.daemon.prove, host.daemon.prove_old)
     assert host.config.read_bytes() == NEW + b"more = 1\n" and other.read_bytes() == b"first"

@@ -364,7 +364,7 @@ class TestDaemon:
     def test_the_check_is_a_trial_daemon_that_answers(self, host):
         before = host.files()
         host.adapter.check()
-        assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4"]
+        assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4", "exim4"]
         [target] = host.tested
         assert f"127.0.0.1.{target.port}" in host.calls[-1]
         assert target != OWN_PORT
@@ -412,7 +412,7 @@ class TestDaemon:
         assert not host.plan(config("one", "plaintext"))
         host.adapter.check()
         host.adapter.reload()
-        assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4"]
+        assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4", "exim4"]
 
     def test_a_run_without_a_change_starts_one_program(self, host):
         wanted = state(config("one", "plaintext"))

@@ -609,9 +609,9 @@ class TestDaemon:
         [(planned, target)] = reaped
         assert planned is desired
         assert target.host == "127.0.0.1"
-        assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4"]
+        assert [call[0] for call in host.calls] == ["update-exim4.conf", "exim4", "exim4", "exim4"]
         assert f"127.0.0.1.{target.port}" in host.calls[-1]
-        generated = host.calls[-3][2]
+        generated = host.calls[0][2]
         assert not Path(generated).parent.exists()
 
     @pytest.mark.parametrize(
@@ -911,7 +911,7 @@ class TestTransaction:
             transaction.pid_file.unlink()
             raise EngineError("no answer")
 
-        with pytest.raises(TransactionError, match="The rollback failed as well: Exim cannot be told") as error:
+        with pytest.raises(TransactionError, match="The rollback failed as well: Exim is not running") as error:
             transaction.make_change(prove)
         assert not error.value.restored
         assert transaction.generated.read_text() == self.GENERATED

@@ -236,8 +236,10 @@ class TestOpening:
             bench.at_opening = bench.held(), list(bench.gateway.log), list(bench.handshakes)
             old = FileImage.read(str(bench.port))
             change = Change.of([FileImage(old.path, b"on\n", old.mode, old.uid, old.gid)])
-            for image in change.after:
-                image.write()
+            transaction = bench.gateway.transaction(str(bench.store))
+            bench.gateway.fail, fail = {}, bench.gateway.fail
+            transaction.apply(change, lambda: None, lambda: None, hold=True)
+            bench.gateway.fail = fail
             return Opening(change, lambda: prove("on"), lambda: prove("off"))
 
         return opening
@@ -264,12 +266,12 @@ class TestOpening:
             bench.set(opening=opened)
         assert error.value.restored
         assert (bench.port.read_text(), bench.held()) == ("off\n", GatewayState())
-        assert bench.gateway.log[-3:] == ["check", "reload", "prove off"]
+        assert bench.gateway.log[-2:] == ["resume", "prove off"]
 
     def test_a_refusal_after_which_it_cannot_be_undone_says_so(self, bench, opened):
         bench.servers["mx.example"] = ("down",)
-        bench.gateway.fail["reload"] = "no good"
-        with pytest.raises(TransactionError, match=r"The change before it could not be undone: no good\.") as error:
+        bench.gateway.fail["resume"] = "no good"
+        with pytest.raises(TransactionError, match=r"The rollback failed as well: no good\.") as error:
             bench.set(opening=opened)
         assert not error.value.restored
 
@@ -316,7 +318,7 @@ class TestKilledRun:
         recovered, warnings = undo_killed_run(bench.gateway, check_mode, str(bench.store))
         assert (recovered, len(warnings)) == (not check_mode, int(check_mode))
         assert bench.held() == (SET if check_mode else GatewayState())
-        assert bench.gateway.log == ([] if check_mode else ["resume"])
+        assert bench.gateway.log == ([] if check_mode else ["resume", "prove"])
 
     def test_the_result_of_a_change_says_so(self, bench):
         with bench.gateway.transaction(str(bench.store)).locked() as transaction:

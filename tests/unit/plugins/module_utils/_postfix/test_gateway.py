@@ -60,6 +60,9 @@ BY_ARRIVAL = ("match_sender", "match_sender_strict")
 NEW = {**DEFAULTS, "tls_required_enable": "yes"}  # Postfix 3.10
 
 
+SECOND_QUEUE, THIRD_QUEUE = "/var/spool/postfix-mailfleet", "/var/spool/postfix-mailfleet_enforced"
+
+
 def options(words):
     """The -o options of a master.cf entry."""
     assert words[8::2] == ["-o"] * len(words[9::2])
@@ -599,6 +602,7 @@ class TestRunning:
         host.ports[25] = Stage.EHLO
         for name in there:
             getattr(host, name).mkdir()
+            host.running.add({"second": SECOND_QUEUE, "third": THIRD_QUEUE}[name])
         host.adapter.require_running()
         assert host.tested == ["127.0.0.1:25", *(f"127.0.0.1:{port}" for port in asked)]
         host.ports.update(dict.fromkeys({10125, 10126, 10127} - set(asked), Stage.EHLO))
@@ -606,8 +610,16 @@ class TestRunning:
 
     def test_the_port_of_the_third_instance_has_to_be_free_when_the_second_is_there(self, host):
         host.second.mkdir()
+        host.running.add(SECOND_QUEUE)
         host.ports.update({25: Stage.EHLO, 10125: Stage.EHLO, 10126: Stage.EHLO, 10127: Stage.GREETING})
         with pytest.raises(EngineError, match=r"another service answers on 127\.0\.0\.1:10127"):
+            host.adapter.require_running()
+
+    def test_the_port_of_an_instance_that_is_there_and_does_not_run_has_to_be_free(self, host):
+        """Somebody has stopped it, and its port was taken since: it could not be started."""
+        host.second.mkdir()
+        host.ports.update({25: Stage.EHLO, 10125: Stage.GREETING, 10126: Stage.EHLO})
+        with pytest.raises(PortInUseError, match=r"another service answers on 127\.0\.0\.1:10125"):
             host.adapter.require_running()
 
     @pytest.mark.parametrize("port", [10125, 10126, 10127])
@@ -787,6 +799,7 @@ class TestCommands:
         host.apply(*wanted.email_configs.values(), enforced=wanted.enforced)
         host.ports = dict.fromkeys((25, 10125, 10126, 10127), Stage.EHLO)
         adapter = gateway.PostfixGateway(host.fake, SETTINGS, OWN_PORT, 10125)
+        host.running |= {SECOND_QUEUE, THIRD_QUEUE}
         host.fake.calls.clear()
         adapter.require_running()
         assert adapter.read() == wanted
@@ -1011,7 +1024,7 @@ class TestWithStarttls:
         def opening():
             edits = Edits({"smtpd_tls_security_level": "may"})
             change = Change.of(Postconf(host.fake, str(host.etc)).images(edits))
-            host.adapter.transaction(str(host.root / "store")).apply(change, lambda: None, lambda: None)
+            host.adapter.transaction(str(host.root / "store")).apply(change, lambda: None, lambda: None, hold=True)
             return Opening(change, lambda: host.proved.append("on"), lambda: host.proved.append("off"))
 
         def call(mode="required"):

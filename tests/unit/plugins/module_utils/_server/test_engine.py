@@ -554,9 +554,10 @@ def test_a_killed_run_gives_the_former_certificate_back(mail, renewed):
     journal = mail.store / "fakemail.journal"
     assert stat.S_IMODE(journal.stat().st_mode) == 0o600
     assert stat.S_IMODE(mail.store.stat().st_mode) == 0o700
-    assert undo_killed_run(mail, str(mail.store)) is True
+    own_port = mail.desired().own_port
+    assert undo_killed_run(mail, own_port, PATIENT, str(mail.store)) == (True, [])
     assert (mail.certificate.read_bytes(), mail.config.read_bytes()) == (former, settings)
-    assert undo_killed_run(mail, str(mail.store)) is False
+    assert undo_killed_run(mail, own_port, PATIENT, str(mail.store)) == (False, [])
 
 
 def test_the_journal_holds_the_former_files_and_not_the_new_key(mail, renewed, monkeypatch):

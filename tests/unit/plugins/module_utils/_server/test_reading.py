@@ -616,3 +616,25 @@ def test_a_link_of_somebody_else_to_the_certificate_is_in_the_way(mail, tmp_path
     result = read(mail, "offered", certificate=str(place / "key.pem"))
     assert codes(result) == ["change_refused"]
     assert [one["message"] for one in result["certificates"]][-1].startswith("could not look: ")
+
+
+# What the next reload would activate
+
+
+@pytest.mark.parametrize("wanted", [{}, {"inbound": "offered"}])
+def test_a_listener_that_would_end_the_server(mail, monkeypatch, wanted):
+    real = mail.observe
+    monkeypatch.setattr(mail, "observe", lambda: {**real(), "blocked": "port 2600 is in use", "not_read_yet": []})
+    result = read(mail, **wanted)
+    assert result["obstacles"] == ([{"code": "port_in_use", "message": "port 2600 is in use"}] if wanted else [])
+    assert result["notes"] == []
+
+
+def test_edits_that_the_server_has_not_read(mail, monkeypatch):
+    real = mail.observe
+    monkeypatch.setattr(mail, "observe", lambda: {**real(), "blocked": "", "not_read_yet": ["/etc/x", "/etc/y"]})
+    result = read(mail, "offered")
+    assert result["obstacles"] == []
+    [note] = result["notes"]
+    assert note["code"] == "edits_not_read"
+    assert note["message"].startswith("/etc/x and /etc/y changed after the mail server has read it last")
