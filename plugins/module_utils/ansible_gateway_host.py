@@ -55,7 +55,8 @@ STARTTLS_SPEC: dict[str, dict[str, Any]] = {
 def _as_server(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of the gateway's own mail server, as mail_server_tls takes them."""
     fixed = {"kind": options["gateway"], "outbound": None, "relax": False, "only_relax": False}
-    return {**options, **fixed, "require_without_evidence": True}
+    # The state of the option is the gateway's. What is removed from a gateway, its own part says.
+    return {**options, **fixed, "require_without_evidence": True, "state": "present", "keep": []}
 
 
 def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:

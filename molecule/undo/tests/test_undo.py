@@ -26,11 +26,14 @@ def test_off_is_the_mail_port_alone_and_uninstall_is_everything(servers: Servers
     if state in ("own certificate", "587 and 465 only"):
         assert {seen[port] for seen in faces.values() for port in (587, 465)} == {"CN=own.example"}
 
-    servers.play(ON, {**ON, "changes": False})
+    again = (
+        state == "distribution"
+    )  # where each change makes exceptions; the unit tests repeat every change in every state
+    servers.play(*([ON, {**ON, "changes": False}] if again else [ON]))
     now = servers.faces()
     assert {host: seen[25] for host, seen in now.items()} == {host: f"CN={host}.fleet.test" for host in SERVERS}
 
-    servers.play({**OFF, "changes": True}, {**OFF, "changes": False})
+    servers.play({**OFF, "changes": True}, *([{**OFF, "changes": False}] if again else []))
     assert servers.faces() == {host: {**seen, 25: "no STARTTLS"} for host, seen in faces.items()}
     for host, said in servers.sending().items():
         if host in servers.macros:
@@ -43,7 +46,8 @@ def test_off_is_the_mail_port_alone_and_uninstall_is_everything(servers: Servers
             assert "smtp_tls_security_level=none" in said if level != "none" else said == sending[host]
             assert smtp.startswith("smtp ") and relay.startswith("relay ")
 
-    servers.play({**BACK, "check": True, "changes": True}, {**BACK, "changes": True}, {**BACK, "changes": False})
+    back = [{**BACK, "changes": True}]
+    servers.play(*([{**BACK, "check": True, "changes": True}, *back, {**BACK, "changes": False}] if again else back))
     assert servers.etc() == etc
     assert servers.faces() == faces
     assert servers.sending() == sending

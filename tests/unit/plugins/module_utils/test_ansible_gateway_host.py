@@ -270,3 +270,10 @@ def test_a_certificate_path_that_a_daemon_would_read_as_more_than_a_path_is_refu
 def test_a_product_that_accepts_tls_itself_is_refused_by_name(monkeypatch):
     result = run_module(module.main, gateway="haraka", inbound="offered")
     assert result["failed"] and result["msg"].startswith("Haraka has its own way to accept TLS")
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_the_state_of_a_gateway_is_not_that_of_its_own_mail_server(state):
+    """What a removal takes from a gateway, the gateway's part says. The two would name the same files otherwise."""
+    own = host._as_server({"gateway": "postfix", "state": state, "inbound": None})
+    assert (own["state"], own["keep"]) == ("present", [])
