@@ -265,9 +265,10 @@ class EximHost:
         return 0, "", ""
 
     def compose(self):
-        """What update-exim4.conf makes of the files."""
+        """What update-exim4.conf makes of the files. It sees no hidden ones."""
         if self.split:
-            return "".join(path.read_text() for path in sorted((self.etc / "conf.d").rglob("*")) if path.is_file())
+            files = (path for path in sorted((self.etc / "conf.d").rglob("[!.]*")) if path.is_file())
+            return "".join(path.read_text() for path in files)
         macros = self.etc / "exim4.conf.localmacros"
         return (macros.read_text() if macros.exists() else "") + self.template.read_text()
 

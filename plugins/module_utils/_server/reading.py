@@ -83,7 +83,8 @@ class Reading:
             )
         health = self._health()
         observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
-        self._pending(observed, health["state"] == "running")
+        journal = self._journal()
+        self._pending(observed, health["state"] == "running", bool(journal))
         # A daemon with a broken configuration may accept connections and never answer.
         patience = (
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
@@ -100,7 +101,7 @@ class Reading:
             "sockets": self._sockets(observed, health["state"] == "running", programs, user),
             "certificates": self._certificates(observed["listeners"]),
             "disk": self._disk(),
-            "journal": self._journal(),
+            "journal": journal,
             "left": self._left(),
             "activity": {"sessions_an_hour": self._server.sessions_an_hour()},
             "version": self._server.version() if health["state"] not in ("broken", "missing") else "",
@@ -114,11 +115,11 @@ class Reading:
         if self._wants_change:
             self.obstacles.append({"code": code, "message": message})
 
-    def _pending(self, observed: Mapping[str, Any], running: bool) -> None:
-        """Note what the reload of a change would activate beside it."""
+    def _pending(self, observed: Mapping[str, Any], running: bool, interrupted: bool) -> None:
+        """Note what the reload of a change would activate beside it. What a killed run has left is undone first."""
         if running and observed.get("blocked"):
             self._stands("port_in_use", str(observed["blocked"]))
-        if running and observed.get("not_read_yet"):
+        if running and observed.get("not_read_yet") and not interrupted:
             names = " and ".join(map(str, observed["not_read_yet"]))
             self.notes.append(
                 {
