@@ -15,15 +15,15 @@ FILES = rooms.imports(PATHS)
 MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startswith("modules."))
 
 BOUNDS: dict[str, tuple[int, int, int]] = {
-    "enforced_tls_domain": (61, 546_000, 194_000),
-    "gateway_info": (75, 634_000, 225_000),
-    "gateway_tls": (75, 634_000, 225_000),
-    "inbound_tls_mode": (61, 550_000, 195_000),
-    "inbound_tls_mode_info": (60, 537_000, 191_000),
-    "mail_server_info": (49, 360_000, 131_000),
-    "mail_server_tls": (44, 325_000, 118_000),
+    "enforced_tls_domain": (61, 548_000, 195_000),
+    "gateway_info": (75, 636_000, 225_000),
+    "gateway_tls": (75, 636_000, 225_000),
+    "inbound_tls_mode": (61, 551_000, 195_000),
+    "inbound_tls_mode_info": (60, 538_000, 192_000),
+    "mail_server_info": (49, 361_000, 131_000),
+    "mail_server_tls": (44, 326_000, 119_000),
     "message_trace": (15, 127_000, 47_000),
-    "outbound_tls_mode": (61, 543_000, 193_000),
+    "outbound_tls_mode": (61, 545_000, 194_000),
     "starttls_probe": (12, 141_000, 49_000),
     "tls_activity_info": (20, 156_000, 56_000),
     "tls_certificate": (13, 76_000, 31_000),

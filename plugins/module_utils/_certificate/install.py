@@ -70,6 +70,7 @@ class BundleFile:
         check_path(self.path)
         mode, uid, gid = self._permissions()
         before = FileImage.read(self.path, max_bytes=pem.MAX_BYTES, trust=self.trust())
+        refuse_other_file(before)
         same = before.content is not None and hashlib.sha256(before.content).hexdigest() == self.sha256
         old = identity_of(before)
         new = _identity(self.fingerprints, mode, uid, gid)
@@ -127,12 +128,22 @@ def install(wanted: BundleFile, *, check_mode: bool, store: str = STORE) -> dict
 
 def _install(after: FileImage, check_mode: bool) -> dict[str, Any]:
     before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES, trust=after.trust)
+    refuse_other_file(before)
     look = changed_bundle(before, after)
     if look.differs and not check_mode:
         if after.content is not None:
             make_directories(str(Path(after.path).parent), after.trust)
         after.write()
     return {"changed": look.differs, "path": after.path, "diff": look.diff, "previous_certificate": look.previous}
+
+
+def refuse_other_file(present: FileImage) -> None:
+    """Raise EngineError if a file holds something else than certificates and keys: a wrong path must not cost it."""
+    if present.content and present.content.strip() and b"-----BEGIN " not in present.content:
+        raise EngineError(
+            f"{present.path} holds something else than a certificate, so it is not replaced or removed; name another path, or move "
+            "that file away first"
+        )
 
 
 def parse_mode(value: Any) -> int:
