@@ -56,6 +56,9 @@ SECRET_OPTIONS = frozenset(
 NOT_LOGGED = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 _PEOPLES_CALLBACKS = ("default", "minimal", "oneline")
 """Those of ansible-core that write for people. Other ones count if they are made from the default one."""
+_FOR_THE_RUN = frozenset(
+    {"ansible_facts", "ansible_stats", "add_host", "add_group", "_ansible_facts_cacheable", "_ansible_notify"}
+)
 _PRIVATE = re.compile(r"PRIVATE KEY-----|://\S+@")
 
 Run = Callable[..., dict[str, Any]]
@@ -85,7 +88,7 @@ def guarded(run: Run) -> Run:
                 refuse_null_characters(task.args)
             if fault := next(filter(None, map(fault_in, task.args.values())), ""):
                 raise AnsibleActionFail(fault)
-            result: dict[str, Any] = untrusted(run(action, *args, **kwargs))
+            result: dict[str, Any] = untrusted(about_itself(run(action, *args, **kwargs)))
             return result
         except AnsibleAction as error:
             if RUNS_UNMARKED:
@@ -99,6 +102,15 @@ def guarded(run: Run) -> Run:
             task.args = without_secrets(task.args)
 
     return wrapped
+
+
+def about_itself(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a result without what Ansible would take from it for the whole run: variables, hosts, groups, statistics.
+
+    A host that somebody else has taken over could set variables that come before those of the inventory, such as the path
+    of a private key. No module of the collection returns such a thing.
+    """
+    return {name: value for name, value in result.items() if name not in _FOR_THE_RUN}
 
 
 def without_secrets(options: Any) -> Any:

@@ -90,10 +90,12 @@ class SmtpServer:
 
     face: Face = field(default_factory=Face)
     host: str = "127.0.0.1"
+    wanted_port: int = 0
+    """0 is any free one."""
 
     def __post_init__(self) -> None:
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._listener = socket.create_server((self.host, 0), family=family, backlog=256)
+        self._listener = socket.create_server((self.host, self.wanted_port), family=family, backlog=256)
         self.port: int = self._listener.getsockname()[1]
         self.commands: list[bytes] = []
         """Every command line that was received, of all connections."""

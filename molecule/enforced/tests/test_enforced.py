@@ -271,10 +271,20 @@ def test_a_server_does_not_choose_which_hosts_are_tested(fleet: Fleet, partner: 
         fleet.run(gateway, f"sed -i '/^ho[a-z]*.test smtp/d' /etc/postfix/transport && postmap {table}")
 
 
-# What a local user says to a port, in plaintext, over TLS, and over TLS with a certificate of his own.
+# What a local user says to a port, in plaintext, over TLS, over TLS with a certificate of his own, and with a session of port 25.
 LOCAL_USER = """
-import smtplib, ssl, sys
+import smtplib, socket, ssl, sys
 said = []
+for port in map(int, sys.argv[2:]):
+    context = ssl._create_unverified_context()
+    first = smtplib.SMTP("127.0.0.1", 25, timeout=5)
+    first.starttls(context=context)
+    first.ehlo()
+    try:
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", port), 2), session=first.sock.session) as second:
+            said.append((port, "resumed", "goes on", int(second.session_reused)))
+    except OSError as error:
+        said.append((port, "resumed", type(error).__name__, 0))
 for port in map(int, sys.argv[2:]):
     for way in ("plain", "tls", "certificate"):
         try:
@@ -297,6 +307,7 @@ print(said)
 @on_each([name for name, kind in GATEWAYS.items() if kind == "postfix"])
 def test_the_instances_take_mail_from_each_other_only(fleet: Fleet, partner: Partner, gateway: str) -> None:
     """They do not check again what the first one has checked, so nobody else may reach them: no local user, either."""
+    set_modes(fleet, gateway, pf12="match_sender")
     enforced = {
         "enforced_domains": [{"domain": "local.test", "direction": "inbound"}],
         "require_without_evidence": True,
@@ -312,7 +323,7 @@ def test_the_instances_take_mail_from_each_other_only(fleet: Fleet, partner: Par
         said = fleet.run(gateway, f"runuser -u nobody -- python3 - /tmp/own.pem {ports}", LOCAL_USER)
         answers = ast.literal_eval(said)
         assert {(port, way) for port, way, _what, _code in answers} == {
-            (port, way) for port in map(int, ports.split()) for way in ("plain", "tls", "certificate")
+            (port, way) for port in map(int, ports.split()) for way in ("plain", "tls", "certificate", "resumed")
         }
         assert all(code == 0 or 400 <= code < 500 for _port, _way, _what, code in answers), answers
         # With all of it, mail still goes through them.

@@ -75,6 +75,7 @@ class BundleFile:
         check_path(self.path)
         mode, uid, gid = self._permissions()
         before = FileImage.read(self.path, max_bytes=pem.MAX_BYTES, trust=self.trust())
+        refuse_other_file(before)
         same = before.content is not None and hashlib.sha256(before.content).hexdigest() == self.sha256
         old = identity_of(before)
         new = _identity(self.fingerprints, mode, uid, gid)
@@ -135,6 +136,7 @@ def install(wanted: BundleFile, *, check_mode: bool, store: str = STORE) -> dict
 def _install(after: FileImage, check_mode: bool, store: str = "") -> dict[str, Any]:
     """Install the file. store: the directory of the record of what was there; empty for a user who keeps none."""
     before = FileImage.read(after.path, max_bytes=pem.MAX_BYTES, trust=after.trust)
+    refuse_other_file(before)
     removes = after.content is None
     if removes and store:
         after = _former(store, before, after)
@@ -156,6 +158,15 @@ def _former(store: str, present: FileImage, removed: FileImage) -> FileImage:
     """Return the file that was there before the first installation; the removed one if there was none, or if nobody knows."""
     known = record.load(store, record.CERTIFICATES).files.get(removed.path)
     return known.without if known and known.is_last(present) else removed
+
+
+def refuse_other_file(present: FileImage) -> None:
+    """Raise EngineError if a file holds something else than certificates and keys: a wrong path must not cost it."""
+    if present.content and present.content.strip() and b"-----BEGIN " not in present.content:
+        raise EngineError(
+            f"{present.path} holds something else than a certificate, so it is not replaced or removed; name another path, or move "
+            "that file away first"
+        )
 
 
 def parse_mode(value: Any) -> int:

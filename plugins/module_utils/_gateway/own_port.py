@@ -56,7 +56,13 @@ def prove_refusal(own_port: Target, settings: Settings, state: GatewayState, rec
         return ""
     deadline = time.monotonic() + settings.timeout
     while True:  # a process from before the reload may still answer
-        code, text = ask(own_port, settings, f"postmaster@{domain}", recipient)
+        try:
+            code, text = ask(own_port, settings, f"postmaster@{domain}", recipient)
+        except EngineError:  # while Exim starts itself anew, nobody listens
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.1)
+            continue
         if 400 <= code < 500:  # another restriction may defer the mail first
             return f"{code} {text}"
         if time.monotonic() >= deadline:

@@ -25,6 +25,11 @@ UNICODE = "unicode"
 """The questions: how a message of any sender arrived; the same for an enforced sender; and for a sender whose address is
 not ASCII, which is enforced if its domain is another spelling of an enforced one."""
 # What may stand beside a domain in an address: source routes, the percent hack and bang paths among them.
+# Characters that a name in the DNS is written without: variation selectors, joiners, fillers and the like.
+_IGNORED = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    "\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
 _BETWEEN = re.compile(r"[@%!:,;<>()\"\\\s]+")
 
 
@@ -66,7 +71,7 @@ def unicode_names(address: str) -> frozenset[str]:
 def canonical(domain: str) -> str:
     """The one spelling for all spellings that mean the same name in the DNS: Unicode, in lower case, without look-alikes."""
     text = unicodedata.normalize("NFKC", domain).replace("\u3002", ".")
-    text = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    text = "".join(char for char in _IGNORED.sub("", text) if unicodedata.category(char) != "Cf")
     labels = [_decoded(label) for label in unicodedata.normalize("NFKC", text.lower()).split(".")]
     return ".".join(labels).rstrip(".")
 

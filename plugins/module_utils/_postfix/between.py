@@ -51,8 +51,10 @@ def listener(pair: str, size_limit: str) -> dict[str, str]:
         "smtpd_tls_CAfile": pair,
         "tls_append_default_CA": "no",  # or whoever has a certificate for clients could connect
         **{f"smtpd_tls_{name}": "" for name in _KEY_ALONE},
-        "smtpd_tls_session_cache_timeout": "0",  # no session of another port, without a certificate, goes on here
+        # No session of another port goes on here, whatever certificate it began with.
+        "smtpd_tls_session_cache_timeout": "0",
         "smtpd_tls_session_cache_database": "",
+        "tls_ssl_options": "NO_TICKET",
         "smtpd_tls_loglevel": "0",
         "smtpd_tls_received_header": "no",
         "smtpd_client_restrictions": "",

@@ -119,9 +119,22 @@ def test_the_former_certificate_is_returned(options):
     assert run(options, content=renewed)["previous_certificate"] == pem.PemBlock("CERTIFICATE", b"leaf").text
 
 
-def test_a_file_of_another_kind_is_replaced(options, tmp_path):
+def test_a_file_of_another_kind_is_not_replaced(options, tmp_path):
+    """A wrong path, such as that of a system's file, must not cost it."""
     (tmp_path / "mailfleet").mkdir(mode=0o755)
-    for junk in (b"hello", b"\x30\x82\x00\x00", b"-----BEGIN X-----"):
+    for other in (b"root:x:0:0:root:/root:/bin/bash\n", b"\x7fELF"):
+        Path(options["path"]).write_bytes(other)
+        for state in ("present", "absent"):
+            with pytest.raises(
+                EngineError, match="holds something else than a certificate, so it is not replaced or removed"
+            ):
+                run(options, state=state)
+        assert Path(options["path"]).read_bytes() == other
+
+
+def test_a_damaged_or_empty_certificate_is_replaced(options, tmp_path):
+    (tmp_path / "mailfleet").mkdir(mode=0o755)
+    for junk in (b"", b" \n", b"-----BEGIN X-----"):
         with open(options["path"], "wb") as file:
             file.write(junk)
         result = run(options)

@@ -1,5 +1,6 @@
 """What a gateway's own port shows, asked over the network."""
 
+import socket
 import threading
 import time
 
@@ -196,6 +197,25 @@ class TestRefusal:
         with serving(Face(rcpt=reply(450, text))) as server:
             prove_refusal(port_of(server), IMPATIENT, STATE, "postmaster")
         assert server.connections == 1
+
+    def test_a_moment_without_a_listener_is_waited_for(self):
+        """Exim starts itself anew to read its configuration."""
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        with pytest.raises(EngineError, match="Connection refused"):
+            prove_refusal(Target("127.0.0.1", port), IMPATIENT, STATE, "postmaster")
+        started = []
+
+        def begin():
+            started.append(SmtpServer(Face(rcpt=REFUSAL), wanted_port=port))
+
+        timer = threading.Timer(0.4, begin)
+        timer.start()
+        try:
+            assert prove_refusal(Target("127.0.0.1", port), SETTINGS, STATE, "postmaster")
+        finally:
+            timer.join()
+            started[0].close()
 
     def test_a_process_from_before_the_reload_may_answer_once_more(self):
         with serving(Face()) as server, at_most(10):

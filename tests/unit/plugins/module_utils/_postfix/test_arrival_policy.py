@@ -85,7 +85,9 @@ def wide(text):
         "a@müller.example", "A@MÜLLER.example", "a@mu\u0308ller.example", "a%müller.example", "müller.example!a", "a@müller.example.",
         "@relay.example:a@müller.example", "a@müller.example@localhost", f"a@{wide('bank')}.example", f"a%{wide('bank')}.example",
         f"a@{wide('BANK.EXAMPLE')}.", f"a@{wide('x')}n--mller-kva.example", "a@bank\u3002example", "a@bank\uff0eexample",
-        "a@ba\u00adnk.example", "a@\u24d1ank.example", "a@\U0001d41bank.example",
+        "a@ba\u00adnk.example", "a@b\ufe0fank.example", "a@b\u034fank.example", "a@b\u180bank.example", "a@b\U000e0100ank.example",
+        "a@b\u115fank.example", "a@b\u17b4ank.example", "a@b\u3164ank.example", "a@b\uffa0ank.example",
+        "a@\u24d1ank.example", "a@\U0001d41bank.example",
     ],
 )  # fmt: skip
 def test_every_spelling_in_unicode_of_an_enforced_domain_is_that_domain(sender):
