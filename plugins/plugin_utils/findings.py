@@ -259,6 +259,8 @@ _ENTRIES = (
           "let the next hop accept TLS first, or leave starttls_outbound at 'opportunistic'"),
     Entry("plan", "domain_not_accepted", "error", "The gateway takes no mail for a domain of an email config.",
           "let the gateway accept the domain, or correct email_configs"),
+    Entry("plan", "mail_would_loop", "error", "A gateway is itself a mail server of an email config that has a delivery mode.",
+          "leave delivery_mode of the email config away; the gateway then delivers that mail itself, as before"),
     Entry("plan", "outside_limit", "error", "A host outside this run would have to change, too.",
           "take it into the run, or run without --limit"),
     Entry("plan", "email_config_extra", "warning", "The gateway has an email config that the inventory lacks.",

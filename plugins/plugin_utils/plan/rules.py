@@ -84,8 +84,28 @@ class _Route:
                     "domain_not_accepted",
                     f"{self.what}: the gateway takes no mail for {', '.join(refused)}",
                 )
-        for server, host, test in self.fleet.servers(self.delivery, self.seen):
-            yield from self._server(server, host, test)
+        held = self.delivery.config.name in view.configs
+        if self.gateway in self.delivery.gateways:
+            told = any(one.code == "mail_would_loop" and f"{self.what}:" in one.message for one in self.seen.obstacles)
+            if not self.fleet.switches_off and not told and (self.delivery.names_mode or held):
+                yield self._loop()
+        elif self.delivery.is_routed or held:
+            for server, host, test in self.fleet.servers(self.delivery, self.seen):
+                yield from self._server(server, host, test)
+
+    def _loop(self) -> Located:
+        name = self.delivery.config.name
+        what = f"{self.what}: {self.gateway} is the gateway and in servers, so its mail in the mode '{self.mode}' would loop back and bounce"
+        if self.delivery.names_mode:
+            advice = (
+                f"leave delivery_mode of {name} away in email_configs, then {self.gateway} delivers its mail as before; or take "
+                f"{self.gateway} out of servers of {name}"
+            )
+        else:
+            advice = (
+                f"{self.gateway} still has that route: run enable_tls once with state: absent in the entry of {name}"
+            )
+        return self._at(self.gateway, "mail_would_loop", what, advice)
 
     def _server(self, server: Target, host: str, test: Optional[SeenServer]) -> Iterator[Located]:
         there = self.fleet.observation(host)

@@ -290,6 +290,51 @@ class TestGateways:
         assert (plan.steps["accept"].hosts, plan.steps["accept"].batches) == (("gw1", "gw2"), (1, 1))
 
 
+class TestGatewayThatIsItsOwnMailServer:
+    LOOP = (
+        "email config main: gw1 is the gateway and in servers, so its mail in the mode '{}' would loop back and bounce; leave "
+        "delivery_mode of main away in email_configs, then gw1 delivers its mail as before; or take gw1 out of servers of main"
+    )
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("action", ["enable", "set_delivery_mode"])
+    def test_a_mode_is_refused_before_the_change(self, mode, action):
+        plan = check(States(config("main", "gw1", mode=mode), gw1=gateway()).plan(action))
+        assert codes(plan) == [("mail_would_loop", "gw1")]
+        assert plan.obstacles[0].finding.message == self.LOOP.format(mode)
+
+    def test_beside_other_mail_servers_too(self):
+        plan = States(config("main", "m1", "gw1"), gw1=gateway(probes=[SEEN]), m1=server("m1")).plan()
+        assert codes(plan) == [("mail_would_loop", "gw1")]
+
+    @pytest.mark.parametrize("action", ["enable", "disable", "uninstall"])
+    def test_without_a_mode_nothing_stands_in_the_way(self, action):
+        plan = check(States(config("main", "gw1", mode=None), gw1=gateway()).plan(action))
+        assert (codes(plan), warned(plan)) == ([], [])
+
+    def test_another_gateway_may_deliver_to_it(self):
+        """It has no loop, so only the one that has is named."""
+        states = States(config("main", "gw1"), gw1=gateway(), gw2=gateway("gw2", probes=[probe("gw1.test")]))
+        assert codes(states.plan()) == [("mail_would_loop", "gw1")]
+
+    def test_its_domains_have_to_be_accepted_all_the_same(self):
+        view = {"accepted_domains": {"main.example": False}}
+        plan = States(config("main", "gw1", mode=None), gw1=gateway(view=view)).plan()
+        assert codes(plan) == [("domain_not_accepted", "gw1")]
+
+    def test_a_route_that_it_still_has_is_named_with_the_way_out(self):
+        view = {"email_configs": [held("main", "opportunistic", "gw1.test:25")]}
+        plan = States(config("main", "gw1", mode=None), gw1=gateway(view=view)).plan()
+        assert codes(plan) == [("mail_would_loop", "gw1")]
+        assert plan.obstacles[0].finding.message.endswith(
+            "gw1 still has that route: run enable_tls once with state: absent in the entry of main"
+        )
+
+    @pytest.mark.parametrize("action", ["disable", "uninstall"])
+    def test_switching_off_is_never_in_its_own_way(self, action):
+        assert codes(States(config("main", "gw1"), gw1=gateway()).plan(action)) == []
+
+
 class TestOutsideTheRun:
     def test_a_mail_server_that_needs_starttls(self):
         states = States(config(mode="required"), gw1=gateway(probes=[PLAIN])).with_outside("m1")
