@@ -95,7 +95,7 @@ class _Route:
 
     def _loop(self) -> Located:
         name = self.delivery.config.name
-        what = f"{self.what}: {self.gateway} is the gateway and in servers, so its mail in the mode '{self.mode}' would loop back and bounce"
+        what = f"{self.what}: {self.gateway} is this gateway itself, so mail in the mode '{self.mode}' would loop back and bounce"
         if self.delivery.names_mode:
             advice = (
                 f"leave delivery_mode of {name} away in email_configs, then {self.gateway} delivers its mail as before; or take "

@@ -292,7 +292,7 @@ class TestGateways:
 
 class TestGatewayThatIsItsOwnMailServer:
     LOOP = (
-        "email config main: gw1 is the gateway and in servers, so its mail in the mode '{}' would loop back and bounce; leave "
+        "email config main: gw1 is this gateway itself, so mail in the mode '{}' would loop back and bounce; leave "
         "delivery_mode of main away in email_configs, then gw1 delivers its mail as before; or take gw1 out of servers of main"
     )
 
