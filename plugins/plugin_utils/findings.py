@@ -203,6 +203,9 @@ _ENTRIES = (
           "set starttls_address of the host to an address that the controller reaches, if it is to look as well"),
     Entry("host", "only_itself", "warning", "Only the host itself tested its server, so nothing proves that others reach it.",
           "set starttls_address of the host to an address that the controller reaches, and run verify_tls"),
+    Entry("host", "loopback_only", "error", "The mail server listens on the loopback only, so no other host can deliver to it.",
+          "let it listen where the gateways reach it (Postfix: inet_interfaces, Exim: local_interfaces); if the host is to send only, that "
+          "is right, and of mail to it nothing is proved"),
     Entry("host", "unproven", "error", "Nobody could look at the server of the host, so nothing is proved.",
           "repair what keeps the others from looking, and run verify_tls again"),
     Entry("host", "not_tested", "error", "Nothing was tested on the host.", "run the test on the host"),

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import loopback_only
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import changed_by_hand, extra_configs
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, SeenServer, bare
@@ -256,11 +257,21 @@ def warnings(fleet: Fleet) -> Iterator[Located]:
         seen = fleet.observation(host)
         if seen and seen.interrupted and all(one.code != "interrupted_run" for one in seen.notes):
             yield Located(host, Finding.advised("interrupted_run", "a run was killed during a change of this host"))
+        port = _port(fleet.request.targets.get(host, host))
+        if seen and not fleet.switches_off and port in seen.loopback_ports:
+            yield Located(host, loopback_only(port))
     if fleet.action != "set_delivery_mode":  # its estate is one email config
         yield from _as_the_gateways_are(fleet)
         yield from _still_taken(fleet)
     if not fleet.switches_off:
         yield from _busy(fleet)
+
+
+def _port(target: str) -> int:
+    try:
+        return Target.parse(target).port
+    except TargetError:
+        return 25
 
 
 def _as_the_gateways_are(fleet: Fleet) -> Iterator[Located]:

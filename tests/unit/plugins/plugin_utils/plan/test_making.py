@@ -335,6 +335,12 @@ class TestGatewayThatIsItsOwnMailServer:
         assert codes(States(config("main", "gw1"), gw1=gateway()).plan(action)) == []
 
 
+def test_a_mail_server_that_no_other_host_reaches_is_told_before_the_change():
+    sockets = [{"host": "127.0.0.1", "port": 25, "pid": 1, "program": "master"}]
+    states = States(m1=server("m1", sockets=sockets, drift=True))
+    assert (warned(check(states.plan())), warned(states.plan("disable"))) == ([("loopback_only", "m1")], [])
+
+
 class TestOutsideTheRun:
     def test_a_mail_server_that_needs_starttls(self):
         states = States(config(mode="required"), gw1=gateway(probes=[PLAIN])).with_outside("m1")
