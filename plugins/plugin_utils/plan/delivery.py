@@ -105,7 +105,7 @@ class Routing:
         """
         mine = [one for one in self.estate.deliveries if host in one.hosts]
         if not self.seen:
-            return [NO_GATEWAY] if mine else []
+            return [NO_GATEWAY]
         found: list[str] = []
         own = {domain for one in mine if not one.is_routed for domain in one.config.domains}
         for view in self.views.values():

@@ -106,6 +106,8 @@ class TestMode:
         facts = {name: one for name, one in hostvars().items() if name != "gw1"}
         row = rows(facts, config(), groups={"mail_servers": ["m1", "m2"]})["m1"]
         assert (row["delivery_mode"], row["verdict"]) == (["no gateway"], "pass")
+        found = rows(facts, groups={"mail_servers": ["m1", "m2"]})
+        assert [one["delivery_mode"] for one in found.values()] == [["no gateway"]] * 2, "also without an email config"
 
     @pytest.mark.parametrize("read", [{"failed": True, "msg": "no sudo"}, {"unreachable": True, "msg": "gone"}])
     def test_a_gateway_that_could_not_be_read(self, read: dict[str, Any]) -> None:

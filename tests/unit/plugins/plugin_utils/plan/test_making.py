@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import NOTES, OBSTACLES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import plan_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import STEPS, Plan
 
 from tests.support.plan_states import States, config, gateway, plain, probe, server
@@ -339,6 +340,32 @@ def test_a_mail_server_that_no_other_host_reaches_is_told_before_the_change():
     sockets = [{"host": "127.0.0.1", "port": 25, "pid": 1, "program": "master"}]
     states = States(m1=server("m1", sockets=sockets, drift=True))
     assert (warned(check(states.plan())), warned(states.plan("disable"))) == ([("loopback_only", "m1")], [])
+
+
+class TestWithoutAGateway:
+    STATES = States(config("main", "m1"), m1=server("m1", drift=True), m2=server("m2"))
+
+    @pytest.mark.parametrize("action", ["enable", "disable", "uninstall"])
+    def test_what_makes_sense_is_planned(self, action):
+        plan = check(self.STATES.plan(action))
+        assert (codes(plan), warned(plan), plan.result) == ([], [], "drift")
+
+    def test_no_other_host_has_seen_them_so_all_are_tested_after_a_change(self):
+        assert self.STATES.plan().prove == ("m1", "m2")
+        assert States(m2=server("m2")).plan().prove == ()
+
+    def test_a_delivery_mode_has_nobody_to_set_it(self):
+        plan = check(self.STATES.plan("set_delivery_mode"))
+        assert codes(plan) == [("no_gateway", "")]
+        result, text = plan_result(plan, plan_only=False, fail_on="blocked")
+        said = "there is no gateway in the inventory, so nothing sets the delivery mode of main; name the gateways in the group "
+        said += "mail_gateways"
+        assert said in text
+        assert (result["failed"], result["msg"]) == (
+            True,
+            "the plan is blocked: 2 hosts; nothing was changed. Do what stands under 'In the way', and run again; plan_tls.yml shows the "
+            f"plan alone. {said}",
+        )
 
 
 class TestOutsideTheRun:
