@@ -247,6 +247,8 @@ _ENTRIES = (
           "give one that the message does not object to"),
     Entry("plan", "certificate_missing", "error", "There is no certificate for the host.",
           "set starttls_certificate_file and starttls_private_key_file, or install one at starttls_certificate_path"),
+    Entry("plan", "certificate_not_read", "error", "The certificate that is on the host could not be looked at.",
+          "correct starttls_certificate_path or starttls_private_key_path, or install the program openssl there"),
     Entry("plan", "mode_not_expressible", "error", "The gateway cannot express the delivery mode.",
           "choose another delivery mode"),
     Entry("plan", "server_not_reachable", "error", "The gateway cannot reach a mail server.",

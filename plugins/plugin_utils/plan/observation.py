@@ -30,6 +30,7 @@ OBSTACLES = frozenset(
         "no_privilege", "no_product", "two_products", "daemon_not_running", "configuration_broken", "not_answering",
         "port_in_use", "no_disk_space", "change_refused", "certificate_unfit", "certificate_missing", "mode_not_expressible",
         "mail_would_loop",
+        "certificate_not_read",
     }
 )  # fmt: skip
 """Codes with which a host says what stands in the way on it."""
