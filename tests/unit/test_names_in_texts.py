@@ -37,7 +37,9 @@ INSTRUCTIONS = [*DOCUMENTS, *TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/met
 
 SETTINGS = {
     "Ansible": {"ansible_connection", "ansible_python_interpreter"},
-    "Exim": {"auth_advertise_hosts", "dc_smarthost", "incoming_port", "local_interfaces", "log_selector", "openssl_options", "smtp_no_mail"},
+    "Exim": {
+        "auth_advertise_hosts", "dc_smarthost", "incoming_port", "local_interfaces", "log_selector", "openssl_options", "smtp_no_mail",
+    },
     "Haraka": {"dest_domains", "disable_for_failed_hosts", "no_tls_hosts", "relay_dest_domains"},
     "MTA-STS": {"max_age"},
     "Postfix": {
