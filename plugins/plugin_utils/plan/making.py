@@ -150,9 +150,9 @@ def _to_prove(fleet: Fleet) -> Iterable[str]:
     all hosts make tests: neither a read nor a change makes these. Without a gateway the controller tests them all, because no other
     host has seen them.
     """
-    changes = any(fleet.steps(host) for host in fleet.seen)
-    if fleet.request.test_all or (changes and not fleet.gateways):
+    if fleet.request.test_all or not fleet.gateways:
         return fleet.seen
+    changes = any(fleet.steps(host) for host in fleet.seen)
     return [host for host in fleet.seen if fleet.role(host) == GATEWAY] if changes else ()
 
 
