@@ -91,6 +91,19 @@ options:
       - The module compares the served certificate with this file. If they differ, the daemon is reloaded.
     type: path
     default: /etc/mailfleet/starttls.pem
+  certificate_source:
+    description:
+      - V(files) takes the certificate of O(install), if that names one, else the file that is there.
+      - V(host) uses the file at O(certificate), and that of O(private_key), as they are. They belong to somebody else, such as a client
+        that renews them, and are never written. A read judges them by the same rules as O(install), for which O(install) gives names,
+        CA and days. The program C(openssl) has to be on the host. The private key does not leave it.
+    type: str
+    choices: [files, host]
+    default: files
+  private_key:
+    description:
+      - With O(certificate_source=host), the absolute path of the private key on the host, if O(certificate) holds the certificates only.
+    type: path
   install:
     description:
       - The certificate to install at O(certificate), in the same change. Without it the file that is there is used.

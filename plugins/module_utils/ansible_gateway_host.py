@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "inbound": {"type": "str", "choices": list(INBOUND)},
     "certificate": {"type": "path", "default": CERTIFICATE},
+    "certificate_source": {"type": "str", "choices": ["files", "host"], "default": "files"},
+    "private_key": {"type": "path"},
 }
 """The side of a gateway that accepts TLS. Its words are those of mail_server_tls."""
 

@@ -38,6 +38,8 @@ SERVER_SPEC: dict[str, dict[str, Any]] = {
     "inbound": {"type": "str", "choices": list(INBOUND)},
     "outbound": {"type": "str", "choices": list(OUTBOUND)},
     "certificate": {"type": "path", "default": CERTIFICATE},
+    "certificate_source": {"type": "str", "choices": ["files", "host"], "default": "files"},
+    "private_key": {"type": "path"},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
     "timeout": {"type": "int", "default": 20},
@@ -80,7 +82,7 @@ secret of several lines again that is inside a dictionary.
 
 def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
     """Return the wanted state from a module's options. Raises EngineError if two mail servers are detected."""
-    bundle = options["bundle"]
+    bundle, on_host = options["bundle"], options["certificate_source"] == "host"
     if bundle:
         group, mode = permissions({**bundle, "state": "present", "kind": kind})
         bundle = BundleFile(
@@ -101,6 +103,8 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         options["relax"],
         options["only_relax"],
         bundle,
+        private_key=(options["private_key"] or "") if on_host else "",
+        on_host=on_host,
     )
 
 

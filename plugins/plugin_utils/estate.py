@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +32,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import f
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import check_variables
 
 HostVars = Mapping[str, Mapping[str, Any]]
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NEED_DNS = {"dane", "mta_sts"}
 """The checks for which the controller asks the DNS."""
 
@@ -40,24 +42,32 @@ class Delivery:
     """An email config, and the inventory names of its mail servers.
 
     names_mode: whether the inventory sets its delivery mode. If it does not, the gateway keeps its current mode.
+    gateways: the gateways that are themselves among its mail servers. A route to itself would be a loop.
     """
 
     config: EmailConfig
     hosts: tuple[str, ...]
     names_mode: bool = True
+    gateways: tuple[str, ...] = ()
+
+    @property
+    def is_routed(self) -> bool:
+        """Whether the gateways get its route. Without a mode, a gateway that is its mail server keeps its own delivery."""
+        return self.names_mode or not self.gateways
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data. C(email_config) is one entry of the option C(email_configs) of inbound_tls_mode."""
         config = self.config.to_dict()
         if not self.names_mode:
             del config["delivery_mode"]
-        return {"email_config": config, "hosts": list(self.hosts)}
+        return {"email_config": config, "hosts": list(self.hosts), "gateways": list(self.gateways)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Delivery:
         """Read the result of to_json. Raises EngineError."""
         config = data["email_config"]
-        return cls(EmailConfig.from_dict(config), tuple(data["hosts"]), "delivery_mode" in config)
+        named = "delivery_mode" in config
+        return cls(EmailConfig.from_dict(config), tuple(data["hosts"]), named, tuple(data.get("gateways") or ()))
 
 
 @dataclass(frozen=True)
@@ -119,7 +129,8 @@ class Estate:
                 require_dnspython()
         for config in email_configs:
             _check_state(config)
-        deliveries = tuple(_delivery(config, hostvars) for config in email_configs if not is_absent(config))
+        gateways = _gateways(hostvars) if email_configs else {}
+        deliveries = tuple(_delivery(config, hostvars, gateways) for config in email_configs if not is_absent(config))
         removals = tuple(RemovedConfig.parse(config) for config in email_configs if is_absent(config))
         merge({}, [*(one.to_json()["email_config"] for one in deliveries), *(one.to_json() for one in removals)])
         served = {host for one in deliveries for host in one.hosts}
@@ -136,7 +147,7 @@ class Estate:
         return replace(
             self,
             deliveries=tuple(
-                replace(one, config=replace(one.config, delivery_mode=DEFAULT_MODE), names_mode=True)
+                replace(one, config=replace(one.config, delivery_mode=DEFAULT_MODE), names_mode=one.is_routed)
                 for one in self.deliveries
             ),
         )
@@ -153,13 +164,21 @@ class Estate:
         return {domain: one.config.delivery_mode for one in named for domain in one.config.domains}
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain data that tasks can pass on. C(email_configs) is the option of inbound_tls_mode."""
+        """Return plain data that tasks can pass on.
+
+        C(email_configs) is the option of inbound_tls_mode: what the gateways have to route. C(domains) has all recipient domains.
+        """
         deliveries = [one.to_json() for one in self.deliveries]
+        routed = [one.to_json()["email_config"] for one in self.deliveries if one.is_routed]
         return {
             "hosts": list(self.hosts),
             "deliveries": deliveries,
             "removals": [one.to_json() for one in self.removals],
-            "email_configs": [*(one["email_config"] for one in deliveries), *(one.to_json() for one in self.removals)],
+            "email_configs": [*routed, *(one.to_json() for one in self.removals)],
+            "domains": [
+                *(domain for one in self.deliveries for domain in one.config.domains),
+                *(domain for one in self.removals for domain in one.domains),
+            ],
         }
 
     @classmethod
@@ -181,7 +200,33 @@ def _check_state(config: Any) -> None:
         )
 
 
-def _delivery(config: Mapping[str, Any], hostvars: HostVars) -> Delivery:
+_Place = tuple[int, frozenset[str]]
+
+
+def _place(host: str, hostvars: HostVars) -> _Place:
+    """Return the port of a host's mail server, and the names and addresses by which the inventory knows it."""
+    facts = hostvars[host]
+    target = target_of(host, {host: facts})
+    found = {host, target.host, str(facts.get("starttls_address") or "")}
+    address = str(facts.get("ansible_host") or "")
+    if facts.get("ansible_connection") != "local" and address not in _LOOPBACK:
+        # One address may lead to several hosts, by port.
+        found.add(address if str(facts.get("ansible_port") or 22) == "22" else f"{address}:{facts['ansible_port']}")
+    return target.port, frozenset(one.lower().rstrip(".") for one in found if one)
+
+
+def _gateways(hostvars: HostVars) -> dict[str, _Place]:
+    """Return the gateways of the inventory, each with its place."""
+    anyone = next(iter(hostvars), None)
+    groups = (hostvars[anyone].get("groups") if anyone is not None else None) or {}  # the same for every host
+    found: dict[str, _Place] = {}
+    for gateway in groups.get("mail_gateways") or ():
+        with contextlib.suppress(EngineError, KeyError):  # said where the host is in the run
+            found[gateway] = _place(gateway, hostvars)
+    return found
+
+
+def _delivery(config: Mapping[str, Any], hostvars: HostVars, gateways: Mapping[str, _Place]) -> Delivery:
     given = config.get("servers") or ()
     names = given if not isinstance(given, str) else ()
     for server in names:
@@ -192,13 +237,18 @@ def _delivery(config: Mapping[str, Any], hostvars: HostVars) -> Delivery:
             )
     servers = given if isinstance(given, str) else [str(target_of(server, hostvars)) for server in names]
     read = EmailConfig.from_dict({**config, "servers": servers})
-    for server in names:
+    places = [_place(server, hostvars) for server in names] if gateways else []
+    themselves = tuple(
+        name for name, (port, known) in gateways.items() if any(port == one and known & other for one, other in places)
+    )
+    made = Delivery(read, tuple(names), config.get("delivery_mode") is not None, themselves)
+    for server in names if made.is_routed else ():
         if hostvars[server].get("starttls_inbound") == "required" and LEVELS[read.delivery_mode][0] != "required":
             raise EngineError(
                 f"email config {read.name}: {server} is to require TLS (starttls_inbound), and '{read.delivery_mode}' may "
                 "deliver to it in plaintext, so mail would bounce; choose 'required' or let the server offer TLS"
             )
-    return Delivery(read, tuple(names), config.get("delivery_mode") is not None)
+    return made
 
 
 def estate(

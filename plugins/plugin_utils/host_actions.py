@@ -19,6 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_install
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import with_host_certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import (
     complete_observed,
     with_verdict,
@@ -40,7 +41,7 @@ class HostAction(ActionBase):
 
         A state that offers no STARTTLS, or the present one, installs none. So a certificate that expired does not keep TLS on.
         """
-        if options["inbound"] not in OFFERING:
+        if options["inbound"] not in OFFERING or options["certificate_source"] == "host":
             return None
         with task_errors():
             return check_install(options["install"], options["certificate"], functools.partial(read_bytes, self))
@@ -68,6 +69,7 @@ class ReadAction(HostAction):
             arguments["ca_content"] = read_text(self, "ca_file", expected["ca_file"])
         result = self.execute(arguments, task_vars)
         with task_errors():
+            result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
             return complete_observed(result, expected, checked, arguments.get("ca_content") or "")
 
 

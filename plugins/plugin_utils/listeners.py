@@ -1,13 +1,16 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The listeners of a host that differ from its main one, as its daemon says. Nobody tests them, so nothing is proved of them."""
+"""The listeners of a host, as its daemon says: those that differ from its main one, and those that no other host reaches."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
 WORDS = {
     "none": "not offered",
@@ -45,6 +48,25 @@ def other_listeners(observed: Mapping[str, Any], port: int) -> list[dict[str, An
     return found
 
 
+def loopback_ports(observed: Mapping[str, Any]) -> frozenset[int]:
+    """Return the ports on which a host takes mail from itself only.
+
+    observed: a result of mail_server_info. Its sockets tell it; where they could not be seen, the configuration does.
+    """
+    hosts: dict[int, list[str]] = {}
+    for one in observed.get("sockets") or observed.get("listeners") or ():
+        if one["port"]:
+            hosts.setdefault(int(one["port"]), []).append(str(one["host"]))
+    return frozenset(port for port, known in hosts.items() if all(map(_is_loopback, known)))
+
+
+def loopback_only(port: int) -> Finding:
+    """Return the finding for a mail server that takes mail from its own host only."""
+    return Finding.advised(
+        "loopback_only", f"port {port} listens on the loopback only, so no other host can deliver to it"
+    )
+
+
 def _way(listener: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) -> tuple[str, tuple[Any, ...]]:
     """Return what has to be alike: the TLS mode, and the certificates. A file that nobody could read counts by its path."""
     certificates = (facts.get(path, {}).get("fingerprint_sha256") or path for path in listener["certificates"])
@@ -52,7 +74,13 @@ def _way(listener: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) ->
 
 
 def _is_loopback(host: str) -> bool:
+    """Whether the address of a listener, or each of several, is one of the loopback. An empty one stands for all addresses."""
+    words = [one for one in re.split(r"[\s,]+", host) if one]
+    return bool(words) and all(map(_is_loopback_word, words))
+
+
+def _is_loopback_word(word: str) -> bool:
     try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
+        return ipaddress.ip_address(word.strip("[]")).is_loopback
     except ValueError:
-        return host == "localhost"
+        return word in ("localhost", "loopback-only")

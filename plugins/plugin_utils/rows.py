@@ -29,7 +29,11 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import other_listeners
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import (
+    loopback_only,
+    loopback_ports,
+    other_listeners,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
     CONTROLLER,
@@ -207,6 +211,7 @@ def _row(
         "findings": [
             *_of_daemon(facts),
             *without_proof(host, probes, is_gateway),
+            *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
             *_untested(host, missing, routing.estate),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
         ],
@@ -234,6 +239,18 @@ def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
     if _is_outdated(facts):
         return []
     return other_listeners(readable(observed_of(facts.get(name) for name in OBSERVED)), port)
+
+
+def _not_reached(
+    host: str, facts: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], port: int
+) -> list[dict[str, Any]]:
+    """Return a finding if the server takes mail from the host itself only, and no other place got through (by an address translation)."""
+    others = [one for one in probes if one.get("seen_from") != host]
+    reached = any(looked(one) and one.get("stage", "connect") != "connect" for one in others)
+    observed = readable(observed_of(facts.get(name) for name in OBSERVED))  # a change does not touch the addresses
+    if reached or port not in loopback_ports(observed):
+        return []
+    return [loopback_only(port).as_dict()]
 
 
 def _of_daemon(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

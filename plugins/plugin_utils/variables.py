@@ -64,6 +64,15 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_ca_content": Variable("the system's", "The same roots as text, for the installation."),
         "starttls_certificate_names": Variable("`[starttls_hostname]`", "The names that the certificate has to cover."),
         "starttls_certificate_path": Variable("`/etc/mailfleet/starttls.pem`", "The path of the PEM file on the host."),
+        "starttls_certificate_source": Variable(
+            "`files`",
+            "`files`: from the controller. `host`: the files at `starttls_certificate_path` are there already, as those of certbot; "
+            "they are judged and used, and never written.",
+        ),
+        "starttls_private_key_path": Variable(
+            "in `starttls_certificate_path`",
+            "With `host`: the path of the private key on the host, if it has a file of its own.",
+        ),
         "starttls_certificate_owner": Variable("root", "The user who owns it."),
         "starttls_certificate_group": Variable("as the mail server needs", "Its group."),
         "starttls_certificate_mode": Variable("as the mail server needs", "Its permissions, as a quoted octal string."),

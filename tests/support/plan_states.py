@@ -93,11 +93,11 @@ class States(dict):  # type: ignore[type-arg]
     def plan(self, action: str = "enable", **request: Any) -> Plan:
         """The plan of a run over these hosts."""
         every = [*self, *self.outside]
-        hostvars = {host: {"starttls_hostname": f"{host}.test"} for host in every}
         groups = {
             "mail_gateways": [host for host in every if host.startswith("gw")],
             "mail_servers": [host for host in every if not host.startswith("gw")],
         }
+        hostvars = {host: {"starttls_hostname": f"{host}.test", "groups": groups} for host in every}
         wanted = Estate.parse(self.configs, hostvars, list(self))
         targets = {host: f"{host}.test:25" for host in every}
         return make_plan(wanted, copy.deepcopy(dict(self)), PlanRequest(action, groups, targets, **request))

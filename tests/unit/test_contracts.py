@@ -564,7 +564,7 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
     [task] = load(f"roles/mail_server/tasks/{file}.yml")
     given = task[f"mailfleet.starttls.{module}"]
     assert set(given) == set(documentation[module]["doc"]["options"]) - INTERNAL
-    for name in set(given) - {"inbound", "outbound", "certificate"}:
+    for name in set(given) - {"inbound", "outbound", "certificate", "private_key"}:
         variable = "uninstall_keep" if name == "keep" else name
         assert given[name] == f"{{{{ mail_server_{variable} }}}}"
     jinja = environment()
@@ -573,8 +573,9 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
             made = jinja.from_string(given[name]).render({f"mail_server_{name}": choice, "omit": "OMIT"})
             assert made == ("OMIT" if choice == "unchanged" else choice)
     for path in ("", "/x"):
-        made = jinja.from_string(given["certificate"]).render({"mail_server_certificate_path": path, "omit": "OMIT"})
-        assert made == (path or "OMIT")
+        for name in ("certificate", "private_key"):
+            made = jinja.from_string(given[name]).render({f"mail_server_{name}_path": path, "omit": "OMIT"})
+            assert made == (path or "OMIT")
 
 
 def test_the_gateway_role_has_the_defaults_of_its_modules(documentation):
@@ -646,7 +647,7 @@ def test_the_gateway_role_passes_every_option_on(documentation):
     assert set(gateway_task("read")) == options["gateway_info"] - {"domains"}
     # A file takes the options of its part, and both parts are the whole change.
     accept, modes = (gateway_task(file) for file in ("accept", "modes"))
-    assert set(accept) == {"inbound", "certificate", "install", "digests"}
+    assert set(accept) == {"inbound", "certificate", "certificate_source", "private_key", "install", "digests"}
     remove = gateway_task("remove")
     assert set(remove) == {"state", "email_configs", "certificate", "keep", "queue_timeout", "digests"}
     assert remove["state"] == "absent"
@@ -655,9 +656,11 @@ def test_the_gateway_role_passes_every_option_on(documentation):
     assert gateway_task("recover") == {"only_recover": True}
     for file in ("read", "accept", "modes"):
         for name, expression in gateway_task(file).items():
-            variable = {"certificate": "gateway_certificate_path", "keep": "gateway_uninstall_keep"}.get(
-                name, f"gateway_{name}"
-            )
+            variable = {
+                "certificate": "gateway_certificate_path",
+                "private_key": "gateway_private_key_path",
+                "keep": "gateway_uninstall_keep",
+            }.get(name, f"gateway_{name}")
             assert variable in expression or name in ("accept", "send"), (file, name)
 
 

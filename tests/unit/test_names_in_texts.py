@@ -37,12 +37,14 @@ INSTRUCTIONS = [*DOCUMENTS, *TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/met
 
 SETTINGS = {
     "Ansible": {"ansible_connection", "ansible_python_interpreter"},
-    "Exim": {"auth_advertise_hosts", "dc_smarthost", "incoming_port", "log_selector", "openssl_options", "smtp_no_mail"},
+    "Exim": {
+        "auth_advertise_hosts", "dc_smarthost", "incoming_port", "local_interfaces", "log_selector", "openssl_options", "smtp_no_mail",
+    },
     "Haraka": {"dest_domains", "disable_for_failed_hosts", "no_tls_hosts", "relay_dest_domains"},
     "MTA-STS": {"max_age"},
     "Postfix": {
         "parent_domain_matches_subdomains", "plaintext_reject_code", "smtp_tls_loglevel", "smtp_tls_security_level",
-        "smtpd_recipient_restrictions", "smtpd_tls_auth_only", "smtpd_tls_protocols", "transport_maps",
+        "inet_interfaces", "smtpd_recipient_restrictions", "smtpd_tls_auth_only", "smtpd_tls_protocols", "transport_maps",
     },
 }  # fmt: skip
 """What others call their settings, as messages name them."""

@@ -82,7 +82,13 @@ _OUTBOUND = {
 }
 _TRANSPORTS = ("REMOTE_SMTP", "REMOTE_SMTP_SMARTHOST")
 # The macros that a change sets, and that go back when TLS is switched off.
-_INBOUND_MACROS = ("MAIN_TLS_ENABLE", "MAIN_TLS_CERTKEY", "MAIN_TLS_ADVERTISE_HOSTS")
+_INBOUND_MACROS = (
+    "MAIN_TLS_ENABLE",
+    "MAIN_TLS_CERTKEY",
+    "MAIN_TLS_CERTIFICATE",
+    "MAIN_TLS_PRIVATEKEY",
+    "MAIN_TLS_ADVERTISE_HOSTS",
+)
 _OUTBOUND_MACROS = tuple(
     f"{transport}_{what}"
     for transport in _TRANSPORTS
@@ -260,9 +266,10 @@ class Exim:
         images: list[FileImage] = []
         if desired.inbound is not None:
             port = desired.own_port.port
-            wanted.update(self._on(base, desired.certificate, port) if desired.offers else _off(base, port))
-            if desired.offers and desired.bundle is None and Path(desired.certificate).exists():
-                self.require_readable(desired.certificate, "every handshake would fail")
+            wanted.update(self._on(base, desired, port) if desired.offers else _off(base, port))
+            for path in (desired.certificate, desired.private_key) if desired.offers and desired.bundle is None else ():
+                if path and Path(path).exists():
+                    self.require_readable(path, "every handshake would fail")
             images += self._plan_required(desired, macros, wanted)
         if desired.outbound is not None:
             wanted.update(self.outbound_macros(desired.outbound, base, self._transports(desired.outbound)))
@@ -280,15 +287,22 @@ class Exim:
         return {name: before.get(name) for name in names if macros.get(name) == last.get(name) != before.get(name)}
 
     @staticmethod
-    def _on(macros: Mapping[str, str], certificate: str, port: int) -> dict[str, Optional[str]]:
+    def _on(macros: Mapping[str, str], desired: Desired, port: int) -> dict[str, Optional[str]]:
         # A list of the administrator stays: they may want to offer STARTTLS to some hosts only.
         text = macros.get("MAIN_TLS_ADVERTISE_HOSTS") or "*"
         advertised = ByPort.of(text, port)
         if not advertised.here or (advertised.here == text and "_port" in text):  # a list for other ports, such as 587
             advertised = advertised._replace(here="*")
+        files: dict[str, Optional[str]] = {"MAIN_TLS_CERTKEY": desired.certificate}
+        if desired.private_key:  # Debian ignores these two beside the other one
+            files = {
+                "MAIN_TLS_CERTKEY": None,
+                "MAIN_TLS_CERTIFICATE": desired.certificate,
+                "MAIN_TLS_PRIVATEKEY": desired.private_key,
+            }
         return {
             "MAIN_TLS_ENABLE": macros.get("MAIN_TLS_ENABLE") or "yes",
-            "MAIN_TLS_CERTKEY": certificate,
+            **files,
             "MAIN_TLS_ADVERTISE_HOSTS": str(advertised),
         }
 

@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.loops import loops
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     DEFAULT_MODE,
     LEVELS,
@@ -109,7 +110,7 @@ class Modes:
     def compute(self, gateway: Gateway, before: GatewayState) -> GatewayState:
         """Return the state with the wanted modes. Raises EngineError, NotExpressibleError for a mode that is not supported."""
         after = replace(before, email_configs=merge(before.email_configs, self.email_configs, self.plaintext))
-        for config in _changing(before, after):
+        for config in changing(before, after):
             if config.delivery_mode not in gateway.modes:
                 reason = gateway.limits.get(config.delivery_mode)
                 raise NotExpressibleError(
@@ -122,8 +123,10 @@ class Modes:
         self, gateway: Gateway, before: GatewayState, after: GatewayState, evidence: Handshakes, insisting: bool
     ) -> GatewayVerdict:
         """Return the objections, from a handshake with each server of the email configs that change."""
-        configs = _changing(before, after)
+        configs = changing(before, after)
         looks = _looks(configs, evidence, gateway.verifying_modes)
+        for loop in loops(gateway, [] if self.plaintext else configs, looks.values()):
+            raise EngineError(loop)  # no option overrides what would bounce
         removed = {str(item.get("name")) for item in self.email_configs if is_absent(item)}
         warnings = tuple(_still_taken(gateway, before, after, removed))
         problems = [
@@ -137,7 +140,8 @@ class Modes:
         return GatewayVerdict(tuple(problems), bouncing, tuple(looks.values()), warnings)
 
 
-def _changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
+def changing(before: GatewayState, after: GatewayState) -> list[EmailConfig]:
+    """Return the email configs that are new or differ."""
     return [one for one in after.email_configs.values() if before.email_configs.get(one.name) != one]
 
 

@@ -17,12 +17,13 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Part, delivered_modes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.loops import loops
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
     is_domain,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import summary
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import changing, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import look_twice, lost_domains, told
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import (
@@ -35,6 +36,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninst
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import digests
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    Handshake,
     Settings,
     Target,
     TargetError,
@@ -81,7 +83,8 @@ def read_gateway(
     """
     reading = _Reading(gateway, wanted, store, certificate)
     seen = reading.gateway(list(domains), capabilities)
-    targets = probe_targets(gateway, seen, wanted) if probe else []
+    tests = handshake_all(probe_targets(gateway, seen, wanted), replace(settings, ask_plaintext=True)) if probe else []
+    reading.look_for_loops(tests)
     return {
         "gateway": seen,
         "digests": reading.digests,
@@ -89,7 +92,7 @@ def read_gateway(
         "notes": reading.notes,
         "interrupted": gateway.transaction(store).interrupted,
         "probe": {
-            **plain_results(handshake_all(targets, replace(settings, ask_plaintext=True))),
+            **plain_results(tests),
             "own": gateway.own_port is not None,
         }
         if probe
@@ -123,6 +126,7 @@ class _Reading:
         self._wanted = {**wanted, "email_configs": removed_configs(wanted)} if self._removes else wanted
         self._store, self._certificate = store, certificate
         self._parts = parts_of(gateway, self._wanted) if not self._removes or not isinstance(gateway, Installed) else []
+        self._changing: list[EmailConfig] = []
         self.digests: dict[str, str] = {}
         self.reload = False
         self.obstacles: list[dict[str, str]] = []
@@ -152,6 +156,7 @@ class _Reading:
         if held is None:
             return None
         after, changes = self._after(held) if running else (held, [])
+        self._changing = changing(held, after) if self._wanted.get("state") != "plaintext" else []
         self._look_for_mail(held, after)
         asked = _domains_of(self._wanted.get("email_configs") or (), held, after, domains)
         return {
@@ -223,6 +228,11 @@ class _Reading:
 
     def _queued(self, message: str) -> None:
         self.notes.append({"code": "queue_not_empty", "message": message})
+
+    def look_for_loops(self, tests: Sequence[Handshake]) -> None:
+        """Note the email configs of the change whose mail would come back to this gateway."""
+        for loop in loops(self._gateway, self._changing, tests):
+            self._stands(EngineError(loop), "mail_would_loop")
 
     def _look_for_mail(self, held: GatewayState, after: GatewayState) -> None:
         """Note the mail that waits for recipient domains that lose their route: the change waits for it."""

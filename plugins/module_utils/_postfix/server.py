@@ -258,7 +258,8 @@ class Postfix:
         if desired.offers and desired.inbound:
             self.refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self.is_listener, options)
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
-            wanted["smtpd_tls_chain_files"] = desired.certificate
+            files = [one for one in (desired.private_key, desired.certificate) if one]  # the key comes first
+            wanted["smtpd_tls_chain_files"] = ", ".join(files)
             wanted["smtpd_tls_received_header"] = "yes"
             wanted["smtpd_tls_loglevel"] = at_least_one(now["smtpd_tls_loglevel"])
             explicit = self.postconf.explicit()

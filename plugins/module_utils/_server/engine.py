@@ -8,11 +8,12 @@ The engine contains no product: an adapter (contract.Server) plans the files and
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Optional
+from typing import Any, BinaryIO, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
@@ -255,21 +256,30 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
         return ""
     if desired.bundle:
         return desired.bundle.fingerprints[0]
-    advice = f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
+    advice = (
+        "correct starttls_certificate_path or starttls_private_key_path"
+        if desired.on_host
+        else f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
+    )
     try:
-        with place_of(desired.certificate, LOOK) as place, os.fdopen(place.open(), "rb") as file:
+        with contextlib.ExitStack() as stack:
+            file, key = (
+                _opened(stack, path) for path in (desired.certificate, desired.private_key or desired.certificate)
+            )
             bundle = file.read(pem.MAX_BYTES)
             blocks = pem.split(bundle)
-            if not blocks or not blocks[0].is_private_key:
+            if not desired.private_key and (not blocks or not blocks[0].is_private_key):
                 raise ValueError("it does not begin with a private key")
             fingerprint = pem.leaf_fingerprint(bundle)
             # By its descriptor: the path may lead elsewhere by now.
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(f"/dev/fd/{file.fileno()}", password=_no_password)
-    except FileNotFoundError:
-        if check_mode:
+            chain, private = (f"/dev/fd/{one.fileno()}" for one in (file, key))
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, private, password=_no_password)
+    except FileNotFoundError as error:
+        if check_mode and not desired.on_host:
             warnings.append(f"{desired.certificate} is not there yet; a real run needs it before STARTTLS is offered")
             return None
-        raise EngineError(f"there is no certificate at {desired.certificate}; {advice}") from None
+        what = f"there is no private key at {desired.private_key}" if str(error.filename) == desired.private_key else ""
+        raise EngineError(f"{what or f'there is no certificate at {desired.certificate}'}; {advice}") from None
     except (OSError, ValueError) as error:
         mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         reason = (
@@ -277,6 +287,14 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
         )
         raise EngineError(f"the certificate file {desired.certificate} cannot be used: {reason}; {advice}") from None
     return fingerprint
+
+
+def _opened(stack: contextlib.ExitStack, path: str) -> BinaryIO:
+    """Return a file that is open as long as the stack. Raises OSError with the path."""
+    try:
+        return stack.enter_context(os.fdopen(stack.enter_context(place_of(path, LOOK)).open(), "rb"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, error.strerror, path) from error
 
 
 def _chain(desired: Desired) -> tuple[bytes, ...]:

@@ -28,6 +28,8 @@ class Desired:
     own_port: the daemon's port for the tests that prove the state.
     relax: whether the inbound side may change from required to offered.
     only_relax: change the inbound side from required to offered only; keep every other inbound state.
+    private_key: absolute path, on the host, of the private key, if the file of the certificate holds none; else empty.
+    on_host: the files are somebody else's, such as a renewing client's: they are used and judged, and never written.
     bundle: the file to install at the path of the certificate, in the same change; None uses the file that is there.
     was: path of a configuration file -> what is known of it. With C(disabled), its settings go back to that.
     """
@@ -41,6 +43,8 @@ class Desired:
     only_relax: bool = False
     bundle: Optional[BundleFile] = None
     was: Mapping[str, Was] = field(default_factory=dict)
+    private_key: str = ""
+    on_host: bool = False
 
     def check(self) -> None:
         """Raise EngineError for values that must not reach a configuration file."""
@@ -53,6 +57,10 @@ class Desired:
         if not is_path(self.certificate):
             raise EngineError(
                 f"the certificate path {self.certificate!r} has to be absolute and made of letters, digits and _./+@-"
+            )
+        if self.private_key and not is_path(self.private_key):
+            raise EngineError(
+                f"the path of the private key {self.private_key!r} has to be absolute and made of letters, digits and _./+@-"
             )
         try:
             self.own_port.check()

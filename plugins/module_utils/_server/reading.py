@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.facts import certificate_files
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
@@ -106,6 +107,7 @@ class Reading:
             "activity": {"sessions_an_hour": self._server.sessions_an_hour()},
             "version": self._server.version() if health["state"] not in ("broken", "missing") else "",
             **self._change(own if health["state"] == "running" else None),
+            **self._on_host(),
             "probe": plain_results(seen),
             "obstacles": self.obstacles,
             "notes": self.notes,
@@ -179,6 +181,12 @@ class Reading:
         paths = [path for path in dict.fromkeys([*served, self._desired.certificate]) if path.startswith("/")]
         return certificate_files([path for path in paths if _is_there(path) or path in served])
 
+    def _on_host(self) -> dict[str, Any]:
+        """Return C(on_host), the certificate that is on the host, for the controller to judge; nothing if the change uses none."""
+        if not (self._desired.on_host and self._desired.offers):
+            return {}
+        return {"on_host": seen_on_host(self._desired.certificate, self._desired.private_key)}
+
     def _disk(self) -> list[dict[str, Any]]:
         paths = [*self._server.files(), self._desired.certificate, self._store]
         disk = facts.disk_space(paths)
@@ -194,7 +202,8 @@ class Reading:
             return None
 
     def _left(self) -> list[str]:
-        ours = [path for path in (self._store, self._desired.certificate) if _is_there(path)]
+        certificate = () if self._desired.on_host else (self._desired.certificate,)
+        ours = [path for path in (self._store, *certificate) if _is_there(path)]
         return list(dict.fromkeys([*ours, *self._server.left()]))
 
     def _change(self, own: Optional[Handshake]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ class Assessment:
 
 
 def check_certificate(
-    private_key_pem: Union[str, bytes],
+    private_key_pem: Union[str, bytes, None],
     leaf_pem: Union[str, bytes],
     chain_pem: Union[str, bytes, None] = None,
     *,
@@ -91,6 +91,7 @@ def check_certificate(
     min_days_left: int = 14,
     allow_self_signed: bool = False,
     now: Optional[datetime] = None,
+    public_key: Optional[bytes] = None,
     sources: Optional[Sources] = None,
 ) -> Assessment:
     """Check a private key, its certificate and the chain that the server would send.
@@ -98,10 +99,11 @@ def check_certificate(
     The first certificate of leaf_pem is the leaf. The other certificates of leaf_pem precede those of chain_pem. Trust
     anchors are the self-signed certificates of ca_pem or, without ca_pem, the controller's system store. The controller's
     OpenSSL says whether the chain is trusted, by the clock; now, timezone-aware, is for the policy. Invalid input of any
-    kind becomes findings, never an exception.
+    kind becomes findings, never an exception. public_key: its DER, where the private key is on a host and stays there; then there is no
+    bundle.
     """
     check = _Check(now or utc_now(), min_days_left, sources or Sources())
-    key = check.read_key(private_key_pem)
+    key = (None, public_key) if public_key is not None else check.read_key(private_key_pem or b"")
     presented = check.read_certificates(leaf_pem, check.sources.certificate)
     extra = check.read_certificates(chain_pem, check.sources.chain) if chain_pem else []
     anchors = check.read_anchors(ca_pem)
@@ -246,7 +248,9 @@ class _Check:
             )
         return _Anchors(Roots([root.der for root in roots]), self.sources.ca)
 
-    def find_leaf(self, key: Optional[tuple[pem.PemBlock, bytes]], items: list[_Item]) -> tuple[_Item, list[_Item]]:
+    def find_leaf(
+        self, key: Optional[tuple[Optional[pem.PemBlock], bytes]], items: list[_Item]
+    ) -> tuple[_Item, list[_Item]]:
         """Return the certificate that belongs to the key, and the other certificates.
 
         If none belongs to the key, the first one is returned and a finding is added.

@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
     read_result,
 )
 
-NO_GATEWAY, NOT_KNOWN, OUTSIDE = "no gateway", "unknown", "not in this run"
+NO_GATEWAY, NOT_KNOWN, OUTSIDE, ITSELF = "no gateway", "unknown", "not in this run", "gateway itself"
 """What stands in the place of a delivery mode."""
 
 
@@ -105,13 +105,17 @@ class Routing:
         """
         mine = [one for one in self.estate.deliveries if host in one.hosts]
         if not self.seen:
-            return [NO_GATEWAY] if mine else []
+            return [NO_GATEWAY]
         found: list[str] = []
+        own = {domain for one in mine if not one.is_routed for domain in one.config.domains}
         for view in self.views.values():
             held = [one for one in view.configs.values() if bare(target) in map(bare, one.servers)]
             domains = [domain for one in mine for domain in one.config.domains]
             domains += [domain for one in held for domain in one.domains]
-            found += [view.delivered.get(domain) or NOT_KNOWN for domain in dict.fromkeys(domains)]
+            found += [
+                view.delivered.get(domain) or (ITSELF if domain in own else NOT_KNOWN)
+                for domain in dict.fromkeys(domains)
+            ]
         if mine and len(self.views) < len(self.seen):
             outside = [one for one in self.seen.values() if one is None]
             found += [OUTSIDE] * bool(outside) + [NOT_KNOWN] * (len(self.views) + len(outside) < len(self.seen))
@@ -167,7 +171,7 @@ class Routing:
             )
             yield Finding.advised("delivery_mode_differs", what)
         unknown = [one for one in config.domains if not view.delivered.get(one) and one not in view.enforced]
-        if unknown:
+        if unknown and delivery.is_routed:
             what = f"email config {config.name}: the gateway {gateway} does not tell the mode in which it delivers {', '.join(unknown)}"
             yield Finding.advised("delivery_mode_unknown", what)
 

@@ -16,6 +16,7 @@ from typing import Any, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE, MODES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_group, of_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import loopback_ports
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import MALFORMED
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
 
@@ -28,6 +29,8 @@ OBSTACLES = frozenset(
     {
         "no_privilege", "no_product", "two_products", "daemon_not_running", "configuration_broken", "not_answering",
         "port_in_use", "no_disk_space", "change_refused", "certificate_unfit", "certificate_missing", "mode_not_expressible",
+        "mail_would_loop",
+        "certificate_not_read",
     }
 )  # fmt: skip
 """Codes with which a host says what stands in the way on it."""
@@ -150,7 +153,8 @@ class Observation:
     before, after: C((inbound, outbound)) in the words of mail_server_tls. reload: whether the daemon has to be reloaded although no
     file changes. offer: whether anything changes before TLS is required; None if the host does not say. relays: next hops of its
     transports; None if they could not be read. servers: (name or address, port) -> what a handshake test from this host saw.
-    is_gateway: whether it was read as a gateway. sessions_an_hour: from its log; None if that is not known.
+    is_gateway: whether it was read as a gateway. loopback_ports: those that no other host
+    reaches. sessions_an_hour: from its log; None if that is not known.
     """
 
     title: str = ""
@@ -171,6 +175,7 @@ class Observation:
     gateway: GatewayView = field(default_factory=GatewayView)
     interrupted: bool = False
     is_gateway: bool = False
+    loopback_ports: frozenset[int] = frozenset()
     sessions_an_hour: Optional[float] = None
 
     @property
@@ -272,6 +277,7 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         gateway=_gateway(view),
         interrupted=bool(result.get("journal")),
         is_gateway=bool(result.get("gateway")),
+        loopback_ports=loopback_ports(result),
         sessions_an_hour=None if sessions is None else max(0.0, _finite(sessions)),
     )
 

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import loopback_only
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import changed_by_hand, extra_configs
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, SeenServer, bare
@@ -84,8 +85,28 @@ class _Route:
                     "domain_not_accepted",
                     f"{self.what}: the gateway takes no mail for {', '.join(refused)}",
                 )
-        for server, host, test in self.fleet.servers(self.delivery, self.seen):
-            yield from self._server(server, host, test)
+        held = self.delivery.config.name in view.configs
+        if self.gateway in self.delivery.gateways:
+            told = any(one.code == "mail_would_loop" and f"{self.what}:" in one.message for one in self.seen.obstacles)
+            if not self.fleet.switches_off and not told and (self.delivery.names_mode or held):
+                yield self._loop()
+        elif self.delivery.is_routed or held:
+            for server, host, test in self.fleet.servers(self.delivery, self.seen):
+                yield from self._server(server, host, test)
+
+    def _loop(self) -> Located:
+        name = self.delivery.config.name
+        what = f"{self.what}: {self.gateway} is this gateway itself, so mail in the mode '{self.mode}' would loop back and bounce"
+        if self.delivery.names_mode:
+            advice = (
+                f"leave delivery_mode of {name} away in email_configs, then {self.gateway} delivers its mail as before; or take "
+                f"{self.gateway} out of servers of {name}"
+            )
+        else:
+            advice = (
+                f"{self.gateway} still has that route: run enable_tls once with state: absent in the entry of {name}"
+            )
+        return self._at(self.gateway, "mail_would_loop", what, advice)
 
     def _server(self, server: Target, host: str, test: Optional[SeenServer]) -> Iterator[Located]:
         there = self.fleet.observation(host)
@@ -236,11 +257,21 @@ def warnings(fleet: Fleet) -> Iterator[Located]:
         seen = fleet.observation(host)
         if seen and seen.interrupted and all(one.code != "interrupted_run" for one in seen.notes):
             yield Located(host, Finding.advised("interrupted_run", "a run was killed during a change of this host"))
+        port = _port(fleet.request.targets.get(host, host))
+        if seen and not fleet.switches_off and port in seen.loopback_ports:
+            yield Located(host, loopback_only(port))
     if fleet.action != "set_delivery_mode":  # its estate is one email config
         yield from _as_the_gateways_are(fleet)
         yield from _still_taken(fleet)
     if not fleet.switches_off:
         yield from _busy(fleet)
+
+
+def _port(target: str) -> int:
+    try:
+        return Target.parse(target).port
+    except TargetError:
+        return 25
 
 
 def _as_the_gateways_are(fleet: Fleet) -> Iterator[Located]:

@@ -183,7 +183,7 @@ def _message(plan: Plan, stops: bool, plan_only: bool) -> str:
     said = [f"{len(plan.hosts)} host{'s' if len(plan.hosts) > 1 else ''}"]
     said += [f"{changing} to change"] if changing else []
     said += [f"{len(hosts)} {state} ({names(hosts)})" for state, hosts in count.items() if hosts]
-    elsewhere = [one.host for one in plan.obstacles if one.host not in plan.hosts]
+    elsewhere = [one.host for one in plan.obstacles if one.host and one.host not in plan.hosts]
     said += [f"something in the way outside this run ({names(dict.fromkeys(elsewhere))})"] if elsewhere else []
     text = f"the plan is {plan.result}: {', '.join(said)}"
     if stops and plan.result == "drift":

@@ -41,6 +41,50 @@ def config(mode=None, *servers, name="main", domains=("a.example",)):
     return {**made, "delivery_mode": mode} if mode else made
 
 
+class TestGatewayThatIsItsOwnMailServer:
+    """By name or by any address of the inventory; another port is another server."""
+
+    GW = {"starttls_hostname": "gw1.example", "starttls_address": "192.0.2.1", "ansible_host": "198.51.100.1"}  # noqa: RUF012
+
+    def parse(self, mode=None, gateway=None, **server):
+        gw1 = {**self.GW, **(gateway or {}), "groups": {"mail_gateways": ["gw1"]}}
+        return Estate.parse([config(mode, "m1" if server else "gw1")], {"gw1": gw1, "m1": server})
+
+    @pytest.mark.parametrize(
+        ("server", "same"),
+        [
+            ({}, True),
+            ({"starttls_hostname": "GW1.example."}, True),
+            ({"starttls_hostname": "192.0.2.1"}, True),
+            ({"starttls_address": "192.0.2.1"}, True),
+            ({"ansible_host": "198.51.100.1"}, True),
+            ({"ansible_host": "198.51.100.1", "ansible_port": 22}, True),
+            ({"ansible_host": "198.51.100.1", "ansible_port": 2222}, False),
+            ({"starttls_address": "192.0.2.1", "starttls_port": 2525}, False),
+            ({"starttls_hostname": "other.example"}, False),
+        ],
+    )
+    def test_what_is_the_same_host(self, server, same):
+        assert self.parse(**server).deliveries[0].gateways == (("gw1",) if same else ())
+
+    @pytest.mark.parametrize("here", [{"ansible_host": "localhost"}, {"ansible_connection": "local"}])
+    def test_a_controller_is_no_mail_server(self, here):
+        """Gateways with an API are all reached from there."""
+        assert self.parse(gateway=here, **{"ansible_host": "198.51.100.1", **here}).deliveries[0].gateways == ()
+
+    def test_without_a_mode_it_gets_no_route(self):
+        made = self.parse()
+        assert (made.to_json()["email_configs"], made.to_json()["domains"]) == ([], ["a.example"])
+        assert made.in_plaintext().to_json()["email_configs"] == []
+        assert Estate.from_json(json.loads(json.dumps(made.to_json()))) == made
+
+    def test_with_a_mode_it_is_in_the_plan_which_refuses_it(self):
+        assert [one["name"] for one in self.parse("required").to_json()["email_configs"]] == ["main"]
+
+    def test_others_without_a_mode_keep_theirs_as_before(self):
+        assert [one["name"] for one in self.parse(ansible_host="198.51.100.2").to_json()["email_configs"]] == ["main"]
+
+
 class TestRemoval:
     GONE = {"name": "old", "state": "absent"}  # noqa: RUF012
 

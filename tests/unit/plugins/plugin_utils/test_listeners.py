@@ -1,7 +1,7 @@
 """Which listeners of a host differ from its main one."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import WORDS, other_listeners
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import WORDS, loopback_ports, other_listeners
 
 OWN, OTHER = "aa" * 32, "bb" * 32
 CERTIFICATES = [
@@ -61,3 +61,39 @@ def test_what_could_not_be_read():
 
 def test_each_mode_has_a_word():
     assert set(WORDS) == {"none", "offered", "required", "implicit", "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("hosts", "alone"),
+    [
+        (["127.0.0.1"], True),
+        (["127.0.0.1", "::1"], True),
+        (["127.0.0.1", "192.0.2.1"], False),
+        (["127.0.0.1", ""], False),
+        ([""], False),
+    ],
+)
+def test_whether_only_the_host_itself_reaches_a_port(hosts, alone):
+    """What listens counts, and not what the configuration says."""
+    sockets = [{"host": one, "port": 25, "pid": 1, "program": "master"} for one in hosts]
+    seen = {"sockets": [*sockets, {"host": "", "port": 587, "pid": 1, "program": "master"}]}
+    assert (25 in loopback_ports(seen), 587 in loopback_ports(seen)) == (alone, False)
+    assert loopback_ports({**seen, "listeners": [listener(587, host="127.0.0.1")]}) == loopback_ports(seen)
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [
+        ("loopback-only", True),
+        ("127.0.0.1 [::1]", True),
+        ("127.0.0.1, localhost", True),
+        ("127.0.0.1, 192.0.2.1", False),
+        ("", False),
+        ("all", False),
+        ("mx.example", False),
+    ],
+)
+@pytest.mark.parametrize("sockets", [None, []])
+def test_without_sockets_the_configuration_tells_it(host, alone, sockets):
+    seen = {"sockets": sockets, "listeners": [listener(25, host=host), listener(None, host="127.0.0.1")]}
+    assert loopback_ports(seen) == ({25} if alone else frozenset())

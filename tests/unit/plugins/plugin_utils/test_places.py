@@ -263,3 +263,43 @@ def test_a_gateway_outside_the_run_that_is_down_fails_no_step(in_run: bool, stat
     result, text = check_step(**outcome_input(options, {"hostvars": facts, "ansible_play_batch": ["mx"]}))
     assert (result["failed"], bool(text)) == (in_run, in_run)
     assert state in (text if in_run else result["hosts"]["mx"]["state"])
+
+
+class TestLoopbackOnly:
+    """A mail server that no other host reaches has not passed, however good its TLS is."""
+
+    SAID = (
+        "port 25 listens on the loopback only, so no other host can deliver to it; let it listen where the gateways reach it (Postfix: "
+        "inet_interfaces, Exim: local_interfaces); if the host is to send only, that is right, and of mail to it nothing is proved"
+    )
+
+    def facts(self, *hosts: str, **more: Any) -> dict[str, Any]:
+        sockets = [{"host": one, "port": 25, "pid": 1, "program": "master"} for one in hosts]
+        mine = {
+            "starttls_hostname": "mx",
+            "verify_probe": results(probe("mx")),
+            "mail_server_observed": {"sockets": sockets},
+        }
+        return {"mx": {**mine, **more}}
+
+    @pytest.mark.parametrize("changed", [False, True])
+    def test_without_a_gateway_its_own_test_is_no_proof(self, changed: bool) -> None:
+        """A change does not move the listener, so the read before it still counts."""
+        row = verdict(
+            self.facts("127.0.0.1", "::1", mail_server_result={"changed": changed}), groups={"mail_servers": ["mx"]}
+        )
+        assert [one["message"] for one in row["findings"]] == [self.SAID]
+        assert row["verdict"] == "FAIL"
+
+    def test_one_that_listens_elsewhere_too(self) -> None:
+        assert verdict(self.facts("127.0.0.1", "192.0.2.1"), groups={"mail_servers": ["mx"]})["verdict"] == "pass"
+
+    @pytest.mark.parametrize("expected", ["disabled", "either"])
+    def test_it_is_about_tls_that_is_to_be_offered(self, expected: str) -> None:
+        row = verdict(self.facts("127.0.0.1"), groups={"mail_servers": ["mx"]}, expected=expected)
+        assert "loopback_only" not in [one["code"] for one in row["findings"]]
+
+    def test_who_got_through_knows_better(self) -> None:
+        """An address translation may lead to the loopback."""
+        facts = self.facts("127.0.0.1", verify_controller_probe=results(probe("mx")))
+        assert verdict(facts, groups={"mail_servers": ["mx"]})["verdict"] == "pass"

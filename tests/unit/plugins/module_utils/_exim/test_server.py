@@ -305,6 +305,22 @@ class TestPlan:
             f"MAIN_TLS_ENABLE = yes\nMAIN_TLS_CERTKEY = {host.certificate}\nMAIN_TLS_ADVERTISE_HOSTS = *\n"
         )
 
+    def test_a_key_of_its_own_has_its_own_macro_and_goes_again(self, host):
+        host.apply("offered")
+        wanted = Desired("offered", None, "/live/fullchain.pem", private_key="/live/privkey.pem")
+        [image] = host.adapter.plan(wanted).after
+        assert image.content.decode() == (
+            "MAIN_TLS_ENABLE = yes\nMAIN_TLS_ADVERTISE_HOSTS = *\nMAIN_TLS_CERTIFICATE = /live/fullchain.pem\n"
+            "MAIN_TLS_PRIVATEKEY = /live/privkey.pem\n"
+        )
+
+    def test_both_files_have_to_be_readable_for_the_daemon(self, host, monkeypatch):
+        asked, adapter = [], host.adapter
+        monkeypatch.setattr(adapter, "require_readable", lambda path, _why: asked.append(path))
+        monkeypatch.setattr(Path, "exists", lambda _path: True)
+        adapter.plan(Desired("offered", None, "/chain.pem", private_key="/key.pem", on_host=True))
+        assert asked == ["/chain.pem", "/key.pem"]
+
     def test_bytes_that_are_no_text_survive(self, host):
         host.macros.write_bytes(b"# f\xfcr uns\n")
         host.apply("offered")

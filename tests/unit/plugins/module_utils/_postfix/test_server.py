@@ -219,6 +219,13 @@ def test_offering_adds_its_settings_and_leaves_every_other_byte(make):
     assert host.adapter().state() == {"inbound": "offered", "outbound": "opportunistic"}
 
 
+def test_a_key_of_its_own_comes_before_the_certificates(make):
+    host = make()
+    change = host.adapter().plan(Desired("offered", None, "/live/fullchain.pem", private_key="/live/privkey.pem"))
+    [image] = change.after
+    assert b"\nsmtpd_tls_chain_files = /live/privkey.pem, /live/fullchain.pem\n" in image.content
+
+
 @pytest.mark.parametrize("inbound", ["disabled", "offered", "required", None])
 @pytest.mark.parametrize("outbound", ["disabled", "opportunistic", "required"])
 def test_a_second_run_changes_nothing(make, inbound, outbound):

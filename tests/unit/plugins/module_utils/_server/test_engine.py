@@ -965,3 +965,42 @@ def test_what_somebody_writes_during_the_handshake_is_not_lost(mail, monkeypatch
     with pytest.raises(EngineError, match=rf"{mail.config} changed while .*; nothing was changed; run again"):
         mail.set("offered")
     assert mail.config.read_text().endswith("# by hand\n")
+
+
+# A certificate that is on the host already
+
+
+class TestOnHost:
+    @pytest.fixture
+    def files(self, mail, authority):
+        """The key in a file of its own, as renewing clients write it."""
+        made = authority.issue([NAME])
+        key, chain = mail.directory / "privkey.pem", mail.directory / "fullchain.pem"
+        key.write_bytes(made.key_pem)
+        chain.write_bytes(made.fullchain_pem)
+        return chain, key
+
+    def wanted(self, files, **changes):
+        return Desired("offered", None, str(files[0]), private_key=str(files[1]), on_host=True, **changes)
+
+    def test_its_fingerprint_is_that_of_the_leaf(self, mail, files):
+        made = compute(mail, self.wanted(files), True, [])
+        assert made.fingerprint == leaf_fingerprint(files[0].read_bytes())
+
+    def test_a_key_of_another_certificate(self, mail, files, authority):
+        files[1].write_bytes(authority.issue([NAME]).key_pem)
+        with pytest.raises(EngineError, match="the key belongs to another certificate"):
+            compute(mail, self.wanted(files), True, [])
+
+    @pytest.mark.parametrize(("place", "what"), [(0, "certificate"), (1, "private key")])
+    def test_a_file_that_is_not_there_is_named_with_its_variables(self, mail, files, place, what):
+        files[place].unlink()
+        with pytest.raises(EngineError) as caught:
+            compute(mail, self.wanted(files), True, [])
+        assert str(caught.value) == (
+            f"there is no {what} at {files[place]}; correct starttls_certificate_path or starttls_private_key_path"
+        )
+
+    def test_a_path_that_must_not_reach_a_configuration_file(self, files):
+        with pytest.raises(EngineError, match="the path of the private key"):
+            self.wanted((files[0], "/a b")).check()

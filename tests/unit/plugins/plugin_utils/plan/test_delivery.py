@@ -95,10 +95,19 @@ class TestMode:
         row = rows(hostvars(now(delivered={"main.example": "opportunistic"})), config())["m1"]
         assert (row["delivery_mode"], codes(row)) == (["opportunistic"], ["delivery_mode_differs"])
 
+    def test_a_gateway_that_keeps_the_mail_itself_under_another_name(self) -> None:
+        facts = hostvars(now())
+        facts["m1"] = {**facts["m1"], "starttls_address": "192.0.2.1", "groups": GROUPS}
+        facts["gw1"] |= {"starttls_address": "192.0.2.1"}
+        row = rows(facts, config(mode=None))["m1"]
+        assert (row["delivery_mode"], codes(row), row["verdict"]) == (["gateway itself"], [], "pass")
+
     def test_without_a_gateway_the_column_says_so(self) -> None:
         facts = {name: one for name, one in hostvars().items() if name != "gw1"}
         row = rows(facts, config(), groups={"mail_servers": ["m1", "m2"]})["m1"]
         assert (row["delivery_mode"], row["verdict"]) == (["no gateway"], "pass")
+        found = rows(facts, groups={"mail_servers": ["m1", "m2"]})
+        assert [one["delivery_mode"] for one in found.values()] == [["no gateway"]] * 2, "also without an email config"
 
     @pytest.mark.parametrize("read", [{"failed": True, "msg": "no sudo"}, {"unreachable": True, "msg": "gone"}])
     def test_a_gateway_that_could_not_be_read(self, read: dict[str, Any]) -> None:

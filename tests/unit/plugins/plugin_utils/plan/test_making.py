@@ -8,6 +8,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import NOTES, OBSTACLES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import plan_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import STEPS, Plan
 
 from tests.support.plan_states import States, config, gateway, plain, probe, server
@@ -288,6 +289,83 @@ class TestGateways:
     def test_gateways_change_one_at_a_time(self):
         plan = one(gw1=gateway(probes=[SEEN], drift=True), gw2=gateway("gw2", probes=[SEEN], drift=True))
         assert (plan.steps["accept"].hosts, plan.steps["accept"].batches) == (("gw1", "gw2"), (1, 1))
+
+
+class TestGatewayThatIsItsOwnMailServer:
+    LOOP = (
+        "email config main: gw1 is this gateway itself, so mail in the mode '{}' would loop back and bounce; leave "
+        "delivery_mode of main away in email_configs, then gw1 delivers its mail as before; or take gw1 out of servers of main"
+    )
+
+    @pytest.mark.parametrize("mode", MODES)
+    @pytest.mark.parametrize("action", ["enable", "set_delivery_mode"])
+    def test_a_mode_is_refused_before_the_change(self, mode, action):
+        plan = check(States(config("main", "gw1", mode=mode), gw1=gateway()).plan(action))
+        assert codes(plan) == [("mail_would_loop", "gw1")]
+        assert plan.obstacles[0].finding.message == self.LOOP.format(mode)
+
+    def test_beside_other_mail_servers_too(self):
+        plan = States(config("main", "m1", "gw1"), gw1=gateway(probes=[SEEN]), m1=server("m1")).plan()
+        assert codes(plan) == [("mail_would_loop", "gw1")]
+
+    @pytest.mark.parametrize("action", ["enable", "disable", "uninstall"])
+    def test_without_a_mode_nothing_stands_in_the_way(self, action):
+        plan = check(States(config("main", "gw1", mode=None), gw1=gateway()).plan(action))
+        assert (codes(plan), warned(plan)) == ([], [])
+
+    def test_another_gateway_may_deliver_to_it(self):
+        """It has no loop, so only the one that has is named."""
+        states = States(config("main", "gw1"), gw1=gateway(), gw2=gateway("gw2", probes=[probe("gw1.test")]))
+        assert codes(states.plan()) == [("mail_would_loop", "gw1")]
+
+    def test_its_domains_have_to_be_accepted_all_the_same(self):
+        view = {"accepted_domains": {"main.example": False}}
+        plan = States(config("main", "gw1", mode=None), gw1=gateway(view=view)).plan()
+        assert codes(plan) == [("domain_not_accepted", "gw1")]
+
+    def test_a_route_that_it_still_has_is_named_with_the_way_out(self):
+        view = {"email_configs": [held("main", "opportunistic", "gw1.test:25")]}
+        plan = States(config("main", "gw1", mode=None), gw1=gateway(view=view)).plan()
+        assert codes(plan) == [("mail_would_loop", "gw1")]
+        assert plan.obstacles[0].finding.message.endswith(
+            "gw1 still has that route: run enable_tls once with state: absent in the entry of main"
+        )
+
+    @pytest.mark.parametrize("action", ["disable", "uninstall"])
+    def test_switching_off_is_never_in_its_own_way(self, action):
+        assert codes(States(config("main", "gw1"), gw1=gateway()).plan(action)) == []
+
+
+def test_a_mail_server_that_no_other_host_reaches_is_told_before_the_change():
+    sockets = [{"host": "127.0.0.1", "port": 25, "pid": 1, "program": "master"}]
+    states = States(m1=server("m1", sockets=sockets, drift=True))
+    assert (warned(check(states.plan())), warned(states.plan("disable"))) == ([("loopback_only", "m1")], [])
+
+
+class TestWithoutAGateway:
+    STATES = States(config("main", "m1"), m1=server("m1", drift=True), m2=server("m2"))
+
+    @pytest.mark.parametrize("action", ["enable", "disable", "uninstall"])
+    def test_what_makes_sense_is_planned(self, action):
+        plan = check(self.STATES.plan(action))
+        assert (codes(plan), warned(plan), plan.result) == ([], [], "drift")
+
+    def test_no_other_host_has_seen_them_so_all_are_tested(self):
+        assert self.STATES.plan().prove == ("m1", "m2")
+        assert States(m2=server("m2")).plan().prove == ("m2",)
+
+    def test_a_delivery_mode_has_nobody_to_set_it(self):
+        plan = check(self.STATES.plan("set_delivery_mode"))
+        assert codes(plan) == [("no_gateway", "")]
+        result, text = plan_result(plan, plan_only=False, fail_on="blocked")
+        said = "there is no gateway in the inventory, so nothing sets the delivery mode of main; name the gateways in the group "
+        said += "mail_gateways"
+        assert said in text
+        assert (result["failed"], result["msg"]) == (
+            True,
+            "the plan is blocked: 2 hosts; nothing was changed. Do what stands under 'In the way', and run again; plan_tls.yml shows the "
+            f"plan alone. {said}",
+        )
 
 
 class TestOutsideTheRun:

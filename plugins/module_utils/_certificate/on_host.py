@@ -1,0 +1,73 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A certificate that is on the host already, and is used from there. The controller judges it; the private key stays here.
+
+Only public parts leave the host: the certificates, and the public key that C(openssl) computes from the private one.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import shutil
+import subprocess
+from typing import Any, BinaryIO
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+_SECONDS = 10.0
+
+
+def seen_on_host(certificate: str, private_key: str) -> dict[str, Any]:
+    """Return what the controller needs to judge a certificate on this host. Nothing is raised.
+
+    private_key: its own file; empty if it is in that of the certificate. The result has C(certificate) and C(private_key), the paths,
+    C(pem), the certificates of the file, C(public_key), that of the private key as DER in base64, and C(message), why one of them
+    could not be looked at; else empty.
+    """
+    seen = {
+        "certificate": certificate,
+        "private_key": private_key or certificate,
+        "pem": "",
+        "public_key": "",
+        "message": "",
+    }
+    try:
+        with _opened(certificate) as file:
+            blocks = pem.certificates(pem.split(file.read(pem.MAX_BYTES + 1)))
+        seen["pem"] = pem.join(blocks)
+        with _opened(seen["private_key"]) as file:
+            seen["public_key"] = base64.b64encode(_public_key(file, seen["private_key"])).decode("ascii")
+    except (EngineError, pem.PemError) as error:
+        seen["message"] = str(error)
+    return seen
+
+
+def _opened(path: str) -> BinaryIO:
+    """Return a file, open. Raises EngineError."""
+    try:
+        with place_of(path, LOOK) as place:
+            return os.fdopen(place.open(), "rb")
+    except OSError as error:
+        raise EngineError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _public_key(file: BinaryIO, path: str) -> bytes:
+    """Return the public key of a private one, as DER. Raises EngineError."""
+    program = shutil.which("openssl", path="/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin")
+    if not program:
+        raise EngineError("the program openssl is not on the host")
+    # An empty passphrase: so it asks nobody for one.
+    command = [program, "pkey", "-pubout", "-outform", "DER", "-passin", "pass:"]
+    try:
+        made = subprocess.run(  # noqa: S603  (fixed words; the file is its standard input)
+            command, stdin=file, capture_output=True, timeout=_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise EngineError(f"openssl cannot read the private key of {path}: {type(error).__name__}") from error
+    if made.returncode or not made.stdout:
+        raise EngineError(f"openssl finds no private key without a passphrase in {path}")
+    return made.stdout

@@ -1,0 +1,72 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Judges a certificate that is on a host, by the rules for one that is installed there. The key is not here."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import (
+    Sources,
+    check_certificate,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import ReadFile
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import entry_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
+
+
+def with_host_certificate(result: Mapping[str, Any], install: Mapping[str, Any], read: ReadFile) -> dict[str, Any]:
+    """Return the result of a read with the judgement on the certificate of C(on_host), if it has one.
+
+    install: the option; its names, CA and days count. Faults become obstacles. Raises EngineError if the CA file cannot be read, and
+    MissingLibraryError.
+    """
+    done = dict(result)
+    seen = done.pop("on_host", None)
+    if not seen or result.get("failed"):
+        return done
+    with understood("what the host returned about its certificate"):
+        return _judged(done, seen, install, read)
+
+
+def _judged(
+    done: dict[str, Any], seen: Mapping[str, Any], install: Mapping[str, Any], read: ReadFile
+) -> dict[str, Any]:
+    path, key_path = (x509.printable_text(str(seen[name])) for name in ("certificate", "private_key"))
+    if seen["message"]:
+        said = f"could not look at the certificate {path} on the host: {x509.printable_text(str(seen['message']))}"
+        advice = entry_of("certificate_not_read").advice
+        done["obstacles"] = [*_others(done), {"code": "certificate_not_read", "message": f"{said}; {advice}"}]
+        return done
+    x509.require_cryptography()
+    given = {name: value for name, value in install.items() if value not in ("", None)}
+    options = {**{name: option.get("default") for name, option in SOURCE_SPEC.items()}, **given}
+    authority = options["ca_content"] or (read(options["ca_file"], pem.MAX_BYTES + 1) if options["ca_file"] else None)
+    assessment = check_certificate(
+        None,
+        str(seen["pem"]),
+        ca_pem=authority,
+        names=[name.strip() for name in options["names"] or () if name.strip()],
+        min_days_left=options["min_days_left"],
+        allow_self_signed=options["allow_self_signed"],
+        public_key=base64.b64decode(str(seen["public_key"])),
+        sources=Sources(f"{key_path} on the host", f"{path} on the host", ca="ca_file"),
+    )
+    if assessment.leaf and assessment.ok:
+        done["fingerprint_sha256"] = assessment.leaf.describe()["fingerprint_sha256"]
+    if not assessment.ok:
+        unfit = [{"code": "certificate_unfit", "message": f"[{one.code}] {one.message}"} for one in assessment.findings]
+        done["obstacles"] = [*_others(done), *unfit]
+    done["notes"] = [*done["notes"], *({"code": one.code, "message": one.message} for one in assessment.warnings)]
+    return done
+
+
+def _others(done: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the obstacles without those that this judgement says better."""
+    return [one for one in done["obstacles"] if one["code"] != "certificate_missing"]
