@@ -192,7 +192,7 @@ class Postconf:
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             for image in now:
                 replace(image, path=f"{stage}/{Path(image.path).name}").write()
-            self._edit(stage, "-e", *(f"{name} = {value}" for name, value in edits.main.items() if value is not None))
+            self._edit(stage, "-e", *_appended(Path(stage, "main.cf"), edits.main))
             self._edit(stage, "-X", *(name for name, value in edits.main.items() if value is None))
             self._edit(stage, "-M", *(f"{name}={entry}" for name, entry in services.items()))
             self._edit(stage, "-P", *(f"{name}={value}" for name, value in edits.options.items() if value is not None))
@@ -227,6 +227,20 @@ class Postconf:
                 text = texts[path] if path in texts else FileImage.read(path).content or b""
                 FileImage(f"{stage}/{name}", text, 0o600, os.getuid(), os.getgid()).write()
             yield Postconf(self._run, stage)
+
+
+def _appended(path: Path, edits: Mapping[str, Optional[str]]) -> list[str]:
+    """Append the parameters that the file does not have yet, and return the lines for postconf for the others.
+
+    postconf would append them in an order that is another one each time.
+    """
+    text = path.read_bytes()
+    there = {name.strip().decode("ascii", "replace") for name in re.findall(rb"(?m)^(\w+)[ \t]*=", text)}
+    lines = {name: f"{name} = {value}" for name, value in edits.items() if value is not None}
+    new = "".join(line.rstrip() + "\n" for name, line in lines.items() if name not in there)
+    if new:
+        path.write_bytes(text + (b"" if text.endswith(b"\n") or not text else b"\n") + new.encode())
+    return [line for name, line in lines.items() if name in there]
 
 
 def _reason(said: str) -> str:
