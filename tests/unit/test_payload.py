@@ -15,15 +15,15 @@ FILES = rooms.imports(PATHS)
 MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startswith("modules."))
 
 BOUNDS: dict[str, tuple[int, int, int]] = {
-    "enforced_tls_domain": (77, 691_000, 242_000),
-    "gateway_info": (93, 810_000, 282_000),
-    "gateway_tls": (93, 810_000, 282_000),
-    "inbound_tls_mode": (77, 696_000, 243_000),
-    "inbound_tls_mode_info": (76, 682_000, 239_000),
-    "mail_server_info": (60, 464_000, 165_000),
-    "mail_server_tls": (56, 441_000, 157_000),
+    "enforced_tls_domain": (77, 693_000, 242_000),
+    "gateway_info": (95, 820_000, 287_000),
+    "gateway_tls": (95, 820_000, 287_000),
+    "inbound_tls_mode": (78, 701_000, 246_000),
+    "inbound_tls_mode_info": (76, 684_000, 239_000),
+    "mail_server_info": (61, 471_000, 168_000),
+    "mail_server_tls": (56, 444_000, 159_000),
     "message_trace": (16, 139_000, 51_000),
-    "outbound_tls_mode": (77, 688_000, 241_000),
+    "outbound_tls_mode": (77, 690_000, 241_000),
     "starttls_probe": (13, 148_000, 52_000),
     "tls_activity_info": (20, 162_000, 57_000),
     "tls_certificate": (19, 108_000, 41_000),
