@@ -577,7 +577,7 @@ class TestRows:
 
     def test_a_host_of_which_nothing_is_known(self):
         [row] = verdict_rows(["ex13"], HOSTS, {}, wanted())
-        assert (row["probes"], row["traces"], row["delivery_modes"]) == ([], [], [])
+        assert (row["probes"], row["traces"], row["delivery_modes"]) == ([], [], ["no gateway"])
 
     @pytest.mark.parametrize("nothing", [None, {}, {"skipped": True}])
     def test_results_that_were_skipped(self, nothing):
