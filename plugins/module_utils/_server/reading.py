@@ -35,6 +35,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
     NotRunningError,
+    PortInUseError,
 )
 
 BROKEN_SECONDS = 2.0
@@ -104,8 +105,6 @@ class Reading:
 
     def _pending(self, observed: Mapping[str, Any], running: bool) -> None:
         """Note what the reload of a change would activate beside it."""
-        if running and observed.get("blocked"):
-            self._stands("port_in_use", str(observed["blocked"]))
         if running and observed.get("not_read_yet"):
             names = " and ".join(map(str, observed["not_read_yet"]))
             self.notes.append(
@@ -124,6 +123,8 @@ class Reading:
         except NotRunningError as error:
             self._stands("daemon_not_running", str(error))
             return {"state": "stopped", "message": str(error)}
+        except PortInUseError as error:  # it runs, and must not be reloaded
+            self._stands("port_in_use", str(error))
         except EngineError as error:
             self._stands("change_refused", str(error))
             return {"state": "missing", "message": str(error)}
