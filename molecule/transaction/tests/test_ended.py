@@ -44,7 +44,9 @@ def stranger(fleet: Fleet, request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["pf12"])
-@pytest.mark.parametrize("edit", EDITS)
+@pytest.mark.parametrize(
+    "edit", [pytest.param(one, marks=[pytest.mark.exhaustive] if one != "a port in use" else []) for one in EDITS]
+)
 def test_a_listener_that_would_end_postfix_is_seen_and_the_daemon_stays(
     fleet: Fleet, host: str, stranger: None, edit: str
 ) -> None:
