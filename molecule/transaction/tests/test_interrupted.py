@@ -144,7 +144,9 @@ def test_a_killed_run_is_undone_by_the_next(fleet: Fleet) -> None:
     assert fleet.module(HOST, "mail_server_tls", DISABLED).status == 0
 
 
-@pytest.mark.parametrize("ends", [True, False], ids=["ended", "stopped"])
+@pytest.mark.parametrize(
+    "ends", [pytest.param(True, id="ended"), pytest.param(False, id="stopped", marks=pytest.mark.exhaustive)]
+)
 def test_a_killed_run_is_undone_although_the_daemon_does_not_run(fleet: Fleet, ends: bool) -> None:
     before = fleet.digests()[HOST]
     with in_the_middle(fleet, pipelining=True):

@@ -126,7 +126,8 @@ class Exim:
     def require_running(self) -> None:
         """Raise EngineError unless Debian's Exim 4 is installed, reads the configuration that Debian generates, and runs.
 
-        NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files.
+        NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files, PortInUseError if it could
+        not listen after its next reload.
         """
         if not Path(SETTINGS).exists():
             raise EngineError(f"{SETTINGS} is not there: Debian's Exim 4 is not installed on this host")
@@ -143,6 +144,8 @@ class Exim:
             )
         if self._edited():
             self._require_sound_sources()
+        if found := self._blocked(self.main_process()):
+            raise PortInUseError(_would_fall_silent(found))
 
     def _edited(self) -> list[Path]:
         """Return the sources of the generated configuration that are newer than it. Nothing has shown yet that Exim can read them."""
@@ -202,13 +205,8 @@ class Exim:
         except OSError as error:
             raise EngineError(f"{error.filename}: {error.strerror}") from error
         next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
-        daemon, edited = self.main_process(), self._edited()
-        found = self._blocked(daemon) if daemon else []
-        return {
-            **observe(self._printed, daemon, next_hops, requires),
-            "blocked": _would_fall_silent(found) if found else "",
-            "not_read_yet": [str(one) for one in edited],
-        }
+        edited = [str(one) for one in self._edited()]
+        return {**observe(self._printed, self.main_process(), next_hops, requires), "not_read_yet": edited}
 
     def _blocked(self, daemon: Optional[int], trial: str = "") -> list[str]:
         """Return why Exim could not listen after its next reload, a text for each place. Raises EngineError.

@@ -476,9 +476,10 @@ class PostfixGateway:
         self._checked.update({one.directory: _own_files(one.directory) for one in instances})
 
     def resume(self) -> None:
-        """Have Postfix read the former configuration."""
+        """Have Postfix read the former configuration, unless the reload would end it."""
         self._postconf.forget()
-        self.reload()
+        if not self._postfix.reload_would_end():
+            self.reload()
 
     def service(self) -> str:
         """Return the unit of systemd that the default instance runs in; empty if that cannot be told."""

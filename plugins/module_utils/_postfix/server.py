@@ -28,7 +28,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pendin
     blocked,
     not_read_yet,
     refuse_blocked,
-    would_end,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
@@ -108,7 +107,8 @@ class Postfix:
     def require_running(self) -> None:
         """Raise EngineError unless Postfix 3.4 or newer is installed and its default instance runs.
 
-        NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files.
+        NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files, PortInUseError if its next
+        reload would end it.
         """
         try:
             values = self.postconf.values("smtpd_tls_chain_files", "queue_directory")
@@ -128,6 +128,8 @@ class Postfix:
                 raise BrokenConfigurationError(
                     f"{' and '.join(edited)} changed, the running Postfix has not read that yet, and {error}; correct that first"
                 ) from error
+        if master := self.main_process():
+            refuse_blocked(self.postconf, master)
 
     def _require_sound(self) -> None:
         """Raise BrokenConfigurationError if Postfix refuses its configuration, so that it could not be started either."""
@@ -185,13 +187,8 @@ class Postfix:
             observe,  # a change does not need it
         )
 
-        master = self.main_process()
-        found = blocked(self.postconf, master) if master else []
-        return {
-            **observe(self.postconf),
-            "blocked": would_end(found) if found else "",
-            "not_read_yet": not_read_yet(self.postconf.config_dir, master),
-        }
+        edited = not_read_yet(self.postconf.config_dir, self.main_process())
+        return {**observe(self.postconf), "not_read_yet": edited}
 
     def state(self) -> dict[str, str]:
         """Return the TLS levels of the listener and of the client C(smtp), with the values of Desired or C(custom)."""
@@ -330,9 +327,18 @@ class Postfix:
             raise EngineError(f"postfix reload failed: {(err or out).strip()}")
 
     def resume(self) -> None:
-        """Have Postfix read the former configuration. Raises EngineError."""
+        """Have Postfix read the former configuration, unless the reload would end it. Raises EngineError."""
         self.postconf.forget()
-        self.reload()
+        if not self.reload_would_end():
+            self.reload()
+
+    def reload_would_end(self) -> bool:
+        """Whether the default instance runs, and its next reload would end it. Files that cannot be read do not: it refuses them."""
+        try:
+            master = self.main_process()
+            return bool(master and blocked(self.postconf, master))
+        except EngineError:
+            return False
 
     def service(self) -> str:
         """Return the unit of systemd that the default instance runs in; empty if that cannot be told."""

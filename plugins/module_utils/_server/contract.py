@@ -60,7 +60,8 @@ class Server(Protocol):
     def require_running(self) -> None:
         """Raise EngineError unless the daemon is installed, runs, and uses the configuration that the adapter changes.
 
-        NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files.
+        NotRunningError if it does not run, BrokenConfigurationError if it cannot read its files, PortInUseError if a reload
+        would end it or keep it from listening.
         """
 
     def main_process(self) -> Optional[int]:
@@ -82,7 +83,7 @@ class Server(Protocol):
         """Return C(listeners) and C(transports) as plain data (see _host.observed); None for what cannot be told.
 
         C(other_places), if there, has addresses and ports that the configuration has for something else than mail.
-        C(blocked), if not empty: why the next reload would end the daemon. C(not_read_yet): files that changed since it read them.
+        C(not_read_yet), if there, has the files that changed since the daemon read them.
         Raises EngineError if the configuration cannot be read.
         """
 

@@ -37,6 +37,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
     NotRunningError,
+    PortInUseError,
 )
 
 BROKEN_SECONDS = 2.0
@@ -119,8 +120,6 @@ class Reading:
 
     def _pending(self, observed: Mapping[str, Any], running: bool, interrupted: bool) -> None:
         """Note what the reload of a change would activate beside it. What a killed run has left is undone first."""
-        if running and observed.get("blocked"):
-            self._stands("port_in_use", str(observed["blocked"]))
         if running and observed.get("not_read_yet") and not interrupted:
             names = " and ".join(map(str, observed["not_read_yet"]))
             self.notes.append(
@@ -139,6 +138,8 @@ class Reading:
         except NotRunningError as error:
             self._stands("daemon_not_running", str(error))
             return {"state": "stopped", "running": False, "message": str(error)}
+        except PortInUseError as error:  # it runs, and must not be reloaded
+            self._stands("port_in_use", str(error))
         except EngineError as error:
             self._stands("change_refused", str(error))
             return {"state": "missing", "running": None, "message": str(error)}

@@ -5,17 +5,19 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import binding
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import pending
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import pending, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import (
     blocked,
     not_read_yet,
     refuse_blocked,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import PortInUseError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError, PortInUseError
 
 from tests.support.fake_postfix import MAIN, FakePostfix
 
@@ -104,3 +106,45 @@ def test_a_kernel_that_does_not_list_children(tmp_path, master, monkeypatch):
     monkeypatch.setattr(pending, "TOLERANCE", -10.0)
     (tmp_path / "main.cf").write_text("")
     assert not_read_yet(str(tmp_path), master) == [f"{tmp_path}/main.cf"]
+
+
+class TestServer:
+    """Postfix with a listener that would end it: nothing is reloaded, neither for a change nor for its way back."""
+
+    @pytest.fixture
+    def postfix(self, tmp_path, monkeypatch):
+        fake = FakePostfix(tmp_path / "postfix")
+        made = server.Postfix(fake, layout=replace(DEBIAN, config_dir=str(tmp_path / "postfix")))
+        monkeypatch.setattr(server, "runs", lambda _queue: True)
+        monkeypatch.setattr(server, "running", lambda _queue: 7)
+        monkeypatch.setattr(server, "not_read_yet", lambda *_arguments: [])
+        self.found = ["port 2600 is in use"]
+        for module in (server, pending):
+            monkeypatch.setattr(module, "blocked", lambda *_arguments: self.found)
+        self.fake = fake
+        return made
+
+    @pytest.mark.parametrize("step", ["require_running", "check"])
+    def test_it_refuses_a_change(self, postfix, step):
+        with pytest.raises(PortInUseError, match=r"port 2600 is in use\. Postfix would end at its next reload"):
+            getattr(postfix, step)()
+        self.found.clear()
+        getattr(postfix, step)()
+
+    def test_the_way_back_does_not_end_it_either(self, postfix):
+        postfix.resume()
+        assert self.fake.called("postfix") == []
+        self.found.clear()
+        postfix.resume()
+        assert [call[3] for call in self.fake.called("postfix")] == ["reload"]
+
+    def test_edits_that_its_own_check_refuses(self, postfix, monkeypatch):
+        self.found.clear()
+        monkeypatch.setattr(server, "not_read_yet", lambda *_arguments: ["/etc/postfix/main.cf"])
+        postfix.require_running()
+        self.fake.answers[("postfix",)] = (1, "", "fatal: no good\n")
+        with pytest.raises(
+            BrokenConfigurationError,
+            match=r"main\.cf changed, the running Postfix has not read that yet, and .*no good",
+        ):
+            postfix.require_running()

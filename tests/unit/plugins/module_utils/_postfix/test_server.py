@@ -513,7 +513,7 @@ def test_a_check_gives_the_reason_that_postfix_37_tells_to_the_log_only(make):
 def test_reload_says_what_postfix_said(make, call):
     host = make()
     getattr(host.adapter(), call)()
-    assert host.fake.calls == [["postfix", "-c", host.directory, "reload"]]  # the default instance alone
+    assert host.fake.called("postfix") == [["postfix", "-c", host.directory, "reload"]]  # the default instance alone
     for answer in ((1, "", "fatal: bad\n"), (1, "fatal: bad\n", "")):
         host.fake.answers[("postfix", "-c", host.directory, "reload")] = answer
         with pytest.raises(EngineError, match="postfix reload failed: fatal: bad"):

@@ -10,7 +10,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import reading as module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, PortInUseError
 
 from tests.support.fake_mail import BRIEF, NAME, FakeMail
 from tests.support.smtp_server import PLAIN, Face, refused_port, server_context, serving
@@ -623,16 +623,19 @@ def test_a_link_of_somebody_else_to_the_certificate_is_in_the_way(mail, tmp_path
 
 @pytest.mark.parametrize("wanted", [{}, {"inbound": "offered"}])
 def test_a_listener_that_would_end_the_server(mail, monkeypatch, wanted):
-    real = mail.observe
-    monkeypatch.setattr(mail, "observe", lambda: {**real(), "blocked": "port 2600 is in use", "not_read_yet": []})
+    def require_running():
+        raise PortInUseError("port 2600 is in use")
+
+    monkeypatch.setattr(mail, "require_running", require_running)
     result = read(mail, **wanted)
+    assert result["health"]["state"] == "running"
     assert result["obstacles"] == ([{"code": "port_in_use", "message": "port 2600 is in use"}] if wanted else [])
-    assert result["notes"] == []
+    assert result["changes"] != [] if wanted else result["changes"] == []
 
 
 def test_edits_that_the_server_has_not_read(mail, monkeypatch):
     real = mail.observe
-    monkeypatch.setattr(mail, "observe", lambda: {**real(), "blocked": "", "not_read_yet": ["/etc/x", "/etc/y"]})
+    monkeypatch.setattr(mail, "observe", lambda: {**real(), "not_read_yet": ["/etc/x", "/etc/y"]})
     result = read(mail, "offered")
     assert result["obstacles"] == []
     [note] = result["notes"]
