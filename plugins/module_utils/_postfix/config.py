@@ -187,8 +187,8 @@ class Postconf:
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             for image in now:
                 replace(image, path=f"{stage}/{Path(image.path).name}").write()
-            if edits.main:
-                self._edit(stage, "-e", *(f"{name} = {value}" for name, value in edits.main.items()))
+            if lines := _appended(Path(stage, "main.cf"), edits.main):
+                self._edit(stage, "-e", *lines)
             if services:
                 self._edit(stage, "-M", *(f"{name}={entry}" for name, entry in services.items()))
             return [replace(image, content=(Path(stage) / Path(image.path).name).read_bytes()) for image in now]
@@ -206,6 +206,20 @@ class Postconf:
         status, out, err = self._run(["postconf", "-c", stage, *arguments])
         if status != 0:
             raise EngineError(f"postconf {' '.join(arguments)} failed: {err.strip() or out.strip()}")
+
+
+def _appended(path: Path, edits: Mapping[str, str]) -> list[str]:
+    """Append the parameters that the file does not have yet, and return the lines for postconf for the others.
+
+    postconf would append them in an order that is another one each time.
+    """
+    text = path.read_bytes()
+    there = {name.strip().decode("ascii", "replace") for name in re.findall(rb"(?m)^(\w+)[ \t]*=", text)}
+    lines = {name: f"{name} = {value}" for name, value in edits.items()}
+    new = "".join(line.rstrip() + "\n" for name, line in lines.items() if name not in there)
+    if new:
+        path.write_bytes(text + (b"" if text.endswith(b"\n") or not text else b"\n") + new.encode())
+    return [line for name, line in lines.items() if name in there]
 
 
 def _reason(said: str) -> str:

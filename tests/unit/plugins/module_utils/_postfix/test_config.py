@@ -239,3 +239,12 @@ def test_overrides_of_a_parameter_by_service(tmp_path):
     assert postconf.overrides("smtp_tls_security_level") == {"smtp/unix": "none"}
     assert postconf.overrides("a") == {"smtp/inet": "b=c"}
     assert postconf.overrides("tls_security_level") == {}
+
+
+@pytest.mark.parametrize("last", ["", "\n"])
+def test_new_parameters_stand_at_the_end_in_the_order_of_the_edits(tmp_path, last):
+    """Postfix's own tool appends them in an order that is another one each time, so check mode would show another file than a run."""
+    fake = FakePostfix(tmp_path / "postfix", main=f"b = 1\nmynetworks =\n  127.0.0.0/8{last}")
+    edits = Edits({"z": "1", "b": "2", "a": "", "m": "3"})
+    main, _master = Postconf(fake, str(tmp_path / "postfix")).images(edits)
+    assert main.content == b"b = 2\nmynetworks =\n  127.0.0.0/8\nz = 1\na =\nm = 3\n"

@@ -819,7 +819,7 @@ class TestCommands:
             [*default(host), "reload"],
         ]
         assert (
-            len(host.fake.called("postconf")) == 4 + 2 + 4 + 1
+            len(host.fake.called("postconf")) == 4 + 1 + 4 + 1
         )  # read, edit on a copy, read again, and before the second reload
 
     def test_the_places_of_an_instance_are_made(self, host, monkeypatch):
