@@ -4,8 +4,8 @@
 """Turns the results of the roles on each host into tests, messages and verdict rows.
 
 The functions read the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
-mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateway, verify_controller_probe, verify_messages, verify_trace,
-verify_outside and verify_activity.
+mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateway, verify_controller_probe, verify_messages, verify_sent,
+verify_trace, verify_outside and verify_activity.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _row(
     ]
     outbound = [
         check_trace(trace, "out", [None if expected == "either" else expected == "offered"])
-        for trace in _seen_outside(facts, hostvars, groups).get("received", ())
+        for trace in _seen_outside(facts).get("received") or ()
         if trace["marker"].startswith(_mark("out", host))
     ]
     return {
@@ -151,7 +151,7 @@ def _row(
         "errors": _errors(
             host,
             facts,
-            _seen_outside(facts, hostvars, groups),
+            _seen_outside(facts),
             {one: hostvars[one].get("verify_from_gateway") for one in gateways},
         ),
         "activity": (facts.get("verify_activity") or {}).get("activity"),
@@ -178,15 +178,10 @@ def _untested(host: str, probes: Sequence[Mapping[str, Any]], gateways: Sequence
     return [f"{host} was not tested from the gateway {', '.join(missing)}"] if missing else []
 
 
-def _seen_outside(
-    facts: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]
-) -> Mapping[str, Any]:
-    """Return the result of message_trace outside: delegated from a host, or made by an outside host in the play."""
-    made = facts.get("verify_outside") or {}
-    if made and not made.get("skipped"):
-        return dict(made)
-    results = (hostvars[one].get("verify_trace") or {} for one in groups.get("mail_outside", ()) if one in hostvars)
-    return next((dict(one) for one in results if one and not one.get("skipped")), {})
+def _seen_outside(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the result of message_trace outside: the sending if it failed, else what arrived there."""
+    sent, seen = (facts.get(name) or {} for name in ("verify_sent", "verify_outside"))
+    return sent if sent.get("failed") or sent.get("unreachable") else {} if seen.get("skipped") else seen
 
 
 def _errors(
@@ -281,19 +276,14 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
     return messages
 
 
-def trace_work(
-    messages: Sequence[Mapping[str, Any]], host: str, outside: str, hostvars: HostVars
-) -> dict[str, list[dict[str, Any]]]:
-    """Return what message_trace has to C(send) and to C(receive) on a host: its own messages; outside, those of all hosts.
+def trace_work(messages: Sequence[Mapping[str, Any]], host: str, hostvars: HostVars) -> dict[str, list[dict[str, Any]]]:
+    """Return what message_trace has to C(send) and to C(receive) on a mail server. Both are empty without messages of it.
 
-    Both are empty on a host without messages. Raises EngineError.
+    Raises EngineError.
     """
-    if host == outside:
-        sends, lands, mine = "inbound", "outbound", messages
-    else:
-        sends, lands, mine = "outbound", "inbound", [one for one in messages if one["host"] == host]
-    landings = trace_landings(mine, lands, host, hostvars) if mine else []
-    return {"send": [dict(one[sends]) for one in mine], "receive": landings}
+    mine = [one for one in messages if one["host"] == host]
+    landings = trace_landings(mine, "inbound", host, hostvars) if mine else []
+    return {"send": [dict(one["outbound"]) for one in mine], "receive": landings}
 
 
 def trace_landings(

@@ -93,7 +93,8 @@ def measure(
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         said = output.with_suffix(".err").read_text(errors="replace") + output.read_text(errors="replace")
-        said = " ".join(said.split())[-500:]
+        fatal = [line for line in said.splitlines() if line.startswith(("fatal:", "[ERROR]", "ERROR"))]
+        said = " ".join("\n".join(fatal[:3] or [said[-500:]]).split())[:1500]
         raise BenchError(f"{Path(command[0]).name} ended with status {process.returncode}: {said}")
     # Not ru_maxrss: that counts what the process held before exec, which is this program.
     return Usage(used.ru_utime + used.ru_stime, wall, memory.peak if memory else 0)

@@ -117,7 +117,7 @@ def test_planned_digests():
 
 
 def test_trace_work():
-    assert FILTERS["trace_work"]([], "pf12", "out", HOSTVARS) == {"send": [], "receive": []}
+    assert FILTERS["trace_work"]([], "pf12", HOSTVARS) == {"send": [], "receive": []}
 
 
 def test_failing():

@@ -489,6 +489,12 @@ class TestRows:
         [row] = verdict_rows(["pf12"], facts, GROUPS, wanted())
         assert (row["probes"], row["traces"]) == ([], [])
 
+    def test_a_message_that_could_not_be_sent_from_outside(self):
+        facts = {"starttls_trace_address": "t@a.example", "verify_sent": {"failed": True, "msg": "no sendmail"}}
+        facts.update(verify_trace={"skipped": True}, verify_outside={"skipped": True})
+        [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, wanted())
+        assert row["errors"] == ["the test message could not be made on the outside host: no sendmail"]
+
     def test_what_could_not_be_gathered(self):
         down, failed = {"unreachable": True, "msg": "no route"}, {"failed": True}
         facts = {
@@ -652,29 +658,24 @@ class TestTraceWork:
         return [one[direction]["marker"] for one in MESSAGES if one["host"] in hosts]
 
     def test_a_host_sends_its_message_and_waits_for_its_own(self):
-        work = trace_work(MESSAGES, "a", "out", TRACED)
+        work = trace_work(MESSAGES, "a", TRACED)
         assert work["send"] == [MESSAGES[0]["outbound"]]
         assert work["receive"] == [{"marker": self.markers("inbound", "a")[0], "mailbox": "/var/mail/a"}]
 
-    def test_the_outside_host_sends_to_all_and_waits_for_all(self):
-        work = trace_work(MESSAGES, "out", "out", TRACED)
-        assert work["send"] == [one["inbound"] for one in MESSAGES]
-        assert [one["marker"] for one in work["receive"]] == self.markers("outbound", "a", "b")
-        assert {one["mailbox"] for one in work["receive"]} == {"/var/mail/out"}
-
     def test_each_message_is_sent_once_and_waited_for_once(self):
-        works = [trace_work(MESSAGES, host, "out", TRACED) for host in TRACED]
-        every = sorted(self.markers("inbound", "a", "b") + self.markers("outbound", "a", "b"))
-        assert sorted(one["marker"] for work in works for one in work["send"]) == every
-        assert sorted(one["marker"] for work in works for one in work["receive"]) == every
+        works = [trace_work(MESSAGES, host, TRACED) for host in TRACED]
+        assert [one["marker"] for work in works for one in work["send"]] == self.markers("outbound", "a", "b")
+        assert [one["marker"] for work in works for one in work["receive"]] == self.markers("inbound", "a", "b")
+        outside = trace_landings(MESSAGES, "outbound", "out", TRACED)
+        assert [one["marker"] for one in outside] == self.markers("outbound", "a", "b")
 
     def test_a_host_without_messages_does_nothing(self):
-        assert trace_work(MESSAGES, "other", "out", TRACED) == {"send": [], "receive": []}
-        assert trace_work([], "out", "out", {"out": {"starttls_landing": "nonsense"}}) == {"send": [], "receive": []}
+        assert trace_work(MESSAGES, "other", TRACED) == {"send": [], "receive": []}
+        assert trace_work([], "out", {"out": {"starttls_landing": "nonsense"}}) == {"send": [], "receive": []}
 
     def test_a_landing_that_is_none_is_said(self):
         with pytest.raises(EngineError, match="starttls_landing of a has to be a mapping"):
-            trace_work(MESSAGES, "a", "out", {**TRACED, "a": {"starttls_landing": "x"}})
+            trace_work(MESSAGES, "a", {**TRACED, "a": {"starttls_landing": "x"}})
 
 
 PLANNED = {"hosts": {"h": {"digests": {"/etc/a": "1", "/etc/b": "1"}}, "new": {}}}
