@@ -160,16 +160,17 @@ def test_absent_removes_the_file_once(options, tmp_path):
 def test_absent_puts_back_the_file_that_was_there_before(options, tmp_path, edited):
     path = Path(options["path"])
     path.parent.mkdir()
-    path.write_text("KEY of the administrator")
+    former = "-----BEGIN CERTIFICATE-----\nof the administrator\n-----END CERTIFICATE-----\n"
+    path.write_text(former)
     path.chmod(0o640)
     run(options)
     if edited:
-        path.write_text("KEY of somebody else")
+        path.write_text(former.replace("the administrator", "somebody else"))
     assert run(options, state="absent", content=None)["changed"] is True
     if edited:
         assert not path.exists()
         return
-    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("KEY of the administrator", 0o640)
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == (former, 0o640)
     assert path.parent.is_dir()
 
 
