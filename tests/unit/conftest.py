@@ -1,5 +1,6 @@
 """What the unit tests share: the collection's import path and one certificate authority."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -14,6 +15,10 @@ for _path in (ROOT, ROOT / ".lab/collections"):
 # The machines that run this are small and shared: a slow example is not a bug.
 settings.register_profile("mailfleet", deadline=None)
 settings.load_profile("mailfleet")
+
+
+# Under nohup it is ignored, and every child of a test would ignore it, too.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

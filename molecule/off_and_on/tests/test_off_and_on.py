@@ -10,8 +10,27 @@ if TYPE_CHECKING:
     from conftest import Talkative
 
 
+def files(fleet: Fleet) -> dict[str, list[str]]:
+    """Host -> its files and Postfix's settings.
+
+    Left out is what may differ after TLS was off: the key pair between the instances of a gateway is a new one. A setting that went
+    and comes back stands at the end of main.cf, of which the record has a copy.
+    """
+    differ = ("/instances.pem ", "/main.cf ", ".before ")
+    found = {host: text.splitlines() for host, text in fleet.digests().items()}
+    return {
+        host: [*(one for one in lines if not any(name in one for name in differ)), *settings(fleet, host)]
+        for host, lines in found.items()
+    }
+
+
+def settings(fleet: Fleet, host: str) -> list[str]:
+    """The settings of Postfix that main.cf has; none on another mail server."""
+    return sorted(fleet.run(host, "! command -v postconf >/dev/null || postconf -n").splitlines())
+
+
 def test_off_and_on_again(fleet: Fleet, talkative: Talkative) -> None:
-    first = fleet.digests()
+    first = files(fleet)
     # One message a second for the whole time, from a sender that uses TLS whenever it is offered.
     fleet.run(
         "outside",
@@ -35,7 +54,7 @@ def test_off_and_on_again(fleet: Fleet, talkative: Talkative) -> None:
         on = talkative.play("playbooks/enable_tls.yml")
         assert on.status == 0, on.output
         assert all(fleet.offers_starttls(host) for host in ("gw1", *SERVERS))
-        assert fleet.digests() == first
+        assert files(fleet) == first
     finally:
         fleet.run("outside", "touch /tmp/stop")
     talkative.look_at_hosts()
