@@ -152,6 +152,10 @@ class Estate:
             ),
         )
 
+    def without_modes(self) -> Estate:
+        """Return the estate with no wish for a delivery mode: the gateways deliver as before the collection came."""
+        return replace(self, deliveries=tuple(replace(one, names_mode=False) for one in self.deliveries))
+
     def modes_of(self, host: str) -> list[str]:
         """Return the delivery modes that the inventory names for the email configs of a host, each once."""
         mine = (one for one in self.deliveries if one.names_mode and host in one.hosts)

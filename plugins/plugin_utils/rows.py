@@ -143,12 +143,15 @@ def verdict_rows(
 ) -> list[dict[str, Any]]:
     """Return the rows for tls_verdict, from the results that the roles registered on each host.
 
-    wanted is an estate as plain data (Estate.to_json). expected is C(offered), C(disabled) or C(either). C(either)
-    checks the messages only. With C(disabled) the delivery mode counts as plaintext.
+    wanted is an estate as plain data (Estate.to_json). expected is C(offered), C(disabled), C(either) or C(removed). C(either)
+    checks the messages only. With C(disabled) the delivery mode counts as plaintext. With C(removed) the inventory's delivery modes
+    do not count either.
     """
     parsed = Estate.from_json(wanted)
     if expected == "disabled":
         parsed = parsed.in_plaintext()
+    elif expected == "removed":
+        parsed, expected = parsed.without_modes(), "either"
     gateways = [one for one in groups.get("mail_gateways") or () if one in hostvars]
     routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways)
     return [_row_or_fault(host, hostvars, groups, routing, expected) for host in hosts]
