@@ -262,10 +262,13 @@ class Fleet:
         return "True" in self.run("outside", f'python3 -c "{code}" {self.address(host)}')
 
     def digests(self, hosts: Iterable[str] = ("gw1", *SERVERS)) -> dict[str, str]:
-        """Host -> a line for each file that the collection may write: path, mode, owner, group and digest."""
+        """Host -> a line for each file that the collection may write: path, mode, owner, group and digest.
+
+        Left out are locks and records of what was there, which a refused change may begin.
+        """
         command = (
             f"for f in $(find {CONFIGURATION} /var/lib/mailfleet-starttls /usr/local/lib/mailfleet-starttls "
-            r"\( -type f -o -type l \) ! -name '*.lock' ! -name prng_exch 2>/dev/null | sort); do "
+            r"\( -type f -o -type l \) ! -name '*.lock' ! -name '*.before' ! -name prng_exch 2>/dev/null | sort); do "
             "echo $(stat -c '%n %a %u %g' $f) $(sha256sum <$f); done"
         )
         return {host: self.run(host, command, check=False) for host in hosts}

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 def files(fleet: Fleet) -> dict[str, list[str]]:
     """Host -> its files and Postfix's settings.
 
-    Left out is what may differ after TLS was off: the key pair between the instances of a gateway is a new one. A setting that went
-    and comes back stands at the end of main.cf, of which the record has a copy.
+    Left out is what may differ after TLS was off: the key pair between the instances of a gateway is a new one, and a setting that
+    went and comes back stands at the end of main.cf.
     """
-    differ = ("/instances.pem ", "/main.cf ", ".before ")
+    differ = ("/instances.pem ", "/main.cf ")
     found = {host: text.splitlines() for host, text in fleet.digests().items()}
     return {
         host: [*(one for one in lines if not any(name in one for name in differ)), *settings(fleet, host)]

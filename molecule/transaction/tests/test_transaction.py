@@ -134,7 +134,7 @@ def test_a_new_certificate_is_served_and_no_handshake_fails_meanwhile(fleet: Fle
         stop.set()
         client.join()
     assert first.status == 0, first.output
-    assert first.changed[host] == 2
+    assert first.changed[host] in (1, 2)  # the file, and the reload unless the daemon has read the file by itself
     assert second.changed[host] == 0
     served = fleet.s_client(host, "-CAfile", str(tmp_path / "ca"), "-verify_return_error")
     assert served.status == 0, served.output
