@@ -10,6 +10,7 @@ verify_trace, verify_outside, verify_activity and gateway_now.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -53,13 +54,20 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     tls_of,
 )
 
+_ALIKE = (
+    "{} and {} have one name and port for other hosts, so it is not known which of them a gateway tested",
+    "give each its own starttls_hostname, which leads to no other host",
+)
 _DAEMON = {"broken": "configuration_broken", "stopped": "daemon_not_running"}
 
 
-def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
+def tests_of(
+    host: str, hostvars: HostVars, gateways: Sequence[str] = (), namesakes: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Return the handshake tests with a host in this run, each with its origin (C(seen_from)).
 
     A test of the role verify counts. Without one, that of the host's change counts, and without a change that of its read.
+    namesakes: other hosts at the same name and port. A test by that name that passed may be one of them, so it is left out.
     """
     facts = hostvars[host]
     target = target_of(host, hostvars)
@@ -68,14 +76,33 @@ def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> lis
         {**one, "seen_from": gateway}
         for gateway in gateways
         for one in _gateway_tests(hostvars[gateway])
-        if is_of(one, target)
+        if is_of(one, target) and not (namesakes and one.get("completed"))
     ]
     tests += from_gateways
     result = readable(facts.get("verify_controller_probe"))
     mine = [one for one in result.get("results") or () if is_of(one, target)]
+    if namesakes:
+        address = facts.get("starttls_address") or ""
+        mine = [one for one in mine if one.get("host") == address or not (address or one.get("completed"))]
     tests += [{**one, "seen_from": CONTROLLER} for one in of_controller(result, mine, target, from_gateways)]
     expected = installed_fingerprint(facts)
     return [_compared(one, expected) for one in tests]
+
+
+def namesakes_of(hosts: Sequence[str], hostvars: HostVars) -> dict[str, list[str]]:
+    """Return for each host the others that are reached by the same name and port. Two inventory names of one machine are one."""
+    named: dict[tuple[Any, int], dict[str, Any]] = {}
+    for host in dict.fromkeys(hosts):
+        with contextlib.suppress(EngineError):  # its own row says what is wrong with it
+            target = target_of(host, hostvars)
+            machine = hostvars[host].get("ansible_host") or host
+            named.setdefault((_bare(target.server_name), target.port), {})[host] = machine
+    return {
+        host: [one for one, other in found.items() if other != machine]
+        for found in named.values()
+        if len(found) > 1
+        for host, machine in found.items()
+    }
 
 
 def is_of(test: Mapping[str, Any], target: Target) -> bool:
@@ -151,7 +178,9 @@ def verdict_rows(
         parsed = parsed.in_plaintext()
     gateways = [one for one in groups.get("mail_gateways") or () if one in hostvars]
     routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways)
-    return [_row_or_fault(host, hostvars, groups, routing, expected) for host in hosts]
+    mail_hosts = [one for one in (*gateways, *(groups.get("mail_servers") or ())) if one in hostvars]
+    namesakes = namesakes_of(mail_hosts, hostvars)
+    return [_row_or_fault(host, hostvars, groups, routing, expected, namesakes.get(host) or ()) for host in hosts]
 
 
 def _gateway_read(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -163,12 +192,17 @@ def _gateway_read(facts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _row_or_fault(
-    host: str, hostvars: HostVars, groups: Mapping[str, Sequence[str]], routing: Routing, expected: str
+    host: str,
+    hostvars: HostVars,
+    groups: Mapping[str, Sequence[str]],
+    routing: Routing,
+    expected: str,
+    namesakes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the row of a host; one that says why, if its results cannot be understood. Others keep theirs."""
     try:
         with understood(f"what {host} returned"):
-            return _row(host, hostvars, groups, routing, expected)
+            return _row(host, hostvars, groups, routing, expected, namesakes)
     except EngineError as error:
         return {
             "host": host, "daemon": "mail server", "expected": expected, "probes": [], "traces": [], "delivery_modes": [],
@@ -182,13 +216,14 @@ def _row(
     groups: Mapping[str, Sequence[str]],
     routing: Routing,
     expected: str,
+    namesakes: Sequence[str],
 ) -> dict[str, Any]:
     facts = hostvars[host]
     is_gateway = host in groups.get("mail_gateways", ())
     shown = [] if is_gateway else routing.modes(host, str(target_of(host, {host: facts})))
     modes = known_modes(shown, routing.estate.modes_of(host))
     gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
-    probes = tests_of(host, hostvars, gateways)
+    probes = tests_of(host, hostvars, gateways, namesakes)
     missing = [] if is_gateway else _missing(probes, gateways)
     possible = expected != "either" or all(one.get("completed") for one in probes)
     inbound = [
@@ -212,7 +247,7 @@ def _row(
             *_of_daemon(facts),
             *without_proof(host, probes, is_gateway),
             *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
-            *_untested(host, missing, routing.estate),
+            *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
         ],
         "not_seen_from": missing,
@@ -300,11 +335,17 @@ def _missing(probes: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> li
     return [one for one in gateways if one not in there]
 
 
-def _untested(host: str, missing: Sequence[str], wanted: Estate) -> list[dict[str, Any]]:
+def _untested(host: str, missing: Sequence[str], wanted: Estate, namesakes: Sequence[str]) -> list[dict[str, Any]]:
     outside = [one for one in missing if wanted.hosts and one not in wanted.hosts]
+    inside = [one for one in missing if one not in outside]
+    if inside and namesakes:
+        return [
+            Finding.advised(
+                "not_tested_from_gateway", _ALIKE[0].format(host, ", ".join(namesakes)), _ALIKE[1]
+            ).as_dict()
+        ]
     found = {
-        f"{host} was not tested from the gateway {', '.join(one for one in missing if one not in outside)}": missing
-        != outside,
+        f"{host} was not tested from the gateway {', '.join(inside)}": missing != outside,
         f"{host} was not tested from the gateway {', '.join(outside)}, which is not in this run": bool(outside),
     }
     return [Finding.advised("not_tested_from_gateway", text).as_dict() for text, holds in found.items() if holds]

@@ -19,6 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import fai
 from tests.support.report_rows import failed_probe, probe
 
 GROUPS = {"mail_gateways": ["gw1"], "mail_servers": ["mx"]}
+TWO = {"mail_gateways": ["gw1"], "mail_servers": ["mx", "m2"]}
 REASONS = {
     "name_not_resolved": "cannot connect to mx:25: Name or service not known",
     "no_route": "cannot connect to mx:25: Network is unreachable",
@@ -303,3 +304,47 @@ class TestLoopbackOnly:
         """An address translation may lead to the loopback."""
         facts = self.facts("127.0.0.1", verify_controller_probe=results(probe("mx")))
         assert verdict(facts, groups={"mail_servers": ["mx"]})["verdict"] == "pass"
+
+
+class TestOneNameForTwoHosts:
+    """A gateway connects by name, to whichever of them answers."""
+
+    @staticmethod
+    def hosts(gateway: Any = None, **second: Any) -> dict[str, Any]:
+        controller = results(probe("mx", host="192.0.2.1"), probe("mx", host="192.0.2.2"))
+        facts = hostvars(controller, gateway=gateway or results(probe("mx"), probe("mx")))
+        facts["mx"].update(starttls_hostname="mx", ansible_host="192.0.2.1")
+        own = {"starttls_hostname": "mx", "ansible_host": "192.0.2.2", "verify_probe": results(probe("mx"))}
+        facts["m2"] = {**facts["mx"], **own, **second}
+        return facts
+
+    def test_a_test_by_name_proves_nothing_of_either(self) -> None:
+        facts = self.hosts()
+        for host, other in (("mx", "m2"), ("m2", "mx")):
+            row = verdict(facts, TWO, host)
+            assert (row["verdict"], row["tested_from"]) == ("pass, 1 warning", "host; not gw1")
+            assert codes(row) == ["not_tested_from_gateway"]
+            assert row["findings"][0]["message"] == (
+                f"{host} and {other} have one name and port for other hosts, so it is not known which of them a gateway tested; "
+                "give each its own starttls_hostname, which leads to no other host"
+            )
+
+    def test_a_failure_by_name_counts_for_both(self) -> None:
+        facts = self.hosts(results(failed_probe("mx", "starttls_not_offered", "no STARTTLS")))
+        assert [verdict(facts, TWO, host)["verdict"] for host in ("mx", "m2")] == ["FAIL", "FAIL"]
+
+    def test_the_controller_tests_each_by_its_own_address(self) -> None:
+        facts = self.hosts()
+        for number, host in enumerate(("mx", "m2"), 1):
+            facts[host]["starttls_address"] = f"192.0.2.{number}"
+        bad = failed_probe("mx", "starttls_not_offered", "no STARTTLS", host="192.0.2.2")
+        for one in facts.values():
+            one["verify_controller_probe"] = results(probe("mx", host="192.0.2.1"), bad)
+        rows = [verdict(facts, TWO, host) for host in ("mx", "m2")]
+        assert [row["verdict"] for row in rows] == ["pass, 1 warning", "FAIL"]
+        assert rows[0]["tested_from"] == "host, controller; not gw1"
+
+    @pytest.mark.parametrize("second", [{"ansible_host": "192.0.2.1"}, {"starttls_port": 2525}])
+    def test_two_names_of_one_machine_and_other_ports_are_no_others(self, second: dict[str, Any]) -> None:
+        row = verdict(self.hosts(**second), TWO)
+        assert (row["verdict"], row["tested_from"]) == ("pass", "host, gw1, controller")
