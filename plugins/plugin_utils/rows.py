@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
@@ -231,7 +231,9 @@ def _row(
         for trace in readable(facts.get("verify_trace")).get("received") or ()
     ]
     outbound = [
-        check_trace(trace, "out", [None if expected == "either" else expected == "offered"])
+        check_trace(
+            trace, "out", outbound_expectations(expected, [hostvars[one].get("starttls_send") for one in gateways])
+        )
         for trace in _seen_outside(facts).get("received") or ()
         if trace["marker"].startswith(_mark("out", host))
     ]
@@ -249,6 +251,7 @@ def _row(
             *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
+            *(Finding.advised("not_as_wanted", one).as_dict() for one in _lacking(host, facts, is_gateway, expected)),
         ],
         "not_seen_from": missing,
         "errors": _errors(
@@ -258,7 +261,11 @@ def _row(
             {one: hostvars[one].get("verify_from_gateway") for one in gateways},
         ),
         "activity": readable(facts.get("verify_activity")).get("activity"),
-        "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
+        "enforced": [
+            one
+            for one in (facts.get("starttls_enforced_domains") or () if is_gateway else ())
+            if not _reads_domains(facts) or _enforced(one) in _held_domains(facts)
+        ],
         "own_domains": routing.domains() if is_gateway else {},
     }
 
@@ -315,6 +322,46 @@ def _of_routing(
     servers = [one for one in groups.get("mail_servers") or () if one in hostvars]
     hosts_of = {bare(target_of(one, hostvars)): one for one in servers}
     return routing.of_gateway(host, hosts_of, whole=expected != "either")
+
+
+def _lacking(host: str, facts: Mapping[str, Any], is_gateway: bool, expected: str) -> Iterator[str]:
+    """Yield what the inventory says of a host by which it insists on TLS, and which the read of the host does not show."""
+    if expected != "offered":
+        return
+    if not is_gateway:
+        port = target_of(host, {host: facts}).port
+        seen = {} if _is_outdated(facts) else readable(observed_of(facts.get(name) for name in OBSERVED))
+        levels = {one.get("tls") for one in seen.get("listeners") or () if one.get("port") == port}
+        if facts.get("starttls_inbound") == "required" and levels & {"none", "offered"}:
+            yield f"starttls_inbound is required, and port {port} of {host} takes mail in plaintext"
+        return
+    if not _reads_domains(facts):
+        return
+    held, seen = _held_domains(facts), readable(facts.get("gateway_now"))
+    for one in facts.get("starttls_enforced_domains") or ():
+        if one.get("state") != "absent" and _enforced(one) not in held:
+            yield f"{host} does not enforce TLS for {_enforced(one)[0]} ({', '.join(filter(None, _enforced(one)[1:]))})"
+    for option in ("accept", "send"):
+        wanted, found = facts.get(f"starttls_{option}"), (seen.get("outbound") or {}).get(option)
+        if wanted and wanted not in ("unchanged", found):
+            yield f"starttls_{option} is {wanted}, and {host} has {found or 'nothing set'}"
+
+
+def _reads_domains(facts: Mapping[str, Any]) -> bool:
+    """Whether the enforced domains of a gateway were read."""
+    seen = readable(facts.get("gateway_now"))
+    return "enforced_domains" in seen and not (seen.get("failed") or seen.get("skipped"))
+
+
+def _held_domains(facts: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    return {_enforced(one) for one in readable(facts.get("gateway_now")).get("enforced_domains") or ()}
+
+
+def _enforced(one: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return domain, direction and certificate check of an enforced domain, of the inventory or of a gateway."""
+    direction = str(one.get("direction") or "")
+    check = str(one.get("certificate_check") or CERTIFICATE_CHECKS[0]) if direction == "outbound" else ""
+    return _bare(one.get("domain")), direction, check
 
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
@@ -396,6 +443,15 @@ def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possibl
     levels = {LEVELS[modes[0]][used] for used in ((False, True) if arrived is None else (arrived,))}
     wanted = {level == "required" or (level == "opportunistic" and possible) for level in levels}
     return [None] * (len(hops) - 1) + [wanted.pop() if len(wanted) == 1 else None]
+
+
+def outbound_expectations(expected: str, sends: Sequence[Any]) -> list[Any]:
+    """Return whether the network hops of an outbound message must use TLS: the one to the gateway, and the next.
+
+    sends: C(starttls_send) of each gateway. Only C(required) of all decides about the hop behind the gateway.
+    """
+    first = None if expected == "either" else expected == "offered"
+    return [first, True] if first and sends and all(one == "required" for one in sends) else [first]
 
 
 def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any]) -> dict[str, Any]:
