@@ -58,6 +58,9 @@ _ALIKE = (
     "{} and {} have one name and port for other hosts, so it is not known which of them a gateway tested",
     "give each its own starttls_hostname, which leads to no other host",
 )
+# Settings of Postfix and transports of Debian's Exim by which all mail leaves, and levels with which it may leave in plaintext.
+_WAYS_OUT = ("relayhost", "default_transport", "transport remote_smtp", "transport remote_smtp_smarthost")
+_WEAK = ("none", "may", "dane", "disabled", "opportunistic")
 _DAEMON = {"broken": "configuration_broken", "stopped": "daemon_not_running"}
 
 
@@ -334,6 +337,10 @@ def _lacking(host: str, facts: Mapping[str, Any], is_gateway: bool, expected: st
         levels = {one.get("tls") for one in seen.get("listeners") or () if one.get("port") == port}
         if facts.get("starttls_inbound") == "required" and levels & {"none", "offered"}:
             yield f"starttls_inbound is required, and port {port} of {host} takes mail in plaintext"
+        ways = [one for one in seen.get("transports") or () if one.get("setting") in _WAYS_OUT]
+        weak = [f"{one.get('transport')} ({one.get('level')})" for one in ways if one.get("level") in _WEAK]
+        if facts.get("starttls_outbound") == "required" and weak:
+            yield f"starttls_outbound is required, and {host} may send in plaintext by {', '.join(weak)}"
         return
     if not _reads_domains(facts):
         return

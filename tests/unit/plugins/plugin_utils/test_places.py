@@ -432,6 +432,27 @@ class TestWhatTheInventoryInsistsOn:
         facts["mx"]["mail_server_result"] = {"changed": True}
         assert codes(verdict(facts)) == [], "what was read before a change is no longer so"
 
+    @pytest.mark.parametrize(
+        ("setting", "level", "wanted", "expected"),
+        [
+            ("relayhost", "may", "required", ["not_as_wanted"]),
+            ("default_transport", "none", "required", ["not_as_wanted"]),
+            ("relayhost", "encrypt", "required", []),
+            ("relayhost", "may", "opportunistic", []),
+            ("transport remote_smtp_smarthost", "opportunistic", "required", ["not_as_wanted"]),
+            ("transport remote_smtp_smarthost", "required", "required", []),
+            ("transport own", "opportunistic", "required", []),
+        ],
+    )
+    def test_a_mail_server_that_is_to_send_over_tls_only(
+        self, setting: str, level: str, wanted: str, expected: list[str]
+    ) -> None:
+        facts = hostvars(results(probe("mx")))
+        facts["mx"]["starttls_outbound"] = wanted
+        way = {"setting": setting, "transport": "smtp", "level": level}
+        facts["mx"]["mail_server_observed"] = {"kind": "postfix", "transports": [way]}
+        assert codes(verdict(facts)) == expected
+
 
 @pytest.mark.parametrize(
     ("expected", "sends", "wanted"),
