@@ -212,6 +212,8 @@ _ENTRIES = (
     Entry("host", "unreachable", "error",
           "Ansible cannot reach the host, or the server does not answer EHLO and the test gives no reason.",
           "check that the host and its server run"),
+    Entry("host", "not_as_wanted", "error", "The host does not insist on TLS, or not as the inventory wants it to.",
+          "run enable_tls, which sets what the inventory wants, or correct the inventory"),
     Entry("host", "still_offered", "error", "STARTTLS is offered although it was switched off.",
           "check the server's configuration, and reload the server"),
     Entry("host", "unknown_finding", "error", "A result has a finding that this version of the collection does not know.",

@@ -25,15 +25,17 @@ WORDS = {
 def other_listeners(observed: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
     """Return the listeners whose TLS mode or certificates are not those of the one on the port; all of them if there is none on it.
 
+    Of several on the port, at addresses of their own, the first with TLS is that one: the handshake test is about it.
     observed: a result of mail_server_info. Each has C(address), C(tls), C(certificate), C(fingerprint_sha256) and C(days_left), the
     facts of its first certificate. Loopback listeners are left out: no other host connects to them.
     """
     facts = {one["path"]: one.get("certificate") or {} for one in observed.get("certificates") or ()}
     listeners = [one for one in observed.get("listeners") or () if not _is_loopback(str(one["host"]))]
-    main = next((_way(one, facts) for one in listeners if one["port"] == port), None)
+    tested = sorted((one for one in listeners if one["port"] == port), key=lambda one: str(one["tls"]) == "none")
+    main = next((_way(one, facts) for one in tested), None)
     found = []
     for one in listeners:
-        if one["port"] == port or _way(one, facts) == main:
+        if _way(one, facts) == main:
             continue
         certificate = next((facts[path] for path in one["certificates"] if facts.get(path)), {})
         found.append(

@@ -10,12 +10,13 @@ verify_trace, verify_outside, verify_activity and gateway_now.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
@@ -53,13 +54,23 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     tls_of,
 )
 
+_ALIKE = (
+    "{} and {} have one name and port for other hosts, so it is not known which of them a gateway tested",
+    "give each its own starttls_hostname, which leads to no other host",
+)
+# Settings of Postfix and transports of Debian's Exim by which all mail leaves, and levels with which it may leave in plaintext.
+_WAYS_OUT = ("relayhost", "default_transport", "transport remote_smtp", "transport remote_smtp_smarthost")
+_WEAK = ("none", "may", "dane", "disabled", "opportunistic")
 _DAEMON = {"broken": "configuration_broken", "stopped": "daemon_not_running"}
 
 
-def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> list[dict[str, Any]]:
+def tests_of(
+    host: str, hostvars: HostVars, gateways: Sequence[str] = (), namesakes: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Return the handshake tests with a host in this run, each with its origin (C(seen_from)).
 
     A test of the role verify counts. Without one, that of the host's change counts, and without a change that of its read.
+    namesakes: other hosts at the same name and port. A test by that name that passed may be one of them, so it is left out.
     """
     facts = hostvars[host]
     target = target_of(host, hostvars)
@@ -68,14 +79,33 @@ def tests_of(host: str, hostvars: HostVars, gateways: Sequence[str] = ()) -> lis
         {**one, "seen_from": gateway}
         for gateway in gateways
         for one in _gateway_tests(hostvars[gateway])
-        if is_of(one, target)
+        if is_of(one, target) and not (namesakes and one.get("completed"))
     ]
     tests += from_gateways
     result = readable(facts.get("verify_controller_probe"))
     mine = [one for one in result.get("results") or () if is_of(one, target)]
+    if namesakes:
+        address = facts.get("starttls_address") or ""
+        mine = [one for one in mine if one.get("host") == address or not (address or one.get("completed"))]
     tests += [{**one, "seen_from": CONTROLLER} for one in of_controller(result, mine, target, from_gateways)]
     expected = installed_fingerprint(facts)
     return [_compared(one, expected) for one in tests]
+
+
+def namesakes_of(hosts: Sequence[str], hostvars: HostVars) -> dict[str, list[str]]:
+    """Return for each host the others that are reached by the same name and port. Two inventory names of one machine are one."""
+    named: dict[tuple[Any, int], dict[str, Any]] = {}
+    for host in dict.fromkeys(hosts):
+        with contextlib.suppress(EngineError):  # its own row says what is wrong with it
+            target = target_of(host, hostvars)
+            machine = hostvars[host].get("ansible_host") or host
+            named.setdefault((_bare(target.server_name), target.port), {})[host] = machine
+    return {
+        host: [one for one, other in found.items() if other != machine]
+        for found in named.values()
+        if len(found) > 1
+        for host, machine in found.items()
+    }
 
 
 def is_of(test: Mapping[str, Any], target: Target) -> bool:
@@ -154,7 +184,9 @@ def verdict_rows(
         parsed, expected = parsed.without_modes(), "either"
     gateways = [one for one in groups.get("mail_gateways") or () if one in hostvars]
     routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways)
-    return [_row_or_fault(host, hostvars, groups, routing, expected) for host in hosts]
+    mail_hosts = [one for one in (*gateways, *(groups.get("mail_servers") or ())) if one in hostvars]
+    namesakes = namesakes_of(mail_hosts, hostvars)
+    return [_row_or_fault(host, hostvars, groups, routing, expected, namesakes.get(host) or ()) for host in hosts]
 
 
 def _gateway_read(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -166,12 +198,17 @@ def _gateway_read(facts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _row_or_fault(
-    host: str, hostvars: HostVars, groups: Mapping[str, Sequence[str]], routing: Routing, expected: str
+    host: str,
+    hostvars: HostVars,
+    groups: Mapping[str, Sequence[str]],
+    routing: Routing,
+    expected: str,
+    namesakes: Sequence[str],
 ) -> dict[str, Any]:
     """Return the row of a host; one that says why, if its results cannot be understood. Others keep theirs."""
     try:
         with understood(f"what {host} returned"):
-            return _row(host, hostvars, groups, routing, expected)
+            return _row(host, hostvars, groups, routing, expected, namesakes)
     except EngineError as error:
         return {
             "host": host, "daemon": "mail server", "expected": expected, "probes": [], "traces": [], "delivery_modes": [],
@@ -185,13 +222,14 @@ def _row(
     groups: Mapping[str, Sequence[str]],
     routing: Routing,
     expected: str,
+    namesakes: Sequence[str],
 ) -> dict[str, Any]:
     facts = hostvars[host]
     is_gateway = host in groups.get("mail_gateways", ())
     shown = [] if is_gateway else routing.modes(host, str(target_of(host, {host: facts})))
     modes = known_modes(shown, routing.estate.modes_of(host))
     gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
-    probes = tests_of(host, hostvars, gateways)
+    probes = tests_of(host, hostvars, gateways, namesakes)
     missing = [] if is_gateway else _missing(probes, gateways)
     possible = expected != "either" or all(one.get("completed") for one in probes)
     inbound = [
@@ -199,7 +237,9 @@ def _row(
         for trace in readable(facts.get("verify_trace")).get("received") or ()
     ]
     outbound = [
-        check_trace(trace, "out", [None if expected == "either" else expected == "offered"])
+        check_trace(
+            trace, "out", outbound_expectations(expected, [hostvars[one].get("starttls_send") for one in gateways])
+        )
         for trace in _seen_outside(facts).get("received") or ()
         if trace["marker"].startswith(_mark("out", host))
     ]
@@ -215,8 +255,9 @@ def _row(
             *_of_daemon(facts),
             *without_proof(host, probes, is_gateway),
             *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
-            *_untested(host, missing, routing.estate),
+            *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
+            *(Finding.advised("not_as_wanted", one).as_dict() for one in _lacking(host, facts, is_gateway, expected)),
         ],
         "not_seen_from": missing,
         "errors": _errors(
@@ -226,7 +267,11 @@ def _row(
             {one: hostvars[one].get("verify_from_gateway") for one in gateways},
         ),
         "activity": readable(facts.get("verify_activity")).get("activity"),
-        "enforced": list(facts.get("starttls_enforced_domains") or ()) if is_gateway else [],
+        "enforced": [
+            one
+            for one in (facts.get("starttls_enforced_domains") or () if is_gateway else ())
+            if not _reads_domains(facts) or _enforced(one) in _held_domains(facts)
+        ],
         "own_domains": routing.domains() if is_gateway else {},
     }
 
@@ -285,6 +330,50 @@ def _of_routing(
     return routing.of_gateway(host, hosts_of, whole=expected != "either")
 
 
+def _lacking(host: str, facts: Mapping[str, Any], is_gateway: bool, expected: str) -> Iterator[str]:
+    """Yield what the inventory says of a host by which it insists on TLS, and which the read of the host does not show."""
+    if expected != "offered":
+        return
+    if not is_gateway:
+        port = target_of(host, {host: facts}).port
+        seen = {} if _is_outdated(facts) else readable(observed_of(facts.get(name) for name in OBSERVED))
+        levels = {one.get("tls") for one in seen.get("listeners") or () if one.get("port") == port}
+        if facts.get("starttls_inbound") == "required" and levels & {"none", "offered"}:
+            yield f"starttls_inbound is required, and port {port} of {host} takes mail in plaintext"
+        ways = [one for one in seen.get("transports") or () if one.get("setting") in _WAYS_OUT]
+        weak = [f"{one.get('transport')} ({one.get('level')})" for one in ways if one.get("level") in _WEAK]
+        if facts.get("starttls_outbound") == "required" and weak:
+            yield f"starttls_outbound is required, and {host} may send in plaintext by {', '.join(weak)}"
+        return
+    if not _reads_domains(facts):
+        return
+    held, seen = _held_domains(facts), readable(facts.get("gateway_now"))
+    for one in facts.get("starttls_enforced_domains") or ():
+        if one.get("state") != "absent" and _enforced(one) not in held:
+            yield f"{host} does not enforce TLS for {_enforced(one)[0]} ({', '.join(filter(None, _enforced(one)[1:]))})"
+    for option in ("accept", "send"):
+        wanted, found = facts.get(f"starttls_{option}"), (seen.get("outbound") or {}).get(option)
+        if wanted and wanted not in ("unchanged", found):
+            yield f"starttls_{option} is {wanted}, and {host} has {found or 'nothing set'}"
+
+
+def _reads_domains(facts: Mapping[str, Any]) -> bool:
+    """Whether the enforced domains of a gateway were read."""
+    seen = readable(facts.get("gateway_now"))
+    return "enforced_domains" in seen and not (seen.get("failed") or seen.get("skipped"))
+
+
+def _held_domains(facts: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    return {_enforced(one) for one in readable(facts.get("gateway_now")).get("enforced_domains") or ()}
+
+
+def _enforced(one: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Return domain, direction and certificate check of an enforced domain, of the inventory or of a gateway."""
+    direction = str(one.get("direction") or "")
+    check = str(one.get("certificate_check") or CERTIFICATE_CHECKS[0]) if direction == "outbound" else ""
+    return _bare(one.get("domain")), direction, check
+
+
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     """Return the title of the product on a host, from its results or the inventory; a neutral word if both lack it."""
     results = (facts.get("mail_server_result"), observed_of([facts.get(name) for name in OBSERVED]))
@@ -303,11 +392,17 @@ def _missing(probes: Sequence[Mapping[str, Any]], gateways: Sequence[str]) -> li
     return [one for one in gateways if one not in there]
 
 
-def _untested(host: str, missing: Sequence[str], wanted: Estate) -> list[dict[str, Any]]:
+def _untested(host: str, missing: Sequence[str], wanted: Estate, namesakes: Sequence[str]) -> list[dict[str, Any]]:
     outside = [one for one in missing if wanted.hosts and one not in wanted.hosts]
+    inside = [one for one in missing if one not in outside]
+    if inside and namesakes:
+        return [
+            Finding.advised(
+                "not_tested_from_gateway", _ALIKE[0].format(host, ", ".join(namesakes)), _ALIKE[1]
+            ).as_dict()
+        ]
     found = {
-        f"{host} was not tested from the gateway {', '.join(one for one in missing if one not in outside)}": missing
-        != outside,
+        f"{host} was not tested from the gateway {', '.join(inside)}": missing != outside,
         f"{host} was not tested from the gateway {', '.join(outside)}, which is not in this run": bool(outside),
     }
     return [Finding.advised("not_tested_from_gateway", text).as_dict() for text, holds in found.items() if holds]
@@ -358,6 +453,15 @@ def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possibl
     levels = {LEVELS[modes[0]][used] for used in ((False, True) if arrived is None else (arrived,))}
     wanted = {level == "required" or (level == "opportunistic" and possible) for level in levels}
     return [None] * (len(hops) - 1) + [wanted.pop() if len(wanted) == 1 else None]
+
+
+def outbound_expectations(expected: str, sends: Sequence[Any]) -> list[Any]:
+    """Return whether the network hops of an outbound message must use TLS: the one to the gateway, and the next.
+
+    sends: C(starttls_send) of each gateway. Only C(required) of all decides about the hop behind the gateway.
+    """
+    first = None if expected == "either" else expected == "offered"
+    return [first, True] if first and sends and all(one == "required" for one in sends) else [first]
 
 
 def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any]) -> dict[str, Any]:

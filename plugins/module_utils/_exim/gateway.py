@@ -53,6 +53,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -144,6 +145,16 @@ _INBOUND = f"""\
   transport = mailfleet_${{if bool{{{_FROM_ENFORCED}}}{{encrypt}}{{${{extract{{{_BY_ARRIVAL}}}{{$domain_data}}{{$value}}fail}}}}}}
   no_more
 """
+_OURS = "mailfleet_"
+_OF_A_MESSAGE = re.compile(r"\$(?:\w|\{\w+\})")  # a variable
+_ROUTER_HEADS = re.compile(r"^(\S+) router:$", re.MULTILINE)
+_AS_WRITTEN = {
+    "senders": "",
+    "condition": "",
+    "local_parts": "",
+    "transport": _INBOUND.partition("transport = ")[2].split("\n")[0],
+}
+"""Options of our router that decide about the way, as they are written."""
 # The pattern is an address, because Exim would look a plain domain up as a whole address and never find it.
 _RETRY = "".join(f"*@lsearch;{table}  *  F,2h,2m; F,365d,15m\n" for table in (ROUTES, RECIPIENTS))
 _SENDER_ACL_TEXT = f"defer message = 451 4.7.0 {ENFORCED_SENDER}\n"
@@ -288,8 +299,11 @@ class EximGateway:
         found = re.findall(r"^postmaster@(\S+)\n  router = (\w+), transport = (\S+)$", out, re.MULTILINE)
         routed = {domain: transport for domain, router, transport in found if router == ROUTER}
         over_tls = self._over_tls(list(routed))
+        unsure = self._unsure([domain for domain, router, _transport in found if router.startswith(_OURS)])
         modes: dict[str, Optional[str]] = {}
         for domain, router, transport in found:
+            if domain in unsure:
+                continue
             word = transport.removeprefix("mailfleet_")
             level = self._exim.level_of(transport)
             if router != ROUTER:
@@ -297,6 +311,29 @@ class EximGateway:
             elif level == _LEVEL_OF_WORD.get(word):
                 modes[domain] = _MODE_OF_WORDS.get((word, over_tls.get(domain, "")))
         return {one: modes.get(one) for one in domains}
+
+    def _unsure(self, domains: Sequence[str]) -> set[str]:
+        """Return the domains of our routers whose mail may take another way than C(exim -bt) shows.
+
+        It routes one message without a sender. A router of the administrator that comes first may look at the sender, at TLS or at
+        headers, and our own may have been edited.
+        """
+        if not domains:
+            return set()
+        parts = _ROUTER_HEADS.split(self._run(["exim4", "-bP", "routers"])[1])
+        routers = {name: parse_settings(text) for name, text in zip(parts[1::2], parts[2::2])}
+        if any(routers.get(ROUTER, {}).get(option, "") != value for option, value in _AS_WRITTEN.items()):
+            return set(domains)
+        before = list(routers)[: list(routers).index(ROUTER)]
+        lists = [routers[name].get("domains", "") for name in before if not name.startswith(_OURS)]
+        if any(not text or _OF_A_MESSAGE.search(text) for text in lists):
+            return set(domains)
+        asked = [(domain, text) for text in lists for domain in domains]
+        questions = [f"${{if match_domain{{{domain}}}{{{text}}}{{yes}}{{no}}}}" for domain, text in asked]
+        answers = self._run(["exim4", "-be", *questions])[1].splitlines() if questions else []
+        if len(answers) != len(asked):
+            return set(domains)
+        return {domain for (domain, _text), answer in zip(asked, answers) if answer.strip() != "no"}
 
     def _over_tls(self, domains: Sequence[str]) -> dict[str, str]:
         """Return domain -> the word of the routes for mail that arrived over TLS."""

@@ -369,16 +369,38 @@ class PostfixGateway:
         )
 
         second = self._instances[0]
-        overrides = self._postconf.overrides("smtpd_recipient_restrictions")
         asked = routes.ask(f"texthash:{ARRIVAL_MAP}", domains)
-        if not (second.exists and second.runs) or asked is None or any(map(self._receives, overrides)):
+        if not (second.exists and second.runs) or asked is None or not self._lets_ask():
             return dict.fromkeys(domains)
         there = _kind_of(Configuration(Postconf(self._run, second.directory)), transport_of(mode))
         found = next((one for one, levels in LEVELS.items() if levels == (LEVELS[mode][0], there)), None)
         restrictions = self._postconf.value_expanded("smtpd_recipient_restrictions")
         of_domain = f"check_recipient_access texthash:{ARRIVAL_MAP}" in restrictions
         of_all = RESTRICTION_CLASS in re.split(r"[\s,]+", restrictions)
+        if (of_domain or of_all) and not self._asks_all(restrictions):
+            return dict.fromkeys(domains)
         return {one: found if of_all or (of_domain and one in asked) else "plaintext" for one in domains}
+
+    def _lets_ask(self) -> bool:
+        """Whether no listener has restrictions of its own, and no filter takes the place of what the policy service answers."""
+        if any(map(self._receives, self._postconf.overrides("smtpd_recipient_restrictions"))):
+            return False
+        try:
+            self._refuse_filters()
+        except EngineError:
+            return False
+        return True
+
+    def _asks_all(self, restrictions: str) -> bool:
+        """Whether the policy service is asked about all mail: with our question, and before a restriction of the administrator."""
+        asks = rf"check_recipient_access texthash:{re.escape(ARRIVAL_MAP)}|{RESTRICTION_CLASS}"
+        ours = rf"(?:check_client_access cidr:{re.escape(TLS_ONLY_MAP)}[\s,]+)?(?:{asks})(?:[\s,]|\Z)"
+        services = {one.name: one.command for one in self._postconf.services()}
+        return (
+            re.match(ours, restrictions) is not None
+            and self._postconf.value_expanded(RESTRICTION_CLASS) == _question(RESTRICTION_CLASS)
+            and services.get(f"{RESTRICTION_CLASS}/unix") == "spawn"
+        )
 
     def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
         """Return the messages for recipients in these domains, in the queues of the default instance and of the others."""
@@ -651,11 +673,7 @@ class PostfixGateway:
         if instances:
             main["smtpd_restriction_classes"] = _first([*_QUESTIONS], [], now["smtpd_restriction_classes"])
             # Own default_action: without an answer of the policy service, mail is deferred, whatever the gateway's default is.
-            for name, question in _QUESTIONS.items():
-                main[name] = (
-                    f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, policy_context={question}, "
-                    f"{{ default_action = {arrival_policy.SERVER_ERROR} }} }}"
-                )
+            main.update({name: _question(name) for name in _QUESTIONS})
             main["multi_instance_wrapper"] = "${command_directory}/postmulti -p --"
             main["multi_instance_enable"] = "yes"
             directories = [one.directory for one in instances]
@@ -749,7 +767,7 @@ class PostfixGateway:
             "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE],
             # Postfix has no level that verifies the chain without the name, so a policy table allows every name.
             "trusted_chain": [
-                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps=regexp:{TRUSTED_CHAIN_MAP}", _OURS_ALONE[1], *roots,
+                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps={trusted_chain()}", _OURS_ALONE[1], *roots,
             ],
             "hostname": [
                 "smtp_tls_security_level=verify", *_OURS_ALONE, "smtp_tls_verify_cert_match=hostname", *roots,
@@ -892,9 +910,25 @@ def _own_files(directory: str) -> list[Optional[bytes]]:
 
 
 def _kind_of(configuration: Any, transport: str) -> Optional[str]:
-    """Return the kind of TLS level of a transport, a value of OUTBOUND_KIND; None if it is none over SMTP."""
+    """Return the kind of TLS level of a transport, a value of OUTBOUND_KIND; None if it is none over SMTP, or depends on the next hop."""
     command = configuration.commands.get(f"{transport}/unix")
-    return OUTBOUND_KIND.get(configuration.level(f"{transport}/unix", command)) if command in ("smtp", "lmtp") else None
+    if command not in ("smtp", "lmtp"):
+        return None
+    level = configuration.level_for_all(f"{transport}/unix", command, trusted_chain())
+    return OUTBOUND_KIND.get(level) if level else None
+
+
+def _question(name: str) -> str:
+    """Return the value of a restriction class."""
+    return (
+        f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, policy_context={_QUESTIONS[name]}, "
+        f"{{ default_action = {arrival_policy.SERVER_ERROR} }} }}"
+    )
+
+
+def trusted_chain() -> str:
+    """Return the table of policies by next hop that the collection itself uses."""
+    return f"regexp:{TRUSTED_CHAIN_MAP}"
 
 
 def transport_of(what: str) -> str:

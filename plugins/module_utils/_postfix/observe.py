@@ -39,6 +39,9 @@ _CLIENT_SETTINGS = tuple(
     for client in _CLIENTS
     for name in ("tls_security_level", "use_tls", "enforce_tls", "tls_enforce_peername", "tls_wrappermode", "tcp_port")
 )
+_BY_HOP = ("tls_policy_maps", "tls_per_site")
+_HIDES = ("discard_ehlo_keywords", "discard_ehlo_keyword_address_maps")
+_EXCEPTIONS = tuple(f"{client}_{name}" for client in _CLIENTS for name in (*_BY_HOP, *_HIDES))
 _WAYS = (
     "content_filter",
     "virtual_transport",
@@ -60,6 +63,7 @@ class Configuration:
         names = (
             *_SERVER_SETTINGS,
             *_CLIENT_SETTINGS,
+            *_EXCEPTIONS,
             *_WAYS,
             "relayhost",
             "default_transport",
@@ -89,6 +93,18 @@ class Configuration:
             verifies = prefix in _CLIENTS and self.value(service, f"{prefix}_tls_enforce_peername") == "yes"
             return "verify" if verifies else "encrypt"
         return "may" if self.value(service, f"{prefix}_use_tls") == "yes" else "none"
+
+    def level_for_all(self, service: str, prefix: str, ours: str = "") -> str:
+        """Return the level of a client that has one for every next hop; empty if tables may make it another one.
+
+        ours: the table of policies by next hop that is no such exception.
+        """
+        level = self.level(service, prefix)
+        if any(self.value(service, f"{prefix}_{name}") not in ("", ours) for name in _BY_HOP):
+            return ""
+        words = re.split(r"[,\s]+", self.value(service, f"{prefix}_{_HIDES[0]}").lower())
+        hides = "starttls" in words or self.value(service, f"{prefix}_{_HIDES[1]}")
+        return "" if hides and level in ("may", "dane") else level  # the others send in plaintext anyway, or not at all
 
 
 def listeners(configuration: Configuration) -> list[Listener]:

@@ -51,6 +51,14 @@ def test_a_listener_beside_the_main_one(other, rows):
     assert differing(MAIN, other) == rows
 
 
+@pytest.mark.parametrize("others", [1, -1])
+def test_another_address_at_the_same_port_without_tls(others):
+    """The handshake test is about one of them, whichever the configuration names first."""
+    both = [listener(25, "offered", "/own.pem", host="192.0.2.1"), listener(25, "none", host="192.0.2.2")][::others]
+    assert differing(*both) == [("192.0.2.2:25", "not offered", None, None)]
+    assert differing(listener(25, "none", host="192.0.2.1"), listener(25, "none", host="192.0.2.2")) == []
+
+
 def test_without_a_main_one_every_listener_is_another():
     assert [one[0] for one in differing(MAIN, listener(587), port=2525)] == [":25", ":587"]
 

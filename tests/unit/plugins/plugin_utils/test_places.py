@@ -14,11 +14,17 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html imp
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.junit import render_junit
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.prometheus import render_prometheus
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import failed_tests, outcome_input, verdict_rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
+    failed_tests,
+    outbound_expectations,
+    outcome_input,
+    verdict_rows,
+)
 
 from tests.support.report_rows import failed_probe, probe
 
 GROUPS = {"mail_gateways": ["gw1"], "mail_servers": ["mx"]}
+TWO = {"mail_gateways": ["gw1"], "mail_servers": ["mx", "m2"]}
 REASONS = {
     "name_not_resolved": "cannot connect to mx:25: Name or service not known",
     "no_route": "cannot connect to mx:25: Network is unreachable",
@@ -303,3 +309,161 @@ class TestLoopbackOnly:
         """An address translation may lead to the loopback."""
         facts = self.facts("127.0.0.1", verify_controller_probe=results(probe("mx")))
         assert verdict(facts, groups={"mail_servers": ["mx"]})["verdict"] == "pass"
+
+
+class TestOneNameForTwoHosts:
+    """A gateway connects by name, to whichever of them answers."""
+
+    @staticmethod
+    def hosts(gateway: Any = None, **second: Any) -> dict[str, Any]:
+        controller = results(probe("mx", host="192.0.2.1"), probe("mx", host="192.0.2.2"))
+        facts = hostvars(controller, gateway=gateway or results(probe("mx"), probe("mx")))
+        facts["mx"].update(starttls_hostname="mx", ansible_host="192.0.2.1")
+        own = {"starttls_hostname": "mx", "ansible_host": "192.0.2.2", "verify_probe": results(probe("mx"))}
+        facts["m2"] = {**facts["mx"], **own, **second}
+        return facts
+
+    def test_a_test_by_name_proves_nothing_of_either(self) -> None:
+        facts = self.hosts()
+        for host, other in (("mx", "m2"), ("m2", "mx")):
+            row = verdict(facts, TWO, host)
+            assert (row["verdict"], row["tested_from"]) == ("pass, 1 warning", "host; not gw1")
+            assert codes(row) == ["not_tested_from_gateway"]
+            assert row["findings"][0]["message"] == (
+                f"{host} and {other} have one name and port for other hosts, so it is not known which of them a gateway tested; "
+                "give each its own starttls_hostname, which leads to no other host"
+            )
+
+    def test_a_failure_by_name_counts_for_both(self) -> None:
+        facts = self.hosts(results(failed_probe("mx", "starttls_not_offered", "no STARTTLS")))
+        assert [verdict(facts, TWO, host)["verdict"] for host in ("mx", "m2")] == ["FAIL", "FAIL"]
+
+    def test_the_controller_tests_each_by_its_own_address(self) -> None:
+        facts = self.hosts()
+        for number, host in enumerate(("mx", "m2"), 1):
+            facts[host]["starttls_address"] = f"192.0.2.{number}"
+        bad = failed_probe("mx", "starttls_not_offered", "no STARTTLS", host="192.0.2.2")
+        for one in facts.values():
+            one["verify_controller_probe"] = results(probe("mx", host="192.0.2.1"), bad)
+        rows = [verdict(facts, TWO, host) for host in ("mx", "m2")]
+        assert [row["verdict"] for row in rows] == ["pass, 1 warning", "FAIL"]
+        assert rows[0]["tested_from"] == "host, controller; not gw1"
+
+    @pytest.mark.parametrize("second", [{"ansible_host": "192.0.2.1"}, {"starttls_port": 2525}])
+    def test_two_names_of_one_machine_and_other_ports_are_no_others(self, second: dict[str, Any]) -> None:
+        row = verdict(self.hosts(**second), TWO)
+        assert (row["verdict"], row["tested_from"]) == ("pass", "host, gw1, controller")
+
+
+class TestWhatTheInventoryInsistsOn:
+    """The handshake passes all the same where plaintext is taken as well."""
+
+    @staticmethod
+    def gateway(held: Any = (), **wanted: Any) -> dict[str, Any]:
+        facts = hostvars(results(probe("gw1")))
+        found = {"enforced_domains": list(held), "outbound": {"accept": "both", "send": "opportunistic"}}
+        facts["gw1"].update(gateway_now=found, **wanted)
+        return verdict(facts, host="gw1")
+
+    @pytest.mark.parametrize(
+        ("wanted", "said"),
+        [
+            ({"starttls_accept": "tls_only"}, "starttls_accept is tls_only, and gw1 has both"),
+            ({"starttls_send": "required"}, "starttls_send is required, and gw1 has opportunistic"),
+            (
+                {"starttls_enforced_domains": [{"domain": "A.example.", "direction": "inbound"}]},
+                "gw1 does not enforce TLS for a.example (inbound)",
+            ),
+            (
+                {"starttls_enforced_domains": [
+                    {"domain": "b.example", "direction": "outbound", "certificate_check": "hostname"}
+                ]},
+                "gw1 does not enforce TLS for b.example (outbound, hostname)",
+            ),
+        ],
+    )  # fmt: skip
+    def test_a_gateway_that_does_not(self, wanted: dict[str, Any], said: str) -> None:
+        row = self.gateway(
+            [{"domain": "b.example", "direction": "outbound", "certificate_check": "encryption_only"}], **wanted
+        )
+        assert (row["verdict"], codes(row)) == ("FAIL", ["not_as_wanted"])
+        assert row["findings"][0]["message"].startswith(f"{said}; ")
+
+    def test_a_gateway_that_does(self) -> None:
+        held = [
+            {"domain": "a.example", "direction": "inbound"},
+            {"domain": "b.example", "direction": "outbound", "certificate_check": "encryption_only", "servers": []},
+        ]
+        wanted = [{"domain": "A.example", "direction": "inbound"}, {"domain": "b.example", "direction": "outbound"}]
+        row = self.gateway(
+            held, starttls_accept="both", starttls_send="opportunistic",
+            starttls_enforced_domains=[*wanted, {"domain": "gone.example", "direction": "inbound", "state": "absent"}],
+        )  # fmt: skip
+        assert (row["verdict"], codes(row)) == ("pass", [])
+
+    def test_the_report_calls_no_domain_enforced_that_is_not(self) -> None:
+        held, other = ({"domain": name, "direction": "inbound"} for name in ("a.example", "b.example"))
+        facts = hostvars(results(probe("gw1")))
+        facts["gw1"]["starttls_enforced_domains"] = [held, other]
+        wanted = estate([], facts, list(facts))
+        [row] = verdict_rows(["gw1"], facts, GROUPS, wanted)
+        assert row["enforced"] == [held, other], "nothing was read"
+        facts["gw1"]["gateway_now"] = {"enforced_domains": [held]}
+        [row] = verdict_rows(["gw1"], facts, GROUPS, wanted)
+        assert row["enforced"] == [held]
+
+    @pytest.mark.parametrize(
+        ("tls", "wanted", "expected"),
+        [
+            ("offered", "required", ["not_as_wanted"]),
+            ("none", "required", ["not_as_wanted"]),
+            ("required", "required", []),
+            ("unknown", "required", []),
+            ("offered", "offered", []),
+        ],
+    )
+    def test_a_mail_server_that_is_to_require_tls(self, tls: str, wanted: str, expected: list[str]) -> None:
+        facts = hostvars(results(probe("mx")))
+        facts["mx"]["starttls_inbound"] = wanted
+        listener = {"service": "smtp/inet", "host": "", "port": 25, "tls": tls, "certificates": [], "overrides": {}}
+        facts["mx"]["mail_server_observed"] = {"kind": "postfix", "listeners": [listener]}
+        assert codes(verdict(facts)) == expected
+        assert codes(verdict(facts, expected="either")) == []
+        facts["mx"]["mail_server_result"] = {"changed": True}
+        assert codes(verdict(facts)) == [], "what was read before a change is no longer so"
+
+    @pytest.mark.parametrize(
+        ("setting", "level", "wanted", "expected"),
+        [
+            ("relayhost", "may", "required", ["not_as_wanted"]),
+            ("default_transport", "none", "required", ["not_as_wanted"]),
+            ("relayhost", "encrypt", "required", []),
+            ("relayhost", "may", "opportunistic", []),
+            ("transport remote_smtp_smarthost", "opportunistic", "required", ["not_as_wanted"]),
+            ("transport remote_smtp_smarthost", "required", "required", []),
+            ("transport own", "opportunistic", "required", []),
+        ],
+    )
+    def test_a_mail_server_that_is_to_send_over_tls_only(
+        self, setting: str, level: str, wanted: str, expected: list[str]
+    ) -> None:
+        facts = hostvars(results(probe("mx")))
+        facts["mx"]["starttls_outbound"] = wanted
+        way = {"setting": setting, "transport": "smtp", "level": level}
+        facts["mx"]["mail_server_observed"] = {"kind": "postfix", "transports": [way]}
+        assert codes(verdict(facts)) == expected
+
+
+@pytest.mark.parametrize(
+    ("expected", "sends", "wanted"),
+    [
+        ("offered", ["required", "required"], [True, True]),
+        ("offered", ["required", None], [True]),
+        ("offered", ["opportunistic"], [True]),
+        ("offered", [], [True]),
+        ("disabled", ["required"], [False]),
+        ("either", ["required"], [None]),
+    ],
+)
+def test_a_gateway_that_sends_over_tls_only_has_to(expected: str, sends: list[Any], wanted: list[Any]) -> None:
+    assert outbound_expectations(expected, sends) == wanted

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, MODES
 
 from tests.support.exim_host import EximHost, config, routed
@@ -18,10 +19,21 @@ OPTIONS = {
 }
 
 
-def printed(host, **changes):
-    """What exim -bP says of the transports, and what exim -be finds in the table of the routes."""
+BY_ARRIVAL = gateway._AS_WRITTEN["transport"]
+OURS = f"domains = lsearch;/routes\nsenders =\ncondition =\nlocal_parts =\ntransport = {BY_ARRIVAL}"
+
+
+def printed(
+    host, routers=(("mailfleet_expired", "condition = x"), ("mailfleet_inbound", OURS), ("own", "")), **changes
+):
+    """What exim -bP says of the transports and of the routers."""
     shown = "".join(f"\n{name} transport:\ndriver = smtp\n{text}\n" for name, text in {**OPTIONS, **changes}.items())
-    host.answers[("exim4", "-bP")] = (0, f"{host.generated}\n{shown}\nmail_spool transport:\ndriver = appendfile\n", "")
+    parts = "".join(f"\n{name} router:\n{text}\n" for name, text in routers)
+    host.answers[("exim4", "-bP")] = (
+        0,
+        f"{host.generated}\n{shown}\nmail_spool transport:\ndriver = appendfile\n{parts}",
+        "",
+    )
 
 
 @pytest.fixture(params=[False, True], ids=["unsplit", "split"])
@@ -30,6 +42,9 @@ def host(request, monkeypatch, tmp_path):
     usual = made.run
 
     def run(arguments):
+        if list(arguments[:2]) == ["exim4", "-be"] and "match_domain" in arguments[2]:
+            asked = [re.search(r"match_domain\{([^}]+)\}\{([^}]+)\}", one).groups() for one in arguments[2:]]
+            return 0, "".join(f"{'yes' if domain in names else 'no'}\n" for domain, names in asked), ""
         if list(arguments[:2]) == ["exim4", "-be"]:
             asked = [re.search(r"\{lookup\{([^}]+)\}", one)[1] for one in arguments[2:]]
             table = made.table("routes")
@@ -93,3 +108,39 @@ def test_the_table_says_what_mail_over_tls_gets(host, word, mode):
     table = host.directory / "routes"
     table.write_text(table.read_text().replace("over_tls=may", f"over_tls={word}"))
     assert host.adapter.delivers(["match-sender.example"]) == {"match-sender.example": mode}
+
+
+@pytest.mark.parametrize(
+    ("before", "mode"),
+    [
+        ("domains = required.example\nsenders = a@example.com", None),
+        ("domains =\ncondition = ${if def:tls_in_cipher}", None),
+        ("domains = ${if eq{$sender_address}{}{}{*}}", None),
+        ("domains = other.example\nsenders = a@example.com", "required"),
+    ],
+)
+def test_a_router_of_the_administrator_before_ours_that_may_look_at_the_message(host, before, mode):
+    """exim -bt asks for one message only: without a sender, in plaintext."""
+    with_modes(host, "required")
+    printed(host, routers=(("own", before), ("mailfleet_inbound", OURS)))
+    assert host.adapter.delivers(["required.example"]) == {"required.example": mode}
+
+
+@pytest.mark.parametrize(
+    "ours",
+    [
+        OURS.replace("{over_tls}{in_plaintext}", "{in_plaintext}{in_plaintext}"),
+        OURS.replace("senders =", "senders = :"),
+        OURS.replace("local_parts =", "local_parts = postmaster"),
+    ],
+)
+def test_our_router_edited_by_hand_is_unknown(host, ours):
+    with_modes(host, "match_sender")
+    printed(host, routers=(("mailfleet_inbound", ours),))
+    assert host.adapter.delivers(["match-sender.example"]) == {"match-sender.example": None}
+
+
+def test_routers_that_exim_does_not_show_are_unknown(host):
+    with_modes(host, "required")
+    printed(host, routers=())
+    assert host.adapter.delivers(["required.example"]) == {"required.example": None}

@@ -1,5 +1,7 @@
 """The delivery mode as Postfix's own tools show it, whatever the record says."""
 
+from pathlib import Path
+
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import delivered_modes, describe
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
@@ -102,7 +104,88 @@ def test_a_transport_whose_level_was_changed(host, mode, level, shown):
     assert host.adapter.delivers([domain]) == {domain: shown}
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"smtp_tls_policy_maps": "texthash:/etc/postfix/own"},
+        {"smtp_tls_per_site": "hash:/etc/postfix/own"},
+    ],
+)
+@pytest.mark.parametrize("mode", ["plaintext", "opportunistic", "required"])
+def test_a_transport_with_a_level_for_each_next_hop_is_unknown(host, mode, options):
+    """A table of policies overrides the level of the transport, in both directions."""
+    with_modes(host, mode)
+    words = " ".join(f"-o {name}={value}" for name, value in options.items())
+    kept = host.adapter._postconf.overrides("smtp_tls_security_level")[f"mailfleet-{mode}/unix"]
+    entry = f"mailfleet-{mode} unix - - y - - smtp -o smtp_tls_security_level={kept} {words}"
+    edit(host, [(f"mailfleet-{mode}/unix", entry)])
+    assert host.adapter.delivers([f"{mode}.example"]) == {f"{mode}.example": None}
+
+
+@pytest.mark.parametrize(
+    ("mode", "shown"), [("plaintext", "plaintext"), ("opportunistic", None), ("required", "required")]
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"smtp_discard_ehlo_keywords": "chunking, STARTTLS"},
+        {"smtp_discard_ehlo_keyword_address_maps": "cidr:/etc/postfix/own"},
+    ],
+)
+def test_a_gateway_that_does_not_see_starttls(host, options, mode, shown):
+    """TLS if possible is then plaintext; what insists on TLS waits."""
+    with_modes(host, mode)
+    edit(host, **options)
+    assert host.adapter.delivers([f"{mode}.example"]) == {f"{mode}.example": shown}
+
+
+def test_a_gateway_that_does_not_see_other_extensions(host):
+    with_modes(host, "opportunistic")
+    edit(host, smtp_discard_ehlo_keywords="chunking")
+    assert host.adapter.delivers(["opportunistic.example"]) == {"opportunistic.example": "opportunistic"}
+
+
 class TestByArrival:
+    @pytest.mark.parametrize("first", ["permit_mynetworks", "check_client_access cidr:/etc/postfix/own"])
+    def test_a_restriction_before_the_question_is_unknown(self, host, first):
+        """Mail that it permits is delivered in plaintext, however it arrived."""
+        with_modes(host, "match_sender")
+        present = host.adapter._postconf.value_expanded("smtpd_recipient_restrictions")
+        edit(host, smtpd_recipient_restrictions=f"{first}, {present}")
+        assert host.adapter.delivers(["match-sender.example"]) == {"match-sender.example": None}
+
+    def test_restrictions_behind_the_question_do_not_matter(self, host):
+        with_modes(host, "match_sender")
+        present = host.adapter._postconf.value_expanded("smtpd_recipient_restrictions")
+        edit(host, smtpd_recipient_restrictions=f"{present}, permit_mynetworks reject")
+        assert host.adapter.delivers(["match-sender.example"]) == {"match-sender.example": "match_sender"}
+
+    def test_a_gateway_that_accepts_tls_only_is_asked_that_first(self, host):
+        with_modes(host, "match_sender")
+        present = host.adapter._postconf.value_expanded("smtpd_recipient_restrictions")
+        ours = f"check_client_access cidr:{host.directory}/tls_only, {present}"
+        edit(host, smtpd_recipient_restrictions=ours)
+        assert host.adapter.delivers(["match-sender.example"]) == {"match-sender.example": "match_sender"}
+
+    def test_another_question_is_unknown(self, host):
+        with_modes(host, "match_sender")
+        edit(host, mailfleet_arrival="permit")
+        assert host.adapter.delivers(["match-sender.example"]) == {"match-sender.example": None}
+
+    def test_a_policy_service_that_is_gone_is_unknown(self, host):
+        with_modes(host, "match_sender")
+        master = Path(host.adapter._postconf.config_dir, "master.cf")
+        master.write_text(master.read_text().replace("mailfleet_arrival  unix", "other unix"))
+        host.adapter._postconf.forget()
+        assert host.adapter.delivers(["match-sender.example"]) == {"match-sender.example": None}
+
+    @pytest.mark.parametrize("name", ["content_filter", "smtpd_proxy_filter"])
+    def test_a_filter_is_unknown(self, host, name):
+        """Its way replaces the one that the policy service answers."""
+        with_modes(host, "match_sender")
+        edit(host, **{name: "scan:[127.0.0.1]:10024"})
+        assert host.adapter.delivers(["match-sender.example"]) == {"match-sender.example": None}
+
     def test_without_the_question_mail_that_arrived_over_tls_is_plaintext_too(self, host):
         with_modes(host, "match_sender")
         edit(host, smtpd_recipient_restrictions="reject_unauth_destination")
