@@ -84,7 +84,9 @@ class TestMode:
         )
 
     def test_after_uninstall_the_inventory_wishes_nothing_of_the_gateway(self) -> None:
-        row = rows(hostvars(now(delivered={"main.example": "plaintext"})), config(mode="required"), expected="removed")["m1"]
+        row = rows(hostvars(now(delivered={"main.example": "plaintext"})), config(mode="required"), expected="removed")[
+            "m1"
+        ]
         assert (row["delivery_mode"], row["verdict"], row["findings"]) == (["plaintext"], "pass", [])
 
     def test_it_is_that_of_the_daemon_whatever_was_noted(self) -> None:
