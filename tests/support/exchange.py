@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import smtplib
+import socket
 import ssl
 import threading
 import time
@@ -28,7 +29,7 @@ class Exchange:
     def __init__(self, directory: Path, behaviour: str, smart_host_port: int = 0) -> None:
         self.directory = directory
         self.authority = Authority.create("public")
-        self.ports = _free_ports(3)
+        self.ports = free_ports(3)
         self.port, self.clients, self.mailboxes = self.ports
         (directory / "root.pem").write_bytes(self.authority.root_pem)
         fqdn = FQDN[behaviour]
@@ -36,13 +37,11 @@ class Exchange:
         files = [self.bundle("own", own), self.bundle("public", self.authority.issue([fqdn]))]
         state = first_state(
             behaviour, fqdn, ["echo.test", "fleet.test"], files, [directory / "root.pem"],
-            "127.0.0.1" if smart_host_port else "", address="127.0.0.1", ports=self.ports,
+            "127.0.0.1" if smart_host_port else "", certificate_name="*.fleet.test", address="127.0.0.1", ports=self.ports,
         )  # fmt: skip
         for kind in ("SendConnectors", "OutboundConnectors"):
             for one in state.get(kind, []):
                 one["Port"] = smart_host_port
-        if behaviour == "online":
-            state["InboundConnectors"][0]["TlsSenderCertificateName"] = "*.fleet.test"
         write(directory / "state.json", state)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -134,7 +133,9 @@ class Client:
         """What is offered, without the first line."""
         return self.says("EHLO relay.fleet.test").splitlines()[1:]
 
-    def starttls(self, certificate: Path | None = None, context: ssl.SSLContext | None = None, session: Any = None) -> Any:
+    def starttls(
+        self, certificate: Path | None = None, context: ssl.SSLContext | None = None, session: Any = None
+    ) -> Any:
         """Go inside TLS; the socket."""
         if context is None:
             context = client_context(certificate)
@@ -189,9 +190,8 @@ def _lines(file: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def _free_ports(count: int) -> tuple[int, ...]:
-    import socket  # noqa: PLC0415
-
+def free_ports(count: int) -> tuple[int, ...]:
+    """Ports of the loopback on which nobody listens."""
     held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = tuple(one.getsockname()[1] for one in held)
     for one in held:

@@ -42,7 +42,9 @@ class Exchange:
     def write(self, state: dict[str, Any]) -> None:
         """Replace the state, in one step. It holds for the next connection and the next attempt to send."""
         new = f"{DIRECTORY}/.state.{uuid.uuid4().hex}"
-        self.fleet.run(self.host, f"umask 077; cat >{new} && mv {new} {DIRECTORY}/state.json", json.dumps(state, indent=2))
+        self.fleet.run(
+            self.host, f"umask 077; cat >{new} && mv {new} {DIRECTORY}/state.json", json.dumps(state, indent=2)
+        )
 
     def change(self, work: Callable[[dict[str, Any]], Any]) -> None:
         """Let work change the state."""
@@ -65,7 +67,9 @@ class Exchange:
     def reply(self, at: str, reply: str = "", **more: Any) -> None:
         """Have it answer with a reply of the test's own from now on; see State.reply. Nothing but the moment: as usual again."""
         entry = [{"At": at, **({"Reply": reply} if reply else {}), **more}] if reply or more else []
-        self.change(lambda state: state.update(Replies=[one for one in state.get("Replies", []) if one["At"] != at] + entry))
+        self.change(
+            lambda state: state.update(Replies=[one for one in state.get("Replies", []) if one["At"] != at] + entry)
+        )
 
     def install(self, name: str, issued: Issued, first: bool = True) -> str:
         """Put a certificate into its store; what a connector's TlsCertificateName has for it."""

@@ -1,7 +1,8 @@
 """The state that a new installation has: TLS is offered with the server's own certificate, nothing insists on it.
 
 As a program it writes a lab host's: python3 -m exchange.first DIRECTORY. Certificates lie in DIRECTORY/certificates, roots in
-DIRECTORY/roots. Environment: LAB_BEHAVIOUR, LAB_FQDN, LAB_DOMAIN (its accepted domains, divided by blanks), LAB_SMARTHOST.
+DIRECTORY/roots. Environment: LAB_BEHAVIOUR, LAB_FQDN, LAB_DOMAIN (its accepted domains, divided by blanks), LAB_SMARTHOST,
+LAB_CERTIFICATE_NAME (TlsSenderCertificateName of the inbound connector).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ def first_state(
     roots: Sequence[Path] = (),
     smart_host: str = "",
     *,
+    certificate_name: str = "",
     address: str = "0.0.0.0",
     ports: tuple[int, int, int] = (25, 587, 2525),
 ) -> Object:
@@ -66,7 +68,7 @@ def first_state(
                 "SenderDomains": ["smtp:*;1"],
                 "SenderIPAddresses": [],
                 "RequireTls": True,
-                "TlsSenderCertificateName": f"*.{domains[0]}" if domains else None,
+                "TlsSenderCertificateName": certificate_name or None,
             }
         ]
         state["OutboundConnectors"] = [
@@ -127,7 +129,8 @@ def main(directory: Path) -> None:
             os.environ["LAB_DOMAIN"].split(),
             sorted((directory / "certificates").glob("*.pem")),
             sorted((directory / "roots").glob("*.pem")),
-            os.environ.get("LAB_SMARTHOST", ""),
+            os.environ["LAB_SMARTHOST"],
+            certificate_name=os.environ["LAB_CERTIFICATE_NAME"],
         ),
     )
 

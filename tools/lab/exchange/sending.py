@@ -185,7 +185,10 @@ class Sender:
             ) from error
         except (OSError, smtplib.SMTPException) as error:
             raise Deferred(
-                "451 4.4.397 Error communicating with target host. -> 421 4.2.1 Unable to connect", str(error), host, address
+                "451 4.4.397 Error communicating with target host. -> 421 4.2.1 Unable to connect",
+                str(error),
+                host,
+                address,
             ) from error
 
     def _connect(self, state: State, route: Route, host: str) -> tuple[smtplib.SMTP, str]:
@@ -215,7 +218,9 @@ class Sender:
             return client, address
         if route.level == "DomainValidation":
             served = x509.load_der_x509_certificate(client.sock.getpeercert(True))
-            if not any(covers(name, route.domain or "") or covers(route.domain or "", name) for name in names_of(served)):
+            if not any(
+                covers(name, route.domain or "") or covers(route.domain or "", name) for name in names_of(served)
+            ):
                 client.close()
                 raise self._no_tls(state, route, host, address, "SubjectMismatch")
         client.ehlo()
@@ -246,7 +251,9 @@ class Sender:
 
     def _hand_over(self, client: smtplib.SMTP, route: Route, host: str, one: Waiting) -> None:
         """Send one message; what a recipient's refusal means is written into it."""
-        options = ["smtputf8"] if client.has_extn("smtputf8") and not "".join([one.sender, *one.recipients]).isascii() else []
+        options = (
+            ["smtputf8"] if client.has_extn("smtputf8") and not "".join([one.sender, *one.recipients]).isascii() else []
+        )
         refused: dict[str, tuple[int, bytes]] = {}
         content = one.content.encode("latin-1")
         try:

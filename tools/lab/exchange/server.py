@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import weakref
 from pathlib import Path
 from typing import Any, Optional
 
 from .sending import Sender, append
-from .session import Accepted, Session
+from .session import NOT_AVAILABLE, Accepted, Session
 from .state import State, StateError
 
 log = logging.getLogger("exchange")
@@ -18,12 +19,22 @@ LOOK_EVERY = 0.1
 """Seconds between two looks at the file's time."""
 
 
+class _Unavailable(asyncio.Protocol):
+    """For a state that cannot be read."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.write(f"{NOT_AVAILABLE}\r\n".encode())
+        transport.close()
+
+
 class StandIn:
     """Listens where the receive connectors say, from start() to stop()."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.file = directory / "state.json"
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._listeners: dict[tuple[str, int], asyncio.Server] = {}
         self._sender: Optional[Sender] = None
         self._watch: Optional[asyncio.Task[None]] = None
@@ -46,6 +57,9 @@ class StandIn:
             self._watch.cancel()
         for listener in self._listeners.values():
             listener.close()
+        for session in list(self._sessions):
+            if session.transport:
+                session.transport.abort()
         if self._sender:
             await asyncio.get_running_loop().run_in_executor(None, self._sender.end)
 
@@ -61,10 +75,12 @@ class StandIn:
 
     def _session(self, port: int, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
         try:
-            return Session(self.load(), port, self._take, loop)
+            session = Session(self.load(), port, self._take, loop)
         except StateError as error:
             log.error("%s", error)
-            raise
+            return _Unavailable()
+        self._sessions.add(session)
+        return session
 
     def _take(self, accepted: Accepted) -> None:
         """Deliver to mailboxes, queue the rest. What no connector of the online one takes leaves for the internet: that ends here."""

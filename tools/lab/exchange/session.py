@@ -173,7 +173,9 @@ class Session(SMTP):
             return []
         return _seen.get(self.chain[0].public_bytes(Encoding.DER), self.chain)
 
-    async def handle_EHLO(self, _server: SMTP, _session: Any, _envelope: Any, name: str, _lines: list[str]) -> list[str]:  # noqa: N802
+    async def handle_EHLO(
+        self, _server: SMTP, _session: Any, _envelope: Any, name: str, _lines: list[str]
+    ) -> list[str]:  # noqa: N802
         """The answer to EHLO, as the connector's mechanisms and TLS make it."""
         self.session.host_name = self.announced = name
         inside, online = self.secure is not None, self.state.online
@@ -252,7 +254,9 @@ class Session(SMTP):
             await self.push(STARTTLS_REQUIRED)
         elif not {"AnonymousUsers", "ExchangeServers"} & set(words(self.connector["PermissionGroups"])):
             await self.push(NOT_AUTHENTICATED)
-        elif "AnonymousUsers" not in words(self.connector["PermissionGroups"]) and not self._may("ExternalAuthoritative"):
+        elif "AnonymousUsers" not in words(self.connector["PermissionGroups"]) and not self._may(
+            "ExternalAuthoritative"
+        ):
             await self.push(NOT_AUTHENTICATED)
         else:
             await super().smtp_MAIL(arg)
@@ -290,7 +294,9 @@ class Session(SMTP):
         return "" if self.state.accepts(domain) else NO_RELAY
 
     def _inbound(self, kind: str) -> list[Object]:
-        return [one for one in self.state.objects("InboundConnectors", INBOUND_CONNECTOR) if one["ConnectorType"] == kind]
+        return [
+            one for one in self.state.objects("InboundConnectors", INBOUND_CONNECTOR) if one["ConnectorType"] == kind
+        ]
 
     def attribution(self, sender_domain: str) -> tuple[Optional[str], str]:
         """The inbound connector that the client stands for, and the refusal if there is none."""
@@ -305,7 +311,9 @@ class Session(SMTP):
                     return None, UNTRUSTED_ROOT
                 if found == TRUSTED and any(map(self.state.vouches_for, names)):
                     return one["Name"], ""
-                log.info("certificate of %s: %s", names, found if found in (INCOMPLETE, PURPOSE) else "no accepted domain")
+                log.info(
+                    "certificate of %s: %s", names, found if found in (INCOMPLETE, PURPOSE) else "no accepted domain"
+                )
         for one in self._inbound("OnPremises"):
             if self.session.peer[0] in one["SenderIPAddresses"] and self.state.vouches_for(sender_domain):
                 return one["Name"], ""
@@ -322,7 +330,11 @@ class Session(SMTP):
         identity = message_from_bytes(content).get("Message-ID") or f"<{secrets.token_hex(16)}@{self.state.fqdn}>"
         mailboxes = [one for one in envelope.rcpt_tos if self.state.accepts(one.rpartition("@")[2].lower())]
         elsewhere = [one for one in envelope.rcpt_tos if one not in mailboxes]
-        self.take(Accepted(envelope.mail_from.strip("<>"), self._received() + content, mailboxes, elsewhere, self._facts(envelope)))
+        self.take(
+            Accepted(
+                envelope.mail_from.strip("<>"), self._received() + content, mailboxes, elsewhere, self._facts(envelope)
+            )
+        )
         number = int(secrets.token_hex(5), 16)
         return f"250 2.6.0 {identity} [InternalId={number}, Hostname={self.state.fqdn}] Queued mail for delivery"
 
@@ -340,7 +352,9 @@ class Session(SMTP):
             "ClientCertificate": self.chain[0].subject.rfc4514_string() if self.chain else None,
             "ClientNames": names_of(self.chain[0]) if self.chain else [],
             "ClientChain": [one.subject.rfc4514_string() for one in chain],
-            "AttributedTo": self.attribution(envelope.mail_from.rpartition("@")[2].lower())[0] if self.state.online else None,
+            "AttributedTo": self.attribution(envelope.mail_from.rpartition("@")[2].lower())[0]
+            if self.state.online
+            else None,
         }
 
     def _received(self) -> bytes:

@@ -1,21 +1,21 @@
 """state.json: what the stand-in is told. Objects and properties have the names that the Exchange cmdlets give them, where there is one.
 
-    Behaviour                       on_premises | online
-    Server                          Name, Fqdn, Version
-    ServerComponentState            FrontendTransport: Active | Inactive
-    Certificates                    each: File (PEM: key, certificate, intermediates), Thumbprint, Subject, Issuer, CertificateDomains,
-                                    Services, Status
-    TrustedRoots                    PEM files; on premises the machine's store, online the public authorities
-    ReceiveConnectors               online too, for the front ends, though nobody can see them there
-    SendConnectors                  on premises
-    AcceptedDomains                 DomainName
-    InboundConnectors               online
-    OutboundConnectors              online
-    ResumedSessionKeepsAttribution  online: false forgets the client certificate in a resumed TLS session
-    ClientAuthPurposeRequired       online: true refuses a client certificate without that purpose; nobody knows what the real one does
-    Replies                         replies that are not in the tables, see reply()
-    TransportService                RetryIntervals: pairs of a number and seconds; the last one goes on for ever
-    RetryQueue                      any new value has the queues retried at once, as Retry-Queue does
+Behaviour                       on_premises | online
+Server                          Name, Fqdn, Version
+ServerComponentState            FrontendTransport: Active | Inactive
+Certificates                    each: File (PEM: key, certificate, intermediates), Thumbprint, Subject, Issuer, CertificateDomains,
+                                Services, Status
+TrustedRoots                    PEM files; on premises the machine's store, online the public authorities
+ReceiveConnectors               online too, for the front ends, though nobody can see them there
+SendConnectors                  on premises
+AcceptedDomains                 DomainName
+InboundConnectors               online
+OutboundConnectors              online
+ResumedSessionKeepsAttribution  online: false forgets the client certificate in a resumed TLS session
+ClientAuthPurposeRequired       online: true refuses a client certificate without that purpose; nobody knows what the real one does
+Replies                         replies that are not in the tables, see reply()
+TransportService                RetryIntervals: pairs of a number and seconds; the last one goes on for ever
+RetryQueue                      any new value has the queues retried at once, as Retry-Queue does
 """
 
 from __future__ import annotations
@@ -193,7 +193,9 @@ class State:
         any more. Close: true ends the connection after it. Address, Resumed, TLS: it holds only where they are the same.
         """
         for one in self.data.get("Replies") or []:
-            if one.get("At") == at and all(one[key] == facts.get(key) for key in ("Address", "Resumed", "TLS") if key in one):
+            if one.get("At") == at and all(
+                one[key] == facts.get(key) for key in ("Address", "Resumed", "TLS") if key in one
+            ):
                 return dict(one)
         return None
 

@@ -46,7 +46,9 @@ def server_context(file: Path, online: bool) -> ssl.SSLContext:
     return _contexts[key]
 
 
-def client_context(route_level: Optional[str], roots: list[Path], certificate: Optional[Path], online: bool) -> ssl.SSLContext:
+def client_context(
+    route_level: Optional[str], roots: list[Path], certificate: Optional[Path], online: bool
+) -> ssl.SSLContext:
     """The context of the way out: the chain counts from CertificateValidation on; names are compared by covers()."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -65,8 +67,9 @@ def client_context(route_level: Optional[str], roots: list[Path], certificate: O
 def chain_of(ssl_object: Any) -> list[x509.Certificate]:
     """What the other side sent, its own certificate first. A resumed session has that one at most."""
     # Not by the public call of Python 3.13: that one fails if the client sent nothing.
-    sent = ssl_object._sslobj.get_unverified_chain() or ()
-    return [x509.load_der_x509_certificate(one.public_bytes(_ssl.ENCODING_DER)) for one in sent if one]
+    sent = [one.public_bytes(_ssl.ENCODING_DER) for one in ssl_object._sslobj.get_unverified_chain() or () if one]
+    own = ssl_object.getpeercert(binary_form=True)
+    return [x509.load_der_x509_certificate(one) for one in sent or ([own] if own else [])]
 
 
 def judge(chain: list[x509.Certificate], roots: list[Path], purpose: bool) -> str:

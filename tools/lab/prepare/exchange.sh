@@ -1,8 +1,8 @@
 #!/bin/sh
 # The starting state of a stand-in for Exchange, that of a new installation: TLS is offered with its own certificate, and nothing insists
 # on it. See tools/lab/exchange.
-# Environment: LAB_FQDN, LAB_DOMAIN (accepted domains), LAB_BEHAVIOUR (on_premises, online), LAB_SMARTHOST, LAB_CA (the lab's authority,
-# PEM), LAB_PEM (key, certificate and intermediates that it issued), LAB_PROGRAM (tools/lab/exchange: tar, gzip, base64).
+# Environment: LAB_FQDN, LAB_DOMAIN (accepted domains), LAB_BEHAVIOUR (on_premises, online), LAB_SMARTHOST,
+# LAB_CERTIFICATE_NAME (of the inbound connector), LAB_CA (the lab's authority, PEM), LAB_PEM (key, certificate and intermediates that it issued), LAB_PROGRAM (tools/lab/exchange: tar, gzip, base64).
 set -eu
 
 systemctl stop exchange 2>/dev/null || true
