@@ -261,7 +261,7 @@ class Sender:
         except smtplib.SMTPRecipientsRefused as error:
             refused = error.recipients
         except (smtplib.SMTPSenderRefused, smtplib.SMTPDataError) as error:
-            refused = {name: (error.smtp_code, error.smtp_error) for name in one.recipients}
+            refused = dict.fromkeys(one.recipients, (error.smtp_code, error.smtp_error))
         delivered = [name for name in one.recipients if name not in refused]
         later = [name for name, (code, _text) in refused.items() if code < 500]
         if delivered:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -67,15 +68,13 @@ class StandIn:
         wanted = self.load().bindings()
         for binding in set(self._listeners) - wanted:
             self._listeners.pop(binding).close()
+        loop = asyncio.get_running_loop()
         for host, port in wanted - set(self._listeners):
-            loop = asyncio.get_running_loop()
-            self._listeners[host, port] = await loop.create_server(
-                lambda port=port: self._session(port, loop), host, port, reuse_address=True
-            )
+            self._listeners[host, port] = await loop.create_server(partial(self._session, port), host, port)
 
-    def _session(self, port: int, loop: asyncio.AbstractEventLoop) -> asyncio.Protocol:
+    def _session(self, port: int) -> asyncio.BaseProtocol:
         try:
-            session = Session(self.load(), port, self._take, loop)
+            session = Session(self.load(), port, self._take, asyncio.get_running_loop())
         except StateError as error:
             log.error("%s", error)
             return _Unavailable()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.utils import format_datetime
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, ClassVar, Optional
 
 from aiosmtpd.smtp import SMTP, TLSSetupException
 from cryptography import x509
@@ -68,7 +68,7 @@ class Session(SMTP):
     """The library's protocol with Exchange's words, limits and decisions."""
 
     line_length_limit = 1 << 20
-    command_size_limits = collections.defaultdict(lambda: 4096)
+    command_size_limits: ClassVar = collections.defaultdict(lambda: 4096)
     command_size_limit = 4096
 
     def __init__(self, state: State, port: int, take: Take, loop: asyncio.AbstractEventLoop) -> None:
@@ -157,7 +157,7 @@ class Session(SMTP):
     def _may(self, mechanism: str) -> bool:
         return mechanism in words(self.connector["AuthMechanism"])
 
-    def handle_STARTTLS(self, _server: SMTP, _session: Any, _envelope: Any) -> bool:  # noqa: N802
+    def handle_STARTTLS(self, _server: SMTP, _session: Any, _envelope: Any) -> bool:
         """Keep what the client sent in the handshake."""
         secure = self.secure
         self.chain, self.resumed = chain_of(secure), bool(secure.session_reused)
@@ -175,7 +175,7 @@ class Session(SMTP):
 
     async def handle_EHLO(
         self, _server: SMTP, _session: Any, _envelope: Any, name: str, _lines: list[str]
-    ) -> list[str]:  # noqa: N802
+    ) -> list[str]:
         """The answer to EHLO, as the connector's mechanisms and TLS make it."""
         self.session.host_name = self.announced = name
         inside, online = self.secure is not None, self.state.online
@@ -207,18 +207,18 @@ class Session(SMTP):
             return True
         return False
 
-    async def smtp_STARTTLS(self, arg: str) -> None:  # noqa: N802
+    async def smtp_STARTTLS(self, arg: str) -> None:
         """Begin TLS where it is offered, once."""
         if self.secure or not self.tls_context:
             await self.push("503 5.5.2 Command not allowed" if self.secure else "500 5.3.3 Unrecognized command")
         elif not await self._ordered("starttls"):
             await super().smtp_STARTTLS(arg)
 
-    async def smtp_AUTH(self, _arg: str) -> None:  # noqa: N802
+    async def smtp_AUTH(self, _arg: str) -> None:
         """Nobody has an account here."""
         await self.push("504 5.7.4 Unrecognized authentication type")
 
-    async def smtp_BDAT(self, arg: Optional[str]) -> None:  # noqa: N802
+    async def smtp_BDAT(self, arg: Optional[str]) -> None:
         """A piece of the message, by its length (CHUNKING)."""
         size, *last = (arg or "").split()
         if not size.isdigit():
@@ -246,34 +246,35 @@ class Session(SMTP):
             found["BODY"] = "8BITMIME"
         return found
 
-    async def smtp_MAIL(self, arg: Optional[str]) -> None:  # noqa: N802
+    async def smtp_MAIL(self, arg: Optional[str]) -> None:
         """Refuse before the address is looked at, or let the library go on."""
         if await self.check_helo_needed() or await self._ordered("mail"):
             return
+        groups = words(self.connector["PermissionGroups"])
         if self.connector["RequireTLS"] and not self.secure:
             await self.push(STARTTLS_REQUIRED)
-        elif not {"AnonymousUsers", "ExchangeServers"} & set(words(self.connector["PermissionGroups"])):
-            await self.push(NOT_AUTHENTICATED)
-        elif "AnonymousUsers" not in words(self.connector["PermissionGroups"]) and not self._may(
-            "ExternalAuthoritative"
-        ):
-            await self.push(NOT_AUTHENTICATED)
-        else:
+        elif "AnonymousUsers" in groups or ("ExchangeServers" in groups and self._may("ExternalAuthoritative")):
             await super().smtp_MAIL(arg)
+        else:
+            await self.push(NOT_AUTHENTICATED)
 
-    async def handle_MAIL(self, _server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
+    async def handle_MAIL(self, _server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:
         """The sender is anybody."""
         envelope.mail_from = address
         envelope.mail_options.extend(options)
         return "250 2.1.0 Sender OK"
 
-    async def smtp_RCPT(self, arg: Optional[str]) -> None:  # noqa: N802
+    async def handle_RSET(self, _server: SMTP, _session: Any, _envelope: Any) -> str:
+        """Forget the envelope."""
+        return "250 2.0.0 Resetting"
+
+    async def smtp_RCPT(self, arg: Optional[str]) -> None:
         """Answer as ordered, or let the library go on."""
         address = (arg or "").partition("<")[2].partition(">")[0].lower()
         if not self.envelope.mail_from or not await self._ordered("rcpt", address):
             await super().smtp_RCPT(arg)
 
-    async def handle_RCPT(self, _server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:  # noqa: N802
+    async def handle_RCPT(self, _server: SMTP, _session: Any, envelope: Any, address: str, options: list[str]) -> str:
         """Take what is for a mailbox here, and what the client may send elsewhere."""
         domain = address.rpartition("@")[2].lower()
         refused = self._refusal(domain, envelope.mail_from.rpartition("@")[2].rstrip(">").lower())
@@ -319,7 +320,7 @@ class Session(SMTP):
                 return one["Name"], ""
         return None, NOT_ATTRIBUTED
 
-    async def handle_DATA(self, _server: SMTP, _session: Any, envelope: Any) -> str:  # noqa: N802
+    async def handle_DATA(self, _server: SMTP, _session: Any, envelope: Any) -> str:
         """Take the message and say so."""
         order = self.state.reply("data", TLS=self.secure is not None) or {}
         if order.get("Silence"):

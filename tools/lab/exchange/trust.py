@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import _ssl
 import ctypes
 import datetime as dt
 import ssl
 from pathlib import Path
 from typing import Any, Optional
 
-import _ssl
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.x509.oid import ExtendedKeyUsageOID
