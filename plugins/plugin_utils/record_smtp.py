@@ -13,6 +13,7 @@ that reaches the server. Read what it prints before you hand it on.
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import re
 import socket
 import ssl
@@ -36,21 +37,13 @@ _STATUS = re.compile(r"(\d{3}[ -])?([245]\.\d{1,3}\.\d{1,3} )?")
 _KNOWN_GREETING = re.compile(
     r"(Microsoft ESMTP MAIL Service(, Version: [\d.]+)?( ready at .*)?|ESMTP( Postfix| Exim)?)\Z"
 )
-_SHAPES = (
-    (re.compile(r"https?://\S+"), "<url>"),
-    (re.compile(r"<?[^\s<>]+@[^\s<>]+>?"), "<address>"),
-    (re.compile(r"\b\d{4}-\d\d-\d\dT[\d:.]+Z?"), "<time>"),
-    (re.compile(r"\b(\w{3}, )?\d{1,2} \w{3} \d{4} [\d:]+( [+-]\d{4})?"), "<time>"),
-    (re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b"), "<ip>"),
-    (re.compile(r"(?<![\w:])[0-9A-Fa-f]{0,4}(:[0-9A-Fa-f]{0,4}){2,7}(?![\w:])"), "<ip>"),
-    (re.compile(r"\b[\w-]+(\.[\w-]+)*\.[A-Za-z][\w-]*\b"), "<name>"),
-    (re.compile(r"\b(?<!SIZE )\d{5,}\b"), "<number>"),
-    (re.compile(r"[\w+/=-]{40,}"), "<token>"),
-)
-"""What gives itself away by its shape."""
-_MIXED = re.compile(r"(?<![\w-])(?=[\w+/=-]*\d)(?=[\w+/=-]*[A-Za-z])[\w+/=-]{3,}")
-"""Letters and digits: a token or a host's short name, if it is not one of these."""
-_KEPT = re.compile(r"(8BITMIME|SMTPUTF8|TLSv?1[._]?\d?|CRAM-MD5|XOAUTH2|X-[A-Z]+|[A-Za-z]+=?)\Z")
+_DATE = re.compile(r"\b(\w{3}, )?\d{1,2} \w{3} \d{4} [\d:]{5,8}( [+-]\d{4})?")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z?\Z")
+_BETWEEN = re.compile(r"([\s\[\](){}<>,;\"']+)")
+_KEPT = re.compile(r"(8BITMIME|SMTPUTF8|TLSv?1[._]?\d?|CRAM-MD5|XOAUTH2)\Z")
+"""Words of letters and digits that are no tokens."""
+_MAX_WORD = 60
+_LABEL_ENDS = re.compile(r"[^A-Za-z0-9]")
 _COMMON = frozenset(
     (
         "mail", "smtp", "mx", "relay", "server", "host", "exchange", "online", "outlook", "protection", "office", "local", "internal",
@@ -75,20 +68,58 @@ class Mask:
 
     def learn(self, name: str) -> None:
         """Have a host's or domain's name, and its labels, masked from now on. The last label, as .com, says nothing."""
-        labels = [label for label in re.split(r"[^A-Za-z0-9_-]+", name.lower()) if label]
-        self._labels |= {label for label in (labels[:-1] if len(labels) > 1 else labels) if label not in _COMMON}
+        labels = [label for label in name.lower().split(".") if label]
+        words = {
+            word
+            for label in (labels[:-1] if len(labels) > 1 else labels)
+            for word in (label, *_LABEL_ENDS.split(label))
+        }
+        self._labels |= words - _COMMON - {""}
 
     def line(self, text: str) -> str:
         """The line without names, addresses, times and tokens; its codes and words stay."""
         status = _STATUS.match(text)
         head = status[0] if status else ""
-        rest = text[len(head) :]
-        for shape, instead in _SHAPES:
-            rest = shape.sub(instead, rest)
-        rest = _MIXED.sub(lambda found: found[0] if _KEPT.match(found[0]) else "<token>", rest)
-        for label in sorted(self._labels, key=len, reverse=True):
-            rest = re.sub(rf"(?<![A-Za-z0-9<]){re.escape(label)}(?![A-Za-z0-9>])", "<name>", rest, flags=re.IGNORECASE)
-        return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", head + rest)
+        pieces = _BETWEEN.split(_DATE.sub("<time>", text[len(head) :]))
+        words = [
+            self._word(one, index > 1 and pieces[index - 2] == "SIZE")
+            for index, one in enumerate(pieces)
+            if index % 2 == 0
+        ]
+        pieces[::2] = words
+        masked = "".join(pieces).replace("<<", "<").replace(">>", ">")
+        return _UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", head + masked)
+
+    def _word(self, word: str, is_size: bool) -> str:
+        """A word, or what stands for it. It has no blanks, brackets or quotes."""
+        bare = word.rstrip(".:")
+        end = word[len(bare) :]
+        if len(bare) > _MAX_WORD:
+            return "<token>"
+        if "://" in bare:
+            return f"<url>{end}"
+        if "@" in bare:
+            return f"<address>{end}"
+        if _TIME.match(bare):
+            return f"<time>{end}"
+        if _is_ip(bare):
+            return f"<ip>{end}"
+        for between in ("=", ":"):
+            if between in bare:
+                return between.join(self._word(one, False) for one in bare.split(between)) + end
+        return self._simple(bare, is_size) + end
+
+    def _simple(self, bare: str, is_size: bool) -> str:
+        if _KEPT.match(bare) or (is_size and bare.isdigit()):
+            return bare
+        if "." in bare and any(one.isalpha() for one in bare.rpartition(".")[2]):
+            return "<name>"
+        if any(part.lower() in self._labels for part in _LABEL_ENDS.split(bare)):
+            return "<name>"
+        if bare.isdigit():
+            return bare if len(bare) < 5 else "<number>"
+        letters, digits = (any(test(one) for one in bare) for test in (str.isalpha, str.isdigit))
+        return "<token>" if letters and digits and len(bare) > 2 else bare
 
     def greeting(self, text: str) -> str:
         """A greeting or the first line of an answer to EHLO: its first word is the server's name. A text of its own goes as a whole."""
@@ -222,7 +253,7 @@ class Recorder:
                 return secure.session
 
     def _sni(self) -> Optional[str]:
-        return None if re.fullmatch(r"[\d.]+|.*:.*", self._place[0]) else self._place[0]
+        return None if _is_ip(self._place[0]) else self._place[0]
 
     def _envelope(self, wire: Wire, recipients: Sequence[str]) -> None:
         if self._wishes.sender:
@@ -253,6 +284,15 @@ class Recorder:
             if command.startswith("MAIL")
             else command.replace(self._wishes.helo, "<name>")
         )
+
+
+def _is_ip(word: str) -> bool:
+    """Whether it is an address, or looks like one of IPv6."""
+    try:
+        ipaddress.ip_address(word)
+    except ValueError:
+        return word.count(":") > 1 and all(one in "0123456789abcdefABCDEF:.%" for one in word.removeprefix("IPv6:"))
+    return True
 
 
 def _fault(error: Exception) -> str:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-if sys.version_info < (3, 10):
-    pytest.skip("the lab's programs run on Python 3.10 and newer", allow_module_level=True)
 
 from tests.support.exchange import Exchange, exchange
 

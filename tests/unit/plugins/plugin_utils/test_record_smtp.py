@@ -97,6 +97,9 @@ def test_nothing_but_harmless_commands_is_sent(capsys: pytest.CaptureFixture[str
          "550 5.7.1 client <ip> (<ip>) of <token> is listed, ticket <number>"),
         ("421 4.3.2 \x1b[mService\x07", "421 4.3.2 \\x1b[mService\\x07"),
         ("250 2.6.0 eyJhbGciOiJIUzI1NiJ9.abcdefghijklmnopqrstuvwxyzABCDEFGHIJ", "250 2.6.0 <name>"),
+        ("450 4.4.317 x [Message=SubjectMismatch] [Hostname=mx.corp.example.com] [IPv6:2001:db8::1] Reason:UntrustedRoot.",
+         "450 4.4.317 x [Message=SubjectMismatch] [Hostname=<name>] [<ip>] Reason:UntrustedRoot."),
+        ("550 5.7.1 corp-dc, CORP's \"corp\" and (Corp)", "550 5.7.1 <name>, <name>'s \"<name>\" and (<name>)"),
     ],
 )  # fmt: skip
 def test_the_mask(line: str, masked: str) -> None:
