@@ -154,11 +154,13 @@ class Wire:
         while b"\n" not in self.buffer:
             if len(self.buffer) > _MAX_LINE:
                 raise OSError(f"a line has more than {_MAX_LINE} characters")
-            left = deadline - time.monotonic()
-            if left <= 0:
+            self.connection.settimeout(max(0.001, deadline - time.monotonic()))
+            try:
+                data = self.connection.recv(4096) if time.monotonic() < deadline else None
+            except socket.timeout:
+                data = None
+            if data is None:
                 raise OSError(f"no whole reply within {_PATIENCE:.0f} seconds")
-            self.connection.settimeout(left)
-            data = self.connection.recv(4096)
             if not data:
                 raise OSError("the server closed the connection")
             self.buffer += data

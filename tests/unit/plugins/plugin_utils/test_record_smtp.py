@@ -146,7 +146,7 @@ def test_hostile_servers(face: Face, said: str, capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("face", "said"),
     [
-        (Face(on_connect=lambda connection: connection.recv(1)), "nothing came within"),
+        (Face(on_connect=lambda connection: connection.recv(1)), "no whole reply within"),
         (Face(on_connect=drip), "no whole reply within"),
     ],
     ids=["silent", "drip"],
