@@ -2,7 +2,7 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 # As Exim 4.96 and 4.98 write it: the IDs of 4.97 are longer.

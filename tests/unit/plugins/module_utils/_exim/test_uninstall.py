@@ -7,8 +7,8 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import uninstall
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.exim_host import EximHost, config, inbound, outbound

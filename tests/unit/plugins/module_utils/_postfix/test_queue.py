@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, of_domains
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import of_domains
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
