@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows, waits
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
@@ -56,6 +56,7 @@ class FilterModule:
             "failed_tests": _filter(rows.failed_tests),
             "trace_messages": _filter(rows.trace_messages),
             "trace_work": _filter(rows.trace_work),
+            "lost_messages": _filter(waits.lost_messages),
             "trace_landings": _filter(rows.trace_landings),
             "with_delivery_mode": _filter(estate.with_delivery_mode),
             "report_outputs": _filter(rows.report_outputs),

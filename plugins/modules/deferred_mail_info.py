@@ -27,6 +27,13 @@ options:
     type: list
     elements: str
     default: []
+  message_ids:
+    description:
+      - C(Message-ID) headers, without the angle brackets. RV(returned) tells which of these messages the host gave up, from the end of its
+        log.
+    type: list
+    elements: str
+    default: []
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -110,6 +117,11 @@ left_out:
   description: How many more wait than RV(messages) has.
   type: int
   returned: success
+returned:
+  description: C(message_id), C(recipient), C(reason), C(cause) and C(said) of those messages of O(message_ids) that were returned.
+  type: list
+  elements: dict
+  returned: success
 """
 
 from typing import Any
@@ -127,6 +139,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.queue imp
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
     "recipients": {"type": "list", "elements": "str", "default": []},
+    "message_ids": {"type": "list", "elements": "str", "default": []},
 }
 
 
@@ -139,7 +152,9 @@ def main() -> None:
         if kind != AUTO:
             known_product(kind, PRODUCTS, "kind")
         try:
-            found = read_waiting(queue_of(kind, runner(module)), module.params["recipients"])
+            found = read_waiting(
+                queue_of(kind, runner(module)), module.params["recipients"], module.params["message_ids"]
+            )
         except (EngineError, OSError) as error:
             found = could_not_look(str(error))
         return {"changed": False, **found}

@@ -15,7 +15,8 @@ from datetime import datetime, timezone
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting, domain_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import recent_log
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Returned, Waiting, domain_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     QUEUE_LOGS,
@@ -26,10 +27,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
 
 SPOOL = "/var/spool/exim4"
 MESSAGE_LOGS = f"{SPOOL}/msglog"
+LOG = "/var/log/exim4/mainlog"
 _ID = r"[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4}"
 _MESSAGE = re.compile(rf"\s*\S+\s+(\S+)\s+({_ID})\s+<(.*)")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _TIME = re.compile(r"\A\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [+-]\d{4})? ")
+_CAME = re.compile(rf"({_ID}) <= .{{1,1000}} id=(\S{{1,320}})")
+_GIVEN_UP = re.compile(rf"({_ID}) \*\* (\S{{1,320}})(?: <[^<>]*>)? (.*)")
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _FROZEN = "*** frozen ***"
 _HOST = re.compile(r"(?<!\S)H=([A-Za-z0-9_.-]{1,255}) \[([0-9A-Fa-f.:]{2,45})\](?::(\d{1,5}))?")
@@ -88,6 +92,14 @@ class EximQueue:
             for recipient in message.recipients:
                 found.append(_entry(message, recipient, log, records, routes))
         return found
+
+    def returned(self, message_ids: Sequence[str]) -> Sequence[Returned]:
+        """Return which of these messages were returned to their senders, as far as the recent log tells it."""
+        lines = [_TIME.sub("", line) for line in recent_log(self._run, LOG)]
+        wanted = set(message_ids)
+        ids = {match[1]: match[2] for line in lines if (match := _CAME.match(line)) and match[2] in wanted}
+        found = (match for line in lines if (match := _GIVEN_UP.match(line)) and match[1] in ids)
+        return [Returned(ids[one[1]], one[2], one[3]) for one in found]
 
     def try_again(self, messages: Sequence[Waiting]) -> None:
         """Have the daemon try these messages now, and no others. Raises EngineError if it refuses."""

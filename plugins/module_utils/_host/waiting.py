@@ -63,11 +63,23 @@ class Waiting:
         }
 
 
+@dataclass(frozen=True)
+class Returned:
+    """A message that was returned to its sender. message_id: its header, without the angle brackets. reason: the daemon's words."""
+
+    message_id: str
+    recipient: str
+    reason: str
+
+
 class Queue(Protocol):
     """The queues of one product on this host, those of all its instances."""
 
     def waiting(self) -> Sequence[Waiting]:
         """Return every message that waits, an entry for each recipient. Raises EngineError if a queue cannot be read."""
+
+    def returned(self, message_ids: Sequence[str]) -> Sequence[Returned]:
+        """Return which of these messages the daemon gave up and returned to their senders, as far as its recent log tells it."""
 
     def try_again(self, messages: Sequence[Waiting]) -> None:
         """Have the daemon try these messages now, and no others. Raises EngineError if it refuses."""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting, domain_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import recent_log
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Returned, Waiting, domain_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
@@ -26,7 +27,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     whole_number,
 )
 
+LOG = "/var/log/mail.log"
 _MOST_INSTANCES = 32
+_MESSAGE_ID = re.compile(r"(?:^|: )([0-9A-Za-z]{5,40}): message-id=<([^<>]{1,320})>")
+_BOUNCED = re.compile(r"(?:^|: )([0-9A-Za-z]{5,40}): to=<([^<>]{1,320})>, .{1,1000}, status=bounced \((.*)\)$")
 _ID = re.compile(r"[0-9A-Za-z]{5,40}\Z")
 _HOLD = "hold"
 _HOP = re.compile(
@@ -77,6 +81,14 @@ class PostfixQueue:
                 )
             )
         return found
+
+    def returned(self, message_ids: Sequence[str]) -> Sequence[Returned]:
+        """Return which of these messages were returned to their senders, as far as the recent log tells it."""
+        lines = recent_log(self._run, LOG)
+        wanted = set(message_ids)
+        ids = {match[1]: match[2] for line in lines if (match := _MESSAGE_ID.search(line)) and match[2] in wanted}
+        found = (match for line in lines if (match := _BOUNCED.search(line)) and match[1] in ids)
+        return [Returned(ids[one[1]], one[2], one[3]) for one in found]
 
     def try_again(self, messages: Sequence[Waiting]) -> None:
         """Have the daemon try these messages now, and no others. Raises EngineError if it refuses."""

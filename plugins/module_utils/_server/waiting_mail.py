@@ -11,9 +11,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Queue, Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Queue, Returned, Waiting, shown
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import cause_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_LISTED_MESSAGES
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    QUEUE_ADDRESS_CHARS,
+    QUEUE_LISTED_MESSAGES,
+)
 
 PAUSE_SECONDS = 0.5
 """Between two looks at a queue."""
@@ -23,8 +26,11 @@ _BUSY = ("active", "incoming")
 """Queues of Postfix whose messages are being tried."""
 
 
-def read_waiting(queue: Queue, addresses: Collection[str] = ()) -> dict[str, Any]:
-    """Return what waits on this host, as deferred_mail_info returns it. addresses: these recipients only. Raises EngineError."""
+def read_waiting(queue: Queue, addresses: Collection[str] = (), message_ids: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what waits on this host, as deferred_mail_info returns it. addresses: these recipients only. Raises EngineError.
+
+    message_ids: messages that are looked for among those that were returned to their senders.
+    """
     found = _complete(queue.waiting())
     if addresses:
         wanted = {one.lower() for one in addresses}
@@ -43,6 +49,7 @@ def read_waiting(queue: Queue, addresses: Collection[str] = ()) -> dict[str, Any
         "causes": dict(Counter(cause_of(one.reason).code for one in found)),
         "messages": [as_data(one) for one in listed],
         "left_out": len(found) - len(listed),
+        "returned": [_returned(one) for one in queue.returned(message_ids)] if message_ids else [],
     }
 
 
@@ -50,7 +57,7 @@ def could_not_look(why: str) -> dict[str, Any]:
     """Return the same shape for queues that could not be read: nothing is known of them, and they are not empty."""
     return {
         "looked": False, "message": why, "waiting": None, "for_tls": None, "held": None, "instances": [], "causes": {}, "messages": [],
-        "left_out": 0,
+        "left_out": 0, "returned": [],
     }  # fmt: skip
 
 
@@ -58,6 +65,17 @@ def as_data(one: Waiting) -> dict[str, Any]:
     """Return a message with its cause, as plain data."""
     cause = cause_of(one.reason)
     return {**one.to_dict(), "cause": cause.code, "said": cause.said, "side": cause.side, "for_tls": cause.tls}
+
+
+def _returned(one: Returned) -> dict[str, Any]:
+    cause = cause_of(one.reason)
+    return {
+        "message_id": shown(one.message_id, QUEUE_ADDRESS_CHARS),
+        "recipient": shown(one.recipient, QUEUE_ADDRESS_CHARS),
+        "reason": shown(one.reason),
+        "cause": cause.code,
+        "said": cause.said,
+    }
 
 
 def try_again(

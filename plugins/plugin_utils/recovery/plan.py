@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What recover_deferred_mail does: from the queues of all hosts, and from handshake tests with the next hops. Pure.
 
-The order is that of the document on TLS for outbound mail: TLS off on the server, on at the gateway, on at the server. Inbound, the
-mail server is the side that accepts: it offers STARTTLS, and the gateway delivers. Nothing is delivered with less TLS than before.
+The order is that of the document on TLS for outbound mail: TLS off on the server, on at the gateway, on at the server. While it is off,
+mail may go in plaintext. So it goes off only where the inventory allows that; a server that is to require TLS (starttls_outbound) waits
+for the gateway, which is enough. Inbound, the mail server is the side that accepts: it offers STARTTLS, and the gateway delivers.
 """
 
 from __future__ import annotations
@@ -41,7 +42,10 @@ RUN_AGAIN = "then run recover_deferred_mail again"
 
 @dataclass(frozen=True)
 class Group:
-    """Messages that wait on one host, in one instance, for one next hop and one cause. count: recipients. reasons: the daemon's words."""
+    """Messages that wait on one host, in one instance, for one next hop and one cause. count: recipients. reasons: the daemon's words.
+
+    held: somebody holds them, or they are frozen. Those of an instance are one group, whatever they waited for.
+    """
 
     host: str
     instance: str
@@ -50,29 +54,37 @@ class Group:
     port: int
     cause: str
     count: int
-    held: int
+    held: bool
     next_try: str
     reasons: tuple[str, ...]
 
     @property
     def key(self) -> tuple[str, str, str, str]:
         """What tells groups apart."""
-        return self.host, self.instance, self.next_hop, self.cause
+        return (
+            (self.host, self.instance, "", "held")
+            if self.held
+            else (self.host, self.instance, self.next_hop, self.cause)
+        )
 
     @property
     def for_tls(self) -> bool:
-        """Whether it waits for want of TLS."""
-        return CAUSES[self.cause].tls
+        """Whether it waits for want of TLS, and for nothing else."""
+        return CAUSES[self.cause].tls and not self.held
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What one group needs. steps: (step, host). flush: try it again afterwards. by_hand: what only the user can do; empty if nothing."""
+    """What one group needs. steps: (step, host). flush: try it again afterwards. by_hand: what only the user can do; empty if nothing.
+
+    hint: what to do if it still waits afterwards.
+    """
 
     group: Group
     steps: tuple[tuple[str, str], ...] = ()
     flush: bool = False
     by_hand: str = ""
+    hint: str = ""
 
 
 @dataclass
@@ -134,19 +146,28 @@ def queue_groups(
 
 
 def _groups(host: str, result: Mapping[str, Any]) -> list[Group]:
-    sorted_: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    kinds: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for one in result["messages"]:
         cause = one["cause"] if one["cause"] in CAUSES else "unknown"
-        sorted_.setdefault((str(one["instance"]), str(one["next_hop"]), cause), []).append(one)
-    return [
-        Group(
-            host, instance, hop, str(next((one["next_hop_address"] for one in mine if one["next_hop_address"]), "")),
-            int(mine[0]["next_hop_port"]), cause, len(mine), sum(bool(one["held"]) for one in mine),
-            min((str(one["next_try"]) for one in mine if one["next_try"]), default=""),
-            tuple(dict.fromkeys(str(one["reason"]) for one in mine if one["reason"])),
-        )
-        for (instance, hop, cause), mine in sorted_.items()
-    ]  # fmt: skip
+        apart = ("held",) if one["held"] else (str(one["next_hop"]), cause)
+        kinds.setdefault((str(one["instance"]), *apart), []).append(one)
+    return [_group(host, mine) for mine in kinds.values()]
+
+
+def _group(host: str, mine: Sequence[Mapping[str, Any]]) -> Group:
+    first = mine[0]
+    return Group(
+        host=host,
+        instance=str(first["instance"]),
+        next_hop=str(first["next_hop"]),
+        address=next((str(one["next_hop_address"]) for one in mine if one["next_hop_address"]), ""),
+        port=int(first["next_hop_port"]),
+        cause=first["cause"] if first["cause"] in CAUSES else "unknown",
+        count=len(mine),
+        held=bool(first["held"]),
+        next_try=min((str(one["next_try"]) for one in mine if one["next_try"]), default=""),
+        reasons=tuple(dict.fromkeys(str(one["reason"]) for one in mine if one["reason"])),
+    )
 
 
 def waiting_hops(host: str, hostvars: HostVars, variable: str = "deferred_before") -> list[dict[str, Any]]:
@@ -198,13 +219,16 @@ class _Places:
 
     def repair(self, group: Group) -> Repair:
         """Return what a group needs."""
-        if group.held == group.count:
-            return Repair(group, by_hand=f"somebody holds it on {group.host}: release it there if it shall go")
         test = self._test(group)
         if CAUSES[group.cause].side == HERE:
             return self._of_sender(group, test)
         if test and _serves(test, group.cause):
-            return Repair(group, flush=True)
+            hint = (
+                f"the handshake test from {group.host} passes, its mail server checks by other rules or roots"
+                if group.cause == "certificate"
+                else ""
+            )
+            return Repair(group, flush=True, hint=hint)
         return self._of_acceptor(group, self._named(group))
 
     def _of_acceptor(self, group: Group, other: str) -> Repair:
@@ -225,7 +249,7 @@ class _Places:
                 group, by_hand=f"the gateway {other} accepts TLS in a way of its own: {what} there, {RUN_AGAIN}"
             )
         steps = [("accept", other)]
-        if group.host in self._servers and group.cause == "not_offered" and self._outbound(group.host) == REQUIRED:
+        if group.host in self._servers and group.cause == "not_offered" and self._goes_off(group.host):
             steps = [("off", group.host), *steps, ("on", group.host)]
         return Repair(group, tuple(steps), flush=True)
 
@@ -243,6 +267,9 @@ class _Places:
                 group, by_hand=f"{group.next_hop} requires TLS and completes no handshake: repair it there, {RUN_AGAIN}"
             )
         if other in self._servers and other in self._run and group.cause == "peer_requires":
+            if self._hostvars[other].get("starttls_inbound") == REQUIRED:
+                hint = f"{other} is to require TLS (starttls_inbound): run enable_tls, which has {group.host} deliver over TLS first"
+                return Repair(group, flush=True, hint=hint)
             return Repair(group, (("relax", other),), flush=True)
         return Repair(
             group,
@@ -264,9 +291,11 @@ class _Places:
                 return host
         return ""
 
-    def _outbound(self, host: str) -> str:
+    def _goes_off(self, host: str) -> bool:
+        """Whether a mail server requires TLS when it sends, in the collection's words, and the inventory does not ask for that."""
         observed = self._hostvars[host].get("mail_server_observed") or {}
-        return str(((observed if isinstance(observed, Mapping) else {}).get("before") or {}).get("outbound") or "")
+        now = ((observed if isinstance(observed, Mapping) else {}).get("before") or {}).get("outbound")
+        return now == REQUIRED and self._hostvars[host].get("starttls_outbound") != REQUIRED
 
     def _test(self, group: Group) -> Mapping[str, Any]:
         """Return the handshake test that this host made with the next hop; empty without one."""

@@ -48,7 +48,8 @@ def recovery_result(
             "by_hand": _by_hand(recovery),
             "unknown": recovery.unknown,
         }, text
-    now, unknown, _failed = queue_groups(hosts, hostvars, "deferred_after")
+    # Without a repair the queues were not read again.
+    now, unknown, _failed = queue_groups(hosts, hostvars, "deferred_after" if recovery.repairs else "deferred_before")
     rows = _both(recovery, now, unknown, check_mode)
     problems = _problems(recovery, now, check_mode)
     text = "\n".join(
@@ -56,15 +57,15 @@ def recovery_result(
             "MAIL THAT WAITED, BEFORE AND AFTER",
             "",
             _table(rows),
-            *_details(recovery.groups, now),
+            *_details(now),
             *_notes(recovery, unknown),
         ]
     )
     result = {
         "changed": False, "queue": rows, "by_hand": _by_hand(recovery), "unknown": unknown, "stops": bool(problems),
-        "msg": one_line("; ".join(problems)) or "the mail that waited for want of TLS is delivered",
+        "msg": one_line("; ".join(problems)) or ("the mail that waited for want of TLS is delivered" if recovery.repairs else NOTHING),
     }  # fmt: skip
-    return result, text
+    return result, text if recovery.repairs else ""
 
 
 def _row(one: Group, recovery: Recovery) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def _plan_lines(recovery: Recovery, rows: Sequence[Mapping[str, Any]], check_mod
     yield ""
     shown = [{**one, "after": "", "state": _state_before(one)} for one in rows]
     yield _table(shown) if rows else "The queues are empty."
-    yield from _details(recovery.groups, ())
+    yield from _details(recovery.groups)
     if not recovery.repairs:
         yield from ("", f"{NOTHING[0].upper()}{NOTHING[1:]}. Nothing is changed.")
     for number, (step, host) in enumerate(
@@ -96,6 +97,8 @@ def _plan_lines(recovery: Recovery, rows: Sequence[Mapping[str, Any]], check_mod
 def _state_before(row: Mapping[str, Any]) -> str:
     if row["by_hand"]:
         return "by hand"
+    if row["held"]:
+        return "held, left alone"
     if not row["for_tls"]:
         return "left alone"
     return "will be tried again" if row["try_again"] else "waits"
@@ -105,13 +108,15 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     return render_table(_COLUMNS, rows, whole="state") if rows else "The queues were empty, and are."
 
 
-def _details(groups: Sequence[Group], now: Sequence[Group]) -> Iterator[str]:
+def _details(groups: Sequence[Group]) -> Iterator[str]:
     """Yield which side is at fault, and the daemon's own words, for each group."""
-    for one in (*groups, *(two for two in now if two.key not in {three.key for three in groups})):
+    for number, one in enumerate(groups):
         hop = f" to {one.next_hop}" if one.next_hop else ""
         place = f" ({one.instance})" if one.instance else ""
-        yield one_line(f"\0{one.host}{place}{hop}: {CAUSES[one.cause].said}")[1:]
-        yield from (one_line(f"  {reason}") for reason in one.reasons[:3])
+        why = "somebody holds it, or it is frozen" if one.held else CAUSES[one.cause].said
+        yield from ([""] if number == 0 else [])
+        yield one_line(f"{one.host}{place}{hop}: {why}")
+        yield from (one_line(f"  {reason}") for reason in one.reasons[:2])
 
 
 def _both(
@@ -134,6 +139,8 @@ def _both(
 def _state_after(row: Mapping[str, Any], check_mode: bool) -> str:
     if row["after"] is None:
         return "could not look"
+    if row["held"] and row["after"]:
+        return "held, left alone"
     if row["after"] == 0:
         return "delivered" if row["for_tls"] else "gone"
     if check_mode and row["try_again"]:
@@ -145,10 +152,11 @@ def _state_after(row: Mapping[str, Any], check_mode: bool) -> str:
 
 def _problems(recovery: Recovery, now: Sequence[Group], check_mode: bool) -> list[str]:
     """Return why the run fails: what only the user can do, what still waits, and hosts that could not be read."""
-    tried = {one.group.key for one in recovery.repairs if one.flush}
-    still = [one for one in now if one.key in tried and not check_mode and one.count > one.held]
+    tried = {one.group.key: one.hint for one in recovery.repairs if one.flush}
+    still = [one for one in now if one.key in tried and not check_mode]
     waits = [
         f"{one.count} on {one.host} still wait for {one.next_hop}: {(one.reasons or ('no reason',))[0]}"
+        + (f" ({tried[one.key]})" if tried[one.key] else "")
         for one in still
     ]
     before = {one.key for one in recovery.groups}
@@ -166,16 +174,11 @@ def _problems(recovery: Recovery, now: Sequence[Group], check_mode: bool) -> lis
 
 
 def _by_hand(recovery: Recovery) -> list[str]:
-    """Return what only the user can do, each once. Held mail is told in the table, and is no fault."""
-    return list(
-        dict.fromkeys(one.by_hand for one in recovery.repairs if one.by_hand and one.group.held < one.group.count)
-    )
+    """Return what only the user can do, each once."""
+    return list(dict.fromkeys(one.by_hand for one in recovery.repairs if one.by_hand))
 
 
 def _notes(recovery: Recovery, unknown: Mapping[str, str]) -> Iterator[str]:
-    held = sum(one.held for one in recovery.groups)
-    if held:
-        yield f"Held by hand, or frozen, and left alone: {held}"
     for said in _by_hand(recovery):
         yield one_line(f"By hand: {said}")
     for host, why in unknown.items():
