@@ -27,7 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
 
 SPOOL = "/var/spool/exim4"
 MESSAGE_LOGS = f"{SPOOL}/msglog"
-LOG = "/var/log/exim4/mainlog"
+MAIN_LOG = "/var/log/exim4/mainlog"
 _ID = r"[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4}"
 _MESSAGE = re.compile(rf"\s*\S+\s+(\S+)\s+({_ID})\s+<(.*)")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -95,7 +95,7 @@ class EximQueue:
 
     def returned(self, message_ids: Sequence[str]) -> Sequence[Returned]:
         """Return which of these messages were returned to their senders, as far as the recent log tells it."""
-        lines = [_TIME.sub("", line) for line in recent_log(self._run, LOG)]
+        lines = [_TIME.sub("", line) for line in recent_log(self._run, MAIN_LOG)]
         wanted = set(message_ids)
         ids = {match[1]: match[2] for line in lines if (match := _CAME.match(line)) and match[2] in wanted}
         found = (match for line in lines if (match := _GIVEN_UP.match(line)) and match[1] in ids)

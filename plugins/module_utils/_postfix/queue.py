@@ -27,7 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     whole_number,
 )
 
-LOG = "/var/log/mail.log"
+MAIL_LOG = "/var/log/mail.log"
 _MOST_INSTANCES = 32
 _MESSAGE_ID = re.compile(r"(?:^|: )([0-9A-Za-z]{5,40}): message-id=<([^<>]{1,320})>")
 _BOUNCED = re.compile(r"(?:^|: )([0-9A-Za-z]{5,40}): to=<([^<>]{1,320})>, .{1,1000}, status=bounced \((.*)\)$")
@@ -84,7 +84,7 @@ class PostfixQueue:
 
     def returned(self, message_ids: Sequence[str]) -> Sequence[Returned]:
         """Return which of these messages were returned to their senders, as far as the recent log tells it."""
-        lines = recent_log(self._run, LOG)
+        lines = recent_log(self._run, MAIL_LOG)
         wanted = set(message_ids)
         ids = {match[1]: match[2] for line in lines if (match := _MESSAGE_ID.search(line)) and match[2] in wanted}
         found = (match for line in lines if (match := _BOUNCED.search(line)) and match[1] in ids)

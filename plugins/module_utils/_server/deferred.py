@@ -15,13 +15,13 @@ from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
-HERE, NEXT_HOP = "this_host", "next_hop"
+THIS_HOST, NEXT_HOP = "this_host", "next_hop"
 """The side of the hop where the repair is."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """Why a message waits. code: one of CAUSES. said: the fault in words. side: HERE, NEXT_HOP, or empty. tls: for want of TLS."""
+    """Why a message waits. code: one of WAIT_CAUSES. said: in words. side: THIS_HOST, NEXT_HOP, or empty. tls: for want of TLS."""
 
     code: str
     said: str
@@ -29,15 +29,15 @@ class Cause:
     tls: bool = False
 
 
-CAUSES = {
+WAIT_CAUSES = {
     one.code: one
     for one in (
         Cause("not_offered", "this host requires TLS, and the next hop does not offer it: a requirer without an acceptor", NEXT_HOP, True),
         Cause("handshake_failed", "the next hop offers TLS, and no session comes about: an acceptor that fails", NEXT_HOP, True),
         Cause("certificate", "this host checks the certificate of the next hop, and it does not pass: an enforced check", NEXT_HOP, True),
-        Cause("tls_unavailable", "this host requires TLS and cannot begin it itself", HERE, True),
-        Cause("peer_requires", "the next hop requires TLS, and this host sends in plaintext", HERE, True),
-        Cause("enforced_sender", "the gateway enforces TLS for the sender's domain, and this host sends in plaintext", HERE, True),
+        Cause("tls_unavailable", "this host requires TLS and cannot begin it itself", THIS_HOST, True),
+        Cause("peer_requires", "the next hop requires TLS, and this host sends in plaintext", THIS_HOST, True),
+        Cause("enforced_sender", "the gateway enforces TLS for the sender's domain, and this host sends in plaintext", THIS_HOST, True),
         Cause("greylisted", "greylisting: the next hop takes the message when it is tried again later"),
         Cause("not_relayed", "the next hop does not relay mail for this domain"),
         Cause("not_tried", "no attempt has failed yet"),
@@ -73,18 +73,18 @@ _STARTTLS = re.compile(r"STARTTLS: [45]\d\d")
 def cause_of(reason: str) -> Cause:
     """Return why a message waits. reason: the daemon's words; empty if it was not tried yet."""
     if not reason:
-        return CAUSES["not_tried"]
+        return WAIT_CAUSES["not_tried"]
     own, reply = _apart(reason)
     for code, pattern in _OWN if reply is None else ():
         if pattern.search(own):
-            return CAUSES[code]
+            return WAIT_CAUSES[code]
     if reply is not None:
         if _STARTTLS.match(reply) or "refused to start TLS" in own:
-            return CAUSES["handshake_failed"]
+            return WAIT_CAUSES["handshake_failed"]
         for code, pattern in _REPLIES:
             if pattern.search(reply):
-                return CAUSES[code]
-    return CAUSES["unknown"]
+                return WAIT_CAUSES[code]
+    return WAIT_CAUSES["unknown"]
 
 
 def _apart(reason: str) -> tuple[str, Optional[str]]:

@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     QUEUE_LISTED_MESSAGES,
 )
 
-PAUSE_SECONDS = 0.5
+LOOK_SECONDS = 0.5
 """Between two looks at a queue."""
 AGAIN_SECONDS = 8.0
 """After which the daemon is asked once more: one that was just reloaded may have missed it."""
@@ -115,7 +115,7 @@ def _tried_until(queue: Queue, wanted: Sequence[Waiting], deadline: float) -> li
             failed = [one for one in left if one.queue not in _BUSY and former[_key(one)] != (one.reason, one.next_try)]
             if len(failed) == len(left) or time.monotonic() >= ends:
                 break
-            time.sleep(PAUSE_SECONDS)
+            time.sleep(LOOK_SECONDS)
         # A daemon that was just reloaded may have missed it, or have tried with what it knew before.
         if time.monotonic() >= deadline or (rounds > 1 and len(failed) == len(left)):
             break

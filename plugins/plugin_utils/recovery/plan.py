@@ -14,16 +14,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import CAUSES, HERE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import THIS_HOST, WAIT_CAUSES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 
-STEPS = ("off", "relax", "accept", "offer", "on")
+RECOVERY_STEPS = ("off", "relax", "accept", "offer", "on")
 """The steps in their order. off, on: the outbound side of mail servers. relax, offer: their inbound side. accept: gateways."""
-WORDS = {
+STEP_WORDS = {
     "off": "TLS off on {host} when it sends",
     "relax": "{host} offers STARTTLS and no longer requires it",
     "accept": "TLS on at the gateway {host}",
@@ -31,7 +31,7 @@ WORDS = {
     "on": "TLS on at {host} when it sends",
 }
 """Step -> what it does, in words."""
-RESULTS = {
+RECOVERY_RESULTS = {
     "off": "mail_server_result", "relax": "mail_server_result", "accept": "gateway_accept_result", "offer": "mail_server_result",
     "on": "mail_server_result",
 }  # fmt: skip
@@ -70,7 +70,7 @@ class Group:
     @property
     def for_tls(self) -> bool:
         """Whether it waits for want of TLS, and for nothing else."""
-        return CAUSES[self.cause].tls and not self.held
+        return WAIT_CAUSES[self.cause].tls and not self.held
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,11 @@ class Recovery:
         """Return the hosts of a step."""
         return list(dict.fromkeys(host for one in self.repairs for name, host in one.steps if name == step))
 
+    def steps_of(self, group: Group) -> list[str]:
+        """Return the steps for a group, in words."""
+        repair = next((one for one in self.repairs if one.group is group), None)
+        return [STEP_WORDS[step].format(host=host) for step, host in repair.steps] if repair else []
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data for the tasks: steps, what is tried again, and what waits."""
         flush: dict[str, list[str]] = {}
@@ -108,10 +113,11 @@ class Recovery:
             hops = flush.setdefault(one.group.host, []) if one.flush else []
             hops += [one.group.next_hop] if one.group.next_hop not in hops else []
         return {
-            "steps": {step: self.hosts_of(step) for step in STEPS},
+            "steps": {step: self.hosts_of(step) for step in RECOVERY_STEPS},
             "levels": self.levels,
             "flush": flush,
             "affected": bool(self.repairs),
+            "steps_of": [self.steps_of(one) for one in self.groups],
         }
 
 
@@ -148,7 +154,7 @@ def queue_groups(
 def _groups(host: str, result: Mapping[str, Any]) -> list[Group]:
     kinds: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for one in result["messages"]:
-        cause = one["cause"] if one["cause"] in CAUSES else "unknown"
+        cause = one["cause"] if one["cause"] in WAIT_CAUSES else "unknown"
         apart = ("held",) if one["held"] else (str(one["next_hop"]), cause)
         kinds.setdefault((str(one["instance"]), *apart), []).append(one)
     return [_group(host, mine) for mine in kinds.values()]
@@ -162,7 +168,7 @@ def _group(host: str, mine: Sequence[Mapping[str, Any]]) -> Group:
         next_hop=str(first["next_hop"]),
         address=next((str(one["next_hop_address"]) for one in mine if one["next_hop_address"]), ""),
         port=int(first["next_hop_port"]),
-        cause=first["cause"] if first["cause"] in CAUSES else "unknown",
+        cause=first["cause"] if first["cause"] in WAIT_CAUSES else "unknown",
         count=len(mine),
         held=bool(first["held"]),
         next_try=min((str(one["next_try"]) for one in mine if one["next_try"]), default=""),
@@ -193,7 +199,7 @@ def _target(group: Group) -> Target | None:
 def make_recovery(hosts: Sequence[str], hostvars: HostVars, groups: Mapping[str, Sequence[str]]) -> Recovery:
     """Return what brings both sides into an order that delivers. hosts: those of the run.
 
-    Reads what the playbook registered on each host: deferred_before, deferred_probe and mail_server_observed. Raises EngineError.
+    Reads what the playbook registered on each host: deferred_before, verify_next_hops and mail_server_observed. Raises EngineError.
     """
     waiting, unknown, failed = queue_groups(hosts, hostvars, "deferred_before")
     gateways = [one for one in groups.get("mail_gateways") or () if one in hostvars]
@@ -220,14 +226,12 @@ class _Places:
     def repair(self, group: Group) -> Repair:
         """Return what a group needs."""
         test = self._test(group)
-        if CAUSES[group.cause].side == HERE:
+        if WAIT_CAUSES[group.cause].side == THIS_HOST:
             return self._of_sender(group, test)
         if test and _serves(test, group.cause):
-            hint = (
-                f"the handshake test from {group.host} passes, its mail server checks by other rules or roots"
-                if group.cause == "certificate"
-                else ""
-            )
+            hint = ""
+            if group.cause == "certificate":
+                hint = f"the handshake test from {group.host} passes, so its mail server checks by other rules or roots"
             return Repair(group, flush=True, hint=hint)
         return self._of_acceptor(group, self._named(group))
 
@@ -299,7 +303,7 @@ class _Places:
 
     def _test(self, group: Group) -> Mapping[str, Any]:
         """Return the handshake test that this host made with the next hop; empty without one."""
-        return next(iter(tests_with(self._hostvars[group.host].get("deferred_probe"), group)), {})
+        return next(iter(tests_with(self._hostvars[group.host].get("verify_next_hops"), group)), {})
 
 
 def tests_with(probe: Any, group: Group) -> Iterator[Mapping[str, Any]]:
@@ -324,13 +328,12 @@ def ready_hops(host: str, hostvars: HostVars) -> list[str]:
     wanted = (plan.get("flush") or {}).get(host) or []
     facts = hostvars[host]
     groups, _unknown, _failed = queue_groups([host], hostvars, "deferred_before")
-    newest = facts.get("deferred_probe_again") or {}
-    probe = newest if newest.get("results") else facts.get("deferred_probe")
+    probe = facts.get("verify_next_hops")
     served = {
         one.next_hop
         for one in groups
         for test in tests_with(probe, one)
-        if _serves(test, one.cause) or CAUSES[one.cause].side == HERE
+        if _serves(test, one.cause) or WAIT_CAUSES[one.cause].side == THIS_HOST
     }
     return [one for one in wanted if one in served]
 
@@ -340,7 +343,7 @@ def step_failures(step: str, hostvars: HostVars) -> list[str]:
     plan = hostvars["localhost"].get("tls_recovery") or {}
     found = []
     for host in (plan.get("steps") or {}).get(step) or ():
-        result = hostvars[host].get(RESULTS[step]) or {}
+        result = hostvars[host].get(RECOVERY_RESULTS[step]) or {}
         if result.get("failed") or result.get("unreachable"):
             found.append(f"{host}: {result.get('msg') or 'it failed'}")
     return found

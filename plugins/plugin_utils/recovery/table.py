@@ -13,13 +13,13 @@ from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import CAUSES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import WAIT_CAUSES
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_SHOWN_MESSAGES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery.plan import (
-    WORDS,
+    STEP_WORDS,
     Group,
     Recovery,
     make_recovery,
@@ -51,6 +51,9 @@ def recovery_result(
     # Without a repair the queues were not read again.
     now, unknown, _failed = queue_groups(hosts, hostvars, "deferred_after" if recovery.repairs else "deferred_before")
     rows = _both(recovery, now, unknown, check_mode)
+    made = (hostvars["localhost"].get("tls_recovery") or {}).get("steps_of") or ()
+    for row, steps in zip(rows, made):  # by now the next hops serve, so the steps are those of the first look
+        row["steps"] = list(steps)
     problems = _problems(recovery, now, check_mode)
     text = "\n".join(
         [
@@ -70,12 +73,11 @@ def recovery_result(
 
 def _row(one: Group, recovery: Recovery) -> dict[str, Any]:
     repair = next((two for two in recovery.repairs if two.group is one), None)
-    steps = [WORDS[step].format(host=host) for step, host in repair.steps] if repair else []
     return {
         "host": one.host, "instance": one.instance, "next_hop": one.next_hop, "next_hop_address": one.address, "next_hop_port": one.port,
-        "cause": one.cause, "said": CAUSES[one.cause].said, "side": CAUSES[one.cause].side, "for_tls": one.for_tls,
+        "cause": one.cause, "said": WAIT_CAUSES[one.cause].said, "side": WAIT_CAUSES[one.cause].side, "for_tls": one.for_tls,
         "before": one.count, "held": one.held, "next_try": one.next_try, "reasons": list(one.reasons[:QUEUE_SHOWN_MESSAGES]),
-        "steps": steps, "try_again": bool(repair and repair.flush), "by_hand": repair.by_hand if repair else "",
+        "steps": recovery.steps_of(one), "try_again": bool(repair and repair.flush), "by_hand": repair.by_hand if repair else "",
     }  # fmt: skip
 
 
@@ -90,7 +92,7 @@ def _plan_lines(recovery: Recovery, rows: Sequence[Mapping[str, Any]], check_mod
     for number, (step, host) in enumerate(
         ((s, h) for s in recovery.to_json()["steps"] for h in recovery.hosts_of(s)), 1
     ):
-        yield f"{'' if number > 1 else chr(10)}{'Would do' if check_mode else 'Step'} {number}: {WORDS[step].format(host=host)}"
+        yield f"{'' if number > 1 else chr(10)}{'Would do' if check_mode else 'Step'} {number}: {STEP_WORDS[step].format(host=host)}"
     yield from _notes(recovery, recovery.unknown)
 
 
@@ -113,7 +115,7 @@ def _details(groups: Sequence[Group]) -> Iterator[str]:
     for number, one in enumerate(groups):
         hop = f" to {one.next_hop}" if one.next_hop else ""
         place = f" ({one.instance})" if one.instance else ""
-        why = "somebody holds it, or it is frozen" if one.held else CAUSES[one.cause].said
+        why = "somebody holds it, or it is frozen" if one.held else WAIT_CAUSES[one.cause].said
         yield from ([""] if number == 0 else [])
         yield one_line(f"{one.host}{place}{hop}: {why}")
         yield from (one_line(f"  {reason}") for reason in one.reasons[:2])
@@ -132,7 +134,7 @@ def _both(
         rows.append({**row, "state": _state_after(row, check_mode)})
     for one in left.values():
         row = {**_row(one, recovery), "before": 0, "after": one.count}
-        rows.append({**row, "state": f"new: {CAUSES[one.cause].said}"})
+        rows.append({**row, "state": f"new: {WAIT_CAUSES[one.cause].said}"})
     return rows
 
 
@@ -161,7 +163,7 @@ def _problems(recovery: Recovery, now: Sequence[Group], check_mode: bool) -> lis
     ]
     before = {one.key for one in recovery.groups}
     new = [
-        f"{one.count} wait on {one.host} for {one.next_hop} now: {CAUSES[one.cause].said}; run again"
+        f"{one.count} wait on {one.host} for {one.next_hop} now: {WAIT_CAUSES[one.cause].said}; run again"
         for one in now
         if one.for_tls and one.key not in before and recovery.repairs
     ]
