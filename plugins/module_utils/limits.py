@@ -260,6 +260,8 @@ QUEUE_LOGS = 2_000
 """Message logs of an Exim that are read, each by a program of its own. Some 100 are read a second."""
 QUEUE_ROUTES = 50
 """Recipient domains whose next hop a daemon is asked for."""
+QUEUE_CAUSE_CHARS = 2_000
+"""The beginning of a reason in which its cause is looked for. Python needs quadratic time for some replies; 2,000 take 5 ms."""
 QUEUE_ADDRESS_CHARS = 320
 """An address or a host name, as it is shown. RFC 5321 allows 64 and 255 characters beside the @."""
 QUEUE_RETRY_RECORDS = 10_000

@@ -152,6 +152,17 @@ def test_a_side_that_the_run_cannot_change_is_not_waited_for(fleet: Fleet) -> No
     assert not off["failed"], off["output"]
     mark = submit(fleet, "pf12")
     jammed(fleet, "pf12", 1)
+    # A test message waits behind it, and the verdict says why.
+    verdict = fleet.play(
+        "playbooks/verify_tls.yml", "--limit", "pf12,outside", variables={"starttls_message_timeout": 2}
+    )
+    assert verdict.status != 0
+    assert "out waits" in verdict.output
+    assert re.search(
+        r"the message to the outside waits on pf12 for gw1\.fleet\.test: TLS is required, but was not offered by host "
+        r"gw1\.fleet\.test\S+; next try at \d{4}-",
+        " ".join(verdict.output.split()),
+    ), verdict.output
     before = fleet.digests(HOSTS)
     stopped = fleet.play(PLAYBOOK, "--limit", "pf12")
     assert stopped.status != 0
@@ -159,7 +170,7 @@ def test_a_side_that_the_run_cannot_change_is_not_waited_for(fleet: Fleet) -> No
     assert "then run recover_deferred_mail again" in stopped.output
     assert set(stopped.changed.values()) == {0}
     assert fleet.digests(HOSTS) == before
-    assert len(queue(fleet, "pf12")) == 1
+    assert len(queue(fleet, "pf12")) == 2
 
     on = fleet.result("gw1", "gateway_tls", {"inbound": "offered"})
     assert not on["failed"], on["output"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_CAUSE_CHARS
 
 THIS_HOST, NEXT_HOP = "this_host", "next_hop"
 """The side of the hop where the repair is."""
@@ -74,7 +75,7 @@ def cause_of(reason: str) -> Cause:
     """Return why a message waits. reason: the daemon's words; empty if it was not tried yet."""
     if not reason:
         return WAIT_CAUSES["not_tried"]
-    own, reply = _apart(reason)
+    own, reply = _apart(reason[:QUEUE_CAUSE_CHARS])
     for code, pattern in _OWN if reply is None else ():
         if pattern.search(own):
             return WAIT_CAUSES[code]
