@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that turn the inventory into module options. The functions are in plugin_utils.estate, rows and findings.
+"""Filters that turn the inventory into module options. The functions are in plugin_utils.estate, rows, findings and recovery.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -14,10 +14,11 @@ from functools import wraps
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows, waits
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan as recovery
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
 
 
@@ -55,8 +56,12 @@ class FilterModule:
             "failed_tests": _filter(rows.failed_tests),
             "trace_messages": _filter(rows.trace_messages),
             "trace_work": _filter(rows.trace_work),
+            "lost_messages": _filter(waits.lost_messages),
             "trace_landings": _filter(rows.trace_landings),
             "with_delivery_mode": _filter(estate.with_delivery_mode),
             "report_outputs": _filter(rows.report_outputs),
             "failing": _filter(failing),
+            "waiting_hops": _filter(recovery.waiting_hops),
+            "ready_hops": _filter(recovery.ready_hops),
+            "step_failures": _filter(recovery.step_failures),
         }

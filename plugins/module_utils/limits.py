@@ -240,7 +240,7 @@ PACKED_BYTES = 256 << 20
 API_ANSWER_BYTES = 16 << 20
 """One answer. A list of 50,000 domains has some 5 MiB. The seconds for a request are the module's option timeout."""
 
-# --- the queue of a gateway ----------------------------------------------------------------------------------------------
+# --- the queues of mail servers and gateways -------------------------------------------------------------------------------
 
 QUEUE_SECONDS = 300
 """How long a route that is taken out waits for its queue: the default of queue_timeout. Postfix tries again after 300 s."""
@@ -252,3 +252,23 @@ QUEUE_FILE_HEAD_BYTES = 1 << 20
 """The envelope at the beginning of a queue file of Haraka. Each recipient has some 200 bytes."""
 QUEUE_PAGE_MESSAGES = 5_000
 """Recipients in one answer of an API. With their reasons they have some 2 MiB."""
+QUEUE_MESSAGES = 20_000
+"""Messages of one queue that is listed. With their reasons they have some 10 MiB; a longer queue is "could not look"."""
+QUEUE_LISTED_MESSAGES = 1_000
+"""Messages that a module returns, those that wait for want of TLS first. Of the others only the number is told."""
+QUEUE_LOGS = 2_000
+"""Message logs of an Exim that are read, each by a program of its own. Some 100 are read a second."""
+QUEUE_ROUTES = 50
+"""Recipient domains whose next hop a daemon is asked for."""
+QUEUE_CAUSE_CHARS = 2_000
+"""The beginning of a reason in which its cause is looked for. Python needs quadratic time for some replies; 2,000 take 5 ms."""
+QUEUE_ADDRESS_CHARS = 320
+"""An address or a host name, as it is shown. RFC 5321 allows 64 and 255 characters beside the @."""
+QUEUE_RETRY_RECORDS = 10_000
+"""Retry records of an Exim: one for each host, address or message that failed."""
+QUEUE_SHOWN_MESSAGES = 20
+"""Rows of a host in a table of mail that waits. Of the others only the number is told."""
+RECENT_LOG_BYTES = 4 << 20
+"""The end of a log in which a message of this run is looked for: some 20,000 lines."""
+RECENT_LOG_LINES = 20_000
+"""The same of the journal."""

@@ -219,7 +219,9 @@ _ENTRIES = (
     Entry("host", "unknown_finding", "error", "A result has a finding that this version of the collection does not know.",
           "use one version of the collection for all results"),
     Entry("host", "message", "error", "A test message was lost or was not transported as expected.",
-          "look at the queues and at the Received headers of the message"),
+          "see what the queue or the Received headers in the message say; recover_deferred_mail delivers what waits for want of TLS"),
+    Entry("host", "message_waits", "warning", "A test message waits, because a next hop wants a second try later (greylisting).",
+          "run verify_tls again after the time of the next try, or take the sending host out of the greylisting"),
     Entry("host", "hop_unproven", "warning", "The Received header of a hop of a test message does not tell whether TLS was used.",
           "count on the headers of your own mail servers; if this is one of them, look for TLS of the hop in its log"),
     # plan

@@ -5,7 +5,7 @@
 
 The functions read the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
 mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateway, verify_controller_probe, verify_messages, verify_sent,
-verify_trace, verify_outside, verify_activity and gateway_now.
+verify_trace, verify_outside, verify_queue, verify_activity and gateway_now.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     spoken_message,
     tls_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.waits import said_of, why_it_waits
 
 _ALIKE = (
     "{} and {} have one name and port for other hosts, so it is not known which of them a gateway tested",
@@ -61,6 +62,7 @@ _ALIKE = (
 # Settings of Postfix and transports of Debian's Exim by which all mail leaves, and levels with which it may leave in plaintext.
 _WAYS_OUT = ("relayhost", "default_transport", "transport remote_smtp", "transport remote_smtp_smarthost")
 _WEAK = ("none", "may", "dane", "disabled", "opportunistic")
+NOWHERE: Mapping[str, Any] = {}
 _DAEMON = {"broken": "configuration_broken", "stopped": "daemon_not_running"}
 
 
@@ -232,14 +234,20 @@ def _row(
     probes = tests_of(host, hostvars, gateways, namesakes)
     missing = [] if is_gateway else _missing(probes, gateways)
     possible = expected != "either" or all(one.get("completed") for one in probes)
+    sends = [hostvars[one].get("starttls_send") for one in gateways]
+    asked = [one for one in hostvars if "verify_queue" in hostvars[one]]
+    looked_at = [one for one in asked if readable(hostvars[one]["verify_queue"]).get("looked")]
+
+    def queued(trace: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[str]]:
+        missed = asked and not trace["arrived"]
+        return why_it_waits(trace["marker"], list(hostvars), hostvars) if missed else {}, looked_at
+
     inbound = [
-        check_trace(trace, "in", inbound_expectations(trace, modes, possible))
+        check_trace(trace, "in", inbound_expectations(trace, modes, possible), *queued(trace))
         for trace in readable(facts.get("verify_trace")).get("received") or ()
     ]
     outbound = [
-        check_trace(
-            trace, "out", outbound_expectations(expected, [hostvars[one].get("starttls_send") for one in gateways])
-        )
+        check_trace(trace, "out", outbound_expectations(expected, sends), *queued(trace))
         for trace in _seen_outside(facts).get("received") or ()
         if trace["marker"].startswith(_mark("out", host))
     ]
@@ -464,8 +472,16 @@ def outbound_expectations(expected: str, sends: Sequence[Any]) -> list[Any]:
     return [first, True] if first and sends and all(one == "required" for one in sends) else [first]
 
 
-def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any]) -> dict[str, Any]:
+def check_trace(
+    trace: Mapping[str, Any],
+    direction: str,
+    wanted: Sequence[Any],
+    waits: Mapping[str, Any] = NOWHERE,
+    places: Sequence[str] = (),
+) -> dict[str, Any]:
     """Return a result of message_trace with C(direction) and C(findings). wanted has one entry for each network hop, in order.
+
+    waits: where the message is if it did not arrive (waits.why_it_waits). places: the hosts whose queues were read.
 
     A hop whose TLS is unproven is neither as wanted nor the opposite: verdict.unproven_hops() has the finding.
     """
@@ -473,7 +489,7 @@ def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any])
     hops = [hop for hop in trace["hops"] if hop["network"]]
     what = spoken_message(direction)
     if not trace["arrived"]:
-        findings.append(f"{what} did not arrive in time; look at the queues of the gateway and the servers")
+        findings.append(said_of(direction, waits, places))
     elif not hops:
         findings.append(NO_NETWORK.format(what=what))
     for hop, tls in zip(hops, wanted):
@@ -481,7 +497,8 @@ def check_trace(trace: Mapping[str, Any], direction: str, wanted: Sequence[Any])
             findings.append(UNCLEAR.format(by=hop["by"], what=what))
         elif tls is not None and hop["tls"] is not None and hop["tls"] != tls:
             findings.append(f"{what} reached {hop['by']} {'in plaintext' if tls else 'over TLS'} ({hop['protocol']})")
-    return {**trace, "direction": direction, "findings": findings}
+    more = {"waits": dict(waits)} if waits else {}
+    return {**trace, "direction": direction, "findings": findings, **more}
 
 
 def _mark(direction: str, host: str) -> str:

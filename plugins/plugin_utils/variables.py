@@ -146,6 +146,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_queue_timeout": Variable(
             "300", "Seconds to wait until no mail waits for what is removed from a gateway. Then the run refuses."
         ),
+        "starttls_recovery_file": Variable(
+            "none", "For `recover_deferred_mail`: a file on the controller for the queues before and after, as JSON."
+        ),
         "starttls_email_config": Variable("none", "For `set_delivery_mode`: the name of an email config."),
         "starttls_delivery_mode": Variable("none", "For `set_delivery_mode`: its new delivery mode."),
     },

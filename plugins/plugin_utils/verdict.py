@@ -113,6 +113,8 @@ class Certificates:
 
 
 UNCLEAR = "the Received header of {by} for {what} can be read in more than one way, so it proves nothing"
+GREYLISTED = "greylisted"
+"""The cause of a message that waits for the second try that a next hop wants."""
 NO_NETWORK = "{what} arrived without crossing a network, so it proves nothing"
 SEEN_FROM = " (seen from "
 """The separator between a finding's message and the places of its tests."""
@@ -141,7 +143,7 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
             {"code": code, "severity": severity, "message": f"{message}{SEEN_FROM}{others})" if others else message}
         )
     for trace in row.get("traces") or ():
-        findings += [Finding("message", str(message)).as_dict() for message in trace.get("findings") or ()]
+        findings += [one.as_dict() for one in told_findings(trace)]
         findings += [one.as_dict() for one in unproven_hops(trace)]
     if not (probes or errors or row.get("activity")):
         findings.append(Finding("not_tested", "the handshake test was not made").as_dict())
@@ -171,10 +173,26 @@ def network_hops(trace: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [hop for hop in trace.get("hops") or () if isinstance(hop, Mapping) and hop.get("network")]
 
 
+def told_findings(trace: Mapping[str, Any]) -> list[Finding]:
+    """Return C(findings) of a message with their code. One that is greylisted waits, and is not lost."""
+    code = "message_waits" if word_for_lost(trace) == GREYLISTED else "message"
+    return [Finding(code, str(message)) for message in trace.get("findings") or ()]
+
+
+def word_for_lost(trace: Mapping[str, Any]) -> str:
+    """Return the word for a message that did not arrive: C(greylisted), C(returned), C(waits), or C(lost) if no queue has it."""
+    waits = trace.get("waits")
+    if not isinstance(waits, Mapping) or trace.get("arrived"):
+        return "lost"
+    if waits.get("returned"):
+        return "returned"
+    return GREYLISTED if waits.get("cause") == GREYLISTED else "waits"
+
+
 def hops_over_tls(trace: Mapping[str, Any]) -> str:
     """Return how many hops of a message that crossed a network used TLS, in words."""
     if not trace.get("arrived"):
-        return "lost"
+        return word_for_lost(trace)
     used = [tls_of(hop) for hop in network_hops(trace)]
     unproven = f", {used.count(None)} unproven" if None in used else ""
     return f"{used.count(True)} of {len(used)} hops over TLS{unproven}"

@@ -30,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import observe as exim_observe
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.queue import EximQueue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import load
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import Ini
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
@@ -39,7 +40,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.arrival_policy import answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.queue import PostfixQueue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.waiting_mail import read_waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import imap as imap_reader
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import LocalMailbox, received_of
@@ -312,6 +315,25 @@ def exim_printed(data: bytes) -> None:
         json.dumps(exim_observe.observe(printed, str(place() / "no.pid"), {}, False), default=str)
 
 
+def exim_queue(data: bytes) -> None:
+    """What exim4 -bp and the logs of messages say: senders, servers and the daemon in one text."""
+    listed, log, dumped, routed = (data.decode("utf-8", "surrogateescape").split(CUT.decode()) + [""] * 4)[:4]
+    answers = {"-bpc": "1", "-bp": listed, "-Mvl": log, "-bt": routed}
+    reader = EximQueue(lambda words: (0, dumped if words[0] == "exim_dumpdb" else answers[words[1]], ""))
+    with refusing(EngineError):
+        shown = json.dumps(read_waiting(reader))
+        assert shown.isprintable()
+
+
+def postfix_queue(data: bytes) -> None:
+    """What postqueue -j says: senders, servers and the daemon in one text."""
+    text = data.decode("utf-8", "surrogateescape")
+    reader = PostfixQueue(lambda words: (0, text if words[-1] == "-j" else "queue_directory = /none\n", ""))
+    with refusing(EngineError):
+        shown = json.dumps(read_waiting(reader))
+        assert shown.isprintable()
+
+
 def haraka_ini(data: bytes) -> None:
     """Haraka's files belong to the service's user."""
     ini = Ini.parse(data.decode("utf-8", "surrogateescape"))
@@ -383,7 +405,8 @@ def former_report(data: bytes) -> None:
 READERS: Mapping[str, Callable[[bytes], None]] = {
     one.__name__: one
     for one in (
-        postfix_log, exim_log, log_rate, tls_report, policy_answer, dns_answer, imap, mailbox, api, postconf, exim_printed,
+        postfix_log, exim_log, log_rate, tls_report, policy_answer, dns_answer, imap, mailbox, api, postconf, exim_printed, exim_queue,
+        postfix_queue,
         haraka_ini, sockets, policy_request, pem, journal, observation, probe_result, former_report,
     )
 }  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -21,11 +21,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.engin
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import Request
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.waiting_mail import read_waiting, try_again
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Dialogue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace, places_of, run_trace
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import permissions, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.queue import queue_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
     refuse_control_characters,
     refuse_null_characters,
@@ -35,6 +37,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import plan_of_run, write_plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.probe_results import Inquiry
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery.table import recovery_result, write_json
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.outputs import write_report
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict
 
@@ -257,6 +260,32 @@ def _activity(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     return [("path", one) for one in counted["sources"]]
 
 
+def _queues(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
+    started: list[str] = []
+
+    def run(words: Sequence[str]) -> tuple[int, str, str]:
+        started.extend(words)
+        return 0, "", ""
+
+    queue = queue_of(options["kind"], run)
+    if "recipients" in options:
+        read_waiting(queue, options["recipients"], options["message_ids"])
+    else:
+        try_again(queue, options["next_hops"], options["timeout"])
+    return [("argument", one) for one in started]
+
+
+def _recovery(options: dict[str, Any], root: Path) -> list[tuple[str, str]]:
+    hostvars = {one: {} for one in (*options["hosts"], "localhost")}
+    result, text = recovery_result(options["stage"], options["hosts"], hostvars, {})
+    sinks = [("terminal", line) for line in text.splitlines()]
+    if options["json_file"]:
+        path = options["json_file"] if options["json_file"].startswith("/") else str(root / options["json_file"])
+        write_json(path, result)
+        sinks.append(("path", path))
+    return sinks
+
+
 def _plan(options: dict[str, Any], root: Path) -> list[tuple[str, str]]:
     plan = plan_of_run(options, {"m1": {}}, {"mail_servers": ["m1"]})
     if options["json_file"]:
@@ -335,6 +364,9 @@ CASES: list[Case] = [
     *(_of_engine("message_trace", {"receive": [one]}, _trace, f"landing {place}") for place, one in enumerate(LANDINGS)),
     _of_engine("starttls_probe", {"targets": TARGETS, "resolver": ["192.0.2.53"], "checks": ["mta_sts"]}, _probe),
     _of_engine("tls_activity_info", {"daemon": "postfix", "logs": ["/var/log/none"], "journal": "false"}, _activity),
+    _of_engine("deferred_mail_info", {"kind": "postfix", "recipients": ["a@b.example"], "message_ids": ["x@b.example"]}, _queues),
+    _of_engine("deferred_mail", {"kind": "postfix", "next_hops": ["gw1.example"], "timeout": 0}, _queues),
+    _of_engine("tls_recovery", {"hosts": ["m1"]}, _recovery),
     _of_engine("tls_plan", {"estate": {"hosts": ["m1"], "deliveries": []}, "batches": ["1"]}, _plan),
     _of_engine("tls_outcome", {"step": "offer", "plan": PLAN}, _outcome),
     _of_engine(

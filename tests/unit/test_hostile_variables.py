@@ -54,6 +54,7 @@ BY_OPTION = {
     "starttls_send_messages": "verify_tls: a condition that compares it",
     "starttls_plan_fail_on": "tls_plan fail_on",
     "starttls_plan_file": "tls_plan json_file",
+    "starttls_recovery_file": "tls_recovery json_file",
     "starttls_report_directory": "tls_report outputs.path",
     "starttls_report_received": "tls_report tls_reports",
 }

@@ -20,13 +20,22 @@ NARROWED = {
     "no host": ({"all": {}},),
     "limit and check": (ALL, "--limit", "www", "--check"),
 }
-WORDS = {"verify_tls": "tested", "report_tls": "tested"}
+WORDS = {"verify_tls": "tested", "report_tls": "tested", "recover_deferred_mail": "looked for"}
 SAMPLE = [
     ("verify_tls", "tags"), ("verify_tls", "limit"), ("verify_tls", "no host"), ("report_tls", "tags"), ("enable_tls", "limit"),
+    ("recover_deferred_mail", "limit"),
 ]  # fmt: skip
 EVERY = [
     (name, one)
-    for name in ("verify_tls", "report_tls", "plan_tls", "enable_tls", "disable_tls", "set_delivery_mode")
+    for name in (
+        "verify_tls",
+        "report_tls",
+        "plan_tls",
+        "enable_tls",
+        "disable_tls",
+        "set_delivery_mode",
+        "recover_deferred_mail",
+    )
     for one in NARROWED
 ]
 

@@ -29,6 +29,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "tls_certificate": (19, 108_000, 41_000),
     "tls_outcome": (0, 0, 22),
     "tls_plan": (0, 0, 22),
+    "tls_recovery": (0, 0, 22),
     "tls_report": (0, 0, 22),
     "tls_verdict": (0, 0, 22),
 }

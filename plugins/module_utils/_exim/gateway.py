@@ -51,9 +51,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_po
     prove_refusal,
     require_answer,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import names_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -345,7 +346,7 @@ class EximGateway:
 
     def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
         """Return the messages for recipients in these domains. There is one queue."""
-        return queue.waiting(self._run, domains)
+        return queue.waiting(self._run, names_of(domains))
 
     def in_others(self) -> Sequence[Waiting]:
         """Return none: there is one daemon."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 
 

@@ -7,47 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import spellings
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting, domain_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_NAMED_MESSAGES, QUEUE_REASON_CHARS
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_NAMED_MESSAGES
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 
 PAUSE_SECONDS = 1.0
 """Between two looks at a queue."""
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A message that waits for one recipient. reason: the daemon's own words, empty if it was not tried yet.
-
-    place: the instance whose queue holds it, empty if the gateway has one queue only. arrived: seconds since the epoch.
-    """
-
-    queue_id: str
-    recipient: str
-    reason: str = ""
-    place: str = ""
-    arrived: Optional[float] = None
-
-    def __str__(self) -> str:
-        where = f" ({self.place})" if self.place else ""
-        return _shown(f"{self.queue_id} to {self.recipient}{where}: {self.reason or 'no attempt has failed yet'}")
-
-
-def _shown(text: str) -> str:
-    """Return one printable line. The words are those of a server, and of senders."""
-    line = "".join(char if char.isprintable() else " " for char in text)
-    return line if len(line) <= QUEUE_REASON_CHARS else line[:QUEUE_REASON_CHARS] + "..."
-
-
-def domain_of(address: str) -> str:
-    """Return the domain of an address in lower case; empty without one."""
-    return address.rpartition("@")[2].strip("<>[] ").rstrip(".").lower() if "@" in address else ""
 
 
 def names_of(domains: Iterable[str]) -> frozenset[str]:

@@ -23,12 +23,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import (
-    Waiting,
     look_twice,
     told,
     wait_until_empty,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_SECONDS
 

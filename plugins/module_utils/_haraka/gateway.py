@@ -36,7 +36,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     GatewayState,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import prove_answer, require_answer
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import sockets
@@ -47,6 +46,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
     started,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,

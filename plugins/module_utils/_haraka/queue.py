@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust, entered, place_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, names_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import names_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_FILE_HEAD_BYTES, whole_number
 

@@ -25,7 +25,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.by_nex
     Route,
     TlsPolicy,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, of_domains
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import of_domains
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 

@@ -191,7 +191,9 @@ def _result(
     path = path_of(headers or []).to_dict()
     if headers is None:
         path["verdict"] = LOST
-        path["message"] = f"it did not arrive within {seconds:g} s; look at the queues of the gateway and the servers"
+        path["message"] = (
+            f"it did not arrive within {seconds:g} s; deferred_mail_info shows the queues of the gateways and the servers"
+        )
         if unread:
             path["message"] = f"it was not found within {seconds:g} s, but not all was read: {unread}"
     return {"marker": item["marker"], "arrived": headers is not None, "deleted": deleted, **path}

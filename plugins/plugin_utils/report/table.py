@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     render_table,
     tls_of,
     verdict_of,
+    word_for_lost,
 )
 
 HEADINGS = {
@@ -178,7 +179,7 @@ def _verdict(findings: list[dict[str, Any]], fail_on: str) -> str:
 def _messages(traces: list[dict[str, Any]]) -> str:
     def one(trace: dict[str, Any]) -> str:
         if not trace["arrived"]:
-            return f"{trace.get('direction')} lost"
+            return f"{trace.get('direction')} {word_for_lost(trace)}"
         used = [tls_of(hop) for hop in network_hops(trace)]
         unproven = f", {used.count(None)} unproven" if None in used else ""
         return f"{trace.get('direction')} {used.count(True)}/{len(used)} TLS{unproven}"

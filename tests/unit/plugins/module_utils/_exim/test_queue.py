@@ -1,8 +1,10 @@
 """The queue of an Exim, as C(exim4 -bp) shows it."""
 
+from dataclasses import replace
+
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 # As Exim 4.96 and 4.98 write it: the IDs of 4.97 are longer.
@@ -72,3 +74,111 @@ def test_an_empty_queue_asks_nothing_else():
 def test_a_queue_that_cannot_be_read_is_not_empty():
     with pytest.raises(EngineError, match="exim4 -bp cannot read the queue"):
         queue.waiting(running(status=1), ["a.example"])
+
+
+DUMPED = """\
+  T:gw1.example:192.0.2.1 -38 65 H=gw1.example [192.0.2.1]: a TLS session is required, but the server did not offer TLS support
+29-Nov-2026 19:30:21  29-Nov-2026 19:30:21  29-Nov-2026 19:45:21 *
+  R:b.example -1 0 host lookup did not complete
+29-Nov-2026 19:30:21  29-Nov-2026 19:30:21  29-Nov-2026 19:45:21
+"""
+WAITING = """\
+25m  2.9K 1rHZxA-0000Cq-2b <trace@partner.test>
+          you@a.example
+
+ 3h  1.1K 1rHZxA-00000001abc-0Xyz <me@partner.test> *** frozen ***
+          you@a.example
+
+ 1m   400 1rHZxB-0000Cq-2b <> (root)
+          you@b.example
+"""
+NEXT_TRY = 1795981521.0
+NOT_REACHED = "2026-11-29 19:30:22 you@b.example R=smarthost T=x defer (-54): retry time not reached for any host for 'b.example'\n"
+
+
+def whole(listed=WAITING, count="3", routed="  host gw1.example [192.0.2.1]\n", log=NOT_REACHED, calls=None):
+    """A host whose last message was not tried because its host failed before."""
+
+    def run(words):
+        if calls is not None:
+            calls.append(list(words))
+        answers = {
+            "-bpc": (0, count, ""),
+            "-bp": (0, listed, ""),
+            "-bt": (0, f"you@b.example\n  router = smarthost, transport = x\n{routed}", ""),
+            "-M": (0, "", ""),
+        }
+        if words[0] == "exim_dumpdb":
+            return 0, DUMPED, ""
+        if words[1] == "-Mvl":
+            received = "2026-11-29 16:00:00 Received from x U=root P=local S=321\n"
+            return 0, received + (log if words[2] == "1rHZxB-0000Cq-2b" else LOGS[words[2]].split("\n", 1)[-1]), ""
+        return answers[words[1]]
+
+    return run
+
+
+def test_every_message_with_reason_next_hop_and_next_try():
+    first, frozen, last = queue.EximQueue(whole()).waiting()
+    assert (first.sender, first.size, first.recipient, first.held) == (
+        "trace@partner.test",
+        2970,
+        "you@a.example",
+        False,
+    )
+    assert first.reason.endswith("a TLS session is required")
+    assert (frozen.held, frozen.queue, frozen.next_try, frozen.sender) == (True, "frozen", None, "me@partner.test")
+    # The record of the host has the failure that keeps the last one waiting.
+    assert last.reason.endswith("but the server did not offer TLS support")
+    assert (last.next_hop, last.next_hop_address, last.next_hop_port, last.next_try) == (
+        "gw1.example",
+        "192.0.2.1",
+        25,
+        NEXT_TRY,
+    )
+    assert last.sender == ""
+
+
+def test_a_message_that_was_not_tried_yet_has_no_reason():
+    last = queue.EximQueue(whole(log="")).waiting()[-1]
+    assert (last.reason, last.next_hop, last.next_try) == ("", "", None)
+
+
+def test_a_host_on_another_port_has_a_record_of_its_own():
+    last = queue.EximQueue(whole(routed="  host gw1.example [192.0.2.1] MX=10 port=2525\n")).waiting()[-1]
+    assert (last.next_hop_port, last.next_try) == (2525, None)
+    assert "retry time not reached" in last.reason
+
+
+def test_a_domain_that_is_held_is_held():
+    held = "2026-11-29 19:30:22 you@b.example: domain is held\n"
+    assert queue.EximQueue(whole(log=held)).waiting()[-1].held is True
+
+
+@pytest.mark.parametrize(("count", "status"), [("x", 0), ("", 1), ("20001", 0), ("9" * 4500, 0)])
+def test_a_queue_that_cannot_be_counted_or_is_too_long_is_not_listed(count, status):
+    with pytest.raises(EngineError, match="exim4 -bp"):
+        queue.EximQueue(lambda _words: (status, count, "no spool")).waiting()
+
+
+def test_only_these_messages_are_tried_each_once():
+    calls = []
+    reader = queue.EximQueue(whole(calls=calls))
+    [first, _frozen, last] = reader.waiting()
+    calls.clear()
+    reader.try_again([first, replace(first, recipient="me@a.example"), last])
+    assert calls == [["exim4", "-M", "1rHZxA-0000Cq-2b"], ["exim4", "-M", "1rHZxB-0000Cq-2b"]]
+    with pytest.raises(EngineError, match="is no message of an Exim queue"):
+        reader.try_again([replace(first, queue_id="-bV")])
+
+
+def test_a_message_that_was_returned_is_found_by_its_id():
+    log = (
+        "2026-11-29 19:30:21 1rHZxB-0000Cq-2b <= trace@partner.test U=root P=local S=321 id=in-1@partner.test\n"
+        "2026-11-29 19:30:22 1rHZxB-0000Cq-2b ** you@a.example R=x T=x H=gw [192.0.2.1]: SMTP error from remote mail server after "
+        "RCPT TO:<you@a.example>: 550 relay not permitted\n"
+    )
+    reader = queue.EximQueue(lambda words: (0, log, "") if words[0] == "tail" else (1, "", ""))
+    [found] = reader.returned(["in-1@partner.test"])
+    assert (found.recipient, found.reason.rpartition(": ")[2]) == ("you@a.example", "550 relay not permitted")
+    assert reader.returned(["other@partner.test"]) == []

@@ -7,8 +7,8 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import OutboundTls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import uninstall
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.exim_host import EximHost, config, inbound, outbound
@@ -65,7 +65,7 @@ def test_mail_that_insists_on_tls_is_named(host, monkeypatch):
     with pytest.raises(EngineError, match=r"1r-0-2b to you@b\.example: no TLS"):
         host.remove()
     assert host.files() == before
-    assert asked[0] == ["b.example", "bank.example"]
+    assert asked[0] == {"b.example", "bank.example"}
 
 
 def test_without_a_record_what_is_ours_goes_and_the_administrators_list_is_back(host):

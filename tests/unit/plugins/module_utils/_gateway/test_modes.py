@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     is_domain,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge, set_modes, summary
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import queue
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 NAME = "1700000000000_1700000600000_{tries}_77_AbCdEf_3_hk.fleet.test"

@@ -1,9 +1,12 @@
 """The queue of a Postfix instance, as postqueue(1) shows it."""
 
 import json
+import os
+from dataclasses import replace
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, of_domains
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import of_domains
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import queue
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -17,6 +20,7 @@ DEFERRED = {
         {"address": "me@b.example", "delay_reason": "connect to mx.example[192.0.2.1]:25: Connection refused"},
     ],
 }  # fmt: skip
+MORE = {"sender": "trace@partner.test", "size": 400, "queue": "deferred"}
 ACTIVE = {**DEFERRED, "queue_name": "active", "queue_id": "4Z1AAA3", "recipients": [{"address": "You@A.EXAMPLE"}]}
 UNICODE = {**ACTIVE, "queue_id": "4Z1AAA4", "recipients": [{"address": "you@bücher.example"}]}
 
@@ -35,8 +39,22 @@ def saying(*messages, status=0, err=""):
 def test_each_recipient_with_the_words_of_the_daemon():
     run = saying(DEFERRED)
     assert queue.waiting(run, "/etc/postfix-mailfleet", "postfix-mailfleet") == [
-        Waiting("4Z1AAA2bbbz9", "you@a.example", DEFERRED["recipients"][0]["delay_reason"], "postfix-mailfleet", 1.7e9),
-        Waiting("4Z1AAA2bbbz9", "me@b.example", DEFERRED["recipients"][1]["delay_reason"], "postfix-mailfleet", 1.7e9),
+        Waiting(
+            "4Z1AAA2bbbz9",
+            "you@a.example",
+            DEFERRED["recipients"][0]["delay_reason"],
+            "postfix-mailfleet",
+            1.7e9,
+            **MORE,
+        ),
+        Waiting(
+            "4Z1AAA2bbbz9",
+            "me@b.example",
+            DEFERRED["recipients"][1]["delay_reason"],
+            "postfix-mailfleet",
+            1.7e9,
+            **MORE,
+        ),
     ]
     assert run.calls == [["postqueue", "-c", "/etc/postfix-mailfleet", "-j"]]
 
@@ -76,3 +94,108 @@ def test_the_queues_of_all_instances_count(monkeypatch, tmp_path):
     host.apply(config("one", "match_sender", "a.example"))
     assert [one.place for one in host.adapter.queued(["a.example"])] == ["", "postfix-mailfleet"]
     assert asked[-2:] == [str(host.etc), str(host.second)]
+
+
+class Host:
+    """Two instances; the second one has a queue directory with a file for the deferred message."""
+
+    def __init__(self, directory, transports=""):
+        self.transports = transports
+        self.spool = directory / "spool-two"
+        deferred = self.spool / "deferred/4"
+        deferred.mkdir(parents=True)
+        (deferred / "4Z1AAA2bbbz9").touch()
+        os.utime(deferred / "4Z1AAA2bbbz9", (0, 1700000300))
+        self.calls = []
+        self.reasons = [one["delay_reason"] for one in DEFERRED["recipients"]]
+
+    def run(self, words):
+        self.calls.append(list(words))
+        two = words[2].endswith("/two")
+        if words[0] == "postconf":
+            spool = self.spool if two else self.spool.parent / "spool-one"
+            values = {
+                "multi_instance_directories": "/etc/two",
+                "queue_directory": spool,
+                "relayhost": "[relay.example]:2525",
+                "transport_maps": self.transports,
+            }
+            return 0, "".join(f"{name} = {values[name]}\n" for name in words[4:]), ""
+        if words[0] == "postmap":
+            return (0, "smtp:[pf.example]:2526\n", "") if words[4] == "a.example" else (1, "", "")
+        if words[:1] == ["postqueue"] and words[3] == "-j":
+            message = {
+                **DEFERRED,
+                "recipients": [
+                    {**one, "delay_reason": reason} for one, reason in zip(DEFERRED["recipients"], self.reasons)
+                ],
+            }
+            return 0, json.dumps(message) + "\n" if two else "", ""
+        return 0, "", ""
+
+
+def test_every_instance_with_next_hop_and_next_try(tmp_path):
+    host = Host(tmp_path)
+    found = queue.PostfixQueue(host.run).waiting()
+    assert [(one.place, one.next_hop, one.next_hop_address, one.next_hop_port, one.next_try) for one in found] == [
+        ("two", "mx.example", "192.0.2.1", 25, 1700000300),
+        ("two", "mx.example", "192.0.2.1", 25, 1700000300),
+    ]
+
+
+def test_a_reason_without_a_host_has_the_configured_next_hop(tmp_path):
+    host = Host(tmp_path, "ldap:/etc/x, hash:/etc/postfix/transport")
+    host.reasons = ["Cannot start TLS: handshake failure", "Server certificate not trusted"]
+    found = queue.PostfixQueue(host.run).waiting()
+    assert [(one.next_hop, one.next_hop_port) for one in found] == [("pf.example", 2526), ("relay.example", 2525)]
+    asked = [words[-1] for words in host.calls if words[0] == "postmap"]
+    assert set(asked) == {"hash:/etc/postfix/transport"}  # a table elsewhere is not asked
+
+
+def test_the_words_of_another_server_name_no_next_hop(tmp_path):
+    host = Host(tmp_path)
+    host.reasons = ["host mx.example[192.0.2.1] said: 450 connect to evil.example[192.0.2.66]:66: no", "x" * 300]
+    assert queue.PostfixQueue(host.run).waiting()[0].next_hop == "mx.example"
+
+
+def test_only_these_messages_are_tried_each_once_in_their_instance(tmp_path):
+    host = Host(tmp_path)
+    reader = queue.PostfixQueue(host.run)
+    found = reader.waiting()
+    host.calls.clear()
+    reader.try_again(found)
+    assert host.calls == [["postqueue", "-c", "/etc/two", "-i", "4Z1AAA2bbbz9"]]
+
+
+@pytest.mark.parametrize("odd", ["-f", "ALL", "a b", "", "../x"])
+def test_no_other_word_is_an_id(tmp_path, odd):
+    host = Host(tmp_path)
+    reader = queue.PostfixQueue(host.run)
+    [one, _two] = reader.waiting()
+    with pytest.raises(EngineError, match="is no message of a Postfix queue"):
+        reader.try_again([replace(one, queue_id=odd)])
+
+
+def test_a_message_on_hold_is_held():
+    assert [one.held for one in queue.entries({**ACTIVE, "queue_name": "hold"})] == [True]
+    assert [one.held for one in queue.entries(ACTIVE)] == [False]
+
+
+def test_a_queue_that_is_too_long_is_not_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(queue, "QUEUE_MESSAGES", 0)
+    with pytest.raises(EngineError, match="too many to list; look with postqueue -p"):
+        queue.PostfixQueue(Host(tmp_path).run).waiting()
+
+
+def test_a_message_that_was_returned_is_found_by_its_id():
+    log = (
+        "Nov 29 19:00:00 mx postfix/cleanup[1]: 4Z1AAA2bbbz9: message-id=<in-1@partner.test>\n"
+        "Nov 29 19:00:01 mx postfix/smtp[2]: 4Z1AAA2bbbz9: to=<you@a.example>, relay=gw.example[192.0.2.1]:25, delay=0.1, "
+        "delays=0/0/0/0, dsn=5.7.1, status=bounced (host gw.example[192.0.2.1] said: 554 5.7.1 Relay access denied (in reply))\n"
+        "Nov 29 19:00:01 mx postfix/smtp[2]: 4Z1AAA3: to=<me@a.example>, relay=x, dsn=5.7.1, status=bounced (no)\n"
+    )
+    reader = queue.PostfixQueue(lambda words: (0, log, "") if words[0] == "tail" else (1, "", ""))
+    [found] = reader.returned(["in-1@partner.test"])
+    assert found.recipient == "you@a.example"
+    assert found.reason == "host gw.example[192.0.2.1] said: 554 5.7.1 Relay access denied (in reply)"
+    assert reader.returned(["in-2@partner.test"]) == []

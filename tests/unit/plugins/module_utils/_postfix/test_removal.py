@@ -11,9 +11,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import uninstall as module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import set_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import Modes
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import read_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import uninstall
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import removal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError

@@ -237,7 +237,7 @@ def test_what_does_not_arrive_in_time_is_said_and_is_no_failure(host):
         "deleted": False,
         "tls": False,
         "verdict": "lost",
-        "message": "it did not arrive within 1 s; look at the queues of the gateway and the servers",
+        "message": "it did not arrive within 1 s; deferred_mail_info shows the queues of the gateways and the servers",
         "hops": [],
     }
     assert result["received"][0]["arrived"] is True

@@ -1,0 +1,12 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs deferred_mail_info on the host. Nothing in its result is a template."""
+
+from __future__ import annotations
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction
+
+
+class ActionModule(ModuleAction):
+    """The controller adds nothing."""

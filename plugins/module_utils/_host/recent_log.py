@@ -1,0 +1,25 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The end of a daemon's log: a file, or the journal of the mail facility if there is no such file."""
+
+from __future__ import annotations
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import RECENT_LOG_BYTES, RECENT_LOG_LINES
+
+
+def recent_log(run: Runner, path: str) -> list[str]:
+    """Return the last lines of a log. path: of the file, absolute. Nothing if neither can be read."""
+    status, out, _err = run(["tail", "-c", str(RECENT_LOG_BYTES), path])
+    if status != 0 or not out:
+        words = [
+            "journalctl",
+            "--quiet",
+            "--no-pager",
+            "--output=cat",
+            f"--lines={RECENT_LOG_LINES}",
+            "--facility=mail",
+        ]
+        status, out, _err = run(words)
+    return out.split("\n") if status == 0 else []
