@@ -33,7 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Ended, Task, drive
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ENVELOPE_REPLY_CHARS, MAX_CERTIFICATES
 
-STEPS = ("connect", "greeting", "ehlo", "starttls", "handshake", "mail", "rcpt", "done")
+PROOF_STEPS = ("connect", "greeting", "ehlo", "starttls", "handshake", "mail", "rcpt", "done")
 """Where a proof can end, in the order of the dialogue."""
 NOT_TESTED = "not_tested"
 """The fault of a proof that ended before MAIL, because it had no addresses."""
@@ -63,7 +63,7 @@ class EnvelopeError(TargetError):
 class EnvelopeProof:
     """The result of one proof.
 
-    stage: the step that was not passed, one of STEPS; C(done) if the recipient was accepted. code, enhanced, text: the
+    stage: the step that was not passed, one of PROOF_STEPS; C(done) if the recipient was accepted. code, enhanced, text: the
     server's answer there, for example 550, C(5.7.64) and the text, which begins with the enhanced status; 0 and empty if it
     gave none. fault: C(refused), C(not_tested), or the code of a handshake test; empty if there is none. message: the fault
     in words. asked: whether the server asked for a client certificate; None if that is unknown. trusted: whether OpenSSL
@@ -121,7 +121,7 @@ class EnvelopeProof:
     @classmethod
     def from_dict(cls, data: Any, inner: bool = False) -> EnvelopeProof:
         """Read plain data, which a host sent: texts are cut and made printable. Raises ValueError if it is no proof."""
-        if not isinstance(data, Mapping) or data.get("stage") not in STEPS:
+        if not isinstance(data, Mapping) or data.get("stage") not in PROOF_STEPS:
             raise ValueError("it is not the result of a proof")
         code, port, chain, second = (data.get(key) for key in ("code", "port", "chain_pem", "second"))
         if type(code) is not int or type(port) is not int or not (code == 0 or 100 <= code <= 999):
