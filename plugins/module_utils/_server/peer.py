@@ -10,9 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import is_path
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 KINDS = ("exchange", "exchange_online", "smtp")
