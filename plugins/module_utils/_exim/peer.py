@@ -30,7 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, Peer
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_address
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError, EngineError
 
 PREFIX = "mailfleet_peer_"

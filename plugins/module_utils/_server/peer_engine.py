@@ -9,7 +9,7 @@ The engine contains no product: an adapter (peer_contract.PeerServer) plans the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
@@ -209,7 +209,7 @@ def set_peers(
             one.problem for one in proofs if one.problem and not (wish.require_without_evidence and one.may_insist)
         ]
         warnings.extend(one.warning for one in proofs if one.warning)
-        leaving = _Leaving(server, planned)
+        leaving = Leaving(server, planned.before, planned.gone)
         if problems and not check_mode:
             raise EngineError("; ".join(problems))
         warnings.extend(f"a real run would refuse this: {one}" for one in problems)
@@ -233,7 +233,7 @@ def set_peers(
 
 
 def _make(
-    transaction: Any, server: PeerServer, planned: PeerPlan, leaving: _Leaving, answers: Callable[[], None]
+    transaction: Any, server: PeerServer, planned: PeerPlan, leaving: Leaving, answers: Callable[[], None]
 ) -> None:
     def prove() -> None:
         moment = time.time()
@@ -253,34 +253,36 @@ def _make(
     transaction.apply(planned.change, prove, answers)
 
 
-class _Leaving:
+class Leaving:
     """The peers that go. Nothing may wait for them, or it would take another way."""
 
-    def __init__(self, server: PeerServer, planned: PeerPlan) -> None:
-        """Keep what goes to them now: after the change, the configuration does not say it any more."""
+    def __init__(self, server: PeerServer, there: Sequence[Mapping[str, Any]], gone: Collection[str]) -> None:
+        """Keep what goes to them now: after the change, the configuration does not say it any more.
+
+        there: the peers of the host, see PeerServer.peers. gone: the names of those that go.
+        """
         self._server = server
-        self._names = planned.gone
-        self._what = f"the peer {', '.join(planned.gone)}"
-        held = {str(one["name"]): one["domains"] for one in planned.before}
-        self._domains = {domain for name in planned.gone for domain in held[name]}
-        self._others = {domain for name in held if name not in planned.gone for domain in held[name]}
+        self._what = f"the peer {', '.join(gone)}"
+        held = {str(one["name"]): one["domains"] for one in there}
+        self._domains = {domain for name in gone for domain in held[name]}
+        self._others = {domain for name in held if name not in gone for domain in held[name]}
 
     def _look(self) -> Sequence[Waiting]:
         return self._server.waiting(self._domains, self._others) if self._domains else ()
 
     def wait(self, seconds: float) -> None:
         """Wait until nothing waits for the peers. Raises EngineError, which names the messages."""
-        if self._names:
+        if self._domains:
             wait_until_empty(self._look, self._what, seconds)
 
     def warnings(self, seconds: float) -> list[str]:
         """Return what a real run would wait for now."""
-        found = look_twice(self._look) if self._names else ()
+        found = look_twice(self._look)
         return [f"{self._what}: mail waits for it, and a run waits up to {seconds:g} s: {told(found)}"] if found else []
 
     def prove(self, moment: float) -> None:
         """Raise EngineError if mail for the peers came in while they were taken out. moment: when the daemon was reloaded."""
-        if self._names:
+        if self._domains:
             refuse_earlier(self._look, moment)
 
 
