@@ -9,7 +9,7 @@ The engine contains no product: an adapter (peer_contract.PeerServer) plans the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
