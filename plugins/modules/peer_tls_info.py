@@ -213,7 +213,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run the module."""
     # Here, because the controller needs the options only.
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_proof import (  # noqa: PLC0415
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_evidence import (  # noqa: PLC0415
         prove_peers,
     )
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer, peers_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_proof import (
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_evidence import (
     proof_settings,
     prove_peer,
     prove_peers,
