@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import (
@@ -71,15 +72,20 @@ def change_peers(module: AnsibleModule) -> dict[str, Any]:
 def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Settings) -> dict[str, Any]:
     """Return the peers of this host and, for wanted ones, what a change would do. Changes nothing. Raises EngineError.
 
-    The keys: C(peers), None if they cannot be read; C(peer_changes), C(peer_proofs); C(digests), C(obstacles) and C(notes) as those of
-    mail_server_info.
+    The keys: C(peers), None if they cannot be read; C(peer_changes); C(peer_proofs), each with C(refused), whether a change would be
+    refused because of it, and C(waived), whether only require_without_evidence prevents that; C(peer_certificates), the client
+    certificate of each wanted peer that has one, as of seen_on_host; C(digests), C(obstacles) and C(notes) as those of
+    mail_server_info. A proof that refuses a change is no obstacle here: the other side may accept TLS before the change is made.
     """
+    if kind not in PEERS:
+        return {}
     own_port = Target(options["address"], options["port"])
     server = PEERS[kind](run, own_port, settings)
     found: dict[str, Any] = {
         "peers": None,
         "peer_changes": [],
         "peer_proofs": [],
+        "peer_certificates": {},
         "digests": {},
         "obstacles": [],
         "notes": [],
@@ -95,14 +101,17 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
         planned = plan_peers(server, wanted)
         found["peer_changes"] = [{"path": path, "lines": lines} for path, lines in planned.change.lines()]
         found["digests"] = facts.digests(server.files())
-        faults = list(planned.faults)
-        proofs = prove_peers(wanted.wanted, settings, server.roots())
-        found["peer_proofs"] = [one.to_dict() for one in proofs]
+        found["obstacles"] = [{"code": "change_refused", "message": one} for one in planned.faults]
         new = {one.name for one in planned.changed}
-        for one in proofs:
-            if one.problem and one.peer in new and not (wanted.require_without_evidence and one.may_insist):
-                faults.append(one.problem)
-        found["obstacles"] = [{"code": "change_refused", "message": one} for one in faults]
+        for one in prove_peers(wanted.wanted, settings, server.roots()):
+            stands = bool(one.problem) and one.peer in new
+            waived = stands and wanted.require_without_evidence and one.may_insist
+            found["peer_proofs"].append({**one.to_dict(), "refused": stands and not waived, "waived": waived})
+        found["peer_certificates"] = {
+            one.name: seen_on_host(one.client_certificate, one.client_key)
+            for one in wanted.wanted
+            if one.client_certificate
+        }
     except (EngineError, OSError) as error:
         reason = str(error) if isinstance(error, EngineError) else f"{error.filename}: {error.strerror}"
         if wanted is None:

@@ -46,6 +46,6 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     result = {**found, **reading.read(layout.daemons, targets, layout.user)}
     more = read_peers(options, found["kind"], run, settings)
     for name in ("obstacles", "notes"):
-        result[name] = [*result[name], *more.pop(name)]
-    result = {**result, **more, "digests": {**result["digests"], **more["digests"]}}
+        result[name] = [*result[name], *more.pop(name, ())]
+    result = {**result, **more, "digests": {**result["digests"], **more.get("digests", {})}}
     return {**result, "warnings": list(settings.told)} if settings.told else result

@@ -173,6 +173,10 @@ peers:
         resumed:
           description: Whether the second session resumed the first one. Null if that is unknown.
           type: bool
+        findings:
+          description: What this proof means, in the form of RV(peers[].findings), which has them, too.
+          type: list
+          elements: dict
         second:
           description: The result of the second session, in the form of RV(peers[].proofs). Null if there was none.
           type: dict

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
@@ -22,8 +23,10 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import with_host_certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import (
     complete_observed,
+    served_chain,
     with_verdict,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import complete_read
 
 OFFERING = ("offered", "required")
 """The words of the option inbound with which a certificate is installed."""
@@ -70,7 +73,11 @@ class ReadAction(HostAction):
         result = self.execute(arguments, task_vars)
         with task_errors():
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
-            return complete_observed(result, expected, checked, arguments.get("ca_content") or "")
+            done = complete_observed(result, expected, checked, arguments.get("ca_content") or "")
+            if not options.get("peers") or options["peers_state"] != "present":
+                return done
+            days = int(expected.get("min_days_left") or 0)
+            return complete_read(done, peers_of(options["peers"]), served_chain(result, checked), days)
 
 
 class ChangeAction(HostAction):

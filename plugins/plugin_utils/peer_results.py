@@ -42,6 +42,50 @@ def with_findings(result: Mapping[str, Any], peers: Sequence[Peer], options: Map
     return done
 
 
+def complete_read(
+    result: Mapping[str, Any], peers: Sequence[Peer], served: Sequence[bytes], min_days_left: int = 0
+) -> dict[str, Any]:
+    """Return a result of mail_server_info with what its tests of the wanted peers mean.
+
+    served: the chain that the host serves after the change (DER, leaf first), for a peer that looks for a name there. Each of
+    C(peer_proofs) gets C(findings). C(peer_tests) has the form of C(peers) of peer_tls_info. C(peer_findings) are those on
+    certificates, each with its C(peer). Raises EngineError if the host's result cannot be read.
+    """
+    done = dict(result)
+    seen = done.pop("peer_certificates", None) or {}
+    if done.get("failed") or "peer_proofs" not in done:
+        return done
+    options = {"min_days_left": min_days_left, "accepted_domains": []}
+    served_pem = [ssl.DER_cert_to_PEM_cert(one) for one in served]
+    with understood("what the host returned about its peers"):
+        given = {one.name: one for one in peers}
+        done["peer_proofs"] = [
+            {**one, "findings": [found.as_dict() for found in _explained(given[one["peer"]], one["proof"])]}
+            for one in done["peer_proofs"]
+        ]
+        tests, found = [], []
+        for peer in peers:
+            mine = [one["proof"] for one in done["peer_proofs"] if one["peer"] == peer.name]
+            entry = {
+                "proofs": mine,
+                "message": "" if mine or not peer.sends_to_it else "the host could not make it",
+                "client_certificate": seen.get(peer.name),
+                "served_pem": served_pem,
+            }
+            tests.append(_completed(peer, entry, options))
+            found += [{"peer": peer.name, **one.as_dict()} for one in _of_certificates(peer, entry, options)]
+        done["peer_tests"], done["peer_findings"] = tests, found
+    return done
+
+
+def _explained(peer: Peer, proof: Mapping[str, Any]) -> Iterator[Finding]:
+    read = EnvelopeProof.from_dict(proof)
+    yield from (
+        one for one in explain(peer.kind, proof, bool(peer.client_certificate)) if one.code != "peer_not_tested"
+    )
+    yield from _of_the_peers_certificate(peer, read)
+
+
 def _completed(peer: Peer, entry: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     proofs = [EnvelopeProof.from_dict(one) for one in entry["proofs"]]
     message = x509.printable_text(str(entry["message"]))
@@ -56,7 +100,10 @@ def _completed(peer: Peer, entry: Mapping[str, Any], options: Mapping[str, Any])
         "kind": peer.kind,
         "tested": not reason,
         "reason": reason,
-        "proofs": [one.to_dict() for one in proofs],
+        "proofs": [
+            {**one.to_dict(), "findings": [found.as_dict() for found in _explained(peer, one.to_dict())]}
+            for one in proofs
+        ],
         "client_certificate": _described(entry["client_certificate"]),
         "findings": [one.as_dict() for one in found],
         "passed": all(one.severity != "error" for one in found),
@@ -76,7 +123,7 @@ def _not_tested(peer: Peer, message: str) -> str:
 def _findings(
     peer: Peer, entry: Mapping[str, Any], proofs: Sequence[EnvelopeProof], message: str, options: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    seen, days = entry["client_certificate"], int(options["min_days_left"])
+    seen = entry["client_certificate"]
     if message and not (seen and seen.get("message")):
         yield Finding.advised(
             "certificate_not_read", f"no proof with the peer {peer.name}: {message}", "correct starttls_peers"
@@ -84,9 +131,13 @@ def _findings(
     if peer.sends_to_it and not message and not (peer.proof_sender and peer.proof_recipient):
         yield not_tested(peer)
     for proof in proofs:
-        found = explain(peer.kind, proof.to_dict(), bool(peer.client_certificate))
-        yield from (one for one in found if one.code != "peer_not_tested")
-        yield from _of_the_peers_certificate(peer, proof)
+        yield from _explained(peer, proof.to_dict())
+    yield from _of_certificates(peer, entry, options)
+
+
+def _of_certificates(peer: Peer, entry: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what stands against the certificate that is presented to the peer, and against the one that is served to it."""
+    seen, days = entry["client_certificate"], int(options["min_days_left"])
     if seen:
         domains = list(options["accepted_domains"] or ()) or [peer.proof_sender.rpartition("@")[2]]
         yield from judge_client_certificate(peer.kind, seen, [one for one in domains if one], min_days_left=days)

@@ -43,6 +43,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`offered`", "`offered`, or `required` (only behind the delivery mode `required`)."
         ),
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
+        "starttls_peers": Variable(
+            "none",
+            "The hosts beside the gateway that it talks to, see [Exchange, Exchange Online and other peers]"
+            "(#exchange-exchange-online-and-other-peers).",
+        ),
     },
     "Certificates. Files are on the controller: searched as the module `copy` does, and where Ansible was started": {
         "starttls_private_key_file": Variable(
