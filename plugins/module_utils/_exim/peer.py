@@ -294,10 +294,10 @@ class EximPeers:
             f"  condition = ${{if >{{$message_age}}{{{_LIFETIME}}}}}\n  allow_fail\n"
             f"  data = :fail: the server could not be reached as required within {_LIFETIME // 86400} days\n\n"
         )
-        hosts = " ; ".join(map(str, peer.hosts))
+        hosts = ";".join(map(str, peer.hosts))
         return (
             f"{expired if peer.level == 'required' else ''}{transport_of(peer.name)}:\n  driver = manualroute\n"
-            f"  domains = {domains}\n  route_data = <; {hosts}\n  host_find_failed = defer\n"
+            f"  domains = {domains}\n  route_data = <;{hosts}\n  host_find_failed = defer\n"
             f"  transport = {transport_of(peer.name)}\n  no_more\n\n"
         )
 
