@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof, prove_envelope
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, Trust
 
 _AFTER_HANDSHAKE = ("mail", "rcpt", "done")
@@ -74,10 +75,6 @@ def _no_password() -> str:
 
 
 def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProof:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import (  # noqa: PLC0415
-        prove_envelope,
-    )
-
     addresses = (peer.proof_sender, peer.proof_recipient)
     sender, recipient = addresses if all(addresses) else ("", "")
     target = replace(host, name=peer.servername)
@@ -107,7 +104,7 @@ def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProo
     return PeerProof(peer.name, peer.kind, proof, warning=untested)
 
 
-def _last_refusal(seen: Any) -> Optional[Any]:
+def _last_refusal(seen: EnvelopeProof) -> Optional[EnvelopeProof]:
     """Return the session whose MAIL or RCPT was refused; None if there is none. A failed connection of the second one is none."""
     sessions = [one for one in (seen, seen.second) if one is not None]
     return next((one for one in sessions if one.stage in ("mail", "rcpt") and one.code), None)
