@@ -245,6 +245,9 @@ _ENTRIES = (
     Entry("peer", "client_purpose_missing", "notice", "The client certificate lacks the purpose clientAuth.",
           "public authorities stopped issuing that purpose in 2026, and it is not known what Exchange Online does without it: only the "
           "proof that reaches to RCPT tells; other peers that let OpenSSL verify the certificate refuse it"),
+    Entry("peer", "client_not_public", "error",
+          "The client certificate, as it is in the file, does not hang on a public root.",
+          "append its intermediates to client_certificate, or use a certificate of a public authority"),
     Entry("peer", "client_root_unknown", "notice", "The controller does not trust the chain of the client certificate.",
           "see that the peer knows the root or the certificate itself; the proof tells"),
     Entry("peer", "peer_certificate_not_asked", "warning",
