@@ -250,6 +250,8 @@ _ENTRIES = (
           "append its intermediates to client_certificate, or use a certificate of a public authority"),
     Entry("peer", "client_root_unknown", "notice", "The controller does not trust the chain of the client certificate.",
           "see that the peer knows the root or the certificate itself; the proof tells"),
+    Entry("peer", "peer_certificate_unfit", "error", "The certificate that the peer serves does not pass the check of its entry.",
+          "correct check, names, pin_fingerprints or pin_issuer_file of the peer in starttls_peers, or have the peer serve another one"),
     Entry("peer", "peer_certificate_not_asked", "warning",
           "The peer did not ask for the client certificate, so it was not presented.",
           "check that hosts of the peer name the server that knows the certificate, and that no device on the way ends TLS"),

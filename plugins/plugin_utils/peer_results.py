@@ -14,7 +14,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.client import (
     judge_client_certificate,
     judge_served_to_peer,
@@ -43,7 +42,7 @@ def with_findings(result: Mapping[str, Any], peers: Sequence[Peer], options: Map
 
 
 def _completed(peer: Peer, entry: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    proofs = [EnvelopeProof.from_dict(one) for one in entry["proofs"]]
+    proofs = [EnvelopeProof.from_dict(one["proof"]) for one in entry["proofs"]]
     message = x509.printable_text(str(entry["message"]))
     if not message and [(one.host, one.port) for one in proofs] != [
         (one.host, one.port) for one in peer.hosts if peer.sends_to_it
@@ -56,7 +55,7 @@ def _completed(peer: Peer, entry: Mapping[str, Any], options: Mapping[str, Any])
         "kind": peer.kind,
         "tested": not reason,
         "reason": reason,
-        "proofs": [one.to_dict() for one in proofs],
+        "proofs": [{name: value for name, value in one.to_dict().items() if name != "trusted"} for one in proofs],
         "client_certificate": _described(entry["client_certificate"]),
         "findings": [one.as_dict() for one in found],
         "passed": all(one.severity != "error" for one in found),
@@ -83,44 +82,18 @@ def _findings(
         )
     if peer.sends_to_it and not message and not (peer.proof_sender and peer.proof_recipient):
         yield not_tested(peer)
-    for proof in proofs:
+    for proof, test in zip(proofs, entry["proofs"]):
         found = explain(peer.kind, proof.to_dict(), bool(peer.client_certificate))
         yield from (one for one in found if one.code != "peer_not_tested")
-        yield from _of_the_peers_certificate(peer, proof)
+        if test["unfit"]:
+            where = f"the certificate of {proof.host}:{proof.port} does not pass"
+            yield Finding.advised("peer_certificate_unfit", f"{where} {x509.printable_text(str(test['unfit']))}")
     if seen:
         domains = list(options["accepted_domains"] or ()) or [peer.proof_sender.rpartition("@")[2]]
         yield from judge_client_certificate(peer.kind, seen, [one for one in domains if one], min_days_left=days)
     if peer.receives_from_it and peer.tls_domain:
         chain = [ssl.PEM_cert_to_DER_cert(str(one)) for one in entry["served_pem"]]
         yield from judge_served_to_peer(chain, peer.tls_domain, min_days_left=days)
-
-
-def _of_the_peers_certificate(peer: Peer, proof: EnvelopeProof) -> Iterator[Finding]:
-    """Compare the certificate that the peer served with the names or fingerprints of its entry."""
-    if not proof.chain:
-        return
-    where = f"{proof.host}:{proof.port}"
-    leaf = x509.Certificate.load(proof.chain[0])
-    if peer.pin_fingerprints and leaf.fingerprint_sha256 not in peer.pin_fingerprints:
-        yield Finding.advised(
-            "wrong_certificate",
-            f"{where} serves the certificate {leaf.fingerprint_sha256} ('{leaf.subject}'), which is not in pin_fingerprints",
-            f"if the peer has renewed it, correct pin_fingerprints of the peer {peer.name}",
-        )
-    wanted = peer.names or (peer.servername or proof.host,)
-    if peer.check == "hostname" and not any(_has_name(leaf, one) for one in wanted):
-        yield Finding.advised(
-            "name_mismatch",
-            f"{where} serves a certificate for {policy.names_of(leaf)}, not for {' or '.join(wanted)}",
-            f"correct names of the peer {peer.name} in starttls_peers, if these are names of the peer",
-        )
-
-
-def _has_name(leaf: x509.Certificate, wanted: str) -> bool:
-    """Whether the certificate has this name. With a dot at its begin, it stands for every name below, also for a wildcard."""
-    if wanted.startswith("."):
-        return any(san[4:].lower().endswith(wanted) for san in leaf.sans if san.startswith("DNS:"))
-    return policy.covers(leaf, wanted)
 
 
 def _described(seen: Optional[Mapping[str, Any]]) -> Optional[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting, domain_of, names_of
@@ -27,20 +28,20 @@ class _Message:
     recipients: tuple[str, ...]
 
 
-def waiting(run: Runner, domains: Collection[str]) -> list[Waiting]:
-    """Return the messages for recipients in these domains. Raises EngineError if the queue cannot be read.
+def waiting(run: Runner, domains: Optional[Collection[str]]) -> list[Waiting]:
+    """Return the messages for recipients in these domains, None for all. Raises EngineError if the queue cannot be read.
 
     The list has the original recipients. An alias may have led to one of the domains: the log of a message shows that.
     """
     status, out, err = run(["exim4", "-bp"])
     if status != 0:
         raise EngineError(f"exim4 -bp cannot read the queue: {(err or out).strip()}")
-    names = names_of(domains)
+    names = names_of(domains or ())
     messages = list(_messages(out))
-    mentioned = _mentioned(run, names) if messages else frozenset()
+    mentioned = _mentioned(run, names) if messages and names else frozenset()
     found = []
     for message in messages:
-        own = [one for one in message.recipients if domain_of(one) in names]
+        own = [one for one in message.recipients if domains is None or domain_of(one) in names]
         log = _log(run, message.queue_id) if own or message.queue_id in mentioned else []
         others = [] if own else [one for one in _tried(log) if domain_of(one) in names]
         for one in dict.fromkeys((*own, *others)):

@@ -1,92 +1,146 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The proofs that reach to RCPT, made from a mail server with each of its peers as its own transport would. Changes nothing."""
+"""The evidence that a peer accepts what a change would send there, from this host, with the client certificate of the change."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import replace
+import hashlib
+import ssl
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import (
-    EnvelopeError,
-    EnvelopeProof,
-    prove_envelope,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, Trust
+
+_AFTER_HANDSHAKE = ("mail", "rcpt", "done")
 
 
-def proof_settings(peer: Peer, settings: Settings) -> Settings:
-    """Return the settings of a proof with this peer. Names and fingerprints are not compared. Raises EngineError.
+@dataclass(frozen=True)
+class PeerProof:
+    """The test of one host of a peer. proof: the result of prove_envelope as plain data.
 
-    With a check of the chain, OpenSSL has to trust it: by the host's store, or by the peer's pin_issuer_file alone.
+    problem: why the change has to be refused; empty if it need not be. may_insist: whether require_without_evidence may go on in
+    spite of it; not if the peer refuses mail for good. warning: what the test shows besides. unfit: why the peer's certificate does
+    not pass the check of its entry; empty if it does, or if it came to no certificate.
     """
-    issuers = settings.ca_pem
-    if peer.pin_issuer_file:
-        try:
-            with place_of(peer.pin_issuer_file, LOOK) as place, os.fdopen(place.open(), "rb") as file:
-                issuers = pem.join(pem.certificates(pem.split(file.read(pem.MAX_BYTES + 1))))
-        except (OSError, pem.PemError) as error:
-            said = error.strerror if isinstance(error, OSError) else str(error)
-            raise EngineError(f"pin_issuer_file {peer.pin_issuer_file} of the peer {peer.name}: {said}") from error
-    verify = peer.check in ("trusted_chain", "hostname") or bool(peer.pin_issuer_file)
-    return replace(settings, ca_pem=issuers, verify_trust=verify, verify_name=False)
+
+    peer: str
+    kind: str
+    proof: dict[str, Any]
+    problem: str = ""
+    warning: str = ""
+    may_insist: bool = True
+    unfit: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the test as plain data."""
+        return {
+            "peer": self.peer,
+            "kind": self.kind,
+            "proof": self.proof,
+            "problem": self.problem,
+            "warning": self.warning,
+            "unfit": self.unfit,
+        }
 
 
-def prove_peer(peer: Peer, settings: Settings) -> list[EnvelopeProof]:
-    """Make the proof with each next hop of a peer, in their order. Raises EngineError, EnvelopeError.
+def prove_peers(peers: Sequence[Peer], settings: Settings, roots: str = "") -> tuple[PeerProof, ...]:
+    """Test every host of these peers that TLS is used with. Nothing is raised for a fault of a peer. Raises EngineError, OSError.
 
-    Without both addresses each proof ends before MAIL, as C(not_tested).
+    roots: path of the roots by which the daemon judges a peer's certificate; empty for the system's.
     """
-    settings = proof_settings(peer, settings)
-    both = bool(peer.proof_sender and peer.proof_recipient)
-    return [
-        prove_envelope(
-            replace(host, name=peer.servername),
-            settings,
-            peer.proof_sender if both else "",
-            peer.proof_recipient if both else "",
-            peer.client_certificate,
-            peer.client_key,
+    return tuple(_prove(one, host, settings, roots) for one in peers if one.level != "disabled" for host in one.hosts)
+
+
+def unusable(certificate: str, key: str) -> str:
+    """Return why a file cannot be presented as the client certificate; empty if it can. key: its private key's own file, or empty."""
+    try:
+        text = Path(certificate).read_text(encoding="ascii", errors="ignore")
+        first = text.partition("-----BEGIN ")[2].partition("\n")[0]
+        if not key and "PRIVATE KEY" not in first:
+            return f"client_certificate {certificate} does not begin with a private key; put the key first, or name its file in client_key"
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key or certificate, password=_no_password)
+    except FileNotFoundError as error:
+        return f"there is no file {error.filename or certificate} on this host; install it, or correct client_certificate or client_key"
+    except (OSError, ValueError) as error:
+        mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
+        why = "the key belongs to another certificate" if mismatch else getattr(error, "strerror", None) or str(error)
+        return f"client_certificate {certificate} cannot be used: {why}"
+    return ""
+
+
+def _no_password() -> str:
+    raise ValueError("the private key is encrypted, and a daemon cannot ask for its passphrase")
+
+
+def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProof:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import (  # noqa: PLC0415
+        prove_envelope,
+    )
+
+    addresses = (peer.proof_sender, peer.proof_recipient)
+    sender, recipient = addresses if all(addresses) else ("", "")
+    target = replace(host, name=peer.servername)
+    seen = prove_envelope(
+        target, replace(settings, verify_trust=False), sender, recipient, peer.client_certificate, peer.client_key
+    )
+    proof = seen.to_dict()
+    where = f"peer {peer.name}, {host}"
+    completed = seen.stage in _AFTER_HANDSHAKE
+    refused = _last_refusal(seen)
+    if refused and 500 <= refused.code < 600:
+        text = f"{where} refuses the proof for good ({refused.code} {refused.text}), so mail would bounce; see docs/exchange.md"
+        return PeerProof(peer.name, peer.kind, proof, text, may_insist=False)
+    if not completed or refused:
+        why = f"{refused.code} {refused.text}" if refused else seen.message
+        text = f"{where} does not accept what this host would send: {why}"
+        if peer.level != "required":
+            return PeerProof(peer.name, peer.kind, proof, warning=text)
+        advice = "switch TLS on at that side first; to require TLS anyway, set require_without_evidence"
+        return PeerProof(
+            peer.name, peer.kind, proof, f"{text}; mail would be deferred. {advice[0].upper()}{advice[1:]}"
         )
-        for host in (peer.hosts if peer.sends_to_it else ())
-    ]
+    if peer.level == "required" and (why := _unfit(peer, target, seen.chain, settings, roots)):
+        text = f"{where}: its certificate does not pass the check {peer.check} ({why}); mail would be deferred"
+        return PeerProof(peer.name, peer.kind, proof, text, unfit=f"check {peer.check}: {why}")
+    untested = "" if sender else f"{where} is not tested to RCPT: there is no proof_sender or no proof_recipient"
+    return PeerProof(peer.name, peer.kind, proof, warning=untested)
 
 
-def prove_peers(peers: Sequence[Peer], settings: Settings, own: Target) -> list[dict[str, Any]]:
-    """Return for each peer its C(name), C(proofs), C(message), C(client_certificate) and C(served_pem). Nothing of a peer raises.
+def _last_refusal(seen: Any) -> Optional[Any]:
+    """Return the session whose MAIL or RCPT was refused; None if there is none. A failed connection of the second one is none."""
+    sessions = [one for one in (seen, seen.second) if one is not None]
+    return next((one for one in sessions if one.stage in ("mail", "rcpt") and one.code), None)
 
-    message: why no proof could be made; else empty. client_certificate: as of seen_on_host, None if the peer has none; the key stays
-    here. served_pem: what the own address serves, for a peer that looks for a name there; None for others.
-    """
-    served: Optional[Handshake] = None
-    results = []
-    for peer in peers:
-        proofs, message = [], ""
-        try:
-            proofs = prove_peer(peer, settings)
-        except (EngineError, EnvelopeError) as error:
-            message = str(error)
-        looks = peer.receives_from_it and bool(peer.tls_domain)
-        if looks and served is None:
-            served = handshake_one(own, replace(settings, verify_trust=False))
-        results.append(
-            {
-                "name": peer.name,
-                "proofs": [one.to_dict() for one in proofs],
-                "message": message,
-                "client_certificate": seen_on_host(peer.client_certificate, peer.client_key)
-                if peer.client_certificate
-                else None,
-                "served_pem": served.to_dict()["chain_pem"] if looks and served else None,
-            }
-        )
-    return results
+
+def _unfit(peer: Peer, target: Target, chain: Sequence[bytes], settings: Settings, roots: str) -> str:
+    """Return why the served certificate does not pass the peer's check; empty if it does."""
+    if peer.check == "encryption_only":
+        return ""
+    if peer.pin_fingerprints:
+        seen = hashlib.sha256(chain[0]).hexdigest() if chain else ""
+        return "" if seen in peer.pin_fingerprints else f"its fingerprint is {seen or 'unknown'}"
+    file = peer.pin_issuer_file or roots
+    pem = Path(file).read_text(encoding="ascii", errors="ignore") if file else None
+    named = peer.check == "hostname"
+    trust = Trust(replace(settings, ca_pem=pem, verify_trust=True, verify_name=named))
+    verdicts = [trust.verdict(chain, name) for name in (_names(peer, target) if named else [target.server_name])]
+    if "" in verdicts:
+        return ""
+    return next(filter(None, verdicts), "") or "OpenSSL cannot read the served chain"
+
+
+def _names(peer: Peer, target: Target) -> Iterator[str]:
+    """Yield the names of which the certificate has to cover one. For C(.example.com): the host below it, and any name below it."""
+    if not peer.names:
+        yield target.host
+    for name in peer.names:
+        if not name.startswith("."):
+            yield name
+            continue
+        if target.host.endswith(name):
+            yield target.host
+        yield f"any{name}"
