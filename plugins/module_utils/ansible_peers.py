@@ -16,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_en
     plan_peers,
     set_peers,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import PEER_OPTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_proof import prove_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PEER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
-    "peers": {"type": "list", "elements": "dict", "default": []},
+    "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER_OPTIONS},
     "state": {"type": "str", "choices": list(STATES), "default": "present"},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
@@ -41,7 +42,7 @@ PEER_SPEC: dict[str, dict[str, Any]] = {
 """The options of peer_tls."""
 
 READ_SPEC: dict[str, dict[str, Any]] = {
-    "peers": {"type": "list", "elements": "dict"},
+    "peers": {"type": "list", "elements": "dict", "options": PEER_OPTIONS},
     "peers_state": {"type": "str", "choices": list(STATES), "default": "present"},
 }
 """The options of mail_server_info that are about peers."""

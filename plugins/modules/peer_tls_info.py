@@ -190,11 +190,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import PEER_OPTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "peers": {"type": "list", "elements": "dict", "required": True},
+    "peers": {"type": "list", "elements": "dict", "required": True, "options": PEER_OPTIONS},
     "accepted_domains": {"type": "list", "elements": "str", "default": []},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
