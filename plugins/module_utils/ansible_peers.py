@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import (
@@ -72,8 +73,8 @@ def change_peers(module: AnsibleModule) -> dict[str, Any]:
 def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Settings) -> dict[str, Any]:
     """Return the peers of this host and, for wanted ones, what a change would do. Changes nothing. Raises EngineError.
 
-    The keys: C(peers), None if they cannot be read; C(peer_changes), C(peer_proofs); C(digests), C(obstacles) and C(notes) as those of
-    mail_server_info.
+    The keys: C(peers), None if they cannot be read; C(peer_changes), C(peer_proofs); C(peer_certificates), what the controller needs to
+    judge the client certificates, without their keys; C(digests), C(obstacles) and C(notes) as those of mail_server_info.
     """
     own_port = Target(options["address"], options["port"])
     server = PEERS[kind](run, own_port, settings)
@@ -81,6 +82,7 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
         "peers": None,
         "peer_changes": [],
         "peer_proofs": [],
+        "peer_certificates": [],
         "digests": {},
         "obstacles": [],
         "notes": [],
@@ -89,6 +91,11 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
     wanted = None
     if options.get("peers") is not None:
         wanted = wish_of(options["peers"], state, bool(options.get("require_without_evidence")), 0.0)
+        found["peer_certificates"] = [
+            {"peer": one.name, **seen_on_host(one.client_certificate, one.client_key)}
+            for one in wanted.wanted
+            if one.client_certificate
+        ]
     try:
         found["peers"] = server.peers()
         if wanted is None:

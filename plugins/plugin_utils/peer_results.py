@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's part of peer_tls_info: what the proofs of a host mean, and what stands against the certificates."""
+"""What the proofs of a host with its peers mean, and what stands against the certificates: of peer_tls_info, and of a read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer, peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.client import (
@@ -39,6 +39,38 @@ def with_findings(result: Mapping[str, Any], peers: Sequence[Peer], options: Map
         done["peers"] = [_completed(peer, entry, options) for peer, entry in zip(peers, entries)]
         done["passed"] = all(one["passed"] for one in done["peers"])
     return done
+
+
+def with_read_peers(result: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of mail_server_info with what its wanted peers said, explained, and what stands against their certificates.
+
+    options: those of the module. What refuses the change are obstacles, the rest are notes. Raises EngineError.
+    """
+    done = dict(result)
+    seen = done.pop("peer_certificates", None) or ()
+    if done.get("failed") or not (seen or done.get("peer_proofs")):
+        return done
+    wanted = {one.name: one for one in peers_of(options["peers"] or ())}
+    with understood("what the host returned about its peers"):
+        refusing = {str(one["message"]) for one in done["obstacles"]}
+        obstacles, notes = list(done["obstacles"]), list(done["notes"])
+        for one in seen:
+            peer = wanted[one["peer"]]
+            for finding in judge_client_certificate(peer.kind, one, _senders_domain(peer)):
+                into = obstacles if finding.severity == "error" else notes
+                into.append({"code": finding.code, "message": f"peer {peer.name}: {finding.message}"})
+        for one in done["peer_proofs"]:
+            peer = wanted[one["peer"]]
+            into = obstacles if one["problem"] and one["problem"] in refusing else notes
+            for finding in explain(peer.kind, one["proof"], bool(peer.client_certificate)):
+                into.append({"code": finding.code, "message": f"peer {peer.name}: {finding.message}"})
+        done |= {"obstacles": obstacles, "notes": notes}
+    return done
+
+
+def _senders_domain(peer: Peer) -> list[str]:
+    domain = peer.proof_sender.rpartition("@")[2]
+    return [domain] if domain else []
 
 
 def _completed(peer: Peer, entry: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,8 +121,8 @@ def _findings(
             where = f"the certificate of {proof.host}:{proof.port} does not pass"
             yield Finding.advised("peer_certificate_unfit", f"{where} {x509.printable_text(str(test['unfit']))}")
     if seen:
-        domains = list(options["accepted_domains"] or ()) or [peer.proof_sender.rpartition("@")[2]]
-        yield from judge_client_certificate(peer.kind, seen, [one for one in domains if one], min_days_left=days)
+        domains = list(options["accepted_domains"] or ()) or _senders_domain(peer)
+        yield from judge_client_certificate(peer.kind, seen, domains, min_days_left=days)
     if peer.receives_from_it and peer.tls_domain:
         chain = [ssl.PEM_cert_to_DER_cert(str(one)) for one in entry["served_pem"]]
         yield from judge_served_to_peer(chain, peer.tls_domain, min_days_left=days)

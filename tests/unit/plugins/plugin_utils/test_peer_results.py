@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_findings
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_findings, with_read_peers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ADDRESSES = {"proof_sender": "a@example.com", "proof_recipient": "b@example.org"}
@@ -143,3 +143,45 @@ def test_a_host_that_lies(result):
 
 def test_a_failure_stays_as_it_is():
     assert with_findings({"failed": True, "msg": "no"}, peers_of([PEER]), OPTIONS) == {"failed": True, "msg": "no"}
+
+
+# In the read of a mail server
+
+
+def read(peer=None, proofs=(), certificates=(), obstacles=()):
+    result = {"obstacles": [*obstacles], "notes": [], "peer_proofs": [*proofs], "peer_certificates": [*certificates]}
+    done = with_read_peers(json.loads(json.dumps(result)), {"peers": [{**PEER, **(peer or {})}]})
+    assert "peer_certificates" not in done
+    return [one["code"] for one in done["obstacles"]], [one["code"] for one in done["notes"]]
+
+
+REFUSED = replace(
+    DONE, stage="rcpt", code=550, enhanced="5.7.64", text="5.7.64 TenantAttribution", fault="refused"
+).to_dict()
+ONLINE = {"kind": "exchange_online", "client_certificate": "/etc/c.pem"}
+
+
+def test_a_read_explains_what_refuses_the_change():
+    proof = {"peer": "one", "kind": "exchange_online", "proof": REFUSED, "problem": "it refuses"}
+    refusing = {"code": "change_refused", "message": "it refuses"}
+    assert read(ONLINE, [proof], obstacles=[refusing]) == (["change_refused", "peer_not_attributed"], [])
+    assert read(ONLINE, [proof]) == ([], ["peer_not_attributed"])  # somebody insists
+
+
+def test_a_read_judges_the_client_certificate_before_the_change(authority):
+    shown = {"peer": "one", **presented(authority.issue(["other.test"]))}
+    assert read(ONLINE, certificates=[shown]) == (["client_not_public", "client_name_not_accepted"], [])
+    assert read({"client_certificate": "/etc/c.pem"}, certificates=[shown]) == ([], ["client_root_unknown"])
+
+
+def test_a_read_without_peers_stays_as_it_is():
+    for result in ({"failed": True, "msg": "no"}, {"obstacles": [], "notes": [], "peers": None, "peer_proofs": []}):
+        assert with_read_peers(result, {"peers": None}) == result
+
+
+@pytest.mark.parametrize(
+    "more", [{"peer_proofs": [{"peer": "two"}]}, {"peer_certificates": ["x"]}, {"peer_proofs": "x"}]
+)
+def test_a_read_that_lies(more):
+    with pytest.raises(EngineError, match="about its peers"):
+        with_read_peers({"obstacles": [], "notes": [], **more}, {"peers": [PEER]})
