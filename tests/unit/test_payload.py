@@ -24,7 +24,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "mail_server_tls": (73, 601_000, 214_000),
     "message_trace": (16, 139_000, 51_000),
     "outbound_tls_mode": (78, 700_000, 245_000),
-    "peer_tls": (71, 589_000, 210_000),
+    "peer_tls": (72, 593_000, 211_000),
     "peer_tls_info": (21, 194_000, 69_000),
     "starttls_probe": (13, 149_000, 52_000),
     "tls_activity_info": (20, 162_000, 57_000),
