@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import (
@@ -16,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_en
     plan_peers,
     set_peers,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import PEER_OPTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_proof import prove_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 PEER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
-    "peers": {"type": "list", "elements": "dict", "default": []},
+    "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER_OPTIONS},
     "state": {"type": "str", "choices": list(STATES), "default": "present"},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
@@ -41,7 +43,7 @@ PEER_SPEC: dict[str, dict[str, Any]] = {
 """The options of peer_tls."""
 
 READ_SPEC: dict[str, dict[str, Any]] = {
-    "peers": {"type": "list", "elements": "dict"},
+    "peers": {"type": "list", "elements": "dict", "options": PEER_OPTIONS},
     "peers_state": {"type": "str", "choices": list(STATES), "default": "present"},
 }
 """The options of mail_server_info that are about peers."""
@@ -71,8 +73,8 @@ def change_peers(module: AnsibleModule) -> dict[str, Any]:
 def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Settings) -> dict[str, Any]:
     """Return the peers of this host and, for wanted ones, what a change would do. Changes nothing. Raises EngineError.
 
-    The keys: C(peers), None if they cannot be read; C(peer_changes), C(peer_proofs); C(digests), C(obstacles) and C(notes) as those of
-    mail_server_info.
+    The keys: C(peers), None if they cannot be read; C(peer_changes), C(peer_proofs); C(peer_certificates), what the controller needs to
+    judge the client certificates, without their keys; C(digests), C(obstacles) and C(notes) as those of mail_server_info.
     """
     own_port = Target(options["address"], options["port"])
     server = PEERS[kind](run, own_port, settings)
@@ -80,6 +82,7 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
         "peers": None,
         "peer_changes": [],
         "peer_proofs": [],
+        "peer_certificates": [],
         "digests": {},
         "obstacles": [],
         "notes": [],
@@ -88,6 +91,11 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
     wanted = None
     if options.get("peers") is not None:
         wanted = wish_of(options["peers"], state, bool(options.get("require_without_evidence")), 0.0)
+        found["peer_certificates"] = [
+            {"peer": one.name, **seen_on_host(one.client_certificate, one.client_key)}
+            for one in wanted.wanted
+            if one.client_certificate
+        ]
     try:
         found["peers"] = server.peers()
         if wanted is None:

@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_result
     complete_observed,
     with_verdict,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_read_peers
 
 OFFERING = ("offered", "required")
 """The words of the option inbound with which a certificate is installed."""
@@ -70,6 +71,7 @@ class ReadAction(HostAction):
         result = self.execute(arguments, task_vars)
         with task_errors():
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
+            result = with_read_peers(result, options)
             return complete_observed(result, expected, checked, arguments.get("ca_content") or "")
 
 

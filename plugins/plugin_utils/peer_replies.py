@@ -114,7 +114,7 @@ def _explained(kind: str, proof: EnvelopeProof, presents: bool) -> Iterator[Find
         yield _finding("peer_resumed_unknown", where, second.reply or second.message)
         return
     found = _ended(kind, second, f"{where}, in a {'resumed' if proof.resumed else 'second'} session,")
-    if proof.resumed and found.code not in ("peer_busy", "peer_greylisted"):
+    if proof.resumed and presents and found.code not in ("peer_busy", "peer_greylisted"):
         found = _finding("peer_refuses_resumed", where, second.reply or second.message)
     yield found
 

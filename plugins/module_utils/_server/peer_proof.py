@@ -24,7 +24,8 @@ class PeerProof:
     """The test of one host of a peer. proof: the result of prove_envelope as plain data.
 
     problem: why the change has to be refused; empty if it need not be. may_insist: whether require_without_evidence may go on in
-    spite of it; not if the peer refuses mail for good. warning: what the test shows besides.
+    spite of it; not if the peer refuses mail for good. warning: what the test shows besides. unfit: why the peer's certificate does
+    not pass the check of its entry; empty if it does, or if it came to no certificate.
     """
 
     peer: str
@@ -33,6 +34,7 @@ class PeerProof:
     problem: str = ""
     warning: str = ""
     may_insist: bool = True
+    unfit: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the test as plain data."""
@@ -42,6 +44,7 @@ class PeerProof:
             "proof": self.proof,
             "problem": self.problem,
             "warning": self.warning,
+            "unfit": self.unfit,
         }
 
 
@@ -57,8 +60,8 @@ def unusable(certificate: str, key: str) -> str:
     """Return why a file cannot be presented as the client certificate; empty if it can. key: its private key's own file, or empty."""
     try:
         text = Path(certificate).read_text(encoding="ascii", errors="ignore")
-        first = text.find("-----BEGIN ")
-        if not key and "PRIVATE KEY" not in text[first : text.find("\n", first)]:
+        first = text.partition("-----BEGIN ")[2].partition("\n")[0]
+        if not key and "PRIVATE KEY" not in first:
             return f"client_certificate {certificate} does not begin with a private key; put the key first, or name its file in client_key"
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key or certificate, password=_no_password)
     except FileNotFoundError as error:
@@ -99,7 +102,7 @@ def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProo
         )
     if peer.level == "required" and (why := _unfit(peer, target, seen.chain, settings, roots)):
         text = f"{where}: its certificate does not pass the check {peer.check} ({why}); mail would be deferred"
-        return PeerProof(peer.name, peer.kind, proof, text)
+        return PeerProof(peer.name, peer.kind, proof, text, unfit=f"check {peer.check}: {why}")
     untested = "" if sender else f"{where} is not tested to RCPT: there is no proof_sender or no proof_recipient"
     return PeerProof(peer.name, peer.kind, proof, warning=untested)
 

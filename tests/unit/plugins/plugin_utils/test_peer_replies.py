@@ -187,7 +187,7 @@ def test_a_certificate_that_was_not_asked_for():
 @pytest.mark.parametrize(
     ("resumed", "second", "code", "says"),
     [
-        (True, refused("rcpt", "550 5.7.64 TenantAttribution" + TAIL), "peer_refuses_resumed", "TLS session cache"),
+        (True, refused("rcpt", "550 5.7.64 TenantAttribution" + TAIL), "peer_refuses_resumed", "resumes none"),
         (True, refused("rcpt", "550 5.7.51 unknown"), "peer_refuses_resumed", "5.7.51 unknown"),
         (True, refused("mail", "451 4.7.500 Server busy. Please try again later"), "peer_busy", "in a resumed session"),
         (False, refused("rcpt", "550 5.7.64 TenantAttribution" + TAIL), "peer_not_attributed", "in a second session"),
@@ -196,8 +196,14 @@ def test_a_certificate_that_was_not_asked_for():
 )
 def test_the_second_session(resumed, second, code, says):
     proof = replace(DONE, resumed=resumed, second=replace(second, resumed=resumed))
-    (found,) = explain("exchange_online", proof.to_dict())
+    (found,) = explain("exchange_online", proof.to_dict(), presents=True)
     assert found.code == code and says in found.message
+
+
+def test_a_refusal_of_a_resumed_session_without_a_certificate_is_one():
+    second = replace(refused("rcpt", "550 5.7.64 TenantAttribution" + TAIL), resumed=True)
+    (found,) = explain("exchange_online", replace(DONE, resumed=True, second=second).to_dict())
+    assert found.code == "peer_not_attributed" and "in a resumed session" in found.message
 
 
 @pytest.mark.parametrize("text", ["\x1b[31m{{ 1 }}\n\r\x00", "x" * 10_000_000, "5.7.64 a / 5.7.64 b " * 100_000])
