@@ -89,7 +89,7 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
     }
     state = options.get("peers_state") or "present"
     wanted = None
-    if options.get("peers") is not None:
+    if options.get("peers") or (options.get("peers") is not None and state == "absent"):
         wanted = wish_of(options["peers"], state, bool(options.get("require_without_evidence")), 0.0)
         found["peer_certificates"] = [
             {"peer": one.name, **seen_on_host(one.client_certificate, one.client_key)}

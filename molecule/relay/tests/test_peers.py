@@ -103,7 +103,10 @@ def relay(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Relay]:
     pki = STATE / "pki"
     texts = [(pki / file).read_text() for file in (f"{one.name}.key", f"{one.name}.pem", "chain.pem")]
     group = "Debian-exim" if one.exim else "root"
-    one.run(f"mkdir -p /etc/mailfleet && cat >{CONNECTOR} && chmod 640 {CONNECTOR} && chgrp {group} {CONNECTOR}", "".join(texts))
+    one.run(
+        f"mkdir -p /etc/mailfleet && cat >{CONNECTOR} && chmod 640 {CONNECTOR} && chgrp {group} {CONNECTOR}",
+        "".join(texts),
+    )
     one.run(f"cat >{ISSUERS} && chmod 644 {ISSUERS}", fleet.ca.read_text())
     options = {
         "inbound": "offered",
@@ -118,7 +121,12 @@ def relay(request: pytest.FixtureRequest, fleet: Fleet) -> Iterator[Relay]:
     assert fleet.module(one.receiver, "mail_server_tls", options).status == 0
     fleet.run(one.receiver, f"cat >{ISSUERS}", fleet.ca.read_text())
     receiver_sets(
-        fleet, one.receiver, "smtpd_tls_security_level=may", "smtpd_tls_ask_ccert=yes", f"smtpd_tls_CAfile={ISSUERS}", "smtpd_delay_reject=yes"
+        fleet,
+        one.receiver,
+        "smtpd_tls_security_level=may",
+        "smtpd_tls_ask_ccert=yes",
+        f"smtpd_tls_CAfile={ISSUERS}",
+        "smtpd_delay_reject=yes",
     )
     yield one
     receiver_sets(fleet, one.receiver, "smtpd_tls_security_level=may")
@@ -131,7 +139,9 @@ def test_only_the_peer_gets_the_client_certificate(fleet: Fleet, relay: Relay) -
     again = relay.set(relay.peer())
     assert not again["changed"] and not again["proofs"]
     seen = fleet.result(relay.name, "mail_server_info", {"peers": [relay.peer()]})
-    assert [(one["name"], one["level"], one["client_certificate"]) for one in seen["peers"]] == [("next-hop", "required", CONNECTOR)]
+    assert [(one["name"], one["level"], one["client_certificate"]) for one in seen["peers"]] == [
+        ("next-hop", "required", CONNECTOR)
+    ]
     assert seen["peer_changes"] == [] and seen["obstacles"] == []
     assert seen["peer_proofs"][0]["proof"]["stage"] == "done"
     header = relay.received(relay.send())
@@ -182,7 +192,9 @@ def test_a_peer_that_does_not_accept_it_is_refused(fleet: Fleet, relay: Relay) -
     assert relay.run(FILES) == before
 
 
-@pytest.mark.parametrize("check", ["issuer", "fingerprint", "two fingerprints", "wrong fingerprint", "hostname", "trusted_chain"])
+@pytest.mark.parametrize(
+    "check", ["issuer", "fingerprint", "two fingerprints", "wrong fingerprint", "hostname", "trusted_chain"]
+)
 def test_the_certificate_of_the_peer_is_checked(fleet: Fleet, relay: Relay, check: str) -> None:
     served = (STATE / "pki" / f"{relay.receiver}.pem").read_text()
     command = ["openssl", "x509", "-noout", "-fingerprint", "-sha256"]
@@ -217,7 +229,9 @@ def test_without_tls_the_way_stays(relay: Relay) -> None:
     relay.set(relay.peer())
     assert "may refuse mail for good" in relay.refusal(relay.peer(), state="disabled")
     after = relay.set(relay.peer(), state="disabled", require_without_evidence=True)["after"]
-    assert [(one["name"], one["level"], one["hosts"]) for one in after] == [("next-hop", "disabled", [f"{relay.peer_domain}:25"])]
+    assert [(one["name"], one["level"], one["hosts"]) for one in after] == [
+        ("next-hop", "disabled", [f"{relay.peer_domain}:25"])
+    ]
     assert re.search(r"with E?SMTP id", relay.received(relay.send()))
     assert not relay.set(relay.peer(), state="disabled", require_without_evidence=True)["changed"]
 
@@ -259,12 +273,14 @@ def test_a_killed_change_is_undone(fleet: Fleet, relay: Relay) -> None:
         str(Path(sys.executable).parent / "ansible"), "-i", str(fleet.inventory), relay.name, "-m", "mailfleet.starttls.peer_tls",
         "-a", json.dumps({"peers": [relay.peer()]}),
     ]  # fmt: skip
-    process = subprocess.Popen(words, cwd=TOP, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        words, cwd=TOP, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     killed = relay.run(KILL)
     process.communicate(timeout=60)
     assert "journal" in killed, "the change was over before it could be killed"
     assert relay.run(FILES) != before, "nothing was written yet, so this proves nothing"
-    relay.run(f"test \"$({JOURNALS})\"")
+    relay.run(f'test "$({JOURNALS})"')
     result = relay.set(relay.peer())
     assert result["recovered"]
     assert "Client CN" in relay.received(relay.send())

@@ -7,16 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import CHECKS, DIRECTIONS, KINDS, LEVELS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import (
+    PEER_CHECKS,
+    PEER_DIRECTIONS,
+    PEER_KINDS,
+    PEER_LEVELS,
+)
 
 PEER_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str", "required": True},
-    "kind": {"type": "str", "choices": list(KINDS), "default": "smtp"},
+    "kind": {"type": "str", "choices": list(PEER_KINDS), "default": "smtp"},
     "hosts": {"type": "list", "elements": "str", "default": []},
     "domains": {"type": "list", "elements": "str", "default": []},
-    "direction": {"type": "str", "choices": list(DIRECTIONS), "default": "outbound"},
-    "level": {"type": "str", "choices": list(LEVELS), "default": "required"},
-    "check": {"type": "str", "choices": list(CHECKS), "default": "encryption_only"},
+    "direction": {"type": "str", "choices": list(PEER_DIRECTIONS), "default": "outbound"},
+    "level": {"type": "str", "choices": list(PEER_LEVELS), "default": "required"},
+    "check": {"type": "str", "choices": list(PEER_CHECKS), "default": "encryption_only"},
     "names": {"type": "list", "elements": "str", "default": []},
     "servername": {"type": "str"},
     "client_certificate": {"type": "path"},

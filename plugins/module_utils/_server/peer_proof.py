@@ -10,10 +10,10 @@ import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof, prove_envelope
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import prove_envelope
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, Trust
 
 _AFTER_HANDSHAKE = ("mail", "rcpt", "done")
@@ -87,7 +87,7 @@ def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProo
     proof = seen.to_dict()
     where = f"peer {peer.name}, {host}"
     completed = seen.stage in _AFTER_HANDSHAKE
-    refused = _last_refusal(seen)
+    refused = seen if seen.stage in ("mail", "rcpt") and seen.code else None
     if refused and 500 <= refused.code < 600:
         text = f"{where} refuses the proof for good ({refused.code} {refused.text}), so mail would bounce; see docs/exchange.md"
         return PeerProof(peer.name, peer.kind, proof, text, may_insist=False)
@@ -103,14 +103,10 @@ def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProo
     if peer.level == "required" and (why := _unfit(peer, target, seen.chain, settings, roots)):
         text = f"{where}: its certificate does not pass the check {peer.check} ({why}); mail would be deferred"
         return PeerProof(peer.name, peer.kind, proof, text, unfit=f"check {peer.check}: {why}")
-    untested = "" if sender else f"{where} is not tested to RCPT: there is no proof_sender or no proof_recipient"
-    return PeerProof(peer.name, peer.kind, proof, warning=untested)
-
-
-def _last_refusal(seen: EnvelopeProof) -> Optional[EnvelopeProof]:
-    """Return the session whose MAIL or RCPT was refused; None if there is none. A failed connection of the second one is none."""
-    sessions = [one for one in (seen, seen.second) if one is not None]
-    return next((one for one in sessions if one.stage in ("mail", "rcpt") and one.code), None)
+    warning = "" if sender else f"{where} is not tested to RCPT: there is no proof_sender or no proof_recipient"
+    if seen.second and seen.second.code >= 400:  # the transport of a peer with a client certificate resumes no session
+        warning = f"{where} does not accept it on a resumed session: {seen.second.code} {seen.second.text}"
+    return PeerProof(peer.name, peer.kind, proof, warning=warning)
 
 
 def _unfit(peer: Peer, target: Target, chain: Sequence[bytes], settings: Settings, roots: str) -> str:

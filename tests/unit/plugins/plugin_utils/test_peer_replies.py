@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import KINDS, Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_KINDS, Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import PROOF_STEPS, EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import CATALOGUE, entry_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_replies import (
@@ -127,7 +127,7 @@ def test_each_row_of_the_table_is_provoked_here():
 
 def test_the_table_is_made_of_what_exists():
     for row in SYMPTOMS:
-        assert row.finding in CATALOGUE and set(row.kinds) <= set(KINDS), row
+        assert row.finding in CATALOGUE and set(row.kinds) <= set(PEER_KINDS), row
         assert set(row.stages) <= {*PROOF_STEPS, "queue"} and (row.enhanced or row.words), row
         if row.enhanced and row.codes:
             assert len(row.enhanced.split(".")) == 3, row
@@ -174,7 +174,7 @@ def test_faults_of_the_handshake(kind, fault, code, says):
 
 def test_a_good_proof_has_no_finding():
     for proof in (DONE, replace(DONE, resumed=True, second=replace(DONE, asked=None)), replace(DONE, asked=None)):
-        for kind in KINDS:
+        for kind in PEER_KINDS:
             assert explain(kind, proof.to_dict(), presents=True) == ()
 
 
@@ -208,7 +208,7 @@ def test_a_refusal_of_a_resumed_session_without_a_certificate_is_one():
 
 @pytest.mark.parametrize("text", ["\x1b[31m{{ 1 }}\n\r\x00", "x" * 10_000_000, "5.7.64 a / 5.7.64 b " * 100_000])
 def test_a_hostile_reply_stays_printable_and_short(text):
-    for kind in KINDS:
+    for kind in PEER_KINDS:
         proof = {**refused("rcpt", "550 x").to_dict(), "text": text, "enhanced": text[:9]}
         (found,) = explain(kind, json.loads(json.dumps(proof)))
         assert found.code == "peer_unknown_reply"

@@ -35,8 +35,8 @@ class Host(EximHost):
         super().__init__(monkeypatch, root, split, settings)
         monkeypatch.setattr(module, "CONFIG_DIR", str(self.etc))
         monkeypatch.setattr(module, "GENERATED", str(self.generated))
-        monkeypatch.setattr(module, "TEMPLATE", str(self.template))
-        monkeypatch.setattr(module, "GATEWAY_RECORD", str(self.directory / "gateway.json"))
+        monkeypatch.setattr(module, "_TEMPLATE", str(self.template))
+        monkeypatch.setattr(module, "_GATEWAY_RECORD", str(self.directory / "gateway.json"))
         monkeypatch.setattr(module, "FileImage", OwnFiles())
         self.tests, self.local = "", set()
 
@@ -55,7 +55,9 @@ class Host(EximHost):
 
     def printed(self, section, kind):
         """What exim -bP prints of our part of a section."""
-        text = "".join(self.adapter_of_peers._present(title) for title in (section, f"last {section}") if title in module._SPLIT)
+        text = "".join(
+            self.adapter_of_peers._present(title) for title in (section, f"last {section}") if title in module._SPLIT
+        )
         found = re.findall(r"(?m)^(mailfleet_peer_\w+):\n((?:[ \t.#].*\n|\w+ ?=.*\n)*)", text)
         return "".join(f"{name} {kind}:\n{body}\n" for name, body in found)
 

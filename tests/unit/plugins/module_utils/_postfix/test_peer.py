@@ -42,10 +42,12 @@ class Host:
             value = str(self.etc / "mailfleet-peers" / ("transport" if name == "PEER_TABLE" else "any_name"))
             for one in (module, server):
                 monkeypatch.setattr(one, name, value, raising=False)
-        monkeypatch.setattr(module, "GATEWAY_RECORD", str(self.etc / "mailfleet-starttls/gateway.json"))
+        monkeypatch.setattr(module, "_GATEWAY_RECORD", str(self.etc / "mailfleet-starttls/gateway.json"))
         monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(self.etc)))
         monkeypatch.setattr(
-            module, "_table", lambda path, text: FileImage(path, text and text.encode(), 0o644, os.getuid(), os.getgid())
+            module,
+            "_table",
+            lambda path, text: FileImage(path, text and text.encode(), 0o644, os.getuid(), os.getgid()),
         )
         self.first = {name: (self.etc / name).read_bytes() for name in ("main.cf", "master.cf")}
 
@@ -84,7 +86,7 @@ def test_a_peer_has_a_transport_and_a_route_and_no_other_mail_changes(make):
     host = make()
     host.put(peer(client_certificate="/etc/c.pem"))
     assert host.fake.explicit() == {
-        **{k: v for k, v in FakePostfix(host.etc.parent / "other").explicit().items()},
+        **FakePostfix(host.etc.parent / "other").explicit(),
         "transport_maps": f"texthash:{host.table}",
     }
     assert host.table.read_text().splitlines()[1:] == ["example.com mailfleet_peer_exchange:[exch.example.com]:25"]
@@ -108,7 +110,9 @@ def test_a_second_run_changes_nothing(make):
     assert not host.plan(peer("other", domains=["other.example"]))
 
 
-@pytest.mark.parametrize("main", ["", "transport_maps = hash:/etc/postfix/mine, \n    hash:/second\n", "transport_maps =\n"])
+@pytest.mark.parametrize(
+    "main", ["", "transport_maps = hash:/etc/postfix/mine, \n    hash:/second\n", "transport_maps =\n"]
+)
 def test_everything_comes_back_byte_by_byte(make, main):
     host = make(main)
     host.put(peer(check="trusted_chain"), peer("all", domains=["*"]))
@@ -286,7 +290,7 @@ def test_the_routing_is_proved(make):
     host.put(peer())
     host.adapter.prove([peer()])
     host.fake.tables["hash:/first"] = {"mailfleet-starttls@example.com": "smtp:"}
-    with pytest.raises(EngineError, match="leads mail for example.com to smtp"):
+    with pytest.raises(EngineError, match=r"leads mail for example\.com to smtp"):
         host.adapter.prove([peer()])
 
 
