@@ -17,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_en
     plan_peers,
     set_peers,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import PEER_OPTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_proof import prove_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 PEER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
-    "peers": {"type": "list", "elements": "dict", "default": []},
+    "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER_OPTIONS},
     "state": {"type": "str", "choices": list(STATES), "default": "present"},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
@@ -42,7 +43,7 @@ PEER_SPEC: dict[str, dict[str, Any]] = {
 """The options of peer_tls."""
 
 READ_SPEC: dict[str, dict[str, Any]] = {
-    "peers": {"type": "list", "elements": "dict"},
+    "peers": {"type": "list", "elements": "dict", "options": PEER_OPTIONS},
     "peers_state": {"type": "str", "choices": list(STATES), "default": "present"},
 }
 """The options of mail_server_info that are about peers."""
@@ -73,8 +74,8 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
     """Return the peers of this host and, for wanted ones, what a change would do. Changes nothing. Raises EngineError.
 
     The keys: C(peers), None if they cannot be read; C(peer_changes); C(peer_proofs), each with C(refused), whether a change would be
-    refused because of it, and C(waived), whether only require_without_evidence prevents that; C(peer_certificates), the client
-    certificate of each wanted peer that has one, as of seen_on_host; C(digests), C(obstacles) and C(notes) as those of
+    refused because of it, and C(waived), whether only require_without_evidence prevents that; C(peer_certificates), what the
+    controller needs to judge the client certificates, without their keys; C(digests), C(obstacles) and C(notes) as those of
     mail_server_info. A proof that refuses a change is no obstacle here: the other side may accept TLS before the change is made.
     """
     if kind not in PEERS:
@@ -85,15 +86,20 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
         "peers": None,
         "peer_changes": [],
         "peer_proofs": [],
-        "peer_certificates": {},
+        "peer_certificates": [],
         "digests": {},
         "obstacles": [],
         "notes": [],
     }
     state = options.get("peers_state") or "present"
     wanted = None
-    if options.get("peers") is not None:
+    if options.get("peers") or (options.get("peers") is not None and state == "absent"):
         wanted = wish_of(options["peers"], state, bool(options.get("require_without_evidence")), 0.0)
+        found["peer_certificates"] = [
+            {"peer": one.name, **seen_on_host(one.client_certificate, one.client_key)}
+            for one in wanted.wanted
+            if one.client_certificate
+        ]
     try:
         found["peers"] = server.peers()
         if wanted is None:
@@ -107,11 +113,6 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
             stands = bool(one.problem) and one.peer in new
             waived = stands and wanted.require_without_evidence and one.may_insist
             found["peer_proofs"].append({**one.to_dict(), "refused": stands and not waived, "waived": waived})
-        found["peer_certificates"] = {
-            one.name: seen_on_host(one.client_certificate, one.client_key)
-            for one in wanted.wanted
-            if one.client_certificate
-        }
     except (EngineError, OSError) as error:
         reason = str(error) if isinstance(error, EngineError) else f"{error.filename}: {error.strerror}"
         if wanted is None:

@@ -222,10 +222,23 @@ peer_changes:
   elements: dict
   returned: when the kind is known
 peer_proofs:
-  description: The tests of the hosts of the wanted peers, see RV(mailfleet.starttls.peer_tls#module:proofs).
+  description:
+    - The tests of the hosts of the wanted peers, see RV(mailfleet.starttls.peer_tls#module:proofs). C(refused) tells whether a change would
+      be refused because of it. That is no obstacle here, because the other side may accept TLS before the change is made.
+    - C(findings) tell what the test means.
   type: list
   elements: dict
   returned: when the kind is known
+peer_tests:
+  description: The same for each wanted peer, in the form of RV(mailfleet.starttls.peer_tls_info#module:peers).
+  type: list
+  elements: dict
+  returned: with O(peers), if they are to be present
+peer_findings:
+  description: What stands against the certificates that are presented and served to the peers, each with the name of its C(peer).
+  type: list
+  elements: dict
+  returned: with O(peers), if they are to be present
 probe:
   description: The handshake test with the own port. C(results) as in M(mailfleet.starttls.starttls_probe).
   type: dict

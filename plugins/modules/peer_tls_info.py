@@ -19,11 +19,6 @@ description:
     that is served to a peer which looks for a name.
 options:
   peers:
-    description:
-      - The peers, as in C(starttls_peers) of the host. The hosts of each have to be addresses or names of the DNS.
-      - A peer without C(proof_sender) or C(proof_recipient) is not tested to RCPT. Its handshake is tested.
-    type: list
-    elements: dict
     required: true
   accepted_domains:
     description:
@@ -55,6 +50,7 @@ options:
     type: int
     default: 20
 extends_documentation_fragment:
+  - mailfleet.starttls.peers
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -67,6 +63,7 @@ attributes:
   idempotent:
     support: full
 notes:
+  - A peer without C(proof_sender) or C(proof_recipient) is not tested to RCPT. Its handshake is tested.
   - The module does not fail if a proof fails. Check RV(passed) and RV(peers[].findings).
   - The peer sees two connections that end with RSET and QUIT, and logs them as such.
   - The program C(openssl) has to be on the host to judge a client certificate. The private key does not leave the host.
@@ -163,9 +160,6 @@ peers:
         asked:
           description: Whether the server asked for a client certificate. Null if that is unknown.
           type: bool
-        trusted:
-          description: Whether OpenSSL on the host trusts the served chain. Null if the peer's check does not need that.
-          type: bool
         chain_pem:
           description: The served certificates, leaf first.
           type: list
@@ -200,11 +194,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import PEER_OPTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
-    "peers": {"type": "list", "elements": "dict", "required": True},
+    "peers": {"type": "list", "elements": "dict", "required": True, "options": PEER_OPTIONS},
     "accepted_domains": {"type": "list", "elements": "str", "default": []},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
@@ -217,8 +212,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run the module."""
     # Here, because the controller needs the options only.
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_evidence import (  # noqa: PLC0415
-        prove_peers,
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_inquiry import (  # noqa: PLC0415
+        ask_peers,
     )
 
     module = AnsibleModule(ARGUMENT_SPEC, supports_check_mode=True)
@@ -233,7 +228,7 @@ def main() -> None:
             )
         own = Target(options["address"], options["port"])
         own.check()
-        found = prove_peers(peers_of(options["peers"]), settings, own)
+        found = ask_peers(peers_of(options["peers"]), settings, own)
         return {"changed": False, "peers": found, "warnings": list(settings.told)}
 
     fail_on_engine_errors(module, prove)

@@ -11,7 +11,6 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
@@ -26,7 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_result
     served_chain,
     with_verdict,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import complete_read
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_read_peers
 
 OFFERING = ("offered", "required")
 """The words of the option inbound with which a certificate is installed."""
@@ -73,11 +72,8 @@ class ReadAction(HostAction):
         result = self.execute(arguments, task_vars)
         with task_errors():
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
-            done = complete_observed(result, expected, checked, arguments.get("ca_content") or "")
-            if not options.get("peers") or options["peers_state"] != "present":
-                return done
-            days = int(expected.get("min_days_left") or 0)
-            return complete_read(done, peers_of(options["peers"]), served_chain(result, checked), days)
+            result = with_read_peers(result, options, served_chain(result, checked))
+            return complete_observed(result, expected, checked, arguments.get("ca_content") or "")
 
 
 class ChangeAction(HostAction):

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import KINDS, Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_KINDS, Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import (
     NOT_TESTED,
     PROOF_STEPS,
@@ -72,9 +72,9 @@ SYMPTOMS = (
     Symptom("peer_unavailable", _EXCHANGE, ("greeting", "ehlo", "starttls", *_ENVELOPE), (421,), "4.3.2", "not available"),
     Symptom("peer_hello_lost", _BOTH, ("ehlo", *_ENVELOPE), (503,), "5.5.2", "send hello first"),
     # Any server: RFC 3463, section 3.2; the words of Postfix and of Exim; greylisting daemons.
-    Symptom("peer_recipient_unknown", KINDS, ("rcpt",), (550, 551, 553, 554), "5.1.1"),
+    Symptom("peer_recipient_unknown", PEER_KINDS, ("rcpt",), (550, 551, 553, 554), "5.1.1"),
     Symptom("peer_relay_denied", ("smtp",), ("rcpt",), (454, 550, 554), "", "relay access denied|relay not permitted"),
-    Symptom("peer_greylisted", KINDS, _ENVELOPE, (421, 450, 451), "", "gr[ea]ylist"),
+    Symptom("peer_greylisted", PEER_KINDS, _ENVELOPE, (421, 450, 451), "", "gr[ea]ylist"),
     # What Exchange says in its own queue.
     Symptom("peer_connector_certificate", _EXCHANGE, (QUEUE,), (454,), "4.7.5", "TlsCertificateName"),
     Symptom("peer_connector_certificate", _EXCHANGE, (QUEUE,), (), "", r"TLS negotiation failed with error (?:Unknown|No)Credentials"),
@@ -114,7 +114,7 @@ def _explained(kind: str, proof: EnvelopeProof, presents: bool) -> Iterator[Find
         yield _finding("peer_resumed_unknown", where, second.reply or second.message)
         return
     found = _ended(kind, second, f"{where}, in a {'resumed' if proof.resumed else 'second'} session,")
-    if proof.resumed and found.code not in ("peer_busy", "peer_greylisted"):
+    if proof.resumed and presents and found.code not in ("peer_busy", "peer_greylisted"):
         found = _finding("peer_refuses_resumed", where, second.reply or second.message)
     yield found
 

@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The controller's part of peer_tls_info: what the proofs of a host mean, and what stands against the certificates."""
+"""What the proofs of a host with its peers mean, and what stands against the certificates: of peer_tls_info, and of a read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer, peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.client import (
     judge_client_certificate,
     judge_served_to_peer,
@@ -42,72 +41,88 @@ def with_findings(result: Mapping[str, Any], peers: Sequence[Peer], options: Map
     return done
 
 
-def complete_read(
-    result: Mapping[str, Any], peers: Sequence[Peer], served: Sequence[bytes], min_days_left: int = 0
+def with_read_peers(
+    result: Mapping[str, Any], options: Mapping[str, Any], served: Sequence[bytes] = ()
 ) -> dict[str, Any]:
-    """Return a result of mail_server_info with what its tests of the wanted peers mean.
+    """Return the result of mail_server_info with what its wanted peers said, explained, and what stands against their certificates.
 
-    served: the chain that the host serves after the change (DER, leaf first), for a peer that looks for a name there. Each of
-    C(peer_proofs) gets C(findings). C(peer_tests) has the form of C(peers) of peer_tls_info. C(peer_findings) are those on
-    certificates, each with its C(peer). Raises EngineError if the host's result cannot be read.
+    options: those of the module. served: the chain that the host serves after the change (DER, leaf first), for a peer that looks for a
+    name there. Each of C(peer_proofs) gets C(findings). C(peer_findings) are those on certificates, each with its C(peer). C(peer_tests)
+    has the form of C(peers) of peer_tls_info. Raises EngineError.
     """
     done = dict(result)
-    seen = done.pop("peer_certificates", None) or {}
-    if done.get("failed") or "peer_proofs" not in done:
+    seen = done.pop("peer_certificates", None) or ()
+    if (
+        done.get("failed")
+        or not options.get("peers")
+        or options["peers_state"] != "present"
+        or "peer_proofs" not in done
+    ):
         return done
-    options = {"min_days_left": min_days_left, "accepted_domains": []}
-    served_pem = [ssl.DER_cert_to_PEM_cert(one) for one in served]
+    peers = peers_of(options["peers"])
     with understood("what the host returned about its peers"):
-        given = {one.name: one for one in peers}
-        done["peer_proofs"] = [
-            {**one, "findings": [found.as_dict() for found in _explained(given[one["peer"]], one["proof"])]}
-            for one in done["peer_proofs"]
-        ]
-        tests, found = [], []
+        wanted, certificates = {one.name: one for one in peers}, {one["peer"]: one for one in seen}
+        done["peer_proofs"] = [_with_meaning(wanted[one["peer"]], one) for one in done["peer_proofs"]]
+        done["peer_findings"], done["peer_tests"] = [], []
+        how: dict[str, Any] = {"accepted_domains": [], "min_days_left": (options.get("handshake") or {}).get("min_days_left") or 0}
         for peer in peers:
-            mine = [one["proof"] for one in done["peer_proofs"] if one["peer"] == peer.name]
             entry = {
-                "proofs": mine,
-                "message": "" if mine or not peer.sends_to_it else "the host could not make it",
-                "client_certificate": seen.get(peer.name),
-                "served_pem": served_pem,
+                "proofs": [one for one in done["peer_proofs"] if one["peer"] == peer.name],
+                "message": "",
+                "client_certificate": certificates.get(peer.name),
+                "served_pem": [ssl.DER_cert_to_PEM_cert(one) for one in served],
             }
-            tests.append(_completed(peer, entry, options))
-            found += [{"peer": peer.name, **one.as_dict()} for one in _of_certificates(peer, entry, options)]
-        done["peer_tests"], done["peer_findings"] = tests, found
+            if peer.sends_to_it and not entry["proofs"]:
+                entry["message"] = "the host could not test it"
+            done["peer_tests"].append(_completed(peer, entry, how))
+            judged = _of_certificates(peer, entry, how)
+            done["peer_findings"] += [{"peer": peer.name, **one.as_dict()} for one in judged]
     return done
 
 
-def _explained(peer: Peer, proof: Mapping[str, Any]) -> Iterator[Finding]:
-    read = EnvelopeProof.from_dict(proof)
-    yield from (
-        one for one in explain(peer.kind, proof, bool(peer.client_certificate)) if one.code != "peer_not_tested"
-    )
-    yield from _of_the_peers_certificate(peer, read)
+def _with_meaning(peer: Peer, test: Mapping[str, Any]) -> dict[str, Any]:
+    return {**test, "findings": [one.as_dict() for one in _of_test(peer, test)]}
+
+
+def _of_test(peer: Peer, test: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the test of one host of a peer means."""
+    proof = EnvelopeProof.from_dict(test["proof"])
+    found = explain(peer.kind, proof.to_dict(), bool(peer.client_certificate))
+    yield from (one for one in found if one.code != "peer_not_tested")
+    if test["unfit"]:
+        where = f"the certificate of {proof.host}:{proof.port} does not pass"
+        yield Finding.advised("peer_certificate_unfit", f"{where} {x509.printable_text(str(test['unfit']))}")
+
+
+def _senders_domain(peer: Peer) -> list[str]:
+    domain = peer.proof_sender.rpartition("@")[2]
+    return [domain] if domain else []
 
 
 def _completed(peer: Peer, entry: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    proofs = [EnvelopeProof.from_dict(one) for one in entry["proofs"]]
+    proofs = [EnvelopeProof.from_dict(one["proof"]) for one in entry["proofs"]]
     message = x509.printable_text(str(entry["message"]))
     if not message and [(one.host, one.port) for one in proofs] != [
         (one.host, one.port) for one in peer.hosts if peer.sends_to_it
     ]:
         raise ValueError("it is about other hosts")
     reason = _not_tested(peer, message)
-    found = list(_findings(peer, entry, proofs, message, options))
+    found = list(_findings(peer, entry, message, options))
     return {
         "name": peer.name,
         "kind": peer.kind,
         "tested": not reason,
         "reason": reason,
-        "proofs": [
-            {**one.to_dict(), "findings": [found.as_dict() for found in _explained(peer, one.to_dict())]}
-            for one in proofs
-        ],
+        "proofs": [_public(peer, proof, test) for proof, test in zip(proofs, entry["proofs"])],
         "client_certificate": _described(entry["client_certificate"]),
         "findings": [one.as_dict() for one in found],
         "passed": all(one.severity != "error" for one in found),
     }
+
+
+def _public(peer: Peer, proof: EnvelopeProof, test: Mapping[str, Any]) -> dict[str, Any]:
+    shown = {name: value for name, value in proof.to_dict().items() if name != "trusted"}
+    return {**shown, "findings": [one.as_dict() for one in _of_test(peer, test)]}
 
 
 def _not_tested(peer: Peer, message: str) -> str:
@@ -120,9 +135,7 @@ def _not_tested(peer: Peer, message: str) -> str:
     return f"not tested to RCPT, because {' and '.join(lacking)} {verb} not set" if lacking else ""
 
 
-def _findings(
-    peer: Peer, entry: Mapping[str, Any], proofs: Sequence[EnvelopeProof], message: str, options: Mapping[str, Any]
-) -> Iterator[Finding]:
+def _findings(peer: Peer, entry: Mapping[str, Any], message: str, options: Mapping[str, Any]) -> Iterator[Finding]:
     seen = entry["client_certificate"]
     if message and not (seen and seen.get("message")):
         yield Finding.advised(
@@ -130,8 +143,8 @@ def _findings(
         )
     if peer.sends_to_it and not message and not (peer.proof_sender and peer.proof_recipient):
         yield not_tested(peer)
-    for proof in proofs:
-        yield from _explained(peer, proof.to_dict())
+    for test in entry["proofs"]:
+        yield from _of_test(peer, test)
     yield from _of_certificates(peer, entry, options)
 
 
@@ -139,39 +152,11 @@ def _of_certificates(peer: Peer, entry: Mapping[str, Any], options: Mapping[str,
     """Yield what stands against the certificate that is presented to the peer, and against the one that is served to it."""
     seen, days = entry["client_certificate"], int(options["min_days_left"])
     if seen:
-        domains = list(options["accepted_domains"] or ()) or [peer.proof_sender.rpartition("@")[2]]
-        yield from judge_client_certificate(peer.kind, seen, [one for one in domains if one], min_days_left=days)
+        domains = list(options["accepted_domains"] or ()) or _senders_domain(peer)
+        yield from judge_client_certificate(peer.kind, seen, domains, min_days_left=days)
     if peer.receives_from_it and peer.tls_domain:
         chain = [ssl.PEM_cert_to_DER_cert(str(one)) for one in entry["served_pem"]]
         yield from judge_served_to_peer(chain, peer.tls_domain, min_days_left=days)
-
-
-def _of_the_peers_certificate(peer: Peer, proof: EnvelopeProof) -> Iterator[Finding]:
-    """Compare the certificate that the peer served with the names or fingerprints of its entry."""
-    if not proof.chain:
-        return
-    where = f"{proof.host}:{proof.port}"
-    leaf = x509.Certificate.load(proof.chain[0])
-    if peer.pin_fingerprints and leaf.fingerprint_sha256 not in peer.pin_fingerprints:
-        yield Finding.advised(
-            "wrong_certificate",
-            f"{where} serves the certificate {leaf.fingerprint_sha256} ('{leaf.subject}'), which is not in pin_fingerprints",
-            f"if the peer has renewed it, correct pin_fingerprints of the peer {peer.name}",
-        )
-    wanted = peer.names or (peer.servername or proof.host,)
-    if peer.check == "hostname" and not any(_has_name(leaf, one) for one in wanted):
-        yield Finding.advised(
-            "name_mismatch",
-            f"{where} serves a certificate for {policy.names_of(leaf)}, not for {' or '.join(wanted)}",
-            f"correct names of the peer {peer.name} in starttls_peers, if these are names of the peer",
-        )
-
-
-def _has_name(leaf: x509.Certificate, wanted: str) -> bool:
-    """Whether the certificate has this name. With a dot at its begin, it stands for every name below, also for a wildcard."""
-    if wanted.startswith("."):
-        return any(san[4:].lower().endswith(wanted) for san in leaf.sans if san.startswith("DNS:"))
-    return policy.covers(leaf, wanted)
 
 
 def _described(seen: Optional[Mapping[str, Any]]) -> Optional[dict[str, Any]]:

@@ -45,8 +45,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
         "starttls_peers": Variable(
             "none",
-            "The hosts beside the gateway that it talks to, see [Exchange, Exchange Online and other peers]"
-            "(#exchange-exchange-online-and-other-peers).",
+            "Hosts besides the gateway that the mail server talks to: Exchange, Exchange Online, partners, see "
+            "[below](#exchange-exchange-online-and-other-peers).",
         ),
     },
     "Certificates. Files are on the controller: searched as the module `copy` does, and where Ansible was started": {
@@ -149,7 +149,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_timeout": Variable("20", "Seconds to wait for a reloaded daemon."),
         "starttls_uninstall_keep": Variable("none", "Files on the host that `uninstall` leaves as they are."),
         "starttls_queue_timeout": Variable(
-            "300", "Seconds to wait until no mail waits for what is removed from a gateway. Then the run refuses."
+            "300",
+            "Seconds to wait until no mail waits for what is removed from a gateway, or for a removed peer. Then the run refuses.",
         ),
         "starttls_email_config": Variable("none", "For `set_delivery_mode`: the name of an email config."),
         "starttls_delivery_mode": Variable("none", "For `set_delivery_mode`: its new delivery mode."),

@@ -15,16 +15,17 @@ FILES = rooms.imports(PATHS)
 MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startswith("modules."))
 
 BOUNDS: dict[str, tuple[int, int, int]] = {
-    "enforced_tls_domain": (77, 696_000, 243_000),
-    "gateway_info": (95, 823_000, 287_000),
-    "gateway_tls": (95, 823_000, 287_000),
-    "inbound_tls_mode": (78, 704_000, 246_000),
-    "inbound_tls_mode_info": (76, 686_000, 240_000),
-    "mail_server_info": (61, 473_000, 168_000),
-    "mail_server_tls": (56, 447_000, 159_000),
+    "enforced_tls_domain": (78, 702_000, 246_000),
+    "gateway_info": (106, 936_000, 325_000),
+    "gateway_tls": (106, 936_000, 325_000),
+    "inbound_tls_mode": (79, 711_000, 248_000),
+    "inbound_tls_mode_info": (77, 693_000, 243_000),
+    "mail_server_info": (80, 636_000, 227_000),
+    "mail_server_tls": (73, 601_000, 214_000),
     "message_trace": (16, 139_000, 51_000),
-    "outbound_tls_mode": (77, 693_000, 243_000),
-    "peer_tls_info": (19, 187_000, 66_000),
+    "outbound_tls_mode": (78, 700_000, 245_000),
+    "peer_tls": (72, 593_000, 211_000),
+    "peer_tls_info": (21, 194_000, 69_000),
     "starttls_probe": (13, 149_000, 52_000),
     "tls_activity_info": (20, 162_000, 57_000),
     "tls_certificate": (19, 108_000, 41_000),
@@ -40,6 +41,10 @@ Before mail servers were one kind of thing, the module for Postfix alone shipped
 
 
 OF_GATEWAYS = {"enforced_tls_domain", *(one for one in MODULES if "tls_mode" in one or one.startswith("gateway_"))}
+
+
+SHARED_WITH_PEERS = {f"module_utils._gateway.{name}" for name in ("model", "queue", "record")}
+"""Values: a peer must not collide with a gateway on the same host, and goes when nothing waits for it."""
 
 
 def compressed(names: set[str]) -> int:
@@ -67,7 +72,8 @@ def test_a_module_ships_what_it_uses(module: str):
 @pytest.mark.parametrize("module", [one for one in MODULES if one not in OF_GATEWAYS])
 def test_only_the_modules_of_gateways_ship_gateways(module: str):
     shipped = rooms.payload(FILES, module)
-    assert [name for name in sorted(shipped) if "_gateway" in name or name.endswith(".gateway")] == []
+    found = {name for name in shipped if "_gateway" in name or name.endswith(".gateway")}
+    assert found - SHARED_WITH_PEERS == set()
 
 
 def test_imports_in_functions_and_for_types_are_shipped(tmp_path: Path):

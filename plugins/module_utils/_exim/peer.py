@@ -33,10 +33,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError, EngineError
 
-PREFIX = "mailfleet_peer_"
+PEER_ROUTER = "mailfleet_peer_"
 """How the names of the peers' routers and transports begin. A hyphen in the name of a peer is an underscore there."""
-TEMPLATE = f"{CONFIG_DIR}/exim4.conf.template"
-GATEWAY_RECORD = f"{DIRECTORY}/gateway.json"
+_TEMPLATE = f"{CONFIG_DIR}/exim4.conf.template"
+_GATEWAY_RECORD = f"{DIRECTORY}/gateway.json"
 
 # Section -> its file in the split configuration, and its place in the unsplit template. The routers of a peer that takes all mail
 # come after hubbed_hosts, which is the administrator's, and before Debian's router for all other mail.
@@ -94,11 +94,11 @@ class EximPeers:
     def files(self) -> tuple[str, ...]:
         """Return the files that plan() depends on; some may not exist."""
         own = (f"{CONFIG_DIR}/conf.d/{name}" for name in _SPLIT.values())
-        return (*self._exim.files(), *(own if self._exim.split else (TEMPLATE,)))
+        return (*self._exim.files(), *(own if self._exim.split else (_TEMPLATE,)))
 
     def peers(self) -> list[dict[str, Any]]:
         """Return the peers, from Exim's own print of its transports and routers."""
-        transports = {name: one for name, one in self._exim.transports().items() if name.startswith(PREFIX)}
+        transports = {name: one for name, one in self._exim.transports().items() if name.startswith(PEER_ROUTER)}
         routers = self._routers() if transports else {}
         found = []
         for name, options in transports.items():
@@ -107,7 +107,7 @@ class EximPeers:
             hosts = [one.strip() for one in router.get("route_data", "").removeprefix("<;").split(";") if one.strip()]
             found.append(
                 {
-                    "name": name[len(PREFIX) :].replace("_", "-"),
+                    "name": name[len(PEER_ROUTER) :].replace("_", "-"),
                     "hosts": hosts,
                     "domains": [EVERYTHING] if any(one.startswith("!") for one in domains) else domains,
                     **self._settings_of(options),
@@ -180,7 +180,7 @@ class EximPeers:
 
     def _with_gateway(self, peer: Peer) -> list[str]:
         """Return what collides with the settings of a gateway on the same host."""
-        state, found = load_file(GATEWAY_RECORD), []
+        state, found = load_file(_GATEWAY_RECORD), []
         for domain in peer.domains:
             if (owner := state.owner_of(domain)) or domain in state.recipients_enforced:
                 what = f"of the email config {owner.name}" if owner else "an enforced domain"
@@ -198,7 +198,7 @@ class EximPeers:
         addresses = [f"postmaster@{domain}" for one in peers for domain in one.domains]
         for address, (router, hosts) in self._tested(addresses).items():
             one = next(peer for peer in peers if domain_of(address) in peer.domains)
-            ours = router.startswith(PREFIX) or router in _ROUTER_OF_DEBIAN
+            ours = router.startswith(PEER_ROUTER) or router in _ROUTER_OF_DEBIAN
             if not ours and hosts != [host.host for host in one.hosts]:
                 found.append(
                     f"peer {one.name}: the router {router} leads {domain_of(address)} to {', '.join(hosts) or 'another place'}; take that "
@@ -256,14 +256,14 @@ class EximPeers:
         return sections.block_in(self._template(), title)
 
     def _template(self) -> str:
-        return (FileImage.read(TEMPLATE).content or b"").decode("utf-8", "surrogateescape")
+        return (FileImage.read(_TEMPLATE).content or b"").decode("utf-8", "surrogateescape")
 
     def _images(self, texts: Mapping[str, str]) -> list[FileImage]:
         if not self._exim.split:
             template = self._template()
             for title, text in texts.items():
-                template = sections.with_block(template, title, _PLACES[title], text, TEMPLATE)
-            return [replace(FileImage.read(TEMPLATE), content=template.encode("utf-8", "surrogateescape"))]
+                template = sections.with_block(template, title, _PLACES[title], text, _TEMPLATE)
+            return [replace(FileImage.read(_TEMPLATE), content=template.encode("utf-8", "surrogateescape"))]
         source = sections.most_private(CONFIG_DIR, True)
         return [
             replace(
@@ -294,10 +294,10 @@ class EximPeers:
             f"  condition = ${{if >{{$message_age}}{{{_LIFETIME}}}}}\n  allow_fail\n"
             f"  data = :fail: the server could not be reached as required within {_LIFETIME // 86400} days\n\n"
         )
-        hosts = " ; ".join(map(str, peer.hosts))
+        hosts = ";".join(map(str, peer.hosts))
         return (
             f"{expired if peer.level == 'required' else ''}{transport_of(peer.name)}:\n  driver = manualroute\n"
-            f"  domains = {domains}\n  route_data = <; {hosts}\n  host_find_failed = defer\n"
+            f"  domains = {domains}\n  route_data = <;{hosts}\n  host_find_failed = defer\n"
             f"  transport = {transport_of(peer.name)}\n  no_more\n\n"
         )
 
@@ -359,7 +359,7 @@ def _word(name: str) -> str:
 
 def transport_of(name: str) -> str:
     """Return the router and transport of a peer, as the log shows it."""
-    return f"{PREFIX}{_word(name)}"
+    return f"{PEER_ROUTER}{_word(name)}"
 
 
 def covers(names: Collection[str], host: str) -> bool:

@@ -42,7 +42,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target im
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 ANY_NAME = f"{PEER_DIRECTORY}/any_name"
-GATEWAY_RECORD = f"{DIRECTORY}/gateway.json"
+_GATEWAY_RECORD = f"{DIRECTORY}/gateway.json"
 GATEWAY_TABLE = f"texthash:{DIRECTORY}/transport"
 
 _HEADER = "# Written by mailfleet.starttls; a change made here is lost.\n"
@@ -144,7 +144,7 @@ class PostfixPeers:
 
     def _with_gateway(self, peer: Peer) -> Iterator[str]:
         """Yield what collides with the settings of a gateway on the same host."""
-        state = load_file(GATEWAY_RECORD)
+        state = load_file(_GATEWAY_RECORD)
         for domain in peer.domains:
             if (owner := state.owner_of(domain)) or domain in state.recipients_enforced:
                 what = f"of the email config {owner.name}" if owner else "an enforced domain"

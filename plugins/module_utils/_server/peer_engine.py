@@ -52,7 +52,7 @@ _PROVED = (
     "pin_fingerprints",
     "pin_issuer_file",
 )
-QUEUE_SECONDS = 300.0
+PEER_QUEUE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PeerWish:
     state: str = "present"
     names: tuple[str, ...] = ()
     require_without_evidence: bool = False
-    queue_seconds: float = QUEUE_SECONDS
+    queue_seconds: float = PEER_QUEUE_SECONDS
 
     @property
     def wanted(self) -> tuple[Peer, ...]:

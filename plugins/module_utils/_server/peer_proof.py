@@ -10,9 +10,10 @@ import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import prove_envelope
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, Trust
 
 _AFTER_HANDSHAKE = ("mail", "rcpt", "done")
@@ -23,7 +24,8 @@ class PeerProof:
     """The test of one host of a peer. proof: the result of prove_envelope as plain data.
 
     problem: why the change has to be refused; empty if it need not be. may_insist: whether require_without_evidence may go on in
-    spite of it; not if the peer refuses mail for good. warning: what the test shows besides.
+    spite of it; not if the peer refuses mail for good. warning: what the test shows besides. unfit: why the peer's certificate does
+    not pass the check of its entry; empty if it does, or if it came to no certificate.
     """
 
     peer: str
@@ -32,6 +34,7 @@ class PeerProof:
     problem: str = ""
     warning: str = ""
     may_insist: bool = True
+    unfit: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the test as plain data."""
@@ -41,6 +44,7 @@ class PeerProof:
             "proof": self.proof,
             "problem": self.problem,
             "warning": self.warning,
+            "unfit": self.unfit,
         }
 
 
@@ -56,8 +60,8 @@ def unusable(certificate: str, key: str) -> str:
     """Return why a file cannot be presented as the client certificate; empty if it can. key: its private key's own file, or empty."""
     try:
         text = Path(certificate).read_text(encoding="ascii", errors="ignore")
-        first = text.find("-----BEGIN ")
-        if not key and "PRIVATE KEY" not in text[first : text.find("\n", first)]:
+        first = text.partition("-----BEGIN ")[2].partition("\n")[0]
+        if not key and "PRIVATE KEY" not in first:
             return f"client_certificate {certificate} does not begin with a private key; put the key first, or name its file in client_key"
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key or certificate, password=_no_password)
     except FileNotFoundError as error:
@@ -74,10 +78,6 @@ def _no_password() -> str:
 
 
 def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProof:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import (  # noqa: PLC0415
-        prove_envelope,
-    )
-
     addresses = (peer.proof_sender, peer.proof_recipient)
     sender, recipient = addresses if all(addresses) else ("", "")
     target = replace(host, name=peer.servername)
@@ -87,7 +87,7 @@ def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProo
     proof = seen.to_dict()
     where = f"peer {peer.name}, {host}"
     completed = seen.stage in _AFTER_HANDSHAKE
-    refused = _last_refusal(seen)
+    refused = seen if seen.stage in ("mail", "rcpt") and seen.code else None
     if refused and 500 <= refused.code < 600:
         text = f"{where} refuses the proof for good ({refused.code} {refused.text}), so mail would bounce; see docs/exchange.md"
         return PeerProof(peer.name, peer.kind, proof, text, may_insist=False)
@@ -102,15 +102,11 @@ def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProo
         )
     if peer.level == "required" and (why := _unfit(peer, target, seen.chain, settings, roots)):
         text = f"{where}: its certificate does not pass the check {peer.check} ({why}); mail would be deferred"
-        return PeerProof(peer.name, peer.kind, proof, text)
-    untested = "" if sender else f"{where} is not tested to RCPT: there is no proof_sender or no proof_recipient"
-    return PeerProof(peer.name, peer.kind, proof, warning=untested)
-
-
-def _last_refusal(seen: Any) -> Optional[Any]:
-    """Return the session whose MAIL or RCPT was refused; None if there is none. A failed connection of the second one is none."""
-    sessions = [one for one in (seen, seen.second) if one is not None]
-    return next((one for one in sessions if one.stage in ("mail", "rcpt") and one.code), None)
+        return PeerProof(peer.name, peer.kind, proof, text, unfit=f"check {peer.check}: {why}")
+    warning = "" if sender else f"{where} is not tested to RCPT: there is no proof_sender or no proof_recipient"
+    if seen.second and seen.second.code >= 400:  # the transport of a peer with a client certificate resumes no session
+        warning = f"{where} does not accept it on a resumed session: {seen.second.code} {seen.second.text}"
+    return PeerProof(peer.name, peer.kind, proof, warning=warning)
 
 
 def _unfit(peer: Peer, target: Target, chain: Sequence[bytes], settings: Settings, roots: str) -> str:

@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contrac
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_contract import PeerServer
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import QUEUE_SECONDS, Leaving
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import PEER_QUEUE_SECONDS, Leaving
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -97,7 +97,7 @@ def put_back(
     keep: Collection[str] = (),
     digests: Optional[Mapping[str, str]] = None,
     peers: Optional[PeerServer] = None,
-    queue_seconds: float = QUEUE_SECONDS,
+    queue_seconds: float = PEER_QUEUE_SECONDS,
 ) -> Outcome:
     """Remove everything that the collection has put on the host, and prove that its own port is as the files say.
 

@@ -32,7 +32,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import UNREADABLE, Roots
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.throwaway import self_signed
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, entry_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
 CLIENT_AUTH = "1.3.6.1.5.5.7.3.2"
 PURPOSES = {"1.3.6.1.5.5.7.3.1": "serverAuth", CLIENT_AUTH: "clientAuth", "2.5.29.37.0": "anyExtendedKeyUsage"}
@@ -125,10 +125,12 @@ def judge_client_certificate(
         roots=ClientRoots,
     )
     found = [*assessment.findings, *assessment.warnings]
-    if kind != "exchange_online":
-        found = list(_without_trust(found))
     if assessment.leaf:
         label = f"client certificate '{assessment.leaf.subject}' ({path})"
+        if any(one.code in _OF_TRUST for one in found):
+            roots = ClientRoots.of_pem(ca_pem) if ca_pem else ClientRoots.of_system()
+            reason = roots.distrust([one.der for one in (assessment.leaf, *assessment.chain)])
+            found = [one for one in found if one.code not in _OF_TRUST] + [_distrusted(kind, label, reason)]
         if kind == "exchange_online":
             found += _names(assessment.leaf, label, [one.lower() for one in accepted_domains])
         found += _purposes(assessment.leaf, label)
@@ -173,13 +175,12 @@ def judge_served_to_peer(
     return tuple(found)
 
 
-def _without_trust(found: Iterable[Finding]) -> Iterator[Finding]:
-    """Which roots another peer knows is not known here."""
-    for one in found:
-        if one.code in _OF_TRUST:
-            yield Finding("client_root_unknown", f"{one.message} {entry_of('client_root_unknown').advice}")
-        else:
-            yield one
+def _distrusted(kind: str, label: str, reason: str) -> Finding:
+    """Return the finding for a chain that does not hang on a root of the controller, as it is in the file."""
+    if kind == "exchange_online":
+        return Finding.advised("client_not_public", f"the chain of the {label}: OpenSSL says: {reason}")
+    # Which roots another peer knows is not known here.
+    return Finding.advised("client_root_unknown", f"the chain of the {label}: OpenSSL says: {reason}")
 
 
 def _names(leaf: Certificate, label: str, domains: Sequence[str]) -> Iterator[Finding]:

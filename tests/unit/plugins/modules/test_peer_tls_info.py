@@ -24,12 +24,15 @@ def test_a_peer_without_starttls(check_mode):
         assert server.heard(b"EHLO relay.example.com") == 1
     assert result["changed"] is False and "failed" not in result
     (seen,) = result["peers"]
-    assert (seen["proofs"][0]["stage"], seen["proofs"][0]["fault"]) == ("starttls", "starttls_not_offered")
+    assert (seen["proofs"][0]["proof"]["stage"], seen["proofs"][0]["proof"]["fault"]) == (
+        "starttls",
+        "starttls_not_offered",
+    )
 
 
 def test_nobody_listens():
     (seen,) = run_module(module.main, peers=[peer(refused_port())])["peers"]
-    assert seen["proofs"][0]["stage"] == "connect"
+    assert seen["proofs"][0]["proof"]["stage"] == "connect"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import KINDS, Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_KINDS, Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import PROOF_STEPS, EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import CATALOGUE, entry_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_replies import (
@@ -127,7 +127,7 @@ def test_each_row_of_the_table_is_provoked_here():
 
 def test_the_table_is_made_of_what_exists():
     for row in SYMPTOMS:
-        assert row.finding in CATALOGUE and set(row.kinds) <= set(KINDS), row
+        assert row.finding in CATALOGUE and set(row.kinds) <= set(PEER_KINDS), row
         assert set(row.stages) <= {*PROOF_STEPS, "queue"} and (row.enhanced or row.words), row
         if row.enhanced and row.codes:
             assert len(row.enhanced.split(".")) == 3, row
@@ -174,7 +174,7 @@ def test_faults_of_the_handshake(kind, fault, code, says):
 
 def test_a_good_proof_has_no_finding():
     for proof in (DONE, replace(DONE, resumed=True, second=replace(DONE, asked=None)), replace(DONE, asked=None)):
-        for kind in KINDS:
+        for kind in PEER_KINDS:
             assert explain(kind, proof.to_dict(), presents=True) == ()
 
 
@@ -187,7 +187,7 @@ def test_a_certificate_that_was_not_asked_for():
 @pytest.mark.parametrize(
     ("resumed", "second", "code", "says"),
     [
-        (True, refused("rcpt", "550 5.7.64 TenantAttribution" + TAIL), "peer_refuses_resumed", "TLS session cache"),
+        (True, refused("rcpt", "550 5.7.64 TenantAttribution" + TAIL), "peer_refuses_resumed", "resumes none"),
         (True, refused("rcpt", "550 5.7.51 unknown"), "peer_refuses_resumed", "5.7.51 unknown"),
         (True, refused("mail", "451 4.7.500 Server busy. Please try again later"), "peer_busy", "in a resumed session"),
         (False, refused("rcpt", "550 5.7.64 TenantAttribution" + TAIL), "peer_not_attributed", "in a second session"),
@@ -196,13 +196,19 @@ def test_a_certificate_that_was_not_asked_for():
 )
 def test_the_second_session(resumed, second, code, says):
     proof = replace(DONE, resumed=resumed, second=replace(second, resumed=resumed))
-    (found,) = explain("exchange_online", proof.to_dict())
+    (found,) = explain("exchange_online", proof.to_dict(), presents=True)
     assert found.code == code and says in found.message
+
+
+def test_a_refusal_of_a_resumed_session_without_a_certificate_is_one():
+    second = replace(refused("rcpt", "550 5.7.64 TenantAttribution" + TAIL), resumed=True)
+    (found,) = explain("exchange_online", replace(DONE, resumed=True, second=second).to_dict())
+    assert found.code == "peer_not_attributed" and "in a resumed session" in found.message
 
 
 @pytest.mark.parametrize("text", ["\x1b[31m{{ 1 }}\n\r\x00", "x" * 10_000_000, "5.7.64 a / 5.7.64 b " * 100_000])
 def test_a_hostile_reply_stays_printable_and_short(text):
-    for kind in KINDS:
+    for kind in PEER_KINDS:
         proof = {**refused("rcpt", "550 x").to_dict(), "text": text, "enhanced": text[:9]}
         (found,) = explain(kind, json.loads(json.dumps(proof)))
         assert found.code == "peer_unknown_reply"

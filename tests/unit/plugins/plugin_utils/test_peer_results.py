@@ -1,7 +1,6 @@
 """What the controller adds to the proofs of a host, and that it believes no host too much."""
 
 import base64
-import hashlib
 import json
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_findings
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_findings, with_read_peers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 ADDRESSES = {"proof_sender": "a@example.com", "proof_recipient": "b@example.org"}
@@ -18,11 +17,9 @@ OPTIONS = {"accepted_domains": [], "min_days_left": 0}
 DONE = EnvelopeProof("192.0.2.25", 25, "done", 250, "2.1.5", "2.1.5 Ok", asked=True, resumed=False)
 
 
-def answer(*proofs, **changes):
-    return {
-        "name": "one", "proofs": [one.to_dict() for one in proofs], "message": "", "client_certificate": None, "served_pem": None,
-        **changes,
-    }  # fmt: skip
+def answer(*proofs, unfit="", **changes):
+    proofs = [{"proof": one.to_dict(), "unfit": unfit} for one in proofs]
+    return {"name": "one", "proofs": proofs, "message": "", "client_certificate": None, "served_pem": None, **changes}
 
 
 def judged(peer, entry, **options):
@@ -49,7 +46,7 @@ def test_a_good_proof():
     seen, found = judged({}, answer(DONE))
     assert (seen["passed"], seen["tested"], seen["reason"], found) == (True, True, "", [])
     assert (seen["name"], seen["kind"], seen["client_certificate"]) == ("one", "smtp", None)
-    assert EnvelopeProof.from_dict(seen["proofs"][0]) == DONE
+    assert {**seen["proofs"][0], "trusted": None} == DONE.to_dict()
 
 
 def test_a_refusal_is_explained():
@@ -105,33 +102,21 @@ def test_the_client_certificate_is_judged_by_the_senders_domain(authority):
     peer = {"kind": "exchange_online", "client_certificate": "/etc/c.pem"}
     entry = answer(DONE, client_certificate=presented(authority.issue(["other.test"])))
     seen, found = judged(peer, entry)
-    assert "client_name_not_accepted" in found and {"untrusted", "chain_incomplete"} & set(found)
+    assert found == ["client_not_public", "client_name_not_accepted"]
     assert seen["client_certificate"]["purposes"] == ["clientAuth", "serverAuth"]
     assert "client_name_not_accepted" not in judged(peer, entry, accepted_domains=["other.test"])[1]
     assert judged({"client_certificate": "/etc/c.pem"}, entry)[1] == ["client_root_unknown"]
 
 
-@pytest.mark.parametrize(
-    ("peer", "names", "codes"),
-    [
-        ({"check": "hostname"}, ["192.0.2.25"], []),
-        ({"check": "hostname"}, ["mail.example.com"], ["name_mismatch"]),
-        ({"check": "hostname", "servername": "mail.example.com"}, ["mail.example.com"], []),
-        ({"check": "hostname", "names": ["other.test", ".example.com"]}, ["mail.example.com"], []),
-        ({"check": "hostname", "names": [".example.com"]}, ["*.example.com"], []),
-        ({"check": "hostname", "names": [".example.com"]}, ["example.com"], ["name_mismatch"]),
-        ({"check": "trusted_chain"}, ["mail.example.com"], []),
-        ({"check": "pin", "pin_fingerprints": ["ab" * 32]}, ["mail.example.com"], ["wrong_certificate"]),
-    ],
-)
-def test_the_certificate_of_the_peer(peer, names, codes, authority):
-    assert judged(peer, answer(replace(DONE, chain=der(authority.issue(names)))))[1] == codes
-
-
-def test_a_certificate_that_is_pinned(authority):
-    chain = der(authority.issue(["mail.example.com"]))
-    peer = {"check": "pin", "pin_fingerprints": [hashlib.sha256(chain[0]).hexdigest()]}
-    assert judged(peer, answer(replace(DONE, chain=chain)))[1] == []
+def test_the_certificate_of_the_peer_was_judged_on_the_host():
+    seen, found = judged(
+        {"check": "trusted_chain"}, answer(DONE, unfit="check trusted_chain: self-signed\x1b certificate")
+    )
+    assert found == ["peer_certificate_unfit"]
+    assert (
+        "192.0.2.25:25 does not pass check trusted_chain: self-signed\\x1b certificate"
+        in seen["findings"][0]["message"]
+    )
 
 
 def test_what_is_served_to_a_peer_that_looks_for_a_name(authority):
@@ -148,13 +133,55 @@ def test_what_is_served_to_a_peer_that_looks_for_a_name(authority):
     [
         {}, {"peers": None}, {"peers": []}, {"peers": ["x"]}, {"peers": [answer(DONE, name="two")]}, {"peers": [answer()]},
         {"peers": [answer(replace(DONE, host="192.0.2.26"))]}, {"peers": [answer(DONE, DONE)]}, {"peers": [answer(DONE, proofs=["x"])]},
-        {"peers": [answer(DONE, client_certificate="x")]}, {"peers": [answer(replace(DONE, chain=(b"x",)))]},
+        {"peers": [answer(DONE, client_certificate="x")]}, {"peers": [answer(DONE, proofs=[{"proof": DONE.to_dict()}])]},
     ],
 )  # fmt: skip
 def test_a_host_that_lies(result):
     with pytest.raises(EngineError, match="what the host returned about its peers"):
-        with_findings(result, peers_of([{**PEER, "check": "pin", "pin_fingerprints": ["ab" * 32]}]), OPTIONS)
+        with_findings(result, peers_of([PEER]), OPTIONS)
 
 
 def test_a_failure_stays_as_it_is():
     assert with_findings({"failed": True, "msg": "no"}, peers_of([PEER]), OPTIONS) == {"failed": True, "msg": "no"}
+
+
+# In the read of a mail server
+
+
+def read(peer=None, proofs=(), certificates=(), obstacles=()):
+    result = {"obstacles": [*obstacles], "notes": [], "peer_proofs": [*proofs], "peer_certificates": [*certificates]}
+    done = with_read_peers(json.loads(json.dumps(result)), {"peers": [{**PEER, **(peer or {})}]})
+    assert "peer_certificates" not in done
+    return [one["code"] for one in done["obstacles"]], [one["code"] for one in done["notes"]]
+
+
+REFUSED = replace(
+    DONE, stage="rcpt", code=550, enhanced="5.7.64", text="5.7.64 TenantAttribution", fault="refused"
+).to_dict()
+ONLINE = {"kind": "exchange_online", "client_certificate": "/etc/c.pem"}
+
+
+def test_a_read_explains_what_refuses_the_change():
+    proof = {"peer": "one", "kind": "exchange_online", "proof": REFUSED, "problem": "it refuses"}
+    refusing = {"code": "change_refused", "message": "it refuses"}
+    assert read(ONLINE, [proof], obstacles=[refusing]) == (["change_refused", "peer_not_attributed"], [])
+    assert read(ONLINE, [proof]) == ([], ["peer_not_attributed"])  # somebody insists
+
+
+def test_a_read_judges_the_client_certificate_before_the_change(authority):
+    shown = {"peer": "one", **presented(authority.issue(["other.test"]))}
+    assert read(ONLINE, certificates=[shown]) == (["client_not_public", "client_name_not_accepted"], [])
+    assert read({"client_certificate": "/etc/c.pem"}, certificates=[shown]) == ([], ["client_root_unknown"])
+
+
+def test_a_read_without_peers_stays_as_it_is():
+    for result in ({"failed": True, "msg": "no"}, {"obstacles": [], "notes": [], "peers": None, "peer_proofs": []}):
+        assert with_read_peers(result, {"peers": None}) == result
+
+
+@pytest.mark.parametrize(
+    "more", [{"peer_proofs": [{"peer": "two"}]}, {"peer_certificates": ["x"]}, {"peer_proofs": "x"}]
+)
+def test_a_read_that_lies(more):
+    with pytest.raises(EngineError, match="about its peers"):
+        with_read_peers({"obstacles": [], "notes": [], **more}, {"peers": [PEER]})

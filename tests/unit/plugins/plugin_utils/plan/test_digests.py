@@ -15,7 +15,9 @@ class TestPlannedDigests:
         assert self.found() == {"/etc/a": "1", "/etc/b": "1"}
         assert self.found("new") == {}
 
-    @pytest.mark.parametrize("name", ["mail_server_result", "gateway_accept_result", "gateway_result", "mail_server_peers_result"])
+    @pytest.mark.parametrize(
+        "name", ["mail_server_result", "gateway_accept_result", "gateway_result", "mail_server_peers_result"]
+    )
     def test_after_a_step_they_are_what_it_left(self, name):
         assert self.found(**{name: {"digests": {"/etc/b": "2", "/etc/c": "2"}}}) == {
             "/etc/a": "1", "/etc/b": "2", "/etc/c": "2",
@@ -47,7 +49,10 @@ class TestPlannedDigests:
         plan = {"hosts": {"h": {"digests": {"/etc/a": "0"}, "steps": ["relax", "peers_off", "off", "put_back"]}}}
         hostvars = {
             "localhost": {"tls_plan": plan},
-            "h": {"mail_server_result": {"digests": {"/etc/a": "1"}}, "mail_server_peers_result": {"digests": {"/etc/a": "2"}}},
+            "h": {
+                "mail_server_result": {"digests": {"/etc/a": "1"}},
+                "mail_server_peers_result": {"digests": {"/etc/a": "2"}},
+            },
         }
         found = {step: planned_digests("h", hostvars, step)["/etc/a"] for step in ("peers_off", "off", "put_back", "")}
         assert found == {"peers_off": "1", "off": "2", "put_back": "1", "": "2"}

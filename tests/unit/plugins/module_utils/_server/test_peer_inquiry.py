@@ -1,17 +1,12 @@
-"""The proofs that a mail server makes with its peers, in one call."""
+"""The proofs that a mail server makes with its peers, in one call, and what it says of their certificates."""
 
 import shutil
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer, peers_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_evidence import (
-    proof_settings,
-    prove_peer,
-    prove_peers,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_inquiry import ask_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 from tests.support.smtp_server import Face, server_context, serving
 
@@ -28,8 +23,6 @@ def files(authority, tmp_path_factory):
     for name, content in {
         "client.pem": issued.fullchain_pem + issued.key_pem,
         "root.pem": authority.root_pem,
-        "both.pem": authority.root_pem + issued.key_pem,
-        "junk.pem": b"junk",
     }.items():
         (directory / name).write_bytes(content)
     return directory
@@ -54,31 +47,28 @@ def entry(server, **changes):
 
 
 @pytest.mark.parametrize(
-    ("changes", "stage", "trusted"),
+    ("changes", "unfit"),
     [
-        ({}, "done", None),
-        ({"check": "trusted_chain"}, "handshake", False),
-        ({"check": "hostname"}, "handshake", False),
-        ({"check": "pin", "pin_issuer_file": "root.pem"}, "done", True),
-        ({"check": "pin", "pin_issuer_file": "both.pem"}, "done", True),
-        ({"check": "pin", "pin_fingerprints": ["ab" * 32]}, "done", None),
+        ({}, ""),
+        ({"check": "trusted_chain"}, "check trusted_chain: "),
+        ({"check": "hostname"}, "check hostname: "),
+        ({"check": "pin", "pin_issuer_file": "root.pem"}, ""),
+        ({"check": "pin", "pin_fingerprints": ["ab" * 32]}, "check pin: its fingerprint is "),
     ],
 )
-def test_the_chain_is_checked_as_the_peer_says(changes, stage, trusted, server, settings, files):
+def test_the_certificate_is_judged_on_the_host_as_the_peer_says(changes, unfit, server, settings, files):
     if "pin_issuer_file" in changes:
         changes = {**changes, "pin_issuer_file": str(files / changes["pin_issuer_file"])}
-    (proof,) = prove_peer(Peer.from_dict(entry(server, **ADDRESSES, **changes)), settings)
-    assert (proof.stage, proof.trusted) == (stage, trusted), proof.message
+    (one,) = ask_peers(peers_of([entry(server, **ADDRESSES, **changes)]), settings, OWN)
+    (test,) = one["proofs"]
+    assert EnvelopeProof.from_dict(test["proof"]).accepted
+    assert test["unfit"].startswith(unfit) and bool(test["unfit"]) is bool(unfit)
 
 
-@pytest.mark.parametrize(("name", "says"), [("missing.pem", "No such file"), ("junk.pem", "pin_issuer_file")])
-def test_an_issuer_file_that_cannot_be_read(name, says, settings, files):
-    peer = Peer.from_dict({**entry(None), "hosts": ["192.0.2.1"], "check": "pin", "pin_issuer_file": str(files / name)})
-    if name == "junk.pem":
-        assert proof_settings(peer, settings).ca_pem == ""
-        return
-    with pytest.raises(EngineError, match=says):
-        proof_settings(peer, settings)
+def test_an_issuer_file_that_cannot_be_read(server, settings, files):
+    missing = entry(server, check="pin", pin_issuer_file=str(files / "missing.pem"))
+    (one,) = ask_peers(peers_of([missing]), settings, OWN)
+    assert one["proofs"] == [] and one["message"].endswith("missing.pem: No such file or directory")
 
 
 @pytest.mark.skipif(not shutil.which("openssl"), reason="the program openssl is not here")
@@ -92,13 +82,13 @@ def test_all_peers_in_one_call(server, settings, files, authority):
             entry(None, name="inward", domains=[], direction="inbound", tls_domain=NAME),
         ]
     )
-    one, two, broken, inward = prove_peers(peers, settings, Target(server.host, server.port))
+    one, two, broken, inward = ask_peers(peers, settings, Target(server.host, server.port))
     assert [entry["name"] for entry in (one, two, broken, inward)] == ["one", "two", "broken", "inward"]
-    proof = EnvelopeProof.from_dict(one["proofs"][0])
+    proof = EnvelopeProof.from_dict(one["proofs"][0]["proof"])
     assert (proof.accepted, proof.asked, proof.resumed, one["message"]) == (True, True, True, "")
     assert one["client_certificate"]["pem"].count("BEGIN CERTIFICATE") == 2
     assert "PRIVATE" not in str([one, two, broken, inward])
-    assert (two["proofs"][0]["stage"], two["proofs"][0]["fault"]) == ("mail", "not_tested")
+    assert (two["proofs"][0]["proof"]["stage"], two["proofs"][0]["proof"]["fault"]) == ("mail", "not_tested")
     assert two["client_certificate"] is two["served_pem"] is None
     assert broken["proofs"] == [] and "missing.pem" in broken["message"] and broken["client_certificate"]["message"]
     assert (inward["proofs"], len(inward["served_pem"])) == ([], 2)
