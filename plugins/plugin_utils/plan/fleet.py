@@ -27,6 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
     GATEWAY,
+    GATEWAY_STEPS,
     MAIL_SERVER,
     STEPS,
     SWITCHING_OFF,
@@ -140,7 +141,8 @@ class Fleet:
 
     def changing(self) -> dict[str, list[str]]:
         """Return step -> the hosts that make it, in the order of the inventory."""
-        return {step: [host for host in self.seen if step in self.steps(host)] for step in STEPS[self.action]}
+        roles = {step: GATEWAY if step in GATEWAY_STEPS else MAIL_SERVER for step in STEPS[self.action]}
+        return {step: [host for host in self.of_run(role) if step in self.steps(host)] for step, role in roles.items()}
 
     def peers(self, host: str) -> tuple[WantedPeer, ...]:
         """Return the peers of a mail server of the run that mail goes to and that this action sets."""

@@ -101,6 +101,7 @@ def ordered(
     """
     pairs = prerequisites(action, hops, gateways)
     made = {}
+    in_batches((), batches, together)  # wrong sizes are a fault also if no host changes in batches
     for step in STEPS[action]:
         hosts = wanted.get(step) or ()
         if not hosts:

@@ -4,8 +4,9 @@ import re
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, findings, peers, rows
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 
 FILTERS = FilterModule().filters()
 HOSTVARS = {"pf12": {"starttls_hostname": "pf12.example"}, "bad": {"starttls_hostname": "a b"}, "out": {}}
@@ -17,10 +18,10 @@ def test_each_filter_is_a_function_of_the_engine():
         "estate", "capabilities", "kind_on", "has_log", "localhost_of",
         "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
-        "planned_digests", "reachable_at",
+        "planned_digests", "reachable_at", "wanted_peers",
     }  # fmt: skip
     for name, function in FILTERS.items():
-        assert function.__wrapped__ is getattr(estate, name, None) or getattr(rows, name)
+        assert function.__wrapped__ in [getattr(one, name, None) for one in (digests, estate, findings, peers, rows)]
 
 
 def test_estate():

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 from dataclasses import replace
 
 import pytest
@@ -46,7 +47,7 @@ def test_a_good_proof():
     seen, found = judged({}, answer(DONE))
     assert (seen["passed"], seen["tested"], seen["reason"], found) == (True, True, "", [])
     assert (seen["name"], seen["kind"], seen["client_certificate"]) == ("one", "smtp", None)
-    assert {**seen["proofs"][0], "trusted": None} == DONE.to_dict()
+    assert {**seen["proofs"][0], "trusted": None} == {**DONE.to_dict(), "findings": []}
 
 
 def test_a_refusal_is_explained():
@@ -148,11 +149,14 @@ def test_a_failure_stays_as_it_is():
 # In the read of a mail server
 
 
-def read(peer=None, proofs=(), certificates=(), obstacles=()):
-    result = {"obstacles": [*obstacles], "notes": [], "peer_proofs": [*proofs], "peer_certificates": [*certificates]}
-    done = with_read_peers(json.loads(json.dumps(result)), {"peers": [{**PEER, **(peer or {})}]})
-    assert "peer_certificates" not in done
-    return [one["code"] for one in done["obstacles"]], [one["code"] for one in done["notes"]]
+def read(peer=None, proofs=(), certificates=(), served=()):
+    """The codes of what the tests mean, and of what is said of the certificates; and the tests as peer_tls_info returns them."""
+    result = {"obstacles": [], "notes": [], "peer_proofs": [*proofs], "peer_certificates": [*certificates]}
+    options = {"peers": [{**PEER, **(peer or {})}], "peers_state": "present", "handshake": {"min_days_left": 7}}
+    done = with_read_peers(json.loads(json.dumps(result)), options, served)
+    assert "peer_certificates" not in done and done["obstacles"] == done["notes"] == []
+    codes = [[one["code"] for one in test["findings"]] for test in done["peer_proofs"]]
+    return codes, [(one["peer"], one["code"]) for one in done["peer_findings"]], done["peer_tests"]
 
 
 REFUSED = replace(
@@ -161,27 +165,46 @@ REFUSED = replace(
 ONLINE = {"kind": "exchange_online", "client_certificate": "/etc/c.pem"}
 
 
-def test_a_read_explains_what_refuses_the_change():
-    proof = {"peer": "one", "kind": "exchange_online", "proof": REFUSED, "problem": "it refuses"}
-    refusing = {"code": "change_refused", "message": "it refuses"}
-    assert read(ONLINE, [proof], obstacles=[refusing]) == (["change_refused", "peer_not_attributed"], [])
-    assert read(ONLINE, [proof]) == ([], ["peer_not_attributed"])  # somebody insists
+def test_a_read_explains_what_the_peers_say():
+    proof = {
+        "peer": "one",
+        "kind": "exchange_online",
+        "proof": REFUSED,
+        "problem": "it refuses",
+        "unfit": "",
+        "refused": True,
+    }
+    codes, found, [test] = read(ONLINE, [proof])
+    assert (codes, found) == ([["peer_not_attributed"]], [])
+    assert (test["name"], test["tested"], test["passed"]) == ("one", True, False)
+    assert [one["code"] for one in test["proofs"][0]["findings"]] == ["peer_not_attributed"]
 
 
 def test_a_read_judges_the_client_certificate_before_the_change(authority):
     shown = {"peer": "one", **presented(authority.issue(["other.test"]))}
-    assert read(ONLINE, certificates=[shown]) == (["client_not_public", "client_name_not_accepted"], [])
-    assert read({"client_certificate": "/etc/c.pem"}, certificates=[shown]) == ([], ["client_root_unknown"])
+    assert read(ONLINE, certificates=[shown])[1] == [("one", "client_not_public"), ("one", "client_name_not_accepted")]
+    assert read({"client_certificate": "/etc/c.pem"}, certificates=[shown])[1] == [("one", "client_root_unknown")]
 
 
-def test_a_read_without_peers_stays_as_it_is():
-    for result in ({"failed": True, "msg": "no"}, {"obstacles": [], "notes": [], "peers": None, "peer_proofs": []}):
-        assert with_read_peers(result, {"peers": None}) == result
+def test_a_read_judges_what_it_is_going_to_serve(authority):
+    peer = {"direction": "inbound", "hosts": [], "domains": [], "tls_domain": "mail.example.com"}
+    chain = [ssl.PEM_cert_to_DER_cert(authority.issue(["other.test"]).certificate_pem.decode())]
+    assert read(peer, served=chain)[1] == [("one", "name_mismatch"), ("one", "untrusted")]
+
+
+def test_a_read_without_wanted_peers_stays_as_it_is():
+    said = {"obstacles": [], "notes": [], "peers": None, "peer_proofs": []}
+    for result, options in (
+        ({"failed": True, "msg": "no"}, {"peers": [PEER], "peers_state": "present"}),
+        (said, {"peers": None}), (said, {"peers": [PEER], "peers_state": "disabled"}),
+        ({"peers": []}, {"peers": [PEER], "peers_state": "present"}),
+    ):  # fmt: skip
+        assert with_read_peers(result, options) == result
 
 
 @pytest.mark.parametrize(
-    "more", [{"peer_proofs": [{"peer": "two"}]}, {"peer_certificates": ["x"]}, {"peer_proofs": "x"}]
+    "more", [{"peer_proofs": [{"peer": "two"}]}, {"peer_proofs": [], "peer_certificates": ["x"]}, {"peer_proofs": "x"}]
 )
 def test_a_read_that_lies(more):
     with pytest.raises(EngineError, match="about its peers"):
-        with_read_peers({"obstacles": [], "notes": [], **more}, {"peers": [PEER]})
+        with_read_peers({"obstacles": [], "notes": [], **more}, {"peers": [PEER], "peers_state": "present"})
