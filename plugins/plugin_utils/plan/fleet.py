@@ -126,7 +126,7 @@ class Fleet:
 
     def _needs(self, host: str, seen: Observation, step: str) -> bool:
         if step in ("peers", "peers_off"):
-            return bool(seen.peers.changes) and self.role(host) == MAIL_SERVER
+            return bool(seen.peers.changes and self.peers(host)) and self.role(host) == MAIL_SERVER
         if self.action == "uninstall" and step != "relax":  # whatever is there goes, one side after the other
             return seen.needs_change or (self.role(host) == GATEWAY and bool(seen.gateway.changes))
         if self.role(host) == GATEWAY:
