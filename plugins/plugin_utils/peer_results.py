@@ -64,7 +64,10 @@ def with_read_peers(
         wanted, certificates = {one.name: one for one in peers}, {one["peer"]: one for one in seen}
         done["peer_proofs"] = [_with_meaning(wanted[one["peer"]], one) for one in done["peer_proofs"]]
         done["peer_findings"], done["peer_tests"] = [], []
-        how: dict[str, Any] = {"accepted_domains": [], "min_days_left": (options.get("handshake") or {}).get("min_days_left") or 0}
+        how: dict[str, Any] = {
+            "accepted_domains": [],
+            "min_days_left": (options.get("handshake") or {}).get("min_days_left") or 0,
+        }
         for peer in peers:
             entry = {
                 "proofs": [one for one in done["peer_proofs"] if one["peer"] == peer.name],

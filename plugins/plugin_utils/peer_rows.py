@@ -108,8 +108,7 @@ def _tested(wanted: WantedPeer, test: Optional[Mapping[str, Any]]) -> Iterator[d
         yield _entry(wanted, reason=reason, findings=whole)
     for place, proof in enumerate(proofs):
         findings = [_as_the_level_says(wanted, proof, of_result(one)) for one in proof.get("findings") or ()]
-        second = proof.get("second") or {}
-        refused = proof.get("stage") != "done" or (proof.get("resumed") is not None and second.get("stage") != "done")
+        refused = proof.get("stage") != "done" or _refused_again(wanted, proof)
         result = NOT_TESTED if proof.get("fault") == "not_tested" else FAILED if refused else PROVED
         errors = [one["message"] for one in findings if one["severity"] == "error"]
         if errors and result != NOT_TESTED:
@@ -129,6 +128,12 @@ def _tested(wanted: WantedPeer, test: Optional[Mapping[str, Any]]) -> Iterator[d
             trusted=proof.get("trusted"),
             findings=[*(whole if place == 0 else ()), *findings],
         )
+
+
+def _refused_again(wanted: WantedPeer, proof: Mapping[str, Any]) -> bool:
+    """Whether a second session was refused. A transport with a client certificate resumes none, so that is a warning there."""
+    second = proof.get("second") or {}
+    return not wanted.peer.client_certificate and proof.get("resumed") is not None and second.get("stage") != "done"
 
 
 def _as_the_level_says(wanted: WantedPeer, proof: Mapping[str, Any], finding: dict[str, Any]) -> dict[str, Any]:

@@ -93,6 +93,8 @@ def test_an_opportunistic_peer_without_tls_is_a_warning():
 def test_a_second_session_that_was_refused_is_no_proof():
     assert only(test_of({**DONE, "second": {"stage": "rcpt"}}))[0] == "failed"
     assert only(test_of({**DONE, "resumed": None, "second": {"stage": "connect"}}))[0] == "proved"
+    presents = {**EXCHANGE, "client_certificate": "/etc/c.pem"}  # its transport resumes no session
+    assert only(test_of({**DONE, "second": {"stage": "rcpt"}}), entry=presents, held=None)[0] == "proved"
 
 
 def test_each_hop_has_an_entry_and_what_is_about_the_peer_is_told_once():
