@@ -72,16 +72,8 @@ class Daemon:
 
     def plan(self, wanted, gone, was):
         held = {one["name"]: one for one in self.peers() if one["name"] not in gone}
-        held.update(
-            {
-                one.name: {
-                    **shown(one),
-                    "domains": sorted(one.domains),
-                    **({"level": self.wrong} if self.wrong else {}),
-                }
-                for one in wanted
-            }
-        )
+        wrong = {"level": self.wrong} if self.wrong else {}
+        held.update({one.name: {**shown(one), "domains": sorted(one.domains), **wrong} for one in wanted})
         text = "".join(f"{held[name]}\n" for name in sorted(held))
         return Change.of([replace(FileImage.read(str(self.file)), content=text.encode())])
 
