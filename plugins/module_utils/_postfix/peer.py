@@ -105,7 +105,9 @@ class PostfixPeers:
         main = self._postconf.values("transport_maps", "default_transport", "relayhost")
         found: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
         lines = peer_routes() if f"texthash:{PEER_TABLE}" in main.get("transport_maps", "") else {}
-        for domain, value in lines.items():
+        for domain, value in sorted(lines.items()):
+            if not domain.isascii():  # the other spelling of a domain
+                continue
             transport, _, hops = value.partition(":")
             hosts, domains = found.get(transport, ((), ()))
             found[transport] = (hosts or _shown(hops), (*domains, domain))

@@ -9,7 +9,7 @@ The engine contains no product: an adapter (peer_contract.PeerServer) plans the 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
@@ -24,7 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue 
     wait_until_empty,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_contract import PeerServer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_proof import (
     PeerProof,
@@ -147,6 +147,7 @@ def plan_peers(server: PeerServer, wish: PeerWish, store: str = STORE) -> PeerPl
     change = server.plan(wanted, gone, was)
     changed = tuple(one for one in wanted if change and server.plan([one], (), was))
     faults = [
+        *_taken(wanted, there),
         *server.faults(wanted),
         *_certificates(changed),
         *([] if wish.require_without_evidence else _untested(wish, changed)),
@@ -156,6 +157,18 @@ def plan_peers(server: PeerServer, wish: PeerWish, store: str = STORE) -> PeerPl
         **{one.name: shown(one) for one in wanted},
     }
     return PeerPlan(before, [after[name] for name in sorted(after)], change, changed, gone, tuple(faults))
+
+
+def _taken(wanted: Sequence[Peer], there: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return which domains already go to another peer of the host, a text for each."""
+    names = {one.name for one in wanted}
+    owners = {domain: name for name, one in there.items() if name not in names for domain in one["domains"]}
+    return [
+        f"peer {one.name}: {domain} goes to the peer {owners[domain]} of this host; name both in one call, or take that one out first"
+        for one in wanted
+        for domain in one.domains
+        if domain in owners
+    ]
 
 
 def _certificates(peers: Sequence[Peer]) -> list[str]:
@@ -209,7 +222,7 @@ def set_peers(
             one.problem for one in proofs if one.problem and not (wish.require_without_evidence and one.may_insist)
         ]
         warnings.extend(one.warning for one in proofs if one.warning)
-        leaving = Leaving(server, planned.before, planned.gone)
+        leaving = Leaving(server, planned.before, planned.after)
         if problems and not check_mode:
             raise EngineError("; ".join(problems))
         warnings.extend(f"a real run would refuse this: {one}" for one in problems)
@@ -217,7 +230,7 @@ def set_peers(
             warnings.extend(leaving.warnings(wish.queue_seconds))
         elif planned.change:
             leaving.wait(wish.queue_seconds)
-            planned = plan_peers(server, wish, store) if planned.gone else planned  # the wait may have been long
+            planned = plan_peers(server, wish, store)  # the wait may have been long
             _make(transaction, server, planned, leaving, answers)
         made = bool(planned.change) and not check_mode
         return PeerOutcome(
@@ -240,7 +253,7 @@ def _make(
         answers()
         now = {str(one["name"]): one for one in server.peers()}
         for one in planned.changed:
-            differing = [key for key in _PROVED if now.get(one.name, {}).get(key) != shown(one)[key]]
+            differing = [key for key in _PROVED if _plain(key, now.get(one.name, {})) != _plain(key, shown(one))]
             if differing:
                 raise EngineError(
                     f"the daemon's configuration does not show the peer {one.name} as wanted: {', '.join(differing)}"
@@ -253,19 +266,27 @@ def _make(
     transaction.apply(planned.change, prove, answers)
 
 
-class Leaving:
-    """The peers that go. Nothing may wait for them, or it would take another way."""
+def _plain(key: str, peer: Mapping[str, Any]) -> Any:
+    """Return what a peer has there, to compare. The domains have no order."""
+    return sorted(peer.get(key, ())) if key == "domains" else peer.get(key)
 
-    def __init__(self, server: PeerServer, there: Sequence[Mapping[str, Any]], gone: Collection[str]) -> None:
+
+class Leaving:
+    """The domains that no peer has any more. Nothing may wait for them, or it would take another way."""
+
+    def __init__(
+        self, server: PeerServer, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]] = ()
+    ) -> None:
         """Keep what goes to them now: after the change, the configuration does not say it any more.
 
-        there: the peers of the host, see PeerServer.peers. gone: the names of those that go.
+        before and after: the peers of the host, see PeerServer.peers.
         """
         self._server = server
-        self._what = f"the peer {', '.join(gone)}"
-        held = {str(one["name"]): one["domains"] for one in there}
-        self._domains = {domain for name in gone for domain in held[name]}
-        self._others = {domain for name in held if name not in gone for domain in held[name]}
+        held, kept = _domains_of(before), _domains_of(after)
+        self._domains = set() if EVERYTHING in kept else held - kept
+        self._others = held - self._domains
+        names = [str(one["name"]) for one in before if self._domains & {*one["domains"]}]
+        self._what = f"the way to the peer {', '.join(names)} ({', '.join(sorted(self._domains))})"
 
     def _look(self) -> Sequence[Waiting]:
         return self._server.waiting(self._domains, self._others) if self._domains else ()
@@ -284,6 +305,10 @@ class Leaving:
         """Raise EngineError if mail for the peers came in while they were taken out. moment: when the daemon was reloaded."""
         if self._domains:
             refuse_earlier(self._look, moment)
+
+
+def _domains_of(peers: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {str(domain) for one in peers for domain in one["domains"]}
 
 
 def _require_answer(own_port: Target, settings: Settings) -> None:

@@ -143,7 +143,7 @@ def put_back(
 
 def _leaving(peers: Optional[PeerServer]) -> Optional[Leaving]:
     there = peers.peers() if peers else []
-    return Leaving(peers, there, [str(one["name"]) for one in there]) if peers and there else None
+    return Leaving(peers, there) if peers and there else None
 
 
 def _apply(

@@ -174,6 +174,13 @@ def test_every_name_is_allowed_by_a_table_that_goes_with_the_last_peer_that_need
     assert not table.exists()
 
 
+def test_a_domain_has_all_its_spellings_and_is_shown_once(make):
+    host = make()
+    host.put(peer(domains=["xn--bcher-kva.example", "a.example"]))
+    assert "b\u00fccher.example mailfleet_peer_exchange" in host.table.read_text(encoding="utf-8")
+    assert host.adapter.peers()[0]["domains"] == ["a.example", "xn--bcher-kva.example"]
+
+
 def test_without_tls_the_way_stays(make):
     host = make()
     one = without_tls(peer(client_certificate="/c.pem"))

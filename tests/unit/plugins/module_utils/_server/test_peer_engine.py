@@ -72,7 +72,8 @@ class Daemon:
 
     def plan(self, wanted, gone, was):
         held = {one["name"]: one for one in self.peers() if one["name"] not in gone}
-        held.update({one.name: {**shown(one), **({"level": self.wrong} if self.wrong else {})} for one in wanted})
+        wrong = {"level": self.wrong} if self.wrong else {}
+        held.update({one.name: {**shown(one), "domains": sorted(one.domains), **wrong} for one in wanted})
         text = "".join(f"{held[name]}\n" for name in sorted(held))
         return Change.of([replace(FileImage.read(str(self.file)), content=text.encode())])
 
@@ -132,6 +133,10 @@ def test_a_second_run_asks_nobody_and_changes_nothing(daemon):
     assert (daemon.calls, daemon.asked) == ([], [])
     run(daemon, peer(), peer("two"))
     assert len(daemon.asked) == 1
+
+
+def test_the_order_of_domains_does_not_matter(daemon):
+    assert run(daemon, peer(domains=["z.example", "a.example"])).changed
 
 
 def test_what_only_comes_in_needs_nothing(daemon):
@@ -209,7 +214,7 @@ def test_a_peer_goes_when_nothing_waits_for_it(daemon):
     daemon.queue = [Waiting("4f", "x@one.example", "TLS is required")]
     with pytest.raises(
         EngineError,
-        match=r"the peer one is not taken out, because mail still waits .* 4f to x@one.example: TLS",
+        match=r"the way to the peer one \(one\.example\) is not taken out, because mail still waits .* 4f to x@one.example: TLS",
     ):
         run(daemon, peer(), state="absent")
     assert "mail waits for it" in run(daemon, peer(), state="absent", check_mode=True).warnings[-1]
@@ -217,6 +222,22 @@ def test_a_peer_goes_when_nothing_waits_for_it(daemon):
     assert [one["name"] for one in run(daemon, peer(), state="absent").after] == ["two"]
     assert run(daemon, state="absent").after == []
     assert not run(daemon, state="absent").changed
+
+
+def test_a_domain_that_a_peer_loses_is_waited_for_too(daemon):
+    run(daemon, peer(domains=["one.example", "more.example"]))
+    daemon.queue = [Waiting("4f", "x@more.example")]
+    with pytest.raises(EngineError, match=r"the way to the peer one \(more\.example\) is not taken out"):
+        run(daemon, peer())
+    assert run(daemon, peer(), peer("two", domains=["more.example"])).changed  # it moves
+    assert run(daemon, peer("two", domains=["two.example"]), peer(domains=["*"])).changed
+
+
+def test_a_domain_of_another_peer_is_not_taken(daemon):
+    run(daemon, peer())
+    with pytest.raises(EngineError, match=r"peer two: one\.example goes to the peer one of this host"):
+        run(daemon, peer("two", domains=["one.example"]))
+    assert run(daemon, peer("two", domains=["one.example"]), peer(domains=["x.example"])).changed
 
 
 def test_mail_that_comes_in_between_undoes_the_removal(daemon, monkeypatch):
