@@ -203,7 +203,7 @@ def commands() -> list[str]:
 
 
 PROGRAMS = {
-    "make", "export", "podman", "pip", "ssh", "ansible-playbook", ".venv/bin/ansible-playbook", "ansible-galaxy",
+    "make", "export", "podman", "pip", "ssh", "ansible-playbook", ".venv/bin/ansible-playbook", "ansible-galaxy", "python3",
 }  # fmt: skip
 """What a reader has who follows the documents."""
 

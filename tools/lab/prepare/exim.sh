@@ -1,7 +1,8 @@
 #!/bin/sh
 # The starting state of an Exim host of the lab: mail flows, nothing offers or asks for TLS.
 # Environment: LAB_ROLE (gateway, server), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET, LAB_SPLIT (true: Debian's split configuration),
-# LAB_GATEWAY, LAB_ROUTES (a line for each domain of the fleet: the domain, then its mail servers).
+# LAB_GATEWAY, LAB_ROUTES (a line for each domain of the fleet: the domain, then its mail servers), LAB_RELAYS (of a server: a line for
+# each domain that it hands on, and the host).
 set -eu
 
 systemctl stop exim4
@@ -11,6 +12,10 @@ rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /var/mail/*
 find /var/spool/exim4/input /var/spool/exim4/msglog /var/spool/exim4/db -type f -delete 2>/dev/null || true
 
 type=smarthost smarthost=$LAB_GATEWAY relay= nets=
+if [ "${LAB_RELAYS:-}" ]; then # it stands between the gateway and other servers
+    relay=$(printf '%s\n' "$LAB_RELAYS" | awk '{print $1}' | paste -sd:) nets=$LAB_SUBNET
+    printf '%s\n' "$LAB_RELAYS" | awk '{print $1 ": " $2}' >/etc/exim4/hubbed_hosts
+fi
 if [ "$LAB_ROLE" = gateway ]; then
     type=internet smarthost= relay=$(printf '%s\n' "$LAB_ROUTES" | awk '{print $1}' | paste -sd:) nets=$LAB_SUBNET LAB_DOMAIN=$LAB_FQDN
     # Debian's own way to say where relayed domains go, written by hand.

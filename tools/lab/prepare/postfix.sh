@@ -1,7 +1,7 @@
 #!/bin/sh
 # The starting state of a Postfix host of the lab: mail flows, nothing offers or asks for TLS.
 # Environment: LAB_ROLE (gateway, server, outside), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET, LAB_GATEWAY, LAB_ROUTES (a line for each
-# domain of the fleet: the domain, then its mail servers).
+# domain of the fleet: the domain, then its mail servers), LAB_RELAYS (of a server: a line for each domain that it hands on, and the host).
 set -eu
 
 # What an earlier rollout left goes: other instances, their queues, keys, journals, the policy service and its user, the mail, the log.
@@ -45,6 +45,14 @@ gateway)
 server)
     postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = ${LAB_DOMAIN%% *}" \
         "relayhost = [$LAB_GATEWAY]"
+    [ -z "${LAB_RELAYS:-}" ] || {
+        # It stands between the gateway and other servers.
+        type=$(postconf -h default_database_type)
+        printf '%s\n' "$LAB_RELAYS" | awk '{printf "%-15s smtp:[%s]\n", $1, $2}' >/etc/postfix/transport
+        postmap "$type:/etc/postfix/transport"
+        postconf -e "transport_maps = $type:/etc/postfix/transport" "mynetworks = 127.0.0.0/8 $LAB_SUBNET" \
+            "relay_domains = $(printf '%s\n' "$LAB_RELAYS" | awk '{print $1}' | xargs)"
+    }
     ;;
 outside)
     for domain in $relay; do echo "$domain smtp:[$LAB_GATEWAY]"; done >/etc/postfix/transport
