@@ -94,7 +94,7 @@ options:
 options:
   queue_timeout:
     description:
-      - Seconds to wait until no mail waits in the queues for what is removed. V(0) looks once.
+      - Seconds to wait until no mail waits in the queues for what is removed, such as an email config or a peer. V(0) looks once.
       - Check mode does not wait; it warns of the mail that waits now.
     type: int
     default: 300

@@ -1,7 +1,8 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that turn the inventory into module options. The functions are in plugin_utils.estate, rows, findings and recovery.
+"""Filters that turn the inventory into module options. The functions are in plugin_utils: estate, peers, plan.digests, rows, findings,
+waits and recovery.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -14,10 +15,11 @@ from functools import wraps
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows, waits
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, peers, rows, waits
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan as recovery
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
 
@@ -45,11 +47,12 @@ class FilterModule:
         return {
             "capabilities": _filter(estate.capabilities),
             "reachable_at": _filter(estate.reachable_at),
-            "planned_digests": _filter(estate.planned_digests),
+            "planned_digests": _filter(digests.planned_digests),
             "localhost_of": _filter(estate.localhost_of),
             "kind_on": _filter(estate.kind_on),
             "has_log": _filter(estate.has_log),
             "estate": _filter(estate.estate),
+            "wanted_peers": _filter(peers.wanted_peers),
             "handshake_targets": _filter(estate.handshake_targets),
             "verdict_rows": _filter(rows.verdict_rows),
             "own_target": _filter(estate.own_target),

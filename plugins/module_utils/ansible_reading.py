@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_peers import read_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, detected, layout_of
@@ -43,4 +44,8 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     keep = options["keep"] if options["state"] == "absent" else None
     reading = Reading(SERVERS[found["kind"]](run, desired, settings), desired, settings, keep=keep)
     result = {**found, **reading.read(layout.daemons, targets, layout.user)}
+    more = read_peers(options, found["kind"], run, settings)
+    for name in ("obstacles", "notes"):
+        result[name] = [*result[name], *more.pop(name, ())]
+    result = {**result, **more, "digests": {**result["digests"], **more.get("digests", {})}}
     return {**result, "warnings": list(settings.told)} if settings.told else result

@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     with_trust,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.peer import PEERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
     AUTO,
     permissions,
@@ -120,7 +121,16 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
         return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": [*warnings, *settings.told]}
     if options["state"] == "absent":
         keep, digests = options["keep"], options["digests"]
-        outcome = put_back(server, desired, settings, module.check_mode, keep=keep, digests=digests)
+        outcome = put_back(
+            server,
+            desired,
+            settings,
+            module.check_mode,
+            keep=keep,
+            digests=digests,
+            peers=PEERS[kind](runner(module), desired.own_port, settings) if kind in PEERS else None,
+            queue_seconds=float(options["queue_timeout"]),
+        )
     else:
         outcome = set_starttls(server, desired, settings, module.check_mode, digests=options["digests"])
     certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}

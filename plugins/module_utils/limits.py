@@ -166,6 +166,8 @@ MAX_CERTIFICATES = 64
 """Certificates of one chain. Real ones have up to five."""
 MAX_TLS_BYTES = 1 << 19
 """Bytes of TLS of one connection: the flight, and what follows."""
+ENVELOPE_REPLY_CHARS = 500
+"""One answer that a proof shows, with all its lines. Those of Exchange have some 200."""
 MAX_FIRST_FLIGHT = 1 << 17
 """Bytes of the first flight that are kept to find the group of the key exchange."""
 

@@ -18,7 +18,15 @@ description:
     and what stands in its way.
   - Everything is read by the daemon's own tools, on Postfix and Exim.
   - The page C(docs/kinds.md) of the collection lists the kinds, and how each is recognised.
+options:
+  peers_state:
+    description:
+      - What is wanted of O(peers), as O(mailfleet.starttls.peer_tls#module:state).
+    type: str
+    choices: [present, disabled, absent]
+    default: present
 extends_documentation_fragment:
+  - mailfleet.starttls.peers
   - mailfleet.starttls.mail_server
   - mailfleet.starttls.mail_server.install
   - mailfleet.starttls.mail_server.handshake
@@ -33,6 +41,7 @@ attributes:
     support: full
 seealso:
   - module: mailfleet.starttls.mail_server_tls
+  - module: mailfleet.starttls.peer_tls
 author:
   - The mailfleet.starttls authors (@mailfleet)
 """
@@ -200,6 +209,36 @@ next_hops:
   type: list
   elements: dict
   returned: when the kind is known
+peers:
+  description:
+    - The peers that the host has, as the daemon's configuration tells them, see M(mailfleet.starttls.peer_tls).
+    - Null if they could not be read.
+  type: list
+  elements: dict
+  returned: when the kind is known
+peer_changes:
+  description: What a change of the peers to O(peers) would write, each with C(path) and C(lines). No secrets.
+  type: list
+  elements: dict
+  returned: when the kind is known
+peer_proofs:
+  description:
+    - The tests of the hosts of the wanted peers, see RV(mailfleet.starttls.peer_tls#module:proofs). C(refused) tells whether a change would
+      be refused because of it. That is no obstacle here, because the other side may accept TLS before the change is made.
+    - C(findings) tell what the test means.
+  type: list
+  elements: dict
+  returned: when the kind is known
+peer_tests:
+  description: The same for each wanted peer, in the form of RV(mailfleet.starttls.peer_tls_info#module:peers).
+  type: list
+  elements: dict
+  returned: with O(peers), if they are to be present
+peer_findings:
+  description: What stands against the certificates that are presented and served to the peers, each with the name of its C(peer).
+  type: list
+  elements: dict
+  returned: with O(peers), if they are to be present
 probe:
   description: The handshake test with the own port. C(results) as in M(mailfleet.starttls.starttls_probe).
   type: dict
@@ -220,6 +259,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_peers import READ_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
     HANDSHAKE_SPEC,
     HOST_SPEC,
@@ -231,6 +271,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **SERVER_SPEC,
     **INSTALL_SPEC,
     **HANDSHAKE_SPEC,
+    **READ_SPEC,
 }
 """The options for users. The action plugin reads them."""
 

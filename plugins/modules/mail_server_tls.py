@@ -25,6 +25,7 @@ extends_documentation_fragment:
   - mailfleet.starttls.mail_server
   - mailfleet.starttls.mail_server.install
   - mailfleet.starttls.mail_server.handshake
+  - mailfleet.starttls.gateway.queue
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
 attributes:
@@ -126,6 +127,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **HANDSHAKE_SPEC,
     "digests": {"type": "dict", "default": {}},
     "only_recover": {"type": "bool", "default": False},
+    "queue_timeout": {"type": "int", "default": 300},
 }
 """The options for users. The action plugin reads them."""
 

@@ -89,8 +89,8 @@ table:
   returned: always
 rows:
   description:
-    - The rows of the table, each with its findings (C(severity) and C(message)), and with the C(others) below it, which are its
-      listeners that differ and what other hosts were served by it.
+    - The rows of the table, each with its findings (C(severity) and C(message)), and with what stands below it, C(others), which are
+      its listeners that differ and what other hosts were served by it, and C(peers), the hops to and from its peers.
   type: list
   elements: dict
   returned: always

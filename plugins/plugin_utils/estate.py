@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     DEFAULT_MODE,
@@ -29,6 +29,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import require_cryptography
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import require_dnspython
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import (
+    WantedPeer,
+    host_at_target,
+    read_peers,
+    refuse_plaintext,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import check_variables
 
 HostVars = Mapping[str, Mapping[str, Any]]
@@ -94,12 +100,13 @@ class RemovedConfig:
 class Estate:
     """hosts: the inventory names of the hosts of this run. deliveries: the email configs, in the inventory's order.
 
-    removals: the email configs that are to be removed.
+    removals: the email configs that are to be removed. peers: mail server of this run -> its peers; one without peers is left out.
     """
 
     hosts: tuple[str, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     removals: tuple[RemovedConfig, ...] = ()
+    peers: Mapping[str, tuple[WantedPeer, ...]] = field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -116,11 +123,15 @@ class Estate:
 
         These are refused: an unknown C(starttls_) variable of a host of the run; a host whose address, landing of messages or
         outside host is none; a mail server that is not in the inventory; an unknown mode; an invalid domain; a domain in
-        two email configs; a server that is to require TLS (C(starttls_inbound)) behind a mode that may deliver in plaintext.
-        With check_required, a host that is to require TLS and is in no email config is also refused.
+        two email configs; a server that is to require TLS (C(starttls_inbound)) behind a mode, or a peer, that may deliver in
+        plaintext; peers that cannot be (see read_peers).
+        With check_required, a host that is to require TLS, is in no email config and no peer of another one, is also refused.
         """
+        with_peers: dict[str, Mapping[str, Any]] = {}
         for host in (*hosts, *others):
             facts = hostvars[host]  # once a host: Ansible computes its variables anew each time
+            if facts.get("starttls_peers") and host in hosts:
+                with_peers[host] = facts
             check_variables(host, facts)
             target_of(host, {host: facts})
             landing_of(host, facts)
@@ -133,14 +144,17 @@ class Estate:
         deliveries = tuple(_delivery(config, hostvars, gateways) for config in email_configs if not is_absent(config))
         removals = tuple(RemovedConfig.parse(config) for config in email_configs if is_absent(config))
         merge({}, [*(one.to_json()["email_config"] for one in deliveries), *(one.to_json() for one in removals)])
+        peers = _peers(with_peers, hostvars) if with_peers else {}
         served = {host for one in deliveries for host in one.hosts}
+        served |= {host for some in peers.values() for one in some for host in one.acceptors}
+        served |= {host for host, some in peers.items() if any(one.peer.receives_from_it for one in some)}
         for host in hosts if check_required else ():
             if hostvars[host].get("starttls_inbound") == "required" and host not in served:
                 raise EngineError(
                     f"{host} is to require TLS (starttls_inbound), but no email config delivers its mail over TLS only; "
                     "add it to one with the delivery mode 'required', or let it offer TLS"
                 )
-        return cls(tuple(hosts), deliveries, removals)
+        return cls(tuple(hosts), deliveries, removals, peers)
 
     def in_plaintext(self) -> Estate:
         """Return the estate with every email config delivered in plaintext: the state with TLS switched off."""
@@ -178,6 +192,7 @@ class Estate:
             "hosts": list(self.hosts),
             "deliveries": deliveries,
             "removals": [one.to_json() for one in self.removals],
+            "peers": {host: [one.to_json() for one in some] for host, some in self.peers.items()},
             "email_configs": [*routed, *(one.to_json() for one in self.removals)],
             "domains": [
                 *(domain for one in self.deliveries for domain in one.config.domains),
@@ -192,7 +207,27 @@ class Estate:
             tuple(data["hosts"]),
             tuple(Delivery.from_json(one) for one in data["deliveries"]),
             tuple(RemovedConfig.parse(one) for one in data.get("removals") or ()),
+            {host: tuple(map(WantedPeer.from_json, some)) for host, some in (data.get("peers") or {}).items()},
         )
+
+
+def _peers(with_peers: Mapping[str, Mapping[str, Any]], hostvars: HostVars) -> dict[str, tuple[WantedPeer, ...]]:
+    """Read the peers of these mail servers. with_peers: mail server -> its variables. Raises EngineError."""
+    groups = next(iter(with_peers.values())).get("groups") or {}  # the same for every host
+    gateways, servers = (tuple(groups.get(name) or ()) for name in ("mail_gateways", "mail_servers"))
+    targets = {}
+    for host in dict.fromkeys((*gateways, *servers, *with_peers)):
+        with contextlib.suppress(EngineError, KeyError):  # said where the host is in the run
+            targets[host] = target_of(host, hostvars)
+    host_at = host_at_target(targets)
+
+    def named(text: str) -> Optional[Target]:
+        return target_of(text, hostvars) if text in hostvars else None
+
+    found = {host: read_peers(host, facts, host in gateways, named, host_at) for host, facts in with_peers.items()}
+    acceptors = {one for some in found.values() for peer in some for one in peer.acceptors}
+    refuse_plaintext(found, {one for one in acceptors if hostvars[one].get("starttls_inbound") == "required"})
+    return found
 
 
 def _check_state(config: Any) -> None:
@@ -381,31 +416,6 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
     """
     domain = str(hostvars[host].get("starttls_domain") or "")
     return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
-
-
-CHANGE_RESULTS = ("mail_server_result", "gateway_accept_result", "gateway_result")
-"""The variables in which a former step of the run left the files as they are now."""
-
-
-def planned_digests(host: str, hostvars: HostVars) -> dict[str, str]:
-    """Return path -> SHA-256 of the files of a host as this run last saw them: as the plan did, or after a former step.
-
-    Raises EngineError if there is no plan.
-    """
-    plan = hostvars["localhost"].get("tls_plan") or {}
-    if host not in plan.get("hosts", {}):
-        raise EngineError(
-            f"this run has no plan for {host}: a run reads all hosts and plans before it changes anything. Start the playbook at its "
-            "beginning, without --start-at-task"
-        )
-    facts = hostvars[host]
-    found = dict(plan["hosts"][host].get("digests") or {})
-    former = plan["hosts"][host].get("former") or {}
-    for name in CHANGE_RESULTS:
-        made = dict((facts.get(name) or {}).get("digests") or {})
-        if made != former.get(name):  # else it is that of an earlier plan, in the same call of ansible-playbook
-            found.update(made)
-    return found
 
 
 def localhost_of(hosts: Sequence[str]) -> str:

@@ -22,8 +22,10 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import with_host_certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import (
     complete_observed,
+    served_chain,
     with_verdict,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_read_peers
 
 OFFERING = ("offered", "required")
 """The words of the option inbound with which a certificate is installed."""
@@ -70,6 +72,7 @@ class ReadAction(HostAction):
         result = self.execute(arguments, task_vars)
         with task_errors():
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
+            result = with_read_peers(result, options, served_chain(result, checked))
             return complete_observed(result, expected, checked, arguments.get("ca_content") or "")
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -46,6 +47,20 @@ def _complete(
     if "probe" in done:
         done["probe"] = _judged(done["probe"], expected, done.get("fingerprint_sha256", ""), ca_content)
     return done
+
+
+def served_chain(result: Mapping[str, Any], checked: Optional[CheckedInputs]) -> list[bytes]:
+    """Return the chain that a host serves after its change (DER, leaf first): the one to install, or the one that its own port served.
+
+    result: of the module, before complete_observed. checked: the certificate to install; None if none is.
+    """
+    if checked and not checked.findings:
+        return [one.der for one in pem.certificates(pem.split(checked.content))]
+    with understood("the handshake test that the host returned"):
+        probe = result.get("probe") or {}
+        own: Mapping[str, Any] = next(iter(probe.get("results") or ()), {})
+        texts = probe.get("certificates") or {}
+        return [ssl.PEM_cert_to_DER_cert(texts[one]) for one in own.get("chain_sha256") or () if one in texts]
 
 
 def with_verdict(result: Mapping[str, Any], expected: Mapping[str, Any], ca_content: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 
 The functions read the results that roles and playbooks registered as host variables: certificate_result, mail_server_result,
 mail_server_observed, gateway_accept_result, verify_probe, verify_from_gateway, verify_controller_probe, verify_messages, verify_sent,
-verify_trace, verify_outside, verify_queue, verify_activity and gateway_now.
+verify_trace, verify_outside, verify_queue, verify_activity, verify_peers_result, mail_server_peers_result and gateway_now.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners impor
     other_listeners,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_rows import peer_entries
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
     CONTROLLER,
     looked,
@@ -215,6 +216,7 @@ def _row_or_fault(
         return {
             "host": host, "daemon": "mail server", "expected": expected, "probes": [], "traces": [], "delivery_modes": [],
             "findings": [], "not_seen_from": [], "errors": [str(error)], "activity": None, "enforced": [], "own_domains": {},
+            "peers": [],
         }  # fmt: skip
 
 
@@ -251,6 +253,8 @@ def _row(
         for trace in _seen_outside(facts).get("received") or ()
         if trace["marker"].startswith(_mark("out", host))
     ]
+    wanted = () if is_gateway else routing.estate.peers.get(host, ())
+    peers = peer_entries(wanted, facts, observed_of(facts.get(name) for name in OBSERVED), expected) if wanted else []
     return {
         "host": host,
         "daemon": _title(facts, is_gateway),
@@ -266,7 +270,9 @@ def _row(
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
             *(Finding.advised("not_as_wanted", one).as_dict() for one in _lacking(host, facts, is_gateway, expected)),
+            *(finding for one in peers for finding in one["findings"]),
         ],
+        "peers": peers,
         "not_seen_from": missing,
         "errors": _errors(
             host,
@@ -286,7 +292,7 @@ def _row(
 
 def _is_outdated(facts: Mapping[str, Any]) -> bool:
     """Whether this run changed the host after the read, which then says nothing of now."""
-    results = ("mail_server_result", "gateway_accept_result", "gateway_result")
+    results = ("mail_server_result", "gateway_accept_result", "gateway_result", "mail_server_peers_result")
     return any(readable(facts.get(name)).get("changed") for name in results)
 
 
@@ -437,6 +443,7 @@ def _errors(
         ),
         ("the count from the log", host, facts.get("verify_activity")),
         ("the read of the gateway", host, facts.get("gateway_now")),
+        ("the proof with the peers", host, facts.get("verify_peers_result")),
     ]
     reads = (facts.get("mail_server_result"), observed_of(facts.get(name) for name in OBSERVED))
     odd = [f"{host} cannot be judged: {readable(one)['msg']}" for one in reads if one and readable(one) is not one]

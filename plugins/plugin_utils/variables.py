@@ -43,6 +43,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`offered`", "`offered`, or `required` (only behind the delivery mode `required`)."
         ),
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
+        "starttls_peers": Variable(
+            "none",
+            "Hosts besides the gateway that the mail server talks to: Exchange, Exchange Online, partners, see "
+            "[below](#exchange-exchange-online-and-other-peers).",
+        ),
     },
     "Certificates. Files are on the controller: searched as the module `copy` does, and where Ansible was started": {
         "starttls_private_key_file": Variable(
@@ -144,7 +149,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_timeout": Variable("20", "Seconds to wait for a reloaded daemon."),
         "starttls_uninstall_keep": Variable("none", "Files on the host that `uninstall` leaves as they are."),
         "starttls_queue_timeout": Variable(
-            "300", "Seconds to wait until no mail waits for what is removed from a gateway. Then the run refuses."
+            "300",
+            "Seconds to wait until no mail waits for what is removed from a gateway, or for a removed peer. Then the run refuses.",
         ),
         "starttls_recovery_file": Variable(
             "none", "For `recover_deferred_mail`: a file on the controller for the queues before and after, as JSON."

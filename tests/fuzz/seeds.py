@@ -50,6 +50,16 @@ SEEDS: dict[str, list[bytes]] = {
         head + GREETING + EHLO + READY + INSIDE
         for head in (b"\x00\x00\xff", b"\x00\x01\x10", b"\x00\x02\x40", b"\x02\x00\x80", b"\x01\x00\x20")
     ],
+    "envelope": [
+        size + GREETING + EHLO + READY + EHLO + answers
+        for size in (b"\x00", b"\x07", b"\xf0")
+        for answers in (
+            b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n250 Ok\r\n",
+            b"250 Ok\r\n550 5.7.64 no\r\n",
+            b"451 5.7.3 no\r\n",
+            b"250 a\r\n421 b\r\n",
+        )
+    ],
     "flight": [*(b"\x1f" + flight for flight in FLIGHTS), b"\x03" + ALERT],
     "tls": [
         bytes([protocol, kind, 1, 200]) + flight

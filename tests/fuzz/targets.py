@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
     ReplyReader,
     Stage,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeDialogue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     DialogueSession,
     Settings,
@@ -150,6 +151,26 @@ def dialogue(data: bytes) -> None:
         assert talk.stage is Stage.EHLO_TLS
 
 
+def envelope(data: bytes) -> None:
+    """Whatever a server answers inside TLS: RCPT comes after MAIL, nothing after RSET but QUIT, and never DATA."""
+    script = Script(data)
+    talk = EnvelopeDialogue("c.example", "a@b.example", "c@d.example")
+    size, said = script.choose(256), b""
+    try:
+        for piece in script.pieces(size):
+            if talk.wants_tls:
+                talk.tls_started()
+            talk.receive(piece)
+            said += talk.take_output()
+    except DialogueError as error:
+        check_error(error)
+    if talk.answer:
+        check_reply(talk.answer)
+    inside = said.split(b"STARTTLS\r\n")[-1].splitlines() if talk.stage >= Stage.TLS else []
+    whole = [b"EHLO c.example", b"MAIL FROM:<a@b.example>", b"RCPT TO:<c@d.example>", b"RSET", b"QUIT"]
+    assert inside in ([], *(whole[:end] for end in range(1, 6)), whole[:2] + whole[4:], whole[:3] + whole[4:])
+
+
 def all_flight(pieces: list[bytes]) -> tuple[object, ...]:
     """What a flight says after the pieces, and how it ended."""
     flight, code = ServerFlight(bytes(32)), ""
@@ -265,6 +286,6 @@ def policy(data: bytes) -> None:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    **{one.__name__: one for one in (replies, dialogue, flight, tls, received, target, certificate, policy)},
+    **{one.__name__: one for one in (replies, dialogue, envelope, flight, tls, received, target, certificate, policy)},
     **READERS,
 }

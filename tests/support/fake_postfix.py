@@ -29,6 +29,7 @@ DEFAULTS = {
     "queue_directory": "/var/spool/postfix",
     "recipient_bcc_maps": "",
     "recipient_canonical_maps": "",
+    "relay_transport": "relay",
     "relayhost": "",
     "sender_dependent_default_transport_maps": "",
     "sender_dependent_relayhost_maps": "",

@@ -6,6 +6,7 @@ action plugin calls them.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import importlib
 import json
@@ -21,8 +22,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.engin
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import Request
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.waiting_mail import read_waiting, try_again
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Dialogue
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace, places_of, run_trace
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
@@ -32,6 +35,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values i
     refuse_control_characters,
     refuse_null_characters,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.client import judge_client_certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs, check_install
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
@@ -40,6 +44,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.probe_results i
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery.table import recovery_result, write_json
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.outputs import write_report
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support import fake_mailcow, fake_proxmox, hostile_hosts
 from tests.support.ansible_module import run_module
@@ -250,6 +255,21 @@ def _probe(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     return [*sinks, *(("name", one.server_name) for one in request.targets)]
 
 
+def _peers(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
+    peers = peers_of(options["peers"])
+    own = Target(options["address"], options["port"])
+    own.check()
+    dialogue = Dialogue(options.get("helo_name") or "")
+    dialogue.receive(b"220 mx.example ESMTP\r\n")
+    sinks = [("header", dialogue.take_output().decode().rstrip("\r\n"))]
+    for one in peers:
+        sinks += [("header", address) for address in (one.proof_sender, one.proof_recipient)]
+        sinks += [("path", path) for path in (one.client_certificate, one.client_key, one.pin_issuer_file)]
+        sinks += [("name", name) for name in (*map(str, one.hosts), *one.names, one.servername, one.tls_domain)]
+    judged = judge_client_certificate("exchange_online", {**SEEN, "message": ""}, options.get("accepted_domains") or ())
+    return [*sinks, *(("terminal", finding.message) for finding in judged)]
+
+
 def _activity(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     counted = read_activity(
         options,
@@ -321,6 +341,16 @@ LANDINGS = [
     {"marker": "m3", "command": ["doveadm"]},
 ]  # fmt: skip
 TARGETS = [{"host": "mx.example", "name": "mx.example", "domain": "good.example", "fingerprint_sha256": "a" * 64}]
+SEEN = {
+    "certificate": "/c.pem", "private_key": "/c.pem", "pem": ISSUED.fullchain_pem.decode(),
+    "public_key": base64.b64encode(ISSUED.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode(),
+}  # fmt: skip
+PEER = {
+    "name": "one", "kind": "exchange_online", "hosts": ["mx.example"], "domains": ["good.example"], "direction": "both",
+    "check": "hostname", "names": ["mx.example"], "servername": "mx.example", "client_certificate": "/etc/c.pem",
+    "client_key": "/etc/c.key", "proof_sender": "a@good.example", "proof_recipient": "b@good.example", "tls_domain": "mx.example",
+}  # fmt: skip
+PINNED = {"name": "two", "hosts": ["mx.example"], "domains": ["other.example"], "check": "pin"}
 API = {"email_configs": [{**CONFIG, "domains": ["example.com"], "delivery_mode": "required"}], **INSIST}
 INSTALL = {"install": {**PEM, "names": ["mx.example"], "allow_self_signed": True}, "certificate": CERTIFICATE}
 HANDSHAKE = {"handshake": {"name": "mx.example"}}
@@ -363,6 +393,15 @@ CASES: list[Case] = [
     _of_engine("message_trace", {"send": [{"marker": "m1", "sender": "a@b.example", "recipient": "c@d.example"}]}, _trace),
     *(_of_engine("message_trace", {"receive": [one]}, _trace, f"landing {place}") for place, one in enumerate(LANDINGS)),
     _of_engine("starttls_probe", {"targets": TARGETS, "resolver": ["192.0.2.53"], "checks": ["mta_sts"]}, _probe),
+    *(
+        _of_engine(module, {"peers": [PEER, {**PINNED, **pin}], **more}, _peers, f"peers {place}")
+        for module, more in (
+            ("peer_tls_info", {"accepted_domains": ["good.example"], "helo_name": "mx.example"}),
+            ("peer_tls", {}),
+            ("mail_server_info", {}),
+        )
+        for place, pin in enumerate(({"pin_fingerprints": ["a" * 64]}, {"pin_issuer_file": "/etc/roots.pem"}))
+    ),
     _of_engine("tls_activity_info", {"daemon": "postfix", "logs": ["/var/log/none"], "journal": "false"}, _activity),
     _of_engine("deferred_mail_info", {"kind": "postfix", "recipients": ["a@b.example"], "message_ids": ["x@b.example"]}, _queues),
     _of_engine("deferred_mail", {"kind": "postfix", "next_hops": ["gw1.example"], "timeout": 0}, _queues),

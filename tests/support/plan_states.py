@@ -78,16 +78,44 @@ def config(name: str = "main", *servers: str, mode: Any = "match_sender", domain
     return {**made, "delivery_mode": mode} if mode else made
 
 
+def peer(name: str, *hosts: str, **changes: Any) -> dict[str, Any]:
+    """An entry of starttls_peers."""
+    return {"name": name, "hosts": list(hosts), "domains": [f"{name}.example"], **changes}
+
+
+def proof(name: str, host: str, fault: str = "", **changes: Any) -> dict[str, Any]:
+    """A test of a peer, as mail_server_info returns it: it accepted a recipient, or offered no STARTTLS, or ended at a stage."""
+    where = {"host": host, "port": 25, "stage": "starttls" if fault else "done", "fault": fault}
+    said = {
+        "peer": name,
+        "kind": "smtp",
+        "problem": "",
+        "warning": "",
+        "unfit": "",
+        "refused": False,
+        "waived": False,
+        "findings": [],
+    }
+    if fault:
+        said |= {"problem": f"peer {name}, {host}:25 does not accept it: {fault}", "refused": True}
+    return {**said, "proof": {**where, **changes.pop("proof", {})}, **changes}
+
+
 class States(dict):  # type: ignore[type-arg]
     """Host -> what it said. The rest is the inventory of these hosts."""
 
     def __init__(self, *configs: dict[str, Any], **said: Any) -> None:
         super().__init__(said)
-        self.configs, self.outside = list(configs), ()
+        self.configs, self.outside, self.facts = list(configs), (), {}
 
     def with_outside(self, *hosts: str) -> States:
         """The same with hosts of the inventory that are not in the run."""
         self.outside = hosts
+        return self
+
+    def with_facts(self, **facts: dict[str, Any]) -> States:
+        """The same with variables of these hosts."""
+        self.facts = facts
         return self
 
     def plan(self, action: str = "enable", **request: Any) -> Plan:
@@ -97,7 +125,9 @@ class States(dict):  # type: ignore[type-arg]
             "mail_gateways": [host for host in every if host.startswith("gw")],
             "mail_servers": [host for host in every if not host.startswith("gw")],
         }
-        hostvars = {host: {"starttls_hostname": f"{host}.test", "groups": groups} for host in every}
+        hostvars = {
+            host: {"starttls_hostname": f"{host}.test", "groups": groups, **self.facts.get(host, {})} for host in every
+        }
         wanted = Estate.parse(self.configs, hostvars, list(self))
         targets = {host: f"{host}.test:25" for host in every}
         return make_plan(wanted, copy.deepcopy(dict(self)), PlanRequest(action, groups, targets, **request))

@@ -240,6 +240,15 @@ def large_rows(hosts: int, peers: int) -> list[dict]:
     return rows
 
 
+def hop(name: str, days: int = 74, **changes: object) -> dict:
+    """A hop to a peer that has accepted a recipient."""
+    certificate = {"subject": f"CN={name}", "days_left": days, "not_after": (NOW + timedelta(days=days)).isoformat()}
+    return {
+        "name": name, "kind": "exchange", "direction": "outbound", "server": f"{name}:25", "level": "required", "result": "proved",
+        "reason": "", "starttls": True, "tls_version": "TLSv1.2", "certificate": certificate, "trusted": None, "findings": [], **changes,
+    }  # fmt: skip
+
+
 def hostile(text: str) -> tuple[list[dict], list[dict]]:
     """Rows and entries of TLS reports in which everything that may be said by a stranger is this text."""
     bad = {**failed_probe(text, text, text), "seen_from": text, "cipher": text, "tls_version": text}
@@ -257,6 +266,7 @@ def hostile(text: str) -> tuple[list[dict], list[dict]]:
         "activity": {**activity(text, peers), "notes": [{"message": text}]},
         "traces": [trace("in", True, findings=(text,))], "own_domains": {text: text},
         "enforced": [{"domain": text, "direction": "inbound"}],
+        "peers": [hop(text, kind=text, server=text, level=text, result=text, reason=text, tls_version=text), hop(text, 3)],
     }  # fmt: skip
     entry = {
         "organization": text, "report_id": text, "start": text, "end": text, "domain": text, "policy_type": "sts", "successful": 1,

@@ -11,14 +11,15 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 from tests.support.pki import Issued, pem
 
 Callback = Callable[[socket.socket], None]
+Answer = Union[bytes, Callable[[ssl.SSLSocket], bytes]]
 PATIENCE = 10.0
 
 
@@ -30,6 +31,7 @@ class Face:
     ehlo, ehlo_tls: the whole answer instead, as bytes.
     implicit_tls: TLS comes first, and the greeting inside it.
     injectable: what came in plaintext behind STARTTLS is answered inside TLS.
+    answers_tls: verb -> the answer inside TLS, or who gives it; an empty answer is none.
     on_connect: takes the place of everything; on_starttls: of the TLS handshake; in_tls: of what follows it.
     """
 
@@ -43,6 +45,7 @@ class Face:
     context: Optional[ssl.SSLContext] = None
     capabilities_tls: tuple[str, ...] = ("PIPELINING", "AUTH PLAIN")
     ehlo_tls: Optional[bytes] = None
+    answers_tls: Mapping[bytes, Answer] = field(default_factory=dict)
     implicit_tls: bool = False
     injectable: bool = False
     on_connect: Optional[Callback] = None
@@ -191,7 +194,9 @@ class SmtpServer:
             for command in self._commands(secure, bytearray() if buffer is None else buffer):
                 verb = command.split(b" ")[0].upper()
                 unknown = b"502 5.5.2 Error: command not recognized\r\n"
-                secure.sendall({b"QUIT": b"221 2.0.0 Bye\r\n", b"EHLO": inside, b"LHLO": inside}.get(verb, unknown))
+                usual = {b"QUIT": b"221 2.0.0 Bye\r\n", b"EHLO": inside, b"LHLO": inside}.get(verb, unknown)
+                answer = face.answers_tls.get(verb, usual)
+                secure.sendall(answer if isinstance(answer, bytes) else answer(secure))
 
     def _commands(self, connection: socket.socket, buffer: bytearray) -> Iterator[bytes]:
         """The lines that come; buffer holds what came behind them already."""

@@ -819,7 +819,7 @@ def test_nothing_depends_on_assert(path):
 def test_the_engine_does_not_know_ansible():
     knows = [relative(path) for path in ON_TARGETS if "from ansible.module_utils" in path.read_text()]
     assert [path for path in knows if path.startswith("plugins/module_utils/")] == [
-        f"plugins/module_utils/ansible_{name}.py" for name in ("gateway", "gateway_host", "glue", "server")
+        f"plugins/module_utils/ansible_{name}.py" for name in ("gateway", "gateway_host", "glue", "peers", "server")
     ]
 
 

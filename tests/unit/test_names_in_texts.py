@@ -44,7 +44,8 @@ SETTINGS = {
     "MTA-STS": {"max_age"},
     "Postfix": {
         "parent_domain_matches_subdomains", "plaintext_reject_code", "smtp_tls_loglevel", "smtp_tls_security_level",
-        "inet_interfaces", "smtpd_recipient_restrictions", "smtpd_tls_auth_only", "smtpd_tls_protocols", "transport_maps",
+        "default_transport", "smtp_discard_ehlo_keywords", "inet_interfaces",
+        "smtpd_recipient_restrictions", "smtpd_tls_auth_only", "smtpd_tls_protocols", "transport_maps",
     },
 }  # fmt: skip
 """What others call their settings, as messages name them."""

@@ -42,6 +42,10 @@ Before mail servers were one kind of thing, the module for Postfix alone shipped
 OF_GATEWAYS = {"enforced_tls_domain", *(one for one in MODULES if "tls_mode" in one or one.startswith("gateway_"))}
 
 
+SHARED_WITH_PEERS = {f"module_utils._gateway.{name}" for name in ("model", "queue", "record")}
+"""Values: a peer must not collide with a gateway on the same host, and goes when nothing waits for it."""
+
+
 def compressed(names: set[str]) -> int:
     """Bytes of a zip with these files."""
     target = io.BytesIO()
@@ -67,7 +71,8 @@ def test_a_module_ships_what_it_uses(module: str):
 @pytest.mark.parametrize("module", [one for one in MODULES if one not in OF_GATEWAYS])
 def test_only_the_modules_of_gateways_ship_gateways(module: str):
     shipped = rooms.payload(FILES, module)
-    assert [name for name in sorted(shipped) if "_gateway" in name or name.endswith(".gateway")] == []
+    found = {name for name in shipped if "_gateway" in name or name.endswith(".gateway")}
+    assert found - SHARED_WITH_PEERS == set()
 
 
 def test_imports_in_functions_and_for_types_are_shipped(tmp_path: Path):

@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue, sections
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
@@ -44,7 +44,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
     inbound_senders,
-    is_domain,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     prove_answer,
@@ -62,6 +61,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 REGISTRY = f"{DIRECTORY}/gateway.json"
@@ -200,10 +200,10 @@ class EximGateway:
     def files(self) -> tuple[str, ...]:
         """Return the files that plan() depends on; some may not exist."""
         ours = (REGISTRY, ROUTES, SENDERS, RECIPIENTS, SENDER_ACL, TLS_ONLY_ACL)
-        sections = (
+        texts = (
             SPLIT_FILES.values() if self._exim.split else (*(f"{DIRECTORY}/{name}" for name in SPLIT_FILES), TEMPLATE)
         )
-        return (*self._exim.files(), *ours, *sections)
+        return (*self._exim.files(), *ours, *texts)
 
     def left(self) -> list[str]:
         """Return the files and directories that the collection left on this host for Exim."""
@@ -233,14 +233,14 @@ class EximGateway:
             FileImage(SENDER_ACL, (_HEADER + _SENDER_ACL_TEXT).encode()),
             FileImage(TLS_ONLY_ACL, (_HEADER + _TLS_ONLY_ACL_TEXT).encode()),
         ]
-        sections = self._sections(state)
+        texts = self._sections(state)
         paths = SPLIT_FILES if self._exim.split else {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
         source = self._most_private()
-        for name, text in sections.items():
+        for name, text in texts.items():
             # seen is that of another path
             images.append(replace(source, path=paths[name], content=(_HEADER + text).encode(), seen=""))
         if not self._exim.split:
-            filled = [name for name, text in sections.items() if text]
+            filled = [name for name, text in texts.items() if text]
             template = FileImage.read(TEMPLATE)
             text = (template.content or b"").decode("utf-8", "surrogateescape")
             images.append(replace(template, content=with_includes(text, filled).encode("utf-8", "surrogateescape")))
@@ -519,7 +519,7 @@ class EximGateway:
         ignored = re.search(r"(?ms)^\.ifndef ROUTER_DNSLOOKUP_IGNORE_TARGET_HOSTS$.*?^\.endif$\n", text)
         yield ignored.group() if ignored else ""
         for name in names:
-            stanza = _stanza(text, name, "router")
+            stanza = sections.stanza(text, name, "router")
             stanza = re.sub(rf"\A{name}:", f"{prefix}_{name}:", stanza)
             suffix = "_smarthost" if name == "smarthost" else ""
             stanza = re.sub(r"(?m)^([ \t]*transport[ \t]*=).*$", rf"\1 {transport}{suffix}", stanza)
@@ -530,7 +530,7 @@ class EximGateway:
         text = self._debian("transport")
         copies = ""
         for original, copy in (("remote_smtp", name), ("remote_smtp_smarthost", f"{name}_smarthost")):
-            stanza = _stanza(text, original, "transport")
+            stanza = sections.stanza(text, original, "transport")
             stanza = re.sub(rf"\A{original}:", f"{copy}:", stanza)
             taken = r"HOSTS_(?:AVOID|REQUIRE)_TLS" + ("" if verify else r"|TLS_VERIFY_(?:HOSTS|CERTIFICATES)")
             stanza = re.sub(rf"(?ms)^\.ifdef REMOTE_SMTP_(?:SMARTHOST_)?(?:{taken})$.*?^\.endif$\n", "", stanza)
@@ -540,23 +540,10 @@ class EximGateway:
         return copies
 
     def _most_private(self) -> FileImage:
-        """Return the file with routers or transports that the fewest users may read. Copies of their text are as private."""
-        if not self._exim.split:
-            return FileImage.read(TEMPLATE)
-        files = [
-            one
-            for kind in ("router", "transport")
-            for one in Path(f"{CONFIG_DIR}/conf.d/{kind}").glob("*_exim4-config_*")
-        ]
-        images = [FileImage.read(str(one)) for one in sorted(files)]
-        return min(images, key=lambda image: (image.mode & 0o007, image.mode & 0o077), default=FileImage("", None))
+        return sections.most_private(CONFIG_DIR, self._exim.split)
 
     def _debian(self, kind: str) -> str:
-        """Return the text of Debian's routers or transports."""
-        if not self._exim.split:
-            return (FileImage.read(TEMPLATE).content or b"").decode("utf-8", "surrogateescape")
-        files = sorted(Path(f"{CONFIG_DIR}/conf.d/{kind}").glob("*_exim4-config_*"))
-        return "\n".join(one.read_text(encoding="utf-8", errors="surrogateescape") for one in files)
+        return sections.debian_text(CONFIG_DIR, self._exim.split, kind)
 
 
 def routes(configs: Iterable[EmailConfig]) -> str:
@@ -586,18 +573,7 @@ def with_includes(template: str, names: Collection[str] = tuple(_PLACES)) -> str
 
     Raises EngineError if the place for a line is missing.
     """
-    for name, (place, behind) in _PLACES.items():
-        line = f".include {DIRECTORY}/{name}"
-        if name not in names or re.search(rf"(?m)^{re.escape(line)}$", template):
-            continue
-        found = re.findall(rf"(?m){place}", template)
-        if len(found) != 1:
-            raise EngineError(
-                f"{TEMPLATE} has {len(found)} lines '{place.strip('^$').split('[')[0]}', not one: is it Debian's?"
-            )
-        both = f"{found[0]}\n{line}" if behind else f"{line}\n{found[0]}"
-        template = re.sub(rf"(?m){place}", lambda _match: both, template)  # noqa: B023
-    return template
+    return sections.with_includes(template, DIRECTORY, _PLACES, names, TEMPLATE)
 
 
 def without_lists(macros: str) -> str:
@@ -614,11 +590,3 @@ def without_lists(macros: str) -> str:
     if held.startswith(_HIDDEN_FROM):
         wanted["MAIN_TLS_ADVERTISE_HOSTS"] = "*"
     return set_macros(macros, wanted) if wanted else macros
-
-
-def _stanza(text: str, name: str, kind: str) -> str:
-    """Return the text of a router or transport. Raises EngineError unless there is exactly one with this name."""
-    found = re.findall(rf"(?ms)^{name}:[ \t]*$.*?(?=^[ \t]*$|^##|\Z)", text)
-    if len(found) != 1:
-        raise EngineError(f"Exim's configuration has {len(found)} {kind}s {name}, not one: are its files Debian's?")
-    return str(found[0])

@@ -195,18 +195,18 @@ def _moment(when: re.Match[str]) -> Optional[float]:
     return moment.timestamp()
 
 
-def waiting(run: Runner, names: Collection[str]) -> list[Waiting]:
-    """Return the messages for recipients in domains of these names. Raises EngineError if the queue cannot be read.
+def waiting(run: Runner, names: Optional[Collection[str]]) -> list[Waiting]:
+    """Return the messages for recipients in domains of these names, None for all. Raises EngineError if the queue cannot be read.
 
     The list has the original recipients. An alias may have led to one of the domains: the log of a message shows that.
     """
     messages = _listed(run)
-    mentioned = _mentioned(run, names) if messages else frozenset()
+    mentioned = _mentioned(run, names) if messages and names else frozenset()
     found = []
     for message in messages:
-        own = [one for one in message.recipients if domain_of(one) in names]
+        own = [one for one in message.recipients if names is None or domain_of(one) in names]
         log = _log(run, message.queue_id) if own or message.queue_id in mentioned else []
-        others = [] if own else [one for one in _tried(log) if domain_of(one) in names]
+        others = [] if own else [one for one in _tried(log) if domain_of(one) in (names or ())]
         for one in dict.fromkeys((*own, *others)):
             found.append(Waiting(message.queue_id, one, _reason(log, one), arrived=_arrived(message.queue_id)))
     return found

@@ -58,6 +58,7 @@ DIRECTORY = f"{CONFIG_DIR}/mailfleet-starttls"
 _LEFT = (
     DIRECTORY,
     f"{CONFIG_DIR}/conf.d/*/*_mailfleet-starttls",
+    f"{CONFIG_DIR}/conf.d/*/*_mailfleet-peers",
     REQUIRE_ACL,
     "/var/lib/mailfleet-starttls/exim.*",
 )
@@ -222,6 +223,10 @@ class Exim:
             path = trial or (self._generate(stage) if self._edited() else "")
             printed = Printed(self._run, path) if path else self._printed
             return obstacles(wishes(printed, command_line_of(daemon)), daemon, PROGRAMS)
+
+    def transports(self) -> Mapping[str, Mapping[str, str]]:
+        """Return transport -> its options, as C(exim -bP) gives them. Raises EngineError."""
+        return self._printed.transports
 
     def level_of(self, transport: str) -> str:
         """Return the TLS level of a transport as C(exim -bP) gives it; empty if there is none over SMTP. Raises EngineError."""

@@ -22,10 +22,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EmailConfig,
     GatewayState,
     is_absent,
-    is_domain,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 POLICY_LEVELS = {"plaintext": "none", "opportunistic": "may", "required": "encrypt"}

@@ -24,7 +24,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayVerdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import (
     look_twice,
     lost_domains,
@@ -34,6 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue 
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     EngineError,
     PortInUseError,

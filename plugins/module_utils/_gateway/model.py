@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 # Mode -> TLS levels towards the mail server, in the words of a mail server's outbound side: for mail that arrived in plaintext,
@@ -31,12 +31,6 @@ LEVELS = {
 MODES = tuple(LEVELS)
 DEFAULT_MODE = "plaintext"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,62}\Z")
-_DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
-
-
-def is_domain(text: str) -> bool:
-    """Whether the text is a domain name in lower-case ASCII, without a dot at its end."""
-    return bool(_DOMAIN.match(text))
 
 
 def is_absent(item: Mapping[str, Any]) -> bool:

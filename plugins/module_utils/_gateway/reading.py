@@ -21,7 +21,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.loops 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
-    is_domain,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import changing, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import parts_of
@@ -43,7 +42,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     plain_results,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_all
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import ascii_name
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import ascii_name, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,

@@ -38,12 +38,12 @@ class Edits:
     """Changes to main.cf and master.cf.
 
     main: parameter -> value; an empty value is written as an empty value, None removes the parameter.
-    services: C(name/type) -> the whole master.cf entry.
+    services: C(name/type) -> the whole master.cf entry; None removes the service.
     options: C(name/type/parameter) -> value of a C(-o) option of a service; None removes the option.
     """
 
     main: Mapping[str, Optional[str]]
-    services: Mapping[str, str] = field(default_factory=dict)
+    services: Mapping[str, Optional[str]] = field(default_factory=dict)
     options: Mapping[str, Optional[str]] = field(default_factory=dict)
 
     def check(self) -> None:
@@ -194,19 +194,21 @@ class Postconf:
                 replace(image, path=f"{stage}/{Path(image.path).name}").write()
             self._edit(stage, "-e", *_appended(Path(stage, "main.cf"), edits.main))
             self._edit(stage, "-X", *(name for name, value in edits.main.items() if value is None))
-            self._edit(stage, "-M", *(f"{name}={entry}" for name, entry in services.items()))
+            self._edit(stage, "-M", *(f"{name}={entry}" for name, entry in services.items() if entry is not None))
+            self._edit(stage, "-MX", *(name for name, entry in services.items() if entry is None))
             self._edit(stage, "-P", *(f"{name}={value}" for name, value in edits.options.items() if value is not None))
             self._edit(stage, "-PX", *(name for name, value in edits.options.items() if value is None))
             return [replace(image, content=(Path(stage) / Path(image.path).name).read_bytes()) for image in now]
 
-    def _differing(self, services: Mapping[str, str]) -> dict[str, str]:
-        """Return the entries that master.cf does not have yet, word by word."""
+    def _differing(self, services: Mapping[str, Optional[str]]) -> dict[str, Optional[str]]:
+        """Return the entries that master.cf does not have yet, word by word, and those that it must not have any more."""
         if not services:
             return {}
         present: dict[str, list[str]] = {}
         for one in self.services():
             present.setdefault(one.name, []).append(one.text)
-        return {name: entry for name, entry in services.items() if present.get(name) != [" ".join(entry.split())]}
+        wanted = {name: [" ".join(entry.split())] if entry is not None else [] for name, entry in services.items()}
+        return {name: entry for name, entry in services.items() if present.get(name, []) != wanted[name]}
 
     def _edit(self, stage: str, flag: str, *arguments: str) -> None:
         if not arguments:

@@ -37,9 +37,13 @@ class Routes:
         self._run = run
         self._postconf = postconf
 
+    def tables(self) -> list[str]:
+        """Return the tables of transport_maps, in their order."""
+        return _TABLE.findall(self._postconf.value_expanded("transport_maps"))
+
     def transports(self, domains: Sequence[str]) -> dict[str, Optional[str]]:
         """Return for each domain the name of its transport: empty if no table has it, None if a table cannot be asked."""
-        tables = _TABLE.findall(self._postconf.value_expanded("transport_maps"))
+        tables = self.tables()
         found: dict[str, Optional[str]] = {}
         for level in range(max((len(self._keys(one)) for one in domains), default=0)):
             for table in tables:

@@ -19,6 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 DOMAIN_LISTS = ("relay_domains", "virtual_mailbox_domains", "virtual_alias_domains", "mydestination")
+_LOCAL = ("virtual_mailbox_domains", "virtual_alias_domains", "mydestination")
 _PARENTS = "parent_domain_matches_subdomains"
 _RESTRICTIONS = ("smtpd_relay_restrictions", "smtpd_recipient_restrictions")
 # Restrictions that may take mail for further domains.
@@ -53,6 +54,19 @@ class AcceptedDomains:
         lists = {name: list(_PATTERN.findall(values.get(name, ""))) for name in DOMAIN_LISTS}
         several = len(domains) > 1
         return {one: self._accepts(one, lists, parents, several, _is_wider(values)) for one in domains}
+
+    def local(self, domains: Sequence[str]) -> dict[str, Optional[bool]]:
+        """Return for each domain whether its mail stays on this host; None if a list of it cannot be read."""
+        try:
+            values = self._postconf.expanded(*_LOCAL)
+        except EngineError:
+            return dict.fromkeys(domains)
+        patterns = {name: list(_PATTERN.findall(values.get(name, ""))) for name in _LOCAL}
+        found: dict[str, Optional[bool]] = {}
+        for domain in domains:
+            answers = [self._matches(domain, some, "exact", len(domains) > 1) for some in patterns.values()]
+            found[domain] = True if True in answers else None if None in answers else False
+        return found
 
     def _accepts(
         self, domain: str, lists: dict[str, list[str]], parents: bool, several: bool, wider: bool

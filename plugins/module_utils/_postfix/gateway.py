@@ -56,6 +56,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server
     DIRECTORY,
     OUTBOUND_KIND,
     OUTBOUND_LEVEL,
+    PEER_TRANSPORT,
     POLICY,
     POLICY_USER,
     SECOND,
@@ -63,6 +64,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server
     Postfix,
     at_least_one,
     check_instance,
+    peer_routes,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -560,7 +562,8 @@ class PostfixGateway:
             raise EngineError(f"the gateway defers all mail of enforced sender domains, over TLS as well: {refusal}")
 
     def _refuse_overrides(self, state: GatewayState) -> None:
-        """Raise EngineError if a listener would not ask the policy service, or a filter would replace its answer."""
+        """Raise EngineError if a listener would not ask the policy service, or a filter or a peer's route would replace its answer."""
+        self._refuse_peers(state)
         if state.depends_on_arrival or state.senders_enforced:
             self._refuse_filters()
         elif not (state.outbound and state.outbound.accept == "tls_only"):
@@ -571,6 +574,20 @@ class PostfixGateway:
                     f"master.cf sets smtpd_recipient_restrictions for {where}, so the collection could not see how mail "
                     f"arrives there; remove it first: postconf -PX '{where}/smtpd_recipient_restrictions'"
                 )
+
+    def _refuse_peers(self, state: GatewayState) -> None:
+        """Raise EngineError for what collides with the peers of a mail server on the same host."""
+        configured = {domain for one in state.email_configs.values() for domain in one.domains}
+        if both := sorted({*configured, *state.recipients_enforced} & set(peer_routes())):
+            raise EngineError(
+                f"{', '.join(both)}: its mail goes to a peer of this host (starttls_peers); keep it there or here, not in both"
+            )
+        depends = state.outbound is not None and state.outbound.depends_on_arrival
+        if depends and any(one.name.startswith(PEER_TRANSPORT) for one in self._postconf.services()):
+            raise EngineError(
+                "this host has peers (starttls_peers), and a mode of send that depends on how mail arrived would bypass their "
+                "transports; choose another starttls_send, or keep the peers on another host"
+            )
 
     def _refuse_filters(self) -> None:
         """Raise EngineError if a content filter is set: the policy service's FILTER answer would replace it."""

@@ -40,6 +40,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 """The directory of a gateway's record and tables."""
 
+PEER_DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-peers"
+PEER_TABLE = f"{PEER_DIRECTORY}/transport"
+PEER_TRANSPORT = "mailfleet_peer_"
+"""The directory of the peers' tables, the table of their routes, and how the names of their transports begin."""
+
 POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
 POLICY_USER = "mailfleet-starttls"
 """The system user that runs the policy service, and nothing else."""
@@ -51,6 +56,7 @@ THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyph
 # Patterns of what the collection leaves on a host with Postfix, besides lines in main.cf and master.cf, and the certificate.
 _LEFT = (
     DIRECTORY,
+    PEER_DIRECTORY,
     *(f"{place}/{name}" for name in (SECOND, THIRD) for place in ("/etc", "/var/spool", "/var/lib")),
     *(f"/etc/systemd/system/*.wants/postfix@*{name}.service" for name in ("mailfleet", "mailfleet_enforced")),
     POLICY,
@@ -294,14 +300,18 @@ class Postfix:
         """
         hops = []
         others = ("transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
-        values = self.postconf.values(*others, "default_transport")
-        values["transport_maps"] = values.get("transport_maps", "").replace(ours, "").strip(" ,")
+        values = self.postconf.values(*others, "default_transport", "relayhost")
+        maps = values.get("transport_maps", "")
+        for table in filter(None, (ours, f"texthash:{PEER_TABLE}")):  # peers have levels of their own
+            maps = maps.replace(table, "")
+        values["transport_maps"] = maps.strip(" ,")
         ways = [f"{name} = {values[name]}" for name in others if values.get(name)]
-        if values.get("default_transport", "smtp") != "smtp":
+        transport, _, hop = values.get("default_transport", "smtp").partition(":")
+        if transport != "smtp" and not transport.startswith(PEER_TRANSPORT):
             ways.append(f"default_transport = {values['default_transport']}")
         if ways:
             raise EngineError(f"mail also leaves by {', '.join(ways)}, and those routes cannot all be tested")
-        relayhost = self.postconf.values("relayhost")["relayhost"]
+        relayhost = hop or values["relayhost"]
         for hop in relayhost.replace(",", " ").split():
             host, _, port = hop.rpartition(":") if "]:" in hop else (hop, "", "25")
             if not host.startswith("["):
@@ -404,3 +414,10 @@ def _complaint(run: Runner, postconf: Postconf) -> str:
 def at_least_one(level: str) -> str:
     """Return the log level, but at least 1, which logs TLS."""
     return level if level.isdigit() and int(level) >= 1 else "1"
+
+
+def peer_routes() -> dict[str, str]:
+    """Return the routes of the peers' table: domain -> transport and next hops."""
+    text = (FileImage.read(PEER_TABLE).content or b"").decode("utf-8", "replace")
+    pairs = (line.split(None, 1) for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}

@@ -10,16 +10,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import is_path
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-KINDS = ("exchange", "exchange_online", "smtp")
-DIRECTIONS = ("outbound", "inbound", "both")
+PEER_KINDS = ("exchange", "exchange_online", "smtp")
+PEER_DIRECTIONS = ("outbound", "inbound", "both")
 """As the mail server sees it. outbound: it sends to the peer. inbound: the peer sends to it."""
-LEVELS = ("opportunistic", "required")
-CHECKS = ("encryption_only", "trusted_chain", "hostname", "pin")
+PEER_LEVELS = ("opportunistic", "required")
+PEER_CHECKS = ("encryption_only", "trusted_chain", "hostname", "pin")
 EVERYTHING = "*"
 """Instead of domains: all mail that leaves the mail server, as a relay host takes it."""
 
@@ -113,12 +112,12 @@ class Peer:
             )
         peer = cls(
             name,
-            _one_of(where, data, "kind", KINDS, "smtp"),
+            _one_of(where, data, "kind", PEER_KINDS, "smtp"),
             _hosts(where, _list(where, data, "hosts")),
             tuple(one.lower().rstrip(".") for one in _list(where, data, "domains")),
-            _one_of(where, data, "direction", DIRECTIONS, "outbound"),
-            _one_of(where, data, "level", LEVELS, "required"),
-            _one_of(where, data, "check", CHECKS, "encryption_only"),
+            _one_of(where, data, "direction", PEER_DIRECTIONS, "outbound"),
+            _one_of(where, data, "level", PEER_LEVELS, "required"),
+            _one_of(where, data, "check", PEER_CHECKS, "encryption_only"),
             tuple(one.lower().rstrip(".") for one in _list(where, data, "names")),
             str(data.get("servername") or "").lower().rstrip("."),
             _path(where, data, "client_certificate"),

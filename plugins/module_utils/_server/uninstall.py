@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
@@ -20,6 +21,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_contract import PeerServer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import PEER_QUEUE_SECONDS, Leaving
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -93,11 +96,14 @@ def put_back(
     store: str = STORE,
     keep: Collection[str] = (),
     digests: Optional[Mapping[str, str]] = None,
+    peers: Optional[PeerServer] = None,
+    queue_seconds: float = PEER_QUEUE_SECONDS,
 ) -> Outcome:
     """Remove everything that the collection has put on the host, and prove that its own port is as the files say.
 
-    digests: path -> SHA-256 or C(absent), as the plan saw the files. Raises EngineError (nothing was changed) or
-    TransactionError (the change failed and was rolled back; see restored).
+    digests: path -> SHA-256 or C(absent), as the plan saw the files. peers: they lose their transports, so nothing may wait for
+    them; queue_seconds: how long to wait for that. Raises EngineError (nothing was changed) or TransactionError (the change
+    failed and was rolled back; see restored).
     """
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     if not putting_back(server, desired, store, keep) and not server.transaction(store).journal_facts():
@@ -113,6 +119,11 @@ def put_back(
             raise EngineError("; ".join(todo.obstacles))
         warnings.extend(f"a real run would refuse this: {one}" for one in todo.obstacles)
         state = server.state()
+        leaving = _leaving(peers if todo.change else None)
+        if leaving and check_mode:
+            warnings.extend(leaving.warnings(queue_seconds))
+        elif leaving:
+            leaving.wait(queue_seconds)
         seen = handshake_one(desired.own_port, settings)
         if todo.change and not check_mode:
             if seen.stage < Stage.GREETING:
@@ -120,7 +131,7 @@ def put_back(
                     f"no mail server answers on {desired.own_port} ({seen.message}); start it, or name the address and port it "
                     "listens on, because a change that cannot be proved is not made"
                 )
-            seen = _apply(transaction, server, desired, settings, todo.change, seen)
+            seen = _apply(transaction, server, desired, settings, todo.change, seen, leaving)
         if not check_mode:
             record.forget(store, server.name, [desired.certificate])
     if not check_mode:
@@ -130,8 +141,19 @@ def put_back(
     return Outcome(bool(todo) or recovered, state, {}, seen, diff, recovered, tuple(warnings), digests=made)
 
 
+def _leaving(peers: Optional[PeerServer]) -> Optional[Leaving]:
+    there = peers.peers() if peers else []
+    return Leaving(peers, there) if peers and there else None
+
+
 def _apply(
-    transaction: Any, server: Server, desired: Desired, settings: Settings, change: Change, old: Handshake
+    transaction: Any,
+    server: Server,
+    desired: Desired,
+    settings: Settings,
+    change: Change,
+    old: Handshake,
+    leaving: Optional[Leaving] = None,
 ) -> Handshake:
     """Make the change. Return the test of the own port after it."""
     seen = old
@@ -139,6 +161,7 @@ def _apply(
 
     def prove() -> None:
         nonlocal seen
+        moment = time.time()
         listeners = [Listener.from_json(one) for one in server.observe()["listeners"] or ()]
         for one in listeners:
             if missing := gone & {*one.certificates}:
@@ -156,6 +179,8 @@ def _apply(
         if not as_written(seen):
             what = seen.message if seen.stage < Stage.EHLO else f"STARTTLS is {'not ' if wanted else ''}offered"
             raise EngineError(f"{desired.own_port} is not as it was before the first change: {what}")
+        if leaving:
+            leaving.prove(moment)
 
     def prove_old() -> None:
         now = wait_until(lambda look: same_face(old, look), desired.own_port, settings, settings.timeout)

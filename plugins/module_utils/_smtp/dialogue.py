@@ -32,7 +32,7 @@ BOGUS_COMMAND = b"XPROBE"
 
 
 class Stage(IntEnum):
-    """The last stage that a handshake test reached. Each stage includes the stages before it."""
+    """The last stage that a test reached. Each stage includes the stages before it. A handshake test ends at EHLO_TLS."""
 
     CONNECT = 0
     GREETING = 1
@@ -41,6 +41,8 @@ class Stage(IntEnum):
     STARTTLS_ANSWERED = 4
     TLS = 5
     EHLO_TLS = 6
+    MAIL = 7
+    RCPT = 8
 
     @property
     def label(self) -> str:
@@ -150,6 +152,7 @@ class Dialogue:
         self.capabilities: tuple[str, ...] = ()
         self.capabilities_tls: tuple[str, ...] = ()
         self.starttls_reply: Optional[Reply] = None
+        self.last_reply: Optional[Reply] = None
         self.requires_tls: Optional[bool] = None
         self.wants_tls = protocol == "smtps"
         self.done = False
@@ -168,6 +171,7 @@ class Dialogue:
             reply = self._reader.next_reply()
             if reply is None:
                 return
+            self.last_reply = reply
             self._expect(self, reply)
 
     def take_output(self) -> bytes:

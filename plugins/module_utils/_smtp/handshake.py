@@ -424,6 +424,15 @@ class DialogueSession:
             **self._seen,
         )
 
+    def take_session(self) -> Optional[ssl.SSLSession]:
+        """Return the TLS session that a later connection may resume with the same context; None if the server offers none.
+
+        Called when the attempt has ended: in TLS 1.3 the ticket comes after the handshake. The connection's memory is freed.
+        """
+        saved, self.tls = self.tls.session if self.tls else None, None
+        # TLS 1.2 without tickets resumes by the session ID. In TLS 1.3 the library generates an ID of its own.
+        return saved if saved is not None and (saved.has_ticket or saved.id) else None
+
     def _open_tls(self) -> None:
         name = self._target.server_name
         unasked = is_address(name) and not self.context.check_hostname

@@ -123,9 +123,8 @@ def _came_to_tls(seen: Handshake) -> bool:
 
 
 def _resumption(target: Target, settings: Settings, earlier: DialogueSession) -> Task[tuple[Optional[bool], float]]:
-    saved, earlier.tls = earlier.tls.session if earlier.tls else None, None
-    # TLS 1.2 without tickets resumes by the session ID. In TLS 1.3 the library generates an ID of its own.
-    if saved is None or not (saved.has_ticket or saved.id):
+    saved = earlier.take_session()
+    if saved is None:
         return False, 0.0
     session = DialogueSession(target, settings, earlier.context, resume=saved)
     ended = yield session

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import PORTS
 
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\.?\Z")
+_DOMAIN = re.compile(r"(?=.{1,253}\Z)([a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
 
 # Letters and digits that IDNA 2008 forbids, allows in some places only, or reads differently from IDNA 2003
 # (RFC 5892, 2.6; RFC 5894, 7.2), as far as the rules of _is_plain() let them through.
@@ -72,6 +73,11 @@ class Target:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+
+def is_domain(text: str) -> bool:
+    """Whether the text is a domain name in lower-case ASCII, without a dot at its end."""
+    return bool(_DOMAIN.match(text))
 
 
 @lru_cache(maxsize=4096)

@@ -75,6 +75,11 @@ class Verifier:
         )
 
 
+def certificate_records(chain: Sequence[bytes]) -> bytes:
+    """Return the chain (DER, leaf first) as one side of a TLS 1.2 handshake sends it, in plaintext."""
+    return _records(_certificates(chain))
+
+
 def _certificates(chain: Sequence[bytes]) -> bytes:
     listed = b"".join(len(der).to_bytes(3, "big") + der for der in chain)
     return _message(11, len(listed).to_bytes(3, "big") + listed)

@@ -93,6 +93,7 @@ def check_certificate(
     now: Optional[datetime] = None,
     public_key: Optional[bytes] = None,
     sources: Optional[Sources] = None,
+    roots: type[Roots] = Roots,
 ) -> Assessment:
     """Check a private key, its certificate and the chain that the server would send.
 
@@ -100,9 +101,9 @@ def check_certificate(
     anchors are the self-signed certificates of ca_pem or, without ca_pem, the controller's system store. The controller's
     OpenSSL says whether the chain is trusted, by the clock; now, timezone-aware, is for the policy. Invalid input of any
     kind becomes findings, never an exception. public_key: its DER, where the private key is on a host and stays there; then there is no
-    bundle.
+    bundle. roots: who decides whether the chain is trusted; by default it is that of a server.
     """
-    check = _Check(now or utc_now(), min_days_left, sources or Sources())
+    check = _Check(now or utc_now(), min_days_left, sources or Sources(), roots)
     key = (None, public_key) if public_key is not None else check.read_key(private_key_pem or b"")
     presented = check.read_certificates(leaf_pem, check.sources.certificate)
     extra = check.read_certificates(chain_pem, check.sources.chain) if chain_pem else []
@@ -151,6 +152,7 @@ class _Check:
     now: datetime
     min_days_left: int
     sources: Sources
+    roots: type[Roots] = Roots
     findings: list[Finding] = field(default_factory=list)
 
     @property
@@ -237,7 +239,7 @@ class _Check:
     def read_anchors(self, text: Union[str, bytes, None]) -> _Anchors:
         if not text:
             ders, name = system_roots()
-            return _Anchors(Roots(ders, system=True), name)
+            return _Anchors(self.roots(ders, system=True), name)
         items = self.read_certificates(text, self.sources.ca)
         roots = [item.certificate for item in items if item.certificate.self_signed]
         if items and not roots:
@@ -246,7 +248,7 @@ class _Check:
                 f"{self.sources.ca} holds no root: none of its certificates is signed by itself. Give the "
                 "root there; put intermediate certificates into the chain.",
             )
-        return _Anchors(Roots([root.der for root in roots]), self.sources.ca)
+        return _Anchors(self.roots([root.der for root in roots]), self.sources.ca)
 
     def find_leaf(
         self, key: Optional[tuple[Optional[pem.PemBlock], bytes]], items: list[_Item]
@@ -331,7 +333,7 @@ class _Check:
         leaf = path[0]
         self.add(policy.check_key_usage(leaf.certificate, str(leaf)))
         for depth, item in enumerate(path):
-            if depth == 0 or not item.certificate.self_signed:
+            if anchors.roots.of_servers and (depth == 0 or not item.certificate.self_signed):
                 self.add(policy.check_purpose(item.certificate, str(item)))
             if depth:
                 self.add(policy.check_issuer(item.certificate, str(item), depth - 1))

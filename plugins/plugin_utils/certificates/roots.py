@@ -85,6 +85,9 @@ class Roots:
     OpenSSL says whether a chain is trusted. The certificates themselves only help to explain why one is not.
     """
 
+    of_servers = True
+    """Whether a leaf has to have the purpose of a server."""
+
     def __init__(self, ders: Iterable[bytes], *, system: bool = False, partial: bool = False) -> None:
         """Take over the certificates (DER). Unreadable ones are skipped.
 
@@ -138,13 +141,17 @@ class Roots:
     def _verifier(self) -> Verifier:
         context = make_context(None, verify=self._system)
         context.verify_mode = ssl.CERT_REQUIRED
+        self._fill(context)
+        if self._partial:
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        return Verifier(context)
+
+    def _fill(self, context: ssl.SSLContext) -> None:
+        """Load the certificates, unless the context has those of the system's store already."""
         if not (self._system and context.cert_store_stats()["x509_ca"]):
             for der in self._ders:
                 with contextlib.suppress(ssl.SSLError, ValueError):
                     context.load_verify_locations(cadata=der)
-        if self._partial:
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        return Verifier(context)
 
 
 def _ders(text: Union[str, bytes]) -> list[bytes]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import zip_longest
@@ -15,6 +15,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery, Estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import WantedPeer, host_at_target, targets_in
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import DELIVERY, PEER, RELAY, Hop
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
     Observation,
     SeenServer,
@@ -25,6 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
     GATEWAY,
+    GATEWAY_STEPS,
     MAIL_SERVER,
     STEPS,
     SWITCHING_OFF,
@@ -38,6 +41,7 @@ class PlanRequest:
     action: a key of STEPS. groups: mail_gateways and mail_servers with all names of the inventory. targets: host -> C(host:port) at
     which other hosts reach it. batches: starttls_batches. inbound, outbound: host -> what the inventory wants of a mail server.
     without_evidence: hosts with starttls_require_without_evidence. test_all: whether tests are wanted that a read does not make.
+    outside_peers: mail server that is not in the run -> its peers.
     """
 
     action: str
@@ -48,6 +52,7 @@ class PlanRequest:
     outbound: Mapping[str, str] = field(default_factory=dict)
     without_evidence: frozenset[str] = frozenset()
     test_all: bool = False
+    outside_peers: Mapping[str, Sequence[WantedPeer]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,8 @@ class Fleet:
         }
 
     def _needs(self, host: str, seen: Observation, step: str) -> bool:
+        if step in ("peers", "peers_off"):
+            return bool(seen.peers.changes and self.peers(host)) and self.role(host) == MAIL_SERVER
         if self.action == "uninstall" and step != "relax":  # whatever is there goes, one side after the other
             return seen.needs_change or (self.role(host) == GATEWAY and bool(seen.gateway.changes))
         if self.role(host) == GATEWAY:
@@ -131,6 +138,42 @@ class Fleet:
         if step == "relax":
             return seen.before[0] == "required"
         return (step == "offer" and seen.needs_offer) or (step == "off" and seen.needs_change)
+
+    def changing(self) -> dict[str, list[str]]:
+        """Return step -> the hosts that make it, in the order of the inventory."""
+        roles = {step: GATEWAY if step in GATEWAY_STEPS else MAIL_SERVER for step in STEPS[self.action]}
+        return {step: [host for host in self.of_run(role) if step in self.steps(host)] for step, role in roles.items()}
+
+    def peers(self, host: str) -> tuple[WantedPeer, ...]:
+        """Return the peers of a mail server of the run that mail goes to and that this action sets."""
+        return tuple(one for one in self.estate.peers.get(host, ()) if one.is_set_by(self.action))
+
+    @cached_property
+    def hops(self) -> tuple[Hop, ...]:
+        """The hops between the hosts of the run in which the sender's change and the acceptor's may depend on each other.
+
+        Of what carries all mail of a mail server, only a hop on which it insists on TLS: the other needs no order within a step.
+        """
+        found = []
+        for host in self.seen:
+            seen = self.observation(host)
+            if self.role(host) == GATEWAY:
+                found += [
+                    Hop(host, one, DELIVERY) for some in self.estate.deliveries for one in some.hosts if one != host
+                ]
+            elif seen and "required" in ((seen.before[1],) if self.switches_off else (seen.after[1],)):
+                relays = (self.host_at(*place) for place in seen.relay_places)
+                found += [Hop(host, one, RELAY) for one in relays if one and one != host]
+            found += [Hop(host, one, PEER) for peer in self.peers(host) for one in peer.acceptors]
+        return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def _at_target(self) -> Callable[[Target], str]:
+        return host_at_target(targets_in(self.request.targets))
+
+    def host_at(self, host: str, port: int) -> str:
+        """Return the inventory name of the gateway or mail server at an address; empty if there is none. The port counts."""
+        return self._at_target(Target(host, port)) or self.gateway_names.get(host, "")
 
     @cached_property
     def configs(self) -> frozenset[str]:

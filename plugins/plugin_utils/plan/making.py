@@ -11,15 +11,13 @@ from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import rules
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import peer_rules, rules
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet, PlanRequest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import ordered
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff, Observation, Unread
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import in_batches, one_by_one
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
     GATEWAY,
-    GATEWAY_STEPS,
     MAIL_SERVER,
-    STEPS,
     Cost,
     HostPlan,
     Located,
@@ -36,10 +34,10 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
     no host, sizes of batches that are none.
     """
     fleet = Fleet.of(estate, observed, request)
-    between_hosts = dict.fromkeys(rules.between_hosts(fleet))
+    between_hosts = dict.fromkeys((*rules.between_hosts(fleet), *peer_rules.obstacles(fleet)))
     between = [one for one, waived in between_hosts if not waived]
     found = [*_of_hosts(fleet, "obstacles"), *between]
-    warned = [*_of_hosts(fleet, "notes"), *(one for one, waived in between_hosts if waived), *rules.warnings(fleet)]
+    warned = [*_of_hosts(fleet, "notes"), *(one for one, waived in between_hosts if waived), *_warned(fleet)]
     obstacles_of, warnings_of = _by_host(found), _by_host(warned)
     hosts = {
         host: _host(fleet, host, seen, obstacles_of.get(host, ()), warnings_of.get(host, ()))
@@ -59,11 +57,17 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
         steps=_steps(fleet),
         recover=tuple(host for host in hosts if _is_interrupted(fleet.seen[host])),
         prove=tuple(_to_prove(fleet)),
+        prove_peers=tuple(host for host in hosts if "peers" in fleet.steps(host)),
         cost=_cost(fleet),
         outside=tuple(
             dict.fromkeys(host for some in request.groups.values() for host in some if host not in fleet.seen)
         ),
     )
+
+
+def _warned(fleet: Fleet) -> Iterable[Located]:
+    yield from rules.warnings(fleet)
+    yield from peer_rules.warnings(fleet)
 
 
 def _of_hosts(fleet: Fleet, what: str) -> Iterable[Located]:
@@ -109,7 +113,7 @@ def _host(
 
 def _changes(fleet: Fleet, seen: Observation, role: str) -> tuple[FileDiff, ...]:
     own = () if fleet.action == "set_delivery_mode" else seen.changes
-    return (*own, *seen.gateway.changes) if role == GATEWAY else own
+    return (*own, *(seen.gateway.changes if role == GATEWAY else seen.peers.changes))
 
 
 def _present(seen: Observation, role: str) -> str:
@@ -129,14 +133,8 @@ def _present(seen: Observation, role: str) -> str:
 
 def _steps(fleet: Fleet) -> dict[str, PlanStep]:
     together = [one.hosts for one in fleet.estate.deliveries]
-    made = {}
-    for step in STEPS[fleet.action]:
-        is_gateways = step in GATEWAY_STEPS
-        hosts = [host for host in fleet.of_run(GATEWAY if is_gateways else MAIL_SERVER) if step in fleet.steps(host)]
-        planned = one_by_one(hosts) if is_gateways else in_batches(hosts, fleet.request.batches, together)
-        if hosts:
-            made[step] = planned
-    return made
+    gateways = fleet.of_run(GATEWAY)
+    return ordered(fleet.action, fleet.changing(), fleet.hops, gateways, fleet.request.batches, together)
 
 
 def _is_interrupted(seen: Union[Observation, Unread]) -> bool:

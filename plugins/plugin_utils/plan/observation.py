@@ -8,13 +8,15 @@ Every result is hostile: a host may be of another version, or not what it seems.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE, MODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_group, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import loopback_ports
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import MALFORMED
@@ -64,6 +66,9 @@ _UNRESOLVED = re.compile(
 _VAGUE = ("MODULE FAILURE", "The module failed", "Module failed", "Module result deserialization failed")
 _BEFORE_EHLO = ("connect", "greeting")
 _OFFERING = ("offered", "required")
+_AFTER_HANDSHAKE = ("mail", "rcpt", "done")
+PEER_PREFIX = "mailfleet_peer_"
+"""Begins the name of each transport of a peer."""
 
 
 @dataclass(frozen=True)
@@ -146,13 +151,48 @@ class NextHop:
 
 
 @dataclass(frozen=True)
+class PeerTest:
+    """A test of one host of a wanted peer, from the host that sends to it.
+
+    refused: whether a change would be refused because of it, and waived: whether only starttls_require_without_evidence prevents that.
+    problem: why, in the words of the host. completed: whether the handshake was. offers: whether it offers STARTTLS. findings: what
+    the test means, by the controller.
+    """
+
+    peer: str
+    host: str
+    port: int
+    refused: bool = False
+    waived: bool = False
+    problem: str = ""
+    completed: bool = False
+    offers: bool = False
+    accepted: bool = False
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeenPeers:
+    """The peers of a mail server. there: name of each that it has -> where it leads over TLS only; None if they could not be read.
+
+    findings: those on certificates, each with the name of its peer.
+    """
+
+    there: Optional[Mapping[str, tuple[tuple[str, int], ...]]] = field(default_factory=dict)
+    changes: tuple[FileDiff, ...] = ()
+    tests: tuple[PeerTest, ...] = ()
+    findings: tuple[tuple[str, Finding], ...] = ()
+
+
+@dataclass(frozen=True)
 class Observation:
     """One host as it is, and what a change would do there.
 
     state: of its daemon, as C(health) says. message: its own words. running: whether it runs; None if that is not known.
     before, after: C((inbound, outbound)) in the words of mail_server_tls. reload: whether the daemon has to be reloaded although no
     file changes. offer: whether anything changes before TLS is required; None if the host does not say. relays: next hops of its
-    transports; None if they could not be read. servers: (name or address, port) -> what a handshake test from this host saw.
+    transports; None if they could not be read. relay_places: host and port of each of those that is not that of a peer.
+    servers: (name or address, port) -> what a handshake test from this host saw. peers: see SeenPeers.
     is_gateway: whether it was read as a gateway. loopback_ports: those that no other host
     reaches. sessions_an_hour: from its log; None if that is not known.
     """
@@ -171,6 +211,8 @@ class Observation:
     notes: tuple[Finding, ...] = ()
     next_hops: tuple[NextHop, ...] = ()
     relays: Optional[tuple[str, ...]] = ()
+    relay_places: tuple[tuple[str, int], ...] = ()
+    peers: SeenPeers = field(default_factory=SeenPeers)
     servers: Mapping[tuple[str, int], SeenServer] = field(default_factory=dict)
     gateway: GatewayView = field(default_factory=GatewayView)
     interrupted: bool = False
@@ -273,6 +315,12 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         relays=None
         if transports is None
         else tuple(bare(one["next_hop"]) for one in transports if one.get("next_hop") and not one.get("loopback")),
+        relay_places=tuple(
+            (bare(one["next_hop"]), int(one.get("port") or 25))
+            for one in transports or ()
+            if one.get("next_hop") and not one.get("loopback") and not str(one.get("transport")).startswith(PEER_PREFIX)
+        ),
+        peers=_peers(result),
         servers=_servers((result.get("probe") or {}).get("results") or ()),
         gateway=_gateway(view),
         interrupted=bool(result.get("journal")),
@@ -309,6 +357,48 @@ def _findings(given: Optional[Iterable[Mapping[str, Any]]], known: frozenset[str
         code = str(one.get("code") or "")
         finding = of_result({"code": code if code in known else f"?{code}", "message": one.get("message")})
         yield Finding(finding["code"], _line(finding["message"]))
+
+
+def _peers(result: Mapping[str, Any]) -> SeenPeers:
+    there = result.get("peers")
+    return SeenPeers(
+        there=None if there is None else {_line(one["name"], 40): tuple(_places(one)) for one in there},
+        changes=_changes(result.get("peer_changes")),
+        tests=tuple(
+            PeerTest(
+                peer=_line(one["peer"], 40),
+                host=bare(one["proof"]["host"]),
+                port=int(one["proof"]["port"]),
+                refused=bool(one.get("refused")),
+                waived=bool(one.get("waived")),
+                problem=_line(one.get("problem")),
+                completed=str(one["proof"].get("stage")) in _AFTER_HANDSHAKE,
+                offers=str(one["proof"].get("fault")) != "starttls_not_offered",
+                accepted=str(one["proof"].get("stage")) == "done",
+                findings=_own_findings(one.get("findings")),
+            )
+            for one in result.get("peer_proofs") or ()
+        ),
+        findings=tuple(
+            (_line(one["peer"], 40), found)
+            for one in result.get("peer_findings") or ()
+            for found in _own_findings([one])
+        ),
+    )
+
+
+def _places(peer: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield where an observed peer leads, if it insists on TLS. What is no address is left out: no host of the fleet is there."""
+    for text in (peer.get("hosts") or ()) if peer.get("level") == "required" else ():
+        with contextlib.suppress(TargetError):
+            target = Target.parse(_line(text, 300))
+            yield bare(target.host), target.port
+
+
+def _own_findings(given: Optional[Iterable[Mapping[str, Any]]]) -> tuple[Finding, ...]:
+    """Return findings that the controller has made of a result."""
+    read = (of_result(one) for one in given or ())
+    return tuple(Finding(one["code"], _line(one["message"])) for one in read)
 
 
 def _servers(results: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], SeenServer]:

@@ -170,7 +170,7 @@ def _next_hops(fleet: Fleet) -> Iterator[tuple[str, Located]]:
         if not seen or seen.after[1] != "required" or seen.before[1] == "required":
             continue
         for hop in seen.next_hops:
-            gateway = fleet.gateway_names.get(hop.host, "")
+            gateway = fleet.host_at(hop.host, hop.port)
             there = fleet.observation(gateway)
             if hop.completed or fleet.is_unread(gateway) or (there and there.gets_starttls):
                 continue

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +18,17 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
-    CHANGE_RESULTS,
     Estate,
     HostVars,
     target_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import (
+    WantedPeer,
+    host_at_target,
+    read_peers,
+    targets_in,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.digests import CHANGE_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import PlanRequest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making import make_plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import OBSTACLES, UNREAD
@@ -59,6 +66,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
     targets, without_evidence = {}, set()
     run = set(wanted.hosts)
     test_all = False
+    with_peers: dict[str, Mapping[str, Any]] = {}
     batches = options["batches"]
     for host in dict.fromkeys((*wanted.hosts, *members["mail_gateways"], *members["mail_servers"])):
         facts = hostvars[host]  # once a host: Ansible computes its variables anew each time
@@ -74,6 +82,8 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         test_all = test_all or bool(facts.get("starttls_checks"))
         if host in run and not batches and host not in members["mail_gateways"]:
             batches = facts.get("starttls_batches")  # of the mail servers: only those change in batches
+        if host not in run and facts.get("starttls_peers") and host in members["mail_servers"]:
+            with_peers[host] = facts
         if host in run:
             observed[host] = observed_of([facts.get(name) for name in options["observed"]])
     request = PlanRequest(
@@ -85,8 +95,27 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         outbound=sides["outbound"],
         without_evidence=frozenset(without_evidence),
         test_all=test_all,
+        outside_peers=_outside_peers(with_peers, members["mail_gateways"], targets, hostvars),
     )
     return make_plan(wanted, observed, request)
+
+
+def _outside_peers(
+    with_peers: Mapping[str, Mapping[str, Any]], gateways: Sequence[str], targets: Mapping[str, str], hostvars: HostVars
+) -> dict[str, tuple[WantedPeer, ...]]:
+    """Return the peers of mail servers that are not in the run. One with a fault is left out: the run that it is in says so."""
+    found: dict[str, tuple[WantedPeer, ...]] = {}
+    host_at = host_at_target(targets_in(targets))
+    for host, facts in with_peers.items():
+        with contextlib.suppress(EngineError):
+            found[host] = read_peers(
+                host,
+                facts,
+                host in gateways,
+                lambda text: target_of(text, hostvars) if text in hostvars else None,
+                host_at,
+            )
+    return found
 
 
 def _sizes(batches: Any) -> list[Any]:

@@ -23,9 +23,11 @@ MOST_NAMES = 8
 _WORDS = {
     "accept": "the gateways accept TLS, one at a time",
     "offer": "the mail servers get their certificates and offer STARTTLS",
+    "peers": "the mail servers use TLS with their peers",
     "modes": "the gateways set the delivery modes, one at a time",
     "require": "the mail servers take mail over TLS only",
     "relax": "the mail servers that require TLS take plaintext again",
+    "peers_off": "the mail servers stop using TLS with their peers",
     "off": "the mail servers switch STARTTLS off",
     "remove": "everything goes from the gateways, one at a time, once their other queues are empty",
     "put_back": "the mail servers get back what was there before",

@@ -15,10 +15,10 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
 PLAN_FORMAT = 1
 
 STEPS = {
-    "enable": ("accept", "offer", "modes", "require"),
-    "disable": ("relax", "modes", "off", "stop_accepting"),
+    "enable": ("accept", "offer", "peers", "modes", "require"),
+    "disable": ("relax", "modes", "peers_off", "off", "stop_accepting"),
     "set_delivery_mode": ("modes",),
-    "uninstall": ("relax", "modes", "off", "remove", "put_back"),
+    "uninstall": ("relax", "modes", "peers_off", "off", "remove", "put_back"),
 }
 """Action -> its steps in the safe order."""
 GATEWAY_STEPS = frozenset({"accept", "modes", "stop_accepting", "remove"})
@@ -132,6 +132,7 @@ class Plan:
     outside: gateways and mail servers of the inventory that are not in the run.
     hosts: in the order of the inventory. obstacles and warnings: all of them, those of the hosts too. steps: in the safe order; one
     that no host needs is left out. recover: hosts with the journal of a killed run. prove: hosts to prove after the change.
+    prove_peers: mail servers whose peers are proved after the change, because it is theirs.
     """
 
     action: str
@@ -142,6 +143,7 @@ class Plan:
     steps: Mapping[str, PlanStep] = field(default_factory=dict)
     recover: tuple[str, ...] = ()
     prove: tuple[str, ...] = ()
+    prove_peers: tuple[str, ...] = ()
     cost: Cost = field(default_factory=Cost)
     outside: tuple[str, ...] = ()
 
@@ -157,6 +159,7 @@ class Plan:
             "steps": {name: one.to_json() for name, one in self.steps.items()},
             "recover": list(self.recover),
             "prove": list(self.prove),
+            "prove_peers": list(self.prove_peers),
             "cost": self.cost.to_json(),
             "not_in_this_run": list(self.outside),
         }
@@ -177,6 +180,7 @@ class Plan:
             "steps": {name: one.to_json() for name, one in steps.items()},
             "recover": [],
             "prove": list(self.prove) if may_change else [],
+            "prove_peers": list(self.prove_peers) if may_change else [],
             "not_in_this_run": list(self.outside),
         }
 
@@ -193,6 +197,7 @@ class Plan:
             steps={name: PlanStep(tuple(one["hosts"]), tuple(one["batches"])) for name, one in data["steps"].items()},
             recover=tuple(data["recover"]),
             prove=tuple(data["prove"]),
+            prove_peers=tuple(data.get("prove_peers") or ()),
             cost=Cost(
                 tuple(cost["mail_servers_sending_through_the_gateway"]),
                 dict(cost["sessions_an_hour"]),

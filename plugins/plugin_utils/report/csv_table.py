@@ -27,6 +27,10 @@ COLUMNS = (
     "message_out",
     "server",
     "seen_from",
+    "peer",
+    "peer_kind",
+    "peer_level",
+    "peer_result",
     "starttls",
     "tls_version",
     "cipher",
@@ -79,10 +83,12 @@ def _rows(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for host in document["hosts"]:
         head = _head(host)
         peers = host["activity"]["peers"] if host["activity"] else []
-        if not peers and not host["tests"]:
+        if not peers and not host["tests"] and not host["peers"]:
             yield head
         for test in host["tests"]:
             yield {**head, **_of_test(test)}
+        for hop in host["peers"]:
+            yield {**head, **_of_hop(host["host"], hop)}
         for peer in peers:
             events = [one for kind in ("failures", "refusals", "deferrals") for one in peer[kind]]
             sender, recipient = levels(host, peer)
@@ -119,6 +125,22 @@ def _of_test(test: Mapping[str, Any]) -> dict[str, Any]:
         **{name: _cell(test.get(name)) for name in ("tls_version", "cipher", "group", "trusted", "fingerprint_sha256")},
         "certificate": _cell(certificate.get("subject")),
         **{name: _cell(certificate.get(name)) for name in ("serial", "not_after", "days_left")},
+    }
+
+
+def _of_hop(host: str, hop: Mapping[str, Any]) -> dict[str, Any]:
+    certificate = hop["certificate"] or {}
+    return {
+        "server": hop["server"],
+        "seen_from": host,
+        "direction": hop["direction"],
+        "peer": hop["name"],
+        **{f"peer_{name}": hop[name] for name in ("kind", "level", "result")},
+        "starttls": {True: "offered", False: "not offered", None: "unproven"}[hop["starttls"]],
+        "tls_version": hop["tls_version"],
+        "trusted": _cell(hop["trusted"]),
+        "certificate": _cell(certificate.get("subject")),
+        **{name: _cell(certificate.get(name)) for name in ("serial", "fingerprint_sha256", "not_after", "days_left")},
     }
 
 

@@ -31,6 +31,7 @@ REPORT_VERSION = 1
 _DIRECTIONS = ("inbound", "outbound")
 EXPECTED = ("offered", "disabled", "either")
 TRANSPORTS = ("tls", "plaintext", "unknown")
+PEER_RESULTS = ("proved", "not tested", "failed", "TLS off", "keeps TLS")
 COUNTED = tuple(f"{what}_{how}" for what in ("sessions", "messages") for how in TRANSPORTS)
 
 _TEXT_LENGTH = 2_000
@@ -179,9 +180,29 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
             clean(str(domain)).lower(): clean(str(mode)) for domain, mode in mapping(row.get("own_domains")).items()
         },
         "tests": tests,
+        "peers": [_peer(one) for one in _mappings(row.get("peers"))],
         "traces": traces,
         "activity": activity,
     }
+
+
+def _peer(entry: Mapping[str, Any]) -> dict[str, Any]:
+    peer = clean(entry)
+    return {
+        **{name: str(peer.get(name) or "") for name in ("name", "kind", "server", "level", "reason", "tls_version")},
+        "result": peer["result"] if peer.get("result") in PEER_RESULTS else "not tested",
+        "direction": peer["direction"] if peer.get("direction") in _DIRECTIONS else "outbound",
+        "starttls": peer["starttls"] if isinstance(peer.get("starttls"), bool) else None,
+        "trusted": peer["trusted"] if isinstance(peer.get("trusted"), bool) else None,
+        "certificate": peer["certificate"] if isinstance(peer.get("certificate"), dict) else None,
+        "findings": [_finding(one) for one in _mappings(entry.get("findings"))],
+    }
+
+
+def peer_name(peer: Mapping[str, Any]) -> str:
+    """Return the name of a hop to or from a peer for users."""
+    way = "to" if peer["direction"] == "outbound" else "from"
+    return f"{way} {peer['name']} {peer['server']}".rstrip()
 
 
 def _test(probe: Mapping[str, Any]) -> dict[str, Any]:

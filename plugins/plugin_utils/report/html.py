@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import of_group
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import looked
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import peers as peer_domains
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import warnings_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import peer_name, warnings_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import hops_over_tls, offers_starttls
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
@@ -277,6 +277,7 @@ def _host(host: Mapping[str, Any]) -> dict[str, Any]:
             for direction, counts in totals.items()
         ],
         "traces": [_trace(one) for one in host["traces"]],
+        "hops": [_hop(one) for one in host["peers"]],
         "findings": host["findings"][:FINDINGS_SHOWN],
         "findings_left": max(0, len(host["findings"]) - FINDINGS_SHOWN),
     }
@@ -290,6 +291,12 @@ def _offered(offered: Sequence[Optional[bool]]) -> str:
 
 def _trace(trace: Mapping[str, Any]) -> str:
     return f"{'in' if trace.get('direction') == 'in' else 'out'}: {hops_over_tls(trace)}"
+
+
+def _hop(hop: Mapping[str, Any]) -> str:
+    said = {"proved": "proved to RCPT", "failed": "not proved", "not tested": "not tested to RCPT"}
+    words = said.get(hop["result"], hop["result"]) if hop["direction"] == "outbound" else "not tested"
+    return f"{peer_name(hop)}: {words}"
 
 
 def _kind(peer: peer_domains.Peer) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import looked
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import test_name
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import peer_name, test_name
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import SEEN_FROM, unproven_hops
 
 CLASS = "mailfleet.starttls"
@@ -61,6 +61,11 @@ def _test_cases(host: Mapping[str, Any]) -> list[TestCase]:
         duration = seconds if isinstance(seconds, (int, float)) else 0.0
         why = "" if looked(test) else findings[0]["message"] if findings else "it could not look"
         cases.append(TestCase(f"handshake {test_name(test)}", findings, duration, why))
+    for hop in host["peers"]:
+        own = {one["message"] for one in hop["findings"]}
+        findings = [one for one in host["findings"] if one["message"] in own]
+        why = "" if hop["result"] in ("proved", "failed") else hop["reason"] or hop["result"]
+        cases.append(TestCase(f"peer {peer_name(hop)}", findings, 0.0, "" if failing(findings, "error") else why))
     for trace in host["traces"]:
         told = [one["message"] if isinstance(one, dict) else one for one in trace.get("findings") or ()]
         told += [one.message for one in unproven_hops(trace)]

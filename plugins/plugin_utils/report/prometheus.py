@@ -31,6 +31,8 @@ HELP = {
     "test_starttls_offered": "Whether the server offered STARTTLS; missing if it did not answer EHLO.",
     "test_duration_seconds": "Duration of the handshake test.",
     "certificate_expiry_timestamp_seconds": "When the served certificate expires.",
+    "peer_proved": "Whether a peer accepted a recipient over TLS from the mail server (1), or refused (0); missing if that was not tested.",
+    "peer_certificate_expiry_timestamp_seconds": "When the certificate that the peer served expires.",
     "alerts": "Alerts, by code, severity and the side of the cause.",
     "window_messages": "Messages in the window of the report.",
     "window_sessions": "SMTP sessions in the window of the report.",
@@ -83,6 +85,8 @@ def _samples(document: Mapping[str, Any]) -> Iterator[Sample]:
         for test in host["tests"]:
             labels = {**name, "server": f"{test['name']}:{test['port']}", "seen_from": test["seen_from"]}
             yield from _of_test(test, labels)
+        for hop in host["peers"]:
+            yield from _of_hop(hop, {**name, "peer": hop["name"], "server": hop["server"], "level": hop["level"]})
         if host["activity"]:
             yield from _of_activity(host["activity"]["totals"], name)
     counted: dict[tuple[str, str, str], int] = {}
@@ -117,6 +121,14 @@ def _of_test(test: Mapping[str, Any], labels: dict[str, str]) -> Iterator[Sample
     end = _seconds((test["certificate"] or {}).get("not_after"))
     if end is not None:
         yield Sample("certificate_expiry_timestamp_seconds", end, labels)
+
+
+def _of_hop(hop: Mapping[str, Any], labels: dict[str, str]) -> Iterator[Sample]:
+    if hop["result"] in ("proved", "failed"):
+        yield Sample("peer_proved", hop["result"] == "proved", labels)
+    end = _seconds((hop["certificate"] or {}).get("not_after"))
+    if end is not None:
+        yield Sample("peer_certificate_expiry_timestamp_seconds", end, labels)
 
 
 def _of_activity(totals: Mapping[str, Any], name: dict[str, str]) -> Iterator[Sample]:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -75,7 +75,7 @@ def fleet_verdict(
 
 
 def _table(shown: Sequence[Mapping[str, Any]]) -> str:
-    """Return the table: a row for each host, then one for each of its listeners that differs.
+    """Return the table: a row for each host, then one for each of its listeners that differs and for each hop to a peer.
 
     Fingerprints are shown if two certificates could be meant: those with one subject, or what one host serves.
     """
@@ -83,7 +83,7 @@ def _table(shown: Sequence[Mapping[str, Any]]) -> str:
     is_clear = True
     for row in shown:
         mine = [row, *row["others"]]
-        lines += mine
+        lines += [*mine, *row["peers"]]
         served |= {(one["certificate"], one["fingerprint_sha256"]) for one in mine if one["fingerprint_sha256"]}
         is_clear = is_clear and len({one["fingerprint_sha256"] for one in mine if one["fingerprint_sha256"]}) < 2
         is_clear = is_clear and all(one["code"] != "wrong_certificate" for one in row["findings"])
@@ -116,7 +116,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
 
     Uses C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of starttls_probe),
     C(traces) (of message_trace), C(errors) (text), C(findings) (of the host as a whole), C(not_seen_from) (places that did not
-    test it), C(delivery_modes) and C(listeners) (of other_listeners()).
+    test it), C(delivery_modes), C(listeners) (of other_listeners()) and C(peers) (of peer_entries()).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
@@ -138,6 +138,7 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
         "verdict": _verdict(findings, fail_on),
         "findings": findings,
         "others": [*_other_views(row["host"], probes), *_other_listeners(row)],
+        "peers": list(_peers(row, fail_on)),
     }
 
 
@@ -164,6 +165,35 @@ def _other_listeners(row: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for one in row.get("listeners") or ()
     ]  # fmt: skip
+
+
+def _peers(row: Mapping[str, Any], fail_on: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each hop between a mail server and a peer. Only a proof that reached to RCPT is called one."""
+    for one in row.get("peers") or ():
+        certificate = one["certificate"] or {}
+        way = "to" if one["direction"] == "outbound" else "from"
+        yield {
+            "host": f"{row['host']} {way} {one['name']}{f' {one_server}' if (one_server := one['server']) else ''}",
+            "daemon": one["kind"].replace("_", " "),
+            "starttls": {True: "offered", False: "not offered", None: ""}[one["starttls"]],
+            "tls_version": one["tls_version"],
+            "certificate": certificate.get("subject"),
+            "fingerprint_sha256": certificate.get("fingerprint_sha256"),
+            "days_left": certificate.get("days_left"),
+            "trusted": one["trusted"],
+            "tested_from": "host" if one["result"] in ("proved", "failed") or one["tls_version"] else "",
+            "verdict": peer_verdict(one, fail_on),
+        }
+
+
+def peer_verdict(entry: Mapping[str, Any], fail_on: str) -> str:
+    """Return the verdict on a hop to or from a peer, in words."""
+    if failing(entry["findings"], fail_on):
+        return "FAIL"
+    result = str(entry["result"])
+    if result == "not tested":
+        return "not tested to RCPT" if entry["direction"] == "outbound" else "not tested"
+    return {"proved": "proved to RCPT", "failed": "not proved"}.get(result, result)
 
 
 def _offered(probe: dict[str, Any]) -> str:

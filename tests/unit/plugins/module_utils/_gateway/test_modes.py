@@ -15,11 +15,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
     OutboundTls,
-    is_domain,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge, set_modes, summary
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 from tests.support.gateway_bench import Bench

@@ -4,6 +4,7 @@ import os
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import uninstall as module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
@@ -137,3 +138,30 @@ def test_the_plan_shows_it(mail, authority):
     assert os.path.lexists(mail.store)
     put_back(mail, digests=seen["digests"])
     assert Reading(mail, mail.desired(), PATIENT, str(mail.store), keep=[]).read([])["changes"] == []
+
+
+class Peers:
+    """The peers of the host: one, with its queue."""
+
+    def __init__(self, queue):
+        self.queue = queue
+
+    def peers(self):
+        return [{"name": "exchange", "domains": ["one.example"]}]
+
+    def waiting(self, domains, others):
+        assert (domains, others) == ({"one.example"}, set())
+        return self.queue
+
+
+def test_a_peer_goes_when_nothing_waits_for_it(mail):
+    mail.set("offered")
+    peers = Peers([Waiting("4f", "x@one.example", "TLS is required")])
+    assert "mail waits for it" in put_back(mail, check_mode=True, peers=peers).warnings[-1]
+    before = files(mail)
+    with pytest.raises(EngineError, match=r"the way to the peer exchange.*is not taken out.*4f to x@one\.example"):
+        put_back(mail, peers=peers, queue_seconds=0)
+    assert files(mail) == before
+    peers.queue.clear()
+    assert put_back(mail, peers=peers).changed
+    assert not mail.store.exists()

@@ -72,7 +72,8 @@ def test_the_whole_dialogue():
 
 def test_the_stages_have_stable_names_in_the_order_of_the_dialogue():
     assert [stage.label for stage in sorted(Stage)] == [
-        "connect", "greeting", "ehlo", "starttls_advertised", "starttls_answered", "tls", "ehlo_tls",
+        "connect", "greeting", "ehlo", "starttls_advertised", "starttls_answered", "tls", "ehlo_tls", "mail",
+        "rcpt",
     ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ class TestRow:
             "host": "mx", "daemon": "Postfix", "starttls": "offered", "tls_version": "TLSv1.3",
             "certificate": "CN=mx.example.com", "days_left": 90, "trusted": True, "delivery_mode": ["required"],
             "messages": "in 1/2 TLS", "tested_from": "host", "verdict": "pass", "findings": [], "fingerprint_sha256": None, "others": [],
+            "peers": [],
         }  # fmt: skip
 
     def test_a_hop_that_is_unproven_is_neither_tls_nor_plaintext_and_a_warning(self):

@@ -1,0 +1,25 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs peer_tls on the host. Nothing in its result is a template."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+from ansible.errors import AnsibleActionFail
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction, guarded
+
+
+class ActionModule(ModuleAction):
+    """A change is not made in the background."""
+
+    @guarded
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """Return the module's result."""
+        if self._task.async_val:  # before Ansible refuses it without a reason
+            raise AnsibleActionFail(
+                "async is refused for a change: nobody would undo it if the job were lost. Remove async from this task"
+            )
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        return result

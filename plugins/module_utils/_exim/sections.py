@@ -1,0 +1,99 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Debian's routers and transports for Exim as text, copies of them, and the places where own sections are included."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+Places = Mapping[str, tuple[str, bool]]
+"""Section -> pattern of a line of the unsplit template, and whether the include line comes after that line or before it."""
+
+
+def debian_text(config_dir: str, split: bool, kind: str) -> str:
+    """Return the text of Debian's routers or transports. kind: router or transport."""
+    if not split:
+        return (FileImage.read(f"{config_dir}/exim4.conf.template").content or b"").decode("utf-8", "surrogateescape")
+    files = sorted(Path(f"{config_dir}/conf.d/{kind}").glob("*_exim4-config_*"))
+    return "\n".join(one.read_text(encoding="utf-8", errors="surrogateescape") for one in files)
+
+
+def most_private(config_dir: str, split: bool) -> FileImage:
+    """Return the file with routers or transports that the fewest users may read. Copies of their text are as private."""
+    if not split:
+        return FileImage.read(f"{config_dir}/exim4.conf.template")
+    kinds = ("router", "transport")
+    files = [one for kind in kinds for one in Path(f"{config_dir}/conf.d/{kind}").glob("*_exim4-config_*")]
+    images = [FileImage.read(str(one)) for one in sorted(files)]
+    return min(images, key=lambda image: (image.mode & 0o007, image.mode & 0o077), default=FileImage("", None))
+
+
+def stanza(text: str, name: str, kind: str) -> str:
+    """Return the text of a router or transport. Raises EngineError unless there is exactly one with this name."""
+    found = re.findall(rf"(?ms)^{name}:[ \t]*$.*?(?=^[ \t]*$|^##|\Z)", text)
+    if len(found) != 1:
+        raise EngineError(f"Exim's configuration has {len(found)} {kind}s {name}, not one: are its files Debian's?")
+    return str(found[0])
+
+
+def transport_copy(text: str, original: str, copy: str, options: str, without: Collection[str]) -> str:
+    """Return a copy of a transport of this text with another name and further options. without: options that it does not keep."""
+    lines = re.sub(rf"\A{original}:", f"{copy}:", stanza(text, original, "transport"))
+    names = "|".join((*without, *re.findall(r"(?m)^ +(\w+)", options)))
+    lines = re.sub(rf"(?m)^[ \t]*(?:{names})[ \t]*=(?:.*\\\n)*.*\n", "", lines)
+    lines = re.sub(r"(?m)^\.ifn?def .*\n\.endif\n", "", lines)  # nothing is left in it
+    return f"{lines.rstrip()}\n{options}\n"
+
+
+def with_includes(template: str, directory: str, places: Places, names: Collection[str], path: str) -> str:
+    """Return Debian's unsplit template with an include line for each of these sections. Existing include lines stay.
+
+    directory: where the sections lie. path: of the template. Raises EngineError if the place for a line is missing.
+    """
+    for name, (place, behind) in places.items():
+        line = f".include {directory}/{name}"
+        if name not in names or re.search(rf"(?m)^{re.escape(line)}$", template):
+            continue
+        found = re.findall(rf"(?m){place}", template)
+        if len(found) != 1:
+            raise EngineError(
+                f"{path} has {len(found)} lines '{place.strip('^$').split('[')[0]}', not one: is it Debian's?"
+            )
+        both = f"{found[0]}\n{line}" if behind else f"{line}\n{found[0]}"
+        template = re.sub(rf"(?m){place}", lambda _match: both, template)  # noqa: B023
+    return template
+
+
+def block_in(template: str, title: str) -> str:
+    """Return the text between the marks of a section in the template; empty without marks."""
+    begin, end = _marks(title)
+    match = re.search(rf"(?ms)^{re.escape(begin)}\n(.*?)^{re.escape(end)}\n", template)
+    return match[1] if match else ""
+
+
+def with_block(template: str, title: str, place: tuple[str, bool], text: str, path: str) -> str:
+    """Return the template with this text between the marks of a section; without text, without the marks.
+
+    place: as in Places. path: of the template. Raises EngineError if the place is missing.
+    """
+    begin, end = _marks(title)
+    template = re.sub(rf"(?ms)^{re.escape(begin)}\n.*?^{re.escape(end)}\n", "", template)
+    if not text:
+        return template
+    pattern, behind = place
+    found = list(re.finditer(rf"(?m){pattern}\n", template))
+    if len(found) != 1:
+        line = pattern.strip("^$").split("[")[0].replace("\\", "")
+        raise EngineError(f"{path} has {len(found)} lines '{line}', not one: is it Debian's?")
+    at = found[0].end() if behind else found[0].start()
+    return f"{template[:at]}{begin}\n{text}{end}\n{template[at:]}"
+
+
+def _marks(title: str) -> tuple[str, str]:
+    return f"# mailfleet.starttls, {title}: begin", f"# mailfleet.starttls, {title}: end"
