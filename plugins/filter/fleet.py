@@ -1,8 +1,9 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Filters that turn the inventory into module options. The functions are in plugin_utils: estate, peers, plan.digests, rows, findings,
-waits and recovery.
+"""Filters that turn the inventory into module options.
+
+The functions are in plugin_utils: estate, findings, peers, plan.digests, recovery, rows and waits.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
