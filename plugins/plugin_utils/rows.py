@@ -258,6 +258,7 @@ def _row(
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
             *(Finding.advised("not_as_wanted", one).as_dict() for one in _lacking(host, facts, is_gateway, expected)),
+            *(one.as_dict() for one in _not_in_force(host, facts if is_gateway and expected == "offered" else {})),
         ],
         "not_seen_from": missing,
         "errors": _errors(
@@ -270,7 +271,7 @@ def _row(
         "enforced": [
             one
             for one in (facts.get("starttls_enforced_domains") or () if is_gateway else ())
-            if not _reads_domains(facts) or _enforced(one) in _held_domains(facts)
+            if not _reads_domains(facts) or (_enforced(one) in _held_domains(facts) and not _is_gone(facts, one))
         ],
         "own_domains": routing.domains() if is_gateway else {},
     }
@@ -355,6 +356,42 @@ def _lacking(host: str, facts: Mapping[str, Any], is_gateway: bool, expected: st
         wanted, found = facts.get(f"starttls_{option}"), (seen.get("outbound") or {}).get(option)
         if wanted and wanted not in ("unchanged", found):
             yield f"starttls_{option} is {wanted}, and {host} has {found or 'nothing set'}"
+
+
+def _not_in_force(host: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what a gateway noted as the inventory wants it, and its daemon does not do, or may not do."""
+    if not _reads_domains(facts):
+        return
+    held, outbound = _held_domains(facts), readable(facts.get("gateway_now")).get("outbound") or {}
+    noted = [
+        (direction, domain, f"TLS for {domain} ({direction})")
+        for domain, direction, check in map(_enforced, facts.get("starttls_enforced_domains") or ())
+        if (domain, direction, check) in held
+    ]
+    for option in ("accept", "send"):
+        wanted = facts.get(f"starttls_{option}")
+        if wanted and wanted == outbound.get(option):
+            noted.append((option, wanted, f"starttls_{option}: {wanted}"))
+    for what, one, title in noted:
+        answer = _in_force(facts, what, one)
+        if answer is False:
+            yield Finding.advised("not_as_wanted", f"{host} has noted {title}, and its daemon's configuration lacks it")
+        elif answer is None:
+            yield Finding.advised(
+                "in_force_unknown",
+                f"{host} has noted {title}, and its daemon's configuration does not tell whether it is so",
+            )
+
+
+def _is_gone(facts: Mapping[str, Any], enforced: Mapping[str, Any]) -> bool:
+    domain, direction, _check = _enforced(enforced)
+    return _in_force(facts, direction, domain) is False
+
+
+def _in_force(facts: Mapping[str, Any], what: str, one: str) -> Any:
+    """Return whether the daemon of a gateway does what it noted; None if that cannot be told. A gateway that does not run has no answer."""
+    answers = readable(facts.get("gateway_now")).get("in_force") or {}
+    return (answers.get(what) or {}).get(one, None if answers else True)
 
 
 def _reads_domains(facts: Mapping[str, Any]) -> bool:

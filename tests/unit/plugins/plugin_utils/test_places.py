@@ -401,6 +401,55 @@ class TestWhatTheInventoryInsistsOn:
         )  # fmt: skip
         assert (row["verdict"], codes(row)) == ("pass", [])
 
+    DOMAINS = (
+        {"domain": "a.example", "direction": "inbound"},
+        {"domain": "b.example", "direction": "outbound", "certificate_check": "hostname"},
+    )
+
+    def noted(self, in_force: dict[str, Any]) -> dict[str, Any]:
+        """A gateway whose note is as the inventory wants it."""
+        facts = hostvars(results(probe("gw1")))
+        outbound = {"accept": "tls_only", "send": "required"}
+        facts["gw1"].update(
+            gateway_now={"enforced_domains": self.DOMAINS, "outbound": outbound, "in_force": in_force},
+            starttls_enforced_domains=self.DOMAINS, starttls_accept="tls_only", starttls_send="required",
+        )  # fmt: skip
+        return facts
+
+    IN_FORCE = {  # noqa: RUF012
+        "inbound": {"a.example": True},
+        "outbound": {"b.example": True},
+        "accept": {"tls_only": True},
+        "send": {"required": True},
+    }
+
+    @pytest.mark.parametrize(("answer", "code"), [(False, "not_as_wanted"), (None, "in_force_unknown")])
+    @pytest.mark.parametrize(
+        ("what", "one", "title"),
+        [
+            ("inbound", "a.example", "TLS for a.example (inbound)"),
+            ("outbound", "b.example", "TLS for b.example (outbound)"),
+            ("accept", "tls_only", "starttls_accept: tls_only"),
+            ("send", "required", "starttls_send: required"),
+        ],
+    )
+    def test_a_daemon_that_was_edited_since(self, what: str, one: str, title: str, answer: Any, code: str) -> None:
+        facts = self.noted({**self.IN_FORCE, what: {one: answer}})
+        row = verdict(facts, host="gw1")
+        assert codes(row) == [code]
+        assert row["verdict"] == ("FAIL" if answer is False else "pass, 1 warning")
+        assert row["findings"][0]["message"].startswith(f"gw1 has noted {title}, and its daemon's configuration ")
+        assert codes(verdict(facts, host="gw1", expected="either")) == []
+        [plain] = verdict_rows(["gw1"], facts, GROUPS, estate([], facts, list(facts)))
+        gone = answer is False and one in ("a.example", "b.example")
+        assert [held["domain"] for held in plain["enforced"]] == [
+            name for name in ("a.example", "b.example") if not (gone and name == one)
+        ]
+
+    @pytest.mark.parametrize("in_force", [IN_FORCE, {}])
+    def test_a_daemon_that_does_it_or_does_not_run(self, in_force: dict[str, Any]) -> None:
+        assert codes(verdict(self.noted(in_force), host="gw1")) == []
+
     def test_the_report_calls_no_domain_enforced_that_is_not(self) -> None:
         held, other = ({"domain": name, "direction": "inbound"} for name in ("a.example", "b.example"))
         facts = hostvars(results(probe("gw1")))
