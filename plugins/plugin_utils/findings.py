@@ -198,6 +198,10 @@ _ENTRIES = (
           "read the message for the reason"),
     Entry("host", "not_tested_from_gateway", "warning", "No gateway of this run tested the mail server.",
           "run it for the gateways as well, because they connect to the mail server"),
+    Entry("host", "another_server", "warning",
+          "The server that answered a gateway greets with another name than the one that answered the host itself.",
+          "look up the name on the gateway, and what listens there; behind a load balancer that is right, but of the host nothing is "
+          "proved then"),
     Entry("host", "could_not_look", "notice",
           "The controller could not look at the server: it cannot resolve its name, has no route or gets no connection.",
           "set starttls_address of the host to an address that the controller reaches, if it is to look as well"),

@@ -16,7 +16,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, LEVELS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    CERTIFICATE_CHECKS,
+    LEVELS,
+    is_domain,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
@@ -81,7 +85,7 @@ def tests_of(
         for one in _gateway_tests(hostvars[gateway])
         if is_of(one, target) and not (namesakes and one.get("completed"))
     ]
-    tests += from_gateways
+    tests += [one if one["seen_from"] == host else _same_server(host, one, tests) for one in from_gateways]
     result = readable(facts.get("verify_controller_probe"))
     mine = [one for one in result.get("results") or () if is_of(one, target)]
     if namesakes:
@@ -128,6 +132,29 @@ def _compared(test: Mapping[str, Any], expected: str) -> dict[str, Any]:
         return dict(test)
     said = f"the certificate served ({served[:16]}...) is not the one that was installed ({expected[:16]}...)"
     return {**test, "findings": [*findings, Finding.advised("wrong_certificate", said).as_dict()]}
+
+
+def _same_server(host: str, test: Mapping[str, Any], own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a gateway's test with a finding if another server answered than in the host's own tests of that port.
+
+    Hosts that share a certificate can be told apart by the name with which they greet only.
+    """
+    seen = _greets_as(test)
+    here = {_greets_as(one) for one in own if one.get("port") == test.get("port")} - {""}
+    if not seen or not here or seen in here:
+        return dict(test)
+    said = f"{seen} answered {test['seen_from']}, and {' and '.join(sorted(here))} answered {host} itself"
+    return {**test, "findings": [*(test.get("findings") or ()), Finding.advised("another_server", said).as_dict()]}
+
+
+def _greets_as(test: Mapping[str, Any]) -> str:
+    """Return the name with which the server of a completed test greets; empty if it cannot be told.
+
+    It begins a line. Of several lines the last one counts: postscreen of Postfix sends one of its own first, and not to everybody.
+    """
+    lines = str(test.get("greeting") or "").partition(" ")[2].split(" / ") if test.get("completed") else []
+    names = [_bare(line.partition(" ")[0]) for line in lines]
+    return next((one for one in reversed(names) if "." in one and is_domain(one)), "")
 
 
 def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -355,6 +355,62 @@ class TestOneNameForTwoHosts:
         assert (row["verdict"], row["tested_from"]) == ("pass", "host, gw1, controller")
 
 
+class TestAnotherServer:
+    """Hosts that share a certificate: the name may lead a gateway to another one of them."""
+
+    @staticmethod
+    def row(own: str, seen: str) -> dict[str, Any]:
+        facts = hostvars(
+            results(probe("mx", greeting="220 elsewhere.example ESMTP")),
+            own=results(probe("mx", greeting=own)),
+            gateway=results(probe("mx", greeting=seen)),
+        )
+        return verdict(facts)
+
+    @pytest.mark.parametrize(
+        ("own", "seen"),
+        [
+            ("220 mx.example ESMTP Postfix", "220 old.example ESMTP Postfix"),
+            ("220 mx.example", "220 teaser.example ESMTP / old.example. ESMTP"),
+            ("220 mx.example ESMTP / No spam is accepted", "220 old.example ESMTP / No spam is accepted"),
+        ],
+    )
+    def test_a_gateway_that_got_another_one(self, own: str, seen: str) -> None:
+        row = self.row(own, seen)
+        assert (row["verdict"], codes(row)) == ("pass, 1 warning", ["another_server"])
+        said = "old.example answered gw1, and mx.example answered mx itself; "
+        assert row["findings"][0]["message"].startswith(said)
+
+    @pytest.mark.parametrize(
+        ("own", "seen"),
+        [
+            ("220 mx.example ESMTP Postfix", "220 MX.example. ESMTP"),
+            ("220 mx.example ESMTP", "220 teaser.example ESMTP / mx.example ESMTP"),  # postscreen
+            ("220 mx.example ESMTP", "220 ESMTP ready"),
+            ("220 ready", "220 old.example ESMTP"),
+            ("220 mx.example ESMTP", ""),
+            ("220 mx.example ESMTP", "220 1.5/2 ESMTP"),
+        ],
+    )
+    def test_one_that_did_not_or_cannot_be_told(self, own: str, seen: str) -> None:
+        assert codes(self.row(own, seen)) == []
+
+    def test_only_completed_tests_of_the_same_port_are_compared(self) -> None:
+        own, seen = "220 mx.example ESMTP", "220 old.example ESMTP"
+        facts = hostvars(
+            {}, own=results(probe("mx", greeting=own, port=26)), gateway=results(probe("mx", greeting=seen))
+        )
+        assert codes(verdict(facts)) == []
+        bad = failed_probe("mx", "starttls_not_offered", "no STARTTLS", greeting=seen)
+        facts = hostvars({}, own=results(probe("mx", greeting=own)), gateway=results(bad))
+        assert codes(verdict(facts)) == ["starttls_not_offered"]
+
+    def test_a_gateway_is_not_another_server_than_itself(self) -> None:
+        facts = hostvars({}, gateway=results(probe("mx"), probe("gw1", greeting="220 b.example ESMTP")))
+        facts["gw1"]["verify_probe"] = results(probe("gw1", greeting="220 a.example ESMTP"))
+        assert codes(verdict(facts, host="gw1")) == []
+
+
 class TestWhatTheInventoryInsistsOn:
     """The handshake passes all the same where plaintext is taken as well."""
 
