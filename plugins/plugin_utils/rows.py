@@ -181,14 +181,27 @@ def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return list((observed.get("probe") or {}).get("results") or ())
 
 
-def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()) -> list[str]:
-    """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
-    tests = tests_of(host, hostvars, gateways)
+def failed_tests(
+    host: str,
+    hostvars: HostVars,
+    fail_on: str = "error",
+    gateways: Sequence[str] = (),
+    namesakes: Mapping[str, Sequence[str]] = {},
+) -> list[str]:
+    """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test.
+
+    namesakes: what namesakes_of returns.
+    """
+    others = namesakes.get(host) or ()
+    tests = tests_of(host, hostvars, gateways, others)
+    of_host = without_proof(host, tests, host in gateways)
+    if others and host not in gateways and _missing(tests, gateways):
+        of_host.append(_alike(host, others))
     return [
         f"{host} ({one.get('host') or one['name']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
         for one in tests
         for finding in failing([of_result(two) for two in one.get("findings") or ()], fail_on)
-    ] + [f"{host}: {one['message']}" for one in failing(without_proof(host, tests, host in gateways), fail_on)]
+    ] + [f"{host}: {one['message']}" for one in failing(of_host, fail_on)]
 
 
 def verdict_rows(
@@ -460,16 +473,17 @@ def _untested(host: str, missing: Sequence[str], wanted: Estate, namesakes: Sequ
     outside = [one for one in missing if wanted.hosts and one not in wanted.hosts]
     inside = [one for one in missing if one not in outside]
     if inside and namesakes:
-        return [
-            Finding.advised(
-                "not_tested_from_gateway", _ALIKE[0].format(host, ", ".join(namesakes)), _ALIKE[1]
-            ).as_dict()
-        ]
+        return [_alike(host, namesakes)]
     found = {
         f"{host} was not tested from the gateway {', '.join(inside)}": missing != outside,
         f"{host} was not tested from the gateway {', '.join(outside)}, which is not in this run": bool(outside),
     }
     return [Finding.advised("not_tested_from_gateway", text).as_dict() for text, holds in found.items() if holds]
+
+
+def _alike(host: str, namesakes: Sequence[str]) -> dict[str, Any]:
+    said, advice = _ALIKE
+    return Finding.advised("not_tested_from_gateway", said.format(host, ", ".join(namesakes)), advice).as_dict()
 
 
 def _seen_outside(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -636,10 +650,13 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     ]
 
 
-def _tests_from_a_gateway(host: str, hostvars: HostVars, in_run: bool) -> list[dict[str, Any]]:
+def _tests_from_a_gateway(
+    host: str, hostvars: HostVars, in_run: bool, namesakes: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding.
 
     in_run: whether a gateway is in the run. One that was left out may be down, and that is no fault of the run.
+    namesakes: other hosts at the same name and port. A test that passed may be one of them, so it is one with a warning.
     """
     made = readable(hostvars[host].get("verify_from_a_gateway"))
     if not made or made.get("skipped") or (made.get("unreachable") and not in_run):
@@ -649,6 +666,8 @@ def _tests_from_a_gateway(host: str, hostvars: HostVars, in_run: bool) -> list[d
     if not found:
         finding = Finding("not_gathered", f"the gateway did not test it: {made.get('msg', 'there is no result')}")
         found = [{"findings": [finding.as_dict()]}]
+    elif namesakes:
+        found = [one for one in found if not one.get("completed")] or [{"findings": [_alike(host, namesakes)]}]
     return [{**one, "inventory_host": host} for one in found]
 
 
@@ -667,7 +686,11 @@ def outcome_input(options: Mapping[str, Any], variables: Mapping[str, Any]) -> d
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
     has_gateway = any(one.get("role") == GATEWAY for one in (plan.get("hosts") or {}).values())
     in_run = has_gateway or not plan.get("not_in_this_run")
-    tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run)]
+    tests = options["tests"]
+    if not tests:
+        known = (*(plan.get("hosts") or ()), *(plan.get("not_in_this_run") or ()))
+        alike = namesakes_of([one for one in known if one in hostvars], hostvars)
+        tests = [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run, alike.get(host) or ())]
     return {
         "plan": plan,
         "step": step,

@@ -16,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.promethe
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
     failed_tests,
+    namesakes_of,
     outbound_expectations,
     outcome_input,
     verdict_rows,
@@ -353,6 +354,39 @@ class TestOneNameForTwoHosts:
     def test_two_names_of_one_machine_and_other_ports_are_no_others(self, second: dict[str, Any]) -> None:
         row = verdict(self.hosts(**second), TWO)
         assert (row["verdict"], row["tested_from"]) == ("pass", "host, gw1, controller")
+
+    def test_the_role_alone_counts_it_for_neither(self) -> None:
+        facts = self.hosts()
+        namesakes = namesakes_of(list(facts), facts)
+        for host in ("mx", "m2"):
+            [said] = failed_tests(host, facts, "warning", ["gw1"], namesakes)
+            assert said.startswith(f"{host}: mx and m2 have" if host == "mx" else f"{host}: m2 and mx have")
+            assert failed_tests(host, facts, "error", ["gw1"], namesakes) == []
+            assert failed_tests(host, facts, "warning", ["gw1"]) == []
+        assert failed_tests("gw1", facts, "warning", ["gw1"], namesakes) == []
+        facts = self.hosts(results(failed_probe("mx", "starttls_not_offered", "no STARTTLS")))
+        told = [failed_tests(host, facts, "error", ["gw1"], namesakes) for host in ("mx", "m2")]
+        assert told == [["mx (mx:25, seen from gw1): no STARTTLS"], ["m2 (mx:25, seen from gw1): no STARTTLS"]]
+
+    @pytest.mark.parametrize(("step", "outside"), [(["mx", "m2"], []), (["mx"], ["m2"])])
+    def test_the_canary_is_not_proved_by_it(self, step: list[str], outside: list[str]) -> None:
+        done = {"changed": True, "after": {"inbound": "offered"}}
+        plan = {
+            "hosts": {host: {"role": "mail_server", "steps": ["offer"]} for host in step},
+            "steps": {"offer": {"hosts": step, "batches": [1]}},
+            "not_in_this_run": outside,
+        }
+        facts = self.hosts()
+        for host in step:
+            facts[host].update(mail_server_result=done, verify_from_a_gateway=results(probe("mx")))
+        made = outcome_input({"plan": plan, "step": "offer", "results": {}, "tests": []}, {"hostvars": facts})
+        found = [(one["inventory_host"], [two["code"] for two in one["findings"]]) for one in made["tests"]]
+        assert found == [(host, ["not_tested_from_gateway"]) for host in step]
+        assert [check_step(**{**made, "fail_on": one})[0]["failed"] for one in ("error", "warning")] == [False, True]
+        bad = failed_probe("mx", "starttls_not_offered", "no STARTTLS")
+        facts["mx"]["verify_from_a_gateway"] = results(probe("mx"), bad)
+        made = outcome_input({"plan": plan, "step": "offer", "results": {}, "tests": []}, {"hostvars": facts})
+        assert [one["code"] for one in made["tests"][0]["findings"]] == ["starttls_not_offered"]
 
 
 class TestAnotherServer:
