@@ -58,6 +58,7 @@ class FilterModule:
             "verdict_rows": _filter(rows.verdict_rows),
             "own_target": _filter(estate.own_target),
             "failed_tests": _filter(rows.failed_tests),
+            "namesakes_of": _filter(rows.namesakes_of),
             "trace_messages": _filter(rows.trace_messages),
             "trace_work": _filter(rows.trace_work),
             "lost_messages": _filter(waits.lost_messages),

@@ -16,8 +16,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, LEVELS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    CERTIFICATE_CHECKS,
+    LEVELS,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
@@ -84,7 +87,7 @@ def tests_of(
         for one in _gateway_tests(hostvars[gateway])
         if is_of(one, target) and not (namesakes and one.get("completed"))
     ]
-    tests += from_gateways
+    tests += [one if one["seen_from"] == host else _same_server(host, one, tests) for one in from_gateways]
     result = readable(facts.get("verify_controller_probe"))
     mine = [one for one in result.get("results") or () if is_of(one, target)]
     if namesakes:
@@ -133,6 +136,29 @@ def _compared(test: Mapping[str, Any], expected: str) -> dict[str, Any]:
     return {**test, "findings": [*findings, Finding.advised("wrong_certificate", said).as_dict()]}
 
 
+def _same_server(host: str, test: Mapping[str, Any], own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a gateway's test with a finding if another server answered than in the host's own tests of that port.
+
+    Hosts that share a certificate can be told apart by the name with which they greet only.
+    """
+    seen = _greets_as(test)
+    here = {_greets_as(one) for one in own if one.get("port") == test.get("port")} - {""}
+    if not seen or not here or seen in here:
+        return dict(test)
+    said = f"{seen} answered {test['seen_from']}, and {' and '.join(sorted(here))} answered {host} itself"
+    return {**test, "findings": [*(test.get("findings") or ()), Finding.advised("another_server", said).as_dict()]}
+
+
+def _greets_as(test: Mapping[str, Any]) -> str:
+    """Return the name with which the server of a completed test greets; empty if it cannot be told.
+
+    It begins a line. Of several lines the last one counts: postscreen of Postfix sends one of its own first, and not to everybody.
+    """
+    lines = str(test.get("greeting") or "").partition(" ")[2].split(" / ") if test.get("completed") else []
+    names = [_bare(line.partition(" ")[0]) for line in lines]
+    return next((one for one in reversed(names) if "." in one and is_domain(one)), "")
+
+
 def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the tests of a host with its own port."""
     made = readable(facts.get("verify_probe"))
@@ -157,14 +183,27 @@ def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return list((observed.get("probe") or {}).get("results") or ())
 
 
-def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()) -> list[str]:
-    """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
-    tests = tests_of(host, hostvars, gateways)
+def failed_tests(
+    host: str,
+    hostvars: HostVars,
+    fail_on: str = "error",
+    gateways: Sequence[str] = (),
+    namesakes: Mapping[str, Sequence[str]] = {},
+) -> list[str]:
+    """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test.
+
+    namesakes: what namesakes_of returns.
+    """
+    others = namesakes.get(host) or ()
+    tests = tests_of(host, hostvars, gateways, others)
+    of_host = without_proof(host, tests, host in gateways)
+    if others and host not in gateways and _missing(tests, gateways):
+        of_host.append(_alike(host, others))
     return [
         f"{host} ({one.get('host') or one['name']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
         for one in tests
         for finding in failing([of_result(two) for two in one.get("findings") or ()], fail_on)
-    ] + [f"{host}: {one['message']}" for one in failing(without_proof(host, tests, host in gateways), fail_on)]
+    ] + [f"{host}: {one['message']}" for one in failing(of_host, fail_on)]
 
 
 def verdict_rows(
@@ -271,6 +310,7 @@ def _row(
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
             *(Finding.advised("not_as_wanted", one).as_dict() for one in _lacking(host, facts, is_gateway, expected)),
             *(finding for one in peers for finding in one["findings"]),
+            *(one.as_dict() for one in _not_in_force(host, facts if is_gateway and expected == "offered" else {})),
         ],
         "peers": peers,
         "not_seen_from": missing,
@@ -284,7 +324,7 @@ def _row(
         "enforced": [
             one
             for one in (facts.get("starttls_enforced_domains") or () if is_gateway else ())
-            if not _reads_domains(facts) or _enforced(one) in _held_domains(facts)
+            if not _reads_domains(facts) or (_enforced(one) in _held_domains(facts) and not _is_gone(facts, one))
         ],
         "own_domains": routing.domains() if is_gateway else {},
     }
@@ -371,6 +411,42 @@ def _lacking(host: str, facts: Mapping[str, Any], is_gateway: bool, expected: st
             yield f"starttls_{option} is {wanted}, and {host} has {found or 'nothing set'}"
 
 
+def _not_in_force(host: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what a gateway noted as the inventory wants it, and its daemon does not do, or may not do."""
+    if not _reads_domains(facts):
+        return
+    held, outbound = _held_domains(facts), readable(facts.get("gateway_now")).get("outbound") or {}
+    noted = [
+        (direction, domain, f"TLS for {domain} ({direction})")
+        for domain, direction, check in map(_enforced, facts.get("starttls_enforced_domains") or ())
+        if (domain, direction, check) in held
+    ]
+    for option in ("accept", "send"):
+        wanted = facts.get(f"starttls_{option}")
+        if wanted and wanted == outbound.get(option):
+            noted.append((option, wanted, f"starttls_{option}: {wanted}"))
+    for what, one, title in noted:
+        answer = _in_force(facts, what, one)
+        if answer is False:
+            yield Finding.advised("not_as_wanted", f"{host} has noted {title}, and its daemon's configuration lacks it")
+        elif answer is None:
+            yield Finding.advised(
+                "in_force_unknown",
+                f"{host} has noted {title}, and its daemon's configuration does not tell whether it is so",
+            )
+
+
+def _is_gone(facts: Mapping[str, Any], enforced: Mapping[str, Any]) -> bool:
+    domain, direction, _check = _enforced(enforced)
+    return _in_force(facts, direction, domain) is False
+
+
+def _in_force(facts: Mapping[str, Any], what: str, one: str) -> Any:
+    """Return whether the daemon of a gateway does what it noted; None if that cannot be told. A gateway that does not run has no answer."""
+    answers = readable(facts.get("gateway_now")).get("in_force") or {}
+    return (answers.get(what) or {}).get(one, None if answers else True)
+
+
 def _reads_domains(facts: Mapping[str, Any]) -> bool:
     """Whether the enforced domains of a gateway were read."""
     seen = readable(facts.get("gateway_now"))
@@ -410,16 +486,17 @@ def _untested(host: str, missing: Sequence[str], wanted: Estate, namesakes: Sequ
     outside = [one for one in missing if wanted.hosts and one not in wanted.hosts]
     inside = [one for one in missing if one not in outside]
     if inside and namesakes:
-        return [
-            Finding.advised(
-                "not_tested_from_gateway", _ALIKE[0].format(host, ", ".join(namesakes)), _ALIKE[1]
-            ).as_dict()
-        ]
+        return [_alike(host, namesakes)]
     found = {
         f"{host} was not tested from the gateway {', '.join(inside)}": missing != outside,
         f"{host} was not tested from the gateway {', '.join(outside)}, which is not in this run": bool(outside),
     }
     return [Finding.advised("not_tested_from_gateway", text).as_dict() for text, holds in found.items() if holds]
+
+
+def _alike(host: str, namesakes: Sequence[str]) -> dict[str, Any]:
+    said, advice = _ALIKE
+    return Finding.advised("not_tested_from_gateway", said.format(host, ", ".join(namesakes)), advice).as_dict()
 
 
 def _seen_outside(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -596,10 +673,13 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     ]
 
 
-def _tests_from_a_gateway(host: str, hostvars: HostVars, in_run: bool) -> list[dict[str, Any]]:
+def _tests_from_a_gateway(
+    host: str, hostvars: HostVars, in_run: bool, namesakes: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding.
 
     in_run: whether a gateway is in the run. One that was left out may be down, and that is no fault of the run.
+    namesakes: other hosts at the same name and port. A test that passed may be one of them, so it is one with a warning.
     """
     made = readable(hostvars[host].get("verify_from_a_gateway"))
     if not made or made.get("skipped") or (made.get("unreachable") and not in_run):
@@ -609,6 +689,8 @@ def _tests_from_a_gateway(host: str, hostvars: HostVars, in_run: bool) -> list[d
     if not found:
         finding = Finding("not_gathered", f"the gateway did not test it: {made.get('msg', 'there is no result')}")
         found = [{"findings": [finding.as_dict()]}]
+    elif namesakes:
+        found = [one for one in found if not one.get("completed")] or [{"findings": [_alike(host, namesakes)]}]
     return [{**one, "inventory_host": host} for one in found]
 
 
@@ -627,7 +709,11 @@ def outcome_input(options: Mapping[str, Any], variables: Mapping[str, Any]) -> d
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
     has_gateway = any(one.get("role") == GATEWAY for one in (plan.get("hosts") or {}).values())
     in_run = has_gateway or not plan.get("not_in_this_run")
-    tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run)]
+    tests = options["tests"]
+    if not tests:
+        known = (*(plan.get("hosts") or ()), *(plan.get("not_in_this_run") or ()))
+        alike = namesakes_of([one for one in known if one in hostvars], hostvars)
+        tests = [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run, alike.get(host) or ())]
     return {
         "plan": plan,
         "step": step,

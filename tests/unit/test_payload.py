@@ -15,15 +15,15 @@ FILES = rooms.imports(PATHS)
 MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startswith("modules."))
 
 BOUNDS: dict[str, tuple[int, int, int]] = {
-    "enforced_tls_domain": (77, 699_000, 244_000),
-    "gateway_info": (95, 827_000, 288_000),
-    "gateway_tls": (95, 827_000, 288_000),
-    "inbound_tls_mode": (78, 707_000, 247_000),
-    "inbound_tls_mode_info": (76, 690_000, 241_000),
+    "enforced_tls_domain": (78, 714_000, 249_000),
+    "gateway_info": (96, 842_000, 292_000),
+    "gateway_tls": (96, 842_000, 292_000),
+    "inbound_tls_mode": (79, 723_000, 251_000),
+    "inbound_tls_mode_info": (77, 705_000, 246_000),
     "mail_server_info": (61, 473_000, 168_000),
     "mail_server_tls": (56, 446_000, 158_000),
     "message_trace": (16, 139_000, 51_000),
-    "outbound_tls_mode": (77, 696_000, 244_000),
+    "outbound_tls_mode": (78, 712_000, 248_000),
     "starttls_probe": (13, 148_000, 52_000),
     "tls_activity_info": (20, 162_000, 57_000),
     "tls_certificate": (19, 108_000, 41_000),
