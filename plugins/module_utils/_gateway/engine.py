@@ -24,7 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayVerdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import in_force
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import (
     look_twice,
     lost_domains,
@@ -70,6 +70,21 @@ def delivered_modes(gateway: Gateway, held: GatewayState, domains: Iterable[str]
     with contextlib.suppress(EngineError, OSError):
         found = gateway.delivers([one for one in every if is_domain(one)])
     return {one: found.get(one) for one in every}
+
+
+def in_force(gateway: Gateway, held: GatewayState) -> dict[str, dict[str, Optional[bool]]]:
+    """Return the answers for what the record holds: C(inbound) and C(outbound) by domain, C(accept) and C(send) by their value."""
+    noted: dict[str, list[str]] = {}
+    for one in held.enforced:
+        noted.setdefault(one.direction, []).append(one.domain)
+    for option in ("accept", "send"):
+        if value := getattr(held.outbound, option, None):
+            noted[option] = [value]
+    found: Answers = {}
+    if noted:
+        with contextlib.suppress(EngineError, OSError):
+            found = gateway.in_force(held)
+    return {what: {one: found.get(what, {}).get(one) for one in values} for what, values in noted.items()}
 
 
 def describe(gateway: Gateway, domains: Sequence[str] = ()) -> dict[str, Any]:

@@ -8,32 +8,10 @@ An answer is true, false (what it takes is gone), or None (it cannot be told).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Optional
-
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-
-if TYPE_CHECKING:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
+from typing import Optional
 
 Answers = Mapping[str, Mapping[str, Optional[bool]]]
-
-
-def in_force(gateway: Gateway, held: GatewayState) -> dict[str, dict[str, Optional[bool]]]:
-    """Return the answers for what the record holds: C(inbound) and C(outbound) by domain, C(accept) and C(send) by their value."""
-    noted: dict[str, list[str]] = {}
-    for one in held.enforced:
-        noted.setdefault(one.direction, []).append(one.domain)
-    for option in ("accept", "send"):
-        if value := getattr(held.outbound, option, None):
-            noted[option] = [value]
-    found: Answers = {}
-    if noted:
-        with contextlib.suppress(EngineError, OSError):
-            found = gateway.in_force(held)
-    return {what: {one: found.get(what, {}).get(one) for one in values} for what, values in noted.items()}
 
 
 def every(*answers: Optional[bool]) -> Optional[bool]:
