@@ -11,32 +11,37 @@ verify_trace, verify_outside, verify_queue, verify_activity, verify_peers_result
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
-    CERTIFICATE_CHECKS,
-    LEVELS,
-)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.as_wanted import (
+    bare_name,
+    enforced_there,
+    is_outdated,
+    lacking,
+    not_in_force,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     HostVars,
-    check_outside_host,
     installed_fingerprint,
-    landing_of,
     target_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import (
     loopback_only,
     loopback_ports,
     other_listeners,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.messages import (
+    check_trace,
+    inbound_expectations,
+    mark_of,
+    outbound_expectations,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_rows import peer_entries
@@ -51,22 +56,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
-    NO_NETWORK,
-    UNCLEAR,
-    spoken_message,
-    tls_of,
-)
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.waits import said_of, why_it_waits
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.waits import why_it_waits
 
 _ALIKE = (
     "{} and {} have one name and port for other hosts, so it is not known which of them a gateway tested",
     "give each its own starttls_hostname, which leads to no other host",
 )
-# Settings of Postfix and transports of Debian's Exim by which all mail leaves, and levels with which it may leave in plaintext.
-_WAYS_OUT = ("relayhost", "default_transport", "transport remote_smtp", "transport remote_smtp_smarthost")
-_WEAK = ("none", "may", "dane", "disabled", "opportunistic")
-NOWHERE: Mapping[str, Any] = {}
 _DAEMON = {"broken": "configuration_broken", "stopped": "daemon_not_running"}
 
 
@@ -105,7 +100,7 @@ def namesakes_of(hosts: Sequence[str], hostvars: HostVars) -> dict[str, list[str
         with contextlib.suppress(EngineError):  # its own row says what is wrong with it
             target = target_of(host, hostvars)
             machine = hostvars[host].get("ansible_host") or host
-            named.setdefault((_bare(target.server_name), target.port), {})[host] = machine
+            named.setdefault((bare_name(target.server_name), target.port), {})[host] = machine
     return {
         host: [one for one, other in found.items() if other != machine]
         for found in named.values()
@@ -116,11 +111,7 @@ def namesakes_of(hosts: Sequence[str], hostvars: HostVars) -> dict[str, list[str
 
 def is_of(test: Mapping[str, Any], target: Target) -> bool:
     """Return whether a handshake test was made with this target. Case and a dot at the end of the name do not matter."""
-    return (_bare(test["name"]), test["port"]) == (_bare(target.server_name), target.port)
-
-
-def _bare(name: Any) -> str:
-    return str(name).lower().rstrip(".")
+    return (bare_name(test["name"]), test["port"]) == (bare_name(target.server_name), target.port)
 
 
 def _compared(test: Mapping[str, Any], expected: str) -> dict[str, Any]:
@@ -155,7 +146,7 @@ def _greets_as(test: Mapping[str, Any]) -> str:
     It begins a line. Of several lines the last one counts: postscreen of Postfix sends one of its own first, and not to everybody.
     """
     lines = str(test.get("greeting") or "").partition(" ")[2].split(" / ") if test.get("completed") else []
-    names = [_bare(line.partition(" ")[0]) for line in lines]
+    names = [bare_name(line.partition(" ")[0]) for line in lines]
     return next((one for one in reversed(names) if "." in one and is_domain(one)), "")
 
 
@@ -290,7 +281,7 @@ def _row(
     outbound = [
         check_trace(trace, "out", outbound_expectations(expected, sends), *queued(trace))
         for trace in _seen_outside(facts).get("received") or ()
-        if trace["marker"].startswith(_mark("out", host))
+        if trace["marker"].startswith(mark_of("out", host))
     ]
     wanted = () if is_gateway else routing.estate.peers.get(host, ())
     peers = peer_entries(wanted, facts, observed_of(facts.get(name) for name in OBSERVED), expected) if wanted else []
@@ -308,9 +299,9 @@ def _row(
             *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
-            *(Finding.advised("not_as_wanted", one).as_dict() for one in _lacking(host, facts, is_gateway, expected)),
+            *(Finding.advised("not_as_wanted", one).as_dict() for one in lacking(host, facts, is_gateway, expected)),
             *(finding for one in peers for finding in one["findings"]),
-            *(one.as_dict() for one in _not_in_force(host, facts if is_gateway and expected == "offered" else {})),
+            *(one.as_dict() for one in not_in_force(host, facts if is_gateway and expected == "offered" else {})),
         ],
         "peers": peers,
         "not_seen_from": missing,
@@ -321,24 +312,14 @@ def _row(
             {one: hostvars[one].get("verify_from_gateway") for one in gateways},
         ),
         "activity": readable(facts.get("verify_activity")).get("activity"),
-        "enforced": [
-            one
-            for one in (facts.get("starttls_enforced_domains") or () if is_gateway else ())
-            if not _reads_domains(facts) or (_enforced(one) in _held_domains(facts) and not _is_gone(facts, one))
-        ],
+        "enforced": enforced_there(facts) if is_gateway else [],
         "own_domains": routing.domains() if is_gateway else {},
     }
 
 
-def _is_outdated(facts: Mapping[str, Any]) -> bool:
-    """Whether this run changed the host after the read, which then says nothing of now."""
-    results = ("mail_server_result", "gateway_accept_result", "gateway_result", "mail_server_peers_result")
-    return any(readable(facts.get(name)).get("changed") for name in results)
-
-
 def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
     """Return the listeners that differ from the main one."""
-    if _is_outdated(facts):
+    if is_outdated(facts):
         return []
     return other_listeners(readable(observed_of(facts.get(name) for name in OBSERVED)), port)
 
@@ -357,7 +338,7 @@ def _not_reached(
 
 def _of_daemon(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what the read said of the daemon, if it is broken or stopped."""
-    if _is_outdated(facts):
+    if is_outdated(facts):
         return []
     seen = read_result(observed_of(facts.get(name) for name in OBSERVED))
     if not isinstance(seen, Observation) or seen.state not in _DAEMON:
@@ -382,86 +363,6 @@ def _of_routing(
     servers = [one for one in groups.get("mail_servers") or () if one in hostvars]
     hosts_of = {bare(target_of(one, hostvars)): one for one in servers}
     return routing.of_gateway(host, hosts_of, whole=expected != "either")
-
-
-def _lacking(host: str, facts: Mapping[str, Any], is_gateway: bool, expected: str) -> Iterator[str]:
-    """Yield what the inventory says of a host by which it insists on TLS, and which the read of the host does not show."""
-    if expected != "offered":
-        return
-    if not is_gateway:
-        port = target_of(host, {host: facts}).port
-        seen = {} if _is_outdated(facts) else readable(observed_of(facts.get(name) for name in OBSERVED))
-        levels = {one.get("tls") for one in seen.get("listeners") or () if one.get("port") == port}
-        if facts.get("starttls_inbound") == "required" and levels & {"none", "offered"}:
-            yield f"starttls_inbound is required, and port {port} of {host} takes mail in plaintext"
-        ways = [one for one in seen.get("transports") or () if one.get("setting") in _WAYS_OUT]
-        weak = [f"{one.get('transport')} ({one.get('level')})" for one in ways if one.get("level") in _WEAK]
-        if facts.get("starttls_outbound") == "required" and weak:
-            yield f"starttls_outbound is required, and {host} may send in plaintext by {', '.join(weak)}"
-        return
-    if not _reads_domains(facts):
-        return
-    held, seen = _held_domains(facts), readable(facts.get("gateway_now"))
-    for one in facts.get("starttls_enforced_domains") or ():
-        if one.get("state") != "absent" and _enforced(one) not in held:
-            yield f"{host} does not enforce TLS for {_enforced(one)[0]} ({', '.join(filter(None, _enforced(one)[1:]))})"
-    for option in ("accept", "send"):
-        wanted, found = facts.get(f"starttls_{option}"), (seen.get("outbound") or {}).get(option)
-        if wanted and wanted not in ("unchanged", found):
-            yield f"starttls_{option} is {wanted}, and {host} has {found or 'nothing set'}"
-
-
-def _not_in_force(host: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what a gateway noted as the inventory wants it, and its daemon does not do, or may not do."""
-    if not _reads_domains(facts):
-        return
-    held, outbound = _held_domains(facts), readable(facts.get("gateway_now")).get("outbound") or {}
-    noted = [
-        (direction, domain, f"TLS for {domain} ({direction})")
-        for domain, direction, check in map(_enforced, facts.get("starttls_enforced_domains") or ())
-        if (domain, direction, check) in held
-    ]
-    for option in ("accept", "send"):
-        wanted = facts.get(f"starttls_{option}")
-        if wanted and wanted == outbound.get(option):
-            noted.append((option, wanted, f"starttls_{option}: {wanted}"))
-    for what, one, title in noted:
-        answer = _in_force(facts, what, one)
-        if answer is False:
-            yield Finding.advised("not_as_wanted", f"{host} has noted {title}, and its daemon's configuration lacks it")
-        elif answer is None:
-            yield Finding.advised(
-                "in_force_unknown",
-                f"{host} has noted {title}, and its daemon's configuration does not tell whether it is so",
-            )
-
-
-def _is_gone(facts: Mapping[str, Any], enforced: Mapping[str, Any]) -> bool:
-    domain, direction, _check = _enforced(enforced)
-    return _in_force(facts, direction, domain) is False
-
-
-def _in_force(facts: Mapping[str, Any], what: str, one: str) -> Any:
-    """Return whether the daemon of a gateway does what it noted; None if that cannot be told. A gateway that does not run has no answer."""
-    answers = readable(facts.get("gateway_now")).get("in_force") or {}
-    return (answers.get(what) or {}).get(one, None if answers else True)
-
-
-def _reads_domains(facts: Mapping[str, Any]) -> bool:
-    """Whether the enforced domains of a gateway were read."""
-    seen = readable(facts.get("gateway_now"))
-    return "enforced_domains" in seen and not (seen.get("failed") or seen.get("skipped"))
-
-
-def _held_domains(facts: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    return {_enforced(one) for one in readable(facts.get("gateway_now")).get("enforced_domains") or ()}
-
-
-def _enforced(one: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return domain, direction and certificate check of an enforced domain, of the inventory or of a gateway."""
-    direction = str(one.get("direction") or "")
-    check = str(one.get("certificate_check") or CERTIFICATE_CHECKS[0]) if direction == "outbound" else ""
-    return _bare(one.get("domain")), direction, check
 
 
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
@@ -529,120 +430,6 @@ def _errors(
         for what, place, result in ((what, place, readable(result)) for what, place, result in steps)
         if result and (result.get("failed") or result.get("unreachable"))
     ]
-
-
-def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possible: bool = True) -> list[Any]:
-    """Return whether each network hop of an inbound message must use TLS; None if TLS and plaintext are both allowed.
-
-    possible: whether the mail server completes a handshake, for the modes that use TLS if possible. The outside sender
-    decides about the first hop. The delivery mode decides about the last hop, some modes by how the message arrived. If that
-    is unproven, both are allowed.
-    """
-    hops = [hop for hop in trace["hops"] if hop["network"]]
-    if len(hops) < 2 or len(modes) != 1:
-        return [None] * len(hops)
-    arrived = tls_of(hops[0])
-    levels = {LEVELS[modes[0]][used] for used in ((False, True) if arrived is None else (arrived,))}
-    wanted = {level == "required" or (level == "opportunistic" and possible) for level in levels}
-    return [None] * (len(hops) - 1) + [wanted.pop() if len(wanted) == 1 else None]
-
-
-def outbound_expectations(expected: str, sends: Sequence[Any]) -> list[Any]:
-    """Return whether the network hops of an outbound message must use TLS: the one to the gateway, and the next.
-
-    sends: C(starttls_send) of each gateway. Only C(required) of all decides about the hop behind the gateway.
-    """
-    first = None if expected == "either" else expected == "offered"
-    return [first, True] if first and sends and all(one == "required" for one in sends) else [first]
-
-
-def check_trace(
-    trace: Mapping[str, Any],
-    direction: str,
-    wanted: Sequence[Any],
-    waits: Mapping[str, Any] = NOWHERE,
-    places: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return a result of message_trace with C(direction) and C(findings). wanted has one entry for each network hop, in order.
-
-    waits: where the message is if it did not arrive (waits.why_it_waits). places: the hosts whose queues were read.
-
-    A hop whose TLS is unproven is neither as wanted nor the opposite: verdict.unproven_hops() has the finding.
-    """
-    findings = []
-    hops = [hop for hop in trace["hops"] if hop["network"]]
-    what = spoken_message(direction)
-    if not trace["arrived"]:
-        findings.append(said_of(direction, waits, places))
-    elif not hops:
-        findings.append(NO_NETWORK.format(what=what))
-    for hop, tls in zip(hops, wanted):
-        if not hop.get("clear", True):
-            findings.append(UNCLEAR.format(by=hop["by"], what=what))
-        elif tls is not None and hop["tls"] is not None and hop["tls"] != tls:
-            findings.append(f"{what} reached {hop['by']} {'in plaintext' if tls else 'over TLS'} ({hop['protocol']})")
-    more = {"waits": dict(waits)} if waits else {}
-    return {**trace, "direction": direction, "findings": findings, **more}
-
-
-def _mark(direction: str, host: str) -> str:
-    """Return the prefix of a host's markers: readable, unique for the host, of characters that message_trace accepts."""
-    readable = re.sub(r"[^A-Za-z0-9-]", "-", host)[:20]
-    return f"{direction}-{readable}-{hashlib.sha256(host.encode()).hexdigest()[:8]}-"
-
-
-def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: str) -> list[dict[str, Any]]:
-    """Return the test messages of a run: for each host one from outside (C(inbound)) and one to the outside (C(outbound)).
-
-    Hosts without C(starttls_trace_address) are left out. Without an outside host there are no messages. run makes the
-    markers unique.
-    """
-    if not outside:
-        return []
-    check_outside_host(outside, hostvars)
-    if "starttls_trace_address" not in hostvars[outside]:
-        return []
-    there = str(hostvars[outside]["starttls_trace_address"])
-    messages = []
-    for host in hosts:
-        if host == outside or "starttls_trace_address" not in hostvars[host]:
-            continue
-        here = str(hostvars[host]["starttls_trace_address"])
-        into, out = _mark("in", host) + run, _mark("out", host) + run
-        messages.append(
-            {
-                "host": host,
-                "inbound": {"marker": into, "sender": there, "recipient": here},
-                "outbound": {"marker": out, "sender": here, "recipient": there},
-            }
-        )
-    return messages
-
-
-def trace_work(messages: Sequence[Mapping[str, Any]], host: str, hostvars: HostVars) -> dict[str, list[dict[str, Any]]]:
-    """Return what message_trace has to C(send) and to C(receive) on a mail server. Both are empty without messages of it.
-
-    C(receive) is a fault if the host's landing is none.
-    """
-    mine = [one for one in messages if one["host"] == host]
-    try:
-        landings: list[dict[str, Any]] = trace_landings(mine, "inbound", host, hostvars) if mine else []
-    except EngineError as error:  # the task looks at C(send) first
-        landings = [as_fault(error)]
-    return {"send": [dict(one["outbound"]) for one in mine], "receive": landings}
-
-
-def trace_landings(
-    messages: Sequence[Mapping[str, Any]], direction: str, host: str, hostvars: HostVars
-) -> list[dict[str, Any]]:
-    """Return the landings for message_trace on a host: the messages of one direction, and their place on that host.
-
-    The place is C(starttls_landing) of the host (mailbox, imap or command, as in message_trace), or its
-    C(starttls_mailbox). The result may hold a password, so playbooks compute it when needed and do not store it. Raises
-    EngineError.
-    """
-    place = landing_of(host, hostvars[host])
-    return [{"marker": one[direction]["marker"], **place} for one in messages]
 
 
 # The file name for each format of tls_report.

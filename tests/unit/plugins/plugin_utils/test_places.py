@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.messages import outbound_expectations
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build, render_json
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html import render_html
@@ -17,7 +18,6 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table im
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
     failed_tests,
     namesakes_of,
-    outbound_expectations,
     outcome_input,
     verdict_rows,
 )
