@@ -16,8 +16,8 @@ MODULES = sorted(name.removeprefix("modules.") for name in PATHS if name.startsw
 
 BOUNDS: dict[str, tuple[int, int, int]] = {
     "enforced_tls_domain": (78, 702_000, 246_000),
-    "gateway_info": (106, 937_000, 325_000),
-    "gateway_tls": (106, 937_000, 325_000),
+    "gateway_info": (106, 938_000, 325_000),
+    "gateway_tls": (106, 938_000, 325_000),
     "inbound_tls_mode": (79, 711_000, 248_000),
     "inbound_tls_mode_info": (77, 693_000, 243_000),
     "mail_server_info": (80, 637_000, 227_000),
