@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_STATES, peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import (
-    STATES,
     PeerWish,
     plan_peers,
     set_peers,
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 PEER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
     "peers": {"type": "list", "elements": "dict", "default": [], "options": PEER_OPTIONS},
-    "state": {"type": "str", "choices": list(STATES), "default": "present"},
+    "state": {"type": "str", "choices": list(PEER_STATES), "default": "present"},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
     "timeout": {"type": "int", "default": 20},
@@ -41,12 +40,6 @@ PEER_SPEC: dict[str, dict[str, Any]] = {
     "digests": {"type": "dict", "default": {}},
 }
 """The options of peer_tls."""
-
-READ_SPEC: dict[str, dict[str, Any]] = {
-    "peers": {"type": "list", "elements": "dict", "options": PEER_OPTIONS},
-    "peers_state": {"type": "str", "choices": list(STATES), "default": "present"},
-}
-"""The options of mail_server_info that are about peers."""
 
 
 def wish_of(entries: Sequence[Mapping[str, Any]], state: str, insist: bool, queue_seconds: float) -> PeerWish:

@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import NO_PEERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_peers import read_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, detected, layout_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
 
 
 def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[Target] = ()) -> dict[str, Any]:
@@ -42,10 +45,21 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     desired = desired_of(options, found["kind"])
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     keep = options["keep"] if options["state"] == "absent" else None
-    reading = Reading(SERVERS[found["kind"]](run, desired, settings), desired, settings, keep=keep)
+    server = SERVERS[found["kind"]](run, desired, settings)
+    reading = Reading(server, desired, settings, keep=keep)
     result = {**found, **reading.read(layout.daemons, targets, layout.user)}
-    more = read_peers(options, found["kind"], run, settings)
+    more = _of_peers(options, found["kind"], run, settings, server)
     for name in ("obstacles", "notes"):
         result[name] = [*result[name], *more.pop(name, ())]
     result = {**result, **more, "digests": {**result["digests"], **more.get("digests", {})}}
     return {**result, "warnings": list(settings.told)} if settings.told else result
+
+
+def _of_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Settings, server: Server) -> dict[str, Any]:
+    """Return what read_peers does. Most hosts have no peers and want none: nothing that is for peers is loaded there."""
+    with contextlib.suppress(EngineError, OSError):  # read_peers says why
+        if not options.get("peers") and not server.has_peers():
+            return dict(NO_PEERS)
+    from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_peers import read_peers  # noqa: PLC0415
+
+    return read_peers(options, kind, run, settings)

@@ -258,8 +258,8 @@ notes:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import READ_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import fail_on_engine_errors, runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_peers import READ_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import (
     HANDSHAKE_SPEC,
     HOST_SPEC,

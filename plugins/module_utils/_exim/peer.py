@@ -30,12 +30,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting, domain_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, PEER_TRANSPORT, Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError, EngineError
 
-PEER_ROUTER = "mailfleet_peer_"
-"""How the names of the peers' routers and transports begin. A hyphen in the name of a peer is an underscore there."""
 _TEMPLATE = f"{CONFIG_DIR}/exim4.conf.template"
 _GATEWAY_RECORD = f"{DIRECTORY}/gateway.json"
 
@@ -99,7 +97,7 @@ class EximPeers:
 
     def peers(self) -> list[dict[str, Any]]:
         """Return the peers, from Exim's own print of its transports and routers."""
-        transports = {name: one for name, one in self._exim.transports().items() if name.startswith(PEER_ROUTER)}
+        transports = {name: one for name, one in self._exim.transports().items() if name.startswith(PEER_TRANSPORT)}
         routers = self._routers() if transports else {}
         found = []
         for name, options in transports.items():
@@ -108,7 +106,7 @@ class EximPeers:
             hosts = [one.strip() for one in router.get("route_data", "").removeprefix("<;").split(";") if one.strip()]
             found.append(
                 {
-                    "name": name[len(PEER_ROUTER) :].replace("_", "-"),
+                    "name": name[len(PEER_TRANSPORT) :].replace("_", "-"),
                     "hosts": hosts,
                     "domains": [EVERYTHING] if any(one.startswith("!") for one in domains) else domains,
                     **self._settings_of(options),
@@ -199,7 +197,7 @@ class EximPeers:
         addresses = [f"postmaster@{domain}" for one in peers for domain in one.domains]
         for address, (router, hosts) in self._tested(addresses).items():
             one = next(peer for peer in peers if domain_of(address) in peer.domains)
-            ours = router.startswith(PEER_ROUTER) or router in _ROUTER_OF_DEBIAN
+            ours = router.startswith(PEER_TRANSPORT) or router in _ROUTER_OF_DEBIAN
             if not ours and hosts != [host.host for host in one.hosts]:
                 found.append(
                     f"peer {one.name}: the router {router} leads {domain_of(address)} to {', '.join(hosts) or 'another place'}; take that "
@@ -360,7 +358,7 @@ def _word(name: str) -> str:
 
 def transport_of(name: str) -> str:
     """Return the router and transport of a peer, as the log shows it."""
-    return f"{PEER_ROUTER}{_word(name)}"
+    return f"{PEER_TRANSPORT}{_word(name)}"
 
 
 def covers(names: Collection[str], host: str) -> bool:

@@ -39,6 +39,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
@@ -227,6 +228,10 @@ class Exim:
     def transports(self) -> Mapping[str, Mapping[str, str]]:
         """Return transport -> its options, as C(exim -bP) gives them. Raises EngineError."""
         return self._printed.transports
+
+    def has_peers(self) -> bool:
+        """Return whether Exim has a transport of a peer."""
+        return any(name.startswith(PEER_TRANSPORT) for name in self.transports())
 
     def level_of(self, transport: str) -> str:
         """Return the TLS level of a transport as C(exim -bP) gives it; empty if there is none over SMTP. Raises EngineError."""

@@ -66,7 +66,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server
     DIRECTORY,
     OUTBOUND_KIND,
     OUTBOUND_LEVEL,
-    PEER_TRANSPORT,
     POLICY,
     POLICY_USER,
     SECOND,
@@ -77,6 +76,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server
     peer_routes,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,

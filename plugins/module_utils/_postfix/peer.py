@@ -32,13 +32,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server
     DIRECTORY,
     PEER_DIRECTORY,
     PEER_TABLE,
-    PEER_TRANSPORT,
     Postfix,
     at_least_one,
     peer_routes,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, PEER_TRANSPORT, Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 

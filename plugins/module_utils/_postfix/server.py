@@ -30,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pendin
     refuse_blocked,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
@@ -42,8 +43,7 @@ DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 
 PEER_DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-peers"
 PEER_TABLE = f"{PEER_DIRECTORY}/transport"
-PEER_TRANSPORT = "mailfleet_peer_"
-"""The directory of the peers' tables, the table of their routes, and how the names of their transports begin."""
+"""The directory of the peers' tables, and the table of their routes."""
 
 POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
 POLICY_USER = "mailfleet-starttls"
@@ -195,6 +195,10 @@ class Postfix:
 
         edited = not_read_yet(self.postconf.config_dir, self.main_process())
         return {**observe(self.postconf), "not_read_yet": edited}
+
+    def has_peers(self) -> bool:
+        """Return whether master.cf has a transport of a peer."""
+        return any(one.name.startswith(PEER_TRANSPORT) for one in self.postconf.services())
 
     def state(self) -> dict[str, str]:
         """Return the TLS levels of the listener and of the client C(smtp), with the values of Desired or C(custom)."""

@@ -90,6 +90,9 @@ class Server(Protocol):
     def plan(self, desired: Desired) -> ServerChange:
         """Return the change that makes the wanted state; empty if the server has it already. Raises EngineError."""
 
+    def has_peers(self) -> bool:
+        """Return whether the daemon's configuration has a transport of a peer. Starts no program that observe() has not started."""
+
     def stripped(self, images: Mapping[str, FileImage], certificate: str) -> list[FileImage]:
         """Return the administrator's files without the settings that name this certificate or another file of the collection.
 

@@ -18,7 +18,10 @@ PEER_KINDS = ("exchange", "exchange_online", "smtp")
 PEER_DIRECTIONS = ("outbound", "inbound", "both")
 """As the mail server sees it. outbound: it sends to the peer. inbound: the peer sends to it."""
 PEER_LEVELS = ("opportunistic", "required")
+PEER_STATES = ("present", "disabled", "absent")
 PEER_CHECKS = ("encryption_only", "trusted_chain", "hostname", "pin")
+PEER_TRANSPORT = "mailfleet_peer_"
+"""How the names of the transports begin that belong to peers."""
 EVERYTHING = "*"
 """Instead of domains: all mail that leaves the mail server, as a relay host takes it."""
 

@@ -35,8 +35,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one, wait_until
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_SECONDS
 
-STATES = ("present", "disabled", "absent")
 SHOWN = (
     "name", "hosts", "domains", "level", "check", "names", "servername", "client_certificate", "client_key", "pin_fingerprints",
     "pin_issuer_file",
@@ -52,7 +52,6 @@ _PROVED = (
     "pin_fingerprints",
     "pin_issuer_file",
 )
-PEER_QUEUE_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class PeerWish:
     state: str = "present"
     names: tuple[str, ...] = ()
     require_without_evidence: bool = False
-    queue_seconds: float = PEER_QUEUE_SECONDS
+    queue_seconds: float = QUEUE_SECONDS
 
     @property
     def wanted(self) -> tuple[Peer, ...]:

@@ -12,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer im
     PEER_DIRECTIONS,
     PEER_KINDS,
     PEER_LEVELS,
+    PEER_STATES,
 )
 
 PEER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -32,3 +33,12 @@ PEER_OPTIONS: dict[str, dict[str, Any]] = {
     "proof_recipient": {"type": "str"},
     "tls_domain": {"type": "str"},
 }
+
+READ_SPEC: dict[str, dict[str, Any]] = {
+    "peers": {"type": "list", "elements": "dict", "options": PEER_OPTIONS},
+    "peers_state": {"type": "str", "choices": list(PEER_STATES), "default": "present"},
+}
+"""The options of mail_server_info that are about peers."""
+
+NO_PEERS: dict[str, Any] = {"peers": [], "peer_changes": [], "peer_proofs": [], "peer_certificates": []}
+"""What mail_server_info says of a host without peers that wants none."""

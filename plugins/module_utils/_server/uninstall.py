@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
@@ -21,8 +21,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_contract import PeerServer
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import PEER_QUEUE_SECONDS, Leaving
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -31,6 +29,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     wait_until,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_SECONDS
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_contract import PeerServer
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import Leaving
 
 _OFFERED = {"none": False, "offered": True, "required": True}
 
@@ -97,7 +100,7 @@ def put_back(
     keep: Collection[str] = (),
     digests: Optional[Mapping[str, str]] = None,
     peers: Optional[PeerServer] = None,
-    queue_seconds: float = PEER_QUEUE_SECONDS,
+    queue_seconds: float = QUEUE_SECONDS,
 ) -> Outcome:
     """Remove everything that the collection has put on the host, and prove that its own port is as the files say.
 
@@ -143,7 +146,11 @@ def put_back(
 
 def _leaving(peers: Optional[PeerServer]) -> Optional[Leaving]:
     there = peers.peers() if peers else []
-    return Leaving(peers, there) if peers and there else None
+    if not (peers and there):
+        return None
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import Leaving  # noqa: PLC0415  (a read needs nothing of it)
+
+    return Leaving(peers, there)
 
 
 def _apply(

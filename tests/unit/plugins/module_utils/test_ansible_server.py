@@ -57,7 +57,7 @@ def mail(tmp_path, authority, monkeypatch, here):
     for one in (module, reading):
         monkeypatch.setattr(one, "SERVERS", {"postfix": make})
     monkeypatch.setattr(module, "PEERS", {})
-    monkeypatch.setattr(reading, "read_peers", lambda *_: {"peers": [], "obstacles": [], "notes": [], "digests": {}})
+    monkeypatch.setattr(reading, "_of_peers", lambda *_: {"peers": [], "obstacles": [], "notes": [], "digests": {}})
     server.options = {
         "address": server.port.host, "port": server.port.port, "certificate": str(server.certificate), "timeout": 10,
     }  # fmt: skip
