@@ -22,6 +22,8 @@ PROVED, NOT_TESTED, FAILED, WITHOUT_TLS, KEEPS_TLS = "proved", "not tested", "fa
 
 _COMPARED = ("hosts", "domains", "level", "check", "client_certificate")
 _BEFORE_TLS = ("starttls", "handshake")
+_FORECASTS = frozenset({"client_not_public", "client_name_not_accepted"})
+"""What is expected of a client certificate before anybody asks the peer. What the peer answered counts more."""
 
 
 def peer_entries(
@@ -103,6 +105,8 @@ def _tested(wanted: WantedPeer, test: Optional[Mapping[str, Any]]) -> Iterator[d
     said = [one for one in (test or {}).get("findings") or () if isinstance(one, Mapping)]
     of_proofs = [str(one.get("message")) for proof in proofs for one in proof.get("findings") or ()]
     whole = [of_result(one) for one in said if str(one.get("message")) not in of_proofs]
+    if proofs and all(proof.get("stage") == "done" and not _refused_again(wanted, proof) for proof in proofs):
+        whole = [{**one, "severity": "warning"} if one["code"] in _FORECASTS else one for one in whole]
     reason = "nobody has tested it in this run" if test is None else str(test.get("reason") or "")
     if not proofs:
         yield _entry(wanted, reason=reason, findings=whole)
