@@ -137,7 +137,12 @@ def _tested(wanted: WantedPeer, test: Optional[Mapping[str, Any]]) -> Iterator[d
 def _refused_again(wanted: WantedPeer, proof: Mapping[str, Any]) -> bool:
     """Whether a second session was refused. A transport with a client certificate resumes none, so that is a warning there."""
     second = proof.get("second") or {}
-    return not wanted.peer.client_certificate and proof.get("resumed") is not None and second.get("stage") != "done"
+    return (
+        bool(second)
+        and second.get("stage") != "done"
+        and proof.get("resumed") is not None
+        and not wanted.peer.client_certificate
+    )
 
 
 def _as_the_level_says(wanted: WantedPeer, proof: Mapping[str, Any], finding: dict[str, Any]) -> dict[str, Any]:

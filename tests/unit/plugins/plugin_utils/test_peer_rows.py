@@ -93,6 +93,7 @@ def test_an_opportunistic_peer_without_tls_is_a_warning():
 def test_a_second_session_that_was_refused_is_no_proof():
     assert only(test_of({**DONE, "second": {"stage": "rcpt"}}))[0] == "failed"
     assert only(test_of({**DONE, "resumed": None, "second": {"stage": "connect"}}))[0] == "proved"
+    assert only(test_of({**DONE, "resumed": False, "second": None}))[0] == "proved"  # the peer resumes no session
     presents = {**EXCHANGE, "client_certificate": "/etc/c.pem"}  # its transport resumes no session
     assert only(test_of({**DONE, "second": {"stage": "rcpt"}}), entry=presents, held=None)[0] == "proved"
 
