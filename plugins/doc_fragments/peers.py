@@ -86,7 +86,7 @@ options:
         type: str
       proof_recipient:
         description:
-          - The recipient of that proof. For O(peers[].kind=exchange_online), an address outside the tenant if it relays for the mail server.
+          - The recipient of that proof. For O(peers[].kind=exchange_online), an address outside the tenant, if mail goes there.
             Exchange Online takes mail for its own domains from anybody.
         type: str
       tls_domain:
