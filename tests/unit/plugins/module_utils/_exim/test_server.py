@@ -192,6 +192,17 @@ class TestRunning:
         threading.Timer(0.1, lambda: host.pid_file.write_text(f"{os.getpid()}\n")).start()
         host.adapter.require_running()
 
+    def test_a_daemon_that_begins_anew_has_not_ended(self, host, monkeypatch):
+        adapter = host.adapter
+        assert adapter.has_ended()
+        with subprocess.Popen(["sleep", "60"]) as daemon:
+            monkeypatch.setattr(server, "PROGRAMS", ("sleep",))
+            monkeypatch.setattr(server, "_have_it_read", lambda: daemon.pid)
+            adapter.resume()
+            assert not adapter.has_ended()  # it has no pid file yet
+            daemon.kill()
+        assert adapter.has_ended()
+
     def test_a_broken_configuration_is_not_just_not_running(self, make, monkeypatch):
         host = make(SETTINGS)
         monkeypatch.setattr(server, "_runs", lambda: False)
