@@ -85,7 +85,9 @@ options:
             domain of the tenant.
         type: str
       proof_recipient:
-        description: The recipient of that proof.
+        description:
+          - The recipient of that proof. For O(peers[].kind=exchange_online), an address outside the tenant, if mail goes there.
+            Exchange Online takes mail for its own domains from anybody.
         type: str
       tls_domain:
         description:

@@ -113,7 +113,7 @@ EXAMPLES = r"""
         check: hostname
         client_certificate: /etc/mailfleet/connector.pem
         proof_sender: postmaster@example.com
-        proof_recipient: postmaster@example.com
+        proof_recipient: postmaster@example.org # outside the tenant
 
 - name: Take all peers out
   mailfleet.starttls.peer_tls:

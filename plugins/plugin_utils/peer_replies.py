@@ -32,6 +32,9 @@ _ENVELOPE = ("mail", "rcpt")
 _EXCHANGE, _ONLINE = ("exchange",), ("exchange_online",)
 _BOTH = _EXCHANGE + _ONLINE
 _REPLY = re.compile(r"\s*([245][0-9]{2})[ -]+(?:([245]\.[0-9]{1,3}\.[0-9]{1,3})(?![0-9.]))?")
+_LAST_ERROR = re.compile(
+    r"\s*\[?\{LED="
+)  # Get-Queue: [{LED=reply};{MSG=what lies behind it};{FQDN=...};{IP=...};{LRT=...}]
 _COMMAND_OF = {"greeting": "the connection", "ehlo": "EHLO", "starttls": "STARTTLS", "mail": "MAIL", "rcpt": "RCPT"}
 
 
@@ -63,7 +66,7 @@ class Symptom:
 
 SYMPTOMS = (
     Symptom("peer_not_attributed", _ONLINE, _ENVELOPE, (550,), "5.7.64"),
-    Symptom("peer_untrusted_root", _ONLINE, _ENVELOPE, (454,), "4.7.0", r"appropriate TLS channel.*\[UntrustedRoot"),
+    Symptom("peer_untrusted_root", _ONLINE, _ENVELOPE, (454,), "4.7.0", r"appropriate TLS channel.*\bUntrustedRoot\b"),
     Symptom("peer_outdated_exchange", _ONLINE, _ENVELOPE, (450,), "4.7.230"),
     Symptom("peer_outdated_exchange", _ONLINE, _ENVELOPE, (550,), "5.7.230"),
     Symptom("peer_wants_starttls", _BOTH, _ENVELOPE, (451,), "5.7.3", "STARTTLS is required"),
@@ -153,10 +156,11 @@ def known_reply(kind: str, stage: str, code: int, enhanced: str, text: str) -> s
 def explain_queue(kind: str, words: str) -> Finding:
     """Return what the words in a queue of Exchange mean, about mail that it wants to deliver to this side, and what to do there.
 
-    kind: C(exchange) or C(exchange_online). words: as the queue shows them, hostile.
+    kind: C(exchange) or C(exchange_online). words: as the queue shows them, also as the whole LastError of Get-Queue; hostile.
     """
     text = printable_text(words, ENVELOPE_REPLY_CHARS)
-    begins = _REPLY.match(text)
+    form = _LAST_ERROR.match(text)
+    begins = _REPLY.match(text, form.end() if form else 0)
     code, enhanced = (int(begins.group(1)), begins.group(2) or "") if begins else (0, "")
     known = known_reply(kind, QUEUE, code, enhanced, text)
     if known:

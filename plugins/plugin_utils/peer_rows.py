@@ -22,6 +22,8 @@ PROVED, UNTESTED, FAILED, WITHOUT_TLS, KEEPS_TLS = "proved", "not tested", "fail
 
 _COMPARED = ("hosts", "domains", "level", "check", "client_certificate")
 _BEFORE_TLS = ("starttls", "handshake")
+_FORECASTS = frozenset({"client_not_public", "client_name_not_accepted"})
+"""What is expected of a client certificate before anybody asks the peer. What the peer answered counts more."""
 
 
 def peer_entries(
@@ -103,12 +105,14 @@ def _tested(wanted: WantedPeer, test: Optional[Mapping[str, Any]]) -> Iterator[d
     said = [one for one in (test or {}).get("findings") or () if isinstance(one, Mapping)]
     of_proofs = [str(one.get("message")) for proof in proofs for one in proof.get("findings") or ()]
     whole = [of_result(one) for one in said if str(one.get("message")) not in of_proofs]
+    if proofs and wanted.shows_who_sends and not any(_refused(wanted, proof) for proof in proofs):
+        whole = [{**one, "severity": "warning"} if one["code"] in _FORECASTS else one for one in whole]
     reason = "nobody has tested it in this run" if test is None else str(test.get("reason") or "")
     if not proofs:
         yield _entry(wanted, reason=reason, findings=whole)
     for place, proof in enumerate(proofs):
         findings = [_as_the_level_says(wanted, proof, of_result(one)) for one in proof.get("findings") or ()]
-        refused = proof.get("stage") != "done" or _refused_again(wanted, proof)
+        refused = _refused(wanted, proof)
         result = UNTESTED if proof.get("fault") == "not_tested" else FAILED if refused else PROVED
         errors = [one["message"] for one in findings if one["severity"] == "error"]
         if errors and result != UNTESTED:
@@ -128,6 +132,10 @@ def _tested(wanted: WantedPeer, test: Optional[Mapping[str, Any]]) -> Iterator[d
             trusted=proof.get("trusted"),
             findings=[*(whole if place == 0 else ()), *findings],
         )
+
+
+def _refused(wanted: WantedPeer, proof: Mapping[str, Any]) -> bool:
+    return proof.get("stage") != "done" or _refused_again(wanted, proof)
 
 
 def _refused_again(wanted: WantedPeer, proof: Mapping[str, Any]) -> bool:

@@ -46,6 +46,17 @@ class WantedPeer:
         knows = bool(self.peer.client_certificate) or self.peer.kind == "exchange_online"
         return knows and not self.acceptors
 
+    @property
+    def shows_who_sends(self) -> bool:
+        """Whether an accepted recipient shows that the peer knew the sender.
+
+        Exchange Online takes mail for its own domains from anybody.
+        """
+        sender, recipient = (
+            one.rpartition("@")[2].lower() for one in (self.peer.proof_sender, self.peer.proof_recipient)
+        )
+        return self.peer.kind != "exchange_online" or sender != recipient
+
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
         return {"peer": self.peer.to_dict(), "managed": list(self.managed)}

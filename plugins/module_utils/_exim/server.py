@@ -120,6 +120,7 @@ class Exim:
         self._planned = Desired()
         self._printed = Printed(run)
         self._tested: Optional[bytes] = None  # the generated configuration that check() has tried
+        self._told: Optional[int] = None  # the process that was told to read its configuration again
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the macros and the generated configuration. store: the directory of locks and journals."""
@@ -434,7 +435,7 @@ class Exim:
             status, out, err = self._run(["update-exim4.conf"])
             if status != 0:
                 raise EngineError(f"update-exim4.conf failed: {(err or out).strip()}")
-        _have_it_read()
+        self._told = _have_it_read()
 
     def resume(self) -> None:
         """Have the daemon read the former configuration. Raises EngineError.
@@ -442,7 +443,7 @@ class Exim:
         A signal only: update-exim4.conf would also include edits of somebody else.
         """
         self._forget()
-        _have_it_read()
+        self._told = _have_it_read()
 
     def service(self) -> str:
         """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
@@ -450,7 +451,11 @@ class Exim:
 
     def has_ended(self) -> bool:
         """Whether the daemon does not run."""
-        return not _runs()
+        if _runs():
+            return False
+        # While it begins anew, it is root's and has no pid file. On a busy machine that takes seconds.
+        told = process_of(self._told) if self._told else None
+        return told is None or told.name not in PROGRAMS
 
     def start(self, service: str) -> None:
         """Start the daemon, unless somebody has stopped it. Raises NotRunningError and EngineError."""
@@ -610,12 +615,14 @@ def _modified(path: Path) -> int:
         return 0
 
 
-def _have_it_read() -> None:
-    """Have the daemon read its configuration again. Raises EngineError."""
+def _have_it_read() -> int:
+    """Have the daemon read its configuration again. Return its process, which stays the same. Raises EngineError."""
     try:
-        send_signal(_daemon_pid(), signal.SIGHUP, _is_daemon)
+        pid = _daemon_pid()
+        send_signal(pid, signal.SIGHUP, _is_daemon)
     except (OSError, ValueError, EngineError) as error:
         raise EngineError(f"Exim cannot be told to read its configuration again ({PID_FILE}): {error}") from error
+    return pid
 
 
 def _end_daemon(pid_file: str, patience: float = 0.0) -> None:

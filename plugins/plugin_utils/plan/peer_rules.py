@@ -113,7 +113,8 @@ def _certificates(fleet: Fleet, host: str, seen: Observation) -> Iterator[Locate
     """Yield what stands against a certificate, at a peer that is not proved to take the mail with it."""
     if "peers" not in fleet.steps(host) and "offer" not in fleet.steps(host):
         return
-    proved = {one.peer for one in seen.peers.tests if one.accepted}
+    telling = {one.peer.name for one in fleet.estate.peers.get(host, ()) if one.shows_who_sends}
+    proved = {one.peer for one in seen.peers.tests if one.accepted and one.peer in telling}
     for name, one in seen.peers.findings:
         if one.severity == "error" and name not in proved and host not in fleet.request.without_evidence:
             yield Located(host, _of_peer(name, one))

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.exchange import Exchange, exchange, wait_for
 from tests.support.pki import Authority
+from tools.lab.exchange import sending
 
 YOU = "you@partner.test"
 STARTTLS_REQUIRED = "451 5.7.3 STARTTLS is required to send mail"
@@ -118,6 +119,23 @@ def test_the_queue_is_retried_by_itself_and_over_a_restart(premises: Way) -> Non
     assert premises.waits(2)["MessageCount"] == 1
     premises.offer(tls=True)
     assert premises.arrives()["Recipients"] == [YOU]
+
+
+def test_mail_is_taken_while_the_queue_is_on_its_way(premises: Way, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "PATIENCE", 1)
+    premises.offer(tls=False)
+    premises.sender.set("SendConnectors", RequireTLS=True)
+    premises.sender.submit(YOU)
+    premises.sender.submit("slow@partner.test")
+    assert wait_for(lambda: premises.waits()["MessageCount"] == 2)
+    premises.smart_host.change(
+        lambda state: state.update(Replies=[{"At": "rcpt", "Address": "slow@partner.test", "Silence": True}])
+    )
+    premises.offer(tls=True)
+    premises.sender.flush()
+    assert wait_for(premises.smart_host.received)  # the first is there, and the second hangs
+    premises.sender.submit(YOU)
+    assert wait_for(lambda: premises.waits()["MessageCount"] <= 2)
 
 
 def test_a_relaxed_connector_lets_the_queue_go(premises: Way) -> None:

@@ -298,9 +298,12 @@ class Sender:
             return
         shown = []
         for number, queue in enumerate(self._queues.values(), 1):
-            if not queue.messages:
+            messages = [
+                one for one in queue.messages if one.recipients
+            ]  # the others were delivered in the attempt that is under way
+            if not messages:
                 continue
-            route = state.route(queue.messages[0].recipients[0].rpartition("@")[2].lower())
+            route = state.route(messages[0].recipients[0].rpartition("@")[2].lower())
             kind = "SmartHostConnectorDelivery" if route and route.hosts else "DnsConnectorDelivery"
             shown.append(
                 {
@@ -309,11 +312,11 @@ class Sender:
                     "NextHopDomain": ",".join(f"[{host}]" for host in route.hosts) if route else "",
                     "NextHopConnector": route.guid if route else "",
                     "Status": "Retry" if queue.failures else "Active",
-                    "MessageCount": len(queue.messages),
+                    "MessageCount": len(messages),
                     "RetryCount": queue.failures,
                     "NextRetryTime": _time(queue.next_retry) if queue.failures else None,
                     "LastError": queue.last_error,
-                    "Messages": [_shown(one) for one in queue.messages],
+                    "Messages": [_shown(one) for one in messages],
                 }
             )
         write(self._directory / "queue.json", {"Queues": shown, "Failed": self._failed})

@@ -28,6 +28,10 @@ ROWS = [
         "exchange_online", "rcpt", "454 4.7.0 Failed to establish appropriate TLS channel: [UntrustedRoot:] Access Denied" + TAIL,
         "peer_untrusted_root",
     ),
+    (
+        "exchange_online", "rcpt", "454 4.7.0 Failed to establish appropriate TLS channel: UntrustedRoot: Access Denied" + TAIL,
+        "peer_untrusted_root",
+    ),
     ("exchange_online", "mail", "450 4.7.230 Connecting Exchange server version is out-of-date" + TAIL, "peer_outdated_exchange"),
     ("exchange_online", "rcpt", "550 5.7.230 Connecting Exchange server version is out-of-date" + TAIL, "peer_outdated_exchange"),
     ("exchange_online", "mail", "451 5.7.3 STARTTLS is required to send mail" + TAIL, "peer_wants_starttls"),
@@ -55,6 +59,11 @@ QUEUES = [
     ("exchange", "TLS negotiation failed with error UnknownCredentials", "peer_connector_certificate"),
     ("exchange", "TLS negotiation failed with error NoCredentials", "peer_connector_certificate"),
     ("exchange", "451 5.7.3 STARTTLS is required to send mail", "peer_met_no_starttls"),
+    (
+        "exchange",
+        "[{LED=451 5.7.3 STARTTLS is required to send mail};{MSG=};{FQDN=relay.example.com};{IP=192.0.2.25};{LRT=1/31/2026 8:38:21 PM}]",
+        "peer_met_no_starttls",
+    ),
     (
         "exchange_online", "450 4.4.317 Cannot connect to remote server [Message=SubjectMismatch Expected Subject: mail.example.com]",
         "peer_served_name",

@@ -98,6 +98,23 @@ def test_a_second_session_that_was_refused_is_no_proof():
     assert only(test_of({**DONE, "second": {"stage": "rcpt"}}), entry=presents, held=None)[0] == "proved"
 
 
+@pytest.mark.parametrize(
+    ("recipient", "proof", "severity"),
+    [
+        ("you@elsewhere.test", DONE, "warning"),
+        ("b@example.com", DONE, "error"),  # Exchange Online takes mail for its own domains from anybody
+        ("you@elsewhere.test", {**DONE, "stage": "rcpt"}, "error"),
+    ],
+)
+def test_what_the_peer_answered_counts_more_than_a_rule(recipient, proof, severity):
+    peer = {"kind": "exchange_online", "client_certificate": "/etc/c.pem", "proof_recipient": recipient}
+    rule = Finding.advised(
+        "client_not_public", "the chain of the client certificate: unable to get local issuer"
+    ).as_dict()
+    [one] = entries(test_of(proof, findings=[rule]), entry={**EXCHANGE, **peer}, held=None)
+    assert [(two["code"], two["severity"]) for two in one["findings"]] == [("client_not_public", severity)]
+
+
 def test_each_hop_has_an_entry_and_what_is_about_the_peer_is_told_once():
     note = Finding.advised("client_purpose_missing", "the client certificate lacks clientAuth").as_dict()
     found = entries(test_of(DONE, {**NO_TLS, "host": "exch2.test"}, findings=[note]))

@@ -192,6 +192,17 @@ class TestRunning:
         threading.Timer(0.1, lambda: host.pid_file.write_text(f"{os.getpid()}\n")).start()
         host.adapter.require_running()
 
+    def test_a_daemon_that_begins_anew_has_not_ended(self, host, monkeypatch):
+        adapter = host.adapter
+        assert adapter.has_ended()
+        with subprocess.Popen(["sleep", "60"]) as daemon:
+            monkeypatch.setattr(server, "PROGRAMS", ("sleep",))
+            monkeypatch.setattr(server, "_have_it_read", lambda: daemon.pid)
+            adapter.resume()
+            assert not adapter.has_ended()  # it has no pid file yet
+            daemon.kill()
+        assert adapter.has_ended()
+
     def test_a_broken_configuration_is_not_just_not_running(self, make, monkeypatch):
         host = make(SETTINGS)
         monkeypatch.setattr(server, "_runs", lambda: False)
@@ -922,9 +933,10 @@ class TestTransaction:
         assert transaction.generated.read_text() == self.GENERATED
         assert transaction.signals[1:] == [(4711, signal.SIGHUP, self.GENERATED)]
 
-    def test_a_daemon_that_is_gone_is_no_success_of_going_back(self, transaction):
+    def test_a_daemon_that_is_gone_is_no_success_of_going_back(self, transaction, monkeypatch):
         def prove():
             transaction.pid_file.unlink()
+            monkeypatch.setattr(server, "process_of", lambda _pid: None)
             raise EngineError("no answer")
 
         with pytest.raises(TransactionError, match="The rollback failed as well: Exim is not running") as error:

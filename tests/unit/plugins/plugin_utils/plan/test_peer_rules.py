@@ -104,6 +104,20 @@ class TestCertificates:
         plan = planned(relay(proof("one", "peer.test"), peer_findings=[WRONG]))
         assert (codes(plan), warned(plan)) == ([], [("client_name_not_accepted", "m1")])
 
+    def test_a_recipient_in_the_tenant_shows_nothing_of_the_sender(self):
+        online = {
+            **peer("one", "peer.test"),
+            **ONLINE,
+            "proof_sender": "a@one.example",
+            "proof_recipient": "b@one.example",
+        }
+        test = proof("one", "peer.test")
+        assert codes(planned(relay(test, peers=[online], peer_findings=[WRONG]))) == [
+            ("client_name_not_accepted", "m1")
+        ]
+        online["proof_recipient"] = "you@elsewhere.example"
+        assert codes(planned(relay(test, peers=[online], peer_findings=[WRONG]))) == []
+
     def test_where_nothing_changes_it_is_a_warning(self):
         plan = planned(relay(peer_changes=[], peer_findings=[WRONG]))
         assert (plan.result, warned(plan)) == ("clean", [("client_name_not_accepted", "m1")])
