@@ -81,13 +81,14 @@ options:
         type: path
       proof_sender:
         description:
-          - The sender of a proof that reaches to RCPT. No message is sent. For O(peers[].kind=exchange_online), an address of an accepted
-            domain of the tenant.
+          - The sender of a proof that reaches to RCPT. No message is sent.
+          - For O(peers[].kind=exchange_online), an address of the accepted domain of the tenant that the client certificate names.
         type: str
       proof_recipient:
         description:
-          - The recipient of that proof. For O(peers[].kind=exchange_online), an address outside the tenant, if mail goes there.
-            Exchange Online takes mail for its own domains from anybody.
+          - The recipient of that proof. Its domain need not be one of O(peers[].domains).
+          - For O(peers[].kind=exchange_online), an address outside all accepted domains of the tenant. Exchange Online takes mail for its own
+            domains from anybody, so such an address does not show that it knows the client certificate.
         type: str
       tls_domain:
         description:

@@ -23,7 +23,7 @@ options:
   accepted_domains:
     description:
       - Domains of the tenant of a peer of the kind V(exchange_online), with which the names of its client certificate are compared.
-      - By default, the domain of the peer's C(proof_sender).
+      - By default, the domain of the peer's C(proof_sender). The playbooks use this one.
     type: list
     elements: str
     default: []
