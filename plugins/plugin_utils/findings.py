@@ -234,10 +234,11 @@ _ENTRIES = (
           "count on the headers of your own mail servers; if this is one of them, look for TLS of the hop in its log"),
     # peer
     Entry("peer", "peer_not_tested", "warning", "The proof with the peer did not reach to RCPT.",
-          "set proof_sender (an address of an accepted domain) and proof_recipient of the peer in starttls_peers"),
+          "set proof_sender (an address of an accepted domain) and proof_recipient (outside every accepted domain) of the peer in "
+          "starttls_peers"),
     Entry("peer", "peer_proof_missing", "error", "The peer judges at RCPT, is to be required, and has no addresses for a proof.",
-          "set proof_sender (an address of an accepted domain) and proof_recipient of the peer in starttls_peers, or "
-          "level: opportunistic"),
+          "set proof_sender (an address of an accepted domain) and proof_recipient (outside every accepted domain) of the peer in "
+          "starttls_peers, or level: opportunistic"),
     Entry("peer", "peer_differs", "error", "A mail server has another peer than the inventory wants, or lacks it.",
           "run enable_tls, which sets the peers of the inventory"),
     Entry("peer", "peer_in_plaintext", "warning", "Mail goes to the peer in plaintext now, as level: opportunistic allows.",
@@ -365,10 +366,13 @@ _ENTRIES = (
     Entry("plan", "peer_sends_unknown", "error",
           "A mail server is to take mail over TLS only, and it is not known whether a peer that sends to it uses TLS always.",
           "let the peer require TLS first (Exchange: RequireTLS of the send connector), then set starttls_require_without_evidence"),
+    Entry("plan", "peer_may_insist", "warning",
+          "A mail server is to switch TLS off, and it is not known whether a peer that sends to it insists on TLS: its mail would wait.",
+          "let the peer send without TLS first (Exchange: RequireTLS of the send connector off)"),
     Entry("plan", "peer_extra", "warning", "A mail server has a peer that the inventory lacks.",
           "add it to starttls_peers, or take it out: the module peer_tls with its name and state: absent"),
     Entry("plan", "peer_keeps_tls", "warning",
-          "A peer that knows the mail server by its client certificate keeps TLS: without, it would refuse the mail for good.",
+          "A peer that may know the mail server by what TLS shows keeps TLS: without, it would refuse the mail for good.",
           "to take it out, use the module peer_tls with its name and state: absent, or the playbook uninstall"),
     Entry("plan", "hops_in_a_circle", "error", "Mail servers that send over TLS only wait for each other.",
           "leave starttls_outbound at 'opportunistic' on one of them until all accept TLS"),

@@ -56,6 +56,11 @@ def _of_host(fleet: Fleet, host: str, seen: Observation) -> Iterator[Located]:
         for one in wanted:
             if one.keeps_tls and one.peer.name in (seen.peers.there or ()):
                 yield Located(host, Finding.advised("peer_keeps_tls", f"the peer {one.peer.name} of {host} keeps TLS"))
+    if fleet.switches_off and "off" in fleet.steps(host):
+        for one in wanted:
+            if one.peer.receives_from_it and not one.senders:
+                what = f"it is not known here whether the peer {one.peer.name}, which sends to {host}, insists on TLS"
+                yield Located(host, Finding.advised("peer_may_insist", what))
     if fleet.action == "enable":
         for test in seen.peers.tests:
             if _is_to_come(fleet, test):

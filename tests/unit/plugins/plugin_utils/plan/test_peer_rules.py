@@ -243,6 +243,14 @@ class TestChains:
 
 
 class TestOff:
+    @pytest.mark.parametrize("action", ["disable", "uninstall"])
+    def test_a_sender_of_which_nothing_is_known_may_insist_on_tls(self, action):
+        inbound = {"name": "exch", "kind": "exchange", "direction": "inbound"}
+        states = States(m1=server("m1", drift=True))
+        plan = planned(states.with_facts(m1={"starttls_peers": [inbound]}), action)
+        assert ("peer_may_insist", "m1") in warned(plan)
+        assert ("peer_may_insist", "m1") not in warned(planned(states, "enable"))
+
     def test_peers_before_listeners(self):
         states = two(server("m2", drift=True))
         states["m1"] = server("m1", drift=True, peers=[HELD], peer_changes=WRITES)
