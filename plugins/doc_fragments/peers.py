@@ -87,8 +87,8 @@ options:
       proof_recipient:
         description:
           - The recipient of that proof. Its domain need not be one of O(peers[].domains).
-          - For O(peers[].kind=exchange_online), an address outside all accepted domains of the tenant. Exchange Online takes mail for its own
-            domains from anybody, so such an address does not show that it knows the client certificate.
+          - For O(peers[].kind=exchange_online), an address outside all accepted domains of the tenant. Exchange Online takes mail for its
+            own domains from anybody, so such an address does not show that it knows the client certificate.
         type: str
       tls_domain:
         description:
