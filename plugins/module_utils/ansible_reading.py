@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,9 +56,12 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
 
 def _of_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Settings, server: Server) -> dict[str, Any]:
     """Return what read_peers does. Most hosts have no peers and want none: nothing that is for peers is loaded there."""
-    with contextlib.suppress(EngineError, OSError):  # read_peers says why
-        if not options.get("peers") and not server.has_peers():
-            return dict(NO_PEERS)
+    if not options.get("peers"):
+        try:
+            if not server.has_peers():
+                return dict(NO_PEERS)
+        except (EngineError, OSError):  # the daemon's health says why
+            return {**NO_PEERS, "peers": None}
     from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_peers import read_peers  # noqa: PLC0415
 
     return read_peers(options, kind, run, settings)
