@@ -289,15 +289,19 @@ def _names(certificate: x509.Certificate) -> list[str]:
     return [str(name.value) for name in extension.value]
 
 
+def lab_authority(directory: Path, ca_file: Path) -> Optional[Authority]:
+    """The authority whose files write_lab has written; None if there is none yet."""
+    root = _load(ca_file, directory / "root.key")
+    intermediate = _load(directory / "chain.pem", directory / "intermediate.key")
+    return Authority(root, intermediate) if root and intermediate else None
+
+
 def write_lab(directory: Path, ca_file: Path, leaves: dict[str, list[str]]) -> list[str]:
     """Write the CA's and each host's files into the directory; return the names of those that were made anew."""
     directory.mkdir(parents=True, exist_ok=True)
     made = []
-    root = _load(ca_file, directory / "root.key")
-    intermediate = _load(directory / "chain.pem", directory / "intermediate.key")
-    if root and intermediate:
-        authority = Authority(root, intermediate)
-    else:
+    authority = lab_authority(directory, ca_file)
+    if authority is None:
         authority = Authority.create()
         write(directory / "root.key", authority.root.key_pem, 0o600)
         write(ca_file, authority.root_pem)

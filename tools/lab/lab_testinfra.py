@@ -158,10 +158,14 @@ class Fleet:
         extra = ["-e", json.dumps(variables)] if variables else []
         return self._ansible("ansible-playbook", str(path), *extra, *arguments, more=environment)
 
-    def play_and_count(self, playbook: str, file: Path) -> tuple[Played, list[dict[str, Any]]]:
+    def play_and_count(
+        self, playbook: str, file: Path, *arguments: str, variables: dict[str, Any] | None = None
+    ) -> tuple[Played, list[dict[str, Any]]]:
         """Run a playbook; the results of its tasks are those of tests/support/callback_plugins/task_results.py."""
         played = self.play(
             playbook,
+            *arguments,
+            variables=variables,
             environment={
                 "ANSIBLE_CALLBACK_PLUGINS": str(TOP / "tests/support/callback_plugins"),
                 "ANSIBLE_CALLBACKS_ENABLED": "task_results",

@@ -1,4 +1,4 @@
-"""A peer on real daemons: its own transport, its client certificate, what is refused, and the way back.
+"""A peer on real daemons: its own transport, its client certificate, what is refused, and the way back. LAB_PEERS=all runs all of it.
 
 The relays send to another host of the fleet, whose Postfix asks for a client certificate and writes it into its Received header.
 """
@@ -17,6 +17,10 @@ from typing import Any
 
 import pytest
 from lab_testinfra import STATE, TOP, Fleet, environment, wait_for
+
+every = pytest.mark.skipif(
+    os.environ.get("LAB_PEERS", "few") != "all", reason="make test-matrix runs it: LAB_PEERS is not all"
+)
 
 RELAYS = os.environ.get("LAB_PEER_RELAYS", "rp13,rx12").split(",")
 CONNECTOR = "/etc/mailfleet/connector.pem"
@@ -193,6 +197,7 @@ def test_a_peer_that_does_not_accept_it_is_refused(fleet: Fleet, relay: Relay) -
     assert relay.run(FILES) == before
 
 
+@every
 def test_the_certificate_of_the_peer_is_checked(fleet: Fleet, relay: Relay) -> None:
     served = (STATE / "pki" / f"{relay.receiver}.pem").read_text()
     command = ["openssl", "x509", "-noout", "-fingerprint", "-sha256"]
@@ -225,6 +230,7 @@ def test_the_certificate_of_the_peer_is_checked(fleet: Fleet, relay: Relay) -> N
         assert "Client CN" in relay.received(mark)
 
 
+@every
 def test_without_tls_the_way_stays(relay: Relay) -> None:
     relay.set(relay.peer())
     assert "may refuse mail for good" in relay.refusal(relay.peer(), state="disabled")
@@ -236,6 +242,7 @@ def test_without_tls_the_way_stays(relay: Relay) -> None:
     assert not relay.set(relay.peer(), state="disabled", require_without_evidence=True)["changed"]
 
 
+@every
 def test_two_peers_and_one_for_all_other_mail(fleet: Fleet, relay: Relay) -> None:
     if relay.name == "gw1":
         pytest.skip("this host has routes by hand, and no relay host")
@@ -267,6 +274,7 @@ def test_everything_is_as_before(relay: Relay) -> None:
     assert relay.run(FILES) == before
 
 
+@every
 def test_a_killed_change_is_undone(fleet: Fleet, relay: Relay) -> None:
     before = relay.run(FILES)
     words = [

@@ -2,7 +2,7 @@
 # The starting state of an Exim host of the lab: mail flows, nothing offers or asks for TLS.
 # Environment: LAB_ROLE (gateway, server), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET, LAB_SPLIT (true: Debian's split configuration),
 # LAB_GATEWAY, LAB_ROUTES (a line for each domain of the fleet: the domain, then its mail servers), LAB_RELAYS (of a server: a line for
-# each domain that it hands on, and the host).
+# each domain that it hands on, and the host), LAB_SMARTHOST (of a server: where all other mail goes, if not to the gateway).
 set -eu
 
 systemctl stop exim4
@@ -11,7 +11,7 @@ tar -C /etc -xf /var/lib/mailfleet-lab/pristine.tar
 rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /var/mail/*
 find /var/spool/exim4/input /var/spool/exim4/msglog /var/spool/exim4/db -type f -delete 2>/dev/null || true
 
-type=smarthost smarthost=$LAB_GATEWAY relay= nets=
+type=smarthost smarthost=${LAB_SMARTHOST:-$LAB_GATEWAY} relay= nets=
 if [ "${LAB_RELAYS:-}" ]; then # it stands between the gateway and other servers
     relay=$(printf '%s\n' "$LAB_RELAYS" | awk '{print $1}' | paste -sd:) nets=$LAB_SUBNET
     printf '%s\n' "$LAB_RELAYS" | awk '{print $1 ": " $2}' >/etc/exim4/hubbed_hosts

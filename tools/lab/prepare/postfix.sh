@@ -1,7 +1,8 @@
 #!/bin/sh
 # The starting state of a Postfix host of the lab: mail flows, nothing offers or asks for TLS.
 # Environment: LAB_ROLE (gateway, server, outside), LAB_FQDN, LAB_DOMAIN, LAB_SUBNET, LAB_GATEWAY, LAB_ROUTES (a line for each
-# domain of the fleet: the domain, then its mail servers), LAB_RELAYS (of a server: a line for each domain that it hands on, and the host).
+# domain of the fleet: the domain, then its mail servers), LAB_RELAYS (of a server: a line for each domain that it hands on, and the host),
+# LAB_SMARTHOST (of a server: where all other mail goes, if not to the gateway).
 set -eu
 
 # What an earlier rollout left goes: other instances, their queues, keys, journals, the policy service and its user, the mail, the log.
@@ -44,7 +45,7 @@ gateway)
     ;;
 server)
     postconf -e "mydestination = $LAB_DOMAIN, $LAB_FQDN, localhost" "myorigin = ${LAB_DOMAIN%% *}" \
-        "relayhost = [$LAB_GATEWAY]"
+        "relayhost = [${LAB_SMARTHOST:-$LAB_GATEWAY}]"
     [ -z "${LAB_RELAYS:-}" ] || {
         # It stands between the gateway and other servers.
         type=$(postconf -h default_database_type)
