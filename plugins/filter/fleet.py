@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters that turn the inventory into module options.
 
-The functions are in plugin_utils: estate, findings, peers, plan.digests, recovery, rows and waits.
+The functions are in plugin_utils: estate, findings, messages, peers, plan.digests, recovery, rows and waits.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -16,7 +16,7 @@ from functools import wraps
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, peers, rows, waits
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, messages, peers, rows, waits
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
@@ -58,10 +58,11 @@ class FilterModule:
             "verdict_rows": _filter(rows.verdict_rows),
             "own_target": _filter(estate.own_target),
             "failed_tests": _filter(rows.failed_tests),
-            "trace_messages": _filter(rows.trace_messages),
-            "trace_work": _filter(rows.trace_work),
+            "namesakes_of": _filter(rows.namesakes_of),
+            "trace_messages": _filter(messages.trace_messages),
+            "trace_work": _filter(messages.trace_work),
             "lost_messages": _filter(waits.lost_messages),
-            "trace_landings": _filter(rows.trace_landings),
+            "trace_landings": _filter(messages.trace_landings),
             "with_delivery_mode": _filter(estate.with_delivery_mode),
             "report_outputs": _filter(rows.report_outputs),
             "failing": _filter(failing),

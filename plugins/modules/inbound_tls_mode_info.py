@@ -88,6 +88,15 @@ delivered_modes:
   type: dict
   returned: success
   sample: {example.com: match_sender}
+in_force:
+  description:
+    - Whether the daemon does what RV(enforced_domains) and RV(outbound) say, which is what the collection noted. V(inbound) and
+      V(outbound) have the enforced domains, V(accept) and V(send) the value that was set.
+    - False if what it takes is gone from the daemon's configuration. Null if that cannot be told. None at all if the gateway does
+      not run.
+  type: dict
+  returned: success
+  sample: {inbound: {partner.example.com: true}, outbound: {bank.example.com: true}, send: {opportunistic: true}}
 keeps_names:
   description: Whether the gateway knows email configs by name. A gateway with an API knows relay domains only.
   type: bool

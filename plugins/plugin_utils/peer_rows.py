@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import WantedPeer
 
-PROVED, NOT_TESTED, FAILED, WITHOUT_TLS, KEEPS_TLS = "proved", "not tested", "failed", "TLS off", "keeps TLS"
+PROVED, UNTESTED, FAILED, WITHOUT_TLS, KEEPS_TLS = "proved", "not tested", "failed", "TLS off", "keeps TLS"
 """What an entry says of its hop. Only the first one is a proof: the peer has accepted a recipient over TLS."""
 
 _COMPARED = ("hosts", "domains", "level", "check", "client_certificate")
@@ -94,7 +94,7 @@ def _entry(wanted: WantedPeer, **changes: Any) -> dict[str, Any]:
     peer = wanted.peer
     return {
         "name": peer.name, "kind": peer.kind, "direction": "outbound" if peer.sends_to_it else "inbound", "server": "",
-        "level": peer.level if peer.sends_to_it else "", "result": NOT_TESTED, "reason": "", "starttls": None, "tls_version": "",
+        "level": peer.level if peer.sends_to_it else "", "result": UNTESTED, "reason": "", "starttls": None, "tls_version": "",
         "certificate": None, "trusted": None, "findings": [], **changes,
     }  # fmt: skip
 
@@ -112,17 +112,22 @@ def _tested(wanted: WantedPeer, test: Optional[Mapping[str, Any]]) -> Iterator[d
         yield _entry(wanted, reason=reason, findings=whole)
     for place, proof in enumerate(proofs):
         findings = [_as_the_level_says(wanted, proof, of_result(one)) for one in proof.get("findings") or ()]
+<<<<<<< HEAD
         refused = _refused(wanted, proof)
         result = NOT_TESTED if proof.get("fault") == "not_tested" else FAILED if refused else PROVED
+=======
+        refused = proof.get("stage") != "done" or _refused_again(wanted, proof)
+        result = UNTESTED if proof.get("fault") == "not_tested" else FAILED if refused else PROVED
+>>>>>>> s15-int
         errors = [one["message"] for one in findings if one["severity"] == "error"]
-        if errors and result != NOT_TESTED:
+        if errors and result != UNTESTED:
             result = FAILED
         yield _entry(
             wanted,
             server=f"{proof['host']}:{proof['port']}",
             result=result,
             reason=reason
-            if result == NOT_TESTED
+            if result == UNTESTED
             else next(iter(errors), str(proof.get("message") or ""))
             if result == FAILED
             else "",

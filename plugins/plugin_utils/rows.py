@@ -11,29 +11,37 @@ verify_trace, verify_outside, verify_queue, verify_activity, verify_peers_result
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, LEVELS
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.as_wanted import (
+    bare_name,
+    enforced_there,
+    is_outdated,
+    lacking,
+    not_in_force,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     HostVars,
-    check_outside_host,
     installed_fingerprint,
-    landing_of,
     target_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import (
     loopback_only,
     loopback_ports,
     other_listeners,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.messages import (
+    check_trace,
+    inbound_expectations,
+    mark_of,
+    outbound_expectations,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_rows import peer_entries
@@ -48,22 +56,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
-    NO_NETWORK,
-    UNCLEAR,
-    spoken_message,
-    tls_of,
-)
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.waits import said_of, why_it_waits
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.waits import why_it_waits
 
 _ALIKE = (
     "{} and {} have one name and port for other hosts, so it is not known which of them a gateway tested",
     "give each its own starttls_hostname, which leads to no other host",
 )
-# Settings of Postfix and transports of Debian's Exim by which all mail leaves, and levels with which it may leave in plaintext.
-_WAYS_OUT = ("relayhost", "default_transport", "transport remote_smtp", "transport remote_smtp_smarthost")
-_WEAK = ("none", "may", "dane", "disabled", "opportunistic")
-NOWHERE: Mapping[str, Any] = {}
 _DAEMON = {"broken": "configuration_broken", "stopped": "daemon_not_running"}
 
 
@@ -84,7 +82,7 @@ def tests_of(
         for one in _gateway_tests(hostvars[gateway])
         if is_of(one, target) and not (namesakes and one.get("completed"))
     ]
-    tests += from_gateways
+    tests += [one if one["seen_from"] == host else _same_server(host, one, tests) for one in from_gateways]
     result = readable(facts.get("verify_controller_probe"))
     mine = [one for one in result.get("results") or () if is_of(one, target)]
     if namesakes:
@@ -102,7 +100,7 @@ def namesakes_of(hosts: Sequence[str], hostvars: HostVars) -> dict[str, list[str
         with contextlib.suppress(EngineError):  # its own row says what is wrong with it
             target = target_of(host, hostvars)
             machine = hostvars[host].get("ansible_host") or host
-            named.setdefault((_bare(target.server_name), target.port), {})[host] = machine
+            named.setdefault((bare_name(target.server_name), target.port), {})[host] = machine
     return {
         host: [one for one, other in found.items() if other != machine]
         for found in named.values()
@@ -113,11 +111,7 @@ def namesakes_of(hosts: Sequence[str], hostvars: HostVars) -> dict[str, list[str
 
 def is_of(test: Mapping[str, Any], target: Target) -> bool:
     """Return whether a handshake test was made with this target. Case and a dot at the end of the name do not matter."""
-    return (_bare(test["name"]), test["port"]) == (_bare(target.server_name), target.port)
-
-
-def _bare(name: Any) -> str:
-    return str(name).lower().rstrip(".")
+    return (bare_name(test["name"]), test["port"]) == (bare_name(target.server_name), target.port)
 
 
 def _compared(test: Mapping[str, Any], expected: str) -> dict[str, Any]:
@@ -131,6 +125,29 @@ def _compared(test: Mapping[str, Any], expected: str) -> dict[str, Any]:
         return dict(test)
     said = f"the certificate served ({served[:16]}...) is not the one that was installed ({expected[:16]}...)"
     return {**test, "findings": [*findings, Finding.advised("wrong_certificate", said).as_dict()]}
+
+
+def _same_server(host: str, test: Mapping[str, Any], own: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a gateway's test with a finding if another server answered than in the host's own tests of that port.
+
+    Hosts that share a certificate can be told apart by the name with which they greet only.
+    """
+    seen = _greets_as(test)
+    here = {_greets_as(one) for one in own if one.get("port") == test.get("port")} - {""}
+    if not seen or not here or seen in here:
+        return dict(test)
+    said = f"{seen} answered {test['seen_from']}, and {' and '.join(sorted(here))} answered {host} itself"
+    return {**test, "findings": [*(test.get("findings") or ()), Finding.advised("another_server", said).as_dict()]}
+
+
+def _greets_as(test: Mapping[str, Any]) -> str:
+    """Return the name with which the server of a completed test greets; empty if it cannot be told.
+
+    It begins a line. Of several lines the last one counts: postscreen of Postfix sends one of its own first, and not to everybody.
+    """
+    lines = str(test.get("greeting") or "").partition(" ")[2].split(" / ") if test.get("completed") else []
+    names = [bare_name(line.partition(" ")[0]) for line in lines]
+    return next((one for one in reversed(names) if "." in one and is_domain(one)), "")
 
 
 def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -157,14 +174,27 @@ def _read_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     return list((observed.get("probe") or {}).get("results") or ())
 
 
-def failed_tests(host: str, hostvars: HostVars, fail_on: str = "error", gateways: Sequence[str] = ()) -> list[str]:
-    """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test."""
-    tests = tests_of(host, hostvars, gateways)
+def failed_tests(
+    host: str,
+    hostvars: HostVars,
+    fail_on: str = "error",
+    gateways: Sequence[str] = (),
+    namesakes: Mapping[str, Sequence[str]] = {},
+) -> list[str]:
+    """Return the findings on one host that are at least as severe as fail_on, each with the origin of its test.
+
+    namesakes: what namesakes_of returns.
+    """
+    others = namesakes.get(host) or ()
+    tests = tests_of(host, hostvars, gateways, others)
+    of_host = without_proof(host, tests, host in gateways)
+    if others and host not in gateways and _missing(tests, gateways):
+        of_host.append(_alike(host, others))
     return [
         f"{host} ({one.get('host') or one['name']}:{one['port']}, seen from {one['seen_from']}): {finding['message']}"
         for one in tests
         for finding in failing([of_result(two) for two in one.get("findings") or ()], fail_on)
-    ] + [f"{host}: {one['message']}" for one in failing(without_proof(host, tests, host in gateways), fail_on)]
+    ] + [f"{host}: {one['message']}" for one in failing(of_host, fail_on)]
 
 
 def verdict_rows(
@@ -251,7 +281,7 @@ def _row(
     outbound = [
         check_trace(trace, "out", outbound_expectations(expected, sends), *queued(trace))
         for trace in _seen_outside(facts).get("received") or ()
-        if trace["marker"].startswith(_mark("out", host))
+        if trace["marker"].startswith(mark_of("out", host))
     ]
     wanted = () if is_gateway else routing.estate.peers.get(host, ())
     peers = peer_entries(wanted, facts, observed_of(facts.get(name) for name in OBSERVED), expected) if wanted else []
@@ -269,8 +299,9 @@ def _row(
             *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
-            *(Finding.advised("not_as_wanted", one).as_dict() for one in _lacking(host, facts, is_gateway, expected)),
+            *(Finding.advised("not_as_wanted", one).as_dict() for one in lacking(host, facts, is_gateway, expected)),
             *(finding for one in peers for finding in one["findings"]),
+            *(one.as_dict() for one in not_in_force(host, facts if is_gateway and expected == "offered" else {})),
         ],
         "peers": peers,
         "not_seen_from": missing,
@@ -281,24 +312,14 @@ def _row(
             {one: hostvars[one].get("verify_from_gateway") for one in gateways},
         ),
         "activity": readable(facts.get("verify_activity")).get("activity"),
-        "enforced": [
-            one
-            for one in (facts.get("starttls_enforced_domains") or () if is_gateway else ())
-            if not _reads_domains(facts) or _enforced(one) in _held_domains(facts)
-        ],
+        "enforced": enforced_there(facts) if is_gateway else [],
         "own_domains": routing.domains() if is_gateway else {},
     }
 
 
-def _is_outdated(facts: Mapping[str, Any]) -> bool:
-    """Whether this run changed the host after the read, which then says nothing of now."""
-    results = ("mail_server_result", "gateway_accept_result", "gateway_result", "mail_server_peers_result")
-    return any(readable(facts.get(name)).get("changed") for name in results)
-
-
 def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
     """Return the listeners that differ from the main one."""
-    if _is_outdated(facts):
+    if is_outdated(facts):
         return []
     return other_listeners(readable(observed_of(facts.get(name) for name in OBSERVED)), port)
 
@@ -317,7 +338,7 @@ def _not_reached(
 
 def _of_daemon(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what the read said of the daemon, if it is broken or stopped."""
-    if _is_outdated(facts):
+    if is_outdated(facts):
         return []
     seen = read_result(observed_of(facts.get(name) for name in OBSERVED))
     if not isinstance(seen, Observation) or seen.state not in _DAEMON:
@@ -344,50 +365,6 @@ def _of_routing(
     return routing.of_gateway(host, hosts_of, whole=expected != "either")
 
 
-def _lacking(host: str, facts: Mapping[str, Any], is_gateway: bool, expected: str) -> Iterator[str]:
-    """Yield what the inventory says of a host by which it insists on TLS, and which the read of the host does not show."""
-    if expected != "offered":
-        return
-    if not is_gateway:
-        port = target_of(host, {host: facts}).port
-        seen = {} if _is_outdated(facts) else readable(observed_of(facts.get(name) for name in OBSERVED))
-        levels = {one.get("tls") for one in seen.get("listeners") or () if one.get("port") == port}
-        if facts.get("starttls_inbound") == "required" and levels & {"none", "offered"}:
-            yield f"starttls_inbound is required, and port {port} of {host} takes mail in plaintext"
-        ways = [one for one in seen.get("transports") or () if one.get("setting") in _WAYS_OUT]
-        weak = [f"{one.get('transport')} ({one.get('level')})" for one in ways if one.get("level") in _WEAK]
-        if facts.get("starttls_outbound") == "required" and weak:
-            yield f"starttls_outbound is required, and {host} may send in plaintext by {', '.join(weak)}"
-        return
-    if not _reads_domains(facts):
-        return
-    held, seen = _held_domains(facts), readable(facts.get("gateway_now"))
-    for one in facts.get("starttls_enforced_domains") or ():
-        if one.get("state") != "absent" and _enforced(one) not in held:
-            yield f"{host} does not enforce TLS for {_enforced(one)[0]} ({', '.join(filter(None, _enforced(one)[1:]))})"
-    for option in ("accept", "send"):
-        wanted, found = facts.get(f"starttls_{option}"), (seen.get("outbound") or {}).get(option)
-        if wanted and wanted not in ("unchanged", found):
-            yield f"starttls_{option} is {wanted}, and {host} has {found or 'nothing set'}"
-
-
-def _reads_domains(facts: Mapping[str, Any]) -> bool:
-    """Whether the enforced domains of a gateway were read."""
-    seen = readable(facts.get("gateway_now"))
-    return "enforced_domains" in seen and not (seen.get("failed") or seen.get("skipped"))
-
-
-def _held_domains(facts: Mapping[str, Any]) -> set[tuple[str, str, str]]:
-    return {_enforced(one) for one in readable(facts.get("gateway_now")).get("enforced_domains") or ()}
-
-
-def _enforced(one: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Return domain, direction and certificate check of an enforced domain, of the inventory or of a gateway."""
-    direction = str(one.get("direction") or "")
-    check = str(one.get("certificate_check") or CERTIFICATE_CHECKS[0]) if direction == "outbound" else ""
-    return _bare(one.get("domain")), direction, check
-
-
 def _title(facts: Mapping[str, Any], is_gateway: bool) -> str:
     """Return the title of the product on a host, from its results or the inventory; a neutral word if both lack it."""
     results = (facts.get("mail_server_result"), observed_of([facts.get(name) for name in OBSERVED]))
@@ -410,16 +387,17 @@ def _untested(host: str, missing: Sequence[str], wanted: Estate, namesakes: Sequ
     outside = [one for one in missing if wanted.hosts and one not in wanted.hosts]
     inside = [one for one in missing if one not in outside]
     if inside and namesakes:
-        return [
-            Finding.advised(
-                "not_tested_from_gateway", _ALIKE[0].format(host, ", ".join(namesakes)), _ALIKE[1]
-            ).as_dict()
-        ]
+        return [_alike(host, namesakes)]
     found = {
         f"{host} was not tested from the gateway {', '.join(inside)}": missing != outside,
         f"{host} was not tested from the gateway {', '.join(outside)}, which is not in this run": bool(outside),
     }
     return [Finding.advised("not_tested_from_gateway", text).as_dict() for text, holds in found.items() if holds]
+
+
+def _alike(host: str, namesakes: Sequence[str]) -> dict[str, Any]:
+    said, advice = _ALIKE
+    return Finding.advised("not_tested_from_gateway", said.format(host, ", ".join(namesakes)), advice).as_dict()
 
 
 def _seen_outside(facts: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -454,120 +432,6 @@ def _errors(
     ]
 
 
-def inbound_expectations(trace: Mapping[str, Any], modes: Sequence[str], possible: bool = True) -> list[Any]:
-    """Return whether each network hop of an inbound message must use TLS; None if TLS and plaintext are both allowed.
-
-    possible: whether the mail server completes a handshake, for the modes that use TLS if possible. The outside sender
-    decides about the first hop. The delivery mode decides about the last hop, some modes by how the message arrived. If that
-    is unproven, both are allowed.
-    """
-    hops = [hop for hop in trace["hops"] if hop["network"]]
-    if len(hops) < 2 or len(modes) != 1:
-        return [None] * len(hops)
-    arrived = tls_of(hops[0])
-    levels = {LEVELS[modes[0]][used] for used in ((False, True) if arrived is None else (arrived,))}
-    wanted = {level == "required" or (level == "opportunistic" and possible) for level in levels}
-    return [None] * (len(hops) - 1) + [wanted.pop() if len(wanted) == 1 else None]
-
-
-def outbound_expectations(expected: str, sends: Sequence[Any]) -> list[Any]:
-    """Return whether the network hops of an outbound message must use TLS: the one to the gateway, and the next.
-
-    sends: C(starttls_send) of each gateway. Only C(required) of all decides about the hop behind the gateway.
-    """
-    first = None if expected == "either" else expected == "offered"
-    return [first, True] if first and sends and all(one == "required" for one in sends) else [first]
-
-
-def check_trace(
-    trace: Mapping[str, Any],
-    direction: str,
-    wanted: Sequence[Any],
-    waits: Mapping[str, Any] = NOWHERE,
-    places: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Return a result of message_trace with C(direction) and C(findings). wanted has one entry for each network hop, in order.
-
-    waits: where the message is if it did not arrive (waits.why_it_waits). places: the hosts whose queues were read.
-
-    A hop whose TLS is unproven is neither as wanted nor the opposite: verdict.unproven_hops() has the finding.
-    """
-    findings = []
-    hops = [hop for hop in trace["hops"] if hop["network"]]
-    what = spoken_message(direction)
-    if not trace["arrived"]:
-        findings.append(said_of(direction, waits, places))
-    elif not hops:
-        findings.append(NO_NETWORK.format(what=what))
-    for hop, tls in zip(hops, wanted):
-        if not hop.get("clear", True):
-            findings.append(UNCLEAR.format(by=hop["by"], what=what))
-        elif tls is not None and hop["tls"] is not None and hop["tls"] != tls:
-            findings.append(f"{what} reached {hop['by']} {'in plaintext' if tls else 'over TLS'} ({hop['protocol']})")
-    more = {"waits": dict(waits)} if waits else {}
-    return {**trace, "direction": direction, "findings": findings, **more}
-
-
-def _mark(direction: str, host: str) -> str:
-    """Return the prefix of a host's markers: readable, unique for the host, of characters that message_trace accepts."""
-    readable = re.sub(r"[^A-Za-z0-9-]", "-", host)[:20]
-    return f"{direction}-{readable}-{hashlib.sha256(host.encode()).hexdigest()[:8]}-"
-
-
-def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: str) -> list[dict[str, Any]]:
-    """Return the test messages of a run: for each host one from outside (C(inbound)) and one to the outside (C(outbound)).
-
-    Hosts without C(starttls_trace_address) are left out. Without an outside host there are no messages. run makes the
-    markers unique.
-    """
-    if not outside:
-        return []
-    check_outside_host(outside, hostvars)
-    if "starttls_trace_address" not in hostvars[outside]:
-        return []
-    there = str(hostvars[outside]["starttls_trace_address"])
-    messages = []
-    for host in hosts:
-        if host == outside or "starttls_trace_address" not in hostvars[host]:
-            continue
-        here = str(hostvars[host]["starttls_trace_address"])
-        into, out = _mark("in", host) + run, _mark("out", host) + run
-        messages.append(
-            {
-                "host": host,
-                "inbound": {"marker": into, "sender": there, "recipient": here},
-                "outbound": {"marker": out, "sender": here, "recipient": there},
-            }
-        )
-    return messages
-
-
-def trace_work(messages: Sequence[Mapping[str, Any]], host: str, hostvars: HostVars) -> dict[str, list[dict[str, Any]]]:
-    """Return what message_trace has to C(send) and to C(receive) on a mail server. Both are empty without messages of it.
-
-    C(receive) is a fault if the host's landing is none.
-    """
-    mine = [one for one in messages if one["host"] == host]
-    try:
-        landings: list[dict[str, Any]] = trace_landings(mine, "inbound", host, hostvars) if mine else []
-    except EngineError as error:  # the task looks at C(send) first
-        landings = [as_fault(error)]
-    return {"send": [dict(one["outbound"]) for one in mine], "receive": landings}
-
-
-def trace_landings(
-    messages: Sequence[Mapping[str, Any]], direction: str, host: str, hostvars: HostVars
-) -> list[dict[str, Any]]:
-    """Return the landings for message_trace on a host: the messages of one direction, and their place on that host.
-
-    The place is C(starttls_landing) of the host (mailbox, imap or command, as in message_trace), or its
-    C(starttls_mailbox). The result may hold a password, so playbooks compute it when needed and do not store it. Raises
-    EngineError.
-    """
-    place = landing_of(host, hostvars[host])
-    return [{"marker": one[direction]["marker"], **place} for one in messages]
-
-
 # The file name for each format of tls_report.
 REPORT_FILES = {
     "html": "report.html",
@@ -596,10 +460,13 @@ def report_outputs(formats: Union[str, Sequence[str]], directory: str) -> list[d
     ]
 
 
-def _tests_from_a_gateway(host: str, hostvars: HostVars, in_run: bool) -> list[dict[str, Any]]:
+def _tests_from_a_gateway(
+    host: str, hostvars: HostVars, in_run: bool, namesakes: Sequence[str] = ()
+) -> list[dict[str, Any]]:
     """Return the tests that a gateway made with a host after its change. A test that could not be made is one with a finding.
 
     in_run: whether a gateway is in the run. One that was left out may be down, and that is no fault of the run.
+    namesakes: other hosts at the same name and port. A test that passed may be one of them, so it is one with a warning.
     """
     made = readable(hostvars[host].get("verify_from_a_gateway"))
     if not made or made.get("skipped") or (made.get("unreachable") and not in_run):
@@ -609,6 +476,8 @@ def _tests_from_a_gateway(host: str, hostvars: HostVars, in_run: bool) -> list[d
     if not found:
         finding = Finding("not_gathered", f"the gateway did not test it: {made.get('msg', 'there is no result')}")
         found = [{"findings": [finding.as_dict()]}]
+    elif namesakes:
+        found = [one for one in found if not one.get("completed")] or [{"findings": [_alike(host, namesakes)]}]
     return [{**one, "inventory_host": host} for one in found]
 
 
@@ -627,7 +496,11 @@ def outcome_input(options: Mapping[str, Any], variables: Mapping[str, Any]) -> d
     results = options["results"] or {host: dict(hostvars[host].get(variable) or {}) for host in hosts}
     has_gateway = any(one.get("role") == GATEWAY for one in (plan.get("hosts") or {}).values())
     in_run = has_gateway or not plan.get("not_in_this_run")
-    tests = options["tests"] or [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run)]
+    tests = options["tests"]
+    if not tests:
+        known = (*(plan.get("hosts") or ()), *(plan.get("not_in_this_run") or ()))
+        alike = namesakes_of([one for one in known if one in hostvars], hostvars)
+        tests = [one for host in hosts for one in _tests_from_a_gateway(host, hostvars, in_run, alike.get(host) or ())]
     return {
         "plan": plan,
         "step": step,

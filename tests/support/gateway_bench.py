@@ -41,6 +41,7 @@ class FakeGateway:
         self.waiting = []  # what each look at the queue finds; the last one stays
         self.accepted = {}  # recipient domain -> whether it takes mail for it
         self.delivered = {}  # recipient domain -> mode in which it delivers, or an exception to raise
+        self.forced = {}  # what it says is in force, or an exception to raise
         self.keeps_names = True
 
     def _step(self, name):
@@ -89,6 +90,9 @@ class FakeGateway:
 
     def delivers(self, domains):
         return {one: _or_raise(self.delivered.get(one)) for one in domains}
+
+    def in_force(self, state):
+        return _or_raise(self.forced)
 
     def queued(self, domains):
         self.log.append(f"queue of {', '.join(domains)}")

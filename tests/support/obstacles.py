@@ -190,7 +190,7 @@ def kill_a_run(fleet: Fleet, host: str) -> None:
         stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     try:
-        seen = wait_for(lambda: fleet.run(host, "postconf -h smtpd_tls_security_level").strip() == "may", 30)
+        seen = wait_for(lambda: fleet.run(host, "postconf -h smtpd_tls_security_level").strip() == "may", 120)
         journal = fleet.run(host, JOURNALS, check=False).strip()
         pids = fleet.run(host, CHANGING).split()
         assert seen and journal and pids, f"no change was seen: {journal} {pids}"

@@ -15,7 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     GatewayState,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import between, gateway, server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 
@@ -114,6 +114,14 @@ class PostfixHost:
         text = re.sub(r"\n[ \t]+", " ", (path / "master.cf").read_text())
         lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
         return {f"{words[0]}/{words[1]}": words for words in lines}
+
+
+def edit(host, services=(), **main):
+    """What an administrator writes by hand."""
+    host.adapter._postconf.forget()
+    for image in host.adapter._postconf.images(Edits(main, dict(services))):
+        image.write()
+    host.adapter._postconf.forget()
 
 
 class OwnFiles:

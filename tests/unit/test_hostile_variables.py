@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, messages, rows
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import in_batches
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 
@@ -38,7 +38,7 @@ REFUSED_BY: dict[str, Callable[[Any], Any]] = {
     "starttls_port": lambda value: target(starttls_port=value),
     "starttls_email_config": lambda value: estate.with_delivery_mode([CONFIG], value, "required"),
     "starttls_delivery_mode": lambda value: estate.with_delivery_mode([CONFIG], "main", value),
-    "starttls_outside_host": lambda value: rows.trace_messages(["m1"], {"m1": {}}, value, "run"),
+    "starttls_outside_host": lambda value: messages.trace_messages(["m1"], {"m1": {}}, value, "run"),
     "starttls_report_formats": lambda value: rows.report_outputs(value, "/srv/reports"),
     "starttls_batches": lambda value: in_batches(["m1"], [value], ()),
 }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.playbooks import PLAYBOOKS, run_playbook
+from tests.support.playbooks import PLAYBOOKS, ROOT, run_playbook
 
 LOCAL = {"ansible_connection": "local"}
 ALL = {"all": {"children": {"mail_servers": {"hosts": {"mx": LOCAL}}, "web": {"hosts": {"www": LOCAL}}}}}
@@ -53,6 +53,13 @@ def check(directory: Path, name: str, how: str) -> None:
 @pytest.mark.parametrize(("name", "how"), SAMPLE)
 def test_a_narrowed_run_fails(tmp_path: Path, name: str, how: str) -> None:
     check(tmp_path, name, how)
+
+
+def test_a_run_without_any_task_cannot_fail_and_the_documentation_says_so(tmp_path: Path) -> None:
+    words = ("--skip-tags", "always,all")
+    done = run_playbook(tmp_path, ALL, [{"import_playbook": str(PLAYBOOKS / "verify_tls.yml")}], *words)
+    assert (done.returncode, "TASK" in done.stdout) == (0, False), done.stdout
+    assert f"`{' '.join(words)}` leaves out every task" in (ROOT / "docs/verification.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.exhaustive

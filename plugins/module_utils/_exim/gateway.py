@@ -36,6 +36,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
     REQUIRE_ACL,
     Exim,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
+    Answers,
+    as_written,
+    every,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     CERTIFICATE_CHECKS,
     LEVELS,
@@ -44,6 +49,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
     inbound_senders,
+    spellings,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
     prove_answer,
@@ -149,6 +155,8 @@ _INBOUND = f"""\
 _OURS = "mailfleet_"
 _OF_A_MESSAGE = re.compile(r"\$(?:\w|\{\w+\})")  # a variable
 _ROUTER_HEADS = re.compile(r"^(\S+) router:$", re.MULTILINE)
+_FOR_ALL_MAIL = {"senders": "", "local_parts": ""}
+"""Options of a router of ours that takes all mail of its domains."""
 _AS_WRITTEN = {
     "senders": "",
     "condition": "",
@@ -228,7 +236,7 @@ class EximGateway:
             return Change((), ())
         images = [
             FileImage(ROUTES, routes(state.email_configs.values()).encode()),
-            FileImage(SENDERS, (_HEADER + "".join(f"{one}:\n" for one in inbound_senders(state.enforced))).encode()),
+            FileImage(SENDERS, senders(state).encode()),
             FileImage(RECIPIENTS, recipients(state).encode()),
             FileImage(SENDER_ACL, (_HEADER + _SENDER_ACL_TEXT).encode()),
             FileImage(TLS_ONLY_ACL, (_HEADER + _TLS_ONLY_ACL_TEXT).encode()),
@@ -313,19 +321,28 @@ class EximGateway:
                 modes[domain] = _MODE_OF_WORDS.get((word, over_tls.get(domain, "")))
         return {one: modes.get(one) for one in domains}
 
-    def _unsure(self, domains: Sequence[str]) -> set[str]:
+    def _routers(self) -> dict[str, dict[str, str]]:
+        parts = _ROUTER_HEADS.split(self._run(["exim4", "-bP", "routers"])[1])
+        return {name: parse_settings(text) for name, text in zip(parts[1::2], parts[2::2])}
+
+    def _unsure(
+        self, domains: Sequence[str], ours: Collection[str] = (ROUTER,), options: Mapping[str, str] = _AS_WRITTEN
+    ) -> set[str]:
         """Return the domains of our routers whose mail may take another way than C(exim -bt) shows.
 
         It routes one message without a sender. A router of the administrator that comes first may look at the sender, at TLS or at
-        headers, and our own may have been edited.
+        headers, and our own may have been edited. options: those of our routers that are looked at, as they are written.
         """
         if not domains:
             return set()
-        parts = _ROUTER_HEADS.split(self._run(["exim4", "-bP", "routers"])[1])
-        routers = {name: parse_settings(text) for name, text in zip(parts[1::2], parts[2::2])}
-        if any(routers.get(ROUTER, {}).get(option, "") != value for option, value in _AS_WRITTEN.items()):
+        routers = self._routers()
+        if any(
+            name not in routers or any(routers[name].get(option, "") != value for option, value in options.items())
+            for name in ours
+        ):
             return set(domains)
-        before = list(routers)[: list(routers).index(ROUTER)]
+        names = list(routers)
+        before = names[: max(map(names.index, ours))]
         lists = [routers[name].get("domains", "") for name in before if not name.startswith(_OURS)]
         if any(not text or _OF_A_MESSAGE.search(text) for text in lists):
             return set(domains)
@@ -335,6 +352,90 @@ class EximGateway:
         if len(answers) != len(asked):
             return set(domains)
         return {domain for (domain, _text), answer in zip(asked, answers) if answer.strip() != "no"}
+
+    def in_force(self, state: GatewayState) -> Answers:
+        """Return what Exim prints of its lists, routers and transports, and what our tables hold."""
+        printed = parse_settings(self._run(["exim4", "-bP", "acl_smtp_mail", "tls_advertise_hosts"])[1])
+        asked = self._asks(state, printed.get("acl_smtp_mail"), SENDER_ACL, _SENDER_ACL_TEXT)
+        table = FileImage.read(SENDERS).content
+        found: dict[str, Mapping[str, Optional[bool]]] = {
+            "inbound": {
+                one.domain: every(
+                    asked, as_written(table, senders(state), [f"{name}:" for name in spellings(one.domain)])
+                )
+                for one in state.enforced
+                if one.direction == "inbound"
+            },
+            "outbound": self._recipients_in_force(state),
+        }
+        accept = state.outbound.accept if state.outbound else None
+        if accept == "tls_only":
+            answer = self._asks(state, printed.get("acl_smtp_mail"), TLS_ONLY_ACL, _TLS_ONLY_ACL_TEXT)
+            found["accept"] = {accept: answer}
+        elif accept == "plaintext":
+            answers = {_hidden_from(state): True, "*": False}
+            found["accept"] = {accept: answers.get(printed.get("tls_advertise_hosts", ""))}
+        elif accept:
+            found["accept"] = {accept: True}
+        if state.outbound and state.outbound.send:
+            found["send"] = {state.outbound.send: self._sends(state)}
+        return found
+
+    @staticmethod
+    def _asks(state: GatewayState, printed: Optional[str], acl: str, text: str) -> Optional[bool]:
+        """Whether a list of ours is asked before any other list for MAIL, and says what it should."""
+        if printed is None:
+            return None
+        if acl not in printed:
+            return False
+        first = printed.startswith("".join(_acl_heads(state).values()))
+        return every(first or None, as_written(FileImage.read(acl).content, _HEADER + text, [text]))
+
+    def _recipients_in_force(self, state: GatewayState) -> dict[str, Optional[bool]]:
+        """Return for each enforced recipient domain whether Exim routes it to the transport of its check."""
+        enforced = state.recipients_enforced
+        if not enforced:
+            return {}
+        out = self._run(["exim4", "-bt", *(f"postmaster@{one}" for one in enforced)])[1]
+        ways = re.findall(r"^postmaster@(\S+)\n  router = (\w+), transport = (\S+)$", out, re.MULTILINE)
+        right = [
+            (domain, router)
+            for domain, router, transport in ways
+            if domain in enforced and self._checks(state, domain, transport)
+        ]
+        unsure = self._unsure([one for one, _router in right], {router for _one, router in right}, _FOR_ALL_MAIL)
+        found: dict[str, Optional[bool]] = dict.fromkeys(enforced)
+        found.update({domain: False for domain, _router, _transport in ways})
+        found.update({domain: None if domain in unsure else True for domain, _router in right})
+        return found
+
+    def _checks(self, state: GatewayState, domain: str, transport: str) -> bool:
+        """Whether a transport is the one for an enforced recipient domain, and insists on TLS. A smart host has one of its own."""
+        one = state.recipients_enforced[domain]
+        wanted = f"mailfleet_{one.certificate_check}"
+        names = (wanted,) if self._servers_of(one, state) else (wanted, f"{wanted}_smarthost")
+        if transport not in names or self._exim.level_of(transport) != "required":
+            return False
+        options = self._exim.options_of(transport)
+        needed = {
+            "trusted_chain": ("tls_verify_hosts",),
+            "hostname": ("tls_verify_hosts", "tls_verify_cert_hostnames"),
+        }
+        return all(options.get(option) == "*" for option in needed.get(one.certificate_check, ()))
+
+    def _sends(self, state: GatewayState) -> Optional[bool]:
+        """Whether mail leaves with the wanted levels."""
+        plain, over_tls = state.levels
+        suffix = "_smarthost" if self._exim.has_smarthost else ""
+        answers = [self._sends_with(f"remote_smtp{suffix}", plain)]
+        if plain != over_tls:
+            answers.append(any(name.startswith("mailfleet_over_tls_") for name in self._routers()))
+            answers.append(self._sends_with(f"mailfleet_over_tls{suffix}", over_tls))
+        return every(*answers)
+
+    def _sends_with(self, transport: str, level: str) -> Optional[bool]:
+        found = self._exim.level_of(transport)
+        return found == level if found in _WORDS else None  # a level by host cannot be told
 
     def _over_tls(self, domains: Sequence[str]) -> dict[str, str]:
         """Return domain -> the word of the routes for mail that arrived over TLS."""
@@ -444,27 +545,16 @@ class EximGateway:
     def _macros(self, state: GatewayState) -> dict[str, Optional[str]]:
         """Return Debian's macros for the access control lists of senders, for offering STARTTLS, and for outbound TLS."""
         present = self._exim.macros()
-        outbound = state.outbound
-        servers = " ; ".join(outbound.mail_servers) if outbound else ""
-        lists = []
-        if state.senders_enforced:
-            lists.append((f"{{bool{{{_FROM_ENFORCED}}}}}", SENDER_ACL))
-        if outbound and outbound.accept == "tls_only":
-            lists.append((f"{{match_ip{{$sender_host_address}}{{<; {servers}}}}}", TLS_ONLY_ACL))
+        lists = _acl_heads(state)
         ours = NEXT_MAIL_ACL in present
         following = present.get(NEXT_MAIL_ACL if ours else MAIL_ACL)
         wanted: dict[str, Optional[str]] = {}
         if lists:
-            value = NEXT_MAIL_ACL
-            for condition, acl in reversed(lists):
-                # Mail that is submitted on this host without a network connection has no host address and no TLS.
-                value = (
-                    f"${{if and{{{{!def:tls_in_cipher}}{{def:sender_host_address}}{condition}}}{{{acl}}}{{{value}}}}}"
-                )
+            value = "".join(lists.values()) + NEXT_MAIL_ACL + "}}" * len(lists)
             wanted = {NEXT_MAIL_ACL: following or DEFAULT_MAIL_ACL, MAIL_ACL: value}
         elif ours:
             wanted = {NEXT_MAIL_ACL: None, MAIL_ACL: None if following == DEFAULT_MAIL_ACL else following}
-        wanted.update(self._advertise(state, present, servers))
+        wanted.update(self._advertise(state, present))
         if state.levels[0]:
             wanted.update(self._exim.outbound_macros(state.levels[0]))
         if state.levels[1] not in ("", "disabled"):
@@ -472,7 +562,7 @@ class EximGateway:
         return wanted
 
     @staticmethod
-    def _advertise(state: GatewayState, present: Mapping[str, str], servers: str) -> dict[str, Optional[str]]:
+    def _advertise(state: GatewayState, present: Mapping[str, str]) -> dict[str, Optional[str]]:
         name = "MAIN_TLS_ADVERTISE_HOSTS"
         accept = state.outbound.accept if state.outbound else None
         held = present.get(name, "*")
@@ -485,7 +575,7 @@ class EximGateway:
                 f"{name} holds a list of yours ({held}); accept '{accept}' would replace it. Take it out first"
             )
         if accept == "plaintext":
-            return {name: f"{_HIDDEN_FROM}{servers.replace(' ; ', f' ; {_HIDDEN_FROM[3:]}')} ; *"}
+            return {name: _hidden_from(state)}
         return {name: "*"} if ours else {}
 
     def _sections(self, state: GatewayState) -> dict[str, str]:
@@ -558,6 +648,11 @@ def routes(configs: Iterable[EmailConfig]) -> str:
     return _HEADER + "".join(lines)
 
 
+def senders(state: GatewayState) -> str:
+    """Return the lsearch file of the inbound enforced domains."""
+    return _HEADER + "".join(f"{one}:\n" for one in inbound_senders(state.enforced))
+
+
 def recipients(state: GatewayState) -> str:
     """Return the lsearch file of the outbound enforced domains: the certificate check, and the servers if they are configured."""
     lines = []
@@ -566,6 +661,30 @@ def recipients(state: GatewayState) -> str:
         servers = ";".join(map(str, one.servers or (owner.servers if owner else ())))
         lines.append(f"{domain}: check={one.certificate_check}{f' servers=<;{servers}' if servers else ''}\n")
     return _HEADER + "".join(lines)
+
+
+def _acl_heads(state: GatewayState) -> dict[str, str]:
+    """Return our lists for MAIL, in their order: list -> the text before that of the next one, which C(}}) ends.
+
+    Mail that is submitted on this host without a network connection has no host address and no TLS.
+    """
+    conditions = {}
+    if state.senders_enforced:
+        conditions[SENDER_ACL] = f"{{bool{{{_FROM_ENFORCED}}}}}"
+    if state.outbound and state.outbound.accept == "tls_only":
+        conditions[TLS_ONLY_ACL] = (
+            f"{{match_ip{{$sender_host_address}}{{<; {' ; '.join(state.outbound.mail_servers)}}}}}"
+        )
+    return {
+        acl: f"${{if and{{{{!def:tls_in_cipher}}{{def:sender_host_address}}{condition}}}{{{acl}}}{{"
+        for acl, condition in conditions.items()
+    }
+
+
+def _hidden_from(state: GatewayState) -> str:
+    """Return the list of hosts to which STARTTLS is offered, if the mail servers are to send in plaintext."""
+    servers = state.outbound.mail_servers if state.outbound else ()
+    return f"{_HIDDEN_FROM}{f' ; {_HIDDEN_FROM[3:]}'.join(servers)} ; *"
 
 
 def with_includes(template: str, names: Collection[str] = tuple(_PLACES)) -> str:

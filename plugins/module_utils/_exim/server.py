@@ -235,8 +235,12 @@ class Exim:
             level,  # a change does not need it
         )
 
-        options = self._printed.transports.get(transport, {})
+        options = self.options_of(transport)
         return level(options) if options.get("driver") == "smtp" else ""
+
+    def options_of(self, transport: str) -> Mapping[str, str]:
+        """Return the options of a transport as C(exim -bP) gives them; none if it is not there. Raises EngineError."""
+        return self._printed.transports.get(transport, {})
 
     def state(self) -> dict[str, str]:
         """Return the state that the macros set, with the values of Desired or C(custom)."""

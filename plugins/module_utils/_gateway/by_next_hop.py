@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Call, Calls, CallTransaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
@@ -245,6 +246,10 @@ class NextHopGateway:
         seen = self.holdings() if domains else None
         modes = {one: seen.mode_of([one]) for one in domains} if seen else {}
         return {one: None if mode == MIXED else mode for one, mode in modes.items()}
+
+    def in_force(self, state: GatewayState) -> Answers:
+        """Return nothing: these gateways have no enforced domains and no outbound side."""
+        return {}
 
     def files(self) -> Sequence[str]:
         """Return none: the API holds the configuration."""

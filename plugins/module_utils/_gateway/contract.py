@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
@@ -121,6 +122,12 @@ class Gateway(Protocol):
         """Return the delivery mode in which the mail of these recipient domains is handed on now; None if that cannot be told.
 
         Read from the daemon's own tools, not from the record, with as few programs as possible. domains: checked by is_domain.
+        """
+
+    def in_force(self, state: GatewayState) -> Answers:
+        """Return whether the daemon does what the state wants of enforced domains and of the outbound side; see in_force.py.
+
+        Read from the daemon's own tools and files, with as few programs as possible.
         """
 
     def files(self) -> Sequence[str]:

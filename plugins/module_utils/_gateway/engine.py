@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayVerdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import (
     look_twice,
     lost_domains,
@@ -71,10 +72,26 @@ def delivered_modes(gateway: Gateway, held: GatewayState, domains: Iterable[str]
     return {one: found.get(one) for one in every}
 
 
+def in_force(gateway: Gateway, held: GatewayState) -> dict[str, dict[str, Optional[bool]]]:
+    """Return the answers for what the record holds: C(inbound) and C(outbound) by domain, C(accept) and C(send) by their value."""
+    noted: dict[str, list[str]] = {}
+    for one in held.enforced:
+        noted.setdefault(one.direction, []).append(one.domain)
+    for option in ("accept", "send"):
+        if value := getattr(held.outbound, option, None):
+            noted[option] = [value]
+    found: Answers = {}
+    if noted:
+        with contextlib.suppress(EngineError, OSError):
+            found = gateway.in_force(held)
+    return {what: {one: found.get(what, {}).get(one) for one in values} for what, values in noted.items()}
+
+
 def describe(gateway: Gateway, domains: Sequence[str] = ()) -> dict[str, Any]:
     """Return the state and the supported modes of a gateway, for inbound_tls_mode_info. Changes nothing.
 
-    domains: recipient domains to look up, besides those of its email configs. A gateway that does not run delivers in no mode.
+    domains: recipient domains to look up, besides those of its email configs. A gateway that does not run delivers in no mode
+    and has nothing in force.
     Raises EngineError if the state cannot be read.
     """
     held = gateway.read()
@@ -95,6 +112,7 @@ def describe(gateway: Gateway, domains: Sequence[str] = ()) -> dict[str, Any]:
         "outbound": held.outbound.to_dict() if held.outbound else {},
         "accepted_domains": dict(gateway.accepts(asked)) if asked else {},
         "delivered_modes": found,
+        "in_force": in_force(gateway, held) if runs else {},
         "keeps_names": gateway.keeps_names,
     }
 

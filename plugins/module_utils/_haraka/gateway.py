@@ -31,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, PathTrust, entered
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
@@ -307,6 +308,10 @@ class HarakaGateway:
             usual = "plaintext" if off or one in plaintext else "required" if one in required else "opportunistic"
             found[one] = None if self._forwarder(one) else usual
         return found
+
+    def in_force(self, state: GatewayState) -> Answers:
+        """Return nothing: this gateway has no enforced domains and no outbound side."""
+        return {}
 
     def files(self) -> Sequence[str]:
         """Return tls.ini and the record."""

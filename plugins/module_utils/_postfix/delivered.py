@@ -86,6 +86,15 @@ def _kind(table: str) -> str:
     return table.removeprefix("proxy:").partition(":")[0]
 
 
+def comes_first(setting: str, entry: str, ours: Sequence[str] = ()) -> Optional[bool]:
+    """Return whether a list setting has an entry; None if something other than these of ours comes before it."""
+    words = " ".join(re.split(r"[\s,]+", setting))
+    before, there, _rest = f" {words} ".partition(f" {entry} ")
+    for one in ours:
+        before = f"{before} ".replace(f" {one} ", " ")
+    return None if there and before.strip() else bool(there)
+
+
 def delivered(
     routes: Routes,
     domains: Sequence[str],

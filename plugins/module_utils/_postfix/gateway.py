@@ -13,13 +13,14 @@ access(5), cidr_table(5), postmulti(1), MULTI_INSTANCE_README, TLS_README.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import pwd
 import re
 import shutil
 import socket
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
@@ -28,6 +29,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
+    Answers,
+    as_written,
+    every,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     LEVELS,
     MODES,
@@ -47,7 +53,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between, queue, removal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import Routes, delivered
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import (
+    Routes,
+    comes_first,
+    delivered,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
@@ -103,6 +113,10 @@ _HEADER = "# Written by mailfleet.starttls from gateway.json; a change made here
 # A server that accepts mail over TLS only refuses plaintext permanently (530). This makes it temporary: mail is deferred
 # and does not bounce.
 _REPLY_FILTER = "/^530([ -].*STARTTLS.*)/ 430$1\n"
+# What the tables of the mail servers say of each of them.
+_REFUSED = "reject_plaintext_session"
+_HIDDEN = "starttls, silent-discard"
+_COMMAND = 7  # the place of the daemon program in an entry of master.cf
 # Parameters that the other instances copy from the default one: SMTP client settings and queue times.
 _SHARED = re.compile(
     r"(compatibility_level|myhostname|mydomain|inet_protocols|message_size_limit|smtputf8_enable"
@@ -291,8 +305,8 @@ class PostfixGateway:
             FileImage(ARRIVAL_MAP, arrival_map(state).encode()),
             FileImage(SENDERS_MAP, senders_map(state).encode()),
             FileImage(SENDER_PATTERNS, sender_patterns(state).encode()),
-            FileImage(TLS_ONLY_MAP, clients_map(state, "tls_only", "reject_plaintext_session").encode()),
-            FileImage(PLAINTEXT_MAP, clients_map(state, "plaintext", "starttls, silent-discard").encode()),
+            FileImage(TLS_ONLY_MAP, clients_map(state, "tls_only", _REFUSED).encode()),
+            FileImage(PLAINTEXT_MAP, clients_map(state, "plaintext", _HIDDEN).encode()),
         ]
         if state.recipients_enforced or Path(TRUSTED_CHAIN_MAP).exists():
             images.append(FileImage(TRUSTED_CHAIN_MAP, trusted_chain_map().encode()))
@@ -344,13 +358,9 @@ class PostfixGateway:
 
     def delivers(self, domains: Sequence[str]) -> Mapping[str, Optional[str]]:
         """Return the mode of the transport that Postfix's tables choose, if its levels are those of the mode; see delivered.py."""
-        from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import (  # noqa: PLC0415
-            Configuration,  # a change does not need it
-        )
-
         if not domains:
             return {}
-        configuration = Configuration(self._postconf)
+        configuration = _configuration(self._postconf)
         relay = self._postconf.value_expanded("relay_transport").partition(":")[0] or "relay"
         expected = {transport_of(mode): (mode, levels[0]) for mode, levels in LEVELS.items()}
         routes = Routes(self._run, self._postconf)
@@ -367,15 +377,11 @@ class PostfixGateway:
 
         Mail that arrived over TLS takes the second instance, if the policy service is asked. Without the question it is plaintext, too.
         """
-        from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import (  # noqa: PLC0415
-            Configuration,  # a change does not need it
-        )
-
         second = self._instances[0]
         asked = routes.ask(f"texthash:{ARRIVAL_MAP}", domains)
         if not (second.exists and second.runs) or asked is None or not self._lets_ask():
             return dict.fromkeys(domains)
-        there = _kind_of(Configuration(Postconf(self._run, second.directory)), transport_of(mode))
+        there = _kind_of(_configuration(Postconf(self._run, second.directory)), transport_of(mode))
         found = next((one for one, levels in LEVELS.items() if levels == (LEVELS[mode][0], there)), None)
         restrictions = self._postconf.value_expanded("smtpd_recipient_restrictions")
         of_domain = f"check_recipient_access texthash:{ARRIVAL_MAP}" in restrictions
@@ -398,12 +404,99 @@ class PostfixGateway:
         """Whether the policy service is asked about all mail: with our question, and before a restriction of the administrator."""
         asks = rf"check_recipient_access texthash:{re.escape(ARRIVAL_MAP)}|{RESTRICTION_CLASS}"
         ours = rf"(?:check_client_access cidr:{re.escape(TLS_ONLY_MAP)}[\s,]+)?(?:{asks})(?:[\s,]|\Z)"
+        return re.match(ours, restrictions) is not None and self._asks_service(RESTRICTION_CLASS)
+
+    def _asks_service(self, name: str) -> bool:
+        """Whether a restriction class asks the policy service our question."""
         services = {one.name: one.command for one in self._postconf.services()}
         return (
-            re.match(ours, restrictions) is not None
-            and self._postconf.value_expanded(RESTRICTION_CLASS) == _question(RESTRICTION_CLASS)
+            self._postconf.value_expanded(name) == _question(name)
             and services.get(f"{RESTRICTION_CLASS}/unix") == "spawn"
         )
+
+    def in_force(self, state: GatewayState) -> Answers:
+        """Return what main.cf, master.cf and our tables show of the state. What the policy service answers is not seen."""
+        found: dict[str, Mapping[str, Optional[bool]]] = {"outbound": self._recipients_in_force(state)}
+        asked = self._asked_by_class(f"check_sender_access regexp:{SENDER_PATTERNS}", ENFORCED_CLASS)
+        if asked is False and f"texthash:{SENDERS_MAP}" in self._postconf.value_expanded(
+            "smtpd_recipient_restrictions"
+        ):
+            asked = None  # what earlier versions wrote
+        found["inbound"] = {
+            one.domain: every(
+                asked, self._holds(SENDER_PATTERNS, sender_patterns(state), map(_pattern, spellings(one.domain)))
+            )
+            for one in state.enforced
+            if one.direction == "inbound"
+        }
+        if state.outbound and state.outbound.accept:
+            found["accept"] = {state.outbound.accept: self._accepts(state, state.outbound.accept)}
+        if state.outbound and state.outbound.send:
+            found["send"] = {state.outbound.send: self._sends(state)}
+        return found
+
+    def _holds(self, path: str, wanted: str, lines: Iterable[str]) -> Optional[bool]:
+        return as_written(FileImage.read(path).content, wanted, lines)
+
+    def _asked(self, check: str) -> Optional[bool]:
+        """Whether Postfix asks a restriction of ours about all mail: none of the administrator comes first, no listener has its own."""
+        ours = [
+            f"check_client_access cidr:{TLS_ONLY_MAP}",
+            f"check_recipient_access texthash:{ARRIVAL_MAP}",
+            RESTRICTION_CLASS,
+        ]
+        found = comes_first(self._postconf.value_expanded("smtpd_recipient_restrictions"), check, ours)
+        own = any(map(self._receives, self._postconf.overrides("smtpd_recipient_restrictions")))
+        return None if found and own else found
+
+    def _asked_by_class(self, check: str, name: str) -> Optional[bool]:
+        """Whether Postfix asks the policy service the question of a class about all mail."""
+        return every(self._asked(check), (self._lets_ask() and self._asks_service(name)) or None)
+
+    def _accepts(self, state: GatewayState, accept: str) -> Optional[bool]:
+        """Whether the mail servers are received as wanted."""
+        if accept == "tls_only":
+            path, asked = TLS_ONLY_MAP, self._asked(f"check_client_access cidr:{TLS_ONLY_MAP}")
+            wanted = clients_map(state, accept, _REFUSED)
+        elif accept == "plaintext":
+            hidden = self._postconf.value_expanded("smtpd_discard_ehlo_keyword_address_maps")
+            path, asked = PLAINTEXT_MAP, comes_first(hidden, f"cidr:{PLAINTEXT_MAP}")
+            wanted = clients_map(state, accept, _HIDDEN)
+        else:
+            return True
+        return every(asked, self._holds(path, wanted, wanted.splitlines()))
+
+    def _sends(self, state: GatewayState) -> Optional[bool]:
+        """Whether mail leaves with the wanted levels."""
+        plain, over_tls = state.levels
+        found = _sends_with(self._postconf, plain)
+        if plain == over_tls:
+            return found
+        second = self._instances[0]
+        there = second.exists and second.runs
+        by_tls = _sends_with(Postconf(self._run, second.directory), over_tls) if there else None
+        return every(found, self._asked_by_class(RESTRICTION_CLASS, RESTRICTION_CLASS), by_tls)
+
+    def _recipients_in_force(self, state: GatewayState) -> dict[str, Optional[bool]]:
+        """Return for each enforced recipient domain whether the tables lead to the transport of its check, and that is as written."""
+        enforced = state.recipients_enforced
+        if not enforced:
+            return {}
+        configuration = _configuration(self._postconf)
+        entries: dict[str, str] = {}
+        with contextlib.suppress(EngineError):  # without its roots no check can be told
+            entries = dict(self._enforced_services("n", state))
+        texts = {one.name: one.text for one in self._postconf.services()}
+        found: dict[str, Optional[bool]] = {}
+        for domain, transport in Routes(self._run, self._postconf).transports(list(enforced)).items():
+            right = transport_of(enforced[domain].certificate_check)
+            if transport is None or transport != right:
+                found[domain] = None if transport is None else False
+            elif texts.get(f"{right}/unix", "").split()[_COMMAND:] == entries.get(right, "-").split()[_COMMAND:]:
+                found[domain] = True
+            else:
+                found[domain] = False if _kind_of(configuration, right) in ("disabled", "opportunistic") else None
+        return found
 
     def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
         """Return the messages for recipients in these domains, in the queues of the default instance and of the others."""
@@ -927,6 +1020,14 @@ def _own_files(directory: str) -> list[Optional[bytes]]:
     return [FileImage.read(f"{directory}/{name}").content for name in ("main.cf", "master.cf")]
 
 
+def _configuration(postconf: Postconf) -> Any:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import (  # noqa: PLC0415
+        Configuration,  # a change does not need it
+    )
+
+    return Configuration(postconf)
+
+
 def _kind_of(configuration: Any, transport: str) -> Optional[str]:
     """Return the kind of TLS level of a transport, a value of OUTBOUND_KIND; None if it is none over SMTP, or depends on the next hop."""
     command = configuration.commands.get(f"{transport}/unix")
@@ -934,6 +1035,19 @@ def _kind_of(configuration: Any, transport: str) -> Optional[str]:
         return None
     level = configuration.level_for_all(f"{transport}/unix", command, trusted_chain())
     return OUTBOUND_KIND.get(level) if level else None
+
+
+def _sends_with(postconf: Postconf, level: str) -> Optional[bool]:
+    """Return whether mail leaves an instance with this level; None if that depends on the sender or, for C(required), on the next hop."""
+    if postconf.value_expanded("sender_dependent_default_transport_maps"):
+        return None
+    configuration = _configuration(postconf)
+    transport = postconf.value_expanded("default_transport").partition(":")[0]
+    service = f"{transport}/unix"
+    found = _kind_of(configuration, transport)
+    if level != "required" and configuration.commands.get(service) == "smtp":
+        found = OUTBOUND_KIND.get(configuration.level(service, "smtp"))  # next hops may be exceptions
+    return None if found is None else found == level
 
 
 def _question(name: str) -> str:
@@ -977,9 +1091,13 @@ def sender_patterns(state: GatewayState) -> str:
     Postfix looks up the address as it will use it: without routes, quotes and a dot at the end. The table alone decides. Only
     for an address with a domain that is not ASCII the policy service is asked, because there are many spellings of a domain.
     """
-    domains = [domain.replace(".", "\\.") for domain in inbound_senders(state.enforced)]
-    lines = [f"/@{domain}$/ {ENFORCED_CLASS}\n" for domain in domains]
+    lines = [_pattern(domain) for domain in inbound_senders(state.enforced)]
     return _HEADER + "".join([*lines, *([f"!/^[ -~]*$/ {UNICODE_CLASS}\n"] if lines else [])])
+
+
+def _pattern(domain: str) -> str:
+    escaped = domain.replace(".", "\\.")
+    return f"/@{escaped}$/ {ENFORCED_CLASS}\n"
 
 
 def clients_map(state: GatewayState, accept: str, action: str) -> str:

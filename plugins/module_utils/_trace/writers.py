@@ -70,7 +70,7 @@ _RECEIVER = re.compile(
 # What follows the protocol, as far as its parts are known.
 _PART = re.compile(
     r" (?:(?P<comment>" + _COMMENT + r")|id (?P<id>[^\s;()]+)|tls (?P<cipher>[^\s;()]+)|(?P<starttls>with STARTTLS)"
-    r"|(?:for|envelope-from) <?[^\s<>()\";]*>?)(?![^\s;])",
+    r"|(?:for|envelope-from) (?:<[^\s<>()\";]*>|[^\s<>()\";]+))(?![^\s;])",
     re.IGNORECASE,
 )
 _EXIM = re.compile(r"\(Exim ", re.IGNORECASE)

@@ -16,7 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target im
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery, Estate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import WantedPeer, host_at_target, targets_in
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import DELIVERY, PEER, RELAY, Hop
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import DELIVERY, PEER, RELAY, FleetHop
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
     Observation,
     SeenServer,
@@ -149,7 +149,7 @@ class Fleet:
         return tuple(one for one in self.estate.peers.get(host, ()) if one.is_set_by(self.action))
 
     @cached_property
-    def hops(self) -> tuple[Hop, ...]:
+    def hops(self) -> tuple[FleetHop, ...]:
         """The hops between the hosts of the run in which the sender's change and the acceptor's may depend on each other.
 
         Of what carries all mail of a mail server, only a hop on which it insists on TLS: the other needs no order within a step.
@@ -159,12 +159,15 @@ class Fleet:
             seen = self.observation(host)
             if self.role(host) == GATEWAY:
                 found += [
-                    Hop(host, one, DELIVERY) for some in self.estate.deliveries for one in some.hosts if one != host
+                    FleetHop(host, one, DELIVERY)
+                    for some in self.estate.deliveries
+                    for one in some.hosts
+                    if one != host
                 ]
             elif seen and "required" in ((seen.before[1],) if self.switches_off else (seen.after[1],)):
                 relays = (self.host_at(*place) for place in seen.relay_places)
-                found += [Hop(host, one, RELAY) for one in relays if one and one != host]
-            found += [Hop(host, one, PEER) for peer in self.peers(host) for one in peer.acceptors]
+                found += [FleetHop(host, one, RELAY) for one in relays if one and one != host]
+            found += [FleetHop(host, one, PEER) for peer in self.peers(host) for one in peer.acceptors]
         return tuple(dict.fromkeys(found))
 
     @cached_property

@@ -21,7 +21,7 @@ DELIVERY, RELAY, PEER = "delivery", "relay", "peer"
 """How a hop is made: by an email config of a gateway, by what carries all mail of a mail server, by a peer's own transport."""
 
 
-class Hop(NamedTuple):
+class FleetHop(NamedTuple):
     """One host of the fleet hands mail to another one. way: DELIVERY, RELAY or PEER."""
 
     sender: str
@@ -65,7 +65,7 @@ _RULES = {
 }
 
 
-def prerequisites(action: str, hops: Iterable[Hop], gateways: Collection[str]) -> set[tuple[Node, Node]]:
+def prerequisites(action: str, hops: Iterable[FleetHop], gateways: Collection[str]) -> set[tuple[Node, Node]]:
     """Return the pairs of a step that has to be over and the step that may only then begin, of all hops.
 
     The two sides of one host are one step only where a gateway hands mail to a gateway: nothing follows for it from such a hop.
@@ -88,7 +88,7 @@ def prerequisites(action: str, hops: Iterable[Hop], gateways: Collection[str]) -
 def ordered(
     action: str,
     wanted: Mapping[str, Sequence[str]],
-    hops: Iterable[Hop],
+    hops: Iterable[FleetHop],
     gateways: Collection[str],
     batches: Sequence[Any],
     together: Sequence[Collection[str]],
@@ -135,7 +135,7 @@ def waves(hosts: Sequence[str], pairs: Collection[tuple[str, str]]) -> list[list
 
 
 def circle_in(
-    action: str, wanted: Mapping[str, Sequence[str]], hops: Iterable[Hop], gateways: Collection[str]
+    action: str, wanted: Mapping[str, Sequence[str]], hops: Iterable[FleetHop], gateways: Collection[str]
 ) -> list[str]:
     """Return the hosts of a step that no order can be found for, because each has to wait for another of them; none if there is one."""
     pairs = prerequisites(action, hops, gateways)

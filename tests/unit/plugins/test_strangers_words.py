@@ -137,6 +137,7 @@ USES = {
     "verdict_rows": f"['gw1', 'm1'] | {OURS}.verdict_rows(hostvars, groups, hostvars.localhost.tls_estate)",
     "own_target": f"'m1' | {OURS}.own_target(hostvars)",
     "failed_tests": f"'m1' | {OURS}.failed_tests(hostvars, 'notice', ['gw1'])",
+    "namesakes_of": f"['m1', 'm2'] | {OURS}.namesakes_of(hostvars)",
     "trace_messages": MESSAGES,
     "trace_work": f"{MESSAGES} | {OURS}.trace_work('m1', hostvars)",
     "trace_landings": f"{MESSAGES} | {OURS}.trace_landings('inbound', 'm1', hostvars)",

@@ -56,6 +56,8 @@ def mail(tmp_path, authority, monkeypatch, here):
 
     for one in (module, reading):
         monkeypatch.setattr(one, "SERVERS", {"postfix": make})
+    monkeypatch.setattr(module, "PEERS", {})
+    monkeypatch.setattr(reading, "read_peers", lambda *_: {"peers": [], "obstacles": [], "notes": [], "digests": {}})
     server.options = {
         "address": server.port.host, "port": server.port.port, "certificate": str(server.certificate), "timeout": 10,
     }  # fmt: skip
@@ -249,7 +251,11 @@ def test_the_modules_take_the_same_wish():
     for given in (mail_server_info.ARGUMENT_SPEC, mail_server_tls.ARGUMENT_SPEC):
         assert module.SERVER_SPEC.items() <= given.items()
         assert module.INSTALL_SPEC.items() <= given.items()
-    assert set(mail_server_tls.ARGUMENT_SPEC) - set(mail_server_info.ARGUMENT_SPEC) == {"digests", "only_recover"}
+    assert set(mail_server_tls.ARGUMENT_SPEC) - set(mail_server_info.ARGUMENT_SPEC) == {
+        "digests",
+        "only_recover",
+        "queue_timeout",
+    }
 
 
 def test_content_of_a_bundle_is_secret():

@@ -39,7 +39,7 @@ def test_nobody_listens():
     ("options", "says"),
     [
         ({"peers": [{"name": "A B"}]}, "starttls_peers: the name 'A B'"),
-        ({"peers": [peer(25, proof_sender="a@example.com\r\nDATA")]}, "is not an e-mail address"),
+        ({"peers": [peer(25, proof_sender="a@example.com\r\nDATA")]}, "peers.proof_sender holds a line break"),
         ({"peers": [peer(25, proof_sender="a@example.com>")]}, "is not an e-mail address"),
         ({"peers": [peer(25), peer(26)]}, "two peers have the name one"),
         ({"peers": [], "helo_name": "relay\r\nDATA"}, "control character"),

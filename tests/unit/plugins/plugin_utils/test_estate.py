@@ -15,15 +15,17 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     with_delivery_mode,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.messages import (
     check_trace,
-    failed_tests,
     inbound_expectations,
-    outcome_input,
-    report_outputs,
     trace_landings,
     trace_messages,
     trace_work,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
+    failed_tests,
+    outcome_input,
+    report_outputs,
     verdict_rows,
 )
 

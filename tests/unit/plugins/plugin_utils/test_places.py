@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.messages import outbound_expectations
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build, render_json
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.html import render_html
@@ -16,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.promethe
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.table import fleet_verdict
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import (
     failed_tests,
-    outbound_expectations,
+    namesakes_of,
     outcome_input,
     verdict_rows,
 )
@@ -354,6 +355,95 @@ class TestOneNameForTwoHosts:
         row = verdict(self.hosts(**second), TWO)
         assert (row["verdict"], row["tested_from"]) == ("pass", "host, gw1, controller")
 
+    def test_the_role_alone_counts_it_for_neither(self) -> None:
+        facts = self.hosts()
+        namesakes = namesakes_of(list(facts), facts)
+        for host in ("mx", "m2"):
+            [said] = failed_tests(host, facts, "warning", ["gw1"], namesakes)
+            assert said.startswith(f"{host}: mx and m2 have" if host == "mx" else f"{host}: m2 and mx have")
+            assert failed_tests(host, facts, "error", ["gw1"], namesakes) == []
+            assert failed_tests(host, facts, "warning", ["gw1"]) == []
+        assert failed_tests("gw1", facts, "warning", ["gw1"], namesakes) == []
+        facts = self.hosts(results(failed_probe("mx", "starttls_not_offered", "no STARTTLS")))
+        told = [failed_tests(host, facts, "error", ["gw1"], namesakes) for host in ("mx", "m2")]
+        assert told == [["mx (mx:25, seen from gw1): no STARTTLS"], ["m2 (mx:25, seen from gw1): no STARTTLS"]]
+
+    @pytest.mark.parametrize(("step", "outside"), [(["mx", "m2"], []), (["mx"], ["m2"])])
+    def test_the_canary_is_not_proved_by_it(self, step: list[str], outside: list[str]) -> None:
+        done = {"changed": True, "after": {"inbound": "offered"}}
+        plan = {
+            "hosts": {host: {"role": "mail_server", "steps": ["offer"]} for host in step},
+            "steps": {"offer": {"hosts": step, "batches": [1]}},
+            "not_in_this_run": outside,
+        }
+        facts = self.hosts()
+        for host in step:
+            facts[host].update(mail_server_result=done, verify_from_a_gateway=results(probe("mx")))
+        made = outcome_input({"plan": plan, "step": "offer", "results": {}, "tests": []}, {"hostvars": facts})
+        found = [(one["inventory_host"], [two["code"] for two in one["findings"]]) for one in made["tests"]]
+        assert found == [(host, ["not_tested_from_gateway"]) for host in step]
+        assert [check_step(**{**made, "fail_on": one})[0]["failed"] for one in ("error", "warning")] == [False, True]
+        bad = failed_probe("mx", "starttls_not_offered", "no STARTTLS")
+        facts["mx"]["verify_from_a_gateway"] = results(probe("mx"), bad)
+        made = outcome_input({"plan": plan, "step": "offer", "results": {}, "tests": []}, {"hostvars": facts})
+        assert [one["code"] for one in made["tests"][0]["findings"]] == ["starttls_not_offered"]
+
+
+class TestAnotherServer:
+    """Hosts that share a certificate: the name may lead a gateway to another one of them."""
+
+    @staticmethod
+    def row(own: str, seen: str) -> dict[str, Any]:
+        facts = hostvars(
+            results(probe("mx", greeting="220 elsewhere.example ESMTP")),
+            own=results(probe("mx", greeting=own)),
+            gateway=results(probe("mx", greeting=seen)),
+        )
+        return verdict(facts)
+
+    @pytest.mark.parametrize(
+        ("own", "seen"),
+        [
+            ("220 mx.example ESMTP Postfix", "220 old.example ESMTP Postfix"),
+            ("220 mx.example", "220 teaser.example ESMTP / old.example. ESMTP"),
+            ("220 mx.example ESMTP / No spam is accepted", "220 old.example ESMTP / No spam is accepted"),
+        ],
+    )
+    def test_a_gateway_that_got_another_one(self, own: str, seen: str) -> None:
+        row = self.row(own, seen)
+        assert (row["verdict"], codes(row)) == ("pass, 1 warning", ["another_server"])
+        said = "old.example answered gw1, and mx.example answered mx itself; "
+        assert row["findings"][0]["message"].startswith(said)
+
+    @pytest.mark.parametrize(
+        ("own", "seen"),
+        [
+            ("220 mx.example ESMTP Postfix", "220 MX.example. ESMTP"),
+            ("220 mx.example ESMTP", "220 teaser.example ESMTP / mx.example ESMTP"),  # postscreen
+            ("220 mx.example ESMTP", "220 ESMTP ready"),
+            ("220 ready", "220 old.example ESMTP"),
+            ("220 mx.example ESMTP", ""),
+            ("220 mx.example ESMTP", "220 1.5/2 ESMTP"),
+        ],
+    )
+    def test_one_that_did_not_or_cannot_be_told(self, own: str, seen: str) -> None:
+        assert codes(self.row(own, seen)) == []
+
+    def test_only_completed_tests_of_the_same_port_are_compared(self) -> None:
+        own, seen = "220 mx.example ESMTP", "220 old.example ESMTP"
+        facts = hostvars(
+            {}, own=results(probe("mx", greeting=own, port=26)), gateway=results(probe("mx", greeting=seen))
+        )
+        assert codes(verdict(facts)) == []
+        bad = failed_probe("mx", "starttls_not_offered", "no STARTTLS", greeting=seen)
+        facts = hostvars({}, own=results(probe("mx", greeting=own)), gateway=results(bad))
+        assert codes(verdict(facts)) == ["starttls_not_offered"]
+
+    def test_a_gateway_is_not_another_server_than_itself(self) -> None:
+        facts = hostvars({}, gateway=results(probe("mx"), probe("gw1", greeting="220 b.example ESMTP")))
+        facts["gw1"]["verify_probe"] = results(probe("gw1", greeting="220 a.example ESMTP"))
+        assert codes(verdict(facts, host="gw1")) == []
+
 
 class TestWhatTheInventoryInsistsOn:
     """The handshake passes all the same where plaintext is taken as well."""
@@ -400,6 +490,55 @@ class TestWhatTheInventoryInsistsOn:
             starttls_enforced_domains=[*wanted, {"domain": "gone.example", "direction": "inbound", "state": "absent"}],
         )  # fmt: skip
         assert (row["verdict"], codes(row)) == ("pass", [])
+
+    DOMAINS = (
+        {"domain": "a.example", "direction": "inbound"},
+        {"domain": "b.example", "direction": "outbound", "certificate_check": "hostname"},
+    )
+
+    def noted(self, in_force: dict[str, Any]) -> dict[str, Any]:
+        """A gateway whose note is as the inventory wants it."""
+        facts = hostvars(results(probe("gw1")))
+        outbound = {"accept": "tls_only", "send": "required"}
+        facts["gw1"].update(
+            gateway_now={"enforced_domains": self.DOMAINS, "outbound": outbound, "in_force": in_force},
+            starttls_enforced_domains=self.DOMAINS, starttls_accept="tls_only", starttls_send="required",
+        )  # fmt: skip
+        return facts
+
+    IN_FORCE = {  # noqa: RUF012
+        "inbound": {"a.example": True},
+        "outbound": {"b.example": True},
+        "accept": {"tls_only": True},
+        "send": {"required": True},
+    }
+
+    @pytest.mark.parametrize(("answer", "code"), [(False, "not_as_wanted"), (None, "in_force_unknown")])
+    @pytest.mark.parametrize(
+        ("what", "one", "title"),
+        [
+            ("inbound", "a.example", "TLS for a.example (inbound)"),
+            ("outbound", "b.example", "TLS for b.example (outbound)"),
+            ("accept", "tls_only", "starttls_accept: tls_only"),
+            ("send", "required", "starttls_send: required"),
+        ],
+    )
+    def test_a_daemon_that_was_edited_since(self, what: str, one: str, title: str, answer: Any, code: str) -> None:
+        facts = self.noted({**self.IN_FORCE, what: {one: answer}})
+        row = verdict(facts, host="gw1")
+        assert codes(row) == [code]
+        assert row["verdict"] == ("FAIL" if answer is False else "pass, 1 warning")
+        assert row["findings"][0]["message"].startswith(f"gw1 has noted {title}, and its daemon's configuration ")
+        assert codes(verdict(facts, host="gw1", expected="either")) == []
+        [plain] = verdict_rows(["gw1"], facts, GROUPS, estate([], facts, list(facts)))
+        gone = answer is False and one in ("a.example", "b.example")
+        assert [held["domain"] for held in plain["enforced"]] == [
+            name for name in ("a.example", "b.example") if not (gone and name == one)
+        ]
+
+    @pytest.mark.parametrize("in_force", [IN_FORCE, {}])
+    def test_a_daemon_that_does_it_or_does_not_run(self, in_force: dict[str, Any]) -> None:
+        assert codes(verdict(self.noted(in_force), host="gw1")) == []
 
     def test_the_report_calls_no_domain_enforced_that_is_not(self) -> None:
         held, other = ({"domain": name, "direction": "inbound"} for name in ("a.example", "b.example"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import check_trace
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.messages import check_trace
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import hops_over_tls, told_findings
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.waits import lost_messages, why_it_waits
 

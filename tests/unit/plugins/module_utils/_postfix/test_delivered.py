@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import delivered_modes, describe
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import THIRD
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 
-from tests.support.postfix_host import PostfixHost, config, outbound
+from tests.support.postfix_host import PostfixHost, config, edit, outbound
 
 
 @pytest.fixture
@@ -22,14 +21,6 @@ def host(monkeypatch, tmp_path):
 def with_modes(host, *modes):
     host.apply(*(config(mode.replace("_", "-"), mode, f"{mode.replace('_', '-')}.example") for mode in modes))
     host.running |= {"/var/spool/postfix-mailfleet", f"/var/spool/{THIRD}"}
-
-
-def edit(host, services=(), directory=None, **main):
-    """What an administrator writes by hand."""
-    host.adapter._postconf.forget()
-    for image in host.adapter._postconf.images(Edits(main, dict(services))):
-        image.write()
-    host.adapter._postconf.forget()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -14,7 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops impor
     DELIVERY,
     PEER,
     RELAY,
-    Hop,
+    FleetHop,
     Node,
     circle_in,
     ordered,
@@ -39,8 +39,8 @@ class Topology:
 
     gateways: list[str]
     servers: list[str]
-    hops: list[Hop]
-    insisting: set[Hop]
+    hops: list[FleetHop]
+    insisting: set[FleetHop]
     requiring: set[str]
     ready: set[str] = field(default_factory=set)
     batches: list[Any] = field(default_factory=lambda: [1, "25%", "100%"])
@@ -81,16 +81,16 @@ def topologies(draw) -> Topology:
     chain = draw(some.permutations(servers))  # a relay leads to one that is later here, or to a gateway
     hops = set()
     for gateway in gateways:
-        hops |= {Hop(gateway, host, DELIVERY) for host in draw(some.sets(some.sampled_from(servers)))}
+        hops |= {FleetHop(gateway, host, DELIVERY) for host in draw(some.sets(some.sampled_from(servers)))}
     for place, host in enumerate(chain):
         acceptor = draw(some.sampled_from([*gateways, *chain[place + 1 :], None]))
         if acceptor:
-            hops.add(Hop(host, acceptor, RELAY))
+            hops.add(FleetHop(host, acceptor, RELAY))
     for sender, acceptor in draw(
         some.sets(some.tuples(some.sampled_from(servers), some.sampled_from([*servers, *gateways])), max_size=8)
     ):
         if sender != acceptor:
-            hops.add(Hop(sender, acceptor, PEER))
+            hops.add(FleetHop(sender, acceptor, PEER))
     every = sorted(hops)
     insisting = draw(some.sets(some.sampled_from(every))) if every else set()
     requiring = draw(some.sets(some.sampled_from([*servers, *gateways])))
@@ -168,7 +168,7 @@ class World:
             self.switch(mine[DELIVERY], self.on)
             self.refuses_plaintext[host] = self.on and host in self.fleet.requiring
 
-    def switch(self, hops: list[Hop], on: bool) -> None:
+    def switch(self, hops: list[FleetHop], on: bool) -> None:
         for hop in hops:
             self.uses_tls[hop] = on
             self.insists[hop] = on and hop in self.fleet.insisting
@@ -214,7 +214,7 @@ def test_each_prerequisite_is_over_before_a_step_begins(fleet, action):
             assert len(config) < 2 or not config <= set(batch)
 
 
-CHAIN = [Hop("m3", "m2", RELAY), Hop("m2", "m1", RELAY), Hop("m1", "gw", RELAY)]
+CHAIN = [FleetHop("m3", "m2", RELAY), FleetHop("m2", "m1", RELAY), FleetHop("m1", "gw", RELAY)]
 
 
 def test_a_chain_that_the_inventory_has_the_wrong_way_round():
@@ -245,20 +245,22 @@ def test_waves():
 
 
 def test_a_circle_is_found_and_named():
-    circle = [Hop("m1", "m2", RELAY), Hop("m2", "m1", RELAY)]
+    circle = [FleetHop("m1", "m2", RELAY), FleetHop("m2", "m1", RELAY)]
     assert circle_in("enable", {"offer": ["m0", "m1", "m2"]}, circle, []) == ["m1", "m2"]
     assert circle_in("enable", {"offer": ["m1"]}, circle, []) == []
-    assert circle_in("enable", {"offer": ["m1", "m2"]}, [Hop("m1", "m2", PEER), Hop("m2", "m1", PEER)], []) == []
+    assert (
+        circle_in("enable", {"offer": ["m1", "m2"]}, [FleetHop("m1", "m2", PEER), FleetHop("m2", "m1", PEER)], []) == []
+    )
 
 
 def test_the_pairs_of_one_hop():
-    assert prerequisites("enable", [Hop("m1", "m2", PEER)], []) == {
+    assert prerequisites("enable", [FleetHop("m1", "m2", PEER)], []) == {
         (Node("offer", "m2"), Node("peers", "m1")), (Node("peers", "m1"), Node("require", "m2")),
     }  # fmt: skip
-    assert prerequisites("disable", [Hop("m1", "gw", PEER)], ["gw"]) == {
+    assert prerequisites("disable", [FleetHop("m1", "gw", PEER)], ["gw"]) == {
         (Node("modes", "gw"), Node("peers_off", "m1")), (Node("peers_off", "m1"), Node("stop_accepting", "gw")),
     }  # fmt: skip
-    assert prerequisites("enable", [Hop("g1", "g2", DELIVERY)], ["g1", "g2"]) == {
+    assert prerequisites("enable", [FleetHop("g1", "g2", DELIVERY)], ["g1", "g2"]) == {
         (Node("accept", "g2"), Node("modes", "g1"))
     }
 
