@@ -933,9 +933,10 @@ class TestTransaction:
         assert transaction.generated.read_text() == self.GENERATED
         assert transaction.signals[1:] == [(4711, signal.SIGHUP, self.GENERATED)]
 
-    def test_a_daemon_that_is_gone_is_no_success_of_going_back(self, transaction):
+    def test_a_daemon_that_is_gone_is_no_success_of_going_back(self, transaction, monkeypatch):
         def prove():
             transaction.pid_file.unlink()
+            monkeypatch.setattr(server, "process_of", lambda _pid: None)
             raise EngineError("no answer")
 
         with pytest.raises(TransactionError, match="The rollback failed as well: Exim is not running") as error:
