@@ -112,13 +112,8 @@ def _tested(wanted: WantedPeer, test: Optional[Mapping[str, Any]]) -> Iterator[d
         yield _entry(wanted, reason=reason, findings=whole)
     for place, proof in enumerate(proofs):
         findings = [_as_the_level_says(wanted, proof, of_result(one)) for one in proof.get("findings") or ()]
-<<<<<<< HEAD
         refused = _refused(wanted, proof)
-        result = NOT_TESTED if proof.get("fault") == "not_tested" else FAILED if refused else PROVED
-=======
-        refused = proof.get("stage") != "done" or _refused_again(wanted, proof)
         result = UNTESTED if proof.get("fault") == "not_tested" else FAILED if refused else PROVED
->>>>>>> s15-int
         errors = [one["message"] for one in findings if one["severity"] == "error"]
         if errors and result != UNTESTED:
             result = FAILED
