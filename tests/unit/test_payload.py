@@ -26,7 +26,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "mail_server_tls": (75, 626_000, 223_000),
     "message_trace": (16, 140_000, 51_000),
     "outbound_tls_mode": (81, 742_000, 258_000),
-    "peer_tls": (74, 617_000, 220_000),
+    "peer_tls": (74, 619_000, 220_000),
     "peer_tls_info": (21, 195_000, 69_000),
     "starttls_probe": (13, 150_000, 52_000),
     "tls_activity_info": (20, 163_000, 58_000),
