@@ -20,7 +20,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "enforced_tls_domain": (82, 756_000, 263_000),
     "gateway_info": (109, 982_000, 339_000),
     "gateway_tls": (109, 982_000, 339_000),
-    "inbound_tls_mode": (83, 764_000, 265_000),
+    "inbound_tls_mode": (83, 765_000, 265_000),
     "inbound_tls_mode_info": (81, 747_000, 259_000),
     "mail_server_info": (82, 663_000, 236_000),
     "mail_server_tls": (75, 627_000, 223_000),

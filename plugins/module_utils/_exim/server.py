@@ -490,7 +490,10 @@ class Exim:
         self._put_at(config, port)
         patience = 1.0  # a signal may arrive while the daemon starts
         try:
-            status, out, err = self._run(["exim4", "-C", config, "-bd", "-oX", f"127.0.0.1.{port}", "-oP", pid_file])
+            # -oY: the socket for messages among its processes belongs to the real daemon, and paniclog would complain of it.
+            status, out, err = self._run(
+                ["exim4", "-C", config, "-bd", "-oY", "-oX", f"127.0.0.1.{port}", "-oP", pid_file]
+            )
             patience = 0.0
             if status != 0:
                 raise EngineError(f"a trial daemon does not start: {(err or out).strip()}")
