@@ -402,6 +402,8 @@ def main() -> None:
         result = run_probe(request, module.log)
     except ValueError as error:  # includes TargetError
         module.fail_json(msg=str(error))
+    for warning in result.pop("warnings", ()):
+        module.warn(warning)
     module.exit_json(**result)
 
 
