@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_replies im
     not_tested,
 )
 
-TAIL = " [HOST.prod.outlook.com 2026-01-01T00:00:00.000Z 08DE0123456789AB]"
+TAIL = " [HOST.prod.exchange.example 2026-01-01T00:00:00.000Z 08DE0123456789AB]"
 DONE = EnvelopeProof("192.0.2.25", 25, "done", 250, "2.1.5", "2.1.5 Recipient OK", asked=True, resumed=False)
 
 # kind, stage, reply, finding

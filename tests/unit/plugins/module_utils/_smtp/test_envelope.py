@@ -19,7 +19,7 @@ from tests.support.smtp_server import Face, refused_port, reply, server_context,
 
 NAME = "mail.example.com"
 SENDER, RECIPIENT = "proof@relay.example.org", "postmaster@example.com"
-DENIED = "550 5.7.64 TenantAttribution; Relay Access Denied [HOST.prod.outlook.com 2026-01-01T00:00:00.000Z 08DE0]"
+DENIED = "550 5.7.64 TenantAttribution; Relay Access Denied [HOST.prod.exchange.example 2026-01-01T00:00:00.000Z 08DE0]"
 YES = {b"MAIL": b"250 2.1.0 Sender OK\r\n", b"RCPT": b"250 2.1.5 Recipient OK\r\n", b"RSET": b"250 2.0.0 Resetting\r\n"}
 COMMANDS = [f"MAIL FROM:<{SENDER}>".encode(), f"RCPT TO:<{RECIPIENT}>".encode(), b"RSET", b"QUIT"]
 VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
