@@ -31,6 +31,7 @@ MAIN_LOG = "/var/log/exim4/mainlog"
 _ID = r"[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4}"
 _MESSAGE = re.compile(rf"\s*\S+\s+(\S+)\s+({_ID})\s+<(.*)")
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_DELIVERED = " transport succeeded"
 _TIME = re.compile(r"\A\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [+-]\d{4})? ")
 _CAME = re.compile(rf"({_ID}) <= .{{1,1000}} id=(\S{{1,320}})")
 _GIVEN_UP = re.compile(rf"({_ID}) \*\* (\S{{1,320}})(?: <[^<>]*>)? (.*)")
@@ -206,7 +207,8 @@ def waiting(run: Runner, names: Optional[Collection[str]]) -> list[Waiting]:
     for message in messages:
         own = [one for one in message.recipients if names is None or domain_of(one) in names]
         log = _log(run, message.queue_id) if own or message.queue_id in mentioned else []
-        others = [] if own else [one for one in _tried(log) if domain_of(one) in (names or ())]
+        tried = [] if own else [one for one in _tried(log) if domain_of(one) in (names or ())]
+        others = [one for one in tried if not _reason(log, one).endswith(_DELIVERED)]
         for one in dict.fromkeys((*own, *others)):
             found.append(Waiting(message.queue_id, one, _reason(log, one), arrived=_arrived(message.queue_id)))
     return found

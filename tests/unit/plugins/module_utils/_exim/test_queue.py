@@ -57,6 +57,14 @@ def test_what_is_not_delivered_yet_with_the_last_words_of_its_log():
     ]
 
 
+def test_what_was_delivered_does_not_wait_although_the_message_waits_for_others(monkeypatch):
+    """The list shows only who still waits; the log of the message also has the attempts for those who have it by now."""
+    message = "1rHZxA-00000001abc-0Xyz"
+    more = "2026-11-29 13:05:00 bob@a.example: mailfleet_encrypt transport succeeded\n"
+    monkeypatch.setitem(LOGS, message, LOGS[message] + more)
+    assert [one.recipient for one in queue.waiting(running(), ["a.example"])] == ["you@a.example"]
+
+
 def test_the_id_says_when_a_message_arrived():
     assert [queue.waiting(running(f"1m 400 {one}-0000Cq-2b <>\n  you@a.example\n"), ["a.example"])[0].arrived
             for one in ("00000z", "000010")] == [61.0, 62.0]  # fmt: skip
