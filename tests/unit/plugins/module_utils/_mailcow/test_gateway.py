@@ -527,7 +527,7 @@ class TestModule:
 
     def test_too_slow(self, end_to_end):
         end_to_end.delay = 1.5
-        assert "got no answer (no whole answer within 1 s)" in module(end_to_end, timeout=1, **self.WANTED)["msg"]
+        assert "got no answer (" in module(end_to_end, timeout=1, **self.WANTED)["msg"]
 
     def test_what_it_holds(self, end_to_end):
         end_to_end.domains = ["b.example", "example.com", "-local.example"]

@@ -99,7 +99,8 @@ def test_a_recipient_is_accepted_twice_and_nothing_is_sent(version, authority, d
     assert (proof.resumed, proof.second.resumed, proof.second.stage) == (True, True, "done")
     once = [b"EHLO relay.example.org", b"STARTTLS", b"EHLO relay.example.org", *COMMANDS]
     assert server.commands == once * 2
-    assert (len(proof.chain), proof.second.chain, proof.second.asked) == (2, (), None)
+    assert (len(proof.chain), proof.second.asked) == (2, None)
+    assert proof.second.chain in ((), proof.chain[:1])  # Python 3.9 has the leaf of a resumed session, too
 
 
 def test_the_key_may_be_in_a_file_of_its_own(context, settings, certificates):
