@@ -58,7 +58,7 @@ def talkative(fleet: Fleet, tmp_path: Path) -> Iterator[Talkative]:
     """Hosts whose Postfix names its password for a relay service in main.cf, as relay services document it."""
     setting = f"smtp_sasl_password_maps=static:apikey:{RELAY_PASSWORD}"
     for host in POSTFIX:
-        fleet.run(host, f"chmod 0640 /etc/postfix/main.cf; postconf -e '{setting}'")
+        fleet.run(host, f"postconf -e '{setting}'; chmod 0640 /etc/postfix/main.cf")  # postconf makes the file anew
     try:
         yield Talkative(fleet, tmp_path)
     finally:
