@@ -14,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.peer import PEERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, detected, layout_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
 
@@ -56,6 +57,8 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
 
 def _of_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Settings, server: Server) -> dict[str, Any]:
     """Return what read_peers does. Most hosts have no peers and want none: nothing that is for peers is loaded there."""
+    if kind not in PEERS:
+        return dict(NO_PEERS)
     if not options.get("peers"):
         try:
             if not server.has_peers():
