@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from ansible.errors import AnsibleActionFail
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction, guarded
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction, guarded, refuse_async
 
 
 class ActionModule(ModuleAction):
@@ -17,9 +16,6 @@ class ActionModule(ModuleAction):
     @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result."""
-        if self._task.async_val:  # before Ansible refuses it without a reason
-            raise AnsibleActionFail(
-                "async is refused for a change: nobody would undo it if the job were lost. Remove async from this task"
-            )
+        refuse_async(self)
         result: dict[str, Any] = super().run(tmp, task_vars)
         return result

@@ -16,7 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_en
     plan_peers,
     set_peers,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import PEER_OPTIONS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import PEER_OPTIONS, no_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_proof import prove_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
@@ -71,19 +71,9 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
     controller needs to judge the client certificates, without their keys; C(digests), C(obstacles) and C(notes) as those of
     mail_server_info. A proof that refuses a change is no obstacle here: the other side may accept TLS before the change is made.
     """
-    if kind not in PEERS:
-        return {}
     own_port = Target(options["address"], options["port"])
     server = PEERS[kind](run, own_port, settings)
-    found: dict[str, Any] = {
-        "peers": None,
-        "peer_changes": [],
-        "peer_proofs": [],
-        "peer_certificates": [],
-        "digests": {},
-        "obstacles": [],
-        "notes": [],
-    }
+    found = {**no_peers(), "peers": None, "digests": {}, "obstacles": [], "notes": []}
     state = options.get("peers_state") or "present"
     wanted = None
     if options.get("peers") or (options.get("peers") is not None and state == "absent"):

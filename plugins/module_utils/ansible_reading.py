@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import NO_PEERS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import no_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of
@@ -58,13 +58,13 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
 def _of_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Settings, server: Server) -> dict[str, Any]:
     """Return what read_peers does. Most hosts have no peers and want none: nothing that is for peers is loaded there."""
     if kind not in PEERS:
-        return dict(NO_PEERS)
+        return no_peers()
     if not options.get("peers"):
         try:
             if not server.has_peers():
-                return dict(NO_PEERS)
+                return no_peers()
         except (EngineError, OSError):  # the daemon's health says why
-            return {**NO_PEERS, "peers": None}
+            return {**no_peers(), "peers": None}
     from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_peers import read_peers  # noqa: PLC0415
 
     return read_peers(options, kind, run, settings)

@@ -138,6 +138,14 @@ class ModuleAction(NormalAction):
         return result
 
 
+def refuse_async(action: ActionBase) -> None:
+    """Raise AnsibleActionFail if a change is to be made in the background. Ansible would refuse it later, without a reason."""
+    if action._task.async_val:
+        raise AnsibleActionFail(
+            "async is refused for a change: nobody would undo it if the job were lost. Remove async from this task"
+        )
+
+
 def checked_options(action: ActionBase, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the task's options by the spec, with defaults; None for a missing option without a default.
 

@@ -9,13 +9,13 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
     read_bytes,
     read_text,
+    refuse_async,
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_install
@@ -82,10 +82,7 @@ class ChangeAction(HostAction):
     @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the result of the change; of the check of the certificate if that has findings."""
-        if self._task.async_val:  # before Ansible refuses it without a reason
-            raise AnsibleActionFail(
-                "async is refused for a change: nobody would undo it if the job were lost. Remove async from this task"
-            )
+        refuse_async(self)
         super().run(tmp, task_vars)
         options = checked_options(self, self.SPEC)
         return self.change(options, task_vars)

@@ -25,15 +25,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import (
-    look_twice,
-    lost_domains,
-    refuse_earlier,
-    told,
-    wait_until_empty,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import MailOfARoute, lost_domains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     EngineError,
@@ -332,35 +325,24 @@ def change_within(
     return GatewayOutcome(bool(change), before, after, diff, verdict.evidence, False, tuple(warnings), change)
 
 
-class _Leaving:
-    """The recipient domains that lose their route in a change. Nothing may wait for them, or it would take another way."""
+class _Leaving(MailOfARoute):
+    """The recipient domains that lose their route in a change."""
 
     def __init__(self, gateway: Gateway, before: GatewayState, after: GatewayState) -> None:
-        self._gateway = gateway
-        self._domains = lost_domains(before, after)
-        lost = set(self._domains)
+        domains = lost_domains(before, after)
+        lost = set(domains)
         names = [one.name for one in before.email_configs.values() if lost & set(one.domains)]
-        self._what = f"the route of {', '.join(self._domains)} (email config {', '.join(names)})"
-
-    def _look(self) -> Sequence[Waiting]:
-        return self._gateway.queued(self._domains) if self._domains else ()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until nothing waits for the domains. Raises EngineError, which names the messages."""
-        if self._domains:
-            wait_until_empty(self._look, self._what, seconds)
-
-    def warnings(self, seconds: float) -> list[str]:
-        """Return what a real run would wait for now."""
-        found = look_twice(self._look)
-        return [f"{self._what}: mail waits for it, and a run waits up to {seconds:g} s: {told(found)}"] if found else []
+        super().__init__(
+            lambda: gateway.queued(domains) if domains else (),
+            f"the route of {', '.join(domains)} (email config {', '.join(names)})",
+        )
+        self._gateway = gateway
 
     def prove(self) -> None:
         """Prove the new state. Raises EngineError, also if mail for the domains came in before the gateway had it."""
         moment = time.time()  # the gateway has been reloaded
         self._gateway.prove()
-        if self._domains:
-            refuse_earlier(self._look, moment)
+        self.refuse_earlier(moment)
 
 
 def _prepare(transaction: GatewayTransaction, gateway: Gateway, after: GatewayState) -> bool:

@@ -66,6 +66,26 @@ def refuse_earlier(look: Callable[[], Sequence[Waiting]], moment: float) -> None
         raise EngineError(f"mail came in while its route was taken out: {told(found)}. Run again")
 
 
+class MailOfARoute:
+    """Mail for domains that lose their way in a change. It would take another way. what: names the way."""
+
+    def __init__(self, look: Callable[[], Sequence[Waiting]], what: str) -> None:
+        self._look, self._what = look, what
+
+    def wait(self, seconds: float) -> None:
+        """Wait until nothing waits. Raises EngineError."""
+        wait_until_empty(self._look, self._what, seconds)
+
+    def warnings(self, seconds: float) -> list[str]:
+        """Return what a real run would wait for now."""
+        found = look_twice(self._look)
+        return [f"{self._what}: mail waits for it, and a run waits up to {seconds:g} s: {told(found)}"] if found else []
+
+    def refuse_earlier(self, moment: float) -> None:
+        """See refuse_earlier()."""
+        refuse_earlier(self._look, moment)
+
+
 def of_domains(found: Iterable[Waiting], domains: Collection[str]) -> list[Waiting]:
     """Return the messages for recipients in these domains."""
     names = names_of(domains)

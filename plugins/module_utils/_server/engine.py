@@ -133,6 +133,15 @@ def _answers(own_port: Target, settings: Settings) -> Callable[[], None]:
     return prove
 
 
+def require_greeting(own_port: Target, seen: Handshake) -> None:
+    """Raise EngineError if nothing greeted in a test of the own port."""
+    if seen.stage < Stage.GREETING:
+        raise EngineError(
+            f"no mail server answers on {own_port} ({seen.message}); start it, or name the address and port it listens on, because a "
+            "change that cannot be proved is not made"
+        )
+
+
 def change_within(
     transaction: ServerTransaction,
     server: Server,
@@ -153,11 +162,7 @@ def change_within(
     computed = compute(server, desired, check_mode, warnings, store)
     desired, change = computed.desired, computed.change
     seen = handshake_one(desired.own_port, settings)
-    if seen.stage < Stage.GREETING:
-        raise EngineError(
-            f"no mail server answers on {desired.own_port} ({seen.message}); start it, or name the address "
-            "and port it listens on, because a change that cannot be proved is not made"
-        )
+    require_greeting(desired.own_port, seen)
     _guard_outbound(server, desired, computed.before, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
     if not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):

@@ -16,14 +16,9 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import load, texts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import (
-    look_twice,
-    refuse_earlier,
-    told,
-    wait_until_empty,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import MailOfARoute
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import require_greeting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_contract import PeerServer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_proof import (
@@ -42,16 +37,7 @@ SHOWN = (
     "pin_issuer_file",
 )  # fmt: skip
 """What a host's configuration tells of a peer."""
-_PROVED = (
-    "hosts",
-    "domains",
-    "level",
-    "check",
-    "client_certificate",
-    "client_key",
-    "pin_fingerprints",
-    "pin_issuer_file",
-)
+_PROVED = tuple(one for one in SHOWN if one not in ("name", "names", "servername"))
 
 
 @dataclass(frozen=True)
@@ -209,11 +195,12 @@ def set_peers(
     files. Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     transaction = server.transaction(store)
-    answers = _answers(server, own_port, settings)
+    quiet = replace(settings, verify_trust=False)
+    answers = _answers(server, own_port, quiet)
     with transaction.opened(check_mode, answers) as (recovered, warnings):
         facts.refuse_changed(digests or {})
         server.require_running()
-        _require_answer(own_port, settings)
+        require_greeting(own_port, handshake_one(own_port, quiet))
         planned = plan_peers(server, wish, store)
         problems = list(planned.faults)
         proofs = () if problems else prove_peers(planned.changed, settings, server.roots())
@@ -260,7 +247,7 @@ def _make(
         if left := [name for name in planned.gone if name in now]:
             raise EngineError(f"the daemon's configuration still has the peers {', '.join(left)}")
         server.prove(planned.changed)
-        leaving.prove(moment)
+        leaving.refuse_earlier(moment)
 
     transaction.apply(planned.change, prove, answers)
 
@@ -270,8 +257,8 @@ def _plain(key: str, peer: Mapping[str, Any]) -> Any:
     return sorted(peer.get(key, ())) if key == "domains" else peer.get(key)
 
 
-class Leaving:
-    """The domains that no peer has any more. Nothing may wait for them, or it would take another way."""
+class Leaving(MailOfARoute):
+    """The domains that no peer has any more."""
 
     def __init__(
         self, server: PeerServer, before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]] = ()
@@ -280,51 +267,24 @@ class Leaving:
 
         before and after: the peers of the host, see PeerServer.peers.
         """
-        self._server = server
         held, kept = _domains_of(before), _domains_of(after)
-        self._domains = set() if EVERYTHING in kept else held - kept
-        self._others = held - self._domains
-        names = [str(one["name"]) for one in before if self._domains & {*one["domains"]}]
-        self._what = f"the way to the peer {', '.join(names)} ({', '.join(sorted(self._domains))})"
-
-    def _look(self) -> Sequence[Waiting]:
-        return self._server.waiting(self._domains, self._others) if self._domains else ()
-
-    def wait(self, seconds: float) -> None:
-        """Wait until nothing waits for the peers. Raises EngineError, which names the messages."""
-        if self._domains:
-            wait_until_empty(self._look, self._what, seconds)
-
-    def warnings(self, seconds: float) -> list[str]:
-        """Return what a real run would wait for now."""
-        found = look_twice(self._look)
-        return [f"{self._what}: mail waits for it, and a run waits up to {seconds:g} s: {told(found)}"] if found else []
-
-    def prove(self, moment: float) -> None:
-        """Raise EngineError if mail for the peers came in while they were taken out. moment: when the daemon was reloaded."""
-        if self._domains:
-            refuse_earlier(self._look, moment)
+        domains = set() if EVERYTHING in kept else held - kept
+        names = [str(one["name"]) for one in before if domains & {*one["domains"]}]
+        super().__init__(
+            lambda: server.waiting(domains, held - domains) if domains else (),
+            f"the way to the peer {', '.join(names)} ({', '.join(sorted(domains))})",
+        )
 
 
 def _domains_of(peers: Sequence[Mapping[str, Any]]) -> set[str]:
     return {str(domain) for one in peers for domain in one["domains"]}
 
 
-def _require_answer(own_port: Target, settings: Settings) -> None:
-    seen = handshake_one(own_port, replace(settings, verify_trust=False))
-    if seen.stage < Stage.GREETING:
-        raise EngineError(
-            f"no mail server answers on {own_port} ({seen.message}); start it, or name the address and port it listens on, because a "
-            "change that cannot be proved is not made"
-        )
-
-
 def _answers(server: PeerServer, own_port: Target, settings: Settings) -> Callable[[], None]:
     """Return the proof that the mail server answers on its own port. It raises EngineError."""
 
     def prove() -> None:
-        quiet = replace(settings, verify_trust=False)
-        seen = wait_until(lambda now: now.stage >= Stage.EHLO, own_port, quiet, settings.timeout, server.has_ended)
+        seen = wait_until(lambda now: now.stage >= Stage.EHLO, own_port, settings, settings.timeout, server.has_ended)
         if seen.stage < Stage.EHLO:
             raise EngineError(f"no mail server answers on {own_port} ({seen.message})")
 

@@ -40,5 +40,7 @@ READ_SPEC: dict[str, dict[str, Any]] = {
 }
 """The options of mail_server_info that are about peers."""
 
-NO_PEERS: dict[str, Any] = {"peers": [], "peer_changes": [], "peer_proofs": [], "peer_certificates": []}
-"""What mail_server_info says of a host without peers that wants none."""
+
+def no_peers() -> dict[str, Any]:
+    """Return what mail_server_info says of a host without peers that wants none."""
+    return {"peers": [], "peer_changes": [], "peer_proofs": [], "peer_certificates": []}

@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host import fa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import same_face
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import require_greeting, same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
@@ -129,11 +129,7 @@ def put_back(
             leaving.wait(queue_seconds)
         seen = handshake_one(desired.own_port, settings)
         if todo.change and not check_mode:
-            if seen.stage < Stage.GREETING:
-                raise EngineError(
-                    f"no mail server answers on {desired.own_port} ({seen.message}); start it, or name the address and port it "
-                    "listens on, because a change that cannot be proved is not made"
-                )
+            require_greeting(desired.own_port, seen)
             seen = _apply(transaction, server, desired, settings, todo.change, seen, leaving)
         if not check_mode:
             record.forget(store, server.name, [desired.certificate])
@@ -187,7 +183,7 @@ def _apply(
             what = seen.message if seen.stage < Stage.EHLO else f"STARTTLS is {'not ' if wanted else ''}offered"
             raise EngineError(f"{desired.own_port} is not as it was before the first change: {what}")
         if leaving:
-            leaving.prove(moment)
+            leaving.refuse_earlier(moment)
 
     def prove_old() -> None:
         now = wait_until(lambda look: same_face(old, look), desired.own_port, settings, settings.timeout)

@@ -6,22 +6,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     HostVars,
     target_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.json_file import write_json_file
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import (
     WantedPeer,
     host_at_target,
@@ -233,16 +228,4 @@ def _first_obstacles(plan: Plan) -> str:
 
 def write_plan(path: str, plan: Plan) -> None:
     """Write the plan as JSON, at once or not at all, for everybody to read. Raises EngineError."""
-    path = from_start(path)
-    if not Path(path).parent.is_dir():
-        raise EngineError(
-            f"there is no directory for {path} on the controller; create it, or correct starttls_plan_file"
-        )
-    content = json.dumps(plan.to_json(), indent=2) + "\n"
-    trust = PathTrust(option="json_file (starttls_plan_file)")
-    try:
-        FileImage(path, content.encode(), 0o644, os.geteuid(), os.getegid(), trust=trust).write()
-    except OSError as error:
-        raise EngineError(
-            f"{path} cannot be written on the controller: {error.strerror or error}; correct starttls_plan_file"
-        ) from error
+    write_json_file(path, plan.to_json(), "starttls_plan_file")

@@ -5,19 +5,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import WAIT_CAUSES
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import QUEUE_SHOWN_MESSAGES
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_paths import from_start
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.json_file import write_json_file
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery.plan import (
     STEP_WORDS,
     Group,
@@ -189,18 +183,5 @@ def _notes(recovery: Recovery, unknown: Mapping[str, str]) -> Iterator[str]:
 
 def write_json(path: str, result: Mapping[str, Any]) -> None:
     """Write the facts of the table to a file on the controller. Raises EngineError that names the user's variable."""
-    place = from_start(path)
-    if not Path(place).parent.is_dir():
-        raise EngineError(
-            f"there is no directory for {place} on the controller; create it, or correct starttls_recovery_file"
-        )
     facts = {name: result[name] for name in ("queue", "by_hand", "unknown")}
-    trust = PathTrust(option="json_file (starttls_recovery_file)")
-    try:
-        FileImage(
-            place, (json.dumps(facts, indent=2) + "\n").encode(), 0o644, os.geteuid(), os.getegid(), trust=trust
-        ).write()
-    except OSError as error:
-        raise EngineError(
-            f"{place} cannot be written on the controller: {error.strerror or error}; correct starttls_recovery_file"
-        ) from error
+    write_json_file(path, facts, "starttls_recovery_file")
