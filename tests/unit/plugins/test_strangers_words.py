@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
-from ansible_collections.mailfleet.starttls.plugins.modules import starttls_probe
+from ansible_collections.mailfleet.starttls.plugins.modules import peer_tls_info, starttls_probe
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import RUNS_UNMARKED
 
 from tests.support.ansible_module import run_module
@@ -23,9 +23,8 @@ from tests.support.plan_states import config, gateway, server
 from tests.support.playbooks import PLAYBOOKS, run_playbook
 from tests.support.smtp_server import Face, SmtpServer
 
-if not RUNS_UNMARKED:
-    # Newer cores run no text that is not from a playbook. The oldest is tested in every make test (tools/lab/cores words).
-    pytestmark = pytest.mark.exhaustive
+# Newer cores run no text that is not from a playbook. The oldest is tested in every make test (tools/lab/cores words).
+where_it_could_run = (lambda test: test) if RUNS_UNMARKED else pytest.mark.exhaustive
 
 OURS = "mailfleet.starttls"
 VERSION = "hostvars.m1.mail_server_observed.version"
@@ -33,7 +32,7 @@ MESSAGES = f"['m1'] | {OURS}.trace_messages(hostvars, 'out', {VERSION})"
 FREE_TEXT = {
     "message", "msg", "greeting", "version", "title", "lines", "by", "protocol", "subject", "sans", "cipher", "starttls_reply",
     "capabilities", "next_hop", "setting", "path", "fingerprint_sha256", "digests", "left", "verify_error", "notes", "program",
-    "marker", "host_name", "with",
+    "marker", "host_name", "with", "reason", "said", "queue_id", "sender", "recipient",
 }  # fmt: skip
 """The keys whose values a peer or a host chooses and no code compares with its own words."""
 
@@ -72,8 +71,8 @@ def poisoned(value: Any, payload: Payloads, every: bool, place: str, free: bool 
     return value
 
 
-def said(host: str, refused: dict[str, Any]) -> dict[str, Any]:
-    """What the host answers to each module. refused: what starttls_probe says of a server that refuses."""
+def said(host: str, refused: dict[str, Any], peers: dict[str, Any]) -> dict[str, Any]:
+    """What the host answers to each module. refused, peers: what starttls_probe and peer_tls_info say of a server that refuses."""
 
     def tests(*names: str) -> dict[str, Any]:
         results = [{**refused["results"][0], "host": name, "name": name, "port": 25} for name in names]
@@ -89,21 +88,40 @@ def said(host: str, refused: dict[str, Any]) -> dict[str, Any]:
     if host.startswith("gw"):
         read = gateway(host, drift=True, probe=tests("gw1.test", "m1.test", "m2.test"))
     read["fingerprint_sha256"] = "cd" * 32
+    waits = {
+        "queue_id": "1", "instance": "", "queue": "deferred", "sender": "a@a.test", "recipient": "b@b.test", "size": 1, "arrived": None,
+        "reason": "TLS is required", "next_hop": "gw1.test", "next_hop_address": "192.0.2.7", "next_hop_port": 25, "next_try": "",
+        "held": False, "cause": "not_offered", "said": "greylisting", "side": "server", "for_tls": True,
+    }  # fmt: skip
     arrived = {"marker": "in-m1", "arrived": True, "hops": [hop, {**hop, "tls": True}], "mailbox": "x"}
     return {
         "mail_server_info": read, "gateway_info": read, "mail_server_tls": change, "gateway_tls": change,
         "starttls_probe": mine, "tls_activity_info": {"changed": False, "failed": True, "msg": "no log"},
-        "message_trace": {"changed": False, "sent": [], "received": [arrived]},
+        "message_trace": {"changed": False, "sent": [], "received": [arrived, {**arrived, "arrived": False}]},
+        "deferred_mail_info": {
+            "changed": False, "looked": True, "message": "", "kind": "postfix", "messages": [waits], "returned": [], "for_tls": 1,
+        },
+        "peer_tls_info": peers,
+        "inbound_tls_mode_info": {
+            "changed": False, "email_configs": [], "delivery_modes": [], "limits": {"required": "it has no title"}, "enforced_domains": [],
+            "outbound": None, "accepted_domains": {}, "delivered_modes": {"main.example": "plaintext"}, "in_force": None,
+            "keeps_names": True, "message": "",
+        },
     }  # fmt: skip
 
 
-def inventory(directory: Path, payload: Payloads, refused: dict[str, Any]) -> dict[str, Any]:
+def peer_at(port: int) -> dict[str, Any]:
+    """An entry of starttls_peers for a server on this machine."""
+    return {"name": "one", "hosts": [f"127.0.0.1:{port}"], "domains": ["one.test"]}
+
+
+def inventory(directory: Path, payload: Payloads, refused: dict[str, Any], peers: dict[str, Any]) -> dict[str, Any]:
     """A gateway and a mail server that answer in the right shape; one whose every text is hostile; one with a hostile SSH server."""
     hosts: dict[str, dict[str, Any]] = {}
     for host, every in (("gw1", False), ("m1", False), ("m2", True)):
         answers = {
             module: poisoned(result, payload, every, f"{host} {module}")
-            for module, result in said(host, refused).items()
+            for module, result in said(host, refused, peers).items()
         }
         hosts[host] = canned_host(directory / f"host-{host}", answers)
     ssh = directory / "ssh"
@@ -143,6 +161,11 @@ USES = {
     "trace_landings": f"{MESSAGES} | {OURS}.trace_landings('inbound', 'm1', hostvars)",
     "with_delivery_mode": f"[{{'name': 'main', 'note': {VERSION}}}] | {OURS}.with_delivery_mode('main', 'required')",
     "report_outputs": f"['csv'] | {OURS}.report_outputs({VERSION})",
+    "wanted_peers": f"{{'peers': {{'m1': [{{'peer': {{'name': {VERSION}}}, 'managed': []}}]}}}} | {OURS}.wanted_peers('m1')",
+    "lost_messages": f"['m1', 'm2'] | {OURS}.lost_messages(hostvars)",
+    "waiting_hops": f"'m1' | {OURS}.waiting_hops(hostvars)",
+    "ready_hops": f"'m1' | {OURS}.ready_hops(hostvars)",
+    "step_failures": f"'offer' | {OURS}.step_failures(hostvars)",
     "failing": f"hostvars.m1.verify_probe.results[0].findings | {OURS}.failing('notice')",
 }
 """Each filter, as an expression whose value holds words of a host if the filter lets any through."""
@@ -150,8 +173,10 @@ USES = {
 RESULTS = [
     "hostvars.localhost.tls_plan", "hostvars.localhost.tls_estate", "hostvars.gw1.tls_plan_result", "hostvars.m1.outcome_result",
     "hostvars.localhost.verdict_result", "hostvars.localhost.report_result", "hostvars.localhost.certificate_result",
+    "hostvars.gw1.deferred_plan", "hostvars.localhost.tls_recovery", "hostvars.m1.verify_messages", "hostvars.m1.mail_server_result",
     *(f"hostvars.{host}.{name}" for host in ("gw1", "m1", "m2", "m3") for name in (
         "mail_server_observed", "gateway_observed", "verify_probe", "verify_trace", "verify_activity", "change_result",
+        "deferred_before", "verify_peers_result",
     )),
 ]  # fmt: skip
 """What is registered or kept as a fact."""
@@ -189,6 +214,30 @@ def plays(port: int) -> Iterator[dict[str, Any]]:
             {f"{OURS}.message_trace": {"receive": [{"marker": "in-m1", "mailbox": "/x"}]}, "register": "verify_trace"},
             {f"{OURS}.tls_activity_info": {"daemon": "postfix"}, "register": "verify_activity"},
             {f"{OURS}.mail_server_tls": {"inbound": "disabled"}, "register": "change_result"},
+            {f"{OURS}.deferred_mail_info": {}, "register": "deferred_before"},
+            {f"{OURS}.peer_tls_info": {"peers": [peer_at(port)]}, "register": "verify_peers_result"},
+            {f"{OURS}.tls_recovery": {"hosts": ["gw1", "m1", "m2"]}, "register": "deferred_plan", "run_once": True},
+            {
+                "name": "messages of which one is lost", "ansible.builtin.set_fact": {"verify_messages": [
+                    {"inbound": {
+                        "marker": "{{ verify_trace.received[1].marker }}", "sender": "a@a.test",
+                        "recipient": "{{ mail_server_observed.version }}",
+                    }},
+                ]},
+                "when": "inventory_hostname == 'm1'",
+            },
+            {
+                "name": "a step that failed", "ansible.builtin.set_fact": {
+                    "mail_server_result": {"failed": True, "msg": "{{ deferred_before.messages[0].reason }}"},
+                },
+                "when": "inventory_hostname == 'm1'",
+            },
+            {
+                "name": "what was planned", "ansible.builtin.set_fact": {
+                    "tls_recovery": {"steps": {"offer": ["m1"]}, "flush": {"m1": ["{{ deferred_before.messages[0].next_hop }}"]}},
+                },
+                "delegate_to": "localhost", "delegate_facts": True, "when": "inventory_hostname == 'm1'",
+            },
             {f"{OURS}.tls_outcome": {
                 "step": "offer", "plan": {"steps": {"offer": {"hosts": ["m1"]}}, "hosts": {"m1": {"role": "mail server"}}},
                 "results": {"m1": {"failed": True, "msg": "{{ hostvars.m1.mail_server_observed.version }}"}}, "tests": [],
@@ -225,14 +274,17 @@ def test_each_filter_is_used():
     assert set(USES) == set(FilterModule().filters())
 
 
+@where_it_could_run
 def test_the_words_of_hosts_and_peers_are_not_run(tmp_path):
     payload = Payloads(tmp_path)
     greeting = f"554 {payload('greeting')}\r\n".encode()
     with contextlib.closing(SmtpServer(Face(greeting=greeting))) as peer:
         refused = run_module(starttls_probe.main, targets=[{"host": "127.0.0.1", "port": peer.port}])
-        done = run_playbook(
-            tmp_path, inventory(tmp_path, payload, refused), plays(peer.port), env={"RAN": str(payload.ran)}
+        peers = run_module(
+            peer_tls_info.main, peers=[{"name": "one", "hosts": [f"127.0.0.1:{peer.port}"], "domains": ["one.test"]}]
         )
+        hosts = inventory(tmp_path, payload, refused, peers)
+        done = run_playbook(tmp_path, hosts, plays(peer.port), env={"RAN": str(payload.ran)})
     (tmp_path / "out.txt").write_text(done.stdout)
     assert payload.executed() == []
     assert "Show each piece" in done.stdout

@@ -59,7 +59,8 @@ class StandIn:
         for listener in self._listeners.values():
             listener.close()
         for session in list(self._sessions):
-            if session.transport:
+            # Python 3.11.2 cannot abort what was closed twice, as aiosmtpd does.
+            if session.transport and not session.transport.is_closing():
                 session.transport.abort()
         if self._sender:
             await asyncio.get_running_loop().run_in_executor(None, self._sender.end)
