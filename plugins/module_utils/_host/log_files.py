@@ -34,3 +34,12 @@ def opened(path: str) -> Iterator[BinaryIO]:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise EngineError(f"{path} is not a file")
         yield file
+
+
+def end_of(path: str, most: int) -> str:
+    """Return the last lines of a log file, at most so many bytes; a line that is cut is left out. Raises EngineError and OSError."""
+    with opened(path) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - most))
+        text = file.read(most).decode("utf-8", "replace")
+    return text.partition("\n")[2] if size > most else text

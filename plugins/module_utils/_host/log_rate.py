@@ -8,13 +8,12 @@ from __future__ import annotations
 import calendar
 import contextlib
 import glob
-import os
 import re
 import time
 from collections.abc import Iterable
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_files import opened, status_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_files import end_of, status_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 TAIL_BYTES = 1 << 18
@@ -35,13 +34,9 @@ def sessions_an_hour(patterns: Iterable[str], session: re.Pattern[str], now: Opt
     """
     end = time.time() if now is None else now
     try:
-        with opened(_newest(patterns)) as log:
-            size = log.seek(0, os.SEEK_END)
-            log.seek(max(0, size - TAIL_BYTES))
-            text = log.read(TAIL_BYTES).decode("utf-8", "replace")
+        lines = end_of(_newest(patterns), TAIL_BYTES).split("\n")
     except (OSError, EngineError, ValueError):  # max() of no file is a ValueError
         return None
-    lines = text.split("\n")[1 if size > TAIL_BYTES else 0 :]
     begin = next((at for line in lines if (at := _time_of(line, end)) is not None), None)
     if begin is None or end - begin < SHORTEST:
         return None

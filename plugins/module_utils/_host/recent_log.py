@@ -5,21 +5,20 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_files import end_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import RECENT_LOG_BYTES, RECENT_LOG_LINES
 
 
 def recent_log(run: Runner, path: str) -> list[str]:
     """Return the last lines of a log. path: of the file, absolute. Nothing if neither can be read."""
-    status, out, _err = run(["tail", "-c", str(RECENT_LOG_BYTES), path])
-    if status != 0 or not out:
-        words = [
-            "journalctl",
-            "--quiet",
-            "--no-pager",
-            "--output=cat",
-            f"--lines={RECENT_LOG_LINES}",
-            "--facility=mail",
-        ]
-        status, out, _err = run(words)
+    with contextlib.suppress(EngineError, OSError):
+        if text := end_of(path, RECENT_LOG_BYTES):
+            return text.split("\n")
+    status, out, _err = run(
+        ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={RECENT_LOG_LINES}", "--facility=mail"]
+    )
     return out.split("\n") if status == 0 else []
