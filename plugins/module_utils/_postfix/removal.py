@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import process_of, send_signal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf, age
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 SLICE = "system-postfix.slice"
@@ -49,6 +49,7 @@ def stripped(run: Runner, config_dir: str, images: Mapping[str, FileImage]) -> l
     with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
         for image in given:
             replace(image, path=f"{stage}/{Path(image.path).name}").write()
+        age(stage)
         postconf = Postconf(run, stage)
         explicit = postconf.explicit()
         edits = {name: without_ours(explicit[name]) for name in _LISTS if name in explicit}
@@ -64,6 +65,7 @@ def stripped(run: Runner, config_dir: str, images: Mapping[str, FileImage]) -> l
             ("-MX", services),
         ):
             if words:
+                age(stage)
                 status, out, err = run(["postconf", "-c", stage, flag, *words])
                 if status != 0:
                     raise EngineError(f"postconf {flag} {' '.join(words)} failed: {(err or out).strip()}")
