@@ -15,7 +15,9 @@ def journal(words):
     return 0, "\n".join(JOURNAL), ""
 
 
-@pytest.mark.parametrize(("most", "lines"), [(100, "one\ntwo\nthree\n"), (14, "one\ntwo\nthree\n"), (13, "two\nthree\n"), (7, "three\n")])
+@pytest.mark.parametrize(
+    ("most", "lines"), [(100, "one\ntwo\nthree\n"), (14, "one\ntwo\nthree\n"), (13, "two\nthree\n"), (7, "three\n")]
+)
 def test_the_end_of_a_log_begins_with_a_whole_line(tmp_path, most, lines):
     (tmp_path / "log").write_text("one\ntwo\nthree\n")
     assert end_of(str(tmp_path / "log"), most) == lines

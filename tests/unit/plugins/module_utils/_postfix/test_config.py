@@ -1,7 +1,11 @@
 """Edits of main.cf and master.cf: what is refused, what changes, and what never does."""
 
+import time
+from pathlib import Path
+
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf, Service
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.removal import stripped
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
@@ -248,3 +252,25 @@ def test_new_parameters_stand_at_the_end_in_the_order_of_the_edits(tmp_path, las
     edits = Edits({"z": "1", "b": "2", "a": "", "m": "3", "mynetworks": None})
     main, _master = Postconf(fake, str(tmp_path / "postfix")).images(edits)
     assert main.content == b"b = 2\nz = 1\na =\nm = 3\n"
+
+
+def test_postfix_never_waits_for_a_copy_of_ours(fake, tmp_path):
+    """Postfix reads a main.cf that is younger than two seconds again and again."""
+    waits = []
+
+    def run(words):
+        main = Path(words[words.index("-c") + 1], "main.cf")
+        if main.parent != fake.directory and main.stat().st_mtime > time.time() - 2:
+            waits.append(words)
+        return fake(words)
+
+    postconf = Postconf(run, str(fake.directory))
+    services = {"x/unix": "x unix - - y - - smtp", "relay/unix": None}
+    postconf.images(
+        Edits({"relayhost": "[gw.test]", "biff": None}, services, {"smtp/inet/smtpd_tls_security_level": "may"})
+    )
+    with postconf.staged({str(fake.main): b"biff = yes\n"}) as staged:
+        assert staged.explicit() == {"biff": "yes"}
+        assert staged.services()
+    stripped(run, str(fake.directory), {})
+    assert waits == []
