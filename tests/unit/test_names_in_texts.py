@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
@@ -33,7 +32,7 @@ DOCUMENTS = [
     *TOP.glob("docs/*.md"),
     *TOP.glob("roles/*/README.md"),
 ]
-INSTRUCTIONS = [*DOCUMENTS, *TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/meta/*.yml"), *TOP.glob("awx/**/*.json")]
+INSTRUCTIONS = [*DOCUMENTS, *TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/meta/*.yml"), *TOP.glob("awx/*.yml")]
 
 SETTINGS = {
     "Ansible": {"ansible_connection", "ansible_python_interpreter"},
@@ -222,7 +221,3 @@ def test_commands():
             if word.startswith("--"):
                 assert re.search(rf"{word}\b", takes), line
 
-
-@pytest.mark.parametrize("path", sorted(TOP.glob("awx/surveys/*.json")), ids=lambda path: path.stem)
-def test_a_survey_is_that_of_a_playbook(path):
-    assert path.stem in PLAYBOOKS
