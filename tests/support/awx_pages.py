@@ -57,14 +57,19 @@ def picture() -> str:
     found += [_line(f"M{BUS} {rows[failing[0]] + HEIGHT / 2:g}V{into:g}", RED), _arrow(f"M{BUS} {into:g}H{ASIDE}", RED)]
     found += [
         _text(LEFT, 24, "The workflow Mail TLS roll-out", 16, bold=True),
-        _text(LEFT, 44, "green: then. red: if it fails. Elsewhere a failure ends the workflow, and nothing is put back", 12),
+        _text(
+            LEFT,
+            44,
+            "green: then. red: if it fails. Elsewhere a failure ends the workflow, and nothing is put back",
+            12,
+        ),
         *_legend(ASIDE, TOP),
     ]
     size = f'width="{ASIDE + WIDTH + 30}" height="{bottom}" viewBox="0 0 {ASIDE + WIDTH + 30} {bottom}"'
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="Helvetica, Arial, sans-serif">',
-            f'<defs>{_head("then", GREEN)}{_head("fails", RED)}</defs>',
+            f"<defs>{_head('then', GREEN)}{_head('fails', RED)}</defs>",
             f'<rect width="{ASIDE + WIDTH + 30}" height="{bottom}" fill="#ffffff"/>',
             *found,
             "</svg>\n",
@@ -79,22 +84,24 @@ def _columns(nodes: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[st
         way += after
     aside = [name for name in nodes if name not in way]
     leads = {name for one in way for name in nodes[one].get("failure_nodes", ())}
-    if leads != {aside[0]} or any(nodes[one].get("success_nodes", [other]) != [other] for one, other in zip(aside, aside[1:])):
+    if leads != {aside[0]} or any(
+        nodes[one].get("success_nodes", [other]) != [other] for one, other in zip(aside, aside[1:])
+    ):
         raise ValueError("the picture is for one way, and one other way for all failures")
     return way, aside
 
 
 def _box(node: Mapping[str, Any], left: float, top: float, name: str) -> str:
     template = awx.templates().get(node.get("unified_job_template", ""))
-    changes = "changes mail servers" in (template or {}).get("labels", ())
-    fill = FILLS["undo" if name == "undo" else "approval" if not template else "changes mail servers" if changes else "changes nothing"]
+    kind = "approval"
     if template:
+        kind = "undo" if name == "undo" else next(label for label in template["labels"] if label in FILLS)
         said = f"{template['playbook'].rpartition('/')[2]}{', on ' + node['limit'] if 'limit' in node else ''}"
     else:
         said = node["approval_node"]["name"]
     return "\n".join(
         [
-            f'<rect x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}" rx="{HEIGHT // 2 if not template else 6}" fill="{fill}" '
+            f'<rect x="{left}" y="{top}" width="{WIDTH}" height="{HEIGHT}" rx="{HEIGHT // 2 if not template else 6}" fill="{FILLS[kind]}" '
             f'stroke="{INK}"/>',
             _text(left + WIDTH / 2, top + 23, name, 14, bold=True, middle=True),
             _text(left + WIDTH / 2, top + 42, said, 12, middle=True),

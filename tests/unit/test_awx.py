@@ -66,7 +66,10 @@ def test_what_an_object_names_is_there(variable):
         "unified_job_template": names("templates"), "organization": {ORGANIZATION},
         **{f"notification_templates_{when}": names("notifications") for when in ("error", "approvals")},
     }  # fmt: skip
-    found = [*OBJECTS[variable], *(node for one in OBJECTS[variable] for node in one.get("simplified_workflow_nodes", ()))]
+    found = [
+        *OBJECTS[variable],
+        *(node for one in OBJECTS[variable] for node in one.get("simplified_workflow_nodes", ())),
+    ]
     assert found
     for one in found:
         for field, known in named_by.items():
@@ -108,7 +111,9 @@ def test_no_object_holds_a_secret():
     words = ("password", "key", "token", "secret", "_content")
     asked = {variable for one in TEMPLATES.values() for variable in awx.questions(one)}
     assert [variable for variable in asked if any(word in variable for word in words)] == []
-    assert {one["type"] for template in TEMPLATES.values() for one in awx.questions(template).values()} <= {*awx.QUESTIONS}
+    assert {one["type"] for template in TEMPLATES.values() for one in awx.questions(template).values()} <= {
+        *awx.QUESTIONS
+    }
 
 
 # --- surveys ---------------------------------------------------------------------------------------------------------
@@ -161,7 +166,9 @@ def test_each_answer_is_a_variable_that_the_playbook_reads(name):
     text = "\n".join(text_of(TEMPLATES[name]["playbook"]))
     for variable in awx.questions(TEMPLATES[name]):
         assert variable in VARIABLES
-        assert re.search(rf"\b{variable}\b", text) or variable in READ_BY_THE_PLAN and "plan_tls.yml" in text, variable
+        assert re.search(rf"\b{variable}\b", text) or (variable in READ_BY_THE_PLAN and "plan_tls.yml" in text), (
+            variable
+        )
 
 
 def options_of(module: str) -> dict[str, Any]:
@@ -192,7 +199,10 @@ def test_the_choices_are_those_of_our_own_specs(name):
 OTHER_DEFAULTS = {
     ("report_tls", "starttls_fail_on"): "a scheduled report that finds something has to be heard of",
     ("report_tls", "starttls_report_directory"): "the collection's own is relative, and would go with the job's pod",
-    ("set_delivery_mode", "starttls_delivery_mode"): "the recommended one is proposed; there is no mode without an answer",
+    (
+        "set_delivery_mode",
+        "starttls_delivery_mode",
+    ): "the recommended one is proposed; there is no mode without an answer",
 }
 
 
@@ -213,7 +223,11 @@ def test_each_other_default_is_still_one():
 
 def test_nodes_and_schedules_answer_only_what_is_asked():
     """AWX refuses a field for which the template does not prompt, and an answer that its survey does not take."""
-    prompts = {"limit": "ask_limit_on_launch", "job_type": "ask_job_type_on_launch", "job_slice_count": "ask_job_slice_count_on_launch"}
+    prompts = {
+        "limit": "ask_limit_on_launch",
+        "job_type": "ask_job_type_on_launch",
+        "job_slice_count": "ask_job_slice_count_on_launch",
+    }
     launches = [one for one in [*awx.nodes(), *OBJECTS["controller_schedules"]] if "unified_job_template" in one]
     assert len(launches) > 8
     for one in launches:

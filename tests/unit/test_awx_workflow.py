@@ -100,7 +100,11 @@ def test_who_decides_and_who_changes():
     assert all(NODES[name]["approval_node"]["timeout"] > 0 for name in approvals)
     assert [name for name, one in NODES.items() if "undo" in followers(one)] == ["approve-undo"]
     assert CHANGES == ["canary", "rest", "delivery-modes", "undo"]
-    playbooks = {Path(TEMPLATES[one["unified_job_template"]]["playbook"]).stem for name, one in NODES.items() if name not in approvals}
+    playbooks = {
+        Path(TEMPLATES[one["unified_job_template"]]["playbook"]).stem
+        for name, one in NODES.items()
+        if name not in approvals
+    }
     assert playbooks == {"plan_tls", "enable_tls", "verify_tls", "report_tls", "undo_workflow"}
 
 

@@ -220,4 +220,3 @@ def test_commands():
         for word in words:
             if word.startswith("--"):
                 assert re.search(rf"{word}\b", takes), line
-
