@@ -168,9 +168,17 @@ def test_playbooks_and_files():
         "playbooks/",
         *(f"roles/{role}/tasks/" for role in ROLES),
         *(f"roles/{role}/" for role in ROLES),
+        "awx/",
         "tools/lab/",
     ]
-    own = {"inventory.yml", ".lab/inventory.yml", ".lab/dev/inventory.yml", "smtp.yaml", "molecule/NAME/lab/fleet.yml"}
+    own = {
+        "inventory.yml",
+        "mine.yml",
+        ".lab/inventory.yml",
+        ".lab/dev/inventory.yml",
+        "smtp.yaml",
+        "molecule/NAME/lab/fleet.yml",
+    }
     found = named(r"[\w./-]+\.ya?ml\b")
     assert (
         without([*own, *(name for name, _ in found if any((TOP / place / name).is_file() for place in places))], found)
@@ -216,7 +224,7 @@ def test_commands():
         words = line.split()
         if not words[0].endswith("ansible-playbook"):
             continue
-        assert any(word.startswith(("mailfleet.starttls.", "playbooks/")) for word in words), line
+        assert any(word.startswith(("mailfleet.starttls.", "playbooks/", "awx/")) for word in words), line
         for word in words:
             if word.startswith("--"):
                 assert re.search(rf"{word}\b", takes), line
