@@ -42,7 +42,8 @@ def loaded(awx_collections: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 def test_everything_is_there(loaded):
-    server, _directory, _output = loaded
+    server, _directory, output = loaded
+    assert "duplicate" not in output and "unsafe" not in output, "Ansible warns of what the files hold"
     for variable, wanted in awx.objects().items():
         endpoint = {"inventory": "inventories"}.get(awx.MODULES[variable], f"{awx.MODULES[variable]}s")
         made = [one["name"] for one in server.items[endpoint].values()]

@@ -49,7 +49,8 @@ def read(name: str) -> dict[str, Any]:
 def objects() -> dict[str, list[dict[str, Any]]]:
     """Return the objects, each variable with its list, as Ansible would hand them to the modules."""
     site = read("site")
-    return {name: _filled(value, site) for file in FILES for name, value in read(file).items()}
+    held = {name: value for file in FILES for name, value in read(file).items()}
+    return {name: _filled(value, site) for name, value in held.items() if name.startswith("controller_")}
 
 
 def _filled(value: Any, site: Mapping[str, Any]) -> Any:

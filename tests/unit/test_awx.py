@@ -103,7 +103,12 @@ def test_a_credential_type_hands_on_what_the_collection_reads():
     assert {*types["Mail server certificate"]["injectors"]["extra_vars"]} <= {*VARIABLES}
     for one in types.values():
         secret = {field["id"] for field in one["inputs"]["fields"] if field.get("secret")}
-        assert secret == {field["id"] for field in one["inputs"]["fields"]} & {"password", "key", "private_key", "token"}
+        assert secret == {field["id"] for field in one["inputs"]["fields"]} & {
+            "password",
+            "key",
+            "private_key",
+            "token",
+        }
 
 
 def test_no_object_holds_a_secret():
