@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import findings as catalogue
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import SECTIONS
 
-from tests.support import rooms
+from tests.support import awx_pages, rooms
 
 
 def picture_of_rooms() -> str:
@@ -91,8 +91,13 @@ PARTS: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/kinds.md", "kinds"): kinds,
     (catalogue.PAGE, "findings"): findings,
     ("README.md", "variables"): variables,
+    ("docs/awx.md", "templates"): awx_pages.templates,
+    ("docs/awx.md", "workflow"): awx_pages.workflow,
 }
 """(page, name of the part) -> what makes it. In the page it stands between two comments with that name."""
+
+WHOLE: dict[str, Callable[[], str]] = {"docs/images/awx_workflow.svg": awx_pages.picture}
+"""Files that are generated as a whole."""
 
 
 def updated(page: str, name: str, text: str) -> str:
@@ -106,3 +111,5 @@ if __name__ == "__main__":
     for (path, name), make in PARTS.items():
         file = TOP / path
         file.write_text(updated(file.read_text(), name, make()))
+    for path, make in WHOLE.items():
+        (TOP / path).write_text(make())

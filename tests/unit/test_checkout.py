@@ -19,6 +19,7 @@ LEFT_OUT = re.compile(r"(^|/)(\.[^/]+|roles|tasks|group_vars|host_vars)/")
 
 # What AWX lists beside playbooks/, and why it has to be there.
 KNOWN = {
+    "awx/load.yml": "loads the objects beside it into AWX, and is run from elsewhere",
     "molecule/*/*.yml": "Molecule wants a scenario's playbooks beside it",
     "tools/lab/playbooks/*.yml": "the lab's own: starting state, what the demo shows first",
     "tests/bench/rival.yml": "what the bench compares the roll-out with",

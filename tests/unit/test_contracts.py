@@ -839,7 +839,7 @@ PROJECTS = (
     "ansible.com", "contributor-covenant.org", "debian.org", "exim.org", "github.com", "gnu.org", "ietf.org",
     "json-schema.org",
     "keepachangelog.com", "letsencrypt.org", "microsoft.com", "openssl.org", "postfix.org", "python.org",
-    "readthedocs.io", "rfc-editor.org", "semver.org", "spdx.org",
+    "readthedocs.io", "rfc-editor.org", "semver.org", "spdx.org", "w3.org",
 )  # fmt: skip
 NETWORKS = [
     ipaddress.ip_network(text)

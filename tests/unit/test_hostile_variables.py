@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import in_batches
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 
-from tests.support import hostile
+from tests.support import awx, hostile
 
 TOP = Path(__file__).resolve().parents[2]
 CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["m1"]}
@@ -78,9 +78,9 @@ def test_a_variable_is_refused_by_name(name: str):
 
 
 def test_every_question_of_a_survey_has_choices_or_is_here():
-    for path in sorted((TOP / "awx/surveys").glob("*.json")):
-        for question in json.loads(path.read_text())["spec"]:
-            assert question["type"] == "multiplechoice" or question["variable"] in {*REFUSED_BY, *BY_OPTION, *BY_ROLES}
+    for template in awx.templates().values():
+        for variable, question in awx.questions(template).items():
+            assert "choices" in question or variable in {*REFUSED_BY, *BY_OPTION, *BY_ROLES}
 
 
 @pytest.mark.exhaustive

@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
@@ -33,7 +32,7 @@ DOCUMENTS = [
     *TOP.glob("docs/*.md"),
     *TOP.glob("roles/*/README.md"),
 ]
-INSTRUCTIONS = [*DOCUMENTS, *TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/meta/*.yml"), *TOP.glob("awx/**/*.json")]
+INSTRUCTIONS = [*DOCUMENTS, *TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/meta/*.yml"), *TOP.glob("awx/*.yml")]
 
 SETTINGS = {
     "Ansible": {"ansible_connection", "ansible_python_interpreter"},
@@ -169,9 +168,17 @@ def test_playbooks_and_files():
         "playbooks/",
         *(f"roles/{role}/tasks/" for role in ROLES),
         *(f"roles/{role}/" for role in ROLES),
+        "awx/",
         "tools/lab/",
     ]
-    own = {"inventory.yml", ".lab/inventory.yml", ".lab/dev/inventory.yml", "smtp.yaml", "molecule/NAME/lab/fleet.yml"}
+    own = {
+        "inventory.yml",
+        "mine.yml",
+        ".lab/inventory.yml",
+        ".lab/dev/inventory.yml",
+        "smtp.yaml",
+        "molecule/NAME/lab/fleet.yml",
+    }
     found = named(r"[\w./-]+\.ya?ml\b")
     assert (
         without([*own, *(name for name, _ in found if any((TOP / place / name).is_file() for place in places))], found)
@@ -217,12 +224,7 @@ def test_commands():
         words = line.split()
         if not words[0].endswith("ansible-playbook"):
             continue
-        assert any(word.startswith(("mailfleet.starttls.", "playbooks/")) for word in words), line
+        assert any(word.startswith(("mailfleet.starttls.", "playbooks/", "awx/")) for word in words), line
         for word in words:
             if word.startswith("--"):
                 assert re.search(rf"{word}\b", takes), line
-
-
-@pytest.mark.parametrize("path", sorted(TOP.glob("awx/surveys/*.json")), ids=lambda path: path.stem)
-def test_a_survey_is_that_of_a_playbook(path):
-    assert path.stem in PLAYBOOKS
