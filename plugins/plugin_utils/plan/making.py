@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import E
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import peer_rules, rules
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet, PlanRequest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.former import former_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import ordered
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff, Observation, Unread
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
@@ -62,6 +63,7 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
         outside=tuple(
             dict.fromkeys(host for some in request.groups.values() for host in some if host not in fleet.seen)
         ),
+        former=former_of(fleet),
     )
 
 
@@ -108,6 +110,7 @@ def _host(
         obstacles=obstacles,
         warnings=warnings,
         digests=seen.digests,
+        after=seen.after,
     )
 
 

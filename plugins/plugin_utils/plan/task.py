@@ -29,8 +29,9 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making imp
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import OBSTACLES, UNREAD
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import names, plan_table, plan_text
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import Plan
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import RESULTS, Plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import CHANGES, WorkflowChanges, result_of
 
 FAIL_ON = {"drift": ("drift", "blocked", "unknown"), "blocked": ("blocked", "unknown"), "never": ()}
 """What a plan may fail on -> the results with which it does."""
@@ -39,6 +40,7 @@ _PLAYBOOKS = {
     "disable": "disable_tls.yml",
     "set_delivery_mode": "set_delivery_mode.yml",
     "uninstall": "uninstall.yml",
+    "undo": "undo_workflow.yml",
 }
 OBSERVED = ("mail_server_observed", "gateway_observed")
 """The variables with what the roles read."""
@@ -91,6 +93,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         without_evidence=frozenset(without_evidence),
         test_all=test_all,
         outside_peers=_outside_peers(with_peers, members["mail_gateways"], targets, hostvars),
+        undo=_given(wanted.hosts, hostvars) if options["action"] == "undo" else WorkflowChanges(),
     )
     return make_plan(wanted, observed, request)
 
@@ -139,6 +142,24 @@ def former_changes(hosts: Iterable[str], hostvars: HostVars) -> dict[str, dict[s
     }
 
 
+def _given(hosts: Iterable[str], hostvars: HostVars) -> WorkflowChanges:
+    """Return what the jobs before this one have changed. It is an extra variable, so every host has the same. Raises EngineError."""
+    return next((WorkflowChanges.parse(hostvars[host].get(CHANGES)) for host in hosts), WorkflowChanges())
+
+
+def handed_on(plan: Plan, run: Mapping[str, Any], hostvars: HostVars) -> dict[str, Any]:
+    """Return what the workflow has changed once this run is over, as plain data: C(starttls_changes) for the next job.
+
+    It is known before the first change, so a run that stops hands it on as well. A host that was not reached is then in it, too: to put
+    it back changes nothing. run: what the steps of the playbook read. What an undo puts back is handed on as it was. Raises EngineError.
+    """
+    local = hostvars.get("localhost") or {}
+    earlier = (local.get("tls_plan") or {}).get("changes")  # of another playbook of the same call
+    found = _given(plan.hosts, hostvars).followed_by(WorkflowChanges.parse(earlier))
+    changes = plan.action != "undo" and any(one["hosts"] for one in run["steps"].values())
+    return (found.followed_by(plan.former) if changes else found).to_json()
+
+
 def plan_result(
     plan: Plan, plan_only: bool, fail_on: str, alone: bool = False, recovered: bool = False, fail: bool = True
 ) -> tuple[dict[str, Any], str]:
@@ -177,8 +198,20 @@ def plan_result(
         "plan": plan.to_json(),
         "run": run,
         "table": plan_table(plan),
+        "handed_on": _handed_on(plan),
     }
     return result, f"{_title(plan)}\n\n{plan_text(plan)}"
+
+
+def _handed_on(plan: Plan) -> dict[str, Any]:
+    """Return the plan as C(starttls_result)."""
+    states = [one.state for one in plan.hosts.values()]
+    counts = {state: states.count(state) for state in RESULTS}
+    found = [
+        {"host": host, "severity": one.severity, "code": one.code, "message": one.message}
+        for host, one in (*plan.obstacles, *plan.warnings)
+    ]
+    return result_of({"action": plan.action, "plan": plan.result, "hosts": len(states), **counts}, found)
 
 
 def _stopped_by_others(plan: Plan) -> bool:

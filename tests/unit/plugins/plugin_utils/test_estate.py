@@ -335,7 +335,8 @@ class TestEstate:
         with pytest.raises(EngineError) as error:
             Estate.parse([config(None, "pf21")], HOSTS)
         assert str(error.value) == (
-            "email config main: the mail server 'pf21' is not in the inventory; add the host or correct the name"
+            "email config main: the mail server 'pf21' is not in the inventory; add the host or correct the name; a slice of an AWX job "
+            "lacks hosts: set job_slice_count of its template to 1"
         )
 
     @pytest.mark.parametrize("mode", [None, "plaintext", "match_sender", "opportunistic"])

@@ -202,6 +202,7 @@ class TestRun:
         assert run["prove"] != []
         assert run["hosts"]["m1"] == {
             "role": "mail_server", "title": plan.hosts["m1"].title, "steps": ["offer"], "digests": server("m1")["digests"],
+            "after": {"inbound": "offered", "outbound": "opportunistic"},
         }  # fmt: skip
         assert json.loads(json.dumps(run)) == run
 
