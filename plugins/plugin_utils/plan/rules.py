@@ -316,7 +316,7 @@ def _not_put_back(fleet: Fleet) -> Iterator[Located]:
         for side, was, is_now in zip(SIDES, (former.inbound, former.outbound), now):
             if was in WITHOUT_NAME:
                 what = f"its {side} side was {was} before the workflow, which has no name to put it back by; it stays as it is"
-            elif side == SIDES[0] and was != is_now:
+            elif side == SIDES[0] and is_now and was != is_now:
                 what = f"its {side} side was {was} before the workflow, and stays {is_now}: an undo takes TLS away and never brings it"
             else:
                 continue
