@@ -216,6 +216,12 @@ def result_of(
     }
 
 
+def with_report(result: Mapping[str, Any], url: Any, directory: Any) -> dict[str, Any]:
+    """Return a result that says where its report is: at the URL it was sent to, without a user and password, or in a directory."""
+    place = re.sub(r"//[^/@]*@", "//", str(url or "")) or str(directory or "")
+    return {**result, "report": _plain(place)}
+
+
 def worst_first(findings: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return findings in the order of their severity."""
     return sorted(findings, key=lambda one: SEVERITIES.index(one["severity"]))

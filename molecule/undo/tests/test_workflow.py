@@ -37,7 +37,10 @@ def modes(fleet: Fleet) -> dict[str, str]:
 def settings(fleet: Fleet, hosts: tuple[str, ...]) -> dict[str, str]:
     """The configuration of the daemons, without the certificate, which stays."""
     found = fleet.digests(hosts)
-    return {host: "\n".join(one for one in text.splitlines() if "/etc/mailfleet/" not in one) for host, text in found.items()}
+    return {
+        host: "\n".join(one for one in text.splitlines() if "/etc/mailfleet/" not in one)
+        for host, text in found.items()
+    }
 
 
 def test_only_what_the_workflow_changed_is_put_back(fleet: Fleet, tmp_path: Path) -> None:
@@ -52,7 +55,10 @@ def test_only_what_the_workflow_changed_is_put_back(fleet: Fleet, tmp_path: Path
     rest, handed = job(fleet, "enable_tls")
     assert rest.status == 0, rest.output
     changes = handed["starttls_changes"]
-    assert {host: changes["hosts"].get(host) for host in (*OTHERS, HAD_TLS)} == {**dict.fromkeys(OTHERS, OFF), HAD_TLS: None}
+    assert {host: changes["hosts"].get(host) for host in (*OTHERS, HAD_TLS)} == {
+        **dict.fromkeys(OTHERS, OFF),
+        HAD_TLS: None,
+    }
     assert changes["hosts"]["gw1"] == {"inbound": "offered", "outbound": "opportunistic"}
     assert changes["email_configs"] == {name: None for name in configs(fleet) if name != mine["name"]}
     assert handed["starttls_result"]["summary"] == {"hosts": 5, "passed": 5, "failed": 0}

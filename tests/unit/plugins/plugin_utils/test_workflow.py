@@ -12,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import
     former_host,
     result_of,
     state_before,
+    with_report,
 )
 
 OFF = {"inbound": "disabled", "outbound": "disabled"}
@@ -131,3 +132,14 @@ def test_a_result_is_small_and_no_template():
         text[place : place + 2] for text in [found["alerts"][0]["message"]] for place in range(30)
     }
     assert len(json.dumps(found)) < 25_000
+
+
+@pytest.mark.parametrize(
+    ("url", "directory", "place"),
+    [
+        ("https://me:secret@store.example/x@y", "reports", "https://store.example/x@y"), ("", "reports", "reports"), (None, None, ""),
+        ("", "/mnt/{{ awx_job_id }}", "/mnt/{ { awx_job_id }}"),
+    ],
+)  # fmt: skip
+def test_where_the_report_is(url, directory, place):
+    assert with_report(result_of({}, []), url, directory)["report"] == place
