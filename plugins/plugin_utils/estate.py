@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
@@ -289,11 +290,11 @@ def _names(config: Mapping[str, Any]) -> Sequence[str]:
 def _refuse_missing_gateways(facts: Mapping[str, Any]) -> None:
     """Raise EngineError if the inventory lacks a gateway of C(starttls_gateways). facts: the variables of a host."""
     given = facts.get("starttls_gateways") or ()
-    names = [one.strip() for one in given.split(",")] if isinstance(given, str) else [str(one) for one in given]
+    names = re.split(r"[,\s]+", given) if isinstance(given, str) else [str(one) for one in given]
     there = (facts.get("groups") or {}).get("mail_gateways") or () if names else ()
     if missing := [one for one in names if one and one not in there]:
         raise EngineError(
-            f"starttls_gateways names {missing[0]}, and the group mail_gateways lacks it; add the gateway, or correct "
+            f"starttls_gateways names {missing[0]!r}, and the group mail_gateways lacks it; add the gateway, or correct "
             f"starttls_gateways; {_SLICE}"
         )
 

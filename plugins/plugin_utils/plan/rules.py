@@ -20,10 +20,8 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values imp
     GATEWAY,
     IN_PART,
     MAIL_SERVER,
-    SIDES,
     Located,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import WITHOUT_NAME
 
 HANDSHAKE_CPU_MS = 2.0
 """Milliseconds of CPU that TLS adds to one session of a mail server: an upper estimate, because a busy server has to be warned of too
@@ -57,8 +55,6 @@ def between_hosts(fleet: Fleet) -> Iterator[tuple[Located, bool]]:
     if fleet.switches_off:
         for rule in (_gateways_left_outside, _mail_servers_left_outside, _kept_modes):
             yield from ((one, False) for one in rule(fleet))
-    if fleet.action == "undo":
-        yield from ((one, False) for one in _senders_that_insist(fleet))
 
 
 def _waives(fleet: Fleet, host: str, one: Located) -> bool:
@@ -238,22 +234,6 @@ def _mail_servers_left_outside(fleet: Fleet) -> Iterator[Located]:
             yield Located(host, Finding.advised("outside_limit", what))
 
 
-def _senders_that_insist(fleet: Fleet) -> Iterator[Located]:
-    """Yield the hosts of the run that still send over TLS only after it, to one that accepts no TLS any more."""
-    for sender in fleet.of_run(MAIL_SERVER):
-        seen = fleet.observation(sender)
-        if not seen:
-            continue
-        places = seen.relay_places if (seen.after[1] or seen.before[1]) == "required" else ()
-        hops = [fleet.host_at(*place) for place in places]
-        kept = [one for one in fleet.estate.peers.get(sender, ()) if one not in fleet.peers(sender)]
-        hops += [one for peer in kept if peer.peer.level == "required" for one in peer.acceptors]
-        for acceptor in dict.fromkeys(one for one in hops if one in fleet.closing):
-            what = f"it sends to {acceptor} over TLS only, and {acceptor} had no TLS before the workflow and goes back to that"
-            advice = f"let {sender} send without insisting on TLS first, or take {acceptor} out of starttls_changes"
-            yield Located(sender, Finding.advised("next_hop_without_starttls", what, advice))
-
-
 def _outside(fleet: Fleet, why: str) -> Iterator[Located]:
     for gateway in fleet.gateways:
         if gateway not in fleet.seen:
@@ -296,31 +276,8 @@ def warnings(fleet: Fleet) -> Iterator[Located]:
     if fleet.action not in IN_PART:
         yield from _as_the_gateways_are(fleet)
     yield from _still_taken(fleet)
-    if fleet.action == "undo":
-        yield from _not_put_back(fleet)
     if not fleet.switches_off:
         yield from _busy(fleet)
-
-
-def _not_put_back(fleet: Fleet) -> Iterator[Located]:
-    """Yield the hosts of the workflow that do not go back to their former state, and why."""
-    for host, former in fleet.request.undo.hosts.items():
-        seen = fleet.observation(host)
-        if host not in fleet.seen:
-            yield Located(host, Finding.advised("not_put_back", "it is not in this run, and stays as it is"))
-        if not seen:
-            continue
-        now = (seen.after[0] or seen.before[0], seen.after[1] or seen.before[1])
-        if fleet.role(host) == GATEWAY:  # its outbound side is a mode of its own
-            now = (now[0], seen.gateway.send or former.outbound)
-        for side, was, is_now in zip(SIDES, (former.inbound, former.outbound), now):
-            if was in WITHOUT_NAME:
-                what = f"its {side} side was {was} before the workflow, which has no name to put it back by; it stays as it is"
-            elif side == SIDES[0] and is_now and was != is_now:
-                what = f"its {side} side was {was} before the workflow, and stays {is_now}: an undo takes TLS away and never brings it"
-            else:
-                continue
-            yield Located(host, Finding.advised("not_put_back", what))
 
 
 def _port(target: str) -> int:

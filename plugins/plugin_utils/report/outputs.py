@@ -121,7 +121,7 @@ def _report(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def _parts(given: Sequence[str]) -> list[dict[str, Any]]:
     """Return the reports at these paths, which may be patterns such as C(reports/*/report.json). Raises EngineError."""
     found = []
-    for pattern in filter(None, (one.strip() for one in given)):
+    for pattern in (line.strip() for one in given for line in one.splitlines() if line.strip()):
         paths = sorted(glob.glob(from_start(pattern)))  # noqa: PTH207  (of an absolute pattern)
         if not paths:
             raise EngineError(

@@ -4,12 +4,20 @@ import re
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, findings, messages, peers, rows, waits
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
+    estate,
+    findings,
+    messages,
+    peers,
+    rows,
+    waits,
+    workflow,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan
 
-ENGINE = (digests, estate, findings, messages, peers, plan, rows, waits)
+ENGINE = (digests, estate, findings, messages, peers, plan, rows, waits, workflow)
 FILTERS = FilterModule().filters()
 HOSTVARS = {"pf12": {"starttls_hostname": "pf12.example"}, "bad": {"starttls_hostname": "a b"}, "out": {}}
 CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delivery_mode": "required"}

@@ -346,7 +346,7 @@ class TestEstate:
     def test_a_gateway_that_a_slice_lacks(self, names):
         facts = {"gw1": {"starttls_gateways": names, "groups": {"mail_gateways": ["gw1"]}}}
         with pytest.raises(
-            EngineError, match=r"starttls_gateways names gw2, .*set job_slice_count of its template to 1"
+            EngineError, match=r"starttls_gateways names 'gw2', .*set job_slice_count of its template to 1"
         ):
             Estate.parse([], facts, ["gw1"])
         assert Estate.parse([], facts, ["gw1"], whole=False).hosts == ("gw1",)

@@ -152,6 +152,29 @@ class TestUndo:
         assert [one.host for one in plan.obstacles] == obstacles
 
     @pytest.mark.parametrize(
+        ("servers", "sides", "stands"),
+        [(["m1.test:25"], ON, True), (["m9.test:25"], ON, False), (["m9.test:25"], OFF, True)],
+    )
+    def test_a_gateway_that_enforces_tls_for_senders(self, servers, sides, stands):
+        """The way to the mail servers is one of its hops, and so is that to itself."""
+        view = {
+            "email_configs": [held("match_sender", "main", *servers)],
+            "enforced_domains": [{"domain": "p.example", "direction": "inbound"}],
+        }
+        gw1 = gateway(probes=[SEEN], view=view, before=ON, after=sides, changes=DIFF if sides is OFF else [])
+        found = undo(States(gw1=gw1, m1=off("m1")), {"m1": OFF}).obstacles
+        assert [(one.host, one.finding.code) for one in found] == [("gw1", "server_without_starttls")] * stands
+
+    @pytest.mark.parametrize(
+        ("hosts", "stands"),
+        [({}, True), ({"gw1": {**ON, "accept": "tls_only"}}, True), ({"gw1": {**ON, "accept": "both"}}, False)],
+    )
+    def test_a_gateway_that_takes_mail_of_the_mail_servers_over_tls_only(self, hosts, stands):
+        gw1 = gateway(view={"outbound": {"accept": "tls_only"}}, before=ON, after=ON)
+        found = undo(States(gw1=gw1, m1=off("m1")), {"m1": OFF, **hosts}).obstacles
+        assert [(one.host, one.finding.code) for one in found] == [("gw1", "server_requires_tls")] * stands
+
+    @pytest.mark.parametrize(
         ("former", "said"),
         [
             ({"inbound": "custom", "outbound": "disabled"}, "its inbound side was custom before the workflow"),
