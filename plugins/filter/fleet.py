@@ -71,5 +71,6 @@ class FilterModule:
             "step_failures": _filter(recovery.step_failures),
             "configs_before": _filter(workflow.configs_before),
             "state_before": _filter(workflow.state_before),
+            "enforced_before": _filter(workflow.enforced_before),
             "with_report": _filter(workflow.with_report),
         }

@@ -14,7 +14,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import ACCEPTS, MODES, is_absent
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
+    ACCEPTS,
+    MODES,
+    EnforcedDomain,
+    is_absent,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
@@ -44,12 +49,14 @@ class FormerHost:
 
     inbound, outbound: in the words of mail_server_tls; those of a gateway's outbound side are delivery modes. accept: what a gateway
     took from the mail servers; empty if that was never set. peers: the peers that got a transport of their own in the workflow.
+    enforced: the enforced domains that a gateway got in it, as C((domain, direction)).
     """
 
     inbound: str = _UNKNOWN
     outbound: str = _UNKNOWN
     accept: str = ""
     peers: tuple[str, ...] = ()
+    enforced: tuple[tuple[str, str], ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, without what is empty."""
@@ -58,14 +65,24 @@ class FormerHost:
             **data,
             **({"accept": self.accept} if self.accept else {}),
             **({"peers": list(self.peers)} if self.peers else {}),
+            **({"enforced_domains": _domains(self.enforced)} if self.enforced else {}),
         }
 
     @classmethod
-    def of(cls, inbound: str, outbound: str, accept: str = "", peers: Iterable[str] = ()) -> FormerHost:
+    def of(
+        cls,
+        inbound: str,
+        outbound: str,
+        accept: str = "",
+        peers: Iterable[str] = (),
+        enforced: Iterable[tuple[str, str]] = (),
+    ) -> FormerHost:
         """Return the state of a host from what it said; a word that is not known is unknown."""
         found = {"inbound": inbound, "outbound": outbound, "accept": accept}
         known = {side: word if word in _WORDS[side] else _UNKNOWN for side, word in found.items()}
-        return cls(known["inbound"], known["outbound"], accept if accept in ACCEPTS else "", tuple(peers))
+        return cls(
+            known["inbound"], known["outbound"], accept if accept in ACCEPTS else "", tuple(peers), tuple(enforced)
+        )
 
     @classmethod
     def parse(cls, host: str, data: Any) -> FormerHost:
@@ -73,8 +90,8 @@ class FormerHost:
         if not isinstance(data, Mapping):
             raise _fault(f"host {host}", data, "a mapping with inbound and outbound")
         for name in data:
-            if name not in (*_WORDS, "peers"):
-                raise _fault(f"host {host}", name, "one of inbound, outbound, accept, peers")
+            if name not in (*_WORDS, "peers", "enforced_domains"):
+                raise _fault(f"host {host}", name, "one of inbound, outbound, accept, peers, enforced_domains")
         sides = {side: str(data.get(side) or ("" if side == "accept" else _UNKNOWN)) for side in _WORDS}
         for side, word in sides.items():
             if word not in _WORDS[side]:
@@ -82,7 +99,22 @@ class FormerHost:
         peers = data.get("peers") or ()
         if isinstance(peers, (str, Mapping)) or not isinstance(peers, Sequence):
             raise _fault(f"host {host}: peers", peers, "a list of names")
-        return cls(**sides, peers=tuple(map(str, peers)))
+        enforced = _read_domains(host, data.get("enforced_domains") or ())
+        return cls(**sides, peers=tuple(map(str, peers)), enforced=enforced)
+
+
+def _domains(enforced: Iterable[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"domain": domain, "direction": direction} for domain, direction in enforced]
+
+
+def _read_domains(host: str, given: Any) -> tuple[tuple[str, str], ...]:
+    if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence):
+        raise _fault(f"host {host}: enforced_domains", given, "a list")
+    try:
+        read = [EnforcedDomain.from_dict(one) for one in given]
+    except (AttributeError, EngineError):
+        raise _fault(f"host {host}: enforced_domains", given, "a list with domain and direction of each") from None
+    return tuple((one.domain, one.direction) for one in read)
 
 
 @dataclass(frozen=True)
@@ -114,11 +146,15 @@ class WorkflowChanges:
         )
 
     def followed_by(self, later: WorkflowChanges) -> WorkflowChanges:
-        """Return both together. The first state of a host or an email config counts, and every new peer does."""
+        """Return both together. The first state of a host or an email config counts, and every new peer and enforced domain does."""
         hosts = dict(later.hosts)
         for host, first in self.hosts.items():
-            more = later.hosts[host].peers if host in later.hosts else ()
-            hosts[host] = replace(first, peers=tuple(dict.fromkeys((*first.peers, *more))))
+            more = later.hosts.get(host, FormerHost())
+            hosts[host] = replace(
+                first,
+                peers=tuple(dict.fromkeys((*first.peers, *more.peers))),
+                enforced=tuple(dict.fromkeys((*first.enforced, *more.enforced))),
+            )
         return WorkflowChanges(hosts, {**later.email_configs, **self.email_configs})
 
 
@@ -198,6 +234,12 @@ def state_before(changes: Any, host: str, side: str, otherwise: str = _UNCHANGED
         return otherwise
     insists = {"inbound": ("required",), "outbound": ("required", "match_sender_strict"), "accept": ("tls_only",)}
     return _UNCHANGED if word in (*WITHOUT_NAME, *insists[side]) else word
+
+
+def enforced_before(changes: Any, host: str) -> list[dict[str, str]]:
+    """Return the option enforced_domains of gateway_tls that takes away those that a gateway got in the workflow. Raises EngineError."""
+    former = former_host(changes, host)
+    return [{**one, "state": "absent"} for one in _domains(former.enforced if former else ())]
 
 
 def result_of(

@@ -28,10 +28,15 @@ def configs(fleet: Fleet) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in yaml.safe_load(fleet.inventory.read_text())["all"]["vars"]["email_configs"]}
 
 
+def record(fleet: Fleet) -> dict[str, Any]:
+    """What the gateway holds."""
+    found: dict[str, Any] = json.loads(fleet.run("gw1", "cat /etc/postfix/mailfleet-starttls/gateway.json"))
+    return found
+
+
 def modes(fleet: Fleet) -> dict[str, str]:
     """The email configs of the gateway and their delivery modes."""
-    held = json.loads(fleet.run("gw1", "cat /etc/postfix/mailfleet-starttls/gateway.json"))["email_configs"]
-    return {one["name"]: one["delivery_mode"] for one in held}
+    return {one["name"]: one["delivery_mode"] for one in record(fleet)["email_configs"]}
 
 
 def settings(fleet: Fleet, hosts: tuple[str, ...]) -> dict[str, str]:
@@ -52,14 +57,16 @@ def test_only_what_the_workflow_changed_is_put_back(fleet: Fleet, tmp_path: Path
     assert modes(fleet) == {mine["name"]: mine["delivery_mode"]}
 
     # The workflow: the rest of the fleet, then another delivery mode for the one that had TLS.
-    rest, handed = job(fleet, "enable_tls")
+    enforced = [{"domain": "partner.test", "direction": "inbound"}]
+    rest, handed = job(fleet, "enable_tls", starttls_enforced_domains=enforced)
     assert rest.status == 0, rest.output
     changes = handed["starttls_changes"]
     assert {host: changes["hosts"].get(host) for host in (*OTHERS, HAD_TLS)} == {
         **dict.fromkeys(OTHERS, OFF),
         HAD_TLS: None,
     }
-    assert changes["hosts"]["gw1"] == {"inbound": "offered", "outbound": "opportunistic"}
+    assert changes["hosts"]["gw1"] == {"inbound": "offered", "outbound": "opportunistic", "enforced_domains": enforced}
+    assert record(fleet)["enforced_domains"] == enforced
     assert changes["email_configs"] == {name: None for name in configs(fleet) if name != mine["name"]}
     assert handed["starttls_result"]["summary"] == {"hosts": 5, "passed": 5, "failed": 0}
 
@@ -81,6 +88,7 @@ def test_only_what_the_workflow_changed_is_put_back(fleet: Fleet, tmp_path: Path
     }  # fmt: skip
     assert settings(fleet, (*OTHERS, HAD_TLS)) == before
     assert modes(fleet) == {mine["name"]: mine["delivery_mode"]}
+    assert record(fleet)["enforced_domains"] == []
 
     again = fleet.play("playbooks/undo_workflow.yml", f"--extra-vars=@{given}", variables=QUIET)
     assert again.status == 0, again.output

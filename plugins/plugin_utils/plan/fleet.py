@@ -44,6 +44,7 @@ class PlanRequest:
     which other hosts reach it. batches: starttls_batches. inbound, outbound: host -> what the inventory wants of a mail server.
     without_evidence: hosts with starttls_require_without_evidence. test_all: whether tests are wanted that a read does not make.
     outside_peers: mail server that is not in the run -> its peers. undo: what a workflow has changed, for the action of that name.
+    enforced: gateway -> the enforced domains that the inventory wants, as C((domain, direction)).
     """
 
     action: str
@@ -56,6 +57,7 @@ class PlanRequest:
     test_all: bool = False
     outside_peers: Mapping[str, Sequence[WantedPeer]] = field(default_factory=dict)
     undo: WorkflowChanges = field(default_factory=WorkflowChanges)
+    enforced: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ def _host(fleet: Fleet, host: str, seen: Observation) -> FormerHost:
     inbound, outbound = seen.before
     if fleet.role(host) == GATEWAY:
         view = seen.gateway
-        return FormerHost.of(inbound, view.send or _SENDS.get(outbound, ""), view.accept)
+        held = {*((one, "inbound") for one in view.senders), *((one, "outbound") for one in view.enforced)}
+        new = [one for one in fleet.request.enforced.get(host, ()) if one not in held]
+        return FormerHost.of(inbound, view.send or _SENDS.get(outbound, ""), view.accept, enforced=new)
     there = seen.peers.there
     added = () if there is None or "peers" not in fleet.steps(host) else fleet.peers(host)
     return FormerHost.of(

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import is_absent
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
@@ -64,6 +65,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
     run = set(wanted.hosts)
     test_all = False
     with_peers: dict[str, Mapping[str, Any]] = {}
+    enforced: dict[str, list[tuple[str, str]]] = {}
     batches = options["batches"]
     for host in dict.fromkeys((*wanted.hosts, *members["mail_gateways"], *members["mail_servers"])):
         facts = hostvars[host]  # once a host: Ansible computes its variables anew each time
@@ -81,6 +83,8 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
             batches = facts.get("starttls_batches")  # of the mail servers: only those change in batches
         if host not in run and facts.get("starttls_peers") and host in members["mail_servers"]:
             with_peers[host] = facts
+        if host in run and options["action"] == "enable" and host in members["mail_gateways"]:
+            enforced[host] = list(_enforced(facts.get("starttls_enforced_domains")))
         if host in run:
             observed[host] = observed_of([facts.get(name) for name in options["observed"]])
     request = PlanRequest(
@@ -93,6 +97,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         without_evidence=frozenset(without_evidence),
         test_all=test_all,
         outside_peers=_outside_peers(with_peers, members["mail_gateways"], targets, hostvars),
+        enforced=enforced,
         undo=_given(wanted.hosts, hostvars) if options["action"] == "undo" else WorkflowChanges(),
     )
     return make_plan(wanted, observed, request)
@@ -140,6 +145,13 @@ def former_changes(hosts: Iterable[str], hostvars: HostVars) -> dict[str, dict[s
         }
         for host in hosts
     }
+
+
+def _enforced(given: Any) -> Iterator[tuple[str, str]]:
+    """Yield domain and direction of the wanted enforced domains. One that is none is said by the gateway."""
+    for one in given if isinstance(given, (list, tuple)) else ():
+        if isinstance(one, Mapping) and not is_absent(one):
+            yield str(one.get("domain") or "").lower().rstrip("."), str(one.get("direction") or "")
 
 
 def _given(hosts: Iterable[str], hostvars: HostVars) -> WorkflowChanges:

@@ -73,13 +73,14 @@ def _gateways_that_insist(fleet: Fleet) -> Iterator[Located]:
             continue
         places = {bare(server) for one in seen.gateway.configs.values() for server in one.servers}
         behind = [host for host in without if bare(fleet.request.targets.get(host, host)) in places]
-        if seen.gateway.senders and (behind or gateway in fleet.closing):
-            domains = names(seen.gateway.senders)
+        former = fleet.request.undo.hosts.get(gateway)
+        senders = [one for one in seen.gateway.senders if not former or (one, "inbound") not in former.enforced]
+        if senders and (behind or gateway in fleet.closing):
+            domains = names(senders)
             closing = names([*behind, *({gateway} & fleet.closing)])
             what = f"it requires TLS from {domains} on every hop, and {closing} would not accept it any more"
             advice = f"stop that first: enforced_tls_domain with state absent for {domains}"
             yield Located(gateway, Finding.advised("server_without_starttls", what, advice))
-        former = fleet.request.undo.hosts.get(gateway)
         if seen.gateway.accept == "tls_only" and (former is None or former.accept == "tls_only"):
             plain = [host for host in fleet.of_run(MAIL_SERVER) if _stops_using_tls(fleet, host)]
             if plain:

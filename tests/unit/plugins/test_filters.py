@@ -29,7 +29,7 @@ def test_each_filter_is_a_function_of_the_engine():
         "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
         "planned_digests", "reachable_at", "lost_messages", "waiting_hops", "ready_hops", "step_failures", "wanted_peers", "namesakes_of",
-        "configs_before", "state_before", "with_report",
+        "configs_before", "state_before", "enforced_before", "with_report",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ in [getattr(one, name, None) for one in ENGINE]

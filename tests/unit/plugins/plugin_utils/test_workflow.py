@@ -9,6 +9,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import
     MOST_ENTRIES,
     WorkflowChanges,
     configs_before,
+    enforced_before,
     former_host,
     result_of,
     state_before,
@@ -50,7 +51,10 @@ def test_nothing_is_no_change(given):
         ({"hosts": {"m1": {"inbound": "off"}}}, "host m1: inbound: 'off' is not one of disabled, offered, required, custom, unknown"),
         ({"hosts": {"m1": {"inbound": False}}}, None),
         ({"hosts": {"m1": {"outbound": "x\ny"}}}, r"host m1: outbound: 'x\?y' is not one of disabled"),
-        ({"hosts": {"m1": {"mode": "x"}}}, "host m1: 'mode' is not one of inbound, outbound, accept, peers"),
+        ({"hosts": {"m1": {"mode": "x"}}}, "host m1: 'mode' is not one of inbound, outbound, accept, peers, enforced_domains"),
+        ({"hosts": {"m1": {"enforced_domains": "x"}}}, "host m1: enforced_domains: 'x' is not a list"),
+        ({"hosts": {"m1": {"enforced_domains": ["x"]}}}, "is not a list with domain and direction of each"),
+        ({"hosts": {"m1": {"enforced_domains": [{"domain": "a b", "direction": "inbound"}]}}}, "domain and direction of each"),
         ({"hosts": {"m1": {"peers": "x"}}}, "host m1: peers: 'x' is not a list of names"),
         ({"email_configs": {"main": "off"}}, "email config main: 'off' is not null, or one of plaintext"),
     ],
@@ -115,6 +119,14 @@ def test_a_side_that_has_no_name_or_insisted_stays_as_it_is(word):
 def test_a_side_that_was_never_set():
     assert state_before({"hosts": {"gw1": OFF}}, "gw1", "accept", "both") == "both"
     assert state_before({"hosts": {}}, "gw1", "accept", "both") == "unchanged"
+
+
+def test_the_enforced_domains_of_the_workflow_go():
+    first, later = ({"domain": f"{one}.example", "direction": "inbound"} for one in ("a", "b"))
+    jobs = [WorkflowChanges.parse({"hosts": {"gw1": {**OFF, "enforced_domains": [one]}}}) for one in (first, later)]
+    both = jobs[0].followed_by(jobs[1]).to_json()
+    assert enforced_before(both, "gw1") == [{**one, "state": "absent"} for one in (first, later)]
+    assert enforced_before(both, "gw2") == []
 
 
 def test_only_the_host_that_is_asked_for_is_read():

@@ -66,6 +66,14 @@ class TestKept:
         }  # fmt: skip
         assert dict(States(config(mode="required"), **hosts, m1=server("m1")).plan().former.email_configs) == kept
 
+    def test_enforced_domains_that_are_new(self):
+        there = [{"domain": "old.example", "direction": "outbound"}, {"domain": "in.example", "direction": "inbound"}]
+        wanted = [("old.example", "outbound"), ("new.example", "inbound")]
+        gw1 = gateway(view={"enforced_domains": there, "changes": DIFF})
+        assert States(gw1=gw1).plan(enforced={"gw1": wanted}).former.hosts["gw1"].enforced == (
+            ("new.example", "inbound"),
+        )
+
     def test_a_state_without_a_name(self):
         odd = server("m1", drift=True, before={"inbound": "custom", "outbound": "{{ 7 }}"})
         assert States(m1=odd).plan().former.hosts["m1"].to_json() == {"inbound": "custom", "outbound": "unknown"}
@@ -164,6 +172,8 @@ class TestUndo:
         gw1 = gateway(probes=[SEEN], view=view, before=ON, after=sides, changes=DIFF if sides is OFF else [])
         found = undo(States(gw1=gw1, m1=off("m1")), {"m1": OFF}).obstacles
         assert [(one.host, one.finding.code) for one in found] == [("gw1", "server_without_starttls")] * stands
+        mine = {"gw1": {**ON, "enforced_domains": [{"domain": "p.example", "direction": "inbound"}]}}
+        assert undo(States(gw1=gw1, m1=off("m1")), {"m1": OFF, **mine}).obstacles == ()
 
     @pytest.mark.parametrize(
         ("hosts", "stands"),
