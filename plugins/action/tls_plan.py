@@ -17,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import (
     former_changes,
+    handed_on,
     plan_of_run,
     plan_result,
     write_plan,
@@ -48,6 +49,8 @@ class ActionModule(ActionBase):
                 options["recovered"],
                 options["fail"],
             )
+            if "run" in result:
+                result["run"]["changes"] = handed_on(plan, result["run"], hostvars)
         for host, former in former_changes(plan.hosts, hostvars).items():
             if former and host in result.get("run", {}).get("hosts", {}):
                 result["run"]["hosts"][host]["former"] = former

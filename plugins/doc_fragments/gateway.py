@@ -183,6 +183,11 @@ options:
         description: The next hops for mail to an outbound domain. By default those of the gateway's own routes.
         type: list
         elements: str
+      state:
+        description: V(absent) stops to require TLS for the domain.
+        type: str
+        choices: [present, absent]
+        default: present
   keep:
     description:
       - With O(state=absent), files that stay as they are.

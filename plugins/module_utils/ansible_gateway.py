@@ -84,6 +84,7 @@ DOMAINS_SPEC: dict[str, dict[str, Any]] = {
         "options": {
             **DOMAIN_SPEC,
             **{name: {**DOMAIN_SPEC[name], "required": True} for name in ("domain", "direction")},
+            **STATE_SPEC,
         },
     },
 }

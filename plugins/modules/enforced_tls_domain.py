@@ -64,6 +64,11 @@ options:
         description: The next hops for mail to the domain.
         type: list
         elements: str
+      state:
+        description: V(absent) stops to require TLS for the domain.
+        type: str
+        choices: [present, absent]
+        default: present
   ca_file:
     description:
       - Path on the gateway of the PEM file with the authorities for V(trusted_chain) and V(hostname), for all enforced domains of

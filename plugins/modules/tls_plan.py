@@ -24,9 +24,9 @@ options:
   action:
     description:
       - What the run is to do. V(enable) and V(disable) switch TLS on and off on all its hosts. V(set_delivery_mode) changes the gateways
-        only. V(uninstall) removes everything from all its hosts.
+        only. V(uninstall) removes everything from all its hosts. V(undo) puts back what C(starttls_changes) of the hosts names.
     type: str
-    choices: [enable, disable, set_delivery_mode, uninstall]
+    choices: [enable, disable, set_delivery_mode, uninstall, undo]
     default: enable
   observed:
     description:
@@ -130,6 +130,17 @@ table:
   description: The table as text.
   type: str
   returned: always
+handed_on:
+  description:
+    - What a job hands on to the next one of a workflow as C(starttls_result) - C(summary), and the first C(findings) and C(alerts). Small.
+  type: dict
+  returned: if the plan is shown
+run:
+  description:
+    - What the steps of a playbook read. C(changes) is what the workflow has changed once the run is over, together with what its
+      former jobs have handed on as C(starttls_changes).
+  type: dict
+  returned: success
 stops:
   description: Whether the run has to stop. The task has then failed, unless O(fail) is V(false).
   type: bool
@@ -140,7 +151,11 @@ from typing import Any
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "estate": {"type": "dict", "required": True},
-    "action": {"type": "str", "choices": ["enable", "disable", "set_delivery_mode", "uninstall"], "default": "enable"},
+    "action": {
+        "type": "str",
+        "choices": ["enable", "disable", "set_delivery_mode", "uninstall", "undo"],
+        "default": "enable",
+    },
     "observed": {"type": "list", "elements": "str", "default": ["mail_server_observed", "gateway_observed"]},
     "batches": {"type": "list", "elements": "raw"},
     "plan_only": {"type": "bool", "default": False},

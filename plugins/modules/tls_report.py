@@ -31,6 +31,14 @@ options:
     type: list
     elements: dict
     required: true
+  parts:
+    description:
+      - Reports on other hosts of the fleet in their JSON form, as paths on the controller, or as patterns such as C(reports/*/report.json).
+        Their hosts become hosts of this report, beside those of O(rows), and its alerts are made from all of them.
+      - A host that several of them are about, such as a gateway, is in it once, with the worst verdict.
+    type: list
+    elements: str
+    default: []
   title:
     description:
       - The heading of the report.
@@ -203,6 +211,11 @@ alerts:
       last: null
       message: mx.example.com (mx.example.com:25) no longer offers STARTTLS. A previous report shows that it did.
       action: Check the recent changes on mx.example.com; its log shows why TLS is off.
+handed_on:
+  description:
+    - What a job hands on to the next one of a workflow as C(starttls_result) - C(summary), and the first C(findings) and C(alerts). Small.
+  type: dict
+  returned: always
 paths:
   description: The absolute paths of the files of O(outputs), in that order.
   type: list
@@ -219,6 +232,7 @@ from typing import Any
 
 ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "rows": {"type": "list", "elements": "dict", "required": True},
+    "parts": {"type": "list", "elements": "str", "default": []},
     "title": {"type": "str", "default": "TLS on the mail fleet"},
     "window": {"type": "dict", "options": {"since": {"type": "str"}, "until": {"type": "str"}}},
     "tls_reports": {"type": "list", "elements": "path", "default": []},

@@ -94,6 +94,11 @@ rows:
   type: list
   elements: dict
   returned: always
+handed_on:
+  description:
+    - What a job hands on to the next one of a workflow as C(starttls_result) - C(summary), and the first C(findings) and C(alerts). Small.
+  type: dict
+  returned: always
 stops:
   description: Whether a host did not pass. The task has then failed, unless O(fail) is V(false).
   type: bool

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Optional
@@ -39,6 +40,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables impor
 
 HostVars = Mapping[str, Mapping[str, Any]]
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_SLICE = "a slice of an AWX job lacks hosts: set job_slice_count of its template to 1"
 NEED_DNS = {"dane", "mta_sts"}
 """The checks for which the controller asks the DNS."""
 
@@ -101,12 +103,14 @@ class Estate:
     """hosts: the inventory names of the hosts of this run. deliveries: the email configs, in the inventory's order.
 
     removals: the email configs that are to be removed. peers: mail server of this run -> its peers; one without peers is left out.
+    missing: the mail servers that the email configs name and this run's inventory lacks.
     """
 
     hosts: tuple[str, ...] = ()
     deliveries: tuple[Delivery, ...] = ()
     removals: tuple[RemovedConfig, ...] = ()
     peers: Mapping[str, tuple[WantedPeer, ...]] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
 
     @classmethod
     def parse(
@@ -116,10 +120,14 @@ class Estate:
         hosts: Sequence[str] = (),
         others: Sequence[str] = (),
         check_required: bool = False,
+        undo: bool = False,
+        whole: bool = True,
     ) -> Estate:
         """Read the inventory. Raises EngineError that names the user's variable, and MissingLibraryError.
 
-        others: hosts outside the run whose variables are checked as well.
+        others: hosts outside the run whose variables are checked as well. undo: the delivery modes are those before a workflow, so a
+        server that is to require TLS may be behind any of them. whole: whether the inventory has to have every host that it names. One
+        that has only a part of them, such as that of a slice, is good for tests, and for nothing that changes a host.
 
         These are refused: an unknown C(starttls_) variable of a host of the run; a host whose address, landing of messages or
         outside host is none; a mail server that is not in the inventory; an unknown mode; an invalid domain; a domain in
@@ -133,6 +141,8 @@ class Estate:
             if facts.get("starttls_peers") and host in hosts:
                 with_peers[host] = facts
             check_variables(host, facts)
+            if whole:
+                _refuse_missing_gateways(facts)
             target_of(host, {host: facts})
             landing_of(host, facts)
             check_outside_host(facts.get("starttls_outside_host"), hostvars)
@@ -141,7 +151,9 @@ class Estate:
         for config in email_configs:
             _check_state(config)
         gateways = _gateways(hostvars) if email_configs else {}
-        deliveries = tuple(_delivery(config, hostvars, gateways) for config in email_configs if not is_absent(config))
+        deliveries = tuple(
+            _delivery(config, hostvars, gateways, whole, undo) for config in email_configs if not is_absent(config)
+        )
         removals = tuple(RemovedConfig.parse(config) for config in email_configs if is_absent(config))
         merge({}, [*(one.to_json()["email_config"] for one in deliveries), *(one.to_json() for one in removals)])
         peers = _peers(with_peers, hostvars) if with_peers else {}
@@ -154,7 +166,9 @@ class Estate:
                     f"{host} is to require TLS (starttls_inbound), but no email config delivers its mail over TLS only; "
                     "add it to one with the delivery mode 'required', or let it offer TLS"
                 )
-        return cls(tuple(hosts), deliveries, removals, peers)
+        named = (server for config in email_configs if not is_absent(config) for server in _names(config))
+        missing = tuple(dict.fromkeys(str(server) for server in named if server not in hostvars))
+        return cls(tuple(hosts), deliveries, removals, peers, missing)
 
     def in_plaintext(self) -> Estate:
         """Return the estate with every email config delivered in plaintext: the state with TLS switched off."""
@@ -198,6 +212,7 @@ class Estate:
                 *(domain for one in self.deliveries for domain in one.config.domains),
                 *(domain for one in self.removals for domain in one.domains),
             ],
+            "missing": list(self.missing),
         }
 
     @classmethod
@@ -208,6 +223,7 @@ class Estate:
             tuple(Delivery.from_json(one) for one in data["deliveries"]),
             tuple(RemovedConfig.parse(one) for one in data.get("removals") or ()),
             {host: tuple(map(WantedPeer.from_json, some)) for host, some in (data.get("peers") or {}).items()},
+            tuple(data.get("missing") or ()),
         )
 
 
@@ -265,23 +281,44 @@ def _gateways(hostvars: HostVars) -> dict[str, _Place]:
     return found
 
 
-def _delivery(config: Mapping[str, Any], hostvars: HostVars, gateways: Mapping[str, _Place]) -> Delivery:
+def _names(config: Mapping[str, Any]) -> Sequence[str]:
+    """Return the inventory names of the mail servers of an email config. Text is a fault, which is said elsewhere."""
     given = config.get("servers") or ()
-    names = given if not isinstance(given, str) else ()
+    return () if isinstance(given, str) else given
+
+
+def _refuse_missing_gateways(facts: Mapping[str, Any]) -> None:
+    """Raise EngineError if the inventory lacks a gateway of C(starttls_gateways). facts: the variables of a host."""
+    given = facts.get("starttls_gateways") or ()
+    names = re.split(r"[,\s]+", given) if isinstance(given, str) else [str(one) for one in given]
+    there = (facts.get("groups") or {}).get("mail_gateways") or () if names else ()
+    if missing := [one for one in names if one and one not in there]:
+        raise EngineError(
+            f"starttls_gateways names {missing[0]!r}, and the group mail_gateways lacks it; add the gateway, or correct "
+            f"starttls_gateways; {_SLICE}"
+        )
+
+
+def _delivery(
+    config: Mapping[str, Any], hostvars: HostVars, gateways: Mapping[str, _Place], whole: bool, undo: bool
+) -> Delivery:
+    given = config.get("servers") or ()
+    names = [server for server in _names(config) if whole or server in hostvars]
     for server in names:
         if server not in hostvars:
             raise EngineError(
                 f"email config {config.get('name')}: the mail server {server!r} is not in the inventory; add the host "
-                "or correct the name"
+                f"or correct the name; {_SLICE}"
             )
-    servers = given if isinstance(given, str) else [str(target_of(server, hostvars)) for server in names]
+    reached_at = {server: str(target_of(server, hostvars)) for server in names}
+    servers = given if isinstance(given, str) else [reached_at.get(server, str(server)) for server in given]
     read = EmailConfig.from_dict({**config, "servers": servers})
     places = [_place(server, hostvars) for server in names] if gateways else []
     themselves = tuple(
         name for name, (port, known) in gateways.items() if any(port == one and known & other for one, other in places)
     )
     made = Delivery(read, tuple(names), config.get("delivery_mode") is not None, themselves)
-    for server in names if made.is_routed else ():
+    for server in names if made.is_routed and not undo else ():
         if hostvars[server].get("starttls_inbound") == "required" and LEVELS[read.delivery_mode][0] != "required":
             raise EngineError(
                 f"email config {read.name}: {server} is to require TLS (starttls_inbound), and '{read.delivery_mode}' may "
@@ -296,6 +333,8 @@ def estate(
     hosts: Sequence[str] = (),
     others: Sequence[str] = (),
     check_required: bool = False,
+    undo: bool = False,
+    whole: bool = True,
 ) -> dict[str, Any]:
     """Return the result of Estate.parse as plain data, for playbooks. Raises EngineError, and MissingLibraryError.
 
@@ -304,7 +343,7 @@ def estate(
     require_cryptography()
     if fault := fault_in(email_configs):
         raise EngineError(fault)
-    return Estate.parse(email_configs, hostvars, hosts, others, check_required).to_json()
+    return Estate.parse(email_configs, hostvars, hosts, others, check_required, undo, whole).to_json()
 
 
 def checks_of(facts: Mapping[str, Any]) -> list[str]:

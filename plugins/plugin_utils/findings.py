@@ -323,6 +323,8 @@ _ENTRIES = (
           "set become for the host, and let its user run sudo"),
     Entry("plan", "no_python", "error", "The host has no Python that Ansible can use.",
           "install Python 3.9 or newer there, or set ansible_python_interpreter"),
+    Entry("plan", "not_put_back", "warning", "A host of a workflow does not go back to what it was before it.",
+          "look at the host, and change it by hand or with enable_tls if it has to be as it was"),
     Entry("plan", "no_gateway", "error", "The inventory has no gateway, and the step needs one.",
           "name the gateways in the group mail_gateways"),
     Entry("plan", "not_read", "error", "The host could not be read, so nothing is known of it.",

@@ -23,11 +23,15 @@ STEP_RESULTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "relax": ("mail_server_result", ("offered",)),
     "peers_off": ("mail_server_peers_result", ()),
     "off": ("mail_server_result", ("disabled",)),
+    "back": ("mail_server_result", ()),
     "remove": ("gateway_removed", ()),
     "put_back": ("mail_server_put_back", ()),
     "stop_accepting": ("gateway_accept_result", ("disabled",)),
 }
-"""Step -> the variable that its role registers, and the inbound states in which it ends; none if it has no such state."""
+"""Step -> the variable that its role registers, and the inbound states in which it ends; none if it has no such state.
+
+A host that goes back ends in the state that was planned for it.
+"""
 
 MOST_REASONS = 3
 """Most hosts whose fault is in the message of a run that stops."""
@@ -77,7 +81,7 @@ def standings(
         mine = [one for one in order if host in plan["steps"][one]["hosts"]]
         mine_tests = [one for one in tests if one.get("inventory_host") == host]
         try:
-            state, reason = _now(step, results.get(host) or {}, mine_tests, fail_on)
+            state, reason = _now(step, results.get(host) or {}, mine_tests, fail_on, part.get("after") or {})
         except MALFORMED as error:
             state, reason = (
                 "failed, its state is unknown",
@@ -106,8 +110,10 @@ def _rest(mine: Sequence[str], after: Sequence[str]) -> list[str]:
     return [f"not started: {', '.join(rest)}"] if rest else []
 
 
-def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], fail_on: str) -> tuple[str, str]:
-    """Return the state and the reason of a host in the present step."""
+def _now(
+    step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]], fail_on: str, planned: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Return the state and the reason of a host in the present step. planned: the state in which it ends when all steps are over."""
     if result.get("unreachable"):
         return "unreachable, its state is unknown", str(result.get("msg", ""))
     if result.get("failed"):
@@ -122,6 +128,8 @@ def _now(step: str, result: Mapping[str, Any], tests: Sequence[Mapping[str, Any]
     ends = STEP_RESULTS[step][1]
     if ends and (result.get("after") or {}).get("inbound") not in ends:
         return "not started", ""  # the result is that of an earlier step
+    if step == "back" and (result.get("after") or {}) != planned:
+        return "not started", ""
     bad = [
         finding for one in tests for finding in failing([of_result(two) for two in one.get("findings") or ()], fail_on)
     ]

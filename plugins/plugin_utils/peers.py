@@ -14,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target im
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.peer import PEERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import former_host
 
 VARIABLE = "starttls_peers"
 _HYBRID = (
@@ -70,7 +71,13 @@ class WantedPeer:
         """Whether a playbook changes the transport of this peer. An uninstallation removes it, and only relaxes it where it has to."""
         if not self.peer.sends_to_it:
             return False
-        return {"enable": True, "disable": not self.keeps_tls, "uninstall": bool(self.acceptors)}.get(action, False)
+        sets = {
+            "enable": True,
+            "disable": not self.keeps_tls,
+            "undo": not self.keeps_tls,
+            "uninstall": bool(self.acceptors),
+        }
+        return sets.get(action, False)
 
 
 def read_peers(
@@ -157,14 +164,20 @@ def refuse_plaintext(peers: Mapping[str, Sequence[WantedPeer]], requiring: Colle
                     )
 
 
-def wanted_peers(estate: Mapping[str, Any], host: str, action: str = "enable") -> list[dict[str, Any]]:
+def wanted_peers(
+    estate: Mapping[str, Any], host: str, action: str = "enable", changes: Any = None
+) -> list[dict[str, Any]]:
     """Return the option C(peers) of peer_tls and mail_server_info for a host: those that a playbook sets. Raises EngineError.
 
     estate: as plain data (Estate.to_json). With C(enable) and C(verify), those that only send are there, too: they are looked at.
+    changes: what a workflow has changed; C(undo) sets only the peers that are new in it.
     """
     found = _peers_in(estate, host)
     if action not in ("enable", "verify"):
         found = [one for one in found if one.is_set_by(action)]
+    if action == "undo":
+        former = former_host(changes, host)
+        found = [one for one in found if former and one.peer.name in former.peers]
     return [one.peer.to_dict() for one in found]
 
 

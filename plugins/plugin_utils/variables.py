@@ -157,6 +157,17 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "starttls_email_config": Variable("none", "For `set_delivery_mode`: the name of an email config."),
         "starttls_delivery_mode": Variable("none", "For `set_delivery_mode`: its new delivery mode."),
+        "starttls_gateways": Variable(
+            "none",
+            "The names of all gateways. A run that changes hosts is refused if its inventory lacks one, as a slice of an AWX job may.",
+        ),
+        "starttls_changes": Variable(
+            "none",
+            "For `undo_workflow`: what the workflow has changed, as its jobs hand it on. In AWX it needs no setting.",
+        ),
+        "starttls_result": Variable(
+            "none", "What a job of a workflow hands on: figures, findings and alerts. Nothing reads it."
+        ),
     },
     "Handshake tests": {
         "starttls_fail_on": Variable(
@@ -187,6 +198,17 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_report_received": Variable(
             "none",
             "Received TLS reports (RFC 8460), as paths on the controller, relative to where Ansible was started.",
+        ),
+        "starttls_report_url": Variable(
+            "none", "Each report is sent there by PUT, as the URL, a slash and the name of the file."
+        ),
+        "starttls_report_token": Variable(
+            "`MAILFLEET_REPORT_TOKEN`",
+            "A bearer token for that, from a vault. The default is an environment variable of the controller.",
+        ),
+        "starttls_report_parts": Variable(
+            "none",
+            "For `report_tls`: reports of other runs in their JSON form, as paths or patterns. They become one, and no host is read.",
         ),
         "starttls_logs": Variable("the package's log files", "Log files on the host."),
     },

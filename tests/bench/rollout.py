@@ -18,6 +18,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import signal
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ ALL_SERVERS = (4, 12)
 PRODUCT, RIVAL = "product", "rival"
 PING, FIRST, RERUN, MESSAGES = "ping", "first", "rerun", "messages"
 RERUN_MESSAGES, PING_ONE, READ = "rerun_messages", "ping_one", "read"
+VERIFY, VERIFY_2 = "verify", "verify_2"
 ONE_SERVER = "mx1"
 SINGLE_TURNS = 2  # of ping and read on one host, for each round: they are short, and their difference is small
 PLAN_ROUNDS = 3
@@ -64,6 +66,7 @@ class Step:
     """A run that is measured.
 
     changes: whether every host has to be changed by it, or none may be; None if it does not matter. host: the only one that it runs on.
+    slices: into how many runs at once the inventory is divided, as AWX divides that of a job.
     """
 
     contender: str
@@ -72,6 +75,7 @@ class Step:
     variables: dict[str, Any] = field(default_factory=dict)
     changes: bool | None = None
     host: str = ""
+    slices: int = 1
 
     @property
     def key(self) -> Key:
@@ -93,6 +97,7 @@ class Rollout:
         self._inventory = fleet.inventory(servers)
         enable = TOP / "playbooks/enable_tls.yml"
         ping, theirs, messages = BENCH / "ping.yml", BENCH / "rival.yml", self._messages()
+        verify = TOP / "playbooks/verify_tls.yml"
         self._steps = {
             RIVAL: [
                 Step(RIVAL, PING, ping),
@@ -105,6 +110,8 @@ class Rollout:
                 Step(PRODUCT, RERUN, enable, WITHOUT_MESSAGES, changes=False),
                 Step(PRODUCT, RERUN_MESSAGES, enable, changes=False),
                 Step(PRODUCT, MESSAGES, messages),
+                Step(PRODUCT, VERIFY, verify, WITHOUT_MESSAGES, changes=False),
+                Step(PRODUCT, VERIFY_2, verify, WITHOUT_MESSAGES, changes=False, slices=2),
             ],
         }
         if not rival:
@@ -147,7 +154,7 @@ class Rollout:
         for step in self._steps[PRODUCT]:
             if step.name == PING:
                 self._run(step)  # opens the connections
-            elif step.name != MESSAGES:
+            elif step.name not in (MESSAGES, VERIFY, VERIFY_2):
                 times = self._directory / f"{step.name}.times"
                 began = time.time()
                 self._run(step, rollout_profile.environment(times))
@@ -177,10 +184,11 @@ class Rollout:
         every = ["gw", *(f"mx{number}" for number in range(1, self.servers + 1))]
         hosts = [step.host] if step.host else every
         output = self._output(step)
-        command = ["ansible-playbook", "-i", str(self._inventory), "--forks", str(FORKS)]
-        command += [str(step.playbook), "--extra-vars", json.dumps(step.variables)]
-        command += ["--limit", step.host] if step.host else []
-        command += ["-v"] if verbose else []
+        inventories = self._fleet.slices(self._inventory, step.slices)
+        words = [str(step.playbook), "--extra-vars", json.dumps(step.variables)]
+        words += ["--limit", step.host] if step.host else []
+        words += ["-v"] if verbose else []
+        command = _at_once([["ansible-playbook", "-i", str(one), "--forks", str(FORKS), *words] for one in inventories])
         before = self._fleet.cpu(hosts)
         usage = measure(
             command, output, env={**self._fleet.environment(), **(environment or {})}, watch_memory=False,
@@ -223,6 +231,14 @@ class Rollout:
         path = self._directory / f"messages-{self.servers}.json"
         path.write_text(json.dumps([play]))
         return path
+
+
+def _at_once(commands: Sequence[Sequence[str]]) -> list[str]:
+    """Return the command that runs all of these at once, and fails if one of them does."""
+    if len(commands) == 1:
+        return list(commands[0])
+    begin = " ".join(f'{shlex.join(one)} & pids="$pids $!";' for one in commands)
+    return ["sh", "-c", f"{begin} status=0; for pid in $pids; do wait $pid || status=$?; done; exit $status"]
 
 
 def machine() -> dict[str, Any]:

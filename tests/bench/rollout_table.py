@@ -26,10 +26,20 @@ LABELS = {
     "rerun": "rerun",
     "rerun_messages": "rerun with messages",
     "messages": "test messages alone",
+    "verify": "verify",
+    "verify_2": "verify, 2 slices at once",
     "ping_one": "ping, one mail server",
     "read": "read, one mail server",
 }
-BASES = {"first": "ping", "rerun": "ping", "rerun_messages": "ping", "messages": "ping", "read": "ping_one"}
+BASES = {
+    "first": "ping",
+    "rerun": "ping",
+    "rerun_messages": "ping",
+    "messages": "ping",
+    "verify": "ping",
+    "verify_2": "ping",
+    "read": "ping_one",
+}
 """Step -> the step that its ratio to ping is taken of: the same hosts."""
 PLACES = {"gateway": "the gateway", "mail server": "a mail server", "host outside": "the host outside"}
 

@@ -487,7 +487,7 @@ def test_the_words_for_enforced_domains_are_the_same_everywhere(documentation, m
         assert place["direction"]["choices"] == list(DIRECTIONS)
         assert place["certificate_check"]["choices"] == list(CERTIFICATE_CHECKS)
     assert set(role) == set(options["enforced_domains"]["suboptions"]) == {
-        "domain", "direction", "certificate_check", "servers",
+        "domain", "direction", "certificate_check", "servers", "state",
     }  # fmt: skip
     for name, option in role.items():
         documented = options["enforced_domains"]["suboptions"][name]
@@ -498,7 +498,7 @@ def test_the_words_for_enforced_domains_are_the_same_everywhere(documentation, m
 
 def test_what_an_enforced_domain_holds_is_what_the_module_takes(monkeypatch):
     spec = runtime_spec("enforced_tls_domain", monkeypatch)["enforced_domains"]["options"]
-    assert set(EnforcedDomain("a.example", "outbound").to_dict()) == set(spec)
+    assert {*EnforcedDomain("a.example", "outbound").to_dict(), "state"} == set(spec)
     assert set(EnforcedDomain("a.example", "inbound").to_dict()) == {"domain", "direction"}
     assert {name for name, option in spec.items() if option.get("required")} == {"domain", "direction"}
 

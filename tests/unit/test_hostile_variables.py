@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, messages, rows
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, messages, rows, workflow
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import in_batches
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 
@@ -41,6 +41,8 @@ REFUSED_BY: dict[str, Callable[[Any], Any]] = {
     "starttls_outside_host": lambda value: messages.trace_messages(["m1"], {"m1": {}}, value, "run"),
     "starttls_report_formats": lambda value: rows.report_outputs(value, "/srv/reports"),
     "starttls_batches": lambda value: in_batches(["m1"], [value], ()),
+    "starttls_changes": lambda value: workflow.configs_before([], value, []),
+    "starttls_gateways": lambda value: estate.Estate.parse([], {"m1": {"starttls_gateways": [value]}}, ["m1"]),
 }
 """Variable -> what reads it first."""
 
@@ -57,6 +59,8 @@ BY_OPTION = {
     "starttls_recovery_file": "tls_recovery json_file",
     "starttls_report_directory": "tls_report outputs.path",
     "starttls_report_received": "tls_report tls_reports",
+    "starttls_report_parts": "tls_report parts",
+    "starttls_result": "handed on by playbooks: nothing reads it",
 }
 """Variables that playbooks and filters hand to an option as they are."""
 

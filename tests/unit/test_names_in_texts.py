@@ -35,6 +35,7 @@ DOCUMENTS = [
 INSTRUCTIONS = [*DOCUMENTS, *TOP.glob("playbooks/*.yml"), *TOP.glob("roles/*/meta/*.yml"), *TOP.glob("awx/*.yml")]
 
 SETTINGS = {
+    "AWX": {"job_slice_count"},
     "Ansible": {"ansible_connection", "ansible_python_interpreter"},
     "Exim": {
         "auth_advertise_hosts", "dc_smarthost", "incoming_port", "local_interfaces", "log_selector", "openssl_options", "smtp_no_mail",

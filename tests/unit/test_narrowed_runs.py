@@ -34,6 +34,7 @@ EVERY = [
         "enable_tls",
         "disable_tls",
         "set_delivery_mode",
+        "undo_workflow",
         "recover_deferred_mail",
     )
     for one in NARROWED

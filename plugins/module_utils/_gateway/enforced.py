@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EnforcedDomain,
+    is_absent,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import is_path
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
@@ -41,7 +42,7 @@ def merge(
 ) -> tuple[EnforcedDomain, ...]:
     """Return the wanted enforced domains of a gateway: the held ones, plus those of this call or, if absent, without them.
 
-    Raises EngineError.
+    One of this call that has the state absent itself goes in any case. Raises EngineError.
     """
     result = {one.key: one for one in held}
     given = set()
@@ -50,7 +51,7 @@ def merge(
         if one.key in given:
             raise EngineError(f"the {one.direction} domain {one.domain} is given twice")
         given.add(one.key)
-        if absent:
+        if absent or is_absent(item):
             result.pop(one.key, None)
         else:
             result[one.key] = one

@@ -34,7 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.@-]{0,62}\Z")
 
 
 def is_absent(item: Mapping[str, Any]) -> bool:
-    """Whether an entry of email_configs asks for the removal of the email config."""
+    """Whether an entry of email_configs or enforced_domains asks for its removal."""
     return item.get("state") == "absent"
 
 

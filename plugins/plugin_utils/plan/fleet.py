@@ -26,12 +26,14 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
+    ALL_PLAINTEXT,
     GATEWAY,
     GATEWAY_STEPS,
     MAIL_SERVER,
     STEPS,
     SWITCHING_OFF,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import WorkflowChanges
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class PlanRequest:
     action: a key of STEPS. groups: mail_gateways and mail_servers with all names of the inventory. targets: host -> C(host:port) at
     which other hosts reach it. batches: starttls_batches. inbound, outbound: host -> what the inventory wants of a mail server.
     without_evidence: hosts with starttls_require_without_evidence. test_all: whether tests are wanted that a read does not make.
-    outside_peers: mail server that is not in the run -> its peers.
+    outside_peers: mail server that is not in the run -> its peers. undo: what a workflow has changed, for the action of that name.
+    enforced: gateway -> the enforced domains that the inventory wants, as C((domain, direction)).
     """
 
     action: str
@@ -53,6 +56,8 @@ class PlanRequest:
     without_evidence: frozenset[str] = frozenset()
     test_all: bool = False
     outside_peers: Mapping[str, Sequence[WantedPeer]] = field(default_factory=dict)
+    undo: WorkflowChanges = field(default_factory=WorkflowChanges)
+    enforced: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Fleet:
             raise EngineError(
                 "there is no host to plan for; check the groups mail_gateways and mail_servers, and --limit"
             )
-        wanted = estate.in_plaintext() if request.action in SWITCHING_OFF else estate
+        wanted = estate.in_plaintext() if request.action in ALL_PLAINTEXT else estate
         return cls(wanted, request, {host: read_result(observed.get(host)) for host in estate.hosts})
 
     @property
@@ -82,7 +87,7 @@ class Fleet:
 
     @property
     def switches_off(self) -> bool:
-        """Whether no hop uses TLS after the run."""
+        """Whether the run takes TLS away from hosts."""
         return self.action in SWITCHING_OFF
 
     @cached_property
@@ -136,7 +141,9 @@ class Fleet:
         if step == "require":
             return self.request.inbound.get(host) == "required" and seen.before[0] != "required"
         if step == "relax":
-            return seen.before[0] == "required"
+            return seen.before[0] == "required" and (self.action != "undo" or seen.after[0] in ("disabled", "offered"))
+        if step == "back":
+            return seen.needs_change and (seen.after[0] == "disabled" or seen.after[1] != seen.before[1])
         return (step == "offer" and seen.needs_offer) or (step == "off" and seen.needs_change)
 
     def changing(self) -> dict[str, list[str]]:
@@ -146,7 +153,22 @@ class Fleet:
 
     def peers(self, host: str) -> tuple[WantedPeer, ...]:
         """Return the peers of a mail server of the run that mail goes to and that this action sets."""
-        return tuple(one for one in self.estate.peers.get(host, ()) if one.is_set_by(self.action))
+        mine = (one for one in self.estate.peers.get(host, ()) if one.is_set_by(self.action))
+        if self.action != "undo":
+            return tuple(mine)
+        new = self.request.undo.hosts[host].peers if host in self.request.undo.hosts else ()
+        return tuple(one for one in mine if one.peer.name in new)
+
+    @cached_property
+    def closing(self) -> frozenset[str]:
+        """The hosts of the run that accept no TLS any more after it."""
+        steps = ("off", "back", "stop_accepting", "remove")
+        made = {host for step in steps for host in self.changing().get(step, ())}
+        return frozenset(host for host in made if self.action != "undo" or self._ends_without(host))
+
+    def _ends_without(self, host: str) -> bool:
+        seen = self.observation(host)
+        return bool(seen and seen.after[0] == "disabled")
 
     @cached_property
     def hops(self) -> tuple[FleetHop, ...]:

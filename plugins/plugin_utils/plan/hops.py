@@ -62,6 +62,7 @@ _RULES = {
     "set_delivery_mode": _ON,
     "disable": _OFF,
     "uninstall": _OFF._replace(last={GATEWAY: "remove", MAIL_SERVER: "off"}),
+    "undo": _Rules(_OFF.first, {**_OFF.between, RELAY: "back"}, {GATEWAY: "stop_accepting", MAIL_SERVER: "back"}),
 }
 
 

@@ -11,8 +11,9 @@ from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import peer_rules, rules
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import peer_rules, rules, undo_rules
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet, PlanRequest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.former import former_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import ordered
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff, Observation, Unread
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
@@ -34,7 +35,9 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
     no host, sizes of batches that are none.
     """
     fleet = Fleet.of(estate, observed, request)
-    between_hosts = dict.fromkeys((*rules.between_hosts(fleet), *peer_rules.obstacles(fleet)))
+    between_hosts = dict.fromkeys(
+        (*rules.between_hosts(fleet), *peer_rules.obstacles(fleet), *undo_rules.obstacles(fleet))
+    )
     between = [one for one, waived in between_hosts if not waived]
     found = [*_of_hosts(fleet, "obstacles"), *between]
     warned = [*_of_hosts(fleet, "notes"), *(one for one, waived in between_hosts if waived), *_warned(fleet)]
@@ -62,12 +65,14 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
         outside=tuple(
             dict.fromkeys(host for some in request.groups.values() for host in some if host not in fleet.seen)
         ),
+        former=former_of(fleet),
     )
 
 
 def _warned(fleet: Fleet) -> Iterable[Located]:
     yield from rules.warnings(fleet)
     yield from peer_rules.warnings(fleet)
+    yield from undo_rules.warnings(fleet)
 
 
 def _of_hosts(fleet: Fleet, what: str) -> Iterable[Located]:
@@ -108,6 +113,7 @@ def _host(
         obstacles=obstacles,
         warnings=warnings,
         digests=seen.digests,
+        after=seen.after,
     )
 
 

@@ -115,6 +115,7 @@ class GatewayView:
     it knows email configs by name. after: name of an email config -> mode that a
     change sets. softens: whether a permanent refusal of a mail server only defers the mail.
     reload: whether a part of the gateway does not serve, although no file has to change.
+    accept, send: its outbound side; empty if that was never set. senders: inbound enforced domains.
     """
 
     configs: Mapping[str, HeldConfig] = field(default_factory=dict)
@@ -128,6 +129,9 @@ class GatewayView:
     changes: tuple[FileDiff, ...] = ()
     softens: bool = False
     reload: bool = False
+    accept: str = ""
+    send: str = ""
+    senders: tuple[str, ...] = ()
 
     @property
     def changes_modes(self) -> bool:
@@ -458,4 +462,11 @@ def _gateway(view: Mapping[str, Any]) -> GatewayView:
         changes=_changes(view.get("changes")),
         softens=bool(view.get("softens_refusals")),
         reload=bool(view.get("reload")),
+        accept=_line((view.get("outbound") or {}).get("accept"), 40),
+        send=_line((view.get("outbound") or {}).get("send"), 40),
+        senders=tuple(
+            _line(one.get("domain"), 300)
+            for one in view.get("enforced_domains") or ()
+            if one.get("direction") == "inbound"
+        ),
     )

@@ -56,7 +56,7 @@ def _of_host(fleet: Fleet, host: str, seen: Observation) -> Iterator[Located]:
         for one in wanted:
             if one.keeps_tls and one.peer.name in (seen.peers.there or ()):
                 yield Located(host, Finding.advised("peer_keeps_tls", f"the peer {one.peer.name} of {host} keeps TLS"))
-    if fleet.switches_off and "off" in fleet.steps(host):
+    if host in fleet.closing:
         for one in wanted:
             if one.peer.receives_from_it and not one.senders:
                 what = f"it is not known here whether the peer {one.peer.name}, which sends to {host}, insists on TLS"
@@ -162,11 +162,10 @@ def _outbound(seen: Observation) -> Optional[str]:
 
 def _left_behind(fleet: Fleet) -> Iterator[Located]:
     """Yield the peers that would still insist on TLS towards a host that switches it off: outside the run, or not in the inventory."""
-    closing = {host for step in ("off", "stop_accepting", "remove") for host in fleet.changing().get(step, ())}
     for sender, peers in fleet.request.outside_peers.items():
         for one in peers:
             for acceptor in one.acceptors if one.peer.level == "required" else ():
-                if acceptor in closing:
+                if acceptor in fleet.closing:
                     what = (
                         f"it is not in this run and sends to {acceptor} over TLS only (peer {one.peer.name}), and {acceptor} will not "
                         "accept TLS any more"
@@ -176,7 +175,7 @@ def _left_behind(fleet: Fleet) -> Iterator[Located]:
         seen = fleet.observation(sender)
         for name in _extra(fleet, sender, seen) if seen else ():
             for place in (seen.peers.there or {}).get(name, ()) if seen else ():
-                if fleet.host_at(*place) in closing:
+                if fleet.host_at(*place) in fleet.closing:
                     what = (
                         f"its peer {name}, which starttls_peers lacks, sends to {fleet.host_at(*place)} over TLS only, and that will not "
                         "accept TLS any more"

@@ -16,7 +16,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners impor
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import changed_by_hand, extra_configs
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, SeenServer, bare
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY, MAIL_SERVER, Located
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
+    GATEWAY,
+    IN_PART,
+    MAIL_SERVER,
+    Located,
+)
 
 HANDSHAKE_CPU_MS = 2.0
 """Milliseconds of CPU that TLS adds to one session of a mail server: an upper estimate, because a busy server has to be warned of too
@@ -131,6 +136,11 @@ class _Route:
 
     def _lacks_starttls(self, test: Optional[SeenServer], there: Optional[Observation], host: str) -> str:
         """Return why TLS would fail that the mode uses; empty if it would not, or if the mail server gets it in this run."""
+        if host in self.fleet.closing:
+            return "it had no TLS before the workflow, and goes back to that" if "required" in self.levels else ""
+        held = self.seen.gateway.configs.get(self.delivery.config.name)
+        if self.fleet.action == "undo" and held and "required" in LEVELS.get(held.mode, ()):
+            return ""  # it insists already, so this is no new risk
         if (test and test.completed) or (there and there.gets_starttls and "offer" in self.fleet.steps(host)):
             return ""
         if "required" in self.levels:
@@ -209,7 +219,8 @@ def _required_behind_others(fleet: Fleet) -> Iterator[Located]:
 def _gateways_left_outside(fleet: Fleet) -> Iterator[Located]:
     """Yield the gateways outside the run, which may insist on TLS towards mail servers that switch it off."""
     served = {host for one in fleet.estate.deliveries for host in one.hosts}
-    hosts = [host for host in fleet.of_run(MAIL_SERVER) if host in served and "off" in fleet.steps(host)]
+    every = fleet.action in IN_PART  # its estate does not say whom the gateways deliver to
+    hosts = [host for host in fleet.of_run(MAIL_SERVER) if (every or host in served) and host in fleet.closing]
     if hosts:
         yield from _outside(fleet, f"{_names(hosts)} switch TLS off, and this gateway may still insist on it")
 
@@ -231,18 +242,20 @@ def _outside(fleet: Fleet, why: str) -> Iterator[Located]:
 
 def _kept_modes(fleet: Fleet) -> Iterator[Located]:
     """Yield the email configs that the inventory lacks, whose mode insists on TLS towards a mail server that switches it off."""
-    off = {
-        bare(fleet.request.targets.get(host, host)): host
-        for host in fleet.of_run(MAIL_SERVER)
-        if "off" in fleet.steps(host)
-    }
+    servers = [host for host in fleet.of_run(MAIL_SERVER) if host in fleet.closing]
+    off = {bare(fleet.request.targets.get(host, host)): host for host in servers}
     for gateway in fleet.of_run(GATEWAY):
         seen = fleet.observation(gateway)
         for name, held in seen.gateway.configs.items() if seen else ():
             hosts = [off[bare(server)] for server in held.servers if bare(server) in off]
             if hosts and name not in fleet.configs and "required" in LEVELS.get(held.mode, ()):
-                what = f"email config {name}, which the inventory lacks, is delivered to {_names(hosts)} in the mode '{held.mode}'"
+                which = "which this workflow did not change" if fleet.action == "undo" else "which the inventory lacks"
+                what = f"email config {name}, {which}, is delivered to {_names(hosts)} in the mode '{held.mode}'"
                 advice = "add it to email_configs, so that this run takes its mode back first"
+                if fleet.action == "undo":
+                    advice = (
+                        f"set another mode for {name} first (set_delivery_mode.yml), or let {_names(hosts)} keep TLS"
+                    )
                 yield Located(gateway, Finding.advised("server_without_starttls", what, advice))
 
 
@@ -260,9 +273,9 @@ def warnings(fleet: Fleet) -> Iterator[Located]:
         port = _port(fleet.request.targets.get(host, host))
         if seen and not fleet.switches_off and port in seen.loopback_ports:
             yield Located(host, loopback_only(port))
-    if fleet.action != "set_delivery_mode":  # its estate is one email config
+    if fleet.action not in IN_PART:
         yield from _as_the_gateways_are(fleet)
-        yield from _still_taken(fleet)
+    yield from _still_taken(fleet)
     if not fleet.switches_off:
         yield from _busy(fleet)
 

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import is_absent
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
@@ -29,8 +30,9 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making imp
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import OBSTACLES, UNREAD
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import names, plan_table, plan_text
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import Plan
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import RESULTS, Plan
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import CHANGES, WorkflowChanges, result_of
 
 FAIL_ON = {"drift": ("drift", "blocked", "unknown"), "blocked": ("blocked", "unknown"), "never": ()}
 """What a plan may fail on -> the results with which it does."""
@@ -39,6 +41,7 @@ _PLAYBOOKS = {
     "disable": "disable_tls.yml",
     "set_delivery_mode": "set_delivery_mode.yml",
     "uninstall": "uninstall.yml",
+    "undo": "undo_workflow.yml",
 }
 OBSERVED = ("mail_server_observed", "gateway_observed")
 """The variables with what the roles read."""
@@ -62,6 +65,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
     run = set(wanted.hosts)
     test_all = False
     with_peers: dict[str, Mapping[str, Any]] = {}
+    enforced: dict[str, list[tuple[str, str]]] = {}
     batches = options["batches"]
     for host in dict.fromkeys((*wanted.hosts, *members["mail_gateways"], *members["mail_servers"])):
         facts = hostvars[host]  # once a host: Ansible computes its variables anew each time
@@ -79,6 +83,8 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
             batches = facts.get("starttls_batches")  # of the mail servers: only those change in batches
         if host not in run and facts.get("starttls_peers") and host in members["mail_servers"]:
             with_peers[host] = facts
+        if host in run and options["action"] == "enable" and host in members["mail_gateways"]:
+            enforced[host] = list(_enforced(facts.get("starttls_enforced_domains")))
         if host in run:
             observed[host] = observed_of([facts.get(name) for name in options["observed"]])
     request = PlanRequest(
@@ -91,6 +97,8 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         without_evidence=frozenset(without_evidence),
         test_all=test_all,
         outside_peers=_outside_peers(with_peers, members["mail_gateways"], targets, hostvars),
+        enforced=enforced,
+        undo=_given(wanted.hosts, hostvars) if options["action"] == "undo" else WorkflowChanges(),
     )
     return make_plan(wanted, observed, request)
 
@@ -139,6 +147,31 @@ def former_changes(hosts: Iterable[str], hostvars: HostVars) -> dict[str, dict[s
     }
 
 
+def _enforced(given: Any) -> Iterator[tuple[str, str]]:
+    """Yield domain and direction of the wanted enforced domains. One that is none is said by the gateway."""
+    for one in given if isinstance(given, (list, tuple)) else ():
+        if isinstance(one, Mapping) and not is_absent(one):
+            yield str(one.get("domain") or "").lower().rstrip("."), str(one.get("direction") or "")
+
+
+def _given(hosts: Iterable[str], hostvars: HostVars) -> WorkflowChanges:
+    """Return what the jobs before this one have changed. It is an extra variable, so every host has the same. Raises EngineError."""
+    return next((WorkflowChanges.parse(hostvars[host].get(CHANGES)) for host in hosts), WorkflowChanges())
+
+
+def handed_on(plan: Plan, run: Mapping[str, Any], hostvars: HostVars) -> dict[str, Any]:
+    """Return what the workflow has changed once this run is over, as plain data: C(starttls_changes) for the next job.
+
+    It is known before the first change, so a run that stops hands it on as well. A host that was not reached is then in it, too: to put
+    it back changes nothing. run: what the steps of the playbook read. What an undo puts back is handed on as it was. Raises EngineError.
+    """
+    local = hostvars.get("localhost") or {}
+    earlier = (local.get("tls_plan") or {}).get("changes")  # of another playbook of the same call
+    found = _given(plan.hosts, hostvars).followed_by(WorkflowChanges.parse(earlier))
+    changes = plan.action != "undo" and any(one["hosts"] for one in run["steps"].values())
+    return (found.followed_by(plan.former) if changes else found).to_json()
+
+
 def plan_result(
     plan: Plan, plan_only: bool, fail_on: str, alone: bool = False, recovered: bool = False, fail: bool = True
 ) -> tuple[dict[str, Any], str]:
@@ -177,8 +210,20 @@ def plan_result(
         "plan": plan.to_json(),
         "run": run,
         "table": plan_table(plan),
+        "handed_on": _handed_on(plan),
     }
     return result, f"{_title(plan)}\n\n{plan_text(plan)}"
+
+
+def _handed_on(plan: Plan) -> dict[str, Any]:
+    """Return the plan as C(starttls_result)."""
+    states = [one.state for one in plan.hosts.values()]
+    counts = {state: states.count(state) for state in RESULTS}
+    found = [
+        {"host": host, "severity": one.severity, "code": one.code, "message": one.message}
+        for host, one in (*plan.obstacles, *plan.warnings)
+    ]
+    return result_of({"action": plan.action, "plan": plan.result, "hosts": len(states), **counts}, found)
 
 
 def _stopped_by_others(plan: Plan) -> bool:

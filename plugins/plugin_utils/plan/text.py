@@ -29,6 +29,7 @@ _WORDS = {
     "relax": "the mail servers that require TLS take plaintext again",
     "peers_off": "the mail servers stop using TLS with their peers",
     "off": "the mail servers switch STARTTLS off",
+    "back": "the mail servers go back to what they were before the workflow",
     "remove": "everything goes from the gateways, one at a time, once their other queues are empty",
     "put_back": "the mail servers get back what was there before",
     "stop_accepting": "the gateways stop accepting TLS, one at a time",

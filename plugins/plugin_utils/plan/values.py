@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import WorkflowChanges
 
 PLAN_FORMAT = 1
 
@@ -19,13 +20,19 @@ STEPS = {
     "disable": ("relax", "modes", "peers_off", "off", "stop_accepting"),
     "set_delivery_mode": ("modes",),
     "uninstall": ("relax", "modes", "peers_off", "off", "remove", "put_back"),
+    "undo": ("relax", "modes", "peers_off", "back", "stop_accepting"),
 }
 """Action -> its steps in the safe order."""
 GATEWAY_STEPS = frozenset({"accept", "modes", "stop_accepting", "remove"})
 """The steps that gateways make. The mail servers make the others."""
 GATEWAY, MAIL_SERVER = "gateway", "mail_server"
-SWITCHING_OFF = frozenset({"disable", "uninstall"})
+SIDES = ("inbound", "outbound")
+SWITCHING_OFF = frozenset({"disable", "uninstall", "undo"})
+"""The actions that take TLS away from hosts."""
+ALL_PLAINTEXT = frozenset({"disable", "uninstall"})
 """The actions after which no hop uses TLS."""
+IN_PART = frozenset({"set_delivery_mode", "undo"})
+"""The actions whose estate has only the email configs that they change."""
 RESULTS = ("clean", "drift", "blocked", "unknown")
 
 
@@ -42,7 +49,7 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True)
 class HostPlan:
-    """One host of the run. present: what it is now, in words. state: one of RESULTS."""
+    """One host of the run. present: what it is now, in words. state: one of RESULTS. after: C((inbound, outbound)) as planned."""
 
     role: str
     title: str
@@ -53,6 +60,7 @@ class HostPlan:
     obstacles: tuple[Finding, ...] = ()
     warnings: tuple[Finding, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
+    after: tuple[str, str] = ("", "")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -66,6 +74,7 @@ class HostPlan:
             "obstacles": [_plain(one) for one in self.obstacles],
             "warnings": [_plain(one) for one in self.warnings],
             "digests": dict(self.digests),
+            "after": dict(zip(SIDES, self.after)),
         }
 
     @classmethod
@@ -81,6 +90,7 @@ class HostPlan:
             obstacles=_findings(data["obstacles"]),
             warnings=_findings(data["warnings"]),
             digests=dict(data["digests"]),
+            after=(str(data["after"][SIDES[0]]), str(data["after"][SIDES[1]])),
         )
 
 
@@ -133,6 +143,7 @@ class Plan:
     hosts: in the order of the inventory. obstacles and warnings: all of them, those of the hosts too. steps: in the safe order; one
     that no host needs is left out. recover: hosts with the journal of a killed run. prove: hosts to prove after the change.
     prove_peers: mail servers whose peers are proved after the change, because it is theirs.
+    former: the hosts and email configs that change, as they are now.
     """
 
     action: str
@@ -146,6 +157,7 @@ class Plan:
     prove_peers: tuple[str, ...] = ()
     cost: Cost = field(default_factory=Cost)
     outside: tuple[str, ...] = ()
+    former: WorkflowChanges = field(default_factory=WorkflowChanges)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as docs/schema/plan.schema.json describes it."""
@@ -162,6 +174,7 @@ class Plan:
             "prove_peers": list(self.prove_peers),
             "cost": self.cost.to_json(),
             "not_in_this_run": list(self.outside),
+            "former": self.former.to_json(),
         }
 
     def run(self, may_change: bool) -> dict[str, Any]:
@@ -174,7 +187,13 @@ class Plan:
         return {
             "action": self.action,
             "hosts": {
-                name: {"role": one.role, "title": one.title, "steps": list(one.steps), "digests": dict(one.digests)}
+                name: {
+                    "role": one.role,
+                    "title": one.title,
+                    "steps": list(one.steps),
+                    "digests": dict(one.digests),
+                    "after": dict(zip(SIDES, one.after)),
+                }
                 for name, one in self.hosts.items()
             },
             "steps": {name: one.to_json() for name, one in steps.items()},
@@ -204,6 +223,7 @@ class Plan:
                 cost["handshake_ms"],
             ),
             outside=tuple(data.get("not_in_this_run") or ()),
+            former=WorkflowChanges.parse(data.get("former")),
         )
 
 

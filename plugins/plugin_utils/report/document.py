@@ -25,12 +25,14 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import tested_from
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import alerts_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import MALFORMED
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import findings_of, one_line, verdict_of
 
 REPORT_VERSION = 1
 _DIRECTIONS = ("inbound", "outbound")
 EXPECTED = ("offered", "disabled", "either")
 TRANSPORTS = ("tls", "plaintext", "unknown")
+_VERDICTS = ("pass", "unproven", "FAIL")
 PEER_RESULTS = ("proved", "not tested", "failed", "TLS off", "keeps TLS")
 COUNTED = tuple(f"{what}_{how}" for what in ("sessions", "messages") for how in TRANSPORTS)
 
@@ -54,20 +56,25 @@ def build(
     certificate_days: int = 21,
     fail_on: str = "error",
     not_in_run: Sequence[str] = (),
+    parts: Sequence[Mapping[str, Any]] = (),
     now: Optional[datetime] = None,
 ) -> dict[str, Any]:
     """Return the report on these rows (the module tls_report documents them). Raises ReportError.
 
-    not_in_run: hosts of which nothing is said.
+    not_in_run: hosts of which nothing is said. parts: reports on other hosts of the fleet, which become a part of this one.
     certificate_days: a certificate with fewer days left causes an alert. fail_on: the lowest severity of a finding that
     makes a host fail. previous: a former report. tls_reports: the result of tls_rpt.read_reports().
     """
-    if not rows:
+    if not rows and not parts:
         raise ReportError("there is no host to report on")
     hosts = [_host(row, fail_on) for row in rows]
     if len({host["host"] for host in hosts}) < len(hosts):
         raise ReportError("a host has more than one of the rows; give each host one")
+    hosts = _each_once([*hosts, *_of_parts(parts, fail_on)])
     reports = [clean(one) for one in tls_reports]
+    reports += [one for part in parts for one in clean(_mappings(part.get("tls_reports"))) if one not in reports]
+    there = {host["host"] for host in hosts}
+    left_out = [*not_in_run, *(one for part in parts for one in _sequence(part.get("not_in_this_run")))]
     alerts = alerts_of(hosts, reports, previous, certificate_days)
     return {
         "version": REPORT_VERSION,
@@ -76,7 +83,7 @@ def build(
         "window": _window(window, hosts),
         "fail_on": fail_on,
         "summary": _summary(hosts, alerts),
-        "not_in_this_run": [clean(str(one)) for one in not_in_run],
+        "not_in_this_run": [one for one in dict.fromkeys(clean(str(one)) for one in left_out) if one not in there],
         "hosts": hosts,
         "alerts": alerts,
         "tls_reports": reports,
@@ -144,6 +151,31 @@ def test_name(test: Mapping[str, Any]) -> str:
 
 def _is_pem(value: Any) -> bool:
     return isinstance(value, str) and value.lstrip().startswith("-----BEGIN")
+
+
+def _each_once(hosts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return each host once. Of one that several reports are about, such as a gateway, the worst entry counts."""
+    found: dict[str, dict[str, Any]] = {}
+    for host in hosts:
+        known = found.setdefault(host["host"], host)
+        if _VERDICTS.index(host["verdict"]) > _VERDICTS.index(known["verdict"]):
+            found[host["host"]] = host
+    return list(found.values())
+
+
+def _of_parts(parts: Sequence[Mapping[str, Any]], fail_on: str) -> list[dict[str, Any]]:
+    try:
+        return [_of_part(entry, fail_on) for part in parts for entry in _mappings(part["hosts"])]
+    except MALFORMED as error:
+        raise ReportError(f"one of parts is not a whole report ({type(error).__name__}: {str(error)[:200]})") from error
+
+
+def _of_part(entry: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
+    """Return a host of another report. Its findings and who tested it are said there."""
+    made = _host({**entry, "probes": entry.get("tests")}, fail_on)
+    findings = [_finding(one) for one in _mappings(entry.get("findings"))]
+    tested = clean(str(entry.get("tested_from") or ""))
+    return {**made, "findings": findings, "verdict": verdict_of(findings, fail_on), "tested_from": tested}
 
 
 def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:

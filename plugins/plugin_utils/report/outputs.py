@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -19,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_path
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report import document, tls_rpt
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.formats import FORMATS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import result_of, worst_first
 
 _TRUST = PathTrust(option="the path of the output (starttls_report_directory)")
 
@@ -60,10 +62,18 @@ def write_report(options: Mapping[str, Any], check_mode: bool) -> dict[str, Any]
         "msg": _message(report),
         "summary": report["summary"],
         "alerts": report["alerts"],
+        "handed_on": _handed_on(report),
         "paths": [one.path for one in outputs],
         "changed_paths": changed,
         **({"warnings": warnings} if warnings else {}),
     }
+
+
+def _handed_on(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the report as C(starttls_result)."""
+    summary = {name: report["summary"][name] for name in ("hosts", "passed", "failed", "alerts", "messages")}
+    found = [{**one, "host": host["host"]} for host in report["hosts"] for one in host["findings"]]
+    return result_of(summary, worst_first(found), report["alerts"])
 
 
 def _message(report: Mapping[str, Any]) -> str:
@@ -103,20 +113,41 @@ def _report(options: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         certificate_days=options["certificate_days"],
         fail_on=options["fail_on"],
         not_in_run=options.get("not_in_run") or (),
+        parts=_parts(options.get("parts") or ()),
     )
     return report, problems
+
+
+def _parts(given: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the reports at these paths, which may be patterns such as C(reports/*/report.json). Raises EngineError."""
+    found = []
+    for pattern in (line.strip() for one in given for line in one.splitlines() if line.strip()):
+        paths = sorted(glob.glob(from_start(pattern)))  # noqa: PTH207  (of an absolute pattern)
+        if not paths:
+            raise EngineError(
+                f"parts (starttls_report_parts): there is no report at {one_line(pattern)} on the controller; correct it, or let the job "
+                "that makes it write the format json"
+            )
+        for path in paths:
+            report = _read_report(path, "the report")
+            if report is not None:
+                found.append(report)
+    return found
 
 
 def _previous(path: Optional[str]) -> Optional[dict[str, Any]]:
     """Return the former report; None if no path is given or there is no file, as in the first run."""
     if not path:
         return None
-    path = from_start(path)
+    return _read_report(from_start(path), "the previous report")
+
+
+def _read_report(path: str, what: str) -> Optional[dict[str, Any]]:
     try:
         content = FileImage.read(path, max_bytes=PREVIOUS_REPORT_BYTES, trust=LOOK).content
         return None if content is None else document.load_previous(content)
     except (OSError, document.ReportError) as error:
-        raise EngineError(f"the previous report {one_line(path)} cannot be used: {error}") from error
+        raise EngineError(f"{what} {one_line(path)} cannot be used: {error}") from error
 
 
 def _image(output: Output, text: str) -> Image:

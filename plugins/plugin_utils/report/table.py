@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
     verdict_of,
     word_for_lost,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import result_of, worst_first
 
 HEADINGS = {
     "host": "HOST",
@@ -65,6 +66,7 @@ def fleet_verdict(
         "msg": "; ".join([passing, *_reasons(bad, fail_on)]),
         "table": table,
         "rows": shown,
+        "handed_on": _handed_on(shown, len(bad)),
     }
     outside = (
         [one_line(f"Not in this run, so nothing is said of them: {', '.join(map(str, not_in_run))}")]
@@ -72,6 +74,12 @@ def fleet_verdict(
         else []
     )
     return result, "\n".join([heading, "", table, *outside, *_lines(shown)])
+
+
+def _handed_on(shown: Sequence[Mapping[str, Any]], failed: int) -> dict[str, Any]:
+    """Return the verdict as C(starttls_result)."""
+    found = [{**one, "host": row["host"]} for row in shown for one in row["findings"]]
+    return result_of({"hosts": len(shown), "passed": len(shown) - failed, "failed": failed}, worst_first(found))
 
 
 def _table(shown: Sequence[Mapping[str, Any]]) -> str:

@@ -54,6 +54,9 @@ class FakeFleet:
     def inventory(self, servers):
         return self.directory / f"inventory-{servers}.yml"
 
+    def slices(self, inventory, count):
+        return [inventory] * count
+
     def environment(self):
         path = f"{self.directory / 'bin'}:{os.environ['PATH']}"
         return {"PATH": path, "FAKE": str(self.directory), "FAULT": self.fault}
@@ -89,17 +92,25 @@ def test_a_round(fleet):
     one.round(2, 2)
     runs = fleet.runs()
     assert [run if run == "reset" else run[0] for run in runs] == [
-        "reset", "ping.yml", "enable_tls.yml", "enable_tls.yml", "enable_tls.yml", "messages-2.json",
+        "reset", "ping.yml", "enable_tls.yml", "enable_tls.yml", "enable_tls.yml", "messages-2.json", *["verify_tls.yml"] * 3,
         *["ping.yml", "read.yml"] * 2, "reset", "ping.yml", "rival.yml", "rival.yml",
     ]  # fmt: skip
     assert [run[1] for run in runs if run[0] == "read.yml"] == ["mx1", "mx1"]
     without = {"starttls_outside_host": ""}
     assert [json.loads(run[2]) for run in runs if run[0] == "enable_tls.yml"] == [without, without, {}]
     assert {key: len(costs) for key, costs in one.costs.items()} == {
-        **{(PRODUCT, step): 1 for step in (PING, "first", RERUN, RERUN_MESSAGES, MESSAGES)},
+        **{(PRODUCT, step): 1 for step in (PING, "first", RERUN, RERUN_MESSAGES, MESSAGES, "verify", "verify_2")},
         **{(PRODUCT, step): 2 for step in (PING_ONE, READ)},
         **{(RIVAL, step): 1 for step in (PING, "first", RERUN)},
     }
+
+
+def test_of_two_runs_at_once_each_has_to_succeed(fleet):
+    both = rollout._at_once([["sh", "-c", "exit 0"], ["sh", "-c", "echo 'not so' >&2; exit 3"]])
+    with pytest.raises(BenchError, match="ended with status 3: not so"):
+        rollout.measure(both, fleet.directory / "out", watch_memory=False)
+    usage = rollout.measure(rollout._at_once([["sleep", "0.1"]] * 2), fleet.directory / "out", watch_memory=False)
+    assert usage.wall >= 0.1
 
 
 def test_who_begins_changes(fleet):

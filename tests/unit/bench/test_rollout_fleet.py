@@ -77,3 +77,20 @@ def test_a_fleet_of_another_size_goes_first(tmp_path, monkeypatch):
     assert up(4, left=12) == ["images"]
     assert up(40, left=12) == ["down", "images"]
     assert up(4, left=40) == ["down", "images"]
+
+
+def test_slices_are_those_of_awx(tmp_path):
+    """Hosts by their names in turns; the variables, and so the email configs, are whole in each."""
+    hosts = {"mail_gateways": ["gw"], "mail_servers": ["mx2", "mx1", "mx3"], "mail_outside": ["outside"]}
+    groups = {group: {"hosts": {name: {"x": name} for name in names}} for group, names in hosts.items()}
+    path = tmp_path / "inventory-3.yml"
+    path.write_text(
+        yaml.safe_dump({"all": {"vars": {"email_configs": ["whole"]}, "children": groups}}, sort_keys=False)
+    )
+    fleet = Fleet(tmp_path, 4)
+    assert fleet.slices(path, 1) == [path]
+    found = [yaml.safe_load(one.read_text())["all"] for one in fleet.slices(path, 2)]
+    assert [[host for group in one["children"].values() for host in group["hosts"]] for one in found] == [
+        ["gw", "mx2", "outside"], ["mx1", "mx3"],
+    ]  # fmt: skip
+    assert [one["vars"] for one in found] == [{"email_configs": ["whole"]}] * 2

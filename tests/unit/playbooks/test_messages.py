@@ -34,7 +34,8 @@ def playbook(name: str) -> dict[str, str]:
     ("name", "facts", "said"),
     [
         ("plan_tls", {"email_configs": [config("main", "nowhere")]},
-         "email config main: the mail server 'nowhere' is not in the inventory; add the host or correct the name"),
+         "email config main: the mail server 'nowhere' is not in the inventory; add the host or correct the name; "
+         "a slice of an AWX job lacks hosts: set job_slice_count of its template to 1"),
         ("set_delivery_mode", {"email_configs": [config("main", "m1")], "starttls_email_config": "mian"},
          "starttls_email_config: there is no email config 'mian' in the inventory; choose one of: main"),
         ("verify_tls", {"starttls_outside_host": "aut"},

@@ -166,6 +166,11 @@ USES = {
     "waiting_hops": f"'m1' | {OURS}.waiting_hops(hostvars)",
     "ready_hops": f"'m1' | {OURS}.ready_hops(hostvars)",
     "step_failures": f"'offer' | {OURS}.step_failures(hostvars)",
+    "configs_before": f"[{{'name': 'main', 'note': {VERSION}}}] | {OURS}.configs_before({{'email_configs': {{'main': 'required'}}}}, [])",
+    "state_before": f"{{'hosts': {{}}}} | {OURS}.state_before('m1', 'inbound', {VERSION})",
+    "enforced_before": "{'hosts': {'m1': {'enforced_domains': [{'domain': 'a.test', 'direction': 'inbound'}]}}} | "
+    f"{OURS}.enforced_before('m1')",
+    "with_report": f"{{'note': {VERSION}}} | {OURS}.with_report('', {VERSION})",
     "failing": f"hostvars.m1.verify_probe.results[0].findings | {OURS}.failing('notice')",
 }
 """Each filter, as an expression whose value holds words of a host if the filter lets any through."""

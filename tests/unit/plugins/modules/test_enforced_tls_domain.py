@@ -83,8 +83,14 @@ def test_several_domains(engine):
         module.main, enforced_domains=[INBOUND, {"domain": "b.example", "direction": "outbound", "servers": ["x"]}]
     )
     assert engine.calls[0][1] == [
-        {**INBOUND, "certificate_check": None, "servers": None},
-        {"domain": "b.example", "direction": "outbound", "certificate_check": None, "servers": ["x"]},
+        {**INBOUND, "certificate_check": None, "servers": None, "state": "present"},
+        {
+            "domain": "b.example",
+            "direction": "outbound",
+            "certificate_check": None,
+            "servers": ["x"],
+            "state": "present",
+        },
     ]
 
 

@@ -75,7 +75,7 @@ def test_every_option(engine):
     assert parts == [
         Modes([{**CONFIGS[0], "state": "present"}]),
         Outbound({"accept": "both", "send": "required", "mail_servers": ["192.0.2.1"]}),
-        Enforced([{**PARTNER, "certificate_check": None, "servers": None}], ca_file="/etc/ca.pem"),
+        Enforced([{**PARTNER, "certificate_check": None, "servers": None, "state": "present"}], ca_file="/etc/ca.pem"),
     ]
     assert (settings.timeout, options, more) == (
         7.0,

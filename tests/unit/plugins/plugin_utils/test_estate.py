@@ -331,11 +331,39 @@ class TestEstate:
         assert (read.modes_of("pf12"), read.domains) == ([], {})  # the gateway keeps the mode that it has
         assert read.in_plaintext().modes_of("pf12") == ["plaintext"]
 
+    def test_a_slice_is_good_for_tests_alone(self):
+        """The address of a server that the inventory lacks is not known, and nothing asks for it."""
+        one = Estate.parse(
+            [config("required", "pf21", "pf12"), config(None, "pf22", name="b", domains=["b.example"])],
+            HOSTS,
+            whole=False,
+        )
+        assert [delivery.hosts for delivery in one.deliveries] == [("pf12",), ()]
+        assert (one.missing, one.to_json()["missing"]) == (("pf21", "pf22"), ["pf21", "pf22"])
+        assert Estate.from_json(json.loads(json.dumps(one.to_json()))) == one
+
+    @pytest.mark.parametrize("names", [["gw1", "gw2"], "gw1, gw2"])
+    def test_a_gateway_that_a_slice_lacks(self, names):
+        facts = {"gw1": {"starttls_gateways": names, "groups": {"mail_gateways": ["gw1"]}}}
+        with pytest.raises(
+            EngineError, match=r"starttls_gateways names 'gw2', .*set job_slice_count of its template to 1"
+        ):
+            Estate.parse([], facts, ["gw1"])
+        assert Estate.parse([], facts, ["gw1"], whole=False).hosts == ("gw1",)
+        facts["gw1"]["groups"]["mail_gateways"].append("gw2")
+        assert Estate.parse([], facts, ["gw1"]).hosts == ("gw1",)
+
+    def test_before_a_workflow_a_mode_may_not_suit_what_is_wanted_now(self):
+        with pytest.raises(EngineError, match="strict is to require TLS"):
+            Estate.parse([config("plaintext", "strict")], HOSTS)
+        assert Estate.parse([config("plaintext", "strict")], HOSTS, undo=True).domains == {"a.example": "plaintext"}
+
     def test_a_server_that_is_not_in_the_inventory(self):
         with pytest.raises(EngineError) as error:
             Estate.parse([config(None, "pf21")], HOSTS)
         assert str(error.value) == (
-            "email config main: the mail server 'pf21' is not in the inventory; add the host or correct the name"
+            "email config main: the mail server 'pf21' is not in the inventory; add the host or correct the name; a slice of an AWX job "
+            "lacks hosts: set job_slice_count of its template to 1"
         )
 
     @pytest.mark.parametrize("mode", [None, "plaintext", "match_sender", "opportunistic"])

@@ -236,6 +236,12 @@ class TestMerge:
         assert both == (inbound(), outbound(domain="partner.example"))
         assert merge(both, [INBOUND], absent=True) == (outbound(domain="partner.example"),)
 
+    def test_one_of_a_call_may_go_while_others_come(self):
+        both = merge((), [INBOUND, {**INBOUND, "direction": "outbound"}])
+        assert merge(both, [{**INBOUND, "state": "absent"}, {**OUTBOUND, "state": "present"}]) == merge(
+            (), [{**INBOUND, "direction": "outbound"}, OUTBOUND]
+        )
+
     def test_absent_goes_by_domain_and_direction_alone(self):
         held = (inbound(), outbound("hostname", "mx.example"))
         assert merge(held, [OUTBOUND], absent=True) == (inbound(),)

@@ -62,12 +62,12 @@ class Topology:
             offer = [host for host in self.servers if host not in self.ready or host in relays]
             accept = [host for host in self.gateways if host not in self.ready]
             return {"accept": accept, "offer": offer, "peers": of_peers, "modes": self.gateways, "require": strict}
-        last = {"disable": "stop_accepting", "uninstall": "remove"}[action]
+        last = "remove" if action == "uninstall" else "stop_accepting"
         found = {
             "relax": strict,
             "modes": self.gateways,
             "peers_off": of_peers,
-            "off": self.servers,
+            "back" if action == "undo" else "off": self.servers,
             last: self.gateways,
         }
         return {**found, "put_back": self.servers} if action == "uninstall" else found
@@ -159,7 +159,7 @@ class World:
             self.refuses_plaintext[host] = True
         elif step == "relax":
             self.refuses_plaintext[host] = False
-        elif step == "off":
+        elif step in ("off", "back"):
             self.accepts[host] = False
             self.switch(mine[RELAY], False)
         elif step in ("stop_accepting", "remove"):
@@ -185,20 +185,20 @@ def play(fleet: Topology, action: str, reverse: bool) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(topologies(), some.booleans(), some.sampled_from(["enable", "disable", "uninstall"]))
+@given(topologies(), some.booleans(), some.sampled_from(["enable", "disable", "uninstall", "undo"]))
 def test_mail_flows_on_every_hop_at_every_moment(fleet, reverse, action):
     play(fleet, action, reverse)
 
 
 @pytest.mark.exhaustive
 @settings(max_examples=3000, deadline=None)
-@given(topologies(), some.booleans(), some.sampled_from(["enable", "disable", "uninstall"]))
+@given(topologies(), some.booleans(), some.sampled_from(["enable", "disable", "uninstall", "undo"]))
 def test_mail_flows_in_many_fleets(fleet, reverse, action):
     play(fleet, action, reverse)
 
 
 @settings(max_examples=100, deadline=None)
-@given(topologies(), some.sampled_from(["enable", "disable", "uninstall"]))
+@given(topologies(), some.sampled_from(["enable", "disable", "uninstall", "undo"]))
 def test_each_prerequisite_is_over_before_a_step_begins(fleet, action):
     steps = plan(fleet, action)
     when = positions(steps)
@@ -270,6 +270,7 @@ PLAYED = {
     "disable": "disable_tls",
     "uninstall": "uninstall",
     "set_delivery_mode": "set_delivery_mode",
+    "undo": "undo_workflow",
 }
 
 

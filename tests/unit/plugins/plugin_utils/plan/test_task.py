@@ -89,6 +89,18 @@ class TestVariables:
         wanted = Estate.parse([config(mode="required")], hostvars, ["gw1", "m1"])
         assert plan_of_run(options(wanted), hostvars, {**GROUPS, "mail_servers": ["m1"]}).result == result
 
+    def test_the_enforced_domains_that_a_gateway_gets(self):
+        wanted = [
+            {"domain": "A.example.", "direction": "inbound"},
+            {"domain": "b.example", "direction": "outbound", "state": "absent"},
+            "x",
+        ]
+        hostvars = {"gw1": {"starttls_enforced_domains": wanted, "gateway_observed": gateway(drift=True)}}
+        plan = plan_of_run(options(Estate(("gw1",))), hostvars, {"mail_gateways": ["gw1"], "mail_servers": []})
+        assert plan.former.to_json()["hosts"]["gw1"]["enforced_domains"] == [
+            {"domain": "a.example", "direction": "inbound"}
+        ]
+
     def test_a_host_outside_the_run_may_have_nonsense_in_its_variables(self):
         hostvars = {"gw1": {"starttls_port": "x"}, "m1": {"mail_server_observed": server("m1")}, "m2": {}}
         assert list(plan_of_run(options(Estate(("m1",))), hostvars, GROUPS).hosts) == ["m1"]
@@ -202,6 +214,7 @@ class TestRun:
         assert run["prove"] != []
         assert run["hosts"]["m1"] == {
             "role": "mail_server", "title": plan.hosts["m1"].title, "steps": ["offer"], "digests": server("m1")["digests"],
+            "after": {"inbound": "offered", "outbound": "opportunistic"},
         }  # fmt: skip
         assert json.loads(json.dumps(run)) == run
 
