@@ -4,12 +4,20 @@ import re
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, findings, messages, peers, rows, waits
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
+    estate,
+    findings,
+    messages,
+    peers,
+    rows,
+    variables,
+    waits,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan
 
-ENGINE = (digests, estate, findings, messages, peers, plan, rows, waits)
+ENGINE = (digests, estate, findings, messages, peers, plan, rows, variables, waits)
 FILTERS = FilterModule().filters()
 HOSTVARS = {"pf12": {"starttls_hostname": "pf12.example"}, "bad": {"starttls_hostname": "a b"}, "out": {}}
 CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delivery_mode": "required"}
@@ -21,6 +29,7 @@ def test_each_filter_is_a_function_of_the_engine():
         "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
         "planned_digests", "reachable_at", "lost_messages", "waiting_hops", "ready_hops", "step_failures", "wanted_peers", "namesakes_of",
+        "given", "listed",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ in [getattr(one, name, None) for one in ENGINE]
