@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters that turn the inventory into module options.
 
-The functions are in plugin_utils: estate, findings, messages, peers, plan.digests, recovery, rows, waits and workflow.
+The functions are in plugin_utils: estate, findings, messages, peers, plan.digests, recovery, rows, variables, waits and workflow.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan as recovery
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import given, listed
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -66,6 +67,8 @@ class FilterModule:
             "with_delivery_mode": _filter(estate.with_delivery_mode),
             "report_outputs": _filter(rows.report_outputs),
             "failing": _filter(failing),
+            "given": _filter(given),
+            "listed": _filter(listed),
             "waiting_hops": _filter(recovery.waiting_hops),
             "ready_hops": _filter(recovery.ready_hops),
             "step_failures": _filter(recovery.step_failures),

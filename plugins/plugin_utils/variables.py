@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -225,3 +226,20 @@ def check_variables(host: str, facts: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.6)
             advice = f"did you mean {near[0]}?" if near else "README has the list of all variables"
             raise EngineError(f"{host} has the variable {name}, which does not exist; {advice}")
+
+
+def given(value: Any, default: Any) -> Any:
+    """Return the value of a variable, or the default if it is not set. Unlike Jinja's C(default), 0 and false are values.
+
+    A question that nobody answered in AWX is an empty text; ansible-core 2.19 and newer read it as null.
+    """
+    return default if value is None or value == "" else value
+
+
+def listed(value: Any) -> list[Any]:
+    """Return the value of a variable that is a list. A survey of AWX gives text: its items are divided by commas or line breaks."""
+    if isinstance(value, str):
+        return [item for item in map(str.strip, re.split(r"[,\n]", value)) if item]
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [] if value is None else [value]

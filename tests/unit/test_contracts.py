@@ -88,13 +88,13 @@ def environment():
 HOST_NAME = "mx1"
 
 
-def without_variables(default):
-    """The default of a host where the user has set none of the variables that it comes from."""
+def without_variables(default, **facts):
+    """The default of a host where the user has set none of the variables that it comes from. facts: what it has besides its name."""
     if isinstance(default, dict):
-        return {name: without_variables(value) for name, value in default.items()}
-    return (
-        environment().from_string(default).render(inventory_hostname=HOST_NAME) if isinstance(default, str) else default
-    )
+        return {name: without_variables(value, **facts) for name, value in default.items()}
+    if not isinstance(default, str):
+        return default
+    return environment().from_string(default).render(inventory_hostname=HOST_NAME, **facts)
 
 
 def is_expression(value):
@@ -121,11 +121,48 @@ def test_defaults_are_those_of_the_specification(role):
     ("given", "checks"),
     [
         ("versions", ["versions"]), ("versions, injection", ["versions", "injection"]), (["dane"], ["dane"]), ("", []), (None, []),
+        ("versions\ninjection\n", ["versions", "injection"]),
     ],
 )  # fmt: skip
-def test_checks_may_be_text_with_commas(given, checks):
+def test_checks_may_be_text_with_commas_or_lines(given, checks):
     default = role_defaults("verify")["verify_checks"]
     assert environment().from_string(default).render(starttls_checks=given) == checks
+
+
+RUN = {"group_names": [], "groups": {}, "hostvars": {HOST_NAME: {}}, "ansible_play_hosts_all": [HOST_NAME]}
+
+
+@pytest.mark.parametrize("empty", ["", None])
+@pytest.mark.parametrize("role", ROLES)
+def test_an_empty_variable_is_one_that_is_not_set(role, empty):
+    """AWX gives '' for a question that nobody answered, and ansible-core 2.19 reads null. No starttls_outside_host means: no messages."""
+    facts = dict.fromkeys(VARIABLES.keys() - {"starttls_outside_host"}, empty)
+    for name, default in role_defaults(role).items():
+        assert without_variables(default, **RUN, **facts) == without_variables(default, **RUN), name
+
+
+@pytest.mark.parametrize("given", [0, "0"])
+@pytest.mark.parametrize(
+    ("option", "variable"),
+    [
+        ("gateway_queue_timeout", "starttls_queue_timeout"), ("mail_server_queue_timeout", "starttls_queue_timeout"),
+        ("certificate_min_days_left", "starttls_certificate_min_days_left"),
+        ("verify_min_days_left", "starttls_min_days_left"), ("verify_warn_days_left", "starttls_warn_days_left"),
+    ],
+)  # fmt: skip
+def test_zero_is_an_answer(option, variable, given):
+    default = next(defaults[option] for defaults in map(role_defaults, ROLES) if option in defaults)
+    assert str(without_variables(default, **RUN, **{variable: given})) == "0"
+
+
+@pytest.mark.parametrize("given", [False, "false"])
+@pytest.mark.parametrize(
+    ("role", "option"),
+    [("gateway", "validate_certs"), ("verify", "require_trusted"), ("certificate", "allow_self_signed")],
+)
+def test_no_is_an_answer(role, option, given):
+    default = role_defaults(role)[f"{role}_{option}"]
+    assert str(without_variables(default, **RUN, **{f"starttls_{option}": given})).lower() == "false"
 
 
 @pytest.mark.parametrize("role", ["gateway", "mail_server"])

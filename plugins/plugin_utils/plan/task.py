@@ -31,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import DEFAULT_BATCHES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import names, plan_table, plan_text
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import RESULTS, Plan
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import listed
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import CHANGES, WorkflowChanges, result_of
 
@@ -91,7 +92,7 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         action=options["action"],
         groups=members,
         targets=targets,
-        batches=_sizes(batches) or DEFAULT_BATCHES,
+        batches=listed(batches or None) or DEFAULT_BATCHES,
         inbound=sides["inbound"],
         outbound=sides["outbound"],
         without_evidence=frozenset(without_evidence),
@@ -119,13 +120,6 @@ def _outside_peers(
                 host_at,
             )
     return found
-
-
-def _sizes(batches: Any) -> list[Any]:
-    """Return the sizes of batches as a list. An inventory may hold one size, or text with commas from a survey."""
-    if isinstance(batches, str):
-        return [one.strip() for one in batches.split(",") if one.strip()]
-    return list(batches) if isinstance(batches, Sequence) else [batches] if batches else []
 
 
 def observed_of(results: Iterable[Any]) -> Mapping[str, Any]:
