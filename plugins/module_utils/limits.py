@@ -131,6 +131,11 @@ def whole_number(digits: str) -> int:
 MAX_COUNT = 2**53 - 1
 """The largest number of a report. Every reader of JSON knows it exactly."""
 
+# --- certificates on a host -------------------------------------------------------------------------------------------------
+
+ROOTS_BYTES = 8 << 20
+"""A file with roots. That of a system has a quarter of a megabyte."""
+
 # --- mailboxes that are searched for a marked message ----------------------------------------------------------------------
 
 MAILBOX_HEADER_BYTES = 256 << 10

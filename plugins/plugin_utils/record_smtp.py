@@ -282,7 +282,7 @@ class Recorder:
 
     def _shown(self, command: str) -> str:
         return (
-            re.sub(r"<[^>]*>", "<sender>", command)
+            re.sub(r"<[^<>]*>", "<sender>", command)
             if command.startswith("MAIL")
             else command.replace(self._wishes.helo, "<name>")
         )

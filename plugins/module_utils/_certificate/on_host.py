@@ -9,14 +9,17 @@ Only public parts leave the host: the certificates, and the public key that C(op
 from __future__ import annotations
 
 import base64
+import errno
 import os
 import shutil
+import stat
 import subprocess
 from typing import Any, BinaryIO
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ROOTS_BYTES
 
 _SECONDS = 10.0
 
@@ -46,11 +49,37 @@ def seen_on_host(certificate: str, private_key: str) -> dict[str, Any]:
     return seen
 
 
+def opened(path: str) -> BinaryIO:
+    """Return a file, open. It is a regular one, so nothing that reads it waits, also by its descriptor's path.
+
+    No link of somebody else is followed on the way. Raises UntrustedPathError, and OSError with the path.
+    """
+    try:
+        with place_of(path, LOOK) as place:
+            fd = place.open()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, error.strerror, path) from error
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        raise OSError(number, os.strerror(number) if number == errno.EISDIR else "it is no regular file", path)
+    return os.fdopen(fd, "rb")
+
+
+def roots_of(path: str) -> str:
+    """Return the text of a file with roots. Raises UntrustedPathError, EngineError for one that is too long, and OSError."""
+    with opened(path) as file:
+        text = file.read(ROOTS_BYTES + 1)
+    if len(text) > ROOTS_BYTES:
+        raise EngineError(f"{path} is longer than {ROOTS_BYTES:,} bytes; name a file with the roots alone")
+    return text.decode("ascii", "ignore")
+
+
 def _opened(path: str) -> BinaryIO:
     """Return a file, open. Raises EngineError."""
     try:
-        with place_of(path, LOOK) as place:
-            return os.fdopen(place.open(), "rb")
+        return opened(path)
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror or error}") from error
 

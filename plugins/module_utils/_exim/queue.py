@@ -29,7 +29,11 @@ SPOOL = "/var/spool/exim4"
 MESSAGE_LOGS = f"{SPOOL}/msglog"
 MAIN_LOG = "/var/log/exim4/mainlog"
 _ID = r"[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4}"
-_MESSAGE = re.compile(rf"\s*\S+\s+(\S+)\s+({_ID})\s+<(.*)")
+# A recipient's line begins with more blanks. Its quoted local part may hold the rest of such a line.
+_MESSAGE = re.compile(rf" {{0,4}}\S+\s+(\S+)\s+({_ID})\s+<(.*)")
+_PLAIN = r"[^\s<>\"@|/:][^\s<>\"@]{0,319}@[^\s<>\"@]{1,320}"
+_ABOUT = re.compile(rf"{_PLAIN}(?: <({_PLAIN})>)?:? (.*)")
+_UNCLEAR = "an address in the log of this message looks like words of the log, so the reason is not read"
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _DELIVERED = " transport succeeded"
 _TIME = re.compile(r"\A\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d+)?(?: [+-]\d{4})? ")
@@ -140,8 +144,8 @@ def _entry(
     routes: _Routes,
 ) -> Waiting:
     """Return what is known of one recipient. log: None if it was not read."""
-    reason = _reason([one for one in log or () if not one.startswith("Received from ")], recipient)
-    own = reason.partition("SMTP error from remote mail server")[0]
+    reason = _words([one for one in log or () if not one.startswith("Received from ")], recipient)
+    own, _colon, text = reason.partition(": ")  # the text may quote a server
     match = _HOST.search(own)
     hops = [_Hop(match[1], match[2], int(match[3]) if match[3] else None)] if match else []
     if reason and not hops:
@@ -162,7 +166,7 @@ def _entry(
         next_hop_address=hop.address,
         next_hop_port=hop.port or 25,
         next_try=record[1] if record and not message.frozen else None,
-        held=message.frozen or _HELD in own,
+        held=message.frozen or _HELD in (own, text),
     )
 
 
@@ -269,6 +273,40 @@ def _tried(log: list[str]) -> Iterator[str]:
     for line in log:
         if match := re.match(r"(\S+@\S+)(?: <[^>]*>)? (?:R=|\S+ R=)", line):
             yield match[1]
+
+
+def _words(log: list[str], recipient: str) -> str:
+    """Return the daemon's words in the last line about a recipient, else in the last line at all; empty without a line.
+
+    The address before the words is left out: the sender chose it, and its quoted local part may look like words of the daemon.
+    """
+    found = [words for line in log if (words := _after_address(line, recipient)) is not None]
+    if found or not log:
+        return found[-1] if found else ""
+    if match := _ABOUT.fullmatch(log[-1]):  # where an alias led to
+        return match[2]
+    return _UNCLEAR if "@" in log[-1] else log[-1]
+
+
+def _after_address(line: str, recipient: str) -> Optional[str]:
+    """Return what stands in a line after this recipient; None if the line is not about it, _UNCLEAR if the address has no clear end.
+
+    Exim writes C(address R=...), C(address: ...) or C(address <original> R=...). A changed address stands there without its quotes.
+    """
+    local, _at, domain = recipient.rpartition("@")
+    bare = re.sub(r"\\(.)", r"\1", local[1:-1]) if re.fullmatch(r'".*"', local) else local
+    original = f" <{recipient}>"
+    for address in (f"{recipient}{original}", f"{bare}@{domain}{original}", recipient):
+        rest = line[len(address) :]
+        if line[: len(address)].lower() == address.lower() and rest[:1] in (" ", ":") and not rest.startswith(" <"):
+            break
+    else:
+        match = _ABOUT.fullmatch(line)
+        if not match or (match[1] or "").lower() != recipient.lower():
+            return None
+        rest = match[2]
+    # An address of an alias or of a user's file may repeat the recipient; then the words are behind the last one.
+    return _UNCLEAR if f"{original} R=".lower() in rest.lower() else rest.lstrip(": ")
 
 
 def _reason(log: list[str], recipient: str) -> str:

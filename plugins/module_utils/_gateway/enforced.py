@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import roots_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import (
     Gateway,
@@ -172,7 +172,7 @@ def _assess_outbound(
     checks = one.certificate_check != "encryption_only"
     wanted: dict[str, Any] = {"verify_trust": checks, "verify_name": one.certificate_check == "hostname"}
     if checks and (roots := gateway.roots(state)):
-        wanted["ca_pem"] = Path(roots).read_text(encoding="ascii", errors="ignore")
+        wanted["ca_pem"] = roots_of(roots)
     seen = evidence.of(hops, **wanted)
     failures = [f"{look.target}: {_why_not(look, checks)}" for look in seen if not _passes(look, checks)]
     if len(failures) == len(seen):

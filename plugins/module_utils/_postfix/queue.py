@@ -34,9 +34,10 @@ _BOUNCED = re.compile(r"(?:^|: )([0-9A-Za-z]{5,40}): to=<([^<>]{1,320})>, .{1,10
 _ID = re.compile(r"[0-9A-Za-z]{5,40}\Z")
 _HOLD = "hold"
 _HOP = re.compile(
+    r"(?:delivery temporarily suspended: )?[A-Za-z, ]{0,80}?(?<![A-Za-z])"
     r"(?:host|connect to|conversation with|connection with|greeting from) ([A-Za-z0-9_.-]{1,255})\[([0-9A-Fa-f.:]{2,45})\](?::(\d{1,5}))?"
 )
-"""The next hop in Postfix's own words. Those of a server follow C(said:)."""
+"""The next hop at the beginning, in Postfix's own words. Those of a server, or of the command of a user, follow a colon."""
 _LOCAL_TABLES = ("hash:", "btree:", "lmdb:", "cdb:", "texthash:", "regexp:", "pcre:")
 """Tables that are asked for a next hop: files on this host."""
 _NEXT_HOP = re.compile(r"\[([^\[\]]+)\](?::(\d{1,5}))?\Z")
@@ -194,5 +195,5 @@ def _next_tries(queue_directory: str) -> dict[str, float]:
 
 def _hop_in(reason: str) -> tuple[str, str, Optional[int]]:
     """Return name, address and port of the next hop that a reason names; empty, and None without a port."""
-    match = _HOP.search(reason.partition(" said:")[0])
+    match = _HOP.match(reason)
     return (match[1], match[2], int(match[3]) if match[3] else None) if match else ("", "", None)

@@ -47,16 +47,24 @@ WAIT_CAUSES = {
 }  # fmt: skip
 """Code -> cause."""
 
-_QUOTES = (" said: ", "SMTP error from remote mail server after ")
+_QUOTES = (" said: ", " refused to talk to me: ", "SMTP error from remote mail server after ")
 """What stands between the words of Postfix, of Exim, and those of the other server."""
+_BEFORE = re.compile(
+    r"delivery temporarily suspended: "
+    r"|(?:[^\s|/]\S{0,639} )?(?:R=\S{1,64} )?(?:T=\S{1,64} )?defer \(-?\d{1,6}\)(?: H=\S{1,255} \[[0-9A-Fa-f.:]{2,45}\](?::\d{1,5})?)?: "
+    r"|H=\S{1,255} \[[0-9A-Fa-f.:]{2,45}\](?::\d{1,5})?: "
+)
+"""What may stand before the daemon's own words. Any other text before them may be a user's: the output or the words of a command."""
 _OWN = (
-    ("not_offered", re.compile(r"TLS is required, but was not offered by host |but the server did not offer TLS support")),
+    ("not_offered", re.compile(
+        r"TLS is required, but was not offered by host |[^:]{0,60}but the server did not offer TLS support")),
     ("certificate", re.compile(
         r"Server certificate not (?:trusted|verified)|TLS session: \(certificate verification failed"
         r"|TLS session: \(SSL_connect\): [^:]*:[^:]*:[^:]*certificate verify failed")),
     ("tls_unavailable", re.compile(r"TLS is required,? but (?:our TLS engine is )?unavailable")),
     ("handshake_failed", re.compile(
-        r"TLS is required, but host \S+ refused to start TLS|Cannot start TLS: |TLS session: |but an attempt to start TLS failed")),
+        r"TLS is required, but host \S+ refused to start TLS|Cannot start TLS: |TLS session: "
+        r"|[^:]{0,60}but an attempt to start TLS failed")),
 )  # fmt: skip
 _REPLIES = (
     ("enforced_sender", re.compile(rf"4\d\d[ -](?:\d\.\d+\.\d+ )?(?:<[^<>]*>: )?(?:[^:;]{{1,60}}: )?{re.escape(ENFORCED_SENDER)}")),
@@ -76,8 +84,9 @@ def cause_of(reason: str) -> Cause:
     if not reason:
         return WAIT_CAUSES["not_tried"]
     own, reply = _apart(reason[:QUEUE_CAUSE_CHARS])
+    before = _BEFORE.match(own)
     for code, pattern in _OWN if reply is None else ():
-        if pattern.search(own):
+        if pattern.match(own, before.end() if before else 0):
             return WAIT_CAUSES[code]
     if reply is not None:
         if _STARTTLS.match(reply) or "refused to start TLS" in own:

@@ -9,19 +9,19 @@ The engine contains no product: an adapter (contract.Server) plans the files and
 from __future__ import annotations
 
 import contextlib
-import os
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, BinaryIO, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import Look
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import load, texts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Startable
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
@@ -269,7 +269,8 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
     try:
         with contextlib.ExitStack() as stack:
             file, key = (
-                _opened(stack, path) for path in (desired.certificate, desired.private_key or desired.certificate)
+                stack.enter_context(opened(path))
+                for path in (desired.certificate, desired.private_key or desired.certificate)
             )
             bundle = file.read(pem.MAX_BYTES)
             blocks = pem.split(bundle)
@@ -292,14 +293,6 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
         )
         raise EngineError(f"the certificate file {desired.certificate} cannot be used: {reason}; {advice}") from None
     return fingerprint
-
-
-def _opened(stack: contextlib.ExitStack, path: str) -> BinaryIO:
-    """Return a file that is open as long as the stack. Raises OSError with the path."""
-    try:
-        return stack.enter_context(os.fdopen(stack.enter_context(place_of(path, LOOK)).open(), "rb"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, error.strerror, path) from error
 
 
 def _chain(desired: Desired) -> tuple[bytes, ...]:

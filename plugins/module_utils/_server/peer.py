@@ -26,6 +26,8 @@ EVERYTHING = "*"
 """Instead of domains: all mail that leaves the mail server, as a relay host takes it."""
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?\Z")
+_WORDS_OF_POSTFIX = ("hostname", "nexthop", "dot-nexthop")
+"""Where Postfix reads names, these stand for others."""
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}\Z")
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@")
 _KEYS = frozenset(
@@ -117,19 +119,19 @@ class Peer:
             name,
             _one_of(where, data, "kind", PEER_KINDS, "smtp"),
             _hosts(where, _list(where, data, "hosts")),
-            tuple(one.lower().rstrip(".") for one in _list(where, data, "domains")),
+            tuple(_dotless(one) for one in _list(where, data, "domains")),
             _one_of(where, data, "direction", PEER_DIRECTIONS, "outbound"),
             _one_of(where, data, "level", PEER_LEVELS, "required"),
             _one_of(where, data, "check", PEER_CHECKS, "encryption_only"),
-            tuple(one.lower().rstrip(".") for one in _list(where, data, "names")),
-            str(data.get("servername") or "").lower().rstrip("."),
+            tuple(_dotless(one) for one in _list(where, data, "names")),
+            _dotless(data.get("servername") or ""),
             _path(where, data, "client_certificate"),
             _path(where, data, "client_key"),
             tuple(one.replace(":", "").lower() for one in _list(where, data, "pin_fingerprints")),
             _path(where, data, "pin_issuer_file"),
             _address(where, data, "proof_sender"),
             _address(where, data, "proof_recipient"),
-            str(data.get("tls_domain") or "").lower().rstrip("."),
+            _dotless(data.get("tls_domain") or ""),
         )
         peer._check(where)
         return peer
@@ -145,16 +147,16 @@ class Peer:
             raise EngineError(f"{where}: domains has '*' beside others; '*' stands alone")
         for what, values in (
             ("domains", [one for one in self.domains if one != EVERYTHING]),
-            ("tls_domain", [self.tls_domain]),
+            ("tls_domain", [self.tls_domain] if self.tls_domain else []),
         ):
-            if wrong := next((one for one in values if one and not is_domain(one)), ""):
+            for wrong in (one for one in values if not is_domain(one)):
                 raise EngineError(f"{where}: {what}: {wrong!r} is not a domain name (write it in ASCII)")
         for what, names in (
             ("names", [one.removeprefix(".") for one in self.names]),
-            ("servername", [self.servername]),
+            ("servername", [self.servername] if self.servername else []),
         ):
-            if wrong := next((one for one in names if one and not is_domain(one)), ""):
-                raise EngineError(f"{where}: {what}: {wrong!r} is not a host name (write it in ASCII)")
+            for wrong in (one for one in names if not is_domain(one) or one in _WORDS_OF_POSTFIX):
+                raise EngineError(f"{where}: {what}: {wrong!r} is not a host name (write it in ASCII, with its domain)")
         if wrong := next((one for one in self.pin_fingerprints if not _FINGERPRINT.match(one)), ""):
             raise EngineError(f"{where}: pin_fingerprints: {wrong[:80]!r} is not a SHA-256 fingerprint in hexadecimal")
         if (self.check == "pin") != bool(self.pin_fingerprints or self.pin_issuer_file):
@@ -170,6 +172,12 @@ class Peer:
         for what, count in (("hosts", self.hosts), ("domains", self.domains), ("names", self.names)):
             if len(set(count)) != len(count):
                 raise EngineError(f"{where} names one of its {what} twice")
+
+
+def _dotless(name: Any) -> str:
+    """Return a name in lower case without the dot at its end. A dot alone stays, and is no name."""
+    text = str(name).lower()
+    return text.rstrip(".") or text
 
 
 def peers_of(entries: Iterable[Any]) -> tuple[Peer, ...]:

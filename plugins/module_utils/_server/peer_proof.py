@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ssl
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened, roots_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import UntrustedPathError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import prove_envelope
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target, Trust
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _AFTER_HANDSHAKE = ("mail", "rcpt", "done")
 
@@ -59,11 +64,15 @@ def prove_peers(peers: Sequence[Peer], settings: Settings, roots: str = "") -> t
 def unusable(certificate: str, key: str) -> str:
     """Return why a file cannot be presented as the client certificate; empty if it can. key: its private key's own file, or empty."""
     try:
-        text = Path(certificate).read_text(encoding="ascii", errors="ignore")
+        with opened(certificate) as file:
+            text = file.read(pem.MAX_BYTES).decode("ascii", "ignore")
         first = text.partition("-----BEGIN ")[2].partition("\n")[0]
         if not key and "PRIVATE KEY" not in first:
             return f"client_certificate {certificate} does not begin with a private key; put the key first, or name its file in client_key"
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key or certificate, password=_no_password)
+        with _presented(certificate, key) as (chain, private):
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(chain, private or chain, password=_no_password)
+    except UntrustedPathError as error:
+        return f"client_certificate {certificate} cannot be used: {error}"
     except FileNotFoundError as error:
         return f"there is no file {error.filename or certificate} on this host; install it, or correct client_certificate or client_key"
     except (OSError, ValueError) as error:
@@ -71,6 +80,15 @@ def unusable(certificate: str, key: str) -> str:
         why = "the key belongs to another certificate" if mismatch else getattr(error, "strerror", None) or str(error)
         return f"client_certificate {certificate} cannot be used: {why}"
     return ""
+
+
+@contextlib.contextmanager
+def _presented(certificate: str, key: str) -> Iterator[tuple[str, str]]:
+    """Yield the paths of their descriptors: by now a path may lead elsewhere. An empty one stays so. Raises as opened does."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(opened(path)) if path else None for path in (certificate, key)]
+        chain, private = (f"/dev/fd/{one.fileno()}" if one else "" for one in files)
+        yield chain, private
 
 
 def _no_password() -> str:
@@ -81,9 +99,13 @@ def _prove(peer: Peer, host: Target, settings: Settings, roots: str) -> PeerProo
     addresses = (peer.proof_sender, peer.proof_recipient)
     sender, recipient = addresses if all(addresses) else ("", "")
     target = replace(host, name=peer.servername)
-    seen = prove_envelope(
-        target, replace(settings, verify_trust=False), sender, recipient, peer.client_certificate, peer.client_key
-    )
+    try:
+        with _presented(peer.client_certificate, peer.client_key) as (chain, key):
+            seen = prove_envelope(target, replace(settings, verify_trust=False), sender, recipient, chain, key)
+    except (EngineError, TargetError, OSError):
+        if peer.client_certificate and (why := unusable(peer.client_certificate, peer.client_key)):
+            raise EngineError(why) from None  # it names the path
+        raise
     proof = seen.to_dict()
     where = f"peer {peer.name}, {host}"
     completed = seen.stage in _AFTER_HANDSHAKE
@@ -117,9 +139,9 @@ def _unfit(peer: Peer, target: Target, chain: Sequence[bytes], settings: Setting
         seen = hashlib.sha256(chain[0]).hexdigest() if chain else ""
         return "" if seen in peer.pin_fingerprints else f"its fingerprint is {seen or 'unknown'}"
     file = peer.pin_issuer_file or roots
-    pem = Path(file).read_text(encoding="ascii", errors="ignore") if file else None
+    ca_pem = roots_of(file) if file else None
     named = peer.check == "hostname"
-    trust = Trust(replace(settings, ca_pem=pem, verify_trust=True, verify_name=named))
+    trust = Trust(replace(settings, ca_pem=ca_pem, verify_trust=True, verify_name=named))
     verdicts = [trust.verdict(chain, name) for name in (_names(peer, target) if named else [target.server_name])]
     if "" in verdicts:
         return ""

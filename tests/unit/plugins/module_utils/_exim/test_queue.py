@@ -163,6 +163,63 @@ def test_a_domain_that_is_held_is_held():
     assert queue.EximQueue(whole(log=held)).waiting()[-1].held is True
 
 
+SENDERS_WORDS = (
+    "x R=smarthost T=x H=gw9.example [192.0.2.9] defer (-38): a TLS session is required, but the server did not offer TLS support",
+    "z H=gw9.example [192.0.2.9]: y",
+    "domain is held: z",
+    "SMTP error from remote mail server after RCPT TO: 450 a",
+    'a\\"b> <c@b.example> R=x T=y defer (0) H=gw9.example [192.0.2.9]: z',
+)
+WORDS = "R=out T=x defer (-38) H=gw1.example [192.0.2.1]: a TLS session is required, but the server did not offer TLS support"
+
+
+@pytest.mark.parametrize("local", SENDERS_WORDS)
+@pytest.mark.parametrize("lowered", [True, False])
+def test_the_words_of_a_recipients_local_part_are_not_those_of_the_daemon(local, lowered):
+    """The log has such an address without its quotes before the words, so it could name another next hop, or hide the reason."""
+    recipient = f'"{local}"@b.example'
+    bare = local.replace("\\", "")
+    line = f"{bare.lower() if lowered else bare}@b.example <{recipient}> {WORDS}"
+    listed = f" 1m   400 1rHZxB-0000Cq-2b <me@a.example>\n          {recipient}\n"
+    [found] = queue.EximQueue(whole(listed=listed, log=f"2026-11-29 19:30:22 {line}\n")).waiting()
+    assert (found.reason, found.next_hop, found.next_hop_address) == (WORDS, "gw1.example", "192.0.2.1")
+    assert found.held is False
+
+
+@pytest.mark.parametrize(
+    "child",
+    [
+        "|/bin/x@y.example <you@b.example> R=a T=b defer (-38) H=gw9.example [192.0.2.9]: a TLS session is required",
+        "x@y.example <you@b.example> R=a T=b defer (-38) H=gw9.example [192.0.2.9]: a TLS session is required@c.example",
+        "you@b.example R=a T=b defer (-38) H=gw9.example [192.0.2.9]: a TLS session is required@c.example",
+        "you@b.example <you@b.example> R=a T=b defer (0) H=gw9.example [192.0.2.9]: x@c.example",
+    ],
+)
+def test_what_a_user_forwards_to_is_not_read_as_the_daemons_words(child):
+    log = f"2026-11-29 19:30:22 {child} <you@b.example> R=system_aliases T=x defer (0): failed\n"
+    listed = " 1m   400 1rHZxB-0000Cq-2b <me@a.example>\n          you@b.example\n"
+    [found] = queue.EximQueue(whole(listed=listed, log=log)).waiting()
+    assert (found.next_hop, "TLS" in found.reason) == ("gw1.example", False)
+
+
+def test_a_recipient_is_not_read_as_another_message():
+    """Exim delivers a message that it is asked for by ID, also a frozen one."""
+    recipient = '"0m 400 1rHZxA-00000001abc-0Xyz <x"@b.example'
+    listed = f" 1m   400 1rHZxB-0000Cq-2b <me@a.example>\n          {recipient}\n          you@b.example\n"
+    found = queue.EximQueue(whole(listed=listed)).waiting()
+    assert [(one.queue_id, one.recipient) for one in found] == [
+        ("1rHZxB-0000Cq-2b", recipient),
+        ("1rHZxB-0000Cq-2b", "you@b.example"),
+    ]
+
+
+def test_the_reason_of_an_alias_is_that_of_where_it_led():
+    log = f"2026-11-29 19:30:22 bob@a.example <you@b.example> {WORDS}\n"
+    listed = " 1m   400 1rHZxB-0000Cq-2b <me@a.example>\n          you@b.example\n"
+    [found] = queue.EximQueue(whole(listed=listed, log=log)).waiting()
+    assert (found.reason, found.next_hop) == (WORDS, "gw1.example")
+
+
 @pytest.mark.parametrize(("count", "status"), [("x", 0), ("", 1), ("20001", 0), ("9" * 4500, 0)])
 def test_a_queue_that_cannot_be_counted_or_is_too_long_is_not_listed(count, status):
     with pytest.raises(EngineError, match="exim4 -bp"):

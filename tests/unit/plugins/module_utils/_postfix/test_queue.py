@@ -158,6 +158,37 @@ def test_the_words_of_another_server_name_no_next_hop(tmp_path):
     assert queue.PostfixQueue(host.run).waiting()[0].next_hop == "mx.example"
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "temporary failure. Command output: TLS is required, but was not offered by host evil.example[192.0.2.66]",
+        'Command time limit exceeded: "sleep 9999 # connect to evil.example[192.0.2.66]:66"',
+    ],
+)
+def test_the_command_of_a_user_names_no_next_hop(tmp_path, reason):
+    host = Host(tmp_path)
+    host.reasons = [reason, "x"]
+    assert queue.PostfixQueue(host.run).waiting()[0].next_hop_address == ""
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "TLS is required, but was not offered by host mx.example[192.0.2.1]",
+        "delivery temporarily suspended: connect to mx.example[192.0.2.1]:25: Connection refused",
+        "lost connection with mx.example[192.0.2.1] while receiving the initial server greeting",
+        "conversation with mx.example[192.0.2.1] timed out while sending RCPT TO",
+        "host mx.example[192.0.2.1] refused to talk to me: 421 host evil.example[192.0.2.66]",
+        "TLS is required, but host mx.example[192.0.2.1] refused to start TLS: 454 4.7.0 no",
+    ],
+)
+def test_the_next_hop_in_the_words_of_postfix(tmp_path, reason):
+    host = Host(tmp_path)
+    host.reasons = [reason, "x"]
+    found = queue.PostfixQueue(host.run).waiting()[0]
+    assert (found.next_hop, found.next_hop_address) == ("mx.example", "192.0.2.1")
+
+
 def test_only_these_messages_are_tried_each_once_in_their_instance(tmp_path):
     host = Host(tmp_path)
     reader = queue.PostfixQueue(host.run)

@@ -77,6 +77,24 @@ def test_the_other_server_cannot_speak_for_the_daemon(form, forged):
     assert found in ("unknown", "handshake_failed" if "STARTTLS: 454" in forged and form == EXIM_SAID else "unknown")
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "host gw1.example[192.0.2.1] refused to talk to me: 421 4.3.0 {}",
+        "temporary failure. Command output: {}",
+        'Command time limit exceeded: "sleep 9999 # {}"',
+        "R=system_aliases T=address_pipe defer (0): Child process of address_pipe transport: {}",
+    ],
+    ids=["greeting", "output", "command", "pipe"],
+)
+@pytest.mark.parametrize(
+    "forged", [reason for code, reason in OWN if WAIT_CAUSES[code].tls and " after STARTTLS" not in reason]
+)
+def test_only_the_beginning_is_the_daemons(form, forged):
+    """A server greets with such words, or the command of a user prints them or has them as its words."""
+    assert cause_of(form.format(forged)).code == "unknown"
+
+
 def test_which_side_has_to_be_repaired():
     sides = {code: one.side for code, one in WAIT_CAUSES.items() if one.tls}
     assert sides == {

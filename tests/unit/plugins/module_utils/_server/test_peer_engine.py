@@ -1,6 +1,7 @@
 """The change of peers: what is refused, what waits, what is proved. With a stand-in for the daemon and for the tests of peers."""
 
 import ast
+import contextlib
 import hashlib
 import os
 import ssl
@@ -18,6 +19,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+
+from tests.support.alarm import at_most
+from tests.support.attacker import give_away, needs_root, never_opened
 
 OWN = Target("127.0.0.1", 25)
 SETTINGS = Settings(timeout=0.2)
@@ -97,6 +101,7 @@ def daemon(tmp_path, monkeypatch):
         return one.seen
 
     monkeypatch.setattr(peer_proof, "prove_envelope", prove)
+    monkeypatch.setattr(peer_proof, "_presented", lambda *paths: contextlib.nullcontext(paths))
     monkeypatch.setattr(
         module,
         "unusable",
@@ -323,3 +328,44 @@ def test_a_client_certificate_is_looked_at(authority, tmp_path):
     assert "the key belongs to another certificate" in peer_proof.unusable(str(alone), str(wrong))
     assert "there is no file" in peer_proof.unusable(str(alone), str(tmp_path / "none"))
     assert "cannot be used" in peer_proof.unusable(str(alone), os.devnull)
+
+
+def _asked(path):
+    """The peers whose certificate, key or issuers are in this file."""
+    given = {"client_certificate": path}, {"client_certificate": __file__, "client_key": path}
+    return [*(peer(**one) for one in given), peer(check="pin", pin_issuer_file=path)]
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_pipe_in_place_of_a_file_of_a_peer_holds_nobody(which, tmp_path):
+    """A user of the host may be the owner of the file's directory."""
+    os.mkfifo(tmp_path / "pipe")
+    one = _asked(str(tmp_path / "pipe"))[which]
+    with at_most(5):
+        if one.client_certificate:
+            assert "it is no regular file" in peer_proof.unusable(one.client_certificate, one.client_key)
+            with pytest.raises(EngineError, match="it is no regular file"):
+                peer_proof.prove_peers([one], SETTINGS)
+        else:
+            with pytest.raises(OSError, match="it is no regular file"):
+                peer_proof._unfit(one, OWN, (), SETTINGS, "")
+
+
+@needs_root
+@pytest.mark.parametrize("which", range(3))
+def test_no_link_of_a_user_leads_a_peer_to_a_file_of_root(which, authority, tmp_path):
+    issued = authority.issue(["relay.example.com"])
+    secret, home = tmp_path / "secret.pem", tmp_path / "home"
+    secret.write_bytes(issued.key_pem + issued.fullchain_pem)
+    home.mkdir()
+    (home / "own.pem").symlink_to(secret)
+    give_away(home)
+    one = _asked(str(home / "own.pem"))[which]
+    with never_opened(secret):
+        if one.client_certificate:
+            assert "is a link that" in peer_proof.unusable(one.client_certificate, one.client_key)
+            with pytest.raises(EngineError, match="is a link that"):
+                peer_proof.prove_peers([one], SETTINGS)
+        else:
+            with pytest.raises(EngineError, match="is a link that"):
+                peer_proof._unfit(one, OWN, (), SETTINGS, "")
