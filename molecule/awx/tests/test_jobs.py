@@ -21,7 +21,9 @@ from tests.support.fake_mailcow import KEY, FakeMailcow
 from tests.support.pki import lab_authority
 
 ASKED = ("The wanted state of a mail server", "The run", "Handshake tests", "Reports")
-UNSET = {name: "" for section in ASKED for name in SECTIONS[section]}
+HANDED_ON = {"starttls_changes", "starttls_result"}
+"""What jobs of a workflow hand on is no question of a survey."""
+UNSET = {name: "" for section in ASKED for name in SECTIONS[section] if name not in HANDED_ON}
 """Questions that nobody answered: AWX gives '' for the variable of each."""
 
 
