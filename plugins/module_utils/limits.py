@@ -275,6 +275,8 @@ QUEUE_RETRY_RECORDS = 10_000
 """Retry records of an Exim: one for each host, address or message that failed."""
 QUEUE_SHOWN_MESSAGES = 20
 """Rows of a host in a table of mail that waits. Of the others only the number is told."""
+DOMAIN_LIST_BYTES = 16 << 20
+"""Of a file of recipient domains that a setting of Postfix names."""
 RECENT_LOG_BYTES = 4 << 20
 """The end of a log in which a message of this run is looked for: some 20,000 lines."""
 RECENT_LOG_LINES = 20_000

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import DOMAIN_LIST_BYTES
 
 DOMAIN_LISTS = ("relay_domains", "virtual_mailbox_domains", "virtual_alias_domains", "mydestination")
 _LOCAL = ("virtual_mailbox_domains", "virtual_alias_domains", "mydestination")
@@ -126,14 +128,13 @@ def _with_files(patterns: Sequence[str], depth: int = 0) -> Iterator[Optional[st
             yield pattern
             continue
         try:
-            text = Path(bare).read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            text = ""
-            depth = 3
-        if depth >= 3:
+            content = FileImage.read(bare, max_bytes=DOMAIN_LIST_BYTES, trust=LOOK).content
+        except (EngineError, OSError):
+            content = None
+        if content is None or depth >= 3:
             yield None
             return
-        lines = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+        lines = [line for line in content.decode("utf-8", "replace").splitlines() if not line.lstrip().startswith("#")]
         mark = "!" if pattern.startswith("!") else ""
         yield from _with_files([mark + one for line in lines for one in _PATTERN.findall(line)], depth + 1)
 

@@ -1,5 +1,7 @@
 """The recipient domains of a Postfix, matched as Postfix matches its lists."""
 
+import os
+
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
@@ -132,6 +134,10 @@ class TestFiles:
 
     def test_a_file_that_is_not_there_is_unknown(self, make):
         assert make(relay_domains="/no/such/file").accepts("a.example") is None
+
+    def test_a_pipe_in_the_place_of_a_file_is_unknown_and_not_waited_for(self, make, tmp_path):
+        os.mkfifo(tmp_path / "domains")
+        assert make(relay_domains=str(tmp_path / "domains")).accepts("a.example") is None
 
     def test_a_file_that_names_itself_ends(self, make, tmp_path):
         (tmp_path / "list").write_text(f"{tmp_path}/list\n")
