@@ -173,10 +173,6 @@ USES = {
     "with_report": f"{{'note': {VERSION}}} | {OURS}.with_report('', {VERSION})",
     "given": f"'' | {OURS}.given({VERSION})",
     "listed": f"{VERSION} | {OURS}.listed",
-    "configs_before": f"email_configs | {OURS}.configs_before({{'email_configs': {{'main': {VERSION}}}}}, ['m1'])",
-    "state_before": f"{{'hosts': {{'m1': {{'inbound': {VERSION}}}}}}} | {OURS}.state_before('m1', 'inbound')",
-    "enforced_before": f"{{'hosts': {{'m1': {{'enforced_domains': {VERSION}}}}}}} | {OURS}.enforced_before('m1')",
-    "with_report": f"{{}} | {OURS}.with_report({VERSION}, '')",
     "failing": f"hostvars.m1.verify_probe.results[0].findings | {OURS}.failing('notice')",
 }
 """Each filter, as an expression whose value holds words of a host if the filter lets any through."""
