@@ -17,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables impor
 from lab_awx import Awx, Credentials, Done, Project
 from lab_testinfra import STATE, TOP, Fleet
 
+from tests.support.awx import by_playbook, questions
 from tests.support.fake_mailcow import KEY, FakeMailcow
 from tests.support.pki import lab_authority
 
@@ -98,7 +99,8 @@ def secrets(awx: Awx) -> list[str]:
 
 
 def play(awx: Awx, playbook: str, answers: dict[str, Any], verbosity: int) -> Done:
-    """Run a job that has to succeed: nothing asks a question, and no secret is shown."""
+    """Run a job that has to succeed: each question of its survey has an answer, nothing else is asked, and no secret is shown."""
+    assert questions(by_playbook()[playbook]).keys() <= answers.keys()
     done = awx.job(playbook, answers, verbosity)
     assert done.status == "successful", done.output
     shown = done.output + json.dumps(done.events)
@@ -180,6 +182,13 @@ def test_set_delivery_mode(awx: Awx, fleet: Fleet, inventory: Inventory) -> None
 
 def test_recover_deferred_mail(awx: Awx) -> None:
     assert play(awx, "recover_deferred_mail", UNSET, 4).changed == set()
+
+
+def test_undo(awx: Awx, fleet: Fleet, inventory: Inventory) -> None:
+    """AWX hands on the artifacts of the former jobs. Nothing had TLS before."""
+    done = play(awx, "undo_workflow", {**UNSET, "starttls_send_messages": "false"}, 1)
+    assert done.changed == {*inventory.hosts}
+    assert [host for host in inventory.hosts if fleet.s_client(host).status == 0] == []
 
 
 def test_disable(awx: Awx, fleet: Fleet, inventory: Inventory) -> None:
