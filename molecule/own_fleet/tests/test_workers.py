@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 import yaml
+from lab_newcomer import FQDN, HOME, PLACE, Newcomer, Section
 from lab_testinfra import STATE, TOP, Fleet
-from test_own_fleet import FQDN, HOME, PLACE, Newcomer, Section
 
 WORKERS = {"oldest": "gw1:mail1", "newest": "gw1:mail2"}
 """Worker -> the hosts that its job is limited to. Each part has the gateway, which tests the mail servers of its part."""
