@@ -139,7 +139,12 @@ def test_plan(awx: Awx, inventory: Inventory) -> None:
 
 
 def test_enable(awx: Awx, fleet: Fleet, inventory: Inventory) -> None:
-    done = play(awx, "enable_tls", {**UNSET, "starttls_batches": "1, 100%", "starttls_message_timeout": "60"}, 3)
+    done = play(
+        awx,
+        "enable_tls",
+        {**UNSET, "starttls_batches": "1, 100%", "starttls_message_timeout": "60", "starttls_send_messages": "true"},
+        3,
+    )
     assert "TLS is on" in done.output
     assert done.changed == {*inventory.hosts}
     for host in inventory.hosts:

@@ -69,6 +69,8 @@ DAEMON_USER = DEBIAN.user
 PROGRAMS = ("exim4", "exim")
 # While Exim reads its configuration again, its pid file is away for a moment.
 PID_FILE_SECONDS = 1.0
+# It begins as root's, and if another process still has its port, it waits 30 s before it tries again (daemon_startup_sleep).
+BEGIN_SECONDS = 45.0
 
 # MAIL_ACL names the access control list for MAIL. If a gateway uses it, NEXT_MAIL_ACL names the list that runs after it.
 MAIL_ACL = "MAIN_ACL_CHECK_MAIL"
@@ -443,7 +445,7 @@ class Exim:
         A signal only: update-exim4.conf would also include edits of somebody else.
         """
         self._forget()
-        self._told = _have_it_read()
+        self._told = _have_it_read(self._told)
 
     def service(self) -> str:
         """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
@@ -573,21 +575,31 @@ def _would_fall_silent(found: Sequence[str]) -> str:
     )
 
 
-def _daemon_pid() -> int:
-    """Return the number of the daemon's process. Raises OSError, ValueError or EngineError if its pid file does not tell it."""
-    deadline = time.monotonic() + PID_FILE_SECONDS
+def _daemon_pid(told: Optional[int] = None) -> int:
+    """Return the number of the daemon's process. Raises OSError, ValueError or EngineError if its pid file does not tell it.
+
+    told: the process that was told to read its configuration again. While it begins anew, it is waited for.
+    """
+    begun = time.monotonic()
     while True:
         try:
             pid = number_in(PID_FILE)
+            told = told or pid
             process = process_of(pid)
             if process is None or not _is_daemon(process):
                 raise ValueError(f"process {pid} is not the daemon of Exim")
         except (OSError, ValueError, EngineError):
-            if time.monotonic() >= deadline:
+            if time.monotonic() - begun >= (BEGIN_SECONDS if _begins(told) else PID_FILE_SECONDS):
                 raise
             time.sleep(0.05)
         else:
             return pid
+
+
+def _begins(pid: Optional[int]) -> bool:
+    """Whether a process is an Exim that has not given up the rights of root yet."""
+    process = process_of(pid) if pid else None
+    return process is not None and process.name in PROGRAMS and 0 in process.uids
 
 
 def _is_daemon(process: Process) -> bool:
@@ -618,13 +630,26 @@ def _modified(path: Path) -> int:
         return 0
 
 
-def _have_it_read() -> int:
-    """Have the daemon read its configuration again. Return its process, which stays the same. Raises EngineError."""
+def _have_it_read(told: Optional[int] = None) -> int:
+    """Have the daemon read its configuration again, and wait until it has begun anew. Return its process, which stays the same.
+
+    told: see _daemon_pid. Raises EngineError.
+    """
     try:
-        pid = _daemon_pid()
+        pid = _daemon_pid(told)
+        written = _modified(Path(PID_FILE))
         send_signal(pid, signal.SIGHUP, _is_daemon)
     except (OSError, ValueError, EngineError) as error:
         raise EngineError(f"Exim cannot be told to read its configuration again ({PID_FILE}): {error}") from error
+    signalled = time.monotonic()
+    while (process := process_of(pid)) and process.name in PROGRAMS:
+        waited = time.monotonic() - signalled
+        # It writes its pid file anew. It may have done so before the look, or leave it as it is.
+        if _is_daemon(process) and (_modified(Path(PID_FILE)) != written or waited >= PID_FILE_SECONDS):
+            break
+        if waited >= BEGIN_SECONDS:
+            break
+        time.sleep(0.02)
     return pid
 
 

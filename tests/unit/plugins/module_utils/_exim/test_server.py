@@ -197,11 +197,38 @@ class TestRunning:
         assert adapter.has_ended()
         with subprocess.Popen(["sleep", "60"]) as daemon:
             monkeypatch.setattr(server, "PROGRAMS", ("sleep",))
-            monkeypatch.setattr(server, "_have_it_read", lambda: daemon.pid)
+            monkeypatch.setattr(server, "_have_it_read", lambda _told=None: daemon.pid)
             adapter.resume()
             assert not adapter.has_ended()  # it has no pid file yet
             daemon.kill()
         assert adapter.has_ended()
+
+    def test_a_daemon_that_begins_anew_as_root_is_waited_for(self, host, monkeypatch):
+        """On a busy machine that takes seconds, and 30 s if its port is still taken. Nothing is signalled before."""
+        monkeypatch.setattr(server, "PID_FILE_SECONDS", 0.2)
+        monkeypatch.setattr(server, "PROGRAMS", (PROGRAM,))
+        monkeypatch.setattr(server, "send_signal", lambda pid, _number, _is: signalled.append((pid, begun)))
+        signalled, begun = [], False
+        host.pid_file.write_text(f"{os.getpid()}\n")
+        looks = iter([False] * 10)
+        real = server._is_daemon
+
+        def is_daemon(process):
+            nonlocal begun
+            begun = next(looks, True)
+            return begun and real(process)
+
+        monkeypatch.setattr(server, "_is_daemon", is_daemon)
+        monkeypatch.setattr(server, "_begins", lambda _pid: not begun)
+        host.adapter.resume()
+        assert signalled == [(os.getpid(), True)]
+
+    def test_a_daemon_that_does_not_begin_is_not_waited_for_without_end(self, host, monkeypatch):
+        monkeypatch.setattr(server, "PID_FILE_SECONDS", 0.1)
+        monkeypatch.setattr(server, "BEGIN_SECONDS", 0.3)
+        monkeypatch.setattr(server, "_begins", lambda _pid: True)
+        with pytest.raises(EngineError, match="cannot be told to read its configuration again"):
+            host.adapter.resume()
 
     def test_a_broken_configuration_is_not_just_not_running(self, make, monkeypatch):
         host = make(SETTINGS)
@@ -276,7 +303,7 @@ class TestRunning:
 
     @pytest.mark.parametrize("call", ["check", "reload", "resume"])
     def test_after_files_were_written_exim_is_asked_again(self, host, monkeypatch, call):
-        monkeypatch.setattr(server, "_have_it_read", lambda: None)
+        monkeypatch.setattr(server, "_have_it_read", lambda _told=None: None)
         adapter = host.adapter
         adapter.version()
         getattr(adapter, call)()
@@ -725,7 +752,7 @@ class TestDaemon:
     @pytest.mark.parametrize("there", [True, False])
     def test_a_reload_makes_the_file_then_tells_the_daemon(self, host, monkeypatch, there):
         told = []
-        monkeypatch.setattr(server, "_have_it_read", lambda: told.append(len(host.calls)))
+        monkeypatch.setattr(server, "_have_it_read", lambda _told=None: told.append(len(host.calls)))
         if there:
             host.generated.write_text("former\n")
         host.adapter.reload()
@@ -733,7 +760,7 @@ class TestDaemon:
 
     def test_after_a_check_it_writes_what_was_tried(self, host, monkeypatch):
         told = []
-        monkeypatch.setattr(server, "_have_it_read", lambda: told.append(host.generated.read_text()))
+        monkeypatch.setattr(server, "_have_it_read", lambda _told=None: told.append(host.generated.read_text()))
         host.generated.write_text("former\n")
         host.generated.chmod(0o640)
         adapter = host.adapter
@@ -747,7 +774,7 @@ class TestDaemon:
             adapter.reload()  # what was tried counts once
 
     def test_a_configuration_that_was_not_tried_is_not_written(self, host, monkeypatch):
-        monkeypatch.setattr(server, "_have_it_read", lambda: None)
+        monkeypatch.setattr(server, "_have_it_read", lambda _told=None: None)
         host.generated.write_text("former\n")
         host.trial = lambda *_: (_ for _ in ()).throw(EngineError("no"))
         adapter = host.adapter
