@@ -21,12 +21,14 @@ def write_json_file(path: str, data: Mapping[str, Any], variable: str) -> None:
     """Write data as JSON, at once or not at all, for everybody to read. Raises EngineError, which names the variable."""
     place = from_start(path)
     if not Path(place).parent.is_dir():
-        raise EngineError(f"there is no directory for {place} on the controller; create it, or correct {variable}")
+        raise EngineError(
+            f"there is no directory for {place} on the controller; create it, or correct json_file ({variable})"
+        )
     content = json.dumps(data, indent=2) + "\n"
     trust = PathTrust(option=f"json_file ({variable})")
     try:
         FileImage(place, content.encode(), 0o644, os.geteuid(), os.getegid(), trust=trust).write()
     except OSError as error:
         raise EngineError(
-            f"{place} cannot be written on the controller: {error.strerror or error}; correct {variable}"
+            f"{place} cannot be written on the controller: {error.strerror or error}; correct json_file ({variable})"
         ) from error
