@@ -313,7 +313,11 @@ class TestFile:
         assert victim.read_text() == "mine"
 
     def test_a_place_that_is_none(self, tmp_path):
-        with pytest.raises(EngineError, match=r"there is no directory for .*create it, or correct json_file .starttls_plan_file"):
+        with pytest.raises(
+            EngineError, match=r"there is no directory for .*create it, or correct json_file .starttls_plan_file"
+        ):
             write_plan(str(tmp_path / "no/plan.json"), DRIFT.plan())
-        with pytest.raises(EngineError, match=r"cannot be written on the controller: .*correct json_file .starttls_plan_file"):
+        with pytest.raises(
+            EngineError, match=r"cannot be written on the controller: .*correct json_file .starttls_plan_file"
+        ):
             write_plan(str(tmp_path), DRIFT.plan())
