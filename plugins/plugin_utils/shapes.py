@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import shown
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -21,8 +22,9 @@ def understood(what: str) -> Iterator[None]:
     try:
         yield
     except MALFORMED as error:
+        said = shown(str(error), 200)  # it may hold the host's own words
         raise EngineError(
-            f"{what} cannot be understood ({type(error).__name__}: {str(error)[:200]}); see whether the host is what it seems, "
+            f"{what} cannot be understood ({type(error).__name__}: {said}); see whether the host is what it seems, "
             "and whether another version of this collection runs there"
         ) from error
 

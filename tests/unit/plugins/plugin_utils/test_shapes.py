@@ -185,3 +185,8 @@ def test_a_failure_and_what_is_skipped_are_left_as_they_are():
     assert readable(None) == {}
     with pytest.raises(EngineError, match=r"x cannot be understood \(KeyError: 'hops'\)"), understood("x"):
         {}["hops"]
+
+
+def test_the_words_of_a_result_that_cannot_be_understood_are_one_line():
+    with pytest.raises(EngineError, match=r"\(TypeError: got an unexpected require_ t usted\)"), understood("it"):
+        raise TypeError("got an unexpected require_\x12t\nusted")
