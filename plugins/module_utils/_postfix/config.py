@@ -193,12 +193,19 @@ class Postconf:
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             for image in now:
                 replace(image, path=f"{stage}/{Path(image.path).name}").write()
-            self._edit(stage, "-e", *_appended(Path(stage, "main.cf"), edits.main))
-            self._edit(stage, "-X", *(name for name, value in edits.main.items() if value is None))
-            self._edit(stage, "-M", *(f"{name}={entry}" for name, entry in services.items() if entry is not None))
-            self._edit(stage, "-MX", *(name for name, entry in services.items() if entry is None))
-            self._edit(stage, "-P", *(f"{name}={value}" for name, value in edits.options.items() if value is not None))
-            self._edit(stage, "-PX", *(name for name, value in edits.options.items() if value is None))
+            edit_copy(self._run, stage, "-e", *_appended(Path(stage, "main.cf"), edits.main))
+            edit_copy(self._run, stage, "-X", *(name for name, value in edits.main.items() if value is None))
+            edit_copy(
+                self._run, stage, "-M", *(f"{name}={entry}" for name, entry in services.items() if entry is not None)
+            )
+            edit_copy(self._run, stage, "-MX", *(name for name, entry in services.items() if entry is None))
+            edit_copy(
+                self._run,
+                stage,
+                "-P",
+                *(f"{name}={value}" for name, value in edits.options.items() if value is not None),
+            )
+            edit_copy(self._run, stage, "-PX", *(name for name, value in edits.options.items() if value is None))
             return [replace(image, content=(Path(stage) / Path(image.path).name).read_bytes()) for image in now]
 
     def _differing(self, services: Mapping[str, Optional[str]]) -> dict[str, Optional[str]]:
@@ -210,14 +217,6 @@ class Postconf:
             present.setdefault(one.name, []).append(one.text)
         wanted = {name: [" ".join(entry.split())] if entry is not None else [] for name, entry in services.items()}
         return {name: entry for name, entry in services.items() if present.get(name, []) != wanted[name]}
-
-    def _edit(self, stage: str, flag: str, *arguments: str) -> None:
-        if not arguments:
-            return
-        age(stage)
-        status, out, err = self._run(["postconf", "-c", stage, flag, *arguments])
-        if status != 0:
-            raise EngineError(f"postconf {' '.join([flag, *arguments])} failed: {err.strip() or out.strip()}")
 
     @contextlib.contextmanager
     def staged(self, texts: Mapping[str, bytes]) -> Iterator[Postconf]:
@@ -234,11 +233,17 @@ class Postconf:
             yield Postconf(self._run, stage)
 
 
-def age(stage: str) -> None:
-    """Give main.cf of a directory of ours an old time.
+def edit_copy(run: Runner, stage: str, flag: str, *arguments: str) -> None:
+    """Edit the copies in a directory of ours. Raises EngineError."""
+    if arguments:
+        age(stage)
+        status, out, err = run(["postconf", "-c", stage, flag, *arguments])
+        if status != 0:
+            raise EngineError(f"postconf {' '.join([flag, *arguments])} failed: {err.strip() or out.strip()}")
 
-    Postfix reads a main.cf that is younger than two seconds again and again, with pauses, because somebody may still write to it.
-    """
+
+def age(stage: str) -> None:
+    """Give main.cf of a directory of ours an old time: Postfix reads a new one again, with pauses, for two seconds."""
     past = time.time() - 60
     with contextlib.suppress(FileNotFoundError):  # whoever reads it says so
         os.utime(f"{stage}/main.cf", (past, past))

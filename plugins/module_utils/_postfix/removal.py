@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import process_of, send_signal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf, age
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf, age, edit_copy
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 SLICE = "system-postfix.slice"
@@ -64,11 +64,7 @@ def stripped(run: Runner, config_dir: str, images: Mapping[str, FileImage]) -> l
             ("-X", [*gone, *(name for name, value in edits.items() if explicit[name] and not value)]),
             ("-MX", services),
         ):
-            if words:
-                age(stage)
-                status, out, err = run(["postconf", "-c", stage, flag, *words])
-                if status != 0:
-                    raise EngineError(f"postconf {flag} {' '.join(words)} failed: {(err or out).strip()}")
+            edit_copy(run, stage, flag, *words)
         found = [replace(image, content=(Path(stage) / Path(image.path).name).read_bytes()) for image in given]
     return [image for image in found if FileImage.read(image.path).content != image.content or image.path in images]
 
