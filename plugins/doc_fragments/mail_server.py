@@ -150,6 +150,7 @@ options:
     suboptions:
       name: {description: The name that other hosts connect to. The certificate has to cover it., type: str}
       ca_file: {description: Roots of a private authority. A file on the controller., type: path}
+      ca_content: {description: The roots as text, instead of the file., type: str}
       require_trusted: {description: Whether a chain that is not trusted is a finding., type: bool, default: true}
       min_tls_version:
         description: An older TLS version is a finding.

@@ -60,6 +60,7 @@ HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
         "options": {
             "name": {"type": "str"},
             "ca_file": {"type": "path"},
+            "ca_content": {"type": "str"},
             "require_trusted": {"type": "bool", "default": True},
             "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
             "min_days_left": {"type": "int", "default": 0},

@@ -48,6 +48,12 @@ class HostAction(ActionBase):
         with task_errors():
             return check_install(options["install"], options["certificate"], functools.partial(read_bytes, self))
 
+    def roots(self, expected: Mapping[str, Any]) -> str:
+        """Return the roots of the option handshake as PEM; empty if it names none."""
+        if expected.get("ca_content"):
+            return str(expected["ca_content"])
+        return read_text(self, "ca_file", expected["ca_file"]) if expected.get("ca_file") else ""
+
     def execute(self, arguments: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
         """Run the module on the host and return its result."""
         result: dict[str, Any] = self._execute_module(self.MODULE, module_args=dict(arguments), task_vars=task_vars)
@@ -67,8 +73,8 @@ class ReadAction(HostAction):
         checked = self.checked_install(options)
         if checked and not checked.findings:
             arguments["bundle"] = checked.bundle()
-        if expected.get("ca_file"):
-            arguments["ca_content"] = read_text(self, "ca_file", expected["ca_file"])
+        if roots := self.roots(expected):
+            arguments["ca_content"] = roots
         result = self.execute(arguments, task_vars)
         with task_errors():
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
@@ -96,8 +102,8 @@ class ChangeAction(HostAction):
             return checked.refusal()
         if checked:
             arguments |= {"bundle": checked.bundle(), "bundle_content": checked.content}
-        if expected.get("ca_file"):
-            arguments["ca_content"] = read_text(self, "ca_file", expected["ca_file"])
+        if roots := self.roots(expected):
+            arguments["ca_content"] = roots
         result = self.execute(arguments, task_vars)
         if checked:
             result = checked.complete(result)

@@ -67,7 +67,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "the system's",
             "Roots of a private authority. The chain has to end at one of them, and the handshake tests trust them.",
         ),
-        "starttls_ca_content": Variable("the system's", "The same roots as text, for the installation."),
+        "starttls_ca_content": Variable("the system's", "The same roots as text, instead of the file."),
         "starttls_certificate_names": Variable("`[starttls_hostname]`", "The names that the certificate has to cover."),
         "starttls_certificate_path": Variable("`/etc/mailfleet/starttls.pem`", "The path of the PEM file on the host."),
         "starttls_certificate_source": Variable(

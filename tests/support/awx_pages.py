@@ -31,6 +31,7 @@ def workflow() -> str:
     lines = ["| node | runs | limit | extra variables | then | if it fails |", "|---|---|---|---|---|---|"]
     for one in awx.nodes():
         runs = one.get("unified_job_template") or f"approval: {one['approval_node']['name']}"
+        runs += ", as a check" if one.get("job_type") == "check" else ""
         extra = ", ".join(f"`{name}: {json.dumps(value)}`" for name, value in one.get("extra_data", {}).items())
         then, otherwise = (", ".join(one.get(f"{which}_nodes", ())) or "the end" for which in ("success", "failure"))
         limit = f"`{one['limit']}`" if "limit" in one else ""
@@ -43,7 +44,7 @@ def picture() -> str:
     nodes = {one["identifier"]: one for one in awx.nodes()}
     way, aside = _columns(nodes)
     rows = {name: TOP + number * (HEIGHT + GAP) for number, name in enumerate(way)}
-    rows |= {name: rows[way[-2]] + number * (HEIGHT + GAP) for number, name in enumerate(aside)}
+    rows |= {name: rows[way[-len(aside)]] + number * (HEIGHT + GAP) for number, name in enumerate(aside)}
     bottom = max(rows.values()) + HEIGHT + 30
     found = [_box(one, ASIDE if name in aside else LEFT, rows[name], name) for name, one in nodes.items()]
     for column, left in ((way, LEFT), (aside, ASIDE)):
@@ -54,7 +55,8 @@ def picture() -> str:
     failing = [name for name in way if nodes[name].get("failure_nodes")]
     into = rows[aside[0]] + HEIGHT / 2
     found += [_line(f"M{LEFT + WIDTH} {rows[name] + HEIGHT / 2:g}H{BUS}", RED) for name in failing]
-    found += [_line(f"M{BUS} {rows[failing[0]] + HEIGHT / 2:g}V{into:g}", RED), _arrow(f"M{BUS} {into:g}H{ASIDE}", RED)]
+    last = max(into, rows[failing[-1]] + HEIGHT / 2)
+    found += [_line(f"M{BUS} {rows[failing[0]] + HEIGHT / 2:g}V{last:g}", RED), _arrow(f"M{BUS} {into:g}H{ASIDE}", RED)]
     found += [
         _text(LEFT, 24, "The workflow Mail TLS roll-out", 16, bold=True),
         _text(
@@ -97,6 +99,8 @@ def _box(node: Mapping[str, Any], left: float, top: float, name: str) -> str:
     if template:
         kind = "undo" if name == "undo" else next(label for label in template["labels"] if label in FILLS)
         said = f"{template['playbook'].rpartition('/')[2]}{', on ' + node['limit'] if 'limit' in node else ''}"
+        if node.get("job_type") == "check":
+            kind, said = "changes nothing", f"{said}, as a check"
     else:
         said = node["approval_node"]["name"]
     return "\n".join(

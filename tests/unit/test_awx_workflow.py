@@ -17,9 +17,10 @@ CHANGES = [
     name
     for name, one in NODES.items()
     if "changes mail servers" in TEMPLATES.get(one.get("unified_job_template", ""), {}).get("labels", ())
+    and one.get("job_type") != "check"
 ]
 ROLL_OUT = ["plan", "approve", "canary", "verify-canary", "rest", "delivery-modes", "verify", "report"]
-UNDO = ["approve-undo", "undo"]
+UNDO = ["undo-plan", "approve-undo", "undo"]
 
 
 def walked(failed: Collection[str]) -> list[str]:
@@ -67,7 +68,8 @@ def test_before_the_first_change_nothing_is_put_back(name):
 def test_a_failure_is_put_back_if_a_person_says_so(name):
     until = ROLL_OUT[: ROLL_OUT.index(name) + 1]
     assert walked([name]) == [*until, *UNDO]
-    assert walked([name, "approve-undo"]) == [*until, "approve-undo"]
+    assert walked([name, "undo-plan"]) == [*until, *UNDO]  # a person reads it, and decides
+    assert walked([name, "approve-undo"]) == [*until, "undo-plan", "approve-undo"]
     assert shown_as_failed({name, "approve-undo"}) and shown_as_failed({name, "undo"})
 
 
@@ -82,7 +84,7 @@ def test_a_report_that_fails_puts_nothing_back():
 
 
 def test_whatever_fails():
-    """All 1024 outcomes. A failed verification alone never switches TLS off."""
+    """All 2048 outcomes. A failed verification alone never switches TLS off."""
     for outcome in itertools.product((False, True), repeat=len(NODES)):
         failed = {name for name, fails in zip(NODES, outcome, strict=True) if fails}
         ran = walked(failed)

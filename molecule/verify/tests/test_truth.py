@@ -101,6 +101,14 @@ def test_a_controller_that_cannot_resolve_the_names_is_no_fault_of_the_hosts(fle
     assert re.search(r"  host; not controller +pass$", row(played, "gw1"))
 
 
+def test_roots_as_text_are_trusted_from_every_side(fleet: Fleet) -> None:
+    """A job of AWX has no file of them. The certificate passes with them, so the handshake tests have to trust them too."""
+    roots = {"starttls_ca_file": "", "starttls_ca_content": fleet.ca.read_text()}
+    assert play(fleet, "verify_tls", **QUICK, **roots).rc == 0
+    planned = play(fleet, "enable_tls", "--check", **roots)
+    assert planned.rc == 0 and "not trusted" not in planned.output
+
+
 def test_a_host_outside_the_run_is_nothing_but_that(fleet: Fleet) -> None:
     played = play(fleet, "verify_tls", "--limit", "pf12", **QUICK)
     assert played.status == 0, played.output

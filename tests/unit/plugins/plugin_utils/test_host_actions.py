@@ -206,6 +206,8 @@ def test_the_trust_store_goes_to_the_host(act, plugin):
     assert act.ran[0][1]["ca_content"] == "roots"
     with pytest.raises(AnsibleActionFail, match=r"ca_file 'none\.pem' cannot be read on the controller"):
         act(plugin, handshake={"ca_file": "none.pem"})
+    act(plugin, handshake={"ca_content": "roots as text"})
+    assert act.ran[-1][1]["ca_content"] == "roots as text"
 
 
 @pytest.mark.parametrize("plugin", READS)
