@@ -1,0 +1,74 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Entries of C(starttls_peers) of an Exchange server: a send connector for those it sends to, a receive connector for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
+    CHECKS,
+    ExchangePeer,
+    NamedClient,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+
+def sent_to(peer: Peer) -> Optional[ExchangePeer]:
+    """Return the peer to which Exchange sends; None if it only receives from it. Raises EngineError for what Exchange cannot do."""
+    _check(peer)
+    if not peer.sends_to_it:
+        return None
+    ports = {one.port for one in peer.hosts}
+    if len(ports) != 1:
+        raise EngineError(
+            _said(peer, "its hosts have different ports, and a send connector has one", "give all the same port")
+        )
+    if len(peer.names) > 1 or any(one.startswith(".") for one in peer.names[:1]):
+        what = "names has more than one name, and TlsDomain is one"
+        raise EngineError(_said(peer, what, "leave one, without a dot at its beginning"))
+    return ExchangePeer(
+        name=peer.name,
+        hosts=tuple(one.host for one in peer.hosts),
+        domains=peer.domains,
+        port=ports.pop(),
+        level=peer.level,
+        check=peer.check,
+        tls_domain=peer.names[0] if peer.names else "",
+    )
+
+
+def received_from(peer: Peer, addresses: Mapping[str, Sequence[str]]) -> Optional[NamedClient]:
+    """Return the peer from which Exchange receives; None if it only sends to it. Raises EngineError.
+
+    addresses: host of the peer -> its IP addresses, looked up on the controller. The host itself, if it is an address, need not be there.
+    """
+    _check(peer)
+    if not peer.receives_from_it:
+        return None
+    found = [address for one in peer.hosts for address in addresses.get(one.host) or (one.host,)]
+    if not found:
+        raise EngineError(
+            _said(peer, "it has no hosts, so its address is not known", "name the host that sends in hosts")
+        )
+    return NamedClient(peer.name, tuple(dict.fromkeys(found)), own_connector=True)
+
+
+def _check(peer: Peer) -> None:
+    if peer.kind == "exchange_online":
+        what = "Exchange and Exchange Online are a hybrid organisation, whose connectors belong to the hybrid wizard"
+        raise EngineError(_said(peer, what, "take it out"))
+    if peer.check not in CHECKS:
+        raise EngineError(
+            _said(peer, f"an Exchange server cannot check by {peer.check}", f"choose one of: {', '.join(CHECKS)}")
+        )
+    for option in ("client_certificate", "client_key", "servername", "pin_issuer_file"):
+        if getattr(peer, option):
+            raise EngineError(_said(peer, f"{option} has no counterpart in a send connector", "leave it out"))
+
+
+def _said(peer: Peer, fault: str, advice: str) -> str:
+    return f"starttls_peers: peer {peer.name}: {fault}; {advice}"
