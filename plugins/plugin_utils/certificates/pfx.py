@@ -80,8 +80,8 @@ def make_pfx(bundle: str, encryption: str = AES, allow_ecc: bool = False) -> Pfx
     if leaf.key_type != "RSA" and not (leaf.key_type == "EC" and allow_ecc):
         raise EngineError(
             f"the certificate {leaf.subject} has a key of the type {leaf.key_type}, and Exchange as it is installed takes RSA only; issue "
-            "it with an RSA key (certbot: --key-type rsa). EC needs Exchange 2019 or SE with an update of November 2024 or later, and "
-            "EnableEccCertificateSupport = 1 in the registry of every server; where that is so, set starttls_exchange_ecc"
+            "it with an RSA key (certbot: --key-type rsa). EC needs Exchange 2019 or SE as of November 2024 or later, and "
+            "EnableEccCertificateSupport = 1 in the registry of every server; where that is so, there is starttls_exchange_ecc: true"
         )
     password = secrets.token_urlsafe(_PASSWORD_BYTES)
     data = _serialized(key, [one.der for one in pem.certificates(blocks)], password, encryption)
