@@ -211,20 +211,23 @@ class _Making:
     def record(self) -> dict[str, Any]:
         """Return what to keep: the state of the connectors in question before the first change, and what was imported."""
         old = self.wanted.record if self.wanted.record.get("format") == RECORD_FORMAT else {}
-        touched = {str(call.parameters.get("Identity")).lower() for call in self.calls}
+        touched: dict[str, set[str]] = {}
+        for call in self.calls:
+            touched.setdefault(str(call.parameters.get("Identity")).lower(), set()).update(call.parameters)
         found: dict[str, Any] = {"format": RECORD_FORMAT}
-        for kind, names, every, asked in (
-            ("receive", RECEIVE_TLS, self.organisation.listed_receive, self._asked_receive()),
-            ("send", SEND_TLS, self.organisation.listed_send, self._asked_send()),
+        for kind, names, every, asked, direction in (
+            ("receive", RECEIVE_TLS, self.organisation.listed_receive, self._asked_receive(), self.wanted.inbound),
+            ("send", SEND_TLS, self.organisation.listed_send, self._asked_send(), self.wanted.outbound),
         ):
             kept = {str(key): dict(values) for key, values in (old.get(kind) or {}).items()}
             for one in every or ():
                 identity = str(one.values.get("Identity") or one.values.get("Name") or "")
                 ours = identity.rpartition("\\")[2].lower().startswith(OWN_PREFIX)
-                if ours or identity.lower() not in touched | asked:
+                if ours or direction == "disabled":  # what it was with TLS is nothing to go back to
                     continue
-                if receiving.recorded(old, kind, identity) is None:
-                    kept[identity] = {name: one.values[name] for name in names if name in one.values}
+                here = set(names) if identity.lower() in asked else touched.get(identity.lower(), set())
+                if before := {name: one.values[name] for name in names if name in here and name in one.values}:
+                    kept[identity] = {**before, **kept.get(identity, {})}
             found[kind] = kept
         new = [
             str(call.undo[0].parameters["Thumbprint"])

@@ -142,7 +142,8 @@ class Receiving:
 
     def _switched_off(self, one: ReceiveConnector, now: ReceiveTls) -> ReceiveTls:
         """Return what the connector was before the collection came; if that is not known, without Tls where nothing needs it."""
-        if former := recorded(self.wanted.record, "receive", one.identity):
+        former = recorded(self.wanted.record, "receive", one.identity)
+        if former and "RequireTLS" in former:
             return former_receive(self.organisation, one, former, self.warnings)
         if one.own:
             return ReceiveTls(now.auth, False, now.certificate)

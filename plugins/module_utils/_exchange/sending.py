@@ -92,7 +92,8 @@ class Sending:
     def _target(self, one: SendConnector, now: SendTls) -> Optional[SendTls]:
         outbound = self.wanted.outbound
         certificate = self._certificate(one, now)
-        if outbound == "disabled" and (former := recorded(self.wanted.record, "send", one.identity)):
+        former = recorded(self.wanted.record, "send", one.identity)
+        if outbound == "disabled" and former and "RequireTLS" in former:
             target = former_send(self.organisation, one, former, self.warnings)
         elif outbound == "disabled":
             target = SendTls(True, False, None, None, now.certificate)

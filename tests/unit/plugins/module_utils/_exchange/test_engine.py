@@ -247,7 +247,7 @@ def test_rights_that_a_new_connector_would_lack_are_not_lost():
 
 
 def test_a_range_that_overlaps_another_connectors_in_part_is_refused():
-    other = receive("other", RemoteIPRanges=["192.0.2.8-192.0.2.20"])
+    other = receive("other", RemoteIPRanges=["192.0.2.8-192.0.2.20"], PermissionGroups="AnonymousUsers")
     found = organisation(ReceiveConnectors=[*organisation()["ReceiveConnectors"], other])
     wide = NamedClient("gw1", ("192.0.2.0-192.0.2.10",), own_connector=True)
     assert "connector_conflict" in codes(plan(observe(found), WantedExchange(inbound="required", clients=(wide,))))
@@ -338,6 +338,18 @@ def test_the_record_keeps_what_was_there_before_the_first_change():
         "EX1\\a": {"AuthMechanism": "Integrated", "RequireTLS": False, "TlsCertificateName": None}
     }
     assert first.record["certificates"] == [NEW]
+
+
+def test_a_connector_that_a_renewal_alone_has_touched_is_not_taken_for_one_that_was_enabled():
+    found = organisation(
+        ReceiveConnectors=[receive("a", TlsCertificateName=OLD_PAIR)],
+        SendConnectors=[send(TlsCertificateName=OLD_PAIR)],
+    )
+    renewal = plan(observe(found), WantedExchange(inbound="offered", certificate=CERTIFICATE))
+    assert renewal.record["send"] == {"To the internet": {"TlsCertificateName": OLD_PAIR}}
+    state = done(found, WantedExchange(inbound="offered", certificate=CERTIFICATE), renewal)
+    off = WantedExchange(outbound="disabled", record=renewal.record)
+    assert done(state, off)["SendConnectors"][0]["IgnoreSTARTTLS"] is True
 
 
 def test_uninstall_leaves_what_was_there_before():
