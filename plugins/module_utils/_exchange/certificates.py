@@ -56,7 +56,6 @@ def provide(organisation: Organisation, wanted: WantedCertificate, as_internal: 
     server = organisation.name
     calls: list[Call] = []
     if there is None:
-        remove = _remove(server, wanted.thumbprint)
         secrets = {name: {"Secret": name} for name in ("FileData", "Password")}
         given: dict[str, Argument] = {
             "Server": server,
@@ -64,7 +63,8 @@ def provide(organisation: Organisation, wanted: WantedCertificate, as_internal: 
             "PrivateKeyExportable": False,
             "FriendlyName": FRIENDLY_NAME,
         }
-        calls.append(Call("Import-ExchangeCertificate", given, (remove,)))
+        back = _removed(organisation, pair_of(wanted.issuer, wanted.subject), wanted.thumbprint)
+        calls.append(Call("Import-ExchangeCertificate", given, back))
     elif problem := _unfit(there):
         return Provided((), "", (Obstacle("certificate_unfit", problem),))
     warnings = tuple(_doubts(there)) if there else ()
@@ -216,6 +216,12 @@ def _removal(organisation: Organisation, thumbprint: str) -> Removal:
     same = [one for one in rest if same_pair(one.pair, found.pair) and SMTP in one.services]
     if (receive or send) and not same:
         return Removal((), f"{stays}{', '.join(map(str, (*receive, *send)))} still names it")
+    return Removal(_removed(organisation, found.pair, found.thumbprint), "")
+
+
+def _removed(organisation: Organisation, pair: str, thumbprint: str) -> tuple[Call, ...]:
+    """Return the calls that remove a certificate, although send connectors name one with this issuer and subject."""
+    send = naming(organisation, pair)[1]
     cleared = [call for one in send for call in rename(one, None)]
     bare = simulate(organisation, cleared)
     again = [
@@ -224,4 +230,4 @@ def _removal(organisation: Organisation, thumbprint: str) -> Removal:
         if (now := bare.send_connector(one.identity)) is not None
         for call in rename(now, one.certificate_name)
     ]
-    return Removal((*cleared, _remove(organisation.name, found.thumbprint), *again), "")
+    return (*cleared, _remove(organisation.name, thumbprint), *again)

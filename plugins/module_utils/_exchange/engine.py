@@ -229,11 +229,8 @@ class _Making:
                 if before := {name: one.values[name] for name in names if name in here and name in one.values}:
                     kept[identity] = {**before, **kept.get(identity, {})}
             found[kind] = kept
-        new = [
-            str(call.undo[0].parameters["Thumbprint"])
-            for call in self.calls
-            if call.cmdlet == "Import-ExchangeCertificate"
-        ]
+        imports = any(call.cmdlet == "Import-ExchangeCertificate" for call in self.calls)
+        new = [self.wanted.certificate.thumbprint] if imports and self.wanted.certificate else []
         found["certificates"] = list(dict.fromkeys([*map(str, old.get("certificates") or ()), *new]))
         return found
 
