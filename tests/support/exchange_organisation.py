@@ -101,6 +101,7 @@ class StrictExchange:
     def run(self, calls: Iterable[Mapping[str, Any]]) -> None:
         """Run calls in the form of C(calls) of exchange_cmdlets."""
         for call in calls:
+            assert "Confirm" not in call["Parameters"], "exchange_cmdlets gives it to each call"
             getattr(self, "_" + call["Cmdlet"].replace("-", "_").lower())(dict(call["Parameters"]))
 
     def look(self) -> Object:
@@ -144,7 +145,6 @@ class StrictExchange:
         self.state["ReceiveConnectors"].append(made)
 
     def _remove_receiveconnector(self, given: Object) -> None:
-        assert given.pop("Confirm") is False, "it prompts"
         self.state["ReceiveConnectors"].remove(self._find("ReceiveConnectors", "Identity", given.pop("Identity")))
         assert not given
 
@@ -226,7 +226,6 @@ class StrictExchange:
         one.update(made)
 
     def _remove_sendconnector(self, given: Object) -> None:
-        assert given.pop("Confirm") is False, "it prompts"
         self.state["SendConnectors"].remove(self._find("SendConnectors", "Identity", given.pop("Identity")))
         assert not given
 
@@ -245,7 +244,6 @@ class StrictExchange:
         self.state["TransportService"]["InternalTransportCertificateThumbprint"] = one["Thumbprint"]
 
     def _remove_exchangecertificate(self, given: Object) -> None:
-        assert given["Confirm"] is False, "it prompts"
         one = self._find("ExchangeCertificates", "Thumbprint", given["Thumbprint"])
         if one["Thumbprint"] == self.state["TransportService"]["InternalTransportCertificateThumbprint"]:
             raise Refused("The internal transport certificate cannot be removed")

@@ -97,7 +97,7 @@ def _after(organisation: Organisation, call: Call, certificate: Optional[WantedC
     if noun == "ExchangeCertificate":
         return _certificates_after(organisation, verb, given, certificate)
     if verb == "New":
-        return organisation.with_replaced(None, _created(noun, given))
+        return organisation.with_replaced(None, _created(organisation, noun, given))
     found: Optional[Shown] = None
     if noun == "ReceiveConnector":
         found = organisation.receive_connector(identity)
@@ -121,14 +121,15 @@ def _value(name: str, argument: Argument) -> Value:
     return None if isinstance(argument, Mapping) else argument
 
 
-def _created(noun: str, given: Mapping[str, Argument]) -> Shown:
+def _created(organisation: Organisation, noun: str, given: Mapping[str, Argument]) -> Shown:
     values = {name: _value(name, given[name]) for name in given if name not in ("Server", "Custom")}
     if noun == "SendConnector":
         return SendConnector({**_NEW_SEND, **values, "Identity": values["Name"]})
+    values.setdefault("Fqdn", organisation.server.values.get("Fqdn"))
     return ReceiveConnector({**_NEW_RECEIVE, **values, "Identity": f"{given['Server']}\\{given['Name']}"})
 
 
-_NEW_RECEIVE: dict[str, Value] = {"Enabled": True, "Fqdn": None, "RequireTLS": False, "TlsCertificateName": None}
+_NEW_RECEIVE: dict[str, Value] = {"Enabled": True, "RequireTLS": False, "TlsCertificateName": None}
 _NEW_SEND: dict[str, Value] = {
     "Enabled": True, "Port": 25, "Fqdn": None, "RequireTLS": False, "IgnoreSTARTTLS": False, "TlsAuthLevel": None,
     "TlsDomain": None, "TlsCertificateName": None, "DomainSecureEnabled": False, "CloudServicesMailEnabled": False,

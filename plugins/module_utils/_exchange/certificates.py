@@ -96,7 +96,7 @@ def _enable(server: str, thumbprint: str, undo: tuple[Call, ...] = ()) -> Call:
 
 
 def _remove(server: str, thumbprint: str) -> Call:
-    return Call("Remove-ExchangeCertificate", {"Server": server, "Thumbprint": thumbprint, "Confirm": False})
+    return Call("Remove-ExchangeCertificate", {"Server": server, "Thumbprint": thumbprint})
 
 
 def _unfit(one: ExchangeCertificate) -> str:

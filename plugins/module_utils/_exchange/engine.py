@@ -87,7 +87,7 @@ def retry(organisation: Organisation, connectors: tuple[str, ...] = ()) -> tuple
         one.text("Guid").lower() for one in organisation.send_connectors if not names or one.identity.lower() in names
     }
     return tuple(
-        Call("Retry-Queue", {"Identity": one.text("Identity"), "Confirm": False})
+        Call("Retry-Queue", {"Identity": one.text("Identity")})
         for one in organisation.queues
         if one.text("Status").lower() == "retry" and one.text("NextHopConnector").lower() in guids
     )

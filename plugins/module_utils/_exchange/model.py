@@ -357,8 +357,11 @@ def bare_host(text: str) -> str:
 
 
 def short_name(text: str) -> str:
-    """Return the name of a server in lower case, without its domain and the path of its directory entry."""
-    return text.strip().rpartition("/")[2].partition(".")[0].lower()
+    """Return the name of a server in lower case, without its domain and the path or DN of its directory entry."""
+    name = text.strip().lower().rpartition("/")[2]
+    if name.startswith("cn="):
+        name = name[3:].partition(",")[0]
+    return name.partition(".")[0]
 
 
 def observe(observed: Mapping[str, Any]) -> Organisation:

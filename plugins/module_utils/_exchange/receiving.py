@@ -251,16 +251,20 @@ class Receiving:
         return [Call("New-ReceiveConnector", given, (removed(self._identity(client)),))]
 
     def _corrected(self, mine: ReceiveConnector, client: NamedClient) -> list[Call]:
-        """Return the call that gives a peer's connector the addresses that the peer has now."""
+        """Return the call that gives a peer's connector the addresses that the peer has now, and the wanted name."""
         wanted, there = addresses(client), ranges(mine)
-        if not without(wanted, there) and not without(there, wanted):
+        new: dict[str, Argument] = {}
+        if without(wanted, there) or without(there, wanted):
+            if self._conflicts(mine.name, wanted, {str(one) for one in bindings(mine)}):
+                return []
+            new["RemoteIPRanges"] = tuple(map(str, wanted))
+        if self.wanted.fqdn and mine.text("Fqdn").lower() != self.wanted.fqdn.lower():
+            new["Fqdn"] = self.wanted.fqdn
+        if not new:
             return []
-        if self._conflicts(mine.name, wanted, {str(one) for one in bindings(mine)}):
-            return []
-        now = mine.texts("RemoteIPRanges")
-        call: dict[str, Argument] = {"Identity": mine.identity, "RemoteIPRanges": tuple(map(str, wanted))}
-        back = Call("Set-ReceiveConnector", {"Identity": mine.identity, "RemoteIPRanges": now})
-        return [Call("Set-ReceiveConnector", call, (back,))]
+        back: dict[str, Argument] = {name: mine.value(name) for name in new}
+        undo = (Call("Set-ReceiveConnector", {"Identity": mine.identity, **back}),)
+        return [Call("Set-ReceiveConnector", {"Identity": mine.identity, **new}, undo)]
 
     def _conflicts(self, name: str, wanted: tuple[Interval, ...], places: set[str]) -> bool:
         """Refuse a connector whose ranges are those of another one, or overlap them in part."""
@@ -286,7 +290,7 @@ class Receiving:
 
 def removed(identity: str) -> Call:
     """Return the call that removes a receive connector."""
-    return Call("Remove-ReceiveConnector", {"Identity": identity, "Confirm": False})
+    return Call("Remove-ReceiveConnector", {"Identity": identity})
 
 
 _KEPT = ("TransportRole", "Bindings", "RemoteIPRanges", "PermissionGroups", "Fqdn", "TlsCertificateName")
@@ -306,7 +310,7 @@ def removal_of_own(organisation: Organisation, one: ReceiveConnector) -> Call:
     again = [Call("New-ReceiveConnector", given)]
     if tls.require:
         again.append(Call("Set-ReceiveConnector", {"Identity": one.identity, "RequireTLS": True}))
-    return Call("Remove-ReceiveConnector", {"Identity": one.identity, "Confirm": False}, tuple(again))
+    return Call("Remove-ReceiveConnector", {"Identity": one.identity}, tuple(again))
 
 
 def recorded(record: Mapping[str, Any], kind: str, identity: str) -> Optional[Mapping[str, Any]]:

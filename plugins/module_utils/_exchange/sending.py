@@ -217,7 +217,7 @@ class Sending:
         }
         if self.wanted.fqdn:
             given["Fqdn"] = self.wanted.fqdn
-        return Call("New-SendConnector", given, (Call("Remove-SendConnector", {"Identity": name, "Confirm": False}),))
+        return Call("New-SendConnector", given, (Call("Remove-SendConnector", {"Identity": name}),))
 
     def _corrected(self, mine: SendConnector, peer: ExchangePeer) -> list[Call]:
         """Return the call that has a peer's connector lead where the peer is now, from this server, too."""
@@ -230,6 +230,8 @@ class Sending:
             new["Port"] = peer.port
         if self.organisation.name.lower() not in mine.source_servers:
             new["SourceTransportServers"] = (*mine.texts("SourceTransportServers"), self.organisation.name)
+        if self.wanted.fqdn and mine.text("Fqdn").lower() != self.wanted.fqdn.lower():
+            new["Fqdn"] = self.wanted.fqdn
         if not new:
             return []
         back = {name: mine.value(name) for name in new}
@@ -282,7 +284,7 @@ def removal_of_own(one: SendConnector) -> Call:
         {**one.values, "IgnoreSTARTTLS": False, "RequireTLS": False, "TlsAuthLevel": None, "TlsDomain": None}
     )
     again = (Call("New-SendConnector", given), *(replace(call, undo=()) for call in send_calls(fresh, now)))
-    return Call("Remove-SendConnector", {"Identity": one.identity, "Confirm": False}, again)
+    return Call("Remove-SendConnector", {"Identity": one.identity}, again)
 
 
 def former_send(

@@ -70,14 +70,14 @@ class ExchangePeer:
 class WantedExchange:
     """The wanted state of one Exchange server. None keeps the present state of a direction.
 
-    inbound: of the connectors that serve the clients; without clients, of those on port 25. outbound: of the send connectors that
-    lead to next_hops; without these, of all that this server uses and that are not a peer's. check, tls_domain: of
-    outbound C(required). port: on which the clients connect. certificate: what is to be served; None leaves it. send_certificate:
-    whether the send connectors in question name the certificate, too. others_with_certificate: the other servers that are known to
-    have it. internal_certificate: whether it may become the internal transport certificate. peers: those that are to be there.
-    absent: names of peers that are not. fqdn: in the greeting of new connectors; empty for the server's own. record: what remember()
-    returned before. relax: whether inbound may go from required to offered. remove_former: whether the certificate that the connectors
-    named before is removed after the proof.
+    inbound: of the connectors that serve the clients; without clients, of those on port. outbound: of the send connectors that
+    lead to next_hops; without these, of all that this server uses and that are not a peer's. check, tls_domain: of outbound
+    C(required). port: on which the clients connect. certificate: what is to be served; None leaves it. send_certificate: whether the send
+    connectors in question name the certificate, too. others_with_certificate: the other servers that are known to have it.
+    internal_certificate: whether it may become the internal transport certificate. peers: those that are to be there. absent: names
+    of peers that are not. fqdn: in the greeting of the collection's own connectors; empty for the server's own name. record: that of
+    the Planned before. relax: whether inbound may go from required to offered. remove_former: whether the certificate that the
+    connectors named before is removed after the proof.
     """
 
     inbound: Optional[str] = None
