@@ -16,7 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model
     ReceiveConnector,
     SendConnector,
     Shown,
-    Value,
+    ShownValue,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import OWN_PREFIX, WantedCertificate
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -42,7 +42,7 @@ _OWN_ONLY = {"RemoteIPRanges", "PermissionGroups", "Bindings", "Fqdn", "AddressS
 
 
 @dataclass(frozen=True)
-class Call:
+class CmdletCall:
     """One call of a cmdlet. undo: the calls that undo it, in the order in which they run.
 
     insists: whether it makes this server insist on TLS, so that a handshake has to be completed first. Raises EngineError for a call
@@ -51,7 +51,7 @@ class Call:
 
     cmdlet: str
     parameters: Mapping[str, Argument]
-    undo: tuple[Call, ...] = ()
+    undo: tuple[CmdletCall, ...] = ()
     insists: bool = False
 
     def __post_init__(self) -> None:
@@ -82,7 +82,7 @@ class Call:
 
 
 def simulate(
-    organisation: Organisation, calls: Iterable[Call], certificate: Optional[WantedCertificate] = None
+    organisation: Organisation, calls: Iterable[CmdletCall], certificate: Optional[WantedCertificate] = None
 ) -> Organisation:
     """Return the organisation as it is after the calls. certificate: what an import brings. Raises NotReadError."""
     for call in calls:
@@ -90,7 +90,7 @@ def simulate(
     return organisation
 
 
-def _after(organisation: Organisation, call: Call, certificate: Optional[WantedCertificate]) -> Organisation:
+def _after(organisation: Organisation, call: CmdletCall, certificate: Optional[WantedCertificate]) -> Organisation:
     given = call.parameters
     identity = str(given.get("Identity"))
     verb, _, noun = call.cmdlet.partition("-")
@@ -114,7 +114,7 @@ def _changed(found: Shown, given: Mapping[str, Argument]) -> Shown:
     )
 
 
-def _value(name: str, argument: Argument) -> Value:
+def _value(name: str, argument: Argument) -> ShownValue:
     """Return how a cmdlet shows what was given to it."""
     if isinstance(argument, tuple) and name in ("AuthMechanism", "PermissionGroups"):
         return ", ".join(argument)
@@ -129,8 +129,8 @@ def _created(organisation: Organisation, noun: str, given: Mapping[str, Argument
     return ReceiveConnector({**_NEW_RECEIVE, **values, "Identity": f"{given['Server']}\\{given['Name']}"})
 
 
-_NEW_RECEIVE: dict[str, Value] = {"Enabled": True, "RequireTLS": False, "TlsCertificateName": None}
-_NEW_SEND: dict[str, Value] = {
+_NEW_RECEIVE: dict[str, ShownValue] = {"Enabled": True, "RequireTLS": False, "TlsCertificateName": None}
+_NEW_SEND: dict[str, ShownValue] = {
     "Enabled": True, "Port": 25, "Fqdn": None, "RequireTLS": False, "IgnoreSTARTTLS": False, "TlsAuthLevel": None,
     "TlsDomain": None, "TlsCertificateName": None, "DomainSecureEnabled": False, "CloudServicesMailEnabled": False,
 }  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Optional, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Argument, Call, simulate
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Argument, CmdletCall, simulate
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model import (
     ExchangeCertificate,
     NotReadError,
@@ -40,7 +40,7 @@ Connector = Union[ReceiveConnector, SendConnector]
 class Provided(NamedTuple):
     """calls: that put the certificate in place. pair: what connectors have to name; empty with an obstacle."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[CmdletCall, ...]
     pair: str
     obstacles: tuple[Obstacle, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def provide(organisation: Organisation, wanted: WantedCertificate, as_internal: 
     """
     there = organisation.certificate(wanted.thumbprint)
     server = organisation.name
-    calls: list[Call] = []
+    calls: list[CmdletCall] = []
     if there is None:
         secrets = {name: {"Secret": name} for name in ("FileData", "Password")}
         given: dict[str, Argument] = {
@@ -64,7 +64,7 @@ def provide(organisation: Organisation, wanted: WantedCertificate, as_internal: 
             "FriendlyName": FRIENDLY_NAME,
         }
         back = _removed(organisation, pair_of(wanted.issuer, wanted.subject), wanted.thumbprint)
-        calls.append(Call("Import-ExchangeCertificate", given, back))
+        calls.append(CmdletCall("Import-ExchangeCertificate", given, back))
     elif problem := _unfit(there):
         return Provided((), "", (Obstacle("certificate_unfit", problem),))
     warnings = tuple(_doubts(there)) if there else ()
@@ -90,13 +90,13 @@ def provide(organisation: Organisation, wanted: WantedCertificate, as_internal: 
     return Provided(tuple(calls), pair, (), warnings)
 
 
-def _enable(server: str, thumbprint: str, undo: tuple[Call, ...] = ()) -> Call:
+def _enable(server: str, thumbprint: str, undo: tuple[CmdletCall, ...] = ()) -> CmdletCall:
     given: dict[str, Argument] = {"Server": server, "Thumbprint": thumbprint, "Services": (SMTP,), "Force": True}
-    return Call("Enable-ExchangeCertificate", given, undo)
+    return CmdletCall("Enable-ExchangeCertificate", given, undo)
 
 
-def _remove(server: str, thumbprint: str) -> Call:
-    return Call("Remove-ExchangeCertificate", {"Server": server, "Thumbprint": thumbprint})
+def _remove(server: str, thumbprint: str) -> CmdletCall:
+    return CmdletCall("Remove-ExchangeCertificate", {"Server": server, "Thumbprint": thumbprint})
 
 
 def _unfit(one: ExchangeCertificate) -> str:
@@ -126,7 +126,7 @@ def naming(organisation: Organisation, pair: str) -> tuple[list[ReceiveConnector
 class Moved(NamedTuple):
     """calls: that give connectors the new name. warnings: those that keep the old one, and why."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[CmdletCall, ...]
     warnings: tuple[str, ...]
 
 
@@ -142,7 +142,7 @@ def move(
     A connector keeps its name if the new certificate lacks a name of the old one, or if another server that sends by the connector is
     not known to have the new certificate.
     """
-    calls: list[Call] = []
+    calls: list[CmdletCall] = []
     warnings: list[str] = []
     having = {organisation.name.lower(), *(one.partition(".")[0].lower() for one in others_with_certificate)}
     for old in old_pairs:
@@ -160,7 +160,7 @@ def move(
     return Moved(tuple(calls), tuple(warnings))
 
 
-def rename(connector: Connector, pair: Optional[str]) -> list[Call]:
+def rename(connector: Connector, pair: Optional[str]) -> list[CmdletCall]:
     """Return the call that has a connector name another certificate. Raises NotReadError."""
     if isinstance(connector, ReceiveConnector):
         receive = ReceiveTls.of(connector)
@@ -180,14 +180,14 @@ def _lacking(organisation: Organisation, old: str, new: WantedCertificate) -> st
     return ""
 
 
-class Removal(NamedTuple):
+class CertificateRemoval(NamedTuple):
     """calls: that remove the certificate. reason: why it is not removed; empty if it is."""
 
-    calls: tuple[Call, ...]
+    calls: tuple[CmdletCall, ...]
     reason: str
 
 
-def removal(organisation: Organisation, thumbprint: str) -> Removal:
+def removal(organisation: Organisation, thumbprint: str) -> CertificateRemoval:
     """Return how a certificate is removed, or why it is not. Nothing brings it back.
 
     Exchange refuses to remove one that a send connector names, also if a newer one has the same issuer and subject. Then the names
@@ -197,29 +197,29 @@ def removal(organisation: Organisation, thumbprint: str) -> Removal:
     try:
         return _removal(organisation, thumbprint)
     except NotReadError as error:
-        return Removal((), f"the certificate {thumbprint} stays: {error}")
+        return CertificateRemoval((), f"the certificate {thumbprint} stays: {error}")
 
 
-def _removal(organisation: Organisation, thumbprint: str) -> Removal:
+def _removal(organisation: Organisation, thumbprint: str) -> CertificateRemoval:
     found = organisation.certificate(thumbprint)
     if found is None:
-        return Removal((), "")
+        return CertificateRemoval((), "")
     stays = f"{found} stays: "
     if organisation.internal_thumbprint == found.thumbprint:
-        return Removal((), f"{stays}it is the internal transport certificate")
+        return CertificateRemoval((), f"{stays}it is the internal transport certificate")
     if other := sorted(found.services - {SMTP}):
-        return Removal((), f"{stays}{', '.join(other)} may use it, too")
+        return CertificateRemoval((), f"{stays}{', '.join(other)} may use it, too")
     rest = [one for one in organisation.certificates if one.thumbprint != found.thumbprint and one.usable]
     if not any(SMTP in one.services for one in rest):
-        return Removal((), f"{stays}no other certificate serves SMTP")
+        return CertificateRemoval((), f"{stays}no other certificate serves SMTP")
     receive, send = naming(organisation, found.pair)
     same = [one for one in rest if same_pair(one.pair, found.pair) and SMTP in one.services]
     if (receive or send) and not same:
-        return Removal((), f"{stays}{', '.join(map(str, (*receive, *send)))} still names it")
-    return Removal(_removed(organisation, found.pair, found.thumbprint), "")
+        return CertificateRemoval((), f"{stays}{', '.join(map(str, (*receive, *send)))} still names it")
+    return CertificateRemoval(_removed(organisation, found.pair, found.thumbprint), "")
 
 
-def _removed(organisation: Organisation, pair: str, thumbprint: str) -> tuple[Call, ...]:
+def _removed(organisation: Organisation, pair: str, thumbprint: str) -> tuple[CmdletCall, ...]:
     """Return the calls that remove a certificate, although send connectors name one with this issuer and subject."""
     send = naming(organisation, pair)[1]
     cleared = [call for one in send for call in rename(one, None)]

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange import observed, receiving, sending
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Call, simulate
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import CmdletCall, simulate
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.certificates import (
     SMTP,
     move,
@@ -27,7 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model
     NotReadError,
     Organisation,
     Shown,
-    Value,
+    ShownValue,
     same_pair,
     shown,
 )
@@ -40,7 +40,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.recei
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.sending import SEND_TLS, Sending
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.values import Obstacle, Planned
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
-    CHECKS,
+    AUTH_LEVELS,
     OWN_PREFIX,
     RECEIVING,
     SENDING,
@@ -48,7 +48,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wante
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-RECORD_FORMAT = 1
+FORMER_FORMAT = 1
 
 
 def plan(organisation: Organisation, wanted: WantedExchange) -> Planned:
@@ -72,12 +72,12 @@ def uninstall(organisation: Organisation, record: Mapping[str, Any]) -> Planned:
     return making.planned({})
 
 
-def undo(planned: Planned, done: int) -> tuple[Call, ...]:
+def undo(planned: Planned, done: int) -> tuple[CmdletCall, ...]:
     """Return the calls that undo the first C(done) ones of planned.calls, in the order in which they run."""
     return tuple(back for call in reversed(planned.calls[:done]) for back in call.undo)
 
 
-def retry(organisation: Organisation, connectors: tuple[str, ...] = ()) -> tuple[Call, ...]:
+def retry(organisation: Organisation, connectors: tuple[str, ...] = ()) -> tuple[CmdletCall, ...]:
     """Return a Retry-Queue for each queue in Retry that belongs to one of these send connectors; to any, if none is named.
 
     connectors: identities. Raises NotReadError if the queues could not be read.
@@ -87,7 +87,7 @@ def retry(organisation: Organisation, connectors: tuple[str, ...] = ()) -> tuple
         one.text("Guid").lower() for one in organisation.send_connectors if not names or one.identity.lower() in names
     }
     return tuple(
-        Call("Retry-Queue", {"Identity": one.text("Identity")})
+        CmdletCall("Retry-Queue", {"Identity": one.text("Identity")})
         for one in organisation.queues
         if one.text("Status").lower() == "retry" and one.text("NextHopConnector").lower() in guids
     )
@@ -100,8 +100,8 @@ class _Making:
         if wanted.inbound == "disabled" and not wanted.send_certificate:
             wanted = replace(wanted, certificate=None)
         self.organisation, self.now, self.wanted = organisation, organisation, wanted
-        self.calls: list[Call] = []
-        self.last: list[Call] = []
+        self.calls: list[CmdletCall] = []
+        self.last: list[CmdletCall] = []
         self.reread = 0
         self.warnings: list[str] = []
         self.obstacles: list[Obstacle] = []
@@ -119,7 +119,7 @@ class _Making:
         self.obstacles.append(Obstacle("edge_server", said))
         return True
 
-    def _do(self, calls: Iterable[Call]) -> None:
+    def _do(self, calls: Iterable[CmdletCall]) -> None:
         done = list(calls)
         self.now = simulate(self.now, done, self.wanted.certificate)
         self.calls += done
@@ -160,7 +160,7 @@ class _Making:
             if wanted.remove_former:
                 self._remove_former([*pairs, pair])
 
-    def _absent(self) -> list[Call]:
+    def _absent(self) -> list[CmdletCall]:
         """Return the calls that remove the receive connectors of peers that are not to be there."""
         found = [self.now.receive_connector(f"{self.now.name}\\{OWN_PREFIX}{name}") for name in self.wanted.absent]
         return [receiving.removal_of_own(self.now, one) for one in found if one is not None]
@@ -210,11 +210,11 @@ class _Making:
 
     def record(self) -> dict[str, Any]:
         """Return what to keep: the state of the connectors in question before the first change, and what was imported."""
-        old = self.wanted.record if self.wanted.record.get("format") == RECORD_FORMAT else {}
+        old = self.wanted.record if self.wanted.record.get("format") == FORMER_FORMAT else {}
         touched: dict[str, set[str]] = {}
         for call in self.calls:
             touched.setdefault(str(call.parameters.get("Identity")).lower(), set()).update(call.parameters)
-        found: dict[str, Any] = {"format": RECORD_FORMAT}
+        found: dict[str, Any] = {"format": FORMER_FORMAT}
         for kind, names, every, asked, direction in (
             ("receive", RECEIVE_TLS, self.organisation.listed_receive, self._asked_receive(), self.wanted.inbound),
             ("send", SEND_TLS, self.organisation.listed_send, self._asked_send(), self.wanted.outbound),
@@ -285,9 +285,9 @@ def _check(wanted: WantedExchange) -> None:
         if value is not None and value not in allowed:
             raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
     for name, check in (("the next hop", wanted.check), *((f"peer {one.name}", one.check) for one in wanted.peers)):
-        if check not in CHECKS:
+        if check not in AUTH_LEVELS:
             raise EngineError(
-                f"{name}: an Exchange server cannot do the check {check!r}; choose one of: {', '.join(CHECKS)}"
+                f"{name}: an Exchange server cannot do the check {check!r}; choose one of: {', '.join(AUTH_LEVELS)}"
             )
     if wanted.certificate and not THUMBPRINT.match(wanted.certificate.thumbprint):
         raise EngineError(f"{wanted.certificate.thumbprint!r} is no thumbprint of a certificate")
@@ -326,7 +326,7 @@ def _lines(one: Optional[Shown], names: list[str]) -> str:
     return "".join(f"{name}: {_plain(one.values[name])}\n" for name in names if name in one.values) if one else ""
 
 
-def _plain(value: Value) -> str:
+def _plain(value: ShownValue) -> str:
     if value is None or value == ():
         return "$null"
     if isinstance(value, bool):

@@ -20,7 +20,7 @@ from typing import Any, Optional, TypeVar, Union
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import OWN_PREFIX
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-Value = Union[str, bool, int, None, tuple[str, ...]]
+ShownValue = Union[str, bool, int, None, tuple[str, ...]]
 THUMBPRINT = re.compile(r"[0-9A-F]{40}\Z")
 UNUSABLE = frozenset({"dateinvalid", "invalid", "revoked", "revocationcheckfailure", "pendingrequest"})
 """Values of a certificate's Status, in lower case, with which Exchange does not serve it."""
@@ -52,7 +52,7 @@ def shown(text: str) -> str:
 class Shown:
     """One object that a cmdlet returned. values: property -> value; one that could not be read is not in it."""
 
-    values: Mapping[str, Value]
+    values: Mapping[str, ShownValue]
     kind = "object"
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Shown:
         )
         return f"{self.kind} {shown(str(name))}"
 
-    def value(self, name: str) -> Value:
+    def value(self, name: str) -> ShownValue:
         """Return a property. Raises NotReadError."""
         if name not in self.values:
             raise NotReadError(f"{name} of {self} could not be read")
@@ -392,11 +392,11 @@ def _objects(observed: Mapping[str, Any], name: str, make: Any) -> Any:
     return tuple(make(_properties(one, name)) for one in given)
 
 
-def _properties(given: Any, where: str) -> dict[str, Value]:
+def _properties(given: Any, where: str) -> dict[str, ShownValue]:
     if not isinstance(given, Mapping):
         raise _misshapen(f"an entry of {where} is no mapping")
     unknown = given.get("Unknown") or ()
-    found: dict[str, Value] = {}
+    found: dict[str, ShownValue] = {}
     for name, value in given.items():
         if name == "Unknown" or name in unknown:
             continue
@@ -409,7 +409,7 @@ def _properties(given: Any, where: str) -> dict[str, Value]:
     return found
 
 
-def _certificate(values: dict[str, Value]) -> ExchangeCertificate:
+def _certificate(values: dict[str, ShownValue]) -> ExchangeCertificate:
     """Return a certificate; its thumbprint comes from RawData where a remote session lost it."""
     raw = values.get("RawData")
     if "Thumbprint" not in values and isinstance(raw, str):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Argument, Call
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Argument, CmdletCall
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model import (
     AUTH_MECHANISMS,
     ReceiveConnector,
@@ -143,7 +143,7 @@ def send_steps(before: SendTls, after: SendTls) -> list[Step]:
     return steps
 
 
-def receive_calls(connector: ReceiveConnector, after: ReceiveTls) -> list[Call]:
+def receive_calls(connector: ReceiveConnector, after: ReceiveTls) -> list[CmdletCall]:
     """Return the calls that bring a receive connector to a state, each with its undo. Raises NotReadError."""
     now, calls = ReceiveTls.of(connector), []
     for step in receive_steps(now, after):
@@ -154,7 +154,7 @@ def receive_calls(connector: ReceiveConnector, after: ReceiveTls) -> list[Call]:
     return calls
 
 
-def send_calls(connector: SendConnector, after: SendTls) -> list[Call]:
+def send_calls(connector: SendConnector, after: SendTls) -> list[CmdletCall]:
     """Return the calls that bring a send connector to a state, each with its undo. Raises NotReadError."""
     now, calls = SendTls.of(connector), []
     for step in send_steps(now, after):
@@ -166,9 +166,11 @@ def send_calls(connector: SendConnector, after: SendTls) -> list[Call]:
     return calls
 
 
-def _receive(connector: ReceiveConnector, step: Step, undo: tuple[Call, ...] = (), insists: bool = False) -> Call:
-    return Call("Set-ReceiveConnector", {"Identity": connector.identity, **step}, undo, insists)
+def _receive(
+    connector: ReceiveConnector, step: Step, undo: tuple[CmdletCall, ...] = (), insists: bool = False
+) -> CmdletCall:
+    return CmdletCall("Set-ReceiveConnector", {"Identity": connector.identity, **step}, undo, insists)
 
 
-def _send(connector: SendConnector, step: Step, undo: tuple[Call, ...] = (), insists: bool = False) -> Call:
-    return Call("Set-SendConnector", {"Identity": connector.identity, **step}, undo, insists)
+def _send(connector: SendConnector, step: Step, undo: tuple[CmdletCall, ...] = (), insists: bool = False) -> CmdletCall:
+    return CmdletCall("Set-SendConnector", {"Identity": connector.identity, **step}, undo, insists)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
-    CHECKS,
+    AUTH_LEVELS,
     ExchangePeer,
     NamedClient,
 )
@@ -61,9 +61,9 @@ def _check(peer: Peer) -> None:
     if peer.kind == "exchange_online":
         what = "Exchange and Exchange Online are a hybrid organisation, whose connectors belong to the hybrid wizard"
         raise EngineError(_said(peer, what, "take it out"))
-    if peer.check not in CHECKS:
+    if peer.check not in AUTH_LEVELS:
         raise EngineError(
-            _said(peer, f"an Exchange server cannot check by {peer.check}", f"choose one of: {', '.join(CHECKS)}")
+            _said(peer, f"an Exchange server cannot check by {peer.check}", f"choose one of: {', '.join(AUTH_LEVELS)}")
         )
     for option in ("client_certificate", "client_key", "servername", "pin_issuer_file"):
         if getattr(peer, option):

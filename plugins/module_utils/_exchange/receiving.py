@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Argument, Call
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Argument, CmdletCall
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model import (
     AUTH_MECHANISMS,
     Organisation,
@@ -87,9 +87,9 @@ class Receiving:
         self.warnings: list[str] = []
         self.named = [address for client in self.wanted.clients for address in addresses(client)]
 
-    def new_connectors(self) -> list[Call]:
+    def new_connectors(self) -> list[CmdletCall]:
         """Return the calls that make or correct the connectors of named peers. Raises NotReadError."""
-        calls: list[Call] = []
+        calls: list[CmdletCall] = []
         for client in self.wanted.clients:
             if not client.own_connector:
                 continue
@@ -100,10 +100,10 @@ class Receiving:
                 calls += self._made(client, shared)
         return calls
 
-    def settings(self) -> list[Call]:
+    def settings(self) -> list[CmdletCall]:
         """Return the calls that bring the connectors in question to the wanted state. Raises NotReadError."""
         self._unserved()
-        calls: list[Call] = []
+        calls: list[CmdletCall] = []
         for one in in_question(self.organisation, self.wanted):
             target = self._target(one)
             if not target.legal:
@@ -208,7 +208,7 @@ class Receiving:
         }
         return [one for one in found.values() if strangers(self.organisation, one, self.named)]
 
-    def _made(self, client: NamedClient, shared: list[ReceiveConnector]) -> list[Call]:
+    def _made(self, client: NamedClient, shared: list[ReceiveConnector]) -> list[CmdletCall]:
         name = f"{OWN_PREFIX}{client.name}"
         for one in shared:
             groups = {word.lower() for word in one.words("PermissionGroups")} - {"none"}
@@ -248,9 +248,9 @@ class Receiving:
         name_of_certificate = self.pair or next((one.certificate_name for one in shared if one.certificate_name), None)
         if name_of_certificate:
             given["TlsCertificateName"] = name_of_certificate
-        return [Call("New-ReceiveConnector", given, (removed(self._identity(client)),))]
+        return [CmdletCall("New-ReceiveConnector", given, (removed(self._identity(client)),))]
 
-    def _corrected(self, mine: ReceiveConnector, client: NamedClient) -> list[Call]:
+    def _corrected(self, mine: ReceiveConnector, client: NamedClient) -> list[CmdletCall]:
         """Return the call that gives a peer's connector the addresses that the peer has now, and the wanted name."""
         wanted, there = addresses(client), ranges(mine)
         new: dict[str, Argument] = {}
@@ -263,8 +263,8 @@ class Receiving:
         if not new:
             return []
         back: dict[str, Argument] = {name: mine.value(name) for name in new}
-        undo = (Call("Set-ReceiveConnector", {"Identity": mine.identity, **back}),)
-        return [Call("Set-ReceiveConnector", {"Identity": mine.identity, **new}, undo)]
+        undo = (CmdletCall("Set-ReceiveConnector", {"Identity": mine.identity, **back}),)
+        return [CmdletCall("Set-ReceiveConnector", {"Identity": mine.identity, **new}, undo)]
 
     def _conflicts(self, name: str, wanted: tuple[Interval, ...], places: set[str]) -> bool:
         """Refuse a connector whose ranges are those of another one, or overlap them in part."""
@@ -288,15 +288,15 @@ class Receiving:
             self.obstacles.append(one)
 
 
-def removed(identity: str) -> Call:
+def removed(identity: str) -> CmdletCall:
     """Return the call that removes a receive connector."""
-    return Call("Remove-ReceiveConnector", {"Identity": identity})
+    return CmdletCall("Remove-ReceiveConnector", {"Identity": identity})
 
 
 _KEPT = ("TransportRole", "Bindings", "RemoteIPRanges", "PermissionGroups", "Fqdn", "TlsCertificateName")
 
 
-def removal_of_own(organisation: Organisation, one: ReceiveConnector) -> Call:
+def removal_of_own(organisation: Organisation, one: ReceiveConnector) -> CmdletCall:
     """Return the call that removes a connector of the collection, with the one that makes it again. Raises NotReadError."""
     tls = ReceiveTls.of(one)
     given: dict[str, Any] = {"Name": one.name, "Server": organisation.name, "Custom": True}
@@ -307,10 +307,10 @@ def removal_of_own(organisation: Organisation, one: ReceiveConnector) -> Call:
         elif value not in (None, ()):
             given[name] = one.texts(name) if name in ("Bindings", "RemoteIPRanges") else value
     given["AuthMechanism"] = auth_argument(tls.auth)
-    again = [Call("New-ReceiveConnector", given)]
+    again = [CmdletCall("New-ReceiveConnector", given)]
     if tls.require:
-        again.append(Call("Set-ReceiveConnector", {"Identity": one.identity, "RequireTLS": True}))
-    return Call("Remove-ReceiveConnector", {"Identity": one.identity}, tuple(again))
+        again.append(CmdletCall("Set-ReceiveConnector", {"Identity": one.identity, "RequireTLS": True}))
+    return CmdletCall("Remove-ReceiveConnector", {"Identity": one.identity}, tuple(again))
 
 
 def recorded(record: Mapping[str, Any], kind: str, identity: str) -> Optional[Mapping[str, Any]]:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Call, simulate
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import CmdletCall, simulate
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model import (
     Organisation,
     SendConnector,
-    Value,
+    ShownValue,
     bare_host,
     same_pair,
     shown,
@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.paths
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.receiving import recorded, still_there
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.values import Obstacle
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
-    CHECKS,
+    AUTH_LEVELS,
     OWN_PREFIX,
     ExchangePeer,
     WantedExchange,
@@ -68,7 +68,7 @@ class Sending:
         self.obstacles: list[Obstacle] = []
         self.warnings: list[str] = []
 
-    def settings(self) -> list[Call]:
+    def settings(self) -> list[CmdletCall]:
         """Return the calls that bring the connectors in question to the wanted state. Raises NotReadError."""
         if self.wanted.outbound is None and not self.wanted.send_certificate:
             return []
@@ -80,7 +80,7 @@ class Sending:
                 f"no send connector that {self.organisation.name} uses leads to {where}; make one by New-SendConnector, or name the host "
                 "in starttls_peers",
             )
-        calls: list[Call] = []
+        calls: list[CmdletCall] = []
         for one in found:
             now = SendTls.of(one)
             target = self._target(one, now)
@@ -102,7 +102,7 @@ class Sending:
         elif outbound == "required":
             if (domain := self._domain(one)) is None:
                 return None
-            target = SendTls(False, True, CHECKS[self.wanted.check], domain or None, certificate)
+            target = SendTls(False, True, AUTH_LEVELS[self.wanted.check], domain or None, certificate)
         else:
             target = replace(now, certificate=certificate)
         changes_level = replace(target, certificate=now.certificate) != now
@@ -165,11 +165,11 @@ class Sending:
                 f"{one} is changed for {', '.join(others)}, too: a send connector belongs to the organisation"
             )
 
-    def peers(self) -> list[Call]:
+    def peers(self) -> list[CmdletCall]:
         """Return the calls that make or correct the send connectors of peers. Raises NotReadError."""
         return [call for peer in self.wanted.peers for call in self._peer(peer)]
 
-    def _peer(self, peer: ExchangePeer) -> list[Call]:
+    def _peer(self, peer: ExchangePeer) -> list[CmdletCall]:
         name = f"{OWN_PREFIX}{peer.name}"
         mine = self.organisation.send_connector(name)
         domain = peer.tls_domain or _one_name(tuple(map(bare_host, peer.hosts))) if peer.check == "hostname" else ""
@@ -185,7 +185,7 @@ class Sending:
         after = simulate(self.organisation, calls).send_connector(name)
         assert after is not None  # noqa: S101  (made above)
         required = peer.level == "required"
-        level = CHECKS[peer.check] if required else None
+        level = AUTH_LEVELS[peer.check] if required else None
         now = SendTls.of(after)
         target = SendTls(False, required, level, domain if level == "DomainValidation" else None, now.certificate)
         return [*calls, *send_calls(after, target)]
@@ -204,7 +204,7 @@ class Sending:
                 return True
         return False
 
-    def _made(self, peer: ExchangePeer, name: str) -> Call:
+    def _made(self, peer: ExchangePeer, name: str) -> CmdletCall:
         given: dict[str, Any] = {
             "Name": name,
             "Custom": True,
@@ -217,9 +217,9 @@ class Sending:
         }
         if self.wanted.fqdn:
             given["Fqdn"] = self.wanted.fqdn
-        return Call("New-SendConnector", given, (Call("Remove-SendConnector", {"Identity": name}),))
+        return CmdletCall("New-SendConnector", given, (CmdletCall("Remove-SendConnector", {"Identity": name}),))
 
-    def _corrected(self, mine: SendConnector, peer: ExchangePeer) -> list[Call]:
+    def _corrected(self, mine: SendConnector, peer: ExchangePeer) -> list[CmdletCall]:
         """Return the call that has a peer's connector lead where the peer is now, from this server, too."""
         new: dict[str, Any] = {}
         if {space_domain(one) for one in mine.texts("AddressSpaces")} != set(peer.domains):
@@ -235,10 +235,10 @@ class Sending:
         if not new:
             return []
         back = {name: mine.value(name) for name in new}
-        undo = (Call("Set-SendConnector", {"Identity": mine.identity, **back}),)
-        return [Call("Set-SendConnector", {"Identity": mine.identity, **new}, undo)]
+        undo = (CmdletCall("Set-SendConnector", {"Identity": mine.identity, **back}),)
+        return [CmdletCall("Set-SendConnector", {"Identity": mine.identity, **new}, undo)]
 
-    def absent(self) -> list[Call]:
+    def absent(self) -> list[CmdletCall]:
         """Return the calls that remove the send connectors of peers that are not to be there. Raises NotReadError."""
         calls = []
         for name in self.wanted.absent:
@@ -265,7 +265,7 @@ def waiting(organisation: Organisation, connector: SendConnector) -> int:
     return sum(int(count) for count in counts if isinstance(count, (int, str)) and str(count).isdigit())
 
 
-def removal_of_own(one: SendConnector) -> Call:
+def removal_of_own(one: SendConnector) -> CmdletCall:
     """Return the call that removes a connector of the collection, with those that make it again. Raises NotReadError."""
     given: dict[str, Any] = {
         "Name": one.text("Name"),
@@ -276,15 +276,15 @@ def removal_of_own(one: SendConnector) -> Call:
     for name in ("AddressSpaces", "SmartHosts", "SourceTransportServers"):
         given[name] = one.texts(name)
     for name in ("Port", "Fqdn", "TlsCertificateName"):
-        value: Value = one.value(name)
+        value: ShownValue = one.value(name)
         if value not in (None, ""):
             given[name] = value
     now = SendTls.of(one)
     fresh = SendConnector(
         {**one.values, "IgnoreSTARTTLS": False, "RequireTLS": False, "TlsAuthLevel": None, "TlsDomain": None}
     )
-    again = (Call("New-SendConnector", given), *(replace(call, undo=()) for call in send_calls(fresh, now)))
-    return Call("Remove-SendConnector", {"Identity": one.identity}, again)
+    again = (CmdletCall("New-SendConnector", given), *(replace(call, undo=()) for call in send_calls(fresh, now)))
+    return CmdletCall("Remove-SendConnector", {"Identity": one.identity}, again)
 
 
 def former_send(

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Call
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import CmdletCall
 
-CODES = (
+OBSTACLE_CODES = (
     "edge_server",  # an Edge server, which is not supported
     "exchange_not_read",  # something that the change depends on could not be read
     "connector_shared",  # RequireTLS would concern clients that nobody named
@@ -25,7 +25,7 @@ CODES = (
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What stands in the way of a change. code: one of CODES. message: the fault, the place, the next thing to do."""
+    """What stands in the way of a change. code: one of OBSTACLE_CODES. message: the fault, the place, the next thing to do."""
 
     code: str
     message: str
@@ -42,8 +42,8 @@ class Planned:
     keep for a later change, with what was there before the first one. With obstacles nothing may be done: calls and last are empty.
     """
 
-    calls: tuple[Call, ...] = ()
-    last: tuple[Call, ...] = ()
+    calls: tuple[CmdletCall, ...] = ()
+    last: tuple[CmdletCall, ...] = ()
     reread: int = 0
     before: Mapping[str, str] = field(default_factory=dict)
     after: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 RECEIVING = ("disabled", "offered", "required")
 SENDING = ("disabled", "opportunistic", "required")
-CHECKS = {
+AUTH_LEVELS = {
     "encryption_only": "EncryptionOnly",
     "trusted_chain": "CertificateValidation",
     "hostname": "DomainValidation",
@@ -54,7 +54,7 @@ class ExchangePeer:
     """A host to which Exchange sends by a send connector of its own.
 
     name: as in C(starttls_peers). hosts: smart hosts, names or addresses. domains: recipient domains, or C(*) alone. level:
-    C(opportunistic) or C(required). check: a key of CHECKS. tls_domain: the name for C(hostname); empty for the first smart host.
+    C(opportunistic) or C(required). check: a key of AUTH_LEVELS. tls_domain: the name for C(hostname); empty for the first smart host.
     """
 
     name: str

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.engine import plan, retry, undo, uninstall
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model import NotReadError, observe
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.values import CODES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.values import OBSTACLE_CODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
     ExchangePeer,
     NamedClient,
@@ -66,7 +66,7 @@ def of(kind, state, name):
 
 
 def codes(planned):
-    assert all(one.code in CODES for one in planned.obstacles)
+    assert all(one.code in OBSTACLE_CODES for one in planned.obstacles)
     return [one.code for one in planned.obstacles]
 
 

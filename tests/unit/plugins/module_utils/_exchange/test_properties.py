@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.paths
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.ranges import parse_range
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
-    CHECKS,
+    AUTH_LEVELS,
     ExchangePeer,
     NamedClient,
     WantedCertificate,
@@ -160,12 +160,12 @@ def wishes(draw):
         ("relay2.example.com",),
         draw(st.sampled_from([("example.org",), ("example.net", "example.info")])),
         level=draw(st.sampled_from(["required", "opportunistic"])),
-        check=draw(st.sampled_from(sorted(CHECKS))),
+        check=draw(st.sampled_from(sorted(AUTH_LEVELS))),
     )
     return WantedExchange(
         inbound=draw(st.sampled_from([None, "disabled", "offered", "required"])),
         outbound=draw(st.sampled_from([None, "disabled", "opportunistic", "required"])),
-        check=draw(st.sampled_from(sorted(CHECKS))),
+        check=draw(st.sampled_from(sorted(AUTH_LEVELS))),
         clients=tuple(clients),
         next_hops=draw(st.sampled_from([(), ("gw1.example.com",)])),
         certificate=draw(st.sampled_from([None, bought])),
