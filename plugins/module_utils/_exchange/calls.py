@@ -150,7 +150,7 @@ def _certificates_after(
         return organisation.with_replaced(found, None)
     services = ", ".join(sorted({*found.services, *(one.upper() for one in _texts(given["Services"]))}))
     organisation = organisation.with_replaced(found, replace(found, values={**found.values, "Services": services}))
-    if given.get("Force") and "SMTP" in {one.upper() for one in _texts(given["Services"])}:
+    if "SMTP" in {one.upper() for one in _texts(given["Services"])}:
         service = replace(
             organisation.transport_service,
             values={

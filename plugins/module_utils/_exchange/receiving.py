@@ -153,7 +153,7 @@ class Receiving:
                 f"{one} goes on offering STARTTLS, because logins need it or Exchange's setup has it so"
             )
             return ReceiveTls(now.auth, False, now.certificate)
-        return ReceiveTls(now.auth - {"Tls", "BasicAuthRequireTLS"}, False, now.certificate)
+        return ReceiveTls(now.auth - {"Tls"}, False, now.certificate)
 
     def _unserved(self) -> None:
         for client in self.wanted.clients:

@@ -95,10 +95,9 @@ def _most_specific(
         key=lambda claim: claim[0],
     )
     left, winners = [client], []
-    for position, (size, claim, connector) in enumerate(claims):
-        rivals = [other for wide, one, other in claims[position + 1 :] if wide == size and one == claim]
+    for _size, claim, connector in claims:
         if any(common(claim, left)):
-            winners += [connector, *rivals]
+            winners.append(connector)
             left = without(left, [claim])
     return winners, left
 

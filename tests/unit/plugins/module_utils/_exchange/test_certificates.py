@@ -70,6 +70,10 @@ def test_names_with_the_same_issuer_and_subject_are_taken_away_and_put_back():
         ({"ExchangeCertificates": certificates(Unknown=["Services"])}, "Services of certificate"),
         ({"ExchangeCertificates": None}, "Get-ExchangeCertificate could not be read"),
         ({"ExchangeCertificates": certificates()[1:2]}, "no other certificate serves SMTP"),
+        (
+            {"ExchangeCertificates": [{**certificates()[0], "Services": "IIS"}, certificates()[1]]},
+            "no other certificate serves SMTP",
+        ),
         ({"SendConnectors": None}, "Get-SendConnector could not be read"),
         ({"ReceiveConnectors": None}, "Get-ReceiveConnector could not be read"),
         (

@@ -317,6 +317,16 @@ def test_disable_without_a_record():
     assert state["SendConnectors"][0]["IgnoreSTARTTLS"] is True
 
 
+def test_disable_keeps_tls_on_a_connector_that_was_made_for_it():
+    wanted = WantedExchange(inbound="required", clients=(PEER,))
+    state = done(organisation(), wanted)
+    planned = plan(observe(state), replace(wanted, inbound="disabled"))
+    assert [dict(one.parameters) for one in planned.calls] == [
+        {"Identity": "EX1\\mailfleet_peer_gw1", "RequireTLS": False}
+    ]
+    assert planned.warnings == ()
+
+
 def test_a_former_certificate_that_is_gone_is_not_named_again():
     found = organisation(ReceiveConnectors=[receive("a", TlsCertificateName=OLD_PAIR)])
     on = plan(observe(found), ON)
@@ -350,6 +360,16 @@ def test_a_connector_that_a_renewal_alone_has_touched_is_not_taken_for_one_that_
     state = done(found, WantedExchange(inbound="offered", certificate=CERTIFICATE), renewal)
     off = WantedExchange(outbound="disabled", record=renewal.record)
     assert done(state, off)["SendConnectors"][0]["IgnoreSTARTTLS"] is True
+
+
+def test_nor_is_a_receive_connector():
+    clients = receive("clients", 587, TlsCertificateName=OLD_PAIR, AuthMechanism="Tls")
+    found = organisation(ReceiveConnectors=[receive("a", TlsCertificateName=OLD_PAIR), clients])
+    renewal = plan(observe(found), WantedExchange(inbound="offered", certificate=CERTIFICATE))
+    assert renewal.record["receive"]["EX1\\clients"] == {"TlsCertificateName": OLD_PAIR}
+    state = done(found, WantedExchange(inbound="offered", certificate=CERTIFICATE), renewal)
+    off = done(state, WantedExchange(inbound="disabled", port=587, record=renewal.record))
+    assert off["ReceiveConnectors"][1]["AuthMechanism"] == "None"
 
 
 def test_uninstall_leaves_what_was_there_before():
@@ -425,6 +445,13 @@ def test_renewal_with_the_same_pair_removes_the_old_one_after_the_proof():
     state = done(found, wanted, planned)
     assert [one["Thumbprint"] for one in state["ExchangeCertificates"]] == [INTERNAL, NEW]
     assert state["SendConnectors"] == found["SendConnectors"]
+
+
+def test_a_namesake_that_served_nothing_is_not_removed():
+    idle = certificate("E" * 40, "CN=mail.example.com", "CN=Authority 1, O=Example", list(DOMAINS), "None")
+    found = organisation(ExchangeCertificates=[*organisation()["ExchangeCertificates"], idle])
+    planned = plan(observe(found), WantedExchange(inbound="offered", certificate=SAME, remove_former=True))
+    assert planned.last == () and any(f"{PUBLIC} stays: IIS may use it" in one for one in planned.warnings)
 
 
 def test_renewal_with_another_issuer_moves_every_name_that_hangs_on_the_old_one():
