@@ -323,13 +323,23 @@ function Invoke-Call {
     foreach ($warning in $said) { $module.Warn("$($Call.Cmdlet) $(Get-Target $Call): $warning") }
 }
 
+# What an error says. Ansible takes secrets out of some parts of a result only.
+function Hide-Secret {
+    param([string]$Text)
+    foreach ($name in 'FileData', 'Password') {
+        $secret = if ($module.Params.secrets) { $module.Params.secrets[$name] }
+        if ($secret) { $Text = $Text.Replace($secret, '********') }
+    }
+    $Text
+}
+
 # Runs all of them, whatever fails; what came of each goes into the result.
 function Invoke-Every {
     param($Every)
     foreach ($call in $Every) {
         $outcome = [ordered]@{ cmdlet = $call.Cmdlet; target = Get-Target $call; message = $null }
         try { Invoke-Call $call }
-        catch { $outcome.message = "$_" }
+        catch { $outcome.message = Hide-Secret $_ }
         $outcome
     }
 }
@@ -361,7 +371,7 @@ catch { $trouble = $_ }
 if ($trouble) {
     Close-Session
     $module.FailJson("The cmdlets of Exchange cannot be reached (reach: $reach): $trouble. See the notes of exchange_cmdlets about reach, " +
-        "become and the second hop; starttls_exchange_reach sets it for a host. Nothing was run.", $trouble)
+        "become and the second hop; starttls_exchange_reach sets it for a host. Nothing was run.")
 }
 $module.Result.reach = $reach
 
@@ -392,15 +402,14 @@ else {
     $done = @()
     foreach ($call in $calls) {
         try { Invoke-Call $call }
-        catch { $trouble = $_; break }
+        catch { $trouble = Hide-Secret $_; $id = Hide-Secret $_.FullyQualifiedErrorId; break }
         $done += $call
     }
     $module.Result.done = $done.Count
     $module.Result.undo = [object[]]@()
     if ($trouble) {
         $module.Result.failure = @{
-            index = $done.Count; cmdlet = $call.Cmdlet; target = Get-Target $call; message = "$trouble"
-            error_id = "$($trouble.FullyQualifiedErrorId)"
+            index = $done.Count; cmdlet = $call.Cmdlet; target = Get-Target $call; message = $trouble; error_id = $id
         }
         [array]::Reverse($done)
         $undo = @($done | ForEach-Object { $_.Undo } | Where-Object { $null -ne $_ })
@@ -412,11 +421,12 @@ else {
 $left = @($module.Result.undo | Where-Object { $_.message })
 $story = @($left | ForEach-Object { "$($_.cmdlet) $($_.target): $($_.message)" }) -join '; '
 if ($trouble) {
-    $after = 'All that was done before it was taken back.'
+    $after = 'What was done before it was taken back.'
+    if (-not $done) { $after = 'Nothing was done before it.' }
     if ($left) { $after = "Not everything could be taken back; look at these by hand: $story" }
     $module.Result.changed = $left.Count -gt 0
-    $module.FailJson("call $($module.Result.failure.index + 1), $($module.Result.failure.cmdlet) $($module.Result.failure.target), " +
-        "failed: $trouble $after", $trouble)
+    $what = "$($module.Result.failure.cmdlet) $($module.Result.failure.target)".Trim()
+    $module.FailJson("call $($module.Result.failure.index + 1), $what, failed: $trouble $after")
 }
 if ($left) { $module.FailJson("Not everything could be restored; look at these by hand: $story") }
 $module.ExitJson()

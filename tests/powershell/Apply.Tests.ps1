@@ -79,9 +79,9 @@ Describe 'apply' {
         [System.IO.File]::WriteAllText("$env:EXCHANGE_STUBS_DIRECTORY/queue.json", (@{ Queues = @($queue) } | ConvertTo-Json -Depth 5))
         (Invoke-Module @{ operation = 'apply'; calls = @(@{ Cmdlet = 'Retry-Queue'; Parameters = @{ Identity = 'EX1\3' } }) }).done | Should -Be 1
         (Get-State).RetryQueue | Should -Not -BeNullOrEmpty
-        (Get-Calls)[0].Parameters.Contains('Server') | Should -BeFalse
+        @(Get-Calls)[0].Parameters.Contains('Server') | Should -BeFalse
         $null = Invoke-Module @{ operation = 'apply'; calls = @(@{ Cmdlet = 'Retry-Queue'; Parameters = @{ Filter = "Status -eq 'Retry'" } }) }
-        (Get-Calls)[1].Parameters.Server | Should -BeExactly 'EX1'
+        @(Get-Calls)[1].Parameters.Server | Should -BeExactly 'EX1'
     }
 }
 
@@ -99,7 +99,7 @@ Describe 'apply, certificates' {
         $result = Invoke-Module @{ operation = 'apply'; calls = @($import); secrets = @{ FileData = $pfx; Password = $password } }
         $result.done | Should -Be 1
         (Get-State).Certificates.Thumbprint | Should -Contain $keys.Public.Thumbprint
-        (Get-Calls)[0].Parameters.Server | Should -BeExactly 'EX1'
+        @(Get-Calls)[0].Parameters.Server | Should -BeExactly 'EX1'
         $global:moduleOutput[0] | Should -Not -BeLike "*$password*"
         $global:moduleOutput[0] | Should -Not -BeLike "*$($pfx.Substring(0, 60))*"
         $result.invocation.module_args.secrets.FileData | Should -BeExactly 'VALUE_SPECIFIED_IN_NO_LOG_PARAMETER'
@@ -129,20 +129,20 @@ Describe 'apply, certificates' {
         )
         $result = Invoke-Module @{ operation = 'apply'; calls = $calls; secrets = @{ FileData = New-Pfx; Password = $password } }
         $result.done | Should -Be 3
-        (Get-Calls)[1].Parameters.Server | Should -BeExactly 'EX1'
+        @(Get-Calls)[1].Parameters.Server | Should -BeExactly 'EX1'
         $state = Get-State
         $state.TransportService.InternalTransportCertificateThumbprint | Should -BeExactly $keys.Own.Thumbprint
         @($state.Certificates | Where-Object { $_.Thumbprint -eq $thumbprint })[0].Services | Should -BeExactly 'SMTP'
         $remove = @{ Cmdlet = 'Remove-ExchangeCertificate'; Parameters = @{ Thumbprint = $thumbprint } }
         (Invoke-Module @{ operation = 'apply'; calls = @($remove) }).done | Should -Be 1
-        (Get-Calls)[3].Parameters.Server | Should -BeExactly 'EX1'
+        @(Get-Calls)[3].Parameters.Server | Should -BeExactly 'EX1'
         (Get-State).Certificates.Thumbprint | Should -Not -Contain $thumbprint
     }
 
     It 'leaves a server that was given' {
         $call = @{ Cmdlet = 'Remove-ExchangeCertificate'; Parameters = @{ Thumbprint = 'A0'; Server = 'ex1.example.test' } }
         $null = Invoke-Module @{ operation = 'apply'; calls = @($call) }
-        (Get-Calls)[0].Parameters.Server | Should -BeExactly 'ex1.example.test'
+        @(Get-Calls)[0].Parameters.Server | Should -BeExactly 'ex1.example.test'
     }
 }
 
@@ -199,6 +199,7 @@ Describe 'apply, when a call fails' {
         $result = Invoke-Module @{ operation = 'apply'; calls = New-Calls }
         $result.failed | Should -BeTrue
         $result.changed | Should -BeFalse
+        $result.msg | Should -BeLike '*no Nothing was done before it.'
         $result.done | Should -Be 0
         $result.undo.Count | Should -Be 0
         @(Get-Calls) | Should -HaveCount 1

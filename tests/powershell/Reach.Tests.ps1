@@ -15,7 +15,7 @@ Describe 'reach' {
             [pscustomobject]@{ ConfigurationName = 'Microsoft.Exchange'; Id = 7 }, [pscustomobject]@{ ConfigurationName = 'Other'; Id = 8 }
         )
         Mock Get-PSSession { $sessions }
-        Mock Remove-PSSession -RemoveParameterType Session { $global:closed += @($input.Id) }
+        Mock Remove-PSSession -RemoveParameterType Session { $global:closed += @($Session.Id) }
         $global:closed = @()
         Mock New-PSSession { 'the session' }
         Mock Import-PSSession -RemoveParameterType Session { }

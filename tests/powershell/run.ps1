@@ -5,7 +5,7 @@ if (-not $Path) { $Path = (Get-ChildItem "$PSScriptRoot/*.Tests.ps1").FullName }
 $configuration = New-PesterConfiguration
 $configuration.Run.Path = $Path
 $configuration.Run.PassThru = $true
-$configuration.Output.Verbosity = 'None'
+$configuration.Output.Verbosity = if ($env:PESTER_OUTPUT) { $env:PESTER_OUTPUT } else { 'None' }
 $result = Invoke-Pester -Configuration $configuration
 foreach ($test in $result.Failed) { "FAILED $($test.ExpandedPath): $($test.ErrorRecord[0].DisplayErrorMessage)" }
 foreach ($container in $result.FailedContainers) { "FAILED $($container.Item): $($container.ErrorRecord[0])" }

@@ -67,8 +67,8 @@ function Invoke-Stub {
     param($Caller, [string]$Cmdlet, $Bound)
     $given = @{}
     try {
-        $known = @(Get-StubParameter $Cmdlet)
-        foreach ($name in $Bound.Keys | Where-Object { $_ -in $known }) { $given[$name] = ConvertTo-Value $Cmdlet $name $Bound[$name] }
+        $known = $cmdlets[$Cmdlet].parameters
+        foreach ($name in $Bound.Keys | Where-Object { $known.Contains($_) -and $_ -notin $common }) { $given[$name] = ConvertTo-Value $Cmdlet $name $Bound[$name] }
         Assert-Set $Cmdlet $given
     }
     catch {
@@ -119,7 +119,10 @@ function Assert-Set {
     param([string]$Cmdlet, $Given)
     $parameters = $cmdlets[$Cmdlet].parameters
     $missing = $null
+    $edition = Get-Edition
     foreach ($set in $cmdlets[$Cmdlet].sets.GetEnumerator()) {
+        $own = @($parameters.Values | Where-Object { "$($_.parameter_sets)" -eq $set.Key })
+        if ($own -and -not @($own | Where-Object { $edition -in $_.applicable })) { continue }
         $foreign = @($Given.Keys | Where-Object { '(All)' -notin $parameters[$_].parameter_sets -and $set.Key -notin $parameters[$_].parameter_sets })
         $lacking = @($set.Value | Where-Object { -not $Given.Contains($_) -or $null -eq $Given[$_] })
         if (-not $foreign -and -not $lacking) { return }
@@ -149,7 +152,7 @@ function ConvertTo-Value {
     }
     if ($parameter.accepted_values) {
         $words = @($Value | ForEach-Object { if ($_ -isnot [string]) { Stop-Binding $wrong } $_.Split(',').Trim() })
-        if ($words.Count -ne 1 -and $type -notin $flags) { Stop-Binding $wrong }
+        if ($words.Count -ne 1 -and ($type -notin $flags -or $Name -eq 'SmartHostAuthMechanism')) { Stop-Binding $wrong }
         $found = @($parameter.accepted_values | Where-Object { $_ -in $words })
         if (-not $words -or @($words | Where-Object { $_ -notin $found })) {
             Stop-Binding "$wrong The possible enumeration values are ""$($parameter.accepted_values -join ', ')""."
