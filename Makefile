@@ -1,6 +1,6 @@
 # Everything below sets itself up: the first run installs Debian packages (as root), builds the Python
 # environment in ~/.cache/mailfleet-starttls and the container images. Later runs find them there.
-.PHONY: help demo demo-down test test-matrix test-faults lint unit awx zoo cores molecule fleet fleet-down try converge verify bench clean python lab
+.PHONY: help demo demo-down test test-matrix test-faults lint unit awx powershell zoo cores molecule fleet fleet-down try converge verify bench clean python lab
 .DEFAULT_GOAL = help
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
@@ -23,6 +23,7 @@ help:
 	@echo 'make lint        ansible-lint, ruff, mypy (a plain Python environment is enough: no root, no containers)'
 	@echo 'make unit        the tests that need no mail server (the same)'
 	@echo 'make awx         the objects for AWX, with the modules of awx.awx (the same)'
+	@echo 'make powershell  the PowerShell for Exchange, run by a real one (the same, and a PowerShell; without it they are skipped)'
 	@echo 'make cores       the unit tests on the oldest and newest ansible-core, the engine on Python 3.9'
 	@echo 'make zoo         the handshake test against misbehaving servers, and the report page in a browser'
 	@echo 'make molecule    the scenarios on a fleet of their own (SCENARIO=name for one of them)'
@@ -53,7 +54,7 @@ demo-down: python
 test:
 	@$(LAB)/test
 
-lint unit awx: python
+lint unit awx powershell: python
 	@$(LAB)/test $@
 
 zoo: python
@@ -71,7 +72,7 @@ test-matrix: lab python
 	@$(LAB)/cores oldest
 
 test-faults: lab python
-	@pytest -m exhaustive tests/unit tests/awx -q --numprocesses 2 --dist worksteal
+	@pytest -m exhaustive tests/unit tests/awx tests/powershell -q --numprocesses 2 --dist worksteal
 	@FAULTS=1 $(LAB)/cores words newest
 	@tests/fuzz/run $(FUZZ)
 

@@ -292,6 +292,14 @@ Describe 'a call that is refused' {
         Get-Calls | Should -BeNullOrEmpty
     }
 
+    It 'has a parameter that the module gives itself' {
+        foreach ($name in 'Confirm', 'WhatIf', 'ErrorAction', 'ErrorVariable', 'WarningAction', 'WarningVariable', 'OutVariable', 'OutBuffer',
+            'PipelineVariable', 'InformationAction', 'InformationVariable', 'Verbose', 'Debug') {
+            $call = @{ Cmdlet = 'Set-SendConnector'; Parameters = @{ Identity = 'To gateway'; $name = 'x' } }
+            (Invoke-Module @{ operation = 'apply'; calls = @($call) }).msg | Should -BeLike "*the parameter $name cannot be given*"
+        }
+    }
+
     It 'is refused in an Undo, too' {
         $call = (New-Calls)[0]
         $call.Undo = @(@{ Cmdlet = 'Remove-ReceiveConnector'; Parameters = @{ Identity = '' } })

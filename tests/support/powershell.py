@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 import pytest
+from ansible import module_utils
 
 TOP = Path(__file__).resolve().parents[2]
 MODULES = TOP / "tests/powershell/modules"
@@ -38,6 +39,7 @@ def environment(directory: Optional[Path] = None, root: str = "") -> dict[str, s
     """The variables of a PowerShell in which the stubs are the cmdlets of Exchange. directory: where their state.json lies."""
     inherited = os.environ.get("PSModulePath", "")
     variables = {**os.environ, "PSModulePath": f"{MODULES}{os.pathsep}{inherited}".rstrip(os.pathsep), "POWERSHELL_TELEMETRY_OPTOUT": "1"}
+    variables["ANSIBLE_MODULE_UTILS"] = str(Path(module_utils.__file__).parent)
     if directory is not None:
         variables |= {"EXCHANGE_STUBS_DIRECTORY": str(directory), "EXCHANGE_STUBS_ROOT": root}
     return variables

@@ -1,0 +1,107 @@
+"""Tries mutants of the module in PowerShell processes of its own; one that hangs counts as found."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from tests.support import powershell
+
+SCRIPT = Path(__file__).with_name("mutants.ps1")
+PATIENCE = 90.0
+"""Seconds for one mutant: all tests take some 25."""
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change of the module, and the first test that found it; None if none did."""
+
+    line: int
+    what: str
+    killed: Optional[str] = None
+
+
+def every() -> list[Mutant]:
+    """All mutants there are."""
+    done = powershell.run("-File", str(SCRIPT), "-List")
+    assert done.returncode == 0, done.stdout + done.stderr
+    listed = [json.loads(line) for line in done.stdout.splitlines()]
+    return [Mutant(one["line"], one["what"]) for one in listed]
+
+
+def tried(numbers: Sequence[int], mutants: Sequence[Mutant], workers: int = 2) -> list[Mutant]:
+    """Try the mutants with these numbers."""
+    waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in numbers:
+        waiting.put(number)
+    found: dict[int, Optional[str]] = {}
+    threads = [threading.Thread(target=_work, args=(waiting, found)) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [Mutant(mutants[number].line, mutants[number].what, found[number]) for number in numbers]
+
+
+def _work(waiting: queue.SimpleQueue[int], found: dict[int, Optional[str]]) -> None:
+    process: Optional[subprocess.Popen[str]] = None
+    while True:
+        try:
+            number = waiting.get_nowait()
+        except queue.Empty:
+            break
+        if process is None:
+            process = _start()
+        answer = _answer(process, number)
+        found[number] = answer["killed"] if answer else "it hung, or ended PowerShell"
+        if answer is None:
+            process.kill()
+            process.wait()
+            process = None
+    if process is not None:
+        assert process.stdin
+        process.stdin.close()
+        process.wait(PATIENCE)
+
+
+def _start() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [powershell.required(), "-NoProfile", "-NonInteractive", "-File", str(SCRIPT)],
+        cwd=powershell.TOP, env=powershell.environment(), text=True, errors="replace",
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def _answer(process: subprocess.Popen[str], number: int) -> Optional[dict[str, Any]]:
+    """What came of a mutant; None if the process hangs or is gone."""
+    assert process.stdin and process.stdout
+    watch = threading.Timer(PATIENCE, process.kill)
+    watch.start()
+    try:
+        process.stdin.write(f"{number}\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith('{"') and json.loads(line).get("number") == number:
+                return dict(json.loads(line))
+    except OSError:
+        pass
+    finally:
+        watch.cancel()
+    return None
+
+
+if __name__ == "__main__":
+    mutants = every()
+    numbers = range(*map(int, sys.argv[1:])) if len(sys.argv) > 1 else range(len(mutants))
+    results = tried(list(numbers), mutants)
+    for one in results:
+        if one.killed is None:
+            print(f"survived: line {one.line}: {one.what}")
+    print(f"{sum(one.killed is not None for one in results)} of {len(results)} killed")
