@@ -15,6 +15,7 @@ $spec = @{
         calls = @{ type = 'list'; elements = 'dict' }
         secrets = @{
             type = 'dict'
+            no_log = $true
             options = @{
                 FileData = @{ type = 'str'; no_log = $true }
                 Password = @{ type = 'str'; no_log = $true }

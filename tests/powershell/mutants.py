@@ -99,7 +99,7 @@ def _answer(process: subprocess.Popen[str], number: int) -> Optional[dict[str, A
 
 if __name__ == "__main__":
     mutants = every()
-    numbers = range(*map(int, sys.argv[1:])) if len(sys.argv) > 1 else range(len(mutants))
+    numbers = range(len(mutants))[slice(*map(int, sys.argv[1:]))] if len(sys.argv) > 1 else range(len(mutants))
     results = tried(list(numbers), mutants)
     for one in results:
         if one.killed is None:

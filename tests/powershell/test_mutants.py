@@ -15,9 +15,21 @@ WANTED = 0.9
 def test_mutants_are_made_of_all_kinds_and_a_sample_is_killed(capsys: pytest.CaptureFixture[str]):
     powershell.required()
     every = mutants.every()
-    words = ("without -", "the opposite of", "the other way round", "-or in", "$false for $true", "without:", "another text for")
+    words = (
+        "without -",
+        "the opposite of",
+        "the other way round",
+        "-or in",
+        "$false for $true",
+        "without:",
+        "another text for",
+    )
     assert {word for word in words if any(one.what.startswith(word) for one in every)} == set(words)
-    guard = [number for number, one in enumerate(every) if one.what.startswith(("the opposite of: $module.CheckMode", "without: if ($module.CheckMode)"))]
+    guard = [
+        number
+        for number, one in enumerate(every)
+        if one.what.startswith(("the opposite of: $module.CheckMode", "without: if ($module.CheckMode)"))
+    ]
     assert guard
     results = mutants.tried([*guard, *range(7, len(every), len(every) // SAMPLE)], every)
     killed = sum(one.killed is not None for one in results)

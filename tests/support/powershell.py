@@ -37,8 +37,12 @@ def required() -> str:
 
 def environment(directory: Optional[Path] = None, root: str = "") -> dict[str, str]:
     """The variables of a PowerShell in which the stubs are the cmdlets of Exchange. directory: where their state.json lies."""
-    inherited = os.environ.get("PSModulePath", "")
-    variables = {**os.environ, "PSModulePath": f"{MODULES}{os.pathsep}{inherited}".rstrip(os.pathsep), "POWERSHELL_TELEMETRY_OPTOUT": "1"}
+    inherited = os.environ.get("PSModulePath", "")  # noqa: SIM112 - its name everywhere
+    variables = {
+        **os.environ,
+        "PSModulePath": f"{MODULES}{os.pathsep}{inherited}".rstrip(os.pathsep),
+        "POWERSHELL_TELEMETRY_OPTOUT": "1",
+    }
     variables["ANSIBLE_MODULE_UTILS"] = str(Path(module_utils.__file__).parent)
     if directory is not None:
         variables |= {"EXCHANGE_STUBS_DIRECTORY": str(directory), "EXCHANGE_STUBS_ROOT": root}

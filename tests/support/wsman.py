@@ -16,7 +16,14 @@ from typing import Optional
 from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
-from psrpcore import EndOfPipelineInputEvent, PipelineInputEvent, PSRPPayload, ServerPipeline, ServerRunspacePool, StreamType
+from psrpcore import (
+    EndOfPipelineInputEvent,
+    PipelineInputEvent,
+    PSRPPayload,
+    ServerPipeline,
+    ServerRunspacePool,
+    StreamType,
+)
 
 SOAP = "http://www.w3.org/2003/05/soap-envelope"
 ADDRESSING = "http://schemas.xmlsoap.org/ws/2004/08/addressing"
