@@ -81,7 +81,7 @@ function Invoke-StubImportExchangeCertificate {
     [System.IO.File]::WriteAllText("$(Get-Root)$file", ($pem -join "`n") + "`n")
     [System.IO.File]::SetUnixFileMode("$(Get-Root)$file", 'UserRead, UserWrite')
     $names = $leaf.Extensions['2.5.29.17']
-    $domains = if ($names) { @($names.EnumerateDnsNames()) } else { @($leaf.GetNameInfo('DnsName', $false)) }
+    $domains = @(if ($names) { $names.EnumerateDnsNames() } else { $leaf.GetNameInfo('DnsName', $false) })
     $one = [ordered]@{
         File = $file; Thumbprint = $leaf.Thumbprint; Subject = $leaf.Subject; Issuer = $leaf.Issuer; CertificateDomains = $domains
         Services = 'None'; Status = if ($leaf.NotAfter -lt [datetime]::Now) { 'DateInvalid' } else { 'Valid' }
