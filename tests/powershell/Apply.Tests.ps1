@@ -31,6 +31,7 @@ Describe 'apply' {
         $result.done | Should -Be 2
         $result.undo.Count | Should -Be 0
         $result.Contains('failure') | Should -BeFalse
+        $result.Contains('undo') | Should -BeTrue
         (Get-Calls).Cmdlet | Should -Be @('New-ReceiveConnector', 'Set-SendConnector')
         (Get-Send).RequireTLS | Should -BeTrue
         (Get-Send).TlsAuthLevel | Should -BeExactly 'EncryptionOnly'
@@ -116,7 +117,7 @@ Describe 'apply, certificates' {
         Mock Import-ExchangeCertificate { throw "cannot use $([System.Net.NetworkCredential]::new('', $Password).Password)" }
         $result = Invoke-Module @{ operation = 'apply'; calls = @($import); secrets = @{ FileData = New-Pfx; Password = $password } }
         $result.failed | Should -BeTrue
-        $result.msg | Should -BeLike '*cannot use*'
+        $result.failure.message | Should -BeExactly 'cannot use ********'
         $global:moduleOutput[0] | Should -Not -BeLike "*$password*"
     }
 
@@ -290,6 +291,20 @@ Describe 'a call that is refused' {
         $result.msg | Should -BeLike $Text
         $result.msg | Should -BeLike 'call 2 (*Nothing was run.'
         Get-Calls | Should -BeNullOrEmpty
+    }
+
+    It 'is not <Cmdlet> with <Name>, and is without' -ForEach @(
+        @{ Cmdlet = 'Set-ReceiveConnector'; Name = 'Identity' }, @{ Cmdlet = 'New-ReceiveConnector'; Name = 'Name' }
+        @{ Cmdlet = 'Remove-ReceiveConnector'; Name = 'Identity' }, @{ Cmdlet = 'Set-SendConnector'; Name = 'Identity' }
+        @{ Cmdlet = 'New-SendConnector'; Name = 'Name' }, @{ Cmdlet = 'Remove-SendConnector'; Name = 'Identity' }
+        @{ Cmdlet = 'Import-ExchangeCertificate'; Name = 'FileData' }, @{ Cmdlet = 'Enable-ExchangeCertificate'; Name = 'Thumbprint' }
+        @{ Cmdlet = 'Remove-ExchangeCertificate'; Name = 'Thumbprint' }, @{ Cmdlet = 'Retry-Queue'; Name = 'Identity' }
+    ) {
+        $value = if ($Name -eq 'FileData') { @{ Secret = 'FileData' } } else { 'x' }
+        $options = @{ operation = 'apply'; secrets = @{ FileData = 'eA==' }; calls = @(@{ Cmdlet = $Cmdlet; Parameters = @{ $Name = $value } }) }
+        (Invoke-Module -CheckMode $options).Contains('failed') | Should -BeFalse
+        $options.calls = @(@{ Cmdlet = $Cmdlet; Parameters = @{ } })
+        (Invoke-Module -CheckMode $options).msg | Should -BeLike "*($Cmdlet): it needs $Name*"
     }
 
     It 'has a parameter that the module gives itself' {

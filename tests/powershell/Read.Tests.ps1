@@ -118,7 +118,7 @@ Describe 'read' {
     }
 
     It 'finds many long names in the octets, and no names where there are none' {
-        $domains = 1..40 | ForEach-Object { "host-$_.a-rather-long-label-for-this-purpose.example.test" }
+        $domains = @((@('l' * 60) * 3 -join '.') + '.example.test') + @(1..40 | ForEach-Object { "host-$_.a-rather-long-label-for-this-purpose.example.test" })
         $directory = $env:EXCHANGE_STUBS_DIRECTORY
         $many = New-TestCertificate -Directory $directory -Name many -Subject 'CN=many' -Domains $domains
         $bare = New-TestCertificate -Directory $directory -Name bare -Subject 'CN=bare'
