@@ -5,7 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Optional
+
 from ansible_collections.mailfleet.starttls.plugins.modules.mail_server_info import ARGUMENT_SPEC
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
+    is_controlled,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.host_actions import ReadAction
 
 
@@ -14,3 +20,11 @@ class ActionModule(ReadAction):
 
     MODULE = "mailfleet.starttls.mail_server_info"
     SPEC = ARGUMENT_SPEC
+
+    def read(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
+        """Read the host; from the controller if no Python runs there."""
+        if is_controlled(self, task_vars, options["kind"]):
+            from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.acting import read_exchange  # noqa: PLC0415
+
+            return read_exchange(self, options, task_vars)
+        return super().read(options, task_vars)

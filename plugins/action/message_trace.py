@@ -8,7 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction, guarded
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
+    ModuleAction,
+    guarded,
+    is_controlled,
+    not_made,
+)
 
 
 class ActionModule(ModuleAction):
@@ -17,6 +22,8 @@ class ActionModule(ModuleAction):
     @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result."""
+        if is_controlled(self, task_vars):
+            return not_made("no test message was sent or looked for")
         receive, passwords = _apart(self._task.args.get("receive"))
         if any(passwords):
             self._task.args = {**self._task.args, "receive": receive, "imap_passwords": passwords}

@@ -13,6 +13,8 @@ from ansible_collections.mailfleet.starttls.plugins.modules.peer_tls_info import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
+    is_controlled,
+    not_made,
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import require_cryptography
@@ -34,6 +36,8 @@ class ActionModule(ActionBase):
         with task_errors():
             require_cryptography()
             peers = peers_of(options["peers"])
+        if is_controlled(self, task_vars):
+            return not_made("the proof with the peers was not made")
         result = self._execute_module(MODULE, module_args=self._task.args, task_vars=task_vars)
         with task_errors():
             return with_findings(result, peers, options)

@@ -12,6 +12,8 @@ from ansible_collections.mailfleet.starttls.plugins.modules.starttls_probe impor
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
+    is_controlled,
+    not_made,
     read_text,
     task_errors,
 )
@@ -30,6 +32,8 @@ class ActionModule(ActionBase):
         """Return the module's result with a verdict on each target."""
         super().run(tmp, task_vars)
         options = checked_options(self, ARGUMENT_SPEC)
+        if is_controlled(self, task_vars):
+            return not_made("the handshake test was not made from this host")
         with task_errors():
             inquiry = Inquiry.of_options(options)
         arguments = {name: value for name, value in self._task.args.items() if name != "ca_file"}

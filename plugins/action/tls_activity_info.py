@@ -5,8 +5,23 @@
 
 from __future__ import annotations
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
+    ModuleAction,
+    guarded,
+    is_controlled,
+    not_made,
+)
 
 
 class ActionModule(ModuleAction):
     """The controller adds nothing."""
+
+    @guarded
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """Return the module's result."""
+        if is_controlled(self, task_vars):
+            return not_made("the log was not counted")
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        return result

@@ -8,11 +8,13 @@ from __future__ import annotations
 import functools
 from typing import Any, Optional
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
+    is_controlled,
     read_bytes,
     task_errors,
 )
@@ -34,6 +36,10 @@ class ActionModule(ActionBase):
         """Return the module's result with the facts of the certificate, or the findings if there are any."""
         super().run(tmp, task_vars)
         options = checked_options(self, _SPEC)
+        if is_controlled(self, task_vars, options["kind"]):
+            raise AnsibleActionFail(
+                "Exchange keeps its certificates in its own store: this module writes files. Use exchange_tls, or the role mail_server"
+            )
         with task_errors():
             checked = check_inputs(options, functools.partial(read_bytes, self))
         if checked.findings:

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters that turn the inventory into module options.
 
-The functions are in plugin_utils: estate, findings, messages, peers, plan.digests, recovery, rows, variables, waits and workflow.
+The functions are in plugin_utils: estate, exchange, findings, messages, peers, plan.digests, recovery, rows, variables, waits and workflow.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -18,6 +18,7 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, messages, peers, rows, waits, workflow
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange import proof, wanted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
@@ -76,4 +77,8 @@ class FilterModule:
             "state_before": _filter(workflow.state_before),
             "enforced_before": _filter(workflow.enforced_before),
             "with_report": _filter(workflow.with_report),
+            "proof_host": _filter(wanted.proof_host),
+            "tester_of": _filter(wanted.tester_of),
+            "proof_targets": _filter(proof.proof_targets),
+            "is_proof": _filter(proof.is_proof),
         }

@@ -416,6 +416,7 @@ else {
         $undo = @($done | ForEach-Object { $_.Undo } | Where-Object { $null -ne $_ })
         $module.Result.undo = [object[]]@(Invoke-Every $undo)
     }
+    else { $module.Result.observed = Read-Observed }  # a session of its own would cost seconds
     Close-Session
 }
 

@@ -16,7 +16,7 @@ description:
     and earlier runs left there, and the result of a handshake test with its own port.
   - If a state is wanted (O(inbound), O(outbound), O(install)), the result also has the lines that a change would write, without secrets,
     and what stands in its way.
-  - Everything is read by the daemon's own tools, on Postfix and Exim.
+  - Everything is read by the daemon's own tools, on Postfix and Exim. Exchange is read by its cmdlets, and makes no handshake test.
   - The page C(docs/kinds.md) of the collection lists the kinds, and how each is recognised.
 options:
   peers_state:

@@ -48,9 +48,18 @@ options:
       - Undo the change of a killed run, and do nothing else.
     type: bool
     default: false
+  prove_later:
+    description:
+      - On a host of the kind V(exchange), leave the proof to the caller, see O(mailfleet.starttls.exchange_tls#module:prove_later). On
+        every other kind the module proves the change before it returns, as always.
+    type: bool
+    default: false
 notes:
   - A journal in C(/var/lib/mailfleet-starttls) lets the next run undo an incomplete change of a killed run.
+  - On a host of the kind C(exchange) the module works as M(mailfleet.starttls.exchange_tls), from the controller. O(certificate),
+    O(certificate_source) and O(address) do not matter there.
 seealso:
+  - module: mailfleet.starttls.exchange_tls
   - module: mailfleet.starttls.tls_certificate
   - module: mailfleet.starttls.starttls_probe
 author:
@@ -103,6 +112,10 @@ recovered:
   description: Whether the module first undid an incomplete change of a killed run.
   type: bool
   returned: success
+pending:
+  description: Whether the change waits for its proof, see RV(mailfleet.starttls.exchange_tls#module:pending).
+  type: bool
+  returned: on a host of the kind V(exchange)
 restored:
   description: Whether the former state was restored and proved.
   type: bool
@@ -127,6 +140,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **HANDSHAKE_SPEC,
     "digests": {"type": "dict", "default": {}},
     "only_recover": {"type": "bool", "default": False},
+    "prove_later": {"type": "bool", "default": False},
     "queue_timeout": {"type": "int", "default": 300},
 }
 """The options for users. The action plugin reads them."""

@@ -28,6 +28,7 @@ from ansible.plugins.callback.default import CallbackModule as Default
 from ansible.plugins.loader import callback_loader
 from ansible.utils.display import Display
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import controlled_kind
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
     refuse_control_characters,
     refuse_null_characters,
@@ -136,6 +137,23 @@ class ModuleAction(NormalAction):
         """Return the module's result."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         return result
+
+
+def is_controlled(action: ActionBase, variables: Optional[Mapping[str, Any]], kind: Any = None) -> bool:
+    """Return whether the decisions for the host of a task run on the controller, and no Python runs there.
+
+    kind: the option of the task; without one, C(starttls_kind) counts. What is delegated runs elsewhere.
+    """
+    facts = variables or {}
+    if action._task.delegate_to not in (None, "", facts.get("inventory_hostname")):
+        return False
+    given = kind if kind not in (None, "", "auto") else facts.get("starttls_kind")
+    return bool(controlled_kind(str(given or "auto"), str(action._connection.transport)))
+
+
+def not_made(what: str) -> dict[str, Any]:
+    """Return the result of a task that needs Python on the host: skipped, so that nobody takes it for made."""
+    return {"changed": False, "skipped": True, "msg": f"{what}: no module in Python runs on an Exchange server"}
 
 
 def refuse_async(action: ActionBase) -> None:

@@ -227,6 +227,12 @@ class Estate:
         )
 
 
+def peers_of_host(host: str, hostvars: HostVars) -> tuple[WantedPeer, ...]:
+    """Return C(starttls_peers) of a mail server. Raises EngineError."""
+    facts = hostvars[host]
+    return _peers({host: facts}, hostvars)[host] if facts.get("starttls_peers") else ()
+
+
 def _peers(with_peers: Mapping[str, Mapping[str, Any]], hostvars: HostVars) -> dict[str, tuple[WantedPeer, ...]]:
     """Read the peers of these mail servers. with_peers: mail server -> its variables. Raises EngineError."""
     groups = next(iter(with_peers.values())).get("groups") or {}  # the same for every host

@@ -68,6 +68,10 @@ class ReadAction(HostAction):
         """Return the observed state, with the facts of certificates and the verdicts on the handshake tests."""
         super().run(tmp, task_vars)
         options = checked_options(self, self.SPEC)
+        return self.read(options, task_vars)
+
+    def read(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
+        """Check the certificate and read the host."""
         expected = options["handshake"]
         arguments = {name: value for name, value in self._task.args.items() if name not in ("install", "handshake")}
         checked = self.checked_install(options)

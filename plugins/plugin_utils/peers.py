@@ -12,6 +12,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, Peer, peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.peer import PEERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import former_host
@@ -106,8 +107,10 @@ def read_peers(
             "of others that need TLS in starttls_enforced_domains"
         )
     kind = str(facts.get("starttls_kind") or AUTO)
-    if kind != AUTO and kind not in PEERS:
-        raise EngineError(f"{host}: {VARIABLE} is for the kinds {', '.join(PEERS)}, and starttls_kind is {kind}")
+    if kind != AUTO and kind not in (*PEERS, *CONTROLLERS):
+        raise EngineError(
+            f"{host}: {VARIABLE} is for the kinds {', '.join((*PEERS, *CONTROLLERS))}, and starttls_kind is {kind}"
+        )
     try:
         peers = peers_of(_with_addresses(one, target_of) for one in given)
     except EngineError as error:

@@ -17,6 +17,7 @@ from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.as_wanted import (
     bare_name,
@@ -260,6 +261,8 @@ def _row(
 ) -> dict[str, Any]:
     facts = hostvars[host]
     is_gateway = host in groups.get("mail_gateways", ())
+    if expected == "disabled" and not is_gateway and _goes_on_offering(facts):
+        expected = "either"
     shown = [] if is_gateway else routing.modes(host, str(target_of(host, {host: facts})))
     modes = known_modes(shown, routing.estate.modes_of(host))
     gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
@@ -315,6 +318,15 @@ def _row(
         "enforced": enforced_there(facts) if is_gateway else [],
         "own_domains": routing.domains() if is_gateway else {},
     }
+
+
+def _goes_on_offering(facts: Mapping[str, Any]) -> bool:
+    """Return whether a host still offers TLS once it is switched off, because it always has: Exchange, whose logins need it."""
+    change, seen = (readable(facts.get(name)) for name in ("mail_server_result", "mail_server_observed"))
+    if seen.get("kind") not in CONTROLLERS:
+        return False
+    after = change.get("after") or seen.get("after") or seen.get("before") or {}
+    return after.get("inbound") in ("offered", "custom")
 
 
 def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:

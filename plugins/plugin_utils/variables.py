@@ -50,6 +50,48 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "[below](#exchange-exchange-online-and-other-peers).",
         ),
     },
+    "Exchange on premises (`starttls_kind: exchange`), see [docs/exchange.md](docs/exchange.md#exchange-itself)": {
+        "starttls_exchange_reach": Variable(
+            "`auto`", "How the cmdlets are reached: `shell`, `session`, `loaded`, see the module `exchange_cmdlets`."
+        ),
+        "starttls_exchange_server": Variable("the computer's name", "The name of the Exchange server."),
+        "starttls_exchange_session_uri": Variable(
+            "`http://FQDN/PowerShell/`", "With `session`, the address of the PowerShell directory."
+        ),
+        "starttls_exchange_clients": Variable(
+            "the gateways' addresses",
+            "Addresses, ranges or networks from which the gateways connect. The receive connectors that serve them are changed.",
+        ),
+        "starttls_exchange_next_hops": Variable(
+            "the gateways", "Names and addresses of smart hosts. The send connectors that lead to them are changed."
+        ),
+        "starttls_exchange_check": Variable(
+            "`encryption_only`",
+            "With `starttls_outbound: required`, how the smart host's certificate is checked: also `trusted_chain`, `hostname`.",
+        ),
+        "starttls_exchange_tls_domain": Variable("the smart host", "With `hostname`, the name that has to be in it."),
+        "starttls_exchange_send_certificate": Variable(
+            "`false`", "Whether the send connectors present the certificate as well."
+        ),
+        "starttls_exchange_internal_certificate": Variable(
+            "`false`",
+            "Whether the certificate may become the internal transport certificate. Microsoft advises against it.",
+        ),
+        "starttls_exchange_remove_former": Variable(
+            "`false`", "Whether a renewal removes the former certificate once nothing uses it."
+        ),
+        "starttls_exchange_ecc": Variable(
+            "`false`", "Whether the key may be one of an elliptic curve, which Exchange takes after a setting only."
+        ),
+        "starttls_exchange_wait": Variable("120", "Seconds to wait until the wire shows a change."),
+        "starttls_exchange_proof_host": Variable(
+            "the first gateway", "The host that makes the handshake test which proves a change."
+        ),
+        "starttls_exchange_journal": Variable(
+            "`~/.local/state/mailfleet-starttls`",
+            "A directory on the controller, which keeps how a change is undone, and what was there before the first one.",
+        ),
+    },
     "Certificates. Files are on the controller: searched as the module `copy` does, and where Ansible was started": {
         "starttls_private_key_file": Variable(
             "none", "The private key without a passphrase. The file may be an Ansible Vault file."

@@ -41,6 +41,14 @@ Describe 'apply' {
         $new.RemoteIPRanges | Should -BeExactly @('192.0.2.1')
     }
 
+    It 'reads what is there after the last call, and not after one that failed' {
+        $result = Invoke-Module @{ operation = 'apply'; calls = New-Calls }
+        @($result.observed.ReceiveConnectors | Where-Object { $_.Name -eq 'From gateway' }) | Should -HaveCount 1
+        $result.observed.SendConnectors[0].TlsAuthLevel | Should -BeExactly 'EncryptionOnly'
+        $call = @{ Cmdlet = 'Remove-ReceiveConnector'; Parameters = @{ Identity = 'EX1\Not there' } }
+        (Invoke-Module @{ operation = 'apply'; calls = @($call) }).Contains('observed') | Should -BeFalse
+    }
+
     It 'sets null' {
         $null = Invoke-Module @{ operation = 'apply'; calls = New-Calls }
         $null = Invoke-Module @{ operation = 'apply'; calls = @(@{ Cmdlet = 'Set-SendConnector'; Parameters = @{ Identity = 'To gateway'; TlsAuthLevel = $null } }) }

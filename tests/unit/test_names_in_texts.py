@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables impor
 TOP = Path(__file__).resolve().parents[2]
 PLAYBOOKS = {path.stem for path in (TOP / "playbooks").glob("*.yml")}
 MODULES = {path.stem for path in (TOP / "plugins/modules").glob("*.py")}
+EVERY_MODULE = MODULES | {path.stem for path in (TOP / "plugins/modules").glob("*.ps1")}
 ROLES = {path.name for path in (TOP / "roles").iterdir()}
 DOCUMENTS = [
     TOP / "README.md",
@@ -98,7 +99,7 @@ def messages() -> Iterator[tuple[str, str]]:
 
 
 def known(word: str) -> bool:
-    ours = KEPT | set(MODES) | PLAYBOOKS | MODULES | ROLES | set(VARIABLES) | set(CATALOGUE) | options()
+    ours = KEPT | set(MODES) | PLAYBOOKS | EVERY_MODULE | ROLES | set(VARIABLES) | set(CATALOGUE) | options()
     return word in ours or any(word in settings for settings in SETTINGS.values())
 
 
@@ -158,7 +159,7 @@ def test_variables_of_an_inventory_and_of_the_environment():
 
 def test_what_is_called_by_the_name_of_the_collection():
     groups = set(yaml.safe_load((TOP / "meta/runtime.yml").read_text())["action_groups"])
-    there = PLAYBOOKS | MODULES | ROLES | groups | set(FilterModule().filters()) | {"NAME"}
+    there = PLAYBOOKS | EVERY_MODULE | ROLES | groups | set(FilterModule().filters()) | {"NAME"}
     assert without(there, named(r"\bmailfleet\.starttls\.(\w+)")) == []
 
 

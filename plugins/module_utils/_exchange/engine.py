@@ -158,17 +158,15 @@ class _Making:
             self._do(moved.calls)
             self.warnings += moved.warnings
             if wanted.remove_former:
-                self._remove_former([*pairs, pair])
+                self._remove_former(wanted.certificate.thumbprint, [*pairs, pair])
 
     def _absent(self) -> list[CmdletCall]:
         """Return the calls that remove the receive connectors of peers that are not to be there."""
         found = [self.now.receive_connector(f"{self.now.name}\\{OWN_PREFIX}{name}") for name in self.wanted.absent]
         return [receiving.removal_of_own(self.now, one) for one in found if one is not None]
 
-    def _remove_former(self, pairs: list[str]) -> None:
-        """Remove the certificates that had these names, and served SMTP alone, after the proof."""
-        assert self.wanted.certificate is not None  # noqa: S101
-        new = self.wanted.certificate.thumbprint
+    def _remove_former(self, new: str, pairs: list[str]) -> None:
+        """Remove the certificates that had these names, and served SMTP alone, after the proof. new: thumbprint of the one that stays."""
         after = self.now
         for one in self.organisation.certificates:
             if (

@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wante
     WantedExchange,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 SEND_TLS = ("IgnoreSTARTTLS", "RequireTLS", "TlsAuthLevel", "TlsDomain", "TlsCertificateName")
 """The properties of a send connector that are kept before they are changed."""
@@ -183,7 +184,8 @@ class Sending:
             return []
         calls = [self._made(peer, name)] if mine is None else self._corrected(mine, peer)
         after = simulate(self.organisation, calls).send_connector(name)
-        assert after is not None  # noqa: S101  (made above)
+        if after is None:
+            raise EngineError(f"the send connector {name} is not there after the call that makes it")
         required = peer.level == "required"
         level = AUTH_LEVELS[peer.check] if required else None
         now = SendTls.of(after)

@@ -36,8 +36,7 @@ class Product:
 
     title: the name in messages and tables. facets: some of server, gateway, log. layouts: one for each platform; none if the
     product has an API. capabilities: those of the gateway facet. api_options: the options that say how its API is reached.
-    connections: the Ansible connections that only hosts of this product use. With connections, the product's decisions run on the
-    controller, else on the host.
+    connections: the Ansible connections that only hosts of this product use, by which C(auto) finds it.
     """
 
     title: str
@@ -66,6 +65,7 @@ PRODUCTS: dict[str, Product] = {
         "Proxmox Mail Gateway", facets=("gateway", "log"), api_options=("api_url", "api_user", "api_password")
     ),
     "mailcow": Product("mailcow", facets=("gateway",), api_options=("api_url", "api_key")),
+    "exchange": Product("Exchange Server", facets=("server",), connections=("psrp", "winrm")),
 }
 """Kind -> product."""
 
@@ -132,19 +132,15 @@ def _only(found: list[str], facet: str, option: str) -> str:
 
 
 def kind_by_connection(kind: str, connection: str) -> str:
-    """Return the kind of a host from its connection plugin; C(auto) if it has to be detected on the host.
+    """Return the given kind of a host; for C(auto) that of its connection plugin, or C(auto) if it has to be detected on the host.
 
-    Raises EngineError if the given kind needs another connection plugin.
+    connection: the name of the plugin, with or without that of its collection. Raises EngineError for an unknown kind.
     """
     if kind != AUTO:
-        product = product_of(kind, "server", "kind")
-        if product.connections and connection not in product.connections:
-            raise EngineError(
-                f"{product.title} is reached by one of {', '.join(product.connections)}, and the connection of this host is "
-                f"{connection}; set ansible_connection, or correct kind"
-            )
+        product_of(kind, "server", "kind")
         return kind
-    return next((one for one, product in PRODUCTS.items() if connection in product.connections), AUTO)
+    name = connection.rpartition(".")[2]
+    return next((one for one, product in PRODUCTS.items() if name in product.connections), AUTO)
 
 
 def layout_for(kind: str, option: str) -> Optional[Layout]:

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import WantedCertificate
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,
@@ -43,9 +43,9 @@ _FIRST_WITH_AES = 17763
 
 @dataclass(frozen=True)
 class Pfx:
-    """secrets: C(FileData) in base64 and C(Password), for the option secrets of exchange_cmdlets. certificate: what it holds."""
+    """secrets: C(FileData) in base64 and C(Password), for the option secrets of exchange_cmdlets. certificate: a WantedCertificate."""
 
-    certificate: WantedCertificate
+    certificate: Any
     secrets: dict[str, str] = field(repr=False)
 
 
@@ -61,7 +61,7 @@ def encryption_for(windows: str) -> str:
     return AES if major > 10 or (major == 10 and build >= _FIRST_WITH_AES) else TRIPLE_DES
 
 
-def wanted_certificate(bundle: str) -> WantedCertificate:
+def wanted_certificate(bundle: str) -> Any:
     """Return the leaf of a bundle as Exchange will show it; issuer and subject are a prediction. Raises EngineError."""
     return _described(_leaf(bundle))
 
@@ -93,7 +93,9 @@ def _serialized(key: pem.PemBlock, chain: list[bytes], password: str, encryption
     """Return the PFX. Raises EngineError without the library's reason, which might quote the key."""
     builder: Any = PrivateFormat.PKCS12.encryption_builder().kdf_rounds(_ROUNDS)
     if encryption == TRIPLE_DES:
-        builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC).hmac_hash(hashes.SHA1())  # noqa: S303
+        builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv1SHA1And3KeyTripleDESCBC).hmac_hash(
+            hashes.SHA1()  # noqa: S303 (Windows Server 2016 reads no other)
+        )
     elif encryption == AES:
         builder = builder.key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC).hmac_hash(hashes.SHA256())
     else:
@@ -123,9 +125,9 @@ def _leaf(bundle: str) -> Certificate:
         ) from None
 
 
-def _described(leaf: Certificate) -> WantedCertificate:
+def _described(leaf: Certificate) -> Any:
     names = [name.partition(":")[2].lower() for name in leaf.sans]
-    return WantedCertificate(
+    return CONTROLLERS["exchange"]().wanted.WantedCertificate(
         thumbprint=leaf.parsed.fingerprint(hashes.SHA1()).hex().upper(),  # noqa: S303  (Windows names certificates by it)
         issuer=windows_name(leaf.parsed.issuer),
         subject=windows_name(leaf.parsed.subject),

@@ -33,6 +33,7 @@ OBSTACLES = frozenset(
         "port_in_use", "no_disk_space", "change_refused", "certificate_unfit", "certificate_missing", "mode_not_expressible",
         "mail_would_loop",
         "certificate_not_read",
+        "edge_server", "exchange_not_read", "connector_shared", "connector_conflict", "connector_refused", "internal_certificate",
     }
 )  # fmt: skip
 """Codes with which a host says what stands in the way on it."""
@@ -44,6 +45,7 @@ NOTES = frozenset(
         "queue_not_empty",
         "uninstall_incomplete",
         "edits_not_read",
+        "clients_unknown",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),
     }
 )
@@ -146,11 +148,11 @@ class GatewayView:
 
 @dataclass(frozen=True)
 class NextHop:
-    """A host to which mail is sent on, and whether it completes a handshake with the host that sends."""
+    """A host to which mail is sent on, and whether it completes a handshake with the host that sends; None if that makes no tests."""
 
     host: str
     port: int
-    completed: bool
+    completed: Optional[bool]
     message: str
 
 
@@ -313,7 +315,7 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         obstacles=tuple(_findings(result.get("obstacles"), OBSTACLES)),
         notes=tuple(_findings(result.get("notes"), NOTES)),
         next_hops=tuple(
-            NextHop(bare(one["host"]), int(one.get("port") or 25), bool(one["completed"]), _line(one.get("message")))
+            NextHop(bare(one["host"]), int(one.get("port") or 25), _known(one["completed"]), _line(one.get("message")))
             for one in result.get("next_hops") or ()
         ),
         relays=None
@@ -332,6 +334,10 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         loopback_ports=loopback_ports(result),
         sessions_an_hour=None if sessions is None else max(0.0, _finite(sessions)),
     )
+
+
+def _known(answer: Any) -> Optional[bool]:
+    return None if answer is None else bool(answer)
 
 
 def _finite(number: Any) -> float:

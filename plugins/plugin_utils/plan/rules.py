@@ -15,7 +15,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import loopback_only
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import changed_by_hand, extra_configs
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, SeenServer, bare
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
+    NextHop,
+    Observation,
+    SeenServer,
+    bare,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
     GATEWAY,
     IN_PART,
@@ -184,6 +189,8 @@ def _next_hops(fleet: Fleet) -> Iterator[tuple[str, Located]]:
             there = fleet.observation(gateway)
             if hop.completed or fleet.is_unread(gateway) or (there and there.gets_starttls):
                 continue
+            if hop.completed is None and _seen_by_another(fleet, hop):
+                continue
             said = hop.message or "no handshake is completed"
             if gateway and gateway not in fleet.seen:
                 what = f"it is not in this run, and {host} is to send to it over TLS only: {said}"
@@ -191,6 +198,12 @@ def _next_hops(fleet: Fleet) -> Iterator[tuple[str, Located]]:
             else:
                 what = f"it is to send over TLS only to its next hop {hop.host}:{hop.port}: {said}"
                 yield host, Located(host, Finding.advised("next_hop_without_starttls", what))
+
+
+def _seen_by_another(fleet: Fleet, hop: NextHop) -> bool:
+    """Return whether a host of the run completed a handshake with a next hop of one that makes no tests itself."""
+    tests = (seen.servers.get((hop.host, hop.port)) for seen in fleet.seen.values() if isinstance(seen, Observation))
+    return any(test.completed for test in tests if test)
 
 
 def _gateways_that_keep_their_mode(fleet: Fleet) -> Iterator[Located]:

@@ -14,11 +14,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
     waits,
     workflow,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange import proof, wanted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan
 
-ENGINE = (digests, estate, findings, messages, peers, plan, rows, variables, waits, workflow)
+ENGINE = (digests, estate, findings, messages, peers, plan, proof, rows, variables, waits, wanted, workflow)
 FILTERS = FilterModule().filters()
 HOSTVARS = {"pf12": {"starttls_hostname": "pf12.example"}, "bad": {"starttls_hostname": "a b"}, "out": {}}
 CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delivery_mode": "required"}
@@ -31,7 +32,7 @@ def test_each_filter_is_a_function_of_the_engine():
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
         "planned_digests", "reachable_at", "lost_messages", "waiting_hops", "ready_hops", "step_failures", "wanted_peers", "namesakes_of",
         "configs_before", "state_before", "enforced_before", "with_report",
-        "given", "listed",
+        "given", "listed", "proof_host", "proof_targets", "is_proof", "tester_of",
     }  # fmt: skip
     for name, function in FILTERS.items():
         assert function.__wrapped__ in [getattr(one, name, None) for one in ENGINE]

@@ -143,6 +143,7 @@ def inventory(directory: Path, payload: Payloads, refused: dict[str, Any], peers
     }  # fmt: skip
 
 
+PROVE = "{'inbound': 'offered', 'fingerprint': '', 'namesakes': [], 'next_hops': []}"
 USES = {
     "capabilities": f"'postfix' | {OURS}.capabilities",
     "reachable_at": f"['m1', 'm2'] | {OURS}.reachable_at(hostvars)",
@@ -173,6 +174,10 @@ USES = {
     "with_report": f"{{'note': {VERSION}}} | {OURS}.with_report('', {VERSION})",
     "given": f"'' | {OURS}.given({VERSION})",
     "listed": f"{VERSION} | {OURS}.listed",
+    "proof_host": f"'m1' | {OURS}.proof_host(hostvars, groups)",
+    "tester_of": f"'m1' | {OURS}.tester_of(hostvars, groups)",
+    "proof_targets": f"[{{'host': {VERSION}}}] | {OURS}.proof_targets({PROVE})",
+    "is_proof": f"hostvars.m1.verify_probe | {OURS}.is_proof({PROVE})",
     "failing": f"hostvars.m1.verify_probe.results[0].findings | {OURS}.failing('notice')",
 }
 """Each filter, as an expression whose value holds words of a host if the filter lets any through."""

@@ -109,3 +109,15 @@ def test_a_warning_stops_the_run_if_that_is_wanted():
     results = {"a": OFFERED, "b": OFFERED, "c": OFFERED}
     assert not check_step(PLAN, "offer", results, tests)[0]["failed"]
     assert check_step(PLAN, "offer", results, tests, fail_on="warning")[0]["failed"]
+
+
+def test_a_host_that_goes_on_offering_tls_when_it_is_switched_off_says_what_was_asked_for():
+    """Exchange: its logins need STARTTLS."""
+    plan = {
+        "hosts": {"x": {"role": "mail_server"}},
+        "steps": {"relax": {"hosts": [], "batches": []}, "off": {"hosts": ["x"], "batches": [1]}},
+    }
+    result = {**OFFERED, "asked": {"inbound": "disabled", "outbound": "disabled"}}
+    assert [one.state for one in standings(plan, "off", {"x": result})] == ["done: off"]
+    earlier = {**OFFERED, "asked": {"inbound": "offered", "outbound": None}}
+    assert [one.state for one in standings(plan, "off", {"x": earlier})] == ["not started: off"]

@@ -83,7 +83,7 @@ def test_a_gateway_has_no_peers():
 
 def test_a_kind_without_peers():
     assert said(EXCHANGE, relay={"starttls_kind": "haraka", "starttls_peers": [EXCHANGE]}).startswith(
-        "relay: starttls_peers is for the kinds postfix, exim, and starttls_kind is haraka"
+        "relay: starttls_peers is for the kinds postfix, exim, exchange, and starttls_kind is haraka"
     )
 
 

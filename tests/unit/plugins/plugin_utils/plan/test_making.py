@@ -430,6 +430,17 @@ class TestNextHops:
         assert codes(one(m1=to_require(hops), gw1=gateway(probes=[SEEN]))) == [("next_hop_without_starttls", "m1")]
         assert codes(one(m1=to_require(hops), gw1=LOST)) == [("unreachable", "gw1")]
 
+    def test_one_that_a_host_without_tests_of_its_own_cannot_test(self):
+        """Exchange: a handshake of another host of the run counts, and without any it is not known."""
+        unknown = {**hop("m2.test", completed=False), "completed": None}
+        seen = {"host": "m2.test", "port": 25, "name": "m2.test", "completed": True, "stage": "ehlo_tls"}
+        assert codes(one(m1=to_require([unknown]), gw1=gateway(probes=[seen]))) == []
+        lacking = {**seen, "completed": False, "stage": "ehlo", "message": "no STARTTLS"}
+        assert codes(one(m1=to_require([unknown]), gw1=gateway(probes=[lacking]))) == [
+            ("next_hop_without_starttls", "m1")
+        ]
+        assert codes(one(m1=to_require([unknown]))) == [("next_hop_without_starttls", "m1")]
+
     def test_it_may_be_waived(self):
         states = States(m1=to_require([hop("relay.example", completed=False)]))
         plan = states.plan(without_evidence=frozenset({"m1"}))

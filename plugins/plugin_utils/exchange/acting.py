@@ -1,0 +1,102 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an action plugin does for an Exchange server. It is loaded for one alone: other hosts have no use for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import task_errors
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.options import completed
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.queues import read_queues, try_queues
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.server import ReadFailed
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.task import ExchangeTask
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
+
+if TYPE_CHECKING:
+    from ansible.plugins.action import ActionBase
+    from ansible_collections.mailfleet.starttls.plugins.plugin_utils.host_actions import HostAction
+
+Variables = Optional[Mapping[str, Any]]
+
+
+def exchange_task(action: ActionBase, options: Mapping[str, Any], variables: Variables) -> ExchangeTask:
+    """Return the work for the host of a task. options: some of those of exchange_tls. Raises EngineError."""
+    facts = variables or {}
+
+    def execute(module: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        result: dict[str, Any] = action._execute_module(module, module_args=dict(arguments), task_vars=variables)
+        result.pop("invocation", None)
+        return result
+
+    every = completed(options, facts, action._templar.template)
+    return ExchangeTask(execute, str(facts.get("inventory_hostname")), every, facts)
+
+
+def _refuse_host_certificate(options: Mapping[str, Any]) -> None:
+    if options.get("certificate_source") == "host":
+        raise EngineError(
+            "Exchange takes certificates of its own store: starttls_certificate_source: host is not for it; name the files on the "
+            "controller (starttls_certificate_file, starttls_private_key_file), or none, and the one that Exchange has stays"
+        )
+
+
+def read_exchange(action: HostAction, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
+    """Return the result of mail_server_info. options: of that module."""
+    with task_errors():
+        _refuse_host_certificate(options)
+        checked = action.checked_install(options)
+        result = exchange_task(action, options, variables).read(checked)
+        return complete_observed(result, options["handshake"], checked, "")
+
+
+def change_exchange(action: HostAction, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
+    """Return the result of a change, or of the check of the certificate if that has findings. options: some of those of exchange_tls."""
+    with task_errors():
+        _refuse_host_certificate(options)
+        task = exchange_task(action, options, variables)
+        if options.get("proof") is not None:
+            return task.conclude(options["proof"])
+        if options.get("only_recover"):
+            return task.recover(action._task.check_mode)
+        checked = action.checked_install({"certificate_source": "files", "certificate": CERTIFICATE, **options})
+        if checked and checked.findings:
+            return checked.refusal()
+        result = task.change(checked, action._task.check_mode)
+        if not checked:
+            return result
+        warnings = [*(one.message for one in checked.caveats), *result.get("warnings", ())]
+        return {**checked.facts, **result, "warnings": warnings}
+
+
+def peers_of_exchange(action: ActionBase, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
+    """Return the result of peer_tls. options: of that module."""
+    with task_errors():
+        asked = {"peers": options["peers"] or [], "peers_state": options["state"], "digests": options["digests"]}
+        return exchange_task(action, {**asked, "port": options["port"]}, variables).change_peers(
+            action._task.check_mode
+        )
+
+
+def queues_of_exchange(action: ActionBase, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
+    """Return the result of deferred_mail_info. options: of that module."""
+    with task_errors():
+        server = exchange_task(action, {}, variables).server
+        try:
+            return {"changed": False, **read_queues(server, options["recipients"])}
+        except ReadFailed as error:
+            return error.result
+
+
+def retry_exchange(action: ActionBase, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
+    """Return the result of deferred_mail. options: of that module."""
+    with task_errors():
+        server = exchange_task(action, {}, variables).server
+        try:
+            return try_queues(server, options["next_hops"], float(options["timeout"]), action._task.check_mode)
+        except ReadFailed as error:
+            return error.result
