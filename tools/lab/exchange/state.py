@@ -135,16 +135,20 @@ class State:
         return (self.data.get("ServerComponentState") or {}).get("FrontendTransport", "Active") == "Active"
 
     def certificate(self, name: Optional[str], fqdn: str) -> Optional[Object]:
-        """The certificate with this <I>issuer<S>subject; without a name, one that covers the host name. None: there is none."""
+        """The certificate with this <I>issuer<S>subject; without a name, one that covers the host name. None: there is none.
+
+        Which of several with that name is served is not documented. Here it is the one that ends last.
+        """
+        named = []
         for one in self.data.get("Certificates") or []:
             usable = "SMTP" in words(one.get("Services")) and one.get("Status", "Valid") == "Valid"
             if not usable or not Path(one["File"]).is_file():
                 continue
             if name is not None and name.lower() == certificate_name(one).lower():
-                return one
+                named.append(one)
             if name is None and any(covers(domain, fqdn) for domain in one.get("CertificateDomains") or []):
                 return one
-        return None
+        return max(named, key=lambda one: str(one.get("NotAfter"))[:19], default=None)
 
     def accepts(self, domain: str) -> bool:
         """Whether it is an accepted domain, or lies below one that is said with a star."""
