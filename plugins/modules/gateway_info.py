@@ -126,6 +126,15 @@ gateway:
           C(docs/delivery_modes.md) says how far.
       type: dict
       sample: {example.com: match_sender}
+    in_force:
+      description: Whether the daemon does what is noted, see M(mailfleet.starttls.inbound_tls_mode_info).
+      type: dict
+    differences:
+      description:
+        - Where the daemon does not do what the collection noted there, or where that cannot be told, each with its cause, see
+          M(mailfleet.starttls.inbound_tls_mode_info).
+      type: list
+      elements: dict
     keeps_names:
       description: Whether the gateway knows email configs by name. A gateway with an API knows relay domains only.
       type: bool

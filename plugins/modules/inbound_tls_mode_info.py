@@ -97,6 +97,32 @@ in_force:
   type: dict
   returned: success
   sample: {inbound: {partner.example.com: true}, outbound: {bank.example.com: true}, send: {opportunistic: true}}
+differences:
+  description:
+    - Where the daemon does not do what the collection noted there, or where that cannot be told, each with its cause. None if all is as
+      it was set, and if the gateway does not run.
+    - C(docs/findings.md) has the codes.
+  type: list
+  elements: dict
+  returned: success
+  contains:
+    what:
+      description: V(email config NAME), V(inbound DOMAIN), V(outbound DOMAIN), V(accept), V(send), or V(gateway).
+      type: str
+    code:
+      description: The code of the finding.
+      type: str
+    severity:
+      description: V(error) or V(warning).
+      type: str
+    message:
+      description: The cause.
+      type: str
+  sample:
+    - what: email config main
+      code: gateway_differs
+      severity: error
+      message: the mode 'required' was set, and example.com is delivered in the mode 'plaintext'
 keeps_names:
   description: Whether the gateway knows email configs by name. A gateway with an API knows relay domains only.
   type: bool

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import CERTIFICATE_CHECKS, DIRECTIONS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
@@ -71,15 +71,21 @@ def not_in_force(host: str, facts: Mapping[str, Any]) -> Iterator[Finding]:
         wanted = facts.get(f"starttls_{option}")
         if wanted and wanted == outbound.get(option):
             noted.append((option, wanted, f"starttls_{option}: {wanted}"))
+    told = {two.get("what") for two in readable(facts.get("gateway_now")).get("differences") or ()}
     for what, one, title in noted:
         answer = _in_force(facts, what, one)
         if answer is False:
             yield Finding.advised("not_as_wanted", f"{host} has noted {title}, and its daemon's configuration lacks it")
-        elif answer is None:
+        elif answer is None and _named(what, one) not in told:
             yield Finding.advised(
                 "in_force_unknown",
                 f"{host} has noted {title}, and its daemon's configuration does not tell whether it is so",
             )
+
+
+def _named(what: str, one: str) -> str:
+    """Return how a difference names an answer, see in_force.Fault of the engine on the hosts."""
+    return f"{what} {one}" if what in DIRECTIONS else what
 
 
 def enforced_there(facts: Mapping[str, Any]) -> list[Any]:

@@ -42,6 +42,7 @@ class FakeGateway:
         self.accepted = {}  # recipient domain -> whether it takes mail for it
         self.delivered = {}  # recipient domain -> mode in which it delivers, or an exception to raise
         self.forced = {}  # what it says is in force, or an exception to raise
+        self.found = ()  # the faults that it knows, or an exception to raise
         self.keeps_names = True
 
     def _step(self, name):
@@ -93,6 +94,9 @@ class FakeGateway:
 
     def in_force(self, state):
         return _or_raise(self.forced)
+
+    def faults(self, state):
+        return _or_raise(self.found)
 
     def queued(self, domains):
         self.log.append(f"queue of {', '.join(domains)}")

@@ -38,6 +38,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
     Answers,
+    Fault,
     as_written,
     every,
 )
@@ -444,6 +445,10 @@ class EximGateway:
         questions = [f"${{extract{{over_tls}}{{${{lookup{{{one}}}lsearch{{{ROUTES}}}}}}}}}" for one in domains]
         answers = self._run(["exim4", "-be", *questions])[1].splitlines()
         return dict(zip(domains, map(str.strip, answers))) if len(answers) == len(domains) else {}
+
+    def faults(self, state: GatewayState) -> Sequence[Fault]:
+        """Return none yet."""
+        return ()
 
     def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
         """Return the messages for recipients in these domains. There is one queue."""

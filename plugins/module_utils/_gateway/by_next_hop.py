@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Call, Calls, CallTransaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers, Fault
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
@@ -250,6 +250,10 @@ class NextHopGateway:
     def in_force(self, state: GatewayState) -> Answers:
         """Return nothing: these gateways have no enforced domains and no outbound side."""
         return {}
+
+    def faults(self, state: GatewayState) -> Sequence[Fault]:
+        """Return none: delivers() reads the modes where they are kept."""
+        return ()
 
     def files(self) -> Sequence[str]:
         """Return none: the API holds the configuration."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, Protocol
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers, Fault
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
@@ -128,6 +128,13 @@ class Gateway(Protocol):
         """Return whether the daemon does what the state wants of enforced domains and of the outbound side; see in_force.py.
 
         Read from the daemon's own tools and files, with as few programs as possible.
+        """
+
+    def faults(self, state: GatewayState) -> Sequence[Fault]:
+        """Return where the daemon does not do what the state says, each with its cause, and what cannot be told.
+
+        Read as in_force() reads. Called after delivers() and in_force() of the same call: what those show to differ is added by the
+        engine, without a cause, where no fault names it. So an adapter that knows no causes returns none.
         """
 
     def files(self) -> Sequence[str]:

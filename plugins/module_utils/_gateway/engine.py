@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayTransaction,
     GatewayVerdict,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.differences import differences
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import MailOfARoute, lost_domains
@@ -80,11 +81,26 @@ def in_force(gateway: Gateway, held: GatewayState) -> dict[str, dict[str, Option
     return {what: {one: found.get(what, {}).get(one) for one in values} for what, values in noted.items()}
 
 
-def describe(gateway: Gateway, domains: Sequence[str] = ()) -> dict[str, Any]:
+def shown(gateway: Gateway, held: GatewayState, domains: Iterable[str] = (), store: str = STORE) -> dict[str, Any]:
+    """Return what the daemon does: C(delivered_modes), C(in_force) and C(differences), for a gateway that runs."""
+    modes = delivered_modes(gateway, held, domains)
+    answers = in_force(gateway, held)
+    return {
+        "delivered_modes": modes,
+        "in_force": answers,
+        "differences": differences(gateway, held, modes, answers, store),
+    }
+
+
+NOTHING_SHOWN: Mapping[str, Any] = {"delivered_modes": {}, "in_force": {}, "differences": []}
+"""What a gateway shows that does not run."""
+
+
+def describe(gateway: Gateway, domains: Sequence[str] = (), store: str = STORE) -> dict[str, Any]:
     """Return the state and the supported modes of a gateway, for inbound_tls_mode_info. Changes nothing.
 
-    domains: recipient domains to look up, besides those of its email configs. A gateway that does not run delivers in no mode
-    and has nothing in force.
+    domains: recipient domains to look up, besides those of its email configs. A gateway that does not run delivers in no mode,
+    has nothing in force, and nothing that differs.
     Raises EngineError if the state cannot be read.
     """
     held = gateway.read()
@@ -96,7 +112,6 @@ def describe(gateway: Gateway, domains: Sequence[str] = ()) -> dict[str, Any]:
         runs = True
     except (EngineError, OSError):
         runs = False
-    found = delivered_modes(gateway, held, asked) if runs else {}
     return {
         "email_configs": [held.email_configs[name].to_dict() for name in sorted(held.email_configs)],
         "delivery_modes": list(gateway.modes),
@@ -104,8 +119,7 @@ def describe(gateway: Gateway, domains: Sequence[str] = ()) -> dict[str, Any]:
         "enforced_domains": [one.to_dict() for one in held.enforced],
         "outbound": held.outbound.to_dict() if held.outbound else {},
         "accepted_domains": dict(gateway.accepts(asked)) if asked else {},
-        "delivered_modes": found,
-        "in_force": in_force(gateway, held) if runs else {},
+        **(shown(gateway, held, asked, store) if runs else NOTHING_SHOWN),
         "keeps_names": gateway.keeps_names,
     }
 

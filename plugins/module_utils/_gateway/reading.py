@@ -16,7 +16,7 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Part, delivered_modes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import NOTHING_SHOWN, Part, shown
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.loops import loops
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
@@ -169,7 +169,7 @@ class _Reading:
             "enforced_domains": [one.to_dict() for one in held.enforced],
             "outbound": held.outbound.to_dict() if held.outbound else {},
             "accepted_domains": self._accepted(asked),
-            "delivered_modes": delivered_modes(self._gateway, held, asked) if running else {},
+            **(shown(self._gateway, held, asked, self._store) if running else NOTHING_SHOWN),
             "keeps_names": self._gateway.keeps_names,
             "changes": changes,
             "reload": self.reload,

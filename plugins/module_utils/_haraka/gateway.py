@@ -31,7 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, PathTrust, entered
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers, Fault
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
     GatewayState,
@@ -312,6 +312,10 @@ class HarakaGateway:
     def in_force(self, state: GatewayState) -> Answers:
         """Return nothing: this gateway has no enforced domains and no outbound side."""
         return {}
+
+    def faults(self, state: GatewayState) -> Sequence[Fault]:
+        """Return none: delivers() reads the modes where they are kept."""
+        return ()
 
     def files(self) -> Sequence[str]:
         """Return tls.ini and the record."""

@@ -31,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
     Answers,
+    Fault,
     as_written,
     every,
 )
@@ -434,6 +435,10 @@ class PostfixGateway:
         if state.outbound and state.outbound.send:
             found["send"] = {state.outbound.send: self._sends(state)}
         return found
+
+    def faults(self, state: GatewayState) -> Sequence[Fault]:
+        """Return none yet."""
+        return ()
 
     def _holds(self, path: str, wanted: str, lines: Iterable[str]) -> Optional[bool]:
         return as_written(FileImage.read(path).content, wanted, lines)

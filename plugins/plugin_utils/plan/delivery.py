@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import of_config
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import MODES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery, Estate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
@@ -56,8 +57,11 @@ def _lines(name: str, held: HeldConfig, hosts_of: Mapping[str, str]) -> str:
 
 
 def changed_by_hand(view: GatewayView) -> Iterator[Finding]:
-    """Yield the email configs whose mail the daemon delivers in another mode than the collection once set."""
+    """Yield where the daemon does not do what the collection once set: as the gateway says, and by the modes that it shows."""
+    yield from (finding for _what, finding in view.differences)
     for name, held in view.configs.items():
+        if view.differs(of_config(name)):
+            continue
         for mode, domains in _differing(view, held.domains, held.mode).items():
             where = ", ".join(domains)
             what = f"email config {name}: the mode '{held.mode}' was set, and the gateway delivers {where} in the mode '{mode}'"
@@ -140,7 +144,8 @@ class Routing:
         if view is None:
             return []
         run = set(self.estate.hosts)
-        found = [*extra_configs(view, self.estate, hosts_of)] if whole else []
+        found = [finding for _what, finding in view.differences]
+        found += extra_configs(view, self.estate, hosts_of) if whole else []
         for delivery in self.estate.deliveries:
             config = delivery.config
             refused = [domain for domain in config.domains if view.accepted.get(domain) is False]
@@ -171,7 +176,7 @@ class Routing:
             )
             yield Finding.advised("delivery_mode_differs", what)
         unknown = [one for one in config.domains if not view.delivered.get(one) and one not in view.enforced]
-        if unknown and delivery.is_routed:
+        if unknown and delivery.is_routed and not view.differs(of_config(config.name)):
             what = f"email config {config.name}: the gateway {gateway} does not tell the mode in which it delivers {', '.join(unknown)}"
             yield Finding.advised("delivery_mode_unknown", what)
 

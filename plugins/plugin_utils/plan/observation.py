@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import WHOLE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import DEFAULT_MODE, MODES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, of_group, of_result
@@ -37,6 +38,13 @@ OBSTACLES = frozenset(
     }
 )  # fmt: skip
 """Codes with which a host says what stands in the way on it."""
+DIFFERENCES = frozenset(
+    {
+        "gateway_differs", "gateway_unproved", "gateway_not_told", "gateway_record_replaced", "gateway_files_edited", "instance_differs",
+        "edits_not_read",
+    }
+)  # fmt: skip
+"""Codes with which a gateway says where its daemon does not do what was set there."""
 UNREAD = frozenset({"unreachable", "no_python", "no_privilege", "not_read"})
 """Codes of the reasons why a host could not be read."""
 NOTES = frozenset(
@@ -117,7 +125,8 @@ class GatewayView:
     it knows email configs by name. after: name of an email config -> mode that a
     change sets. softens: whether a permanent refusal of a mail server only defers the mail.
     reload: whether a part of the gateway does not serve, although no file has to change.
-    accept, send: its outbound side; empty if that was never set. senders: inbound enforced domains.
+    accept, send: its outbound side; empty if that was never set. senders: inbound enforced domains. differences: what was set there
+    and its daemon does not do, each with what it concerns (see in_force.Fault of the engine on the hosts).
     """
 
     configs: Mapping[str, HeldConfig] = field(default_factory=dict)
@@ -134,6 +143,11 @@ class GatewayView:
     accept: str = ""
     send: str = ""
     senders: tuple[str, ...] = ()
+    differences: tuple[tuple[str, Finding], ...] = ()
+
+    def differs(self, *what: str) -> bool:
+        """Return whether a difference names one of these."""
+        return any(one in what for one, _finding in self.differences)
 
     @property
     def changes_modes(self) -> bool:
@@ -475,4 +489,16 @@ def _gateway(view: Mapping[str, Any]) -> GatewayView:
             for one in view.get("enforced_domains") or ()
             if one.get("direction") == "inbound"
         ),
+        differences=tuple(_differences(view.get("differences"))),
     )
+
+
+def _differences(given: Optional[Iterable[Mapping[str, Any]]]) -> Iterator[tuple[str, Finding]]:
+    """Yield what each difference concerns, and the finding with the catalogue's advice."""
+    for one in given or ():
+        what, code, message = (_line(one.get(key)) for key in ("what", "code", "message"))
+        said = message if what == WHOLE else f"{what}: {message}"
+        if code in DIFFERENCES:
+            yield what, Finding.advised(code, said)
+        else:
+            yield what, Finding(of_result({"code": f"?{code}"})["code"], said)

@@ -20,7 +20,7 @@ from tests.support.ansible_module import run_module
 MODES = ["plaintext", "match_sender", "match_sender_strict", "opportunistic", "required"]
 FACTS = {
     "changed", "email_configs", "delivery_modes", "limits", "enforced_domains", "outbound", "accepted_domains", "delivered_modes",
-    "in_force", "keeps_names",
+    "in_force", "differences", "keeps_names",
 }  # fmt: skip
 
 

@@ -540,6 +540,13 @@ class TestWhatTheInventoryInsistsOn:
     def test_a_daemon_that_does_it_or_does_not_run(self, in_force: dict[str, Any]) -> None:
         assert codes(verdict(self.noted(in_force), host="gw1")) == []
 
+    def test_what_cannot_be_told_is_said_once(self) -> None:
+        facts = self.noted({**self.IN_FORCE, "inbound": {"a.example": None}})
+        facts["gw1"]["gateway_now"]["differences"] = [
+            {"what": "inbound a.example", "code": "gateway_unproved", "severity": "error", "message": "a cause"}
+        ]
+        assert codes(verdict(facts, host="gw1")) == ["gateway_unproved"]
+
     def test_the_report_calls_no_domain_enforced_that_is_not(self) -> None:
         held, other = ({"domain": name, "direction": "inbound"} for name in ("a.example", "b.example"))
         facts = hostvars(results(probe("gw1")))

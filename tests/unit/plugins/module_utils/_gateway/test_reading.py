@@ -66,6 +66,15 @@ def test_what_the_gateway_holds_and_can_do(bench):
         "outbound": {"accept": "both", "send": "plaintext", "mail_servers": []},
         "accepted_domains": {},
         "delivered_modes": {"a.example": "required", "b.example": None, "c.example": None},
+        "in_force": {"inbound": {"partner.example": None}, "accept": {"both": None}, "send": {"plaintext": None}},
+        "differences": [
+            {
+                "what": "email config main",
+                "code": "gateway_differs",
+                "severity": "error",
+                "message": "the mode 'opportunistic' was set, and a.example is delivered in the mode 'required'",
+            }
+        ],
         "keeps_names": True,
         "changes": [],
         "reload": False,

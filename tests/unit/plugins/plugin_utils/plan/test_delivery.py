@@ -224,6 +224,40 @@ class TestEmailConfigs:
         assert codes(rows(hostvars(read), config())["gw1"]) == []
 
 
+DIFFERS = {"what": "email config main", "code": "gateway_differs", "severity": "error", "message": "the table is empty"}
+
+
+class TestDifferences:
+    """What the gateway itself says: its daemon does not do what was set there."""
+
+    @pytest.mark.parametrize("expected", ["offered", "disabled", "either"])
+    @pytest.mark.parametrize("configs", [[], [config(mode=None)]])
+    def test_the_gateway_fails_whatever_the_inventory_names(self, expected: str, configs: Any) -> None:
+        read = now(held(), delivered={"main.example": "plaintext"}, differences=[DIFFERS])
+        row = rows(hostvars(read), *configs, expected=expected)["gw1"]
+        [finding] = [one for one in row["findings"] if one["code"] == "gateway_differs"]
+        assert row["verdict"] == "FAIL"
+        assert finding["message"].startswith("email config main: the table is empty; see who changed it")
+
+    def test_what_is_unknown_is_not_said_twice(self) -> None:
+        unproved = {**DIFFERS, "code": "gateway_unproved", "message": "the second instance does not run"}
+        found = rows(hostvars(now(held(), delivered={"main.example": None}, differences=[unproved])), config())
+        assert (codes(found["m1"]), codes(found["gw1"])) == ([], ["gateway_unproved"])
+
+    def test_another_version_has_other_codes(self) -> None:
+        odd = {**DIFFERS, "what": "gateway", "code": "something_new"}
+        row = rows(hostvars(now(held(), differences=[odd, {}])), config())["gw1"]
+        assert codes(row) == ["unknown_finding", "unknown_finding"]
+
+    def test_the_plan_warns_once_and_goes_on(self) -> None:
+        view = {
+            "email_configs": [held()], "delivered_modes": {"main.example": "plaintext"}, "differences": [DIFFERS],
+        }  # fmt: skip
+        plan = States(config(), gw1=gateway(view=view), m1=server(), m2=server("m2")).plan()
+        assert [(one.host, one.finding.code) for one in plan.warnings] == [("gw1", "gateway_differs")]
+        assert not plan.obstacles
+
+
 class TestPlan:
     def test_the_plan_says_it_too(self) -> None:
         view = {
