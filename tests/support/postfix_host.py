@@ -14,7 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import between, gateway, server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import between, gateway, instances, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
@@ -56,8 +56,13 @@ class PostfixHost:
         self.tested = []
         monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(self.etc)))
         self.running = {"/var/spool/postfix"}  # queue directories of the instances that run
-        for module in (server, gateway):
+        for module in (server, instances):
             monkeypatch.setattr(module, "runs", lambda queue: queue in self.running)
+        self.units = root / "etc/systemd/system"
+        monkeypatch.setattr(instances, "UNITS", str(self.units))
+        self.runs_in = {}  # queue directory -> the unit that its master runs in
+        monkeypatch.setattr(instances, "running", lambda queue: queue)
+        monkeypatch.setattr(instances, "unit_of", lambda queue: self.runs_in.get(queue, ""))
         monkeypatch.setattr(gateway, "refuse_blocked", lambda *_arguments: None)  # it looks at this machine's own ports
         for name, value in {
             "DIRECTORY": directory, "REGISTRY": directory / "gateway.json",
@@ -71,7 +76,7 @@ class PostfixHost:
         }.items():  # fmt: skip
             monkeypatch.setattr(gateway, name, str(value))
         self.directory = directory
-        for module in (gateway, record):
+        for module in (gateway, instances, record):
             monkeypatch.setattr(module, "FileImage", OwnFiles())
         for module in (gateway, own_port):
             monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))
@@ -96,13 +101,25 @@ class PostfixHost:
         self.adapter._postconf.forget()  # a test edits files between two plans; in a run, the transaction does, and then checks
         return self.adapter.plan(state(*configs, **more))
 
-    def apply(self, *configs, **more):
+    def apply(self, *configs, enabled=True, **more):
+        """Write the files of a state. enabled: whether systemd wants the units, as it does after a reload."""
         change = self.plan(*configs, **more)
         for image in change.after:
             Path(image.path).parent.mkdir(parents=True, exist_ok=True)
             image.write()
         self.adapter._postconf.forget()
+        if enabled:
+            self.enable(instances.not_enabled(self.adapter._instances))
         return change
+
+    def enable(self, units):
+        """What C(systemctl enable) does."""
+        for unit in units:
+            for target in ("multi-user.target", "postfix.service"):
+                link = self.units / f"{target}.wants" / unit
+                link.parent.mkdir(parents=True, exist_ok=True)
+                if not link.is_symlink():
+                    link.symlink_to(self.units / unit)
 
     def lines(self, name):
         """The lines of a table of ours, without the header."""

@@ -21,7 +21,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -60,8 +60,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delive
     delivered,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.instances import (
+    Instance,
+    not_enabled,
+    remove_units,
+    stop_elsewhere,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import not_read_yet, refuse_blocked
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
     DIRECTORY,
@@ -159,43 +165,6 @@ scache     unix - - n -     1 scache
 """
 
 
-@dataclass(frozen=True)
-class _Instance:
-    """One of the loopback-only instances. port: its listener. arrival: the kind of arrival that it serves (see _services)."""
-
-    name: str
-    directory: str
-    port: Target
-    arrival: int
-
-    @property
-    def exists(self) -> bool:
-        return Path(self.directory, "main.cf").exists()
-
-    @property
-    def queue(self) -> str:
-        return f"/var/spool/{self.name}"
-
-    @property
-    def data(self) -> str:
-        return f"/var/lib/{self.name}"
-
-    @property
-    def runs(self) -> bool:
-        return runs(self.queue)
-
-    @property
-    def units(self) -> tuple[str, str]:
-        """The name of its unit in Debian 12, and the one in Debian 13, whose postfix@.service takes the part behind the hyphen."""
-        return f"postfix@{self.name}.service", f"postfix@{self.name.partition('-')[2]}.service"
-
-    @property
-    def has_left_overs(self) -> bool:
-        """Whether it may have been started or enabled at some time."""
-        enabled = (f"/etc/systemd/system/*.wants/{unit}" for unit in self.units)
-        return any(any(Path("/").glob(pattern[1:])) for pattern in (self.queue, self.data, *enabled))
-
-
 class PostfixGateway:
     """Adapter for a gateway that is the default Postfix instance of this host."""
 
@@ -217,13 +186,12 @@ class PostfixGateway:
         self.own_port = own_port
         second, self._return_port, third = (Target("127.0.0.1", reinjection_port + offset) for offset in range(3))
         self._instances = (
-            _Instance(SECOND, SECOND_DIR, second, 1),
-            _Instance(THIRD, THIRD_DIR, third, 2),
+            Instance(SECOND, SECOND_DIR, second, 1),
+            Instance(THIRD, THIRD_DIR, third, 2),
         )
         self._layout = layout
         self._postfix = Postfix(run, own_port.port, layout)
         self._postconf = self._postfix.postconf
-        self._systemd_takes_suffix: Optional[bool] = None
         self._new_pair = b""  # one for all plans of a call
         self._checked: dict[str, list[Optional[bytes]]] = {}  # configuration directory -> the content of its files
 
@@ -262,7 +230,8 @@ class PostfixGateway:
             PAIR,
         )
         others = (f"{one.directory}/{name}" for one in self._instances for name in ("main.cf", "master.cf"))
-        return (*self._postfix.files(), *tables, *others, POLICY)
+        units = (image.path for one in self._instances for image in one.unit_files())
+        return (*self._postfix.files(), *tables, *others, POLICY, *units)
 
     def left(self) -> list[str]:
         """Return the files and directories that the collection left on this host for Postfix."""
@@ -293,12 +262,12 @@ class PostfixGateway:
             return Change((), ())
         return self._plan(state, self._needed(state))
 
-    def _needed(self, state: GatewayState) -> list[_Instance]:
+    def _needed(self, state: GatewayState) -> list[Instance]:
         """Return the instances for a state. An existing instance stays, because its queue may hold mail."""
         wanted = [state.depends_on_arrival or state.senders_enforced, state.senders_enforced]
         return [one for one, needed in zip(self._instances, wanted) if needed or one.exists]
 
-    def _plan(self, state: GatewayState, instances: Sequence[_Instance]) -> Change:
+    def _plan(self, state: GatewayState, instances: Sequence[Instance]) -> Change:
         self._refuse_overrides(state)
         images = [
             FileImage(REPLY_FILTER, _REPLY_FILTER.encode()),
@@ -320,7 +289,9 @@ class PostfixGateway:
             {name: value for name, value in edits.main.items() if value is not None and name.startswith("smtp_")}
         )
         for one in instances:
-            images += self._instance_files(one, state, explicit)
+            if one.is_masked:
+                raise EngineError(f"the unit {one.unit} is masked; allow it: systemctl unmask {one.unit}")
+            images += [*self._instance_files(one, state, explicit), *one.unit_files()]
         images += self._postconf.images(edits)
         masters = [(self._postconf.config_dir, self._postfix.main_process())]
         masters += [(one.directory, running(one.queue)) for one in self._instances]
@@ -533,8 +504,8 @@ class PostfixGateway:
     def clear(self) -> None:
         """Remove the units, directories and user that the other instances had. Raises EngineError."""
         there = [one for one in self._instances if one.has_left_overs or Path(one.directory).exists()]
-        units = [self._unit(one) for one in there]
-        removal.clear(self._run, units, self._places(), POLICY_USER)
+        remove_units(self._run, there)
+        removal.clear(self._run, bool(there), self._places(), POLICY_USER)
         remove_empty(DIRECTORY, str(Path(POLICY).parent))
 
     def _places(self) -> list[str]:
@@ -570,33 +541,43 @@ class PostfixGateway:
         listed = self._postconf.values("multi_instance_directories").get("multi_instance_directories", "")
         words = listed.replace(",", " ").split()
         wanted = [one for one in self._instances if one.directory in words]
-        running = [one for one in wanted if one.runs]
-        self._start([one for one in wanted if one not in running])
-        for one in self._instances:
-            if one not in wanted and one.has_left_overs:
-                for verb in ("stop", "disable", "reset-failed"):  # remove the parts that an undone run has left
-                    self._run(["systemctl", "--quiet", verb, self._unit(one)])
+        moving = [one for one in wanted if one.has_unit and one.runs and one.runs_elsewhere]
+        running = [one for one in wanted if one.runs and one not in moving]
+        self._start([one for one in wanted if one not in running], moving, not_enabled(wanted))
+        remove_units(self._run, [one for one in self._instances if one not in wanted and one.has_left_overs])
         for one in running:
             self._call("postfix", "-c", one.directory, "reload")
         self._postfix.reload()
+        if moving:  # what found nobody there in between would wait
+            self._run(["postqueue", "-c", self._postconf.config_dir, "-f"])
 
-    def _start(self, instances: Sequence[_Instance]) -> None:
-        """Start instances, now and after each boot. Raises EngineError."""
-        if not instances:
-            return
+    def _start(self, instances: Sequence[Instance], moving: Sequence[Instance], new: Sequence[str]) -> None:
+        """Start instances, now and after each boot. moving: those of them that another unit runs. new: units to enable.
+
+        Raises EngineError.
+        """
         for one in instances:
-            refuse_blocked(Postconf(self._run, one.directory), None)
-        units = [self._unit(one) for one in instances]
-        self._call("systemctl", "daemon-reload")
-        if self._takes_suffix():  # Debian 13, whose units have to be enabled
-            self._call("systemctl", "enable", "--quiet", *units)
+            if one not in moving:
+                refuse_blocked(Postconf(self._run, one.directory), None)
+        if new or instances:
+            self._call("systemctl", "daemon-reload")
+        if new:
+            self._call("systemctl", "enable", "--quiet", *new)
+        for one in moving:
+            stop_elsewhere(self._run, one)
         try:
-            self._call("systemctl", "start", *units)
+            for one in instances:
+                self._start_one(one)
         except EngineError:
             for one in instances:
                 check_instance(self._run, Postconf(self._run, one.directory))  # it may know the reason
             raise
         self._checked.update({one.directory: _own_files(one.directory) for one in instances})
+
+    def _start_one(self, instance: Instance) -> None:
+        undone = not instance.has_unit  # to what an earlier version wrote
+        if not (undone and self._run(["systemctl", "start", instance.former_unit])[0] == 0):
+            self._call("systemctl", "start", instance.unit)
 
     def resume(self) -> None:
         """Have Postfix read the former configuration, unless the reload would end it."""
@@ -620,6 +601,8 @@ class PostfixGateway:
     def serves(self) -> bool:
         """Return whether each port answers. Tests once, without waiting."""
         if handshake_one(self.own_port, self._settings).stage < Stage.EHLO:
+            return False
+        if not_enabled([one for one in self._instances if one.exists]):
             return False
         return not any(between.fault(port, PAIR, self._settings) for port in self._ports())
 
@@ -754,7 +737,7 @@ class PostfixGateway:
                     return _smtp_hop(domain, out.strip()) or domain
         return self._postconf.value_expanded("relayhost") or domain
 
-    def _edits(self, state: GatewayState, instances: Sequence[_Instance]) -> Edits:
+    def _edits(self, state: GatewayState, instances: Sequence[Instance]) -> Edits:
         now = self._postconf.values(
             "transport_maps", "smtpd_recipient_restrictions", "smtpd_restriction_classes", "tls_required_enable",
             "multi_instance_wrapper", "multi_instance_enable", "multi_instance_directories", "plaintext_reject_code",
@@ -892,7 +875,7 @@ class PostfixGateway:
         for check, words in options.items():
             yield transport_of(check), _smtp_entry(transport_of(check), chroot, words)
 
-    def _instance_files(self, instance: _Instance, state: GatewayState, explicit: Mapping[str, str]) -> list[FileImage]:
+    def _instance_files(self, instance: Instance, state: GatewayState, explicit: Mapping[str, str]) -> list[FileImage]:
         """Return main.cf and master.cf of an instance. explicit: the default instance's main.cf after the change.
 
         They hold what the files of the default instance hold, passwords among it, so they have the same owners and modes.
@@ -985,7 +968,7 @@ class PostfixGateway:
         """Return the chroot column of the gateway's own smtp transport."""
         return next((one.fields[4] for one in self._postconf.services() if one.name == "smtp/unix"), "n")
 
-    def _make_places(self, instance: _Instance) -> None:
+    def _make_places(self, instance: Instance) -> None:
         for place, owner in ((instance.queue, "root"), (instance.data, "postfix")):
             Path(place).mkdir(exist_ok=True)
             Path(place).chmod(0o755)  # the umask changes the mode of mkdir
@@ -1004,15 +987,6 @@ class PostfixGateway:
             raise EngineError(
                 f"the user {POLICY_USER} has the user ID 0, so it cannot run the policy service; remove that user"
             )
-
-    def _unit(self, instance: _Instance) -> str:
-        return instance.units[self._takes_suffix()]
-
-    def _takes_suffix(self) -> bool:
-        """Whether the units have Debian 13's names."""
-        if self._systemd_takes_suffix is None:
-            self._systemd_takes_suffix = "/etc/postfix-%I" in self._run(["systemctl", "cat", "postfix@.service"])[1]
-        return self._systemd_takes_suffix
 
     def _call(self, *command: str) -> None:
         status, out, err = self._run(command)

@@ -12,7 +12,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,16 +97,12 @@ def remaining(directories: Collection[str], user: str) -> Iterator[str]:
         yield f"user {user}"
 
 
-def clear(run: Runner, units: Sequence[str], directories: Collection[str], user: str) -> None:
-    """Stop and disable the units, and remove the directories and the user. What is not there is left out. Raises EngineError.
+def clear(run: Runner, had_units: bool, directories: Collection[str], user: str) -> None:
+    """Remove the directories and the user of instances whose units are gone. What is not there is left out. Raises EngineError.
 
     directories: those of the instances, with all that is in them.
     """
-    for unit in units:
-        for verb in ("stop", "disable", "reset-failed"):
-            run(["systemctl", "--quiet", verb, unit])
-    if units:
-        run(["systemctl", "daemon-reload"])
+    if had_units:
         listed = run(["systemctl", "list-units", "--plain", "--no-legend", "--full", "postfix@*"])[1]
         if not listed.strip():  # or another instance, which may be the default one, would stop with it
             run(["systemctl", "--quiet", "stop", SLICE])

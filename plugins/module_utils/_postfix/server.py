@@ -58,7 +58,11 @@ _LEFT = (
     DIRECTORY,
     PEER_DIRECTORY,
     *(f"{place}/{name}" for name in (SECOND, THIRD) for place in ("/etc", "/var/spool", "/var/lib")),
-    *(f"/etc/systemd/system/*.wants/postfix@*{name}.service" for name in ("mailfleet", "mailfleet_enforced")),
+    *(
+        f"/etc/systemd/system/{place}postfix@*{name}.service{more}"
+        for name in ("mailfleet", "mailfleet_enforced")
+        for place, more in (("*.wants/", ""), ("", ""), ("", ".d/mailfleet.conf"))
+    ),
     POLICY,
     "/var/lib/mailfleet-starttls/postfix.*",
 )

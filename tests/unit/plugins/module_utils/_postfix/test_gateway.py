@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import
     arrival_policy,
     between,
     gateway,
+    instances,
     server,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
@@ -740,8 +741,7 @@ class TestPolicyProof:
 
 
 class TestCommands:
-    BOOKWORM = "[Service]\nExecStart=/usr/sbin/postmulti -i %i -p start\n"
-    TRIXIE = "[Service]\nExecStart=/usr/sbin/postfix -c /etc/postfix-%I start\n"
+    UNITS = ("postfix@mailfleet.service", "postfix@mailfleet_enforced.service")
 
     def checked(self, host):
         return [call[2] for call in host.fake.called("postfix") if call[3] == "check-fatal"]
@@ -817,16 +817,16 @@ class TestCommands:
     def test_the_first_change_starts_few_programs(self, host, made, tmp_path):
         """The programs that the collection itself starts; a start and a check start more of their own."""
         wanted = state(config("one", "match_sender"))
-        host.adapter.prove = lambda: host.running.add("/var/spool/postfix-mailfleet")
+        host.adapter.prove = lambda: [host.running.add("/var/spool/postfix-mailfleet"), host.enable([self.UNITS[0]])]
         host.fake.calls.clear()
         with host.adapter.transaction(str(tmp_path / "store")).locked() as transaction:
             for plan in (host.adapter.prepare, host.adapter.plan):
                 transaction.apply(plan(wanted), host.adapter.prove, host.adapter.prove)
         assert [call for call in host.fake.calls if call[0] != "postconf"] == [
             [*default(host), "check-fatal"],
-            ["systemctl", "cat", "postfix@.service"],
             ["systemctl", "daemon-reload"],
-            ["systemctl", "start", "postfix@postfix-mailfleet.service"],
+            ["systemctl", "enable", "--quiet", self.UNITS[0]],
+            ["systemctl", "start", self.UNITS[0]],
             [*default(host), "reload"],
             ["postfix", "-c", str(host.second), "reload"],
             [*default(host), "reload"],
@@ -874,59 +874,113 @@ class TestCommands:
         with pytest.raises(EngineError, match="the user mailfleet-starttls has the user ID 0"):
             host.adapter._make_policy_user()
 
-    @pytest.mark.parametrize(
-        ("template", "units", "enabled"),
-        [
-            (BOOKWORM, ["postfix@postfix-mailfleet.service", "postfix@postfix-mailfleet_enforced.service"], False),
-            (TRIXIE, ["postfix@mailfleet.service", "postfix@mailfleet_enforced.service"], True),
-        ],
-    )
-    def test_reload_starts_the_instances_under_their_systems_names(self, host, template, units, enabled):
-        host.apply(config("one", "match_sender"), enforced=inbound("partner.example"))
-        host.fake.answers[("systemctl", "cat")] = (0, template, "")
+    def test_reload_starts_the_instances_now_and_after_each_boot(self, host):
+        host.apply(config("one", "match_sender"), enforced=inbound("partner.example"), enabled=False)
         host.fake.calls.clear()
         host.adapter.reload()
-        commands = [call for call in host.fake.calls if call[0] != "postconf"]
-        assert commands == [
-            ["systemctl", "cat", "postfix@.service"],
+        assert [call for call in host.fake.calls if call[0] != "postconf"] == [
             ["systemctl", "daemon-reload"],
-            *([["systemctl", "enable", "--quiet", *units]] if enabled else []),
-            ["systemctl", "start", *units],
+            ["systemctl", "enable", "--quiet", *self.UNITS],
+            *(["systemctl", "start", unit] for unit in self.UNITS),
             [*default(host), "reload"],
         ]
+
+    def test_the_units_are_the_same_on_every_release(self, host):
+        host.apply(config("one", "match_sender"))
+        text = (host.units / self.UNITS[0]).read_text()
+        assert f"Environment=MAIL_CONFIG={host.second}\n" in text
+        assert "WantedBy=multi-user.target postfix.service\n" in text
+        off = (host.units / "postfix@postfix-mailfleet.service.d/mailfleet.conf").read_text()
+        assert off.endswith(f"\n[Unit]\nConditionPathExists=!{host.units}/{self.UNITS[0]}\n")
+
+    def test_an_instance_that_nothing_starts_at_the_next_boot_is_enabled_again_without_a_restart(self, host):
+        host.apply(config("one", "match_sender"), enabled=False)
+        host.running.add(SECOND_QUEUE)
+        host.ports = dict.fromkeys((25, 10125, 10126), Stage.EHLO)
+        assert not host.adapter.serves()
+        host.fake.calls.clear()
+        host.adapter.reload()
+        assert host.fake.called("systemctl") == [
+            ["systemctl", "daemon-reload"], ["systemctl", "enable", "--quiet", self.UNITS[0]],
+        ]  # fmt: skip
+        host.enable([self.UNITS[0]])
+        assert host.adapter.serves()
+
+    @pytest.mark.parametrize(
+        ("unit", "stop"),
+        [
+            (
+                "postfix@postfix-mailfleet.service",
+                ["systemctl", "--quiet", "stop", "postfix@postfix-mailfleet.service"],
+            ),
+            ("postfix.service", None),  # Postfix's own start brings up all instances there, so it must not be stopped
+        ],
+    )
+    def test_an_instance_of_another_unit_is_taken_over_and_its_mail_tried_again(self, host, unit, stop):
+        host.apply(config("one", "match_sender"), enabled=False)
+        host.running.add(SECOND_QUEUE)
+        host.runs_in[SECOND_QUEUE] = unit
+        host.fake.calls.clear()
+        host.adapter.reload()
+        assert [call for call in host.fake.calls if call[0] != "postconf"] == [
+            ["systemctl", "daemon-reload"],
+            ["systemctl", "enable", "--quiet", self.UNITS[0]],
+            stop or ["postfix", "-c", str(host.second), "stop"],
+            ["systemctl", "start", self.UNITS[0]],
+            [*default(host), "reload"],
+            ["postqueue", "-c", str(host.etc), "-f"],
+        ]
+
+    @pytest.mark.parametrize("release", [12, 13])
+    def test_a_change_that_is_undone_to_what_an_earlier_version_wrote_starts_its_unit(self, host, release):
+        host.apply(config("one", "match_sender"))
+        (host.units / self.UNITS[0]).unlink()
+        host.fake.answers[("systemctl", "start", "postfix@postfix-mailfleet.service")] = (release == 13, "", "")
+        host.fake.calls.clear()
+        host.adapter.reload()
+        units = [call[-1] for call in host.fake.called("systemctl", "start")]
+        assert units == ["postfix@postfix-mailfleet.service", self.UNITS[0]][: release - 11]
+        assert not host.fake.called("systemctl", "enable")
+
+    def test_a_masked_unit_is_refused_by_name(self, host):
+        host.apply(config("one", "match_sender"))
+        (host.units / self.UNITS[0]).unlink()
+        (host.units / self.UNITS[0]).symlink_to("/dev/null")
+        with pytest.raises(
+            EngineError, match=r"^the unit postfix@mailfleet\.service is masked; allow it: systemctl unmask "
+        ):
+            host.plan(config("one", "match_sender"))
 
     def test_an_instance_that_runs_is_reloaded_alone_and_before_the_default_one(self, host):
         host.apply(config("one", "match_sender"), enforced=inbound("partner.example"))
         host.running.add("/var/spool/postfix-mailfleet_enforced")
         host.fake.calls.clear()
         host.adapter.reload()
-        assert host.fake.called("systemctl", "start") == [["systemctl", "start", "postfix@postfix-mailfleet.service"]]
+        assert host.fake.called("systemctl", "start") == [["systemctl", "start", self.UNITS[0]]]
         assert [call[2:] for call in host.fake.called("postfix")] == [
             [str(host.third), "reload"], [str(host.etc), "reload"],
         ]  # fmt: skip
 
-    @pytest.mark.parametrize(
-        ("template", "units"),
-        [
-            (BOOKWORM, ["postfix@postfix-mailfleet.service", "postfix@postfix-mailfleet_enforced.service"]),
-            (TRIXIE, ["postfix@mailfleet.service", "postfix@mailfleet_enforced.service"]),
-        ],
-    )
     @pytest.mark.parametrize("main", ["", "multi_instance_directories = /etc/postfix-other\n"])
     @pytest.mark.parametrize("call", ["reload", "resume"])
-    def test_reload_stops_instances_that_the_files_do_not_list(self, make, monkeypatch, template, units, main, call):
+    def test_reload_stops_instances_that_the_files_do_not_list(self, make, call, main):
         host = make(main)
-        monkeypatch.setattr(gateway, "Path", lambda path, *more: Path(f"{host.root}{path}", *more))
-        for name in ("postfix-mailfleet", "postfix-mailfleet_enforced"):
-            (host.root / "var/spool" / name).mkdir(parents=True)
-        host.fake.answers[("systemctl", "cat")] = (0, template, "")
+        host.enable(self.UNITS)
         host.fake.answers[("systemctl", "--quiet")] = (5, "", "Unit postfix@postfix-mailfleet.service not loaded.\n")
         getattr(host.adapter, call)()
-        expected = [["systemctl", "cat", "postfix@.service"]]
-        for unit in units:
-            expected += [["systemctl", "--quiet", verb, unit] for verb in ("stop", "disable", "reset-failed")]
         commands = [one for one in host.fake.calls if one[0] != "postconf"]
-        assert commands == [*expected, [*default(host), "reload"]]
+        names = ("mailfleet", "postfix-mailfleet", "mailfleet_enforced", "postfix-mailfleet_enforced")
+        assert commands == [
+            *(
+                ["systemctl", "--quiet", verb, f"postfix@{name}.service"]
+                for name in names
+                for verb in ("stop", "disable", "reset-failed")
+            ),
+            ["systemctl", "daemon-reload"],
+            [*default(host), "reload"],
+        ]
+        assert not any(one.has_left_overs for one in host.adapter._instances)
+        assert not list(host.units.iterdir())
 
     @pytest.mark.parametrize(
         "place",
@@ -934,7 +988,8 @@ class TestCommands:
          "etc/systemd/system/a.wants/postfix@postfix-mailfleet.service"],
     )  # fmt: skip
     def test_what_tells_that_an_instance_was_there(self, host, monkeypatch, place):
-        monkeypatch.setattr(gateway, "Path", lambda path, *more: Path(f"{host.root}{path}", *more))
+        monkeypatch.setattr(instances, "UNITS", "/etc/systemd/system")
+        monkeypatch.setattr(instances, "Path", lambda path, *more: Path(f"{host.root}{path}", *more))
         assert not any(one.has_left_overs for one in host.adapter._instances)
         (host.root / place).mkdir(parents=True)
         assert [one.has_left_overs for one in host.adapter._instances] == [True, False]
@@ -949,7 +1004,7 @@ class TestCommands:
         host.fake.calls.clear()
         host.adapter.reload()
         assert host.fake.explicit()["multi_instance_directories"] == f"{host.second} /etc/postfix-other"
-        assert host.fake.called("systemctl", "start") == [["systemctl", "start", "postfix@postfix-mailfleet.service"]]
+        assert host.fake.called("systemctl", "start") == [["systemctl", "start", self.UNITS[0]]]
 
     def test_commas_between_instances_go_because_systemd_would_not_start_the_first(self, make):
         host = make("multi_instance_directories = /etc/postfix-a, /etc/postfix-b,/etc/postfix-c\n")
@@ -973,9 +1028,7 @@ class TestCommands:
     def test_a_unit_that_does_not_start_is_said(self, host):
         host.apply(config("one", "match_sender"))
         host.fake.answers[("systemctl", "start")] = (1, "", "Job failed.\n")
-        with pytest.raises(
-            EngineError, match=r"^systemctl start postfix@postfix-mailfleet\.service failed: Job failed\.$"
-        ):
+        with pytest.raises(EngineError, match=r"^systemctl start postfix@mailfleet\.service failed: Job failed\.$"):
             host.adapter.reload()
         host.fake.answers[("postfix", "-c", str(host.second))] = (1, "", "fatal: its reason\n")
         with pytest.raises(EngineError, match=r"check refuses the change: fatal: its reason$"):
