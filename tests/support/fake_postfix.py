@@ -13,6 +13,7 @@ DEFAULTS = {
     "content_filter": "",
     "default_transport": "smtp",
     "inet_interfaces": "all",
+    "inet_protocols": "all",
     "lmtp_tls_loglevel": "0",
     "mail_version": "3.7.11",
     "message_size_limit": "10240000",

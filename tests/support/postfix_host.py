@@ -14,7 +14,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     GatewayState,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import between, gateway, instances, server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import (
+    arrival_policy,
+    between,
+    gateway,
+    instances,
+    policy_client,
+    server,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
@@ -82,6 +89,8 @@ class PostfixHost:
             monkeypatch.setattr(module, "handshake_one", lambda target, _settings: self.test(target))
         monkeypatch.setattr(between, "new_pair", lambda _run: PAIR)
         monkeypatch.setattr(between, "fault", lambda port, _pair, _settings: self.fault(port))
+        self.policy = self.answered  # what the policy service answers to questions
+        monkeypatch.setattr(policy_client, "ask", lambda _path, questions: self.policy(questions))
         monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
         self.adapter = gateway.PostfixGateway(self.fake, SETTINGS, OWN_PORT, 10125)
 
@@ -92,6 +101,14 @@ class PostfixHost:
             return stage
         failure = {} if stage else {"code": "connect_failed", "message": "cannot connect"}
         return Handshake(target, stage, **failure)
+
+    def answered(self, questions):
+        """What the policy service that the collection writes answers."""
+        there = [f"mailfleet-arrived:[127.0.0.1]:{port}" for port in (10125, 10127)]
+        lines = [f"{name}={value}\n" for one in questions for name, value in [*one.items(), ("", "")]]
+        lines = ["\n" if one == "=\n" else one for one in lines]
+        found = arrival_policy.answers(lines, *there, frozenset)
+        return [one.strip().removeprefix("action=") for one in found]
 
     def fault(self, port):
         seen = self.test(port)

@@ -13,12 +13,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import se
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import gateway as haraka
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import instances
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 
 TOP = Path(__file__).resolve().parents[2]
 PAGE = (TOP / "docs/on_hosts.md").read_text()
 KEPT = TOP / "tests/unit/formats"
 POSTFIX = "/etc/postfix/mailfleet-starttls"
 EXIM = "/etc/exim4/mailfleet-starttls"
+SECOND = instances.Instance(postfix.SECOND, postfix.SECOND_DIR, Target("127.0.0.1", 10125), 1)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +37,9 @@ EXIM = "/etc/exim4/mailfleet-starttls"
         (postfix.RESTRICTION_CLASS, "mailfleet_arrival"),
         (postfix.SECOND_DIR, "/etc/postfix-mailfleet"),
         (postfix.THIRD_DIR, "/etc/postfix-mailfleet_enforced"),
+        (instances.UNITS, "/etc/systemd/system"),
+        (SECOND.unit, "postfix@mailfleet.service"),
+        (SECOND.former_unit, "postfix@postfix-mailfleet.service"),
         (postfix.transport_of("required"), "mailfleet-required"),
         (exim_gateway.REGISTRY, f"{EXIM}/gateway.json"),
         (exim_gateway.DIRECTORY, EXIM),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, UnsafeFileError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
     DIFFERS,
@@ -37,18 +37,31 @@ def differences(
     """
     found = [*_of_gateway(gateway, held), *_edited(gateway, store)]
     named = {one.what for one in found}
-    found += [one for one in _shown(held, delivered, answers) if one.what not in named]
+    return _told(held, [*found, *(one for one in _shown(held, delivered, answers) if one.what not in named)])
+
+
+def unreadable(held: GatewayState, error: Exception) -> list[dict[str, str]]:
+    """Return the difference of a gateway whose configuration cannot be read."""
+    return _told(held, [_unread(error)]) if held != GatewayState() else []
+
+
+def _told(held: GatewayState, found: Sequence[Fault]) -> list[dict[str, str]]:
+    """Return the faults as plain data, each once. What cannot be told is an error where TLS was promised."""
     promised = [
         replace(one, code=UNPROVED) if one.code == NOT_TOLD and promises(held, one.what) else one for one in found
     ]
     return [one.to_dict() for one in dict.fromkeys(promised)]
 
 
+def _unread(error: Exception) -> Fault:
+    return Fault(WHOLE, NOT_TOLD, f"its configuration cannot be read: {error}")
+
+
 def _of_gateway(gateway: Gateway, held: GatewayState) -> list[Fault]:
     try:
         return list(gateway.faults(held))
     except (EngineError, OSError) as error:
-        return [Fault(WHOLE, NOT_TOLD, f"its configuration cannot be read: {error}")]
+        return [_unread(error)]
 
 
 def _shown(held: GatewayState, delivered: Mapping[str, Optional[str]], answers: Answers) -> Iterator[Fault]:
@@ -86,7 +99,10 @@ def _is_other(entry: Optional[before.Origin]) -> bool:
     """Whether a file that the collection made is another one now, or gone. Those of the administrator may be edited."""
     if entry is None or entry.without.content is not None:
         return False
-    return not entry.is_last(FileImage.read(entry.without.path, trust=entry.without.trust))
+    try:
+        return not entry.is_last(FileImage.read(entry.without.path, trust=entry.without.trust))
+    except UnsafeFileError:  # a link or a device has taken its place
+        return True
 
 
 def _fault(code: str, paths: Sequence[str]) -> list[Fault]:

@@ -23,13 +23,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contra
     GatewayTransaction,
     GatewayVerdict,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.differences import differences
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.differences import differences, unreadable
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import MailOfARoute, lost_domains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
+    BrokenConfigurationError,
     EngineError,
     PortInUseError,
     TransactionError,
@@ -105,13 +106,15 @@ def describe(gateway: Gateway, domains: Sequence[str] = (), store: str = STORE) 
     """
     held = gateway.read()
     asked = [one for one in dict.fromkeys(str(one).lower().rstrip(".") for one in domains) if is_domain(one)]
+    seen: Mapping[str, Any] = NOTHING_SHOWN
     try:
-        gateway.require_running()
-        runs = True
-    except PortInUseError:
-        runs = True
+        with contextlib.suppress(PortInUseError):
+            gateway.require_running()
+        seen = shown(gateway, held, asked, store)
+    except BrokenConfigurationError as error:  # the daemon may well run, with what it read before
+        seen = {**NOTHING_SHOWN, "differences": unreadable(held, error)}
     except (EngineError, OSError):
-        runs = False
+        pass
     return {
         "email_configs": [held.email_configs[name].to_dict() for name in sorted(held.email_configs)],
         "delivery_modes": list(gateway.modes),
@@ -119,7 +122,7 @@ def describe(gateway: Gateway, domains: Sequence[str] = (), store: str = STORE) 
         "enforced_domains": [one.to_dict() for one in held.enforced],
         "outbound": held.outbound.to_dict() if held.outbound else {},
         "accepted_domains": dict(gateway.accepts(asked)) if asked else {},
-        **(shown(gateway, held, asked, store) if runs else NOTHING_SHOWN),
+        **seen,
         "keeps_names": gateway.keeps_names,
     }
 

@@ -126,9 +126,12 @@ class Postconf:
         self.config_dir = config_dir
         self._listings: dict[tuple[str, ...], str] = {}
         self._settings: dict[tuple[str, ...], dict[str, str]] = {}
+        self.age = 0
+        """How often it was forgotten: what was read at another age may be old."""
 
     def forget(self) -> None:
         """Read everything again when it is needed the next time."""
+        self.age += 1
         self._listings.clear()
         self._settings.clear()
 

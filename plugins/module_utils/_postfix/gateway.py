@@ -30,6 +30,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
+    DIFFERS,
+    NOT_TOLD,
     Answers,
     Fault,
     as_written,
@@ -83,6 +85,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server
     peer_routes,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_level_domains import TOP_LEVEL_DOMAINS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.truth import (
+    MOST,
+    AdapterReads,
+    Flaw,
+    Truth,
+    Wanted,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
@@ -126,7 +135,7 @@ _HIDDEN = "starttls, silent-discard"
 _COMMAND = 7  # the place of the daemon program in an entry of master.cf
 # Parameters that the other instances copy from the default one: SMTP client settings and queue times.
 _SHARED = re.compile(
-    r"(compatibility_level|myhostname|mydomain|inet_protocols|message_size_limit|smtputf8_enable"
+    r"(compatibility_level|myhostname|mydomain|message_size_limit|header_size_limit|smtputf8_enable|maillog_file|syslog_facility"
     r"|smtp_(?!tls_session_cache)|tls_"
     r"|(maximal|bounce)_queue_lifetime|(minimal|maximal)_backoff_time|queue_run_delay|mail_owner|setgid_group)"
 )
@@ -135,6 +144,14 @@ _ROUTES = re.compile(
     r"((smtp|lmtp)_(?!tls_session_cache)|relayhost|relay_domains|virtual_(alias|mailbox)_domains|virtual_alias_maps|sender_dependent_"
     r"|default_transport|parent_domain_matches_subdomains|local_recipient_maps)"
 )
+_SET_ANYWAY = (
+    "inet_protocols",
+    "message_size_limit",
+    "smtp_tls_security_level",
+    "transport_maps",
+    "tls_required_enable",
+)
+"""Parameters of these that have a value of their own in the other instances."""
 # Postfix 3.7 does not write this line with the option -c.
 _CONNECTED = re.compile(r"posttls-finger: Connected to ([^\s\[\]]+)\[[0-9a-fA-F.:]+\]:(\d+)")
 # A TLS policy by next hop would override the mode. A fallback relay would bypass the mode or an instance.
@@ -162,7 +179,15 @@ retry      unix - - n -     - error
 discard    unix - - n -     - discard
 anvil      unix - - n -     1 anvil
 scache     unix - - n -     1 scache
+postlog    unix-dgram n - n - 1 postlogd
 """
+# What "postfix upgrade-configuration" adds to every master.cf that lacks it, so that a reinstallation changes nothing.
+_ADDED_BY_POSTFIX = """#smtp      inet  n       -       n       -       1       postscreen
+#smtpd     pass  -       -       n       -       -       smtpd
+#dnsblog   unix  -       -       n       -       0       dnsblog
+"""
+_RELAY = "relay      unix - - n -     - smtp\n"
+"""The same, unless the instance has a copy of the gateway's own."""
 
 
 class PostfixGateway:
@@ -193,6 +218,7 @@ class PostfixGateway:
         self._postfix = Postfix(run, own_port.port, layout)
         self._postconf = self._postfix.postconf
         self._new_pair = b""  # one for all plans of a call
+        self._told: Optional[tuple[Any, Truth]] = None
         self._checked: dict[str, list[Optional[bytes]]] = {}  # configuration directory -> the content of its files
 
     def transaction(self, store: str) -> Transaction:
@@ -342,6 +368,7 @@ class PostfixGateway:
             lambda transport: _kind_of(configuration, transport or relay),
             expected,
             lambda mode, some: self._by_arrival(routes, mode, some),
+            AcceptedDomains(self._run, self._postconf).local,
         )
 
     def _by_arrival(self, routes: Routes, mode: str, domains: Sequence[str]) -> Mapping[str, Optional[str]]:
@@ -356,27 +383,107 @@ class PostfixGateway:
         there = _kind_of(_configuration(Postconf(self._run, second.directory)), transport_of(mode))
         found = next((one for one, levels in LEVELS.items() if levels == (LEVELS[mode][0], there)), None)
         restrictions = self._postconf.value_expanded("smtpd_recipient_restrictions")
-        of_domain = f"check_recipient_access texthash:{ARRIVAL_MAP}" in restrictions
-        of_all = RESTRICTION_CLASS in re.split(r"[\s,]+", restrictions)
+        of_domain, of_all = self._asks(restrictions)
         if (of_domain or of_all) and not self._asks_all(restrictions):
             return dict.fromkeys(domains)
-        return {one: found if of_all or (of_domain and one in asked) else "plaintext" for one in domains}
+        through = [one for one in domains if of_all or (of_domain and one in asked)]
+        if through and not self._truth(self.read()).takes(1, through, transport_of(mode)):
+            found = None
+        return {one: found if one in through else "plaintext" for one in domains}
+
+    def _asks(self, restrictions: str) -> tuple[bool, bool]:
+        """Return whether the policy service is asked by the recipient domain, and about all mail."""
+        by_domain = f"check_recipient_access texthash:{ARRIVAL_MAP}" in restrictions
+        return by_domain, RESTRICTION_CLASS in re.split(r"[\s,]+", restrictions)
 
     def _lets_ask(self) -> bool:
         """Whether no listener has restrictions of its own, and no filter takes the place of what the policy service answers."""
-        if any(map(self._receives, self._postconf.overrides("smtpd_recipient_restrictions"))):
-            return False
+        return not any(self._not_asked())
+
+    def _not_asked(self) -> Iterator[Flaw]:
+        """Yield why what the policy service answers may not count, whatever the question is."""
+        for where in filter(self._receives, self._postconf.overrides("smtpd_recipient_restrictions")):
+            yield Flaw(NOT_TOLD, f"master.cf sets smtpd_recipient_restrictions for {where}")
         try:
             self._refuse_filters()
-        except EngineError:
-            return False
-        return True
+        except EngineError as error:
+            yield Flaw(NOT_TOLD, str(error).partition(", which ")[0])
+
+    def _not_asked_about(self, domains: Optional[Sequence[str]]) -> Iterator[Flaw]:
+        """Yield why Postfix does not ask about mail for these domains (without any: about all mail), or from enforced senders (None)."""
+        restrictions = self._postconf.value_expanded("smtpd_recipient_restrictions")
+        lacks = "smtpd_recipient_restrictions of main.cf does not ask the policy service"
+        behind = "other entries of smtpd_recipient_restrictions come before the question to the policy service"
+        if domains is None:
+            asked = self._asked(f"check_sender_access regexp:{SENDER_PATTERNS}")
+        elif not domains:
+            asked = self._asked(RESTRICTION_CLASS)
+        else:
+            of_domain, of_all = self._asks(restrictions)
+            asked = (of_domain or of_all) and (self._stands_first(restrictions) or None)
+            table = Routes(self._run, self._postconf)
+            entries = domains if of_all else table.ask(f"texthash:{ARRIVAL_MAP}", domains)
+            missing = [one for one in domains if one not in (entries or ())]
+            if asked is not False and missing:
+                why = f"has no entry for {', '.join(missing[:MOST])}" if entries is not None else "cannot be read"
+                yield Flaw(DIFFERS, f"{ARRIVAL_MAP} {why}")
+        if not asked:
+            yield Flaw(DIFFERS, lacks) if asked is False else Flaw(NOT_TOLD, behind)
+        elif not self._asks_service(ENFORCED_CLASS if domains is None else RESTRICTION_CLASS):
+            yield Flaw(NOT_TOLD, "the question in main.cf is another one, or master.cf has no policy service")
+
+    def _truth(self, state: GatewayState) -> Truth:
+        """Return what tells the flaws. It is kept until a file may have changed."""
+        key = (self._postconf.age, state)
+        if self._told is None or self._told[0] != key:
+            self._told = (key, self._new_truth(state))
+        return self._told[1]
+
+    def _new_truth(self, state: GatewayState) -> Truth:
+        there = [one for one in self._instances if one.exists]
+        explicit = self._postconf.explicit_expanded()
+        queue = self._postconf.value_expanded("queue_directory")
+        wanted = Wanted(
+            state=state,
+            table=TRANSPORT_MAP,
+            hops={
+                domain: ",".join(map(next_hop, one.servers))
+                for one in state.email_configs.values()
+                for domain in one.domains
+                if domain not in state.recipients_enforced
+            },
+            checks={domain: transport_of(one.certificate_check) for domain, one in state.recipients_enforced.items()},
+            transport=transport_of,
+            destinations={one.arrival: self._destination(one) for one in self._instances},
+            socket=f"{queue}/private/{RESTRICTION_CLASS}",
+            copied={name: value for name, value in self._copied(explicit, state).items() if name not in _SET_ANYWAY},
+        )
+        reader = AdapterReads(
+            kind_of=lambda postconf, transport: _kind_of(_configuration(postconf), transport),
+            fault=lambda one: between.fault(one.port, PAIR, self._settings),
+            lets_ask=self._not_asked,
+            asked=self._not_asked_about,
+            is_shared=lambda name: _SHARED.match(name) is not None and name not in _SET_ANYWAY,
+        )
+        masters = {self._postconf.config_dir: self._postfix.main_process()}
+        masters.update({one.directory: running(one.queue) for one in there})
+        return Truth(self._run, self._postconf, masters, there, wanted, reader)
+
+    @staticmethod
+    def _destination(instance: Instance) -> str:
+        """Return what the policy service answers for mail that takes an instance."""
+        return f"{ARRIVED}:[127.0.0.1]:{instance.port.port}"
 
     def _asks_all(self, restrictions: str) -> bool:
         """Whether the policy service is asked about all mail: with our question, and before a restriction of the administrator."""
+        return self._stands_first(restrictions) and self._asks_service(RESTRICTION_CLASS)
+
+    @staticmethod
+    def _stands_first(restrictions: str) -> bool:
+        """Whether no restriction of the administrator comes before the question by recipient, or about all mail."""
         asks = rf"check_recipient_access texthash:{re.escape(ARRIVAL_MAP)}|{RESTRICTION_CLASS}"
         ours = rf"(?:check_client_access cidr:{re.escape(TLS_ONLY_MAP)}[\s,]+)?(?:{asks})(?:[\s,]|\Z)"
-        return re.match(ours, restrictions) is not None and self._asks_service(RESTRICTION_CLASS)
+        return re.match(ours, restrictions) is not None
 
     def _asks_service(self, name: str) -> bool:
         """Whether a restriction class asks the policy service our question."""
@@ -387,16 +494,19 @@ class PostfixGateway:
         )
 
     def in_force(self, state: GatewayState) -> Answers:
-        """Return what main.cf, master.cf and our tables show of the state. What the policy service answers is not seen."""
+        """Return what main.cf, master.cf, our tables and the policy service show of the state."""
         found: dict[str, Mapping[str, Optional[bool]]] = {"outbound": self._recipients_in_force(state)}
         asked = self._asked_by_class(f"check_sender_access regexp:{SENDER_PATTERNS}", ENFORCED_CLASS)
         if asked is False and f"texthash:{SENDERS_MAP}" in self._postconf.value_expanded(
             "smtpd_recipient_restrictions"
         ):
             asked = None  # what earlier versions wrote
+        takes = asked and state.senders_enforced and self._truth(state).takes(2, [], "")
         found["inbound"] = {
             one.domain: every(
-                asked, self._holds(SENDER_PATTERNS, sender_patterns(state), map(_pattern, spellings(one.domain)))
+                asked,
+                takes or None,
+                self._holds(SENDER_PATTERNS, sender_patterns(state), map(_pattern, spellings(one.domain))),
             )
             for one in state.enforced
             if one.direction == "inbound"
@@ -408,8 +518,8 @@ class PostfixGateway:
         return found
 
     def faults(self, state: GatewayState) -> Sequence[Fault]:
-        """Return none yet."""
-        return ()
+        """Return where an instance, a table or the policy service does not do what the state says; see truth.py."""
+        return list(self._truth(state).faults()) if state != GatewayState() else ()
 
     def _holds(self, path: str, wanted: str, lines: Iterable[str]) -> Optional[bool]:
         return as_written(FileImage.read(path).content, wanted, lines)
@@ -844,7 +954,7 @@ class PostfixGateway:
                 chroot,
                 _settings(between.client(PAIR)),
             )
-            destinations = [f"{ARRIVED}:[127.0.0.1]:{one.port.port}" for one in self._instances]
+            destinations = [self._destination(one) for one in self._instances]
             services[RESTRICTION_CLASS] = (
                 f"{RESTRICTION_CLASS} unix - n n - 0 spawn user={POLICY_USER} "
                 f"argv={_python()} -I {POLICY} {' '.join(destinations)} {SENDERS_MAP}"
@@ -882,8 +992,9 @@ class PostfixGateway:
         """
         back = f"mailfleet-back:[{self._return_port.host}]:{self._return_port.port}"
         main = {
-            **{name: value for name, value in explicit.items() if _SHARED.match(name)},
-            **self._outgoing_address(explicit),
+            # Postfix's own tools write it where it is missing.
+            "inet_protocols": self._postconf.value_expanded("inet_protocols") or "all",
+            **self._copied(explicit, state),
             "transport_maps": f"texthash:{TRANSPORT_MAP}",
             "default_transport": back,
             "relay_transport": back,
@@ -906,7 +1017,8 @@ class PostfixGateway:
             "back": _smtp_entry("mailfleet-back", "n", _settings(between.client(PAIR))),
         }
         if state.outbound and state.outbound.depends_on_arrival:
-            main.update(self._own_routes(explicit))
+            routes = self._own_routes(explicit)
+            main.update({name: routes[name] for name in ("transport_maps", "default_transport", "mydestination")})
             main["smtp_tls_security_level"] = OUTBOUND_LEVEL[state.levels[1]]
             services.update(self._own_services())
         if self._postconf.values("tls_required_enable"):
@@ -914,7 +1026,10 @@ class PostfixGateway:
         listener = " -o ".join(
             [f"{instance.port} inet n - n - - smtpd", *_settings(between.listener(PAIR, self._size_limit()))]
         )
-        master = [_lines_of(listener), _SECOND_SERVICES, *map(_lines_of, services.values())]
+        relay = [] if "own relay" in services else [_RELAY]
+        master = [
+            _lines_of(listener), _SECOND_SERVICES, *relay, *map(_lines_of, services.values()), _ADDED_BY_POSTFIX,
+        ]  # fmt: skip
         lines = [f"{name} = {value}".rstrip() + "\n" for name, value in sorted(main.items())]
         return [
             replace(
@@ -925,6 +1040,17 @@ class PostfixGateway:
             )
             for name, text in (("main.cf", lines), ("master.cf", master))
         ]
+
+    def _copied(self, explicit: Mapping[str, str], state: GatewayState) -> dict[str, str]:
+        """Return the settings of an instance that are copies of the default instance's: Postfix has no way to refer to them.
+
+        explicit: the default instance's main.cf.
+        """
+        copied = {name: value for name, value in explicit.items() if _SHARED.match(name)}
+        copied.update(self._outgoing_address(explicit))
+        if state.outbound and state.outbound.depends_on_arrival:
+            copied.update(self._own_routes(explicit))
+        return copied
 
     def _own_routes(self, explicit: Mapping[str, str]) -> dict[str, str]:
         """Return the parameters of the gateway's own routes, for an instance that sends to the internet itself."""
@@ -937,7 +1063,7 @@ class PostfixGateway:
 
     def _own_services(self) -> dict[str, str]:
         """Return copies of the gateway's own transports, which its tables may name. They use the instance's TLS level."""
-        known = {line.split()[0] for line in _SECOND_SERVICES.splitlines()} | {"postlog"}
+        known = {line.split()[0] for line in _SECOND_SERVICES.splitlines()}
         services = {}
         for one in self._postconf.services():
             name = one.fields[0]

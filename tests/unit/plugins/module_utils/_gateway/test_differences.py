@@ -145,6 +145,11 @@ class TestFilesOfAnotherHand:
         (one,) = describe(gateway, store=store)["differences"]
         assert (one["code"], one["message"]) == (EDITED, f"{self.table} is not as the last run left it")
 
+    def test_a_link_in_its_place(self, gateway, store):
+        self.table.unlink()
+        self.table.symlink_to("/dev/null")
+        assert found(gateway, store) == [(WHOLE, EDITED)]
+
     def test_a_file_of_theirs_may_be_edited(self, gateway, store):
         self.theirs.write_text("x = 2\n")
         assert found(gateway, store) == []

@@ -14,7 +14,7 @@ from tests.support.postfix_host import PostfixHost, config, edit, outbound
 @pytest.fixture
 def host(monkeypatch, tmp_path):
     made = PostfixHost(monkeypatch, tmp_path)
-    made.ports = {25: Stage.EHLO}
+    made.ports = dict.fromkeys((25, 10125, 10126, 10127), Stage.EHLO)
     return made
 
 
@@ -134,6 +134,15 @@ def test_a_gateway_that_does_not_see_other_extensions(host):
     with_modes(host, "opportunistic")
     edit(host, smtp_discard_ehlo_keywords="chunking")
     assert host.adapter.delivers(["opportunistic.example"]) == {"opportunistic.example": "opportunistic"}
+
+
+@pytest.mark.parametrize("entry", [True, False])
+def test_mail_that_stays_on_the_gateway_has_no_mode_unless_a_table_leads_it_away(host, entry):
+    with_modes(host, "required")
+    edit(host, mydestination="required.example")
+    if not entry:
+        (host.directory / "transport").write_text("")
+    assert host.adapter.delivers(["required.example"]) == {"required.example": "required" if entry else None}
 
 
 class TestByArrival:

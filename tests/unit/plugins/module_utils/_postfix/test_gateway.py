@@ -885,6 +885,15 @@ class TestCommands:
             [*default(host), "reload"],
         ]
 
+    @pytest.mark.parametrize("more", [{}, {"outbound": OutboundTls(send="match_sender")}])
+    def test_an_instance_has_what_postfix_upgrade_configuration_would_add(self, host, more):
+        """These are the patterns by which post-install of Postfix looks whether an entry is missing."""
+        host.apply(config("one", "match_sender"), **more)
+        text = (host.second / "master.cf").read_text()
+        for pattern in ("^relay", "^#*smtp.*postscreen", "^#*smtpd.*smtpd", "^#*dnsblog.*dnsblog", "^postlog"):
+            assert len(re.findall(rf"(?m){pattern}", text)) == 1, pattern
+        assert "inet_protocols = all\n" in (host.second / "main.cf").read_text()
+
     def test_the_units_are_the_same_on_every_release(self, host):
         host.apply(config("one", "match_sender"))
         text = (host.units / self.UNITS[0]).read_text()

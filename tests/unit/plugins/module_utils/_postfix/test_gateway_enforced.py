@@ -587,7 +587,8 @@ class TestSend:
         text = (host.second / "master.cf").read_text()
         assert len(re.findall(r"(?m)^smtp +unix", text)) == 1
         assert "submission" not in text
-        assert "postlog" not in text
+        assert len(re.findall(r"(?m)^postlog ", text)) == 1
+        assert len(re.findall(r"(?m)^relay ", text)) == 1
         assert len(re.findall(r"(?m)^mailfleet-plaintext ", text)) == 1
 
     @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ FROM, TO = "partner.example", "bank.example"
 @pytest.fixture
 def host(monkeypatch, tmp_path):
     made = PostfixHost(monkeypatch, tmp_path)
-    made.ports = {25: Stage.EHLO}
+    made.ports = dict.fromkeys((25, 10125, 10126, 10127), Stage.EHLO)
     made.running |= {"/var/spool/postfix-mailfleet", f"/var/spool/{THIRD}"}
     return made
 
@@ -40,6 +40,10 @@ class TestSenders:
 
     def test_as_written(self, host):
         assert self.answers(host, ("other.example", FROM)) == {True}
+
+    def test_a_third_instance_that_does_not_run(self, host):
+        host.running.remove(f"/var/spool/{THIRD}")
+        assert self.answers(host) == {None}
 
     @pytest.mark.parametrize("left", ["", "permit_mynetworks, reject_unauth_destination"])
     def test_a_restriction_that_was_taken_out(self, host, left):
@@ -213,4 +217,4 @@ def test_only_few_more_programs_are_started(host):
     host.adapter._postconf.services()
     host.fake.calls.clear()
     host.adapter.in_force(state)
-    assert len(host.fake.calls) <= 4
+    assert len(host.fake.calls) <= 6, "those of the third instance among them"
