@@ -25,7 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_for
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, EmailConfig, GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, policy_client
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import Routes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import Routes, TableRoute
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.instances import Instance
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import not_read_yet
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -99,6 +99,8 @@ class Truth:
         self._instances, self._wanted, self._reader = instances, wanted, reader
         self._others = {one.arrival: Postconf(run, one.directory) for one in instances}
         self._known: dict[object, list[Flaw]] = {}
+        self._tables = {one.config_dir: Routes(run, one) for one in (first, *self._others.values())}
+        self._leads: dict[str, dict[str, Optional[TableRoute]]] = {}
 
     def faults(self) -> Iterator[Fault]:
         """Yield where the gateway does not do what was set, each with its flaws. Raises EngineError if main.cf cannot be read."""
@@ -165,12 +167,12 @@ class Truth:
         self, where: str, postconf: Postconf, domains: Sequence[str], transport: str, level: Optional[str]
     ) -> Iterator[Flaw]:
         """Yield why the tables of an instance do not lead there, or why that transport has another level. level: its kind."""
-        routes = Routes(self._run, postconf)
+        routes = self._tables[postconf.config_dir]
         named = f"texthash:{self._wanted.table}" in routes.tables()
         if not named:
             yield Flaw(DIFFERS, f"transport_maps{where} does not name {self._wanted.table}")
         said: dict[tuple[str, str, str], list[str]] = {}  # code, text before the domains, and behind them
-        for domain, found in routes.found(domains).items():
+        for domain, found in self._found(postconf.config_dir, domains).items():
             hops = self._wanted.hops.get(domain)
             what: Optional[tuple[str, str, str]] = None
             if found is None:
@@ -193,6 +195,15 @@ class Truth:
                 else "has a TLS level that cannot be told, or is no transport over SMTP"
             )
             yield Flaw(DIFFERS if kind else NOT_TOLD, f"the transport {transport} in master.cf{where} {why}")
+
+    def _found(self, directory: str, domains: Sequence[str]) -> dict[str, Optional[TableRoute]]:
+        """Return where the tables of an instance lead these domains. All domains of the record are looked up at once."""
+        state, known = self._wanted.state, self._leads.setdefault(directory, {})
+        missing = [one for one in domains if one not in known]
+        if missing:
+            every = () if known else (domain for one in state.email_configs.values() for domain in one.domains)
+            known.update(self._tables[directory].found(list(dict.fromkeys([*missing, *every]))))
+        return {one: known[one] for one in domains}
 
     def _instance(self, arrival: int) -> list[Flaw]:
         """Return why an instance takes no mail."""

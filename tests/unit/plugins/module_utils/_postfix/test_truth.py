@@ -119,6 +119,18 @@ class TestTables:
         assert the_one(host, "email config one").endswith("d004.example and others")
 
 
+def test_many_email_configs_are_looked_up_together(host):
+    host.apply(
+        *(config(f"c{number}", MODES[number % len(MODES)]) for number in range(60)), enforced=inbound("partner.example")
+    )
+    host.running |= {SECOND_QUEUE, THIRD_QUEUE}
+    host.adapter._postconf.forget()
+    host.fake.calls.clear()
+    assert not host.adapter.faults(host.adapter.read())
+    assert len(host.fake.called("sh")) == 2 * 3, "for the whole addresses and the domains, on each instance"
+    assert len(host.fake.calls) <= 20
+
+
 @pytest.mark.parametrize(("level", "said"), [("may", "'opportunistic'"), ("none", "'disabled'")])
 def test_another_level_in_master_cf(host, level, said):
     set_up(host, "required")
