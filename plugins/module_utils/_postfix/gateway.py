@@ -154,8 +154,9 @@ _SET_ANYWAY = (
 """Parameters of these that have a value of their own in the other instances."""
 # Postfix 3.7 does not write this line with the option -c.
 _CONNECTED = re.compile(r"posttls-finger: Connected to ([^\s\[\]]+)\[[0-9a-fA-F.:]+\]:(\d+)")
-# A TLS policy by next hop would override the mode. A fallback relay would bypass the mode or an instance.
-_OURS_ALONE = ("smtp_tls_policy_maps=", "smtp_fallback_relay=")
+# A TLS policy by next hop would override the mode. A fallback relay would bypass the mode or an instance. It is empty here; that it
+# names a parameter keeps postconf of a Postfix before 3.10 from warning of one that it does not know.
+_OURS_ALONE = ("smtp_tls_policy_maps=", "smtp_fallback_relay=${tls_required_enable?}")
 # Options of the gateway's own transports that the TLS level of the instance replaces. Stricter options stay.
 _RELAXED = tuple(f"smtp_tls_security_level={level}" for level in ("", "none", "may"))
 _SECOND_SERVICES = """\
@@ -848,14 +849,15 @@ class PostfixGateway:
 
     def _edits(self, state: GatewayState, instances: Sequence[Instance]) -> Edits:
         now = self._postconf.values(
-            "transport_maps", "smtpd_recipient_restrictions", "smtpd_restriction_classes", "tls_required_enable",
+            "transport_maps", "smtpd_recipient_restrictions", "smtpd_restriction_classes",
             "multi_instance_wrapper", "multi_instance_enable", "multi_instance_directories", "plaintext_reject_code",
             "smtpd_discard_ehlo_keyword_address_maps",
         )  # fmt: skip
-        main = {"transport_maps": _first([f"texthash:{TRANSPORT_MAP}"], [], now["transport_maps"])}
-        if "tls_required_enable" in now:
-            # In Postfix 3.10, a sender's header "TLS-Required: no" can turn every level into plaintext.
-            main["tls_required_enable"] = "no"
+        main = {
+            "transport_maps": _first([f"texthash:{TRANSPORT_MAP}"], [], now["transport_maps"]),
+            # From Postfix 3.10 on, a sender's header "TLS-Required: no" can turn every level into plaintext, also after an upgrade.
+            "tls_required_enable": "no",
+        }
         accept = state.outbound.accept if state.outbound else None
         if accept == "tls_only" and now.get("plaintext_reject_code", "450").startswith("5"):
             raise EngineError(
@@ -1010,6 +1012,7 @@ class PostfixGateway:
             "alias_maps": "",
             "alias_database": "",
             "authorized_submit_users": "",
+            "tls_required_enable": "no",
         }
         services = {
             **self._services(instance.arrival, state, True),
@@ -1020,8 +1023,6 @@ class PostfixGateway:
             main.update({name: routes[name] for name in ("transport_maps", "default_transport", "mydestination")})
             main["smtp_tls_security_level"] = OUTBOUND_LEVEL[state.levels[1]]
             services.update(self._own_services())
-        if self._postconf.values("tls_required_enable"):
-            main["tls_required_enable"] = "no"
         listener = " -o ".join(
             [f"{instance.port} inet n - n - - smtpd", *_settings(between.listener(PAIR, self._size_limit()))]
         )

@@ -35,6 +35,7 @@ WORDS = {"disabled": "none", "opportunistic": "may", "required": "encrypt"}
 LEVELS = {mode: tuple(WORDS[level] for level in pair) for mode, pair in NEUTRAL_LEVELS.items()}
 
 BY_ARRIVAL = ("match_sender", "match_sender_strict")
+NO_RELAY = "${tls_required_enable?}"  # empty, and known to a Postfix that does not know the parameter
 PARTNER = inbound("partner.example")
 BANK = [outbound("bank.example", "hostname", "mx.bank.example")]
 SERVERS = ("192.0.2.10/32", "2001:db8::/32")
@@ -163,7 +164,7 @@ class TestInstances:
         for path, chroot, level in zip((host.etc, host.second, host.third), "ynn", levels):
             words = host.services(path)[f"mailfleet-{mode}/unix"]
             assert (words[4], words[7]) == (chroot, "smtp")
-            expected = {"smtp_tls_security_level": level, "smtp_tls_policy_maps": "", "smtp_fallback_relay": ""}
+            expected = {"smtp_tls_security_level": level, "smtp_tls_policy_maps": "", "smtp_fallback_relay": NO_RELAY}
             if level != "encrypt":
                 expected["smtp_reply_filter"] = f"regexp:{host.directory}/reply_filter"
             assert options(words) == expected
@@ -877,11 +878,15 @@ class TestChecks:
 
     def expected(self, check, host, roots):
         if check == "encryption_only":
-            return {"smtp_tls_security_level": "encrypt", "smtp_tls_policy_maps": "", "smtp_fallback_relay": ""}
+            return {"smtp_tls_security_level": "encrypt", "smtp_tls_policy_maps": "", "smtp_fallback_relay": NO_RELAY}
         if check == "hostname":
-            more = {"smtp_tls_policy_maps": "", "smtp_tls_verify_cert_match": "hostname", "smtp_fallback_relay": ""}
+            more = {
+                "smtp_tls_policy_maps": "",
+                "smtp_tls_verify_cert_match": "hostname",
+                "smtp_fallback_relay": NO_RELAY,
+            }
         else:
-            more = {"smtp_tls_policy_maps": f"regexp:{host.directory}/trusted_chain", "smtp_fallback_relay": ""}
+            more = {"smtp_tls_policy_maps": f"regexp:{host.directory}/trusted_chain", "smtp_fallback_relay": NO_RELAY}
         return {"smtp_tls_security_level": "verify", **more, **({"smtp_tls_CAfile": roots} if roots else {})}
 
     @pytest.mark.parametrize("check", CERTIFICATE_CHECKS)
