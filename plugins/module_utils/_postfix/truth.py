@@ -168,7 +168,8 @@ class Truth:
     ) -> Iterator[Flaw]:
         """Yield why the tables of an instance do not lead there, or why that transport has another level. level: its kind."""
         routes = self._tables[postconf.config_dir]
-        named = f"texthash:{self._wanted.table}" in routes.tables()
+        ours, tables = f"texthash:{self._wanted.table}", routes.tables()
+        named = ours in tables
         if not named:
             yield Flaw(DIFFERS, f"transport_maps{where} does not name {self._wanted.table}")
         said: dict[tuple[str, str, str], list[str]] = {}  # code, text before the domains, and behind them
@@ -179,6 +180,12 @@ class Truth:
                 what = (NOT_TOLD, f"a table of transport_maps{where} cannot be asked for", f": {routes.refusal}")
             elif not found.table:
                 what = (DIFFERS, f"{self._wanted.table} has no entry for", "") if named else None
+            elif found.transport != transport and named and tables.index(ours) < tables.index(found.table):
+                what = (
+                    DIFFERS,
+                    f"{self._wanted.table} has no entry for",
+                    f", so {found.table} leads to the transport '{found.transport}'{where}",
+                )
             elif found.transport != transport:
                 what = (DIFFERS, f"{found.table} leads mail for", f" to the transport '{found.transport}'{where}")
             elif hops is not None and _words(found.hop) != _words(hops):

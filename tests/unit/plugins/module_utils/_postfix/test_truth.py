@@ -73,6 +73,15 @@ class TestTables:
         (host.directory / "transport").write_text("")
         assert the_one(host, "email config required") == f"{host.directory}/transport has no entry for required.example"
 
+    def test_a_table_of_the_administrator_behind_an_emptied_one(self, host):
+        set_up(host, "required")
+        (host.directory / "transport").write_text("")
+        edit(host, transport_maps=f"texthash:{host.directory}/transport, hash:/own")
+        host.fake.tables["hash:/own"] = {"required.example": "smtp:[192.0.2.1]"}
+        assert the_one(host, "email config required") == (
+            f"{host.directory}/transport has no entry for required.example, so hash:/own leads to the transport 'smtp'"
+        )
+
     def test_a_table_from_a_backup_that_leads_elsewhere(self, host):
         set_up(host, "required")
         (host.directory / "transport").write_text("required.example mailfleet-required:[old.example]:25\n")
