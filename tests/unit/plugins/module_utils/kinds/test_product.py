@@ -5,7 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product as registry
@@ -18,10 +20,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
     Product,
     kind_by_connection,
     kinds_with,
+    permissions,
     product_of,
     resolve,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
+from ansible_collections.mailfleet.starttls.plugins.modules.tls_certificate import ARGUMENT_SPEC as CERTIFICATE_SPEC
 
 FACETS = {"server": {**SERVERS, **CONTROLLERS}, "gateway": GATEWAYS, "log": LOGS}
 
@@ -176,3 +180,76 @@ def test_the_connection_tells_a_kind_whose_decisions_run_on_the_controller(monke
 )
 def test_where_the_decisions_of_a_host_run(kind, connection, found):
     assert controlled_kind(kind, connection) == found
+
+
+def test_another_platform_is_one_more_layout(monkeypatch, tmp_path):
+    """Found, asked for its configuration, and where its logs and roots are: all of it comes from the layout."""
+    layout = replace(
+        PRODUCTS["postfix"].layouts[0], platform="Other", programs=(f"{tmp_path}/postfix",), config_dir=str(tmp_path),
+        config_file=f"{tmp_path}/main.cf", logs=(f"{tmp_path}/maillog*",), ca_bundle=f"{tmp_path}/roots.pem",
+    )  # fmt: skip
+    monkeypatch.setattr(
+        registry, "PRODUCTS", {"postfix": replace(PRODUCTS["postfix"], layouts=(*PRODUCTS["postfix"].layouts, layout))}
+    )
+    for file in ("postfix", "main.cf"):
+        (tmp_path / file).touch()
+    asked = []
+
+    def run(words):
+        asked.append(list(words))
+        return 1, "", "not here"
+
+    assert resolve("auto", "server", "kind") == "postfix"
+    server = SERVERS["postfix"](run, Desired(inbound="offered"), Settings())
+    with pytest.raises(EngineError):
+        server.require_running()
+    with pytest.raises(EngineError):
+        server.state()
+    assert [words[:3] for words in asked] == [["postconf", "-c", str(tmp_path)]] * 2
+    assert LOGS["postfix"](Tally(1), 0, 1, run).globs == layout.logs
+    assert registry.layout_for("auto", "kind") == layout
+
+
+def test_platforms_with_the_same_paths_are_told_apart_by_a_sign(tmp_path):
+    for file in ("bin", "conf"):
+        (tmp_path / file).touch()
+    usual = Layout("usual", (f"{tmp_path}/bin",), "x.service", str(tmp_path), f"{tmp_path}/conf", "x", ("x",), ())
+    signed = replace(usual, platform="signed", sign=f"{tmp_path}/release")
+    assert registry.layout_here((usual, signed)) == usual
+    (tmp_path / "release").touch()
+    assert registry.layout_here((usual, signed)) == signed
+
+
+LAYOUT = Layout("Other", ("mta",), "mta", "/etc/mta", "/etc/mta/conf", "mta", ("mta",), (), "mta", 0o640)
+
+
+def needed(**given):
+    """Group and mode of a certificate file for these options of tls_certificate."""
+    options = {name: spec.get("default") for name, spec in CERTIFICATE_SPEC.items()}
+    return permissions({**options, **given})
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({"kind": "auto"}, ("mta", 0o640)),
+        ({"kind": "auto", "group": "mail"}, ("mail", 0o640)),
+        ({"kind": "auto", "mode": "0600"}, ("mta", "0600")),
+        ({}, ("root", 0o600)),
+        ({"kind": "auto", "state": "absent"}, ("root", 0o600)),
+    ],
+)
+def test_what_is_not_given_is_what_the_mail_server_needs(monkeypatch, given, wanted):
+    monkeypatch.setattr(registry, "layout_for", lambda kind, option: LAYOUT)
+    assert needed(**given) == wanted
+
+
+def test_without_a_mail_server_the_file_is_for_root_only(monkeypatch):
+    monkeypatch.setattr(registry, "layout_for", lambda kind, option: None)
+    assert needed(kind="auto") == ("root", 0o600)
+
+
+def test_the_registry_is_not_asked_for_what_is_given():
+    assert needed(kind="no-such-kind", group="mail", mode="0640") == ("mail", "0640")
+    with pytest.raises(EngineError, match=f"choose among|one of|{', '.join(PRODUCTS)}"):
+        needed(kind="no-such-kind", group="mail")
