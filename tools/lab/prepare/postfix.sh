@@ -5,13 +5,17 @@
 # LAB_SMARTHOST (of a server: where all other mail goes, if not to the gateway).
 set -eu
 
-# What an earlier rollout left goes: other instances, their queues, keys, journals, the policy service and its user, the mail, the log.
+# What an earlier rollout left goes: other instances, their units, queues, keys, journals, the policy service and its user, the mail, the log.
 postfix stop >/dev/null 2>&1 || true
 for instance in /etc/postfix-*; do
     [ -d "$instance" ] || continue
     postmulti -i "${instance#/etc/}" -p stop >/dev/null 2>&1 || true
     rm -rf "$instance" "/var/spool/${instance#/etc/}" "/var/lib/${instance#/etc/}"
 done
+for unit in /etc/systemd/system/postfix@mailfleet*.service; do
+    systemctl --quiet disable --now "${unit##*/}" 2>/dev/null || true
+done
+find /etc/systemd/system -name 'postfix@*mailfleet*' -exec rm -rf {} +
 find /etc/postfix -mindepth 1 -delete
 tar -C /etc -xf /var/lib/mailfleet-lab/pristine.tar
 rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /usr/local/lib/mailfleet-starttls /var/mail/* /var/lib/postfix/*_scache.*
