@@ -37,6 +37,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values i
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.client import judge_client_certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs, check_install
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.options import completed
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.task import ExchangeTask
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import plan_of_run, write_plan
@@ -48,6 +50,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support import fake_mailcow, fake_proxmox, hostile_hosts
 from tests.support.ansible_module import run_module
+from tests.support.exchange_host import ExchangeHost
 from tests.support.hostile import PLUGINS, TOKEN, module_specs
 from tests.support.pki import self_signed
 from tests.support.report_rows import WINDOW, demo_rows
@@ -255,6 +258,29 @@ def _probe(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     return [*sinks, *(("name", one.server_name) for one in request.targets)]
 
 
+def _exchange(options: dict[str, Any], root: Path) -> list[tuple[str, str]]:
+    """Check mode reads the server and plans. What would go to cmdlets is in the diff."""
+    read: list[tuple[str, str]] = []
+    sinks: list[tuple[str, str]] = []
+    host = ExchangeHost()
+
+    def execute(module: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        sinks.extend(("argument", value) for value in given.values() if isinstance(value, str))
+        return host.execute(module, given)
+
+    source = {"certificate_source": "files", "certificate": CERTIFICATE}
+    checked = check_install(options["install"], source["certificate"], lambda path, _size: _read(read, path))
+    if checked:
+        _findings(checked.findings)
+    given = completed({"journal": str(root), **options}, {}, lambda value: value)
+    task = ExchangeTask(execute, "ex1", given, {"inventory_hostname": "ex1"})
+    result = task.change(checked, check_mode=True)
+    if result.get("failed"):
+        raise EngineError(result["msg"])
+    shown = [line for one in result["diff"] for line in f"{one['before']}{one['after']}".splitlines()]
+    return [*read, *sinks, *(("terminal", line) for line in shown)]
+
+
 def _peers(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     peers = peers_of(options["peers"])
     own = Target(options["address"], options["port"])
@@ -350,6 +376,16 @@ PEER = {
     "check": "hostname", "names": ["mx.example"], "servername": "mx.example", "client_certificate": "/etc/c.pem",
     "client_key": "/etc/c.key", "proof_sender": "a@good.example", "proof_recipient": "b@good.example", "tls_domain": "mx.example",
 }  # fmt: skip
+EXCHANGE_PEER = {
+    "name": "one", "hosts": ["mx.example"], "domains": ["good.example"], "direction": "both", "check": "hostname",
+    "tls_domain": "mx.example",
+}  # fmt: skip
+EXCHANGE = {
+    "inbound": "offered", "outbound": "required", "clients": ["192.0.2.1"], "next_hops": ["gw1.example.com"], "server": "EX1",
+    "session_uri": "http://ex1.example.com/PowerShell/", "check": "hostname", "tls_domain": "gw1.example.com", "ecc": True,
+    "address": "192.0.2.2", "require_without_evidence": True,
+    "install": {**PEM, "names": ["mx.example"], "allow_self_signed": True},
+}  # fmt: skip
 PINNED = {"name": "two", "hosts": ["mx.example"], "domains": ["other.example"], "check": "pin"}
 API = {"email_configs": [{**CONFIG, "domains": ["example.com"], "delivery_mode": "required"}], **INSIST}
 INSTALL = {"install": {**PEM, "names": ["mx.example"], "allow_self_signed": True}, "certificate": CERTIFICATE}
@@ -402,6 +438,8 @@ CASES: list[Case] = [
         )
         for place, pin in enumerate(({"pin_fingerprints": ["a" * 64]}, {"pin_issuer_file": "/etc/roots.pem"}))
     ),
+    _of_engine("exchange_tls", EXCHANGE, _exchange),
+    _of_engine("exchange_tls", {"peers": [EXCHANGE_PEER]}, _exchange, "peers"),
     _of_engine("tls_activity_info", {"daemon": "postfix", "logs": ["/var/log/none"], "journal": "false"}, _activity),
     _of_engine("deferred_mail_info", {"kind": "postfix", "recipients": ["a@b.example"], "message_ids": ["x@b.example"]}, _queues),
     _of_engine("deferred_mail", {"kind": "postfix", "next_hops": ["gw1.example"], "timeout": 0}, _queues),

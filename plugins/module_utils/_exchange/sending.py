@@ -78,8 +78,8 @@ class Sending:
             where = ", ".join(self.wanted.next_hops) or "another host"
             self._refuse(
                 "connector_refused",
-                f"no send connector that {self.organisation.name} uses leads to {where}; make one by New-SendConnector, or name the host "
-                "in starttls_peers",
+                f"no send connector that {self.organisation.name} uses leads to {where}; make one by New-SendConnector, correct "
+                "starttls_exchange_next_hops, or name the host in starttls_peers",
             )
         calls: list[CmdletCall] = []
         for one in found:

@@ -127,7 +127,7 @@ def wanted_of(
     made = room.wanted
     if of_peers:
         return _of_peers(made, options, record)
-    clients = [made.NamedClient("listed", tuple(options["clients"]))] if options["clients"] else []
+    clients = [made.NamedClient("starttls_exchange_clients", tuple(options["clients"]))] if options["clients"] else []
     if not clients and not around.unknown:
         clients = [made.NamedClient(name, addresses) for name, addresses in around.clients.items()]
     if clients and options["inbound"] == "required":  # a peer that sends may need a receive connector of its own then

@@ -254,6 +254,7 @@ def test_the_modules_take_the_same_wish():
     assert set(mail_server_tls.ARGUMENT_SPEC) - set(mail_server_info.ARGUMENT_SPEC) == {
         "digests",
         "only_recover",
+        "prove_later",
         "queue_timeout",
     }
 

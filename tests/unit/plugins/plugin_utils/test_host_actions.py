@@ -36,7 +36,7 @@ def act(monkeypatch, tmp_path):
 
     def run(plugin, check_mode=False, async_val=0, **options):
         action = object.__new__(plugin.ActionModule)
-        action._task = SimpleNamespace(args=dict(options), check_mode=check_mode, async_val=async_val)
+        action._task = SimpleNamespace(args=dict(options), check_mode=check_mode, async_val=async_val, delegate_to=None)
         action._load_name = "fake"  # newer cores name it in errors
         action._connection = SimpleNamespace(transport="ssh")
         action._loader = DataLoader()
