@@ -112,7 +112,7 @@ def test_auto_refuses_to_choose_between_two(fleet: Fleet, ansible, daemon: str) 
 def test_an_unknown_kind_lists_the_new_one(ansible, daemon: str) -> None:
     played = ansible("ansible", HOST, "-m", "mailfleet.starttls.mail_server_tls", "-a", "kind=testmial inbound=offered")
     assert played.status != 0
-    assert "kind 'testmial' is not a known kind; choose one of: postfix, exim, testmail" in played.output
+    assert "kind 'testmial' is not a known kind; choose one of: postfix, exim, exchange, testmail" in played.output
 
 
 def test_the_role_in_check_mode_changes_nothing(fleet: Fleet, ansible, daemon: str, tmp_path: Path) -> None:
