@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import Argument, CmdletCall
@@ -38,7 +37,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.servi
     serving,
     strangers,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.values import Obstacle
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.values import ConnectorSide
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
     OWN_PREFIX,
     NamedClient,
@@ -73,18 +72,12 @@ def in_question(organisation: Organisation, wanted: WantedExchange) -> tuple[Rec
     return tuple(found[identity] for identity in sorted(found))
 
 
-@dataclass
-class Receiving:
-    """Plans the receive connectors of one server. pair: what they have to name; empty to leave that."""
-
-    organisation: Organisation
-    wanted: WantedExchange
-    pair: str
+class Receiving(ConnectorSide):
+    """Plans the receive connectors of one server."""
 
     def __post_init__(self) -> None:
-        """Prepare what is collected."""
-        self.obstacles: list[Obstacle] = []
-        self.warnings: list[str] = []
+        """Look up whence the clients connect."""
+        super().__post_init__()
         self.named = [address for client in self.wanted.clients for address in addresses(client)]
 
     def new_connectors(self) -> list[CmdletCall]:
@@ -282,10 +275,6 @@ class Receiving:
                         )
                         return True
         return False
-
-    def _refuse(self, code: str, message: str) -> None:
-        if (one := Obstacle(code, message)) not in self.obstacles:
-            self.obstacles.append(one)
 
 
 def removed(identity: str) -> CmdletCall:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import CmdletCall, simulate
@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.paths import SendTls, send_calls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.receiving import recorded, still_there
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.values import Obstacle
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.values import ConnectorSide
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
     AUTH_LEVELS,
     OWN_PREFIX,
@@ -56,18 +56,8 @@ def in_question(organisation: Organisation, wanted: WantedExchange) -> tuple[Sen
     return tuple(one for one in every if one.values.get("CloudServicesMailEnabled") is not True)
 
 
-@dataclass
-class Sending:
-    """Plans the send connectors. pair: what they have to name if that was asked; empty to leave that."""
-
-    organisation: Organisation
-    wanted: WantedExchange
-    pair: str
-
-    def __post_init__(self) -> None:
-        """Prepare what is collected."""
-        self.obstacles: list[Obstacle] = []
-        self.warnings: list[str] = []
+class Sending(ConnectorSide):
+    """Plans the send connectors. They get the pair only if that was asked."""
 
     def settings(self) -> list[CmdletCall]:
         """Return the calls that bring the connectors in question to the wanted state. Raises NotReadError."""
@@ -254,10 +244,6 @@ class Sending:
             said = f"{mine}: {count} messages wait in its queue; let them go out first (Get-Queue, Retry-Queue), then remove it"
             self._refuse("connector_refused", said)
         return bool(count)
-
-    def _refuse(self, code: str, message: str) -> None:
-        if (one := Obstacle(code, message)) not in self.obstacles:
-            self.obstacles.append(one)
 
 
 def waiting(organisation: Organisation, connector: SendConnector) -> int:

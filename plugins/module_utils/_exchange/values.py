@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.calls import CmdletCall
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.model import Organisation
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import WantedExchange
 
 OBSTACLE_CODES = (
     "edge_server",  # an Edge server, which is not supported
@@ -57,3 +59,21 @@ class Planned:
     def changed(self) -> bool:
         """Whether there is anything to do."""
         return bool(self.calls or self.last)
+
+
+@dataclass
+class ConnectorSide:
+    """Plans the connectors of one direction, and collects what is to be said. pair: what they have to name; empty to leave that."""
+
+    organisation: Organisation
+    wanted: WantedExchange
+    pair: str
+
+    def __post_init__(self) -> None:
+        """Prepare what is collected."""
+        self.obstacles: list[Obstacle] = []
+        self.warnings: list[str] = []
+
+    def _refuse(self, code: str, message: str) -> None:
+        if (one := Obstacle(code, message)) not in self.obstacles:
+            self.obstacles.append(one)

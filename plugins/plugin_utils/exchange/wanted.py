@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, Peer, peers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer, peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import Room, controlled_kind
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars, peers_of_host, target_of
@@ -119,10 +119,8 @@ def wanted_of(
 ) -> Any:
     """Return the wanted state as a value of the room (WantedExchange).
 
-    of_peers: that of the peers alone, and nothing else.
-
     options: those of exchange_tls. certificate: the checked one to install (WantedCertificate), if any. record: what is kept of the state
-    before the first change. Raises EngineError.
+    before the first change. of_peers: that of the peers alone, and nothing else. Raises EngineError.
     """
     made = room.wanted
     if of_peers:
@@ -175,7 +173,7 @@ def _peer(made: Any, peer: Peer, state: str) -> Any:
     return made.ExchangePeer(
         name=peer.name,
         hosts=tuple(one.host for one in peer.hosts),
-        domains=tuple(EVERYTHING if one == EVERYTHING else one for one in peer.domains),
+        domains=peer.domains,
         port=ports.pop(),
         level=peer.level if state == "present" else "opportunistic",
         check=peer.check if state == "present" else "encryption_only",
