@@ -142,6 +142,17 @@ options:
       - Whether the send connectors present the certificate of O(install), too. It has to be on every server that they name as a source. By
         default the variable C(starttls_exchange_send_certificate), or V(false).
     type: bool
+  certificate_on:
+    description:
+      - Names of other Exchange servers that have the certificate of O(install) already. A send connector that several servers use gets a
+        new certificate only when all of them have it. By default the variable C(starttls_exchange_certificate_on), or none.
+    type: list
+    elements: str
+  fqdn:
+    description:
+      - The name in the greeting of the connectors that the collection makes. By default the variable C(starttls_exchange_fqdn), or the
+        server's own name.
+    type: str
   internal_certificate:
     description:
       - Whether the certificate may become the internal transport certificate. Microsoft advises against it. By default the variable
@@ -307,6 +318,8 @@ EXCHANGE_SPEC: dict[str, dict[str, Any]] = {
     "check": {"type": "str", "choices": ["encryption_only", "trusted_chain", "hostname"]},
     "tls_domain": {"type": "str"},
     "send_certificate": {"type": "bool"},
+    "certificate_on": {"type": "list", "elements": "str"},
+    "fqdn": {"type": "str"},
     "internal_certificate": {"type": "bool"},
     "remove_former": {"type": "bool"},
     "ecc": {"type": "bool"},

@@ -73,6 +73,12 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_exchange_send_certificate": Variable(
             "`false`", "Whether the send connectors present the certificate as well."
         ),
+        "starttls_exchange_certificate_on": Variable(
+            "none", "Other Exchange servers that have the certificate already, for send connectors that they share."
+        ),
+        "starttls_exchange_fqdn": Variable(
+            "the server's name", "The name in the greeting of the connectors that the collection makes."
+        ),
         "starttls_exchange_internal_certificate": Variable(
             "`false`",
             "Whether the certificate may become the internal transport certificate. Microsoft advises against it.",

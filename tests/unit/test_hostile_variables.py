@@ -68,6 +68,8 @@ BY_OPTION = {
     "starttls_exchange_check": "exchange_tls check",
     "starttls_exchange_tls_domain": "exchange_tls tls_domain",
     "starttls_exchange_send_certificate": "exchange_tls send_certificate",
+    "starttls_exchange_certificate_on": "exchange_tls certificate_on",
+    "starttls_exchange_fqdn": "exchange_tls fqdn",
     "starttls_exchange_internal_certificate": "exchange_tls internal_certificate",
     "starttls_exchange_remove_former": "exchange_tls remove_former",
     "starttls_exchange_ecc": "exchange_tls ecc",

@@ -1,18 +1,13 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Entries of C(starttls_peers) of an Exchange server: a send connector for those it sends to, a receive connector for the others."""
+"""Entries of C(starttls_peers) of an Exchange server to which it sends: each gets a send connector."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import (
-    AUTH_LEVELS,
-    ExchangePeer,
-    NamedClient,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange.wanted import AUTH_LEVELS, ExchangePeer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -39,22 +34,6 @@ def sent_to(peer: Peer) -> Optional[ExchangePeer]:
         check=peer.check,
         tls_domain=peer.names[0] if peer.names else "",
     )
-
-
-def received_from(peer: Peer, addresses: Mapping[str, Sequence[str]]) -> Optional[NamedClient]:
-    """Return the peer from which Exchange receives; None if it only sends to it. Raises EngineError.
-
-    addresses: host of the peer -> its IP addresses, looked up on the controller. The host itself, if it is an address, need not be there.
-    """
-    _check(peer)
-    if not peer.receives_from_it:
-        return None
-    found = [address for one in peer.hosts for address in addresses.get(one.host) or (one.host,)]
-    if not found:
-        raise EngineError(
-            _said(peer, "it has no hosts, so its address is not known", "name the host that sends in hosts")
-        )
-    return NamedClient(peer.name, tuple(dict.fromkeys(found)), own_connector=True)
 
 
 def _check(peer: Peer) -> None:

@@ -24,13 +24,20 @@ class Room:
     engine: ModuleType
     model: ModuleType
     observed: ModuleType
+    peers: ModuleType
     wanted: ModuleType
 
 
 def _exchange() -> Room:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange import engine, model, observed, wanted
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exchange import (
+        engine,
+        model,
+        observed,
+        peers,
+        wanted,
+    )
 
-    return Room(engine, model, observed, wanted)
+    return Room(engine, model, observed, peers, wanted)
 
 
 CONTROLLERS: dict[str, Callable[[], Room]] = {"exchange": _exchange}

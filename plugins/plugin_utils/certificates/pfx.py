@@ -61,11 +61,6 @@ def encryption_for(windows: str) -> str:
     return AES if major > 10 or (major == 10 and build >= _FIRST_WITH_AES) else TRIPLE_DES
 
 
-def wanted_certificate(bundle: str) -> Any:
-    """Return the leaf of a bundle as Exchange will show it; issuer and subject are a prediction. Raises EngineError."""
-    return _described(_leaf(bundle))
-
-
 def make_pfx(bundle: str, encryption: str = AES, allow_ecc: bool = False) -> Pfx:
     """Return the PFX of a checked bundle (CheckedInputs.content: PEM with key, leaf and chain), with a random password.
 

@@ -42,6 +42,7 @@ class Work:
     for the calls that import it. fingerprint: SHA-256 of the certificate that has to be served. absent: everything goes back to what was
     there before. insists: whether inbound is to be required. hops: Organisation -> C(host) and C(port) of the smart hosts in question.
     namesakes: gives SHA-256 of the certificates that are there with the same issuer and subject. asked: inbound and outbound of the task.
+    evidence: called with the hops before a change that insists on TLS towards them; raises EngineError if one does not accept it.
     """
 
     wanted: Callable[[Any], Any]
@@ -52,6 +53,7 @@ class Work:
     hops: Callable[[Any], list[dict[str, Any]]] = lambda _organisation: []
     namesakes: Callable[[], tuple[str, ...]] = tuple
     asked: Mapping[str, Any] = field(default_factory=dict)
+    evidence: Callable[[list[dict[str, Any]]], None] = lambda _hops: None
 
 
 class Changer:
@@ -108,16 +110,23 @@ class Changer:
             if not check_mode and not planned.changed:
                 self._store.keep(planned.record)
             return result
+        if hops := self._new_requirement(planned, organisation, work):
+            work.evidence(hops)
         wire = self._wire(planned, organisation, work)
         self._make(planned, work, result, wire)
         return {**result, "digests": {DIGEST: self._server.digest()}, "pending": True, "prove": wire.to_json()}
+
+    @staticmethod
+    def _new_requirement(planned: Any, organisation: Any, work: Work) -> list[dict[str, Any]]:
+        """Return the smart hosts towards which the change insists on TLS, and the former state does not."""
+        insists = planned.after.get("outbound") == "required" and planned.before.get("outbound") != "required"
+        return work.hops(organisation) if insists else []
 
     def _wire(self, planned: Any, organisation: Any, work: Work) -> WireProof:
         """Return what other hosts have to see after the change."""
         if work.absent:
             return WireProof()
-        insists = planned.after.get("outbound") == "required" and planned.before.get("outbound") != "required"
-        hops = [f"{one['host']}:{one['port']}" for one in work.hops(organisation)] if insists else []
+        hops = [f"{one['host']}:{one['port']}" for one in self._new_requirement(planned, organisation, work)]
         inbound = str(planned.after.get("inbound") or "")
         return WireProof(inbound, work.fingerprint, work.namesakes() if work.fingerprint else (), tuple(hops))
 

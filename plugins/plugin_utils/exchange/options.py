@@ -24,6 +24,8 @@ _VARIABLES: dict[str, tuple[str, Any]] = {
     "check": ("starttls_exchange_check", "encryption_only"),
     "tls_domain": ("starttls_exchange_tls_domain", ""),
     "send_certificate": ("starttls_exchange_send_certificate", False),
+    "certificate_on": ("starttls_exchange_certificate_on", []),
+    "fqdn": ("starttls_exchange_fqdn", ""),
     "internal_certificate": ("starttls_exchange_internal_certificate", False),
     "remove_former": ("starttls_exchange_remove_former", False),
     "ecc": ("starttls_exchange_ecc", False),

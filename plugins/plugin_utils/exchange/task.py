@@ -107,8 +107,8 @@ class ExchangeTask:
 
     def _made(self, work: Work, check_mode: bool) -> dict[str, Any]:
         here = not (self._options["prove_later"] or work.absent)
-        if here and not check_mode:
-            self._require_evidence(work)
+        if here and not self._options["require_without_evidence"]:
+            work = replace(work, evidence=self._require_evidence)
         result = self._changer.change(work, self._options["digests"] or {}, check_mode)
         if result["pending"] and work.absent:  # what was there before is no new risk
             result |= self._changer.conclude({}, unproven="")
@@ -218,17 +218,9 @@ class ExchangeTask:
         ]
         return tuple(one for one in found if one != certificate.fingerprint)
 
-    def _require_evidence(self, work: Work) -> None:
-        """Raise EngineError if the change insists on TLS towards a next hop that completes no handshake with the controller."""
-        if self._options["outbound"] != "required" or self._options["require_without_evidence"]:
-            return
-        organisation = self.server.read()
-        before = self.server.room.observed.state(organisation, work.wanted(organisation))
-        if before.get("outbound") == "required":
-            return
-        for one in patience.handshake_all(
-            [Target(hop["host"], hop["port"]) for hop in work.hops(organisation)], Settings()
-        ):
+    def _require_evidence(self, hops: list[dict[str, Any]]) -> None:
+        """Raise EngineError if a next hop completes no handshake with the controller."""
+        for one in patience.handshake_all([Target(hop["host"], hop["port"]) for hop in hops], Settings()):
             if not one.completed:
                 raise EngineError(
                     f"the next hop {one.target} completes no handshake with the controller ({one.message}), so mail would be deferred; "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer, peers_of
@@ -124,7 +124,7 @@ def wanted_of(
     """
     made = room.wanted
     if of_peers:
-        return _of_peers(made, options, record)
+        return _of_peers(room, options, record)
     clients = [made.NamedClient("starttls_exchange_clients", tuple(options["clients"]))] if options["clients"] else []
     if not clients and not around.unknown:
         clients = [made.NamedClient(name, addresses) for name, addresses in around.clients.items()]
@@ -141,41 +141,20 @@ def wanted_of(
         next_hops=tuple(options["next_hops"] or around.next_hops),
         certificate=certificate,
         send_certificate=options["send_certificate"],
+        others_with_certificate=tuple(options["certificate_on"]),
         internal_certificate=options["internal_certificate"],
+        fqdn=options["fqdn"] or "",
         record=record,
         relax=options["relax"],
         remove_former=options["remove_former"],
     )
 
 
-def _of_peers(made: Any, options: Mapping[str, Any], record: Mapping[str, Any]) -> Any:
-    peers = peers_of(options["peers"] or ())
+def _of_peers(room: Room, options: Mapping[str, Any], record: Mapping[str, Any]) -> Any:
+    made, peers = room.wanted, peers_of(options["peers"] or ())
     if options["peers_state"] == "absent":
         return made.WantedExchange(absent=tuple(one.name for one in peers), port=options["port"], record=record)
-    sending = (_peer(made, one, options["peers_state"]) for one in peers if one.sends_to_it)
-    return made.WantedExchange(port=options["port"], peers=tuple(sending), record=record)
-
-
-def _peer(made: Any, peer: Peer, state: str) -> Any:
-    """Return a peer that the server sends to. Raises EngineError for what a send connector cannot do."""
-    where = f"starttls_peers: peer {peer.name}"
-    if peer.check == "pin":
-        raise EngineError(
-            f"{where}: check: pin is not for Exchange, which compares names and authorities only; use hostname"
-        )
-    if peer.client_certificate:
-        raise EngineError(
-            f"{where}: client_certificate is a file, and Exchange takes certificates of its store; see docs/exchange.md"
-        )
-    ports = {one.port for one in peer.hosts}
-    if len(ports) > 1:
-        raise EngineError(f"{where}: a send connector has one port for all its hosts; give each host the same one")
-    return made.ExchangePeer(
-        name=peer.name,
-        hosts=tuple(one.host for one in peer.hosts),
-        domains=peer.domains,
-        port=ports.pop(),
-        level=peer.level if state == "present" else "opportunistic",
-        check=peer.check if state == "present" else "encryption_only",
-        tls_domain=next(iter(peer.names), ""),
-    )
+    sending = [one for one in map(room.peers.sent_to, peers) if one]
+    if options["peers_state"] != "present":
+        sending = [replace(one, level="opportunistic", check="encryption_only") for one in sending]
+    return made.WantedExchange(port=options["port"], peers=tuple(sending), fqdn=options["fqdn"] or "", record=record)

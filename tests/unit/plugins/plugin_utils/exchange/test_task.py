@@ -160,9 +160,10 @@ def test_peers_and_sides_are_two_tasks(host, tmp_path):
 @pytest.mark.parametrize(
     ("peer", "why"),
     [
-        ({"check": "pin", "pin_fingerprints": ["aa" * 32]}, "pin is not for Exchange"),
-        ({"client_certificate": "/etc/ssl/x.pem"}, "client_certificate is a file"),
-        ({"hosts": ["a.example.com:25", "b.example.com:26"]}, "one port for all its hosts"),
+        ({"check": "pin", "pin_fingerprints": ["aa" * 32]}, "an Exchange server cannot check by pin"),
+        ({"client_certificate": "/etc/ssl/x.pem"}, "client_certificate has no counterpart"),
+        ({"hosts": ["a.example.com:25", "b.example.com:26"]}, "different ports, and a send connector has one"),
+        ({"kind": "exchange_online"}, "belong to the hybrid wizard"),
     ],
 )
 def test_what_a_send_connector_cannot_do_is_said(host, tmp_path, peer, why):
@@ -226,3 +227,35 @@ def test_a_certificate_that_was_imported_goes_with_everything_else(tmp_path, mon
     monkeypatch.setattr(task.ToInstall, "of", lambda _self, _raw: None)
     host.task(tmp_path, state="absent").change(None, False)
     assert host.exchange.look()["ExchangeCertificates"] == before["ExchangeCertificates"]
+
+
+def test_a_change_that_insists_on_tls_reads_the_server_once_and_asks_the_next_hop_first(host, tmp_path, monkeypatch):
+    asked = []
+
+    class Refused:
+        completed, message = False, "STARTTLS is not offered"
+
+        def __init__(self, target) -> None:
+            self.target = target
+
+    def handshakes(targets, _settings):
+        asked.extend(targets)
+        return [Refused(one) for one in targets]
+
+    monkeypatch.setattr(task.patience, "handshake_all", handshakes)
+    before = host.exchange.look()
+    with pytest.raises(EngineError, match=r"gw1\.example\.com.* completes no handshake with the controller"):
+        host.task(tmp_path, inbound="offered", outbound="required").change(None, False)
+    assert host.operations == ["read"] and host.exchange.look() == before and len(asked) == 1
+
+
+def test_a_renewed_certificate_goes_to_shared_send_connectors_once_all_servers_have_it(host, tmp_path, monkeypatch):
+    def named(**options):
+        made = host.task(tmp_path, inbound="offered", **options)
+        return made._work(task.ToInstall(None, False)).wanted(None)
+
+    monkeypatch.setattr(task.ExchangeTask, "_hops", lambda *_: [])
+    host.task(tmp_path).server.read()
+    assert named().others_with_certificate == () and named().fqdn == ""
+    wanted = named(certificate_on=["EX2"], fqdn="mail.example.com")
+    assert (wanted.others_with_certificate, wanted.fqdn) == (("EX2",), "mail.example.com")
