@@ -8,8 +8,8 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -37,21 +37,31 @@ def every() -> list[Mutant]:
     return [Mutant(one["line"], one["what"]) for one in listed]
 
 
-def tried(numbers: Sequence[int], mutants: Sequence[Mutant], workers: int = 2) -> list[Mutant]:
-    """Try the mutants with these numbers."""
+def tried(
+    numbers: Sequence[int],
+    mutants: Sequence[Mutant],
+    workers: int = 2,
+    shown: Callable[[Mutant], None] = lambda _mutant: None,
+) -> list[Mutant]:
+    """Try the mutants with these numbers. shown: called with each when it is done, from the thread of a worker."""
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in numbers:
         waiting.put(number)
     found: dict[int, Optional[str]] = {}
-    threads = [threading.Thread(target=_work, args=(waiting, found)) for _ in range(workers)]
+
+    def done(number: int, killed: Optional[str]) -> None:
+        found[number] = killed
+        shown(replace(mutants[number], killed=killed))
+
+    threads = [threading.Thread(target=_work, args=(waiting, done)) for _ in range(workers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return [Mutant(mutants[number].line, mutants[number].what, found[number]) for number in numbers]
+    return [replace(mutants[number], killed=found[number]) for number in numbers]
 
 
-def _work(waiting: queue.SimpleQueue[int], found: dict[int, Optional[str]]) -> None:
+def _work(waiting: queue.SimpleQueue[int], done: Callable[[int, Optional[str]], None]) -> None:
     process: Optional[subprocess.Popen[str]] = None
     while True:
         try:
@@ -61,7 +71,7 @@ def _work(waiting: queue.SimpleQueue[int], found: dict[int, Optional[str]]) -> N
         if process is None:
             process = _start()
         answer = _answer(process, number)
-        found[number] = answer["killed"] if answer else "it hung, or ended PowerShell"
+        done(number, answer["killed"] if answer else "it hung, or ended PowerShell")
         if answer is None:
             process.kill()
             process.wait()
@@ -116,11 +126,22 @@ def _used(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-if __name__ == "__main__":
+def main(words: Sequence[str]) -> None:
+    """Try all mutants, or those of a slice (START STOP STEP), and show each that survives."""
     mutants = every()
-    numbers = range(len(mutants))[slice(*map(int, sys.argv[1:]))] if len(sys.argv) > 1 else range(len(mutants))
-    results = tried(list(numbers), mutants)
-    for one in results:
-        if one.killed is None:
-            print(f"survived: line {one.line}: {one.what}")
-    print(f"{sum(one.killed is not None for one in results)} of {len(results)} killed")
+    numbers = range(len(mutants))[slice(*map(int, words))] if words else range(len(mutants))
+    seen: list[Mutant] = []
+
+    def shown(mutant: Mutant) -> None:
+        seen.append(mutant)
+        if mutant.killed is None:
+            print(f"survived: line {mutant.line}: {mutant.what}", flush=True)
+        if len(seen) % 20 == 0 or len(seen) == len(numbers):
+            killed = sum(one.killed is not None for one in seen)
+            print(f"{killed} of {len(seen)} killed, {len(numbers)} to be tried", flush=True)
+
+    tried(numbers, mutants, shown=shown)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
