@@ -42,6 +42,23 @@ Describe 'reach' {
         $global:closed | Should -HaveCount 0
     }
 
+    It 'auto is what is done without a word' {
+        (Invoke-Module @{ operation = 'read'; reach = $null }).reach | Should -BeExactly 'loaded'
+        Set-Loaded $false
+        (Invoke-Module @{ operation = 'read'; reach = $null }).reach | Should -BeExactly 'session'
+    }
+
+    It 'an option that does not fit is refused: <Why>' -ForEach @(
+        @{ Why = 'reach'; Options = @{ operation = 'read'; reach = 'telnet' }; Words = "*reach*auto, shell, session, loaded*telnet*" }
+        @{ Why = 'operation'; Options = @{ operation = 'write' }; Words = "*operation*read, apply, restore*write*" }
+        @{ Why = 'no operation'; Options = @{ operation = $null }; Words = '*missing required arguments: operation*' }
+    ) {
+        $result = Invoke-Module $Options
+        $result.failed | Should -BeTrue
+        $result.msg | Should -BeLike $Words
+        $global:closed | Should -HaveCount 0
+    }
+
     It 'auto takes the management shell where it is installed, and closes its session' {
         $env:ExchangeInstallPath = $install
         Set-Loaded $false, $true

@@ -85,6 +85,27 @@ Describe 'read' {
         $one.MessageCount | Should -BeExactly 2
         $one.RetryCount | Should -BeExactly 4
         $one.NextRetryTime | Should -BeExactly '2026-11-30T08:20:30Z'
+        $one.Status | Should -BeExactly 'Retry'
+        $one.DeliveryType | Should -BeExactly 'SmartHostConnectorDelivery'
+        $one.NextHopDomain | Should -BeExactly '[192.0.2.1]'
+        $one.NextHopConnector | Should -BeExactly '5f0a3a4e'
+        $one.LastError | Should -BeExactly 'x'
+    }
+
+    It 'keeps each text that is set' {
+        $certificate = @{ Thumbprint = 'AA'; Subject = 'CN=s'; Issuer = 'CN=i'; Services = 'SMTP'; Status = 'Valid'; RootCAType = 'ThirdParty' }
+        $receive = @{ Identity = 'EX1\r'; Name = 'r'; Fqdn = 'f'; AuthMechanism = 'Tls'; PermissionGroups = 'AnonymousUsers'; TlsCertificateName = '<I>CN=i<S>CN=s'
+            TransportRole = 'HubTransport'; ProtocolLoggingLevel = 'Verbose'; Guid = 'g1' }
+        $send = @{ Identity = 's'; Name = 's'; Fqdn = 'f'; TlsAuthLevel = 'DomainValidation'; TlsDomain = 'example.test'; TlsCertificateName = '<I>CN=i<S>CN=s'; Guid = 'g2' }
+        $shown = @{ ExchangeCertificates = $certificate; ReceiveConnectors = $receive; SendConnectors = $send }
+        Mock Get-ExchangeCertificate { [pscustomobject]$certificate }
+        Mock Get-ReceiveConnector { [pscustomobject]$receive }
+        Mock Get-SendConnector { [pscustomobject]$send }
+        $observed = (Invoke-Module @{ operation = 'read' }).observed
+        foreach ($kind in $shown.Keys) {
+            $one = @($observed[$kind])[0]
+            foreach ($name in $shown[$kind].Keys) { $one[$name] | Should -BeExactly $shown[$kind][$name] -Because "$kind $name" }
+        }
     }
 
     It 'gives lists for lists, whether they have none, one or more' {
