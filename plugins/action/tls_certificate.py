@@ -19,6 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import keep_newer
 
 MODULE = "mailfleet.starttls.tls_certificate"
 
@@ -44,4 +45,10 @@ class ActionModule(ActionBase):
             checked = check_inputs(options, functools.partial(read_bytes, self))
         if checked.findings:
             return checked.refusal()
-        return checked.complete(self._execute_module(MODULE, module_args=checked.arguments, task_vars=task_vars))
+        result = self._execute_module(MODULE, module_args=checked.arguments, task_vars=task_vars)
+        if newer := result.pop("newer", None):
+            with task_errors():
+                checked = keep_newer(newer, options, checked, functools.partial(read_bytes, self))
+            if checked.findings:
+                return checked.refusal()
+        return checked.complete(result)

@@ -122,6 +122,7 @@ options:
       names: {description: The names that the certificate has to cover., type: list, elements: str}
       min_days_left: {description: The days that the certificate has to be valid., type: int, default: 14}
       allow_self_signed: {description: Accept a self-signed certificate., type: bool, default: false}
+      replace: {description: Replace a certificate on the host that ends later., type: bool, default: false}
       owner: {description: The user who owns the file., type: str, default: root}
       group: {description: The group of the file. By default the group that the mail server needs., type: str}
       mode: {description: The permissions of the file. By default those that the mail server needs., type: raw}
@@ -132,6 +133,9 @@ options:
     suboptions:
       sha256: {description: Digest of the content., type: str, default: ''}
       fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
+      ends: {description: When the certificate ends., type: str, default: ''}
+      replace: {description: Whether one that ends later is replaced., type: bool, default: false}
+      keep: {description: Fingerprint of one on the host that stays., type: str, default: ''}
       owner: {description: Owner of the file., type: str, default: root}
       group: {description: Group of the file., type: str}
       mode: {description: Permissions of the file., type: raw}

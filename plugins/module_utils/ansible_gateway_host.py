@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Opening,
@@ -148,6 +149,8 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
     if refusal := _refusal(options["gateway"]):
         raise EngineError(refusal)
     desired = desired_of(_as_server(options), options["gateway"])
+    if newer := newer_on_host(desired.bundle):
+        return {"changed": False, "newer": newer}
     server = SERVERS[options["gateway"]](runner(module), desired, settings)
     if not parts:
         return _only_starttls(gateway, server, desired, settings, module)

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import no_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
@@ -43,11 +45,14 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
         }
     layout = layout_of(found["kind"])
     desired = desired_of(options, found["kind"])
+    newer = newer_on_host(desired.bundle)
+    if newer and not newer["message"]:
+        desired = replace(desired, bundle=None)  # what a change does if the controller lets it stay
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     keep = options["keep"] if options["state"] == "absent" else None
     server = SERVERS[found["kind"]](run, desired, settings)
     reading = Reading(server, desired, settings, keep=keep)
-    result = {**found, **reading.read(layout.daemons, targets, layout.user)}
+    result = {**found, **reading.read(layout.daemons, targets, layout.user), **({"newer": newer} if newer else {})}
     more = _of_peers(options, found["kind"], run, settings, server)
     for name in ("obstacles", "notes"):
         result[name] = [*result[name], *more.pop(name, ())]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import keeps, newer_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import BUNDLE_SPEC, SOURCE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
@@ -95,7 +96,12 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
             mode=mode,
             sha256=bundle["sha256"],
             fingerprints=tuple(bundle["fingerprints"]),
+            ends=bundle["ends"],
+            replace=bundle["replace"],
+            keep=bundle["keep"],
         )
+        if keeps(bundle):
+            bundle = None  # the file that is there is the one to serve
     return Desired(
         options["inbound"],
         options["outbound"],
@@ -120,6 +126,8 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     if options["only_recover"]:
         recovered, warnings = (False, []) if module.check_mode else undo_killed_run(server, desired.own_port, settings)
         return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": [*warnings, *settings.told]}
+    if newer := newer_on_host(desired.bundle):
+        return {"changed": False, "newer": newer}
     if options["state"] == "absent":
         keep, digests = options["keep"], options["digests"]
         outcome = put_back(

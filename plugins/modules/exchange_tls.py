@@ -61,6 +61,7 @@ options:
       names: {description: The names that the certificate has to cover., type: list, elements: str}
       min_days_left: {description: The days that the certificate has to be valid., type: int, default: 14}
       allow_self_signed: {description: Accept a self-signed certificate., type: bool, default: false}
+      replace: {description: Does not matter here., type: bool, default: false}
       owner: {description: Does not matter here., type: str, default: root}
       group: {description: Does not matter here., type: str}
       mode: {description: Does not matter here., type: raw}

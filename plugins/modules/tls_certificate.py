@@ -94,6 +94,13 @@ options:
       - Accept a self-signed certificate. Partners that check certificates refuse it.
     type: bool
     default: false
+  replace:
+    description:
+      - Install the certificate also if the host has one at O(path) that ends later, for example because it was renewed there.
+      - Without it such a certificate stays if it passes the same check as the one to install, with a warning that names both dates. If
+        it does not pass, the task fails.
+    type: bool
+    default: false
   kind:
     description:
       - The kind of mail server that reads the file. The kind sets the defaults of O(group) and O(mode).
@@ -185,6 +192,10 @@ path:
   type: str
   returned: when there are no findings
   sample: /etc/mailfleet/starttls.pem
+kept:
+  description: Whether the certificate of the host stays, because it ends later. Then the facts are those of that one.
+  type: bool
+  returned: when O(state=present) and there are no findings
 fingerprint_sha256:
   description:
     - SHA-256 fingerprint of the certificate for the mail server, in lower-case hexadecimal.
@@ -274,6 +285,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -294,7 +306,9 @@ def main() -> None:
     module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
     try:
         wanted = BundleFile.of_options(module.params, *permissions(module.params))
-        result = install(wanted, check_mode=module.check_mode)
+        newer = newer_on_host(wanted)
+        kept = {"changed": False, "path": wanted.path, "newer": newer}
+        result = kept if newer else install(wanted, check_mode=module.check_mode)
     except EngineError as error:
         module.fail_json(msg=f"{error}.")
     except OSError as error:

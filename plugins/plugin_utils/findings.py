@@ -364,6 +364,13 @@ _ENTRIES = (
           "set starttls_certificate_file and starttls_private_key_file, or install one at starttls_certificate_path"),
     Entry("plan", "certificate_not_read", "error", "The certificate that is on the host could not be looked at.",
           "correct starttls_certificate_path or starttls_private_key_path, or install the program openssl there"),
+    Entry("plan", "certificate_newer_kept", "warning",
+          "The host has a certificate that ends later than the one to install. It passes the same check, so it stays.",
+          "give the run that one (starttls_certificate_file and starttls_private_key_file), or set starttls_certificate_replace: true to "
+          "install the older one all the same"),
+    Entry("plan", "certificate_newer_unfit", "error",
+          "The host has a certificate that ends later than the one to install, and it does not pass the same check.",
+          "set starttls_certificate_replace: true to install the one of the run in its place, or correct the one on the host"),
     Entry("plan", "edge_server", "error", "The host is an Edge Transport server of Exchange, which is not supported.",
           "take it out of mail_servers, and set its TLS by hand"),
     Entry("plan", "exchange_not_read", "error", "Something of Exchange could not be read that the change depends on.",

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
@@ -19,7 +20,10 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_install
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import with_host_certificate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import (
+    keep_newer,
+    with_host_certificate,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import (
     complete_observed,
     served_chain,
@@ -81,6 +85,9 @@ class ReadAction(HostAction):
             arguments["ca_content"] = roots
         result = self.execute(arguments, task_vars)
         with task_errors():
+            newer = result.pop("newer", None)
+            if newer and checked:
+                checked = keep_newer(newer, options["install"] or {}, checked, functools.partial(read_bytes, self))
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
             result = with_read_peers(result, options, served_chain(result, checked))
             return complete_observed(result, expected, checked, arguments.get("ca_content") or "")
@@ -109,6 +116,19 @@ class ChangeAction(HostAction):
         if roots := self.roots(expected):
             arguments["ca_content"] = roots
         result = self.execute(arguments, task_vars)
+        if checked and (newer := result.pop("newer", None)):
+            # The host has changed nothing: the certificate that it has ends later, and only the controller can judge it.
+            with task_errors():
+                checked = keep_newer(newer, options["install"] or {}, checked, functools.partial(read_bytes, self))
+            if checked.findings:
+                return checked.refusal()
+            arguments["bundle"] = {**arguments["bundle"], "keep": checked.facts["fingerprint_sha256"]}
+            del arguments["bundle_content"]
+            result = self.execute(arguments, task_vars)
+            if result.pop("newer", None):
+                raise AnsibleActionFail(
+                    "the certificate file on the host changed while this task looked at it; run it again"
+                )
         if checked:
             result = checked.complete(result)
         with task_errors():

@@ -13,6 +13,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import EXPECTATIONS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.probe_results import Inquiry, complete
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 
@@ -38,7 +39,7 @@ def _complete(
         done["obstacles"] = [
             # The certificate to install is named; what is wrong with it says more than that it is not there yet.
             *(one for one in done["obstacles"] if one["code"] != "certificate_missing" or not checked.findings),
-            *({"code": "certificate_unfit", "message": f"[{one.code}] {one.message}"} for one in checked.findings),
+            *(_stands(one) for one in checked.findings),
         ]
         done["notes"] = [*done["notes"], *({"code": one.code, "message": one.message} for one in checked.caveats)]
         done.update({name: value for name, value in checked.facts.items() if name == "fingerprint_sha256"})
@@ -47,6 +48,13 @@ def _complete(
     if "probe" in done:
         done["probe"] = _judged(done["probe"], expected, done.get("fingerprint_sha256", ""), ca_content)
     return done
+
+
+def _stands(finding: Finding) -> dict[str, str]:
+    """Return a finding on the certificate as an obstacle of the plan."""
+    if finding.code == "certificate_newer_unfit":
+        return {"code": finding.code, "message": finding.message}
+    return {"code": "certificate_unfit", "message": f"[{finding.code}] {finding.message}"}
 
 
 def served_chain(result: Mapping[str, Any], checked: Optional[CheckedInputs]) -> list[bytes]:

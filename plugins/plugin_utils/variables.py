@@ -131,6 +131,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_certificate_group": Variable("as the mail server needs", "Its group."),
         "starttls_certificate_mode": Variable("as the mail server needs", "Its permissions, as a quoted octal string."),
         "starttls_certificate_min_days_left": Variable("14", "A certificate with fewer days left is not installed."),
+        "starttls_certificate_replace": Variable(
+            "false", "Replace a certificate on the host that ends later than the one of the run."
+        ),
         "starttls_allow_self_signed": Variable("false", "Install a certificate that is signed by itself."),
     },
     "The gateway": {

@@ -40,7 +40,9 @@ class BundleFile:
     content is the PEM text of key, certificate and chain, checked on the controller. A read gets no content, because it
     needs no key: it gets sha256, the digest of the content in hexadecimal, and fingerprints, those of the certificates.
     If present is true and both are missing, the controller did not check the file. owner and group are names or
-    numbers. mode has the form that parse_mode() reads.
+    numbers. mode has the form that parse_mode() reads. ends: when the certificate ends, as newer.end_of() gives it; empty if
+    the content tells it. replace: whether it also replaces one that ends later. keep: the fingerprint of one on the host that
+    the controller has judged, and that stays.
     """
 
     path: str
@@ -51,11 +53,14 @@ class BundleFile:
     mode: Union[str, int] = "0600"
     sha256: str = ""
     fingerprints: tuple[str, ...] = ()
+    ends: str = ""
+    replace: bool = False
+    keep: str = ""
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any], group: str, mode: Union[str, int]) -> BundleFile:
         """Return the file that the module's options ask for, with this group and mode."""
-        fields = {name: options[name] for name in ("path", "content", "owner")}
+        fields = {name: options[name] for name in ("path", "content", "owner", "replace")}
         return cls(present=options["state"] == "present", group=group, mode=mode, **fields)
 
     def image(self) -> FileImage:

@@ -19,6 +19,7 @@ SOURCE_SPEC: dict[str, dict[str, Any]] = {
     "names": {"type": "list", "elements": "str"},
     "min_days_left": {"type": "int", "default": 14},
     "allow_self_signed": {"type": "bool", "default": False},
+    "replace": {"type": "bool", "default": False},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str"},
     "mode": {"type": "raw"},
@@ -28,6 +29,9 @@ SOURCE_SPEC: dict[str, dict[str, Any]] = {
 BUNDLE_SPEC: dict[str, dict[str, Any]] = {
     "sha256": {"type": "str", "default": ""},
     "fingerprints": {"type": "list", "elements": "str", "default": []},
+    "ends": {"type": "str", "default": ""},
+    "replace": {"type": "bool", "default": False},
+    "keep": {"type": "str", "default": ""},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str"},
     "mode": {"type": "raw"},

@@ -69,7 +69,7 @@ class CheckedInputs:
 
     @property
     def content(self) -> str:
-        """The checked file as PEM, with the private key."""
+        """The checked file as PEM, with the private key; without it, if it is on the host and stays there (on_host.keep_newer)."""
         return str(self.arguments["content"])
 
     def bundle(self) -> dict[str, Any]:
@@ -78,9 +78,10 @@ class CheckedInputs:
         return {
             **{
                 name: self.arguments[name]
-                for name in ("owner", "group", "mode")
+                for name in ("owner", "group", "mode", "replace")
                 if self.arguments.get(name) is not None
             },
+            "ends": self.facts["certificate"]["not_after"],
             "sha256": hashlib.sha256(content.encode("ascii")).hexdigest(),
             "fingerprints": [pem.fingerprint(block.der) for block in pem.certificates(pem.split(content))],
         }
@@ -98,7 +99,7 @@ def check_install(install: Optional[Mapping[str, Any]], path: str, read: ReadFil
 
 def check_inputs(options: Mapping[str, Any], read: ReadFile) -> CheckedInputs:
     """Check the options of tls_certificate. Raises MissingLibraryError if a certificate has to be checked."""
-    checked = CheckedInputs({name: options[name] for name in ("path", "state", "kind", "owner", "group")})
+    checked = CheckedInputs({name: options[name] for name in ("path", "state", "kind", "owner", "group", "replace")})
     try:
         check_path(options["path"])
         if options["mode"] is not None:
@@ -120,6 +121,7 @@ def _add(assessment: Assessment, checked: CheckedInputs) -> None:
         checked.facts["chain"] = [certificate.subject for certificate in assessment.chain]
     if not checked.findings:
         checked.arguments["content"] = assessment.bundle
+        checked.facts["kept"] = False
         checked.facts["fingerprint_sha256"] = checked.facts["certificate"]["fingerprint_sha256"]
         checked.caveats += assessment.warnings
 

@@ -1,23 +1,30 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judges a certificate that is on a host, by the rules for one that is installed there. The key is not here."""
+"""Judges a certificate that is on a host, by the rules for one that is installed there. The key is not here.
+
+It is there because somebody else renews it (C(certificate_source=host)), or because it ends later than the one to install.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import (
+    Assessment,
     Sources,
     check_certificate,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import ReadFile
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import entry_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import (
+    CheckedInputs,
+    ReadFile,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, entry_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 
 
@@ -44,20 +51,8 @@ def _judged(
         advice = entry_of("certificate_not_read").advice
         done["obstacles"] = [*_others(done), {"code": "certificate_not_read", "message": f"{said}; {advice}"}]
         return done
-    x509.require_cryptography()
-    given = {name: value for name, value in install.items() if value not in ("", None)}
-    options = {**{name: option.get("default") for name, option in SOURCE_SPEC.items()}, **given}
-    authority = options["ca_content"] or (read(options["ca_file"], pem.MAX_BYTES + 1) if options["ca_file"] else None)
-    assessment = check_certificate(
-        None,
-        str(seen["pem"]),
-        ca_pem=authority,
-        names=[name.strip() for name in options["names"] or () if name.strip()],
-        min_days_left=options["min_days_left"],
-        allow_self_signed=options["allow_self_signed"],
-        public_key=base64.b64decode(str(seen["public_key"])),
-        sources=Sources(f"{key_path} on the host", f"{path} on the host", ca="ca_file"),
-    )
+    names = Sources(f"{key_path} on the host", f"{path} on the host", ca="ca_file")
+    assessment = _assess(seen, install, read, base64.b64decode(str(seen["public_key"])), names)
     if assessment.leaf and assessment.ok:
         done["fingerprint_sha256"] = assessment.leaf.describe()["fingerprint_sha256"]
     if not assessment.ok:
@@ -65,6 +60,59 @@ def _judged(
         done["obstacles"] = [*_others(done), *unfit]
     done["notes"] = [*done["notes"], *({"code": one.code, "message": one.message} for one in assessment.warnings)]
     return done
+
+
+def keep_newer(
+    newer: Mapping[str, Any], install: Mapping[str, Any], checked: CheckedInputs, read: ReadFile
+) -> CheckedInputs:
+    """Return what stands in the place of a checked certificate, because the host has one that ends later.
+
+    newer: what the host said of it (newer.newer_on_host). The result has the facts of that one, and the warning that it stays; or a
+    finding, if it does not pass the same check. Raises EngineError for a CA file that cannot be read, or a result of another form.
+    """
+    with understood("what the host returned about its certificate"):
+        path, message = x509.printable_text(str(newer["path"])), x509.printable_text(str(newer["message"]))
+        leaf = x509.Certificate.load(pem.split(str(newer["pem"]))[0].der)
+        ends = [str(one["not_after"]) for one in (leaf.describe(), checked.facts["certificate"])]
+        which = (
+            f"{path} on the host holds a certificate that ends later ({ends[0]}) than the one to install ({ends[1]})"
+        )
+        sources = Sources(f"the key in {path} on the host", f"{path} on the host", ca="ca_file")
+        assessment = _assess(newer, install, read, leaf.spki, sources)
+    kept = CheckedInputs({**checked.arguments, "content": str(newer["pem"])})
+    wrong = [message] if message else [f"[{one.code}] {one.message}" for one in assessment.findings]
+    if wrong:
+        what = f"{which}, and it cannot stay: {'; '.join(wrong).rstrip('.')}"
+        kept.findings.append(Finding.advised("certificate_newer_unfit", what))
+        return kept
+    kept.facts = {
+        "certificate": leaf.describe(),
+        "chain": [one.subject for one in assessment.chain],
+        "fingerprint_sha256": pem.fingerprint(leaf.der),
+        "kept": True,
+    }
+    kept.caveats = [Finding.advised("certificate_newer_kept", f"{which}, so it stays"), *assessment.warnings]
+    return kept
+
+
+def _assess(
+    seen: Mapping[str, Any], install: Mapping[str, Any], read: ReadFile, public_key: Optional[bytes], sources: Sources
+) -> Assessment:
+    """Judge the certificates in C(pem). install: the option. public_key: that of the private key on the host."""
+    x509.require_cryptography()
+    given = {name: value for name, value in install.items() if value not in ("", None)}
+    options = {**{name: option.get("default") for name, option in SOURCE_SPEC.items()}, **given}
+    authority = options["ca_content"] or (read(options["ca_file"], pem.MAX_BYTES + 1) if options["ca_file"] else None)
+    return check_certificate(
+        None,
+        str(seen["pem"]),
+        ca_pem=authority,
+        names=[name.strip() for name in options["names"] or () if name.strip()],
+        min_days_left=options["min_days_left"],
+        allow_self_signed=options["allow_self_signed"],
+        public_key=public_key,
+        sources=sources,
+    )
 
 
 def _others(done: Mapping[str, Any]) -> list[dict[str, Any]]:

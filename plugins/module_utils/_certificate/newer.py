@@ -1,0 +1,112 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether the certificate that is on a host ends later than the one to install. The controller then judges it, and it stays.
+
+A renewal may have come to the host by another way than the controller. Only the end is read here, out of the DER, because hosts have no
+library for certificates.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Iterator
+from typing import Any, Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+
+_SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
+_VALIDITY = 3  # after serial number, signature algorithm and issuer
+_DIGITS = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z")
+_MISMATCH = "KEY_VALUES_MISMATCH"
+
+
+def end_of(der: bytes) -> str:
+    """Return when a certificate ends, like C(2027-11-01T00:00:00Z); empty if that cannot be read. Such texts can be compared."""
+    try:
+        _tag, certificate = next(_elements(der))
+        _tag, signed = next(_elements(certificate))
+        parts = [one for one in _elements(signed) if one[0] != _VERSION]
+        tag, validity = parts[_VALIDITY]
+        if tag != _SEQUENCE:
+            return ""
+        _begin, (tag, end) = _elements(validity)
+    except (IndexError, ValueError, StopIteration):
+        return ""
+    if tag == _UTC_TIME:
+        end = (b"20" if end[:2] < b"50" else b"19") + end  # RFC 5280, 4.1.2.5.1
+    found = _DIGITS.fullmatch(end) if tag in (_UTC_TIME, _GENERALIZED_TIME) else None
+    return "{}-{}-{}T{}:{}:{}Z".format(*(one.decode("ascii") for one in found.groups())) if found else ""
+
+
+def newer_on_host(bundle: Optional[BundleFile]) -> Optional[dict[str, Any]]:
+    """Return what is at the path of a file to install, if its certificate ends later; None if not, or if it is to be replaced anyway.
+
+    The result has C(path), C(pem), the certificates of the file, and C(message), why no daemon could use it; else empty. It has no key.
+    Nothing is raised: what keeps the file from being read also keeps it from being replaced, and that says it.
+    """
+    if bundle is None or bundle.replace or not bundle.present:
+        return None
+    try:
+        ends = bundle.ends or _end_of_leaf(bundle.content or "")
+        with opened(bundle.path) as file:
+            blocks = pem.split(file.read(pem.MAX_BYTES + 1))
+            found = pem.certificates(blocks)
+            if not found or not ends or end_of(found[0].der) <= ends:
+                return None
+            message = _unusable(f"/dev/fd/{file.fileno()}", blocks)
+    except (EngineError, OSError, ValueError):  # a PemError is a ValueError
+        return None
+    return {"path": bundle.path, "pem": pem.join(found), "message": message}
+
+
+def keeps(bundle: Optional[BundleFile]) -> bool:
+    """Whether the file on the host is the one that the controller has judged and lets stay."""
+    if bundle is None or not bundle.keep:
+        return False
+    try:
+        with opened(bundle.path) as file:
+            return pem.leaf_fingerprint(file.read(pem.MAX_BYTES + 1)) == bundle.keep
+    except (EngineError, OSError, ValueError):
+        return False
+
+
+def _end_of_leaf(bundle: str) -> str:
+    found = pem.certificates(pem.split(bundle))
+    return end_of(found[0].der) if found else ""
+
+
+def _unusable(path: str, blocks: list[pem.PemBlock]) -> str:
+    """Return why no daemon can use a file; empty if one can. The text holds nothing of the file."""
+    if not blocks[0].is_private_key:
+        return "it does not begin with a private key"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(path, password=_no_password)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", None)
+        return "its private key belongs to another certificate" if reason == _MISMATCH else str(reason or error)
+    return ""
+
+
+def _no_password() -> str:
+    raise ValueError("its private key is encrypted, and a daemon cannot ask for the passphrase")
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield tag and content of each element of a DER text. Raises ValueError and IndexError if it is damaged."""
+    at = 0
+    while at < len(der):
+        tag, length, at = der[at], der[at + 1], at + 2
+        if length & 0x80:
+            size = length & 0x7F
+            if not 1 <= size <= 4:
+                raise ValueError("a length that no certificate has")
+            length, at = int.from_bytes(der[at : at + size], "big"), at + size
+        if at + length > len(der):
+            raise ValueError("cut off")
+        yield tag, der[at : at + length]
+        at += length
