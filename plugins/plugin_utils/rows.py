@@ -15,6 +15,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Union
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_domain
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import CONTROLLERS
@@ -26,6 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.as_wanted impor
     lacking,
     not_in_force,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.causes import explained
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     HostVars,
@@ -91,7 +93,19 @@ def tests_of(
         mine = [one for one in mine if one.get("host") == address or not (address or one.get("completed"))]
     tests += [{**one, "seen_from": CONTROLLER} for one in of_controller(result, mine, target, from_gateways)]
     expected = installed_fingerprint(facts)
-    return [_compared(one, expected) for one in tests]
+    return _explained(host, facts, [_compared(one, expected) for one in tests])
+
+
+def _explained(host: str, facts: Mapping[str, Any], tests: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the tests with their causes, if the host was read and nothing of it has changed since."""
+    if is_outdated(facts) or readable(facts.get("certificate_result")).get("changed"):
+        return tests
+    seen = readable(observed_of(facts.get(name) for name in OBSERVED))
+    if seen.get("kind") in CONTROLLERS or not seen.get("listeners"):
+        return tests
+    with understood(f"what {host} returned"):
+        default = str((seen.get("layout") or {}).get("certificate") or CERTIFICATE)
+        return explained(tests, host, seen, str(facts.get("starttls_certificate_path") or default))
 
 
 def namesakes_of(hosts: Sequence[str], hostvars: HostVars) -> dict[str, list[str]]:

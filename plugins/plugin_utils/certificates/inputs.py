@@ -79,7 +79,7 @@ class CheckedInputs:
             **{
                 name: self.arguments[name]
                 for name in ("owner", "group", "mode", "replace")
-                if self.arguments.get(name) is not None
+                if self.arguments.get(name) not in (None, False)
             },
             "ends": self.facts["certificate"]["not_after"],
             "sha256": hashlib.sha256(content.encode("ascii")).hexdigest(),

@@ -1,5 +1,6 @@
 """What the actions have in common that read or change a host: what goes to the host, and what does not."""
 
+import datetime as dt
 import hashlib
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.action import (
     mail_server_info,
     mail_server_tls,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import end_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -20,6 +22,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     plain_results,
 )
 from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.support.pki import now
 
 NAME = "mx1.example.com"
 READS = [mail_server_info, gateway_info]
@@ -107,6 +111,7 @@ def test_a_read_sends_no_key(act, plugin, authority, issued):
         "owner": "root",
         "sha256": hashlib.sha256(whole(issued).encode()).hexdigest(),
         "fingerprints": [hashlib.sha256(one).hexdigest() for one in ders(issued)],
+        "ends": end_of(ders(issued)[0]),
     }
     assert "install" not in arguments
     assert not [line for line in key_lines(issued) if line in str(act.ran) + str(result)]
@@ -126,6 +131,7 @@ def test_a_change_sends_the_whole_file_and_shows_no_key(act, plugin, authority, 
         "owner": "root", "group": "mail", "mode": "0640",
         "sha256": hashlib.sha256(whole(issued).encode()).hexdigest(),
         "fingerprints": [hashlib.sha256(one).hexdigest() for one in ders(issued)],
+        "ends": end_of(ders(issued)[0]),
     }  # fmt: skip
     assert arguments["bundle_content"] == whole(issued)
     assert "install" not in arguments
@@ -267,3 +273,70 @@ def test_the_proof_of_a_change_is_judged_on_the_controller(act, authority, issue
     assert "handshake" not in act.ran[0][1]
     act.answer = {"changed": True, "probe": plain_results([seen])}
     assert "probe" not in act(mail_server_tls, kind="postfix", inbound="offered")  # nobody said what to expect
+
+
+# The host has a certificate that ends later
+
+
+def newer_on_host(authority, names=(NAME,), message=""):
+    there = authority.issue(list(names), not_after=now() + dt.timedelta(days=799))
+    return there, {"path": "/etc/mailfleet/starttls.pem", "pem": there.fullchain_pem.decode(), "message": message}
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_read_says_that_the_newer_one_stays_and_expects_it(act, plugin, authority, issued):
+    there, told = newer_on_host(authority)
+    act.answer = {**DONE, "newer": told}
+    result = act(plugin, inbound="offered", install=install(authority, issued))
+    assert (result["obstacles"], "newer" in result, len(act.ran)) == ([], False, 1)
+    assert [one["code"] for one in result["notes"]] == ["certificate_newer_kept"]
+    assert result["fingerprint_sha256"] == hashlib.sha256(ders(there)[0]).hexdigest()
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_read_says_that_an_unfit_newer_one_stands_in_the_way(act, plugin, authority, issued):
+    _there, told = newer_on_host(authority, ["other.example.com"])
+    act.answer = {**DONE, "newer": told}
+    result = act(plugin, inbound="offered", install=install(authority, issued))
+    assert [one["code"] for one in result["obstacles"]] == ["certificate_newer_unfit"]
+    assert "name_not_covered" in result["obstacles"][0]["message"] and "fingerprint_sha256" not in result
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+def test_a_change_asks_once_and_then_names_the_one_that_stays(act, plugin, authority, issued, monkeypatch):
+    there, told = newer_on_host(authority)
+    answers = [{"changed": False, "newer": told}, {"changed": True, "diff": [], "warnings": ["of the host"]}]
+    monkeypatch.setattr(
+        plugin.ActionModule,
+        "execute",
+        lambda _self, arguments, _vars: act.ran.append(dict(arguments)) or answers.pop(0),
+    )
+    result = act(plugin, inbound="offered", install=install(authority, issued))
+    fingerprint = hashlib.sha256(ders(there)[0]).hexdigest()
+    first, second = act.ran
+    assert "bundle_content" in first and "bundle_content" not in second and "keep" not in first["bundle"]
+    assert second["bundle"]["keep"] == result["fingerprint_sha256"] == fingerprint
+    assert "starttls_certificate_replace: true" in result["warnings"][0] and result["changed"]
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+def test_a_change_with_an_unfit_newer_one_fails_before_it_changes_anything(act, plugin, authority, issued):
+    _there, told = newer_on_host(authority, message="its private key belongs to another certificate")
+    act.answer = {"changed": False, "newer": told}
+    result = act(plugin, inbound="offered", install=install(authority, issued))
+    assert (result["failed"], result["changed"], len(act.ran)) == (True, False, 1)
+    assert "its private key belongs to another certificate" in result["msg"]
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+def test_a_file_that_changes_again_in_between_is_not_guessed_at(act, plugin, authority, issued):
+    _there, told = newer_on_host(authority)
+    act.answer = {"changed": False, "newer": told}
+    with pytest.raises(AnsibleActionFail, match="changed while this task looked at it"):
+        act(plugin, inbound="offered", install=install(authority, issued))
+
+
+@pytest.mark.parametrize("plugin", BOTH)
+def test_with_replace_the_host_is_told(act, plugin, authority, issued):
+    act(plugin, inbound="offered", install=install(authority, issued, replace=True))
+    assert act.ran[0][1]["bundle"]["replace"] is True
