@@ -703,6 +703,8 @@ def _outbound_macros(present: Mapping[str, str], transport: str, kind: str) -> d
         name = f"{transport}_HOSTS_{word}_TLS"
         if present.get(name, "*") in ("*", ""):
             macros[name] = "*" if word == chosen else None
+        elif kind == "disabled" and word == "AVOID":
+            macros[name] = "*"  # it has the list's hosts in it, and the record keeps the list for the way back
         elif kind != "opportunistic":
             raise EngineError(
                 f"{name} holds a list of yours ({present[name]}); outbound '{kind}' would replace it. Take it out first, or "

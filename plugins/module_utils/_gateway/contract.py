@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, runtime_checkable
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import Answers, Fault
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
@@ -151,6 +151,14 @@ class Gateway(Protocol):
 
     def prove(self) -> None:
         """Raise EngineError unless the running gateway shows the state that was written."""
+
+
+@runtime_checkable
+class Reversible(Protocol):
+    """A gateway whose product may have settings of the administrator that a change accepts, and the way back does not."""
+
+    def refuse_one_way(self, state: GatewayState) -> None:
+        """Raise EngineError, which names the setting, if TLS could not be switched off again in this state."""
 
 
 @dataclass(frozen=True)

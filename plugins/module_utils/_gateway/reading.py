@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, Reversible
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import NOTHING_SHOWN, Part, shown
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.loops import loops
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
@@ -156,6 +156,13 @@ class _Reading:
             return None
         after, changes = self._after(held) if running else (held, [])
         self._changing = changing(held, after) if self._wanted.get("state") != "plaintext" else []
+        if (
+            changes
+            and isinstance(self._gateway, Reversible)
+            and self._wanted.get("state") not in ("plaintext", "absent")
+        ):
+            # What cannot be switched off again is not switched on.
+            self._reverse(self._gateway, after)
         self._look_for_mail(held, after)
         asked = _domains_of(self._wanted.get("email_configs") or (), held, after, domains)
         return {
@@ -176,6 +183,12 @@ class _Reading:
             "before": summary(held.email_configs),
             "after": summary(after.email_configs),
         }
+
+    def _reverse(self, gateway: Reversible, after: GatewayState) -> None:
+        try:
+            gateway.refuse_one_way(after)
+        except (EngineError, OSError) as error:
+            self._stands(EngineError(f"TLS could not be switched off again here: {error}"), "not_reversible")
 
     def _running(self) -> bool:
         try:

@@ -404,6 +404,12 @@ class HarakaGateway:
                     "that ends in a backslash; then run again"
                 )
 
+    def refuse_one_way(self, state: GatewayState) -> None:
+        """Raise EngineError if an entry of the administrator contradicts plaintext, which switching off means."""
+        configs = {name: replace(one, delivery_mode="plaintext") for name, one in state.email_configs.items()}
+        rest = without_entries(self._text("tls.ini"), _entries(self.read()))
+        self._refuse_contradictions(replace(state, email_configs=configs), Ini.parse(rest))
+
     def _refuse_contradictions(self, state: GatewayState, ini: Ini) -> None:
         """Raise EngineError if an entry of the administrator contradicts the mode of a domain or of its servers."""
         lists = {key: ini.hosts(key) for key in LISTS.values()}

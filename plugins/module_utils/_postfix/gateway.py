@@ -930,6 +930,13 @@ class PostfixGateway:
             wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
         return wanted
 
+    def refuse_one_way(self, state: GatewayState) -> None:
+        """Raise EngineError if master.cf holds a level for the client that sending in plaintext could not replace."""
+        if state.levels[0]:
+            self._postfix.refuse_override(
+                "smtp_tls_security_level", OUTBOUND_KIND, "disabled", lambda service: service == "smtp/unix"
+            )
+
     def _services(self, arrival: int, state: GatewayState, instances: bool) -> dict[str, str]:
         """Return the master.cf entries of one instance: C(name/type) -> entry.
 

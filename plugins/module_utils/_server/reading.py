@@ -243,6 +243,8 @@ class Reading:
                 "(starttls_private_key_file and starttls_certificate_file), or correct starttls_certificate_path",
             )
         installs = look is not None and look.differs
+        if computed.change or installs:
+            self._reverse()
         stale = (
             fingerprint is not None
             and not first.change
@@ -275,6 +277,18 @@ class Reading:
         self.notes += [{"code": "uninstall_incomplete", "message": one} for one in todo.notes]
         changes = [{"path": path, "lines": lines} for path, lines in todo.lines()]
         return {"before": self._state(), "changes": changes, "digests": digests}
+
+    def _reverse(self) -> None:
+        """Ask for the change that takes this one back: what cannot be switched off again is not switched on."""
+        inbound = "disabled" if self._desired.offers else None
+        outbound = "disabled" if self._desired.outbound in ("opportunistic", "required") else None
+        if not inbound and not outbound:
+            return
+        off = replace(self._desired, inbound=inbound, outbound=outbound, bundle=None)
+        try:
+            engine.compute(self._server, off, True, [], self._store)
+        except (EngineError, OSError) as error:
+            self._stands("not_reversible", f"TLS could not be switched off again here: {_reason(error)}")
 
     def _offered(self) -> Desired:
         """Return the state of the first step: TLS is offered before it is required."""

@@ -14,7 +14,8 @@ def file(path, fingerprint=INSTALLED, message="", ends="2027-11-01T00:00:00Z"):
     return {"path": path, "readers": [], "certificate": certificate, "message": message}
 
 
-def seen(tls="offered", paths=(OURS,), files=(file(OURS),), title="Postfix", **more):
+def seen(tls="offered", paths=(OURS,), files=None, title="Postfix", **more):
+    files = [file(OURS)] if files is None else files
     listener = {"service": "smtp/inet", "host": "", "port": 25, "tls": tls, "certificates": list(paths)}
     return {
         "kind": "postfix", "title": title, "health": {"state": "running"}, "listeners": [listener],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Was
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import read_macros, set_macros
@@ -496,8 +497,8 @@ class TestPlan:
     @LISTS
     @pytest.mark.parametrize("kind", ["required", "disabled"])
     def test_a_list_of_hosts_is_not_replaced(self, host, name, kind):
-        if kind == "disabled" and "SMARTHOST" in name:
-            return  # no mail leaves by it
+        if kind == "disabled" and ("SMARTHOST" in name or "AVOID" in name):
+            return  # no mail leaves by it, or all hosts are a longer list
         host.macros.write_text(f"{name} = old.example\n")
         with pytest.raises(EngineError) as error:
             host.plan(None, kind)
@@ -510,13 +511,24 @@ class TestPlan:
     @LISTS
     @pytest.mark.parametrize("kind", ["required", "disabled"])
     def test_with_a_list_of_hosts_the_other_kinds_are_not_reached(self, host, name, kind):
-        if kind == "disabled" and "SMARTHOST" in name:
+        if kind == "disabled" and ("SMARTHOST" in name or "AVOID" in name):
             return
         host.apply(None, kind)
         host.macros.write_text(set_macros(host.macros.read_text(), {name: "old.example"}))
         assert host.adapter.state()["outbound"] == "custom"
         with pytest.raises(EngineError, match="holds a list of yours"):
             host.plan(None, kind)
+
+    def test_hosts_that_are_to_get_no_tls_are_among_all_and_come_back(self, host):
+        name = "REMOTE_SMTP_HOSTS_AVOID_TLS"
+        host.macros.write_text(f"{name} = old.example\n")
+        was = host.macros.read_bytes()
+        host.apply(None, "disabled")
+        assert host.read()[name] == "*" and host.adapter.state()["outbound"] == "disabled"
+        desired = Desired(outbound="opportunistic", was={str(host.macros): Was(was, host.macros.read_bytes())})
+        for image in host.adapter.plan(desired).after:
+            image.write()
+        assert host.read()[name] == "old.example"
 
     @LISTS
     @pytest.mark.parametrize("value", ["*", ""])

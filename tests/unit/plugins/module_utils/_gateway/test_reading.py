@@ -253,3 +253,18 @@ def raising(error):
         raise error
 
     return fail
+
+
+def test_what_could_not_be_switched_off_again_stands_in_the_way_of_switching_on(bench):
+    def refuse(after):
+        raise EngineError(f"{sorted(after.email_configs)}: tls.ini, line 3; take it out first")
+
+    bench.gateway.refuse_one_way = refuse
+    said = "TLS could not be switched off again here: ['alpha', 'main']: tls.ini, line 3; take it out first"
+    assert {"code": "not_reversible", "message": said} in bench.read(WANTED)["obstacles"]
+    for other in (
+        {},
+        {**WANTED, "state": "plaintext"},
+        {"email_configs": [{"name": "main", "delivery_mode": "opportunistic"}]},
+    ):
+        assert "not_reversible" not in codes(bench.read(other))

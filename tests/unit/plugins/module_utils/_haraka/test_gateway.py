@@ -438,6 +438,21 @@ def test_an_entry_of_the_administrator_that_contradicts_is_named(host, entry, mo
     assert f"contradicts {mode}" in str(caught.value)
 
 
+@pytest.mark.parametrize("entry", ["force_tls_hosts[]=a.example", "force_tls_hosts[]=mx.example"])
+def test_an_entry_that_would_keep_tls_on_is_named_before_it_is_switched_on(host, entry):
+    host.put("tls.ini", f"[outbound]\n{entry}\n")
+    wanted = state(config("a", "required"))
+    host.adapter.plan(wanted)  # it says the same
+    with pytest.raises(EngineError, match="contradicts plaintext; remove it") as caught:
+        host.adapter.refuse_one_way(wanted)
+    assert f"email config a: {host.tls_ini} has {entry} in [outbound]" in str(caught.value)
+
+
+def test_our_own_entries_keep_nothing_on(host):
+    host.write(config("a", "required"))
+    host.adapter.refuse_one_way(state(config("a", "required")))
+
+
 @pytest.mark.parametrize(
     ("entry", "mode", "server"),
     [

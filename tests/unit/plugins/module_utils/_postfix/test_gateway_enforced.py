@@ -1,5 +1,6 @@
 """Enforced domains and the outbound side on a Postfix gateway, against a stand-in for its commands."""
 
+import contextlib
 import os
 import re
 from itertools import permutations
@@ -513,6 +514,14 @@ class TestSend:
     def test_an_override_for_another_service_is_none_of_it(self, make):
         host = make(master=f"{MASTER}  -o smtp_tls_security_level=none\n")  # for relay/unix
         assert host.adapter.plan(STATES["send"])
+
+    @pytest.mark.parametrize(("value", "fine"), [("may", False), ("encrypt", False), ("none", True), ("", True)])
+    def test_an_override_that_would_keep_tls_on_is_named_before_it_is_switched_on(self, make, value, fine):
+        host = make(master=MASTER.replace("  smtp\nrelay", f"  smtp\n  -o smtp_tls_security_level={value}\nrelay"))
+        wanted = state(outbound=OutboundTls(None, "opportunistic"))
+        with contextlib.nullcontext() if fine else pytest.raises(EngineError, match="postconf -PX 'smtp/unix/smtp_tls"):
+            host.adapter.refuse_one_way(wanted)
+        host.adapter.refuse_one_way(state())  # nothing is set towards the internet
 
     @pytest.mark.parametrize("send", SENDS)
     def test_mail_that_arrived_over_tls_goes_out_from_the_second_instance_if_that_matters(self, host, send):

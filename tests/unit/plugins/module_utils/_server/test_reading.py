@@ -641,3 +641,42 @@ def test_edits_that_the_server_has_not_read(mail, monkeypatch):
     [note] = result["notes"]
     assert note["code"] == "edits_not_read"
     assert note["message"].startswith("/etc/x and /etc/y changed after the mail server has read it last")
+
+
+# What cannot be switched off again
+
+
+SAID = "TLS could not be switched off again here: line 3 of settings keeps TLS on; take it out first"
+
+
+@pytest.fixture
+def one_way(mail, monkeypatch):
+    """A mail server with a setting of its administrator that stands in the way of switching TLS off."""
+    planned = mail.plan
+
+    def plan(desired):
+        if "disabled" in (desired.inbound, desired.outbound):
+            raise EngineError("line 3 of settings keeps TLS on; take it out first")
+        return planned(desired)
+
+    monkeypatch.setattr(mail, "plan", plan)
+    return mail
+
+
+@pytest.mark.parametrize(
+    ("inbound", "outbound"), [("offered", None), (None, "opportunistic"), ("required", "opportunistic")]
+)
+def test_what_cannot_be_switched_off_again_is_not_switched_on(one_way, inbound, outbound):
+    one_way.start("disabled", "disabled")
+    result = read(one_way, inbound, outbound)
+    assert {"code": "not_reversible", "message": SAID} in result["obstacles"]
+
+
+def test_what_is_on_already_is_no_question(one_way):
+    one_way.start("offered", "opportunistic")
+    assert "not_reversible" not in codes(read(one_way, "offered", "opportunistic"))
+
+
+def test_switching_off_asks_for_no_way_back(mail):
+    mail.start("offered", "opportunistic")
+    assert "not_reversible" not in codes(read(mail, "disabled", "disabled"))
