@@ -52,10 +52,8 @@ def test_newer_stays_and_an_unfit_one_stands_in_the_way(fleet: Fleet, on: None) 
 
     plan = fleet.play("playbooks/plan_tls.yml")
     assert plan.status != 0
-    assert lines(plan.output, "pf12"), plan.output
-        plan.output
-    )
-    assert "[self_signed]" in plan.output and "set starttls_certificate_replace: true" in plan.output
+    [line] = lines(plan.output, "pf12")
+    assert "[self_signed]" in line and "set starttls_certificate_replace: true" in line
 
     fleet.run("pf12", f"cat >{PEM}", former)
     played = fleet.play("playbooks/enable_tls.yml", variables=QUICK)
