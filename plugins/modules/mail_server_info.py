@@ -243,6 +243,10 @@ probe:
   description: The handshake test with the own port. C(results) as in M(mailfleet.starttls.starttls_probe).
   type: dict
   returned: when the kind is known
+tls_words:
+  description: If the test with the own port failed where TLS begins, the daemon's own words on why. Else empty.
+  type: str
+  returned: when the kind is known
 obstacles:
   description: What stands in the way of the change, each with C(code) (see docs/findings.md) and C(message).
   type: list

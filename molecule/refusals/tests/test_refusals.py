@@ -238,6 +238,27 @@ def test_a_fault_of_one_host_stops_the_run_before_the_first_change(fleet: Fleet,
     assert not any(played.changed.values())
 
 
+def test_what_could_not_be_switched_off_again_is_not_switched_on(fleet: Fleet) -> None:
+    """Settings that switching on accepts, and switching off does not: they are named before anything changes."""
+    macros = "/etc/exim4/exim4.conf.localmacros"
+    fleet.run("gw1", "cp -p /etc/postfix/master.cf /root/master.cf; postconf -P smtp/unix/smtp_tls_security_level=may")
+    fleet.run("ex12", f"if [ -e {macros} ]; then cp -p {macros} /root/macros; fi")
+    fleet.run("ex12", f"echo 'REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS = mx.bank.example' >>{macros}")
+    played = fleet.play(ENABLE)
+    fleet.run("gw1", "mv /root/master.cf /etc/postfix/master.cf; postfix reload 2>&1")
+    fleet.run("ex12", f"rm {macros}; if [ -e /root/macros ]; then mv /root/macros {macros}; fi")
+    assert played.status != 0 and not any(played.changed.values()), played.output
+    said = "TLS could not be switched off again here"
+    assert (
+        f"gw1: {said}: master.cf sets smtp_tls_security_level=may, which overrides main.cf for smtp/unix; remove it first: "
+        "postconf -PX 'smtp/unix/smtp_tls_security_level'"
+    ) in played.output, played.output
+    assert (
+        f"ex12: {said}: REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS holds a list of yours (mx.bank.example)"
+        in played.output
+    )
+
+
 def override(place: Path, group: str, host: str, **variables: str) -> str:
     """An inventory that changes some variables of one host."""
     path = place / "override.yml"

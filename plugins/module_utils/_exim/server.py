@@ -79,6 +79,9 @@ DEFAULT_MAIL_ACL = "acl_check_mail"
 
 _SESSION = re.compile(r"\A[^<]* <= .* H=")
 """A message that came over the network. By default Exim logs no line for a session alone."""
+_TLS_WORDS = re.compile(
+    r" TLS error on connection from (?:[^\s()]+ )?(?:\([^\s()]*\) )?\[[0-9a-fA-F.:]+\]\S* (?:I=\S+ )?\((cert/key setup\b.*)"
+)
 _OUTBOUND = {
     "disabled": "AVOID",
     "opportunistic": "",
@@ -189,6 +192,14 @@ class Exim:
     def sessions_an_hour(self) -> Optional[float]:
         """Return how many messages an hour came over the network, as the log tells them; None if it does not tell it."""
         return sessions_an_hour(DEBIAN.logs, _SESSION)
+
+    def tls_words(self) -> str:
+        """Return why Exim could not load key and certificate; empty if the end of the log has nothing of it."""
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import (  # noqa: PLC0415
+            last_words,  # a change does not need it
+        )
+
+        return last_words(self._run, DEBIAN.logs, _TLS_WORDS)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on; some may not exist."""

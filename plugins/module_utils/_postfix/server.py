@@ -83,6 +83,9 @@ OUTBOUND_KIND = {
     "secure": "required",
 }
 _SESSION = re.compile(r"/(?:smtpd\[\d+\]: connect from|postscreen\[\d+\]: CONNECT from) ")
+_TLS_WORDS = re.compile(
+    r"/(?:smtpd|tlsproxy)\[\d+\]: warning: ((?:error opening|error loading|cannot get|cannot load|key at index|private key) .*)"
+)
 INBOUND_KIND = {"": "disabled", "none": "disabled", "may": "offered", "encrypt": "required"}
 # If smtpd_tls_chain_files is set, Postfix ignores these parameters and warns about them.
 SUPERSEDED = tuple(f"smtpd_tls_{kind}{what}_file" for kind in ("", "d", "ec") for what in ("cert", "key"))
@@ -181,6 +184,14 @@ class Postfix:
     def sessions_an_hour(self) -> Optional[float]:
         """Return how many sessions an hour smtpd and postscreen had; None if the log does not tell it."""
         return sessions_an_hour(self._layout.logs, _SESSION)
+
+    def tls_words(self) -> str:
+        """Return why smtpd could not load key and certificate; empty if the end of the log has nothing of it."""
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import (  # noqa: PLC0415
+            last_words,  # a change does not need it
+        )
+
+        return last_words(self._run, self._layout.logs, _TLS_WORDS)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on."""

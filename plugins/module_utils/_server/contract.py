@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Optional, Protocol
+from typing import Any, Optional, Protocol, runtime_checkable
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+
+
+@runtime_checkable
+class TellsOfTls(Protocol):
+    """A daemon whose log tells why it could not set up TLS."""
+
+    def tls_words(self) -> str:
+        """Return its own words on the last failure, one line; empty if the end of the log has none. Never raises."""
 
 
 class ServerChange(Protocol):

@@ -21,7 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import putting_back
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import handshake
@@ -39,6 +39,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     NotRunningError,
     PortInUseError,
 )
+
+_TLS_FAILED = ("starttls_refused", "tls_failed", "connection_closed")
 
 BROKEN_SECONDS = 2.0
 """How long a daemon may take to answer whose configuration is broken, in seconds."""
@@ -109,6 +111,7 @@ class Reading:
             "version": self._server.version() if health["state"] not in ("broken", "missing") else "",
             **self._change(own if health["state"] == "running" else None),
             **self._on_host(),
+            "tls_words": self._tls_words(own) if health["state"] == "running" else "",
             "probe": plain_results(seen),
             "obstacles": self.obstacles,
             "notes": self.notes,
@@ -194,6 +197,12 @@ class Reading:
         if problem := facts.too_full(disk):
             self._stands("no_disk_space", problem)
         return disk
+
+    def _tls_words(self, own: Handshake) -> str:
+        """Return why the daemon could not set up TLS, in its own words; empty if the test of the own port did not fail there."""
+        if own.code not in _TLS_FAILED or not isinstance(self._server, TellsOfTls):
+            return ""
+        return self._server.tls_words()
 
     def _journal(self) -> Optional[dict[str, Any]]:
         try:

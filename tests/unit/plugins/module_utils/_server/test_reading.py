@@ -28,7 +28,7 @@ NOTHING = {
 }
 PARTS = {
     "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles",
-    "notes",
+    "notes", "tls_words",
     *NOTHING,
 }  # fmt: skip
 as_root = pytest.mark.skipif(GETEUID() != 0, reason="only root gives files away")
@@ -680,3 +680,14 @@ def test_what_is_on_already_is_no_question(one_way):
 def test_switching_off_asks_for_no_way_back(mail):
     mail.start("offered", "opportunistic")
     assert "not_reversible" not in codes(read(mail, "disabled", "disabled"))
+
+
+@pytest.mark.parametrize("face", [Face(starttls=b"454 4.7.0 TLS is not available\r\n"), None])
+def test_the_words_of_the_daemon_are_asked_for_only_where_tls_failed(mail, monkeypatch, face):
+    mail.start("offered", "opportunistic")
+    asked = []
+    monkeypatch.setattr(mail, "tls_words", lambda: asked.append(1) or "cannot get key", raising=False)
+    if face:
+        mail.port.face = face
+    assert read(mail)["tls_words"] == ("cannot get key" if face else "")
+    assert bool(asked) is bool(face)
