@@ -177,6 +177,7 @@ def test_the_certificate_to_install_is_the_one_of_the_role_certificate(role, doc
         "names",
         "min_days_left",
         "allow_self_signed",
+        "replace",
         "owner",
     }
     assert (made["names"], made["min_days_left"], made["allow_self_signed"]) == ([HOST_NAME], 14, False)
