@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
 MAX_TEXT = 300
 """Characters of a path, or of a daemon's words."""
 
-COULD_NOT_LOOK = "could not look"
+UNSEEN = "could not look"
 """Begins the message of a certificate file of which nothing is known."""
 
 _FAILED = frozenset({"starttls_refused", "tls_failed", "connection_closed", "starttls_not_offered"})
@@ -36,7 +36,7 @@ _OFFERING = ("offered", "required", "implicit")
 
 
 @dataclass(frozen=True)
-class Installed:
+class FileThere:
     """A certificate file of a host. message: why no certificate is in it; else empty."""
 
     fingerprint: str = ""
@@ -47,7 +47,7 @@ class Installed:
     @property
     def is_known(self) -> bool:
         """Whether somebody could look at it."""
-        return not self.message.startswith(COULD_NOT_LOOK)
+        return not self.message.startswith(UNSEEN)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Configured:
     title: str
     tls: str
     paths: tuple[str, ...] = ()
-    files: Mapping[str, Installed] = field(default_factory=dict)
+    files: Mapping[str, FileThere] = field(default_factory=dict)
     installed: str = ""
     said: str = ""
     interrupted: bool = False
@@ -81,14 +81,14 @@ class Configured:
         if len(found) != 1 or (seen.get("health") or {}).get("state") != "running":
             return None
         tls, paths = found.pop()
-        files = {str(one["path"]): _installed(one) for one in seen.get("certificates") or ()}
+        files = {str(one["path"]): _file_there(one) for one in seen.get("certificates") or ()}
         said = _shown(seen.get("tls_words") or "")
         return cls(_shown(seen.get("title")), tls, paths, files, installed, said, bool(seen.get("journal")))
 
 
-def _installed(found: Mapping[str, Any]) -> Installed:
+def _file_there(found: Mapping[str, Any]) -> FileThere:
     facts = found.get("certificate") or {}
-    return Installed(
+    return FileThere(
         str(facts.get("fingerprint_sha256") or ""),
         _shown(facts.get("not_after") or ""),
         _shown(found.get("message") or ""),
@@ -160,7 +160,7 @@ def _of_none(configured: Configured) -> Finding:
     return Finding.advised("certificate_of_its_own", what)
 
 
-def _of_served(configured: Configured, known: Mapping[str, Installed], served: str) -> Optional[Finding]:
+def _of_served(configured: Configured, known: Mapping[str, FileThere], served: str) -> Optional[Finding]:
     there = configured.files.get(configured.installed)
     paths = ", ".join(map(_shown, configured.paths))
     if configured.installed not in configured.paths and there and there.fingerprint and _are_files(configured.paths):

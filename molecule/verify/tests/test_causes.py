@@ -75,6 +75,7 @@ def test_a_file_that_was_replaced_and_a_daemon_that_was_switched_off_by_hand(fle
     fleet.run("pf13", MAKE.format(path=OURS, name="pf13.fleet.test", days=2000))
     fleet.run("pf12", "postconf -e smtpd_tls_security_level=none; postfix reload 2>&1")
     played = verified(fleet)
+    fleet.run("pf13", "postconf -X max_idle; postconf -F smtp/inet/process_limit=-; postfix reload 2>&1")
     said(played, "pf13", f"Postfix serves another certificate than the one in {OURS} (valid to ")
     said(
         played,
