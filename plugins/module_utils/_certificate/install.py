@@ -60,8 +60,9 @@ class BundleFile:
     @classmethod
     def of_options(cls, options: Mapping[str, Any], group: str, mode: Union[str, int]) -> BundleFile:
         """Return the file that the module's options ask for, with this group and mode."""
-        fields = {name: options[name] for name in ("path", "content", "owner", "replace")}
-        return cls(present=options["state"] == "present", group=group, mode=mode, **fields)
+        fields = {name: options[name] for name in ("path", "content", "owner")}
+        replace_newer = bool(options.get("replace"))
+        return cls(present=options["state"] == "present", group=group, mode=mode, replace=replace_newer, **fields)
 
     def image(self) -> FileImage:
         """Return the image of the wanted file on this host. Raises EngineError if this file cannot be installed."""

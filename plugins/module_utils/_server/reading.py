@@ -40,8 +40,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     PortInUseError,
 )
 
-_TLS_FAILED = ("starttls_refused", "tls_failed", "connection_closed")
-
 BROKEN_SECONDS = 2.0
 """How long a daemon may take to answer whose configuration is broken, in seconds."""
 
@@ -200,7 +198,7 @@ class Reading:
 
     def _tls_words(self, own: Handshake) -> str:
         """Return why the daemon could not set up TLS, in its own words; empty if the test of the own port did not fail there."""
-        if own.code not in _TLS_FAILED or not isinstance(self._server, TellsOfTls):
+        if not own.advertised or own.completed or not isinstance(self._server, TellsOfTls):
             return ""
         return self._server.tls_words()
 
