@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue, sections
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue, scheme, sections
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
@@ -34,11 +34,23 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
     MAIL_ACL,
     NEXT_MAIL_ACL,
     REQUIRE_ACL,
+    SETTINGS,
     Exim,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.truth import (
+    EximReads,
+    EximTruth,
+    EximWanted,
+    Wiring,
+    of_file,
+    of_list,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
+    DIFFERS,
+    NOT_TOLD,
     Answers,
     Fault,
+    Flaw,
     as_written,
     every,
 )
@@ -53,6 +65,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     spellings,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
+    ask,
     prove_answer,
     prove_refusal,
     require_answer,
@@ -79,23 +92,10 @@ SENDER_ACL = f"{DIRECTORY}/enforced_sender.acl"
 TLS_ONLY_ACL = f"{DIRECTORY}/tls_only.acl"
 TEMPLATE = f"{CONFIG_DIR}/exim4.conf.template"
 ROUTER = "mailfleet_inbound"
-# These files come before Debian's own files of a section. The file of outbound comes before Debian's hubbed_hosts.
-SPLIT_FILES = {
-    "routers": f"{CONFIG_DIR}/conf.d/router/050_mailfleet-starttls",
-    "outbound": f"{CONFIG_DIR}/conf.d/router/149_mailfleet-starttls",
-    "transports": f"{CONFIG_DIR}/conf.d/transport/050_mailfleet-starttls",
-    "retry": f"{CONFIG_DIR}/conf.d/retry/10_mailfleet-starttls",
-}
-# Section -> the line of the unsplit template, and whether the include line comes after that line or before it.
-_PLACES = {
-    "routers": (r"^begin routers[ \t]*$", True),
-    "outbound": (r"^hubbed_hosts:[ \t]*$", False),
-    "transports": (r"^begin transports[ \t]*$", True),
-    "retry": (r"^begin retry[ \t]*$", True),
-}
+SPLIT_FILES = {name: f"{CONFIG_DIR}/conf.d/{file}" for name, file in sections.GATEWAY_FILES.items()}
 QUEUE_LIFETIME = 5 * 24 * 3600
 
-_HEADER = "# Written by mailfleet.starttls; a change made here is lost.\n"
+_HEADER = sections.HEADER
 # One message for each connection: Exim lists waiting messages by host name only, and would send them over an open
 # connection with any TLS state or port. Without retry_include_ip_address=false, a server without STARTTLS would also
 # delay mail in other modes to that server.
@@ -154,6 +154,8 @@ _INBOUND = f"""\
   no_more
 """
 _OURS = "mailfleet_"
+_ENFORCED = "mailfleet_enforced"
+_OVER_TLS = "mailfleet_over_tls"
 _OF_A_MESSAGE = re.compile(r"\$(?:\w|\{\w+\})")  # a variable
 _ROUTER_HEADS = re.compile(r"^(\S+) router:$", re.MULTILINE)
 _FOR_ALL_MAIL = {"senders": "", "local_parts": ""}
@@ -185,11 +187,12 @@ class EximGateway:
     keeps_names = True
     softens_refusals = False  # a 530 bounces; Exim has no filter for replies
 
-    def __init__(self, run: Runner, settings: Settings, own_port: Target) -> None:
-        """Prepare only. own_port: the port for mail from the internet."""
+    def __init__(self, run: Runner, settings: Settings, own_port: Target, may_split: bool = False) -> None:
+        """Prepare only. own_port: the port for mail from the internet. may_split: whether an unsplit configuration may be moved."""
         self._run = run
         self._settings = settings
         self.own_port = own_port
+        self._may_split = may_split
         self._exim = Exim(run, lambda _planned, target: prove_answer(target, settings))
         self._known: dict[str, Optional[bytes]] = {}  # path -> the content that the running daemon uses
 
@@ -243,20 +246,43 @@ class EximGateway:
             FileImage(TLS_ONLY_ACL, (_HEADER + _TLS_ONLY_ACL_TEXT).encode()),
         ]
         texts = self._sections(state)
-        paths = SPLIT_FILES if self._exim.split else {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
+        moves = self._may_split and not self._exim.split
+        split = self._exim.split or moves
+        paths = SPLIT_FILES if split else {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
         source = self._most_private()
         for name, text in texts.items():
             # seen is that of another path
-            images.append(replace(source, path=paths[name], content=(_HEADER + text).encode(), seen=""))
-        if not self._exim.split:
-            filled = [name for name, text in texts.items() if text]
-            template = FileImage.read(TEMPLATE)
-            text = (template.content or b"").decode("utf-8", "surrogateescape")
-            images.append(replace(template, content=with_includes(text, filled).encode("utf-8", "surrogateescape")))
-        images += self._exim.macro_images(self._macros(state))
+            images.append(
+                replace(source, path=paths[name], content=(_HEADER + text).encode("utf-8", "surrogateescape"), seen="")
+            )
+        if not split:
+            self._refuse_new_lines([name for name, text in texts.items() if text])
+        if moves:
+            images += self._moved_macros(state)
+            images = list({one.path: one for one in (*scheme.move(self._run, self._paths), *images)}.values())
+        else:
+            images += self._exim.macro_images(self._macros(state, self._exim))
         for image in images:
             self._known.setdefault(image.path, FileImage.read(image.path).content)
         return replace(change_with_record(images, REGISTRY, state), kept=(FileImage.read(GENERATED),))
+
+    def _moved_macros(self, state: GatewayState) -> list[FileImage]:
+        """Return the local macros of the configuration that will be split."""
+        if not scheme.was_split(self._paths):
+            return self._exim.macro_images(self._macros(state, self._exim), path=self._paths.macros[1])
+        exim = Exim(self._run, lambda *_: None, will_be_split=True)
+        return exim.macro_images(self._macros(state, exim))
+
+    @property
+    def _paths(self) -> scheme.Paths:
+        return scheme.Paths(CONFIG_DIR, SETTINGS, DIRECTORY)
+
+    @staticmethod
+    def _refuse_new_lines(names: Sequence[str]) -> None:
+        """Raise EngineError if the template lacks an include line. Those that an older version has put there may stay."""
+        lines = (FileImage.read(TEMPLATE).content or b"").decode("utf-8", "surrogateescape").splitlines()
+        if any(f".include {DIRECTORY}/{name}" not in lines for name in names):
+            raise scheme.refusal(TEMPLATE)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
         """Return the configured servers of the domain; without any, the hosts to which Exim routes its mail now."""
@@ -447,8 +473,71 @@ class EximGateway:
         return dict(zip(domains, map(str.strip, answers))) if len(answers) == len(domains) else {}
 
     def faults(self, state: GatewayState) -> Sequence[Fault]:
-        """Return none yet."""
-        return ()
+        """Return where a router, a transport, a table or a list does not do what the state says; see truth.py."""
+        if state == GatewayState():
+            return ()
+        plain, over_tls = state.levels
+        suffix = "_smarthost" if self._exim.has_smarthost else ""
+        leaves = {f"remote_smtp{suffix}": plain, **({f"{_OVER_TLS}{suffix}": over_tls} if plain != over_tls else {})}
+        wanted = EximWanted(
+            state,
+            ROUTER,
+            _AS_WRITTEN,
+            (ROUTES, _entries(routes(state.email_configs.values()))),
+            (RECIPIENTS, _entries(recipients(state))),
+            {mode: tuple(f"{_OURS}{_WORDS[one]}" for one in levels) for mode, levels in LEVELS.items()},  # type: ignore[misc]
+            _ENFORCED,
+            leaves if plain else {},
+            _OVER_TLS if plain != over_tls else "",
+        )
+        reader = EximReads(
+            self._exim.level_of,
+            self._routers,
+            self._unsure,
+            lambda domain, transport: self._checks(state, domain, transport),
+            lambda domain: self._of_sender(state, domain),
+            lambda: self._accept_flaws(state),
+            lambda: self._lets_pass(state),
+        )
+        return list(EximTruth(self._run, self._wiring(), wanted, reader).faults())
+
+    def _wiring(self) -> Wiring:
+        unsplit = {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
+        here, elsewhere = (SPLIT_FILES, unsplit) if self._exim.split else (unsplit, SPLIT_FILES)
+        edited = [str(one) for one in self._exim.edited()]
+        return Wiring(self._exim.split, SETTINGS, TEMPLATE, here, elsewhere, edited)
+
+    def _printed_now(self) -> dict[str, str]:
+        return parse_settings(self._run(["exim4", "-bP", "acl_smtp_mail", "tls_advertise_hosts"])[1])
+
+    def _of_sender(self, state: GatewayState, domain: str) -> Iterator[Flaw]:
+        begin = "".join(_acl_heads(state).values())
+        printed = self._printed_now().get("acl_smtp_mail")
+        yield from of_list(printed, begin, SENDER_ACL, _HEADER + _SENDER_ACL_TEXT, [_SENDER_ACL_TEXT])
+        lines = [f"{name}:" for name in spellings(domain)]
+        yield from of_file(SENDERS, senders(state), lines, f"look for {domain} there")
+
+    def _accept_flaws(self, state: GatewayState) -> Iterator[Flaw]:
+        accept, printed = state.outbound.accept if state.outbound else None, self._printed_now()
+        if accept == "tls_only":
+            begin = "".join(_acl_heads(state).values())
+            yield from of_list(
+                printed.get("acl_smtp_mail"), begin, TLS_ONLY_ACL, _HEADER + _TLS_ONLY_ACL_TEXT, [_TLS_ONLY_ACL_TEXT]
+            )
+        elif accept == "plaintext" and (found := printed.get("tls_advertise_hosts", "")) != _hidden_from(state):
+            yield Flaw(
+                DIFFERS if found == "*" else NOT_TOLD,
+                f"Exim offers STARTTLS to other hosts (tls_advertise_hosts: {found})",
+            )
+
+    def _lets_pass(self, state: GatewayState) -> str:
+        """Return what the running daemon answers to plaintext mail of an enforced sender; empty if it defers it, or cannot be asked."""
+        sender = next(one.domain for one in state.enforced if one.direction == "inbound")
+        try:
+            code, text = ask(self.own_port, self._settings, f"postmaster@{sender}", "postmaster")
+        except EngineError:  # the test of the own port says why
+            return ""
+        return "" if 400 <= code < 500 else f"{code} {text}"
 
     def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
         """Return the messages for recipients in these domains. There is one queue."""
@@ -547,9 +636,9 @@ class EximGateway:
                     )
         prove_refusal(self.own_port, self._settings, state, "postmaster")
 
-    def _macros(self, state: GatewayState) -> dict[str, Optional[str]]:
+    def _macros(self, state: GatewayState, exim: Exim) -> dict[str, Optional[str]]:
         """Return Debian's macros for the access control lists of senders, for offering STARTTLS, and for outbound TLS."""
-        present = self._exim.macros()
+        present = exim.macros()
         lists = _acl_heads(state)
         ours = NEXT_MAIL_ACL in present
         following = present.get(NEXT_MAIL_ACL if ours else MAIL_ACL)
@@ -561,9 +650,9 @@ class EximGateway:
             wanted = {NEXT_MAIL_ACL: None, MAIL_ACL: None if following == DEFAULT_MAIL_ACL else following}
         wanted.update(self._advertise(state, present))
         if state.levels[0]:
-            wanted.update(self._exim.outbound_macros(state.levels[0]))
+            wanted.update(exim.outbound_macros(state.levels[0]))
         if state.levels[1] not in ("", "disabled"):
-            wanted.update(self._exim.unverified_smarthost())
+            wanted.update(exim.unverified_smarthost())
         return wanted
 
     @staticmethod
@@ -668,6 +757,12 @@ def recipients(state: GatewayState) -> str:
     return _HEADER + "".join(lines)
 
 
+def _entries(table: str) -> dict[str, str]:
+    """Return domain -> its entry in the text of a table."""
+    pairs = (line.partition(": ") for line in table.splitlines() if not line.startswith("#"))
+    return {domain: entry for domain, _, entry in pairs}
+
+
 def _acl_heads(state: GatewayState) -> dict[str, str]:
     """Return our lists for MAIL, in their order: list -> the text before that of the next one, which C(}}) ends.
 
@@ -690,14 +785,6 @@ def _hidden_from(state: GatewayState) -> str:
     """Return the list of hosts to which STARTTLS is offered, if the mail servers are to send in plaintext."""
     servers = state.outbound.mail_servers if state.outbound else ()
     return f"{_HIDDEN_FROM}{f' ; {_HIDDEN_FROM[3:]}'.join(servers)} ; *"
-
-
-def with_includes(template: str, names: Collection[str] = tuple(_PLACES)) -> str:
-    """Return Debian's unsplit template with an include line for each of these sections. Existing include lines stay.
-
-    Raises EngineError if the place for a line is missing.
-    """
-    return sections.with_includes(template, DIRECTORY, _PLACES, names, TEMPLATE)
 
 
 def without_lists(macros: str) -> str:

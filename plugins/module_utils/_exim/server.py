@@ -27,6 +27,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere import (
+    Definition,
+    definitions,
+    in_force,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
@@ -37,6 +42,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
     process_of,
     send_signal,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
@@ -118,13 +124,19 @@ class Exim:
     name = "exim"
     reads_files_unasked = False
 
-    def __init__(self, run: Runner, trial: Callable[[Desired, Target], object]) -> None:
-        """Prepare only. run: starts a program. trial: raises EngineError unless a daemon at a target shows the wanted state."""
+    def __init__(self, run: Runner, trial: Callable[[Desired, Target], object], will_be_split: bool = False) -> None:
+        """Prepare only. run: starts a program. trial: raises EngineError unless a daemon at a target shows the wanted state.
+
+        will_be_split: plan for the split configuration, whatever there is now.
+        """
         self._run = run
+        self._will_be_split = will_be_split
         self._trial = trial
         self._planned = Desired()
         self._printed = Printed(run)
         self._tested: Optional[bytes] = None  # the generated configuration that check() has tried
+        self._elsewhere: Optional[Mapping[str, Definition]] = None
+        self._known: Optional[Mapping[str, str]] = None
         self._told: Optional[int] = None  # the process that was told to read its configuration again
 
     def transaction(self, store: str) -> Transaction:
@@ -150,12 +162,12 @@ class Exim:
                 f"Exim is not running ({PID_FILE} names no process of it); start it first, because a change is proved by its own "
                 "port"
             )
-        if self._edited():
+        if self.edited():
             self._require_sound_sources()
         if found := self._blocked(self.main_process()):
             raise PortInUseError(_would_fall_silent(found))
 
-    def _edited(self) -> list[Path]:
+    def edited(self) -> list[Path]:
         """Return the sources of the generated configuration that are newer than it. Nothing has shown yet that Exim can read them."""
         sources = [Path(SETTINGS), Path(self._macros_path())]
         sources += Path(CONFIG_DIR, "conf.d").rglob("*") if self.split else [Path(CONFIG_DIR, "exim4.conf.template")]
@@ -203,7 +215,9 @@ class Exim:
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on; some may not exist."""
-        return (self._macros_path(), SETTINGS, GENERATED, REQUIRE_ACL)
+        unsplit = f"{CONFIG_DIR}/exim4.conf.localmacros"
+        former = (unsplit,) if self.split and Path(unsplit).exists() else ()
+        return (self._macros_path(), SETTINGS, GENERATED, REQUIRE_ACL, *former)
 
     def left(self) -> list[str]:
         """Return the files and directories that the collection left on this host for Exim."""
@@ -221,13 +235,13 @@ class Exim:
         except OSError as error:
             raise EngineError(f"{error.filename}: {error.strerror}") from error
         next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
-        edited = [str(one) for one in self._edited()]
+        edited = [str(one) for one in self.edited()]
         return {**observe(self._printed, self.main_process(), next_hops, requires), "not_read_yet": edited}
 
-    def _blocked(self, daemon: Optional[int], trial: str = "") -> list[str]:
+    def _blocked(self, daemon: Optional[int], trial: Optional[Printed] = None) -> list[str]:
         """Return why Exim could not listen after its next reload, a text for each place. Raises EngineError.
 
-        trial: the configuration that it would read; empty for what Debian generates now.
+        trial: the configuration that it would read; None for what Debian generates now.
         """
         from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (  # noqa: PLC0415
             command_line_of,
@@ -235,8 +249,7 @@ class Exim:
         )
 
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
-            path = trial or (self._generate(stage) if self._edited() else "")
-            printed = Printed(self._run, path) if path else self._printed
+            printed = trial or (Printed(self._run, self._generate(stage)) if self.edited() else self._printed)
             return obstacles(wishes(printed, command_line_of(daemon)), daemon, PROGRAMS)
 
     def transports(self) -> Mapping[str, Mapping[str, str]]:
@@ -287,7 +300,7 @@ class Exim:
         """
         self._planned = desired
         macros = self.macros()
-        wanted = self._former(desired, macros)
+        wanted = self._former(desired)
         base = {name: value for name, value in {**macros, **wanted}.items() if value is not None}
         images: list[FileImage] = []
         if desired.inbound is not None:
@@ -302,15 +315,25 @@ class Exim:
         images += self._alike(self.macro_images(wanted), desired)
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
 
-    def _former(self, desired: Desired, macros: Mapping[str, str]) -> dict[str, Optional[str]]:
+    def _former(self, desired: Desired) -> dict[str, Optional[str]]:
         """Return the macros that go back: those that are as the last change left them, and were different before."""
         was = desired.was.get(self._macros_path())
         if not was:
             return {}
-        before, last = (read_macros(text.decode("utf-8", "surrogateescape")) for text in (was.without, was.last))
+        without = self._before_the_move(desired) or was.without
+        before, last = (read_macros(text.decode("utf-8", "surrogateescape")) for text in (without, was.last))
+        macros = self.own_macros()
         names = [*(_INBOUND_MACROS if desired.inbound is not None else ())]
         names += _OUTBOUND_MACROS if desired.outbound is not None else ()
         return {name: before.get(name) for name in names if macros.get(name) == last.get(name) != before.get(name)}
+
+    def _before_the_move(self, desired: Desired) -> bytes:
+        """Return the local macros as they were before a gateway's change made this a split configuration; empty if none did."""
+        settings, unsplit = desired.was.get(SETTINGS), f"{CONFIG_DIR}/exim4.conf.localmacros"
+        if not self.split or not settings or _is_split(settings.without.decode("utf-8", "replace")):
+            return b""
+        was = desired.was.get(unsplit)
+        return was.without if was else FileImage.read(unsplit).content or b""
 
     @staticmethod
     def _on(macros: Mapping[str, str], desired: Desired, port: int) -> dict[str, Optional[str]]:
@@ -348,27 +371,66 @@ class Exim:
 
         Without the certificate, Exim could not offer STARTTLS as the other macros say. So they go with it.
         """
-        macros = {} if self._macros_path() in images else self.macros()
+        macros = {} if self._macros_path() in images else self.own_macros()
         names = [name for name in (MAIL_ACL, NEXT_MAIL_ACL) if macros.get(name) == _ACL_MACRO]
         names += _INBOUND_MACROS if macros.get("MAIN_TLS_CERTKEY") == certificate else ()
         acl = FileImage.read(REQUIRE_ACL)
         gone = [replace(acl, content=None)] if acl.content is not None else []
-        return [*self.macro_images(dict.fromkeys(names)), *gone]
+        return [*self.macro_images(dict.fromkeys(names), whatever_else=True), *gone]
 
     def generated(self) -> Sequence[FileImage]:
         """Return the configuration that Debian generates."""
         return (FileImage.read(GENERATED),)
 
     def macros(self) -> dict[str, str]:
-        """Return the macros that the administrator or this collection has set."""
+        """Return the macros that the administrator or this collection has set, wherever Exim reads them."""
+        return {**self.own_macros(), **{name: one.value for name, one in self.elsewhere().items()}}
+
+    def own_macros(self) -> dict[str, str]:
+        """Return the macros of Debian's file of local macros, the only one that the collection writes."""
         return read_macros(self._macros_text())
 
-    def macro_images(self, wanted: Mapping[str, Optional[str]]) -> list[FileImage]:
-        """Return the file of macros with these macros set, or removed if None. Empty if the file stays the same."""
+    def elsewhere(self) -> Mapping[str, Definition]:
+        """Return the macros that the site sets in other files: macro -> its definition."""
+        if self._elsewhere is None:
+            found = definitions(CONFIG_DIR, self.split, self._macros_path(), SETTINGS, self._known_macros)
+            self._elsewhere = in_force(found, self.own_macros())
+        return self._elsewhere
+
+    def _known_macros(self) -> Mapping[str, str]:
+        if self._known is None:
+            self._known = parse_settings(self._run(["exim4", "-bP", "macros"])[1])
+        return self._known
+
+    def macro_images(
+        self, wanted: Mapping[str, Optional[str]], whatever_else: bool = False, path: str = ""
+    ) -> list[FileImage]:
+        """Return the file of macros with these macros set, or removed if None. Empty if the file stays the same.
+
+        A macro that the site sets elsewhere as it is wanted stays there alone. Raises EngineError if the site sets another value.
+        whatever_else: do not look elsewhere. path: the file to write instead, with what the present one has.
+        """
+        if not whatever_else:
+            wanted = {name: value for name, value in wanted.items() if not self._set_elsewhere(name, value)}
         image = FileImage.read(self._macros_path())
         text = (image.content or b"").decode("utf-8", "surrogateescape")
         new = set_macros(text, wanted)
+        if path:
+            return [replace(image, path=path, content=new.encode("utf-8", "surrogateescape"), seen="")]
         return [] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))]
+
+    def _set_elsewhere(self, name: str, value: Optional[str]) -> bool:
+        """Whether the site sets a macro elsewhere as it is wanted. Raises EngineError if it sets another value there."""
+        found = self.elsewhere().get(name)
+        if found is None or (found.is_default and value is not None):
+            return False
+        if found.value == value or (not found.value and not value):
+            return name not in self.own_macros()
+        wants = f"'{value}'" if value is not None else "that it is not set"
+        raise EngineError(
+            f"{found.place}, sets {name} to '{found.value}', and this change needs {wants}. Exim would refuse both, or do what that file "
+            f"says; take the line out, or set what you want there"
+        )
 
     def outbound_macros(
         self, kind: str, base: Optional[Mapping[str, str]] = None, transports: Sequence[str] = _TRANSPORTS
@@ -426,7 +488,9 @@ class Exim:
             status, out, err = self._run(["exim4", "-C", trial_config, "-bV"])
             if status != 0:
                 raise EngineError(f"Exim refuses the change: {(err or out).strip()}")
-            if found := self._blocked(self.main_process(), trial_config):
+            printed = Printed(self._run, trial_config)
+            _refuse_contradictions(printed)
+            if found := self._blocked(self.main_process(), printed):
                 raise PortInUseError(_would_fall_silent(found))
             Path(stage).chmod(0o755)
             tested = Path(trial_config).read_bytes()
@@ -477,7 +541,11 @@ class Exim:
 
     def _forget(self) -> None:
         self._printed.forget()
-        self._tested = None
+        self._tested = self._elsewhere = self._known = None
+
+    def _place_of(self, macro: str) -> str:
+        found = self.elsewhere().get(macro)
+        return found.place if found else self._macros_path()
 
     def _plan_required(
         self, desired: Desired, macros: Mapping[str, str], wanted: dict[str, Optional[str]]
@@ -487,7 +555,7 @@ class Exim:
         if desired.inbound == "required":
             if ours not in (None, _ACL_MACRO) and (name, ours) != (NEXT_MAIL_ACL, DEFAULT_MAIL_ACL):
                 raise EngineError(
-                    f"{name} is already set in {self._macros_path()}; inbound 'required' needs it. "
+                    f"{name} is already set in {self._place_of(name)}; inbound 'required' needs it. "
                     "Refuse plaintext in that access control list instead, and choose 'offered'"
                 )
             wanted[name] = _ACL_MACRO
@@ -543,8 +611,7 @@ class Exim:
     @property
     def split(self) -> bool:
         """Whether Debian's configuration is split into several files."""
-        found = re.search(r"^dc_use_split_config=['\"]?(\w+)", Path(SETTINGS).read_text(), re.MULTILINE)
-        return bool(found and found.group(1).lower() == "true")
+        return self._will_be_split or _is_split(Path(SETTINGS).read_text())
 
     def is_stale(self) -> bool:
         """Whether the source files would now generate a different configuration. Raises EngineError.
@@ -576,6 +643,22 @@ class Exim:
     def _macros_text(self) -> str:
         image = FileImage.read(self._macros_path())
         return (image.content or b"").decode("utf-8", "surrogateescape")
+
+
+def _is_split(settings: str) -> bool:
+    found = re.search(r"^dc_use_split_config=['\"]?(\w+)", settings, re.MULTILINE)
+    return bool(found and found.group(1).lower() == "true")
+
+
+def _refuse_contradictions(printed: Printed) -> None:
+    """Raise EngineError if one of Debian's transports would both avoid TLS and insist on it: all its mail would be deferred."""
+    for name in map(str.lower, _TRANSPORTS):
+        options = printed.transports.get(name, {})
+        if options.get("hosts_avoid_tls") == "*" == options.get("hosts_require_tls"):
+            raise EngineError(
+                f"the transport {name} would avoid TLS with every host and insist on it (hosts_avoid_tls and hosts_require_tls), so "
+                f"all its mail would wait; one of both is not set by a macro: look for it in {CONFIG_DIR}"
+            )
 
 
 def _would_fall_silent(found: Sequence[str]) -> str:
