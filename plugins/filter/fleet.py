@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters that turn the inventory into module options.
 
-The functions are in plugin_utils: estate, exchange, findings, messages, peers, plan.digests, recovery, rows, variables, waits and workflow.
+The functions are in plugin_utils: estate, exchange, findings, fleet_lock, messages, peers, plan.digests, recovery, rows, stated,
+variables, waits and workflow. Those that get hostvars see what a role has noted of its play, see stated.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -11,28 +12,43 @@ plugin_utils.faults.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, messages, peers, rows, waits, workflow
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
+    estate,
+    fleet_lock,
+    messages,
+    peers,
+    rows,
+    waits,
+    workflow,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange import proof, wanted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan as recovery
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.stated import as_stated, told_to_others
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import given, listed
+from jinja2 import pass_context
+from jinja2.runtime import Context
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a filter whose errors are faults: in a list, as the value would be, if the function returns one; a text among texts."""
     returns = str(function.__annotations__["return"])
 
+    @pass_context
     @wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(context: Context, *args: Any, **kwargs: Any) -> Any:
+        play = context.get("ansible_play_name")
+        args = tuple(as_stated(one, play) for one in args)
         try:
             return untrusted(function(*args, **kwargs))
         except (EngineError, MissingLibraryError) as error:
@@ -40,6 +56,14 @@ def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
             return untrusted([fault] if returns.startswith("list[") else fault)
 
     return wrapped
+
+
+def _of_run(hostvars: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+    """Return what an earlier play of the run has found out. Without it the task ends with this error, not with an undefined variable."""
+    try:
+        return digests.of_run(hostvars, name)
+    except EngineError as error:
+        raise AnsibleFilterError(str(error)) from None
 
 
 class FilterModule:
@@ -50,6 +74,7 @@ class FilterModule:
         return {
             "capabilities": _filter(estate.capabilities),
             "reachable_at": _filter(estate.reachable_at),
+            "of_run": _of_run,
             "planned_digests": _filter(digests.planned_digests),
             "localhost_of": _filter(estate.localhost_of),
             "kind_on": _filter(estate.kind_on),
@@ -73,6 +98,8 @@ class FilterModule:
             "waiting_hops": _filter(recovery.waiting_hops),
             "ready_hops": _filter(recovery.ready_hops),
             "step_failures": _filter(recovery.step_failures),
+            "lock_places": _filter(fleet_lock.lock_places),
+            "told_to_others": _filter(told_to_others),
             "configs_before": _filter(workflow.configs_before),
             "state_before": _filter(workflow.state_before),
             "enforced_before": _filter(workflow.enforced_before),

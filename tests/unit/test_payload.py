@@ -19,6 +19,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "deferred_mail_info": (21, 124_000, 48_000),
     "exchange_tls": (22, 122_000, 46_000),  # its options are those of others; nothing of it runs on a host
     "enforced_tls_domain": (90, 856_000, 297_000),
+    "fleet_lock": (19, 105_000, 40_000),
     "gateway_info": (116, 1_080_000, 372_000),
     "gateway_tls": (116, 1_080_000, 372_000),
     "inbound_tls_mode": (90, 860_000, 298_000),
