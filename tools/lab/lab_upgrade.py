@@ -56,7 +56,11 @@ class Estate:
         """Host -> what its queues hold, of the hosts where that is anything."""
         found = {}
         for host, kind in self.kinds.items():
-            look = "exim4 -bp" if kind == "exim" else "for d in /etc/postfix /etc/postfix-*; do [ ! -d $d ] || postqueue -c $d -j; done"
+            look = (
+                "exim4 -bp"
+                if kind == "exim"
+                else "for d in /etc/postfix /etc/postfix-*; do [ ! -d $d ] || postqueue -c $d -j; done"
+            )
             if text := self.fleet.run(host, look).strip():
                 found[host] = text
         return found

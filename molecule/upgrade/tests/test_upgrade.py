@@ -32,7 +32,9 @@ def go_over(estate: Estate, tools: list[dict[str, str]]) -> None:
     for host in estate.upgraded():
         for tool in tools:
             if command := tool.get(estate.kinds[host]):
-                estate.fleet.run(host, f"{command} </dev/null >/var/log/tool.log 2>&1 || {{ cat /var/log/tool.log; exit 1; }}")
+                estate.fleet.run(
+                    host, f"{command} </dev/null >/var/log/tool.log 2>&1 || {{ cat /var/log/tool.log; exit 1; }}"
+                )
     estate.holds()
     estate.rerun()
 

@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
@@ -188,7 +189,7 @@ class Exim:
 
     def sessions_an_hour(self) -> Optional[float]:
         """Return how many messages an hour came over the network, as the log tells them; None if it does not tell it."""
-        return sessions_an_hour(DEBIAN.logs, _SESSION)
+        return sessions_an_hour(log_places(self._printed.options, DEBIAN.logs).patterns, _SESSION)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on; some may not exist."""

@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units imp
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import (
     blocked,
@@ -180,7 +181,10 @@ class Postfix:
 
     def sessions_an_hour(self) -> Optional[float]:
         """Return how many sessions an hour smtpd and postscreen had; None if the log does not tell it."""
-        return sessions_an_hour(self._layout.logs, _SESSION)
+        values = self.postconf.values(*LOG_PARAMETERS)
+        if any("$" in value for value in values.values()):
+            values = self.postconf.expanded(*LOG_PARAMETERS)
+        return sessions_an_hour(log_places({self.postconf.config_dir: values}, self._layout.logs).patterns, _SESSION)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on."""
