@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 from lab_testinfra import Fleet
-from lab_upgrade import Estate, estate_of
+from lab_upgrade import AS_PACKAGED, Estate, estate_of
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +18,9 @@ def estate(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[E
     found, inventory = estate_of(there, yaml.safe_load(fleet.inventory.read_text()))
     there.inventory = Path(tmp_path_factory.mktemp("upgrade"), "inventory.yml")
     there.inventory.write_text(yaml.safe_dump(inventory, sort_keys=False))
+    for host, kind in found.kinds.items():
+        if kind == "exim":
+            there.run(host, AS_PACKAGED)
     on = there.play("playbooks/enable_tls.yml")
     assert on.status == 0, on.output
     yield found
