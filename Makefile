@@ -17,7 +17,7 @@ help:
 	@echo 'make demo        a fleet of mail servers in containers, without TLS; then switch TLS on and prove it'
 	@echo 'make demo-down   remove the fleet again'
 	@echo 'make test        what has to pass before a change is handed in; its end shows what took how long'
-	@echo 'make test-matrix what is too long for that: delivery modes and enforced domains on all gateways, all of a peer, the oldest and the newest ansible-core'
+	@echo 'make test-matrix what is too long for that: delivery modes and enforced domains on all gateways, all of a peer, hosts that become Debian 13, the oldest and the newest ansible-core'
 	@echo 'make test-faults what is too long for that as well: every fault and hostile value there is a table of, and the fuzzers (FUZZ=10 for 10 s each)'
 	@echo
 	@echo 'make lint        ansible-lint, ruff, mypy (a plain Python environment is enough: no root, no containers)'
@@ -67,6 +67,7 @@ cores: lab python
 test-matrix: lab python
 	@LAB_GATEWAYS=gw1,gw13,gx12,gx13 $(LAB)/test molecule modes enforced
 	@LAB_PEERS=all $(LAB)/test molecule relay
+	@LAB_UPGRADE=all $(LAB)/test molecule upgrade
 	@LAB_CORE=oldest $(LAB)/test molecule obstacles
 	@LAB_CORE=newest $(LAB)/test molecule obstacles
 	@$(LAB)/cores oldest

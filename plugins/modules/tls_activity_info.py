@@ -25,7 +25,9 @@ options:
     description:
       - Log files, as absolute paths. Wildcards are allowed. Files that were last modified before O(since) are not read.
       - Files may be compressed with gzip, bzip2 or xz.
-      - By default, the log files of Debian's package, for Postfix V(/var/log/mail.log*).
+      - By default, the files that the daemon says it has, with the rotated ones. Postfix says it in C(maillog_file), or in
+        C(syslog_facility) of each instance, Exim in C(log_file_path). Where that is syslog, the file is that of the rules of rsyslog.
+      - A log that cannot be read, for example of a Postfix that writes to C(/dev/stdout), is named in RV(activity.notes) as C(not_read).
     type: list
     elements: str
     default: []

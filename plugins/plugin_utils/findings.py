@@ -353,7 +353,7 @@ _ENTRIES = (
           "switch STARTTLS on at the mail server to which the connector delivers"),
     # plan
     Entry("plan", "no_privilege", "error", "The user of the run may not do as root what the change needs.",
-          "set become for the host, and let its user run sudo"),
+          "set become for the host, and let its user run sudo; where sudo asks for a terminal (requiretty), switch pipelining off"),
     Entry("plan", "no_python", "error", "The host has no Python that Ansible can use.",
           "install Python 3.9 or newer there, or set ansible_python_interpreter"),
     Entry("plan", "not_put_back", "warning", "A host of a workflow does not go back to what it was before it.",

@@ -55,7 +55,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
     without_proof,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import Routing, known_modes
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, bare, read_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
+    Observation,
+    bare,
+    read_result,
+    why_it_failed,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import readable, understood
@@ -452,10 +457,17 @@ def _errors(
     reads = (facts.get("mail_server_result"), observed_of(facts.get(name) for name in OBSERVED))
     odd = [f"{host} cannot be judged: {readable(one)['msg']}" for one in reads if one and readable(one) is not one]
     return odd + [
-        f"{what} could not be made on {place}: {result.get('msg', 'it failed')}"
+        f"{what} could not be made on {place}: {_why(result)}"
         for what, place, result in ((what, place, readable(result)) for what, place, result in steps)
         if result and (result.get("failed") or result.get("unreachable"))
     ]
+
+
+def _why(result: Mapping[str, Any]) -> str:
+    """Return the message of a failed step, or what the module wrote if it ended without one."""
+    if "module_stderr" in result or "module_stdout" in result:
+        return why_it_failed(result)
+    return str(result.get("msg", "it failed"))
 
 
 # The file name for each format of tls_report.

@@ -31,6 +31,14 @@ def states(fleet: Fleet) -> dict[str, set[str]]:
     return {host: set(fleet.run(host, STATE_OF_A_HOST).splitlines()) for host in FQDN}
 
 
+# Sockets and links are everybody's by nature.
+WRITABLE = r"""
+find /etc /usr/local /var/lib/mailfleet-starttls /var/lib/postfix* /var/spool/postfix-mailfleet* \
+    -perm /o=w \( -type f -o -type d \) ! -perm -1000 2>/dev/null
+:
+"""
+
+
 def changes(before: dict[str, set[str]], after: dict[str, set[str]]) -> dict[str, list[str]]:
     """Host -> the lines that differ, for an assertion that shows them."""
     return {host: sorted(before[host] ^ after[host]) for host in FQDN if before[host] != after[host]}
@@ -45,6 +53,7 @@ class Walk:
     look: Played = field(default_factory=lambda: Played(-1, ""))
     enable: Played = field(default_factory=lambda: Played(-1, ""))
     again: Played = field(default_factory=lambda: Played(-1, ""))
+    writable: dict[str, str] = field(default_factory=dict)
     changed_by_look: dict[str, list[str]] = field(default_factory=dict)
     changed_by_again: dict[str, list[str]] = field(default_factory=dict)
 
@@ -88,6 +97,7 @@ def walk(request: pytest.FixtureRequest, fleet: Fleet) -> Walk:
     walk.look = newcomer.types(section.look, PLACE, note="check")
     walk.changed_by_look = changes(before, states(fleet))
     walk.enable = newcomer.types(section.enable, PLACE, note="enable")
+    walk.writable = {host: found for host in FQDN if (found := fleet.run(host, WRITABLE).strip())}
     before = states(fleet)
     walk.again = newcomer.types(section.enable, PLACE, note="again")
     walk.changed_by_again = changes(before, states(fleet))
@@ -127,6 +137,12 @@ def test_the_installed_collection_is_the_one_in_use(walk: Walk) -> None:
     )
     file = documented["mailfleet.starttls.starttls_probe"]["doc"]["filename"]
     assert file == str(INSTALLED / "mailfleet/starttls/plugins/modules/starttls_probe.py")
+
+
+def test_nothing_is_for_everybody_to_write_although_roots_umask_takes_nothing_away(walk: Walk) -> None:
+    """The hosts have a umask of 000 and no programs in /tmp, see conftest.py."""
+    assert walk.enable.status == 0, walk.enable.output
+    assert walk.writable == {}
 
 
 def test_the_plan_shows_what_would_change_and_changes_nothing(walk: Walk) -> None:

@@ -185,3 +185,25 @@ def test_a_host_that_does_not_log_outbound_sessions_is_no_host_without_tls(fleet
         fleet.run(
             host, f"postconf -e smtp_tls_loglevel={level} 'smtp_tls_security_level={security}' && postfix reload 2>&1"
         )
+
+
+def test_postfix_that_logs_to_a_file_of_its_own_is_counted_there(fleet: Fleet) -> None:
+    host, file = "pf12", "/var/log/postfix.log"
+    send = "printf 'Subject: x\\n\\nx\\n' | sendmail -f trace@alpha.test trace@partner.test"
+
+    def sent(since: str) -> int:
+        counts = peer(activity(fleet, host, since=since, journal="auto"), "partner.test", "outbound")
+        return sum(count for name, count in counts.items() if name.startswith("messages_"))
+
+    fleet.run(host, send)
+    before = wait_for(lambda: sent("24h"))
+    fleet.run(host, f"postconf -e maillog_file={file} && postfix reload 2>&1")
+    since = fleet.run(host, "sleep 1; date -u +%Y-%m-%dT%H:%M:%SZ; sleep 1").strip()
+    try:
+        fleet.run(host, send)
+        assert wait_for(lambda: sent(since)) == 1
+        assert activity(fleet, host, since=since, journal="auto")["sources"] == [file]
+        # The time before the change is in the former log.
+        assert sent("24h") == before + 1
+    finally:
+        fleet.run(host, "postconf -X maillog_file && postfix reload 2>&1")

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Tally, moment
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Adapter, Note, Tally, moment
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sources import count, find
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -32,6 +33,8 @@ def read_activity(options: Mapping[str, Any], make_log: MakeLog) -> dict[str, An
     tally = Tally(options["max_peers"])
     adapter = make_log(tally, since, until)
     found = find(options["logs"] or adapter.globs, options["journal"], adapter, since, until)
+    if not options["logs"]:
+        found = replace(found, notes=[*found.notes, *(Note("not_read", "", text) for text in adapter.unread)])
     return count(adapter, tally, found, since, until)
 
 

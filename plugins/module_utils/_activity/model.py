@@ -457,7 +457,9 @@ class Adapter(Protocol):
 
     name: str
     globs: Sequence[str]
-    """The patterns of the daemon's log files in the platform's package."""
+    """The patterns of the log files that the daemon says it has."""
+    unread: Sequence[str]
+    """Sentences on logs of the daemon that cannot be read. They do not count if the user names the files."""
     journal_matches: Sequence[str]
     """The arguments of journalctl that select the daemon's entries."""
     through_syslog: bool

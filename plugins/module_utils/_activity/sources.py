@@ -151,6 +151,9 @@ def find(globs: Sequence[str], journal: str, adapter: Adapter, since: float, unt
     if journal == "false":
         missing = "are older than the requested time, or empty" if files else "do not exist"
         return Found([], [Note("no_log", "", f"the log files {', '.join(globs)} {missing}")])
+    if not adapter.journal_matches:
+        told = f"{adapter.name} logs to {', '.join(globs)} only, and there is nothing of that time"
+        return Found([], [Note("no_log", "", f"{told}; the journal has none of it" if globs else "no log can be read")])
     earlier = Journal((), 0, since, ("--lines=1",))
     reaches_back = False
     with contextlib.suppress(SourceError):

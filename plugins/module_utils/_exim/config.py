@@ -13,11 +13,13 @@ from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import LOG_OPTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError
 
 _OPTIONS = (
     "exim_version", "local_interfaces", "daemon_smtp_ports", "tls_on_connect_ports", "tls_advertise_hosts", "tls_certificate",
+    *LOG_OPTIONS,
 )  # fmt: skip
 _BY_PORT = re.compile(r"\$\{if eq\{\$received_port\}\{(\d+)\}\{(\*?)\}\{(.*)\}\}\Z", re.DOTALL)
 _TRANSPORT = re.compile(r"^(\S+) transport:$", re.MULTILINE)

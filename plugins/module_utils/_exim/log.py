@@ -13,7 +13,7 @@ is read. Source: the Exim specification, chapter on log files.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
@@ -32,6 +32,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import LOG_OPTIONS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
 _STAMP = (
@@ -107,13 +110,13 @@ _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 20000
 _MOST_DOMAINS = 1000
 _MOST_PROTOCOLS = 8
+_USUAL = LogPlaces(DEBIAN.logs, (), ("SYSLOG_IDENTIFIER=exim4", "SYSLOG_IDENTIFIER=exim"))
 
 
 class EximLog:
     """Adapter for Exim."""
 
     name = "exim"
-    journal_matches: Sequence[str] = ("SYSLOG_IDENTIFIER=exim4", "SYSLOG_IDENTIFIER=exim")
     through_syslog = False
     stamp = re.compile(_STAMP)
 
@@ -123,13 +126,15 @@ class EximLog:
         since: float,
         until: float,
         shows_tls: Optional[bool] = True,
-        logs: Sequence[str] = DEBIAN.logs,
+        places: LogPlaces = _USUAL,
     ) -> None:
         """shows_tls: whether log_selector has C(tls_cipher), without which deliveries do not say if they used TLS.
 
-        None if that is not known: then a line that has it shows that it is logged. logs: where the platform's package logs to.
+        None if that is not known: then a line that has it shows that it is logged. places: where Exim logs to.
         """
-        self.globs = logs
+        self.globs: Sequence[str] = places.patterns
+        self.journal_matches: Sequence[str] = places.journal
+        self.unread: Sequence[str] = places.unread
         self._tally = tally
         self._since = since
         self._until = until
@@ -356,13 +361,18 @@ class EximLog:
             self._tally.peer(INBOUND_MAIL, domain).event("refusals", reason, text, when)
 
 
-def shows_tls(run: Runner) -> Optional[bool]:
-    """Whether Exim's log_selector has C(tls_cipher), which is its default; None if there is no Exim that tells."""
-    status, out, _err = run(["exim4", "-bP", "log_selector"])
-    if status != 0:
+def settings_of(run: Runner) -> Optional[dict[str, str]]:
+    """Return what Exim says of its log; None if there is no Exim that tells."""
+    status, out, _err = run(["exim4", "-bP", "log_selector", *LOG_OPTIONS])
+    return parse_settings(out) if status == 0 else None
+
+
+def shows_tls(settings: Optional[Mapping[str, str]]) -> Optional[bool]:
+    """Whether Exim's log_selector has C(tls_cipher), which is its default; None if that is not known."""
+    if settings is None:
         return None
     shown = True
-    for sign, name in re.findall(r"([+-])(\w+)", out.partition("=")[2]):
+    for sign, name in re.findall(r"([+-])(\w+)", settings.get("log_selector", "")):
         if name in ("tls_cipher", "all"):
             shown = sign == "+"
     return shown

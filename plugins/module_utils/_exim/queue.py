@@ -15,7 +15,10 @@ from datetime import datetime, timezone
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import LOG_OPTIONS, log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import recent_log
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Returned, Waiting, domain_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
@@ -27,7 +30,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
 
 SPOOL = "/var/spool/exim4"
 MESSAGE_LOGS = f"{SPOOL}/msglog"
-MAIN_LOG = "/var/log/exim4/mainlog"
 _ID = r"[0-9A-Za-z]{6}-[0-9A-Za-z]{6,11}-[0-9A-Za-z]{2,4}"
 # A recipient's line begins with more blanks. Its quoted local part may hold the rest of such a line.
 _MESSAGE = re.compile(rf" {{0,4}}\S+\s+(\S+)\s+({_ID})\s+<(.*)")
@@ -100,7 +102,9 @@ class EximQueue:
 
     def returned(self, message_ids: Sequence[str]) -> Sequence[Returned]:
         """Return which of these messages were returned to their senders, as far as the recent log tells it."""
-        lines = [_TIME.sub("", line) for line in recent_log(self._run, MAIN_LOG)]
+        status, out, _err = self._run(["exim4", "-bP", *LOG_OPTIONS])
+        places = log_places(parse_settings(out) if status == 0 else {}, DEBIAN.logs)
+        lines = [_TIME.sub("", line) for line in recent_log(self._run, *places.files, journal=places.journal)]
         wanted = set(message_ids)
         ids = {match[1]: match[2] for line in lines if (match := _CAME.match(line)) and match[2] in wanted}
         found = (match for line in lines if (match := _GIVEN_UP.match(line)) and match[1] in ids)

@@ -33,6 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere
     in_force,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
@@ -203,7 +204,7 @@ class Exim:
 
     def sessions_an_hour(self) -> Optional[float]:
         """Return how many messages an hour came over the network, as the log tells them; None if it does not tell it."""
-        return sessions_an_hour(DEBIAN.logs, _SESSION)
+        return sessions_an_hour(log_places(self._printed.options, DEBIAN.logs).patterns, _SESSION)
 
     def tls_words(self) -> str:
         """Return why Exim could not load key and certificate; empty if the end of the log has nothing of it."""
@@ -211,7 +212,7 @@ class Exim:
             last_words,  # a change does not need it
         )
 
-        return last_words(self._run, DEBIAN.logs, _TLS_WORDS)
+        return last_words(self._run, log_places(self._printed.options, DEBIAN.logs), _TLS_WORDS)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on; some may not exist."""

@@ -35,7 +35,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     reason_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces, journal_match
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
 _STAMP = (
@@ -120,6 +122,7 @@ _MOST_MESSAGES = 50000
 _MOST_WAITING = 1000
 _MOST_INSTANCES = 32
 _FIRST = DEBIAN.config_dir
+_USUAL = LogPlaces(DEBIAN.logs, (), (journal_match("mail"),))
 
 
 @dataclass(frozen=True)
@@ -183,7 +186,6 @@ class PostfixLog:
     """Adapter for Postfix."""
 
     name = "postfix"
-    journal_matches: Sequence[str] = ("SYSLOG_FACILITY=2",)
     through_syslog = True
     stamp = re.compile(_STAMP)
 
@@ -193,14 +195,16 @@ class PostfixLog:
         since: float,
         until: float,
         visibility: Mapping[str, Visibility],
-        logs: Sequence[str] = DEBIAN.logs,
+        places: LogPlaces = _USUAL,
         host: str = "",
     ) -> None:
-        """visibility is by instance, the first word of its syslog_name. logs: where the platform's package logs to.
+        """visibility is by instance, the first word of its syslog_name. places: where the instances log to.
 
         host: the name of the host whose settings these are. Lines of another one are read without them. Empty: all are its own.
         """
-        self.globs = logs
+        self.globs: Sequence[str] = places.patterns
+        self.journal_matches: Sequence[str] = places.journal
+        self.unread: Sequence[str] = places.unread
         self._tally = tally
         self._since = since
         self._until = until
@@ -560,19 +564,25 @@ class PostfixLog:
             self._not_sent(self._tally.peer(OUTBOUND_MAIL, domain), status, said, ("", ""), when)
 
 
-def visibility(run: Runner) -> dict[str, Visibility]:
-    """Return the log settings of the instances on this host: first part of the syslog_name -> settings."""
-    found: dict[str, Visibility] = {}
+def settings_of(run: Runner) -> dict[str, dict[str, str]]:
+    """Return what the instances on this host say of their logs: directory -> values. An instance that does not answer is left out."""
     names = (
         "syslog_name", "smtpd_tls_loglevel", "smtp_tls_loglevel", "smtp_tls_security_level", "smtp_tls_policy_maps",
-        "smtp_use_tls", "smtp_enforce_tls", "multi_instance_directories",
+        "smtp_use_tls", "smtp_enforce_tls", "multi_instance_directories", *LOG_PARAMETERS,
     )  # fmt: skip
     first = _values(run, _FIRST, names)
-    others_named = first.get("multi_instance_directories", "").replace(",", " ").split()[:_MOST_INSTANCES]
-    for directory in (_FIRST, *others_named):
-        values = first if directory == _FIRST else _values(run, directory, names)
-        if not values:
-            continue
+    others = first.get("multi_instance_directories", "").replace(",", " ").split()[:_MOST_INSTANCES]
+    found = {_FIRST: first, **{directory: _values(run, directory, names) for directory in others}}
+    return {directory: values for directory, values in found.items() if values}
+
+
+def visibility(run: Runner, settings: Optional[Mapping[str, Mapping[str, str]]] = None) -> dict[str, Visibility]:
+    """Return the log settings of the instances on this host: first part of the syslog_name -> settings.
+
+    settings: what settings_of() returned, if it was called already.
+    """
+    found: dict[str, Visibility] = {}
+    for directory, values in (settings_of(run) if settings is None else settings).items():
         overrides = _overrides(run, directory)
         levels, security = (
             [values.get(name, ""), *overrides.get(name, {}).values()]

@@ -8,6 +8,7 @@ Sources: postqueue(1), postconf(5), transport(5), qmgr(8). The time of a file in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -17,9 +18,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import recent_log
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Returned, Waiting, domain_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     QUEUE_MESSAGES,
@@ -27,7 +30,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     whole_number,
 )
 
-MAIL_LOG = "/var/log/mail.log"
 _MOST_INSTANCES = 32
 _MESSAGE_ID = re.compile(r"(?:^|: )([0-9A-Za-z]{5,40}): message-id=<([^<>]{1,320})>")
 _BOUNCED = re.compile(r"(?:^|: )([0-9A-Za-z]{5,40}): to=<([^<>]{1,320})>, .{1,1000}, status=bounced \((.*)\)$")
@@ -85,11 +87,19 @@ class PostfixQueue:
 
     def returned(self, message_ids: Sequence[str]) -> Sequence[Returned]:
         """Return which of these messages were returned to their senders, as far as the recent log tells it."""
-        lines = recent_log(self._run, MAIL_LOG)
+        lines = recent_log(self._run, *(places := self._log()).files, journal=places.journal)
         wanted = set(message_ids)
         ids = {match[1]: match[2] for line in lines if (match := _MESSAGE_ID.search(line)) and match[2] in wanted}
         found = (match for line in lines if (match := _BOUNCED.search(line)) and match[1] in ids)
         return [Returned(ids[one[1]], one[2], one[3]) for one in found]
+
+    def _log(self) -> LogPlaces:
+        """Where the instances log to."""
+        settings: dict[str, dict[str, str]] = {one: {} for one in self._directories.values()}
+        for directory in settings:
+            with contextlib.suppress(EngineError):  # then it is where the platform's package has it
+                settings[directory] = _values(self._run, directory, *LOG_PARAMETERS)
+        return log_places(settings, DEBIAN.logs)
 
     def try_again(self, messages: Sequence[Waiting]) -> None:
         """Have the daemon try these messages now, and no others. Raises EngineError if it refuses."""

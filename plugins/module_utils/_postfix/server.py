@@ -18,11 +18,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import (
     blocked,
@@ -183,7 +185,14 @@ class Postfix:
 
     def sessions_an_hour(self) -> Optional[float]:
         """Return how many sessions an hour smtpd and postscreen had; None if the log does not tell it."""
-        return sessions_an_hour(self._layout.logs, _SESSION)
+        return sessions_an_hour(self._log().patterns, _SESSION)
+
+    def _log(self) -> LogPlaces:
+        """Where this instance logs to."""
+        values = self.postconf.values(*LOG_PARAMETERS)
+        if any("$" in value for value in values.values()):
+            values = self.postconf.expanded(*LOG_PARAMETERS)
+        return log_places({self.postconf.config_dir: values}, self._layout.logs)
 
     def tls_words(self) -> str:
         """Return why smtpd could not load key and certificate; empty if the end of the log has nothing of it."""
@@ -191,7 +200,7 @@ class Postfix:
             last_words,  # a change does not need it
         )
 
-        return last_words(self._run, self._layout.logs, _TLS_WORDS)
+        return last_words(self._run, self._log(), _TLS_WORDS)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on."""

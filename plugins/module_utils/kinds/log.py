@@ -21,15 +21,24 @@ LogMaker = Callable[["Tally", float, float, "Runner"], "Adapter"]
 
 
 def _postfix(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog, visibility
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import (
+        PostfixLog,
+        settings_of,
+        visibility,
+    )
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import log_places
 
-    return PostfixLog(tally, since, until, visibility(run), layout_of("postfix").logs, socket.gethostname())
+    settings = settings_of(run)
+    places = log_places(settings, layout_of("postfix").logs, since)
+    return PostfixLog(tally, since, until, visibility(run, settings), places, socket.gethostname())
 
 
 def _exim(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, shows_tls
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, settings_of, shows_tls
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import log_places
 
-    return EximLog(tally, since, until, shows_tls(run), layout_of("exim").logs)
+    settings = settings_of(run)
+    return EximLog(tally, since, until, shows_tls(settings), log_places(settings or {}, layout_of("exim").logs))
 
 
 LOGS: dict[str, LogMaker] = {"postfix": _postfix, "exim": _exim, "proxmox": _postfix}

@@ -64,7 +64,7 @@ NOTES = frozenset(
 _NO_PRIVILEGE = re.compile(
     r"password is required|(missing|incorrect|invalid) (sudo|become) password|terminal is required|not allowed to execute"
     r"|not in the sudoers file|privilege escalation|become (password|success|plugin|method)|becoming an unprivileged"
-    r"|(sudo|su|doas): (command )?not found|permission denied"
+    r"|(sudo|su|doas): (command )?not found|permission denied|must have a tty"
 )
 _NO_PYTHON = re.compile(
     r"no python interpreters? found|python[0-9.]*['\"]?: (command )?not found|minimum of python version"
@@ -284,8 +284,17 @@ def read_result(result: Any) -> Union[Observation, Unread]:
         )
 
 
+def why_it_failed(result: Mapping[str, Any]) -> str:
+    """Return one line on why a task failed: its message, or what the module wrote where Ansible's own message says nothing."""
+    return _reason(*_told(result))
+
+
+def _told(result: Mapping[str, Any]) -> list[str]:
+    return [str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout")]
+
+
 def _unread(result: Mapping[str, Any]) -> Unread:
-    told = [str(result.get(key) or "") for key in ("msg", "module_stderr", "module_stdout")]
+    told = _told(result)
     message = _reason(*told)
     if result.get("unreachable"):
         return Unread("unreachable", message)

@@ -621,6 +621,21 @@ class TestRows:
         [row] = verdict_rows(["pf12"], hostvars(**facts), GROUPS, wanted())
         assert row["errors"] == ["the test message could not be made on the outside host: no sendmail"]
 
+    def test_a_module_that_did_not_begin_says_what_the_host_said(self):
+        """As with requiretty and pipelining: Ansible's own message names a parser of JSON."""
+        said = "Module result deserialization failed: No start of json char found"
+        sudo = {
+            "failed": True,
+            "msg": said,
+            "module_stderr": "sudo: sorry, you must have a tty to run sudo\n",
+            "module_stdout": "",
+        }
+        [row] = verdict_rows(["pf12"], hostvars(verify_probe=sudo), GROUPS, wanted())
+        assert (
+            "the handshake test could not be made on pf12: sudo: sorry, you must have a tty to run sudo"
+            in row["errors"]
+        )
+
     def test_what_could_not_be_gathered(self):
         down, failed = {"unreachable": True, "msg": "no route"}, {"failed": True}
         facts = {

@@ -1,7 +1,7 @@
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import log as activity_exim
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, shows_tls
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, settings_of, shows_tls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -280,7 +280,7 @@ def test_a_session_without_mail_is_unknown_where_the_log_does_not_have_the_ciphe
 
 
 def test_an_exim_that_is_not_there_tells_no_settings():
-    assert shows_tls(lambda _arguments: (127, "", "exim4: not found")) is None
+    assert shows_tls(settings_of(lambda _arguments: (127, "", "exim4: not found"))) is None
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_an_exim_that_is_not_there_tells_no_settings():
     ],
 )  # fmt: skip
 def test_what_log_selector_shows(selector, shown):
-    assert shows_tls(lambda _arguments: (0, f"log_selector = {selector}\n", "")) is shown
+    assert shows_tls(settings_of(lambda _arguments: (0, f"log_selector = {selector}\n", ""))) is shown
 
 
 # Headers and the window

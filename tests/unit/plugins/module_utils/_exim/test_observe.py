@@ -2,6 +2,7 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import LOG_OPTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import listeners, observe, transports
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError
 
@@ -18,7 +19,7 @@ def said(transports=None, **options):
         return "".join(f"{name} = {value}\n" for name, value in of.items())
 
     def run(words):
-        assert words == ["exim4", "-bP", "configure_file", "exim_version", *LISTENING, "transports"]
+        assert words == ["exim4", "-bP", "configure_file", "exim_version", *LISTENING, *LOG_OPTIONS, "transports"]
         blocks = (f"\n{name} transport:\nno_body_only\n{settings(of)}" for name, of in (transports or {}).items())
         return 0, "/etc/exim4/exim.conf\n" + settings({**LISTENING, **options}) + "".join(blocks), ""
 

@@ -237,15 +237,14 @@ def test_only_these_messages_are_tried_each_once():
         reader.try_again([replace(first, queue_id="-bV")])
 
 
-def test_a_message_that_was_returned_is_found_by_its_id(tmp_path, monkeypatch):
+def test_a_message_that_was_returned_is_found_by_its_id_in_the_log_that_exim_names(tmp_path):
     log = (
         "2026-11-29 19:30:21 1rHZxB-0000Cq-2b <= trace@partner.test U=root P=local S=321 id=in-1@partner.test\n"
         "2026-11-29 19:30:22 1rHZxB-0000Cq-2b ** you@a.example R=x T=x H=gw [192.0.2.1]: SMTP error from remote mail server after "
         "RCPT TO:<you@a.example>: 550 relay not permitted\n"
     )
-    (tmp_path / "log").write_text(log)
-    monkeypatch.setattr(queue, "MAIN_LOG", str(tmp_path / "log"))
-    reader = queue.EximQueue(lambda words: (1, "", ""))
+    (tmp_path / "mainlog").write_text(log)
+    reader = queue.EximQueue(lambda words: (0, f"log_file_path = {tmp_path}/%slog\n", ""))
     [found] = reader.returned(["in-1@partner.test"])
     assert (found.recipient, found.reason.rpartition(": ")[2]) == ("you@a.example", "550 relay not permitted")
     assert reader.returned(["other@partner.test"]) == []

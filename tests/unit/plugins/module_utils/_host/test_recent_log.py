@@ -2,6 +2,7 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server as exim
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import last_words
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server as postfix
 
@@ -22,7 +23,7 @@ OF_EXIM = """\
 def log(tmp_path):
     def written(text):
         (tmp_path / "log").write_text(text)
-        return [f"{tmp_path}/log*"]
+        return LogPlaces((), (f"{tmp_path}/log",), ())
 
     return written
 
@@ -40,7 +41,7 @@ def test_the_words_of_exim_and_not_those_of_a_peer(log):
 @pytest.mark.parametrize("text", ["", "nothing of it\n"])
 def test_a_log_without_them(log, text):
     assert last_words(lambda _command: NOBODY, log(text), postfix._TLS_WORDS) == ""
-    assert last_words(lambda _command: NOBODY, [], postfix._TLS_WORDS) == ""
+    assert last_words(lambda _command: NOBODY, LogPlaces((), (), ()), postfix._TLS_WORDS) == ""
 
 
 def test_long_words_are_cut(log):

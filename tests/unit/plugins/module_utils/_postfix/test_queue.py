@@ -218,7 +218,7 @@ def test_a_queue_that_is_too_long_is_not_listed(tmp_path, monkeypatch):
         queue.PostfixQueue(Host(tmp_path).run).waiting()
 
 
-def test_a_message_that_was_returned_is_found_by_its_id(tmp_path, monkeypatch):
+def test_a_message_that_was_returned_is_found_by_its_id_in_the_log_that_postfix_names(tmp_path):
     log = (
         "Nov 29 19:00:00 mx postfix/cleanup[1]: 4Z1AAA2bbbz9: message-id=<in-1@partner.test>\n"
         "Nov 29 19:00:01 mx postfix/smtp[2]: 4Z1AAA2bbbz9: to=<you@a.example>, relay=gw.example[192.0.2.1]:25, delay=0.1, "
@@ -226,8 +226,7 @@ def test_a_message_that_was_returned_is_found_by_its_id(tmp_path, monkeypatch):
         "Nov 29 19:00:01 mx postfix/smtp[2]: 4Z1AAA3: to=<me@a.example>, relay=x, dsn=5.7.1, status=bounced (no)\n"
     )
     (tmp_path / "log").write_text(log)
-    monkeypatch.setattr(queue, "MAIL_LOG", str(tmp_path / "log"))
-    reader = queue.PostfixQueue(lambda words: (1, "", ""))
+    reader = queue.PostfixQueue(lambda words: (0, f"maillog_file = {tmp_path}/log\nsyslog_facility = mail\n", ""))
     [found] = reader.returned(["in-1@partner.test"])
     assert found.recipient == "you@a.example"
     assert found.reason == "host gw.example[192.0.2.1] said: 554 5.7.1 Relay access denied (in reply)"

@@ -1,6 +1,7 @@
 """STARTTLS on Postfix, against a stand-in for its commands."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,15 @@ class Host:
 @pytest.fixture
 def make(monkeypatch, tmp_path):
     return lambda main="", **files: Host(monkeypatch, tmp_path / "postfix", main=MAIN + main, **files)
+
+
+@pytest.mark.parametrize("value", ["{log}", "$mine"])
+def test_the_rate_of_sessions_comes_from_the_log_that_postfix_names(make, tmp_path, value):
+    log = tmp_path / "postfix.log"
+    began = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 1800))
+    log.write_text(f"{began} mx postfix/smtpd[7]: connect from mx.partner.test[192.0.2.15]\n")
+    host = make(f"mine = {log}\nmaillog_file = {value.format(log=log)}\n")
+    assert host.adapter().sessions_an_hour() == pytest.approx(2.0, abs=0.1)
 
 
 def test_it_is_not_installed(make):

@@ -39,6 +39,7 @@ def test_a_host_that_is_unreachable(message, told):
         ("no_privilege", "Incorrect sudo password"),
         ("no_privilege", "sudo: a password is required"),
         ("no_privilege", "sudo: a terminal is required to read the password; either use the -S option"),
+        ("no_privilege", "sudo: sorry, you must have a tty to run sudo"),
         ("no_privilege", "Sorry, user u is not allowed to execute '/bin/sh' as root on h."),
         ("no_privilege", "u is not in the sudoers file.  This incident will be reported."),
         ("no_privilege", "Task failed: Timed out waiting for become success."),
