@@ -15,9 +15,11 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     show,
     task_errors,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet_lock import this_run
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import (
     former_changes,
     handed_on,
+    lock_of,
     plan_of_run,
     plan_result,
     write_plan,
@@ -37,13 +39,14 @@ class ActionModule(ActionBase):
         options = checked_options(self, ARGUMENT_SPEC)
         variables = task_vars or {}
         with task_errors():
-            hostvars = variables.get("hostvars") or {}
-            plan = plan_of_run(options, hostvars, variables.get("groups") or {})
+            hostvars, groups = variables.get("hostvars") or {}, variables.get("groups") or {}
+            options["plan_only"] = options["plan_only"] or self._task.check_mode
+            plan = plan_of_run(options, hostvars, groups, this_run({}, "")["run"])
             if options["json_file"]:
                 write_plan(options["json_file"], plan)
             result, text = plan_result(
                 plan,
-                options["plan_only"] or self._task.check_mode,
+                options["plan_only"],
                 options["fail_on"],
                 options["only_these_hosts"],
                 options["recovered"],
@@ -51,6 +54,7 @@ class ActionModule(ActionBase):
             )
             if "run" in result:
                 result["run"]["changes"] = handed_on(plan, result["run"], hostvars)
+                result["run"]["lock"] = lock_of(plan, result["run"], hostvars, groups)
         for host, former in former_changes(plan.hosts, hostvars).items():
             if former and host in result.get("run", {}).get("hosts", {}):
                 result["run"]["hosts"][host]["former"] = former

@@ -169,6 +169,9 @@ MAX_FLIGHT = 131072
 """Bytes of records of a server's first flight. OpenSSL allows 100 KiB of certificates."""
 MAX_CERTIFICATES = 64
 """Certificates of one chain. Real ones have up to five."""
+MAX_FLEET_LOCK_BYTES = 4096
+"""Of the note in the lock of the fleet: a few short texts."""
+
 MAX_TLS_BYTES = 1 << 19
 """Bytes of TLS of one connection: the flight, and what follows."""
 ENVELOPE_REPLY_CHARS = 500

@@ -174,6 +174,10 @@ obstacles:
     message:
       description: What is wrong, and what to do.
       type: str
+fleet_lock:
+  description: The run that holds the lock of the fleet on this host, see RV(mailfleet.starttls.fleet_lock#module:former).
+  type: dict
+  returned: if a run holds it
 interrupted:
   description: Whether a killed run has left a change, which the next run undoes.
   type: bool
@@ -195,6 +199,7 @@ probe:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.fleet_lock import with_lock
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC, WANTED_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway_host import (
     STARTTLS_SPEC,
@@ -227,7 +232,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run the module."""
     module = AnsibleModule({**ARGUMENT_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}}, supports_check_mode=True)
-    fail_on_engine_errors(module, lambda: {"changed": False, **read_gateway_host(module)})
+    fail_on_engine_errors(module, lambda: with_lock({"changed": False, **read_gateway_host(module)}))
 
 
 if __name__ == "__main__":

@@ -248,6 +248,10 @@ obstacles:
   type: list
   elements: dict
   returned: always
+fleet_lock:
+  description: The run that holds the lock of the fleet on this host, see RV(mailfleet.starttls.fleet_lock#module:former).
+  type: dict
+  returned: if a run holds it
 notes:
   description: Further findings, each with C(code) and C(message).
   type: list
@@ -279,13 +283,16 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Run the module."""
     # Here, because the controller needs the options only.
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.fleet_lock import (  # noqa: PLC0415
+        with_lock,
+    )
     from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading import (  # noqa: PLC0415
         read_mail_server,
     )
 
     spec = {**ARGUMENT_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}}
     module = AnsibleModule(spec, supports_check_mode=True)
-    fail_on_engine_errors(module, lambda: {"changed": False, **read_mail_server(module.params, runner(module))})
+    fail_on_engine_errors(module, lambda: with_lock({"changed": False, **read_mail_server(module.params, runner(module))}))
 
 
 if __name__ == "__main__":

@@ -58,13 +58,13 @@ def host_locked(store: str = STORE, seconds: float = SECONDS) -> Iterator[None]:
 def leave_store(name: str, store: str = STORE, seconds: float = SECONDS) -> None:
     """Remove the lock of a daemon that has nothing in the store any more, and the store with the last one.
 
-    Called without a lock. A daemon with a journal or a record keeps its lock.
+    Called without a lock. A daemon with a journal or a record keeps its lock, and the fleet's is kept while a run holds it.
     """
     if not os.path.lexists(store):
         return
     with host_locked(store, seconds):
         left = {path.name for path in Path(store).iterdir()}
-        if not left & {f"{name}.journal", f"{name}.before"}:
+        if not left & {f"{name}.journal", f"{name}.before", f"{name}.run"}:
             FileImage(f"{store}/{name}.lock", None).write()
             left.discard(f"{name}.lock")
         if left == {f"{_HOST}.lock"}:

@@ -15,6 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery, Estate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import WantedPeer, host_at_target, targets_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import DELIVERY, PEER, RELAY, FleetHop
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
@@ -44,7 +45,8 @@ class PlanRequest:
     which other hosts reach it. batches: starttls_batches. inbound, outbound: host -> what the inventory wants of a mail server.
     without_evidence: hosts with starttls_require_without_evidence. test_all: whether tests are wanted that a read does not make.
     outside_peers: mail server that is not in the run -> its peers. undo: what a workflow has changed, for the action of that name.
-    enforced: gateway -> the enforced domains that the inventory wants, as C((domain, direction)).
+    enforced: gateway -> the enforced domains that the inventory wants, as C((domain, direction)). locks: host -> what its lock of the
+    fleet means for this run, and whether it stops a run that changes something.
     """
 
     action: str
@@ -58,6 +60,7 @@ class PlanRequest:
     outside_peers: Mapping[str, Sequence[WantedPeer]] = field(default_factory=dict)
     undo: WorkflowChanges = field(default_factory=WorkflowChanges)
     enforced: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
+    locks: Mapping[str, tuple[Finding, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

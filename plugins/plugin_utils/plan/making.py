@@ -36,7 +36,7 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
     """
     fleet = Fleet.of(estate, observed, request)
     between_hosts = dict.fromkeys(
-        (*rules.between_hosts(fleet), *peer_rules.obstacles(fleet), *undo_rules.obstacles(fleet))
+        (*_locks(fleet), *rules.between_hosts(fleet), *peer_rules.obstacles(fleet), *undo_rules.obstacles(fleet))
     )
     between = [one for one, waived in between_hosts if not waived]
     found = [*_of_hosts(fleet, "obstacles"), *between]
@@ -67,6 +67,13 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
         ),
         former=former_of(fleet),
     )
+
+
+def _locks(fleet: Fleet) -> Iterable[tuple[Located, bool]]:
+    """Yield the lock of another run. It stops only a run that changes something."""
+    changes = any(_is_interrupted(one) or fleet.steps(host) for host, one in fleet.seen.items())
+    for host, (finding, stops) in fleet.request.locks.items():
+        yield Located(host, finding), not (stops and changes)
 
 
 def _warned(fleet: Fleet) -> Iterable[Located]:

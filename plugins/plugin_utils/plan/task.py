@@ -17,6 +17,15 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     HostVars,
     target_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet_lock import (
+    BREAK,
+    HOURS,
+    hours_of,
+    is_true,
+    lock_places,
+    seen_lock,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.json_file import write_json_file
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import (
     WantedPeer,
@@ -52,8 +61,10 @@ _GROUPS = ("mail_gateways", "mail_servers")
 _TRUE = ("true", "yes", "on", "1")
 
 
-def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]) -> Plan:
-    """Return the plan of a run. options are those of tls_plan. Raises EngineError."""
+def plan_of_run(
+    options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]], own_run: str = ""
+) -> Plan:
+    """Return the plan of a run. options are those of tls_plan. own_run: names the run in its lock of the fleet. Raises EngineError."""
     wanted = Estate.from_json(options["estate"])
     if options["only_these_hosts"]:  # a host may leave the role out by "when"
         read = [one for one in wanted.hosts if observed_of([hostvars[one].get(name) for name in options["observed"]])]
@@ -100,8 +111,27 @@ def plan_of_run(options: Mapping[str, Any], hostvars: HostVars, groups: Mapping[
         outside_peers=_outside_peers(with_peers, members["mail_gateways"], targets, hostvars),
         enforced=enforced,
         undo=_given(wanted.hosts, hostvars) if options["action"] == "undo" else WorkflowChanges(),
+        locks=dict(_locks(observed, hostvars, own_run, bool(options["plan_only"]))),
     )
     return make_plan(wanted, observed, request)
+
+
+def _locks(
+    observed: Mapping[str, Mapping[str, Any]], hostvars: HostVars, own_run: str, plan_only: bool
+) -> Iterator[tuple[str, tuple[Finding, bool]]]:
+    """Yield each host that showed a lock of another run, with what it means. Raises EngineError."""
+    for host, result in observed.items():
+        if lock := result.get("fleet_lock"):
+            hours, breaks = hours_of(hostvars[host].get(HOURS)), is_true(hostvars[host].get(BREAK))
+            if found := seen_lock(host, lock, own_run, hours, breaks):
+                yield host, (found[0], found[1] and not plan_only)
+
+
+def lock_of(plan: Plan, run: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return where the lock of the fleet may be held for the steps that a playbook reads; nothing if none has a host."""
+    changing = [host for one in run["steps"].values() for host in one["hosts"]] or list(run["recover"])
+    unread = [host for host, one in plan.hosts.items() if one.state == "unknown"]
+    return lock_places(hostvars, groups, changing, unread) if changing else []
 
 
 def _outside_peers(
@@ -221,10 +251,15 @@ def _handed_on(plan: Plan) -> dict[str, Any]:
 
 
 def _stopped_by_others(plan: Plan) -> bool:
-    """Return whether a host without a killed run says of itself what stops the run. What it says of others may be due to that run."""
+    """Return whether a host without a killed run says of itself what stops the run. What it says of others may be due to that run.
+
+    A run that has the lock of the fleet is not killed: what looks like its journal is the change that it makes now.
+    """
     own = OBSTACLES | UNREAD
     return any(
-        one.finding.code in own and one.host in plan.hosts and one.host not in plan.recover for one in plan.obstacles
+        one.finding.code == "another_run"
+        or (one.finding.code in own and one.host in plan.hosts and one.host not in plan.recover)
+        for one in plan.obstacles
     )
 
 
