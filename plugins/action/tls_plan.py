@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
             )
             if "run" in result:
                 result["run"]["changes"] = handed_on(plan, result["run"], hostvars)
-                result["run"]["lock"] = lock_of(plan, result["run"], hostvars, groups)
+                result["run"].update(lock_of(plan, result["run"], hostvars, groups))
         for host, former in former_changes(plan.hosts, hostvars).items():
             if former and host in result.get("run", {}).get("hosts", {}):
                 result["run"]["hosts"][host]["former"] = former

@@ -292,7 +292,9 @@ def main() -> None:
 
     spec = {**ARGUMENT_SPEC, **HOST_SPEC, "ca_content": {"type": "str"}}
     module = AnsibleModule(spec, supports_check_mode=True)
-    fail_on_engine_errors(module, lambda: with_lock({"changed": False, **read_mail_server(module.params, runner(module))}))
+    fail_on_engine_errors(
+        module, lambda: with_lock({"changed": False, **read_mail_server(module.params, runner(module))})
+    )
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ A run is known by its process, because every task of it has that as its parent. 
 
 from __future__ import annotations
 
-import functools
 import getpass
 import hashlib
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
@@ -32,7 +31,6 @@ VARIABLE = "tls_lock"
 """The variable of localhost with the host that holds the lock for this run."""
 BREAK = "starttls_lock_break"
 HOURS = "starttls_lock_hours"
-_MOST_PLACES = 2
 _TRUE = ("true", "yes", "on", "1")
 
 
@@ -62,7 +60,9 @@ def process_of(pid: int, proc: Path = Path("/proc")) -> str:
     try:
         boot = (proc / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         space = str((proc / "self/ns/pid").readlink())
-        started = (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        started = (
+            (proc / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
+        )
     except (OSError, IndexError, ValueError):
         return str(pid)
     return f"{boot}/{space}/{pid}/{started}"
@@ -150,26 +150,22 @@ def seen_lock(host: str, lock: Any, own_run: str, hours: float, breaks: bool) ->
     return Finding("lock_left", taken_over(host, known, hours, breaks)), False
 
 
-def lock_places(
-    hostvars: HostVars, groups: Mapping[str, Sequence[str]], changing: Iterable[str], unread: Iterable[str] = ()
-) -> list[str]:
+def lock_places(hostvars: HostVars, groups: Mapping[str, Sequence[str]], run: Sequence[str]) -> list[str]:
     """Return the hosts on which the lock may be, in the order in which they are asked. The first that can be reached holds it.
 
-    Every run with any --limit asks the same hosts first: the first gateways by name on which modules run, or the first mail servers
-    where there is no such gateway. changing: hosts of the run, the last choice if those cannot be reached. unread: not asked.
+    Every run, whatever its --limit, asks the same host first: the first gateway by name on which modules run, or the first mail server
+    where there is no such gateway. If that is outside the run it may be down for long, and the first such host of the run comes next.
+    run: the hosts of the run.
     """
-    able = functools.partial(_can_hold, hostvars)
-    first = [
-        sorted(host for host in groups.get(group) or () if able(host, group == "mail_gateways"))
-        for group in ("mail_gateways", "mail_servers")
+    gateways = groups.get("mail_gateways") or ()
+    able = [
+        *sorted(one for one in gateways if _can_hold(hostvars, one, True)),
+        *sorted(one for one in groups.get("mail_servers") or () if one not in gateways and _can_hold(hostvars, one)),
     ]
-    places = [host for host in (first[0] or first[1]) if host not in set(unread)][:_MOST_PLACES]
-    gateways = set(groups.get("mail_gateways") or ())
-    last = [host for host in changing if able(host, host in gateways)][:1]
-    return list(dict.fromkeys([*places, *last]))
+    return list(dict.fromkeys([*able[:1], *[one for one in able if one in set(run)][:1]]))
 
 
-def _can_hold(hostvars: HostVars, host: str, is_gateway: bool) -> bool:
+def _can_hold(hostvars: HostVars, host: str, is_gateway: bool = False) -> bool:
     """Return whether modules run on a host itself. A product with an API is reached from somewhere else."""
     try:
         facts = hostvars[host]

@@ -196,7 +196,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "Make a change even without evidence that the other side supports it. Mail may be deferred.",
         ),
         "starttls_lock_hours": Variable(
-            "6", "Hours after which the lock of a run on the fleet does not count any more, see [below](#one-run-at-a-time)."
+            "6",
+            "Hours after which the lock of a run on the fleet does not count any more, see [below](#one-run-at-a-time).",
         ),
         "starttls_lock_break": Variable(
             "false", "Take the lock of the fleet although another run has it: for one run, after one that was killed."

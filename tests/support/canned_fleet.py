@@ -26,6 +26,7 @@ def canned_fleet(
         said = {
             "mail_server_info": read, "gateway_info": read, "mail_server_tls": CHANGED, "gateway_tls": CHANGED,
             "starttls_probe": {"changed": False, "failed": True, "msg": "no test was made"},
+            "fleet_lock": {"changed": True, "held": True, "former": {}},
             "message_trace": {"changed": False, "sent": [], "received": []},
             "tls_activity_info": {"changed": False, "failed": True, "msg": "no log"}, **((answers or {}).get(host) or {}),
         }  # fmt: skip

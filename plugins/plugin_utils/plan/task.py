@@ -127,11 +127,16 @@ def _locks(
                 yield host, (found[0], found[1] and not plan_only)
 
 
-def lock_of(plan: Plan, run: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return where the lock of the fleet may be held for the steps that a playbook reads; nothing if none has a host."""
-    changing = [host for one in run["steps"].values() for host in one["hosts"]] or list(run["recover"])
-    unread = [host for host, one in plan.hosts.items() if one.state == "unknown"]
-    return lock_places(hostvars, groups, changing, unread) if changing else []
+def lock_of(
+    plan: Plan, run: Mapping[str, Any], hostvars: HostVars, groups: Mapping[str, Sequence[str]]
+) -> dict[str, Any]:
+    """Return C(lock), where the lock of the fleet may be held for the steps that a playbook reads, and C(playbook), who holds it.
+
+    Steps without a host need no lock.
+    """
+    changes = any(one["hosts"] for one in run["steps"].values()) or run["recover"]
+    places = lock_places(hostvars, groups, list(plan.hosts)) if changes else []
+    return {"lock": places, "playbook": _PLAYBOOKS[plan.action].removesuffix(".yml")}
 
 
 def _outside_peers(
