@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters that turn the inventory into module options.
 
-The functions are in plugin_utils: estate, exchange, findings, messages, peers, plan.digests, recovery, rows, variables, waits and workflow.
+The functions are in plugin_utils: estate, exchange, findings, fleet_lock, messages, peers, plan.digests, recovery, rows, variables, waits and workflow.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -16,7 +16,15 @@ from functools import wraps
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, messages, peers, rows, waits, workflow
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
+    estate,
+    fleet_lock,
+    messages,
+    peers,
+    rows,
+    waits,
+    workflow,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import MissingLibraryError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange import proof, wanted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
@@ -73,6 +81,7 @@ class FilterModule:
             "waiting_hops": _filter(recovery.waiting_hops),
             "ready_hops": _filter(recovery.ready_hops),
             "step_failures": _filter(recovery.step_failures),
+            "lock_places": _filter(fleet_lock.lock_places),
             "configs_before": _filter(workflow.configs_before),
             "state_before": _filter(workflow.state_before),
             "enforced_before": _filter(workflow.enforced_before),

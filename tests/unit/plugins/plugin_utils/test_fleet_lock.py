@@ -52,7 +52,14 @@ def test_a_process_of_elsewhere_may_still_run() -> None:
     gone = 2**22 + 5
     assert not is_over(f"other-boot/{space}/{gone}/{started}")
     assert not is_over(f"{boot}/pid:[1]/{gone}/{started}")
-    for hostile in ("", "1", "a/b/c/d", f"{boot}/{space}/-1/{started}", f"{boot}/{space}/\u0661/1", f"{boot}/{space}/{'9' * 40}/1"):
+    for hostile in (
+        "",
+        "1",
+        "a/b/c/d",
+        f"{boot}/{space}/-1/{started}",
+        f"{boot}/{space}/\u0661/1",
+        f"{boot}/{space}/{'9' * 40}/1",
+    ):
         assert not is_over(hostile)
 
 
@@ -126,7 +133,12 @@ def test_no_lock_or_our_own_says_nothing(lock: Any) -> None:
 
 @pytest.mark.parametrize(
     "lock",
-    [{"age": "x"}, {"age": -5, "since": float("inf"), "user": ["\n"]}, {"since": -1e99, "age": True}, {"unreadable": "a\nb", "age": 1.0}],
+    [
+        {"age": "x"},
+        {"age": -5, "since": float("inf"), "user": ["\n"]},
+        {"since": -1e99, "age": True},
+        {"unreadable": "a\nb", "age": 1.0},
+    ],
 )
 def test_a_hostile_lock_is_one_line(lock: dict[str, Any]) -> None:
     assert "\n" not in who(lock)

@@ -26,7 +26,14 @@ HOUR = 3600.0
 
 def holder(run: str, **words: str) -> dict[str, str]:
     """The run that takes the lock."""
-    return {"user": "alice", "controller": "control.example.com", "playbook": "enable_tls", "process": "", "run": run, **words}
+    return {
+        "user": "alice",
+        "controller": "control.example.com",
+        "playbook": "enable_tls",
+        "process": "",
+        "run": run,
+        **words,
+    }
 
 
 @pytest.fixture
@@ -179,7 +186,15 @@ def test_what_is_no_file_is_held(store: str, make: Callable[[Path], Any]) -> Non
 
 def test_what_a_note_says_is_one_printable_line(store: str) -> None:
     Path(store).mkdir(mode=0o700)
-    data = {"format": 1, "since": 5, "user": "al\nice\x1b[31m", "controller": ["x"], "playbook": "p" * 3000, "run": "\u202er", "process": 7}
+    data = {
+        "format": 1,
+        "since": 5,
+        "user": "al\nice\x1b[31m",
+        "controller": ["x"],
+        "playbook": "p" * 3000,
+        "run": "\u202er",
+        "process": 7,
+    }
     Path(path_of(store)).write_text(json.dumps(data))
     found = read_lock(NOW, store)
     assert {name: found[name] for name in ("user", "controller", "run", "process")} == {
