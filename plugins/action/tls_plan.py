@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task impor
     plan_result,
     write_plan,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.stated import as_stated
 
 
 class ActionModule(ActionBase):
@@ -39,7 +40,8 @@ class ActionModule(ActionBase):
         options = checked_options(self, ARGUMENT_SPEC)
         variables = task_vars or {}
         with task_errors():
-            hostvars, groups = variables.get("hostvars") or {}, variables.get("groups") or {}
+            hostvars = as_stated(variables.get("hostvars") or {}, variables.get("ansible_play_name"))
+            groups = variables.get("groups") or {}
             options["plan_only"] = options["plan_only"] or self._task.check_mode
             plan = plan_of_run(options, hostvars, groups, this_run({}, "")["run"])
             if options["json_file"]:

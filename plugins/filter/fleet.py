@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters that turn the inventory into module options.
 
-The functions are in plugin_utils: estate, exchange, findings, fleet_lock, messages, peers, plan.digests, recovery, rows, variables, waits and workflow.
+The functions are in plugin_utils: estate, exchange, findings, fleet_lock, messages, peers, plan.digests, recovery, rows, stated,
+variables, waits and workflow. Those that get hostvars see what a role has noted of its play, see stated.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -31,16 +32,22 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import a
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan as recovery
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.stated import as_stated, told_to_others
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import given, listed
+from jinja2 import pass_context
+from jinja2.runtime import Context
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a filter whose errors are faults: in a list, as the value would be, if the function returns one; a text among texts."""
     returns = str(function.__annotations__["return"])
 
+    @pass_context
     @wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
+    def wrapped(context: Context, *args: Any, **kwargs: Any) -> Any:
+        play = context.get("ansible_play_name")
+        args = tuple(as_stated(one, play) for one in args)
         try:
             return untrusted(function(*args, **kwargs))
         except (EngineError, MissingLibraryError) as error:
@@ -82,6 +89,7 @@ class FilterModule:
             "ready_hops": _filter(recovery.ready_hops),
             "step_failures": _filter(recovery.step_failures),
             "lock_places": _filter(fleet_lock.lock_places),
+            "told_to_others": _filter(told_to_others),
             "configs_before": _filter(workflow.configs_before),
             "state_before": _filter(workflow.state_before),
             "enforced_before": _filter(workflow.enforced_before),
