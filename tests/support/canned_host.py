@@ -14,6 +14,7 @@ file = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 and pathlib.Path(sys.argv[
 sent = file.read_bytes() if file else sys.stdin.buffer.read()
 module = re.search(rb"starttls[./]plugins[./]modules[./](\\w+)", sent)
 if module:
+    pathlib.Path("{place}", module[1].decode() + ".sent").write_bytes(sent)
     print(pathlib.Path("{place}", module[1].decode()).read_text())
 elif file:
     os.execv("{python}", ["{python}", *sys.argv[1:]])
