@@ -23,8 +23,8 @@ class ActionModule(ModuleAction):
     @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result."""
+        refuse_async(self)
         if is_controlled(self, task_vars, self._task.args.get("kind")):
-            refuse_async(self)
             from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.acting import retry_exchange  # noqa: PLC0415
 
             return retry_exchange(self, checked_options(self, ARGUMENT_SPEC), task_vars)

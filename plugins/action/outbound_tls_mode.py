@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ModuleAction
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import ChangeModuleAction
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.gateway_access import GatewayAccess
 
 
-class ActionModule(GatewayAccess, ModuleAction):
+class ActionModule(GatewayAccess, ChangeModuleAction):
     """The controller adds the access to the API of the gateway."""

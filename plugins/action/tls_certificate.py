@@ -16,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     guarded,
     is_controlled,
     read_bytes,
+    refuse_async,
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs
@@ -34,6 +35,7 @@ class ActionModule(ActionBase):
     @guarded
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the module's result with the facts of the certificate, or the findings if there are any."""
+        refuse_async(self)
         super().run(tmp, task_vars)
         options = checked_options(self, _SPEC)
         if is_controlled(self, task_vars, options["kind"]):

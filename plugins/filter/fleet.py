@@ -12,7 +12,7 @@ plugin_utils.faults.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
@@ -35,6 +35,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.stated import as_stated, told_to_others
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import given, listed
+from ansible.errors import AnsibleFilterError
 from jinja2 import pass_context
 from jinja2.runtime import Context
 
@@ -57,6 +58,14 @@ def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def _of_run(hostvars: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+    """Return what an earlier play of the run has found out. Without it the task ends with this error, not with an undefined variable."""
+    try:
+        return digests.of_run(hostvars, name)
+    except EngineError as error:
+        raise AnsibleFilterError(str(error)) from None
+
+
 class FilterModule:
     """The filters of the collection."""
 
@@ -65,6 +74,7 @@ class FilterModule:
         return {
             "capabilities": _filter(estate.capabilities),
             "reachable_at": _filter(estate.reachable_at),
+            "of_run": _of_run,
             "planned_digests": _filter(digests.planned_digests),
             "localhost_of": _filter(estate.localhost_of),
             "kind_on": _filter(estate.kind_on),

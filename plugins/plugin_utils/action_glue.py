@@ -139,6 +139,27 @@ class ModuleAction(NormalAction):
         return result
 
 
+def refuse_async(action: ActionBase) -> None:
+    """Raise AnsibleActionFail if a change is to be made in the background. Ansible would refuse it later, without a reason."""
+    if action._task.async_val:
+        name = str(getattr(action._task, "action", "")).rpartition(".")[2]
+        raise AnsibleActionFail(
+            f"async is refused for a change{f' by {name}' if name else ''}: nobody would undo it if the job were lost. Remove async from "
+            "this task"
+        )
+
+
+class ChangeModuleAction(ModuleAction):
+    """The same for a module that changes the host: not in the background."""
+
+    @guarded
+    def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
+        """Return the module's result."""
+        refuse_async(self)
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        return result
+
+
 def is_controlled(action: ActionBase, variables: Optional[Mapping[str, Any]], kind: Any = None) -> bool:
     """Return whether the decisions for the host of a task run on the controller, and no Python runs there.
 
@@ -154,14 +175,6 @@ def is_controlled(action: ActionBase, variables: Optional[Mapping[str, Any]], ki
 def not_made(what: str) -> dict[str, Any]:
     """Return the result of a task that needs Python on the host: skipped, so that nobody takes it for made."""
     return {"changed": False, "skipped": True, "msg": f"{what}: no module in Python runs on an Exchange server"}
-
-
-def refuse_async(action: ActionBase) -> None:
-    """Raise AnsibleActionFail if a change is to be made in the background. Ansible would refuse it later, without a reason."""
-    if action._task.async_val:
-        raise AnsibleActionFail(
-            "async is refused for a change: nobody would undo it if the job were lost. Remove async from this task"
-        )
 
 
 def checked_options(action: ActionBase, spec: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet_lock import VARIABLE
@@ -12,6 +14,23 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import 
 
 CHANGE_RESULTS = ("mail_server_result", "gateway_accept_result", "gateway_result", "mail_server_peers_result")
 """The variables in which a former step of the run left the files as they are now."""
+
+LEFT_OUT = {
+    "tls_estate": "has not read the inventory",
+    "tls_plan": "has no plan",
+    "tls_recovery": "has not read the queues",
+    "tls_lost_messages": "does not know which messages are lost",
+}
+"""Variable of localhost -> what a run without it has not done."""
+FROM_THE_BEGINNING = "an earlier play does that. Run the playbook from its beginning, without --start-at-task and --tags, and leave no task out"
+
+
+def of_run(hostvars: HostVars, name: str) -> Any:
+    """Return what an earlier play of the run has found out: a key of LEFT_OUT. Raises EngineError if it was left out."""
+    found = hostvars["localhost"].get(name) if "localhost" in hostvars else None
+    if found is None:
+        raise EngineError(f"this run {LEFT_OUT[name]}: {FROM_THE_BEGINNING}")
+    return found
 
 
 def planned_digests(host: str, hostvars: HostVars, step: str = "") -> dict[str, str]:

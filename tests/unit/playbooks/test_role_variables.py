@@ -66,7 +66,14 @@ def given_to_modules(directory: Path, way: str, variables: dict[str, Any], roles
         of_task = {"vars": variables} if way.endswith("_role") else {}
         of_play = {"vars": variables} if way == "play" else {}
         plays.append(
-            {"name": f"Use {role}", "hosts": hosts, "gather_facts": False, "ignore_errors": True, **of_play, "tasks": [{**task, **of_task}]}
+            {
+                "name": f"Use {role}",
+                "hosts": hosts,
+                "gather_facts": False,
+                "ignore_errors": True,
+                **of_play,
+                "tasks": [{**task, **of_task}],
+            }
         )
     words = ("-e", json.dumps(variables)) if way == "command line" else ()
     done = run_playbook(directory, inventory, plays, *words)
@@ -86,7 +93,9 @@ def test_the_name_of_a_host_that_a_play_sets_counts_for_tests_from_other_hosts(t
     """L6: the certificate was for the name of the play, and the test asked for that of the inventory."""
     variables = {"starttls_hostname": "{{ inventory_hostname }}.own.test", "starttls_port": 2526}
     got = given_to_modules(tmp_path, "play", variables, {"verify": ROLES["verify"]})
-    assert [(one["host"], one["port"], one["name"]) for one in got["m1 starttls_probe"]["targets"]] == [("127.0.0.1", 2526, "m1.own.test")]
+    assert [(one["host"], one["port"], one["name"]) for one in got["m1 starttls_probe"]["targets"]] == [
+        ("127.0.0.1", 2526, "m1.own.test")
+    ]
     assert [(one["host"], one["port"]) for one in got["gw1 starttls_probe"]["targets"]] == [
         ("gw1.own.test", 2526),
         ("m1.own.test", 2526),
@@ -100,7 +109,14 @@ def test_every_variable_works_in_every_way(tmp_path: Path, way: str) -> None:
     given = values(tmp_path)
     known = given_to_modules(tmp_path / "hosts", "inventory", given, ROLES)
     modules = {one.partition(" ")[2] for one in known}
-    assert modules >= {"tls_certificate", "mail_server_info", "mail_server_tls", "gateway_info", "gateway_tls", "starttls_probe"}
+    assert modules >= {
+        "tls_certificate",
+        "mail_server_info",
+        "mail_server_tls",
+        "gateway_info",
+        "gateway_tls",
+        "starttls_probe",
+    }
     for one in (tmp_path / "hosts").glob("*/*.sent"):
         one.unlink()
     assert given_to_modules(tmp_path / "hosts", way, given, ROLES) == known
@@ -115,18 +131,25 @@ def test_every_variable_of_the_inventory_reaches_a_module(tmp_path: Path) -> Non
     for name, value in given.items():
         for one in value if isinstance(value, list) else [value]:
             text = re.sub(r"\{\{.*\}\}", "m1", str(one)) if isinstance(one, str) else ""
-            read_on_the_controller = name.endswith("_file") or name in ("starttls_address", "starttls_checks", "starttls_resolver")
+            read_on_the_controller = name.endswith("_file") or name in (
+                "starttls_address",
+                "starttls_checks",
+                "starttls_resolver",
+            )
             assert not text or read_on_the_controller or text in sent or name in _BY_THE_CONTROLLER, name
 
 
 _BY_THE_CONTROLLER = {
-    "starttls_certificate_min_days_left", "starttls_allow_self_signed", "starttls_min_tls_version", "starttls_fail_on", "starttls_certificate_names"
+    "starttls_certificate_min_days_left", "starttls_allow_self_signed", "starttls_min_tls_version", "starttls_fail_on",
+    "starttls_certificate_names",
 }  # fmt: skip
 
 
 def test_the_table_has_every_variable_of_the_roles(tmp_path: Path) -> None:
     defaults = "".join((ROOT / f"roles/{role}/defaults/main.yml").read_text() for role in ROLES)
-    used = set(re.findall(r"\bstarttls_[a-z_]+\b", yaml.safe_dump(yaml.safe_load(defaults.replace("---", "")), width=10_000)))
+    used = set(
+        re.findall(r"\bstarttls_[a-z_]+\b", yaml.safe_dump(yaml.safe_load(defaults.replace("---", "")), width=10_000))
+    )
     contents = {name for name in used if name.endswith("_content")}  # instead of a file
     assert used - set(values(tmp_path)) - contents - NOT_ON_THESE_HOSTS == set()
 
@@ -135,4 +158,7 @@ def test_no_secret_is_told_to_other_hosts() -> None:
     secret = [
         "starttls_private_key_content", "starttls_api_password", "starttls_api_key", "starttls_report_token", "starttls_imap_passwords"
     ]  # fmt: skip
-    assert told_to_others(["starttls_hostname", *secret, "starttls_private_key_file"]) == ["starttls_hostname", "starttls_private_key_file"]
+    assert told_to_others(["starttls_hostname", *secret, "starttls_private_key_file"]) == [
+        "starttls_hostname",
+        "starttls_private_key_file",
+    ]
