@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Any
 
+from ansible.errors import AnsibleFilterError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
     estate,
@@ -35,7 +36,6 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.stated import as_stated, told_to_others
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import given, listed
-from ansible.errors import AnsibleFilterError
 from jinja2 import pass_context
 from jinja2.runtime import Context
 

@@ -7,7 +7,13 @@ import re
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before, files, formats, lock
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import (
+    before,
+    files,
+    fleet_lock,
+    formats,
+    lock,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway as exim_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server as exim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import record
@@ -28,6 +34,7 @@ SECOND = instances.Instance(postfix.SECOND, postfix.SECOND_DIR, Target("127.0.0.
     ("used", "left"),
     [
         (lock.STORE, "/var/lib/mailfleet-starttls"),
+        (fleet_lock.path_of(), "/var/lib/mailfleet-starttls/fleet.run"),
         (postfix.REGISTRY, f"{POSTFIX}/gateway.json"),
         (postfix.TRANSPORT_MAP, f"{POSTFIX}/transport"),
         (postfix.ARRIVAL_MAP, f"{POSTFIX}/arrival"),
@@ -62,7 +69,12 @@ def test_what_a_former_version_left_is_found_again(used, left):
 
 @pytest.mark.parametrize(
     ("place", "first", "number"),
-    [("gateway", 0, record.FORMAT), ("journal", 0, files.JOURNAL_FORMAT), ("before", 1, before.RECORD_FORMAT)],
+    [
+        ("gateway", 0, record.FORMAT),
+        ("journal", 0, files.JOURNAL_FORMAT),
+        ("before", 1, before.RECORD_FORMAT),
+        ("fleet_lock", 1, fleet_lock.FLEET_LOCK_FORMAT),
+    ],
 )
 def test_a_file_of_every_format_is_kept(place, first, number):
     kept = [f"{place}_{one}.json" for one in range(first, number + 1)]
@@ -74,6 +86,7 @@ def test_a_file_of_every_format_is_kept(place, first, number):
     [
         ("*.journal", files.JOURNAL_FORMAT),
         ("*.before", before.RECORD_FORMAT),
+        ("fleet.run", fleet_lock.FLEET_LOCK_FORMAT),
         ("gateway.json", record.FORMAT),
         (haraka.RECORD, record.FORMAT),
     ],

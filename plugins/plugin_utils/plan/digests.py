@@ -22,7 +22,9 @@ LEFT_OUT = {
     "tls_lost_messages": "does not know which messages are lost",
 }
 """Variable of localhost -> what a run without it has not done."""
-FROM_THE_BEGINNING = "an earlier play does that. Run the playbook from its beginning, without --start-at-task and --tags, and leave no task out"
+FROM_THE_BEGINNING = (
+    "an earlier play does that. Run the playbook from its beginning, without --start-at-task, and leave no task out"
+)
 
 
 def of_run(hostvars: HostVars, name: str) -> Any:

@@ -55,7 +55,7 @@ def start_at(directory: Path, name: str, task: str) -> str:
     ("name", "task", "says"),
     [
         ("enable_tls", "Read the gateway, and what the change would do", "this run has not read the inventory"),
-        ("disable_tls", "Switch STARTTLS off", "this run has no plan"),
+        ("disable_tls", "Change the mail server in one transaction, and prove it", "this run has no plan"),
     ],
 )
 def test_a_run_that_begins_in_the_middle_says_so(tmp_path: Path, name: str, task: str, says: str) -> None:
