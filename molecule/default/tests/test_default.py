@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lab_testinfra import DOMAINS, SERVERS, Fleet, wait_for
@@ -79,6 +80,24 @@ def test_without_an_outside_host_the_messages_are_left_out(fleet: Fleet) -> None
     assert "in 2/2 TLS" not in played.output
 
 
+def lock_calls(results: list[dict[str, Any]]) -> int:
+    """How often a run has called the host that holds the lock of the fleet for it."""
+    return sum(one["action"] == "mailfleet.starttls.fleet_lock" and not one["skipped"] for one in results)
+
+
+def test_a_change_costs_two_calls_more_on_the_one_host_with_the_lock(fleet: Fleet, tmp_path: Path) -> None:
+    wish = {
+        "starttls_email_config": "alpha",
+        "starttls_delivery_mode": "opportunistic",
+        "starttls_send_messages": False,
+    }
+    for mode, file in (("opportunistic", "there"), ("match_sender", "back")):
+        variables = {**wish, "starttls_delivery_mode": mode}
+        played, results = fleet.play_and_count("playbooks/set_delivery_mode.yml", tmp_path / file, variables=variables)
+        assert played.status == 0, played.output
+        assert lock_calls(results) == 2, played.output
+
+
 def test_a_rerun_is_one_read_and_one_call_for_the_messages(fleet: Fleet, tmp_path: Path) -> None:
     """A task costs a round trip on every host of a fleet. Without a change the tests of the read are the proof."""
     played, results = fleet.play_and_count("playbooks/enable_tls.yml", tmp_path / "results")
@@ -88,6 +107,7 @@ def test_a_rerun_is_one_read_and_one_call_for_the_messages(fleet: Fleet, tmp_pat
         if one["action"].startswith("mailfleet.starttls.") and not (one["delegated"] or one["loop"] or one["skipped"])
     )
     assert {host: calls[host] for host in SERVERS} == dict.fromkeys(SERVERS, 2), played.output
+    assert lock_calls(results) == 0
     assert played.changed and not any(played.changed.values())
     for host, product in {"gw1": "Postfix gateway", "pf12": "Postfix", "ex13": "Exim"}.items():
         assert re.search(rf"(?m)^{host} +{product}  ", played.output), played.output
