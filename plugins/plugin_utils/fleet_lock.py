@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._change.fleet_lock import UNREADABLE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.fleet_lock import UNREADABLE_LOCK
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.controller import controlled_kind
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, PRODUCTS
@@ -27,7 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
 
 DEFAULT_HOURS = 6.0
 """How long a lock counts."""
-VARIABLE = "tls_lock"
+LOCK_FACT = "tls_lock"
 """The variable of localhost with the host that holds the lock for this run."""
 BREAK = "starttls_lock_break"
 HOURS = "starttls_lock_hours"
@@ -107,8 +107,8 @@ def is_true(given: Any) -> bool:
 def who(lock: Mapping[str, Any]) -> str:
     """Return in words who holds a lock, and since when. lock: as a host returned it."""
     age = _ago(lock.get("age"))
-    if UNREADABLE in lock:
-        return f"a run of which its note does not tell ({_text(lock, UNREADABLE)}), {age} ago"
+    if UNREADABLE_LOCK in lock:
+        return f"a run of which its note does not tell ({_text(lock, UNREADABLE_LOCK)}), {age} ago"
     since = lock.get("since")
     stamp = ""
     if isinstance(since, (int, float)) and 0 <= since < 1e11:

@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.engine import read_activity
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.fleet_lock import read_lock, take_lock
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import Request
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.waiting_mail import read_waiting, try_again
@@ -39,6 +40,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.cl
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs, check_install
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.options import completed
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.task import ExchangeTask
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet_lock import hours_of, refusal
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_results import complete_observed
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import check_step
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import plan_of_run, write_plan
@@ -360,6 +362,15 @@ def _outcome(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     return [("terminal", text), ("json", json.dumps(result))]
 
 
+def _lock(options: dict[str, Any], root: Path) -> list[tuple[str, str]]:
+    """Another run is refused, and shows what the first one said of itself."""
+    hours, store = hours_of(options["hours"]), str(root / "lock")
+    holder = {"user": "alice", "controller": "control.example.com", "run": "a1", "process": ""}
+    take_lock({**holder, "playbook": options["playbook"]}, 1_800_000_000.0, hours, store=store)
+    seen = read_lock(1_800_000_060.0, store)
+    return [("terminal", refusal("gw1", seen, hours)), ("json", json.dumps(seen))]
+
+
 PLAN = {"hosts": {}, "steps": {"offer": {"hosts": []}}}
 LANDINGS = [
     {"marker": "m1", "mailbox": "/var/mail/trace"},
@@ -445,6 +456,7 @@ CASES: list[Case] = [
     _of_engine("deferred_mail", {"kind": "postfix", "next_hops": ["gw1.example"], "timeout": 0}, _queues),
     _of_engine("tls_recovery", {"hosts": ["m1"]}, _recovery),
     _of_engine("tls_plan", {"estate": {"hosts": ["m1"], "deliveries": []}, "batches": ["1"]}, _plan),
+    _of_engine("fleet_lock", {"playbook": "my change", "hours": "6"}, _lock),
     _of_engine("tls_outcome", {"step": "offer", "plan": PLAN}, _outcome),
     _of_engine(
         "tls_report",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -52,8 +53,16 @@ def test_the_second_run_stops_before_its_first_change_and_the_first_one_is_compl
 
 def test_the_lock_of_another_controller_can_be_broken_and_a_plan_shows_it(fleet: Fleet) -> None:
     """That of another machine, of which nobody knows whether it still runs."""
-    lock = '{"format": 1, "user": "alice", "controller": "control.example.com", "playbook": "uninstall", "run": "a1", "process": "", "since": %d}'
-    fleet.run("gw1", f"umask 077; cat > {NOTE}", lock % int(fleet.run("gw1", "date +%s")))
+    lock = {
+        "format": 1,
+        "user": "alice",
+        "controller": "control.example.com",
+        "playbook": "uninstall",
+        "run": "a1",
+        "process": "",
+    }
+    since = int(fleet.run("gw1", "date +%s"))
+    fleet.run("gw1", f"umask 077; cat > {NOTE}", json.dumps({**lock, "since": since}))
     wish = {"starttls_email_config": "alpha", "starttls_delivery_mode": "opportunistic", **QUIET}
     before = digests(fleet)
     planned = fleet.play("playbooks/plan_tls.yml")

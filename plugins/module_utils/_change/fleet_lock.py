@@ -26,10 +26,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import M
 FLEET_LOCK_FORMAT = 1
 """The format of the note, see formats."""
 
-WORDS = ("user", "controller", "playbook", "run", "process")
+HOLDER_WORDS = ("user", "controller", "playbook", "run", "process")
 """What a note says of the run that holds the lock, beside the time."""
 
-UNREADABLE = "unreadable"
+UNREADABLE_LOCK = "unreadable"
 """The key that a note has instead, with the reason, if it cannot be read. Such a lock counts as held."""
 
 _NAME = "fleet"
@@ -52,7 +52,7 @@ def path_of(store: str = STORE) -> str:
 
 
 def read_lock(now: float, store: str = STORE) -> dict[str, Any]:
-    """Return the note that is there: WORDS, C(since) and C(age) in seconds; empty if nobody holds the lock. Never raises.
+    """Return the note that is there: HOLDER_WORDS, C(since) and C(age) in seconds; empty if nobody holds the lock. Never raises.
 
     What it says was written by somebody else: each text is one printable line.
     """
@@ -63,7 +63,7 @@ def read_lock(now: float, store: str = STORE) -> dict[str, Any]:
         return _understood(image.content, now)
     except (EngineError, OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return {UNREADABLE: _word(reason), "age": _age_of_file(now, store)}
+        return {UNREADABLE_LOCK: _word(reason), "age": _age_of_file(now, store)}
 
 
 def take_lock(
@@ -77,7 +77,7 @@ def take_lock(
 ) -> Taken:
     """Take the lock for a run, unless another one has it. Raises EngineError.
 
-    holder: WORDS of the run. hours: after that time a lock does not count any more. break_it: take it in any case. over: the run
+    holder: HOLDER_WORDS of the run. hours: after that time a lock does not count any more. break_it: take it in any case. over: the run
     of a lock that does not count any more, because its process has ended.
     """
     if check_mode:
@@ -85,12 +85,12 @@ def take_lock(
         return Taken(False, not former, former)
     with daemon_locked(_NAME, store):
         former = read_lock(now, store)
-        if former.get("run") == holder["run"] and UNREADABLE not in former:
+        if former.get("run") == holder["run"] and UNREADABLE_LOCK not in former:
             return Taken(True, False, {})
         counts = former and former["age"] < hours * 3600 and not (over and former.get("run") == over)
         if counts and not break_it:
             return Taken(False, False, former)
-        note = {KEY: FLEET_LOCK_FORMAT, **{name: holder[name] for name in WORDS}, "since": now}
+        note = {KEY: FLEET_LOCK_FORMAT, **{name: holder[name] for name in HOLDER_WORDS}, "since": now}
         FileImage(path_of(store), json.dumps(note).encode(), 0o600).write()
     return Taken(True, True, former)
 
@@ -98,7 +98,7 @@ def take_lock(
 def release_lock(run: str, now: float, check_mode: bool = False, store: str = STORE) -> Taken:
     """Release the lock if this run holds it. Another run that has broken it keeps it. Raises EngineError."""
     found = read_lock(now, store)
-    mine = found.get("run") == run and UNREADABLE not in found
+    mine = found.get("run") == run and UNREADABLE_LOCK not in found
     if not mine or check_mode:
         return Taken(mine, mine, found if found and not mine else {})
     with daemon_locked(_NAME, store):
@@ -119,7 +119,11 @@ def _understood(content: bytes, now: float) -> dict[str, Any]:
     if isinstance(since, bool) or not isinstance(since, (int, float)) or not math.isfinite(since):
         raise ValueError("it has no time")
     # A clock that was put back makes a lock young, never old.
-    return {**{name: _word(data.get(name)) for name in WORDS}, "since": float(since), "age": max(0.0, now - since)}
+    return {
+        **{name: _word(data.get(name)) for name in HOLDER_WORDS},
+        "since": float(since),
+        "age": max(0.0, now - since),
+    }
 
 
 def _word(value: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet_lock import VARIABLE
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet_lock import LOCK_FACT
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.outcome import STEP_RESULTS
 
 CHANGE_RESULTS = ("mail_server_result", "gateway_accept_result", "gateway_result", "mail_server_peers_result")
@@ -47,7 +47,7 @@ def planned_digests(host: str, hostvars: HostVars, step: str = "") -> dict[str, 
             f"this run has no plan for {host}: a run reads all hosts and plans before it changes anything. Start the playbook at its "
             "beginning, without --start-at-task"
         )
-    if plan.get("lock") and not (hostvars["localhost"].get(VARIABLE) or {}).get("host"):
+    if plan.get("lock") and not (hostvars["localhost"].get(LOCK_FACT) or {}).get("host"):
         raise EngineError(
             "this run has no lock of the fleet, so another run may change it at the same time: the task that takes it was left out. Run "
             "the playbook from its beginning, without --start-at-task, and answer yes there with --step"

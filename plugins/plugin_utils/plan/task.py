@@ -111,7 +111,7 @@ def plan_of_run(
         outside_peers=_outside_peers(with_peers, members["mail_gateways"], targets, hostvars),
         enforced=enforced,
         undo=_given(wanted.hosts, hostvars) if options["action"] == "undo" else WorkflowChanges(),
-        locks=dict(_locks(observed, hostvars, own_run, bool(options["plan_only"]))),
+        locks=dict(_locks(observed, hostvars, own_run, bool(options.get("plan_only")))),
     )
     return make_plan(wanted, observed, request)
 
