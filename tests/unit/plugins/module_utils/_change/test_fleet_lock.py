@@ -208,7 +208,7 @@ def test_what_a_note_says_is_one_printable_line(store: str) -> None:
 
 def test_a_lock_of_the_first_format_is_read(store: str) -> None:
     Path(store).mkdir(mode=0o700)
-    kept = Path(__file__).resolve().parents[4] / "formats/fleet_lock_1.json"
+    kept = Path(__file__).resolve().parents[3] / "formats/fleet_lock_1.json"
     Path(path_of(store)).write_bytes(kept.read_bytes())
     found = read_lock(NOW + 61, store)
     assert (found["user"], found["playbook"], found["age"]) == ("alice", "enable_tls", 60.75)
