@@ -34,9 +34,21 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
     MAIL_ACL,
     NEXT_MAIL_ACL,
     REQUIRE_ACL,
+    SETTINGS,
     Exim,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.truth import (
+    AdapterReads,
+    Flaw,
+    Truth,
+    Wanted,
+    Wiring,
+    of_file,
+    of_list,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
+    DIFFERS,
+    NOT_TOLD,
     Answers,
     Fault,
     as_written,
@@ -53,6 +65,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     spellings,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_port import (
+    ask,
     prove_answer,
     prove_refusal,
     require_answer,
@@ -154,6 +167,8 @@ _INBOUND = f"""\
   no_more
 """
 _OURS = "mailfleet_"
+_ENFORCED = "mailfleet_enforced"
+_OVER_TLS = "mailfleet_over_tls"
 _OF_A_MESSAGE = re.compile(r"\$(?:\w|\{\w+\})")  # a variable
 _ROUTER_HEADS = re.compile(r"^(\S+) router:$", re.MULTILINE)
 _FOR_ALL_MAIL = {"senders": "", "local_parts": ""}
@@ -447,8 +462,71 @@ class EximGateway:
         return dict(zip(domains, map(str.strip, answers))) if len(answers) == len(domains) else {}
 
     def faults(self, state: GatewayState) -> Sequence[Fault]:
-        """Return none yet."""
-        return ()
+        """Return where a router, a transport, a table or a list does not do what the state says; see truth.py."""
+        if state == GatewayState():
+            return ()
+        plain, over_tls = state.levels
+        suffix = "_smarthost" if self._exim.has_smarthost else ""
+        leaves = {f"remote_smtp{suffix}": plain, **({f"{_OVER_TLS}{suffix}": over_tls} if plain != over_tls else {})}
+        wanted = Wanted(
+            state,
+            ROUTER,
+            _AS_WRITTEN,
+            (ROUTES, _entries(routes(state.email_configs.values()))),
+            (RECIPIENTS, _entries(recipients(state))),
+            {mode: tuple(f"{_OURS}{_WORDS[one]}" for one in levels) for mode, levels in LEVELS.items()},  # type: ignore[misc]
+            _ENFORCED,
+            leaves if plain else {},
+            _OVER_TLS if plain != over_tls else "",
+        )
+        reader = AdapterReads(
+            self._exim.level_of,
+            self._routers,
+            self._unsure,
+            lambda domain, transport: self._checks(state, domain, transport),
+            lambda domain: self._of_sender(state, domain),
+            lambda: self._accept_flaws(state),
+            lambda: self._lets_pass(state),
+        )
+        return list(Truth(self._run, self._wiring(), wanted, reader).faults())
+
+    def _wiring(self) -> Wiring:
+        unsplit = {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
+        here, elsewhere = (SPLIT_FILES, unsplit) if self._exim.split else (unsplit, SPLIT_FILES)
+        edited = [str(one) for one in self._exim.edited()]
+        return Wiring(self._exim.split, SETTINGS, TEMPLATE, here, elsewhere, edited)
+
+    def _printed_now(self) -> dict[str, str]:
+        return parse_settings(self._run(["exim4", "-bP", "acl_smtp_mail", "tls_advertise_hosts"])[1])
+
+    def _of_sender(self, state: GatewayState, domain: str) -> Iterator[Flaw]:
+        begin = "".join(_acl_heads(state).values())
+        printed = self._printed_now().get("acl_smtp_mail")
+        yield from of_list(printed, begin, SENDER_ACL, _HEADER + _SENDER_ACL_TEXT, [_SENDER_ACL_TEXT])
+        lines = [f"{name}:" for name in spellings(domain)]
+        yield from of_file(SENDERS, senders(state), lines, f"look for {domain} there")
+
+    def _accept_flaws(self, state: GatewayState) -> Iterator[Flaw]:
+        accept, printed = state.outbound.accept if state.outbound else None, self._printed_now()
+        if accept == "tls_only":
+            begin = "".join(_acl_heads(state).values())
+            yield from of_list(
+                printed.get("acl_smtp_mail"), begin, TLS_ONLY_ACL, _HEADER + _TLS_ONLY_ACL_TEXT, [_TLS_ONLY_ACL_TEXT]
+            )
+        elif accept == "plaintext" and (found := printed.get("tls_advertise_hosts", "")) != _hidden_from(state):
+            yield Flaw(
+                DIFFERS if found == "*" else NOT_TOLD,
+                f"Exim offers STARTTLS to other hosts (tls_advertise_hosts: {found})",
+            )
+
+    def _lets_pass(self, state: GatewayState) -> str:
+        """Return what the running daemon answers to plaintext mail of an enforced sender; empty if it defers it, or cannot be asked."""
+        sender = next(one.domain for one in state.enforced if one.direction == "inbound")
+        try:
+            code, text = ask(self.own_port, self._settings, f"postmaster@{sender}", "postmaster")
+        except EngineError:  # the test of the own port says why
+            return ""
+        return "" if 400 <= code < 500 else f"{code} {text}"
 
     def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
         """Return the messages for recipients in these domains. There is one queue."""
@@ -666,6 +744,12 @@ def recipients(state: GatewayState) -> str:
         servers = ";".join(map(str, one.servers or (owner.servers if owner else ())))
         lines.append(f"{domain}: check={one.certificate_check}{f' servers=<;{servers}' if servers else ''}\n")
     return _HEADER + "".join(lines)
+
+
+def _entries(table: str) -> dict[str, str]:
+    """Return domain -> its entry in the text of a table."""
+    pairs = (line.partition(": ") for line in table.splitlines() if not line.startswith("#"))
+    return {domain: entry for domain, _, entry in pairs}
 
 
 def _acl_heads(state: GatewayState) -> dict[str, str]:

@@ -147,12 +147,12 @@ class Exim:
                 f"Exim is not running ({PID_FILE} names no process of it); start it first, because a change is proved by its own "
                 "port"
             )
-        if self._edited():
+        if self.edited():
             self._require_sound_sources()
         if found := self._blocked(self.main_process()):
             raise PortInUseError(_would_fall_silent(found))
 
-    def _edited(self) -> list[Path]:
+    def edited(self) -> list[Path]:
         """Return the sources of the generated configuration that are newer than it. Nothing has shown yet that Exim can read them."""
         sources = [Path(SETTINGS), Path(self._macros_path())]
         sources += Path(CONFIG_DIR, "conf.d").rglob("*") if self.split else [Path(CONFIG_DIR, "exim4.conf.template")]
@@ -210,7 +210,7 @@ class Exim:
         except OSError as error:
             raise EngineError(f"{error.filename}: {error.strerror}") from error
         next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
-        edited = [str(one) for one in self._edited()]
+        edited = [str(one) for one in self.edited()]
         return {**observe(self._printed, self.main_process(), next_hops, requires), "not_read_yet": edited}
 
     def _blocked(self, daemon: Optional[int], trial: str = "") -> list[str]:
@@ -224,7 +224,7 @@ class Exim:
         )
 
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
-            path = trial or (self._generate(stage) if self._edited() else "")
+            path = trial or (self._generate(stage) if self.edited() else "")
             printed = Printed(self._run, path) if path else self._printed
             return obstacles(wishes(printed, command_line_of(daemon)), daemon, PROGRAMS)
 
