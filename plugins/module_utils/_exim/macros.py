@@ -14,7 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 _MACRO = re.compile(r"\s*([A-Z][A-Za-z0-9_]*)\s*==?\s*(.*)", re.DOTALL)
 
 
-def _statements(text: str) -> list[str]:
+def statements(text: str) -> list[str]:
     """Split an Exim file into statements: a line with its continuation lines."""
     found: list[str] = []
     continued = False
@@ -29,7 +29,8 @@ def _statements(text: str) -> list[str]:
     return found
 
 
-def _macro_of(statement: str) -> tuple[str, str]:
+def macro_of(statement: str) -> tuple[str, str]:
+    """Return the macro that a statement defines, and its value; both empty if it defines none."""
     lines = [line for line in statement.split("\n") if not line.strip().startswith("#")]
     match = _MACRO.match("\n".join(lines))
     if not match:
@@ -39,7 +40,7 @@ def _macro_of(statement: str) -> tuple[str, str]:
 
 def read_macros(text: str) -> dict[str, str]:
     """Read an Exim macros file: macro -> value. The last definition counts."""
-    pairs = (_macro_of(statement) for statement in _statements(text))
+    pairs = (macro_of(statement) for statement in statements(text))
     return {name: value for name, value in pairs if name}
 
 
@@ -53,8 +54,8 @@ def set_macros(text: str, wanted: Mapping[str, Optional[str]]) -> str:
     for name, value in wanted.items():
         if value is not None and any(ord(char) < 32 or ord(char) == 127 for char in value):
             raise EngineError(f"the value of {name} holds a newline or another control character")
-    for statement in _statements(text):
-        name, value = _macro_of(statement)
+    for statement in statements(text):
+        name, value = macro_of(statement)
         if name not in wanted:
             kept.append(statement)
         elif name in left:

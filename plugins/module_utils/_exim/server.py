@@ -27,6 +27,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere import (
+    Definition,
+    definitions,
+    in_force,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
@@ -37,6 +42,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
     process_of,
     send_signal,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
@@ -122,6 +128,8 @@ class Exim:
         self._planned = Desired()
         self._printed = Printed(run)
         self._tested: Optional[bytes] = None  # the generated configuration that check() has tried
+        self._elsewhere: Optional[Mapping[str, Definition]] = None
+        self._known: Optional[Mapping[str, str]] = None
         self._told: Optional[int] = None  # the process that was told to read its configuration again
 
     def transaction(self, store: str) -> Transaction:
@@ -276,7 +284,7 @@ class Exim:
         """
         self._planned = desired
         macros = self.macros()
-        wanted = self._former(desired, macros)
+        wanted = self._former(desired)
         base = {name: value for name, value in {**macros, **wanted}.items() if value is not None}
         images: list[FileImage] = []
         if desired.inbound is not None:
@@ -291,12 +299,13 @@ class Exim:
         images += self._alike(self.macro_images(wanted), desired)
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
 
-    def _former(self, desired: Desired, macros: Mapping[str, str]) -> dict[str, Optional[str]]:
+    def _former(self, desired: Desired) -> dict[str, Optional[str]]:
         """Return the macros that go back: those that are as the last change left them, and were different before."""
         was = desired.was.get(self._macros_path())
         if not was:
             return {}
         before, last = (read_macros(text.decode("utf-8", "surrogateescape")) for text in (was.without, was.last))
+        macros = self.own_macros()
         names = [*(_INBOUND_MACROS if desired.inbound is not None else ())]
         names += _OUTBOUND_MACROS if desired.outbound is not None else ()
         return {name: before.get(name) for name in names if macros.get(name) == last.get(name) != before.get(name)}
@@ -337,27 +346,62 @@ class Exim:
 
         Without the certificate, Exim could not offer STARTTLS as the other macros say. So they go with it.
         """
-        macros = {} if self._macros_path() in images else self.macros()
+        macros = {} if self._macros_path() in images else self.own_macros()
         names = [name for name in (MAIL_ACL, NEXT_MAIL_ACL) if macros.get(name) == _ACL_MACRO]
         names += _INBOUND_MACROS if macros.get("MAIN_TLS_CERTKEY") == certificate else ()
         acl = FileImage.read(REQUIRE_ACL)
         gone = [replace(acl, content=None)] if acl.content is not None else []
-        return [*self.macro_images(dict.fromkeys(names)), *gone]
+        return [*self.macro_images(dict.fromkeys(names), whatever_else=True), *gone]
 
     def generated(self) -> Sequence[FileImage]:
         """Return the configuration that Debian generates."""
         return (FileImage.read(GENERATED),)
 
     def macros(self) -> dict[str, str]:
-        """Return the macros that the administrator or this collection has set."""
+        """Return the macros that the administrator or this collection has set, wherever Exim reads them."""
+        return {**self.own_macros(), **{name: one.value for name, one in self.elsewhere().items()}}
+
+    def own_macros(self) -> dict[str, str]:
+        """Return the macros of Debian's file of local macros, the only one that the collection writes."""
         return read_macros(self._macros_text())
 
-    def macro_images(self, wanted: Mapping[str, Optional[str]]) -> list[FileImage]:
-        """Return the file of macros with these macros set, or removed if None. Empty if the file stays the same."""
+    def elsewhere(self) -> Mapping[str, Definition]:
+        """Return the macros that the site sets in other files: macro -> its definition."""
+        if self._elsewhere is None:
+            found = definitions(CONFIG_DIR, self.split, self._macros_path(), SETTINGS, self._known_macros)
+            self._elsewhere = in_force(found, self.own_macros())
+        return self._elsewhere
+
+    def _known_macros(self) -> Mapping[str, str]:
+        if self._known is None:
+            self._known = parse_settings(self._run(["exim4", "-bP", "macros"])[1])
+        return self._known
+
+    def macro_images(self, wanted: Mapping[str, Optional[str]], whatever_else: bool = False) -> list[FileImage]:
+        """Return the file of macros with these macros set, or removed if None. Empty if the file stays the same.
+
+        A macro that the site sets elsewhere as it is wanted stays there alone. Raises EngineError if the site sets another value.
+        whatever_else: do not look elsewhere.
+        """
+        if not whatever_else:
+            wanted = {name: value for name, value in wanted.items() if not self._set_elsewhere(name, value)}
         image = FileImage.read(self._macros_path())
         text = (image.content or b"").decode("utf-8", "surrogateescape")
         new = set_macros(text, wanted)
         return [] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))]
+
+    def _set_elsewhere(self, name: str, value: Optional[str]) -> bool:
+        """Whether the site sets a macro elsewhere as it is wanted. Raises EngineError if it sets another value there."""
+        found = self.elsewhere().get(name)
+        if found is None or (found.is_default and value is not None):
+            return False
+        if found.value == value or (not found.value and not value):
+            return name not in self.own_macros()
+        wants = f"'{value}'" if value is not None else "that it is not set"
+        raise EngineError(
+            f"{found.place}, sets {name} to '{found.value}', and this change needs {wants}. Exim would refuse both, or do what that file "
+            f"says; take the line out, or set what you want there"
+        )
 
     def outbound_macros(
         self, kind: str, base: Optional[Mapping[str, str]] = None, transports: Sequence[str] = _TRANSPORTS
@@ -415,6 +459,7 @@ class Exim:
             status, out, err = self._run(["exim4", "-C", trial_config, "-bV"])
             if status != 0:
                 raise EngineError(f"Exim refuses the change: {(err or out).strip()}")
+            self._refuse_contradictions(trial_config)
             if found := self._blocked(self.main_process(), trial_config):
                 raise PortInUseError(_would_fall_silent(found))
             Path(stage).chmod(0o755)
@@ -466,7 +511,11 @@ class Exim:
 
     def _forget(self) -> None:
         self._printed.forget()
-        self._tested = None
+        self._tested = self._elsewhere = self._known = None
+
+    def _place_of(self, macro: str) -> str:
+        found = self.elsewhere().get(macro)
+        return found.place if found else self._macros_path()
 
     def _plan_required(
         self, desired: Desired, macros: Mapping[str, str], wanted: dict[str, Optional[str]]
@@ -476,7 +525,7 @@ class Exim:
         if desired.inbound == "required":
             if ours not in (None, _ACL_MACRO) and (name, ours) != (NEXT_MAIL_ACL, DEFAULT_MAIL_ACL):
                 raise EngineError(
-                    f"{name} is already set in {self._macros_path()}; inbound 'required' needs it. "
+                    f"{name} is already set in {self._place_of(name)}; inbound 'required' needs it. "
                     "Refuse plaintext in that access control list instead, and choose 'offered'"
                 )
             wanted[name] = _ACL_MACRO
@@ -505,6 +554,17 @@ class Exim:
                 raise EngineError(f"a trial daemon with the change: {error}") from error
         finally:
             _end_daemon(pid_file, patience)
+
+    def _refuse_contradictions(self, config: str) -> None:
+        """Raise EngineError if one of Debian's transports would both avoid TLS and insist on it: all its mail would be deferred."""
+        found = Printed(self._run, config).transports
+        for name in map(str.lower, _TRANSPORTS):
+            options = found.get(name, {})
+            if options.get("hosts_avoid_tls") == "*" == options.get("hosts_require_tls"):
+                raise EngineError(
+                    f"the transport {name} would avoid TLS with every host and insist on it (hosts_avoid_tls and hosts_require_tls), so "
+                    f"all its mail would wait; one of both is not set by a macro: look for it in {CONFIG_DIR}"
+                )
 
     def _put_at(self, config: str, port: int) -> None:
         """Have the trial daemon do at its port what the real one does at the mail port."""

@@ -108,9 +108,9 @@ class AdapterReads:
     """What the adapter reads in its own way.
 
     level: transport -> its TLS level. routers: router -> its options, in Exim's order. unsure: domains, routers, options -> those
-    whose mail may take another way than shown. checks: whether a transport keeps what was set for an enforced recipient domain. of_sender: why an
-    enforced sender is not asked for TLS. accepts: why the mail servers are received in another way. refuses: why the running daemon
-    does not refuse enforced senders; empty if it does.
+    whose mail may take another way than shown. checks: whether a transport keeps what was set for an enforced recipient domain.
+    of_sender: why an enforced sender is not asked for TLS. accepts: why the mail servers are received in another way.
+    refuses: why the running daemon does not refuse enforced senders; empty if it does.
     """
 
     level: Callable[[str], str]

@@ -2,10 +2,10 @@
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import (
-    _macro_of,
-    _statements,
+    macro_of,
     read_macros,
     set_macros,
+    statements,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from hypothesis import assume, given
@@ -35,7 +35,7 @@ class TestMacros:
     def test_every_other_statement_stays_as_it_is(self, text, wanted):
         def others(source):
             return [
-                one for one in _statements(source) if _macro_of(one)[0] not in wanted
+                one for one in statements(source) if macro_of(one)[0] not in wanted
             ]  # what has to survive byte for byte
 
         before, after = others(text), others(set_macros(text, wanted))
@@ -56,7 +56,7 @@ class TestMacros:
     @given(TEXTS)
     def test_setting_what_is_there_changes_nothing(self, text):
         macros = read_macros(text)
-        definitions = [_macro_of(one)[0] for one in _statements(text)]
+        definitions = [macro_of(one)[0] for one in statements(text)]
         assume(len(set(filter(None, definitions))) == len(list(filter(None, definitions))))
         assert set_macros(text, macros) == text
 
