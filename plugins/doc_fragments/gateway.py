@@ -41,6 +41,14 @@ options:
       - Both may belong to the user whom Haraka runs as. The directories above may not, and no symbolic link in them is followed.
     type: path
     default: /etc/haraka
+  exim_split:
+    description:
+      - On an Exim gateway, whether Debian's unsplit configuration may be moved to the split one. Only there is a place for routers that
+        is no conffile of dpkg, so without it a host with an unsplit configuration is refused.
+      - The move carries over what the administrator has changed in the template, and is refused if Exim would not read the same.
+        O(mailfleet.starttls.gateway_tls#module:state=absent) moves back.
+    type: bool
+    default: false
   api_url:
     description:
       - For a gateway with an API, the address of the API, like V(https://gateway.example.com:8006).

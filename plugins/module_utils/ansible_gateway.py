@@ -35,6 +35,7 @@ ACCESS_SPEC: dict[str, dict[str, Any]] = {
     "port": {"type": "int", "default": 25},
     "reinjection_port": {"type": "int", "default": 10125},
     "config_dir": {"type": "path", "default": "/etc/haraka"},
+    "exim_split": {"type": "bool", "default": False},
     "api_url": {"type": "str"},
     "api_user": {"type": "str"},
     "api_password": {"type": "str", "no_log": True},
@@ -155,6 +156,7 @@ def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
         options["api_user"] or "",
         options["api_password"] or "",
         options["api_key"] or "",
+        options["exim_split"],
     )
     return GATEWAYS[kind](access, settings), settings
 

@@ -38,6 +38,7 @@ PEER_SPEC: dict[str, dict[str, Any]] = {
     "require_without_evidence": {"type": "bool", "default": False},
     "queue_timeout": {"type": "int", "default": 300},
     "digests": {"type": "dict", "default": {}},
+    "exim_split": {"type": "bool", "default": False},
 }
 """The options of peer_tls."""
 
@@ -58,7 +59,7 @@ def change_peers(module: AnsibleModule) -> dict[str, Any]:
     own_port = Target(options["address"], options["port"])
     own_port.check()
     settings = Settings(timeout=float(options["timeout"]))
-    server = PEERS[kind](runner(module), own_port, settings)
+    server = PEERS[kind](runner(module), own_port, settings, options["exim_split"])
     outcome = set_peers(server, wish, settings, own_port, module.check_mode, digests=options["digests"])
     return {**outcome.to_dict(), "kind": kind, "diff": outcome.diff, "warnings": list(outcome.warnings)}
 
@@ -72,7 +73,7 @@ def read_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Set
     mail_server_info. A proof that refuses a change is no obstacle here: the other side may accept TLS before the change is made.
     """
     own_port = Target(options["address"], options["port"])
-    server = PEERS[kind](run, own_port, settings)
+    server = PEERS[kind](run, own_port, settings, bool(options.get("exim_split")))
     found = {**no_peers(), "peers": None, "digests": {}, "obstacles": [], "notes": []}
     state = options.get("peers_state") or "present"
     wanted = None

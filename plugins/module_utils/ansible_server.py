@@ -129,7 +129,7 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
             module.check_mode,
             keep=keep,
             digests=digests,
-            peers=PEERS[kind](runner(module), desired.own_port, settings) if kind in PEERS else None,
+            peers=PEERS[kind](runner(module), desired.own_port, settings, False) if kind in PEERS else None,
             queue_seconds=float(options["queue_timeout"]),
         )
     else:

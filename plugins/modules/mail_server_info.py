@@ -25,6 +25,11 @@ options:
     type: str
     choices: [present, disabled, absent]
     default: present
+  exim_split:
+    description:
+      - As O(mailfleet.starttls.peer_tls#module:exim_split).
+    type: bool
+    default: false
 extends_documentation_fragment:
   - mailfleet.starttls.peers
   - mailfleet.starttls.mail_server
@@ -272,6 +277,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **INSTALL_SPEC,
     **HANDSHAKE_SPEC,
     **READ_SPEC,
+    "exim_split": {"type": "bool", "default": False},
 }
 """The options for users. The action plugin reads them."""
 

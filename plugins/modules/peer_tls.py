@@ -58,6 +58,14 @@ options:
       - A peer that refuses the proof permanently is still refused, because mail would bounce.
     type: bool
     default: false
+  exim_split:
+    description:
+      - Whether Debian's unsplit configuration of Exim may be moved to the split one. Only there is a place for routers that is no conffile
+        of dpkg, so without it a peer of a host with an unsplit configuration is refused.
+      - The move carries over what the administrator has changed in the template, and is refused if Exim would not read the same. It stays
+        until C(mail_server_tls) with C(state=absent) moves back.
+    type: bool
+    default: false
   digests:
     description:
       - Path on the host -> SHA-256 of the file as a plan saw it, or V(absent). The change is refused if a file differs now.

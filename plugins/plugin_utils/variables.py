@@ -150,6 +150,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "10125", "The first of three free ports on 127.0.0.1, on a Postfix gateway."
         ),
         "starttls_config_dir": Variable("`/etc/haraka`", "The directory that holds Haraka's `config` directory."),
+        "starttls_exim_split": Variable(
+            "false",
+            "Whether a host whose Exim has Debian's unsplit configuration may be moved to the split one, for a gateway and for peers.",
+        ),
         "starttls_api_url": Variable(
             "`MAILFLEET_API_URL_NAME`, `MAILFLEET_API_URL`",
             "The address of the gateway's API. The default is an environment variable of the controller; `NAME` is the gateway's "

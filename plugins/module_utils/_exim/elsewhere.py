@@ -135,10 +135,10 @@ def sources(config_dir: str, split: bool) -> list[str]:
     """Return the files that Debian puts together, in its order, without what they include."""
     if not split:
         return [f"{config_dir}/exim4.conf.template"]
-    return [path for section in SECTIONS for path in _parts(Path(config_dir, "conf.d", section))]
+    return [path for section in SECTIONS for path in parts(Path(config_dir, "conf.d", section))]
 
 
-def _parts(directory: Path) -> Iterator[str]:
+def parts(directory: Path) -> Iterator[str]:
     """Yield the files of a section as Debian's run_parts does: C(NAME.rul) stands for NAME."""
     for one in sorted(directory.glob("*"), key=lambda path: path.name):
         if _PART.match(one.name) and one.is_file():

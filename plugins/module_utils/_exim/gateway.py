@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue, sections
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue, scheme, sections
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
@@ -92,13 +92,7 @@ SENDER_ACL = f"{DIRECTORY}/enforced_sender.acl"
 TLS_ONLY_ACL = f"{DIRECTORY}/tls_only.acl"
 TEMPLATE = f"{CONFIG_DIR}/exim4.conf.template"
 ROUTER = "mailfleet_inbound"
-# These files come before Debian's own files of a section. The file of outbound comes before Debian's hubbed_hosts.
-SPLIT_FILES = {
-    "routers": f"{CONFIG_DIR}/conf.d/router/050_mailfleet-starttls",
-    "outbound": f"{CONFIG_DIR}/conf.d/router/149_mailfleet-starttls",
-    "transports": f"{CONFIG_DIR}/conf.d/transport/050_mailfleet-starttls",
-    "retry": f"{CONFIG_DIR}/conf.d/retry/10_mailfleet-starttls",
-}
+SPLIT_FILES = {name: f"{CONFIG_DIR}/conf.d/{file}" for name, file in sections.GATEWAY_FILES.items()}
 # Section -> the line of the unsplit template, and whether the include line comes after that line or before it.
 _PLACES = {
     "routers": (r"^begin routers[ \t]*$", True),
@@ -108,7 +102,7 @@ _PLACES = {
 }
 QUEUE_LIFETIME = 5 * 24 * 3600
 
-_HEADER = "# Written by mailfleet.starttls; a change made here is lost.\n"
+_HEADER = sections.HEADER
 # One message for each connection: Exim lists waiting messages by host name only, and would send them over an open
 # connection with any TLS state or port. Without retry_include_ip_address=false, a server without STARTTLS would also
 # delay mail in other modes to that server.
@@ -200,11 +194,12 @@ class EximGateway:
     keeps_names = True
     softens_refusals = False  # a 530 bounces; Exim has no filter for replies
 
-    def __init__(self, run: Runner, settings: Settings, own_port: Target) -> None:
-        """Prepare only. own_port: the port for mail from the internet."""
+    def __init__(self, run: Runner, settings: Settings, own_port: Target, may_split: bool = False) -> None:
+        """Prepare only. own_port: the port for mail from the internet. may_split: whether an unsplit configuration may be moved."""
         self._run = run
         self._settings = settings
         self.own_port = own_port
+        self._may_split = may_split
         self._exim = Exim(run, lambda _planned, target: prove_answer(target, settings))
         self._known: dict[str, Optional[bytes]] = {}  # path -> the content that the running daemon uses
 
@@ -258,20 +253,41 @@ class EximGateway:
             FileImage(TLS_ONLY_ACL, (_HEADER + _TLS_ONLY_ACL_TEXT).encode()),
         ]
         texts = self._sections(state)
-        paths = SPLIT_FILES if self._exim.split else {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
+        moves = self._may_split and not self._exim.split
+        split = self._exim.split or moves
+        paths = SPLIT_FILES if split else {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}
         source = self._most_private()
         for name, text in texts.items():
             # seen is that of another path
             images.append(replace(source, path=paths[name], content=(_HEADER + text).encode(), seen=""))
-        if not self._exim.split:
-            filled = [name for name, text in texts.items() if text]
-            template = FileImage.read(TEMPLATE)
-            text = (template.content or b"").decode("utf-8", "surrogateescape")
-            images.append(replace(template, content=with_includes(text, filled).encode("utf-8", "surrogateescape")))
-        images += self._exim.macro_images(self._macros(state))
+        if not split:
+            self._refuse_new_lines([name for name, text in texts.items() if text])
+        if moves:
+            images += self._moved_macros(state)
+            images = list({one.path: one for one in (*scheme.move(self._run, self._paths), *images)}.values())
+        else:
+            images += self._exim.macro_images(self._macros(state, self._exim))
         for image in images:
             self._known.setdefault(image.path, FileImage.read(image.path).content)
         return replace(change_with_record(images, REGISTRY, state), kept=(FileImage.read(GENERATED),))
+
+    def _moved_macros(self, state: GatewayState) -> list[FileImage]:
+        """Return the local macros of the configuration that will be split."""
+        if not scheme.was_split(self._paths):
+            return self._exim.macro_images(self._macros(state, self._exim), path=self._paths.macros[1])
+        exim = Exim(self._run, lambda *_: None, will_be_split=True)
+        return exim.macro_images(self._macros(state, exim))
+
+    @property
+    def _paths(self) -> scheme.Paths:
+        return scheme.Paths(CONFIG_DIR, SETTINGS, DIRECTORY)
+
+    @staticmethod
+    def _refuse_new_lines(names: Sequence[str]) -> None:
+        """Raise NotExpressibleError if the template lacks an include line. Those that an older version has put there may stay."""
+        text = (FileImage.read(TEMPLATE).content or b"").decode("utf-8", "surrogateescape")
+        if with_includes(text, names) != text:
+            raise scheme.refusal(TEMPLATE)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
         """Return the configured servers of the domain; without any, the hosts to which Exim routes its mail now."""
@@ -625,9 +641,9 @@ class EximGateway:
                     )
         prove_refusal(self.own_port, self._settings, state, "postmaster")
 
-    def _macros(self, state: GatewayState) -> dict[str, Optional[str]]:
+    def _macros(self, state: GatewayState, exim: Exim) -> dict[str, Optional[str]]:
         """Return Debian's macros for the access control lists of senders, for offering STARTTLS, and for outbound TLS."""
-        present = self._exim.macros()
+        present = exim.macros()
         lists = _acl_heads(state)
         ours = NEXT_MAIL_ACL in present
         following = present.get(NEXT_MAIL_ACL if ours else MAIL_ACL)
@@ -639,9 +655,9 @@ class EximGateway:
             wanted = {NEXT_MAIL_ACL: None, MAIL_ACL: None if following == DEFAULT_MAIL_ACL else following}
         wanted.update(self._advertise(state, present))
         if state.levels[0]:
-            wanted.update(self._exim.outbound_macros(state.levels[0]))
+            wanted.update(exim.outbound_macros(state.levels[0]))
         if state.levels[1] not in ("", "disabled"):
-            wanted.update(self._exim.unverified_smarthost())
+            wanted.update(exim.unverified_smarthost())
         return wanted
 
     @staticmethod

@@ -18,12 +18,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Was
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue, sections
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import queue, scheme, sections
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import level
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import (
     CONFIG_DIR,
     DIRECTORY,
     GENERATED,
+    SETTINGS,
     Exim,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import names_of, of_domains
@@ -37,21 +38,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import B
 _TEMPLATE = f"{CONFIG_DIR}/exim4.conf.template"
 _GATEWAY_RECORD = f"{DIRECTORY}/gateway.json"
 
-# Section -> its file in the split configuration, and its place in the unsplit template. The routers of a peer that takes all mail
-# come after hubbed_hosts, which is the administrator's, and before Debian's router for all other mail.
-_SPLIT = {
-    "transports": "transport/051_mailfleet-peers",
-    "retry": "retry/11_mailfleet-peers",
-    "routers": "router/051_mailfleet-peers",
-    "last routers": "router/199_mailfleet-peers",
-}
+_SPLIT = sections.PEER_FILES
 _PLACES: sections.Places = {
     "transports": (r"^begin transports[ \t]*$", True),
     "retry": (r"^begin retry[ \t]*$", True),
     "routers": (r"^begin routers[ \t]*$", True),
     "last routers": (r"^\.ifdef DCconfig_internet[ \t]*$", False),
 }
-_HEADER = "# Written by mailfleet.starttls; a change made here is lost.\n"
+_HEADER = sections.HEADER
 _PEER_LINE = re.compile(r"(?m)^# peer ([a-z0-9-]+)\n")
 _LIFETIME = 5 * 24 * 3600
 _ROUTER_OF_DEBIAN = ("dnslookup", "dnslookup_relay_to_domains", "smarthost")
@@ -73,10 +67,11 @@ class EximPeers:
 
     name = "exim"
 
-    def __init__(self, run: Runner, exim: Exim) -> None:
-        """Prepare only. exim: the adapter of the mail server."""
+    def __init__(self, run: Runner, exim: Exim, may_split: bool = False) -> None:
+        """Prepare only. exim: the adapter of the mail server. may_split: whether an unsplit configuration may be moved."""
         self._run = run
         self._exim = exim
+        self._may_split = may_split
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files of Exim."""
@@ -258,12 +253,28 @@ class EximPeers:
         return (FileImage.read(_TEMPLATE).content or b"").decode("utf-8", "surrogateescape")
 
     def _images(self, texts: Mapping[str, str]) -> list[FileImage]:
-        if not self._exim.split:
-            template = self._template()
-            for title, text in texts.items():
-                template = sections.with_block(template, title, _PLACES[title], text, _TEMPLATE)
-            return [replace(FileImage.read(_TEMPLATE), content=template.encode("utf-8", "surrogateescape"))]
-        source = sections.most_private(CONFIG_DIR, True)
+        if self._exim.split:
+            return self._files(texts, sections.most_private(CONFIG_DIR, True))
+        template = FileImage.read(_TEMPLATE)
+        if self._may_split and (
+            any(texts.values()) or sections.without_ours(self._template(), DIRECTORY) != self._template()
+        ):
+            return self._moved(texts, template)
+        text = self._template()
+        if any(block not in ("", sections.block_in(text, title)) for title, block in texts.items()):
+            raise scheme.refusal(_TEMPLATE)
+        for title, block in texts.items():  # what an older version has put there may stay, or go
+            text = sections.with_block(text, title, _PLACES[title], block, _TEMPLATE)
+        return [replace(template, content=text.encode("utf-8", "surrogateescape"))]
+
+    def _moved(self, texts: Mapping[str, str], source: FileImage) -> list[FileImage]:
+        paths = scheme.Paths(CONFIG_DIR, SETTINGS, DIRECTORY)
+        images = [*scheme.move(self._run, paths), *self._files(texts, source)]
+        return list({one.path: one for one in images}.values())
+
+    @staticmethod
+    def _files(texts: Mapping[str, str], source: FileImage) -> list[FileImage]:
+        """Return the files of the sections. source: who may read them."""
         return [
             replace(
                 source,

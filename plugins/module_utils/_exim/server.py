@@ -121,9 +121,13 @@ class Exim:
     name = "exim"
     reads_files_unasked = False
 
-    def __init__(self, run: Runner, trial: Callable[[Desired, Target], object]) -> None:
-        """Prepare only. run: starts a program. trial: raises EngineError unless a daemon at a target shows the wanted state."""
+    def __init__(self, run: Runner, trial: Callable[[Desired, Target], object], will_be_split: bool = False) -> None:
+        """Prepare only. run: starts a program. trial: raises EngineError unless a daemon at a target shows the wanted state.
+
+        will_be_split: plan for the split configuration, whatever there is now.
+        """
         self._run = run
+        self._will_be_split = will_be_split
         self._trial = trial
         self._planned = Desired()
         self._printed = Printed(run)
@@ -200,7 +204,9 @@ class Exim:
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on; some may not exist."""
-        return (self._macros_path(), SETTINGS, GENERATED, REQUIRE_ACL)
+        unsplit = f"{CONFIG_DIR}/exim4.conf.localmacros"
+        former = (unsplit,) if self.split and Path(unsplit).exists() else ()
+        return (self._macros_path(), SETTINGS, GENERATED, REQUIRE_ACL, *former)
 
     def left(self) -> list[str]:
         """Return the files and directories that the collection left on this host for Exim."""
@@ -221,10 +227,10 @@ class Exim:
         edited = [str(one) for one in self.edited()]
         return {**observe(self._printed, self.main_process(), next_hops, requires), "not_read_yet": edited}
 
-    def _blocked(self, daemon: Optional[int], trial: str = "") -> list[str]:
+    def _blocked(self, daemon: Optional[int], trial: Optional[Printed] = None) -> list[str]:
         """Return why Exim could not listen after its next reload, a text for each place. Raises EngineError.
 
-        trial: the configuration that it would read; empty for what Debian generates now.
+        trial: the configuration that it would read; None for what Debian generates now.
         """
         from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (  # noqa: PLC0415
             command_line_of,
@@ -232,8 +238,7 @@ class Exim:
         )
 
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
-            path = trial or (self._generate(stage) if self.edited() else "")
-            printed = Printed(self._run, path) if path else self._printed
+            printed = trial or (Printed(self._run, self._generate(stage)) if self.edited() else self._printed)
             return obstacles(wishes(printed, command_line_of(daemon)), daemon, PROGRAMS)
 
     def transports(self) -> Mapping[str, Mapping[str, str]]:
@@ -304,11 +309,20 @@ class Exim:
         was = desired.was.get(self._macros_path())
         if not was:
             return {}
-        before, last = (read_macros(text.decode("utf-8", "surrogateescape")) for text in (was.without, was.last))
+        without = self._before_the_move(desired) or was.without
+        before, last = (read_macros(text.decode("utf-8", "surrogateescape")) for text in (without, was.last))
         macros = self.own_macros()
         names = [*(_INBOUND_MACROS if desired.inbound is not None else ())]
         names += _OUTBOUND_MACROS if desired.outbound is not None else ()
         return {name: before.get(name) for name in names if macros.get(name) == last.get(name) != before.get(name)}
+
+    def _before_the_move(self, desired: Desired) -> bytes:
+        """Return the local macros as they were before a gateway's change made this a split configuration; empty if none did."""
+        settings, unsplit = desired.was.get(SETTINGS), f"{CONFIG_DIR}/exim4.conf.localmacros"
+        if not self.split or not settings or _is_split(settings.without.decode("utf-8", "replace")):
+            return b""
+        was = desired.was.get(unsplit)
+        return was.without if was else FileImage.read(unsplit).content or b""
 
     @staticmethod
     def _on(macros: Mapping[str, str], desired: Desired, port: int) -> dict[str, Optional[str]]:
@@ -377,17 +391,21 @@ class Exim:
             self._known = parse_settings(self._run(["exim4", "-bP", "macros"])[1])
         return self._known
 
-    def macro_images(self, wanted: Mapping[str, Optional[str]], whatever_else: bool = False) -> list[FileImage]:
+    def macro_images(
+        self, wanted: Mapping[str, Optional[str]], whatever_else: bool = False, path: str = ""
+    ) -> list[FileImage]:
         """Return the file of macros with these macros set, or removed if None. Empty if the file stays the same.
 
         A macro that the site sets elsewhere as it is wanted stays there alone. Raises EngineError if the site sets another value.
-        whatever_else: do not look elsewhere.
+        whatever_else: do not look elsewhere. path: the file to write instead, with what the present one has.
         """
         if not whatever_else:
             wanted = {name: value for name, value in wanted.items() if not self._set_elsewhere(name, value)}
         image = FileImage.read(self._macros_path())
         text = (image.content or b"").decode("utf-8", "surrogateescape")
         new = set_macros(text, wanted)
+        if path:
+            return [replace(image, path=path, content=new.encode("utf-8", "surrogateescape"), seen="")]
         return [] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))]
 
     def _set_elsewhere(self, name: str, value: Optional[str]) -> bool:
@@ -459,8 +477,9 @@ class Exim:
             status, out, err = self._run(["exim4", "-C", trial_config, "-bV"])
             if status != 0:
                 raise EngineError(f"Exim refuses the change: {(err or out).strip()}")
-            self._refuse_contradictions(trial_config)
-            if found := self._blocked(self.main_process(), trial_config):
+            printed = Printed(self._run, trial_config)
+            _refuse_contradictions(printed)
+            if found := self._blocked(self.main_process(), printed):
                 raise PortInUseError(_would_fall_silent(found))
             Path(stage).chmod(0o755)
             tested = Path(trial_config).read_bytes()
@@ -555,17 +574,6 @@ class Exim:
         finally:
             _end_daemon(pid_file, patience)
 
-    def _refuse_contradictions(self, config: str) -> None:
-        """Raise EngineError if one of Debian's transports would both avoid TLS and insist on it: all its mail would be deferred."""
-        found = Printed(self._run, config).transports
-        for name in map(str.lower, _TRANSPORTS):
-            options = found.get(name, {})
-            if options.get("hosts_avoid_tls") == "*" == options.get("hosts_require_tls"):
-                raise EngineError(
-                    f"the transport {name} would avoid TLS with every host and insist on it (hosts_avoid_tls and hosts_require_tls), so "
-                    f"all its mail would wait; one of both is not set by a macro: look for it in {CONFIG_DIR}"
-                )
-
     def _put_at(self, config: str, port: int) -> None:
         """Have the trial daemon do at its port what the real one does at the mail port."""
         text = Path(config).read_text(errors="surrogateescape")
@@ -592,8 +600,7 @@ class Exim:
     @property
     def split(self) -> bool:
         """Whether Debian's configuration is split into several files."""
-        found = re.search(r"^dc_use_split_config=['\"]?(\w+)", Path(SETTINGS).read_text(), re.MULTILINE)
-        return bool(found and found.group(1).lower() == "true")
+        return self._will_be_split or _is_split(Path(SETTINGS).read_text())
 
     def is_stale(self) -> bool:
         """Whether the source files would now generate a different configuration. Raises EngineError.
@@ -625,6 +632,22 @@ class Exim:
     def _macros_text(self) -> str:
         image = FileImage.read(self._macros_path())
         return (image.content or b"").decode("utf-8", "surrogateescape")
+
+
+def _is_split(settings: str) -> bool:
+    found = re.search(r"^dc_use_split_config=['\"]?(\w+)", settings, re.MULTILINE)
+    return bool(found and found.group(1).lower() == "true")
+
+
+def _refuse_contradictions(printed: Printed) -> None:
+    """Raise EngineError if one of Debian's transports would both avoid TLS and insist on it: all its mail would be deferred."""
+    for name in map(str.lower, _TRANSPORTS):
+        options = printed.transports.get(name, {})
+        if options.get("hosts_avoid_tls") == "*" == options.get("hosts_require_tls"):
+            raise EngineError(
+                f"the transport {name} would avoid TLS with every host and insist on it (hosts_avoid_tls and hosts_require_tls), so "
+                f"all its mail would wait; one of both is not set by a macro: look for it in {CONFIG_DIR}"
+            )
 
 
 def _would_fall_silent(found: Sequence[str]) -> str:

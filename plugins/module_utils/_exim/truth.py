@@ -79,6 +79,11 @@ class Wiring:
             return f"{self.template} does not include {self.here[section]}: it was replaced or edited"
         return ""
 
+    @property
+    def edits_template(self) -> bool:
+        """Whether the template has include lines of the collection."""
+        return any(f".include {path}\n" in self._template() for path in (*self.here.values(), *self.elsewhere.values()))
+
     def _template(self) -> str:
         return (FileImage.read(self.template).content or b"").decode("utf-8", "replace") + "\n"
 
@@ -162,7 +167,10 @@ class Truth:
         missing = self._wiring.broken("routers", self._wanted.router) if self._wanted.state.email_configs else ""
         if missing and self._wanted.router in self._routers:
             yield Fault(WHOLE, DIFFERS, f"at its next start Exim does not do what was set any more: {missing}")
-        elif self._wiring.edited:
+        if self._wiring.edits_template:
+            said = f"{self._wiring.template} has lines of an older version of the collection, and is a conffile of exim4-config"
+            yield Fault(WHOLE, "conffile_edited", said)
+        if not missing and self._wiring.edited:
             files = self._wiring.edited
             yield Fault(
                 WHOLE, "edits_not_read", f"{_some(files)} changed after Exim's configuration was generated last"

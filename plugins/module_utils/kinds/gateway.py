@@ -37,6 +37,7 @@ class Access:
     api_user: str = ""
     api_password: str = field(default="", repr=False)
     api_key: str = field(default="", repr=False)
+    exim_split: bool = False
 
 
 def _postfix(access: Access, settings: Settings) -> Gateway:
@@ -48,7 +49,7 @@ def _postfix(access: Access, settings: Settings) -> Gateway:
 def _exim(access: Access, settings: Settings) -> Gateway:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway
 
-    return EximGateway(access.run, settings, access.own_port)
+    return EximGateway(access.run, settings, access.own_port, access.exim_split)
 
 
 def _haraka(access: Access, settings: Settings) -> Gateway:

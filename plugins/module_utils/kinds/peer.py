@@ -18,22 +18,23 @@ if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 
-PeerMaker = Callable[["Runner", "Target", "Settings"], "PeerServer"]
+PeerMaker = Callable[["Runner", "Target", "Settings", bool], "PeerServer"]
 
 
-def _postfix(run: Runner, own_port: Target, _settings: Settings) -> PeerServer:
+def _postfix(run: Runner, own_port: Target, _settings: Settings, _exim_split: bool = False) -> PeerServer:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.peer import PostfixPeers
 
     return PostfixPeers(run, own_port.port, layout_of("postfix"))
 
 
-def _exim(run: Runner, _own_port: Target, settings: Settings) -> PeerServer:
+def _exim(run: Runner, _own_port: Target, settings: Settings, exim_split: bool = False) -> PeerServer:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.peer import EximPeers
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import Exim
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_at
 
-    return EximPeers(run, Exim(run, lambda planned, target: prove_at(planned, target, settings)))
+    return EximPeers(run, Exim(run, lambda planned, target: prove_at(planned, target, settings)), exim_split)
 
 
 PEERS: dict[str, PeerMaker] = {"postfix": _postfix, "exim": _exim}
-"""Kind -> the function that makes the adapter: (runner, the own port of the mail server, settings of handshakes)."""
+"""Kind -> the function that makes the adapter: (runner, the own port of the mail server, settings of handshakes, whether an unsplit
+configuration of Exim may be moved)."""

@@ -41,7 +41,7 @@ OBSTACLES = frozenset(
 DIFFERENCES = frozenset(
     {
         "gateway_differs", "gateway_unproved", "gateway_not_told", "gateway_record_replaced", "gateway_files_edited", "instance_differs",
-        "edits_not_read",
+        "conffile_edited", "edits_not_read",
     }
 )  # fmt: skip
 """Codes with which a gateway says where its daemon does not do what was set there."""
