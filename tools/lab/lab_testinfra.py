@@ -321,6 +321,11 @@ class Fleet:
         return [json.loads(line) for line in lines]
 
 
+def of_kind(kind: str) -> dict[str, Any]:
+    """The options by which a module reaches a gateway of this kind. The configuration of an Exim may be moved to the split one."""
+    return {"gateway": kind, **({"exim_split": True} if kind == "exim" else {})}
+
+
 def came_over_tls(message: Message) -> bool:
     """Whether the topmost Received header, that of the host where the message lies, says so."""
     received = " ".join(str(message.get_all("Received", [""])[0]).split())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from lab_partner import CHECKS, GATEWAYS, NAME, ROOTS, SERVERS, Partner, flush, port_of, queue
-from lab_testinfra import DOMAINS, Fleet, came_over_tls, on_each, report, wait_for
+from lab_testinfra import DOMAINS, Fleet, came_over_tls, of_kind, on_each, report, wait_for
 
 SENT = {
     "encryption_only": {"good", "selfsigned", "wrongname", "expired"},
@@ -33,7 +33,7 @@ def matrix() -> Iterator[None]:
 
 def module(fleet: Fleet, gateway: str, name: str, options: dict[str, Any], *arguments: str) -> dict[str, Any]:
     """The result of a gateway module, failed or not."""
-    return fleet.result(gateway, name, {"gateway": GATEWAYS[gateway], **options}, *arguments)
+    return fleet.result(gateway, name, {**of_kind(GATEWAYS[gateway]), **options}, *arguments)
 
 
 def enforce(fleet: Fleet, gateway: str, *arguments: str, **options: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from lab_partner import GATEWAYS, SENDS, Partner, flush, queue
-from lab_testinfra import Fleet, on_each, report, wait_for
+from lab_testinfra import Fleet, of_kind, on_each, report, wait_for
 
 # Mode -> uses TLS for mail that arrived in plaintext, over TLS; then the same for: insists on it.
 USES = {
@@ -35,7 +35,7 @@ def matrix() -> Iterator[None]:
 
 
 def outbound(fleet: Fleet, gateway: str, *arguments: str, **options: Any) -> dict[str, Any]:
-    return fleet.result(gateway, "outbound_tls_mode", {"gateway": GATEWAYS[gateway], **options}, *arguments)
+    return fleet.result(gateway, "outbound_tls_mode", {**of_kind(GATEWAYS[gateway]), **options}, *arguments)
 
 
 @gateways

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from lab_partner import GATEWAYS, NAME, Partner, flush, port_of, queue
-from lab_testinfra import DOMAINS, Fleet, came_over_tls, on_each, wait_for
+from lab_testinfra import DOMAINS, Fleet, came_over_tls, of_kind, on_each, wait_for
 
 gateways = on_each(GATEWAYS)
 IDN, IDN_UNICODE = "xn--bcher-kva.test", "bücher.test"
@@ -78,7 +78,7 @@ def talk(fleet: Fleet, host: str, gateway: str, tls: bool, envelopes: list[tuple
 
 
 def change(fleet: Fleet, gateway: str, name: str, **options: Any) -> None:
-    result = fleet.result(gateway, name, {"gateway": GATEWAYS[gateway], "require_without_evidence": True, **options})
+    result = fleet.result(gateway, name, {**of_kind(GATEWAYS[gateway]), "require_without_evidence": True, **options})
     assert not result["failed"], result
 
 

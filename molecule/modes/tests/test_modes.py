@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import permutations
 
 import pytest
-from lab_testinfra import DOMAINS, SERVERS, Fleet, came_over_tls, on_each, report, wait_for
+from lab_testinfra import DOMAINS, SERVERS, Fleet, came_over_tls, of_kind, on_each, report, wait_for
 
 KIND = {"gw1": "postfix", "gw13": "postfix", "gx12": "exim", "gx13": "exim"}
 WITH_STARTTLS = ("pf12", "ex12")
@@ -59,7 +59,7 @@ def set_modes(fleet: Fleet, gateway: str, modes: dict[str, str], **options: obje
 
 def change(fleet: Fleet, gateway: str, options: dict[str, object], *arguments: str) -> str:
     """What inbound_tls_mode says."""
-    options = {"gateway": KIND[gateway], **options}
+    options = {**of_kind(KIND[gateway]), **options}
     return fleet.module(gateway, "inbound_tls_mode", options, *arguments).output
 
 

@@ -20,9 +20,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from lab_testinfra import Fleet, came_over_tls, on_each, wait_for
+from lab_testinfra import Fleet, came_over_tls, of_kind, on_each, wait_for
 
-EXIM = ["gx12", "gx13"]  # unsplit and split: where a section stands matters for routers and retry rules
+EXIM = ["gx12", "gx13"]  # moved to the split configuration, and made with it: where a section stands matters
 POSTFIX = ["gw1", "gw13"]
 SENDER, SENDER_HOST = "trace@charlie.test", "ex12"  # where a returned message is seen
 CLOSED_PORT = 2601
@@ -41,7 +41,7 @@ def config(name: str, domain: str, mode: str, server: str = "") -> Config:
 
 def set_modes(fleet: Fleet, gateway: str, *configs: Config) -> dict[str, Any]:
     options = {
-        "gateway": "postfix" if gateway in POSTFIX else "exim",
+        **of_kind("postfix" if gateway in POSTFIX else "exim"),
         "email_configs": list(configs),
         "require_without_evidence": True,
     }
@@ -129,9 +129,7 @@ def tls_only(fleet: Fleet, server: str) -> Iterator[None]:
 def section(gateway: str, kind: str) -> str:
     """Our file of a section of Exim's configuration."""
     names = {"router": "050", "transport": "050", "retry": "10"}
-    if gateway == "gx13":
-        return f"/etc/exim4/conf.d/{kind}/{names[kind]}_mailfleet-starttls"
-    return f"/etc/exim4/mailfleet-starttls/{kind if kind == 'retry' else f'{kind}s'}"
+    return f"/etc/exim4/conf.d/{kind}/{names[kind]}_mailfleet-starttls"
 
 
 STARTS = "grep -c 'daemon started' /var/log/exim4/mainlog"

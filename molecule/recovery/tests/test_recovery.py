@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from lab_testinfra import DOMAINS, Fleet, wait_for
+from lab_testinfra import DOMAINS, Fleet, of_kind, wait_for
 
 PLAYBOOK = "playbooks/recover_deferred_mail.yml"
 SENDERS = ("pf12", "ex13")
@@ -186,7 +186,7 @@ def test_an_exim_gateway_that_requires_tls(fleet: Fleet, tmp_path: Path) -> None
     configs = [
         {"name": "alpha", "domains": ["alpha.test"], "servers": ["pf12.fleet.test"], "delivery_mode": "required"}
     ]
-    mode = {"gateway": "exim", "email_configs": configs, "require_without_evidence": True}
+    mode = {**of_kind("exim"), "email_configs": configs, "require_without_evidence": True}
     done = fleet.result("gx12", "inbound_tls_mode", mode)
     assert not done["failed"], done["output"]
     marks = [fleet.send("outside", ["trace@alpha.test"], False, to="gx12") for _ in range(2)]

@@ -62,13 +62,13 @@ class Relay:
 
     def set(self, *peers: dict[str, Any], **options: Any) -> dict[str, Any]:
         """Run peer_tls; it has to succeed."""
-        result = self.fleet.result(self.name, "peer_tls", {"peers": list(peers), **options})
+        result = self.fleet.result(self.name, "peer_tls", {"peers": list(peers), "exim_split": True, **options})
         assert not result["failed"], result["output"]
         return result
 
     def refusal(self, *peers: dict[str, Any], **options: Any) -> str:
         """Run peer_tls, which has to refuse; what it says."""
-        result = self.fleet.result(self.name, "peer_tls", {"peers": list(peers), **options})
+        result = self.fleet.result(self.name, "peer_tls", {"peers": list(peers), "exim_split": True, **options})
         assert result["failed"], result["output"]
         return str(result["msg"])
 
@@ -124,6 +124,10 @@ def prepared(fleet: Fleet) -> dict[str, Relay]:
         assert fleet.module(receiver, "mail_server_tls", options).status == 0
         fleet.run(receiver, f"cat >{ISSUERS}", fleet.ca.read_text())
         receiver_sets(fleet, receiver, "smtpd_tls_ask_ccert=yes", f"smtpd_tls_CAfile={ISSUERS}")
+    for one in relays.values():
+        if one.exim:  # the first peer moves it to the split configuration, which stays until it is uninstalled
+            one.set(one.peer())
+            one.set(state="absent")
     return relays
 
 

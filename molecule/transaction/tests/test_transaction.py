@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.support.pki import Authority
 
 OFFERED = {"inbound": "offered", "outbound": "opportunistic"}
 DISABLED = {"inbound": "disabled", "outbound": "disabled"}
+SITE = "/etc/exim4/conf.d/main/01_local"
 
 
 def test_a_change_that_cannot_be_proved_is_undone(fleet: Fleet, other_certificate: None) -> None:
@@ -26,18 +28,65 @@ def test_a_change_that_cannot_be_proved_is_undone(fleet: Fleet, other_certificat
 
 
 def test_exim_refuses_a_broken_configuration_before_the_daemon_sees_it(fleet: Fleet) -> None:
-    fleet.run("ex13", "echo 'MAIN_TLS_CERTKEY = /elsewhere.pem' >/etc/exim4/conf.d/main/01_local")
+    fleet.run("ex13", f"printf '.ifdef MAIN_TLS_CERTKEY\\nno_such_option = 1\\n.endif\\n' >{SITE}")
     try:
         before = fleet.digests()
         daemon = fleet.run("ex13", "pgrep -o exim4")
         played = fleet.module("ex13", "mail_server_tls", OFFERED)
         assert played.status != 0
-        assert "MAIN_TLS_CERTKEY" in played.output
+        assert "no_such_option" in played.output
         assert "The former state is restored and proved" in played.output
         assert fleet.digests() == before
         assert fleet.run("ex13", "pgrep -o exim4") == daemon
     finally:
-        fleet.run("ex13", "rm /etc/exim4/conf.d/main/01_local")
+        fleet.run("ex13", f"rm {SITE}")
+
+
+@pytest.fixture
+def site(fleet: Fleet) -> Iterator[Callable[[str], None]]:
+    """A file of the administrator's with macros, which Exim reads after that of the local macros."""
+
+    def write(text: str) -> None:
+        fleet.run("ex13", f"cat >{SITE} && update-exim4.conf && systemctl reload exim4", text)
+
+    yield write
+    fleet.run("ex13", f"rm {SITE} && update-exim4.conf && systemctl reload exim4")
+
+
+def test_exim_whose_administrator_switches_tls_on_in_another_file(fleet: Fleet, site: Callable[[str], None]) -> None:
+    """It is switched on and off again; the macro stays where it is."""
+    macros = "/etc/exim4/conf.d/main/000_localmacros"
+    present = fleet.run("ex13", f"cat {macros}")
+    fleet.run("ex13", f"sed -i /MAIN_TLS_ENABLE/d {macros}")
+    site("MAIN_TLS_ENABLE = yes\n")
+    try:
+        on = fleet.module("ex13", "mail_server_tls", OFFERED)
+        assert on.status == 0, on.output
+        assert fleet.offers_starttls("ex13")
+        assert "MAIN_TLS_ENABLE" not in fleet.run("ex13", f"cat {macros}")
+        off = fleet.module("ex13", "mail_server_tls", DISABLED)
+        assert off.status == 0, off.output
+        assert not fleet.offers_starttls("ex13")
+    finally:
+        fleet.run("ex13", f"rm {SITE}; cat >{macros}", present)
+        site("")
+
+
+def test_exim_whose_administrator_requires_tls_in_another_file(fleet: Fleet, site: Callable[[str], None]) -> None:
+    """A macro that contradicts theirs would defer every message. The read says so, and the change is refused."""
+    fleet.run("ex13", "sed -i /REMOTE_SMTP_SMARTHOST_HOSTS_AVOID_TLS/d /etc/exim4/conf.d/main/000_localmacros")
+    site("REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS = *\n")
+    before = fleet.digests()
+    wanted = {"outbound": "disabled"}
+    said = (
+        f"{SITE}, line 1, sets REMOTE_SMTP_SMARTHOST_HOSTS_REQUIRE_TLS to '*', and this change needs that it is not set"
+    )
+    (obstacle,) = fleet.result("ex13", "mail_server_info", wanted)["obstacles"]
+    assert said in obstacle["message"]
+    played = fleet.module("ex13", "mail_server_tls", wanted)
+    assert (played.status != 0, said in played.output) == (True, True), played.output
+    assert fleet.digests() == before
+    fleet.run("ex13", "echo 'REMOTE_SMTP_SMARTHOST_HOSTS_AVOID_TLS = *' >>/etc/exim4/conf.d/main/000_localmacros")
 
 
 @pytest.mark.parametrize("host", ["ex12", "ex13"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lab_testinfra import DOMAINS, Fleet, on_each
+from lab_testinfra import DOMAINS, Fleet, of_kind, on_each
 
 KIND = {"gw1": "postfix", "gw13": "postfix", "gx12": "exim", "gx13": "exim", "hk": "haraka"}
 MODES = {
@@ -27,7 +27,7 @@ def wanted(gateway: str) -> dict[str, Any]:
     if KIND[gateway] != "haraka":
         domains = [{"domain": "p.example", "direction": "inbound"}, {"domain": "partner.test", "direction": "outbound"}]
         more = {"enforced_domains": domains, "send": "match_sender", "accept": "both"}
-    return {"gateway": KIND[gateway], "email_configs": configs, "require_without_evidence": True, **more}
+    return {**of_kind(KIND[gateway]), "email_configs": configs, "require_without_evidence": True, **more}
 
 
 @GATEWAYS

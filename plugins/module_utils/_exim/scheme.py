@@ -21,7 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.conceal import conceal
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import elsewhere, sections
-from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotExpressibleError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _RULER = r"#{20,}\n"
 _PART = re.compile(rf"(?ms)^{_RULER}### (?!end )(\S+)\n{_RULER}(.*?)^{_RULER}### end \1\n{_RULER}")
@@ -32,9 +32,9 @@ MOST = 5
 """How many files are named."""
 
 
-def refusal(template: str) -> NotExpressibleError:
+def refusal(template: str) -> EngineError:
     """Return why nothing is set on a host with an unsplit configuration, and what to do."""
-    return NotExpressibleError(
+    return EngineError(
         f"Exim's configuration is unsplit here, so a router needs a change of {template}. That is a conffile of the package "
         "exim4-config, and dpkg stops an unattended upgrade to ask about an edited one. Set starttls_exim_split: true (the option "
         "exim_split of a module) to have the configuration moved to Debian's split one first, or move it yourself: dpkg-reconfigure "
@@ -68,8 +68,8 @@ class Paths:
 def move(run: Runner, paths: Paths) -> list[FileImage]:
     """Return the files that make an unsplit configuration a split one which means the same.
 
-    What the collection has in the template leaves it, and becomes files of its own. Raises NotExpressibleError, which names what stands in
-    the way, and EngineError.
+    What the collection has in the template leaves it, and becomes files of its own. Raises EngineError, which names what
+    stands in the way.
     """
     template = FileImage.read(paths.template)
     text = _text(template)
@@ -106,7 +106,7 @@ def _own(text: str, template: FileImage, paths: Paths) -> list[FileImage]:
 def _macros(paths: Paths) -> FileImage:
     unsplit, split = map(FileImage.read, paths.macros)
     if split.content is not None and split.content != unsplit.content:
-        raise NotExpressibleError(
+        raise EngineError(
             f"{split.path} exists, and Exim does not read it now; with the split configuration it would. Remove it, or move what you want "
             f"to keep to {unsplit.path}"
         )
@@ -117,16 +117,20 @@ def _carried(template: str, paths: Paths) -> list[FileImage]:
     """Return the parts of the template that differ from Debian's files, each as a file that Debian reads in its place."""
     parts = dict(_PART.findall(template))
     outside = [line for line in _PART.sub("", template).splitlines() if line.strip() and not line.startswith("#")]
-    if outside or not parts:
-        raise NotExpressibleError(
+    if not parts:
+        raise EngineError(
+            f"{paths.template} is not made of the files in {paths.config_dir}/conf.d, so it cannot be moved: is it Debian's?"
+        )
+    if outside:
+        raise EngineError(
             f"{paths.template} has lines outside of the parts that Debian makes it of, so it cannot be moved as it is: "
-            f"{conceal(outside[0]) if outside else 'there are no such parts'}; move them to a file in {paths.config_dir}/conf.d"
+            f"{conceal(outside[0])}; move them to a file in {paths.config_dir}/conf.d"
         )
     inactive = {
         one.removeprefix(paths.part("")).removesuffix(".rul"): one for one in elsewhere.sources(paths.config_dir, True)
     }
     if more := [path for name, path in inactive.items() if name not in (*parts, *_OURS, "main/000_localmacros")]:
-        raise NotExpressibleError(
+        raise EngineError(
             f"{', '.join(more[:MOST])}: Exim does not read such a file now, and with the split configuration it would. Remove it, or "
             f"add it to {paths.template}"
         )
@@ -137,7 +141,7 @@ def _carried(template: str, paths: Paths) -> list[FileImage]:
             found.append(replace(present, content=_encoded(text), mode=0o644, seen=""))
         elif _text(present).rstrip("\n") != text.rstrip("\n"):
             if present.path.endswith(".rul"):
-                raise NotExpressibleError(
+                raise EngineError(
                     f"{present.path} differs from the part {name} of {paths.template}; Exim reads only the template now, and would read "
                     "that file. Make them alike"
                 )
@@ -153,7 +157,7 @@ def _with_split(settings: str) -> str:
 
 
 def _prove_same(run: Runner, paths: Paths, template: str, images: Sequence[FileImage]) -> None:
-    """Raise NotExpressibleError unless Exim reads the same configuration from both schemes. Nothing on the host is changed."""
+    """Raise EngineError unless Exim reads the same configuration from both schemes. Nothing on the host is changed."""
     with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
         copy = Path(stage, "exim4")
         for path in (paths.settings, paths.macros[0], *elsewhere.sources(paths.config_dir, True)):
@@ -165,7 +169,7 @@ def _prove_same(run: Runner, paths: Paths, template: str, images: Sequence[FileI
         after = _printed(run, str(copy), f"{stage}/after")
     if before != after:
         lines = [one for one in after if one not in before] or [one for one in before if one not in after]
-        raise NotExpressibleError(
+        raise EngineError(
             f"Exim would not read the same from {paths.config_dir}/conf.d as from {paths.template}"
             f"{f' (the first line that differs: {conceal(lines[0])})' if lines else ' (the order differs)'}; make them alike, or move the "
             "configuration yourself"

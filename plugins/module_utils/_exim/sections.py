@@ -75,25 +75,6 @@ def transport_copy(text: str, original: str, copy: str, options: str, without: C
     return f"{lines.rstrip()}\n{options}\n"
 
 
-def with_includes(template: str, directory: str, places: Places, names: Collection[str], path: str) -> str:
-    """Return Debian's unsplit template with an include line for each of these sections. Existing include lines stay.
-
-    directory: where the sections lie. path: of the template. Raises EngineError if the place for a line is missing.
-    """
-    for name, (place, behind) in places.items():
-        line = f".include {directory}/{name}"
-        if name not in names or re.search(rf"(?m)^{re.escape(line)}$", template):
-            continue
-        found = re.findall(rf"(?m){place}", template)
-        if len(found) != 1:
-            raise EngineError(
-                f"{path} has {len(found)} lines '{place.strip('^$').split('[')[0]}', not one: is it Debian's?"
-            )
-        both = f"{found[0]}\n{line}" if behind else f"{line}\n{found[0]}"
-        template = re.sub(rf"(?m){place}", lambda _match: both, template)  # noqa: B023
-    return template
-
-
 def block_in(template: str, title: str) -> str:
     """Return the text between the marks of a section in the template; empty without marks."""
     begin, end = _marks(title)

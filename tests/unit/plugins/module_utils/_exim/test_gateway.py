@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import routes, with_includes
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import routes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS as NEUTRAL_LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     MODES,
@@ -30,7 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.gateway i
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.exim_host import OWN_PORT, SETTINGS, TEMPLATE, EximHost, config, routed, state
+from tests.support.exim_host import OWN_PORT, SETTINGS, EximHost, config, routed, state, with_includes
 from tests.support.records import FORMAT, format_in, make_former, make_newer
 
 # The levels of each mode in the words of this product.
@@ -136,69 +136,6 @@ class TestRoutes:
             EmailConfig.from_dict(data)
 
 
-OTHER = st.text("abegin routs#=.\t\r\f\v\x85\u2028\udcff", max_size=16).filter(
-    lambda line: not re.fullmatch(r"(begin (routers|transports|retry)|hubbed_hosts:)[ \t]*", line)
-)
-OTHERS = st.lists(
-    OTHER
-    | st.sampled_from(
-        ["begin acl", "# begin routers", "  begin retry", "begin transports\r", "begin routers2", ".include /etc/x", "",
-         "# hubbed_hosts:", "hubbed_hosts: x", " hubbed_hosts:", "my_hubbed_hosts:"]
-    ),
-    max_size=5,
-)  # fmt: skip
-
-
-class TestIncludes:
-    def test_each_section_has_ours_in_its_place(self):
-        lines = with_includes(TEMPLATE).splitlines()
-        for name, place in PLACES.items():
-            include = f".include /etc/exim4/mailfleet-starttls/{name}"
-            assert lines.count(include) == 1
-            assert lines[lines.index(include) + (-1 if name in BEHIND else 1)] == place
-        assert len(lines) == len(TEMPLATE.splitlines()) + 4
-
-    @given(
-        st.permutations(SECTIONS),
-        st.tuples(OTHERS, OTHERS, OTHERS, OTHERS, OTHERS),
-        st.sampled_from(["", " ", "\t "]),
-        st.booleans(),
-    )
-    def test_every_other_line_stays_byte_for_byte_and_a_second_time_changes_nothing(
-        self, order, others, blank, newline
-    ):
-        lines = [*others[0]]
-        for name, more in zip(order, others[1:]):
-            lines += [f"{PLACES[name]}{blank}", *more]
-        text = "\n".join(lines) + ("\n" if newline else "")
-        once = with_includes(text)
-        assert with_includes(once) == once
-        restored = once
-        for name, place in PLACES.items():
-            include = f".include /etc/exim4/mailfleet-starttls/{name}"
-            assert once.split("\n").count(include) == 1
-            both = [f"{place}{blank}", include] if name in BEHIND else [include, f"{place}{blank}"]
-            assert "\n".join(both) in once
-            restored = (
-                restored.replace(f"\n{include}", "", 1) if name in BEHIND else restored.replace(f"{include}\n", "", 1)
-            )
-        assert restored == text
-
-    @pytest.mark.parametrize("name", SECTIONS)
-    @pytest.mark.parametrize("count", [0, 2])
-    def test_a_template_without_one_such_section_is_refused(self, name, count):
-        text = TEMPLATE.replace(f"\n{PLACES[name]}\n", "\n" + f"{PLACES[name]}\n" * count)
-        with pytest.raises(EngineError) as error:
-            with_includes(text)
-        assert str(error.value) == (
-            f"/etc/exim4/exim4.conf.template has {count} lines '{PLACES[name]}', not one: is it Debian's?"
-        )
-
-    def test_a_line_that_was_commented_out_comes_back(self):
-        text = TEMPLATE + "# .include /etc/exim4/mailfleet-starttls/retry\n"
-        assert with_includes(text).splitlines().count(".include /etc/exim4/mailfleet-starttls/retry") == 1
-
-
 class TestPlan:
     def test_a_gateway_without_email_configs_is_left_alone(self, host):
         assert not host.plan()
@@ -220,31 +157,70 @@ class TestPlan:
             "conf.d/retry/10_mailfleet-starttls",
         ]
 
-    def test_the_unsplit_configuration_gets_includes(self, unsplit):
-        unsplit.template.write_bytes(b"# M\xfcller\n" + TEMPLATE.encode())
-        unsplit.template.chmod(0o640)
+    def test_an_unsplit_configuration_is_moved_and_its_template_stays(self, unsplit):
+        """The template is a conffile of dpkg. One that is edited stops an unattended upgrade."""
+        unsplit.macros.write_text("MY_MACRO = 1\n")
+        unsplit.template.write_bytes(b"# M\xfcller\n" + unsplit.template.read_bytes())
+        before = unsplit.files()
         change = unsplit.write(config("one", "match_sender"))
-        assert sorted(image.path for image in change.after) == sorted(
-            [f"{unsplit.directory}/{name}" for name in (*TABLES, *SECTIONS)] + [str(unsplit.template)]
-        )
-        text = unsplit.template.read_bytes()
-        assert unsplit.template.stat().st_mode & 0o777 == 0o640
-        left = [line for line in text.splitlines(keepends=True) if not line.startswith(b".include ")]
-        assert b"".join(left) == b"# M\xfcller\n" + TEMPLATE.encode()
-        included = re.findall(rf"(?m)^\.include {unsplit.directory}/(\w+)$", text.decode("latin-1"))
-        assert included == ["routers", "transports", "retry"]
-        assert not [path for path in unsplit.split_files.values() if Path(path).exists()]
+        made = [f"{unsplit.directory}/{name}" for name in TABLES] + list(unsplit.split_files.values())
+        moved = [str(unsplit.settings), f"{unsplit.etc}/conf.d/main/000_localmacros"]
+        assert sorted(image.path for image in change.after) == sorted([*made, *moved])
+        assert unsplit.split and unsplit.macros.read_text() == "MY_MACRO = 1\n"
+        after = unsplit.files()
+        assert {path for path in before if after[path] != before[path]} == {str(unsplit.settings)}
+        assert not unsplit.plan(config("one", "match_sender"))
 
-    def test_both_say_the_same(self, split):
+    def test_an_unsplit_configuration_stays_without_consent(self, unsplit):
+        before = unsplit.files()
+        adapter = gateway.EximGateway(unsplit.run, SETTINGS, OWN_PORT)
+        with pytest.raises(EngineError, match=r"conffile of the package exim4-config.*Set starttls_exim_split: true"):
+            adapter.plan(state(config("one", "match_sender")))
+        assert not adapter.plan(GatewayState())
+        assert unsplit.files() == before
+
+    @pytest.fixture
+    def former(self, unsplit):
+        """A host whose template an older version has changed, and its template as dpkg knows it."""
+        (unsplit.etc / "conf.d/router/00_exim4-config_header").write_text("begin routers\n")
+        (unsplit.etc / "conf.d/transport/00_exim4-config_header").write_text("begin transports\n")
+        (unsplit.etc / "conf.d/retry/00_exim4-config_header").write_text("begin retry\n")
+        unsplit.make_template()
+        debian = unsplit.template.read_bytes()
+        unsplit.template.write_text(with_includes(debian.decode(), unsplit.directory))
+        unsplit.directory.mkdir()
+        for name in SECTIONS:
+            (unsplit.directory / name).write_text(f"# an older {name}\n")
+        return unsplit, debian
+
+    def test_what_an_older_version_has_put_into_the_template_leaves_it(self, former):
+        host, debian = former
+        assert host.write(config("one", "match_sender"))
+        assert host.template.read_bytes() == debian
+        assert not [name for name in SECTIONS if (host.directory / name).exists()]
+        assert "mailfleet_inbound:" in host.sections()["routers"]
+        assert not host.plan(config("one", "match_sender"))
+
+    def test_without_consent_it_may_stay(self, former):
+        host, _debian = former
+        template = host.template.read_bytes()
+        host.put(gateway.EximGateway(host.run, SETTINGS, OWN_PORT).plan(state(config("one", "match_sender"))))
+        assert host.template.read_bytes() == template and not host.split
+        assert "mailfleet_inbound:" in (host.directory / "routers").read_text()
+
+    def test_a_configuration_that_was_switched_back_is_split_again(self, split):
         split.write(config("one", "match_sender"))
-        texts = {name: Path(path).read_text() for name, path in split.split_files.items()}
-        (split.etc / "update-exim4.conf.conf").write_text("dc_use_split_config='false'\n")
-        split.write(config("one", "match_sender"))
-        assert {name: (split.directory / name).read_text() for name in SECTIONS} == texts
+        texts, macros = split.sections(), split.macros
+        macros.write_text("MAIN_TLS_ENABLE = yes\n")
+        split.make_template()
+        split.settings.write_text("dc_use_split_config='false'\n")
+        change = split.write(config("one", "match_sender"))
+        assert [image.path for image in change.after] == [str(split.settings)]
+        assert (split.sections(), macros.read_text()) == (texts, "MAIN_TLS_ENABLE = yes\n")
 
     def test_a_template_that_is_missing_is_said(self, unsplit):
         unsplit.template.unlink()
-        with pytest.raises(EngineError, match=r"exim4\.conf\.template has 0 lines 'begin routers', not one"):
+        with pytest.raises(EngineError, match=r"exim4\.conf\.template is not made of the files in .*: is it Debian's"):
             unsplit.plan(config("one", "plaintext"))
 
     @pytest.mark.parametrize("mode", MODES)
@@ -380,6 +356,7 @@ class TestDaemon:
 
     def test_reload_tells_exim_of_another_configuration(self, host):
         host.write(config("one", "plaintext"))
+        host.calls.clear()
         host.generated.write_text("former\n")
         host.adapter.reload()
         assert [call[:2] for call in host.calls] == [["update-exim4.conf", "-o"], ["update-exim4.conf"]]
@@ -388,6 +365,7 @@ class TestDaemon:
 
     def test_the_check_generates_what_the_reload_writes(self, host):
         host.write(config("one", "plaintext"))
+        host.calls.clear()
         host.adapter.check()
         assert host.generated.read_text() != host.compose()
         host.adapter.reload()
@@ -464,6 +442,7 @@ class TestProof:
     def proving(self, unsplit):
         """A host with email configs, whose exim4 -bt says what is given."""
         unsplit.write(*self.CONFIGS)
+        unsplit.calls.clear()
 
         def prove(out, err="", status=0):
             unsplit.answers[("exim4", "-bt")] = (status, out, err)
@@ -577,7 +556,9 @@ class TestTransaction:
 
     def test_a_check_that_fails_leaves_the_daemon_alone(self, host):
         before = host.files()
-        host.answers[("exim4", "-C")] = (1, "", "bad\n")
+        usual = host.run
+        host.run = lambda words: (1, "", "bad\n") if words[3:] == ["-bV"] else usual(words)
+        host.renew()
         with pytest.raises(TransactionError, match=r"^Exim refuses the change: bad\. The former state") as error:
             host.transact(config("one", "match_sender"))
         assert error.value.restored

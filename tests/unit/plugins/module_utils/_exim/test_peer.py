@@ -38,6 +38,8 @@ class Host(EximHost):
         monkeypatch.setattr(module, "_TEMPLATE", str(self.template))
         monkeypatch.setattr(module, "_GATEWAY_RECORD", str(self.directory / "gateway.json"))
         monkeypatch.setattr(module, "FileImage", OwnFiles())
+        monkeypatch.setattr(module, "SETTINGS", str(self.settings))
+        monkeypatch.setattr(module, "DIRECTORY", str(self.directory))
         self.tests, self.local = "", set()
 
     def run(self, arguments):
@@ -63,7 +65,7 @@ class Host(EximHost):
 
     @property
     def adapter_of_peers(self):
-        return module.EximPeers(self.run, Exim(self.run, lambda *_: None))
+        return module.EximPeers(self.run, Exim(self.run, lambda *_: None), may_split=True)
 
     def set(self, *peers, gone=()):
         return self.put(self.adapter_of_peers.plan(peers, gone, {}))
@@ -110,6 +112,9 @@ def test_a_second_run_changes_nothing_and_other_peers_stay(host):
 
 
 def test_everything_comes_back_byte_by_byte(host):
+    if not host.split:  # the first change moves it to the split configuration, which stays
+        host.set(peer())
+        host.set(gone=["on-site"])
     before = host.files()
     host.set(peer(), peer("all", domains=["*"]))
     assert host.files() != before
@@ -239,6 +244,35 @@ def test_what_waits(host):
 
 def test_a_template_that_is_not_debians(monkeypatch, tmp_path):
     host = Host(monkeypatch, tmp_path, False)
-    host.template.write_text(host.template.read_text().replace("begin retry\n", ""))
-    with pytest.raises(EngineError, match="has 0 lines 'begin retry', not one"):
+    host.template.write_text(f"own_router:\n{host.template.read_text()}")
+    with pytest.raises(
+        EngineError, match=r"has lines outside of the parts that Debian makes it of.*: own_router:; move"
+    ):
         host.adapter_of_peers.plan([peer()], (), {})
+    with pytest.raises(EngineError, match="has 0 lines 'begin retry', not one"):
+        sections.with_block("begin routers\n", "retry", module._PLACES["retry"], "x\n", "/template")
+
+
+def test_an_unsplit_configuration_stays_without_consent(monkeypatch, tmp_path):
+    host = Host(monkeypatch, tmp_path, False)
+    before = host.files()
+    adapter = module.EximPeers(host.run, Exim(host.run, lambda *_: None))
+    with pytest.raises(EngineError, match=r"conffile of the package exim4-config.*Set starttls_exim_split: true"):
+        adapter.plan([peer()], (), {})
+    assert not adapter.plan([], (), {})
+    assert host.files() == before
+
+
+def test_what_an_older_version_has_put_into_the_template_moves(monkeypatch, tmp_path):
+    host = Host(monkeypatch, tmp_path, False)
+    host.etc.joinpath("conf.d/router/00_exim4-config_header").write_text("begin routers\n")
+    host.make_template()
+    debian = host.template.read_text()
+    block = "# peer old\nmailfleet_peer_old:\n  driver = manualroute\n\n"
+    host.template.write_text(sections.with_block(debian, "routers", module._PLACES["routers"], block, "/template"))
+    without = module.EximPeers(host.run, Exim(host.run, lambda *_: None))
+    assert not without.plan([], (), {})  # no consent: it may stay
+    host.set(peer())
+    assert host.template.read_text() == debian
+    text = (host.etc / "conf.d/router/051_mailfleet-peers").read_text()
+    assert block in text and "mailfleet_peer_on_site:" in text
