@@ -290,7 +290,7 @@ class EximHost:
         """What update-exim4.conf makes of the files. It sees no hidden ones."""
         etc = etc or self.etc
         if "dc_use_split_config='true'" in (etc / "update-exim4.conf.conf").read_text():
-            return "".join(path.read_text() for path in self.parts(etc))
+            return "".join(path.read_text(errors="replace") for path in self.parts(etc))
         macros = etc / "exim4.conf.localmacros"
         template = (etc / "exim4.conf.template").read_text(errors="replace")
         return (macros.read_text() if macros.exists() else "") + template

@@ -252,7 +252,9 @@ class EximGateway:
         source = self._most_private()
         for name, text in texts.items():
             # seen is that of another path
-            images.append(replace(source, path=paths[name], content=(_HEADER + text).encode(), seen=""))
+            images.append(
+                replace(source, path=paths[name], content=(_HEADER + text).encode("utf-8", "surrogateescape"), seen="")
+            )
         if not split:
             self._refuse_new_lines([name for name, text in texts.items() if text])
         if moves:
