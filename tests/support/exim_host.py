@@ -239,7 +239,8 @@ class EximHost:
         monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
         self.refusal = (451, "4.7.0 STARTTLS is required for this sender")
         self.asked = []
-        monkeypatch.setattr(own_port, "ask", self.ask)
+        for module in (gateway, own_port):
+            monkeypatch.setattr(module, "ask", self.ask)
         pretend_daemon(monkeypatch, lambda *args: self.signals.append(args))
         self.generated.write_text(self.compose())
         self.renew()

@@ -1,4 +1,4 @@
-"""Other hands at an Exim gateway: verify fails and names the cause, the next run repairs it, and mail goes as the table of the modes says."""
+"""Other hands at an Exim gateway: verify fails and names the cause, a rerun repairs it, and mail goes as the table of the modes says."""
 
 from __future__ import annotations
 
