@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import macro_of, statements
 
-SECTIONS = ("main", "acl", "router", "transport", "retry", "rewrite", "auth")
+_SECTIONS = ("main", "acl", "router", "transport", "retry", "rewrite", "auth")
 """The directories of the split configuration, in Debian's order."""
 _RELEVANT = re.compile(r"(MAIN_TLS_|REMOTE_SMTP_|MAIN_ACL_CHECK_MAIL\Z|MAILFLEET_)")
 _DIRECTIVE = re.compile(r"\s*\.(ifdef|ifndef|elifdef|elifndef|else|endif|include_if_exists|include)\b[ \t]*(.*)")
@@ -135,7 +135,7 @@ def sources(config_dir: str, split: bool) -> list[str]:
     """Return the files that Debian puts together, in its order, without what they include."""
     if not split:
         return [f"{config_dir}/exim4.conf.template"]
-    return [path for section in SECTIONS for path in parts(Path(config_dir, "conf.d", section))]
+    return [path for section in _SECTIONS for path in parts(Path(config_dir, "conf.d", section))]
 
 
 def parts(directory: Path) -> Iterator[str]:

@@ -38,10 +38,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server im
     Exim,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.truth import (
-    AdapterReads,
-    Flaw,
-    Truth,
-    Wanted,
+    EximReads,
+    EximTruth,
+    EximWanted,
     Wiring,
     of_file,
     of_list,
@@ -51,6 +50,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_for
     NOT_TOLD,
     Answers,
     Fault,
+    Flaw,
     as_written,
     every,
 )
@@ -479,7 +479,7 @@ class EximGateway:
         plain, over_tls = state.levels
         suffix = "_smarthost" if self._exim.has_smarthost else ""
         leaves = {f"remote_smtp{suffix}": plain, **({f"{_OVER_TLS}{suffix}": over_tls} if plain != over_tls else {})}
-        wanted = Wanted(
+        wanted = EximWanted(
             state,
             ROUTER,
             _AS_WRITTEN,
@@ -490,7 +490,7 @@ class EximGateway:
             leaves if plain else {},
             _OVER_TLS if plain != over_tls else "",
         )
-        reader = AdapterReads(
+        reader = EximReads(
             self._exim.level_of,
             self._routers,
             self._unsure,
@@ -499,7 +499,7 @@ class EximGateway:
             lambda: self._accept_flaws(state),
             lambda: self._lets_pass(state),
         )
-        return list(Truth(self._run, self._wiring(), wanted, reader).faults())
+        return list(EximTruth(self._run, self._wiring(), wanted, reader).faults())
 
     def _wiring(self) -> Wiring:
         unsplit = {name: f"{DIRECTORY}/{name}" for name in SPLIT_FILES}

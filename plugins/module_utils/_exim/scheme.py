@@ -28,7 +28,7 @@ _PART = re.compile(rf"(?ms)^{_RULER}### (?!end )(\S+)\n{_RULER}(.*?)^{_RULER}###
 _FILE_MARK = re.compile(r'(?m)^# \d+ ".*"\n')
 _SPLIT_LINE = re.compile(r"(?m)^dc_use_split_config=.*$")
 _OURS = (*sections.GATEWAY_FILES.values(), *sections.PEER_FILES.values())
-MOST = 5
+_MOST = 5
 """How many files are named."""
 
 
@@ -131,7 +131,7 @@ def _carried(template: str, paths: Paths) -> list[FileImage]:
     }
     if more := [path for name, path in inactive.items() if name not in (*parts, *_OURS, "main/000_localmacros")]:
         raise EngineError(
-            f"{', '.join(more[:MOST])}: Exim does not read such a file now, and with the split configuration it would. Remove it, or "
+            f"{', '.join(more[:_MOST])}: Exim does not read such a file now, and with the split configuration it would. Remove it, or "
             f"add it to {paths.template}"
         )
     found = []

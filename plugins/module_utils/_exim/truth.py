@@ -21,13 +21,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_for
     NOT_TOLD,
     WHOLE,
     Fault,
+    Flaw,
     as_written,
     of_config,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, EmailConfig, GatewayState
 
-LEVEL_WORDS = ("disabled", "opportunistic", "required")
-MOST = 5
+_LEVEL_WORDS = ("disabled", "opportunistic", "required")
+_MOST = 5
 """How many domains are named."""
 _WAY = re.compile(r"^postmaster@(\S+)\n  router = (\w+), transport = (\S+)$", re.MULTILINE)
 _NO_WAY = re.compile(r"^postmaster@(\S+) (.*)$", re.MULTILINE)
@@ -38,13 +39,6 @@ class Way(NamedTuple):
 
     router: str
     transport: str
-
-
-class Flaw(NamedTuple):
-    """Why a part of a way is not as it was set. code: DIFFERS or NOT_TOLD."""
-
-    code: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -89,7 +83,7 @@ class Wiring:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class EximWanted:
     """What the record makes of the gateway.
 
     router: that of the email configs. options: its options, as they are written. routes, recipients: a table, and domain -> its entry.
@@ -109,7 +103,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class AdapterReads:
+class EximReads:
     """What the adapter reads in its own way.
 
     level: transport -> its TLS level. routers: router -> its options, in Exim's order. unsure: domains, routers, options -> those
@@ -127,10 +121,10 @@ class AdapterReads:
     refuses: Callable[[], str]
 
 
-class Truth:
+class EximTruth:
     """The differences of one gateway."""
 
-    def __init__(self, run: Runner, wiring: Wiring, wanted: Wanted, reader: AdapterReads) -> None:
+    def __init__(self, run: Runner, wiring: Wiring, wanted: EximWanted, reader: EximReads) -> None:
         """Prepare only."""
         self._run, self._wiring, self._wanted, self._reader = run, wiring, wanted, reader
         self._routers: Mapping[str, Mapping[str, str]] = {}
@@ -226,7 +220,7 @@ class Truth:
             yield from self._wired("outbound", self._wanted.by_arrival)
         for transport, level in self._wanted.leaves.items():
             found = self._reader.level(transport)
-            if found in LEVEL_WORDS and found != level:
+            if found in _LEVEL_WORDS and found != level:
                 yield Flaw(DIFFERS, f"the transport {transport} has the TLS level '{found}'")
             elif found != level:
                 yield Flaw(
@@ -319,4 +313,4 @@ def of_file(path: str, text: str, lines: Sequence[str], missing: str = "it was e
 
 
 def _some(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:MOST])}{' and others' if len(names) > MOST else ''}"
+    return f"{', '.join(names[:_MOST])}{' and others' if len(names) > _MOST else ''}"

@@ -44,6 +44,14 @@ class Fault:
         return {**asdict(self), "severity": "error" if self.code in _ERRORS else "warning"}
 
 
+@dataclass(frozen=True)
+class Flaw:
+    """Why a part of a way is not as it was set. code: DIFFERS or NOT_TOLD."""
+
+    code: str
+    text: str
+
+
 def of_config(name: str) -> str:
     """Return how an email config is named in C(what)."""
     return f"email config {name}"

@@ -20,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_for
     NOT_TOLD,
     WHOLE,
     Fault,
+    Flaw,
     of_config,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, EmailConfig, GatewayState
@@ -37,14 +38,6 @@ INSTANCE_DIFFERS = "instance_differs"
 _MATTERS = re.compile(
     r"smtp_(sasl_|tls_(?!loglevel)|bind_address)|relayhost|default_transport|sender_dependent_|transport_maps"
 )
-
-
-@dataclass(frozen=True)
-class Flaw:
-    """Why a part of a way is not as it was set. code: DIFFERS or NOT_TOLD."""
-
-    code: str
-    text: str
 
 
 @dataclass(frozen=True)
