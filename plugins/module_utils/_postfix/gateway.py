@@ -34,6 +34,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_for
     NOT_TOLD,
     Answers,
     Fault,
+    Flaw,
     as_written,
     every,
 )
@@ -88,7 +89,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_le
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.truth import (
     MOST,
     AdapterReads,
-    Flaw,
     Truth,
     Wanted,
 )
