@@ -165,6 +165,18 @@ def test_tls_goes_on_again(updated: Fleet) -> None:
     assert served(updated) == set(HOSTS)
 
 
+def test_with_consent_the_conffile_is_the_packages_again(updated: Fleet) -> None:
+    """The former version has put lines into the template of the unsplit configuration. They leave it with the move."""
+    template = "cat /etc/exim4/exim4.conf.template"
+    assert "mailfleet" in updated.run("gx1", template)
+    moved = updated.play("playbooks/enable_tls.yml", variables={"starttls_exim_split": True})
+    assert moved.status == 0, moved.output
+    assert {host for host in HOSTS if moved.changed[host]} == {"gx1"}, moved.output
+    assert "mailfleet" not in updated.run("gx1", template)
+    again = updated.play("playbooks/enable_tls.yml", variables={"starttls_exim_split": True})
+    assert (again.status, any(again.changed.values())) == (0, False), again.output
+
+
 @pytest.mark.parametrize("gateway", GATEWAYS)
 @pytest.mark.parametrize("tls", [True, False], ids=["arrived over TLS", "arrived in plaintext"])
 def test_mail_is_delivered_as_it_came(updated: Fleet, gateway: str, tls: bool) -> None:
