@@ -100,7 +100,7 @@ def test_an_old_backup_and_an_emptied_router(gateway: Gateway) -> None:
     gateway.run(f"rm -rf /etc/exim4 && cp -a /root/old /etc/exim4 && {RESTART}")
     gateway.refused("/etc/exim4/mailfleet-starttls/gateway.json is not as the last run left it")
     gateway.repaired()
-    front = "site_first:\\n  driver = manualroute\\n  domains = alpha.test\\n  route_data = pf12\\n  transport = remote_smtp\\n"
+    front = "site_first:\\n  driver = manualroute\\n  domains = alpha.test\\n  route_data = pf12.fleet.test\\n  transport = remote_smtp\\n"
     gateway.run(f": >{ROUTERS}; printf '{front}' >/etc/exim4/conf.d/router/010_site; {RESTART}")
     try:
         gateway.refused(
