@@ -32,7 +32,7 @@ def test_the_second_run_stops_before_its_first_change_and_the_first_one_is_compl
     configs = [{**one, "delivery_mode": "opportunistic"} for one in fleet.variables["email_configs"]]
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(other_controller, fleet, "playbooks/disable_tls.yml", QUIET)
-        assert wait_for(lambda: first.done() or fleet.run("gw1", f"test -e {NOTE} && echo there", check=False), 60)
+        assert wait_for(lambda: first.done() or fleet.run("gw1", f"test -e {NOTE} && echo there", check=False), 240)
         assert fleet.run("gw1", f"stat -c '%a %U' {NOTE}").split() == ["600", "root"]
         refused = fleet.play("playbooks/enable_tls.yml", variables={**QUIET, "email_configs": configs})
         assert not first.done()
