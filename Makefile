@@ -6,6 +6,9 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/.lab/ansible.cfg
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
+# What Python compiles is kept, or every start of Ansible would compile all of it again.
+export PYTHONPYCACHEPREFIX := $(CURDIR)/.cache/bytecode
+unexport PYTHONDONTWRITEBYTECODE
 
 export TESTS
 
