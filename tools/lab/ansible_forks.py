@@ -15,6 +15,7 @@ import traceback
 from pathlib import Path
 
 from ansible.cli import adhoc, playbook
+from ansible.plugins.loader import become_loader, connection_loader, shell_loader
 
 PROGRAMS = {"ansible": adhoc.AdHocCLI, "ansible-playbook": playbook.PlaybookCLI}
 
@@ -38,8 +39,15 @@ def child(arguments: list[str], output: int, errors: int) -> None:
         os._exit(status)  # the directory of this process is not the child's to clean up
 
 
+def load() -> None:
+    """Load what each run loads at its beginning: all ways to a host, their options, and the libraries for them."""
+    for loader in (connection_loader, shell_loader, become_loader):
+        list(loader.all(class_only=True))
+
+
 def main() -> None:
     """Serve until standard input ends."""
+    load()
     with tempfile.TemporaryDirectory() as place:
         paths = Path(place, "output"), Path(place, "errors")
         for line in sys.stdin:
