@@ -7,15 +7,28 @@ A start of Ansible costs a second of CPU; the scenarios make some hundred.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
 import tempfile
 import traceback
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
+from typing import Any
 
+import ansible.config
 from ansible.cli import adhoc, playbook
-from ansible.plugins.loader import become_loader, connection_loader, shell_loader
+from ansible.plugins.loader import (
+    become_loader,
+    callback_loader,
+    connection_loader,
+    inventory_loader,
+    shell_loader,
+    strategy_loader,
+)
+from ansible.utils.collection_loader import _collection_finder
 
 PROGRAMS = {"ansible": adhoc.AdHocCLI, "ansible-playbook": playbook.PlaybookCLI}
 
@@ -39,10 +52,21 @@ def child(arguments: list[str], output: int, errors: int) -> None:
         os._exit(status)  # the directory of this process is not the child's to clean up
 
 
+def compiled(source: str | bytes, filename: str, **how: Any) -> CodeType | None:
+    """What Python kept of a file that it compiled once; Ansible itself compiles a collection at each run."""
+    if not source:  # a package without a file
+        return compile(source, filename, **how)
+    return SourceFileLoader("", filename).get_code("")
+
+
 def load() -> None:
-    """Load what each run loads at its beginning: all ways to a host, their options, and the libraries for them."""
-    for loader in (connection_loader, shell_loader, become_loader):
+    """Load what each run loads at its beginning: plugins with their options and libraries, and where those of Ansible went."""
+    for loader in (become_loader, callback_loader, connection_loader, inventory_loader, shell_loader, strategy_loader):
         list(loader.all(class_only=True))
+    _collection_finder._meta_yml_to_dict = functools.cache(_collection_finder._meta_yml_to_dict)
+    _collection_finder.compile = compiled
+    moved = Path(ansible.config.__file__).with_name("ansible_builtin_runtime.yml").read_bytes()
+    _collection_finder._meta_yml_to_dict(moved, ("ansible.builtin", "runtime.yml"))
 
 
 def main() -> None:
