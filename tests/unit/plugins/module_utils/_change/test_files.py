@@ -736,11 +736,15 @@ def test_where_no_signal_is_obeyed_nothing_that_was_postponed_makes_it_so(late):
     assert late == [signal.SIGTERM]
 
 
-def test_a_signal_at_any_moment(host, late, monkeypatch):
-    """At each line that a change runs through: it is made or undone, and the signal is heeded once."""
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
+def test_a_signal_at_any_moment(host, late, monkeypatch, every):
+    """At each line that a change runs through: it is made or undone, and the signal is heeded once.
+
+    A line that is run through often is tried the first and the last time, or every time.
+    """
     monkeypatch.setattr(os, "fsync", lambda _descriptor: None)  # it is done a thousand times
     ends = []
-    for moment in range(100_000):
+    for moment in [*(range(100_000) if every else first_and_last(lines_of_a_change(host))), 1_000_000]:
         host.config.write_bytes(OLD)
         host.daemon.calls.clear()
         how = at_the_line(moment, host)
@@ -758,6 +762,33 @@ def test_a_signal_at_any_moment(host, late, monkeypatch):
         late.clear()
     assert (ends[0], ends[-1]) == ("made", "made")  # before the change, and after it
     assert ends.count("restored") > 100
+
+
+def lines_of_a_change(host):
+    """The lines that a change runs through, in order; what the first change alone does, as compiling a pattern, is left out."""
+    for _ in range(2):
+        lines = []
+
+        def trace(frame, event, _argument):
+            if event == "line":
+                lines.append((frame.f_code.co_filename, frame.f_lineno))  # noqa: B023
+            return trace
+
+        host.config.write_bytes(OLD)
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            host.apply()
+        finally:
+            sys.settrace(before)
+    return lines
+
+
+def first_and_last(lines):
+    """The places in the list at which a line stands the first and the last time."""
+    first = {line: place for place, line in reversed(list(enumerate(lines)))}
+    last = {line: place for place, line in enumerate(lines)}
+    return sorted({*first.values(), *last.values()})
 
 
 def at_the_line(moment, host):
