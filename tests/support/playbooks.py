@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import json
 import os
+import select
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +20,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = str(Path(sys.executable).with_name("ansible-playbook"))
 PLAYBOOKS = ROOT / "playbooks"
+PATIENCE = 300
+"""Seconds that a run may take."""
 
 
 def write_yaml(path: Path, data: Any) -> Path:
@@ -43,6 +51,47 @@ def command(
     return [PROGRAM, "-i", str(directory / "inventory.yml"), str(directory / "play.yml"), *words]
 
 
+class Forks:
+    """Ansible, loaded once and forked for each run of this process; see tools/lab/ansible_forks.py."""
+
+    def __init__(self) -> None:
+        self._place = tempfile.TemporaryDirectory(prefix="ansible-forks-")
+        self._process = subprocess.Popen(
+            [sys.executable, str(ROOT / "tools/lab/ansible_forks.py")], env=environment(Path(self._place.name)), stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, words: Sequence[str], directory: Path, env: Mapping[str, str]) -> tuple[int, str]:
+        """Run a program: its status and what it printed."""
+        asked = {"words": words, "directory": str(directory), "environment": env, "one_file": True}
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
+        if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            forks.cache_clear()
+            raise subprocess.TimeoutExpired(list(words), PATIENCE)
+        status, output, _errors = json.loads(self._process.stdout.readline())
+        return status, Path(output).read_text(errors="replace")
+
+    def end(self) -> None:
+        """End the process."""
+        self._process.communicate(timeout=30)
+        self._place.cleanup()
+
+
+@functools.cache
+def forks() -> Forks:
+    """The one of this process; the end of the tests ends it."""
+    return Forks()
+
+
+def end() -> None:
+    """End what was started for the tests of this process."""
+    if forks.cache_info().currsize:
+        forks().end()
+
+
 def run_playbook(
     directory: Path,
     inventory: Mapping[str, Any],
@@ -51,8 +100,12 @@ def run_playbook(
     env: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run the plays. What is printed is in stdout, with what goes to stderr."""
-    return subprocess.run(
-        command(directory, inventory, plays, *words), cwd=directory, env={**environment(directory), **(env or {})},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
-        timeout=300, check=False,
-    )  # fmt: skip
+    ran = command(directory, inventory, plays, *words)
+    more = {**environment(directory), **(env or {})}
+    if any(name.startswith(("ANSIBLE_", "PYTHON")) for name in env or ()):  # read when Ansible or Python starts
+        return subprocess.run(
+            ran, cwd=directory, env=more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True, errors="replace", timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    status, output = forks().run([Path(PROGRAM).name, *ran[1:]], directory, more)
+    return subprocess.CompletedProcess(ran, status, output)

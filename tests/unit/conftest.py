@@ -31,6 +31,14 @@ def _impatience():
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _ansible():
+    """The Ansible that the runs of playbooks are forks of ends with the tests."""
+    yield
+    if "tests.support.playbooks" in sys.modules:
+        sys.modules["tests.support.playbooks"].end()
+
+
 @pytest.fixture(scope="session")
 def authority():
     """A certificate authority with a root, an intermediate, and leaves on demand."""

@@ -82,7 +82,7 @@ class Forks:
     def run(self, words: list[str]) -> Played:
         """Run a program with its arguments."""
         assert self._process.stdin and self._process.stdout
-        print(json.dumps(words), file=self._process.stdin, flush=True)
+        print(json.dumps({"words": words}), file=self._process.stdin, flush=True)
         status, *files = json.loads(self._process.stdout.readline())
         return Played(status, "".join(Path(file).read_text(errors="replace") for file in files))
 

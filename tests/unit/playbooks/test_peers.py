@@ -59,9 +59,7 @@ def fleet(directory, action="enable", **answers):
 
 def run(directory, name, inventory, *words):
     plays = [{"import_playbook": str(PLAYBOOKS / f"{name}.yml")}]
-    return run_playbook(
-        directory, inventory, plays, *words, env={"ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}
-    ).stdout
+    return run_playbook(directory, inventory, plays, *words).stdout
 
 
 def tasks(printed, host=""):
