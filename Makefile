@@ -72,7 +72,7 @@ test-matrix: lab python
 	@LAB_PEERS=all $(LAB)/test molecule relay
 	@LAB_CORE=oldest $(LAB)/test molecule obstacles
 	@LAB_CORE=newest $(LAB)/test molecule obstacles
-	@$(LAB)/cores oldest
+	@$(LAB)/cores oldest newest
 
 test-faults: lab python
 	@pytest -m exhaustive tests/unit tests/awx tests/powershell -q --numprocesses 2 --dist worksteal
