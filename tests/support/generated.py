@@ -22,7 +22,7 @@ from tests.support import awx_pages, rooms
 
 def picture_of_rooms() -> str:
     """The rooms and the arrows between them."""
-    return rooms.picture(rooms.arrows(rooms.imports(rooms.modules())))
+    return rooms.picture(rooms.arrows(rooms.collection()))
 
 
 def variables() -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
 import select
@@ -54,11 +53,11 @@ def command(
 class Forks:
     """Ansible, loaded once and forked for each run of this process; see tools/lab/ansible_forks.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Mapping[str, str]) -> None:
         self._place = tempfile.TemporaryDirectory(prefix="ansible-forks-")
         self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tools/lab/ansible_forks.py")], env=environment(Path(self._place.name)), stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, text=True, start_new_session=True,
+            [sys.executable, str(ROOT / "tools/lab/ansible_forks.py")], env={**environment(Path(self._place.name)), **settings},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
     def run(self, words: Sequence[str], directory: Path, env: Mapping[str, str]) -> tuple[int, str]:
@@ -69,7 +68,7 @@ class Forks:
         if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            forks.cache_clear()
+            _FORKS.clear()
             raise subprocess.TimeoutExpired(list(words), PATIENCE)
         status, output, _errors = json.loads(self._process.stdout.readline())
         return status, Path(output).read_text(errors="replace")
@@ -80,16 +79,25 @@ class Forks:
         self._place.cleanup()
 
 
-@functools.cache
-def forks() -> Forks:
-    """The one of this process; the end of the tests ends it."""
-    return Forks()
+_FORKS: dict[tuple[tuple[str, str], ...], Forks] = {}
+"""Settings of Ansible -> the process that was started with them. The end of the tests ends it."""
 
 
 def end() -> None:
     """End what was started for the tests of this process."""
-    if forks.cache_info().currsize:
-        forks().end()
+    while _FORKS:
+        _FORKS.popitem()[1].end()
+
+
+def run(words: Sequence[str], directory: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook there, with these variables beside those of environment(); all that it prints is in stdout."""
+    ours = environment(directory)
+    settings = {name: value for name, value in env.items() if name.startswith("ANSIBLE_") and ours.get(name) != value}
+    key = tuple(sorted(settings.items()))
+    if key not in _FORKS:
+        _FORKS[key] = Forks(settings)
+    status, output = _FORKS[key].run(["ansible-playbook", *words], directory, {**ours, **env})
+    return subprocess.CompletedProcess(words, status, output)
 
 
 def run_playbook(
@@ -101,11 +109,9 @@ def run_playbook(
 ) -> subprocess.CompletedProcess[str]:
     """Run the plays. What is printed is in stdout, with what goes to stderr."""
     ran = command(directory, inventory, plays, *words)
-    more = {**environment(directory), **(env or {})}
-    if any(name.startswith(("ANSIBLE_", "PYTHON")) for name in env or ()):  # read when Ansible or Python starts
+    if any(name.startswith("PYTHON") for name in env or ()):  # read when Python starts
         return subprocess.run(
-            ran, cwd=directory, env=more, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace", timeout=PATIENCE, check=False,
+            ran, cwd=directory, env={**environment(directory), **(env or {})}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=PATIENCE, check=False,
         )  # fmt: skip
-    status, output = forks().run([Path(PROGRAM).name, *ran[1:]], directory, more)
-    return subprocess.CompletedProcess(ran, status, output)
+    return run(ran[1:], directory, env or {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def imports(known: dict[str, Path]) -> Arrows:
                 targets = {f"{package}.{alias.name}" for alias in node.names} | {package}
                 found[name] |= targets & known.keys()
     return found
+
+
+@functools.cache
+def collection() -> Arrows:
+    """The imports of plugins/, read once."""
+    return imports(modules())
 
 
 def arrows(files: Arrows) -> Arrows:

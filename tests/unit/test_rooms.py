@@ -12,33 +12,36 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import pr
 
 from tests.support import rooms
 
-FILES = rooms.imports(rooms.modules())
-ROOMS = rooms.arrows(FILES)
 PRODUCTS = {f"_{kind}" for kind in product.PRODUCTS}
 
 
+def arrows() -> rooms.Arrows:
+    return rooms.arrows(rooms.collection())
+
+
 def test_no_circle_of_files_or_rooms():
-    assert rooms.circles(FILES) == []
-    assert rooms.circles(ROOMS) == []
+    assert rooms.circles(rooms.collection()) == []
+    assert rooms.circles(arrows()) == []
 
 
 def test_products_do_not_know_each_other():
-    assert {product: ROOMS[product] & PRODUCTS for product in PRODUCTS} == {product: set() for product in PRODUCTS}
+    used = arrows()
+    assert {product: used[product] & PRODUCTS for product in PRODUCTS} == {product: set() for product in PRODUCTS}
 
 
 def test_the_two_at_the_bottom_know_nothing_of_hosts():
-    assert ROOMS["_smtp"] <= {"limits"}
-    assert ROOMS["_change"] <= {"errors", "limits"}
+    assert arrows()["_smtp"] <= {"limits"}
+    assert arrows()["_change"] <= {"errors", "limits"}
 
 
 def test_only_the_registry_knows_products():
-    knowing = {room for room, targets in ROOMS.items() if targets & PRODUCTS}
+    knowing = {room for room, targets in arrows().items() if targets & PRODUCTS}
     assert knowing - PRODUCTS == {"kinds"}
 
 
 def test_what_runs_on_hosts_uses_nothing_of_the_controller():
-    hosts = [name for name in FILES if name.startswith("module_utils.")]
-    above = {target for name in hosts for target in FILES[name] if not target.startswith("module_utils.")}
+    hosts = [name for name in rooms.collection() if name.startswith("module_utils.")]
+    above = {target for name in hosts for target in rooms.collection()[name] if not target.startswith("module_utils.")}
     assert above == set()
 
 

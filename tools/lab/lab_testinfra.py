@@ -73,16 +73,17 @@ def environment() -> dict[str, str]:
 class Forks:
     """Ansible, loaded once and forked for each run; see ansible_forks.py."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: dict[str, str] | None = None) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("ansible_forks.py"))],
-            cwd=TOP, env=environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, str(Path(__file__).with_name("ansible_forks.py"))], cwd=TOP,
+            env={**environment(), **(settings or {})}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
 
-    def run(self, words: list[str]) -> Played:
-        """Run a program with its arguments."""
+    def run(self, words: list[str], more: dict[str, str] | None = None) -> Played:
+        """Run a program with its arguments; more stands in its environment."""
         assert self._process.stdin and self._process.stdout
-        print(json.dumps({"words": words}), file=self._process.stdin, flush=True)
+        asked = {"words": words, "environment": {**environment(), **(more or {})}}
+        print(json.dumps(asked), file=self._process.stdin, flush=True)
         status, *files = json.loads(self._process.stdout.readline())
         return Played(status, "".join(Path(file).read_text(errors="replace") for file in files))
 
@@ -130,6 +131,7 @@ class Fleet:
     def __init__(self) -> None:
         self.inventory = STATE / "inventory.yml"
         self._inits: dict[str, str] = {}
+        self._forks: dict[tuple[tuple[str, str], ...], Forks] = {}
         self.ca = STATE / "ca.pem"
         self.pki = STATE / "pki"
         everything = yaml.safe_load(self.inventory.read_text())["all"]
@@ -137,14 +139,10 @@ class Fleet:
         groups = everything["children"].values()
         self._addresses = {host: data["starttls_address"] for group in groups for host, data in group["hosts"].items()}
 
-    @functools.cached_property
-    def _forks(self) -> Forks:
-        return Forks()
-
     def end(self) -> None:
         """End what runs for this object."""
-        if "_forks" in self.__dict__:
-            self._forks.end()
+        for forks in self._forks.values():
+            forks.end()
 
     def play(
         self,
@@ -193,18 +191,12 @@ class Fleet:
         words = [program, "-i", str(self.inventory), *arguments]
         if other := other_core():
             return other.run(words, more or {})
-        if not more:
-            return self._forks.run(words)
-        done = subprocess.run(
-            [str(Path(sys.executable).parent / words[0]), *words[1:]],
-            cwd=TOP,
-            env={**environment(), **more},
-            capture_output=True,
-            text=True,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        return Played(done.returncode, done.stdout + done.stderr)
+        # Ansible reads settings when it is loaded: each set of them has a process of its own.
+        settings = {name: value for name, value in (more or {}).items() if name.startswith("ANSIBLE_")}
+        key = tuple(sorted(settings.items()))
+        if key not in self._forks:
+            self._forks[key] = Forks(settings)
+        return self._forks[key].run(words, more)
 
     def _written(self, text: str) -> Path:
         path = STATE / f"{uuid.uuid4().hex}.yml"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,9 +11,10 @@ from typing import Any
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.document import build, render_json
 
+from tests.support import playbooks
 from tests.support.canned_fleet import canned_fleet
 from tests.support.plan_states import config
-from tests.support.playbooks import PLAYBOOKS, PROGRAM, environment, run_playbook, write_yaml
+from tests.support.playbooks import PLAYBOOKS, run_playbook, write_yaml
 
 TOKEN = "planted-report-token"
 
@@ -24,11 +24,9 @@ def run(directory, inventory, playbook, *words, **more):
     write_yaml(directory / "inventory.yml", inventory)
     given = directory / "extravars"
     given.write_text(json.dumps(more))
-    done = subprocess.run(
-        [PROGRAM, "-i", "inventory.yml", str(PLAYBOOKS / f"{playbook}.yml"), "-e", f"@{given}", *words], cwd=directory,
-        env={**environment(directory), "ANSIBLE_SHOW_CUSTOM_STATS": "1", "ANSIBLE_INJECT_FACT_VARS": "false"},
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    settings = {"ANSIBLE_SHOW_CUSTOM_STATS": "1", "ANSIBLE_INJECT_FACT_VARS": "false"}
+    written = ["-i", "inventory.yml", str(PLAYBOOKS / f"{playbook}.yml"), "-e", f"@{given}", *words]
+    done = playbooks.run(written, directory, settings)
     _, _, stats = done.stdout.rpartition("\tRUN: ")
     return done.stdout, json.JSONDecoder().raw_decode(stats)[0] if stats else {}
 

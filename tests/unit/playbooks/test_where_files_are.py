@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
+from tests.support import playbooks
 from tests.support.canned_fleet import canned_fleet
-from tests.support.playbooks import PLAYBOOKS, PROGRAM, environment, write_yaml
+from tests.support.playbooks import PLAYBOOKS, write_yaml
 from tests.support.report_rows import tls_report
 
 
@@ -21,12 +21,7 @@ def start(tmp_path):
 
 def run(start, playbook, *words, **facts):
     write_yaml(start.parent / "inventory.yml", canned_fleet(start.parent, **facts))
-    done = subprocess.run(
-        [PROGRAM, "-i", "../inventory.yml", str(PLAYBOOKS / f"{playbook}.yml"), *words], cwd=start,
-        env=environment(start.parent), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-    return done.stdout
+    return playbooks.run(["-i", "../inventory.yml", str(PLAYBOOKS / f"{playbook}.yml"), *words], start, {}).stdout
 
 
 def test_reports(start):
