@@ -58,6 +58,7 @@ def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+@wraps(digests.of_run)
 def _of_run(hostvars: Mapping[str, Mapping[str, Any]], name: str) -> Any:
     """Return what an earlier play of the run has found out. Without it the task ends with this error, not with an undefined variable."""
     try:

@@ -36,6 +36,26 @@ options:
     description: Take the lock although another run has it. That run is not stopped by it.
     type: bool
     default: false
+  user:
+    description: Who runs it. The controller's part of this module sets it. Tasks cannot set it.
+    type: str
+    default: ''
+  controller:
+    description: Where it runs. Tasks cannot set it.
+    type: str
+    default: ''
+  run:
+    description: The name of the run. Tasks cannot set it.
+    type: str
+    default: ''
+  process:
+    description: Its process on the controller. Tasks cannot set it.
+    type: str
+    default: ''
+  over:
+    description: The name of a run that has ended, whose lock does not count. Tasks cannot set it.
+    type: str
+    default: ''
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -105,10 +125,9 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
 
 HOST_SPEC: dict[str, dict[str, Any]] = {
     **ARGUMENT_SPEC,
-    "hours": {"type": "float", "default": 6.0},
     "user": {"type": "str", "default": ""},
     "controller": {"type": "str", "default": ""},
-    "run": {"type": "str", "required": True},
+    "run": {"type": "str", "default": ""},
     "process": {"type": "str", "default": ""},
     "over": {"type": "str", "default": ""},
 }
@@ -122,7 +141,7 @@ def _work(module: AnsibleModule) -> dict[str, Any]:
     else:
         holder = {name: given[name] for name in ("user", "controller", "playbook", "run", "process")}
         taken = take_lock(
-            holder, time.time(), given["hours"], given["break_lock"], given["over"], check_mode=module.check_mode
+            holder, time.time(), float(given["hours"]), given["break_lock"], given["over"], check_mode=module.check_mode
         )
     return {"changed": taken.changed, "held": taken.held, "former": dict(taken.former)}
 

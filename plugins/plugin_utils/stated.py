@@ -13,8 +13,8 @@ from collections import ChainMap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
-STATED = "mailfleet_stated"
-"""The variable with the name of the play and the variables that it has for a host."""
+STATED = ("certificate_stated", "gateway_stated", "mail_server_stated", "verify_stated")
+"""The variables, one of each role, with the name of the play and the variables that it has for a host."""
 
 _SECRET = re.compile(r"content|password|secret|token|_key\b")
 
@@ -51,13 +51,15 @@ class StatedVars(Mapping[str, Mapping[str, Any]]):
 
 def _noted(facts: Any, play: str) -> Optional[dict[str, Any]]:
     """Return what this play has noted. What another play of the same call noted does not count."""
-    given = facts.get(STATED) if isinstance(facts, Mapping) else None
-    if not isinstance(given, Mapping) or not play or given.get("play") != play:
+    if not isinstance(facts, Mapping) or not play:
         return None
-    noted = given.get("variables")
-    return dict(noted) if isinstance(noted, Mapping) else None
+    found: dict[str, Any] = {}
+    for given in map(facts.get, STATED):
+        noted = given.get("variables") if isinstance(given, Mapping) and given.get("play") == play else None
+        found |= dict(noted) if isinstance(noted, Mapping) else {}
+    return found
 
 
 def as_stated(value: Any, play: Any) -> Any:
     """Return hostvars with what the play has noted; any other value as it is."""
-    return StatedVars(value, str(play or "")) if hasattr(value, "raw_get") else value
+    return StatedVars(value, str(play or "")) if hasattr(type(value), "raw_get") else value

@@ -21,7 +21,7 @@ _SECTIONS = ("main", "acl", "router", "transport", "retry", "rewrite", "auth")
 """The directories of the split configuration, in Debian's order."""
 _RELEVANT = re.compile(r"(MAIN_TLS_|REMOTE_SMTP_|MAIN_ACL_CHECK_MAIL\Z|MAILFLEET_)")
 _DIRECTIVE = re.compile(r"\s*\.(ifdef|ifndef|elifdef|elifndef|else|endif|include_if_exists|include)\b[ \t]*(.*)")
-_WORTH = re.compile(r"(?m)^\s*(?:(?:MAIN_TLS_|REMOTE_SMTP_|MAIN_ACL_CHECK_MAIL\b|MAILFLEET_)\w*\s*=|\.include)")
+_WORTH = re.compile(r"(?m)^[ \t]*(?:(?:MAIN_TLS_|REMOTE_SMTP_|MAIN_ACL_CHECK_MAIL\b|MAILFLEET_)\w*[ \t]*=|\.include)")
 _PART = re.compile(r"[A-Za-z0-9_-]+\Z")
 _SETTING = re.compile(r"(?m)^([A-Z]\w*)=['\"]?([^'\"\n]*)")
 _DEEPEST = 10
@@ -67,7 +67,7 @@ class _Reader:
         except OSError:  # Exim says so itself, and refuses its configuration
             return
         if not _WORTH.search(text):  # most of Debian's files
-            self.seen.update(re.findall(r"(?m)^\s*([A-Z]\w*)\s*=", text))
+            self.seen.update(re.findall(r"(?m)^[ \t]*([A-Z]\w*)[ \t]*=", text))
             return
         line, stack = 1, [_Condition(True, True, True)]
         for statement in statements(text):

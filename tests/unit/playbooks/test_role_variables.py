@@ -22,7 +22,7 @@ from tests.support.playbooks import ROOT, run_playbook
 ROLES = {"certificate": "m1", "mail_server": "mail_servers", "gateway": "gw1", "verify": "all:!localhost"}
 WAYS = ("inventory", "play", "import_role", "include_role", "command line")
 NOT_ON_THESE_HOSTS = {
-    "starttls_exchange_wait", "starttls_api_url", "starttls_api_user", "starttls_api_password", "starttls_api_key", "starttls_api_ca_path",
+    "starttls_exchange_wait",  "starttls_api_url", "starttls_api_user", "starttls_api_password", "starttls_api_key", "starttls_api_ca_path",
     "starttls_validate_certs", "starttls_config_dir",  # kinds of gateways and servers that have no such host here
     "starttls_outside_host", "starttls_message_timeout", "starttls_report_since", "starttls_report_token", "starttls_report_url",
     "starttls_logs",  # of other tasks of the role verify than its main ones: playbooks start those
@@ -51,7 +51,7 @@ def values(directory: Path) -> dict[str, Any]:
         "starttls_mail_servers": ["192.0.2.7"], "starttls_reinjection_port": 10126,
         "starttls_enforced_ca_file": str(directory / "certificate.pem"),
         "starttls_enforced_domains": [{"domain": "partner.test", "direction": "inbound"}], "starttls_domain": "own.test",
-        "starttls_address": "127.0.0.1",
+        "starttls_address": "127.0.0.1", "starttls_certificate_replace": True, "starttls_exim_split": True,
     }  # fmt: skip
 
 

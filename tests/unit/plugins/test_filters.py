@@ -1,15 +1,18 @@
 """The filters as Ansible calls them: what they are called, and that what is wrong is a value that says so."""
 
 import re
+from functools import partial
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
     estate,
     findings,
+    fleet_lock,
     messages,
     peers,
     rows,
+    stated,
     variables,
     waits,
     workflow,
@@ -19,22 +22,44 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import f
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan
 
-ENGINE = (digests, estate, findings, messages, peers, plan, proof, rows, variables, waits, wanted, workflow)
-FILTERS = FilterModule().filters()
+ENGINE = (
+    digests,
+    estate,
+    findings,
+    fleet_lock,
+    messages,
+    peers,
+    plan,
+    proof,
+    rows,
+    stated,
+    variables,
+    waits,
+    wanted,
+    workflow,
+)
+NAMED = FilterModule().filters()
+CONTEXT = {"ansible_play_name": "a play"}
+FILTERS = {
+    name: partial(function, CONTEXT) if hasattr(function, "jinja_pass_arg") else function
+    for name, function in NAMED.items()
+}
+"""Each filter as Jinja calls it: most get what a template knows."""
 HOSTVARS = {"pf12": {"starttls_hostname": "pf12.example"}, "bad": {"starttls_hostname": "a b"}, "out": {}}
 CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delivery_mode": "required"}
 
 
 def test_each_filter_is_a_function_of_the_engine():
-    assert set(FILTERS) == {
+    assert set(NAMED) == {
         "estate", "capabilities", "kind_on", "has_log", "localhost_of",
         "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
         "planned_digests", "reachable_at", "lost_messages", "waiting_hops", "ready_hops", "step_failures", "wanted_peers", "namesakes_of",
         "configs_before", "state_before", "enforced_before", "with_report",
         "given", "listed", "proof_host", "proof_targets", "is_proof", "tester_of",
+        "of_run", "lock_places", "told_to_others",
     }  # fmt: skip
-    for name, function in FILTERS.items():
+    for name, function in NAMED.items():
         assert function.__wrapped__ in [getattr(one, name, None) for one in ENGINE]
 
 

@@ -147,6 +147,9 @@ PROVE = "{'inbound': 'offered', 'fingerprint': '', 'namesakes': [], 'next_hops':
 USES = {
     "capabilities": f"'postfix' | {OURS}.capabilities",
     "reachable_at": f"['m1', 'm2'] | {OURS}.reachable_at(hostvars)",
+    "lock_places": f"hostvars | {OURS}.lock_places(groups, ['m1'])",
+    "of_run": f"hostvars | {OURS}.of_run('tls_estate')",
+    "told_to_others": f"['starttls_hostname'] | {OURS}.told_to_others",
     "planned_digests": f"'m1' | {OURS}.planned_digests(hostvars)",
     "localhost_of": f"groups['all'] | {OURS}.localhost_of",
     "kind_on": f"hostvars.m1.mail_server_observed.kind | {OURS}.kind_on([])",

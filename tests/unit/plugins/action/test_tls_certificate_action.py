@@ -245,6 +245,7 @@ def test_a_renewal_shows_both_certificates(playground, authority, good):
         "certificate_file": playground.put("fullchain.pem", renewed.fullchain_pem),
         "chain_file": None,
         "mode": 0o640,
+        "replace": True,  # its life is shorter
     }
     _first, second = playground.play(playground.task(**good), playground.task(**new))
     assert second["changed"] is True

@@ -51,7 +51,7 @@ class Host(Bench):
 
     def bundle(self, issued):
         file = self.mail.renewal(issued)
-        facts = {name: getattr(file, name) for name in ("owner", "group", "mode", "sha256")}
+        facts = {name: getattr(file, name) for name in ("owner", "group", "mode", "sha256", "ends", "replace", "keep")}
         return {
             "bundle": {**facts, "fingerprints": list(file.fingerprints)},
             "bundle_content": file.content,

@@ -55,7 +55,7 @@ def test_a_good_certificate_is_sent_to_the_host(given, files):
     assert checked.findings == [] and checked.caveats == []
     assert checked.arguments == {
         "path": "/etc/mailfleet/starttls.pem", "state": "present", "kind": "exim", "owner": "root", "group": None,
-        "mode": "0640", "content": (files["key"] + files["certificate"]).decode(),
+        "mode": "0640", "content": (files["key"] + files["certificate"]).decode(), "replace": False,
     }  # fmt: skip
     assert checked.facts["fingerprint_sha256"] == checked.facts["certificate"]["fingerprint_sha256"]
     assert checked.facts["chain"] == ["CN=Example intermediate CA"]
