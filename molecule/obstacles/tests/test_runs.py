@@ -72,7 +72,7 @@ def test_check_mode_ends_with_the_plan(
     later = shown.played.output.partition("\nCost\n")[2]
     tasks = re.findall(r"(?m)^TASK \[(.*)\]", later)
     last = tasks.index("Keep the plan for the steps")
-    assert [one.partition(" ")[0] for one in tasks[:last]] == ["Hand", "Stop", "Hand"]
+    assert [one.partition(" ")[0] for one in tasks[:last]] == ["Hand", "Release", "Stop", "Hand"]
     later = later.partition(f"TASK [{tasks[last]}]")[2].partition("PLAY [Fail if nothing was tested]")[0]
     assert not re.search(r"(?m)^(changed|fatal|skipping): \[", later), "something follows the plan"
 

@@ -54,13 +54,16 @@ def path_of(store: str = STORE) -> str:
 def read_lock(now: float, store: str = STORE) -> dict[str, Any]:
     """Return the note that is there: HOLDER_WORDS, C(since) and C(age) in seconds; empty if nobody holds the lock. Never raises.
 
-    What it says was written by somebody else: each text is one printable line.
+    What it says was written by somebody else: each text is one printable line. Who may not look into the store, because the host gives no
+    privilege, is not told of a lock: the plan says what is missing, and nothing can be changed.
     """
     try:
         image = FileImage.read(path_of(store), max_bytes=MAX_FLEET_LOCK_BYTES)
         if image.content is None:
             return {}
         return _understood(image.content, now)
+    except PermissionError:
+        return {}
     except (EngineError, OSError, ValueError, RecursionError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return {UNREADABLE_LOCK: _word(reason), "age": _age_of_file(now, store)}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -189,9 +190,11 @@ class Postfix:
 
     def _log(self) -> LogPlaces:
         """Where this instance logs to."""
-        values = self.postconf.values(*LOG_PARAMETERS)
-        if any("$" in value for value in values.values()):
-            values = self.postconf.expanded(*LOG_PARAMETERS)
+        values: Mapping[str, str] = {}
+        with contextlib.suppress(EngineError):  # a broken configuration: then it is where the platform's package has it
+            values = self.postconf.values(*LOG_PARAMETERS)
+            if any("$" in value for value in values.values()):
+                values = self.postconf.expanded(*LOG_PARAMETERS)
         return log_places({self.postconf.config_dir: values}, self._layout.logs)
 
     def tls_words(self) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import fleet_lock, lock
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.fleet_lock import (
     path_of,
     read_lock,
@@ -182,6 +183,16 @@ def test_what_is_no_file_is_held(store: str, make: Callable[[Path], Any]) -> Non
     Path(store).mkdir(mode=0o700)
     make(Path(path_of(store)))
     assert "unreadable" in read_lock(NOW, store)
+
+
+def test_who_may_not_look_is_told_of_no_lock(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plan of a host without privilege says that, and not that another run is under way."""
+
+    def refused(*_args: Any, **_kwargs: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(FileImage, "read", refused)
+    assert read_lock(NOW, store) == {}
 
 
 def test_what_a_note_says_is_one_printable_line(store: str) -> None:

@@ -91,6 +91,7 @@ def test_a_broken_configuration_does_not_hide_whether_it_runs(make, monkeypatch,
     )
     monkeypatch.setattr(server, "running", {"/var/spool/postfix": process}.__getitem__)
     assert host.adapter().main_process() == process
+    host.adapter().sessions_an_hour()  # nor does it end the read of the host
     with host.fake.main.open("a") as file:
         file.write("queue_directory = /elsewhere\n")
     with pytest.raises(BrokenConfigurationError):
