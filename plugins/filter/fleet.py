@@ -59,10 +59,10 @@ def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @wraps(digests.of_run)
-def _of_run(hostvars: Mapping[str, Mapping[str, Any]], name: str) -> Any:
+def _of_run(hostvars: Mapping[str, Mapping[str, Any]], name: str, *told: Any) -> Any:
     """Return what an earlier play of the run has found out. Without it the task ends with this error, not with an undefined variable."""
     try:
-        return digests.of_run(hostvars, name)
+        return digests.of_run(hostvars, name, *told)
     except EngineError as error:
         raise AnsibleFilterError(str(error)) from None
 

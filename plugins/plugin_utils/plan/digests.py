@@ -27,9 +27,13 @@ FROM_THE_BEGINNING = (
 )
 
 
-def of_run(hostvars: HostVars, name: str) -> Any:
-    """Return what an earlier play of the run has found out: a key of LEFT_OUT. Raises EngineError if it was left out."""
-    found = hostvars["localhost"].get(name) if "localhost" in hostvars else None
+def of_run(hostvars: HostVars, name: str, *told: Any) -> Any:
+    """Return what an earlier play of the run has found out: a key of LEFT_OUT. Raises EngineError if it was left out.
+
+    told: what an earlier task of the same play has found out, before it is kept; None if it was left out.
+    """
+    kept = hostvars["localhost"].get(name) if "localhost" in hostvars else None
+    found = told[0] if told else kept
     if found is None:
         raise EngineError(f"this run {LEFT_OUT[name]}: {FROM_THE_BEGINNING}")
     return found
