@@ -65,11 +65,9 @@ def inventory(fleet: Fleet, place: str) -> dict[str, Any]:
 
 def job(fleet: Fleet, directory: Path, worker: str, limit: str) -> dict[str, Any]:
     """Send a job to a worker and take back what it made: the report of its part. Nothing of it stays there."""
-    (directory / "project").mkdir(parents=True)
+    shutil.copytree(TOP / "playbooks", directory / "project")
     (directory / "inventory").mkdir()
     (directory / "env").mkdir()
-    for playbook in (TOP / "playbooks").glob("*.yml"):
-        shutil.copy(playbook, directory / "project")
     shutil.copy(fleet.ca, directory / "project/ca.pem")
     (directory / "inventory/hosts.yml").write_text(yaml.safe_dump(inventory(fleet, "ca.pem")))
     # The job begins in its project, and what lies with its artifacts comes back.
