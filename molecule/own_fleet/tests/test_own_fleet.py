@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from lab_newcomer import FQDN, HOME, PLACE, Newcomer, Section
-from lab_testinfra import STATE, TOP, Fleet, Played, report
+from lab_testinfra import STATE, TOP, Fleet, Played, report, wait_for
 
 DOMAINS = ("example.com", "example.org")
 CHECKOUT = HOME / "starttls"
