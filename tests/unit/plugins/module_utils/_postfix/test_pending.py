@@ -2,8 +2,8 @@
 
 import os
 import socket
+import shutil
 import subprocess
-import sys
 import time
 from dataclasses import replace
 
@@ -70,8 +70,9 @@ def test_a_port_that_another_program_has_refuses_the_reload(tmp_path):
 @pytest.fixture
 def master(monkeypatch):
     """This process, with a child that stands for its queue manager."""
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    monkeypatch.setattr(pending, "QUEUE_MANAGERS", (os.path.basename(os.path.realpath(sys.executable)),))
+    program = os.path.realpath(shutil.which("cat"))  # this process may have other children that are Python
+    child = subprocess.Popen([program], stdin=subprocess.PIPE)
+    monkeypatch.setattr(pending, "QUEUE_MANAGERS", (os.path.basename(program),))
     time.sleep(0.05)
     yield os.getpid()
     child.stdin.close()
