@@ -1,8 +1,8 @@
 """What the next reload of Postfix would activate: listeners, and edits that it has not read."""
 
 import os
-import socket
 import shutil
+import socket
 import subprocess
 import time
 from dataclasses import replace
