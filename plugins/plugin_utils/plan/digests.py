@@ -19,6 +19,7 @@ LEFT_OUT = {
     "tls_estate": "has not read the inventory",
     "tls_plan": "has no plan",
     "tls_recovery": "has not read the queues",
+    "tls_verdict": "has not judged what it tested",
     "tls_lost_messages": "does not know which messages are lost",
 }
 """Variable of localhost -> what a run without it has not done."""
