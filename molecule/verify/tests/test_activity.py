@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from lab_partner import GATEWAYS, NAME, NAME_WITHOUT_TLS, flush, queue
-from lab_testinfra import Fleet, on_each, wait_for
+from lab_testinfra import Fleet, of_kind, on_each, wait_for
 
 WITH_TLS, WITHOUT_TLS = 2600, 2604
 OUTBOUND = {"out-tls.test": WITH_TLS, "out-plaintext.test": WITHOUT_TLS, "out-enforced.test": WITHOUT_TLS}
@@ -51,7 +51,7 @@ def route(fleet: Fleet, gateway: str) -> None:
 
 def result(fleet: Fleet, gateway: str, name: str, **options: Any) -> dict[str, Any]:
     """What a gateway module returns; it does not fail."""
-    seen = fleet.result(gateway, name, {"gateway": GATEWAYS[gateway], **options})
+    seen = fleet.result(gateway, name, {**of_kind(GATEWAYS[gateway]), **options})
     assert not seen["failed"], seen
     return seen
 
