@@ -195,8 +195,9 @@ def test_postfix_that_logs_to_a_file_of_its_own_is_counted_there(fleet: Fleet) -
         counts = peer(activity(fleet, host, since=since, journal="auto"), "partner.test", "outbound")
         return sum(count for name, count in counts.items() if name.startswith("messages_"))
 
+    before = sent("24h") + 1
     fleet.run(host, send)
-    before = wait_for(lambda: sent("24h"))
+    assert wait_for(lambda: sent("24h") == before)
     fleet.run(host, f"postconf -e maillog_file={file} && postfix reload 2>&1")
     since = fleet.run(host, "sleep 1; date -u +%Y-%m-%dT%H:%M:%SZ; sleep 1").strip()
     try:
