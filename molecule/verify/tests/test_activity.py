@@ -207,4 +207,4 @@ def test_postfix_that_logs_to_a_file_of_its_own_is_counted_there(fleet: Fleet) -
         # The time before the change is in the former log.
         assert sent("24h") == before + 1
     finally:
-        fleet.run(host, "postconf -X maillog_file && postfix reload 2>&1")
+        fleet.run(host, f"postconf -X maillog_file && postfix reload 2>&1; rm -f {file}")
