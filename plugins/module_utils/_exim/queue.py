@@ -104,7 +104,7 @@ class EximQueue:
         """Return which of these messages were returned to their senders, as far as the recent log tells it."""
         status, out, _err = self._run(["exim4", "-bP", *LOG_OPTIONS])
         places = log_places(parse_settings(out) if status == 0 else {}, DEBIAN.logs)
-        lines = [_TIME.sub("", line) for line in recent_log(self._run, *places.files, journal=places.journal)]
+        lines = [_TIME.sub("", line) for line in recent_log(self._run, places)]
         wanted = set(message_ids)
         ids = {match[1]: match[2] for line in lines if (match := _CAME.match(line)) and match[2] in wanted}
         found = (match for line in lines if (match := _GIVEN_UP.match(line)) and match[1] in ids)

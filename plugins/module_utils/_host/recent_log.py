@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_files import end_of
@@ -15,25 +14,20 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_place
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import RECENT_LOG_BYTES, RECENT_LOG_LINES
 
-MAIL = "SYSLOG_FACILITY=2"
-"""The mail facility."""
 _MAX_WORDS = 300
 
 
-def recent_log(run: Runner, *paths: str, journal: Sequence[str] = (MAIL,)) -> list[str]:
-    """Return the last lines of a log. paths: of the files, absolute. Nothing if neither they nor the journal can be read.
-
-    journal: what selects the daemon's entries there; empty if it has none.
-    """
+def recent_log(run: Runner, places: LogPlaces) -> list[str]:
+    """Return the last lines of a log. places: where the daemon logs to. Nothing if neither files nor journal can be read."""
     lines: list[str] = []
-    for path in paths:
+    for path in places.files:
         with contextlib.suppress(EngineError, OSError):
             if text := end_of(path, RECENT_LOG_BYTES):
                 lines += text.split("\n")
-    if lines or not journal:
+    if lines or not places.journal:
         return lines
     status, out, _err = run(
-        ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={RECENT_LOG_LINES}", *journal]
+        ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--lines={RECENT_LOG_LINES}", *places.journal]
     )
     return out.split("\n") if status == 0 else []
 
@@ -43,7 +37,7 @@ def last_words(run: Runner, places: LogPlaces, pattern: re.Pattern[str]) -> str:
 
     places: where the daemon logs to. Peers write a part of each line, so the pattern has to be of the daemon's.
     """
-    for line in reversed(recent_log(run, *places.files, journal=places.journal)):
+    for line in reversed(recent_log(run, places)):
         if found := pattern.search(line):
             return found[1].strip()[:_MAX_WORDS]
     return ""

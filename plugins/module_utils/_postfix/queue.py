@@ -87,7 +87,7 @@ class PostfixQueue:
 
     def returned(self, message_ids: Sequence[str]) -> Sequence[Returned]:
         """Return which of these messages were returned to their senders, as far as the recent log tells it."""
-        lines = recent_log(self._run, *(places := self._log()).files, journal=places.journal)
+        lines = recent_log(self._run, self._log())
         wanted = set(message_ids)
         ids = {match[1]: match[2] for line in lines if (match := _MESSAGE_ID.search(line)) and match[2] in wanted}
         found = (match for line in lines if (match := _BOUNCED.search(line)) and match[1] in ids)

@@ -4,10 +4,16 @@ import os
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_files import end_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces, journal_match
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import recent_log
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 JOURNAL = ["a line of the journal", ""]
+
+
+def of(path):
+    """The places of a log with this file, whose entries are in the journal as well."""
+    return LogPlaces((), (str(path),), (journal_match("mail"),))
 
 
 def journal(words):
@@ -36,9 +42,9 @@ def test_the_link_of_a_daemons_user_is_not_followed(tmp_path):
     os.lchown(tmp_path / "log", 65534, 65534)
     with pytest.raises(EngineError):
         end_of(str(tmp_path / "log"), 100)
-    assert recent_log(journal, str(tmp_path / "log")) == JOURNAL
+    assert recent_log(journal, of(tmp_path / "log")) == JOURNAL
 
 
 def test_the_journal_is_read_where_there_is_no_file(tmp_path):
-    assert recent_log(journal, str(tmp_path / "log")) == JOURNAL
-    assert recent_log(lambda words: (1, "", "no journal"), str(tmp_path / "log")) == []
+    assert recent_log(journal, of(tmp_path / "log")) == JOURNAL
+    assert recent_log(lambda words: (1, "", "no journal"), of(tmp_path / "log")) == []
