@@ -71,9 +71,9 @@ _REPLIES = (
     ("peer_requires", re.compile(
         r"[45]\d\d[ -](?:\d\.\d+\.\d+ )?(?:<[^<>]*>: [^:;]{1,60}: )?"
         r"(?:Must issue a STARTTLS|STARTTLS is required|Session encryption is required)", re.IGNORECASE)),
-    ("greylisted", re.compile(r"4\d\d[ -].*gr[ae]y-?list", re.IGNORECASE)),
+    ("greylisted", re.compile(r"4\d\d[ -].{0,500}gr[ae]y-?list", re.IGNORECASE)),
     ("not_relayed", re.compile(
-        r"[45]\d\d[ -].*(?:relay not permitted|relay access denied|relaying denied|unable to relay)", re.IGNORECASE)),
+        r"[45]\d\d[ -].{0,500}(?:relay not permitted|relay access denied|relaying denied|unable to relay)", re.IGNORECASE)),
 )  # fmt: skip
 _STARTTLS = re.compile(r"STARTTLS: [45]\d\d")
 """Exim: the other server refused the command itself."""

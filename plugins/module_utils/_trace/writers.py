@@ -82,7 +82,7 @@ _V = r"((?:TLS|SSL)[\w.\\/]{0,15}\d[\w.\\/]{0,15})"
 _TOLD = tuple(
     re.compile(rf"\({pattern}\)", re.IGNORECASE)
     for pattern in (
-        rf"using {_V} with cipher ([^\s(),]+)(?: .*)?",
+        rf"using {_V} with cipher ([^\s(),]+)(?: .{{0,500}})?",
         rf"using (?:TLS: )?{_V}(?:, ([^\s(),]+))?",
         rf"(?:AUTH: [^()]*, )?(?:TLS|SSL): {_V},\d+bits,([^\s(),]+)",
         rf"version={_V},? cipher=([^\s(),]+)(?:,? [^()]*)?",
