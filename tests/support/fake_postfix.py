@@ -150,11 +150,7 @@ class FakePostfix:
             return self._edit_master(directory, dict(one.split("=", 1) for one in rest))
         assert flag in ("", "-x") and not rest, f"postconf {arguments} is not known to this stand-in"
         values = {**self.defaults, **self.explicit(directory)}
-        return (
-            0,
-            _listing({one: self._expand(value, directory) if flag else value for one, value in values.items()}),
-            "",
-        )
+        return 0, _listing({one: _expanded(value, values) if flag else value for one, value in values.items()}), ""
 
     def explicit(self, directory=None):
         found = {}
@@ -166,13 +162,7 @@ class FakePostfix:
 
     def _expand(self, value, directory):
         """What -x does: values in place of $name, ${name} and $(name), again and again; unknown ones stay."""
-        values = {**self.defaults, **self.explicit(directory)}
-
-        def known(match):
-            name = match.group().strip("${}()")
-            return self._expand(values[name], directory) if name in values else match.group()
-
-        return re.sub(r"\$(\w+|\{\w+\}|\(\w+\))", known, value)
+        return _expanded(value, {**self.defaults, **self.explicit(directory)})
 
     @staticmethod
     def _edit_main(directory, edits):
@@ -219,6 +209,14 @@ class FakePostfix:
         kept += [_entry(entry) for entry in left.values() if entry is not None]
         path.write_text("".join(kept))
         return 0, "", ""
+
+
+def _expanded(value, values):
+    def known(match):
+        name = match.group().strip("${}()")
+        return _expanded(values[name], values) if name in values else match.group()
+
+    return re.sub(r"\$(\w+|\{\w+\}|\(\w+\))", known, value) if "$" in value else value
 
 
 def _entry(text):

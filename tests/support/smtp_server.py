@@ -20,6 +20,7 @@ from tests.support.pki import Issued, pem
 
 Callback = Callable[[socket.socket], None]
 Answer = Union[bytes, Callable[[ssl.SSLSocket], bytes]]
+ToHello = Union[bytes, Callable[[bytes], bytes]]
 PATIENCE = 10.0
 
 
@@ -28,7 +29,7 @@ class Face:
     """What the server shows to the next client.
 
     capabilities: the lines of the answer to EHLO after the first; STARTTLS is not added by itself.
-    ehlo, ehlo_tls: the whole answer instead, as bytes.
+    ehlo, ehlo_tls: the whole answer instead, or who gives it for a command line.
     implicit_tls: TLS comes first, and the greeting inside it.
     injectable: what came in plaintext behind STARTTLS is answered inside TLS.
     answers_tls: verb -> the answer inside TLS, or who gives it; an empty answer is none.
@@ -38,13 +39,13 @@ class Face:
     greeting: bytes = b"220 mail.example.com ESMTP ready\r\n"
     delay: float = 0.0
     capabilities: tuple[str, ...] = ("PIPELINING", "STARTTLS", "8BITMIME")
-    ehlo: Optional[bytes] = None
+    ehlo: Optional[ToHello] = None
     mail: bytes = b"250 2.1.0 Ok\r\n"
     rcpt: bytes = b"250 2.1.5 Ok\r\n"
     starttls: bytes = b"220 2.0.0 Ready to start TLS\r\n"
     context: Optional[ssl.SSLContext] = None
     capabilities_tls: tuple[str, ...] = ("PIPELINING", "AUTH PLAIN")
-    ehlo_tls: Optional[bytes] = None
+    ehlo_tls: Optional[ToHello] = None
     answers_tls: Mapping[bytes, Answer] = field(default_factory=dict)
     implicit_tls: bool = False
     injectable: bool = False
@@ -161,7 +162,7 @@ class SmtpServer:
         for command in self._commands(connection, buffer):
             verb = command.split(b" ")[0].upper()
             if verb in (b"EHLO", b"LHLO"):
-                connection.sendall(ehlo)
+                connection.sendall(ehlo if isinstance(ehlo, bytes) else ehlo(command))
             elif verb == b"MAIL":
                 connection.sendall(face.mail)
             elif verb == b"RCPT":
@@ -194,7 +195,8 @@ class SmtpServer:
             for command in self._commands(secure, bytearray() if buffer is None else buffer):
                 verb = command.split(b" ")[0].upper()
                 unknown = b"502 5.5.2 Error: command not recognized\r\n"
-                usual = {b"QUIT": b"221 2.0.0 Bye\r\n", b"EHLO": inside, b"LHLO": inside}.get(verb, unknown)
+                hello = inside if isinstance(inside, bytes) else inside(command)
+                usual = {b"QUIT": b"221 2.0.0 Bye\r\n", b"EHLO": hello, b"LHLO": hello}.get(verb, unknown)
                 answer = face.answers_tls.get(verb, usual)
                 secure.sendall(answer if isinstance(answer, bytes) else answer(secure))
 
