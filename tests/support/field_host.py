@@ -266,7 +266,7 @@ class FieldHost:
 
     def read(self) -> dict[str, Any]:
         """The result of mail_server_info."""
-        return run_module(mail_server_info.main, kind="postfix", timeout=1)
+        return run_module(mail_server_info.main, kind="postfix", timeout=5)
 
     def close(self) -> None:
         """End its network."""
@@ -377,10 +377,10 @@ def _entry_differs(expected: Row, found: Row) -> str:
 def _requested(row: Row, host: FieldHost) -> str:
     before, request = host.files(), dict(row["request"])
     if "gateway" in row:
-        result = run_module(CHANGES[row["gateway"]].main, timeout=1, **request)
+        result = run_module(CHANGES[row["gateway"]].main, timeout=5, **request)
     else:
         result = run_module(
-            mail_server_tls.main, kind="postfix", certificate=str(host.certificate), timeout=1, **request
+            mail_server_tls.main, kind="postfix", certificate=str(host.certificate), timeout=5, **request
         )  # fmt: skip
     proved = set(host.network.proved), set(host.network.implicit)
     said = " ".join([str(result.get("msg", "")), *result.get("warnings", ())])
