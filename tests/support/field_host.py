@@ -47,6 +47,8 @@ CHANGES = {"inbound_tls_mode": inbound_tls_mode, "outbound_tls_mode": outbound_t
 REQUIRED = ("encrypt", "dane-only", "fingerprint", "verify", "secure")
 PACKAGE = "ansible_collections.mailfleet.starttls."
 _PORTS = {"smtp": 25, "submission": 587, "smtps": 465, "submissions": 465}
+_TAKEN = b"250 2.1.0 Ok\r\n"
+_NO_TLS = b"454 4.7.0 TLS not available due to local problem\r\n"
 _ANSWERS = {"offered": Face(), "none": PLAIN, "implicit": Face(implicit_tls=True)}
 
 
@@ -193,13 +195,16 @@ class FieldHost:
                 continue
             address, _, port = service.rpartition("/")[0].rpartition(":")
             files = self._served(service)
-            tls = self._mode(service, command) if files else "none"
+            tls = self._mode(service, command)
             if self.value(service, "smtpd_tls_wrappermode") == "yes":
-                tls = "implicit" if files else "broken"
-            self.running[service] = {"tls": tls, "serves": files if tls != "none" else []}
+                tls = "implicit"
+            face = Face(mail=REQUIRES_TLS if tls == "required" else _TAKEN, implicit_tls=tls == "implicit")
+            if tls == "none":
+                face = PLAIN
+            elif not files:  # STARTTLS stands in the answer to EHLO all the same
+                tls, face = "unusable", Face(mail=face.mail, starttls=_NO_TLS)
+            self.running[service] = {"tls": tls, "serves": files if tls not in ("none", "unusable") else []}
             context = self._certificates.context(files) if files else None
-            mail = REQUIRES_TLS if tls == "required" else b"250 2.1.0 Ok\r\n"
-            face = PLAIN if tls == "none" else Face(mail=mail, implicit_tls=tls == "implicit")
             self.network.serve(address or "127.0.0.1", int(_PORTS.get(port, port)), face, context)
 
     def _served(self, service: str) -> list[Path]:
@@ -322,6 +327,26 @@ def _weakest(levels: set[str]) -> str:
     """The level that counts if several ways lead to a next hop: the weakest."""
     order = ("", "none", "may", "dane", *REQUIRED)
     return min(levels, key=lambda one: order.index(one) if one in order else 0) if levels else ""
+
+
+def served(directory: str, root: Path, authority: Authority, changed: bool) -> dict[str, list[str]]:
+    """Port -> what a listener does, and the name of the file with the certificate that it serves."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.closing(FieldHost(patch, root, {"dir": directory}, authority)) as host,
+    ):
+        if changed:
+            settings = (f"smtpd_tls_chain_files = {host.certificate}", "smtpd_tls_security_level = may")
+            host.run(["postconf", "-c", str(host.host.etc), "-e", *settings])
+            host.run(["postfix", "-c", str(host.host.etc), "reload"])
+        ports = {service: service.rpartition("/")[0].rpartition(":")[2] for service in host.running}
+        return {
+            str(_PORTS.get(ports[service], ports[service])): [
+                one["tls"],
+                *([one["serves"][0].stem] if one["serves"] else [""]),
+            ]
+            for service, one in host.running.items()
+        }
 
 
 # What a row asks

@@ -1,5 +1,6 @@
 """Each case from the field (tests/cases), through the public modules and plugins, compared exactly with expected.json."""
 
+import json
 import time
 
 import pytest
@@ -111,8 +112,11 @@ NOT_RIGHT: dict[str, tuple[str, ...]] = {
 """Kind -> the cases of it that are not right yet. A mend takes its cases out."""
 
 
+LISTENERS = json.loads((field_cases.CASES / "postfix_listeners.json").read_text())
+"""What Postfix 3.7.11 and 3.10.13 did with each configuration, and with a certificate and the level may in main.cf."""
+
 WAITS = ("servers-F19-S17", "hosts-F04-P10-2", "hosts-F23-P13-3")
-"""Cases that wait for a time limit, which is in whole seconds. Those of hosts no longer do so once they are right: then they go from here."""
+"""Cases that wait for a time limit, which is in whole seconds. Those of hosts no longer do so once they are right: then they go."""
 
 
 def _parameters():
@@ -136,6 +140,13 @@ def in_utc(monkeypatch):
     yield monkeypatch
     monkeypatch.undo()
     time.tzset()
+
+
+@pytest.mark.parametrize("changed", [False, True], ids=["before", "changed"])
+@pytest.mark.parametrize("directory", LISTENERS)
+def test_the_listeners_without_a_daemon_do_what_those_of_a_real_postfix_did(directory, changed, authority, tmp_path):
+    seen = LISTENERS[directory]["changed" if changed else "before"]
+    assert field_host.served(f"postfix/{directory}", tmp_path, authority, changed) == seen
 
 
 @pytest.mark.parametrize(("section", "row"), [*_parameters()])
