@@ -3,6 +3,7 @@ import os
 import re
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -133,3 +134,14 @@ def test_every_word_for_what_went_wrong_is_documented():
 def test_the_journal_may_be_asked_for_with_a_boolean(host, journal, read):
     result = run_module(module.main, daemon="exim", journal=journal, logs=[f"{host}/none"])
     assert result["activity"]["sources"] == read
+
+
+def test_postfix_says_where_its_log_is(host):
+    """It may log to a file of its own: what lies at the usual place is then nothing of it."""
+    (host / "main.cf").touch()
+    own = host / "postfix.log"
+    Path(write_log(host, "postfix")).rename(own)
+    program = host / "bin/postconf"
+    program.write_text(f"#!/bin/sh\nprintf '%s\\n' 'maillog_file = {own}' 'syslog_name = postfix' 'syslog_facility = mail'\n")
+    activity = run_module(module.main, daemon="postfix", journal=False)["activity"]
+    assert (activity["sources"], [one["domain"] for one in activity["peers"]]) == ([str(own)], ["partner.test"])

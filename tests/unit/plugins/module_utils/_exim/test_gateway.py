@@ -157,9 +157,17 @@ class TestPlan:
             "conf.d/retry/10_mailfleet-starttls",
         ]
 
+    def as_debian_has_it(self, host):
+        """The parts of the template, with the lines between which former versions wrote."""
+        for section in ("router", "transport", "retry"):
+            name = section if section == "retry" else f"{section}s"
+            (host.etc / f"conf.d/{section}/00_exim4-config_header").write_text(f"begin {name}\n")
+        host.make_template()
+
     def test_an_unsplit_configuration_is_moved_and_its_template_stays(self, unsplit):
         """The template is a conffile of dpkg. One that is edited stops an unattended upgrade."""
         unsplit.macros.write_text("MY_MACRO = 1\n")
+        self.as_debian_has_it(unsplit)
         unsplit.template.write_bytes(b"# M\xfcller\n" + unsplit.template.read_bytes())
         before = unsplit.files()
         change = unsplit.write(config("one", "match_sender"))
@@ -182,10 +190,7 @@ class TestPlan:
     @pytest.fixture
     def former(self, unsplit):
         """A host whose template an older version has changed, and its template as dpkg knows it."""
-        (unsplit.etc / "conf.d/router/00_exim4-config_header").write_text("begin routers\n")
-        (unsplit.etc / "conf.d/transport/00_exim4-config_header").write_text("begin transports\n")
-        (unsplit.etc / "conf.d/retry/00_exim4-config_header").write_text("begin retry\n")
-        unsplit.make_template()
+        self.as_debian_has_it(unsplit)
         debian = unsplit.template.read_bytes()
         unsplit.template.write_text(with_includes(debian.decode(), unsplit.directory))
         unsplit.directory.mkdir()
