@@ -16,6 +16,7 @@ LOCK = {
 }  # fmt: skip
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["enable_tls", "disable_tls"])
 def test_a_second_run_changes_nothing(tmp_path: Path, name: str) -> None:
     read = {**gateway("gw1", drift=True), "probe": {"results": [], "certificates": {}}, "fleet_lock": LOCK}
@@ -24,5 +25,6 @@ def test_a_second_run_changes_nothing(tmp_path: Path, name: str) -> None:
     changes = ("fleet_lock", "gateway_tls", "mail_server_tls", "peer_tls", "tls_certificate")
     assert [str(one) for one in tmp_path.glob("*/*.sent") if one.stem in changes] == [], done.stdout
     assert done.returncode != 0, done.stdout
+    assert len(list(tmp_path.glob("*/gateway_info.sent"))) == 1
     said = " ".join(done.stdout.split())
     assert "holds its lock on gw1: disable_tls, run by alice on control.example.com" in said, done.stdout

@@ -64,6 +64,20 @@ class TestVariables:
         }
         assert plan.cost.senders == ("m1",)
 
+    @pytest.mark.parametrize(("plan_only", "broken", "result"), [(0, 0, "blocked"), (1, 0, "drift"), (0, 1, "drift")])
+    def test_another_run_that_changes_the_fleet(self, plan_only, broken, result):
+        lock = {"user": "alice", "controller": "c.example", "playbook": "disable_tls", "run": "a1", "since": 1.8e9, "age": 7}
+        hostvars = {
+            "gw1": {"gateway_observed": {**gateway(), "fleet_lock": lock}, **({"starttls_lock_break": True} if broken else {})},
+            "m1": {"mail_server_observed": server("m1", drift=True)},
+        }
+        wanted = options(Estate.parse([], hostvars, ["gw1", "m1"]), plan_only=bool(plan_only))
+        plan = plan_of_run(wanted, hostvars, {**GROUPS, "mail_servers": ["m1"]})
+        said = json.dumps(plan.to_json())
+        assert plan.result == result
+        assert "holds its lock on gw1: disable_tls, run by alice on c.example" in said or broken
+        assert ("because starttls_lock_break is set" in said) is bool(broken)
+
     @pytest.mark.parametrize(
         ("given", "sizes"),
         [(None, [1, 1, 2]), ([2], [2, 2]), ("3, 100%", [3, 1]), (4, [4]), ("50%", [2, 2])],
