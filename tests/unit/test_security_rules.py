@@ -7,6 +7,8 @@ from pathlib import Path
 
 import tomllib
 
+from tests.support.named_tests import missing_tests
+
 TOP = Path(__file__).resolve().parents[2]
 LINT = tomllib.loads((TOP / "pyproject.toml").read_text())["tool"]["ruff"]["lint"]
 SECURITY = re.compile(r"S\d*")
@@ -31,16 +33,10 @@ def test_each_exception_has_a_reason():
 
 
 def test_each_test_that_shows_a_promise_is_there():
-    """docs/security.md names tests by file, and by a part of their name where it is one of many."""
-    text = (TOP / "docs/security.md").read_text()
-    named = re.findall(r"`((?:tests|molecule|\w+)/[\w/]+(?:\.py)?|test_\w+\.py)`(?: \(([^)]*)\))?", text)
-    assert len(named) > 30
-    missing = []
-    for place, parts in named:
-        path = TOP / place if place.startswith(("tests/", "molecule/")) else TOP / "tests/unit/plugins" / place
-        if not path.exists():
-            missing.append(place)
-            continue
-        there = "".join(one.read_text() for one in ([path] if path.is_file() else path.rglob("*.py")))
-        missing += [f"{place}: {word}" for part in parts.split(",") if (word := part.strip(" .")) not in there]
-    assert missing == []
+    assert missing_tests("docs/security.md", 30) == []
+
+
+def test_each_test_of_a_fault_between_two_runs_is_there():
+    assert missing_tests("tests/lifecycle.md", 30) == []
+    text = (TOP / "tests/lifecycle.md").read_text()
+    assert re.findall(r"(?m)^\| \*\*(L\d+)\*\*", text) == [f"L{number}" for number in range(1, 16) if number != 13]

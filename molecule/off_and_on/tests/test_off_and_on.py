@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import pytest
 from lab_testinfra import DOMAINS, SERVERS, Fleet, wait_for
 
 if TYPE_CHECKING:
@@ -29,7 +31,19 @@ def settings(fleet: Fleet, host: str) -> list[str]:
     return sorted(fleet.run(host, "! command -v postconf >/dev/null || postconf -n").splitlines())
 
 
-def test_off_and_on_again(fleet: Fleet, talkative: Talkative) -> None:
+OF_THE_ADMINISTRATOR = "smtp/inet/smtpd_tls_security_level"
+"""What is set in master.cf only: switching on accepts it, so switching off takes it back."""
+
+
+@pytest.fixture
+def option(fleet: Fleet) -> Iterator[None]:
+    """Switching on finds it on pf13, and changes nothing."""
+    fleet.run("pf13", f"postconf -P {OF_THE_ADMINISTRATOR}=may; postfix reload 2>&1")
+    yield
+    fleet.run("pf13", f"postconf -PX {OF_THE_ADMINISTRATOR}; postfix reload 2>&1")
+
+
+def test_off_and_on_again(fleet: Fleet, talkative: Talkative, option: None) -> None:
     first = files(fleet)
     # One message a second for the whole time, from a sender that uses TLS whenever it is offered.
     fleet.run(
@@ -42,6 +56,7 @@ def test_off_and_on_again(fleet: Fleet, talkative: Talkative) -> None:
     try:
         off = talkative.play("playbooks/disable_tls.yml")
         assert off.status == 0, off.output
+        assert fleet.run("pf13", f"postconf -P {OF_THE_ADMINISTRATOR}").strip().endswith("= none")
         assert not any(fleet.offers_starttls(host) for host in ("gw1", *SERVERS))
         for host in SERVERS:
             mark = fleet.send("outside", [f"trace@{DOMAINS[host]}"], tls=False)

@@ -142,6 +142,8 @@ def test_postfix_says_where_its_log_is(host):
     own = host / "postfix.log"
     Path(write_log(host, "postfix")).rename(own)
     program = host / "bin/postconf"
-    program.write_text(f"#!/bin/sh\nprintf '%s\\n' 'maillog_file = {own}' 'syslog_name = postfix' 'syslog_facility = mail'\n")
+    program.write_text(
+        f"#!/bin/sh\nprintf '%s\\n' 'maillog_file = {own}' 'syslog_name = postfix' 'syslog_facility = mail'\n"
+    )
     activity = run_module(module.main, daemon="postfix", journal=False)["activity"]
     assert (activity["sources"], [one["domain"] for one in activity["peers"]]) == ([str(own)], ["partner.test"])

@@ -66,9 +66,19 @@ class TestVariables:
 
     @pytest.mark.parametrize(("plan_only", "broken", "result"), [(0, 0, "blocked"), (1, 0, "drift"), (0, 1, "drift")])
     def test_another_run_that_changes_the_fleet(self, plan_only, broken, result):
-        lock = {"user": "alice", "controller": "c.example", "playbook": "disable_tls", "run": "a1", "since": 1.8e9, "age": 7}
+        lock = {
+            "user": "alice",
+            "controller": "c.example",
+            "playbook": "disable_tls",
+            "run": "a1",
+            "since": 1.8e9,
+            "age": 7,
+        }
         hostvars = {
-            "gw1": {"gateway_observed": {**gateway(), "fleet_lock": lock}, **({"starttls_lock_break": True} if broken else {})},
+            "gw1": {
+                "gateway_observed": {**gateway(), "fleet_lock": lock},
+                **({"starttls_lock_break": True} if broken else {}),
+            },
             "m1": {"mail_server_observed": server("m1", drift=True)},
         }
         wanted = options(Estate.parse([], hostvars, ["gw1", "m1"]), plan_only=bool(plan_only))
