@@ -33,6 +33,8 @@ _OF_SERVED = frozenset(
 _SAME = "wrong_certificate"
 """The finding that a cause says better."""
 _OFFERING = ("offered", "required", "implicit")
+EDITS = "edits_not_read"
+"""The note of a read: files that changed after the daemon has read them last."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Configured:
 
     tls: the mode of the listener. paths: its certificate files. files: path -> what is there. installed: the path at which the
     collection installs. said: the daemon's own words on its last failure; empty without one. interrupted: whether there is the journal
-    of a change.
+    of a change. unread: what of this the daemon has not read yet, as the read says it; empty if nothing is known of that.
     """
 
     title: str
@@ -66,6 +68,7 @@ class Configured:
     installed: str = ""
     said: str = ""
     interrupted: bool = False
+    unread: str = ""
 
     @classmethod
     def of(cls, seen: Mapping[str, Any], port: Any, installed: str) -> Optional[Configured]:
@@ -83,7 +86,8 @@ class Configured:
         tls, paths = found.pop()
         files = {str(one["path"]): _file_there(one) for one in seen.get("certificates") or ()}
         said = _shown(seen.get("tls_words") or "")
-        return cls(_shown(seen.get("title")), tls, paths, files, installed, said, bool(seen.get("journal")))
+        unread = next((_shown(one.get("message")) for one in seen.get("notes") or () if one.get("code") == EDITS), "")
+        return cls(_shown(seen.get("title")), tls, paths, files, installed, said, bool(seen.get("journal")), unread)
 
 
 def _file_there(found: Mapping[str, Any]) -> FileThere:
@@ -135,7 +139,8 @@ def cause_of(test: Mapping[str, Any], configured: Configured) -> Optional[Findin
     if served:
         return _of_served(configured, known, served)
     if code == "starttls_not_offered":
-        return None  # it is configured, the file is good, and a device on the path may remove it
+        # It is configured, and the file is good. If the daemon has read that, a device on the path may remove it.
+        return _of_edits(configured, test) if configured.unread else None
     return _of_failure(configured)
 
 
@@ -144,6 +149,11 @@ def _of_nothing(configured: Configured, test: Mapping[str, Any]) -> Finding:
     if configured.interrupted:
         what += "; a change of this host is under way, or was killed"
     return Finding.advised("starttls_not_configured", what)
+
+
+def _of_edits(configured: Configured, test: Mapping[str, Any]) -> Finding:
+    what = f"{configured.title} is told to offer STARTTLS at port {test.get('port')}, and does not know that yet"
+    return Finding.advised("configuration_not_reloaded", f"{what}: {configured.unread.partition(';')[0]}")
 
 
 def _of_gone(configured: Configured, gone: Mapping[str, str], served: str) -> Finding:

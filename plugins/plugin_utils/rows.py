@@ -27,7 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.as_wanted impor
     lacking,
     not_in_force,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.causes import explained
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.causes import EDITS, explained
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     HostVars,
@@ -368,12 +368,15 @@ def _not_reached(
 
 
 def _of_daemon(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return what the read said of the daemon, if it is broken or stopped."""
+    """Return what the read said of the daemon, if it is broken or stopped, or has not read what somebody edited."""
     if is_outdated(facts):
         return []
     seen = read_result(observed_of(facts.get(name) for name in OBSERVED))
-    if not isinstance(seen, Observation) or seen.state not in _DAEMON:
+    if not isinstance(seen, Observation):
         return []
+    if seen.state not in _DAEMON:
+        edits = [one.message.partition("; ")[0] for one in seen.notes if one.code == EDITS]
+        return [Finding.advised(EDITS, one).as_dict() for one in edits]
     runs = {True: "; the daemon runs", False: "; the daemon does not run", None: ""}[seen.running]
     said = seen.message or "it gave no reason"
     return [Finding(_DAEMON[seen.state], f"{said}{runs if seen.state == 'broken' else ''}").as_dict()]

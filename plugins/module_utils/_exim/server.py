@@ -44,14 +44,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
     send_signal,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
-    NotRunningError,
     PortInUseError,
 )
 
@@ -159,10 +158,7 @@ class Exim:
             )
         if not _runs():
             self._require_sound_sources()  # with broken ones the advice to start it is of no use
-            raise NotRunningError(
-                f"Exim is not running ({PID_FILE} names no process of it); start it first, because a change is proved by its own "
-                "port"
-            )
+            raise not_running("Exim", (DEBIAN.unit,), f" ({PID_FILE} names no process of it)")
         if self.edited():
             self._require_sound_sources()
         if found := self._blocked(self.main_process()):

@@ -9,8 +9,10 @@ itself, or does not start, is failed, or still counts as active.
 
 from __future__ import annotations
 
+import os
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -23,6 +25,8 @@ SETTLE_SECONDS = 30.0
 _SERVICE = re.compile(r"/([A-Za-z0-9:_.@\\-]+\.service)(?:/|$)")
 _ON_THE_WAY = ("activating", "deactivating", "reloading")
 UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]+\.service\Z")
+PLACES = ("/etc/systemd/system", "/run/systemd/system")
+"""Where systemctl masks units, for good and until the next boot."""
 
 
 def unit_of(pid: Optional[int], proc: str = "/proc") -> str:
@@ -33,6 +37,25 @@ def unit_of(pid: Optional[int], proc: str = "/proc") -> str:
         return ""
     found = [match for line in lines if (match := _SERVICE.findall(line))]
     return str(found[0][-1]) if found else ""
+
+
+def not_running(title: str, units: Sequence[str], more: str = "") -> NotRunningError:
+    """Return the error for a daemon that does not run. units: its units. title: the daemon in messages. more: how that was seen.
+
+    A unit that is masked cannot be started: a link to nothing, or an empty file, is in its place.
+    """
+    for unit in units:
+        for place in PLACES:
+            try:
+                is_masked = os.stat(f"{place}/{unit}").st_size == 0  # noqa: PTH116
+            except OSError:
+                continue
+            if is_masked:
+                todo = f"systemctl unmask {unit}; systemctl start {unit}"
+                return NotRunningError(f"{title} is not running: the unit {unit} is masked; allow it and start it: {todo}")
+    return NotRunningError(
+        f"{title} is not running{more}; start it first, because a change is proved by its own port"
+    )
 
 
 def start_again(run: Runner, unit: str, title: str) -> None:

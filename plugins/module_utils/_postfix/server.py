@@ -21,7 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
@@ -38,8 +38,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
-    NotRunningError,
 )
+
+DEFAULT_UNIT = "postfix@-.service"
+"""What the default instance runs in on Debian 12, where C(postfix.service) starts it and the others."""
 
 DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
 """The directory of a gateway's record and tables."""
@@ -136,7 +138,7 @@ class Postfix:
             raise EngineError("this Postfix is older than 3.4 and cannot take key and chain from one file")
         if not runs(self._queue_directory()):
             self._require_sound()
-            raise NotRunningError("Postfix is not running; start it first, because a change is proved by its own port")
+            raise not_running("Postfix", (self._layout.unit, DEFAULT_UNIT))
         if edited := not_read_yet(self.postconf.config_dir, self.main_process()):
             try:
                 check_instance(self._run, self.postconf)

@@ -3,7 +3,10 @@
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import rows
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.causes import explained
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Estate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+
+from tests.support.plan_states import server
 
 HOST, OURS, OTHER = "mx.example", "/etc/mailfleet/starttls.pem", "/etc/ssl/other.pem"
 SERVED, INSTALLED = "a" * 64, "b" * 64
@@ -31,6 +34,10 @@ def probe(code="", served="", found=(), seen_from=HOST, port=25):
     }  # fmt: skip
 
 
+EDITED = {
+    "code": "edits_not_read",
+    "message": "/etc/postfix/main.cf changed after the mail server has read it last; the reload of a change activates that, too",
+}  # fmt: skip
 GONE = file(OURS, message="there is no such file")
 CASES = {
     "the file is gone, Postfix cannot use TLS": (
@@ -68,6 +75,11 @@ CASES = {
     "another run is under way": (
         seen("none", (), journal={"path": "/x", "files": []}), probe("starttls_not_offered", found=["starttls_not_offered"]),
         "starttls_not_configured", "a change of this host is under way, or was killed",
+    ),
+    "the daemon has not read its files": (
+        seen(notes=[EDITED]), probe("starttls_not_offered", found=["starttls_not_offered"]), "configuration_not_reloaded",
+        "Postfix is told to offer STARTTLS at port 25, and does not know that yet: /etc/postfix/main.cf changed after the mail server has "
+        "read it last; reload the daemon",
     ),
     "the daemon says why": (
         seen(tls_words="cannot get RSA private key"), probe("starttls_refused", found=["starttls_refused"]),
@@ -166,3 +178,16 @@ def test_the_path_of_the_inventory_counts():
     facts = {"mail_server_observed": read, "verify_probe": tests}
     assert rows.tests_of(HOST, {HOST: facts})[0]["findings"][0]["code"] == "other_certificate_configured"
     assert rows.tests_of(HOST, {HOST: {**facts, "starttls_certificate_path": OTHER}})[0]["findings"] == []
+
+
+def test_edits_that_the_daemon_has_not_read_are_a_warning_in_verify():
+    read = server(HOST, notes=[EDITED])
+    groups = {"mail_servers": [HOST]}
+
+    def findings(**facts):
+        hostvars = {HOST: {"mail_server_observed": read, "starttls_hostname": HOST, **facts}}
+        [row] = rows.verdict_rows([HOST], hostvars, groups, Estate((HOST,)).to_json(), "offered")
+        return [(one["code"], one["message"]) for one in row["findings"] if one["code"] == "edits_not_read"]
+
+    assert [message.startswith("/etc/postfix/main.cf changed") for _code, message in findings()] == [True]
+    assert findings(mail_server_result={"changed": True}) == []

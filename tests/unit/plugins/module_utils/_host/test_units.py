@@ -2,7 +2,7 @@ import os
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import units
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, NotRunningError
 
 UNIT = "postfix@-.service"
@@ -116,3 +116,24 @@ def test_a_unit_that_never_settles(monkeypatch):
     monkeypatch.setattr(units, "SETTLE_SECONDS", 0.0)
     with pytest.raises(NotRunningError):
         start_again(Systemd("activating"), UNIT, "Postfix")
+
+
+@pytest.mark.parametrize("how", ["link", "empty file"])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_masked_unit_is_the_cause(tmp_path, monkeypatch, how, place):
+    """The advice to start it is of no use then."""
+    places = [tmp_path / "etc", tmp_path / "run"]
+    monkeypatch.setattr(units, "PLACES", tuple(map(str, places)))
+    for one in places:
+        one.mkdir()
+    (places[0] / "postfix.service").write_text("[Service]\n")
+    masked = places[place] / UNIT
+    masked.symlink_to("/dev/null") if how == "link" else masked.touch()
+    error = not_running("Postfix", ("postfix.service", UNIT))
+    assert str(error) == (
+        f"Postfix is not running: the unit {UNIT} is masked; allow it and start it: systemctl unmask {UNIT}; systemctl start {UNIT}"
+    )
+    masked.unlink()
+    assert str(not_running("Postfix", ("postfix.service", UNIT), " (no process)")) == (
+        "Postfix is not running (no process); start it first, because a change is proved by its own port"
+    )
