@@ -33,6 +33,8 @@ _OF_SERVED = frozenset(
 _SAME = "wrong_certificate"
 """The finding that a cause says better."""
 _OFFERING = ("offered", "required", "implicit")
+_HERE = ("127.0.0.1", "::1")
+"""The host itself: no device is between."""
 EDITS = "edits_not_read"
 """The note of a read: files that changed after the daemon has read them last."""
 
@@ -108,11 +110,11 @@ def explained(
     seen: the read of the host. installed: the path at which the collection installs. A test from elsewhere has the cause of the host's own
     test if it saw the same: else something between may be the cause.
     """
-    own = {_symptom(one) for one in tests if one.get("seen_from") == host}
+    own = {_symptom(one): one for one in tests if one.get("seen_from") == host}
     done = []
     for one in tests:
         configured = Configured.of(seen, one.get("port"), installed) if not own or _symptom(one) in own else None
-        cause = cause_of(one, configured) if configured else None
+        cause = cause_of(own.get(_symptom(one), one), configured) if configured else None
         done.append(_with_cause(one, cause) if cause else dict(one))
     return done
 
@@ -140,7 +142,7 @@ def cause_of(test: Mapping[str, Any], configured: Configured) -> Optional[Findin
         return _of_served(configured, known, served)
     if code == "starttls_not_offered":
         # It is configured, and the file is good. If the daemon has read that, a device on the path may remove it.
-        return _of_edits(configured, test) if configured.unread else None
+        return _of_edits(configured, test) if configured.unread or test.get("host") in _HERE else None
     return _of_failure(configured)
 
 
@@ -152,8 +154,9 @@ def _of_nothing(configured: Configured, test: Mapping[str, Any]) -> Finding:
 
 
 def _of_edits(configured: Configured, test: Mapping[str, Any]) -> Finding:
-    what = f"{configured.title} is told to offer STARTTLS at port {test.get('port')}, and does not know that yet"
-    return Finding.advised("configuration_not_reloaded", f"{what}: {configured.unread.partition(';')[0]}")
+    why = configured.unread.partition(";")[0] or "it has not read its configuration, or another setting of yours removes STARTTLS"
+    what = f"{configured.title} is told to offer STARTTLS at port {test.get('port')}, and does not"
+    return Finding.advised("configuration_not_reloaded", f"{what}: {why}")
 
 
 def _of_gone(configured: Configured, gone: Mapping[str, str], served: str) -> Finding:
@@ -186,8 +189,8 @@ def _of_served(configured: Configured, known: Mapping[str, FileThere], served: s
     ends = ", ".join(dict.fromkeys(one.ends for one in held.values()))
     return Finding.advised(
         "certificate_not_reloaded",
-        f"{configured.title} serves another certificate than the one in {paths} (valid to {ends}): the file was replaced, and "
-        f"{configured.title} has not read it since",
+        f"{configured.title} serves another certificate than the one in {paths} (valid to {ends}): the file, or the "
+        f"configuration that names it, was replaced, and {configured.title} has not read that since",
     )
 
 

@@ -82,7 +82,7 @@ _ENTRIES = (
           "wait if another run is under way, else run enable_tls; find out which tool or run switched it off"),
     Entry("handshake", "configuration_not_reloaded", "error",
           "The configuration offers STARTTLS, and the daemon has not read it since it was edited.",
-          "reload the daemon, and let the tool that edits the files do that"),
+          "run enable_tls, which reloads the daemon, and let the tool that edits the files do that, too"),
     Entry("handshake", "starttls_refused", "error", "The server offers STARTTLS and then refuses it.",
           "check that the daemon can read key and certificate and that they belong together"),
     Entry("handshake", "plaintext_after_220", "error", "Plaintext follows the answer to STARTTLS.",

@@ -20,6 +20,13 @@ SPLIT = """\
 sed -i "s/^dc_use_split_config=.*/dc_use_split_config='{word}'/" /etc/exim4/update-exim4.conf.conf
 update-exim4.conf; systemctl restart exim4
 """
+MACROS = "/etc/exim4/conf.d/main/000_localmacros"
+# Exim is told to offer no TLS; then the files are as before, and nobody tells Exim that.
+SILENT = f"""\
+cp -p {MACROS} /root/macros; sed -i 's/^MAIN_TLS_ADVERTISE_HOSTS.*/MAIN_TLS_ADVERTISE_HOSTS =/' {MACROS}
+systemctl reload exim4
+"""
+UNREAD = f"mv /root/macros {MACROS}; update-exim4.conf"
 
 
 def verified(fleet: Fleet) -> Played:
@@ -74,8 +81,15 @@ def test_a_file_that_was_replaced_and_a_daemon_that_was_switched_off_by_hand(fle
     )  # this process of smtpd has read the file, and serves the next connections too
     fleet.run("pf13", MAKE.format(path=OURS, name="pf13.fleet.test", days=2000))
     fleet.run("pf12", "postconf -e smtpd_tls_security_level=none; postfix reload 2>&1")
+    fleet.run("ex12", "systemctl stop exim4; systemctl mask exim4 2>&1")
+    fleet.run("ex13", SILENT)
+    assert wait_for(lambda: not fleet.offers_starttls("ex13"), 20)
+    fleet.run("ex13", UNREAD)
     played = verified(fleet)
+    fleet.run("ex12", "systemctl unmask exim4 2>&1; systemctl start exim4")
     fleet.run("pf13", "postconf -X max_idle; postconf -F smtp/inet/process_limit=-; postfix reload 2>&1")
+    said(played, "ex12", "Exim is not running: the unit exim4.service is masked; allow it and start it: systemctl unmask ")
+    said(played, "ex13", "Exim is told to offer STARTTLS at port 25, and does not: it has not read its configuration, or ")
     said(played, "pf13", f"Postfix serves another certificate than the one in {OURS} (valid to ")
     said(
         played,

@@ -66,7 +66,7 @@ CASES = {
     ),
     "the file was replaced": (
         seen(), probe(served=SERVED), "certificate_not_reloaded",
-        f"Postfix serves another certificate than the one in {OURS} (valid to 2027-11-01T00:00:00Z): the file was replaced",
+        f"Postfix serves another certificate than the one in {OURS} (valid to 2027-11-01T00:00:00Z): the file, or the ",
     ),
     "STARTTLS is switched off": (
         seen("none", ()), probe("starttls_not_offered", found=["starttls_not_offered"]), "starttls_not_configured",
@@ -78,8 +78,12 @@ CASES = {
     ),
     "the daemon has not read its files": (
         seen(notes=[EDITED]), probe("starttls_not_offered", found=["starttls_not_offered"]), "configuration_not_reloaded",
-        "Postfix is told to offer STARTTLS at port 25, and does not know that yet: /etc/postfix/main.cf changed after the mail server has "
-        "read it last; reload the daemon",
+        "Postfix is told to offer STARTTLS at port 25, and does not: /etc/postfix/main.cf changed after the mail server has read it last; "
+        "run enable_tls",
+    ),
+    "nothing is between the daemon and the test": (
+        seen(title="Exim"), {**probe("starttls_not_offered", found=["starttls_not_offered"]), "host": "127.0.0.1"},
+        "configuration_not_reloaded", "Exim is told to offer STARTTLS at port 25, and does not: it has not read its configuration, or another",
     ),
     "the daemon says why": (
         seen(tls_words="cannot get RSA private key"), probe("starttls_refused", found=["starttls_refused"]),
@@ -146,6 +150,14 @@ def test_a_test_from_elsewhere_that_saw_something_else_keeps_its_own_advice():
     first, second, third = explained([own, between, same], HOST, seen(), OURS)
     assert first["findings"][0]["code"] == third["findings"][0]["code"] == "certificate_not_reloaded"
     assert second == between
+
+
+def test_a_test_from_elsewhere_that_saw_the_same_as_the_host_itself_has_its_cause():
+    here = {**probe("starttls_not_offered", found=["starttls_not_offered"]), "host": "127.0.0.1"}
+    there = {**here, "host": HOST, "seen_from": "gw.example"}
+    for done in explained([here, there], HOST, seen(), OURS):
+        assert [one["code"] for one in done["findings"]] == ["configuration_not_reloaded", "starttls_not_offered"]
+    assert explained([there], HOST, seen(), OURS) == [there]
 
 
 def test_words_of_a_host_are_one_printable_line():
