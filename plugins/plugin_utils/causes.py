@@ -154,7 +154,10 @@ def _of_nothing(configured: Configured, test: Mapping[str, Any]) -> Finding:
 
 
 def _of_edits(configured: Configured, test: Mapping[str, Any]) -> Finding:
-    why = configured.unread.partition(";")[0] or "it has not read its configuration, or another setting of yours removes STARTTLS"
+    why = (
+        configured.unread.partition(";")[0]
+        or "it has not read its configuration, or another setting of yours removes STARTTLS"
+    )
     what = f"{configured.title} is told to offer STARTTLS at port {test.get('port')}, and does not"
     return Finding.advised("configuration_not_reloaded", f"{what}: {why}")
 

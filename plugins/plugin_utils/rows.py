@@ -306,6 +306,7 @@ def _row(
         if trace["marker"].startswith(mark_of("out", host))
     ]
     wanted = () if is_gateway else routing.estate.peers.get(host, ())
+    routed = _of_routing(host, is_gateway, hostvars, groups, routing, expected)
     peers = peer_entries(wanted, facts, observed_of(facts.get(name) for name in OBSERVED), expected) if wanted else []
     return {
         "host": host,
@@ -316,11 +317,11 @@ def _row(
         "delivery_modes": shown,
         "listeners": _listeners(facts, target_of(host, hostvars).port),
         "findings": [
-            *_of_daemon(facts),
+            *(one for one in _of_daemon(facts) if one["code"] != EDITS or EDITS not in [two.code for two in routed]),
             *without_proof(host, probes, is_gateway),
             *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
             *_untested(host, missing, routing.estate, namesakes),
-            *(one.as_dict() for one in _of_routing(host, is_gateway, hostvars, groups, routing, expected)),
+            *(one.as_dict() for one in routed),
             *(Finding.advised("not_as_wanted", one).as_dict() for one in lacking(host, facts, is_gateway, expected)),
             *(finding for one in peers for finding in one["findings"]),
             *(one.as_dict() for one in not_in_force(host, facts if is_gateway and expected == "offered" else {})),

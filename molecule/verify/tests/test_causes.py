@@ -88,8 +88,16 @@ def test_a_file_that_was_replaced_and_a_daemon_that_was_switched_off_by_hand(fle
     played = verified(fleet)
     fleet.run("ex12", "systemctl unmask exim4 2>&1; systemctl start exim4")
     fleet.run("pf13", "postconf -X max_idle; postconf -F smtp/inet/process_limit=-; postfix reload 2>&1")
-    said(played, "ex12", "Exim is not running: the unit exim4.service is masked; allow it and start it: systemctl unmask ")
-    said(played, "ex13", "Exim is told to offer STARTTLS at port 25, and does not: it has not read its configuration, or ")
+    said(
+        played,
+        "ex12",
+        "Exim is not running: the unit exim4.service is masked; allow it and start it: systemctl unmask ",
+    )
+    said(
+        played,
+        "ex13",
+        "Exim is told to offer STARTTLS at port 25, and does not: it has not read its configuration, or ",
+    )
     said(played, "pf13", f"Postfix serves another certificate than the one in {OURS} (valid to ")
     said(
         played,

@@ -52,10 +52,10 @@ def not_running(title: str, units: Sequence[str], more: str = "") -> NotRunningE
                 continue
             if is_masked:
                 todo = f"systemctl unmask {unit}; systemctl start {unit}"
-                return NotRunningError(f"{title} is not running: the unit {unit} is masked; allow it and start it: {todo}")
-    return NotRunningError(
-        f"{title} is not running{more}; start it first, because a change is proved by its own port"
-    )
+                return NotRunningError(
+                    f"{title} is not running: the unit {unit} is masked; allow it and start it: {todo}"
+                )
+    return NotRunningError(f"{title} is not running{more}; start it first, because a change is proved by its own port")
 
 
 def start_again(run: Runner, unit: str, title: str) -> None:

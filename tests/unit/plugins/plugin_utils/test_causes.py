@@ -83,7 +83,7 @@ CASES = {
     ),
     "nothing is between the daemon and the test": (
         seen(title="Exim"), {**probe("starttls_not_offered", found=["starttls_not_offered"]), "host": "127.0.0.1"},
-        "configuration_not_reloaded", "Exim is told to offer STARTTLS at port 25, and does not: it has not read its configuration, or another",
+        "configuration_not_reloaded", "Exim is told to offer STARTTLS at port 25, and does not: it has not read its configuration, or",
     ),
     "the daemon says why": (
         seen(tls_words="cannot get RSA private key"), probe("starttls_refused", found=["starttls_refused"]),
