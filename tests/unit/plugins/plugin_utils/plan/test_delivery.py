@@ -244,6 +244,15 @@ class TestDifferences:
         found = rows(hostvars(now(held(), delivered={"main.example": None}, differences=[unproved])), config())
         assert (codes(found["m1"]), codes(found["gw1"])) == ([], ["gateway_unproved"])
 
+    def test_what_the_gateway_has_not_read_is_said_once(self) -> None:
+        note = {"code": "edits_not_read", "message": "/x changed after the mail server has read it last; the reload activates it"}
+        facts = hostvars(now(held(), differences=[]))
+        facts["gw1"]["gateway_observed"] = gateway(notes=[note])
+        assert codes(rows(facts, config())["gw1"]) == ["edits_not_read"]
+        told = {**DIFFERS, "what": "gateway", "code": "edits_not_read", "severity": "warning", "message": "/x changed"}
+        facts["gw1"]["gateway_now"]["differences"] = [told]
+        assert codes(rows(facts, config())["gw1"]) == ["edits_not_read"]
+
     def test_another_version_has_other_codes(self) -> None:
         odd = {**DIFFERS, "what": "gateway", "code": "something_new"}
         row = rows(hostvars(now(held(), differences=[odd, {}])), config())["gw1"]
