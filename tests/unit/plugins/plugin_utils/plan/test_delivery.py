@@ -245,7 +245,10 @@ class TestDifferences:
         assert (codes(found["m1"]), codes(found["gw1"])) == ([], ["gateway_unproved"])
 
     def test_what_the_gateway_has_not_read_is_said_once(self) -> None:
-        note = {"code": "edits_not_read", "message": "/x changed after the mail server has read it last; the reload activates it"}
+        note = {
+            "code": "edits_not_read",
+            "message": "/x changed after the mail server has read it last; the reload activates it",
+        }
         facts = hostvars(now(held(), differences=[]))
         facts["gw1"]["gateway_observed"] = gateway(notes=[note])
         assert codes(rows(facts, config())["gw1"]) == ["edits_not_read"]
