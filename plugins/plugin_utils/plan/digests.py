@@ -20,6 +20,7 @@ LEFT_OUT = {
     "tls_plan": "has no plan",
     "tls_recovery": "has not read the queues",
     "tls_verdict": "has not judged what it tested",
+    "tls_report": "has written no report",
     "tls_lost_messages": "does not know which messages are lost",
 }
 """Variable of localhost -> what a run without it has not done."""
@@ -31,7 +32,9 @@ FROM_THE_BEGINNING = (
 def of_run(hostvars: HostVars, name: str, *told: Any) -> Any:
     """Return what an earlier play of the run has found out: a key of LEFT_OUT. Raises EngineError if it was left out.
 
-    told: what an earlier task of the same play has found out, before it is kept; None if it was left out.
+    told: what an earlier task of the same play has found out, before it is kept; None if it was left out. Playbooks call this where they
+    need it. They keep it in no variable of a play: ansible-core 2.16 turns its value into text and back at each use, for each host,
+    which takes 0.4 s in a fleet of 3,000 hosts and loses the marks of text that must not run.
     """
     kept = hostvars["localhost"].get(name) if "localhost" in hostvars else None
     found = told[0] if told else kept
