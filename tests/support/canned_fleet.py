@@ -27,7 +27,9 @@ def canned_fleet(
             "mail_server_info": read, "gateway_info": read, "mail_server_tls": CHANGED, "gateway_tls": CHANGED,
             "starttls_probe": {"changed": False, "failed": True, "msg": "no test was made"},
             "fleet_lock": {"changed": True, "held": True, "former": {}},
-            "inbound_tls_mode_info": {"changed": False, **(read.get("gateway") or {}), "delivered_modes": {}, "in_force": {}, "differences": []},
+            "inbound_tls_mode_info": {
+                "changed": False, **(read.get("gateway") or {}), "delivered_modes": {}, "in_force": {}, "differences": [],
+            },
             "deferred_mail_info": {
                 "changed": False, "looked": True, "message": "", "waiting": 0, "for_tls": 0, "held": 0, "instances": [], "causes": {},
                 "messages": [], "left_out": 0, "returned": [],

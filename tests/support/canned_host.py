@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,3 +34,14 @@ def canned_host(place: Path, answers: Mapping[str, Any]) -> dict[str, str]:
     python.write_text(_PYTHON.format(python=sys.executable, place=place))
     python.chmod(0o755)
     return {"ansible_connection": "local", "ansible_python_interpreter": str(python)}
+
+
+def arguments_of(place: Path, module: str) -> dict[str, Any]:
+    """What the last call gave to a module on a host below this directory; empty if there was none."""
+    sent = place / f"{module}.sent"
+    if not sent.exists():
+        return {}
+    found = re.search(r"'(\{\"ANSIBLE_MODULE_ARGS\".*\})'", sent.read_text(errors="replace"))
+    assert found, f"{sent} has no arguments"
+    arguments = json.loads(ast.literal_eval(f"'{found[1]}'"))["ANSIBLE_MODULE_ARGS"]
+    return {name: value for name, value in arguments.items() if not name.startswith("_ansible_")}

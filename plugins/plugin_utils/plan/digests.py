@@ -21,6 +21,7 @@ LEFT_OUT = {
     "tls_recovery": "has not read the queues",
     "tls_verdict": "has not judged what it tested",
     "tls_report": "has written no report",
+    "tls_queues": "has not compared the queues before and after",
     "tls_lost_messages": "does not know which messages are lost",
 }
 """Variable of localhost -> what a run without it has not done."""
