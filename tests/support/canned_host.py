@@ -18,6 +18,8 @@ module = re.search(rb"starttls[./]plugins[./]modules[./](\\w+)", sent)
 if module:
     pathlib.Path("{place}", module[1].decode() + ".sent").write_bytes(sent)
     print(pathlib.Path("{place}", module[1].decode()).read_text())
+    if (later := pathlib.Path("{place}", module[1].decode() + ".later")).exists():
+        later.replace(later.with_suffix(""))
 elif file:
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 else:
@@ -26,7 +28,10 @@ else:
 
 
 def canned_host(place: Path, answers: Mapping[str, Any]) -> dict[str, str]:
-    """Make the host below a directory. answers: module -> its result. Returns the variables by which Ansible reaches it."""
+    """Make the host below a directory. Returns the variables by which Ansible reaches it.
+
+    answers: module -> its result; C(module.later): the result from its second call on.
+    """
     place.mkdir(exist_ok=True)
     for module, result in answers.items():
         (place / module).write_text(json.dumps(result))

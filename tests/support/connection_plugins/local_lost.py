@@ -15,8 +15,14 @@ options:
     type: str
     required: true
     vars: [{name: ansible_local_lost_module}]
+  after:
+    description: The host is lost once this file exists.
+    type: str
+    default: /
+    vars: [{name: ansible_local_lost_after}]
 """
 
+import os
 import re
 
 from ansible.errors import AnsibleConnectionFailure
@@ -31,6 +37,7 @@ class Connection(Local):
 
     def exec_command(self, cmd, in_data=None, sudoable=True):
         found = re.search(rb"starttls[./]plugins[./]modules[./](\w+)", in_data or b"")
-        if found and found[1].decode() == self.get_option("module"):
+        of_module = found and found[1].decode() == self.get_option("module")
+        if of_module and os.path.exists(self.get_option("after")):
             raise AnsibleConnectionFailure("the host is lost")
         return super().exec_command(cmd, in_data=in_data, sudoable=sudoable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,24 +58,59 @@ CASES = [
 ]
 
 
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("lost", [False, True])
-@pytest.mark.parametrize(("name", "host", "module", "answers"), CASES)
-def test_a_run_that_stops_releases_the_lock(
-    tmp_path: Path, name: str, host: str, module: str, answers: dict[str, Any], lost: bool
-) -> None:
-    said = {one: dict(given) for one, given in answers.items()}
-    if not lost:
-        said.setdefault(host, {})[module] = FAILED
-    inventory = canned_fleet(tmp_path, said, starttls_changes={}, starttls_send_messages=False)
-    if lost:
+def run(
+    directory: Path, name: str, answers: dict[str, Any], lost: dict[str, dict[str, str]] | None = None, **facts: Any
+) -> str:
+    """Run a playbook that fails after it has taken the lock: what it prints. lost: host -> options of local_lost."""
+    inventory = canned_fleet(directory, answers, starttls_changes={}, starttls_send_messages=False, **facts)
+    for host, options in (lost or {}).items():
         group = "mail_gateways" if host == "gw1" else "mail_servers"
-        inventory["all"]["children"][group]["hosts"][host] |= {
-            "ansible_connection": "local_lost", "ansible_local_lost_module": module
-        }  # fmt: skip
-    plays = [{"import_playbook": str(PLAYBOOKS / f"{name}.yml")}]
-    done = run_playbook(tmp_path, inventory, plays, env=CONNECTIONS)
+        ways = {f"ansible_local_lost_{option}": value for option, value in options.items()}
+        inventory["all"]["children"][group]["hosts"][host] |= {"ansible_connection": "local_lost", **ways}
+    done = run_playbook(directory, inventory, [{"import_playbook": str(PLAYBOOKS / f"{name}.yml")}], env=CONNECTIONS)
     assert done.returncode != 0, done.stdout
     assert "Take the lock of the fleet" in done.stdout, done.stdout
-    assert arguments_of(tmp_path / "gw1", "fleet_lock")["state"] == "released", done.stdout
-    assert ("the host is lost" if lost else "the daemon did not answer") in done.stdout, done.stdout
+    assert arguments_of(directory / "gw1", "fleet_lock")["state"] == "released", done.stdout
+    return " ".join(done.stdout.split())
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("name", "host", "module", "answers"), CASES)
+def test_a_run_that_stops_releases_the_lock(
+    tmp_path: Path, name: str, host: str, module: str, answers: dict[str, Any]
+) -> None:
+    failing = {**answers, host: {**answers.get(host, {}), module: FAILED}}
+    assert "the daemon did not answer" in run(tmp_path, name, failing)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(("name", "host", "module", "answers"), CASES)
+def test_a_run_that_loses_a_host_releases_the_lock(
+    tmp_path: Path, name: str, host: str, module: str, answers: dict[str, Any]
+) -> None:
+    assert "the host is lost" in run(tmp_path, name, answers, {host: {"module": module}})
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("gateway_fails", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_recovery_that_cannot_put_a_server_back_says_so_and_releases_the_lock(
+    tmp_path: Path, gateway_fails: bool, lost: bool
+) -> None:
+    """It has TLS off by then. Either the gateway fails, or the server itself at its next step."""
+    answers = {**WAITS, "gw1": {"gateway_tls": FAILED}} if gateway_fails else WAITS
+    if lost:
+        gone = {"m1": {"module": "mail_server_tls", "after": str(tmp_path / "m1/mail_server_tls.sent")}}
+        said, why = run(tmp_path, "recover_deferred_mail", answers, gone), "the host is lost"
+    else:
+        again = {**answers, "m1": {**WAITS["m1"], "mail_server_tls.later": FAILED}}
+        said, why = run(tmp_path, "recover_deferred_mail", again), "the daemon did not answer"
+    assert re.search(f"These could not be put back, and send without TLS now: m1: [^;]*{why}", said), said
+    assert ("gw1: the daemon did not answer" in said) == gateway_fails, said
+
+
+@pytest.mark.exhaustive
+def test_a_second_plan_that_fails_releases_the_lock(tmp_path: Path) -> None:
+    """The run has the lock by then, as it has undone what a killed run left."""
+    second = "{{ '/dev/null/plan.json' if plan_tls_recovered | default(false) else '' }}"
+    assert "starttls_plan_file" in run(tmp_path, "enable_tls", KILLED_SERVER, starttls_plan_file=second)
