@@ -18,6 +18,7 @@ CHANGE_RESULTS = ("mail_server_result", "gateway_accept_result", "gateway_result
 LEFT_OUT = {
     "tls_estate": "has not read the inventory",
     "tls_plan": "has no plan",
+    LOCK_FACT: "has no lock of the fleet, so another run may change it at the same time",
     "tls_recovery": "has not read the queues",
     "tls_verdict": "has not judged what it tested",
     "tls_report": "has written no report",
@@ -39,7 +40,7 @@ def of_run(hostvars: HostVars, name: str, *told: Any) -> Any:
     """
     kept = hostvars["localhost"].get(name) if "localhost" in hostvars else None
     found = told[0] if told else kept
-    if found is None:
+    if found is None or (name == LOCK_FACT and not found):
         raise EngineError(f"this run {LEFT_OUT[name]}: {FROM_THE_BEGINNING}")
     return found
 

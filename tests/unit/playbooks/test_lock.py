@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import WAIT_CAUSES
 
-from tests.support.canned_fleet import canned_fleet
+from tests.support.canned_fleet import WAITS, canned_fleet
 from tests.support.canned_host import arguments_of
 from tests.support.plan_states import gateway, server
 from tests.support.playbooks import PLAYBOOKS, ROOT, run_playbook
@@ -28,21 +27,6 @@ KILLED = {"journal": {"path": "/var/lib/mailfleet-starttls/postfix.journal", "fi
 CONNECTIONS = {"ANSIBLE_CONNECTION_PLUGINS": str(ROOT / "tests/support/connection_plugins")}
 
 
-def waits_for_the_gateway() -> dict[str, Any]:
-    """What deferred_mail_info says of a mail server that requires TLS, behind a gateway that does not offer it."""
-    message = {
-        "queue_id": "1", "instance": "", "queue": "deferred", "sender": "a@a.example", "recipient": "b@b.example", "size": 1,
-        "arrived": None, "reason": "TLS is required", "next_hop": "gw1.test", "next_hop_address": "192.0.2.7", "next_hop_port": 25,
-        "next_try": None, "held": False, "cause": "not_offered", "said": "", "side": WAIT_CAUSES["not_offered"].side, "for_tls": True,
-    }  # fmt: skip
-    return {
-        "changed": False, "looked": True, "message": "", "waiting": 1, "for_tls": 1, "held": 0, "instances": [], "causes": {},
-        "messages": [message], "left_out": 0, "returned": [],
-    }  # fmt: skip
-
-
-REQUIRES = {**server("m1"), **NO_TESTS, "before": {"inbound": "disabled", "outbound": "required"}}
-WAITS = {"m1": {"deferred_mail_info": waits_for_the_gateway(), "mail_server_info": REQUIRES}}
 KILLED_GATEWAY = {"gw1": {"gateway_info": {**gateway("gw1", drift=True), **NO_TESTS, **KILLED}}}
 KILLED_SERVER = {"m1": {"mail_server_info": {**server("m1", drift=True), **NO_TESTS, **KILLED}}}
 CASES = [

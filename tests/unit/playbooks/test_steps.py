@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.probe import record
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from tests.support.canned_fleet import canned_fleet
+from tests.support.canned_fleet import WAITS, canned_fleet
 from tests.support.pki import self_signed
 from tests.support.plan_states import server
 from tests.support.playbooks import PLAYBOOKS, ROOT, command, environment, run_playbook
@@ -112,7 +112,7 @@ def step_through(directory: Path, name: str, leave_out: str = "") -> str:
     tested = {"starttls_probe": passed("m1.test")}
     ready = {**server("m2"), "probe": {"results": [], "certificates": {}}}
     answers = {"gw1": tested, "m1": tested, "m2": {"mail_server_info": ready}}
-    inventory = canned_fleet(directory, answers, **VARIABLES)
+    inventory = canned_fleet(directory, WAITS if name == "recover_deferred_mail" else answers, **VARIABLES)
     plays = [{"import_playbook": str(PLAYBOOKS / f"{name}.yml")}]
     question = rf"TASK: {re.escape(leave_out)} (on \w+ )?\(N\)o" if leave_out else r"(?!)"
     return run_playbook(directory, inventory, plays, "--step", leave_out=question).stdout
