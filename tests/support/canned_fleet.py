@@ -32,7 +32,7 @@ def canned_fleet(
             "inbound_tls_mode_info": {
                 "changed": False, **(read.get("gateway") or {}), "delivered_modes": {}, "in_force": {}, "differences": [],
             },
-            "deferred_mail": {"changed": True, "tried": 1, "instances": []},
+            "deferred_mail": {"changed": True, "tried": 1, "delivered": 1, "held": 0, "messages": [], "left": []},
             "deferred_mail_info": {
                 "changed": False, "looked": True, "message": "", "waiting": 0, "for_tls": 0, "held": 0, "instances": [], "causes": {},
                 "messages": [], "left_out": 0, "returned": [],
