@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.canned_fleet import WAITS, canned_fleet
 from tests.support.pki import self_signed
-from tests.support.plan_states import server
+from tests.support.plan_states import gateway, server
 from tests.support.playbooks import PLAYBOOKS, ROOT, command, environment, run_playbook
 
 NAMES = [
@@ -28,7 +28,7 @@ NAMES = [
 ]  # fmt: skip
 CHANGES = ("mail_server_tls", "gateway_tls", "peer_tls", "deferred_mail", "tls_certificate")
 VARIABLES = {
-    "starttls_email_config": "main", "starttls_delivery_mode": "required", "starttls_changes": {}, "starttls_send_messages": False,
+    "starttls_email_config": "main", "starttls_delivery_mode": "match_sender", "starttls_changes": {}, "starttls_send_messages": False,
     "starttls_report_url": "http://127.0.0.1:1/", "starttls_fail_on": "error",
 }  # fmt: skip
 NO_CHANGE_WITHOUT = (
@@ -110,8 +110,10 @@ def passed(name: str) -> dict[str, Any]:
 def step_through(directory: Path, name: str, leave_out: str = "") -> str:
     """Run a playbook with --step, and answer no to one task. Every change succeeds; m2 needs none. Returns what is printed."""
     tested = {"starttls_probe": passed("m1.test")}
-    ready = {**server("m2"), "probe": {"results": [], "certificates": {}}}
-    answers = {"gw1": tested, "m1": tested, "m2": {"mail_server_info": ready}}
+    untested = {"probe": {"results": [], "certificates": {}}}
+    ready = {**server("m2"), **untested}
+    changes = gateway("gw1", drift=True, view={"changes": [{"path": "/etc/postfix/transport", "lines": "+x\n"}]})
+    answers = {"gw1": {**tested, "gateway_info": {**changes, **untested}}, "m1": tested, "m2": {"mail_server_info": ready}}
     inventory = canned_fleet(directory, WAITS if name == "recover_deferred_mail" else answers, **VARIABLES)
     plays = [{"import_playbook": str(PLAYBOOKS / f"{name}.yml")}]
     question = rf"TASK: {re.escape(leave_out)} (on \w+ )?\(N\)o" if leave_out else r"(?!)"
