@@ -113,7 +113,11 @@ def step_through(directory: Path, name: str, leave_out: str = "") -> str:
     untested = {"probe": {"results": [], "certificates": {}}}
     ready = {**server("m2"), **untested}
     changes = gateway("gw1", drift=True, view={"changes": [{"path": "/etc/postfix/transport", "lines": "+x\n"}]})
-    answers = {"gw1": {**tested, "gateway_info": {**changes, **untested}}, "m1": tested, "m2": {"mail_server_info": ready}}
+    answers = {
+        "gw1": {**tested, "gateway_info": {**changes, **untested}},
+        "m1": tested,
+        "m2": {"mail_server_info": ready},
+    }
     inventory = canned_fleet(directory, WAITS if name == "recover_deferred_mail" else answers, **VARIABLES)
     plays = [{"import_playbook": str(PLAYBOOKS / f"{name}.yml")}]
     question = rf"TASK: {re.escape(leave_out)} (on \w+ )?\(N\)o" if leave_out else r"(?!)"
