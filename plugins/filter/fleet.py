@@ -4,7 +4,7 @@
 """Filters that turn the inventory into module options.
 
 The functions are in plugin_utils: estate, exchange, findings, fleet_lock, messages, peers, plan.digests, recovery, rows, stated,
-variables, waits and workflow. Those that get hostvars see what a role has noted of its play, see stated.
+steps, variables, waits and workflow. Those that get hostvars see what a role has noted of its play, see stated.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
 plugin_utils.faults.
@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
     messages,
     peers,
     rows,
+    steps,
     waits,
     workflow,
 )
@@ -93,6 +94,7 @@ class FilterModule:
             "trace_landings": _filter(messages.trace_landings),
             "with_delivery_mode": _filter(estate.with_delivery_mode),
             "report_outputs": _filter(rows.report_outputs),
+            "unless_step": _filter(steps.unless_step),
             "failing": _filter(failing),
             "given": _filter(given),
             "listed": _filter(listed),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import WAIT_CAUSES
+
 from tests.support.canned_host import canned_host
 from tests.support.plan_states import config, gateway, server
 
@@ -27,6 +29,14 @@ def canned_fleet(
             "mail_server_info": read, "gateway_info": read, "mail_server_tls": CHANGED, "gateway_tls": CHANGED,
             "starttls_probe": {"changed": False, "failed": True, "msg": "no test was made"},
             "fleet_lock": {"changed": True, "held": True, "former": {}},
+            "inbound_tls_mode_info": {
+                "changed": False, **(read.get("gateway") or {}), "delivered_modes": {}, "in_force": {}, "differences": [],
+            },
+            "deferred_mail": {"changed": True, "tried": 1, "delivered": 1, "held": 0, "messages": [], "left": []},
+            "deferred_mail_info": {
+                "changed": False, "looked": True, "message": "", "waiting": 0, "for_tls": 0, "held": 0, "instances": [], "causes": {},
+                "messages": [], "left_out": 0, "returned": [],
+            },
             "message_trace": {"changed": False, "sent": [], "received": []},
             "tls_activity_info": {"changed": False, "failed": True, "msg": "no log"}, **((answers or {}).get(host) or {}),
         }  # fmt: skip
@@ -42,3 +52,23 @@ def canned_fleet(
             },
         }
     }  # fmt: skip
+
+
+def waits_for_the_gateway() -> dict[str, Any]:
+    """What deferred_mail_info says of a mail server that requires TLS, behind a gateway that does not offer it."""
+    message = {
+        "queue_id": "1", "instance": "", "queue": "deferred", "sender": "a@a.example", "recipient": "b@b.example", "size": 1,
+        "arrived": None, "reason": "TLS is required", "next_hop": "gw1.test", "next_hop_address": "192.0.2.7", "next_hop_port": 25,
+        "next_try": None, "held": False, "cause": "not_offered", "said": "", "side": WAIT_CAUSES["not_offered"].side, "for_tls": True,
+    }  # fmt: skip
+    return {
+        "changed": False, "looked": True, "message": "", "waiting": 1, "for_tls": 1, "held": 0, "instances": [], "causes": {},
+        "messages": [message], "left_out": 0, "returned": [],
+    }  # fmt: skip
+
+
+REQUIRES = {
+    **server("m1"), "probe": {"results": [], "certificates": {}}, "before": {"inbound": "disabled", "outbound": "required"}
+}  # fmt: skip
+WAITS = {"m1": {"deferred_mail_info": waits_for_the_gateway(), "mail_server_info": REQUIRES}}
+"""Answers of a fleet in which mail waits on m1, which requires TLS before its gateway offers it."""

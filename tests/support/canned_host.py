@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +18,8 @@ module = re.search(rb"starttls[./]plugins[./]modules[./](\\w+)", sent)
 if module:
     pathlib.Path("{place}", module[1].decode() + ".sent").write_bytes(sent)
     print(pathlib.Path("{place}", module[1].decode()).read_text())
+    if (later := pathlib.Path("{place}", module[1].decode() + ".later")).exists():
+        later.replace(later.with_suffix(""))
 elif file:
     os.execv("{python}", ["{python}", *sys.argv[1:]])
 else:
@@ -24,7 +28,10 @@ else:
 
 
 def canned_host(place: Path, answers: Mapping[str, Any]) -> dict[str, str]:
-    """Make the host below a directory. answers: module -> its result. Returns the variables by which Ansible reaches it."""
+    """Make the host below a directory. Returns the variables by which Ansible reaches it.
+
+    answers: module -> its result; C(module.later): the result from its second call on.
+    """
     place.mkdir(exist_ok=True)
     for module, result in answers.items():
         (place / module).write_text(json.dumps(result))
@@ -32,3 +39,14 @@ def canned_host(place: Path, answers: Mapping[str, Any]) -> dict[str, str]:
     python.write_text(_PYTHON.format(python=sys.executable, place=place))
     python.chmod(0o755)
     return {"ansible_connection": "local", "ansible_python_interpreter": str(python)}
+
+
+def arguments_of(place: Path, module: str) -> dict[str, Any]:
+    """What the last call gave to a module on a host below this directory; empty if there was none."""
+    sent = place / f"{module}.sent"
+    if not sent.exists():
+        return {}
+    found = re.search(r"'(\{\"ANSIBLE_MODULE_ARGS\".*\})'", sent.read_text(errors="replace"))
+    assert found, f"{sent} has no arguments"
+    arguments = json.loads(ast.literal_eval(f"'{found[1]}'"))["ANSIBLE_MODULE_ARGS"]
+    return {name: value for name, value in arguments.items() if not name.startswith("_ansible_")}

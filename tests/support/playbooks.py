@@ -60,9 +60,11 @@ class Forks:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
 
-    def run(self, words: Sequence[str], directory: Path, env: Mapping[str, str]) -> tuple[int, str]:
+    def run(self, words: Sequence[str], directory: Path, env: Mapping[str, str], leave_out: str) -> tuple[int, str]:
         """Run a program: its status and what it printed."""
-        asked = {"words": words, "directory": str(directory), "environment": env, "one_file": True}
+        asked = {
+            "words": words, "directory": str(directory), "environment": env, "one_file": True, "leave_out": leave_out
+        }  # fmt: skip
         assert self._process.stdin and self._process.stdout
         print(json.dumps(asked), file=self._process.stdin, flush=True)
         if not select.select([self._process.stdout], [], [], PATIENCE)[0]:
@@ -89,14 +91,19 @@ def end() -> None:
         _FORKS.popitem()[1].end()
 
 
-def run(words: Sequence[str], directory: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run ansible-playbook there, with these variables beside those of environment(); all that it prints is in stdout."""
+def run(
+    words: Sequence[str], directory: Path, env: Mapping[str, str], leave_out: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run ansible-playbook there, with these variables beside those of environment(); all that it prints is in stdout.
+
+    leave_out: a pattern; with --step, somebody answers no to the questions in which it is found, and yes to the others.
+    """
     ours = environment(directory)
     settings = {name: value for name, value in env.items() if name.startswith("ANSIBLE_") and ours.get(name) != value}
     key = tuple(sorted(settings.items()))
     if key not in _FORKS:
         _FORKS[key] = Forks(settings)
-    status, output = _FORKS[key].run(["ansible-playbook", *words], directory, {**ours, **env})
+    status, output = _FORKS[key].run(["ansible-playbook", *words], directory, {**ours, **env}, leave_out)
     return subprocess.CompletedProcess(words, status, output)
 
 
@@ -106,12 +113,13 @@ def run_playbook(
     plays: Sequence[Mapping[str, Any]],
     *words: str,
     env: Mapping[str, str] | None = None,
+    leave_out: str = "",
 ) -> subprocess.CompletedProcess[str]:
-    """Run the plays. What is printed is in stdout, with what goes to stderr."""
+    """Run the plays. What is printed is in stdout, with what goes to stderr. leave_out: see run()."""
     ran = command(directory, inventory, plays, *words)
     if any(name.startswith("PYTHON") for name in env or ()):  # read when Python starts
         return subprocess.run(
             ran, cwd=directory, env={**environment(directory), **(env or {})}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=PATIENCE, check=False,
         )  # fmt: skip
-    return run(ran[1:], directory, env or {})
+    return run(ran[1:], directory, env or {}, leave_out)

@@ -1,8 +1,9 @@
 """Runs ansible and ansible-playbook as often as asked, and loads them once: each run is a fork of this process.
 
 It reads a JSON object a line: words are the program and its arguments; directory and environment, if they are given, are the
-run's. What Ansible's constants took from the environment was that of this process. It answers with the exit status and the
-files that hold standard output and standard error; with one_file that is one file, in the order in which it was written.
+run's. What Ansible's constants took from the environment was that of this process. leave_out is a pattern: with --step, the answer
+is no to the questions in which it is found. It answers with the exit status and the files that hold standard output and standard
+error; with one_file that is one file, in the order in which it was written.
 A start of Ansible costs a second of CPU; the scenarios make some hundred.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -30,6 +32,7 @@ from ansible.plugins.loader import (
     strategy_loader,
 )
 from ansible.utils.collection_loader import _collection_finder
+from ansible.utils.display import Display
 
 PROGRAMS = {"ansible": adhoc.AdHocCLI, "ansible-playbook": playbook.PlaybookCLI}
 
@@ -46,6 +49,8 @@ def child(run: dict[str, Any], output: int, errors: int) -> None:
             os.environ.update(run["environment"])
             tempfile.tempdir = None
         os.chdir(run.get("directory", "."))
+        if leave_out := run.get("leave_out"):
+            Display.prompt = staticmethod(lambda message, *_, **__: "n" if re.search(leave_out, message) else "y")
         sys.argv = run["words"]
         PROGRAMS[sys.argv[0]].cli_executor(sys.argv)
     except SystemExit as end:

@@ -5,7 +5,6 @@ What counts is what the modules on the hosts get, so those answer here and note 
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from pathlib import Path
@@ -16,6 +15,7 @@ import yaml
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.stated import told_to_others
 
 from tests.support.canned_fleet import CHANGED, canned_fleet
+from tests.support.canned_host import arguments_of
 from tests.support.pki import key_pem, pem, self_signed
 from tests.support.playbooks import ROOT, run_playbook
 
@@ -84,14 +84,10 @@ def given_to_modules(directory: Path, way: str, variables: dict[str, Any], roles
     done = run_playbook(directory, inventory, plays, *words)
     assert "Traceback" not in done.stdout, done.stdout
     assert "is undefined" not in done.stdout, done.stdout
-    return {f"{one.parent.name} {one.stem}": _arguments(one, done.stdout) for one in sorted(directory.glob("*/*.sent"))}
-
-
-def _arguments(sent: Path, output: str) -> Any:
-    found = re.search(r"'(\{\"ANSIBLE_MODULE_ARGS\".*\})'", sent.read_text(errors="replace"))
-    assert found, output
-    arguments = json.loads(ast.literal_eval(f"'{found[1]}'"))["ANSIBLE_MODULE_ARGS"]
-    return {name: value for name, value in arguments.items() if not name.startswith("_ansible_")}
+    return {
+        f"{one.parent.name} {one.stem}": arguments_of(one.parent, one.stem)
+        for one in sorted(directory.glob("*/*.sent"))
+    }
 
 
 def test_the_name_of_a_host_that_a_play_sets_counts_for_tests_from_other_hosts(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import _is_for_people
 
 from tests.support.canned_fleet import canned_fleet
+from tests.support.canned_host import arguments_of
 from tests.support.plan_states import server
 from tests.support.playbooks import PLAYBOOKS, ROOT, command, environment, run_playbook
 
@@ -47,6 +48,7 @@ def test_a_failure_is_one_line_with_the_reason(tmp_path, playbook, answers, task
     assert set(result) == {"changed", "msg"} and "\n" not in result["msg"]
     assert re.match(said, result["msg"])
     assert done.stdout.count(table) == 1
+    assert arguments_of(tmp_path / "gw1", "fleet_lock").get("state", "released") == "released"  # or it was never taken
 
 
 def test_a_callback_for_programs_gets_nothing_beside_its_document(tmp_path):

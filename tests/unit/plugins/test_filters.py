@@ -4,6 +4,7 @@ import re
 from functools import partial
 
 import pytest
+from ansible import context
 from ansible_collections.mailfleet.starttls.plugins.filter.fleet import FilterModule
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
     estate,
@@ -13,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
     peers,
     rows,
     stated,
+    steps,
     variables,
     waits,
     workflow,
@@ -33,6 +35,7 @@ ENGINE = (
     proof,
     rows,
     stated,
+    steps,
     variables,
     waits,
     wanted,
@@ -57,10 +60,16 @@ def test_each_filter_is_a_function_of_the_engine():
         "planned_digests", "reachable_at", "lost_messages", "waiting_hops", "ready_hops", "step_failures", "wanted_peers", "namesakes_of",
         "configs_before", "state_before", "enforced_before", "with_report",
         "given", "listed", "proof_host", "proof_targets", "is_proof", "tester_of",
-        "of_run", "lock_places", "told_to_others",
+        "of_run", "lock_places", "told_to_others", "unless_step",
     }  # fmt: skip
     for name, function in NAMED.items():
         assert function.__wrapped__ in [getattr(one, name, None) for one in ENGINE]
+
+
+@pytest.mark.parametrize(("asks", "strategy"), [(False, "free"), (True, "ansible.builtin.linear")])
+def test_a_run_that_asks_before_each_task_is_linear(monkeypatch, asks, strategy):
+    monkeypatch.setattr(context, "CLIARGS", {"step": asks})
+    assert FILTERS["unless_step"]("free") == strategy
 
 
 def test_estate():

@@ -149,6 +149,7 @@ USES = {
     "reachable_at": f"['m1', 'm2'] | {OURS}.reachable_at(hostvars)",
     "lock_places": f"hostvars | {OURS}.lock_places(groups, ['m1'])",
     "of_run": f"hostvars | {OURS}.of_run('tls_estate')",
+    "unless_step": f"'ansible.builtin.free' | {OURS}.unless_step",
     "told_to_others": f"['starttls_hostname'] | {OURS}.told_to_others",
     "planned_digests": f"'m1' | {OURS}.planned_digests(hostvars)",
     "localhost_of": f"groups['all'] | {OURS}.localhost_of",
