@@ -54,6 +54,7 @@ def test_the_plan_and_certificates(start):
         "starttls_plan_file": "plan.json",
     }
     output = run(start, "plan_tls", **facts, starttls_ca_file="root.pem")
+    assert (start / "plan.json").exists(), output
     plan = json.loads((start / "plan.json").read_text())
     said = " ".join(one["message"] for one in plan["obstacles"])
     assert "mx.pem" in said and "mx.key" in said and "no such file" not in output
