@@ -19,7 +19,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = str(Path(sys.executable).with_name("ansible-playbook"))
 PLAYBOOKS = ROOT / "playbooks"
-PATIENCE = 300
+PATIENCE = 900
 """Seconds that a run may take."""
 
 

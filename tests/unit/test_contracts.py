@@ -361,7 +361,7 @@ def documentation(tmp_path_factory):
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-doc")), "-t", "module", "--json", *names],
         env={**os.environ, "ANSIBLE_CONFIG": str(ROOT / ".lab/ansible.cfg"), "ANSIBLE_LOCAL_TEMP": str(directory)},
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=900, check=True,
     )  # fmt: skip
     return {name.rpartition(".")[2]: found for name, found in json.loads(done.stdout).items()}
 

@@ -144,7 +144,7 @@ def test_an_answer_of_a_survey_is_not_executed(playbook: str, answers: dict[str,
     ]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(TOP / ".lab/ansible.cfg")}
     ran = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=300
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=900
     )
     assert "PLAY [" in ran.stdout, ran.stderr
     assert list(tmp_path.rglob("executed")) == [], ran.stdout

@@ -128,7 +128,7 @@ def play(zoo: Zoo, tmp_path_factory: pytest.TempPathFactory) -> Play:
             "ANSIBLE_LOCAL_TEMP": str(directory / "local"),
             "ANSIBLE_NOCOLOR": "1",
         },
-        capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
+        capture_output=True, text=True, check=False, timeout=900, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     seconds = time.monotonic() - started
     assert done.returncode == 0, done.stdout + done.stderr

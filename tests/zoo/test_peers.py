@@ -102,7 +102,7 @@ def test_s_client_agrees(s_client: dict[str, SClient], probed: Entries, animal: 
 def sslyze(zoo: Zoo) -> dict[str, Any]:
     """What sslyze says of the well-behaved."""
     python = subprocess.run(
-        [HERE / "peers", sys.executable], capture_output=True, text=True, check=True, timeout=300
+        [HERE / "peers", sys.executable], capture_output=True, text=True, check=True, timeout=900
     ).stdout.strip()
     animals = (*SCANNED, named("no STARTTLS"))
     wanted = {
@@ -111,7 +111,7 @@ def sslyze(zoo: Zoo) -> dict[str, Any]:
     }
     done = subprocess.run(
         [python, HERE / "sslyze_scan.py"],
-        input=json.dumps(wanted), capture_output=True, text=True, check=False, timeout=120,
+        input=json.dumps(wanted), capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

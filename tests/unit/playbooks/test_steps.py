@@ -50,7 +50,7 @@ def tasks_of(directory: Path, name: str) -> list[str]:
         directory, canned_fleet(directory), [{"import_playbook": str(PLAYBOOKS / f"{name}.yml")}], "--list-tasks"
     )
     listed = subprocess.run(
-        words, cwd=directory, env=environment(directory), capture_output=True, text=True, timeout=300, check=True
+        words, cwd=directory, env=environment(directory), capture_output=True, text=True, timeout=900, check=True
     )
     return list(dict.fromkeys(re.findall(r"(?m)^      (\S.*?)\tTAGS: ", listed.stdout)))
 

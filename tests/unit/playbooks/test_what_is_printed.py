@@ -61,7 +61,7 @@ def test_a_callback_for_programs_gets_nothing_beside_its_document(tmp_path):
     }  # fmt: skip
     done = subprocess.run(
         command(tmp_path, inventory, plays), cwd=tmp_path, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=900, check=False,
     )  # fmt: skip
     results = {one["task"]: one["result"] for one in json.loads(done.stdout)}
     shown = results["Show what is there, what will change, and what stands in the way"]

@@ -127,7 +127,7 @@ class Run:
             done = subprocess.run(
                 command(self.given, self.inventory(), plays, "-vvvv", "--diff", *words), cwd=self.given,
                 env={**environment(self.directory), **more}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, timeout=300, check=False,
+                stderr=subprocess.STDOUT, timeout=900, check=False,
             )  # fmt: skip
         (self.directory / "output").write_bytes(done.stdout)
         assert any(b"ansible-playbook" in words for words in watched.seen)

@@ -175,7 +175,7 @@ def _play(directory, tasks):
             "ANSIBLE_REMOTE_TEMP": str(directory / "remote"), "ANSIBLE_NOCOLOR": "1", "ANSIBLE_PYTHON_INTERPRETER": sys.executable,
             "ANSIBLE_INJECT_INVOCATION": "1",  # without it, ansible-core 2.21 and newer do not show it even with -vvv
         },
-        capture_output=True, text=True, timeout=180, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((directory / "results").read_text()), done.stdout

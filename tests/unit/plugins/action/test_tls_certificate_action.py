@@ -87,7 +87,7 @@ class Playground:
             capture_output=True,
             check=False,
             text=True,
-            timeout=300,
+            timeout=900,
         )
         self.output = done.stdout + done.stderr
         for secret in self.secrets:

@@ -189,7 +189,7 @@ def test_it_is_a_program_of_one_file(tmp_path: Path) -> None:
     with serving(PLAIN) as server:
         done = subprocess.run(
             [sys.executable, "-I", str(alone), f"127.0.0.1:{server.port}", "--helo", "x.test"],
-            cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "S: 220 <name>" in done.stdout
