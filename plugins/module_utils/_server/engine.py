@@ -23,8 +23,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -32,7 +34,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import (
-    handshake_all,
     handshake_one,
     wait_until,
 )
@@ -163,7 +164,7 @@ def change_within(
     desired, change = computed.desired, computed.change
     seen = handshake_one(desired.own_port, settings)
     require_greeting(desired.own_port, seen)
-    _guard_outbound(server, desired, computed.before, settings, check_mode, warnings)
+    _guard_outbound(server, computed, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
     if not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
         change = replace(change, reload=True)
@@ -171,12 +172,15 @@ def change_within(
     if check_mode or not change:
         return outcome, None
     old_chain = _chain(desired)
+    others = evidence.Listening(server, change, desired, settings)
+    warnings.extend(others.warnings)
 
     def prove() -> None:
         nonlocal seen
         seen = prove_at(
             desired, desired.own_port, settings, lambda: isinstance(server, Startable) and server.has_ended()
         )
+        others.prove()
 
     def prove_old(old: Handshake = seen) -> None:
         # If the old files name a certificate that was renewed before this run, the daemon serves the new one
@@ -189,6 +193,7 @@ def change_within(
         )
         if not any(same_face(face, now) for face in faces):
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
+        others.prove_old()
 
     transaction.apply(change, prove, prove_old, hold)
     return replace(outcome, handshake=seen, digests=facts.known_digests([*server.files(), desired.certificate])), Made(
@@ -218,16 +223,6 @@ def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
         seen.completed
         and seen.fingerprint == fingerprint
         and bool(seen.requires_tls) == (desired.inbound == "required")
-    )
-
-
-def same_face(old: Handshake, new: Handshake) -> bool:
-    """Whether two tests of a port show the same state to a client."""
-    return (old.stage, old.code, old.fingerprint, bool(old.requires_tls)) == (
-        new.stage,
-        new.code,
-        new.fingerprint,
-        bool(new.requires_tls),
     )
 
 
@@ -310,22 +305,17 @@ def _no_password() -> str:
 
 
 def _guard_outbound(
-    server: Server,
-    desired: Desired,
-    before: dict[str, str],
-    settings: Settings,
-    check_mode: bool,
-    warnings: list[str],
+    server: Server, computed: Computed, settings: Settings, check_mode: bool, warnings: list[str]
 ) -> None:
-    """Refuse outbound 'required' unless every next hop completes a handshake. Check mode warns instead."""
-    if not insists(desired, before):
+    """Refuse outbound 'required' unless every next hop that the change reaches completes a handshake. Check mode warns instead."""
+    if not insists(computed.desired, computed.before):
         return
     try:
-        seen = handshake_all(next_hops(server), replace(settings, ask_plaintext=False))
-        failed = [one for one in seen if not one.completed]
-        problem = "; ".join(f"{one.target}: {one.message}" for one in failed)
+        found = evidence.outgoing(server, computed.change, settings)
+        problem, notes = found.refusal, found.notes
     except EngineError as error:
-        problem = str(error)
+        problem, notes = str(error), ()
+    warnings.extend(notes)
     if not problem:
         return
     message = refusal(problem)
@@ -337,14 +327,6 @@ def _guard_outbound(
 def insists(desired: Desired, before: Mapping[str, str]) -> bool:
     """Whether the change would require TLS from the next hops, so that it needs evidence that they accept it."""
     return desired.outbound == "required" != before["outbound"] and not desired.require_without_evidence
-
-
-def next_hops(server: Server) -> list[Target]:
-    """Return the hosts that receive all outgoing mail. Raises EngineError with the reason if they are not all known."""
-    hops = list(server.next_hops())
-    if not hops:
-        raise EngineError("it hands its mail to the MX of each recipient domain, and those cannot all be tested")
-    return hops
 
 
 def refusal(problem: str) -> str:

@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import putting_back
@@ -313,13 +313,24 @@ class Reading:
         if not engine.insists(computed.desired, computed.before):
             return None
         try:
-            hops = engine.next_hops(self._server)
+            found = evidence.outgoing(self._server, computed.change, self._settings)
         except EngineError as error:
             self._stands("change_refused", engine.refusal(str(error)))
             return None
+        if found.problems:
+            self._stands("change_refused", engine.refusal("; ".join(found.problems)))
+        self.notes += [{"code": "weaker_way", "message": one} for one in found.notes]
+        if found.problems and not found.hops:
+            return None
         return [
-            {"host": one.target.host, "port": one.target.port, "completed": one.completed, "message": one.message}
-            for one in handshake_all(hops, replace(self._settings, ask_plaintext=False))
+            {
+                "host": one.seen.target.host,
+                "port": one.seen.target.port,
+                "completed": one.seen.completed,
+                "message": one.fault,
+                **({"settings": one.settings} if one.settings else {}),
+            }
+            for one in found.hops
         ]
 
 

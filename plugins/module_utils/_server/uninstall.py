@@ -19,8 +19,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host import fa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import require_greeting, same_face
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import require_greeting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,

@@ -54,6 +54,7 @@ NOTES = frozenset(
         "uninstall_incomplete",
         "edits_not_read",
         "clients_unknown",
+        "weaker_way",
         "certificate_newer_kept",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),
     }
