@@ -25,6 +25,11 @@ PASSED = "smtpd/pass"
 """The service to which postscreen hands its connections."""
 
 
+CHAIN = "smtpd_tls_chain_files"
+# If smtpd_tls_chain_files is set, Postfix ignores these parameters and warns about them.
+SUPERSEDED = tuple(f"smtpd_tls_{kind}{what}_file" for kind in ("", "d", "ec") for what in ("cert", "key"))
+
+
 class Former(NamedTuple):
     """What goes back to what it was. main and options: as in Edits."""
 
@@ -41,6 +46,35 @@ def places(services: Sequence[Service], is_listener: Callable[[str], bool]) -> l
         elif is_listener(one.name) and one.command == "postscreen":
             found += [(one.name, "postscreen_tls_security_level"), (PASSED, "smtpd_tls_security_level")]
     return found
+
+
+def exempted(services: Sequence[Service], inbound: bool, outbound: bool) -> list[tuple[str, str]]:
+    """Return the options by which a change may have left other services as they were, each with its service."""
+    found: list[tuple[str, str]] = []
+    for one in services:
+        if inbound and one.command == "smtpd":
+            found += [(one.name, name) for name in (CHAIN, *SUPERSEDED, "smtpd_tls_security_level")]
+        elif outbound and one.command == "smtp" and one.name != CLIENT:
+            found.append((one.name, "smtp_tls_security_level"))
+    return found
+
+
+def certificates_of_their_own(
+    services: Sequence[Service], main: Mapping[str, str], is_listener: Callable[[str], bool]
+) -> dict[str, str]:
+    """Return the options of master.cf with which listeners keep their own certificates although main.cf gets a chain.
+
+    main: the settings of main.cf now, without a chain. With an empty chain of its own, a listener goes by the older settings again;
+    those that it takes from main.cf go from there, so it gets them itself.
+    """
+    options = {}
+    for one in services:
+        own = [name for name in SUPERSEDED if one.settings.get(name)]
+        if one.command != "smtpd" or is_listener(one.name) or not own or CHAIN in one.settings:
+            continue
+        inherited = {name: main[name] for name in SUPERSEDED if main.get(name) and name not in one.settings}
+        options.update({f"{one.name}/{name}": value for name, value in {CHAIN: "", **inherited}.items()})
+    return options
 
 
 def former(
