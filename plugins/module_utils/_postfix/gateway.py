@@ -348,8 +348,12 @@ class PostfixGateway:
         return state.ca_file or self._postconf.values("smtp_tls_CAfile").get("smtp_tls_CAfile", "")
 
     def relay_hosts(self) -> Sequence[Target]:
-        """Return the hosts of relayhost; none if Postfix looks up the MX of each domain. Raises EngineError for other routes."""
-        return self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
+        """Return the hosts of relayhost, and the next hops of other transports with the same level; none for the MX of each domain.
+
+        Raises EngineError for routes that are not known, and for what undercuts the level.
+        """
+        hops = self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
+        return [*dict.fromkeys([*hops, *self._postfix.other_hops()])] if hops else ()
 
     def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
         """Return whether the default instance takes mail for these domains; see AcceptedDomains."""
@@ -895,7 +899,9 @@ class PostfixGateway:
         main.update(self._outbound_level(state))
         explicit = self._postconf.explicit()
         changed = {name: value for name, value in main.items() if explicit.get(name, None if value else "") != value}
-        return Edits(changed, services=self._services(0, state, bool(instances)))
+        services = self._services(0, state, bool(instances))
+        exempt = self._postfix.exemptions({"smtp_tls_security_level": changed.get("smtp_tls_security_level")})
+        return Edits(changed, services=services, options=exempt)
 
     def _concerns_all_mail(self, state: GatewayState) -> bool:
         """Whether the policy service has to see all mail: an alias may rewrite any recipient to a domain of an email config."""
@@ -950,7 +956,7 @@ class PostfixGateway:
         services = {}
         for mode in LEVELS:
             level = _level(mode, arrival)
-            options = [f"smtp_tls_security_level={level}", *_OURS_ALONE]
+            options = [f"smtp_tls_security_level={level}", *_OURS_ALONE, *self._unwrapped()]
             if level != "encrypt":
                 options.append(f"smtp_reply_filter=regexp:{REPLY_FILTER}")
             services[transport_of(mode)] = _smtp_entry(transport_of(mode), chroot, options)
@@ -976,18 +982,27 @@ class PostfixGateway:
             )
         return entries
 
+    def _unwrapped(self) -> list[str]:
+        """Return the option that keeps a transport of ours at STARTTLS, where main.cf has implicit TLS for a smart host.
+
+        The evidence for a mode is a handshake with STARTTLS.
+        """
+        wrapped = self._postconf.value_expanded("smtp_tls_wrappermode") == "yes"
+        return ["smtp_tls_wrappermode=no"] if wrapped else []
+
     def _enforced_services(self, chroot: str, state: GatewayState) -> Iterator[tuple[str, str]]:
         """Yield a transport for each certificate check. They are the same for every kind of arrival."""
         own = any(self._postconf.values("smtp_tls_CAfile", "smtp_tls_CApath").values())
         roots = [] if own and not state.ca_file else [f"smtp_tls_CAfile={self.roots(state) or self._layout.ca_bundle}"]
         options = {
-            "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE],
+            "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE, *self._unwrapped()],
             # Postfix has no level that verifies the chain without the name, so a policy table allows every name.
             "trusted_chain": [
-                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps={trusted_chain()}", _OURS_ALONE[1], *roots,
+                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps={trusted_chain()}", _OURS_ALONE[1],
+                *self._unwrapped(), *roots,
             ],
             "hostname": [
-                "smtp_tls_security_level=verify", *_OURS_ALONE, "smtp_tls_verify_cert_match=hostname", *roots,
+                "smtp_tls_security_level=verify", *_OURS_ALONE, *self._unwrapped(), "smtp_tls_verify_cert_match=hostname", *roots,
             ],
         }  # fmt: skip
         for check, words in options.items():

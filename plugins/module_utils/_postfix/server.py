@@ -276,7 +276,7 @@ class Postfix:
         wanted = self._wanted(desired, back.options)
         now = {**self.postconf.values(*wanted), **self.postconf.explicit()}
         main = {**back.main, **{name: value for name, value in wanted.items() if now.get(name) != value}}
-        edits = Edits(main, options=self._differing({**back.options, **self._exemptions(main, back.options)}))
+        edits = Edits(main, options=self._differing({**back.options, **self.exemptions(main, back.options)}))
         images = self.postconf.images(edits)
         if any(off.values()):
             more = former.exceptions(self.postconf, images, self.is_listener, off["in"], off["out"])
@@ -288,16 +288,18 @@ class Postfix:
             return Change((), ())
         return Change.of(former.alike(self.postconf, images, desired.was))
 
-    def _exemptions(
-        self, main: Mapping[str, Optional[str]], options: Mapping[str, Optional[str]]
+    def exemptions(
+        self, main: Mapping[str, Optional[str]], options: Mapping[str, Optional[str]] = MappingProxyType({})
     ) -> dict[str, Optional[str]]:
         """Return the options of master.cf with which other services stay as they are although main.cf changes.
 
         A listener with a certificate of its own keeps it; one on the loopback does not begin to require TLS, and neither does a
         transport that carries mail to hops on this host only. main, options: the edits that reach them.
         """
-        now = Configuration(self.postconf)
         found: dict[str, Optional[str]] = {}
+        if not any(main.get(name) for name in (former.CHAIN, "smtpd_tls_security_level", "smtp_tls_security_level")):
+            return found
+        now = Configuration(self.postconf)
         explicit = self.postconf.explicit()
         services = self.postconf.services()
         if main.get(former.CHAIN) and not explicit.get(former.CHAIN):
@@ -398,10 +400,31 @@ class Postfix:
                 raise EngineError(f"relayhost = {relayhost} names a domain, not the host itself in brackets")
             try:
                 number = port if port.isdigit() else socket.getservbyname(port, "tcp")
-                hops.append(Target.parse(f"{host}:{number}"))
+                hops.append(replace(Target.parse(f"{host}:{number}"), protocol=self._protocol()))
             except (ValueError, OSError) as error:  # a TargetError is a ValueError
                 raise EngineError(f"relayhost of this host cannot be read: {error}") from error
         return hops
+
+    def _protocol(self) -> str:
+        """Return how the client C(smtp) begins TLS: at once, or by STARTTLS."""
+        wrapped = Configuration(self.postconf).value(former.CLIENT, "smtp_tls_wrappermode") == "yes"
+        return "smtps" if wrapped else "smtp"
+
+    def other_hops(self) -> list[Target]:
+        """Return the next hops of all ways that would require TLS if main.cf did, but for those that keep their level.
+
+        Raises EngineError for ways that cannot be listed or are undercut.
+        """
+        main = {"smtp_tls_security_level": OUTBOUND_LEVEL["required"]}
+        options = self.exemptions(main)
+        images = self.postconf.images(Edits(main, options=options))
+        with self._as_after({image.path: image.content or b"" for image in images}) as reach:
+            ways = [one for one in reach.ways() if one.kind == "required"]
+        faults = [*reach.unread, *(f"{one}: {one.undercut}" for one in ways if one.undercut)]
+        faults += [f"{one} cannot be tested" for one in ways if one.target is None]
+        if faults:
+            raise EngineError("; ".join(faults))
+        return [one.target for one in ways if one.target]
 
     def check(self) -> None:
         """Have Postfix check its configuration. Raises EngineError with what Postfix says."""

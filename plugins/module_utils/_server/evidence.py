@@ -112,7 +112,7 @@ class Listening:
         self.warnings += [
             f"{one.name} does not answer, so it is not proved: {self._old[one.target].message}"
             for one in self._places
-            if self._old[one.target].stage < Stage.GREETING
+            if self._old[one.target].stage < Stage.EHLO
         ]
 
     def _look(self, targets: Sequence[Target]) -> Mapping[Target, Handshake]:
@@ -127,7 +127,7 @@ class Listening:
 
         def changed(place: reach.Place, now: Handshake) -> str:
             old = self._old[place.target]
-            return "" if old.stage < Stage.GREETING else reach.unlike(old, now, lambda: self._installed(_of(place)))
+            return "" if old.stage < Stage.EHLO else reach.unlike(old, now, lambda: self._installed(_of(place)))
 
         self._wait(changed, "does not show its former state")
 

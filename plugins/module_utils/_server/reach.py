@@ -166,7 +166,7 @@ def fault(
     certificate: the file that the change installs or names.
     """
     after = place.after
-    if old is not None and old.stage < Stage.GREETING:
+    if old is not None and old.stage < Stage.EHLO:
         return ""  # it did not answer before, which was said
     if not place.is_changed and certificate not in after.certificates:
         return "" if old is None else unlike(old, now, lambda: installed(after.certificates))
