@@ -32,6 +32,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observ
     ways_by,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import REQUIRED, Sides, Way
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 
 OURS = "mailfleet"
 """How the names of the collection's own transports and tables begin. They have levels and proofs of their own."""
@@ -91,7 +92,7 @@ class Reach:
                 one.transport,
                 self._kind_of(one.transport),
                 undercuts.get((one.transport.transport, one.written), ""),
-                "smtp_tls_security_level" in one.transport.overrides,
+                self._is_domain(one),
                 self._advice(one) if one.transport.loopback else "",
             )
             for one in {(one.written, one.transport.setting, one.transport.transport): one for one in found}.values()
@@ -102,6 +103,15 @@ class Reach:
 
     def _kind_of(self, transport: Transport) -> str:
         return self._kinds.get(transport.level, UNKNOWN)
+
+    def _is_domain(self, one: _Found) -> bool:
+        """Whether Postfix looks up the MX of a next hop: a name without brackets, for the client smtp."""
+        named = bool(one.written) and not one.written.startswith(("[", "unix:", "inet:["))
+        return (
+            named
+            and client_of(self._configuration, one.transport.transport) == "smtp"
+            and not is_address(one.transport.next_hop or "")
+        )
 
     def _advice(self, one: _Found) -> str:
         """Return the commands that give a hop on this host a transport of its own, with the level that it has without TLS."""

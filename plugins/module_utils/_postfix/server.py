@@ -421,7 +421,7 @@ class Postfix:
         with self._as_after({image.path: image.content or b"" for image in images}) as reach:
             ways = [one for one in reach.ways() if one.kind == "required"]
         faults = [*reach.unread, *(f"{one}: {one.undercut}" for one in ways if one.undercut)]
-        faults += [f"{one} cannot be tested" for one in ways if one.target is None]
+        faults += [f"{one} cannot be tested, because it names no host" for one in ways if one.target is None]
         if faults:
             raise EngineError("; ".join(faults))
         return [one.target for one in ways if one.target]

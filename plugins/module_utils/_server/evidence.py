@@ -83,11 +83,12 @@ def outgoing(server: Server, change: Any, settings: Settings) -> Outgoing:
 
 
 def _unknown(way: reach.Way) -> str:
-    return (
-        _BY_MX
-        if way.transport.next_hop is None
-        else f"{way.transport.next_hop} is no host and port that could be tested"
-    )
+    hop = way.transport.next_hop
+    if hop is None:
+        return _BY_MX
+    if way.by_domain:
+        return f"{hop} is a domain whose MX is looked up, and not the host itself in brackets"
+    return f"{hop} is no host and port that could be tested"
 
 
 class Listening:
@@ -106,7 +107,8 @@ class Listening:
         after = server.sides(change) if change else before
         self._places = reach.places(before, after, desired.own_port)
         self.warnings += [f"{service} is not proved: {why}" for service, why in after.closed.items()]
-        offering = [desired.own_port, *(one.target for one in self._places if one.before and one.before.tls != "none")]
+        offering = [] if desired.inbound == "disabled" else [desired.own_port]
+        offering += [one.target for one in self._places if "none" not in (one.after.tls, one.before and one.before.tls)]
         self._named = [replace(at, name=name) for name in after.names[:MOST_NAMES] for at in offering]
         self._old = self._look([*(one.target for one in self._places), *self._named])
         self.warnings += [

@@ -29,21 +29,20 @@ class Way:
     """A way by which mail leaves: a transport, and what its level means.
 
     kind: a value of Desired.outbound, or C(unknown). undercut: a sentence that names the setting or table which gives its next hop
-    another level than this; empty if none does. own: whether the level is of the transport's own, and no setting of the whole daemon.
-    advice: how an administrator gives it a level of its own.
+    another level than this; empty if none does. by_domain: whether the next hop is a domain whose MX the daemon looks up. advice: how an administrator gives it a level of its own.
     """
 
     transport: Transport
     kind: str
     undercut: str = ""
-    own: bool = False
+    by_domain: bool = False
     advice: str = ""
 
     @property
     def target(self) -> Optional[Target]:
         """What to test; None if it is not known, or no address and port. Implicit TLS is tested as that."""
         one = self.transport
-        if one.next_hop is None or one.port is None:
+        if one.next_hop is None or one.port is None or self.by_domain:
             return None
         target = Target(one.next_hop, one.port, protocol="smtps" if one.implicit_tls else "smtp")
         try:

@@ -1,0 +1,207 @@
+"""The evidence for a change is as wide as the change: every listener and next hop that inherits a setting."""
+
+import ssl
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, Transport
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, Way, is_loopback, target_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
+
+from tests.support.fake_mail import BRIEF, NAME, FakeMail
+from tests.support.smtp_server import PLAIN, Face, SmtpServer, refused_port, server_context, serving
+
+
+class WideMail(FakeMail):
+    """A mail server with a second listener, a submission port, and ways of outgoing mail that it names."""
+
+    def __init__(self, directory, authority):
+        super().__init__(directory, authority)
+        self.own = directory / "own.pem"
+        issued = authority.issue(["submission.example.com"])
+        self.own.write_bytes(issued.key_pem + issued.fullchain_pem)
+        self.second = SmtpServer(PLAIN)
+        self.inherits = True
+        """Whether the second listener has the certificate of the first."""
+        self.spoils = False
+        """Whether a change makes the second listener serve another certificate than its configuration says."""
+        self.ways = ()
+        self.unread = ()
+        self.closed = {}
+        self.names = ()
+        self.follow_second(offered=False)
+
+    def follow_second(self, offered=True):
+        path = self.certificate if self.inherits != self.spoils else self.own
+        if not offered and self.inherits:
+            self.second.face = PLAIN
+            return
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path if offered else self.own)
+        self.second.face = Face(context=context)
+
+    def follow(self):
+        super().follow()
+        self.follow_second(self.settings["inbound"] != "disabled")
+
+    def sides(self, change=None):
+        after = change is not None and any(b"inbound=disabled" not in (one.content or b"") for one in change.after)
+        on = after or self.settings["inbound"] != "disabled"
+        certificate = str(self.certificate) if self.inherits else str(self.own)
+        second = ("offered", (certificate,)) if on or not self.inherits else ("none", ())
+        required = change is not None and any(b"outbound=required" in (one.content or b"") for one in change.after)
+        return Sides(
+            (
+                Listener("smtp", self.port.host, self.port.port, "offered" if on else "none"),
+                Listener("submission", self.second.host, self.second.port, *second),
+            ),
+            tuple(self.way(one, required) for one in self.ways),
+            self.closed,
+            self.names,
+            self.unread if required else (),
+        )
+
+    @staticmethod
+    def way(given, required):
+        setting, hop, port, more = given
+        transport = Transport(setting, "smtp", hop, port, "encrypt" if required else "may", more.pop("implicit", False))
+        return Way(transport, "required" if required else "opportunistic", **more)
+
+
+@pytest.fixture
+def mail(tmp_path, authority):
+    server = WideMail(tmp_path, authority)
+    yield server
+    server.port.close()
+    server.second.close()
+
+
+@pytest.fixture
+def acceptor(authority, tmp_path):
+    with serving(Face(context=server_context(tmp_path, authority.issue(["gw.example.com"])))) as server:
+        yield server
+
+
+class TestListeners:
+    def test_one_that_inherits_the_certificate_is_proved_to_serve_it(self, mail):
+        assert mail.set("offered").changed is True
+
+    def test_one_that_does_not_serve_it_undoes_the_change_by_name(self, mail):
+        before = mail.config.read_bytes()
+        mail.spoils = True
+        with pytest.raises(
+            TransactionError, match=rf"submission \(127.0.0.1:{mail.second.port}\) does not show the wanted state"
+        ) as error:
+            mail.set("offered", settings=BRIEF)
+        assert "is none of" in str(error.value) and error.value.restored is True
+        assert mail.config.read_bytes() == before
+
+    def test_one_with_a_certificate_of_its_own_keeps_serving_it(self, mail):
+        mail.inherits = False
+        mail.follow()
+        assert mail.set("offered").changed is True
+
+    def test_one_that_loses_its_own_certificate_undoes_the_change_by_name(self, mail):
+        """What Postfix does if smtpd_tls_chain_files appears in main.cf."""
+        mail.inherits = False
+        mail.follow()
+        mail.spoils = True
+        with pytest.raises(
+            TransactionError, match=r"submission .* it serves another certificate .* than before"
+        ) as error:
+            mail.set("offered", settings=BRIEF)
+        assert error.value.restored is True
+
+    def test_a_renewed_file_of_its_own_is_no_difference(self, mail, authority):
+        mail.inherits = False
+        mail.follow()
+        issued = authority.issue(["submission.example.com"])
+        mail.own.write_bytes(issued.key_pem + issued.fullchain_pem)
+        assert mail.set("offered").changed is True
+
+    def test_one_that_did_not_answer_before_is_said_and_not_proved(self, mail):
+        mail.second.close()
+        outcome = mail.set("offered")
+        assert any(
+            one.startswith(f"submission (127.0.0.1:{mail.second.port}) does not answer") for one in outcome.warnings
+        )
+
+    def test_one_that_cannot_be_tested_is_said(self, mail):
+        mail.closed = {"submission": "it wants a proxy's header before each session"}
+        mail.spoils = True
+        outcome = mail.set("offered")
+        assert "submission is not proved: it wants a proxy's header before each session" in outcome.warnings
+
+    def test_a_name_with_a_certificate_of_its_own_is_served_as_before(self, mail, authority):
+        mail.inherits = False
+        mail.names = (NAME,)
+        mail.follow()
+        assert mail.set("offered").changed is True
+
+    @pytest.mark.parametrize(
+        ("host", "target"),
+        [
+            ("", "192.0.2.1:587"),
+            ("all", "192.0.2.1:587"),
+            ("loopback-only", "127.0.0.1:587"),
+            ("198.51.100.1, 127.0.0.1", "127.0.0.1:587"),
+            ("192.0.2.1 localhost", "192.0.2.1:587"),
+            ("2001:db8::1", "[2001:db8::1]:587"),
+            ("$odd", "None"),
+        ],
+    )
+    def test_where_a_listener_is_tested(self, host, target):
+        assert str(target_of(Listener("x", host, 587, "offered"), "192.0.2.1")) == target
+        assert target_of(Listener("x", host, None, "offered"), "192.0.2.1") is None
+        assert is_loopback("::1") and not is_loopback("192.0.2.1")
+
+
+class TestOutgoing:
+    def refused(self, mail):
+        with pytest.raises(EngineError) as error:
+            mail.set(outbound="required")
+        assert mail.settings["outbound"] == "disabled"
+        return str(error.value)
+
+    def test_each_way_is_tested_and_named(self, mail, acceptor):
+        with serving(PLAIN) as plain:
+            mail.ways = (
+                ("relayhost", "127.0.0.1", acceptor.port, {}),
+                ("filter", "127.0.0.1", plain.port, {"advice": "do this"}),
+            )
+            said = self.refused(mail)
+        assert f"127.0.0.1:{plain.port}: the server does not offer STARTTLS (filter); do this" in said
+        assert str(acceptor.port) not in said
+
+    def test_what_undercuts_the_level_is_found_before_the_change(self, mail, acceptor):
+        mail.ways = (("relayhost", "127.0.0.1", acceptor.port, {"undercut": "the table x says may"}),)
+        assert "relayhost (to 127.0.0.1:" in self.refused(mail)
+        assert "the table x says may" in self.refused(mail)
+
+    def test_what_cannot_be_listed_is_named(self, mail, acceptor):
+        mail.ways, mail.unread = (("relayhost", "127.0.0.1", acceptor.port, {}),), ("the table y cannot be listed",)
+        assert "the table y cannot be listed" in self.refused(mail)
+
+    def test_the_read_says_the_same_before_any_change(self, mail, acceptor):
+        port = refused_port()
+        mail.ways, mail.unread = (
+            (("relayhost", "127.0.0.1", acceptor.port, {}), ("old", "127.0.0.1", port, {})),
+            ("table y",),
+        )
+        read = mail.read(outbound="required")
+        assert [one["code"] for one in read["obstacles"]] == ["change_refused"] and "table y" in read["obstacles"][0][
+            "message"
+        ]
+        assert [(one["port"], one["completed"], one["settings"]) for one in read["next_hops"]] == [
+            (acceptor.port, True, "relayhost"),
+            (port, False, "old"),
+        ]
+
+    def test_a_domain_and_the_mx_of_each_domain_are_no_hosts(self, mail):
+        mail.ways = (("relayhost", "example.net", 25, {"by_domain": True}), ("relay_transport", None, None, {}))
+        said = self.refused(mail)
+        assert "example.net is a domain whose MX is looked up" in said and "relay_transport" in said
+
+    def test_implicit_tls_is_tested_as_that(self):
+        way = Way(Transport("relayhost", "smtp", "r.example.net", 465, "encrypt", True), "required")
+        assert way.target == Target("r.example.net", 465, protocol="smtps")
