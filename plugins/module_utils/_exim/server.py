@@ -47,6 +47,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
@@ -235,6 +236,25 @@ class Exim:
         edited = [str(one) for one in self.edited()]
         return {**observe(self._printed, self.main_process(), next_hops, requires), "not_read_yet": edited}
 
+    def sides(self, change: Any = None) -> Sides:
+        """Return the listeners, and the ways of outgoing mail, as they are or as the change leaves them. Raises EngineError."""
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (  # noqa: PLC0415
+            command_line_of,
+        )
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.reach import Overlaid, sides  # noqa: PLC0415
+
+        hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in self.next_hops()]}
+        macros, printed = self.macros(), self._printed
+        if change is not None:
+            texts = {image.path: image.content or b"" for image in change.after}
+            text = texts.get(self._macros_path())
+            own = read_macros(text.decode("utf-8", "surrogateescape")) if text is not None else self.own_macros()
+            macros = {**own, **{name: one.value for name, one in self.elsewhere().items()}}
+            printed = Overlaid(printed, macros, _TRANSPORTS)
+        requires = _inbound_of(macros) == "required"
+        names = [name.lower() for name in _TRANSPORTS]
+        return sides(self._run, printed, command_line_of(self.main_process()), requires, hops, names)
+
     def _blocked(self, daemon: Optional[int], trial: Optional[Printed] = None) -> list[str]:
         """Return why Exim could not listen after its next reload, a text for each place. Raises EngineError.
 
@@ -302,6 +322,8 @@ class Exim:
         images: list[FileImage] = []
         if desired.inbound is not None:
             port = desired.own_port.port
+            if desired.offers:
+                self._refuse_lost(desired)
             wanted.update(self._on(base, desired, port) if desired.offers else _off(base, port))
             for path in (desired.certificate, desired.private_key) if desired.offers and desired.bundle is None else ():
                 if path and Path(path).exists():
@@ -311,6 +333,15 @@ class Exim:
             wanted.update(self.outbound_macros(desired.outbound, base, self._transports(desired.outbound)))
         images += self._alike(self.macro_images(wanted), desired)
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
+
+    def _refuse_lost(self, desired: Desired) -> None:
+        """Raise EngineError if other ports or names have a certificate that the change would replace."""
+        certificate = self._printed.options.get("tls_certificate", "")
+        if "$" in certificate:
+            raise EngineError(
+                f"tls_certificate is {certificate}, which chooses the certificate by port or name, and the change would replace it by "
+                f"{desired.certificate} for every client; take that out first, and choose one certificate for all"
+            )
 
     def _former(self, desired: Desired) -> dict[str, Optional[str]]:
         """Return the macros that go back: those that are as the last change left them, and were different before."""

@@ -29,7 +29,8 @@ class Way:
     """A way by which mail leaves: a transport, and what its level means.
 
     kind: a value of Desired.outbound, or C(unknown). undercut: a sentence that names the setting or table which gives its next hop
-    another level than this; empty if none does. by_domain: whether the next hop is a domain whose MX the daemon looks up. advice: how an administrator gives it a level of its own.
+    another level than this; empty if none does. by_domain: whether the next hop is a domain
+    whose MX the daemon looks up. advice: how an administrator gives it a level of its own.
     """
 
     transport: Transport
