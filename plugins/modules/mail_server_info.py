@@ -190,6 +190,13 @@ after:
   description: The settings after the change. Null without a wanted state.
   type: dict
   returned: when the kind is known
+reach:
+  description:
+    - What a change reaches. C(listeners) are those with another TLS mode or other certificates after it, C(transports) those with another
+      level. Each has C(before) and C(after).
+    - Null without a wanted state, or if the kind does not tell it.
+  type: dict
+  returned: when the kind is known
 changes:
   description: What a change would write, each with C(path) and C(lines). No secrets.
   type: list

@@ -476,6 +476,9 @@ _ENTRIES = (
           "The inventory has no IP address of a gateway that hands mail to Exchange, so all receive connectors at the port are meant.",
           "set starttls_address of the gateway to an address, or starttls_exchange_clients"),
     # listener
+    Entry("listener", "certificates_fewer", "warning",
+          "A port has certificates of several algorithms, and has fewer after the change.",
+          "install a certificate whose algorithm all senders know, such as RSA, or see in the log that nobody needs the other one"),
     Entry("listener", "socket_not_configured", "warning",
           "A mail daemon listens on a port that its configuration lacks.",
           "find out which process it is; a daemon that was not reloaded is the usual reason"),

@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import listeners, transports
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Transport
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import REQUIRED, Sides, Way
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import INSISTING, Sides, WayOut
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 
 _ROUTER = re.compile(r"^(\S+) router:$", re.MULTILINE)
@@ -73,18 +73,18 @@ def sides(
     """
     ways, unread = [], []
     for one in transports(printed, hops):
-        demanded = one.level == REQUIRED and one.transport in reached
+        demanded = one.level == INSISTING and one.transport in reached
         if demanded and one.next_hop is None:
             found, left = _routes(run, one, bool(hops.get(one.transport)) or any(hops.values()))
             ways += found
             unread += left
         else:
-            ways.append(Way(one, one.level))
+            ways.append(WayOut(one, one.level))
     names = [one for one in ways if not one.transport.transport.startswith("mailfleet")]
     return Sides(tuple(listeners(printed, command_line, requires)), tuple(names), unread=tuple(unread))
 
 
-def _routes(run: Runner, transport: Transport, has_smarthost: bool) -> tuple[list[Way], list[str]]:
+def _routes(run: Runner, transport: Transport, has_smarthost: bool) -> tuple[list[WayOut], list[str]]:
     """Return the ways by which routers hand mail to a transport, and sentences on those that cannot be listed."""
     _status, out, _err = run(["exim4", "-bP", "routers"])
     parts = _ROUTER.split(out)
@@ -96,15 +96,15 @@ def _routes(run: Runner, transport: Transport, has_smarthost: bool) -> tuple[lis
         seen = True
         hosts = _hosts(options)
         if options.get("driver") == "dnslookup":
-            ways.append(Way(replace(transport, setting=f"router {name}"), REQUIRED))
+            ways.append(WayOut(replace(transport, setting=f"router {name}"), INSISTING))
         elif hosts is None:
             written = options.get("route_data") or options.get("route_list") or options.get("driver", "")
             unread.append(f"mail also leaves by the router {name} ({written}), and its routes cannot all be tested")
         else:
             one = replace(transport, setting=f"router {name}")
-            ways += [Way(replace(one, next_hop=host, port=port), REQUIRED) for host, port in hosts]
+            ways += [WayOut(replace(one, next_hop=host, port=port), INSISTING) for host, port in hosts]
     if not seen and not has_smarthost:
-        ways.append(Way(transport, REQUIRED))  # whoever uses it, it goes to the MX of each domain
+        ways.append(WayOut(transport, INSISTING))  # whoever uses it, it goes to the MX of each domain
     return ways, unread
 
 

@@ -53,7 +53,7 @@ _WAYS = (
 """Settings that name a transport and, behind a colon, its next hop. The default values name no relay of their own."""
 
 BY_SENDER = ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
-CHECKS = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks", "milter_header_checks")
+CONTENT_CHECKS = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks", "milter_header_checks")
 RESTRICTIONS = tuple(
     f"smtpd_{stage}_restrictions"
     for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data", "etrn")
@@ -65,7 +65,7 @@ _TABLES = (
     "tls_server_sni_maps",
     "relay_domains",
     *BY_SENDER,
-    *CHECKS,
+    *CONTENT_CHECKS,
     *RESTRICTIONS,
     *PROXIED.values(),
 )

@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delive
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.former import CLIENT
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import (
     BY_SENDER,
-    CHECKS,
+    CONTENT_CHECKS,
     PROXIED,
     RESTRICTIONS,
     Configuration,
@@ -31,12 +31,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observ
     named_ways,
     ways_by,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import REQUIRED, Sides, Way
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import INSISTING, Sides, WayOut
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 
 OURS = "mailfleet"
 """How the names of the collection's own transports and tables begin. They have levels and proofs of their own."""
-MOST = 500
+MOST_ROUTES = 500
 """Next hops of one table."""
 
 _BY_PATTERN = ("regexp", "pcre", "cidr")
@@ -79,16 +79,16 @@ class Reach:
         names = self._names() if any(one.certificates for one in found) else ()
         return Sides(tuple(found), ways, closed, names, tuple(self.unread), tuple(self.notes))
 
-    def ways(self) -> list[Way]:
+    def ways(self) -> list[WayOut]:
         """Return each way with what its level means, and what undercuts it."""
         found = [_Found(*one) for one in named_ways(self._configuration)]
-        requires = self._kind(CLIENT, "smtp") == REQUIRED
+        requires = self._kind(CLIENT, "smtp") == INSISTING
         if requires:
             found += [*self._relay(), *self._from_tables(), *self._filters()]
         found = [one for one in found if not one.transport.transport.startswith(OURS)]
-        undercuts = self._undercuts([one for one in found if self._kind_of(one.transport) == REQUIRED])
+        undercuts = self._undercuts([one for one in found if self._kind_of(one.transport) == INSISTING])
         return [
-            Way(
+            WayOut(
                 one.transport,
                 self._kind_of(one.transport),
                 undercuts.get((one.transport.transport, one.written), ""),
@@ -148,7 +148,7 @@ class Reach:
                     )
                     continue
                 hops = dict.fromkeys(value.strip() for _key, value in entries)
-                if len(hops) > MOST:
+                if len(hops) > MOST_ROUTES:
                     self.unread.append(
                         f"mail also leaves by {setting} = {table}, and those routes cannot all be tested: it has {len(hops)} of them"
                     )
@@ -165,7 +165,7 @@ class Reach:
     def _filters(self) -> Iterator[_Found]:
         """Yield the ways that FILTER actions name, in the tables of checks and restrictions."""
         main, places = self._configuration.main, []
-        for name in CHECKS:
+        for name in CONTENT_CHECKS:
             places += [(name, table) for table in table_names(main.get(name, ""))]
         for name in RESTRICTIONS:
             values = [main.get(name, ""), *(own.get(name, "") for own in self._configuration.overrides.values())]
@@ -295,9 +295,9 @@ def _rules(path: str) -> Optional[list[tuple[str, str]]]:
     return found
 
 
-def loopback_only(ways: Iterable[Way]) -> list[Transport]:
+def loopback_only(ways: Iterable[WayOut]) -> list[Transport]:
     """Return a way of each transport of the administrator that carries mail to hops on this host only. The usual client is none."""
-    by_name: dict[str, list[Way]] = {}
+    by_name: dict[str, list[WayOut]] = {}
     for one in ways:
         by_name.setdefault(one.transport.transport, []).append(one)
     return [

@@ -164,7 +164,10 @@ def change_within(
     desired, change = computed.desired, computed.change
     seen = handshake_one(desired.own_port, settings)
     require_greeting(desired.own_port, seen)
-    _guard_outbound(server, computed, settings, check_mode, warnings)
+    sides = None
+    if insists(desired, computed.before) or (change and not check_mode):
+        sides = evidence.both(server, change)
+    _guard_outbound(server, computed, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
     if not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
         change = replace(change, reload=True)
@@ -172,8 +175,8 @@ def change_within(
     if check_mode or not change:
         return outcome, None
     old_chain = _chain(desired)
-    others = evidence.Listening(server, change, desired, settings)
-    warnings.extend(others.warnings)
+    others = evidence.Listening(sides or evidence.both(server, change), desired, settings)
+    warnings.extend(one for one in others.warnings if one not in warnings)
 
     def prove() -> None:
         nonlocal seen
@@ -305,13 +308,18 @@ def _no_password() -> str:
 
 
 def _guard_outbound(
-    server: Server, computed: Computed, settings: Settings, check_mode: bool, warnings: list[str]
+    server: Server,
+    computed: Computed,
+    sides: Optional[evidence.Both],
+    settings: Settings,
+    check_mode: bool,
+    warnings: list[str],
 ) -> None:
     """Refuse outbound 'required' unless every next hop that the change reaches completes a handshake. Check mode warns instead."""
     if not insists(computed.desired, computed.before):
         return
     try:
-        found = evidence.outgoing(server, computed.change, settings)
+        found = evidence.outgoing(server, sides, settings)
         problem, notes = found.refusal, found.notes
     except EngineError as error:
         problem, notes = str(error), ()

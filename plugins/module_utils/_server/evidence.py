@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
@@ -22,15 +22,15 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _BY_MX = "mail goes to the MX of each recipient domain, and those cannot all be tested"
-MOST_NAMES = 3
+NAMES_TESTED = 3
 """Names with certificates of their own that are tested on a listener."""
 
 
-class Hop(NamedTuple):
+class ProvedHop(NamedTuple):
     """The handshake with a next hop that TLS would be required of, and the ways that lead there."""
 
     seen: Handshake
-    ways: tuple[reach.Way, ...]
+    ways: tuple[reach.WayOut, ...]
 
     @property
     def settings(self) -> str:
@@ -49,7 +49,7 @@ class Hop(NamedTuple):
 class Outgoing(NamedTuple):
     """What a change would require TLS of. problems: sentences on what no handshake can answer. notes: what keeps another level."""
 
-    hops: tuple[Hop, ...]
+    hops: tuple[ProvedHop, ...]
     problems: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -59,30 +59,45 @@ class Outgoing(NamedTuple):
         return "; ".join([*self.problems, *(f"{one.seen.target}: {one.fault}" for one in self.hops if one.fault)])
 
 
-def outgoing(server: Server, change: Any, settings: Settings) -> Outgoing:
+class Both(NamedTuple):
+    """How a mail server is before and after a change."""
+
+    before: reach.Sides
+    after: reach.Sides
+
+
+def both(server: Server, change: Any) -> Optional[Both]:
+    """Return how the mail server is before and after a change; None if it does not tell. Raises EngineError."""
+    if not isinstance(server, TellsReach):
+        return None
+    before = server.sides()
+    return Both(before, server.sides(change) if change else before)
+
+
+def outgoing(server: Server, sides: Optional[Both], settings: Settings) -> Outgoing:
     """Make a handshake with each next hop that the change would require TLS of, in its own mode. Raises EngineError."""
     settings = replace(settings, ask_plaintext=False)
-    if not isinstance(server, TellsReach):
+    if sides is None:
         known = list(server.next_hops())
         if not known:
             return Outgoing(
                 (), ("it hands its mail to the MX of each recipient domain, and those cannot all be tested",)
             )
-        return Outgoing(tuple(Hop(seen, ()) for seen in handshake_all(known, settings)), ())
-    after = server.sides(change)
-    ways = reach.demanding(server.sides(), after)
+        return Outgoing(tuple(ProvedHop(seen, ()) for seen in handshake_all(known, settings)), ())
+    after = sides.after
+    ways = reach.demanding(*sides)
     problems = [*after.unread, *(f"{one}: {one.undercut}" for one in ways if one.undercut)]
     problems += [f"{one}: {_unknown(one)}" for one in ways if one.target is None]
-    at: dict[Target, list[reach.Way]] = {}
+    at: dict[Target, list[reach.WayOut]] = {}
     for one in ways:
         if one.target:
             at.setdefault(one.target, []).append(one)
     seen = handshake_all(list(at), settings) if at else []
-    hops = [Hop(one, tuple(at[one.target])) for one in seen]
+    hops = [ProvedHop(one, tuple(at[one.target])) for one in seen]
     return Outgoing(tuple(hops), tuple(dict.fromkeys(problems)), (*reach.weaker(after), *after.notes))
 
 
-def _unknown(way: reach.Way) -> str:
+def _unknown(way: reach.WayOut) -> str:
     hop = way.transport.next_hop
     if hop is None:
         return _BY_MX
@@ -94,22 +109,22 @@ def _unknown(way: reach.Way) -> str:
 class Listening:
     """The listeners besides the own port, before and after a change."""
 
-    def __init__(self, server: Server, change: Any, desired: Desired, settings: Settings) -> None:
-        """Test them as they are, if the server tells them. Raises EngineError."""
+    def __init__(self, sides: Optional[Both], desired: Desired, settings: Settings) -> None:
+        """Test them as they are. sides: None if the server does not tell them."""
         self._settings, self._certificate = settings, desired.certificate
         self._bundle = desired.bundle.fingerprints[:1] if desired.bundle else ()
         self.warnings: list[str] = []
-        self._places: list[reach.Place] = []
+        self._places: list[reach.Reached] = []
         self._named: list[Target] = []
-        if not isinstance(server, TellsReach):
+        if sides is None:
             return
-        before = server.sides()
-        after = server.sides(change) if change else before
-        self._places = reach.places(before, after, desired.own_port)
+        after = sides.after
+        self._places = reach.places(*sides, desired.own_port)
+        self.warnings += [*after.notes, *reach.fewer(*sides)]
         self.warnings += [f"{service} is not proved: {why}" for service, why in after.closed.items()]
         offering = [] if desired.inbound == "disabled" else [desired.own_port]
         offering += [one.target for one in self._places if "none" not in (one.after.tls, one.before and one.before.tls)]
-        self._named = [replace(at, name=name) for name in after.names[:MOST_NAMES] for at in offering]
+        self._named = [replace(at, name=name) for name in after.names[:NAMES_TESTED] for at in offering]
         self._old = self._look([*(one.target for one in self._places), *self._named])
         self.warnings += [
             f"{one.name} does not answer, so it is not proved: {self._old[one.target].message}"
@@ -127,16 +142,16 @@ class Listening:
     def prove_old(self) -> None:
         """Wait until each listener shows what it showed before. Raises EngineError."""
 
-        def changed(place: reach.Place, now: Handshake) -> str:
+        def changed(place: reach.Reached, now: Handshake) -> str:
             old = self._old[place.target]
             return "" if old.stage < Stage.EHLO else reach.unlike(old, now, lambda: self._installed(_of(place)))
 
         self._wait(changed, "does not show its former state")
 
-    def _fault(self, place: reach.Place, now: Handshake) -> str:
+    def _fault(self, place: reach.Reached, now: Handshake) -> str:
         return reach.fault(place, self._old.get(place.target), now, self._installed, self._certificate)
 
-    def _wait(self, fault: Callable[[reach.Place, Handshake], str], what: str) -> None:
+    def _wait(self, fault: Callable[[reach.Reached, Handshake], str], what: str) -> None:
         places = {one.target: one for one in self._places}
         left = [*places, *self._named]
         deadline = time.monotonic() + self._settings.timeout
@@ -177,7 +192,7 @@ class Listening:
         return found
 
 
-def _of(place: reach.Place) -> Sequence[str]:
+def _of(place: reach.Reached) -> Sequence[str]:
     return (*(place.before.certificates if place.before else ()), *place.after.certificates)
 
 

@@ -19,13 +19,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target, TargetError
 
-REQUIRED = "required"
+INSISTING = "required"
 _EVERYWHERE = ("", "all", "*")
 _LOOPBACK = ("loopback-only", "localhost")
 
 
 @dataclass(frozen=True)
-class Way:
+class WayOut:
     """A way by which mail leaves: a transport, and what its level means.
 
     kind: a value of Desired.outbound, or C(unknown). undercut: a sentence that names the setting or table which gives its next hop
@@ -75,26 +75,68 @@ class Sides:
     """
 
     listeners: tuple[Listener, ...] = ()
-    ways: tuple[Way, ...] = ()
+    ways: tuple[WayOut, ...] = ()
     closed: Mapping[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
-def demanding(before: Sides, after: Sides) -> list[Way]:
+def demanding(before: Sides, after: Sides) -> list[WayOut]:
     """Return the ways of which a change requires TLS, and did not before."""
-    already = {one.key for one in before.ways if one.kind == REQUIRED and not one.undercut}
-    return [one for one in after.ways if one.kind == REQUIRED and one.key not in already]
+    already = {one.key for one in before.ways if one.kind == INSISTING and not one.undercut}
+    return [one for one in after.ways if one.kind == INSISTING and one.key not in already]
 
 
 def weaker(after: Sides) -> list[str]:
     """Return a sentence for each way that keeps a level of its own although TLS is required of the others. Loopback needs none."""
-    found = [one for one in after.ways if one.kind != REQUIRED and not one.transport.loopback]
+    found = [one for one in after.ways if one.kind != INSISTING and not one.transport.loopback]
     return [f"{one} keeps its own TLS level, {one.transport.level or 'none'}" for one in found]
 
 
-class Place(NamedTuple):
+def fewer(before: Sides, after: Sides) -> list[str]:
+    """Return a sentence for each listener that serves fewer certificates after a change, so that one algorithm may be gone."""
+    known = {one.service: one for one in before.listeners if one.tls != "none"}
+    return [
+        f"{one.service} has {len(known[one.service].certificates)} certificates now ({', '.join(known[one.service].certificates)}) and "
+        f"{len(one.certificates)} after the change; a client that knows the algorithm of another one only gets no TLS"
+        for one in after.listeners
+        if one.service in known and one.certificates and len(known[one.service].certificates) > len(one.certificates)
+    ]
+
+
+def to_json(before: Sides, after: Sides) -> dict[str, list[dict[str, Any]]]:
+    """Return the listeners and transports that a change reaches, as plain data: those that are other ones after it."""
+    known, ways = {one.service: one for one in before.listeners}, {one.key: one.kind for one in before.ways}
+    listeners = [
+        {
+            "service": one.service,
+            "host": one.host,
+            "port": one.port,
+            "before": known[one.service].tls if one.service in known else None,
+            "after": one.tls,
+            "certificates": list(one.certificates),
+        }
+        for one in after.listeners
+        if one.service not in known
+        or (known[one.service].tls, known[one.service].certificates) != (one.tls, one.certificates)
+    ]
+    transports = [
+        {
+            "setting": one.transport.setting,
+            "transport": one.transport.transport,
+            "next_hop": one.transport.next_hop,
+            "port": one.transport.port,
+            "before": ways.get(one.key),
+            "after": one.kind,
+        }
+        for one in after.ways
+        if ways.get(one.key) != one.kind
+    ]
+    return {"listeners": listeners, "transports": transports}
+
+
+class Reached(NamedTuple):
     """A listener that a change may reach, and where it is tested. before: None if it is not there before the change."""
 
     before: Optional[Listener]
@@ -114,16 +156,16 @@ class Place(NamedTuple):
         return (self.before.tls, self.before.certificates) != (self.after.tls, self.after.certificates)
 
 
-def places(before: Sides, after: Sides, own_port: Target) -> list[Place]:
+def places(before: Sides, after: Sides, own_port: Target) -> list[Reached]:
     """Return every listener but the one on the own port that can be tested from its own host. Each target is there once."""
     known = {one.service: one for one in before.listeners}
-    found: dict[tuple[str, int], Place] = {
-        (own_port.host, own_port.port): Place(None, Listener("", "", 0, ""), own_port)
+    found: dict[tuple[str, int], Reached] = {
+        (own_port.host, own_port.port): Reached(None, Listener("", "", 0, ""), own_port)
     }
     for one in after.listeners:
         target = target_of(one, own_port.host)
         if target and one.service not in after.closed:
-            found.setdefault((target.host, target.port), Place(known.get(one.service), one, target))
+            found.setdefault((target.host, target.port), Reached(known.get(one.service), one, target))
     return list(found.values())[1:]
 
 
@@ -154,7 +196,7 @@ def is_loopback(host: str) -> bool:
 
 
 def fault(
-    place: Place,
+    place: Reached,
     old: Optional[Handshake],
     now: Handshake,
     installed: Callable[[Sequence[str]], Collection[str]],
@@ -198,7 +240,7 @@ def _served(after: Listener, now: Handshake, wanted: Collection[str]) -> str:
             f"the certificate served ({now.fingerprint[:16]}...) is none of {', '.join(after.certificates)}; another setting names "
             "another certificate"
         )
-    if after.tls != "implicit" and bool(now.requires_tls) != (after.tls == REQUIRED):
+    if after.tls != "implicit" and bool(now.requires_tls) != (after.tls == INSISTING):
         return f"mail without TLS is {'refused' if now.requires_tls else 'not refused'}"
     return ""
 

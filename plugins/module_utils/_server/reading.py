@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import putting_back
@@ -224,6 +224,7 @@ class Reading:
             "reload": False,
             "digests": {},
             "next_hops": None,
+            "reach": None,
         }
         if own is None or not self._wants_change:
             return nothing
@@ -261,14 +262,16 @@ class Reading:
         changes = [{"path": path, "lines": lines} for path, lines in computed.change.lines()]
         if look is not None and installs:
             changes.insert(0, {"path": self._desired.certificate, **look.diff, "previous_certificate": look.previous})
+        sides = self._sides(computed)
         return {
             "before": computed.before,
             "after": computed.after,
+            "reach": reach.to_json(*sides) if sides else None,
             "changes": changes,
             "offer": bool(first.change) or installs or stale,
             "reload": stale or bool(computed.change and not changes),
             "digests": digests,
-            "next_hops": self._next_hops(computed),
+            "next_hops": self._next_hops(computed, sides),
         }
 
     def _removed(self, keep: Collection[str]) -> dict[str, Any]:
@@ -309,11 +312,22 @@ class Reading:
         except (EngineError, OSError):
             return None
 
-    def _next_hops(self, computed: engine.Computed) -> Optional[list[dict[str, Any]]]:
+    def _sides(self, computed: engine.Computed) -> Optional[evidence.Both]:
+        """Return how the mail server is before and after the change; None if it does not tell."""
+        try:
+            sides = evidence.both(self._server, computed.change)
+        except (EngineError, OSError) as error:
+            self._stands("change_refused", _reason(error))
+            return None
+        if sides:
+            self.notes += [{"code": "certificates_fewer", "message": one} for one in reach.fewer(*sides)]
+        return sides
+
+    def _next_hops(self, computed: engine.Computed, sides: Optional[evidence.Both]) -> Optional[list[dict[str, Any]]]:
         if not engine.insists(computed.desired, computed.before):
             return None
         try:
-            found = evidence.outgoing(self._server, computed.change, self._settings)
+            found = evidence.outgoing(self._server, sides, self._settings)
         except EngineError as error:
             self._stands("change_refused", engine.refusal(str(error)))
             return None

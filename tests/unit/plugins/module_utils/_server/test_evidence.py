@@ -4,7 +4,13 @@ import ssl
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, Transport
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, Way, is_loopback, target_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import (
+    Sides,
+    WayOut,
+    fewer,
+    is_loopback,
+    target_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
@@ -65,7 +71,7 @@ class WideMail(FakeMail):
     def way(given, required):
         setting, hop, port, more = given
         transport = Transport(setting, "smtp", hop, port, "encrypt" if required else "may", more.pop("implicit", False))
-        return Way(transport, "required" if required else "opportunistic", **more)
+        return WayOut(transport, "required" if required else "opportunistic", **more)
 
 
 @pytest.fixture
@@ -131,6 +137,22 @@ class TestListeners:
         mail.spoils = True
         outcome = mail.set("offered")
         assert "submission is not proved: it wants a proxy's header before each session" in outcome.warnings
+
+    def test_the_read_tells_what_the_change_reaches(self, mail):
+        reached = mail.read("offered")["reach"]
+        assert [(one["service"], one["before"], one["after"]) for one in reached["listeners"]] == [
+            ("smtp", "none", "offered"),
+            ("submission", "none", "offered"),
+        ]
+        assert reached["transports"] == []
+        assert mail.read()["reach"] is None
+
+    def test_an_algorithm_that_would_be_gone_is_said(self):
+        before = Sides((Listener("smtp", "", 25, "offered", ("/rsa.pem", "/ec.pem")),))
+        after = Sides((Listener("smtp", "", 25, "offered", ("/new.pem",)),))
+        (said,) = fewer(before, after)
+        assert said.startswith("smtp has 2 certificates now (/rsa.pem, /ec.pem) and 1 after the change")
+        assert fewer(after, before) == []
 
     def test_a_name_with_a_certificate_of_its_own_is_served_as_before(self, mail, authority):
         mail.inherits = False
@@ -203,5 +225,5 @@ class TestOutgoing:
         assert "example.net is a domain whose MX is looked up" in said and "relay_transport" in said
 
     def test_implicit_tls_is_tested_as_that(self):
-        way = Way(Transport("relayhost", "smtp", "r.example.net", 465, "encrypt", True), "required")
+        way = WayOut(Transport("relayhost", "smtp", "r.example.net", 465, "encrypt", True), "required")
         assert way.target == Target("r.example.net", 465, protocol="smtps")

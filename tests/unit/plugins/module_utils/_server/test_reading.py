@@ -25,6 +25,7 @@ NOTHING = {
     "reload": False,
     "digests": {},
     "next_hops": None,
+    "reach": None,
 }
 PARTS = {
     "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles",
