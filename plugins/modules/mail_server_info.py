@@ -30,6 +30,17 @@ options:
       - As O(mailfleet.starttls.peer_tls#module:exim_split).
     type: bool
     default: false
+  test_listeners:
+    description:
+      - Make a handshake test with every listener of the mail server, from its own host, in the TLS mode that it has.
+    type: bool
+    default: false
+  listener_ports:
+    description:
+      - Test the listeners on these ports only. By default those on all ports.
+    type: list
+    elements: int
+    default: []
 extends_documentation_fragment:
   - mailfleet.starttls.peers
   - mailfleet.starttls.mail_server
@@ -103,6 +114,13 @@ listeners:
     overrides:
       description: TLS settings of its own, which replace those of the whole daemon.
       type: dict
+listener_tests:
+  description:
+    - The tests of the listeners besides the own port. C(message) says why one does not do what its configuration says; empty if it does.
+    - A listener that wants a proxy's header before each session is not tested.
+  type: list
+  elements: dict
+  returned: with O(test_listeners)
 transports:
   description:
     - The ways by which mail leaves the host over SMTP or LMTP, as the settings name them. Entries of tables are not listed.
@@ -293,6 +311,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **HANDSHAKE_SPEC,
     **READ_SPEC,
     "exim_split": {"type": "bool", "default": False},
+    "test_listeners": {"type": "bool", "default": False},
+    "listener_ports": {"type": "list", "elements": "int", "default": []},
 }
 """The options for users. The action plugin reads them."""
 

@@ -50,6 +50,18 @@ def other_listeners(observed: Mapping[str, Any], port: int) -> list[dict[str, An
     return found
 
 
+def not_as_configured(observed: Mapping[str, Any]) -> list[Finding]:
+    """Return a finding for each listener whose test from its own host shows something else than its configuration says."""
+    return [
+        Finding.advised(
+            "listener_without_tls",
+            f"{one['service']} ({one['host']}:{one['port']}) is to have TLS ({WORDS.get(str(one['tls']), 'unknown')}): {one['message']}",
+        )
+        for one in observed.get("listener_tests") or ()
+        if one["message"]
+    ]
+
+
 def loopback_ports(observed: Mapping[str, Any]) -> frozenset[int]:
     """Return the ports on which a host takes mail from itself only.
 

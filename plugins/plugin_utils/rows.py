@@ -38,6 +38,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import (
     loopback_only,
     loopback_ports,
+    not_as_configured,
     other_listeners,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.messages import (
@@ -320,6 +321,7 @@ def _row(
             *(one for one in _of_daemon(facts) if one["code"] != EDITS or EDITS not in [two.code for two in routed]),
             *without_proof(host, probes, is_gateway),
             *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
+            *_of_listeners(facts),
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in routed),
             *(Finding.advised("not_as_wanted", one).as_dict() for one in lacking(host, facts, is_gateway, expected)),
@@ -354,6 +356,13 @@ def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
     if is_outdated(facts):
         return []
     return other_listeners(readable(observed_of(facts.get(name) for name in OBSERVED)), port)
+
+
+def _of_listeners(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a finding for each listener that does not do what its configuration says, as its own host sees it."""
+    if is_outdated(facts):
+        return []
+    return [one.as_dict() for one in not_as_configured(readable(observed_of(facts.get(name) for name in OBSERVED)))]
 
 
 def _not_reached(

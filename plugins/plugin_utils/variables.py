@@ -187,6 +187,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "the first of `mail_outside`", "The host outside the fleet. Empty: no messages."
         ),
         "starttls_send_messages": Variable("true", "Whether `verify_tls` sends messages."),
+        "starttls_verify_ports": Variable(
+            "all", "The ports whose listeners `verify_tls` tests, each from its own host, besides the mail port."
+        ),
         "starttls_message_timeout": Variable("60", "Seconds to wait for a message."),
     },
     "The run": {

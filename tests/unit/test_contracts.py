@@ -596,7 +596,7 @@ def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
     assert documentation["tls_certificate"]["doc"]["options"]["path"]["default"] == CERTIFICATE
 
 
-INTERNAL = {"bundle", "bundle_content", "ca_content", "only_recover"}
+INTERNAL = {"bundle", "bundle_content", "ca_content", "only_recover", "test_listeners", "listener_ports"}
 """Options of the modules that read or change a host which the roles do not set in a read or a change."""
 
 

@@ -196,6 +196,12 @@ def _of(place: reach.Reached) -> Sequence[str]:
     return (*(place.before.certificates if place.before else ()), *place.after.certificates)
 
 
+def installed_in(paths: Sequence[str]) -> Collection[str]:
+    """Return the fingerprints of the certificates in files; none if they cannot all be read."""
+    found = [fingerprints(path) for path in paths]
+    return {one for some in found for one in some} if all(found) else ()
+
+
 def fingerprints(path: str) -> list[str]:
     """Return the fingerprints of the certificates in a file; none if it cannot be read."""
     try:

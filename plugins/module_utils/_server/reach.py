@@ -221,6 +221,16 @@ def fault(
     return _served(after, now, installed(after.certificates))
 
 
+def not_as_configured(listener: Listener, now: Handshake, installed: Callable[[Sequence[str]], Collection[str]]) -> str:
+    """Return why a listener does not do what its configuration says of TLS; empty if it does, or if that says nothing.
+
+    One that wants a certificate of its client serves clients of its own. installed: see fault().
+    """
+    if listener.tls in ("none", UNKNOWN) or now.code == "client_certificate_required":
+        return ""
+    return _served(listener, now, installed(listener.certificates))
+
+
 def unlike(old: Handshake, now: Handshake, renewed: Callable[[], Collection[str]]) -> str:
     """Return why a listener does not show what it showed before; empty if it does.
 

@@ -54,16 +54,19 @@ class Reading:
         settings: Settings,
         store: str = STORE,
         keep: Optional[Collection[str]] = None,
+        ports: Optional[Collection[int]] = None,
     ) -> None:
         """Prepare only. desired: with neither direction set, nothing is computed and nothing stands in the way.
 
-        keep: the paths that a removal of everything leaves as they are; None if nothing is to be removed.
+        keep: the paths that a removal of everything leaves as they are; None if nothing is to be removed. ports: those whose listeners
+        are tested besides the own port; empty for all, None for none.
         """
         self._server = server
         self._desired = desired
         self._settings = replace(settings, ask_plaintext=True)
         self._store = store
         self._keep = keep
+        self._ports = ports
         self.obstacles: list[dict[str, str]] = []
         self.notes: list[dict[str, str]] = []
 
@@ -92,7 +95,9 @@ class Reading:
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
         )
         test = handshake.handshake_all if health["state"] == "broken" else handshake_all
-        seen = test([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
+        listening = self._others(observed) if health["state"] == "running" else {}
+        tested = test([self._desired.own_port, *targets, *listening], replace(self._settings, timeout=patience))
+        seen, others = tested[: 1 + len(targets)], tested[1 + len(targets) :]
         own = seen[0]
         if health["state"] == "running" and own.stage < Stage.GREETING:
             self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
@@ -100,6 +105,7 @@ class Reading:
             "health": health,
             "listeners": observed["listeners"],
             "transports": observed["transports"],
+            "listener_tests": [_tested(listening[one.target], one) for one in others],
             "sockets": self._sockets(observed, health["state"] == "running", programs, user),
             "certificates": self._certificates(observed["listeners"]),
             "disk": self._disk(),
@@ -114,6 +120,24 @@ class Reading:
             "obstacles": self.obstacles,
             "notes": self.notes,
         }
+
+    def _others(self, observed: Mapping[str, Any]) -> dict[Target, Listener]:
+        """Return the listeners to test besides the own port, each by its target."""
+        if self._ports is None or not observed["listeners"]:
+            return {}
+        closed: Mapping[str, str] = {}
+        with contextlib.suppress(EngineError, OSError):
+            sides = evidence.both(self._server, None)
+            closed = sides.before.closed if sides else {}
+        found: dict[Target, Listener] = {}
+        own = self._desired.own_port
+        for one in map(Listener.from_json, observed["listeners"]):
+            target = reach.target_of(one, own.host)
+            if target is None or one.service in closed or (self._ports and one.port not in self._ports):
+                continue
+            if (target.host, target.port) != (own.host, own.port):
+                found.setdefault(target, one)
+        return found
 
     def _stands(self, code: str, message: str) -> None:
         if self._wants_change:
@@ -346,6 +370,19 @@ class Reading:
             }
             for one in found.hops
         ]
+
+
+def _tested(listener: Listener, seen: Handshake) -> dict[str, Any]:
+    """Return the test of a listener as plain data, with why it does not do what its configuration says."""
+    return {
+        "service": listener.service,
+        "host": seen.target.host,
+        "port": seen.target.port,
+        "tls": listener.tls,
+        "completed": seen.completed,
+        "fingerprint_sha256": seen.fingerprint,
+        "message": reach.not_as_configured(listener, seen, evidence.installed_in),
+    }
 
 
 def _is_there(path: str) -> bool:

@@ -11,6 +11,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach i
     is_loopback,
     target_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
@@ -176,6 +177,44 @@ class TestListeners:
         assert str(target_of(Listener("x", host, 587, "offered"), "192.0.2.1")) == target
         assert target_of(Listener("x", host, None, "offered"), "192.0.2.1") is None
         assert is_loopback("::1") and not is_loopback("192.0.2.1")
+
+
+class TestTheReadOfEveryListener:
+    def read(self, mail, ports=()):
+        server = mail
+        reading = Reading(server, mail.desired(), BRIEF, str(mail.store), ports=ports)
+        tests = reading.read(["nobody"])["listener_tests"]
+        return [(one["service"], one["port"], one["completed"], one["message"]) for one in tests]
+
+    @pytest.fixture
+    def wide(self, mail):
+        listed = [*mail.sides().listeners]
+        mail.observe = lambda: {
+            "listeners": [one.to_json() for one in mail.sides().listeners or listed],
+            "transports": [],
+        }
+        return mail
+
+    def test_one_that_does_what_its_configuration_says(self, wide):
+        wide.start("offered")
+        assert self.read(wide) == [("submission", wide.second.port, True, "")]
+
+    def test_one_that_does_not(self, wide):
+        wide.start("offered")
+        wide.second.face = PLAIN
+        ((*_who, message),) = self.read(wide)
+        assert message == "the server does not offer STARTTLS"
+
+    def test_one_that_serves_another_certificate_than_its_file_has(self, wide):
+        wide.spoils = True
+        wide.start("offered")
+        ((*_who, message),) = self.read(wide)
+        assert "is none of" in message
+
+    def test_only_the_ports_that_are_named(self, wide):
+        wide.start("offered")
+        assert self.read(wide, [wide.second.port]) != []
+        assert self.read(wide, [587]) == self.read(wide, None) == []
 
 
 class TestOutgoing:
