@@ -9,25 +9,10 @@ from tests.support import field_cases, field_host
 from tests.support.field_cases import Material
 
 NOT_RIGHT: dict[str, tuple[str, ...]] = {
-    "F01": (
-        "logs-F01-L10-F01_filter_stuck",
-        "hosts-F01-P03-3",
-        "hosts-F01-P05",
-        "hosts-F01-P04-3",
-        "hosts-F01-P04-4",
-        "hosts-F01-P04-5",
-    ),
+    "F01": ("logs-F01-L10-F01_filter_stuck",),
     "F02": (
         "certificates-F02-C31",
         "servers-F02-S24",
-    ),
-    "F03": (
-        "hosts-F03-P06",
-        "hosts-F03-P06-4",
-    ),
-    "F04": (
-        "hosts-F04-P09-2",
-        "hosts-F04-P10-2",
     ),
     "F05": ("logs-F05-L25-F05_postfix_311",),
     "F06": ("logs-F06-L33-F06_exim_close_notify",),
@@ -99,15 +84,6 @@ NOT_RIGHT: dict[str, tuple[str, ...]] = {
         "certificates-F20-C21",
         "servers-F20-S26",
     ),
-    "F21": (
-        "hosts-F21-P12-3",
-        "hosts-F21-P12-4",
-    ),
-    "F23": (
-        "hosts-F23-P13-3",
-        "hosts-F23-P13-4",
-    ),
-    "F24": ("hosts-F24-P16-2",),
 }
 """Kind -> the cases of it that are not right yet. A mend takes its cases out."""
 
@@ -115,8 +91,8 @@ NOT_RIGHT: dict[str, tuple[str, ...]] = {
 LISTENERS = json.loads((field_cases.CASES / "postfix_listeners.json").read_text())
 """What Postfix 3.7.11 and 3.10.13 did with each configuration, and with a certificate and the level may in main.cf."""
 
-WAITS = ("servers-F19-S17", "hosts-F04-P10-2", "hosts-F23-P13-3")
-"""Cases that wait for a time limit, which is in whole seconds. Those of hosts no longer do so once they are right: then they go."""
+WAITS = ("servers-F19-S17",)
+"""Cases that wait for a time limit, which is in whole seconds."""
 
 
 def _parameters():
