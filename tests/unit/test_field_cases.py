@@ -9,7 +9,6 @@ from tests.support import field_cases, field_host
 from tests.support.field_cases import Material
 
 NOT_RIGHT: dict[str, tuple[str, ...]] = {
-    "F01": ("logs-F01-L10-F01_filter_stuck",),
     "F02": (
         "certificates-F02-C31",
         "servers-F02-S24",

@@ -493,6 +493,9 @@ class PostfixLog:
         local = not peer and relay != b"none"  # a socket or another service on this host
         if local or (peer and is_loopback(peer.group(1))):
             self._deliveries.pop(process)
+            if peer and status == b"deferred" and (domain := domain_of_address(recipient)):
+                # Mail that goes on is counted at its next hop. What waits here gets no further: a fault of this host.
+                self._not_sent(self._tally.peer(OUTBOUND_MAIL, domain), status, said, ("", ""), when)
             return
         domain = domain_of_address(recipient)
         if not domain:

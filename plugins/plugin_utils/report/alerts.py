@@ -10,6 +10,7 @@ report document. The functions query no host and store nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
@@ -28,6 +29,7 @@ _NOT_LOGGED = ("inbound_not_logged", "outbound_not_logged")
 _OWN_FAULTS = frozenset(
     {"certificate_required", "key_unusable", "mail_server_in_plaintext", "peer_requires_tls", "tls_unavailable"}
 )
+_ON_LOOPBACK = re.compile(r"\bhost \S{0,255}\[(?:127\.[0-9.]{1,12}|(?:::ffff:127\.[0-9.]{1,12})|::1)\]")
 _NO_TLS_OFFERED = frozenset({"no_starttls_offered", "starttls_refused"})
 
 _TLSRPT_ACTIONS = {
@@ -98,9 +100,18 @@ def _blocked(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for peer in host["activity"]["peers"] if host["activity"] else ():
         for kind in ("refusals", "deferrals"):
             for cause in CAUSES:
-                events = [one for one in peer[kind] if (one["reason"] in _OWN_FAULTS) == (cause == "local")]
+                events = [one for one in peer[kind] if _is_own_fault(one) == (cause == "local")]
                 if events:
                     yield _of_events(host, peer, kind, cause, events, enforced)
+
+
+def _is_own_fault(event: Mapping[str, Any]) -> bool:
+    """Whether one's own side is the cause: by the reason, or because the other side of the hop was the host itself."""
+    return event["reason"] in _OWN_FAULTS or _is_on_loopback(event)
+
+
+def _is_on_loopback(event: Mapping[str, Any]) -> bool:
+    return _ON_LOOPBACK.search(str(event.get("detail") or "")) is not None
 
 
 def _of_events(
@@ -123,6 +134,15 @@ def _of_events(
     }
     said = f" The log says: {sample['detail']}" if sample["detail"] else ""
     own_mode = host["own_domains"].get(domain)
+    if all(map(_is_on_loopback, events)):
+        return _alert(
+            "tls_deferrals",
+            "local",
+            f"Mail to {domain} waits on {name}: a service on {name} itself, such as a content filter, did not use TLS.{said}",
+            "Give the transport that leads to this service a TLS level of its own that does not require TLS; the waiting mail is then "
+            "delivered.",
+            **facts,
+        )
     if "mail_server_in_plaintext" in reasons:
         return _alert(
             "enforced_outbound_local",

@@ -128,6 +128,12 @@ class TestBlockedMail:
         )
         assert [one["code"] for one in found] == ["enforced_outbound_remote", "enforced_outbound_local"]
 
+    def test_a_filter_on_the_host_itself(self):
+        said = "TLS is required, but was not offered by host 127.0.0.1[127.0.0.1]"
+        alert = only(alerts(peer("b.example", "outbound", deferrals=[event("no_starttls_offered", 2, said)])))
+        assert (alert["code"], alert["cause"], alert["domain"]) == ("tls_deferrals", "local", "b.example")
+        assert "a service on gw1 itself" in alert["message"]
+
     def test_an_own_server_that_sends_in_plaintext(self):
         alert = only(
             alerts(peer("alpha.test", "inbound", refusals=[event("mail_server_in_plaintext", 3, "450 4.7.0")]))
