@@ -14,7 +14,8 @@ description:
   - Sets the use of TLS by the mail server of a host, inbound and outbound. Changes no other setting.
   - C(docs/kinds.md) of the collection lists the kinds of mail servers, and the settings that the module changes on each.
   - The certificate is a setting of the whole mail server. After the change its submission services serve the same certificate, unless
-    they have their own, which they keep. Every listener is proved on its own port, in its own TLS mode. O(inbound=disabled) concerns O(port) alone; every other port is as before the first change.
+    they have their own, which they keep. Every listener is proved on its own port, in its own TLS mode. O(inbound=disabled) concerns
+    O(port) alone; every other port is as before the first change.
   - Before the first change of a file the module keeps it, in a directory that only root can read. O(state=absent) puts it back.
     C(docs/undo.md) of the collection says what comes back, and what somebody has edited by hand since.
   - With O(install) the certificate is a part of the change. If the daemon cannot serve it, certificate and settings are both restored.

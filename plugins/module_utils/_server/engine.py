@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
@@ -167,6 +167,8 @@ def change_within(
     sides = None
     if insists(desired, computed.before) or (change and not check_mode):
         sides = evidence.both(server, change)
+    if sides:
+        _refuse_shut(sides, desired, check_mode, warnings)
     _guard_outbound(server, computed, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
     if not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
@@ -307,6 +309,14 @@ def _no_password() -> str:
     raise ValueError("the private key is encrypted, and a daemon cannot ask for its passphrase")
 
 
+def _refuse_shut(sides: evidence.Both, desired: Desired, check_mode: bool, warnings: list[str]) -> None:
+    """Refuse to require TLS from what hands mail in on this host alone. Check mode warns instead."""
+    found = "; ".join(reach.shut(*sides, desired.own_port))
+    if found and not check_mode:
+        raise EngineError(found)
+    warnings.extend([found] if found else [])
+
+
 def _guard_outbound(
     server: Server,
     computed: Computed,
@@ -317,6 +327,8 @@ def _guard_outbound(
 ) -> None:
     """Refuse outbound 'required' unless every next hop that the change reaches completes a handshake. Check mode warns instead."""
     if not insists(computed.desired, computed.before):
+        if sides and computed.desired.outbound == "required":
+            warnings.extend(reach.undercut(sides.after))
         return
     try:
         found = evidence.outgoing(server, sides, settings)

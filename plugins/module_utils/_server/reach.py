@@ -94,6 +94,28 @@ def weaker(after: Sides) -> list[str]:
     return [f"{one} keeps its own TLS level, {one.transport.level or 'none'}" for one in found]
 
 
+def undercut(after: Sides) -> list[str]:
+    """Return a sentence for each way on which something else counts than the level that is required."""
+    return [*after.unread, *(f"{one}: {one.undercut}" for one in after.ways if one.undercut)]
+
+
+def shut(before: Sides, after: Sides, own_port: Target) -> list[str]:
+    """Return why a change would keep out what hands mail in on this host alone, such as a content filter: it may know no TLS.
+
+    A sentence for each listener on the loopback, beside those on the own port, that would begin to require TLS.
+    """
+    already = {one.service for one in before.listeners if one.tls == INSISTING}
+    return [
+        f"{one.service} takes mail from this host only, and would begin to require TLS, which a content filter may not know; give it "
+        "another port's settings, or choose inbound 'offered'"
+        for one in after.listeners
+        if one.tls == INSISTING
+        and one.service not in already
+        and one.port != own_port.port
+        and all(map(is_loopback, one.host.split() or [""]))
+    ]
+
+
 def fewer(before: Sides, after: Sides) -> list[str]:
     """Return a sentence for each listener that serves fewer certificates after a change, so that one algorithm may be gone."""
     known = {one.service: one for one in before.listeners if one.tls != "none"}

@@ -344,11 +344,15 @@ class Reading:
             self._stands("change_refused", _reason(error))
             return None
         if sides:
+            for one in reach.shut(*sides, self._desired.own_port):
+                self._stands("change_refused", one)
             self.notes += [{"code": "certificates_fewer", "message": one} for one in reach.fewer(*sides)]
         return sides
 
     def _next_hops(self, computed: engine.Computed, sides: Optional[evidence.Both]) -> Optional[list[dict[str, Any]]]:
         if not engine.insists(computed.desired, computed.before):
+            if sides and computed.desired.outbound == "required":
+                self.notes += [{"code": "weaker_way", "message": one} for one in reach.undercut(sides.after)]
             return None
         try:
             found = evidence.outgoing(self._server, sides, self._settings)

@@ -9,6 +9,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach i
     WayOut,
     fewer,
     is_loopback,
+    shut,
     target_of,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
@@ -148,6 +149,14 @@ class TestListeners:
         assert reached["transports"] == []
         assert mail.read()["reach"] is None
 
+    def test_one_on_the_loopback_is_not_shut(self):
+        """A content filter hands mail back there, and may know no TLS."""
+        before = Sides((Listener("127.0.0.1:10025", "127.0.0.1", 10025, "offered"), Listener("x", "", 587, "offered")))
+        after = Sides((Listener("127.0.0.1:10025", "127.0.0.1", 10025, "required"), Listener("x", "", 587, "required")))
+        (said,) = shut(before, after, Target("127.0.0.1"))
+        assert said.startswith("127.0.0.1:10025 takes mail from this host only, and would begin to require TLS")
+        assert shut(after, after, Target("127.0.0.1")) == shut(before, after, Target("127.0.0.1", 10025)) == []
+
     def test_an_algorithm_that_would_be_gone_is_said(self):
         before = Sides((Listener("smtp", "", 25, "offered", ("/rsa.pem", "/ec.pem")),))
         after = Sides((Listener("smtp", "", 25, "offered", ("/new.pem",)),))
@@ -238,6 +247,11 @@ class TestOutgoing:
         mail.ways = (("relayhost", "127.0.0.1", acceptor.port, {"undercut": "the table x says may"}),)
         assert "relayhost (to 127.0.0.1:" in self.refused(mail)
         assert "the table x says may" in self.refused(mail)
+
+    def test_what_undercuts_the_level_is_said_where_it_is_no_obstacle(self, mail, acceptor):
+        mail.ways = (("relayhost", "127.0.0.1", acceptor.port, {"undercut": "the table x says may"}),)
+        outcome = mail.set(outbound="required", require_without_evidence=True)
+        assert "the table x says may" in outcome.warnings[0]
 
     def test_what_cannot_be_listed_is_named(self, mail, acceptor):
         mail.ways, mail.unread = (("relayhost", "127.0.0.1", acceptor.port, {}),), ("the table y cannot be listed",)
