@@ -44,7 +44,10 @@ _RULE = re.compile(r"!?(?:([^\w\s]).*?(?<!\\)\1[A-Za-z]*|\S+)\s+(\S.*)\Z")
 _FILTER = re.compile(r"\s*FILTER\s+(\S+)", re.IGNORECASE)
 _ACCESS = re.compile(r"check_\w+_access\s+(\S+?)(?:[\s,]|\Z)")
 _WEAK_SITES = ("NONE", "MAY")
+_SIMPLE = re.compile(r"[A-Za-z0-9_.:\[\]-]+\Z")
+"""What may stand in a command that somebody copies."""
 _SAMPLE = 3
+_LONGEST = 200
 _SHOWN = 5
 """Entries of a table that one sentence shows."""
 
@@ -117,13 +120,19 @@ class Reach:
         """Return the commands that give a hop on this host a transport of its own, with the level that it has without TLS."""
         transport = one.transport
         name = f"{transport.transport}-loopback"
-        where = transport.setting.partition(" of ")
-        option = f"postconf -P '{where[2]}/{where[0]}={name}:{one.written}'"
-        setting = option if where[1] else f"postconf -e '{where[0]}={name}:{one.written}'"
+        says = "it is on this host, so give it a transport of its own"
+        if not _SIMPLE.match(f"{name}{one.written}"):
+            return says
+        setting, _of, service = transport.setting.partition(" of ")
+        if "=" in setting:
+            last = f"let {setting} say {name}:{one.written}"
+        elif service:
+            last = f"postconf -P '{service}/{setting}={name}:{one.written}'"
+        else:
+            last = f"postconf -e '{setting}={name}:{one.written}'"
+        client = client_of(self._configuration, transport.transport)
         return (
-            "it is on this host, so give it a transport of its own: "
-            f"postconf -M '{name}/unix={name} unix - - n - - {client_of(self._configuration, transport.transport)} "
-            f"-o smtp_tls_security_level=none'; {setting}"
+            f"{says}: postconf -M '{name}/unix={name} unix - - n - - {client} -o smtp_tls_security_level=none'; {last}"
         )
 
     def _relay(self) -> Iterator[_Found]:
@@ -138,7 +147,7 @@ class Reach:
         """Yield the ways of transport_maps and of the tables by sender."""
         default = self._configuration.main.get("default_transport", "smtp").partition(":")[0] or "smtp"
         for setting in ("transport_maps", *BY_SENDER):
-            for table in table_names(self._configuration.main.get(setting, "")):
+            for table in table_names(self._configuration.value("rewrite/unix", setting)):
                 if OURS in table:
                     continue
                 entries = self.entries(table)
@@ -246,8 +255,8 @@ class Reach:
             key = next((one for one in some if one in answers), None)
             if key is not None and self._is_weak(setting, answers[key]):
                 said[name, hop] = (
-                    f"{setting} = {table} has '{key} {answers[key]}', which counts instead of the level of the transport; take that entry "
-                    "out, or let it say encrypt"
+                    f"{setting} = {table} has '{key} {answers[key][:_LONGEST]}', which counts instead of the level of the transport; take that "
+                    "entry out, or let it say encrypt"
                 )
 
     def _note_weak(self, setting: str, table: str) -> None:

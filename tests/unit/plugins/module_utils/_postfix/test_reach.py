@@ -92,6 +92,23 @@ class TestOutgoing:
         (both,) = [one for one in host.after(outbound="required").ways if one.transport.setting == "virtual_transport"]
         assert "postconf -e 'virtual_transport=smtp-loopback:[127.0.0.1]:10026'" in both.advice
 
+    @pytest.mark.parametrize(
+        ("setting", "value", "last"),
+        [
+            ("mailbox_transport", "smtp:[::1]:26", "postconf -e 'mailbox_transport=smtp-loopback:[::1]:26'"),
+            (
+                "header_checks",
+                "static:{FILTER smtp:[127.0.0.1]:26}",
+                "let FILTER in header_checks = static:{FILTER smtp:[127.0.0.1]:26} say",
+            ),
+            ("mailbox_transport", "smtp:unix:/a';reboot;'", "give it a transport of its own"),
+        ],
+    )
+    def test_the_line_that_mends_it(self, make, setting, value, last):
+        host = make(f"relayhost = [r.example.net]\n{setting} = {value}\n")
+        (one,) = [way for way in host.after(outbound="required").ways if way.transport.loopback]
+        assert last in one.advice and "reboot" not in one.advice
+
     def test_a_filter_without_tls_keeps_none(self, make):
         host = make("relayhost = [relay.example.net]\ncontent_filter = smtp-amavis:[::1]:10024\n")
         assert host.written(outbound="required") == {"smtp-amavis/unix/smtp_tls_security_level": "none"}
