@@ -255,7 +255,7 @@ class Reach:
             key = next((one for one in some if one in answers), None)
             if key is not None and self._is_weak(setting, answers[key]):
                 said[name, hop] = (
-                    f"{setting} = {table} has '{key} {answers[key][:_LONGEST]}', which counts instead of the level of the transport; take that "
+                    f"{setting} = {table} has '{key} {answers[key][:_LONGEST]}', which counts instead of the transport's level; take that "
                     "entry out, or let it say encrypt"
                 )
 
