@@ -70,7 +70,7 @@ def test_a_listener_that_does_not_follow_undoes_the_change_by_name(fleet: Fleet)
     )
     try:
         before = fleet.run(host, "cat /etc/postfix/main.cf")
-        done = fleet.result(host, "mail_server_tls", {"inbound": "offered", "timeout": 3})
+        done = fleet.result(host, "mail_server_tls", {"inbound": "required", "timeout": 3})
         assert done["failed"] and "2525/inet (127.0.0.1:2525) does not show the wanted state" in done["msg"], done[
             "output"
         ]

@@ -240,7 +240,10 @@ def fault(
         if now.stage < Stage.EHLO:
             return now.message
         return "STARTTLS is offered, and it is to have none" if now.advertised else ""
-    return _served(after, now, installed(after.certificates))
+    wanted = installed(after.certificates)
+    if after.tls == "offered" and not wanted and certificate not in after.certificates and not now.completed:
+        return "" if now.stage >= Stage.EHLO else now.message  # its own files cannot be read, so it goes on without TLS
+    return _served(after, now, wanted)
 
 
 def not_as_configured(listener: Listener, now: Handshake, installed: Callable[[Sequence[str]], Collection[str]]) -> str:

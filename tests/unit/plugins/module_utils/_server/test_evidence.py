@@ -1,10 +1,12 @@
 """The evidence for a change is as wide as the change: every listener and next hop that inherits a setting."""
 
 import ssl
+from dataclasses import replace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, Transport
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import (
+    Reached,
     Sides,
     WayOut,
     fewer,
@@ -12,8 +14,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach i
     shut,
     target_of,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import fault as fault_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 from tests.support.fake_mail import BRIEF, NAME, FakeMail
@@ -119,6 +123,15 @@ class TestListeners:
         ) as error:
             mail.set("offered", settings=BRIEF)
         assert error.value.restored is True
+
+    def test_one_whose_own_file_is_gone_goes_on_without_tls(self, mail):
+        """What was broken before the first change is no reason to refuse the way back to it."""
+        old, now = (Handshake(Target("127.0.0.1", 587), stage) for stage in (Stage.EHLO_TLS, Stage.EHLO))
+        listener = Listener("submission", "", 587, "offered", ("/new.pem",))
+        for tls, fault in (("offered", False), ("required", True)):
+            former = replace(listener, tls=tls, certificates=("/gone.pem",))
+            place = Reached(listener, former, old.target)
+            assert bool(fault_of(place, old, now, lambda _paths: (), "/new.pem")) is fault
 
     def test_a_renewed_file_of_its_own_is_no_difference(self, mail, authority):
         mail.inherits = False
