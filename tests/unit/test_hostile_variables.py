@@ -53,6 +53,7 @@ BY_OPTION = {
     "starttls_trace_address": "message_trace send.sender",
     "starttls_mailbox": "message_trace receive.mailbox",
     "starttls_landing": "message_trace receive.command",
+    "starttls_verify_ports": "mail_server_info listener_ports",
     "starttls_send_messages": "verify_tls: a condition that compares it",
     "starttls_plan_fail_on": "tls_plan fail_on",
     "starttls_plan_file": "tls_plan json_file",
