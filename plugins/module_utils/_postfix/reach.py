@@ -78,6 +78,8 @@ class Reach:
             setting = PROXIED.get(configuration.commands[one.service], "")
             if value := configuration.value(one.service, setting):
                 closed[one.service] = f"it wants a proxy's header before each session ({setting} = {value})"
+            if OURS in configuration.value(one.service, "smtpd_tls_CAfile"):
+                closed[one.service] = ""  # that of a gateway's other instances, which the gateway's own proof tests
         ways = tuple(self.ways())
         names = self._names() if any(one.certificates for one in found) else ()
         return Sides(tuple(found), ways, closed, names, tuple(self.unread), tuple(self.notes))

@@ -121,7 +121,7 @@ class Listening:
         after = sides.after
         self._places = reach.places(*sides, desired.own_port)
         self.warnings += [*after.notes, *reach.fewer(*sides)]
-        self.warnings += [f"{service} is not proved: {why}" for service, why in after.closed.items()]
+        self.warnings += [f"{service} is not proved: {why}" for service, why in after.closed.items() if why]
         offering = [] if desired.inbound == "disabled" else [desired.own_port]
         offering += [one.target for one in self._places if "none" not in (one.after.tls, one.before and one.before.tls)]
         self._named = [replace(at, name=name) for name in after.names[:NAMES_TESTED] for at in offering]

@@ -69,9 +69,9 @@ class WayOut:
 class Sides:
     """The two sides of a mail server, as it is or as a change leaves it.
 
-    closed: service of a listener -> why no test can be made with it from its own host. names: some of the names for which it has
-    certificates of their own (SNI). unread: sentences on ways that cannot be listed, with the name of the setting or table: TLS is not
-    required while there are any. notes: sentences on what else cannot be told.
+    closed: service of a listener -> why no test can be made with it from its own host; empty if somebody else proves it. names: some of
+    the names for which it has certificates of their own (SNI). unread: sentences on ways that cannot be listed, with the name of the
+    setting or table: TLS is not required while there are any. notes: sentences on what else cannot be told.
     """
 
     listeners: tuple[Listener, ...] = ()

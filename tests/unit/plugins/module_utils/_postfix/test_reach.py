@@ -238,6 +238,14 @@ class TestListeners:
         assert [one.after.service for one in places(host.adapter.sides(), after, OWN)] == []
         assert "smtpd_upstream_proxy_protocol = haproxy" in after.closed["587/inet"]
 
+    def test_the_port_of_a_gateways_other_instances_is_proved_by_the_gateway(self, make):
+        pair = "/etc/postfix/mailfleet-starttls/instances.pem"
+        options = f"  -o smtpd_tls_wrappermode=yes\n  -o smtpd_tls_chain_files={pair}\n  -o smtpd_tls_CAfile={pair}\n"
+        host = make("", f"127.0.0.1:10126 inet n - y - - smtpd\n{options}")
+        after = host.after(inbound="offered")
+        assert places(host.adapter.sides(), after, OWN) == []
+        assert after.closed == {"127.0.0.1:10126/inet": ""}
+
     @pytest.mark.parametrize(("port", "service"), [(587, "submission"), (465, "smtps"), (587, "127.0.0.1:submission")])
     def test_one_under_the_name_of_its_port_is_seen_before_the_change(self, make, port, service):
         host = make("", f"{service} inet n - y - - smtpd\n  -o smtpd_tls_security_level=encrypt\n")
