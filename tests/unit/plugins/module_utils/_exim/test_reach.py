@@ -1,0 +1,94 @@
+"""How far a change of Exim reaches: every port of the daemon, and each router that hands mail to Debian's transports."""
+
+from types import SimpleNamespace
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.reach import Overlaid, sides
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import demanding
+
+OPTIONS = {
+    "local_interfaces": "127.0.0.1", "daemon_smtp_ports": "25 : 587 : 465", "tls_on_connect_ports": "465",
+    "tls_advertise_hosts": "", "tls_certificate": "/old.pem",
+}  # fmt: skip
+SMTP = {"driver": "smtp", "hosts_avoid_tls": "", "hosts_require_tls": ""}
+REACHED = ("REMOTE_SMTP", "REMOTE_SMTP_SMARTHOST")
+SMARTHOST = {"remote_smtp_smarthost": [("relay.example.net", 587)]}
+REQUIRE = {f"{name}_HOSTS_REQUIRE_TLS": "*" for name in REACHED}
+
+
+def router(name, **options):
+    lines = {
+        "driver": "manualroute",
+        "transport": "remote_smtp",
+        "domains": "",
+        "route_list": "",
+        "route_data": "",
+        **options,
+    }
+    return f"{name} router:\n" + "".join(f"{key} = {value}\n" for key, value in lines.items())
+
+
+def look(macros, routers="", hops=SMARTHOST):
+    """Both sides of a change to these macros."""
+    printed = SimpleNamespace(
+        options=OPTIONS,
+        transports={"remote_smtp": SMTP, "remote_smtp_smarthost": SMTP, "filter": {**SMTP, "hosts_avoid_tls": "*"}},
+    )
+
+    def run(words):
+        assert words == ["exim4", "-bP", "routers"]
+        return 0, routers, ""
+
+    names = [name.lower() for name in REACHED]
+    return [sides(run, shown, "", False, hops, names) for shown in (printed, Overlaid(printed, macros, REACHED))]
+
+
+def demanded(*given, **more):
+    before, after = look(REQUIRE, *given, **more)
+    return sorted(f"{one.transport.setting} {one.target}" for one in demanding(before, after)), list(after.unread)
+
+
+def test_all_ports_share_the_certificate_and_the_filter_keeps_its_level():
+    before, after = look({"MAIN_TLS_ENABLE": "yes", "MAIN_TLS_CERTKEY": "/new.pem", **REQUIRE})
+    assert {one.port: one.tls for one in before.listeners} == {25: "none", 587: "none", 465: "implicit"}
+    assert {one.port: (one.tls, one.certificates) for one in after.listeners} == {
+        25: ("offered", ("/new.pem",)),
+        587: ("offered", ("/new.pem",)),
+        465: ("implicit", ("/new.pem",)),
+    }
+    assert {one.transport.transport: one.kind for one in after.ways}["filter"] == "disabled"
+
+
+def test_the_smart_host_is_proved():
+    assert demanded() == (["transport remote_smtp_smarthost relay.example.net:587"], [])
+
+
+def test_without_a_smart_host_nobody_knows_the_hosts():
+    assert demanded("", {}) == (["transport remote_smtp None", "transport remote_smtp_smarthost None"], [])
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"route_list": "* hub.example.com::26:b.example.com byname"}, ["hub.example.com:26", "b.example.com:25"]),
+        ({"driver": "dnslookup"}, ["None"]),
+        ({"domains": "${if exists{/nowhere/hubbed_hosts}{x}fail}", "route_data": "${x}"}, []),
+    ],
+)
+def test_the_hosts_of_a_router(options, found):
+    ways, unread = demanded(router("hub", **options))
+    assert sorted(ways) == sorted(
+        [*(f"router hub {one}" for one in found), "transport remote_smtp_smarthost relay.example.net:587"]
+    )
+    assert unread == []
+
+
+def test_the_hosts_of_a_table(tmp_path):
+    (tmp_path / "hubbed").write_text("# hosts\nexample.org: mx.example.org::2525\nexample.net:\n  mx.example.net\n")
+    ways, _unread = demanded(router("hub", route_data=f"${{lookup{{$domain}}partial-lsearch{{{tmp_path}/hubbed}}}}"))
+    assert [one for one in ways if "hub" in one] == ["router hub mx.example.net:25", "router hub mx.example.org:2525"]
+
+
+def test_routes_that_cannot_be_listed_are_named():
+    _ways, (said,) = demanded(router("hub", route_data="${lookup mysql{x}}"))
+    assert said == "mail also leaves by the router hub (${lookup mysql{x}}), and its routes cannot all be tested"
