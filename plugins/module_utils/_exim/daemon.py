@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
+import re
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -22,6 +24,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
+SESSION = re.compile(r"\A[^<]* <= .* H=")
+"""A message that came over the network. By default Exim logs no line for a session alone."""
+TLS_WORDS = re.compile(
+    r" TLS error on connection from (?:[^\s()]+ )?(?:\([^\s()]*\) )?\[[0-9a-fA-F.:]+\]\S* (?:I=\S+ )?\((cert/key setup\b.*)"
+)
 PROGRAMS = ("exim4", "exim")
 # While Exim reads its configuration again, its pid file is away for a moment.
 PID_FILE_SECONDS = 1.0
@@ -126,6 +133,14 @@ def require_readable(path: str, user: str, otherwise: str) -> None:
         raise EngineError(
             f"{path} cannot be read by {user}, so {otherwise}; make it root:{user} 0640 in a directory that user may enter"
         )
+
+
+def would_fall_silent(found: Sequence[str]) -> str:
+    """Return the message for places where Exim could not listen."""
+    return (
+        f"{'; '.join(found)}. At its next reload Exim would take no mail for minutes, and then end; correct that setting, or "
+        "free the address, then run again"
+    )
 
 
 def modified(path: Path) -> int:

@@ -23,11 +23,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon import (
     PROGRAMS,
+    SESSION,
+    TLS_WORDS,
     Daemon,
     end_daemon,
     is_gone,
     modified,
     require_readable,
+    would_fall_silent,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere import (
     Definition,
@@ -74,11 +77,6 @@ MAIL_ACL = "MAIN_ACL_CHECK_MAIL"
 NEXT_MAIL_ACL = "MAILFLEET_NEXT_MAIL_ACL"
 DEFAULT_MAIL_ACL = "acl_check_mail"
 
-_SESSION = re.compile(r"\A[^<]* <= .* H=")
-"""A message that came over the network. By default Exim logs no line for a session alone."""
-_TLS_WORDS = re.compile(
-    r" TLS error on connection from (?:[^\s()]+ )?(?:\([^\s()]*\) )?\[[0-9a-fA-F.:]+\]\S* (?:I=\S+ )?\((cert/key setup\b.*)"
-)
 _OUTBOUND = {
     "disabled": "AVOID",
     "opportunistic": "",
@@ -153,7 +151,7 @@ class Exim:
         if self.edited():
             self._require_sound_sources()
         if found := self._blocked(self.main_process()):
-            raise PortInUseError(_would_fall_silent(found))
+            raise PortInUseError(would_fall_silent(found))
 
     def edited(self) -> list[Path]:
         """Return the sources of the generated configuration that are newer than it. Nothing has shown yet that Exim can read them."""
@@ -191,7 +189,7 @@ class Exim:
 
     def sessions_an_hour(self) -> Optional[float]:
         """Return how many messages an hour came over the network, as the log tells them; None if it does not tell it."""
-        return sessions_an_hour(log_places(self._printed.options, DEBIAN.logs).patterns, _SESSION)
+        return sessions_an_hour(log_places(self._printed.options, DEBIAN.logs).patterns, SESSION)
 
     def tls_words(self) -> str:
         """Return why Exim could not load key and certificate; empty if the end of the log has nothing of it."""
@@ -199,7 +197,7 @@ class Exim:
             last_words,  # a change does not need it
         )
 
-        return last_words(self._run, log_places(self._printed.options, DEBIAN.logs), _TLS_WORDS)
+        return last_words(self._run, log_places(self._printed.options, DEBIAN.logs), TLS_WORDS)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on; some may not exist."""
@@ -479,7 +477,7 @@ class Exim:
             printed = Printed(self._run, trial_config)
             _refuse_contradictions(printed)
             if found := self._blocked(self.main_process(), printed):
-                raise PortInUseError(_would_fall_silent(found))
+                raise PortInUseError(would_fall_silent(found))
             Path(stage).chmod(0o755)
             tested = Path(trial_config).read_bytes()
             self._try_daemon(trial_config, f"{stage}/exim.pid")
@@ -631,14 +629,6 @@ def _refuse_contradictions(printed: Printed) -> None:
                 f"the transport {name} would avoid TLS with every host and insist on it (hosts_avoid_tls and hosts_require_tls), so "
                 f"all its mail would wait; one of both is not set by a macro: look for it in {CONFIG_DIR}"
             )
-
-
-def _would_fall_silent(found: Sequence[str]) -> str:
-    """Return the message for places where Exim could not listen."""
-    return (
-        f"{'; '.join(found)}. At its next reload Exim would take no mail for minutes, and then end; correct that setting, or "
-        "free the address, then run again"
-    )
 
 
 def _daemon() -> Daemon:
