@@ -44,10 +44,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_set
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_text import MAIN, ByHandError, Edit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_trial import Trial
-    SESSION,
-    TLS_WORDS,
-    would_fall_silent,
-)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
