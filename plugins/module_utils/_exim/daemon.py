@@ -36,7 +36,7 @@ PID_FILE_SECONDS = 1.0
 BEGIN_SECONDS = 45.0
 
 
-class Daemon(NamedTuple):
+class EximDaemon(NamedTuple):
     """The daemon on this host. user: the name of the user that Exim runs as."""
 
     pid_file: str

@@ -1,13 +1,20 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The layouts of Exim. Debian generates the configuration; everywhere else it is one plain file. What Exim itself says counts more."""
+"""The layouts of Exim, one value for each platform.
+
+Debian generates the configuration; everywhere else it is one plain file. What Exim itself says counts more.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
+
+if TYPE_CHECKING:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 
 DEBIAN = Layout(
     platform="Debian",
@@ -24,14 +31,14 @@ DEBIAN = Layout(
     pid_file="/run/exim4/exim.pid",
 )
 # Exim reads this file before the generated one, and update-exim4.conf then does nothing.
-DEBIAN_PLAIN = replace(
+_DEBIAN_PLAIN = replace(
     DEBIAN,
     platform="Debian, a file written by hand",
     config_file="/etc/exim4/exim4.conf",
     sign="/etc/exim4/exim4.conf",
     plain=True,
 )
-RED_HAT = Layout(
+_RED_HAT = Layout(
     platform="Red Hat family",
     programs=("/usr/sbin/exim", "/usr/bin/exim"),
     unit="exim.service",
@@ -48,17 +55,17 @@ RED_HAT = Layout(
     plain=True,
     pid_file="/run/exim.pid",
 )
-SUSE = replace(
-    RED_HAT,
-    platform="SUSE",
+_SUSE = replace(
+    _RED_HAT,
+    platform="_SUSE",
     user="mail",
     certificate_group="mail",
     ca_bundle="/etc/ssl/ca-bundle.pem",
     security_context="",
     families=("suse", "opensuse", "sles"),
 )
-ALPINE = replace(
-    SUSE,
+_ALPINE = replace(
+    _SUSE,
     platform="Alpine",
     unit="exim",
     user="exim",
@@ -67,8 +74,8 @@ ALPINE = replace(
     ca_bundle="/etc/ssl/certs/ca-certificates.crt",
     families=("alpine",),
 )
-ARCH = replace(
-    ALPINE,
+_ARCH = replace(
+    _ALPINE,
     platform="Arch",
     programs=("/usr/bin/exim",),
     unit="exim.service",
@@ -76,8 +83,8 @@ ARCH = replace(
     config_file="/etc/mail/exim.conf",
     families=("arch",),
 )
-FREEBSD = replace(
-    ALPINE,
+_FREEBSD = replace(
+    _ALPINE,
     platform="FreeBSD",
     programs=("/usr/local/sbin/exim",),
     config_dir="/usr/local/etc/exim",
@@ -88,4 +95,11 @@ FREEBSD = replace(
     families=("freebsd",),
     pid_file="/var/run/exim.pid",
 )
-LAYOUTS = (DEBIAN, DEBIAN_PLAIN, RED_HAT, SUSE, ALPINE, ARCH, FREEBSD)
+EXIM_LAYOUTS = (DEBIAN, _DEBIAN_PLAIN, _RED_HAT, _SUSE, _ALPINE, _ARCH, _FREEBSD)
+
+
+def with_program(run: Runner, layout: Layout) -> Runner:
+    """Return the runner under which Debian's name of the program, exim4, means that of the layout."""
+    if layout.program == DEBIAN.program:
+        return run
+    return lambda words: run([layout.program, *words[1:]] if words and words[0] == DEBIAN.program else words)

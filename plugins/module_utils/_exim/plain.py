@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon im
     PROGRAMS,
     SESSION,
     TLS_WORDS,
-    Daemon,
+    EximDaemon,
     is_gone,
     modified,
     require_readable,
@@ -117,13 +117,13 @@ class PlainExim:
         if found := obstacles(wishes(self._printed, command_line_of(daemon)), daemon, PROGRAMS):
             raise PortInUseError(would_fall_silent(found))
 
-    def _daemon(self) -> Daemon:
+    def _daemon(self) -> EximDaemon:
         try:
             found = self._printed.options
         except BrokenConfigurationError:
-            return Daemon(self._layout.pid_file, self._layout.user)
+            return EximDaemon(self._layout.pid_file, self._layout.user)
         pid_file = found["pid_file_path"] or f"{found['spool_directory']}/exim-daemon.pid"
-        return Daemon(pid_file, found["exim_user"] or self._layout.user)
+        return EximDaemon(pid_file, found["exim_user"] or self._layout.user)
 
     def main_process(self) -> Optional[int]:
         """Return the process of the daemon; None if it does not run."""

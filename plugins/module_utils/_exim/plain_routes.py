@@ -15,7 +15,6 @@ from typing import NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Transport, port_number
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 
-Hop = tuple[str, int]
 _ITEM = re.compile(r"(?:\[([0-9A-Fa-f.:]+)\]|([A-Za-z0-9][A-Za-z0-9.-]*))(?:(?:::|:)(\w+))?\Z")
 _HOST_OPTIONS = ("randomize", "no_randomize", "byname", "bydns", "ipv4_only", "ipv4_prefer")
 
@@ -26,7 +25,7 @@ class Ways(NamedTuple):
     unknown: router -> why its next hops cannot be told. used: the transports that a router leads to; None if that cannot be told.
     """
 
-    hops: dict[str, list[Hop]]
+    hops: dict[str, list[tuple[str, int]]]
     mx: set[str]
     unknown: dict[str, str]
     used: Optional[set[str]]
@@ -64,13 +63,13 @@ def ways(routers: Mapping[str, Mapping[str, str]], transports: Mapping[str, Mapp
     return found._replace(used=used)
 
 
-def _hops(driver: str, router: Mapping[str, str], transport: Mapping[str, str]) -> Optional[list[Hop]]:
+def _hops(driver: str, router: Mapping[str, str], transport: Mapping[str, str]) -> Optional[list[tuple[str, int]]]:
     port = port_number(transport.get("port", "") or "smtp")
     lists = [transport.get("hosts", "")]
     if driver == "manualroute" and not (lists[0] and transport.get("hosts_override")):
         rules = _rules(router)
         lists = rules if rules is not None else [""]
-    hops: list[Hop] = []
+    hops: list[tuple[str, int]] = []
     for text in lists:
         found = _hosts(text, port)
         if not found:
@@ -83,7 +82,10 @@ def _rules(router: Mapping[str, str]) -> Optional[list[str]]:
     """Return the host list of each rule of a manualroute router; None if there is none that can be read."""
     if data := router.get("route_data", ""):
         return [_without_options(data)]
-    rules = [one.strip() for one in router.get("route_list", "").split(";") if one.strip()]
+    text, separator = router.get("route_list", "").strip(), ";"
+    if text.startswith("<") and len(text) > 1:
+        separator, text = text[1], text[2:]
+    rules = [one.strip() for one in text.split(separator) if one.strip()]
     lists = []
     for rule in rules:
         match = re.match(r"""(?:"[^"]*"|\S+)\s+(?:"([^"]*)"|(.*))""", rule)
@@ -100,7 +102,7 @@ def _without_options(text: str) -> str:
     return " ".join(words)
 
 
-def _hosts(text: str, port: Optional[int]) -> Optional[list[Hop]]:
+def _hosts(text: str, port: Optional[int]) -> Optional[list[tuple[str, int]]]:
     """Return hosts and ports of a list; None if one cannot be told."""
     text = text.strip()
     if "$" in text or "/" in text:
@@ -109,10 +111,10 @@ def _hosts(text: str, port: Optional[int]) -> Optional[list[Hop]]:
     if text.startswith("<") and len(text) > 1:
         separator, text = text[1], text[2:]
     marked = text.replace(separator * 2, "\0")
-    found: list[Hop] = []
+    found: list[tuple[str, int]] = []
     for item in (one.strip().replace("\0", separator) for one in marked.split(separator)):
         match = _ITEM.match(item)
-        if not match:
+        if not match or (match[2] or "").isdigit():
             return None
         number = port_number(match[3]) if match[3] else port
         try:
@@ -123,7 +125,7 @@ def _hosts(text: str, port: Optional[int]) -> Optional[list[Hop]]:
     return found
 
 
-def only_hops(found: Ways) -> Sequence[Hop]:
+def only_hops(found: Ways) -> Sequence[tuple[str, int]]:
     """Return the hosts that receive all outgoing mail; none if a router looks up the MX. Raises ValueError if mail leaves elsewhere too."""
     outside = {name: hops for name, hops in found.hops.items() if not found.is_local(name)}
     for router, why in found.unknown.items():

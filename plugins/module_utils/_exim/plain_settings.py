@@ -35,6 +35,8 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
     port = desired.own_port.port
     text = before.get("tls_advertise_hosts", "*")
     hosts = ByPort.of(text, port)
+    if hosts.port != port:  # a list for another port, such as 587
+        hosts = ByPort(port, hosts.at(port), text)
     acl = before.get("acl_smtp_mail", "")
     if not desired.offers:
         settings = {"tls_advertise_hosts": str(hosts._replace(here=""))} if hosts.here else {}

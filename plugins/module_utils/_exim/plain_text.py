@@ -27,8 +27,6 @@ _DIRECTIVE = re.compile(r"[ \t]*\.(ifdef|ifndef|elifdef|elifndef|else|endif|incl
 _WITH_STANZAS = ("routers", "transports", "authenticators")
 MAIN = ""
 """The place of the options before the first section; every other place is the name of a transport."""
-Settings = Mapping[str, Mapping[str, str]]
-"""Place -> option -> value."""
 
 
 class ByHandError(EngineError):
@@ -200,8 +198,8 @@ def _require(fine: bool, statement: Statement, path: str, what: str) -> None:
         raise ByHandError(f"{path}, line {statement.line}: {what}")
 
 
-def by_hand(settings: Settings) -> str:
-    """Return the settings as lines to add by hand."""
+def by_hand(settings: Mapping[str, Mapping[str, str]]) -> str:
+    """Return the settings as lines to add by hand. settings: place -> option -> value."""
     places = []
     for place, values in settings.items():
         lines = "; ".join(f"{name} = {value}".rstrip() for name, value in values.items())

@@ -25,7 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon im
     PROGRAMS,
     SESSION,
     TLS_WORDS,
-    Daemon,
+    EximDaemon,
     end_daemon,
     is_gone,
     modified,
@@ -631,12 +631,12 @@ def _refuse_contradictions(printed: Printed) -> None:
             )
 
 
-def _daemon() -> Daemon:
-    return Daemon(PID_FILE, DAEMON_USER)
+def _daemon() -> EximDaemon:
+    return EximDaemon(PID_FILE, DAEMON_USER)
 
 
 def _daemon_pid(told: Optional[int] = None) -> int:
-    """Return the number of the daemon's process, see Daemon.pid."""
+    """Return the number of the daemon's process, see EximDaemon.pid."""
     return _daemon().pid(told)
 
 
@@ -646,7 +646,7 @@ def _runs() -> bool:
 
 
 def _have_it_read(told: Optional[int] = None) -> int:
-    """Have the daemon read its configuration again, see Daemon.have_it_read."""
+    """Have the daemon read its configuration again, see EximDaemon.have_it_read."""
     return _daemon().have_it_read(told)
 
 

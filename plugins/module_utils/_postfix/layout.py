@@ -20,7 +20,7 @@ DEBIAN = Layout(
     logs=("/var/log/mail.log*",),
     families=("debian", "ubuntu"),
 )
-RED_HAT = replace(
+_RED_HAT = replace(
     DEBIAN,
     platform="Red Hat family",
     programs=("/usr/sbin/postfix", "/usr/bin/postfix"),
@@ -29,16 +29,16 @@ RED_HAT = replace(
     security_context="cert_t",
     families=("rhel", "fedora", "centos"),
 )
-SUSE = replace(
+_SUSE = replace(
     DEBIAN,
-    platform="SUSE",
+    platform="_SUSE",
     logs=("/var/log/mail*",),
     ca_bundle="/etc/ssl/ca-bundle.pem",
     families=("suse", "opensuse", "sles"),
 )
-ALPINE = replace(DEBIAN, platform="Alpine", unit="postfix", logs=("/var/log/messages*",), families=("alpine",))
-ARCH = replace(DEBIAN, platform="Arch", programs=("/usr/bin/postfix",), families=("arch",))
-FREEBSD = replace(
+_ALPINE = replace(DEBIAN, platform="Alpine", unit="postfix", logs=("/var/log/messages*",), families=("alpine",))
+_ARCH = replace(DEBIAN, platform="Arch", programs=("/usr/bin/postfix",), families=("arch",))
+_FREEBSD = replace(
     DEBIAN,
     platform="FreeBSD",
     programs=("/usr/local/sbin/postfix",),
@@ -49,4 +49,4 @@ FREEBSD = replace(
     ca_bundle="/etc/ssl/cert.pem",
     families=("freebsd",),
 )
-LAYOUTS = (DEBIAN, RED_HAT, SUSE, ALPINE, ARCH, FREEBSD)
+POSTFIX_LAYOUTS = (DEBIAN, _RED_HAT, _SUSE, _ALPINE, _ARCH, _FREEBSD)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import LAYOUTS as EXIM_LAYOUTS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import EXIM_LAYOUTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import LAYOUTS as POSTFIX_LAYOUTS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import POSTFIX_LAYOUTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 OS_RELEASE = "/etc/os-release"
