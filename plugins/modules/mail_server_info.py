@@ -30,6 +30,11 @@ options:
       - As O(mailfleet.starttls.peer_tls#module:exim_split).
     type: bool
     default: false
+  settings_only:
+    description:
+      - The host is not to be changed. A wanted state that it lacks is an obstacle, which says what somebody else has to write where.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - mailfleet.starttls.peers
   - mailfleet.starttls.mail_server
@@ -286,6 +291,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **HANDSHAKE_SPEC,
     **READ_SPEC,
     "exim_split": {"type": "bool", "default": False},
+    "settings_only": {"type": "bool", "default": False},
 }
 """The options for users. The action plugin reads them."""
 

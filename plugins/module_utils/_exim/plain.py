@@ -230,12 +230,17 @@ class PlainExim:
                 self._refuse_elsewhere(bare, edits)
                 self._trial.of_text(new, self.path)
         except ByHandError as error:
-            lines = plain_text.by_hand({place: edit.settings for place, edit in edits.items()})
+            lines = _lines(edits)
             what = (
                 f"; add by hand, {lines}, and take out other values of these options; then run again" if lines else ""
             )
             raise EngineError(f"{error}, so the collection does not edit the file{what}") from error
         return Change.of([] if new == text else [replace(image, content=new.encode("utf-8", "surrogateescape"))])
+
+    def by_hand(self, desired: Desired) -> str:
+        """Return the settings of a wanted state as lines to write by hand; empty if the file needs none. Raises EngineError."""
+        text = self._text()
+        return _lines(self._edits(desired, plain_text.without_marks(text, self.path), plain_text.marked(text)))
 
     def _edits(self, desired: Desired, bare: str, ours: Mapping[str, Mapping[str, str]]) -> dict[str, Edit]:
         """Return what to write within marks. ours: what stands there now. bare: the text without that."""
@@ -327,3 +332,7 @@ class PlainExim:
 
 def _decoded(image: FileImage) -> str:
     return (image.content or b"").decode("utf-8", "surrogateescape")
+
+
+def _lines(edits: Mapping[str, Edit]) -> str:
+    return plain_text.by_hand({place: edit.settings for place, edit in edits.items()})

@@ -24,7 +24,8 @@ class Layout:
     families: the words of os-release (ID, ID_LIKE) of the systems with this layout. They decide only between layouts whose program
     and configuration are both there. sign: a file that only hosts of this layout have; empty for one without such a file.
     plain: whether the configuration is one file that somebody writes by hand, where the product has another way too. pid_file: where
-    the daemon's process number is, if the daemon cannot be asked.
+    the daemon's process number is, if the daemon cannot be asked. writer: a program of the platform that writes the configuration
+    anew; writer_off: the file and the setting that keep it from that.
     """
 
     platform: str
@@ -44,6 +45,8 @@ class Layout:
     families: tuple[str, ...] = ()
     plain: bool = False
     pid_file: str = ""
+    writer: str = ""
+    writer_off: tuple[str, str] = ("", "")
 
     @property
     def program(self) -> str:

@@ -35,6 +35,8 @@ _SUSE = replace(
     logs=("/var/log/mail*",),
     ca_bundle="/etc/ssl/ca-bundle.pem",
     families=("suse", "opensuse", "sles"),
+    writer="/usr/sbin/config.postfix",
+    writer_off=("/etc/sysconfig/mail", "MAIL_CREATE_CONFIG=no"),
 )
 _ALPINE = replace(DEBIAN, platform="Alpine", unit="postfix", logs=("/var/log/messages*",), families=("alpine",))
 _ARCH = replace(DEBIAN, platform="Arch", programs=("/usr/bin/postfix",), families=("arch",))

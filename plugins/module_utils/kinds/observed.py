@@ -11,7 +11,7 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product
 
-_INTERNAL = ("families", "pid_file")
+_INTERNAL = ("families", "pid_file", "writer", "writer_off")
 """What a layout needs to be found, and to find a daemon that tells nothing."""
 
 
