@@ -162,3 +162,35 @@ def test_what_would_fail_in_the_handshake_is_found_before_the_daemon_reads_it(fl
     assert result["failed"], result["output"]
     assert "Exim would not start TLS with the change: 454" in result["msg"], result["msg"]
     assert (fleet.digests([ex13]), daemon(fleet, ex13)) == (before, pid)
+
+
+ROLE = """
+- hosts: ex13
+  gather_facts: false
+  vars: {starttls_settings_only: true, starttls_outbound: opportunistic}
+  roles: [mailfleet.starttls.ROLE]
+"""
+
+
+def test_settings_only_shows_the_lines_for_the_owner_and_proves_them(fleet: Fleet, ex13: str) -> None:
+    """The file is that of another tool: nothing is changed here, and the run goes on when that tool has written the lines."""
+    with_lines(fleet, ex13, "sed -i '1i # Ansible managed'")
+    before = fleet.digests([ex13])
+    shown_first = fleet.play(ROLE.replace("ROLE", "mail_server"))
+    assert shown_first.status != 0
+    output = shown_first.output
+    assert f"{FILE} is written by Ansible" in output
+    assert "tls_certificate = /etc/mailfleet/starttls.pem" in output
+    assert fleet.digests([ex13]) == before
+
+    fleet.run(ex13, f"sed -i -e 's/^tls_advertise_hosts =$/tls_advertise_hosts = */' -e '/hosts_avoid_tls/,+1d' {FILE}")
+    fleet.run(ex13, f"sed -i '/^tls_advertise_hosts/a tls_certificate = /etc/mailfleet/starttls.pem' {FILE}")
+    assert fleet.play(ROLE.replace("ROLE", "certificate")).status == 0
+    fleet.run(ex13, "systemctl restart exim4")
+    daemon(fleet, ex13)
+    done = fleet.play(ROLE.replace("ROLE", "mail_server"))
+    assert done.status == 0 and done.changed == {ex13: 0}, done.output
+    assert "mailfleet" not in fleet.run(ex13, f"grep -v starttls.pem {FILE}")
+    proved = fleet.play("playbooks/verify_tls.yml", "--limit", ex13, variables=QUIET)
+    assert proved.status == 0, proved.output
+    fleet.run(ex13, "rm -rf /etc/mailfleet /var/lib/mailfleet-starttls")

@@ -22,7 +22,7 @@ _KEPT = "# mailfleet.starttls keeps: "
 _BLOCK = re.compile(rf"(?ms)^[ \t]*{re.escape(BEGIN)}[ \t]*\r?\n(.*?)^[ \t]*{re.escape(END)}[ \t]*\r?\n")
 _SECTION = re.compile(r"[ \t]*begin[ \t]+(\w+)")
 _STANZA = re.compile(r"[ \t]*([\w.-]+)[ \t]*:[ \t]*\r?\n?\Z")
-_SETTING = re.compile(r"[ \t]*(?:hide[ \t]+)?(?:no_|not_)?([a-z]\w*)[ \t]*(?:=[ \t]*(.*?))?\s*\Z", re.DOTALL)
+_SETTING = re.compile(r"(?:hide[ \t]+)?(?:no_|not_)?([a-z]\w*)[ \t]*(?:=(.*))?\Z", re.DOTALL)
 _DIRECTIVE = re.compile(r"[ \t]*\.(ifdef|ifndef|elifdef|elifndef|else|endif|include_if_exists|include)\b[ \t]*(.*)")
 _WITH_STANZAS = ("routers", "transports", "authenticators")
 MAIN = ""
@@ -51,8 +51,11 @@ class Statement:
         if self.section == "transports" and not self.stanza:
             return "", ""
         lines = [line for line in self.text.split("\n") if not line.strip().startswith("#")]
-        match = _SETTING.match("\n".join(lines))
-        return (match[1], re.sub(r"\\\s*\n\s*", "", match[2] or "")) if match else ("", "")
+        match = _SETTING.match("\n".join(lines).strip())
+        if not match:
+            return "", ""
+        parts = [line.strip() for line in (match[2] or "").split("\n")]
+        return match[1], "".join(one[:-1] if one.endswith("\\") else one for one in parts).strip()
 
     @property
     def place(self) -> str:
