@@ -57,7 +57,7 @@ _RED_HAT = Layout(
 )
 _SUSE = replace(
     _RED_HAT,
-    platform="_SUSE",
+    platform="SUSE",
     user="mail",
     certificate_group="mail",
     ca_bundle="/etc/ssl/ca-bundle.pem",

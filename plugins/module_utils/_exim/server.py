@@ -153,6 +153,10 @@ class Exim:
         if found := self._blocked(self.main_process()):
             raise PortInUseError(would_fall_silent(found))
 
+    def plain_file(self) -> str:
+        """Return the file that Exim reads in place of Debian's generated one; empty if it reads that. Raises EngineError."""
+        return "" if self._printed.file == GENERATED else self._printed.file
+
     def edited(self) -> list[Path]:
         """Return the sources of the generated configuration that are newer than it. Nothing has shown yet that Exim can read them."""
         sources = [Path(SETTINGS), Path(self._macros_path())]
@@ -581,7 +585,7 @@ class Exim:
     @property
     def split(self) -> bool:
         """Whether Debian's configuration is split into several files."""
-        return self._will_be_split or _is_split(Path(SETTINGS).read_text())
+        return self._will_be_split or (Path(SETTINGS).exists() and _is_split(Path(SETTINGS).read_text()))
 
     def is_stale(self) -> bool:
         """Whether the source files would now generate a different configuration. Raises EngineError.

@@ -31,7 +31,7 @@ _RED_HAT = replace(
 )
 _SUSE = replace(
     DEBIAN,
-    platform="_SUSE",
+    platform="SUSE",
     logs=("/var/log/mail*",),
     ca_bundle="/etc/ssl/ca-bundle.pem",
     families=("suse", "opensuse", "sles"),
