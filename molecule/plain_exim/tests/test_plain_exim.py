@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,3 +195,40 @@ def test_settings_only_shows_the_lines_for_the_owner_and_proves_them(fleet: Flee
     proved = fleet.play("playbooks/verify_tls.yml", "--limit", ex13, variables=QUIET)
     assert proved.status == 0, proved.output
     fleet.run(ex13, "rm -rf /etc/mailfleet /var/lib/mailfleet-starttls")
+
+
+SCRIPT = Path(__file__).resolve().parents[1] / "files/red_hat.sh"
+
+
+@pytest.fixture
+def red_hat(fleet: Fleet) -> Iterator[str]:
+    """A host whose Exim has the program, paths, user, log and unit of the Red Hat family, compiled in."""
+    fleet.run("ex12", "sh -s on", SCRIPT.read_text())
+    yield "ex12"
+    fleet.run("ex12", "sh -s off", SCRIPT.read_text())
+    daemon(fleet, "ex12")
+
+
+def test_the_layout_of_the_red_hat_family(fleet: Fleet, red_hat: str) -> None:
+    look = "stat -c '%a %U:%G' /etc/exim/exim.conf; cat /etc/exim/exim.conf"
+    before = fleet.run(red_hat, look)
+    pid = wait_for(lambda: fleet.run(red_hat, "cat /run/exim.pid", check=False))
+    seen = fleet.result(red_hat, "mail_server_info", {"kind": "auto"})
+    assert (seen["kind"], seen["layout"]["platform"]) == ("exim", "Red Hat family"), seen["output"]
+    on = fleet.result(red_hat, "mail_server_tls", {**TLS, "inbound": "required", "install": install(fleet, red_hat)})
+    assert on["changed"] and on["handshake"]["requires_tls"], on["output"]
+    assert fleet.run(red_hat, "stat -c '%a %U:%G' /etc/mailfleet/starttls.pem").split() == ["640", "root:exim"]
+    assert fleet.arrived_over_tls(red_hat, fleet.send("outside", ["trace@charlie.test"], tls=True, to=red_hat))
+    counted = fleet.result(red_hat, "tls_activity_info", {"daemon": "exim"})
+    assert counted["activity"]["sources"] == ["/var/log/exim/main.log"], counted["output"]
+    assert counted["activity"]["totals"]["inbound"]["messages_tls"] == 1, counted["output"]
+    waiting = fleet.result(red_hat, "deferred_mail_info", {"kind": "exim"})
+    assert waiting["looked"] and waiting["messages"] == [], waiting["output"]
+    proved = fleet.play("playbooks/verify_tls.yml", "--limit", red_hat, variables=QUIET)
+    assert proved.status == 0, proved.output
+    off = fleet.result(red_hat, "mail_server_tls", {"inbound": "disabled", "outbound": "disabled"})
+    assert off["changed"] and fleet.run(red_hat, look) == before, off["output"]
+    assert not fleet.offers_starttls(red_hat)
+    assert fleet.result(red_hat, "mail_server_tls", {"state": "absent"})["changed"]
+    assert fleet.run(red_hat, f"{look}; ls -d /etc/mailfleet 2>/dev/null || :") == before
+    assert fleet.run(red_hat, "cat /run/exim.pid") == pid
