@@ -350,6 +350,24 @@ class TestEstate:
         ):
             Estate.parse([], facts, ["gw1"])
         assert Estate.parse([], facts, ["gw1"], whole=False).hosts == ("gw1",)
+
+    @pytest.mark.parametrize(
+        ("more", "what"),
+        [
+            (
+                {"groups": {"mail_gateways": ["one"]}},
+                "one is a gateway, and starttls_settings_only is for mail servers",
+            ),
+            ({"starttls_kind": "exchange"}, "one is an Exchange server, and starttls_settings_only is for"),
+        ],
+    )
+    def test_settings_only_is_for_mail_servers_with_files_of_settings(self, more, what):
+        for given in (True, "yes", "true"):
+            with pytest.raises(EngineError, match=f"^{what}"):
+                Estate.parse([], {"one": {"starttls_settings_only": given, **more}}, ["one"])
+        for given in (False, "no", "", None):
+            assert Estate.parse([], {"one": {"starttls_settings_only": given, **more}}, ["one"]).hosts == ("one",)
+        assert Estate.parse([], {"one": {"starttls_settings_only": True}}, ["one"]).hosts == ("one",)
         facts["gw1"]["groups"]["mail_gateways"].append("gw2")
         assert Estate.parse([], facts, ["gw1"]).hosts == ("gw1",)
 
