@@ -47,14 +47,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_tri
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
-    NotRunningError,
     PortInUseError,
 )
 
@@ -105,10 +104,7 @@ class PlainExim:
         self._printed.file  # noqa: B018  (raises what is wrong with the file)
         daemon = self.main_process()
         if daemon is None:
-            raise NotRunningError(
-                f"Exim is not running ({self._daemon().pid_file} names no process of it); start it first, because a change is proved "
-                "by its own port"
-            )
+            raise not_running("Exim", (self._layout.unit,), f" ({self._daemon().pid_file} names no process of it)")
         words = command_line_of(daemon).split("\0")
         if given := [one for one in words[1:] if re.match(r"-[CD]", one)]:
             raise EngineError(
