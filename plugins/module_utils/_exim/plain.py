@@ -271,7 +271,7 @@ class PlainExim:
                 values = read.get(place, {}).get(name)
                 if values and name not in own.get(place, {}) and name not in ours.get(place, {}):
                     raise ByHandError(
-                        f"{self.path}: {name} is set to '{values[-1]}' by an included file or a macro, not in the file itself"
+                        f"{self.path}: {name} is set to {values[-1]!a} by an included file or a macro, not in the file itself"
                     )
 
     def judge(self, path: str, candidate: str) -> None:

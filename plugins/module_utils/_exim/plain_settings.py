@@ -41,7 +41,7 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
     if not desired.offers:
         settings = {"tls_advertise_hosts": str(hosts._replace(here=""))} if hosts.here else {}
         if acl.startswith(REQUIRES) and not is_ours:
-            raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl}), and nobody can use TLS then")
+            raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl!a}), and nobody can use TLS then")
         return Edit(settings) if settings else None
     key = desired.private_key or desired.certificate
     has = before.get("tls_certificate", ""), before.get("tls_privatekey", "") or before.get("tls_certificate", "")
@@ -52,7 +52,7 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
     for name in ("tls_certificate", "tls_privatekey"):
         if "$" in before.get(name, ""):
             raise ByHandError(
-                f"{name} depends on the connection ({before[name]}), and one file would replace all that it serves"
+                f"{name} depends on the connection ({before[name]!a}), and one file would replace all that it serves"
             )
     # A list of the administrator stays: they may want to offer STARTTLS to some hosts only.
     if not hosts.here or (hosts.here == text and "_port" in text):
@@ -64,10 +64,10 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
     }
     if desired.inbound == "required":
         if acl.startswith('"') or acl.count("{") != acl.count("}"):
-            raise ByHandError(f"acl_smtp_mail has a value that cannot stand within another one ({acl})")
+            raise ByHandError(f"acl_smtp_mail has a value that cannot stand within another one ({acl!a})")
         settings["acl_smtp_mail"] = f"{REQUIRES}{acl or _ANYTHING}}}{{{_REFUSAL}}}}}"
     elif requires and not is_ours:
-        raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl}), and the wanted state takes it")
+        raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl!a}), and the wanted state takes it")
     return Edit(settings, ("tls_ocsp_file",))  # that of the former certificate
 
 
@@ -89,7 +89,7 @@ def outbound(kind: str, before: Mapping[str, str], transport: str) -> Optional[E
             settings[name] = "*"
         elif kind != "opportunistic":
             raise ByHandError(
-                f"{name} of the transport {transport} holds a list of yours ({value}), and outbound '{kind}' would replace it; "
+                f"{name} of the transport {transport} holds a list of yours ({value!a}), and outbound '{kind}' would replace it; "
                 "'opportunistic' keeps it"
             )
     return Edit(settings, gone) if settings or gone else None

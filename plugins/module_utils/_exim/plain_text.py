@@ -107,11 +107,11 @@ def without_marks(text: str, path: str) -> str:
     Raises ByHandError if somebody has taken away one of two marks.
     """
     bare = re.sub(rf"(?m)^{re.escape(_KEPT)}", "", _BLOCK.sub("", text))
-    for mark in (BEGIN, END):
+    for mark in (BEGIN, END, _KEPT):
         if mark in bare:
-            line = text.count("\n", 0, text.index(mark)) + 1
+            line = bare.count("\n", 0, bare.index(mark)) + 1
             raise ByHandError(
-                f"{path}, line {line}: the mark '{mark}' stands there without its counterpart; take it out, with the settings of the "
+                f"{path}, near line {line}: the mark '{mark.strip()}' stands there alone; take it out, with the settings of the "
                 "collection beside it"
             )
     return bare
@@ -174,7 +174,7 @@ def edited(bare: str, edits: Mapping[str, Edit], path: str) -> str:
         name, value = one.setting
         if edit and name in edit.names:
             depends = one.depends
-            _require(not depends, one, path, f"{name} is set within the condition '{depends}'")
+            _require(not depends, one, path, f"{name} is set within the condition {depends!a}")
             parts += [f"{_KEPT}{line}" for line in re.findall(r"[^\n]*\n|[^\n]+", one.text)]
             continue
         parts.append(one.text)

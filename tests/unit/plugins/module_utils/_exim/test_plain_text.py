@@ -96,8 +96,14 @@ def test_a_value_that_would_be_read_otherwise_is_refused(value):
 @pytest.mark.parametrize("mark", [plain_text.BEGIN, plain_text.END])
 def test_a_mark_without_its_counterpart_is_refused(mark):
     new = edit(TEXT, main=MAIN).replace(f"{mark}\n", "")
-    with pytest.raises(ByHandError, match=r"line \d+: the mark .* stands there without its counterpart"):
+    with pytest.raises(ByHandError, match=r"near line \d+: the mark .* stands there alone"):
         plain_text.without_marks(new, "/etc/exim.conf")
+
+
+def test_a_line_that_was_kept_twice_is_refused():
+    text = "# mailfleet.starttls keeps: # mailfleet.starttls keeps: tls_certificate = /x\n"
+    with pytest.raises(ByHandError, match=r"the mark '# mailfleet\.starttls keeps:' stands there alone"):
+        plain_text.without_marks(text, "/etc/exim.conf")
 
 
 def test_the_lines_to_add_by_hand():
