@@ -39,7 +39,9 @@ Type=exec
 ExecStart=/usr/sbin/exim -bdf -q1h
 UNIT
     systemctl daemon-reload
+    rm -f /run/exim.pid
     systemctl start exim
+    until [ -s /run/exim.pid ]; do sleep 0.1; done
     ;;
 off)
     systemctl stop exim
@@ -48,7 +50,7 @@ off)
     mv /usr/sbin/exim.debian /usr/sbin/exim
     mv /etc/exim/exim.conf /etc/exim4/exim4.conf
     chown root:Debian-exim /etc/exim4/exim4.conf
-    rm -rf /etc/exim /var/spool/exim /var/log/exim /etc/systemd/system/exim.service
+    rm -rf /etc/exim /var/spool/exim /var/log/exim /etc/systemd/system/exim.service /run/exim.pid
     userdel exim 2>/dev/null || :
     systemctl daemon-reload
     systemctl start exim4

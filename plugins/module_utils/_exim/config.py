@@ -73,10 +73,10 @@ class Printed:
     def _read(self) -> list[str]:
         """Return the options, then the name and the options of each transport in turn. Raises BrokenConfigurationError."""
         if self._parts is None:
-            self._parts = _TRANSPORT.split(self._printed("configure_file", *self._wanted, "transports"))
+            self._parts = _TRANSPORT.split(self._ask("configure_file", *self._wanted, "transports"))
         return self._parts
 
-    def _printed(self, *words: str) -> str:
+    def _ask(self, *words: str) -> str:
         status, out, err = self._run([*self._command, *words])
         if status != 0:
             raise BrokenConfigurationError(f"Exim does not read its configuration: {(err or out).strip()}")
@@ -108,16 +108,16 @@ class Printed:
     def routers(self) -> dict[str, dict[str, str]]:
         """Router -> its options, in their order, without those that are only switched on or off."""
         if self._routers is None:
-            parts = _ROUTER.split(self._printed("routers"))
+            parts = _ROUTER.split(self._ask("routers"))
             self._routers = {name: parse_settings(text) for name, text in zip(parts[1::2], parts[2::2])}
         return self._routers
 
     @property
     def everything(self) -> dict[str, dict[str, str]]:
         """Place -> option -> value, of all options with a value: the main part's place is empty, others are names of transports."""
-        return {"": parse_settings(self._printed()), **self.transports}
+        return {"": parse_settings(self._ask()), **self.transports}
 
     @property
     def text(self) -> str:
         """The configuration as it was read: without comments, macros and what conditions leave out."""
-        return self._printed("config")
+        return self._ask("config")
