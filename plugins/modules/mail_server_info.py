@@ -41,6 +41,11 @@ options:
     type: list
     elements: int
     default: []
+  settings_only:
+    description:
+      - The host is not to be changed. A wanted state that it lacks is an obstacle, which says what somebody else has to write where.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - mailfleet.starttls.peers
   - mailfleet.starttls.mail_server
@@ -313,6 +318,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "exim_split": {"type": "bool", "default": False},
     "test_listeners": {"type": "bool", "default": False},
     "listener_ports": {"type": "list", "elements": "int", "default": []},
+    "settings_only": {"type": "bool", "default": False},
 }
 """The options for users. The action plugin reads them."""
 

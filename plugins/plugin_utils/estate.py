@@ -143,6 +143,7 @@ class Estate:
             check_variables(host, facts)
             if whole:
                 _refuse_missing_gateways(facts)
+                _refuse_settings_only(host, facts)
             target_of(host, {host: facts})
             landing_of(host, facts)
             check_outside_host(facts.get("starttls_outside_host"), hostvars)
@@ -250,6 +251,22 @@ def _peers(with_peers: Mapping[str, Mapping[str, Any]], hostvars: HostVars) -> d
     acceptors = {one for some in found.values() for peer in some for one in peer.acceptors}
     refuse_plaintext(found, {one for one in acceptors if hostvars[one].get("starttls_inbound") == "required"})
     return found
+
+
+def _refuse_settings_only(host: str, facts: Mapping[str, Any]) -> None:
+    """Raise EngineError if a host is to be left unchanged whose changes are not those of files of settings."""
+    given = facts.get("starttls_settings_only")
+    if given in (None, "", False) or str(given).lower() in ("false", "no", "off", "0"):
+        return
+    if host in ((facts.get("groups") or {}).get("mail_gateways") or ()):
+        what = f"{host} is a gateway"
+    elif str(facts.get("starttls_kind") or AUTO) == "exchange":
+        what = f"{host} is an Exchange server"
+    else:
+        return
+    raise EngineError(
+        f"{what}, and starttls_settings_only is for mail servers with Postfix or Exim; take it away there, or run with --limit without it"
+    )
 
 
 def _check_state(config: Any) -> None:

@@ -44,6 +44,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`offered`", "`offered`, or `required` (only behind the delivery mode `required`)."
         ),
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
+        "starttls_settings_only": Variable(
+            "false",
+            "Change nothing on the mail server: the plan shows the settings for your own template, and stops until they are there; then "
+            "they are proved, see [docs/kinds.md](docs/kinds.md#beside-other-tools).",
+        ),
         "starttls_peers": Variable(
             "none",
             "Hosts besides the gateway that the mail server talks to: Exchange, Exchange Online, partners, see "

@@ -35,6 +35,14 @@ class TellsReach(Protocol):
         """
 
 
+@runtime_checkable
+class TellsByHand(Protocol):
+    """A server whose settings stand at several places of a file, so that the changed lines alone do not tell where they belong."""
+
+    def by_hand(self, desired: Desired) -> str:
+        """Return the settings of a wanted state as lines to write by hand, with their places. Raises EngineError."""
+
+
 class ServerChange(Protocol):
     """A change of a mail server. Example: _change.files.Change."""
 

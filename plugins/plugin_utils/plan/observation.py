@@ -33,7 +33,7 @@ OBSTACLES = frozenset(
         "no_privilege", "no_product", "two_products", "daemon_not_running", "configuration_broken", "not_answering",
         "port_in_use", "no_disk_space", "change_refused", "certificate_unfit", "certificate_missing", "mode_not_expressible",
         "mail_would_loop",
-        "certificate_not_read", "certificate_newer_unfit", "not_reversible",
+        "certificate_not_read", "certificate_newer_unfit", "not_reversible", "settings_only",
         "edge_server", "exchange_not_read", "connector_shared", "connector_conflict", "connector_refused", "internal_certificate",
     }
 )  # fmt: skip
@@ -53,6 +53,8 @@ NOTES = frozenset(
         "queue_not_empty",
         "uninstall_incomplete",
         "edits_not_read",
+        "other_writer",
+        "edited_since",
         "clients_unknown",
         "weaker_way",
         "certificate_newer_kept",

@@ -52,6 +52,7 @@ def values(directory: Path) -> dict[str, Any]:
         "starttls_enforced_ca_file": str(directory / "certificate.pem"),
         "starttls_enforced_domains": [{"domain": "partner.test", "direction": "inbound"}], "starttls_domain": "own.test",
         "starttls_address": "127.0.0.1", "starttls_certificate_replace": True, "starttls_exim_split": True,
+        "starttls_settings_only": True,
     }  # fmt: skip
 
 
