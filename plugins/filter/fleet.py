@@ -82,6 +82,7 @@ class FilterModule:
             "kind_on": _filter(estate.kind_on),
             "has_log": _filter(estate.has_log),
             "estate": _filter(estate.estate),
+            "send_only": _filter(estate.send_only),
             "wanted_peers": _filter(peers.wanted_peers),
             "handshake_targets": _filter(estate.handshake_targets),
             "verdict_rows": _filter(rows.verdict_rows),

@@ -51,7 +51,8 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     keep = options["keep"] if options["state"] == "absent" else None
     server = SERVERS[found["kind"]](run, desired, settings)
-    reading = Reading(server, desired, settings, keep=keep)
+    find = bool(options.get("find_send_only"))
+    reading = Reading(server, desired, settings, keep=keep, find_send_only=find)
     result = {**found, **reading.read(layout.daemons, targets, layout.user), **({"newer": newer} if newer else {})}
     more = _of_peers(options, found["kind"], run, settings, server)
     for name in ("obstacles", "notes"):

@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, is_loopback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
@@ -54,16 +54,20 @@ class Reading:
         settings: Settings,
         store: str = STORE,
         keep: Optional[Collection[str]] = None,
+        find_send_only: bool = False,
     ) -> None:
         """Prepare only. desired: with neither direction set, nothing is computed and nothing stands in the way.
 
-        keep: the paths that a removal of everything leaves as they are; None if nothing is to be removed.
+        keep: the paths that a removal of everything leaves as they are; None if nothing is to be removed. find_send_only: whether a
+        host that takes mail from itself only is read as a send-only host.
         """
         self._server = server
         self._desired = desired
         self._settings = replace(settings, ask_plaintext=True)
         self._store = store
         self._keep = keep
+        self._find_send_only = find_send_only
+        self._relays: list[Handshake] = []
         self.obstacles: list[dict[str, str]] = []
         self.notes: list[dict[str, str]] = []
 
@@ -87,20 +91,28 @@ class Reading:
         observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
         journal = self._journal()
         self._pending(observed, health["state"] == "running", bool(journal))
+        found = self._sockets(observed, health["state"] == "running", programs, user)
+        if self._find_send_only and takes_no_mail(observed["listeners"], found, self._desired.own_port.port):
+            self._desired = replace(self._desired, inbound=None, listens=False, bundle=None, on_host=False)
         # A daemon with a broken configuration may accept connections and never answer.
         patience = (
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
         )
         test = handshake.handshake_all if health["state"] == "broken" else handshake_all
-        seen = test([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
-        own = seen[0]
-        if health["state"] == "running" and own.stage < Stage.GREETING:
-            self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
+        if self._desired.listens:
+            seen = test([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
+            own = seen[0]
+            if health["state"] == "running" and own.stage < Stage.GREETING:
+                self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
+        else:
+            seen = self._relay_tests(health["state"])
+            own = Handshake(self._desired.own_port)
         return {
+            "send_only": not self._desired.listens,
             "health": health,
             "listeners": observed["listeners"],
             "transports": observed["transports"],
-            "sockets": self._sockets(observed, health["state"] == "running", programs, user),
+            "sockets": None if found is None else [one.to_json() for one in found],
             "certificates": self._certificates(observed["listeners"]),
             "disk": self._disk(),
             "journal": journal,
@@ -110,10 +122,19 @@ class Reading:
             **self._change(own if health["state"] == "running" else None),
             **self._on_host(),
             "tls_words": self._tls_words(own) if health["state"] == "running" else "",
-            "probe": plain_results(seen),
+            "probe": plain_results(seen) if self._desired.listens else {**plain_results(seen), "own": False},
             "obstacles": self.obstacles,
             "notes": self.notes,
         }
+
+    def _relay_tests(self, state: str) -> list[Handshake]:
+        """Return the tests of the next hops, which are all that a send-only host talks to. A host without a relay has none."""
+        if state not in ("running", "stopped"):
+            return []
+        self._relays, problem = engine.relays_of(self._server, self._settings)
+        if problem:
+            self.notes.append({"code": "relay_not_tested", "message": problem})
+        return self._relays
 
     def _stands(self, code: str, message: str) -> None:
         if self._wants_change:
@@ -165,7 +186,7 @@ class Reading:
 
     def _sockets(
         self, observed: Mapping[str, Any], running: bool, programs: Collection[str], user: str
-    ) -> Optional[list[dict[str, Any]]]:
+    ) -> Optional[list[sockets.Socket]]:
         listeners = observed["listeners"]
         known = [Listener.from_json(one) for one in listeners or ()]
         ports = {*sockets.MAIL_PORTS, *(one.port for one in known if one.port)}
@@ -176,7 +197,7 @@ class Reading:
             ours = [replace(one, pid=None) if one.program in programs and one.pid != main else one for one in found]
             others = [(str(host), port) for host, port in observed.get("other_places", ())]
             self.notes += sockets.compare(known, ours, programs, others)
-        return None if found is None else [one.to_json() for one in found]
+        return found
 
     def _certificates(self, listeners: Optional[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         served = [path for one in listeners or () for path in one["certificates"]]
@@ -253,7 +274,8 @@ class Reading:
         if computed.change or installs:
             self._reverse()
         stale = (
-            fingerprint is not None
+            self._desired.listens
+            and fingerprint is not None
             and not first.change
             and not installs
             and not engine.satisfies(first.desired, fingerprint, own)
@@ -305,22 +327,47 @@ class Reading:
 
     def _state(self) -> Optional[dict[str, str]]:
         try:
-            return self._server.state()
+            return engine.state_of(self._server, self._desired)
         except (EngineError, OSError):
             return None
 
     def _next_hops(self, computed: engine.Computed) -> Optional[list[dict[str, Any]]]:
-        if not engine.insists(computed.desired, computed.before):
+        if not engine.insists(computed.desired, computed.before) and self._desired.listens:
             return None
+        if self._relays:
+            return [_hop(one) for one in self._relays]
         try:
             hops = engine.next_hops(self._server)
         except EngineError as error:
-            self._stands("change_refused", engine.refusal(str(error)))
+            if engine.insists(computed.desired, computed.before):
+                self._stands("change_refused", engine.refusal(str(error)))
             return None
         return [
-            {"host": one.target.host, "port": one.target.port, "completed": one.completed, "message": one.message}
-            for one in handshake_all(hops, replace(self._settings, ask_plaintext=False))
+            _hop(one) for one in handshake_all(hops, replace(self._settings, ask_plaintext=False))
         ]
+
+
+def _hop(test: Handshake) -> dict[str, Any]:
+    return {
+        "host": test.target.host,
+        "port": test.target.port,
+        "completed": test.completed,
+        "message": test.message,
+    }
+
+
+def takes_no_mail(
+    listeners: Optional[Sequence[Mapping[str, Any]]], found: Optional[Sequence[sockets.Socket]], port: int
+) -> bool:
+    """Whether a host takes mail from itself only, or from nobody: no other host can connect to a port for mail.
+
+    listeners: of the configuration; found: the sockets of the host; None if they could not be read. What is not known counts as no.
+    """
+    if listeners is None:
+        return False
+    places = [str(one["host"]) for one in listeners]
+    places += [one.host for one in found or () if one.port in (*sockets.MAIL_PORTS, port)]
+    return all(map(is_loopback, places))
 
 
 def _is_there(path: str) -> bool:

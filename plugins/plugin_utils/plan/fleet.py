@@ -141,6 +141,8 @@ class Fleet:
             if step == "modes":
                 return seen.gateway.changes_modes
             return step in ("accept", "stop_accepting") and seen.needs_change
+        if seen.send_only and step in ("require", "relax"):
+            return False
         if step == "require":
             return self.request.inbound.get(host) == "required" and seen.before[0] != "required"
         if step == "relax":
@@ -166,8 +168,13 @@ class Fleet:
     def closing(self) -> frozenset[str]:
         """The hosts of the run that accept no TLS any more after it."""
         steps = ("off", "back", "stop_accepting", "remove")
-        made = {host for step in steps for host in self.changing().get(step, ())}
+        made = {host for step in steps for host in self.changing().get(step, ()) if not self.is_send_only(host)}
         return frozenset(host for host in made if self.action != "undo" or self._ends_without(host))
+
+    def is_send_only(self, host: str) -> bool:
+        """Return whether a host of the run takes no mail from the network."""
+        seen = self.observation(host)
+        return bool(seen and seen.send_only)
 
     def _ends_without(self, host: str) -> bool:
         seen = self.observation(host)

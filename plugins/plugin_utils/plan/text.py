@@ -35,6 +35,8 @@ _WORDS = {
     "stop_accepting": "the gateways stop accepting TLS, one at a time",
 }
 """Step -> what happens in it."""
+_SENDS = {"offer": "send over TLS", "off": "send in plaintext", "back": "send as before"}
+"""Step -> what a send-only host does in it."""
 
 
 def plan_table(plan: Plan) -> str:
@@ -79,7 +81,8 @@ def _change(host: HostPlan, interrupted: bool) -> str:
         return "unknown"
     files = len({one.path for one in host.changes})
     what = f"{files} file{'s' if files > 1 else ''}" if files else "reload" if host.steps else ""
-    steps = ", ".join(step.replace("_", " ") for step in host.steps)
+    words_of = _SENDS if host.send_only else {}
+    steps = ", ".join(words_of.get(step, step.replace("_", " ")) for step in host.steps)
     words = [f"{steps} ({what})" if steps and what else steps or what]
     if interrupted:
         words.insert(0, "undo the killed run")
@@ -122,7 +125,16 @@ def _order(plan: Plan) -> Iterator[str]:
     for number, (step, planned) in enumerate(plan.steps.items(), 1):
         one_at_a_time = set(planned.batches) == {1}
         batches = names(planned.hosts) if one_at_a_time else "; ".join(_batches(planned))
-        yield one_line(f"  {number} {step.replace('_', ' ')}: {_WORDS[step]}: {batches}")
+        yield one_line(f"  {number} {step.replace('_', ' ')}: {_meaning(plan, step, planned)}: {batches}")
+
+
+def _meaning(plan: Plan, step: str, planned: PlanStep) -> str:
+    """Return what happens in a step, in words. Send-only hosts have words of their own."""
+    senders = [host for host in planned.hosts if host in plan.hosts and plan.hosts[host].send_only]
+    if not senders or step not in _SENDS:
+        return _WORDS[step]
+    said = f"send-only hosts {_SENDS[step]}"
+    return said if len(senders) == len(planned.hosts) else f"{_WORDS[step]}, and {said}"
 
 
 def _batches(planned: PlanStep) -> Iterator[str]:

@@ -49,7 +49,10 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True)
 class HostPlan:
-    """One host of the run. present: what it is now, in words. state: one of RESULTS. after: C((inbound, outbound)) as planned."""
+    """One host of the run. present: what it is now, in words. state: one of RESULTS. after: C((inbound, outbound)) as planned.
+
+    send_only: whether it takes no mail from the network.
+    """
 
     role: str
     title: str
@@ -61,6 +64,7 @@ class HostPlan:
     warnings: tuple[Finding, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, str] = ("", "")
+    send_only: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -75,6 +79,7 @@ class HostPlan:
             "warnings": [_plain(one) for one in self.warnings],
             "digests": dict(self.digests),
             "after": dict(zip(SIDES, self.after)),
+            "send_only": self.send_only,
         }
 
     @classmethod
@@ -91,6 +96,7 @@ class HostPlan:
             warnings=_findings(data["warnings"]),
             digests=dict(data["digests"]),
             after=(str(data["after"][SIDES[0]]), str(data["after"][SIDES[1]])),
+            send_only=bool(data.get("send_only")),
         )
 
 

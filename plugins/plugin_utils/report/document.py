@@ -189,13 +189,15 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
     activity = _activity(row["activity"]) if isinstance(row.get("activity"), Mapping) else None
     errors = [str(one) for one in _sequence(row.get("errors"))]
     own = [_finding(one) for one in _mappings(row.get("findings"))]
+    sends_only = row.get("send_only") is True
     gathered = {
-        "expected": expected, "errors": errors, "findings": own, "probes": tests, "traces": traces, "activity": activity,
+        "send_only": sends_only, "expected": expected, "errors": errors, "findings": own, "probes": tests, "traces": traces, "activity": activity,
     }  # fmt: skip
     findings = [_finding(one) for one in findings_of({"host": row["host"], **gathered})]
     return {
         "host": clean(row["host"]),
         "daemon": clean(str(row.get("daemon") or "")),
+        "send_only": sends_only,
         "expected": expected,
         "verdict": verdict_of(findings, fail_on),
         "tested_from": clean(
