@@ -27,7 +27,7 @@ NOTHING = {
     "next_hops": None,
 }
 PARTS = {
-    "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles",
+    "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles", "send_only",
     "notes", "tls_words",
     *NOTHING,
 }  # fmt: skip
