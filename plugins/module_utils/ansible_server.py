@@ -132,8 +132,10 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     server = SERVERS[kind](runner(module), desired, settings)
     if options["only_recover"]:
-        recovered, warnings = (False, []) if module.check_mode else undo_killed_run(
-            server, desired.own_port, settings, listens=desired.listens
+        recovered, warnings = (
+            (False, [])
+            if module.check_mode
+            else undo_killed_run(server, desired.own_port, settings, listens=desired.listens)
         )
         return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": [*warnings, *settings.told]}
     if newer := newer_on_host(desired.bundle):

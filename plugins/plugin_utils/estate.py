@@ -269,7 +269,9 @@ def _refuse_mail_to_send_only(
     if host in ((facts.get("groups") or {}).get("mail_gateways") or ()):
         raise EngineError(f"{host} is a gateway and takes mail, and its starttls_inbound is 'none'; take that away")
     if str(facts.get("starttls_kind") or AUTO) == "exchange":
-        raise EngineError(f"{host} is an Exchange server and takes mail, and its starttls_inbound is 'none'; take that away")
+        raise EngineError(
+            f"{host} is an Exchange server and takes mail, and its starttls_inbound is 'none'; take that away"
+        )
     for one in deliveries:
         if host in one.hosts:
             raise EngineError(
@@ -293,7 +295,8 @@ def send_only(host: str, hostvars: HostVars, email_configs: Any = ()) -> str:
     facts = hostvars[host]
     if inbound := facts.get("starttls_inbound"):
         return "always" if inbound == SEND_ONLY else "never"
-    run = (hostvars["localhost"] if "localhost" in hostvars else {}).get("tls_estate") or {}
+    local = hostvars["localhost"] if "localhost" in hostvars else {}  # noqa: SIM401  (Ansible's hostvars have no such default)
+    run = local.get("tls_estate") or {}
     named = {name for one in run.get("deliveries") or () for name in one.get("hosts") or ()}
     given = email_configs if isinstance(email_configs, (list, tuple)) else ()
     named |= {str(name) for one in given if isinstance(one, Mapping) and not is_absent(one) for name in _names(one)}

@@ -93,8 +93,8 @@ def mark_of(direction: str, host: str) -> str:
 def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: str) -> list[dict[str, Any]]:
     """Return the test messages of a run: for each host one from outside (C(inbound)) and one to the outside (C(outbound)).
 
-    Hosts without C(starttls_trace_address) are left out. A send-only host gets none from outside. Without an outside host there are no messages. run makes the
-    markers unique.
+    Hosts without C(starttls_trace_address) are left out. A send-only host gets none from outside. Without an outside host there are no
+    messages. run makes the markers unique.
     """
     if not outside:
         return []

@@ -56,6 +56,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
     of_controller,
     without_proof,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import confirmed_by
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import Routing, known_modes
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
     Observation,
@@ -257,7 +258,8 @@ def verdict_rows(
     elif expected == "removed":
         parsed, expected = parsed.without_modes(), "either"
     gateways = [one for one in groups.get("mail_gateways") or () if one in hostvars]
-    routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways)
+    confirmed = bool(hosts) and "modes" in confirmed_by(hostvars[hosts[0]])
+    routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways, confirmed)
     mail_hosts = [one for one in (*gateways, *(groups.get("mail_servers") or ())) if one in hostvars]
     namesakes = namesakes_of(mail_hosts, hostvars)
     return [_row_or_fault(host, hostvars, groups, routing, expected, namesakes.get(host) or ()) for host in hosts]
@@ -305,7 +307,8 @@ def _row(
     if expected == "disabled" and not is_gateway and _goes_on_offering(facts):
         expected = "either"
     shown = [] if is_gateway else routing.modes(host, str(target_of(host, {host: facts})))
-    modes = known_modes(shown, routing.estate.modes_of(host))
+    # A mode that somebody has to set by hand is none as long as nobody has confirmed it.
+    modes = known_modes(shown, routing.estate.modes_of(host) if routing.seen or routing.confirmed else [])
     gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
     probes = tests_of(host, hostvars, gateways, namesakes)
     missing = [] if is_gateway or sends_only else _missing(probes, gateways)
@@ -343,7 +346,9 @@ def _row(
         "findings": [
             *(one for one in _of_daemon(facts) if one["code"] != EDITS or EDITS not in [two.code for two in routed]),
             *without_proof(host, probes, is_gateway),
-            *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" and not sends_only else 0),
+            *_not_reached(
+                host, facts, probes, target_of(host, hostvars).port if expected == "offered" and not sends_only else 0
+            ),
             *_without_relay(facts if sends_only and not probes else {}),
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in routed),

@@ -232,9 +232,9 @@ def change_within(
 
     transaction.apply(change, prove, prove_old, hold)
     relays = () if desired.listens else tuple(relays_of(server, settings)[0])
-    return replace(outcome, handshake=seen, relays=relays, digests=facts.known_digests([*server.files(), desired.certificate])), Made(
-        change, prove, prove_old
-    )
+    return replace(
+        outcome, handshake=seen, relays=relays, digests=facts.known_digests([*server.files(), desired.certificate])
+    ), Made(change, prove, prove_old)
 
 
 def prove_at(

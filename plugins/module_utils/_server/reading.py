@@ -342,9 +342,7 @@ class Reading:
             if engine.insists(computed.desired, computed.before):
                 self._stands("change_refused", engine.refusal(str(error)))
             return None
-        return [
-            _hop(one) for one in handshake_all(hops, replace(self._settings, ask_plaintext=False))
-        ]
+        return [_hop(one) for one in handshake_all(hops, replace(self._settings, ask_plaintext=False))]
 
 
 def _hop(test: Handshake) -> dict[str, Any]:

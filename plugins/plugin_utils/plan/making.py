@@ -66,6 +66,7 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
             dict.fromkeys(host for some in request.groups.values() for host in some if host not in fleet.seen)
         ),
         former=former_of(fleet),
+        by_hand=fleet.pending,
     )
 
 

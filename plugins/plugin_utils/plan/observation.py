@@ -216,7 +216,8 @@ class Observation:
     transports; None if they could not be read. relay_places: host and port of each of those that is not that of a peer.
     servers: (name or address, port) -> what a handshake test from this host saw. peers: see SeenPeers.
     is_gateway: whether it was read as a gateway. loopback_ports: those that no other host
-    reaches. send_only: whether it was read as a host that takes no mail from the network. sessions_an_hour: from its log; None if that is not known.
+    reaches. send_only: whether it was read as a host that takes no mail from the network.
+    sessions_an_hour: from its log; None if that is not known.
     """
 
     title: str = ""

@@ -222,7 +222,7 @@ def _required_behind_others(fleet: Fleet) -> Iterator[Located]:
         yield from _outside(
             fleet, f"{_names(hosts)} will take mail over TLS only, and this gateway may still deliver in plaintext"
         )
-        if not fleet.gateways:
+        if not fleet.gateways and not fleet.by_hand:
             what = f"{_names(hosts)} will take mail over TLS only, and no gateway of the inventory delivers to them in the mode 'required'"
             for host in hosts:
                 if host not in fleet.request.without_evidence:

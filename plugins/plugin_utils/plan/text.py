@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import go_on
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.rules import HANDSHAKE_CPU_MS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import HostPlan, Located, Plan, PlanStep
@@ -71,6 +72,7 @@ def plan_text(plan: Plan) -> str:
         "\n".join(_findings("Warnings", plan.warnings)),
         "\n".join(_diffs(plan.hosts)),
         "\n".join(_order(plan)),
+        "\n".join(_by_hand(plan)),
         "\n".join(_cost(plan)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -126,6 +128,16 @@ def _order(plan: Plan) -> Iterator[str]:
         one_at_a_time = set(planned.batches) == {1}
         batches = names(planned.hosts) if one_at_a_time else "; ".join(_batches(planned))
         yield one_line(f"  {number} {step.replace('_', ' ')}: {_meaning(plan, step, planned)}: {batches}")
+
+
+def _by_hand(plan: Plan) -> Iterator[str]:
+    """Yield what somebody has to set at a gateway that is not in the inventory, and how the run goes on then."""
+    if plan.by_hand:
+        yield "By hand"
+    for step, lines in plan.by_hand.items():
+        for line in lines:
+            yield one_line(f"  {step}: {line}")
+        yield f"  The run ends before that step. Set it at the gateway, then run again with {go_on(plan.by_hand)}"
 
 
 def _meaning(plan: Plan, step: str, planned: PlanStep) -> str:

@@ -192,7 +192,8 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
     errors = [str(one) for one in _sequence(row.get("errors"))]
     own = [_finding(one) for one in _mappings(row.get("findings"))]
     gathered = {
-        "send_only": sends_only, "expected": expected, "errors": errors, "findings": own, "probes": tests, "traces": traces, "activity": activity,
+        "send_only": sends_only,
+        "expected": expected, "errors": errors, "findings": own, "probes": tests, "traces": traces, "activity": activity,
     }  # fmt: skip
     findings = [_finding(one) for one in findings_of({"host": row["host"], **gathered})]
     return {

@@ -144,7 +144,9 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
         "fingerprint_sha256": certificate.get("fingerprint_sha256") or first.get("fingerprint_sha256"),
         "days_left": certificate.get("days_left"),
         "trusted": first.get("trusted"),
-        "delivery_mode": [f"to {one.get('name') or one.get('host')}" for one in probes] if sends_only else row.get("delivery_modes") or [],
+        "delivery_mode": [f"to {one.get('name') or one.get('host')}" for one in probes]
+        if sends_only
+        else row.get("delivery_modes") or [],
         "messages": _messages(traces),
         "tested_from": tested_from(row["host"], probes, row.get("not_seen_from") or ()),
         "verdict": _verdict(findings, fail_on),
