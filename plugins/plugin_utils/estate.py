@@ -19,6 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     is_absent,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import SEND_ONLY
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
@@ -39,8 +40,6 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import (
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import check_variables
 
 HostVars = Mapping[str, Mapping[str, Any]]
-SEND_ONLY = "none"
-"""C(starttls_inbound) of a host that takes no mail from the network."""
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _SLICE = "a slice of an AWX job lacks hosts: set job_slice_count of its template to 1"
 NEED_DNS = {"dane", "mta_sts"}

@@ -59,7 +59,8 @@ def enabled(fleet: Fleet, plan_file: Path) -> Played:
 @pytest.mark.parametrize("host", SERVERS)
 def test_the_plan_says_that_a_host_only_sends(enabled: Played, plan_file: Path, host: str) -> None:
     hosts = json.loads(plan_file.read_text())["hosts"]
-    assert re.search(rf"(?m)^ *{host} +mail server +(Postfix|Exim) \S+: send only, outbound disabled +send over TLS \(1 file\) ", enabled.output), enabled.output  # fmt: skip
+    says = rf"(?m)^ *{host} +mail server +(Postfix|Exim) \S+: send only, outbound disabled +send over TLS \(1 file\) "
+    assert re.search(says, enabled.output), enabled.output
     assert (hosts[host]["send_only"], hosts["gw1"]["send_only"]) == (True, False)
 
 
