@@ -27,8 +27,8 @@ NOTHING = {
     "next_hops": None,
 }
 PARTS = {
-    "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles", "send_only",
-    "notes", "tls_words",
+    "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles",
+    "send_only", "notes", "tls_words",
     *NOTHING,
 }  # fmt: skip
 as_root = pytest.mark.skipif(GETEUID() != 0, reason="only root gives files away")
