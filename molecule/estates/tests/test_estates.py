@@ -1,0 +1,109 @@
+"""Many estates in one: see conftest.py for the shape of each host. One run switches TLS on for all of them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from lab_testinfra import Fleet, Played, wait_for
+
+GATEWAYS = ("gw1", "gw13")
+OTHER = "find /etc/postfix-other -type f -exec sha256sum {} + | sort; ss -Hltn 'sport = 2525' | wc -l"
+
+
+def row(played: Played, host: str) -> str:
+    """The last row of a host in the tables of a run; the recap has none."""
+    return re.findall(rf"(?m)^ *({host}  +[A-Za-z].*?) *$", played.output)[-1]
+
+
+def served(fleet: Fleet, host: str, port: int, *more: str) -> str:
+    """The subject of the certificate that a host serves to itself at a port."""
+    starttls = "" if port == 465 else "-starttls smtp"
+    said = fleet.run(host, f"openssl s_client {starttls} -connect localhost:{port} </dev/null 2>/dev/null", check=False)
+    found = re.search(r"(?m)^subject=(.*)$", said)
+    return found[1].replace(" ", "") if found else ""
+
+
+@pytest.fixture(scope="module")
+def other_instance(estate: Fleet) -> str:
+    """The second instance of Postfix on pf12, before the first change."""
+    return estate.run("pf12", OTHER)
+
+
+@pytest.fixture(scope="module")
+def enabled(estate: Fleet, other_instance: str) -> Played:
+    return estate.play("playbooks/enable_tls.yml")
+
+
+def test_everything_is_on(enabled: Played) -> None:
+    assert enabled.status == 0, enabled.output
+    for host in (*GATEWAYS, "pf12", "pf13", "ex12", "ex13"):
+        assert re.search(r"  pass(, \d warnings?)?$", row(enabled, host)), row(enabled, host)
+
+
+def test_several_gateways_test_and_deliver(enabled: Played) -> None:
+    for host in ("pf12", "pf13", "ex12", "ex13"):
+        assert re.search(r"  host, gw1, gw13  ", row(enabled, host)), row(enabled, host)
+
+
+@pytest.mark.parametrize("gateway", GATEWAYS)
+@pytest.mark.parametrize(("domain", "host", "tls", "wanted"), [
+    ("alpha.test", "pf12", True, True),
+    ("alpha.test", "pf12", False, False),
+    ("legal.test", "pf12", False, True),
+    ("bravo.test", "pf13", False, True),
+    ("charlie.test", "ex12", False, True),
+    ("delta.test", "ex13", False, True),
+])  # fmt: skip
+def test_each_domain_is_delivered_in_its_mode(
+    enabled: Played, estate: Fleet, gateway: str, domain: str, host: str, tls: bool, wanted: bool
+) -> None:
+    """A server in several email configs, IPv6 behind postscreen, an address that is not on the host, a port that only gateways reach."""
+    mark = estate.send("outside", [f"trace@{domain}"], tls, to=gateway)
+    assert estate.arrived_over_tls(host, mark, 60) is wanted
+
+
+def test_the_hop_to_a_host_with_ipv6_alone_is_ipv6(enabled: Played, estate: Fleet) -> None:
+    mark = estate.send("outside", ["trace@bravo.test"], True)
+    message = wait_for(lambda: estate.mail("pf13", mark), 60)
+    assert message, mark
+    assert "[IPv6:fd00:25::10]" in str(message.get_all("Received")[0])
+
+
+def test_a_gateway_that_is_a_mail_server_keeps_its_own_delivery(enabled: Played, estate: Fleet) -> None:
+    mark = estate.send("outside", ["trace@own.test"], True)
+    assert wait_for(lambda: estate.mail("gw1", mark), 60)
+
+
+def test_another_instance_of_postfix_stays_as_it_is(enabled: Played, estate: Fleet, other_instance: str) -> None:
+    assert estate.run("pf12", OTHER) == other_instance
+    assert other_instance.endswith("1\n")
+
+
+def test_submission_and_smtps_keep_their_certificate(enabled: Played, estate: Fleet) -> None:
+    assert {port: served(estate, "pf12", port) for port in (25, 587, 465)} == {
+        25: "CN=pf12.fleet.test",
+        587: "CN=users.example",
+        465: "CN=users.example",
+    }
+    assert "/etc/ssl/own.pem" in estate.run("pf12", "postconf -P submission/inet/smtpd_tls_chain_files")
+
+
+def test_a_controller_that_reaches_no_port_25_could_not_look(enabled: Played, estate: Fleet) -> None:
+    played = estate.play(
+        "playbooks/verify_tls.yml",
+        variables={"starttls_probe_timeout": 6, "starttls_send_messages": False, "starttls_fail_on": "error"},
+    )
+    assert played.status == 0, played.output
+    assert re.search(r"  host, gw1, gw13; not controller  ", row(played, "ex13")), row(played, "ex13")
+    assert re.search(r"(?m)^ex13: notice: the controller could not look", played.output), played.output
+
+
+def test_everything_is_off(enabled: Played, estate: Fleet, other_instance: str) -> None:
+    played = estate.play("playbooks/disable_tls.yml", variables={"starttls_send_messages": False})
+    assert played.status == 0, played.output
+    assert served(estate, "pf12", 25) == ""
+    assert served(estate, "pf12", 587) == "CN=users.example"
+    assert estate.run("pf12", OTHER) == other_instance
+    mark = estate.send("outside", ["trace@bravo.test"], True)
+    assert estate.arrived_over_tls("pf13", mark, 60) is False
