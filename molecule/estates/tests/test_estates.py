@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from lab_testinfra import Fleet, Played, wait_for
@@ -97,6 +100,76 @@ def test_a_controller_that_reaches_no_port_25_could_not_look(enabled: Played, es
     assert played.status == 0, played.output
     assert re.search(r"  host, gw1, gw13; not controller  ", row(played, "ex13")), row(played, "ex13")
     assert re.search(r"(?m)^ex13: notice: the controller could not look", played.output), played.output
+
+
+LIAR = """
+import socket, sys
+address = socket.inet_aton(sys.argv[1])
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 53))
+while True:
+    asked, client = server.recvfrom(4096)
+    end = 12
+    while asked[end]:
+        end += 1 + asked[end]
+    question = asked[12 : end + 5]
+    is_a = question[-4:-2] == bytes([0, 1])
+    head = asked[:2] + bytes([0x81, 0x80, 0, 1, 0, int(is_a), 0, 0, 0, 0])
+    answer = bytes([0xC0, 12, 0, 1, 0, 1, 0, 0, 0, 9, 0, 4]) + address if is_a else b""
+    server.sendto(head + question + answer, client)
+"""
+"""A DNS server that has an address for every name: its own."""
+
+
+@pytest.fixture
+def resolver(estate: Fleet) -> Iterator[Callable[[str], None]]:
+    """Sets the resolver of the gateway gw13."""
+    former = estate.run("gw13", "cat /etc/resolv.conf")
+
+    def ask(address: str) -> None:
+        estate.run("gw13", "cat >/etc/resolv.conf", f"nameserver {address}\n")
+
+    yield ask
+    estate.run("gw13", "cat >/etc/resolv.conf", former)
+
+
+def mistyped(estate: Fleet) -> dict[str, Any]:
+    """What a gateway sees of a mail server whose name is wrong in the inventory."""
+    options = {"targets": [{"host": "mistyped.fleet.test"}], "ca_content": estate.ca.read_text(), "timeout": 10}
+    result = estate.result("gw13", "starttls_probe", options)
+    assert "results" in result, result["output"]
+    [entry] = result["results"]
+    return dict(entry)
+
+
+def test_a_resolver_that_has_an_address_for_every_name_leads_to_a_server_that_is_not_ours(
+    enabled: Played, estate: Fleet, resolver: Callable[[str], None]
+) -> None:
+    estate.run(
+        "outside",
+        "cat >/tmp/liar.py; (setsid python3 /tmp/liar.py $(hostname -i) >/dev/null 2>&1 & echo $! >/tmp/liar.pid)",
+        LIAR,
+    )
+    try:
+        resolver(estate.address("outside"))
+        assert wait_for(
+            lambda: estate.address("outside") in estate.run("gw13", "getent ahostsv4 nosuch.test", check=False)
+        )
+        seen = mistyped(estate)
+    finally:
+        estate.run("outside", "kill $(cat /tmp/liar.pid)", check=False)
+    assert seen["completed"] is True
+    assert "name_mismatch" in [one["code"] for one in seen["findings"]], seen
+
+
+def test_a_resolver_that_never_answers_is_waited_for_once_and_named(
+    enabled: Played, estate: Fleet, resolver: Callable[[str], None]
+) -> None:
+    resolver("192.0.2.53")
+    begun = time.monotonic()
+    seen = mistyped(estate)
+    assert time.monotonic() - begun < 60
+    assert (seen["completed"], seen["code"]) in ((False, "name_not_resolved"), (False, "timeout")), seen
 
 
 def test_everything_is_off(enabled: Played, estate: Fleet, other_instance: str) -> None:
