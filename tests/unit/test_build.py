@@ -43,8 +43,8 @@ def test_only_what_users_need_is_packed(installed: Path) -> None:
     with tarfile.open(next(installed.glob("*.tar.gz"))) as archive:
         tops = {name.split("/")[0] for name in archive.getnames()}
     assert tops == {
-        "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md", "awx", "docs", "examples", "meta",
-        "playbooks", "plugins", "requirements.txt", "roles",
+        "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md", "awx", "docs", "meta",
+        "examples", "playbooks", "plugins", "requirements.txt", "roles",
     }  # fmt: skip
 
 

@@ -30,7 +30,8 @@ class Example:
         loader = DataLoader()
         inventory = InventoryManager(loader, [str(ROOT / "examples" / name / "inventory.yml")])
         manager = VariableManager(loader, inventory)
-        self.groups = {name: [str(one) for one in inventory.groups[name].get_hosts()] for name in GROUPS if name in inventory.groups}  # fmt: skip
+        there = [name for name in GROUPS if name in inventory.groups]
+        self.groups = {name: [str(one) for one in inventory.groups[name].get_hosts()] for name in there}
         self.hosts = [host for some in self.groups.values() for host in some]
         self.hostvars = {
             host: {**manager.get_vars(host=inventory.get_host(host)), "groups": self.groups} for host in self.hosts
