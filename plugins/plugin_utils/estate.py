@@ -527,17 +527,17 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
     return [{**_target(host, hostvars), "host": address, **({"domain": domain} if domain else {})}]
 
 
+_READS = ("mail_server_observed", "verify_read")
+
+
 def relay_tests(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the tests that a send-only host made with its next hops: those of its change, or else of its read."""
-    for name in ("mail_server_result", "mail_server_observed"):
+    for name in ("mail_server_result", *_READS):
         result = facts.get(name)
         if isinstance(result, Mapping) and result.get("send_only") and (name in _READS or result.get("changed")):
             results = (result.get("probe") or {}).get("results")
             return [one for one in results or () if isinstance(one, Mapping) and one.get("host")]
     return []
-
-
-_READS = ("mail_server_observed",)
 
 
 def localhost_of(hosts: Sequence[str]) -> str:

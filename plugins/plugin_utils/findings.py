@@ -227,8 +227,8 @@ _ENTRIES = (
     Entry("host", "only_itself", "warning", "Only the host itself tested its server, so nothing proves that others reach it.",
           "set starttls_address of the host to an address that the controller reaches, and run verify_tls"),
     Entry("host", "loopback_only", "error", "The mail server listens on the loopback only, so no other host can deliver to it.",
-          "let it listen where the gateways reach it (Postfix: inet_interfaces, Exim: local_interfaces); if the host is to send only, that "
-          "is right, and of mail to it nothing is proved"),
+          "let it listen where the gateways reach it (Postfix: inet_interfaces, Exim: local_interfaces); if the host is to send only, set "
+          "starttls_inbound: none"),
     Entry("host", "relay_not_tested", "warning", "A send-only host has no relay that takes all its mail, so nothing was tested.",
           "give it one relay (relayhost of Postfix, a smart host of Exim), or look at a message that it sends"),
     Entry("host", "unproven", "error", "Nobody could look at the server of the host, so nothing is proved.",

@@ -230,6 +230,7 @@ def failed_tests(
     of_host = without_proof(host, tests, host in gateways)
     if is_send_only(hostvars[host]):
         others = ()
+        of_host += _without_relay(hostvars[host]) if not tests else []
     if others and host not in gateways and _missing(tests, gateways):
         of_host.append(_alike(host, others))
     return [
@@ -349,7 +350,7 @@ def _row(
             *_not_reached(
                 host, facts, probes, target_of(host, hostvars).port if expected == "offered" and not sends_only else 0
             ),
-            *_without_relay(facts if sends_only and not probes else {}),
+            *(_without_relay(facts) if sends_only and not probes else ()),
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in routed),
             *(Finding.advised("not_as_wanted", one).as_dict() for one in lacking(host, facts, is_gateway, expected)),
@@ -400,9 +401,11 @@ def _not_reached(
 
 def _without_relay(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return why a send-only host has no test: it has no relay, or nobody has read it."""
-    read = readable(facts.get("mail_server_observed"))
-    notes = [one for one in read.get("notes") or () if one.get("code") == "relay_not_tested"]
-    return [Finding.advised("relay_not_tested", str(one.get("message"))).as_dict() for one in notes]
+    reads = (readable(facts.get(name)) for name in ("mail_server_observed", "verify_read"))
+    notes = [one for read in reads for one in read.get("notes") or () if one.get("code") == "relay_not_tested"]
+    if notes:
+        return [Finding.advised("relay_not_tested", str(notes[0].get("message"))).as_dict()]
+    return [Finding.advised("not_tested", "the handshake test with its relay was not made").as_dict()]
 
 
 def _of_daemon(facts: Mapping[str, Any]) -> list[dict[str, Any]]:

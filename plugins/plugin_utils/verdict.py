@@ -145,8 +145,8 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     for trace in row.get("traces") or ():
         findings += [one.as_dict() for one in told_findings(trace)]
         findings += [one.as_dict() for one in unproven_hops(trace)]
-    has_none = row.get("send_only") and any(one.get("code") == "relay_not_tested" for one in findings)
-    if not (probes or errors or row.get("activity") or has_none):
+    told = row.get("send_only") and any(one.get("code") in ("relay_not_tested", "not_tested") for one in findings)
+    if not (probes or errors or row.get("activity") or told):
         findings.append(Finding("not_tested", "the handshake test was not made").as_dict())
     return findings
 

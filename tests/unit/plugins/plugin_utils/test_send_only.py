@@ -183,6 +183,17 @@ class TestVerdict:
             ["relay_not_tested"],
         )
 
+    def test_the_role_verify_alone_reads_the_way_itself(self) -> None:
+        facts = {"n1": {"starttls_inbound": "none", "verify_read": null()}}
+        assert own_target("n1", facts)[0]["host"] == "gw1.test"
+        assert failed_tests("n1", facts) == []
+        assert failed_tests("n1", {"n1": {"starttls_inbound": "none"}}) == [
+            "n1: the handshake test with its relay was not made; run the test on the host"
+        ]
+        note = {"code": "relay_not_tested", "message": "no relay"}
+        alone = {"n1": {"starttls_inbound": "none", "verify_read": {"notes": [note], "send_only": True}}}
+        assert failed_tests("n1", alone) == []
+
     def test_nothing_known_is_no_pass(self) -> None:
         assert fleet_verdict([self.row(probe={"results": []})], "x", "error")[0]["rows"][0]["verdict"] == "FAIL"
 
