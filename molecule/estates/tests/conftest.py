@@ -27,7 +27,7 @@ postconf -e 'mydestination = alpha.test, legal.test, pf12.fleet.test, localhost'
 postmulti -e init; postmulti -I postfix-other -e create
 postconf -c /etc/postfix-other -e 'inet_interfaces = 127.0.0.1' 'master_service_disable =' 'authorized_submit_users = root'
 postconf -c /etc/postfix-other -M '2525/inet=2525 inet n - n - - smtpd'; postconf -c /etc/postfix-other -MX smtp/inet
-postmulti -i postfix-other -e enable; systemctl daemon-reload; systemctl restart postfix; postmulti -i postfix-other -p start
+postmulti -i postfix-other -e enable; systemctl daemon-reload; systemctl restart postfix
 """
 
 # pf13 knows no IPv4 for mail, and postscreen answers on its port.
