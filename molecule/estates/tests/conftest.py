@@ -32,14 +32,14 @@ postmulti -i postfix-other -e enable; systemctl daemon-reload; systemctl restart
 
 # pf13 knows no IPv4 for mail, and postscreen answers on its port.
 PF13 = """
-postconf -e 'inet_protocols = ipv6' 'mynetworks = [::1]/128' 'postscreen_greet_wait = 2s'
+postconf -e 'inet_protocols = ipv6' 'smtp_host_lookup = native' 'mynetworks = [::1]/128' 'postscreen_greet_wait = 2s'
 postconf -M 'smtp/inet=smtp inet n - y - 1 postscreen' 'smtpd/pass=smtpd pass - - y - - smtpd' \
     'dnsblog/unix=dnsblog unix - - y - 0 dnsblog' 'tlsproxy/unix=tlsproxy unix - - y - 0 tlsproxy'
 systemctl restart postfix
 """
 
 GATEWAY = """
-postconf -e 'inet_protocols = all' "mynetworks = $(postconf -h mynetworks) [fd00:25::]/64" \
+postconf -e 'inet_protocols = all' 'smtp_host_lookup = native' "mynetworks = $(postconf -h mynetworks) [fd00:25::]/64" \
     "relay_domains = $(postconf -h relay_domains) legal.test"
 echo 'legal.test smtp:[pf12.fleet.test]' >>/etc/postfix/transport; postmap $(postconf -h default_database_type):/etc/postfix/transport
 systemctl restart postfix
