@@ -48,6 +48,12 @@ systemctl restart postfix
 # gw1 is a mail server, too.
 OWN_MAIL = 'postconf -e "mydestination = $(postconf -h mydestination), own.test"; systemctl reload postfix'
 
+TO_GW1 = """
+postconf -e "relay_domains = $(postconf -h relay_domains) own.test"
+echo 'own.test smtp:[gw1.fleet.test]' >>/etc/postfix/transport; postmap $(postconf -h default_database_type):/etc/postfix/transport
+systemctl reload postfix
+"""
+
 
 def in_network(fleet: Fleet, host: str, *command: str) -> None:
     """Run a program of this machine in the network of a host."""
@@ -99,6 +105,7 @@ def shaped(fleet: Fleet) -> Iterator[Fleet]:
             name(fleet, gateway, "pf13.fleet.test", IPV6["pf13"])
             fleet.run(gateway, GATEWAY)
         fleet.run("gw1", OWN_MAIL)
+        fleet.run("gw13", TO_GW1)
         name(fleet, "pf13", "gw1.fleet.test", IPV6["gw1"])
         for rule in closed:
             in_network(fleet, "ex13", "iptables", "-A", *rule)
