@@ -178,5 +178,5 @@ def test_everything_is_off(enabled: Played, estate: Fleet, other_instance: str) 
     assert served(estate, "pf12", 25) == ""
     assert served(estate, "pf12", 587) == "CN=users.example"
     assert estate.run("pf12", OTHER) == other_instance
-    mark = estate.send("outside", ["trace@bravo.test"], True)
+    mark = estate.send("outside", ["trace@bravo.test"], False)
     assert estate.arrived_over_tls("pf13", mark, 60) is False
