@@ -37,9 +37,11 @@ options:
       - The use of TLS on accepted connections.
       - V(disabled) does not offer STARTTLS at O(port). V(offered) offers STARTTLS and accepts plaintext too.
         V(required) accepts mail over TLS only.
+      - V(none) is for a host that takes no mail from the network. Its inbound side stays as it is, no certificate is installed, and nobody
+        has to answer at O(port).
       - Without this option the inbound side stays as it is.
     type: str
-    choices: [disabled, offered, required]
+    choices: [disabled, offered, required, none]
   outbound:
     description:
       - The use of TLS on outgoing connections.

@@ -57,7 +57,8 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     keep = options["keep"] if options["state"] == "absent" else None
     server = SERVERS[found["kind"]](run, desired, settings)
     ports = options["listener_ports"] if options.get("test_listeners") else None
-    reading = Reading(server, desired, settings, keep=keep, ports=ports)
+    find = bool(options.get("find_send_only"))
+    reading = Reading(server, desired, settings, keep=keep, ports=ports, find_send_only=find)
     result = {**found, **reading.read(layout.daemons, targets, layout.user), **({"newer": newer} if newer else {})}
     if options["state"] == "absent" or desired.inbound or desired.outbound:
         result["notes"] = [*result["notes"], *other_hands(server.files(), layout, STORE, server.name)]

@@ -13,7 +13,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.ne
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import BUNDLE_SPEC, SOURCE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import (
+    INBOUND,
+    OUTBOUND,
+    SEND_ONLY,
+    Desired,
+    Outcome,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import put_back
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -37,7 +43,7 @@ SERVER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "keep": {"type": "list", "elements": "path", "default": []},
-    "inbound": {"type": "str", "choices": list(INBOUND)},
+    "inbound": {"type": "str", "choices": [*INBOUND, SEND_ONLY]},
     "outbound": {"type": "str", "choices": list(OUTBOUND)},
     "certificate": {"type": "path", "default": CERTIFICATE},
     "certificate_source": {"type": "str", "choices": ["files", "host"], "default": "files"},
@@ -102,8 +108,9 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         )
         if keeps(bundle):
             bundle = None  # the file that is there is the one to serve
+    listens = options["inbound"] != SEND_ONLY
     return Desired(
-        options["inbound"],
+        options["inbound"] if listens else None,
         options["outbound"],
         options["certificate"],
         Target(options["address"], options["port"]),
@@ -112,7 +119,8 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         options["only_relax"],
         bundle,
         private_key=(options["private_key"] or "") if on_host else "",
-        on_host=on_host,
+        on_host=on_host and listens,
+        listens=listens,
     )
 
 
@@ -124,7 +132,11 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     server = SERVERS[kind](runner(module), desired, settings)
     if options["only_recover"]:
-        recovered, warnings = (False, []) if module.check_mode else undo_killed_run(server, desired.own_port, settings)
+        recovered, warnings = (
+            (False, [])
+            if module.check_mode
+            else undo_killed_run(server, desired.own_port, settings, listens=desired.listens)
+        )
         return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": [*warnings, *settings.told]}
     if newer := newer_on_host(desired.bundle):
         return {"changed": False, "newer": newer}
@@ -147,7 +159,15 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
         **outcome.to_dict(),
         **certificate,
         "kind": kind,
-        "probe": plain_results([with_trust(outcome.handshake, settings)]),
+        "send_only": not desired.listens,
+        "probe": _tests(outcome, desired, settings),
         "diff": outcome.diff,
         "warnings": [*outcome.warnings, *settings.told],
     }
+
+
+def _tests(outcome: Outcome, desired: Desired, settings: Settings) -> dict[str, Any]:
+    """Return the test of the own port after a change; of a send-only host those of its next hops, on whose certificates nothing depends."""
+    if desired.listens:
+        return plain_results([with_trust(outcome.handshake, settings)])
+    return {**plain_results(list(outcome.relays)), "own": False}

@@ -25,6 +25,11 @@ options:
     type: str
     choices: [present, disabled, absent]
     default: present
+  find_send_only:
+    description:
+      - Whether a host that takes mail from itself only is read as with O(inbound=none). Its sockets and its configuration tell it.
+    type: bool
+    default: false
   exim_split:
     description:
       - As O(mailfleet.starttls.peer_tls#module:exim_split).
@@ -282,6 +287,12 @@ tls_words:
   description: If the test with the own port failed where TLS begins, the daemon's own words on why. Else empty.
   type: str
   returned: when the kind is known
+send_only:
+  description:
+    - Whether the host is read as one that takes no mail from the network. Then C(probe) has the tests of its next hops in the place of that
+      of its own port, and C(before) and C(after) have V(none) as their inbound side.
+  type: bool
+  returned: when the kind is known
 obstacles:
   description: What stands in the way of the change, each with C(code) (see docs/findings.md) and C(message).
   type: list
@@ -319,6 +330,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "test_listeners": {"type": "bool", "default": False},
     "listener_ports": {"type": "list", "elements": "int", "default": []},
     "settings_only": {"type": "bool", "default": False},
+    "find_send_only": {"type": "bool", "default": False},
 }
 """The options for users. The action plugin reads them."""
 

@@ -99,6 +99,10 @@ after:
   type: dict
   returned: success
   sample: {inbound: offered, outbound: opportunistic}
+send_only:
+  description: Whether the inbound side is none. Then C(probe) has the tests of the next hops after the change.
+  type: bool
+  returned: success
 handshake:
   description:
     - The handshake test of the daemon's own port after the change. Its fields are those of

@@ -227,8 +227,10 @@ _ENTRIES = (
     Entry("host", "only_itself", "warning", "Only the host itself tested its server, so nothing proves that others reach it.",
           "set starttls_address of the host to an address that the controller reaches, and run verify_tls"),
     Entry("host", "loopback_only", "error", "The mail server listens on the loopback only, so no other host can deliver to it.",
-          "let it listen where the gateways reach it (Postfix: inet_interfaces, Exim: local_interfaces); if the host is to send only, that "
-          "is right, and of mail to it nothing is proved"),
+          "let it listen where the gateways reach it (Postfix: inet_interfaces, Exim: local_interfaces); if the host is to send only, set "
+          "starttls_inbound: none"),
+    Entry("host", "relay_not_tested", "warning", "A send-only host has no relay that takes all its mail, so nothing was tested.",
+          "give it one relay (relayhost of Postfix, a smart host of Exim), or look at a message that it sends"),
     Entry("host", "unproven", "error", "Nobody could look at the server of the host, so nothing is proved.",
           "repair what keeps the others from looking, and run verify_tls again"),
     Entry("host", "not_tested", "error", "Nothing was tested on the host.", "run the test on the host"),
@@ -361,6 +363,8 @@ _ENTRIES = (
           "install Python 3.9 or newer there, or set ansible_python_interpreter"),
     Entry("plan", "not_put_back", "warning", "A host of a workflow does not go back to what it was before it.",
           "look at the host, and change it by hand or with enable_tls if it has to be as it was"),
+    Entry("plan", "relay_without_tls", "warning", "The relay of a send-only host completes no handshake, so mail goes to it in plaintext.",
+          "switch TLS on at the relay, or name another one"),
     Entry("plan", "no_gateway", "error", "The inventory has no gateway, and the step needs one.",
           "name the gateways in the group mail_gateways"),
     Entry("plan", "not_read", "error", "The host could not be read, so nothing is known of it.",

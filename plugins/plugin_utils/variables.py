@@ -41,7 +41,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
     "The wanted state of a mail server": {
         "starttls_inbound": Variable(
-            "`offered`", "`offered`, or `required` (only behind the delivery mode `required`)."
+            "`offered`; `none` where the host takes no mail",
+            "`offered`, `required` (only behind the delivery mode `required`), or `none`: the host only sends.",
         ),
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
         "starttls_settings_only": Variable(
@@ -199,6 +200,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
     "The run": {
         "starttls_batches": Variable("`[1, '25%', '100%']`", "Size of the canary and of the batches after it."),
+        "starttls_confirmed": Variable(
+            "none",
+            "The steps that you made by hand at a gateway that is not in the inventory: `[modes]`. The run goes on behind them.",
+        ),
         "starttls_plan_fail_on": Variable(
             "`blocked`",
             "The result with which a plan fails that no change follows: `drift`, `blocked` (also if a host is unknown), `never`.",

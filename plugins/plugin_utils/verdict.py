@@ -124,7 +124,7 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the findings on a host as dicts of C(code), C(severity) and C(message).
 
     Uses these keys of the row: C(host), C(expected) (V(offered), V(disabled) or V(either)), C(errors) (text),
-    C(findings) (those that are about no single test), C(probes), each with C(seen_from), C(traces) and C(activity). A
+    C(findings) (those that are about no single test), C(send_only), C(probes), each with C(seen_from), C(traces) and C(activity). A
     finding from several places is returned once. A host without any result gets the finding C(not_tested).
     """
     host, probes, errors = row["host"], row.get("probes") or (), row.get("errors") or ()
@@ -145,7 +145,8 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     for trace in row.get("traces") or ():
         findings += [one.as_dict() for one in told_findings(trace)]
         findings += [one.as_dict() for one in unproven_hops(trace)]
-    if not (probes or errors or row.get("activity")):
+    told = row.get("send_only") and any(one.get("code") in ("relay_not_tested", "not_tested") for one in findings)
+    if not (probes or errors or row.get("activity") or told):
         findings.append(Finding("not_tested", "the handshake test was not made").as_dict())
     return findings
 

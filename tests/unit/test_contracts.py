@@ -29,7 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     OutboundTls,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, SEND_ONLY
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import SECRET_OPTIONS, ModuleAction
@@ -584,7 +584,7 @@ def test_every_word_of_a_choice_is_explained(documentation):
 def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
     options = documentation["mail_server_tls"]["doc"]["options"]
     role = {name: option for _, name, option in role_options("mail_server")}
-    for name, words, more in (("inbound", INBOUND, ["unchanged"]), ("outbound", OUTBOUND, ["unchanged"])):
+    for name, words, more in (("inbound", (*INBOUND, SEND_ONLY), ["unchanged"]), ("outbound", OUTBOUND, ["unchanged"])):
         assert options[name]["choices"] == list(words)
         assert role[f"mail_server_{name}"]["choices"] == [*more, *words]
     for name in ("kind", "address", "port", "timeout", "relax", "only_relax", "require_without_evidence"):
@@ -605,11 +605,11 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
     task, *_proof = load(f"roles/mail_server/tasks/{file}.yml")
     given = task[f"mailfleet.starttls.{module}"]
     assert set(given) == set(documentation[module]["doc"]["options"]) - INTERNAL
-    for name in set(given) - {"inbound", "outbound", "certificate", "private_key", "prove_later"}:
+    for name in set(given) - {"inbound", "outbound", "certificate", "private_key", "prove_later", "find_send_only"}:
         variable = "uninstall_keep" if name == "keep" else name
         assert given[name] == f"{{{{ mail_server_{variable} }}}}"
     jinja = environment()
-    for name, words in (("inbound", INBOUND), ("outbound", OUTBOUND)):
+    for name, words in (("inbound", (*INBOUND, SEND_ONLY)), ("outbound", OUTBOUND)):
         for choice in ("unchanged", *words):
             made = jinja.from_string(given[name]).render({f"mail_server_{name}": choice, "omit": "OMIT"})
             assert made == ("OMIT" if choice == "unchanged" else choice)

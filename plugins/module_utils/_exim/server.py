@@ -114,11 +114,20 @@ class Exim:
     name = "exim"
     reads_files_unasked = False
 
-    def __init__(self, run: Runner, trial: Callable[[Desired, Target], object], will_be_split: bool = False) -> None:
+    def __init__(
+        self,
+        run: Runner,
+        trial: Callable[[Desired, Target], object],
+        will_be_split: bool = False,
+        listens: bool = True,
+    ) -> None:
         """Prepare only. run: starts a program. trial: raises EngineError unless a daemon at a target shows the wanted state.
 
-        will_be_split: plan for the split configuration, whatever there is now.
+        will_be_split: plan for the split configuration, whatever there is now. listens: whether a daemon has to run. Without one, each
+        message is sent by a process of its own, which reads the configuration anew.
         """
+        self._listens = listens
+        self._runs_not = False
         self._run = run
         self._will_be_split = will_be_split
         self._trial = trial
@@ -146,7 +155,8 @@ class Exim:
                 f"Exim reads {self._printed.file}, not Debian's generated {GENERATED}, so its macros have no effect; "
                 "move the settings into Debian's scheme first"
             )
-        if not _runs():
+        self._runs_not = not self._listens and not _runs()
+        if not self._runs_not and not _runs():
             self._require_sound_sources()  # with broken ones the advice to start it is of no use
             raise not_running("Exim", (DEBIAN.unit,), f" ({PID_FILE} names no process of it)")
         if self.edited():
@@ -533,7 +543,7 @@ class Exim:
             status, out, err = self._run(["update-exim4.conf"])
             if status != 0:
                 raise EngineError(f"update-exim4.conf failed: {(err or out).strip()}")
-        self._told = _have_it_read()
+        self._told = None if self._runs_not else _have_it_read()
 
     def resume(self) -> None:
         """Have the daemon read the former configuration. Raises EngineError.
@@ -541,7 +551,7 @@ class Exim:
         A signal only: update-exim4.conf would also include edits of somebody else.
         """
         self._forget()
-        self._told = _have_it_read(self._told)
+        self._told = None if self._runs_not else _have_it_read(self._told)
 
     def service(self) -> str:
         """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
@@ -549,7 +559,10 @@ class Exim:
 
     def has_ended(self) -> bool:
         """Whether the daemon does not run."""
-        return not _runs() and is_gone(self._told)
+        if self._runs_not or _runs():
+            return False
+        # While it begins anew, it is root's and has no pid file. On a busy machine that takes seconds.
+        return is_gone(self._told)
 
     def start(self, service: str) -> None:
         """Start the daemon, unless somebody has stopped it. Raises NotRunningError and EngineError."""

@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, is_loopback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
@@ -55,11 +55,13 @@ class Reading:
         store: str = STORE,
         keep: Optional[Collection[str]] = None,
         ports: Optional[Collection[int]] = None,
+        find_send_only: bool = False,
     ) -> None:
         """Prepare only. desired: with neither direction set, nothing is computed and nothing stands in the way.
 
         keep: the paths that a removal of everything leaves as they are; None if nothing is to be removed. ports: those whose listeners
-        are tested besides the own port; empty for all, None for none.
+        are tested besides the own port; empty for all, None for none. find_send_only: whether a host that takes mail from itself only
+        is read as a send-only host.
         """
         self._server = server
         self._desired = desired
@@ -67,6 +69,8 @@ class Reading:
         self._store = store
         self._keep = keep
         self._ports = ports
+        self._find_send_only = find_send_only
+        self._relays: list[Handshake] = []
         self.obstacles: list[dict[str, str]] = []
         self.notes: list[dict[str, str]] = []
 
@@ -90,23 +94,33 @@ class Reading:
         observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
         journal = self._journal()
         self._pending(observed, health["state"] == "running", bool(journal))
+        found = self._sockets(observed, health["state"] == "running", programs, user)
+        if self._find_send_only and takes_no_mail(observed["listeners"], found, self._desired.own_port.port):
+            self._desired = replace(self._desired, inbound=None, listens=False, bundle=None, on_host=False)
         # A daemon with a broken configuration may accept connections and never answer.
         patience = (
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
         )
         test = handshake.handshake_all if health["state"] == "broken" else handshake_all
         listening = self._others(observed) if health["state"] == "running" else {}
-        tested = test([self._desired.own_port, *targets, *listening], replace(self._settings, timeout=patience))
-        seen, others = tested[: 1 + len(targets)], tested[1 + len(targets) :]
-        own = seen[0]
-        if health["state"] == "running" and own.stage < Stage.GREETING:
-            self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
+        patient = replace(self._settings, timeout=patience)
+        if self._desired.listens:
+            tested = test([self._desired.own_port, *targets, *listening], patient)
+            seen, others = tested[: 1 + len(targets)], tested[1 + len(targets) :]
+            own = seen[0]
+            if health["state"] == "running" and own.stage < Stage.GREETING:
+                self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
+        else:
+            seen = self._relay_tests(health["state"])
+            others = test(list(listening), patient) if listening else []
+            own = Handshake(self._desired.own_port)
         return {
+            "send_only": not self._desired.listens,
             "health": health,
             "listeners": observed["listeners"],
             "transports": observed["transports"],
             "listener_tests": [_tested(listening[one.target], one) for one in others],
-            "sockets": self._sockets(observed, health["state"] == "running", programs, user),
+            "sockets": None if found is None else [one.to_json() for one in found],
             "certificates": self._certificates(observed["listeners"]),
             "disk": self._disk(),
             "journal": journal,
@@ -116,7 +130,7 @@ class Reading:
             **self._change(own if health["state"] == "running" else None),
             **self._on_host(),
             "tls_words": self._tls_words(own) if health["state"] == "running" else "",
-            "probe": plain_results(seen),
+            "probe": plain_results(seen) if self._desired.listens else {**plain_results(seen), "own": False},
             "obstacles": self.obstacles,
             "notes": self.notes,
         }
@@ -138,6 +152,15 @@ class Reading:
             if (target.host, target.port) != (own.host, own.port):
                 found.setdefault(target, one)
         return found
+
+    def _relay_tests(self, state: str) -> list[Handshake]:
+        """Return the tests of the next hops, which are all that a send-only host talks to. A host without a relay has none."""
+        if state not in ("running", "stopped"):
+            return []
+        self._relays, problem = engine.relays_of(self._server, self._settings)
+        if problem:
+            self.notes.append({"code": "relay_not_tested", "message": problem})
+        return self._relays
 
     def _stands(self, code: str, message: str) -> None:
         if self._wants_change:
@@ -189,7 +212,7 @@ class Reading:
 
     def _sockets(
         self, observed: Mapping[str, Any], running: bool, programs: Collection[str], user: str
-    ) -> Optional[list[dict[str, Any]]]:
+    ) -> Optional[list[sockets.Socket]]:
         listeners = observed["listeners"]
         known = [Listener.from_json(one) for one in listeners or ()]
         ports = {*sockets.MAIL_PORTS, *(one.port for one in known if one.port)}
@@ -200,7 +223,7 @@ class Reading:
             ours = [replace(one, pid=None) if one.program in programs and one.pid != main else one for one in found]
             others = [(str(host), port) for host, port in observed.get("other_places", ())]
             self.notes += sockets.compare(known, ours, programs, others)
-        return None if found is None else [one.to_json() for one in found]
+        return found
 
     def _certificates(self, listeners: Optional[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         served = [path for one in listeners or () for path in one["certificates"]]
@@ -278,7 +301,8 @@ class Reading:
         if computed.change or installs:
             self._reverse()
         stale = (
-            fingerprint is not None
+            self._desired.listens
+            and fingerprint is not None
             and not first.change
             and not installs
             and not engine.satisfies(first.desired, fingerprint, own)
@@ -332,7 +356,7 @@ class Reading:
 
     def _state(self) -> Optional[dict[str, str]]:
         try:
-            return self._server.state()
+            return engine.state_of(self._server, self._desired)
         except (EngineError, OSError):
             return None
 
@@ -350,10 +374,11 @@ class Reading:
         return sides
 
     def _next_hops(self, computed: engine.Computed, sides: Optional[evidence.Both]) -> Optional[list[dict[str, Any]]]:
+        """Return the tests of the next hops that the change needs as evidence; those of a send-only host in any case."""
         if not engine.insists(computed.desired, computed.before):
             if sides and computed.desired.outbound == "required":
                 self.notes += [{"code": "weaker_way", "message": one} for one in reach.undercut(sides.after)]
-            return None
+            return [_hop(one, one.message) for one in self._relays] or None
         try:
             found = evidence.outgoing(self._server, sides, self._settings)
         except EngineError as error:
@@ -365,15 +390,26 @@ class Reading:
         if found.problems and not found.hops:
             return None
         return [
-            {
-                "host": one.seen.target.host,
-                "port": one.seen.target.port,
-                "completed": one.seen.completed,
-                "message": one.fault,
-                **({"settings": one.settings} if one.settings else {}),
-            }
-            for one in found.hops
+            {**_hop(one.seen, one.fault), **({"settings": one.settings} if one.settings else {})} for one in found.hops
         ]
+
+
+def _hop(test: Handshake, fault: str) -> dict[str, Any]:
+    return {"host": test.target.host, "port": test.target.port, "completed": test.completed, "message": fault}
+
+
+def takes_no_mail(
+    listeners: Optional[Sequence[Mapping[str, Any]]], found: Optional[Sequence[sockets.Socket]], port: int
+) -> bool:
+    """Whether a host takes mail from itself only, or from nobody: no other host can connect to a port for mail.
+
+    listeners: of the configuration; found: the sockets of the host; None if they could not be read. What is not known counts as no.
+    """
+    if listeners is None:
+        return False
+    places = [str(one["host"]) for one in listeners]
+    places += [one.host for one in found or () if one.port in (*sockets.MAIL_PORTS, port)]
+    return all(map(is_loopback, places))
 
 
 def _tested(listener: Listener, seen: Handshake) -> dict[str, Any]:

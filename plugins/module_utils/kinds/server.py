@@ -39,7 +39,7 @@ def _exim(run: Runner, desired: Desired, settings: Settings) -> Server:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import Exim
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_at
 
-    return Exim(run, lambda planned, target: prove_at(planned, target, settings))
+    return Exim(run, lambda planned, target: prove_at(planned, target, settings), listens=desired.listens)
 
 
 SERVERS: dict[str, ServerMaker] = {"postfix": _postfix, "exim": _exim}

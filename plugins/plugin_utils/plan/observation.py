@@ -57,6 +57,7 @@ NOTES = frozenset(
         "edited_since",
         "clients_unknown",
         "weaker_way",
+        "relay_not_tested",
         "certificate_newer_kept",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),
     }
@@ -218,7 +219,8 @@ class Observation:
     transports; None if they could not be read. relay_places: host and port of each of those that is not that of a peer.
     servers: (name or address, port) -> what a handshake test from this host saw. peers: see SeenPeers.
     is_gateway: whether it was read as a gateway. loopback_ports: those that no other host
-    reaches. sessions_an_hour: from its log; None if that is not known.
+    reaches. send_only: whether it was read as a host that takes no mail from the network.
+    sessions_an_hour: from its log; None if that is not known.
     """
 
     title: str = ""
@@ -243,6 +245,7 @@ class Observation:
     is_gateway: bool = False
     loopback_ports: frozenset[int] = frozenset()
     sessions_an_hour: Optional[float] = None
+    send_only: bool = False
 
     @property
     def needs_change(self) -> bool:
@@ -359,6 +362,7 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         interrupted=bool(result.get("journal")),
         is_gateway=bool(result.get("gateway")),
         loopback_ports=loopback_ports(result),
+        send_only=result.get("send_only") is True,
         sessions_an_hour=None if sessions is None else max(0.0, _finite(sessions)),
     )
 

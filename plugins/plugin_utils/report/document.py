@@ -184,18 +184,22 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
     expected = row.get("expected") or "offered"
     if expected not in EXPECTED:
         raise ReportError(f"expected of {row['host']} has to be one of {', '.join(EXPECTED)}")
-    tests = [_test(one) for one in _mappings(row.get("probes"))]
+    sends_only = row.get("send_only") is True
+    # The certificate of a relay is no certificate of the host.
+    tests = [{**_test(one), **({"certificate": None} if sends_only else {})} for one in _mappings(row.get("probes"))]
     traces = [clean(one) for one in _mappings(row.get("traces"))]
     activity = _activity(row["activity"]) if isinstance(row.get("activity"), Mapping) else None
     errors = [str(one) for one in _sequence(row.get("errors"))]
     own = [_finding(one) for one in _mappings(row.get("findings"))]
     gathered = {
+        "send_only": sends_only,
         "expected": expected, "errors": errors, "findings": own, "probes": tests, "traces": traces, "activity": activity,
     }  # fmt: skip
     findings = [_finding(one) for one in findings_of({"host": row["host"], **gathered})]
     return {
         "host": clean(row["host"]),
         "daemon": clean(str(row.get("daemon") or "")),
+        "send_only": sends_only,
         "expected": expected,
         "verdict": verdict_of(findings, fail_on),
         "tested_from": clean(

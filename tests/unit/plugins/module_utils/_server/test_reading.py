@@ -29,7 +29,7 @@ NOTHING = {
 }
 PARTS = {
     "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles",
-    "notes", "tls_words", "listener_tests",
+    "send_only", "notes", "tls_words", "listener_tests",
     *NOTHING,
 }  # fmt: skip
 as_root = pytest.mark.skipif(GETEUID() != 0, reason="only root gives files away")
