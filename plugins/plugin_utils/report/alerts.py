@@ -10,7 +10,6 @@ report document. The functions query no host and store nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Optional
 
@@ -29,7 +28,6 @@ _NOT_LOGGED = ("inbound_not_logged", "outbound_not_logged")
 _OWN_FAULTS = frozenset(
     {"certificate_required", "key_unusable", "mail_server_in_plaintext", "peer_requires_tls", "tls_unavailable"}
 )
-_ON_LOOPBACK = re.compile(r"\bhost \S{0,255}\[(?:127\.[0-9.]{1,12}|(?:::ffff:127\.[0-9.]{1,12})|::1)\]")
 _NO_TLS_OFFERED = frozenset({"no_starttls_offered", "starttls_refused"})
 
 _TLSRPT_ACTIONS = {
@@ -106,12 +104,8 @@ def _blocked(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _is_own_fault(event: Mapping[str, Any]) -> bool:
-    """Whether one's own side is the cause: by the reason, or because the other side of the hop was the host itself."""
-    return event["reason"] in _OWN_FAULTS or _is_on_loopback(event)
-
-
-def _is_on_loopback(event: Mapping[str, Any]) -> bool:
-    return _ON_LOOPBACK.search(str(event.get("detail") or "")) is not None
+    """Whether one's own side is the cause: always with these reasons, and where the host is on both sides of the connection."""
+    return event["reason"] in _OWN_FAULTS or event.get("side") == "local"
 
 
 def _of_events(
@@ -134,7 +128,7 @@ def _of_events(
     }
     said = f" The log says: {sample['detail']}" if sample["detail"] else ""
     own_mode = host["own_domains"].get(domain)
-    if all(map(_is_on_loopback, events)):
+    if reasons <= _NO_TLS_OFFERED and all(one.get("side") == "local" for one in events):
         return _alert(
             "tls_deferrals",
             "local",
