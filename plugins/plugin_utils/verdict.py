@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
@@ -46,14 +46,14 @@ _ISSUERS = ("unable to get", "unable to verify", "self-signed", "self signed")
 class Expectation:
     """The expectations on a served certificate and its session. fingerprint is SHA-256, hex, or empty.
 
-    A certificate with fewer days left than min_days_left is an error, with fewer than warn_days_left a warning. fail_on
-    is the lowest severity of a finding with which a test fails.
+    A certificate with fewer days left than min_days_left is an error, with fewer than warn_days_left a warning;
+    None is a share of its life. fail_on is the lowest severity of a finding with which a test fails.
     """
 
     require_trusted: bool = True
     min_tls_version: str = "TLSv1.2"
-    min_days_left: int = 0
-    warn_days_left: int = 21
+    min_days_left: Optional[int] = None
+    warn_days_left: Optional[int] = None
     fingerprint: str = ""
     fail_on: str = "error"
 
@@ -401,9 +401,8 @@ class _SeenHandshake:
 
     def _dates(self) -> Iterator[Finding]:
         leaf, expected = self.chain[0], self.expected
-        warn_before = timedelta(days=expected.warn_days_left)
         label = f"certificate {leaf.subject}"
-        return policy.check_dates(leaf, label, self.now, expected.min_days_left, warn_before)
+        return policy.check_dates(leaf, label, self.now, expected.min_days_left, expected.warn_days_left)
 
     def _tls(self) -> Iterator[Finding]:
         """Yield findings on the agreed TLS version and, if the check versions ran, on the other offered versions."""

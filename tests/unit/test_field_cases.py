@@ -81,12 +81,6 @@ NOT_RIGHT: dict[str, tuple[str, ...]] = {
         "logs-F16-F16_exim_reasons-2",
         "logs-F16-F16_exim_reasons-3",
     ),
-    "F17": (
-        "certificates-F17-C26",
-        "certificates-F17",
-        "certificates-F17-3",
-        "servers-F17-S27",
-    ),
     "F18": ("servers-F18-S14",),
     "F19": (
         "certificates-F19-C11",
@@ -94,10 +88,6 @@ NOT_RIGHT: dict[str, tuple[str, ...]] = {
         "servers-F19-S20",
         "servers-F19-S21",
         "servers-F19-S17",
-    ),
-    "F20": (
-        "certificates-F20-C21",
-        "servers-F20-S26",
     ),
     "F21": (
         "hosts-F21-P12-3",

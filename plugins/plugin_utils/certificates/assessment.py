@@ -88,7 +88,7 @@ def check_certificate(
     *,
     ca_pem: Union[str, bytes, None] = None,
     names: Sequence[str],
-    min_days_left: int = 14,
+    min_days_left: Optional[int] = None,
     allow_self_signed: bool = False,
     now: Optional[datetime] = None,
     public_key: Optional[bytes] = None,
@@ -100,8 +100,8 @@ def check_certificate(
     The first certificate of leaf_pem is the leaf. The other certificates of leaf_pem precede those of chain_pem. Trust
     anchors are the self-signed certificates of ca_pem or, without ca_pem, the controller's system store. The controller's
     OpenSSL says whether the chain is trusted, by the clock; now, timezone-aware, is for the policy. Invalid input of any
-    kind becomes findings, never an exception. public_key: its DER, where the private key is on a host and stays there; then there is no
-    bundle. roots: who decides whether the chain is trusted; by default it is that of a server.
+    kind becomes findings, never an exception. min_days_left: None for a share of its life. public_key: its DER,
+    where the private key is on a host and stays there; then there is no bundle. roots: who decides whether the chain is trusted; by default it is that of a server.
     """
     check = _Check(now or utc_now(), min_days_left, sources or Sources(), roots)
     key = (None, public_key) if public_key is not None else check.read_key(private_key_pem or b"")
@@ -150,7 +150,7 @@ class _Check:
     """Collects the findings while the inputs are read and checked."""
 
     now: datetime
-    min_days_left: int
+    min_days_left: Optional[int]
     sources: Sources
     roots: type[Roots] = Roots
     findings: list[Finding] = field(default_factory=list)
@@ -280,7 +280,7 @@ class _Check:
 
     def check_leaf(self, leaf: _Item, names: Iterable[str]) -> None:
         certificate, label = leaf.certificate, str(leaf)
-        self._check_served(leaf, policy.renewal_warning(certificate))
+        self._check_served(leaf, None, policy.life_of(certificate))
         for name in names:
             self.add(policy.check_name(certificate, label, name, not_covered="name_not_covered"))
         self.add(policy.check_leaf(certificate, label))
@@ -321,7 +321,7 @@ class _Check:
     def check_issuers(self, path: list[_Item]) -> None:
         for item in path[1:]:
             if not item.certificate.self_signed:
-                self._check_served(item)
+                self._check_served(item, 0, policy.life_of(path[0].certificate))
 
     def check_trust(self, path: list[_Item], anchors: _Anchors) -> str:
         """Return why the controller's OpenSSL refuses what the server would send; empty if it trusts it."""
@@ -356,7 +356,7 @@ class _Check:
         """Explain why a chain that ends at a known root is not trusted, unless another finding already explains it."""
         if not any(policy.is_valid(root, self.now) for root in known):
             root = _Item(known[0], anchors.name)
-            self.add(policy.check_dates(root.certificate, str(root), self.now, self.min_days_left))
+            self._check_dates(root, 0, policy.life_of(path[0].certificate))
         codes = {one.code for one in self.findings}
         if any(words in reason and codes & known_as for words, known_as in _EXPLAINED.items()):
             return
@@ -390,10 +390,15 @@ class _Check:
             f"chain{where}; if it is the root of your own authority, give it as 'ca_file' or 'ca_content' ({said}).",
         )
 
-    def _check_served(self, item: _Item, warn_before: timedelta = timedelta(0)) -> None:
+    def _check_dates(self, item: _Item, warn_days_left: Optional[int], life: timedelta) -> None:
+        """Check the dates of a certificate of a chain whose leaf has this life."""
+        days = self.min_days_left, warn_days_left
+        self.add(policy.check_dates(item.certificate, str(item), self.now, *days, life=life))
+
+    def _check_served(self, item: _Item, warn_days_left: Optional[int], life: timedelta) -> None:
         """Apply the rules for every certificate that the server sends: the leaf and the intermediates."""
         certificate, label = item.certificate, str(item)
-        self.add(policy.check_dates(certificate, label, self.now, self.min_days_left, warn_before))
+        self._check_dates(item, warn_days_left, life)
         self.add(policy.check_extensions(certificate, label))
         self.add(policy.check_strength(certificate, label))
 

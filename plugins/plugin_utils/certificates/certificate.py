@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import WEAK_HASHES
 
 MINIMUM_CRYPTOGRAPHY = (42, 0)
 
@@ -31,8 +32,6 @@ try:
 except ImportError:
     CRYPTOGRAPHY_VERSION = None
 
-WEAK_HASHES = frozenset({"md2", "md4", "md5", "sha1"})
-"""Hash algorithms that make a signature weak."""
 INVALID_CA = "invalid CA certificate"
 """OpenSSL's message for an issuer that is not a certification authority."""
 # Strong cryptography for servers of export times. OpenSSL accepts both in place of serverAuth, and not anyExtendedKeyUsage.

@@ -16,21 +16,22 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Optional, Union
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import (
+    ERROR_SHARE,
+    MINIMUM_BITS,
+    RENEWAL_SHARE,
+    WEAK_HASHES,
+    error_limit,
+    renewal_limit,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     INVALID_CA,
-    WEAK_HASHES,
     Certificate,
     iso_time,
     printable_text,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
-
-MINIMUM_BITS: Mapping[str, int] = {"RSA": 2048, "EC": 256}
-"""Kind of key -> the smallest size in bits that is not weak."""
-
-LATE_RENEWAL = timedelta(days=30)
-"""A renewal is late if less than this time, and less than a third of the certificate's life, is left."""
 
 _TLS_USAGES = frozenset({"digital_signature", "key_encipherment", "key_agreement"})
 _MAX_LABEL = 63
@@ -53,11 +54,6 @@ def is_valid(certificate: Certificate, now: datetime) -> bool:
     return certificate.not_before <= now < certificate.not_after
 
 
-def renewal_warning(certificate: Certificate) -> timedelta:
-    """Return the time before the end of a certificate by which it should have been renewed."""
-    return min(LATE_RENEWAL, (certificate.not_after - certificate.not_before) / 3)
-
-
 def check_strength(certificate: Certificate, label: str) -> Iterator[Finding]:
     """Yield C(weak_key) and C(weak_signature)."""
     if is_weak_key(certificate):
@@ -70,23 +66,64 @@ def check_strength(certificate: Certificate, label: str) -> Iterator[Finding]:
         yield Finding.advised("weak_signature", f"the {label} is signed with {digest}, which partners refuse")
 
 
+def life_of(certificate: Certificate) -> timedelta:
+    """Return how long the certificate is valid in all."""
+    return certificate.not_after - certificate.not_before
+
+
 def check_dates(
-    certificate: Certificate, label: str, now: datetime, min_days_left: int, warn_before: timedelta = timedelta(0)
+    certificate: Certificate,
+    label: str,
+    now: datetime,
+    min_days_left: Optional[int] = None,
+    warn_days_left: Optional[int] = None,
+    *,
+    life: Optional[timedelta] = None,
 ) -> Iterator[Finding]:
     """Yield C(expired), C(not_yet_valid), C(expiring) or C(expires_soon).
 
-    C(expiring): fewer whole days than min_days_left are left. C(expires_soon): less time than warn_before is left.
+    C(expiring): fewer whole days than min_days_left are left. C(expires_soon): less than warn_days_left days are left. None: a share
+    of the life is the limit, by default of the certificate's own. An issuer lives for years, so its limit is that of the leaf.
     """
-    days, end = certificate.days_left(now), iso_time(certificate.not_after)
+    left, end = certificate.not_after - now, iso_time(certificate.not_after)
+    life = life_of(certificate) if life is None else life
+    too_few, soon = error_limit(life), renewal_limit(life)
     if certificate.not_before > now:
         begin = iso_time(certificate.not_before)
         yield Finding.advised("not_yet_valid", f"the {label} is not valid before {begin}")
-    elif certificate.not_after <= now:
+    elif left <= timedelta(0):
         yield Finding.advised("expired", f"the {label} expired on {end}")
-    elif days < min_days_left:
+    elif min_days_left is not None and certificate.days_left(now) < min_days_left:
+        days = certificate.days_left(now)
         yield Finding.advised("expiring", f"the {label} has {days} days left (until {end}), fewer than {min_days_left}")
-    elif certificate.not_after - now < warn_before:
-        yield Finding.advised("expires_soon", f"the {label} has {days} days left (until {end})")
+    elif min_days_left is None and left < too_few:
+        yield Finding.advised(
+            "expiring",
+            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, ERROR_SHARE, too_few)}",
+            "renew it now, or give fixed days as min_days_left",
+        )
+    elif warn_days_left is not None and left < timedelta(days=warn_days_left):
+        yield Finding.advised("expires_soon", f"the {label} has {certificate.days_left(now)} days left (until {end})")
+    elif warn_days_left is None and left < soon:
+        yield Finding.advised(
+            "expires_soon",
+            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, RENEWAL_SHARE, soon)}",
+        )
+
+
+def time_text(span: timedelta) -> str:
+    """Return a span of time for people: whole days, or hours or minutes if it is shorter than two days."""
+    for unit, name in ((timedelta(days=1), "days"), (timedelta(hours=1), "hours")):
+        if span >= 2 * unit:
+            return f"{span // unit} {name}"
+    minutes = span // timedelta(minutes=1)
+    return f"{minutes} {'minute' if minutes == 1 else 'minutes'}"
+
+
+def _share(life: timedelta, share: int, limit: timedelta) -> str:
+    """Return a limit for people."""
+    names = {RENEWAL_SHARE: "a third", ERROR_SHARE: "a tenth"}
+    return f"{names[share]} of its life of {time_text(life)}" if limit == life / share else time_text(limit)
 
 
 def check_name(
@@ -204,7 +241,8 @@ def _host_of(name: str) -> str:
 def _matches(pattern: str, host: str) -> bool:
     """Return whether a name in a certificate, possibly with a wildcard, matches the host name."""
     # Names in certificates are ASCII. A U-label in a common name is not converted.
-    pattern = pattern.lower().removesuffix(".")
+    # Neither OpenSSL nor GnuTLS takes one that ends in a dot.
+    pattern = pattern.lower()
     if not pattern.startswith("*."):
         return "*" not in pattern and pattern == host
     rest = pattern[2:]

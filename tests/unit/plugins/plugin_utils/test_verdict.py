@@ -450,7 +450,7 @@ class TestDates:
 
     def test_one_on_its_last_day_is_not_expired(self, authority):
         issued = authority.issue([NAME], not_after=now() + dt.timedelta(hours=1))
-        assert assess(seen(issued), warn_days_left=0)["findings"] == []
+        assert assess(seen(issued), warn_days_left=0)["findings"] == []  # it lives for two hours
         result = assess(seen(issued), min_days_left=1)
         assert message(result, "expiring").startswith(f"the certificate CN={NAME} has 0 days left (until 20")
         assert message(result, "expiring").endswith("), fewer than 1; renew it, or lower min_days_left")
@@ -462,13 +462,15 @@ class TestDates:
     @pytest.mark.parametrize(
         ("days", "limits", "found"),
         [
-            (22, {}, []), (21, {}, []), (20, {}, ["expires_soon"]), (20, {"warn_days_left": 0}, []),
-            (20, {"min_days_left": 20}, ["expires_soon"]), (20, {"min_days_left": 21}, ["expiring"]),
+            (31, {}, []), (29, {}, ["expires_soon"]), (10, {}, ["expires_soon"]), (8, {}, ["expiring"]),
+            (29, {"warn_days_left": 0}, []), (29, {"warn_days_left": 29}, []), (28, {"warn_days_left": 29}, ["expires_soon"]),
+            (8, {"min_days_left": 8}, ["expires_soon"]), (40, {"min_days_left": 41}, ["expiring"]),
             (40, {"warn_days_left": 60}, ["expires_soon"]),
         ],
     )  # fmt: skip
     def test_soon(self, authority, days, limits, found):
-        issued = authority.issue([NAME], not_after=now() + dt.timedelta(days=days, hours=1))
+        end = now() + dt.timedelta(days=days, hours=1)
+        issued = authority.issue([NAME], not_before=end - dt.timedelta(days=90), not_after=end)
         result = assess(seen(issued), **limits)
         assert (codes(result), result["passed"]) == (found, found != ["expiring"])
 

@@ -234,7 +234,7 @@ def test_what_is_no_certificate():
         (NOW - 90 * DAY, NOW - DAY, "expired", iso_time(NOW - DAY)),
         (NOW - 90 * DAY, NOW, "expired", "expired on"),
         (NOW + DAY, NOW + 90 * DAY, "not_yet_valid", iso_time(NOW + DAY)),
-        (NOW - 90 * DAY, NOW + 14 * DAY - dt.timedelta(seconds=1), "expiring", "has 13 days left"),
+        (NOW - 90 * DAY, NOW + 10 * DAY - dt.timedelta(seconds=1), "expiring", "has 9 days left"),
     ],
     ids=["expired", "expired now", "not yet valid", "expiring"],
 )
@@ -251,6 +251,34 @@ def test_a_late_renewal_is_a_warning():
     assert short_lived.ok and not short_lived.warnings
     lowered = assess(build(NAME, dns(NAME), issuer=ROOT, start=NOW - 5 * DAY, end=NOW + DAY), min_days_left=0)
     assert lowered.ok and warned(lowered) == ["expires_soon"]
+
+
+@pytest.mark.parametrize(
+    ("life", "left", "found"),
+    [
+        # hours of life, hours left
+        (160, 158, []), (160, 54, []), (160, 53, ["expires_soon"]), (160, 17, ["expires_soon"]), (160, 15, ["expiring"]),
+        (6, 5, []), (6, 1, ["expires_soon"]), (10, 0.5, ["expiring"]),
+        (45 * 24, 14 * 24, ["expires_soon"]), (45 * 24, 4 * 24, ["expiring"]),
+        (3650 * 24, 91 * 24, []), (3650 * 24, 89 * 24, ["expires_soon"]), (3650 * 24, 29 * 24, ["expiring"]),
+    ],
+)  # fmt: skip
+def test_limits_are_shares_of_the_life(life, left, found):
+    end = NOW + dt.timedelta(hours=left)
+    result = assess(build(NAME, dns(NAME), issuer=ROOT, start=end - dt.timedelta(hours=life), end=end))
+    assert codes(result) + warned(result) == found
+    assert result.ok == (found != ["expiring"])
+
+
+def test_an_issuer_is_measured_by_the_life_of_the_leaf():
+    """A tenth of the five years of an intermediate is half a year, in which every renewal would be refused."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    old = {"start": NOW - 1700 * DAY, "issuer": ROOT, "issuer_key": CA_KEY, "key": key}
+    leaf = {"issuer_key": key, "start": NOW - 10 * DAY, "end": NOW + 80 * DAY}
+    intermediate = build("Mail CA", CA, end=NOW + 120 * DAY, **old)
+    assert codes(assess(build(NAME, dns(NAME), issuer=intermediate, **leaf), intermediate)) == []
+    intermediate = build("Mail CA", CA, end=NOW + 8 * DAY, **old)
+    assert codes(assess(build(NAME, dns(NAME), issuer=intermediate, **leaf), intermediate)) == ["expiring"]
 
 
 def test_an_expired_root_or_intermediate():
