@@ -345,6 +345,9 @@ class _SeenHandshake:
             )
         yield from self._trust(bool(weak), out_of_date)
         yield from policy.check_name(leaf, "certificate", seen["name"])
+        if not (self.trusted is False and expected.require_trusted and "purpose" in self.verify_error):
+            yield from policy.check_key_usage(leaf, f"certificate {leaf.subject}")
+        yield from policy.check_acceptance(leaf, f"certificate {leaf.subject}")
         yield from weak
         yield from dates
 

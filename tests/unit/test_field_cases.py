@@ -17,10 +17,6 @@ NOT_RIGHT: dict[str, tuple[str, ...]] = {
         "hosts-F01-P04-4",
         "hosts-F01-P04-5",
     ),
-    "F02": (
-        "certificates-F02-C31",
-        "servers-F02-S24",
-    ),
     "F03": (
         "hosts-F03-P06",
         "hosts-F03-P06-4",

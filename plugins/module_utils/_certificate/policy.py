@@ -27,6 +27,20 @@ MINIMUM_BITS: Mapping[str, int] = {"RSA": 2048, "EC": 256}
 WEAK_HASHES = frozenset({"md2", "md4", "md5", "sha1"})
 """Hash algorithms that make a signature weak."""
 
+SIGNING_USAGE = "digital_signature"
+"""The key usage that TLS 1.3 and all cipher suites with forward secrecy need. GnuTLS insists on it."""
+TLS_USAGES = frozenset({SIGNING_USAGE, "key_encipherment", "key_agreement"})
+"""OpenSSL takes a server's certificate with any of them."""
+NOT_EVERYWHERE: Mapping[str, str] = {
+    "Ed25519": "Schannel (Exchange, Windows) does not know Ed25519",
+    "Ed448": "Schannel (Exchange, Windows) does not know Ed448",
+    "secp521r1": "Schannel (Exchange, Windows) does not take P-521 unless it is switched on",
+}
+"""Kind of key, or curve -> who refuses it."""
+COMMON_CURVES = frozenset({"secp256r1", "secp384r1"})
+PSS = "1.2.840.113549.1.1.10"
+"""RSASSA-PSS as the algorithm of a signature or key."""
+
 MAX_DAYS = 36_500
 
 

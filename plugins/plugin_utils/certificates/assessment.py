@@ -284,6 +284,8 @@ class _Check:
         for name in names:
             self.add(policy.check_name(certificate, label, name, not_covered="name_not_covered"))
         self.add(policy.check_leaf(certificate, label))
+        self.add(policy.check_key_usage(certificate, label))
+        self.add(policy.check_acceptance(certificate, label))
 
     def issuers_of(self, leaf: _Item, others: list[_Item]) -> list[_Item]:
         """Return the given issuers of the leaf, from the leaf upwards: the order in which the server sends them."""
@@ -331,7 +333,6 @@ class _Check:
     def explain(self, path: list[_Item], anchors: _Anchors, reason: str, allow_self_signed: bool) -> None:
         """Add what is wrong with a chain that OpenSSL refuses for this reason."""
         leaf = path[0]
-        self.add(policy.check_key_usage(leaf.certificate, str(leaf)))
         for depth, item in enumerate(path):
             if anchors.roots.of_servers and (depth == 0 or not item.certificate.self_signed):
                 self.add(policy.check_purpose(item.certificate, str(item)))

@@ -155,6 +155,28 @@ class Certificate:
         return self.purposes is None or bool(self.purposes & server)
 
     @property
+    def curve(self) -> str:
+        """The name of the elliptic curve of the public key, such as C(secp256r1); empty for another kind of key."""
+        if self.key_type != "EC":
+            return ""
+        return str(self.parsed.public_key().curve.name)  # type: ignore[union-attr]
+
+    @property
+    def signature_oid(self) -> str:
+        """The algorithm of the signature."""
+        return str(self.parsed.signature_algorithm_oid.dotted_string)
+
+    @property
+    def key_oid(self) -> str:
+        """The algorithm of the public key; empty if the library is too old to tell."""
+        return str(getattr(getattr(self.parsed, "public_key_algorithm_oid", None), "dotted_string", ""))
+
+    @property
+    def must_staple(self) -> bool:
+        """Whether the certificate asks its server for a stapled OCSP response."""
+        return bool(x509.TLSFeatureType.status_request in (_extension(self.parsed, x509.TLSFeature) or ()))
+
+    @property
     def spki(self) -> Optional[bytes]:
         """The DER of the public key; None if the key cannot be read."""
         return _key_facts(self.parsed)[2]

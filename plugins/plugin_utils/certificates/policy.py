@@ -17,9 +17,14 @@ from datetime import datetime, timedelta
 from typing import Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import (
+    COMMON_CURVES,
     ERROR_SHARE,
     MINIMUM_BITS,
+    NOT_EVERYWHERE,
+    PSS,
     RENEWAL_SHARE,
+    SIGNING_USAGE,
+    TLS_USAGES,
     WEAK_HASHES,
     error_limit,
     renewal_limit,
@@ -33,7 +38,6 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
-_TLS_USAGES = frozenset({"digital_signature", "key_encipherment", "key_agreement"})
 _MAX_LABEL = 63
 _SHOWN_NAMES = 10
 
@@ -158,11 +162,51 @@ def check_purpose(certificate: Certificate, label: str) -> Iterator[Finding]:
 
 
 def check_key_usage(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(wrong_purpose) if the key usage of a leaf excludes TLS."""
+    """Yield C(wrong_purpose) if the key usage of a leaf excludes TLS, C(wrong_key_usage) if it excludes signing."""
     usage = certificate.key_usage
-    if usage is not None and not usage & _TLS_USAGES:
-        listed = ", ".join(sorted(usage)) or "empty"
+    if usage is None or SIGNING_USAGE in usage:
+        return
+    listed = ", ".join(map(_usage_name, sorted(usage))) or "empty"
+    if not usage & TLS_USAGES:
         yield Finding.advised("wrong_purpose", f"the {label} may not be used for TLS: its key usage is {listed}")
+        return
+    yield Finding.advised(
+        "wrong_key_usage",
+        f"the {label} may not sign: its key usage is {listed}, without digitalSignature, which TLS 1.3 and every cipher suite with "
+        f"forward secrecy need. GnuTLS (Exim of Debian) ends the handshake with 'Key usage violation'; OpenSSL lets it pass",
+    )
+
+
+def _usage_name(name: str) -> str:
+    """Return a key usage as RFC 5280 and certificate tools spell it."""
+    first, *rest = name.split("_")
+    return {"crl": "cRL"}.get(first, first) + "".join(map(str.capitalize, rest))
+
+
+def check_acceptance(certificate: Certificate, label: str) -> Iterator[Finding]:
+    """Yield C(not_everywhere) for what one of OpenSSL, GnuTLS and Schannel does not take, and others do."""
+    key = certificate.curve or certificate.key_type
+    if is_weak_key(certificate):
+        pass  # no one takes it
+    elif key in NOT_EVERYWHERE:
+        yield Finding.advised("not_everywhere", f"the {label} is not taken everywhere: {NOT_EVERYWHERE[key]}")
+    elif certificate.curve and certificate.curve not in COMMON_CURVES:
+        yield Finding.advised(
+            "not_everywhere",
+            f"the {label} is not taken everywhere: its key is of the curve {certificate.curve}, which neither OpenSSL, GnuTLS nor "
+            "Schannel offers unless it is switched on",
+        )
+    if PSS in (certificate.signature_oid, certificate.key_oid):
+        yield Finding.advised(
+            "not_everywhere", f"the {label} is not taken everywhere: Exchange does not take RSASSA-PSS"
+        )
+    if certificate.must_staple:
+        yield Finding.advised(
+            "not_everywhere",
+            f"the {label} is not taken everywhere: it says that its server staples an OCSP response ('must-staple'), and where the "
+            "server does not, GnuTLS trusts it no more",
+            "have it issued again without must-staple",
+        )
 
 
 def check_leaf(certificate: Certificate, label: str) -> Iterator[Finding]:

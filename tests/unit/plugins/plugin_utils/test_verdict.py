@@ -384,13 +384,18 @@ class TestTrust:
 class TestStrength:
     @pytest.mark.parametrize(
         ("key", "weak"),
-        [("rsa-1024", "RSA, 1024 bits"), ("rsa", ""), ("rsa-3072", ""), ("ec", ""), ("ec-384", ""), ("ed25519", "")],
+        [("rsa-1024", "RSA, 1024 bits"), ("rsa", ""), ("rsa-3072", ""), ("ec", ""), ("ec-384", "")],
     )
     def test_keys(self, authority, key, weak):
         result = assess(seen(authority.issue([NAME], key=key)))
         assert codes(result) == (["weak_key"] if weak else [])
         if weak:
             assert f"has a weak key ({weak})" in message(result, "weak_key")
+
+    def test_a_key_that_schannel_lacks(self, authority):
+        result = assess(seen(authority.issue([NAME], key="ed25519")))
+        assert (codes(result), result["passed"]) == (["not_everywhere"], True)
+        assert "Schannel" in message(result, "not_everywhere")
 
     def test_a_small_curve(self, authority):
         assert codes(assess(seen(authority.issue([NAME], key=ec.generate_private_key(ec.SECP224R1()))))) == ["weak_key"]

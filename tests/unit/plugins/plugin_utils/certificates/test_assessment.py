@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,7 +138,43 @@ def test_odd_but_good_certificates():
     assert assess(build(NAME, issuer=ROOT)).ok  # only a common name
     any_purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
     assert codes(assess(build(NAME, any_purpose, issuer=ROOT))) == ["wrong_purpose"]  # OpenSSL wants serverAuth
-    assert assess(build(NAME, usage("key_agreement"), issuer=ROOT)).ok
+
+
+@pytest.mark.parametrize(
+    ("key", "usages"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), ["key_agreement"]),
+        (rsa.generate_private_key(65537, 2048), ["key_encipherment"]),
+        (rsa.generate_private_key(65537, 2048), ["key_encipherment", "content_commitment", "data_encipherment"]),
+    ],
+)
+def test_a_key_usage_without_signing_is_refused(key, usages):
+    """GnuTLS, of Debian's Exim, refuses these; OpenSSL takes them."""
+    result = assess(build(NAME, dns(NAME), usage(*usages), key=key, issuer=ROOT), key=key_pem(key))
+    assert codes(result) == ["wrong_key_usage"]
+    assert all(
+        word in result.findings[0].message for word in ("without digitalSignature", "GnuTLS", "Key usage violation")
+    )
+    good = build(NAME, dns(NAME), usage("digital_signature", *usages), key=key, issuer=ROOT)
+    assert assess(good, key=key_pem(key)).ok
+
+
+@pytest.mark.parametrize(
+    ("key", "extensions", "who"),
+    [
+        (ec.generate_private_key(ec.SECP384R1()), [], ""),
+        (ec.generate_private_key(ec.SECP521R1()), [], "Schannel"),
+        (ec.generate_private_key(ec.SECP256K1()), [], "secp256k1"),
+        (ec.generate_private_key(ec.BrainpoolP256R1()), [], "brainpoolP256r1"),
+        (ed25519.Ed25519PrivateKey.generate(), [], "Schannel"),
+        (KEY, [x509.TLSFeature([x509.TLSFeatureType.status_request])], "GnuTLS"),
+    ],
+    ids=["P-384", "P-521", "secp256k1", "brainpool", "Ed25519", "must-staple"],
+)
+def test_what_one_library_refuses_is_said(key, extensions, who):
+    result = assess(build(NAME, dns(NAME), *extensions, key=key, issuer=ROOT), key=key_pem(key))
+    assert result.ok and warned(result) == (["not_everywhere"] if who else [])
+    assert not who or who in result.warnings[0].message
 
 
 def test_a_root_without_extensions_is_no_root():
