@@ -39,7 +39,7 @@ options:
   helo_name:
     description:
       - The name to send in EHLO.
-      - By default, the name of the host.
+      - By default, the full name of the host, or its address in brackets if it has none.
     type: str
   min_days_left:
     description:

@@ -124,7 +124,7 @@ options:
   helo_name:
     description:
       - The name to send in EHLO.
-      - By default, the name of the host that makes the test.
+      - By default, the full name of the host that makes the test, or its address in brackets if it has none.
     type: str
   timeout:
     description:

@@ -30,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
     of_result,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import COULD_NOT_LOOK, looked
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.tls_advice import advice_for
 
 TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
@@ -315,7 +316,9 @@ class _SeenHandshake:
         elif code or not (seen["completed"] or (self.is_survey and seen["chain_sha256"])):
             # A test that stopped early without a code has not passed.
             message = seen["message"] or f"the test ended after {seen['stage']}"
-            yield Finding.advised(code or "connection_closed", message)
+            yield Finding.advised(
+                code or "connection_closed", message, advice_for(message) if code == "tls_failed" else ""
+            )
         if seen.get("client_certificate") == "requested":
             yield Finding.advised(
                 "client_certificate_requested",

@@ -77,14 +77,6 @@ NOT_RIGHT: dict[str, tuple[str, ...]] = {
         "logs-F16-F16_exim_reasons-2",
         "logs-F16-F16_exim_reasons-3",
     ),
-    "F18": ("servers-F18-S14",),
-    "F19": (
-        "certificates-F19-C11",
-        "certificates-F19-C33",
-        "servers-F19-S20",
-        "servers-F19-S21",
-        "servers-F19-S17",
-    ),
     "F21": (
         "hosts-F21-P12-3",
         "hosts-F21-P12-4",

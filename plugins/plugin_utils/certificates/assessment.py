@@ -42,6 +42,22 @@ _EXPLAINED: Mapping[str, frozenset[str]] = {
 }
 
 
+_INSTEAD: Mapping[str, str] = {
+    "PKCS7": "It is PKCS#7: take the certificates out with 'openssl pkcs7 -print_certs -in FILE -out NEW', and give NEW",
+    "CMS": "It is PKCS#7 (CMS): take the certificates out with 'openssl pkcs7 -print_certs -in FILE -out NEW', and give NEW",
+    "CERTIFICATE REQUEST": "It is a request (CSR): send it to the certification authority, and give the certificate that it issues",
+    "NEW CERTIFICATE REQUEST": "It is a request (CSR): send it to the certification authority, and give the certificate that it issues",
+    "TRUSTED CERTIFICATE": "It is a certificate in OpenSSL's own form: convert it with 'openssl x509 -in FILE -out NEW', and give NEW",
+    "PUBLIC KEY": "It is a public key: the private key, and the certificate, are other files",
+    "RSA PUBLIC KEY": "It is a public key: the private key, and the certificate, are other files",
+    "X509 CRL": "It is a list of revoked certificates: the certificate is another file",
+    "DH PARAMETERS": "These are parameters of Diffie-Hellman: the key and the certificate are other files",
+    "EC PARAMETERS": "These are the parameters of a curve only: the key follows them in the file that openssl wrote",
+    "OPENSSH PRIVATE KEY": "It is an SSH key: give the key that the certificate was requested with",
+}
+"""Label of a block -> what it is, where a certificate or its key was asked for, and the next thing to do."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """The names of the four inputs in messages. Usually they are the paths that the user gave."""
@@ -101,7 +117,8 @@ def check_certificate(
     anchors are the self-signed certificates of ca_pem or, without ca_pem, the controller's system store. The controller's
     OpenSSL says whether the chain is trusted, by the clock; now, timezone-aware, is for the policy. Invalid input of any
     kind becomes findings, never an exception. min_days_left: None for a share of its life. public_key: its DER,
-    where the private key is on a host and stays there; then there is no bundle. roots: who decides whether the chain is trusted; by default it is that of a server.
+    where the private key is on a host and stays there; then there is no bundle. roots: who decides whether
+    the chain is trusted; by default it is that of a server.
     """
     check = _Check(now or utc_now(), min_days_left, sources or Sources(), roots)
     key = (None, public_key) if public_key is not None else check.read_key(private_key_pem or b"")
@@ -182,6 +199,13 @@ class _Check:
             self.find("not_pem", f"{source} is not PEM: {what}. Give the text form, which begins so.")
         return blocks
 
+    def _find_other(self, source: str, wanted: str, first_line: str, blocks: Sequence[pem.PemBlock]) -> None:
+        """Add what a file holds instead of a key or a certificate."""
+        labels = sorted({block.label for block in blocks})
+        known = next((_INSTEAD[one] for one in labels if one in _INSTEAD), "")
+        advice = known or f"Give the file whose first line is {first_line}; perhaps two files were swapped"
+        self.find("not_pem", f"{source} holds no {wanted} but: {', '.join(labels)}. {advice}.")
+
     def read_key(self, text: Union[str, bytes]) -> Optional[tuple[pem.PemBlock, bytes]]:
         """Return the private key's block and the DER of its public key."""
         source = self.sources.private_key
@@ -189,12 +213,7 @@ class _Check:
         keys = [block for block in blocks if block.is_private_key]
         if not keys:
             if blocks:
-                labels = ", ".join(sorted({block.label for block in blocks}))
-                self.find(
-                    "not_pem",
-                    f"{source} holds no private key but: {labels}. Give the file whose first line is "
-                    "'-----BEGIN PRIVATE KEY-----' or alike; perhaps two files were swapped.",
-                )
+                self._find_other(source, "private key", "'-----BEGIN PRIVATE KEY-----' or alike", blocks)
             return None
         if len(keys) > 1:
             self.find("key_ambiguous", f"{source} holds {len(keys)} private keys. Leave only the certificate's.")
@@ -222,12 +241,7 @@ class _Check:
         blocks = self.read_blocks(text, source)
         found = pem.certificates(blocks)
         if blocks and not found:
-            labels = ", ".join(sorted({block.label for block in blocks}))
-            self.find(
-                "not_pem",
-                f"{source} holds no certificate but: {labels}. Give the file whose first line is "
-                "'-----BEGIN CERTIFICATE-----'; perhaps two files were swapped.",
-            )
+            self._find_other(source, "certificate", "'-----BEGIN CERTIFICATE-----'", blocks)
         items = []
         for number, block in enumerate(found, start=1):
             try:

@@ -415,6 +415,28 @@ def test_the_path_length_of_an_issuer():
     assert codes(result) == ["issuer_not_ca"] and "allows 0" in result.findings[0].message
 
 
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("PKCS7", ["PKCS#7", "openssl pkcs7 -print_certs"]), ("CMS", ["openssl pkcs7"]), ("CERTIFICATE REQUEST", ["CSR"]),
+        ("NEW CERTIFICATE REQUEST", ["CSR"]), ("TRUSTED CERTIFICATE", ["openssl x509 -in"]), ("PUBLIC KEY", ["public key"]),
+        ("X509 CRL", ["revoked"]), ("DH PARAMETERS", ["Diffie-Hellman"]),
+    ],
+)  # fmt: skip
+def test_another_pem_is_named(label, words):
+    [found] = assess(pem.PemBlock(label, b"something").text).findings
+    assert found.code == "not_pem" and all(one in found.message for one in words) and "swapped" not in found.message
+    [found] = (
+        one for one in assess(LEAF, key=pem.PemBlock(label, b"something").text).findings if one.code == "not_pem"
+    )
+    assert words[0] in found.message and "swapped" not in found.message
+
+
+def test_a_key_in_place_of_the_certificate_looks_like_a_swap():
+    [found] = assess(KEY_PEM).findings
+    assert "swapped" in found.message
+
+
 def test_purposes():
     client = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
     assert codes(assess(build(NAME, client, issuer=ROOT))) == ["wrong_purpose"]
