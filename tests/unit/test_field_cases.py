@@ -31,16 +31,6 @@ NOT_RIGHT: dict[str, tuple[str, ...]] = {
         "logs-F10-L59-rfc3339",
         "logs-F10-L59",
     ),
-    "F11": (
-        "tlsrpt-F11-T05-detail-members-null",
-        "tlsrpt-F11-T24-gzip-ctype-noext",
-        "tlsrpt-F11-T07-mixed-no-policy-domain",
-        "tlsrpt-F11-T06-no-policy-domain",
-        "tlsrpt-F11-T24-octet-nofile",
-        "tlsrpt-F11-T08-v-count-string",
-        "tlsrpt-F11-T10-v-no-failure-summary",
-        "tlsrpt-F11-T09-v-type-upper",
-    ),
     "F12": (
         "logs-F12-L15-F12_postfix_wordings",
         "logs-F12-L21-F12_postfix_wordings",

@@ -245,7 +245,9 @@ def parse_parts(
     most = {"policies": limits.TLS_REPORT_POLICIES, "failure details": limits.TLS_REPORT_DETAILS}
     mine = Budget("the report", most, within=budget)
     try:
-        report = json.loads(data.decode(json.detect_encoding(data)), parse_constant=_refuse_constant, parse_int=whole_number)
+        report = json.loads(
+            data.decode(json.detect_encoding(data)), parse_constant=_refuse_constant, parse_int=whole_number
+        )
     except (ValueError, RecursionError) as error:
         raise TlsReportError(f"it is not readable JSON ({type(error).__name__})") from None
     reader = _Reader(mine)
