@@ -70,8 +70,8 @@ HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
             "ca_content": {"type": "str"},
             "require_trusted": {"type": "bool", "default": True},
             "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
-            "min_days_left": {"type": "int", "default": 0},
-            "warn_days_left": {"type": "int", "default": 21},
+            "min_days_left": {"type": "str"},
+            "warn_days_left": {"type": "str"},
             "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
         },
     }

@@ -108,13 +108,13 @@ options:
   min_days_left:
     description:
       - A certificate with fewer days left is a finding of severity V(error).
+      - By default, one with less than a tenth of its life left, but not before its last 30 days.
     type: int
-    default: 0
   warn_days_left:
     description:
       - A certificate with fewer days left is a finding of severity V(warning).
+      - By default, one with less than a third of its life left, but not before its last 90 days.
     type: int
-    default: 21
   fail_on:
     description:
       - The lowest severity of a finding that fails a test.
@@ -124,7 +124,7 @@ options:
   helo_name:
     description:
       - The name to send in EHLO.
-      - By default, the name of the host that makes the test.
+      - By default, the full name of the host that makes the test, or its address in brackets if it has none.
     type: str
   timeout:
     description:
@@ -382,8 +382,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "ca_content": {"type": "str"},
     "require_trusted": {"type": "bool", "default": True},
     "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
-    "min_days_left": {"type": "int", "default": 0},
-    "warn_days_left": {"type": "int", "default": 21},
+    "min_days_left": {"type": "int"},
+    "warn_days_left": {"type": "int"},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
     "helo_name": {"type": "str"},
     "timeout": {"type": "int", "default": 15},

@@ -80,9 +80,9 @@ options:
     type: path
   certificate_days:
     description:
-      - A certificate with fewer days left than this causes an alert.
+      - A certificate with fewer days left than this causes an alert, of severity V(error) with a third of them left.
+      - By default, one with less than a third of its life left does, of severity V(error) with less than a tenth.
     type: int
-    default: 21
   not_in_run:
     description:
       - Hosts of the inventory that are not in this run. The report names them, and they neither pass nor fail.
@@ -238,7 +238,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "tls_reports": {"type": "list", "elements": "path", "default": []},
     "domains": {"type": "list", "elements": "str", "default": []},
     "previous": {"type": "path"},
-    "certificate_days": {"type": "int", "default": 21},
+    "certificate_days": {"type": "int"},
     "not_in_run": {"type": "list", "elements": "str", "default": []},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
     "outputs": {

@@ -136,7 +136,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_certificate_owner": Variable("root", "The user who owns it."),
         "starttls_certificate_group": Variable("as the mail server needs", "Its group."),
         "starttls_certificate_mode": Variable("as the mail server needs", "Its permissions, as a quoted octal string."),
-        "starttls_certificate_min_days_left": Variable("14", "A certificate with fewer days left is not installed."),
+        "starttls_certificate_min_days_left": Variable(
+            "a tenth of its life", "A certificate with fewer days left is not installed."
+        ),
         "starttls_certificate_replace": Variable(
             "false", "Replace a certificate on the host that ends later than the one of the run."
         ),
@@ -256,8 +258,12 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_resolver": Variable("the controller's", "DNS servers for `dane` and `mta_sts`."),
         "starttls_require_trusted": Variable("true", "Whether a chain that is not trusted is a finding."),
         "starttls_min_tls_version": Variable("TLSv1.2", "An older TLS version is a finding."),
-        "starttls_min_days_left": Variable("7", "A served certificate with fewer days left is an error."),
-        "starttls_warn_days_left": Variable("21", "A served certificate with fewer days left is a warning."),
+        "starttls_min_days_left": Variable(
+            "a tenth of its life", "A served certificate with fewer days left is an error."
+        ),
+        "starttls_warn_days_left": Variable(
+            "a third of its life", "A served certificate with fewer days left is a warning."
+        ),
         "starttls_probe_timeout": Variable("15", "Seconds that each stage of a handshake test may take."),
     },
     "Reports": {

@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
@@ -30,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
     of_result,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import COULD_NOT_LOOK, looked
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.tls_advice import advice_for
 
 TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
@@ -46,14 +47,14 @@ _ISSUERS = ("unable to get", "unable to verify", "self-signed", "self signed")
 class Expectation:
     """The expectations on a served certificate and its session. fingerprint is SHA-256, hex, or empty.
 
-    A certificate with fewer days left than min_days_left is an error, with fewer than warn_days_left a warning. fail_on
-    is the lowest severity of a finding with which a test fails.
+    A certificate with fewer days left than min_days_left is an error, with fewer than warn_days_left a warning;
+    None is a share of its life. fail_on is the lowest severity of a finding with which a test fails.
     """
 
     require_trusted: bool = True
     min_tls_version: str = "TLSv1.2"
-    min_days_left: int = 0
-    warn_days_left: int = 21
+    min_days_left: Optional[int] = None
+    warn_days_left: Optional[int] = None
     fingerprint: str = ""
     fail_on: str = "error"
 
@@ -316,7 +317,9 @@ class _SeenHandshake:
         elif code or not (seen["completed"] or (self.is_survey and seen["chain_sha256"])):
             # A test that stopped early without a code has not passed.
             message = seen["message"] or f"the test ended after {seen['stage']}"
-            yield Finding.advised(code or "connection_closed", message)
+            yield Finding.advised(
+                code or "connection_closed", message, advice_for(message) if code == "tls_failed" else ""
+            )
         if seen.get("client_certificate") == "requested":
             yield Finding.advised(
                 "client_certificate_requested",
@@ -346,6 +349,9 @@ class _SeenHandshake:
             )
         yield from self._trust(bool(weak), out_of_date)
         yield from policy.check_name(leaf, "certificate", seen["name"])
+        if not (self.trusted is False and expected.require_trusted and "purpose" in self.verify_error):
+            yield from policy.check_key_usage(leaf, f"certificate {leaf.subject}")
+        yield from policy.check_acceptance(leaf, f"certificate {leaf.subject}")
         yield from weak
         yield from dates
 
@@ -402,9 +408,8 @@ class _SeenHandshake:
 
     def _dates(self) -> Iterator[Finding]:
         leaf, expected = self.chain[0], self.expected
-        warn_before = timedelta(days=expected.warn_days_left)
         label = f"certificate {leaf.subject}"
-        return policy.check_dates(leaf, label, self.now, expected.min_days_left, warn_before)
+        return policy.check_dates(leaf, label, self.now, expected.min_days_left, expected.warn_days_left)
 
     def _tls(self) -> Iterator[Finding]:
         """Yield findings on the agreed TLS version and, if the check versions ran, on the other offered versions."""

@@ -175,12 +175,11 @@ def test_the_certificate_to_install_is_the_one_of_the_role_certificate(role, doc
     made = without_variables(given)
     assert {name for name, value in made.items() if value != ""} == {
         "names",
-        "min_days_left",
         "allow_self_signed",
         "replace",
         "owner",
     }
-    assert (made["names"], made["min_days_left"], made["allow_self_signed"]) == ([HOST_NAME], 14, False)
+    assert (made["names"], made["allow_self_signed"]) == ([HOST_NAME], False)
 
 
 @pytest.mark.parametrize("role", ["gateway", "mail_server"])

@@ -53,7 +53,7 @@ def build(
     window: Optional[Mapping[str, Any]] = None,
     tls_reports: Sequence[Mapping[str, Any]] = (),
     previous: Optional[Mapping[str, Any]] = None,
-    certificate_days: int = 21,
+    certificate_days: Optional[int] = None,
     fail_on: str = "error",
     not_in_run: Sequence[str] = (),
     parts: Sequence[Mapping[str, Any]] = (),
@@ -62,8 +62,8 @@ def build(
     """Return the report on these rows (the module tls_report documents them). Raises ReportError.
 
     not_in_run: hosts of which nothing is said. parts: reports on other hosts of the fleet, which become a part of this one.
-    certificate_days: a certificate with fewer days left causes an alert. fail_on: the lowest severity of a finding that
-    makes a host fail. previous: a former report. tls_reports: the result of tls_rpt.read_reports().
+    certificate_days: a certificate with fewer days left causes an alert; None for a share of its life. fail_on: the
+    lowest severity of a finding that makes a host fail. previous: a former report. tls_reports: the result of tls_rpt.read_reports().
     """
     if not rows and not parts:
         raise ReportError("there is no host to report on")
@@ -75,7 +75,7 @@ def build(
     reports += [one for part in parts for one in clean(_mappings(part.get("tls_reports"))) if one not in reports]
     there = {host["host"] for host in hosts}
     left_out = [*not_in_run, *(one for part in parts for one in _sequence(part.get("not_in_this_run")))]
-    alerts = alerts_of(hosts, reports, previous, certificate_days)
+    alerts = alerts_of(hosts, reports, previous, certificate_days, now)
     return {
         "version": REPORT_VERSION,
         "title": clean(title),
