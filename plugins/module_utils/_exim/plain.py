@@ -33,7 +33,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_place
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (
     command_line_of,
     level,
+    listeners,
     observe,
+    transports,
     wishes,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_routes import Ways, only_hops, ways
@@ -50,6 +52,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, WayOut
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
@@ -161,6 +164,28 @@ class PlainExim:
         """Return C(listeners) and C(transports) as plain data. Raises EngineError if Exim cannot read the configuration."""
         found = observe(self._printed, self.main_process(), self._ways().hops, self.state()["inbound"] == "required")
         return {**found, "not_read_yet": self._edited()}
+
+    def sides(self, change: Any = None) -> Sides:
+        """Return the listeners, and the ways of outgoing mail, as they are or as the change leaves them. Raises EngineError."""
+        text = next((one.content for one in change.after if one.path == self.path), None) if change is not None else None
+        if text is None:
+            return self._sides(self._printed)
+        with self._trial.printed(text, _ASKED) as printed:
+            return self._sides(printed)
+
+    def _sides(self, printed: Printed) -> Sides:
+        requires = printed.options["acl_smtp_mail"].startswith(REQUIRES)
+        found = ways(printed.routers, printed.transports)
+        out = []
+        for one in transports(printed, found.hops):
+            if found.used is None or one.transport in found.used:
+                setting = f"transport {one.transport}"
+                if one.transport in found.mx and one.next_hop is not None:
+                    out.append(WayOut(replace(one, setting=setting, next_hop=None, port=None), one.level))
+                out.append(WayOut(replace(one, setting=setting), one.level))
+        unread = tuple(f"the router {name} may lead mail elsewhere: {why}" for name, why in found.unknown.items())
+        served = listeners(printed, command_line_of(self.main_process()), requires)
+        return Sides(tuple(served), tuple(out), unread=unread)
 
     def _edited(self) -> list[str]:
         """Return the files that are newer than what the daemon has read."""

@@ -10,9 +10,10 @@ the new file means, which may differ from the present one in the wanted options 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Optional
 
@@ -65,6 +66,14 @@ class Trial:
                 self._compare(candidate, path)
             except EngineError as error:
                 raise ByHandError(str(error)) from error
+
+    @contextlib.contextmanager
+    def printed(self, text: bytes, more: tuple[str, ...] = ()) -> Iterator[Printed]:
+        """In this context, what Exim prints of a text that is no file yet. more: as for Printed."""
+        with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
+            candidate = Path(stage, "exim.conf")
+            candidate.write_bytes(text)
+            yield Printed(self._run, str(candidate), self._program, more)
 
     def of_file(self, candidate: str, path: str) -> None:
         """Raise EngineError if Exim could not use the new version. candidate: its path, beside the present one."""
