@@ -68,15 +68,16 @@ options:
     default: full
   checks:
     description:
-      - Additional checks. Each of the first three makes its own connections, one after another for each target.
+      - Additional checks. Each of the first four makes its own connections, one after another for each target.
       - V(versions) tests which TLS versions the server accepts, independently of the host's own TLS library.
       - V(injection) tests whether the server answers commands inside TLS that were sent in plaintext together with STARTTLS.
       - V(resumption) tests whether a session can be resumed.
+      - V(large_hello) tests whether a ClientHello of 1.5 kB in two segments is understood, as new clients send it.
       - V(dane) compares the served chain with the TLSA records, and V(mta_sts) compares the server with the MTA-STS policy of
         the target's O(targets[].domain). The controller looks up both and needs dnspython.
     type: list
     elements: str
-    choices: [versions, injection, resumption, dane, mta_sts]
+    choices: [versions, injection, resumption, large_hello, dane, mta_sts]
     default: []
   resolver:
     description:
@@ -184,7 +185,7 @@ EXAMPLES = r"""
       - {host: mail.example.com, domain: example.com}
       - {host: mail.example.com, protocol: smtps}
       - {host: store.example.com, protocol: lmtp}
-    checks: [versions, injection, resumption, dane, mta_sts]
+    checks: [versions, injection, resumption, large_hello, dane, mta_sts]
     fail_on: warning
 
 - name: Survey a long list
@@ -312,6 +313,9 @@ results:
       type: bool
     resumption:
       description: Whether a session can be resumed. Null without the check V(resumption), or if this is unknown.
+      type: bool
+    large_hello:
+      description: Whether a large ClientHello is understood. Null without the check V(large_hello), or if this is unknown.
       type: bool
     certificate:
       description: The served leaf, see RV(mailfleet.starttls.tls_certificate#module:certificate).

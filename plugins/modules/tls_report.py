@@ -60,7 +60,7 @@ options:
   tls_reports:
     description:
       - Files on the controller with reports about one's own domains (RFC 8460), as JSON, JSON in gzip, or mails with such attachments.
-      - Anybody can send such a report. A damaged, too large or invalid file is left out with a warning, and so is a report about
+      - Anybody can send such a report. What of it can be read counts. The rest is left out with a warning, and so is a report about
         a domain that is neither one of O(domains) nor one of the C(own_domains) of O(rows).
       - Of two reports with the same organization, id and domain that differ, the one with more failures counts, with a warning.
       - Needs the Python package C(jsonschema) on the controller.

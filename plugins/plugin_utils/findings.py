@@ -195,6 +195,8 @@ _ENTRIES = (
     Entry("tls", "client_certificate_requested", "notice",
           "The server requests a certificate of the client and continues without one.",
           "switch that off if nothing uses it"),
+    Entry("tls", "large_hello_lost", "error", "The server does not understand a ClientHello of 1.5 kB, as OpenSSL 3.5 and newer send it.",
+          "find the firewall, load balancer or server on the path that reads only the first segment of it, and update that"),
     Entry("tls", "no_resumption", "notice", "TLS sessions cannot be resumed.",
           "give the server a session cache or tickets if it has many sessions"),
     # dns

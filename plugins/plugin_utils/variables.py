@@ -253,7 +253,7 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "The lowest severity of a finding that fails a run: `error`, `warning`, `notice`.",
         ),
         "starttls_checks": Variable(
-            "none", "Further checks: `versions`, `injection`, `resumption`, `dane`, `mta_sts`."
+            "none", "Further checks: `versions`, `injection`, `resumption`, `large_hello`, `dane`, `mta_sts`."
         ),
         "starttls_resolver": Variable("the controller's", "DNS servers for `dane` and `mta_sts`."),
         "starttls_require_trusted": Variable("true", "Whether a chain that is not trusted is a finding."),

@@ -441,6 +441,11 @@ class _SeenHandshake:
                 "commands that were sent in plaintext behind STARTTLS were answered inside TLS, so an attacker can inject "
                 "commands into a session (CVE-2011-0411 and similar)",
             )
+        if self.seen.get("large_hello") is False:
+            yield Finding.advised(
+                "large_hello_lost",
+                "a ClientHello of 1.5 kB in two segments, as clients with post-quantum key exchange send it, is not understood",
+            )
         if self.seen.get("resumption") is False:
             yield Finding.advised(
                 "no_resumption", "sessions cannot be resumed, so every connection needs a full handshake"

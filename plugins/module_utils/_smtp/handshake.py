@@ -107,7 +107,7 @@ class Handshake:
     code and message: the error; empty if the test completed, which means that it reached C(ehlo_tls).
     trusted: None if the chain was not verified. group: empty if it is unknown. client_certificate: C(not_requested),
     C(requested), C(required), or None if it is unknown. timings: the seconds of each stage.
-    versions, injection and resumption: the results of the checks in probe.py; empty or None if a check did not run.
+    versions, injection, resumption and large_hello: the results of the checks in probe.py; empty or None if a check did not run.
     """
 
     target: Target
@@ -132,6 +132,7 @@ class Handshake:
     versions: dict[str, Optional[bool]] = field(default_factory=dict)
     injection: Optional[bool] = None
     resumption: Optional[bool] = None
+    large_hello: Optional[bool] = None
 
     @property
     def completed(self) -> bool:
@@ -177,6 +178,7 @@ class Handshake:
             "versions": self.versions,
             "injection": self.injection,
             "resumption": self.resumption,
+            "large_hello": self.large_hello,
         }
 
     def record(self) -> dict[str, Any]:

@@ -431,6 +431,10 @@ class _Driver:
             return
         if output:
             self._send(connection, sock, output)
+        if second := getattr(session, "second_segment", b""):
+            session.second_segment = b""  # type: ignore[attr-defined]
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._send(connection, sock, second)
         if session.dialogue.stage is not connection.stage:
             self._reached(connection, session.dialogue.stage)
         if session.finished:

@@ -565,6 +565,11 @@ class TestChecks:
         result = assess(seen(good, injection=injection))
         assert (codes(result), result["passed"]) == (found, not found)
 
+    @pytest.mark.parametrize(("large", "found"), [(None, []), (True, []), (False, ["large_hello_lost"])])
+    def test_a_large_hello(self, good, large, found):
+        result = assess(seen(good, large_hello=large))
+        assert (codes(result), result["passed"]) == (found, not found)
+
     @pytest.mark.parametrize(("resumption", "found"), [(None, []), (True, []), (False, ["no_resumption"])])
     def test_resumption(self, good, resumption, found):
         assert codes(assess(seen(good, resumption=resumption))) == found
