@@ -198,6 +198,7 @@ def count(adapter: Adapter, tally: Tally, found: Found, since: float, until: flo
             break
     adapter.finish()
     said += adapter.notes()
+    said += adapter.unread_lines()
     if found.sources and adapter.first is None:
         said.append(
             Note(
@@ -257,7 +258,10 @@ def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
                 yield [], size
                 continue
             dropping = False
-        lines = (rest + chunk).split(b"\n")
+        text = rest + chunk
+        if b"\r\n" in text:
+            text = text.replace(b"\r\n", b"\n")
+        lines = text.split(b"\n")
         rest = lines.pop()
         if len(rest) > LOG_LINE_BYTES:
             lines.append(rest[:LOG_LINE_BYTES])
@@ -265,7 +269,7 @@ def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
             dropping = True
         yield lines, size
     if rest:
-        yield [rest], 0
+        yield [rest.rstrip(b"\r")], 0
 
 
 def beginning(raw: IO[bytes], size: int, stamp: re.Pattern[bytes], clock: Clock, since: float) -> int:
