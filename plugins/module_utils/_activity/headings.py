@@ -89,7 +89,7 @@ _JSON_TEXT = ("message", "MESSAGE", "msg", "log")
 class Ending:
     """Where a heading ends: a product's own pattern, with its groups. needs_time: whether a time has to stand right before it.
 
-    ahead: what has to follow, if the pattern alone does not show that the line is the product's.
+    ahead: what the pattern and the text behind it have to look like, if the pattern alone does not show that the line is the product's.
     """
 
     pattern: bytes
@@ -111,7 +111,7 @@ class Headings:
     def __init__(self, endings: Sequence[Ending], ours: re.Pattern[bytes]) -> None:
         """ours: searched in a line whose heading is not the current one, to see whether it may be the product's at all."""
         self._endings = [
-            (re.compile(one.pattern + (rb"(?=" + one.ahead + rb")" if one.ahead else b"")), one) for one in endings
+            (re.compile((rb"(?=" + one.ahead + rb")" if one.ahead else b"") + one.pattern), one) for one in endings
         ]
         self._ours = ours
         self._known: list[Shape] = []

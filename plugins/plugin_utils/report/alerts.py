@@ -98,9 +98,14 @@ def _blocked(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for peer in host["activity"]["peers"] if host["activity"] else ():
         for kind in ("refusals", "deferrals"):
             for cause in CAUSES:
-                events = [one for one in peer[kind] if (one["reason"] in _OWN_FAULTS) == (cause == "local")]
+                events = [one for one in peer[kind] if _is_own_fault(one) == (cause == "local")]
                 if events:
                     yield _of_events(host, peer, kind, cause, events, enforced)
+
+
+def _is_own_fault(event: Mapping[str, Any]) -> bool:
+    """Whether one's own side is the cause: always with these reasons, and where the host is on both sides of the connection."""
+    return event["reason"] in _OWN_FAULTS or event.get("side") == "local"
 
 
 def _of_events(

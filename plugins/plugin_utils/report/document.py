@@ -302,6 +302,7 @@ def _event(given: Mapping[str, Any]) -> dict[str, Any]:
         "count": _count(given.get("count", 1)),
         "first": _text_or_none(given.get("first")),
         "last": _text_or_none(given.get("last")),
+        **({"side": "local"} if given.get("side") == "local" else {}),
     }
 
 
