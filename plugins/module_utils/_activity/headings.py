@@ -57,6 +57,12 @@ _TOKENS = (
     *((re.compile(b"".join(one[:3])), number) for number, one in enumerate(_TIMES)),
     *((re.compile(one), one) for one in _WORDS),
 )
+# The usual times once more, in a form that is matched faster; a line that has no time there is found out when it is read.
+_FAST = (
+    (re.compile(rb"\d{4}-\d\d-\d\dT" + _CLOCK + rb"(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d) "), rb"\d{4}-[\dT:.+-]{14,34}Z?"),
+    (re.compile(rb"\d{4}-\d\d-\d\d " + _CLOCK + rb"(?:\.\d{1,9})? "), rb"\d{4}-[\d-]{5} [\d:.]{8,18}"),
+    (re.compile(rb"[A-Z][a-z][a-z] [ \d]\d " + _CLOCK + b" "), rb"[A-Z][a-z][a-z] [ \d]\d [\d:]{8}"),
+)
 _HOST_TOKEN = re.compile(_HOST + rb" ")
 
 STAMP = re.compile(
@@ -109,22 +115,20 @@ class Headings:
     """The shapes of headings that were seen so far; current is the one of the line before."""
 
     def __init__(self, endings: Sequence[Ending], ours: re.Pattern[bytes]) -> None:
-        """ours: searched in a line whose heading is not the current one, to see whether it may be the product's at all."""
+        """ours: finds whether a line whose heading is not the current one may be the product's at all."""
         self._endings = [
             (re.compile((rb"(?=" + one.ahead + rb")" if one.ahead else b"") + one.pattern), one) for one in endings
         ]
-        self._ours = ours
+        self.ours = ours.search
         self._known: list[Shape] = []
         self._tries = 0
         self.current = Shape(re.compile(rb"(?!)"), True)
 
-    def other(self, line: bytes, around: Sequence[bytes]) -> Optional[tuple[bytes, re.Match[bytes]]]:
-        """Return a line with another heading than the current one, and its match; None if there is none of the product's.
+    def other(self, line: bytes, around: Sequence[bytes]) -> tuple[bytes, re.Match[bytes]]:
+        """Return a line that may be the product's and has another heading than the current one, and its match.
 
-        around: the lines around it. A line in JSON is returned as text. Raises ValueError if the line is the product's and its heading is not understood.
+        around: the lines around it. A line in JSON is returned as text. Raises ValueError if its heading is not understood.
         """
-        if not self._ours.search(line):
-            return None
         if line.startswith(b"{"):
             line = _text_of(line)
         for shape in self._known:
@@ -174,32 +178,30 @@ def _is_plain(tokens: Sequence[tuple[bytes, Any]]) -> bool:
 
 def _is_usual(tokens: Sequence[tuple[bytes, Any]], around: Sequence[bytes]) -> bool:
     """Whether half of the lines, of any program, begin like this. Else the last word is a program that speaks of another one."""
-    pattern = _shape(tokens, Ending(_ANY_PROGRAM)).pattern
+    pattern = _shape(tokens, Ending(_ANY_PROGRAM), _HOST).pattern
     looked = around[:_MOST_AROUND]
     return 2 * sum(bool(pattern.match(line)) for line in looked) >= len(looked)
 
 
-def _shape(tokens: Sequence[tuple[bytes, Any]], ending: Ending) -> Shape:
+def _shape(tokens: Sequence[tuple[bytes, Any]], ending: Ending, host: bytes = rb"[^ ]{1,255}") -> Shape:
     """Return the shape of these words. The last time counts, or the last that says its zone. The host is the last one."""
     times = [at for at, (_text, what) in enumerate(tokens) if isinstance(what, int)]
     zoned = [at for at in times if _TIMES[tokens[at][1]][3]]
     time_at = (zoned or times or [-1])[-1]
     host_at = max((at for at, (_text, what) in enumerate(tokens) if what is None), default=-1)
-    if time_at > host_at >= 0:
-        return _joined(tokens, time_at, -1, ending)
-    return _joined(tokens, time_at, host_at, ending)
-
-
-def _joined(tokens: Sequence[tuple[bytes, Any]], time_at: int, host_at: int, ending: Ending) -> Shape:
+    if time_at > host_at:
+        host_at = -1
     parts = [] if time_at >= 0 else [b"()"]
-    for at, (_text, what) in enumerate(tokens):
+    for at, (text, what) in enumerate(tokens):
         if isinstance(what, int):
             before, core, behind, _zoned = _TIMES[what]
+            fast = next((fast for usual, fast in _FAST if usual.fullmatch(text)), None)
+            before, core = (before, core) if fast is None else (b"", fast)
             parts.append(before + (b"(" + core + b")" if at == time_at else core) + behind)
             if at == time_at and host_at < 0:
                 parts.append(b"()")
         elif what is None:
-            parts.append((b"(" + _HOST + b")" if at == host_at else _HOST) + b" ")
+            parts.append(b"(" + host + b") " if at == host_at else host + b" ")
         else:
             parts.append(what)
     if time_at < 0 and host_at < 0:
@@ -213,11 +215,11 @@ def times_repeated(line: bytes) -> int:
     return min(int(match.group(1)), MOST_REPEATED) if match else 0
 
 
-def unpacked(line: bytes, begin: int) -> Optional[list[bytes]]:
-    """Return the lines that C(message repeated) stands for, or None. begin: where the daemon's text begins."""
+def unpacked(line: bytes, begin: int) -> list[bytes]:
+    """Return the lines that C(message repeated) stands for, if it is that. begin: where the daemon's text begins."""
     match = REPEATED.match(line, begin)
     if not match or not line.endswith(b"]"):
-        return None
+        return []
     text = line[match.end() : -1]
     if REPEATED.match(text):
         return []

@@ -261,6 +261,11 @@ class Event:
         }  # fmt: skip
 
 
+@lru_cache(maxsize=256)
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "replace")[:80]
+
+
 class Counts:
     """The counts of one peer domain in one direction."""
 
@@ -291,8 +296,8 @@ class Counts:
         if tls:
             self.sessions_tls += 1
             if version:
-                self._name(self.versions, version.decode("ascii", "replace"), 1)
-                self._name(self.ciphers, cipher.decode("ascii", "replace")[:80], 1)
+                self._name(self.versions, _text(version), 1)
+                self._name(self.ciphers, _text(cipher), 1)
         elif tls is None:
             self.sessions_unknown += 1
         else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.headings import (
@@ -116,6 +117,7 @@ _PLAIN_PROTOCOLS = (b"smtp", b"esmtp", b"esmtpa", b"utf8esmtp", b"utf8esmtpa")
 _TLS_FAILED, _TLS_NOT_OFFERED = b"-37", b"-38"
 _STARTTLS_REFUSED = b"SMTP error from remote mail server after STARTTLS: "
 _ANSWER = re.compile(rb"SMTP error from remote mail server after [^:]{1,40}(?::<[^<>]*>[^:]{0,40})?: [45]\d\d[ -]")
+_REPEATED_ENDS = (b" times", b" time")
 _DELIVERED = (b"=> ", b"-> ", b">> ")
 _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 20000
@@ -171,31 +173,31 @@ class EximLog:
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
         """Count the lines. Return the time of the last line that has one, or None. Never raises."""
         headings, at = self._headings, clock.at
-        header = headings.current.pattern.match
+        header, ours = headings.current.pattern.match, headings.ours
         since, until = self._since, self._until
-        when = None
+        second, when = b"", None
         others = 0
         text = b""
         for line in lines:
             match = header(line)
             if not match:
-                try:
-                    found = headings.other(line, lines)
-                except ValueError:
-                    self.skipped.add(line)
-                    text = b""
-                    continue
-                if found is None:
+                if not ours(line):
                     others += 1
-                    if text and line.endswith((b" times", b" time")):
+                    if text and line.endswith(_REPEATED_ENDS):
                         for _time in range(times_repeated(line)):
                             self._line(text, process, message, when)
                     text = b""
                     continue
-                line, match = found
+                text = b""
+                try:
+                    line, match = headings.other(line, lines)
+                except ValueError:
+                    self.skipped.add(line)
+                    continue
                 header = headings.current.pattern.match
             stamp, _host, process, message = match.groups()
-            when = at(stamp) if stamp else clock.last_change
+            if stamp[:20] != second:
+                second, when = stamp[:20], at(stamp)
             if when is None:
                 self.skipped.add(line)
                 text = b""
@@ -213,10 +215,10 @@ class EximLog:
                 elif mark in _DELIVERED:
                     if b" H=" in text:
                         self._sent(text, message)
-                else:
+                elif text != b"Completed":
                     self._line(text, process, message, when)
             elif text.startswith(b"message repeated "):
-                self.feed(unpacked(line, match.end()) or (), clock)
+                self.feed(unpacked(line, match.end()), clock)
                 text = b""
             else:
                 self._session_line(text, when)
@@ -450,6 +452,7 @@ def shows_tls(settings: Optional[Mapping[str, str]]) -> Optional[bool]:
     return shown
 
 
+@lru_cache(maxsize=64)
 def _version(name: Optional[bytes]) -> bytes:
     """Return Exim's version name in OpenSSL's spelling: C(TLS1.3) becomes C(TLSv1.3)."""
     return re.sub(rb"\A(TLS|SSL)v?", rb"\1v", name) if name else b""

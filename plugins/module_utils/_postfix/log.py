@@ -50,11 +50,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies i
 
 # Instance and services from syslog_name, program, process ID.
 _PROGRAM = (
-    rb"([^ /\[]{1,64})(/[^ \[]{1,64})?/(smtpd|smtp|lmtp|qmgr|nqmgr|oqmgr|error|tlsproxy|postscreen)"
+    rb"([^ /\[]{1,64})(/[^ \[]{1,64}?)??/(smtpd|smtp|lmtp|qmgr|nqmgr|oqmgr|error|tlsproxy|postscreen)"
 )
 _ENDINGS = (
-    Ending(_PROGRAM + rb"\[(\d{1,10})\]: (?!\[ID )"),
     Ending(_PROGRAM + rb"\[(\d{1,10})\]: \[ID \d{1,10} [a-z0-9]{1,10}\.[a-z]{1,10}\] "),  # Solaris
+    Ending(_PROGRAM + rb"\[(\d{1,10})\]: "),
     Ending(_PROGRAM + rb" (\d{1,10}) [^ ]{1,32} (?:-|\[[^\]]{0,400}\]) (?:\xef\xbb\xbf)?"),  # RFC 5424
 )
 _OURS = re.compile(rb"/(?:smtpd|smtp|lmtp|n?qmgr|oqmgr|error|tlsproxy|postscreen)(?:\[\d| \d{1,10} |\"|:)")
@@ -102,11 +102,11 @@ _TO = re.compile(
     + _ADDRESS
     + rb">, (?:orig_to=<"
     + _ADDRESS
-    + rb">, )?relay=([^ ,]{1,320}), ((?:[a-z_]{1,32}=[^ ,<>()]{1,120}, ){1,12})"
+    + rb">, )?relay=([^ ,]{1,320}), ([a-z_]{1,32}=[^()<>]{1,600}), "
     rb"status=([a-z]{4,16}) \((.*)"
 )
 # Postfix 3.11 says the level that was wanted, ! if it was not reached, what was used in its place, ? if it is undecided.
-_TLS_FIELD = re.compile(rb"\btls=(!?)([a-z-]{1,16})(?::([a-z-]{1,16}))?([?/,])")
+_TLS_FIELD = re.compile(rb", tls=(!?)([a-z-]{1,16})(?::([a-z-]{1,16}))?(\??)")
 _TLS_LEVELS = (b"may", b"encrypt", b"dane", b"dane-only", b"half-dane", b"fingerprint", b"verify", b"secure")
 _NO_TLS_LEVELS = (b"none", b"nostarttls", b"notls")
 
@@ -145,6 +145,8 @@ _KEY_PROBLEMS = (
     b"warning: Wrapper-mode request dropped from ",
 )
 _IMPLICIT_TLS = (b"/smtps", b"/submissions")
+_REPEATED_ENDS = (b" times", b" time")
+_BRACKET = ord("]")
 _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 50000
 _MOST_WAITING = 1000
@@ -246,6 +248,7 @@ class PostfixLog:
         self._unknown: set[str] = set()
         self._without_version = False
         self._hidden = False
+        self._proxies = False
         self._proxied: Recent[_Delivery] = Recent(_MOST_SESSIONS)
         """What tlsproxy says of TLS to a relay, for the next delivery there: it makes the connections that smtp uses again."""
         self._last_proxied: Optional[tuple[bytes, bytes]] = None
@@ -276,36 +279,37 @@ class PostfixLog:
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
         """Count the lines. Return the time of the last line that has one, or None. Never raises."""
         headings, at, services, own = self._headings, clock.at, self._services, self._host
-        header = headings.current.pattern.match
+        header, ours = headings.current.pattern.match, headings.ours
         since, until = self._since, self._until
-        when = None
+        second, when = b"", None
         others = 0
         repeatable = False
         own_hosts: dict[bytes, bool] = {}
         for line in lines:
             match = header(line)
             if not match:
-                found = None
-                try:
-                    found = headings.other(line, lines)
-                except ValueError:
-                    self.skipped.add(line)
-                    repeatable = False
-                    continue
-                if found is None:
+                if not ours(line):
                     others += 1
-                    if repeatable and line.endswith((b" times", b" time")):
+                    if repeatable and line.endswith(_REPEATED_ENDS):
                         for _time in range(times_repeated(line)):
                             services[program](text, instance, process, service or b"", when)
                     repeatable = False
                     continue
-                line, match = found
+                repeatable = False
+                try:
+                    line, match = headings.other(line, lines)
+                except ValueError:
+                    self.skipped.add(line)
+                    continue
                 header = headings.current.pattern.match
             stamp, host, instance, service, program, process = match.groups()
-            when = at(stamp) if stamp else self._without_time(clock)
-            repeatable = False
+            if stamp[:20] != second:
+                second, when = stamp[:20], at(stamp)
+            elif not stamp:
+                when = self._without_time(clock)
             if when is None:
                 self.skipped.add(line)
+                repeatable = False
                 continue
             if self.first is None:
                 self.first = when
@@ -317,8 +321,9 @@ class PostfixLog:
                     instance = host + b" " + instance
             if since <= when <= until:
                 text = line[match.end() :]
-                if text.startswith(b"message repeated "):
-                    self.feed(unpacked(line, match.end()) or (), clock)
+                if line[-1] == _BRACKET and text.startswith(b"message repeated "):
+                    self.feed(unpacked(line, match.end()), clock)
+                    repeatable = False
                     continue
                 repeatable = True
                 services[program](text, instance, process, service or b"", when)
@@ -604,7 +609,7 @@ class PostfixLog:
         if queue_id != delivery.queue_id or relay != delivery.relay:
             delivery.queue_id, delivery.relay = queue_id, relay
             delivery.sent = set()
-            proxied = self._proxied.pop((instance, relay))
+            proxied = self._proxied.pop((instance, relay)) if self._proxies else None
             if proxied is not None:
                 delivery.established += proxied.established
                 delivery.failures += proxied.failures
@@ -614,10 +619,10 @@ class PostfixLog:
                     counts.session(True, version, cipher)
             answered = status == b"sent" or b" said: " in said[:400]
             if peer and not delivery.tls:
-                told = _tls_told(fields)
-                if told is None:
-                    told = None if delivery.unread or b" tls=" in fields else self._without_tls(instance, when)
-                delivery.tls = told
+                if b", tls=" in fields:
+                    delivery.tls = _tls_told(fields)
+                else:
+                    delivery.tls = None if delivery.unread else self._without_tls(instance, when)
                 if answered and b"conn_use=" not in fields:
                     counts.session(delivery.tls)
             delivery.established, delivery.unread = [], False
@@ -733,6 +738,7 @@ class PostfixLog:
     def _kept(self, instance: bytes, relay: bytes) -> _Delivery:
         kept = self._proxied.get((instance, relay))
         if kept is None:
+            self._proxies = True
             kept = _Delivery()
             self._proxied.put((instance, relay), kept)
         return kept
@@ -758,7 +764,7 @@ class PostfixLog:
 def _tls_told(fields: bytes) -> Optional[bool]:
     """Whether the field of Postfix 3.11 says that a delivery used TLS; None if there is none, or it does not tell."""
     match = _TLS_FIELD.search(fields)
-    if not match or match.group(1) or match.group(4) == b"?":
+    if not match or match.group(1) or match.group(4):
         return None
     used = match.group(3) or match.group(2)
     return True if used in _TLS_LEVELS else False if used in _NO_TLS_LEVELS else None
