@@ -30,7 +30,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "peer_tls": (79, 667_000, 238_000),
     "peer_tls_info": (21, 199_000, 70_000),
     "starttls_probe": (13, 150_000, 52_000),
-    "tls_activity_info": (24, 178_000, 64_000),
+    "tls_activity_info": (25, 208_000, 74_000),  # a file more: the headings of log lines
     "tls_certificate": (22, 132_000, 50_000),
     "tls_outcome": (0, 0, 22),
     "tls_plan": (0, 0, 22),
