@@ -67,16 +67,20 @@ def test_postfix_under_every_heading(head):
 
 
 @pytest.mark.parametrize(
-    "program", ["", "exim[4711]: ", "exim4: 2026-01-12 10:00:00 ", "exim[4]: 2026-01-12 10:00:00 [1/3] "]
+    "program", ["exim[4711]: ", "exim4: 2026-01-12 10:00:00 ", "exim[4]: 2026-01-12 10:00:00 [1/3] "]
 )
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
 def test_exim_under_every_heading(head, program):
-    if not program and "loghost" in head:
-        return  # Exim's own file has one time; a name in front of it comes with syslog
-    own = "" if program else "2026-01-12 10:00:00 "
-    seen = exim([f"{head if program else head.partition('mx1')[0]}{program or own}{EXIM}"])
-    if program or "mail" not in head:
-        assert short(seen["peers"]["example.net", "inbound"]) == OVER_TLS
+    assert short(exim([f"{head}{program}{EXIM}"])["peers"]["example.net", "inbound"]) == OVER_TLS
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["", "mail-1  | ", "2026-01-12T10:00:00.123456789Z stdout F ", "2026-01-12T10:00:00.1Z ", "[pod/mail-0/exim] "],
+)
+def test_exims_own_file_as_a_container_prints_it(head):
+    seen = exim([f"{head}2026-01-12 10:00:00 Start queue run: pid=7", f"{head}2026-01-12 10:00:00.123 [41] {EXIM}"])
+    assert (short(seen["inbound"]), seen["log"].skipped_lines) == (OVER_TLS, 0)
 
 
 def test_the_syslog_protocol():
@@ -174,7 +178,10 @@ def test_lines_without_a_time_count_as_written_when_the_file_was():
 
 
 def test_a_line_without_a_host_is_not_taken_for_one_of_this_host():
-    hidden = "postfix/smtp[7]: 4BcDbF1H2Jz3KMl: to=<b@example.org>, relay=mx.example.org[192.0.2.16]:25, delay=1, delays=0/0/0/1, dsn=2.0.0, status=sent (250 Ok)"
+    hidden = (
+        "postfix/smtp[7]: 4BcDbF1H2Jz3KMl: to=<b@example.org>, relay=mx.example.org[192.0.2.16]:25, delay=1, delays=0/0/0/1, "
+        "dsn=2.0.0, status=sent (250 Ok)"
+    )
     seen = postfix([f"2026-01-12T10:00:00Z INFO    {hidden}"], host="mx1")
     assert short(seen["outbound"]) == {"sessions_unknown": 1, "messages_unknown": 1}
 
