@@ -6,9 +6,16 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity import headings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog, Visibility
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import (
+    _ENDINGS,
+    _OURS,
+    PostfixLog,
+    Visibility,
+)
 
 from tests.support.counts import counted, short
+from tests.support.patterns import Used
+from tests.unit.test_patterns import GROWTH, growth
 
 BEGIN = 1768212000.0  # 2026-01-12T10:00:00Z
 CLIENT = "out.example.net[192.0.2.15]"
@@ -202,3 +209,12 @@ def test_shapes_do_not_grow_with_the_log():
     )
     assert len(seen["log"].skipped._shapes) <= 17
     assert len(seen["log"]._headings._known) <= 16
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
+def test_no_learned_pattern_grows_faster_than_its_text(head):
+    learned = headings.Headings(_ENDINGS, _OURS)
+    line = f"{head}postfix/smtpd[3]: x".encode()
+    learned.other(line, [line])
+    assert growth(Used(head, learned.current.pattern, "match"))[0] <= GROWTH

@@ -128,6 +128,11 @@ class TestBlockedMail:
         )
         assert [one["code"] for one in found] == ["enforced_outbound_remote", "enforced_outbound_local"]
 
+    def test_mail_that_waits_for_a_filter_on_the_host_itself(self):
+        waits = {**event("no_starttls_offered", 3, "x"), "side": "local"}
+        (alert,) = alerts(peer("partner.example.com", "outbound", deferrals=[waits]))
+        assert alert["cause"] == "local"
+
     def test_an_own_server_that_sends_in_plaintext(self):
         alert = only(
             alerts(peer("alpha.test", "inbound", refusals=[event("mail_server_in_plaintext", 3, "450 4.7.0")]))
