@@ -48,7 +48,7 @@ _WORDS = (
     _FACILITY + rb"[.:]" + _SEVERITY + rb" ",
     rb"(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERR|ERROR|CRIT|CRITICAL|ALERT|EMERG|FATAL) {1,8}",
     rb"std(?:out|err) [FP] ",
-    _COLOUR + rb"[A-Za-z0-9_.-]{1,128} {0,64}\|" + _COLOUR + rb" {0,4}",
+    _COLOUR + rb"[A-Za-z0-9_.-]{1,128} {0,64}\| {0,4}" + _COLOUR + rb" {0,4}",
     rb"\[[^\[\] ]{1,255}\] ",
 )
 _HOST = rb'[^ <>\[\]{}"|]{0,254}[^ <>\[\]{}"|:]'
@@ -66,7 +66,7 @@ _FAST = (
 _HOST_TOKEN = re.compile(_HOST + rb" ")
 
 STAMP = re.compile(
-    rb"(?:<\d{1,3}>(?:1 )?|" + _COLOUR + rb"[A-Za-z0-9_.-]{1,128} {0,64}\|" + _COLOUR + rb" {0,4})?" + _WEEKDAY + rb"?("
+    rb"(?:<\d{1,3}>(?:1 )?|" + _COLOUR + rb"[A-Za-z0-9_.-]{1,128} {0,64}\| {0,4}" + _COLOUR + rb" {0,4})?" + _WEEKDAY + rb"?("
     + _DATE + _ZONE + rb"?|\d{4} " + _DAY + b" " + _CLOCK + b"|" + _DAY + b" " + _CLOCK + rb" \d{4}|"
     + _DAY + rb" \d{4} " + _CLOCK + b"|" + _DAY + b" " + _CLOCK + rb"|\d{9,11}\.\d{1,9}|@[0-9a-f]{24})"
 )  # fmt: skip
@@ -86,7 +86,17 @@ _JSON_TIME = (
     "time", "timestamp", "@timestamp", "ts", "date", "timereported", "__REALTIME_TIMESTAMP", "_SOURCE_REALTIME_TIMESTAMP",
 )  # fmt: skip
 _JSON_HOST = ("host", "hostname", "_HOSTNAME", "HOST", "sysloghost", "source", "fromhost")
-_JSON_PROGRAM = ("program", "SYSLOG_IDENTIFIER", "syslogtag", "syslog-tag", "PROGRAM", "app-name", "appname", "ident", "programname")
+_JSON_PROGRAM = (
+    "program",
+    "SYSLOG_IDENTIFIER",
+    "syslogtag",
+    "syslog-tag",
+    "PROGRAM",
+    "app-name",
+    "appname",
+    "ident",
+    "programname",
+)
 _JSON_PROCESS = ("pid", "SYSLOG_PID", "_PID", "procid", "PID")
 _JSON_TEXT = ("message", "MESSAGE", "msg", "log")
 
@@ -156,12 +166,11 @@ class Headings:
                 if (timed or not ending.needs_time) and pattern.match(line, at):
                     shape = _shape(found, ending)
                     return shape if _is_plain(found) or _is_usual(found, around) else None
-            for pattern, what in _TOKENS:
-                match = pattern.match(line, at)
-                if match:
-                    break
-            else:
-                match, what = _HOST_TOKEN.match(line, at), None
+            match, what = next(
+                ((match, what) for pattern, what in _TOKENS if (match := pattern.match(line, at))), (None, None)
+            )
+            if not match:
+                match = _HOST_TOKEN.match(line, at)
                 hosts += 1
             if not match or hosts > _MOST_HOSTS:
                 return None

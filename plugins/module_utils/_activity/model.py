@@ -93,7 +93,10 @@ _REASON_OF_TEXT = tuple(
             rb"|inappropriate fallback",
         ),
         ("certificate_expired", rb"expired"),
-        ("server_name_unknown", rb"unrecognized.name|(?:SNI|server) (?:host )?name.{0,24} not recognized|name not recognised"),
+        (
+            "server_name_unknown",
+            rb"unrecognized.name|(?:SNI|server) (?:host )?name.{0,24} not recognized|name not recognised",
+        ),
         (
             "certificate_name_mismatch",
             rb"host ?name mismatch|name does not match|does not match hostname|cert(?:ificate)? name mismatch",
@@ -117,7 +120,10 @@ _REASON_OF_TEXT = tuple(
             rb"|certificate was revoked|certificate is not supported|certificate type is not supported|error in the certificate",
         ),
         ("certificate_not_verified", rb"certificate verif"),
-        ("not_tls", rb"wrong version number|http request|https proxy request|unknown protocol|unexpected TLS packet|non-?TLS"),
+        (
+            "not_tls",
+            rb"wrong version number|http request|https proxy request|unknown protocol|unexpected TLS packet|non-?TLS",
+        ),
         ("timeout", rb"timed out|time-?out"),
         (
             "lost_connection",
@@ -142,7 +148,7 @@ def reason_of(text: bytes, otherwise: str = "handshake_failed") -> str:
 
 WANTS_TLS = re.compile(
     rb"(?i:(?:<[^<>]{0,320}>:? )?[^<>();]{0,80}?\b(?:(?:STARTTLS|TLS|SSL|encryption|encrypted connection|secure connection)"
-    rb"(?: [a-z]{1,12}){0,3}? (?:required|needed|mandatory)\b(?!,)|(?:requires?|must issue|must use|must send|needs?) (?:[a-z]{1,12} ){0,3}?"
+    rb"(?: [a-z]{1,12}){0,3}? (?:required|needed|mandatory)\b(?!,)|(?:requires?|must (?:issue|use|send)|needs?) (?:[a-z]{1,12} ){0,3}?"
     rb"(?:STARTTLS|TLS|SSL|encrypt)))"
 )
 """What servers say, behind the code of a reply, to who sends in plaintext where they take mail over TLS only."""

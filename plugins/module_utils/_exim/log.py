@@ -51,17 +51,21 @@ _ID = rb"([0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{6}-[0-9A-Za-z
 _ANY_ID = rb"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4}) "
 _BEGIN = rb"(?:\[(\d{1,10})\] )?(?:" + _ID + rb" )?"
 # Through syslog, Exim's own time is there or not, and of a long line its first part has the fields.
-_IN_SYSLOG = (
-    rb"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})? )?(?:\[1[/\\]\d{1,3}\] )?" + _BEGIN
-)
+_IN_SYSLOG = rb"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})? )?(?:\[1[/\\]\d{1,3}\] )?" + _BEGIN
 _TEXT = rb"(?:TLS error |no MAIL in SMTP |H=[^ ]{1,255} |[^ ]{1,255} temporarily rejected )"
 _ENDINGS = (
     Ending(rb"exim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: " + _IN_SYSLOG),
     Ending(rb"exim[A-Za-z0-9_-]{0,30} (?:\d{1,10}|-) [^ ]{1,32} (?:-|\[[^\]]{0,400}\]) (?:\xef\xbb\xbf)?" + _IN_SYSLOG),
-    Ending(_BEGIN, needs_time=True, ahead=rb"(?:\[\d{1,10}\] )?(?:" + _ANY_ID + rb"(?:[<=>*-][=>*] |[A-Z])|" + _TEXT + rb")"),
+    Ending(
+        _BEGIN,
+        needs_time=True,
+        ahead=rb"(?:\[\d{1,10}\] )?(?:" + _ANY_ID + rb"(?:[<=>*-][=>*] |[A-Z])|" + _TEXT + rb")",
+    ),
 )
 _OURS = re.compile(
-    rb"\bexim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: |\bexim[A-Za-z0-9_-]{0,30}[ \"]|\b" + _ANY_ID + rb"(?:[<=>*-][=>*] |[A-Z])"
+    rb"\bexim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: |\bexim[A-Za-z0-9_-]{0,30}[ \"]|\b"
+    + _ANY_ID
+    + rb"(?:[<=>*-][=>*] |[A-Z])"
     rb"| TLS error on connection | no MAIL in SMTP | rejected (?:MAIL|RCPT|DATA)"
 )
 # A local part with unusual characters is in quotes. Exim has checked that.
@@ -109,7 +113,9 @@ _REFUSED = {
 }
 _REFUSED_ENDS = tuple(_REFUSED)
 # Steps after the handshake: errors at the end of an established session, or while it reads or writes.
-_NO_HANDSHAKE = re.compile(rb"(?:recv|send|shutdown|SSL_shutdown|tls_close|SSL_read|SSL_write|gnutls_record|gnutls_bye|tls_write|tls_read)")
+_NO_HANDSHAKE = re.compile(
+    rb"(?:recv|send|shutdown|SSL_shutdown|tls_close|SSL_read|SSL_write|gnutls_record|gnutls_bye|tls_write|tls_read)"
+)
 _ALERT = re.compile(rb"fatal alert has been received|SSL routines:[^:]{0,64}:[^:]{0,40} alert (?!close)")
 # Exim's own words for how a message came. Others are an administrator's, and say nothing of TLS.
 _TLS_PROTOCOLS = (b"esmtps", b"esmtpsa", b"smtps", b"utf8esmtps", b"utf8esmtpsa")
@@ -177,20 +183,19 @@ class EximLog:
         since, until = self._since, self._until
         second, when = b"", None
         others = 0
-        text = b""
+        before = b""
         for line in lines:
             match = header(line)
             if not match:
                 if not ours(line):
                     others += 1
-                    if text and line.endswith(_REPEATED_ENDS):
-                        for _time in range(times_repeated(line)):
-                            self._line(text, process, message, when)
-                    text = b""
+                    if before and line.endswith(_REPEATED_ENDS):
+                        self.feed([before] * times_repeated(line), clock)
+                    before = b""
                     continue
-                text = b""
+                before = b""
                 try:
-                    line, match = headings.other(line, lines)
+                    line, match = headings.other(line, lines)  # noqa: PLW2901  (JSON is text from here on)
                 except ValueError:
                     self.skipped.add(line)
                     continue
@@ -200,13 +205,14 @@ class EximLog:
                 second, when = stamp[:20], at(stamp)
             if when is None:
                 self.skipped.add(line)
-                text = b""
+                before = b""
                 continue
             if self.first is None:
                 self.first = when
             if not since <= when <= until:
-                text = b""
+                before = b""
                 continue
+            before = line
             text = line[match.end() :]
             if message:
                 mark = text[:3]
@@ -216,29 +222,19 @@ class EximLog:
                     if b" H=" in text:
                         self._sent(text, message)
                 elif text != b"Completed":
-                    self._line(text, process, message, when)
+                    self._other(text, message, when)
             elif text.startswith(b"message repeated "):
                 self.feed(unpacked(line, match.end()), clock)
-                text = b""
             else:
                 self._session_line(text, when)
         self.mail_lines += len(lines) - others
         return when
 
-    def _line(self, text: bytes, process: Optional[bytes], message: Optional[bytes], when: float) -> None:
-        """Count a line, of a message or of a session."""
-        if not message:
-            self._session_line(text, when)
-            return
-        mark = text[:3]
-        if mark == b"<= ":
-            self._arrived(text, process)
-        elif mark in _DELIVERED:
-            if b" H=" in text:
-                self._sent(text, message)
-        elif mark in (b"== ", b"** "):
+    def _other(self, text: bytes, message: bytes, when: float) -> None:
+        """Count what is said of a message beside its arrival and its deliveries."""
+        if text[:3] in (b"== ", b"** "):
             self._not_sent(text, message, when)
-        elif b" rejected " in text and text.endswith(_REFUSED_ENDS):
+        elif text.endswith(_REFUSED_ENDS):
             self._rejected(text, when)
         elif b"TLS" in text:
             self._failed(text, message, when)

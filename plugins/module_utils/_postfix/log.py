@@ -49,9 +49,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_pl
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
 # Instance and services from syslog_name, program, process ID.
-_PROGRAM = (
-    rb"([^ /\[]{1,64})(/[^ \[]{1,64}?)??/(smtpd|smtp|lmtp|qmgr|nqmgr|oqmgr|error|tlsproxy|postscreen)"
-)
+_PROGRAM = rb"([^ /\[]{1,64})(/[^ \[]{1,64}?)??/(smtpd|smtp|lmtp|qmgr|nqmgr|oqmgr|error|tlsproxy|postscreen)"
 _ENDINGS = (
     Ending(_PROGRAM + rb"\[(\d{1,10})\]: \[ID \d{1,10} [a-z0-9]{1,10}\.[a-z]{1,10}\] "),  # Solaris
     Ending(_PROGRAM + rb"\[(\d{1,10})\]: "),
@@ -283,21 +281,20 @@ class PostfixLog:
         since, until = self._since, self._until
         second, when = b"", None
         others = 0
-        repeatable = False
+        before = b""
         own_hosts: dict[bytes, bool] = {}
         for line in lines:
             match = header(line)
             if not match:
                 if not ours(line):
                     others += 1
-                    if repeatable and line.endswith(_REPEATED_ENDS):
-                        for _time in range(times_repeated(line)):
-                            services[program](text, instance, process, service or b"", when)
-                    repeatable = False
+                    if before and line.endswith(_REPEATED_ENDS):
+                        self.feed([before] * times_repeated(line), clock)
+                    before = b""
                     continue
-                repeatable = False
+                before = b""
                 try:
-                    line, match = headings.other(line, lines)
+                    line, match = headings.other(line, lines)  # noqa: PLW2901  (JSON is text from here on)
                 except ValueError:
                     self.skipped.add(line)
                     continue
@@ -309,7 +306,7 @@ class PostfixLog:
                 when = self._without_time(clock)
             if when is None:
                 self.skipped.add(line)
-                repeatable = False
+                before = b""
                 continue
             if self.first is None:
                 self.first = when
@@ -319,13 +316,12 @@ class PostfixLog:
                     is_own = own_hosts[host] = _is_host(host, own)
                 if not is_own:
                     instance = host + b" " + instance
+            before = line
             if since <= when <= until:
                 text = line[match.end() :]
                 if line[-1] == _BRACKET and text.startswith(b"message repeated "):
                     self.feed(unpacked(line, match.end()), clock)
-                    repeatable = False
                     continue
-                repeatable = True
                 services[program](text, instance, process, service or b"", when)
         self.mail_lines += len(lines) - others
         return when
