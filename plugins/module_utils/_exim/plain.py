@@ -167,7 +167,9 @@ class PlainExim:
 
     def sides(self, change: Any = None) -> Sides:
         """Return the listeners, and the ways of outgoing mail, as they are or as the change leaves them. Raises EngineError."""
-        text = next((one.content for one in change.after if one.path == self.path), None) if change is not None else None
+        text = (
+            next((one.content for one in change.after if one.path == self.path), None) if change is not None else None
+        )
         if text is None:
             return self._sides(self._printed)
         with self._trial.printed(text, _ASKED) as printed:
