@@ -269,7 +269,7 @@ def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
             dropping = True
         yield lines, size
     if rest:
-        yield [rest.rstrip(b"\r")], 0
+        yield [rest], 0
 
 
 def beginning(raw: IO[bytes], size: int, stamp: re.Pattern[bytes], clock: Clock, since: float) -> int:
