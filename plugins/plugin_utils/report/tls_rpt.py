@@ -78,7 +78,7 @@ REPORT = _object(
     date_range=_object(["start-datetime", "end-datetime"], start_datetime=_TEXT, end_datetime=_TEXT),
     policies={"type": "array", "maxItems": limits.TLS_REPORT_POLICIES},
 )
-POLICY = _object(
+REPORTED_POLICY = _object(
     ["policy", "summary"],
     policy=_object(["policy-type"], policy_type={"enum": list(POLICY_TYPES)}, policy_domain=_TEXT),
     summary={
@@ -321,7 +321,7 @@ class _Reader:
             policy = one.get("policy")
             if isinstance(policy, dict) and isinstance(policy.get("policy-type"), str):
                 one["policy"] = {**policy, "policy-type": policy["policy-type"].strip().lower()[:TEXT_LENGTH]}
-        fault = _fault(POLICY, one, where)
+        fault = _fault(REPORTED_POLICY, one, where)
         if fault:
             self._lose(*fault)
             return None
