@@ -73,12 +73,12 @@ def _object(required: Sequence[str], **members: Any) -> dict[str, Any]:
 
 HEAD: Mapping[str, Any] = {"organization-name": _TEXT, "report-id": _TEXT}
 """Members of a report without which the rest still counts."""
-REPORT = _object(
+REPORT_PART = _object(
     ["date-range", "policies"],
     date_range=_object(["start-datetime", "end-datetime"], start_datetime=_TEXT, end_datetime=_TEXT),
     policies={"type": "array", "maxItems": limits.TLS_REPORT_POLICIES},
 )
-REPORTED_POLICY = _object(
+POLICY_PART = _object(
     ["policy", "summary"],
     policy=_object(["policy-type"], policy_type={"enum": list(POLICY_TYPES)}, policy_domain=_TEXT),
     summary={
@@ -274,7 +274,7 @@ class _Reader:
             report = {**report, "policies": [report["policies"]]}
         _count_entries(report, self._budget)
         head = {name: self._text_of(report, name) for name in HEAD}
-        fault = _fault(REPORT, report)
+        fault = _fault(REPORT_PART, report)
         if fault:
             raise TlsReportError(self._lost[0] if self._lost else _not_by_rfc(*fault))
         start, end = (_moment(report["date-range"][f"{name}-datetime"]) for name in ("start", "end"))
@@ -321,7 +321,7 @@ class _Reader:
             policy = one.get("policy")
             if isinstance(policy, dict) and isinstance(policy.get("policy-type"), str):
                 one["policy"] = {**policy, "policy-type": policy["policy-type"].strip().lower()[:TEXT_LENGTH]}
-        fault = _fault(REPORTED_POLICY, one, where)
+        fault = _fault(POLICY_PART, one, where)
         if fault:
             self._lose(*fault)
             return None
