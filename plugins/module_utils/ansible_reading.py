@@ -61,7 +61,9 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     reading = Reading(server, desired, settings, keep=keep, ports=ports, find_send_only=find)
     result = {**found, **reading.read(layout.daemons, targets, layout.user), **({"newer": newer} if newer else {})}
     if options["state"] == "absent" or desired.inbound or desired.outbound:
-        result["notes"] = [*result["notes"], *other_hands(server.files(), layout, STORE, server.name)]
+        ours = {one.path for one in server.generated()}  # the product's own tool says at their head that it writes them
+        files = [one for one in server.files() if one not in ours]
+        result["notes"] = [*result["notes"], *other_hands(files, layout, STORE, server.name)]
     more = _of_peers(options, found["kind"], run, settings, server)
     if options.get("settings_only"):
         result["obstacles"] = [*result["obstacles"], *_left_to_others(result, more, server, desired)]

@@ -537,7 +537,12 @@ def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> lis
     """
     if is_send_only(hostvars[host]):
         return [
-            {"host": str(one["host"]), "port": int(one.get("port") or 25), "name": str(one.get("name") or one["host"])}
+            {
+                "host": str(one["host"]),
+                "port": int(one.get("port") or 25),
+                "name": str(one.get("name") or one["host"]),
+                **({"protocol": "smtps"} if one.get("protocol") == "smtps" else {}),
+            }
             for one in relay_tests(hostvars[host])
         ]
     domain = str(hostvars[host].get("starttls_domain") or "")

@@ -161,8 +161,8 @@ def require_alive(server: Server, outbound: Optional[str] = None) -> None:
 def relays_of(server: Server, settings: Settings) -> tuple[list[Handshake], str]:
     """Return the tests of the next hops of all outgoing mail, made from here; and why there are none, if they are not known."""
     try:
-        found = evidence.outgoing(server, None, settings)
-    except EngineError as error:
+        found = evidence.ways_out(server, settings)
+    except (EngineError, OSError) as error:
         return [], str(error)
     return [one.seen for one in found.hops], "; ".join(found.problems)
 
@@ -218,7 +218,8 @@ def change_within(
     def prove() -> None:
         nonlocal seen
         if not (answers or desired.listens):
-            return require_alive(server, desired.outbound)
+            require_alive(server, desired.outbound)
+            return others.prove()
         seen = prove_at(
             desired, desired.own_port, settings, lambda: isinstance(server, Startable) and server.has_ended()
         )
@@ -226,7 +227,8 @@ def change_within(
 
     def prove_old(old: Handshake = seen) -> None:
         if not (answers or desired.listens):
-            return require_alive(server, computed.before["outbound"])
+            require_alive(server, computed.before["outbound"])
+            return others.prove_old()
         # If the old files name a certificate that was renewed before this run, the daemon serves the new one
         # after the first reload. So the proof of the old state accepts both.
         replaced = computed.look is not None and computed.look.differs

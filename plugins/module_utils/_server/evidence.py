@@ -87,14 +87,30 @@ def outgoing(server: Server, sides: Optional[Both], settings: Settings) -> Outgo
     after = sides.after
     ways = reach.demanding(*sides)
     problems = [*after.unread, *(f"{one}: {one.undercut}" for one in ways if one.undercut)]
-    problems += [f"{one}: {_unknown(one)}" for one in ways if one.target is None]
+    return _tested(ways, problems, (*reach.weaker(after), *after.notes), settings)
+
+
+def ways_out(server: Server, settings: Settings) -> Outgoing:
+    """Make a handshake with each next hop of outgoing mail, whatever its TLS level, but for those on this host. Raises EngineError."""
+    sides = both(server, None)
+    if sides is None:
+        return outgoing(server, None, settings)
+    ways = [one for one in sides.before.ways if not one.transport.loopback]
+    return _tested(ways, sides.before.unread, sides.before.notes, replace(settings, ask_plaintext=False))
+
+
+def _tested(
+    ways: Sequence[reach.WayOut], problems: Sequence[str], notes: Sequence[str], settings: Settings
+) -> Outgoing:
+    """Make one handshake with each next hop of these ways."""
     at: dict[Target, list[reach.WayOut]] = {}
     for one in ways:
         if one.target:
             at.setdefault(one.target, []).append(one)
+    problems = [*problems, *(f"{one}: {_unknown(one)}" for one in ways if one.target is None)]
     seen = handshake_all(list(at), settings) if at else []
     hops = [ProvedHop(one, tuple(at[one.target])) for one in seen]
-    return Outgoing(tuple(hops), tuple(dict.fromkeys(problems)), (*reach.weaker(after), *after.notes))
+    return Outgoing(tuple(hops), tuple(dict.fromkeys(problems)), tuple(notes))
 
 
 def _unknown(way: reach.WayOut) -> str:
@@ -130,6 +146,11 @@ class Listening:
             f"{one.name} does not answer, so it is not proved: {self._old[one.target].message}"
             for one in self._places
             if self._old[one.target].stage < Stage.EHLO
+        ]
+        self.warnings += [
+            f"{one.name} insists on a certificate of its client, so the certificate that it serves is not proved"
+            for one in self._places
+            if self._old[one.target].code == reach.WANTS_CLIENT
         ]
 
     def _look(self, targets: Sequence[Target]) -> Mapping[Target, Handshake]:

@@ -20,6 +20,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target, TargetError
 
 INSISTING = "required"
+WANTS_CLIENT = "client_certificate_required"
+"""The code of a handshake test that a server ended because the client showed no certificate: it uses TLS with clients of its own."""
 _EVERYWHERE = ("", "all", "*")
 _LOOPBACK = ("loopback-only", "localhost")
 
@@ -251,7 +253,7 @@ def not_as_configured(listener: Listener, now: Handshake, installed: Callable[[S
 
     One that wants a certificate of its client serves clients of its own. installed: see fault().
     """
-    if listener.tls in ("none", UNKNOWN) or now.code == "client_certificate_required":
+    if listener.tls in ("none", UNKNOWN):
         return ""
     return _served(listener, now, installed(listener.certificates))
 
@@ -268,6 +270,8 @@ def unlike(old: Handshake, now: Handshake, renewed: Callable[[], Collection[str]
 
 def _served(after: Listener, now: Handshake, wanted: Collection[str]) -> str:
     """Return why a listener that is to use TLS does not; empty if it does."""
+    if now.code == WANTS_CLIENT:
+        return ""
     if not now.completed:
         return now.message or now.stage.label
     if wanted and now.fingerprint not in wanted:

@@ -180,7 +180,8 @@ def _apply(
                     "the file in starttls_uninstall_keep"
                 )
         if silent:
-            return require_alive(server)
+            require_alive(server)
+            return leaving.refuse_earlier(moment) if leaving else None
         offers = {_OFFERED.get(one.tls) for one in listeners if one.port == desired.own_port.port}
         wanted = offers.pop() if len(offers) == 1 else None
 

@@ -82,6 +82,9 @@ class TestInventory:
         found = self.hostvars(mail_server_observed={"send_only": True, "probe": {"results": [RELAY]}})
         assert handshake_targets(["n1"], found) == []
         assert own_target("n1", found) == [{"host": "gw1.test", "port": 25, "name": "gw1.test"}]
+        implicit = {**RELAY, "port": 465, "protocol": "smtps"}
+        found = self.hostvars(mail_server_observed={"send_only": True, "probe": {"results": [implicit]}})
+        assert own_target("n1", found)[0] == {"host": "gw1.test", "port": 465, "name": "gw1.test", "protocol": "smtps"}
 
 
 class TestPlan:

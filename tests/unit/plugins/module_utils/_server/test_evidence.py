@@ -133,6 +133,13 @@ class TestListeners:
             place = Reached(listener, former, old.target)
             assert bool(fault_of(place, old, now, lambda _paths: (), "/new.pem")) is fault
 
+    def test_one_that_insists_on_a_certificate_of_its_client_is_no_fault(self):
+        """A test without one ends in the handshake, before and after the change."""
+        seen = Handshake(Target("127.0.0.1", 587), Stage.EHLO, code="client_certificate_required")
+        former = Listener("submission", "", 587, "required", ("/old.pem",))
+        place = Reached(former, replace(former, certificates=("/new.pem",)), seen.target)
+        assert fault_of(place, seen, seen, lambda _paths: ("a" * 64,), "/new.pem") == ""
+
     def test_a_renewed_file_of_its_own_is_no_difference(self, mail, authority):
         mail.inherits = False
         mail.follow()
