@@ -242,6 +242,8 @@ def fault(
         if now.stage < Stage.EHLO:
             return now.message
         return "STARTTLS is offered, and it is to have none" if now.advertised else ""
+    if not after.certificates:
+        return ""  # as before the first change: Postfix closes the connection then, and Exim makes a certificate of its own
     wanted = installed(after.certificates)
     if after.tls == "offered" and not wanted and certificate not in after.certificates and not now.completed:
         return "" if now.stage >= Stage.EHLO else now.message  # its own files cannot be read, so it goes on without TLS

@@ -133,6 +133,13 @@ class TestListeners:
             place = Reached(listener, former, old.target)
             assert bool(fault_of(place, old, now, lambda _paths: (), "/new.pem")) is fault
 
+    def test_one_that_has_no_certificate_after_the_change_may_close_the_connection(self):
+        """Port 465 that had TLS from the first byte and no certificate before the collection came, once TLS is switched off again."""
+        old, now = (Handshake(Target("127.0.0.1", 465), stage) for stage in (Stage.EHLO_TLS, Stage.CONNECT))
+        former = Listener("smtps", "", 465, "implicit", ("/new.pem",))
+        place = Reached(former, replace(former, certificates=()), old.target)
+        assert fault_of(place, old, now, lambda _paths: (), "/new.pem") == ""
+
     def test_one_that_insists_on_a_certificate_of_its_client_is_no_fault(self):
         """A test without one ends in the handshake, before and after the change."""
         seen = Handshake(Target("127.0.0.1", 587), Stage.EHLO, code="client_certificate_required")
