@@ -17,6 +17,7 @@ from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import listeners, transports
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Transport
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
@@ -32,18 +33,27 @@ _WORDS = ("byname", "bydns", "bydns_a", "bydns_mx", "randomize", "no_randomize",
 class Overlaid(Printed):
     """What Exim would print with other macros: the present configuration, with the options that Debian makes of them."""
 
-    def __init__(self, printed: Printed, macros: Mapping[str, str], reached: Sequence[str]) -> None:
-        """Prepare only. reached: the transports that take macros."""
+    def __init__(
+        self,
+        printed: Printed,
+        macros: Mapping[str, str],
+        reached: Sequence[str],
+        present: Optional[Mapping[str, str]] = None,
+    ) -> None:
+        """Prepare only. reached: the transports that take macros. present: the macros as they are now."""
         self._printed, self._macros, self._reached = printed, macros, reached
+        self._present = present or {}
 
     @property
     def options(self) -> Mapping[str, str]:
-        """Options of the main part."""
-        if "MAIN_TLS_ENABLE" not in self._macros:
+        """Options of the main part. Without a certificate, Exim makes one of its own, which nobody knows before."""
+        if "MAIN_TLS_ENABLE" in self._macros:
+            hosts, certificate = self._macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*"), _certificate(self._macros)
+        elif "MAIN_TLS_ENABLE" in self._present:  # Debian sets none of the options any more
+            hosts, certificate = "*", ""
+        else:
             return self._printed.options
-        changed = {"tls_advertise_hosts": self._macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*")}
-        certificate = self._macros.get("MAIN_TLS_CERTKEY") or self._macros.get("MAIN_TLS_CERTIFICATE")
-        return {**self._printed.options, **changed, **({"tls_certificate": certificate} if certificate else {})}
+        return {**self._printed.options, "tls_advertise_hosts": hosts, "tls_certificate": certificate}
 
     @property
     def transports(self) -> dict[str, dict[str, str]]:
@@ -57,6 +67,12 @@ class Overlaid(Printed):
                 }
                 found[name.lower()] = {**found[name.lower()], **own}
         return found
+
+
+def _certificate(macros: Mapping[str, str]) -> str:
+    """Return what Debian's configuration makes of the macros: MAIN_TLS_CERTKEY counts before the other one, even if it is empty."""
+    found = macros.get("MAIN_TLS_CERTKEY", macros.get("MAIN_TLS_CERTIFICATE", "CONFDIR/exim.crt"))
+    return found.replace("CONFDIR", DEBIAN.config_dir)
 
 
 def sides(

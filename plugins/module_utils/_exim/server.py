@@ -246,14 +246,15 @@ class Exim:
         )
         from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.reach import Overlaid, sides  # noqa: PLC0415
 
+        present = self.macros()
         hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in self.next_hops()]}
-        macros, printed = self.macros(), self._printed
+        macros, printed = present, self._printed
         if change is not None:
             texts = {image.path: image.content or b"" for image in change.after}
             text = texts.get(self._macros_path())
             own = read_macros(text.decode("utf-8", "surrogateescape")) if text is not None else self.own_macros()
             macros = {**own, **{name: one.value for name, one in self.elsewhere().items()}}
-            printed = Overlaid(printed, macros, _TRANSPORTS)
+            printed = Overlaid(printed, macros, _TRANSPORTS, present)
         requires = _inbound_of(macros) == "required"
         names = [name.lower() for name in _TRANSPORTS]
         return sides(self._run, printed, command_line_of(self.main_process()), requires, hops, names)
