@@ -31,11 +31,15 @@ def router(name, **options):
     return f"{name} router:\n" + "".join(f"{key} = {value}\n" for key, value in lines.items())
 
 
-def look(macros, routers="", hops=SMARTHOST, present=None):
+def look(macros, routers="", hops=SMARTHOST, present=None, port="smtp"):
     """Both sides of a change to these macros."""
     printed = SimpleNamespace(
         options=OPTIONS,
-        transports={"remote_smtp": SMTP, "remote_smtp_smarthost": SMTP, "filter": {**SMTP, "hosts_avoid_tls": "*"}},
+        transports={
+            "remote_smtp": {**SMTP, "port": port},
+            "remote_smtp_smarthost": SMTP,
+            "filter": {**SMTP, "hosts_avoid_tls": "*"},
+        },
     )
 
     def run(words):
@@ -86,6 +90,22 @@ def test_the_hosts_of_a_router(options, found):
         [*(f"router hub {one}" for one in found), "transport remote_smtp_smarthost relay.example.net:587"]
     )
     assert unread == []
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"route_list": "* hub.example.com"}, ["hub.example.com:2525"]),
+        ({"route_list": "* hub.example.com::26"}, ["hub.example.com:26"]),
+        ({"route_data": "<; hub.example.com ; b.example.com"}, ["b.example.com:2525", "hub.example.com:2525"]),
+        ({"route_list": '* "<+ hub.example.com + [2001:db8::1]:26"'}, ["2001:db8::1 26", "hub.example.com:2525"]),
+    ],
+)
+def test_the_port_of_the_transport_and_another_separator_count(options, found):
+    before, after = look(REQUIRE, router("hub", **options), port="2525")
+    ways = [one.transport for one in demanding(before, after) if one.transport.setting == "router hub"]
+    assert sorted(f"{one.next_hop}{' ' if ':' in one.next_hop else ':'}{one.port}" for one in ways) == found
+    assert after.unread == ()
 
 
 def test_the_hosts_of_a_table(tmp_path):
