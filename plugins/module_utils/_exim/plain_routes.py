@@ -16,7 +16,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 
 _ITEM = re.compile(r"(?:\[([0-9A-Fa-f.:]+)\]|([A-Za-z0-9][A-Za-z0-9.-]*))(?:(?:::|:)(\w+))?\Z")
-_HOST_OPTIONS = ("randomize", "no_randomize", "byname", "bydns", "ipv4_only", "ipv4_prefer")
+_HOST_OPTIONS = (
+    "randomize", "no_randomize", "byname", "bydns", "bydns_a", "bydns_mx", "ipv4_only", "ipv4_prefer",
+)  # fmt: skip
 
 
 class Ways(NamedTuple):
@@ -51,11 +53,11 @@ def ways(routers: Mapping[str, Mapping[str, str]], transports: Mapping[str, Mapp
             used.add(transport)
         if transports.get(transport, {}).get("driver") != "smtp":
             continue
-        driver, settings = options.get("driver", ""), transports[transport]
-        if driver in ("dnslookup", "ipliteral"):
+        settings = transports[transport]
+        if options.get("driver") in ("dnslookup", "ipliteral"):
             found.mx.add(transport)
             continue
-        hops = _hops(driver, options, settings)
+        hops = hops_of(options, settings)
         if hops is None:
             found.unknown[name] = "its hosts depend on the message, or cannot be read"
         else:
@@ -63,11 +65,17 @@ def ways(routers: Mapping[str, Mapping[str, str]], transports: Mapping[str, Mapp
     return found._replace(used=used)
 
 
-def _hops(driver: str, router: Mapping[str, str], transport: Mapping[str, str]) -> Optional[list[tuple[str, int]]]:
+def hops_of(
+    router: Mapping[str, str], transport: Mapping[str, str], data: Optional[Sequence[str]] = None
+) -> Optional[list[tuple[str, int]]]:
+    """Return the hosts and ports to which a router leads mail over a transport; None if they cannot be told. Both are options.
+
+    data: what its route_data may become, if that is known, such as the values of a table.
+    """
     port = port_number(transport.get("port", "") or "smtp")
     lists = [transport.get("hosts", "")]
-    if driver == "manualroute" and not (lists[0] and transport.get("hosts_override")):
-        rules = _rules(router)
+    if router.get("driver") == "manualroute" and not (lists[0] and transport.get("hosts_override")):
+        rules = _rules(router) if data is None else [_without_options(one) for one in data]
         lists = rules if rules is not None else [""]
     hops: list[tuple[str, int]] = []
     for text in lists:

@@ -10,40 +10,49 @@ keeps its own options. Sources: the Exim specification (the daemon, TLS, the man
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import listeners, transports
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_routes import hops_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Transport
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import INSISTING, Sides, WayOut
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 
 _ROUTER = re.compile(r"^(\S+) router:$", re.MULTILINE)
 _EXISTS = re.compile(r"exists\{(/[^{}]+)\}")
 _LOOKUP = re.compile(r"\$\{lookup\{\$domain\}(?:partial-)?w?i?lsearch\{(/[^{}]+)\}\}\Z")
-_WORDS = ("byname", "bydns", "bydns_a", "bydns_mx", "randomize", "no_randomize", "ipv4_only", "ipv4_prefer")
 
 
 class Overlaid(Printed):
     """What Exim would print with other macros: the present configuration, with the options that Debian makes of them."""
 
-    def __init__(self, printed: Printed, macros: Mapping[str, str], reached: Sequence[str]) -> None:
-        """Prepare only. reached: the transports that take macros."""
+    def __init__(
+        self,
+        printed: Printed,
+        macros: Mapping[str, str],
+        reached: Sequence[str],
+        present: Optional[Mapping[str, str]] = None,
+    ) -> None:
+        """Prepare only. reached: the transports that take macros. present: the macros as they are now."""
         self._printed, self._macros, self._reached = printed, macros, reached
+        self._present = present or {}
 
     @property
     def options(self) -> Mapping[str, str]:
-        """Options of the main part."""
-        if "MAIN_TLS_ENABLE" not in self._macros:
+        """Options of the main part. Without a certificate, Exim makes one of its own, which nobody knows before."""
+        if "MAIN_TLS_ENABLE" in self._macros:
+            hosts, certificate = self._macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*"), _certificate(self._macros)
+        elif "MAIN_TLS_ENABLE" in self._present:  # Debian sets none of the options any more
+            hosts, certificate = "*", ""
+        else:
             return self._printed.options
-        changed = {"tls_advertise_hosts": self._macros.get("MAIN_TLS_ADVERTISE_HOSTS", "*")}
-        certificate = self._macros.get("MAIN_TLS_CERTKEY") or self._macros.get("MAIN_TLS_CERTIFICATE")
-        return {**self._printed.options, **changed, **({"tls_certificate": certificate} if certificate else {})}
+        return {**self._printed.options, "tls_advertise_hosts": hosts, "tls_certificate": certificate}
 
     @property
     def transports(self) -> dict[str, dict[str, str]]:
@@ -57,6 +66,12 @@ class Overlaid(Printed):
                 }
                 found[name.lower()] = {**found[name.lower()], **own}
         return found
+
+
+def _certificate(macros: Mapping[str, str]) -> str:
+    """Return what Debian's configuration makes of the macros: MAIN_TLS_CERTKEY counts before the other one, even if it is empty."""
+    found = macros.get("MAIN_TLS_CERTKEY", macros.get("MAIN_TLS_CERTIFICATE", "CONFDIR/exim.crt"))
+    return found.replace("CONFDIR", DEBIAN.config_dir)
 
 
 def sides(
@@ -75,7 +90,8 @@ def sides(
     for one in transports(printed, hops):
         demanded = one.level == INSISTING and one.transport in reached
         if demanded and one.next_hop is None:
-            found, left = _routes(run, one, bool(hops.get(one.transport)) or any(hops.values()))
+            settings, has_smarthost = printed.transports.get(one.transport, {}), any(hops.values())
+            found, left = _routes(run, one, settings, has_smarthost)
             ways += found
             unread += left
         else:
@@ -84,8 +100,13 @@ def sides(
     return Sides(tuple(listeners(printed, command_line, requires)), tuple(names), unread=tuple(unread))
 
 
-def _routes(run: Runner, transport: Transport, has_smarthost: bool) -> tuple[list[WayOut], list[str]]:
-    """Return the ways by which routers hand mail to a transport, and sentences on those that cannot be listed."""
+def _routes(
+    run: Runner, transport: Transport, settings: Mapping[str, str], has_smarthost: bool
+) -> tuple[list[WayOut], list[str]]:
+    """Return the ways by which routers hand mail to a transport, and sentences on those that cannot be listed.
+
+    settings: the options of the transport.
+    """
     _status, out, _err = run(["exim4", "-bP", "routers"])
     parts = _ROUTER.split(out)
     ways, unread, seen = [], [], False
@@ -94,7 +115,7 @@ def _routes(run: Runner, transport: Transport, has_smarthost: bool) -> tuple[lis
         if options.get("transport") != transport.transport or _is_off(options):
             continue
         seen = True
-        hosts = _hosts(options)
+        hosts = _hosts(options, settings)
         if options.get("driver") == "dnslookup":
             ways.append(WayOut(replace(transport, setting=f"router {name}"), INSISTING))
         elif hosts is None:
@@ -114,17 +135,11 @@ def _is_off(options: Mapping[str, str]) -> bool:
     return found is not None and not Path(found[1]).exists()
 
 
-def _hosts(options: Mapping[str, str]) -> Optional[list[tuple[str, int]]]:
-    """Return the hosts of a router with a list of its own; None if they cannot be told."""
-    if data := options.get("route_data"):
-        lookup = _LOOKUP.match(data)
-        texts = _values(lookup[1]) if lookup else None
-    else:
-        rules = options.get("route_list", "").split(";")
-        texts = [" ".join(rule.split()[1:]) for rule in rules if rule.strip()]
-    if not texts or any("$" in one for one in texts):
-        return None
-    return list(dict.fromkeys(host for text in texts for host in _listed(text)))
+def _hosts(options: Mapping[str, str], transport: Mapping[str, str]) -> Optional[list[tuple[str, int]]]:
+    """Return the hosts of a router with a list of its own; None if they cannot be told. transport: its options."""
+    lookup = _LOOKUP.match(options.get("route_data", ""))
+    found = hops_of(options, transport, _values(lookup[1]) if lookup else None)
+    return None if found is None else list(dict.fromkeys(found))
 
 
 def _values(path: str) -> Optional[list[str]]:
@@ -138,12 +153,3 @@ def _values(path: str) -> Optional[list[str]]:
         re.split(r"[:\s]+", line.strip(), maxsplit=1) for line in lines if line.strip() and not line.startswith("#")
     )
     return [pair[1] for pair in pairs if len(pair) > 1]
-
-
-def _listed(text: str) -> Iterator[tuple[str, int]]:
-    """Yield hosts and ports of a list of hosts, C(host) or C(host::port)."""
-    words = text.strip('"').split()
-    for item in re.split(r"(?<!:):(?!:)|\s+", " ".join(one for one in words if one not in _WORDS)):
-        host, _, port = item.partition("::")
-        if host and not (is_address(host) and port and not port.isdigit()):
-            yield host.strip("[]"), int(port) if port.isdigit() else 25

@@ -246,17 +246,30 @@ class Exim:
         )
         from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.reach import Overlaid, sides  # noqa: PLC0415
 
-        hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in self.next_hops()]}
-        macros, printed = self.macros(), self._printed
+        try:
+            present = self.macros()
+            hops, unread = self._known_hops()
+        except OSError as error:
+            raise EngineError(f"{error.filename}: {error.strerror}") from error
+        macros, printed = present, self._printed
         if change is not None:
             texts = {image.path: image.content or b"" for image in change.after}
             text = texts.get(self._macros_path())
             own = read_macros(text.decode("utf-8", "surrogateescape")) if text is not None else self.own_macros()
             macros = {**own, **{name: one.value for name, one in self.elsewhere().items()}}
-            printed = Overlaid(printed, macros, _TRANSPORTS)
+            printed = Overlaid(printed, macros, _TRANSPORTS, present)
         requires = _inbound_of(macros) == "required"
         names = [name.lower() for name in _TRANSPORTS]
-        return sides(self._run, printed, command_line_of(self.main_process()), requires, hops, names)
+        places = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
+        found = sides(self._run, printed, command_line_of(self.main_process()), requires, places, names)
+        return replace(found, unread=(*unread, *found.unread))
+
+    def _known_hops(self) -> tuple[Sequence[Target], tuple[str, ...]]:
+        """Return the smart hosts; where they cannot be read, none and the reason. That stands in the way of some changes only."""
+        try:
+            return self.next_hops(), ()
+        except EngineError as error:
+            return (), (str(error),)
 
     def _blocked(self, daemon: Optional[int], trial: Optional[Printed] = None) -> list[str]:
         """Return why Exim could not listen after its next reload, a text for each place. Raises EngineError.

@@ -17,8 +17,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import da
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
@@ -990,3 +991,22 @@ class TestTransaction:
 def _wait_for(items):
     while not items:
         time.sleep(0.01)
+
+
+class TestSides:
+    def test_a_smart_host_that_cannot_be_read_stands_in_the_way_of_required_only(self, make):
+        host = make(SETTINGS.replace("'internet'", "'smarthost'").replace("dc_smarthost=''", "dc_smarthost='a b'"))
+        host.answers[("exim4", "-bP")] = (0, f"{host.generated}\n{PRINTED}", "")
+        adapter = host.adapter
+        change = adapter.plan(Desired("disabled", certificate=str(host.certificate)))
+        sides = evidence.both(adapter, change)
+        assert [one.port for one in sides.after.listeners] == [25]
+        assert "dc_smarthost in" in sides.after.unread[0]
+        required = evidence.both(adapter, adapter.plan(Desired(None, "required")))
+        assert "dc_smarthost in" in evidence.outgoing(adapter, required, Settings()).refusal
+
+    def test_a_file_that_is_gone_is_an_error_of_the_engine(self, host):
+        host.answers[("exim4", "-bP")] = (0, f"{host.generated}\n{PRINTED}", "")
+        host.settings.unlink()
+        with pytest.raises(EngineError, match=r"update-exim4\.conf\.conf: No such file"):
+            host.adapter.sides()
