@@ -49,6 +49,12 @@ options:
       - Undo the change of a killed run, and do nothing else.
     type: bool
     default: false
+  settings_only:
+    description:
+      - The host is not to be changed. The module fails before it changes anything, unless the host has the wanted state already.
+      - For the kinds V(postfix) and V(exim) only.
+    type: bool
+    default: false
   prove_later:
     description:
       - On a host of the kind V(exchange), leave the proof to the caller, see O(mailfleet.starttls.exchange_tls#module:prove_later). On
@@ -145,6 +151,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **HANDSHAKE_SPEC,
     "digests": {"type": "dict", "default": {}},
     "only_recover": {"type": "bool", "default": False},
+    "settings_only": {"type": "bool", "default": False},
     "prove_later": {"type": "bool", "default": False},
     "queue_timeout": {"type": "int", "default": 300},
 }

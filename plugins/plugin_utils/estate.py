@@ -256,10 +256,15 @@ def _peers(with_peers: Mapping[str, Mapping[str, Any]], hostvars: HostVars) -> d
     return found
 
 
+def is_left_unchanged(facts: Mapping[str, Any]) -> bool:
+    """Whether a host is not to be changed (starttls_settings_only)."""
+    given = facts.get("starttls_settings_only")
+    return given not in (None, "", False) and str(given).lower() not in ("false", "no", "off", "0")
+
+
 def _refuse_settings_only(host: str, facts: Mapping[str, Any]) -> None:
     """Raise EngineError if a host is to be left unchanged whose changes are not those of files of settings."""
-    given = facts.get("starttls_settings_only")
-    if given in (None, "", False) or str(given).lower() in ("false", "no", "off", "0"):
+    if not is_left_unchanged(facts):
         return
     if host in ((facts.get("groups") or {}).get("mail_gateways") or ()):
         what = f"{host} is a gateway"

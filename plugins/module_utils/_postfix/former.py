@@ -82,7 +82,8 @@ def former(
 ) -> Former:
     """Return what goes back: the settings and options that are as the last change left them, and were different before.
 
-    A setting that somebody has changed since stays. names: parameters of main.cf. options: services, each with a parameter.
+    A setting that somebody has changed since stays, and so do the options of a service that is new: a transport of a peer or a gateway.
+    names: parameters of main.cf. options: services, each with a parameter.
     """
     if not was:
         return Former({}, {})
@@ -91,7 +92,7 @@ def former(
         for side in ("without", "last")
     )
     now = _values(postconf, names, options)
-    back = {key: before[key] for key in now if now[key] == last[key] != before[key]}
+    back = {key: before[key] for key in now if key in before and key in last and now[key] == last[key] != before[key]}
     main = {name: back["", name] for name in names if ("", name) in back}
     return Former(main, {"/".join(key): value for key, value in back.items() if key[0]})
 
@@ -107,7 +108,8 @@ def _values(
     explicit = postconf.explicit() if names else {}
     services = {one.name: one.settings for one in postconf.services()} if options else {}
     found: dict[tuple[str, str], Optional[str]] = {("", name): explicit.get(name) for name in names}
-    return {**found, **{(service, name): services.get(service, {}).get(name) for service, name in options}}
+    there = [(service, name) for service, name in options if service in services]
+    return {**found, **{(service, name): services[service].get(name) for service, name in there}}
 
 
 def exceptions(

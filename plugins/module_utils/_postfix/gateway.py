@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import load, texts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
@@ -219,11 +221,13 @@ class PostfixGateway:
         self._postfix = Postfix(run, own_port.port, layout)
         self._postconf = self._postfix.postconf
         self._new_pair = b""  # one for all plans of a call
+        self._store = STORE
         self._told: Optional[tuple[Any, Truth]] = None
         self._checked: dict[str, list[Optional[bytes]]] = {}  # configuration directory -> the content of its files
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files of all instances."""
+        self._store = store
         return Transaction(self, store)
 
     def require_running(self) -> None:
@@ -901,7 +905,14 @@ class PostfixGateway:
         changed = {name: value for name, value in main.items() if explicit.get(name, None if value else "") != value}
         services = self._services(0, state, bool(instances))
         exempt = self._postfix.exemptions({"smtp_tls_security_level": changed.get("smtp_tls_security_level")})
-        return Edits(changed, services=services, options=exempt)
+        return Edits(changed, services=services, options={**self._exempted_before(state), **exempt})
+
+    def _exempted_before(self, state: GatewayState) -> dict[str, Optional[str]]:
+        """Return the options that take back the exemptions of a gateway that required TLS when it sent. Raises EngineError and OSError."""
+        if state.levels[0] in ("", "required") or not self._postconf.overrides("smtp_tls_security_level"):
+            return {}
+        master = self._postfix.files()[-1]
+        return self._postfix.exempted_before(texts(load(self._store, self.name), [master])[0])
 
     def _concerns_all_mail(self, state: GatewayState) -> bool:
         """Whether the policy service has to see all mail: an alias may rewrite any recipient to a domain of an email config."""

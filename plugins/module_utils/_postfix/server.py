@@ -24,7 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import port_number
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf, Service
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
@@ -271,8 +271,8 @@ class Postfix:
         names = (*(_INBOUND if off["in"] else ()), *(_OUTBOUND if off["out"] else ()))
         places = self._places() if desired.inbound is not None else []
         places += [(former.CLIENT, "smtp_tls_security_level")] if desired.outbound is not None else []
-        back_too = former.exempted(self.postconf.services(), off["in"], off["out"]) if any(off.values()) else []
-        back = former.former(self.postconf, self._was(desired, names), names, [*dict.fromkeys([*places, *back_too])])
+        options = [*dict.fromkeys([*places, *self._exempted(desired)])]
+        back = former.former(self.postconf, self._was(desired, names), names, options)
         wanted = self._wanted(desired, back.options)
         now = {**self.postconf.values(*wanted), **self.postconf.explicit()}
         main = {**back.main, **{name: value for name, value in wanted.items() if now.get(name) != value}}
@@ -287,6 +287,25 @@ class Postfix:
         if not edits.main and not edits.options:
             return Change((), ())
         return Change.of(former.alike(self.postconf, images, desired.was))
+
+    def _exempted(self, desired: Desired) -> list[tuple[str, str]]:
+        """Return the options that may be exemptions of an earlier change, and that the wanted state has no use for."""
+        services = self.postconf.services()
+        less = desired.outbound not in (None, "required")
+        found = former.exempted(services, desired.inbound == "disabled", less)
+        if desired.inbound == "offered":  # a certificate of its own is kept as long as the port has another one
+            found += [(one.name, "smtpd_tls_security_level") for one in services if self._is_inner(one)]
+        return found
+
+    def exempted_before(self, was: Mapping[str, Was]) -> dict[str, Optional[str]]:
+        """Return the options of master.cf that take back what exemptions() wrote when outgoing mail began to require TLS."""
+        options = former.exempted(self.postconf.services(), inbound=False, outbound=True)
+        return former.former(self.postconf, was, (), options).options
+
+    def _is_inner(self, service: Service) -> bool:
+        """Whether a service receives mail on the loopback, and is not the listener to configure."""
+        host = service.name.rpartition("/")[0].rpartition(":")[0].strip("[]")
+        return service.command == "smtpd" and is_loopback(host) and not self.is_listener(service.name)
 
     def exemptions(
         self, main: Mapping[str, Optional[str]], options: Mapping[str, Optional[str]] = MappingProxyType({})
@@ -306,9 +325,7 @@ class Postfix:
             found.update(former.certificates_of_their_own(services, explicit, self.is_listener))
         if main.get("smtpd_tls_security_level") == INBOUND_LEVEL["required"]:
             for one in services:
-                host = one.name.rpartition("/")[0].rpartition(":")[0].strip("[]")
-                inherits = one.command == "smtpd" and "smtpd_tls_security_level" not in one.settings
-                if inherits and is_loopback(host) and not self.is_listener(one.name):
+                if self._is_inner(one) and "smtpd_tls_security_level" not in one.settings:
                     found[f"{one.name}/smtpd_tls_security_level"] = now.level(one.name, "smtpd")
         if OUTBOUND_KIND.get(main.get("smtp_tls_security_level") or "") == "required":
             images = self.postconf.images(Edits(main, options=self._differing(options)))

@@ -240,6 +240,39 @@ def test_only_the_change_of_a_killed_run_is_undone(mail, check_mode, there):
     assert mail.calls == (["resume"] if undone else [])
 
 
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_host_that_is_not_to_be_changed_is_only_proved(mail, check_mode):
+    """The playbooks that do not plan come here too."""
+    before = mail.config.read_text()
+    refused = change(mail, check_mode=check_mode, settings_only=True, inbound="offered")
+    assert refused["failed"] and "restored" not in refused
+    assert "not to be changed (starttls_settings_only)" in refused["msg"] and "plan_tls" in refused["msg"]
+    assert (mail.config.read_text(), mail.calls) == (before, ["require_running"])
+    change(mail, inbound="offered")
+    result = change(mail, check_mode=check_mode, settings_only=True, inbound="offered")
+    assert (result["changed"], result["probe"]["results"][0]["completed"]) == (False, True)
+
+
+@pytest.mark.parametrize("given", [{"only_recover": True}, {"inbound": "offered"}, {"state": "absent"}])
+def test_nor_is_the_change_of_a_killed_run_undone_there(mail, given):
+    with Transaction(mail, str(mail.store)).locked() as transaction:
+        transaction._begin(mail.plan(mail.desired("required")), [])
+    result = change(mail, settings_only=True, **given)
+    assert result["failed"] and "run once without starttls_settings_only" in result["msg"]
+    assert Transaction(mail, str(mail.store)).interrupted and mail.calls == []
+
+
+def test_and_nothing_is_put_back_there(mail, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        module,
+        "put_back",
+        lambda _server, _desired, _settings, check_mode, **_: asked.append(check_mode) or SimpleNamespace(changed=True),
+    )
+    assert "starttls_settings_only" in change(mail, settings_only=True, state="absent")["msg"]
+    assert asked == [True]
+
+
 def test_what_goes_wrong_after_it_began_says_what_is_restored(mail):
     mail.refuses = True
     result = change(mail, inbound="offered")
