@@ -61,8 +61,40 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 )
 
 _ASKED = ("exim_user", "pid_file_path", "spool_directory", "tls_privatekey", "acl_smtp_mail", "tls_ocsp_file")
+_BY_LINES = "so what the change reaches is told from the lines that it changes"
+_DEFAULTS = {"tls_advertise_hosts": "*"}
+"""What Exim has without a line, where that is not empty."""
 _PANELS = {"/usr/local/cpanel": "cPanel", "/usr/local/directadmin": "DirectAdmin"}
 """Directory -> the panel that writes Exim's configuration there."""
+
+
+class Rewritten(Printed):
+    """What Exim would print of a changed file, as far as its lines tell: the present options, and those that the lines change."""
+
+    def __init__(self, printed: Printed, old: str, new: str) -> None:
+        """Prepare only. old, new: the text of the file before and after the change."""
+        self._before = printed
+        was, now = plain_text.assigned(old), plain_text.assigned(new)
+        self._changed: dict[str, dict[str, str]] = {}
+        for place in {*was, *now}:
+            first, then = was.get(place, {}), now.get(place, {})
+            names = (name for name in {*first, *then} if first.get(name) != then.get(name))
+            self._changed[place] = {name: then[name][-1] if name in then else _DEFAULTS.get(name, "") for name in names}
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """Options of the main part."""
+        return {**self._before.options, **self._changed.get(MAIN, {})}
+
+    @property
+    def transports(self) -> dict[str, dict[str, str]]:
+        """Transport -> its options."""
+        return {name: {**found, **self._changed.get(name, {})} for name, found in self._before.transports.items()}
+
+    @property
+    def routers(self) -> dict[str, dict[str, str]]:
+        """Router -> its options. No change of the collection touches them."""
+        return self._before.routers
 
 
 class PlainExim:
@@ -173,7 +205,10 @@ class PlainExim:
         if text is None:
             return self._sides(self._printed)
         with self._trial.printed(text, _ASKED) as printed:
-            return self._sides(printed)
+            if printed is not None:
+                return self._sides(printed)
+        found = self._sides(Rewritten(self._printed, self._text(), text.decode("utf-8", "surrogateescape")))
+        return replace(found, notes=(f"{self.path} cannot be tried from another directory, {_BY_LINES}",))
 
     def _sides(self, printed: Printed) -> Sides:
         requires = printed.options["acl_smtp_mail"].startswith(REQUIRES)

@@ -53,7 +53,7 @@ class Trial:
 
         What depends on the place of the file, or on files that do not exist yet, is not looked at.
         """
-        if any(not one.startswith("/") for one in plain_text.includes(text)):
+        if depends_on_its_place(text):
             return
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             candidate = f"{stage}/exim.conf"
@@ -68,12 +68,20 @@ class Trial:
                 raise ByHandError(str(error)) from error
 
     @contextlib.contextmanager
-    def printed(self, text: bytes, more: tuple[str, ...] = ()) -> Iterator[Printed]:
-        """In this context, what Exim prints of a text that is no file yet. more: as for Printed."""
+    def printed(self, text: bytes, more: tuple[str, ...] = ()) -> Iterator[Optional[Printed]]:
+        """In this context, what Exim prints of a text that is no file yet; None if it reads files of its own directory only.
+
+        more: as for Printed.
+        """
+        if depends_on_its_place(text.decode("utf-8", "surrogateescape")):
+            yield None
+            return
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             candidate = Path(stage, "exim.conf")
             candidate.write_bytes(text)
-            yield Printed(self._run, str(candidate), self._program, more)
+            status, out, err = self._run([self._program, "-C", str(candidate), "-bV"])
+            denied = status != 0 and _DENIED.search(err or out)
+            yield None if denied else Printed(self._run, str(candidate), self._program, more)
 
     def of_file(self, candidate: str, path: str) -> None:
         """Raise EngineError if Exim could not use the new version. candidate: its path, beside the present one."""
@@ -147,6 +155,11 @@ class Trial:
             raise EngineError("Exim would still offer STARTTLS with the change")
         if desired.inbound == "required" and not mail[0].startswith(("4", "5")):
             raise EngineError("Exim would still take mail without TLS with the change")
+
+
+def depends_on_its_place(text: str) -> bool:
+    """Whether a text means something else in another directory: it includes a file by a relative path."""
+    return any(not one.startswith("/") for one in plain_text.includes(text))
 
 
 def _last(said: str) -> str:

@@ -9,8 +9,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import pl
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import EXIM_LAYOUTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain import PlainExim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_peer import PlainPeers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import demanding
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
@@ -149,6 +151,38 @@ def test_a_broken_file_and_a_stopped_daemon_are_two_things(host, monkeypatch):
     with pytest.raises(BrokenConfigurationError, match="line 3"):
         host.exim.require_running()
     assert (host.exim.path, host.exim.sessions_an_hour()) == (str(host.file), None)
+
+
+@pytest.mark.parametrize("text", [TEXT, f".include tls.conf\n{TEXT}"])
+def test_what_a_change_reaches_is_told_where_no_trial_is_possible(host, text):
+    """Exim reads no file of another directory here, or the file includes one beside it."""
+    host.file.write_text(text)
+    host.main.update(daemon_smtp_ports="25 : 465", tls_on_connect_ports="465")
+    change = host.exim.plan(Desired("offered", "required", certificate="/etc/mail/pem"))
+    before, after = evidence.both(host.exim, change)
+    assert {one.port: (one.tls, one.certificates) for one in before.listeners} == {
+        25: ("none", ()),
+        465: ("implicit", ()),
+    }
+    assert {one.port: (one.tls, one.certificates) for one in after.listeners} == {
+        25: ("offered", ("/etc/mail/pem",)),
+        465: ("implicit", ("/etc/mail/pem",)),
+    }
+    assert [str(one.target) for one in demanding(before, after)] == ["gw.example.com:25"]  # it has to be proved, too
+    assert (before.notes, after.unread) == ((), ())
+    assert after.notes == (
+        f"{host.file} cannot be tried from another directory, so what the change reaches is told from the lines that it changes",
+    )
+    host.file.write_bytes(change.after[0].content)
+    host.main.update(tls_advertise_hosts="${if eq{$received_port}{25}{*}{}}", tls_certificate="/etc/mail/pem")
+    host.transports["out"] = {"driver": "smtp", "hosts_require_tls": "*"}
+    host.exim._printed.forget()
+    back = host.exim.sides(host.exim.plan(Desired("disabled", "disabled")))
+    assert {one.port: (one.tls, one.certificates) for one in back.listeners} == {
+        25: ("none", ()),
+        465: ("implicit", ()),
+    }
+    assert {one.transport.transport: one.kind for one in back.ways}["out"] == "disabled"
 
 
 def test_peers_are_refused_by_name_and_there_are_none(host):
