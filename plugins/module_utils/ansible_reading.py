@@ -60,6 +60,8 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     find = bool(options.get("find_send_only"))
     reading = Reading(server, desired, settings, keep=keep, ports=ports, find_send_only=find)
     result = {**found, **reading.read(layout.daemons, targets, layout.user), **({"newer": newer} if newer else {})}
+    if result["send_only"]:  # the read may have found that out
+        desired = replace(desired, inbound=None, listens=False, bundle=None, on_host=False)
     if options["state"] == "absent" or desired.inbound or desired.outbound:
         ours = {one.path for one in server.generated()}  # the product's own tool says at their head that it writes them
         files = [one for one in server.files() if one not in ours]
@@ -85,7 +87,7 @@ def _left_to_others(
 
 def _by_hand(changes: Sequence[Mapping[str, Any]], server: Server, desired: Desired) -> str:
     placed = ""
-    if isinstance(server, TellsByHand) and desired.offers:
+    if isinstance(server, TellsByHand) and (desired.offers or desired.outbound in ("opportunistic", "required")):
         with contextlib.suppress(EngineError, OSError):
             placed = server.by_hand(desired)
     wanted = []

@@ -104,8 +104,13 @@ class PlainExim:
     # Deliveries read the file when they start. What waits for them is judged before: see judge().
     reads_files_unasked = False
 
-    def __init__(self, run: Runner, layout: Layout, own_port: Target) -> None:
-        """Prepare only. run: starts a program. own_port: the port at which a change is proved."""
+    def __init__(self, run: Runner, layout: Layout, own_port: Target, listens: bool = True) -> None:
+        """Prepare only. run: starts a program. own_port: the port at which a change is proved.
+
+        listens: whether a daemon has to run. Without one, each message is sent by a process of its own, which reads the file anew.
+        """
+        self._listens = listens
+        self._runs_not = False
         self._run = run
         self._layout = layout
         self._port = own_port.port
@@ -138,6 +143,9 @@ class PlainExim:
                 )
         self._printed.file  # noqa: B018  (raises what is wrong with the file)
         daemon = self.main_process()
+        self._runs_not = not self._listens and daemon is None
+        if self._runs_not:
+            return  # nothing reads the file again, and nothing has to listen
         if daemon is None:
             raise not_running("Exim", (self._layout.unit,), f" ({self._daemon().pid_file} names no process of it)")
         words = command_line_of(daemon).split("\0")
@@ -349,6 +357,8 @@ class PlainExim:
     def reload(self) -> None:
         """Have the daemon read the file. Raises EngineError."""
         self._printed.forget()
+        if self._runs_not:
+            return
         if found := obstacles(wishes(self._printed), self.main_process(), PROGRAMS):
             raise PortInUseError(would_fall_silent(found))
         self._told = self._daemon().have_it_read()
@@ -356,7 +366,8 @@ class PlainExim:
     def resume(self) -> None:
         """Have the daemon read the former file. Raises EngineError."""
         self._printed.forget()
-        self._told = self._daemon().have_it_read(self._told)
+        if not self._runs_not:
+            self._told = self._daemon().have_it_read(self._told)
 
     def service(self) -> str:
         """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
@@ -364,7 +375,7 @@ class PlainExim:
 
     def has_ended(self) -> bool:
         """Whether the daemon does not run."""
-        return self.main_process() is None and is_gone(self._told)
+        return not self._runs_not and self.main_process() is None and is_gone(self._told)
 
     def start(self, service: str) -> None:
         """Start the daemon, unless somebody has stopped it. Raises NotRunningError and EngineError."""

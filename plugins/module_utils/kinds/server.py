@@ -35,7 +35,7 @@ def _exim(run: Runner, desired: Desired, settings: Settings) -> Server:
     if layout.plain:
         from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain import PlainExim
 
-        return PlainExim(run, layout, desired.own_port)
+        return PlainExim(run, layout, desired.own_port, desired.listens)
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import Exim
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_at
 

@@ -150,6 +150,22 @@ def test_the_processes_that_are_looked_for_are_those_of_the_product(mail, monkey
     assert asked == [(PRODUCTS["postfix"].layouts[0].daemons, True)]
 
 
+def test_a_host_that_is_found_to_send_only_is_told_no_inbound_lines(mail, monkeypatch):
+    """Its settings have a listener at 127.0.0.1. Nobody changes it, so the lines are the message."""
+    monkeypatch.setattr(
+        "ansible_collections.mailfleet.starttls.plugins.module_utils._host.sockets.listening", lambda *_, **__: []
+    )
+    asked = []
+    mail.by_hand = lambda desired: asked.append(desired) or "the lines"
+    wanted = options(
+        **mail.options, inbound="offered", outbound="opportunistic", find_send_only=True, settings_only=True
+    )
+    result = reading.read_mail_server(wanted, None)
+    assert result["send_only"]
+    assert [(one.inbound, one.outbound, one.listens) for one in asked] == [(None, "opportunistic", False)]
+    assert "the lines" in result["obstacles"][-1]["message"]
+
+
 def test_other_hosts_are_tested_too(mail):
     target = Target(mail.port.host, mail.port.port)
     result = reading.read_mail_server(options(**mail.options), None, [target])

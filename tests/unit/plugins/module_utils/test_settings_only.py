@@ -1,5 +1,6 @@
 """A host that is not to be changed: what somebody else has to write, in the words of the file."""
 
+import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading import _left_to_others
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -50,6 +51,13 @@ def test_a_server_may_say_where_its_lines_belong():
         [MAIN_CF], Placed("in the transport out: x = 1")
     )
     assert "smtpd_tls_security_level = may" in said([MAIN_CF], Placed(""))
+
+
+@pytest.mark.parametrize(("outbound", "asked"), [("opportunistic", 1), ("required", 1), ("disabled", 0)])
+def test_a_server_is_asked_for_the_outbound_lines_alone_too(outbound, asked):
+    wanted = Desired(None, outbound)
+    [found] = _left_to_others({"changes": [MAIN_CF]}, {}, Placed("in the transport out: x = 1"), wanted)
+    assert found["message"].count("in the transport out: x = 1") == asked
 
 
 def test_a_certificate_that_is_not_served_yet_needs_a_reload():

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import plain
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon import EximDaemon
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import EXIM_LAYOUTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain import PlainExim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_peer import PlainPeers
@@ -13,12 +14,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server import 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import demanding
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
     NotRunningError,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import server as server_registry
 
 RED_HAT = next(one for one in EXIM_LAYOUTS if one.platform == "Red Hat family")
 TEXT = (
@@ -44,8 +46,8 @@ class Host:
             "filter": {"driver": "manualroute", "transport": "filter", "route_list": "* 127.0.0.1::10025"},
         }
         self.broken = ""
-        layout = replace(RED_HAT, config_file=str(self.file), pid_file=str(self.pid_file))
-        self.exim = PlainExim(self.run, layout, Target("127.0.0.1"))
+        self.layout = replace(RED_HAT, config_file=str(self.file), pid_file=str(self.pid_file))
+        self.exim = PlainExim(self.run, self.layout, Target("127.0.0.1"))
 
     def run(self, words):
         assert words[0] == "exim"
@@ -183,6 +185,31 @@ def test_what_a_change_reaches_is_told_where_no_trial_is_possible(host, text):
         465: ("implicit", ()),
     }
     assert {one.transport.transport: one.kind for one in back.ways}["out"] == "disabled"
+
+
+def test_a_send_only_host_needs_no_daemon(host, monkeypatch):
+    """Each message is sent by a process of its own, which reads the file. There is nobody to tell, and nobody has ended."""
+    monkeypatch.setattr(PlainExim, "main_process", lambda _self: None)
+    monkeypatch.setattr(plain, "obstacles", lambda *_: ["another program has the port"])
+    monkeypatch.setattr(server_registry, "layout_of", lambda _kind: host.layout)
+    exim = server_registry.SERVERS["exim"](host.run, Desired(None, "required", listens=False), Settings())
+    exim.require_running()
+    exim.reload()
+    exim.resume()
+    assert not exim.has_ended()
+    with pytest.raises(NotRunningError):
+        host.exim.require_running()
+    assert host.exim.has_ended()
+
+
+def test_the_daemon_of_a_send_only_host_is_told(host, monkeypatch):
+    told = []
+    monkeypatch.setattr(EximDaemon, "have_it_read", lambda _self, told_before=None: told.append(told_before) or 4711)
+    exim = PlainExim(host.run, host.layout, Target("127.0.0.1"), listens=False)
+    exim.require_running()
+    exim.reload()
+    exim.resume()
+    assert told == [None, 4711]
 
 
 def test_peers_are_refused_by_name_and_there_are_none(host):
