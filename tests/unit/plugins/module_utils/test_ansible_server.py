@@ -182,7 +182,7 @@ def change(mail, **given):
 def test_what_is_changed(mail):
     result = change(mail, inbound="offered", outbound="opportunistic")
     assert set(result) - {"invocation"} == {
-        "changed", "before", "after", "handshake", "recovered", "digests", "kind", "diff", "probe",
+        "changed", "before", "after", "handshake", "recovered", "digests", "kind", "diff", "probe", "send_only",
     }  # fmt: skip
     assert (result["changed"], result["kind"], result["recovered"]) == (True, "postfix", False)
     assert result["after"] == {"inbound": "offered", "outbound": "opportunistic"}
