@@ -245,8 +245,10 @@ def fault(
     if not after.certificates:
         return ""  # as before the first change: Postfix closes the connection then, and Exim makes a certificate of its own
     wanted = installed(after.certificates)
-    if after.tls == "offered" and not wanted and certificate not in after.certificates and not now.completed:
-        return "" if now.stage >= Stage.EHLO else now.message  # its own files cannot be read, so it goes on without TLS
+    if not wanted and certificate not in after.certificates and not now.completed:
+        # Its own files cannot be read, as before the first change: it goes on without TLS, or cannot be used.
+        if after.tls == "implicit" or (after.tls == "offered" and now.stage >= Stage.EHLO):
+            return ""
     return _served(after, now, wanted)
 
 

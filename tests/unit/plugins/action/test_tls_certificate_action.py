@@ -127,7 +127,7 @@ def test_everything_bad_is_refused_before_the_host_is_touched(playground, author
     now = dt.datetime.now(dt.timezone.utc).replace(microsecond=0)
     other, weak_key = new_key(), new_key("rsa-1024")
     weak, expired = authority.issue([NAME], key=weak_key), authority.expired([NAME])
-    soon = authority.issue([NAME], not_after=now + dt.timedelta(days=3))
+    soon = authority.issue([NAME], not_before=now - dt.timedelta(days=87), not_after=now + dt.timedelta(days=3))
     alone = self_signed([NAME])
     for issued in (expired, soon, alone):
         playground.secret(issued.key)

@@ -128,7 +128,7 @@ class TestListeners:
         """What was broken before the first change is no reason to refuse the way back to it."""
         old, now = (Handshake(Target("127.0.0.1", 587), stage) for stage in (Stage.EHLO_TLS, Stage.EHLO))
         listener = Listener("submission", "", 587, "offered", ("/new.pem",))
-        for tls, fault in (("offered", False), ("required", True)):
+        for tls, fault in (("offered", False), ("implicit", False), ("required", True)):
             former = replace(listener, tls=tls, certificates=("/gone.pem",))
             place = Reached(listener, former, old.target)
             assert bool(fault_of(place, old, now, lambda _paths: (), "/new.pem")) is fault

@@ -170,7 +170,7 @@ def test_implicit_tls(face, settings):
     assert seen["capabilities_tls"] == ["PIPELINING", "AUTH PLAIN"]
     assert list(seen["timings"]) == ["connect", "tls", "ehlo_tls"]
     assert seen["versions"]["TLSv1.2"] is True and seen["versions"]["TLSv1.3"] is True
-    assert (seen["injection"], seen["resumption"], connections) == (None, True, 5)
+    assert (seen["injection"], seen["resumption"], connections) == (None, True, 6)
 
 
 def test_implicit_tls_asked_of_a_server_that_speaks_in_plaintext(face, settings):
