@@ -245,10 +245,9 @@ def fault(
     if not after.certificates:
         return ""  # as before the first change: Postfix closes the connection then, and Exim makes a certificate of its own
     wanted = installed(after.certificates)
-    if not wanted and certificate not in after.certificates and not now.completed:
-        # Its own files cannot be read, as before the first change: it goes on without TLS, or cannot be used.
-        if after.tls == "implicit" or (after.tls == "offered" and now.stage >= Stage.EHLO):
-            return ""
+    goes_on = after.tls == "implicit" or (after.tls == "offered" and now.stage >= Stage.EHLO)
+    if goes_on and not wanted and certificate not in after.certificates and not now.completed:
+        return ""  # its own files cannot be read, as before the first change: it goes on without TLS, or cannot be used
     return _served(after, now, wanted)
 
 
