@@ -63,7 +63,7 @@ _ENDINGS = (
     ),
 )
 _OURS = re.compile(
-    rb"\bexim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: |\bexim[A-Za-z0-9_-]{0,30}[ \"]|\b"
+    rb"\bexim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: |\bexim[A-Za-z0-9_-]{0,30}[ \"](?!\d[\w.-]{0,30} daemon started)|\b"
     + _ANY_ID
     + rb"(?:[<=>*-][=>*] |[A-Z])"
     rb"| TLS error on connection | no MAIL in SMTP | rejected (?:MAIL|RCPT|DATA)"

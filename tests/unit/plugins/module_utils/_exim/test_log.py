@@ -462,3 +462,18 @@ def test_a_log_is_read_without_the_daemon():
         raise FileNotFoundError(2, "No such file or directory", arguments[0])
 
     assert settings_of(nothing) is None
+
+
+@pytest.mark.parametrize("head", ["2026-01-01 00:00:00 ", "2026-01-01 00:00:00 +0000 "])
+def test_what_the_daemon_says_of_itself_is_no_line_that_is_not_understood(head):
+    """On a quiet host most lines are such ones."""
+    seen = read(
+        "Start queue run: pid=2413",
+        "End queue run: pid=2413",
+        "pid 836: SIGHUP received: re-exec daemon",
+        "exim 4.96 daemon started: pid=836, -q30m, listening for SMTP on port 25 (IPv4)",
+        "exim 4.98.2 daemon started: pid=1102, no queue runs, listening for SMTP on [127.0.0.1]:51233",
+        f"{NEW} <= {FROM} P=esmtp S=378",
+        head=head,
+    )
+    assert (seen["log"].skipped_lines, seen["log"].mail_lines) == (0, 1)
