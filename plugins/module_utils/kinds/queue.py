@@ -15,7 +15,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
     AUTO,
     PRODUCTS,
     known_product,
-    layout_of,
     resolve,
 )
 
@@ -33,10 +32,9 @@ def _postfix(run: Runner) -> Queue:
 
 
 def _exim(run: Runner) -> Queue:
-    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import with_program
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.queue import EximQueue
 
-    return EximQueue(with_program(run, layout_of("exim")))
+    return EximQueue(run)
 
 
 QUEUES: dict[str, QueueMaker] = {"postfix": _postfix, "exim": _exim}

@@ -25,11 +25,10 @@ NOTHING = {
     "reload": False,
     "digests": {},
     "next_hops": None,
-    "reach": None,
 }
 PARTS = {
     "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles",
-    "send_only", "notes", "tls_words", "listener_tests",
+    "notes", "tls_words",
     *NOTHING,
 }  # fmt: skip
 as_root = pytest.mark.skipif(GETEUID() != 0, reason="only root gives files away")
