@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional
 
+from ansible.errors import AnsibleActionFail
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import AUTO, kind_by_connection
 from ansible_collections.mailfleet.starttls.plugins.modules.mail_server_tls import ARGUMENT_SPEC
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
@@ -26,6 +27,10 @@ class ActionModule(ChangeAction):
     def change(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
         """Make the change from the controller if the kind requires this, else on the host."""
         if is_controlled(self, task_vars, options["kind"]):
+            if options.get("settings_only"):
+                raise AnsibleActionFail(
+                    "starttls_settings_only is for Postfix and Exim, and this is Exchange; take it away"
+                )
             from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.acting import change_exchange  # noqa: PLC0415
 
             return change_exchange(self, {**options, "address": None}, task_vars)

@@ -37,9 +37,11 @@ options:
       - The use of TLS on accepted connections.
       - V(disabled) does not offer STARTTLS at O(port). V(offered) offers STARTTLS and accepts plaintext too.
         V(required) accepts mail over TLS only.
+      - V(none) is for a host that takes no mail from the network. Its inbound side stays as it is, no certificate is installed, and nobody
+        has to answer at O(port).
       - Without this option the inbound side stays as it is.
     type: str
-    choices: [disabled, offered, required]
+    choices: [disabled, offered, required, none]
   outbound:
     description:
       - The use of TLS on outgoing connections.
@@ -120,7 +122,7 @@ options:
       ca_file: {description: The roots at which the chain has to end. A file on the controller., type: path}
       ca_content: {description: The roots as text., type: str}
       names: {description: The names that the certificate has to cover., type: list, elements: str}
-      min_days_left: {description: The days that the certificate has to be valid., type: int, default: 14}
+      min_days_left: {description: The days that the certificate has to be valid. By default a tenth of its life., type: str}
       allow_self_signed: {description: Accept a self-signed certificate., type: bool, default: false}
       replace: {description: Replace a certificate on the host that ends later., type: bool, default: false}
       owner: {description: The user who owns the file., type: str, default: root}
@@ -161,8 +163,8 @@ options:
         type: str
         choices: [TLSv1.2, TLSv1.3]
         default: TLSv1.2
-      min_days_left: {description: Fewer days left are an error., type: int, default: 0}
-      warn_days_left: {description: Fewer days left are a warning., type: int, default: 21}
+      min_days_left: {description: Fewer days left are an error. By default less than a tenth of its life., type: str}
+      warn_days_left: {description: Fewer days left are a warning. By default less than a third of its life., type: str}
       fail_on:
         description: The lowest severity of a finding with which a test does not pass.
         type: str

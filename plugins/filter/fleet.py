@@ -32,7 +32,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange import proof, wanted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import by_hand, digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan as recovery
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.stated import as_stated, told_to_others
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.untrusted import untrusted
@@ -82,6 +82,8 @@ class FilterModule:
             "kind_on": _filter(estate.kind_on),
             "has_log": _filter(estate.has_log),
             "estate": _filter(estate.estate),
+            "send_only": _filter(estate.send_only),
+            "what_by_hand": _filter(by_hand.what_by_hand),
             "wanted_peers": _filter(peers.wanted_peers),
             "handshake_targets": _filter(estate.handshake_targets),
             "verdict_rows": _filter(rows.verdict_rows),

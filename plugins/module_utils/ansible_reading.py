@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.other_hands import other_hands
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import TellsByHand
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_options import no_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
@@ -23,6 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server im
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 
 
 def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[Target] = ()) -> dict[str, Any]:
@@ -51,13 +56,53 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     keep = options["keep"] if options["state"] == "absent" else None
     server = SERVERS[found["kind"]](run, desired, settings)
-    reading = Reading(server, desired, settings, keep=keep)
+    ports = options["listener_ports"] if options.get("test_listeners") else None
+    find = bool(options.get("find_send_only"))
+    reading = Reading(server, desired, settings, keep=keep, ports=ports, find_send_only=find)
     result = {**found, **reading.read(layout.daemons, targets, layout.user), **({"newer": newer} if newer else {})}
+    if result["send_only"]:  # the read may have found that out
+        desired = replace(desired, inbound=None, listens=False, bundle=None, on_host=False)
+    if options["state"] == "absent" or desired.inbound or desired.outbound:
+        ours = {one.path for one in server.generated()}  # the product's own tool says at their head that it writes them
+        files = [one for one in server.files() if one not in ours]
+        result["notes"] = [*result["notes"], *other_hands(files, layout, STORE, server.name)]
     more = _of_peers(options, found["kind"], run, settings, server)
+    if options.get("settings_only"):
+        result["obstacles"] = [*result["obstacles"], *_left_to_others(result, more, server, desired)]
     for name in ("obstacles", "notes"):
         result[name] = [*result[name], *more.pop(name, ())]
     result = {**result, **more, "digests": {**result["digests"], **more.get("digests", {})}}
     return {**result, "warnings": list(settings.told)} if settings.told else result
+
+
+def _left_to_others(
+    result: Mapping[str, Any], of_peers: Mapping[str, Any], server: Server, desired: Desired
+) -> list[dict[str, str]]:
+    """Return the obstacle of a host that is not to be changed, with what somebody else has to write; none if nothing is missing."""
+    changes = [*(result.get("changes") or ()), *(of_peers.get("peer_changes") or ())]
+    if not changes and not result.get("reload"):
+        return []
+    return [{"code": "settings_only", "message": _by_hand(changes, server, desired)}]
+
+
+def _by_hand(changes: Sequence[Mapping[str, Any]], server: Server, desired: Desired) -> str:
+    placed = ""
+    if isinstance(server, TellsByHand) and (desired.offers or desired.outbound in ("opportunistic", "required")):
+        with contextlib.suppress(EngineError, OSError):
+            placed = server.by_hand(desired)
+    wanted = []
+    for change in changes:
+        path, lines = change["path"], str(change.get("lines") or "").splitlines()
+        if path == desired.certificate:
+            wanted.append(f"install the certificate at {path}")
+            continue
+        new = [one[1:].strip() for one in lines if one.startswith("+") and not one.startswith("+++")]
+        old = [one[1:].strip() for one in lines if one.startswith("-") and not one.startswith("---")]
+        settings = "; ".join(one for one in new if one and not one.startswith("#"))
+        wanted += [f"write into {path}: {placed or settings}"] if placed or settings else []
+        gone = "; ".join(one for one in old if one and not one.startswith("#"))
+        wanted += [f"take out of {path}: {gone}"] if gone else []
+    return f"nothing is changed here; {'; then '.join(wanted) or 'reload the mail server'}"
 
 
 def _of_peers(options: Mapping[str, Any], kind: str, run: Runner, settings: Settings, server: Server) -> dict[str, Any]:

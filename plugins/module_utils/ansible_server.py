@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import keeps, newer_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import BUNDLE_SPEC, SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import (
+    INBOUND,
+    OUTBOUND,
+    SEND_ONLY,
+    Desired,
+    Outcome,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import put_back
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Settings,
@@ -22,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     with_trust,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.peer import PEERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
     AUTO,
@@ -32,12 +40,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server im
 
 if TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
 
 SERVER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "keep": {"type": "list", "elements": "path", "default": []},
-    "inbound": {"type": "str", "choices": list(INBOUND)},
+    "inbound": {"type": "str", "choices": [*INBOUND, SEND_ONLY]},
     "outbound": {"type": "str", "choices": list(OUTBOUND)},
     "certificate": {"type": "path", "default": CERTIFICATE},
     "certificate_source": {"type": "str", "choices": ["files", "host"], "default": "files"},
@@ -64,8 +73,8 @@ HANDSHAKE_SPEC: dict[str, dict[str, Any]] = {
             "ca_content": {"type": "str"},
             "require_trusted": {"type": "bool", "default": True},
             "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
-            "min_days_left": {"type": "int", "default": 0},
-            "warn_days_left": {"type": "int", "default": 21},
+            "min_days_left": {"type": "str"},
+            "warn_days_left": {"type": "str"},
             "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
         },
     }
@@ -102,8 +111,9 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         )
         if keeps(bundle):
             bundle = None  # the file that is there is the one to serve
+    listens = options["inbound"] != SEND_ONLY
     return Desired(
-        options["inbound"],
+        options["inbound"] if listens else None,
         options["outbound"],
         options["certificate"],
         Target(options["address"], options["port"]),
@@ -112,7 +122,8 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         options["only_relax"],
         bundle,
         private_key=(options["private_key"] or "") if on_host else "",
-        on_host=on_host,
+        on_host=on_host and listens,
+        listens=listens,
     )
 
 
@@ -123,31 +134,62 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
     desired = desired_of(options, kind)
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     server = SERVERS[kind](runner(module), desired, settings)
+    if options.get("settings_only"):
+        _refuse_recovery(server)
     if options["only_recover"]:
-        recovered, warnings = (False, []) if module.check_mode else undo_killed_run(server, desired.own_port, settings)
+        recovered, warnings = (
+            (False, [])
+            if module.check_mode
+            else undo_killed_run(server, desired.own_port, settings, listens=desired.listens)
+        )
         return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": [*warnings, *settings.told]}
     if newer := newer_on_host(desired.bundle):
         return {"changed": False, "newer": newer}
-    if options["state"] == "absent":
-        keep, digests = options["keep"], options["digests"]
-        outcome = put_back(
+
+    def made(check_mode: bool) -> Outcome:
+        digests = options["digests"]
+        if options["state"] != "absent":
+            return set_starttls(server, desired, settings, check_mode, digests=digests)
+        return put_back(
             server,
             desired,
             settings,
-            module.check_mode,
-            keep=keep,
+            check_mode,
+            keep=options["keep"],
             digests=digests,
             peers=PEERS[kind](runner(module), desired.own_port, settings, False) if kind in PEERS else None,
             queue_seconds=float(options["queue_timeout"]),
         )
-    else:
-        outcome = set_starttls(server, desired, settings, module.check_mode, digests=options["digests"])
+
+    if options.get("settings_only") and made(check_mode=True).changed:
+        raise EngineError(
+            "this host is not to be changed (starttls_settings_only), and the wanted state needs a change; put the settings that "
+            "plan_tls shows into the template of the tool that writes its files, or take starttls_settings_only away"
+        )
+    outcome = made(module.check_mode)
     certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
     return {
         **outcome.to_dict(),
         **certificate,
         "kind": kind,
-        "probe": plain_results([with_trust(outcome.handshake, settings)]),
+        "send_only": not desired.listens,
+        "probe": _tests(outcome, desired, settings),
         "diff": outcome.diff,
         "warnings": [*outcome.warnings, *settings.told],
     }
+
+
+def _refuse_recovery(server: Server) -> None:
+    """Raise EngineError if a killed run left something, which the next change would undo."""
+    if left := server.transaction(STORE).journal_facts():
+        raise EngineError(
+            f"this host is not to be changed (starttls_settings_only), and a killed run left its change here ({left['path']}); run once "
+            "without starttls_settings_only, which undoes that"
+        )
+
+
+def _tests(outcome: Outcome, desired: Desired, settings: Settings) -> dict[str, Any]:
+    """Return the test of the own port after a change; of a send-only host those of its next hops, on whose certificates nothing depends."""
+    if desired.listens:
+        return plain_results([with_trust(outcome.handshake, settings)])
+    return {**plain_results(list(outcome.relays)), "own": False}

@@ -59,7 +59,7 @@ options:
       ca_file: {description: The roots at which the chain has to end. A file on the controller., type: path}
       ca_content: {description: The roots as text., type: str}
       names: {description: The names that the certificate has to cover., type: list, elements: str}
-      min_days_left: {description: The days that the certificate has to be valid., type: int, default: 14}
+      min_days_left: {description: The days that the certificate has to be valid. By default a tenth of its life., type: str}
       allow_self_signed: {description: Accept a self-signed certificate., type: bool, default: false}
       replace: {description: Does not matter here., type: bool, default: false}
       owner: {description: Does not matter here., type: str, default: root}

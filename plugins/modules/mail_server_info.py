@@ -25,9 +25,30 @@ options:
     type: str
     choices: [present, disabled, absent]
     default: present
+  find_send_only:
+    description:
+      - Whether a host that takes mail from itself only is read as with O(inbound=none). Its sockets and its configuration tell it.
+    type: bool
+    default: false
   exim_split:
     description:
       - As O(mailfleet.starttls.peer_tls#module:exim_split).
+    type: bool
+    default: false
+  test_listeners:
+    description:
+      - Make a handshake test with every listener of the mail server, from its own host, in the TLS mode that it has.
+    type: bool
+    default: false
+  listener_ports:
+    description:
+      - Test the listeners on these ports only. By default those on all ports.
+    type: list
+    elements: int
+    default: []
+  settings_only:
+    description:
+      - The host is not to be changed. A wanted state that it lacks is an obstacle, which says what somebody else has to write where.
     type: bool
     default: false
 extends_documentation_fragment:
@@ -103,6 +124,13 @@ listeners:
     overrides:
       description: TLS settings of its own, which replace those of the whole daemon.
       type: dict
+listener_tests:
+  description:
+    - The tests of the listeners besides the own port. C(message) says why one does not do what its configuration says; empty if it does.
+    - A listener that wants a proxy's header before each session is not tested.
+  type: list
+  elements: dict
+  returned: with O(test_listeners)
 transports:
   description:
     - The ways by which mail leaves the host over SMTP or LMTP, as the settings name them. Entries of tables are not listed.
@@ -190,6 +218,13 @@ after:
   description: The settings after the change. Null without a wanted state.
   type: dict
   returned: when the kind is known
+reach:
+  description:
+    - What a change reaches. C(listeners) are those with another TLS mode or other certificates after it, C(transports) those with another
+      level. Each has C(before) and C(after).
+    - Null without a wanted state, or if the kind does not tell it.
+  type: dict
+  returned: when the kind is known
 changes:
   description: What a change would write, each with C(path) and C(lines). No secrets.
   type: list
@@ -252,6 +287,12 @@ tls_words:
   description: If the test with the own port failed where TLS begins, the daemon's own words on why. Else empty.
   type: str
   returned: when the kind is known
+send_only:
+  description:
+    - Whether the host is read as one that takes no mail from the network. Then C(probe) has the tests of its next hops in the place of that
+      of its own port, and C(before) and C(after) have V(none) as their inbound side.
+  type: bool
+  returned: when the kind is known
 obstacles:
   description: What stands in the way of the change, each with C(code) (see docs/findings.md) and C(message).
   type: list
@@ -286,6 +327,10 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **HANDSHAKE_SPEC,
     **READ_SPEC,
     "exim_split": {"type": "bool", "default": False},
+    "test_listeners": {"type": "bool", "default": False},
+    "listener_ports": {"type": "list", "elements": "int", "default": []},
+    "settings_only": {"type": "bool", "default": False},
+    "find_send_only": {"type": "bool", "default": False},
 }
 """The options for users. The action plugin reads them."""
 

@@ -14,7 +14,8 @@ description:
   - Sets the use of TLS by the mail server of a host, inbound and outbound. Changes no other setting.
   - C(docs/kinds.md) of the collection lists the kinds of mail servers, and the settings that the module changes on each.
   - The certificate is a setting of the whole mail server. After the change its submission services serve the same certificate, unless
-    they have their own. O(inbound=disabled) concerns O(port) alone; every other port is as before the first change.
+    they have their own, which they keep. Every listener is proved on its own port, in its own TLS mode. O(inbound=disabled) concerns
+    O(port) alone; every other port is as before the first change.
   - Before the first change of a file the module keeps it, in a directory that only root can read. O(state=absent) puts it back.
     C(docs/undo.md) of the collection says what comes back, and what somebody has edited by hand since.
   - With O(install) the certificate is a part of the change. If the daemon cannot serve it, certificate and settings are both restored.
@@ -46,6 +47,12 @@ options:
   only_recover:
     description:
       - Undo the change of a killed run, and do nothing else.
+    type: bool
+    default: false
+  settings_only:
+    description:
+      - The host is not to be changed. The module fails before it changes anything, unless the host has the wanted state already.
+      - For the kinds V(postfix) and V(exim) only.
     type: bool
     default: false
   prove_later:
@@ -98,6 +105,10 @@ after:
   type: dict
   returned: success
   sample: {inbound: offered, outbound: opportunistic}
+send_only:
+  description: Whether the inbound side is none. Then C(probe) has the tests of the next hops after the change.
+  type: bool
+  returned: success
 handshake:
   description:
     - The handshake test of the daemon's own port after the change. Its fields are those of
@@ -140,6 +151,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     **HANDSHAKE_SPEC,
     "digests": {"type": "dict", "default": {}},
     "only_recover": {"type": "bool", "default": False},
+    "settings_only": {"type": "bool", "default": False},
     "prove_later": {"type": "bool", "default": False},
     "queue_timeout": {"type": "int", "default": 300},
 }

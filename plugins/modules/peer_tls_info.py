@@ -39,12 +39,13 @@ options:
   helo_name:
     description:
       - The name to send in EHLO.
-      - By default, the name of the host.
+      - By default, the full name of the host, or its address in brackets if it has none.
     type: str
   min_days_left:
-    description: A certificate with fewer days left is a finding of severity V(error).
+    description:
+      - A certificate with fewer days left is a finding of severity V(error).
+      - By default, one with less than a tenth of its life left.
     type: int
-    default: 0
   timeout:
     description: The most seconds for each stage of a proof. A proof with one host has four times as long, or 60 seconds if that is more.
     type: int
@@ -204,7 +205,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
     "helo_name": {"type": "str"},
-    "min_days_left": {"type": "int", "default": 0},
+    "min_days_left": {"type": "int"},
     "timeout": {"type": "int", "default": 20},
 }
 

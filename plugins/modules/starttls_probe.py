@@ -68,15 +68,16 @@ options:
     default: full
   checks:
     description:
-      - Additional checks. Each of the first three makes its own connections, one after another for each target.
+      - Additional checks. Each of the first four makes its own connections, one after another for each target.
       - V(versions) tests which TLS versions the server accepts, independently of the host's own TLS library.
       - V(injection) tests whether the server answers commands inside TLS that were sent in plaintext together with STARTTLS.
       - V(resumption) tests whether a session can be resumed.
+      - V(large_hello) tests whether a ClientHello of 1.5 kB in two segments is understood, as new clients send it.
       - V(dane) compares the served chain with the TLSA records, and V(mta_sts) compares the server with the MTA-STS policy of
         the target's O(targets[].domain). The controller looks up both and needs dnspython.
     type: list
     elements: str
-    choices: [versions, injection, resumption, dane, mta_sts]
+    choices: [versions, injection, resumption, large_hello, dane, mta_sts]
     default: []
   resolver:
     description:
@@ -108,13 +109,13 @@ options:
   min_days_left:
     description:
       - A certificate with fewer days left is a finding of severity V(error).
+      - By default, one with less than a tenth of its life left, but not before its last 30 days.
     type: int
-    default: 0
   warn_days_left:
     description:
       - A certificate with fewer days left is a finding of severity V(warning).
+      - By default, one with less than a third of its life left, but not before its last 90 days.
     type: int
-    default: 21
   fail_on:
     description:
       - The lowest severity of a finding that fails a test.
@@ -124,7 +125,7 @@ options:
   helo_name:
     description:
       - The name to send in EHLO.
-      - By default, the name of the host that makes the test.
+      - By default, the full name of the host that makes the test, or its address in brackets if it has none.
     type: str
   timeout:
     description:
@@ -184,7 +185,7 @@ EXAMPLES = r"""
       - {host: mail.example.com, domain: example.com}
       - {host: mail.example.com, protocol: smtps}
       - {host: store.example.com, protocol: lmtp}
-    checks: [versions, injection, resumption, dane, mta_sts]
+    checks: [versions, injection, resumption, large_hello, dane, mta_sts]
     fail_on: warning
 
 - name: Survey a long list
@@ -313,6 +314,9 @@ results:
     resumption:
       description: Whether a session can be resumed. Null without the check V(resumption), or if this is unknown.
       type: bool
+    large_hello:
+      description: Whether a large ClientHello is understood. Null without the check V(large_hello), or if this is unknown.
+      type: bool
     certificate:
       description: The served leaf, see RV(mailfleet.starttls.tls_certificate#module:certificate).
       type: dict
@@ -382,8 +386,8 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "ca_content": {"type": "str"},
     "require_trusted": {"type": "bool", "default": True},
     "min_tls_version": {"type": "str", "choices": ["TLSv1.2", "TLSv1.3"], "default": "TLSv1.2"},
-    "min_days_left": {"type": "int", "default": 0},
-    "warn_days_left": {"type": "int", "default": 21},
+    "min_days_left": {"type": "int"},
+    "warn_days_left": {"type": "int"},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
     "helo_name": {"type": "str"},
     "timeout": {"type": "int", "default": 15},

@@ -13,7 +13,8 @@ version_added: 0.1.0
 description:
   - Counts messages and sessions over TLS and in plaintext by peer domain and direction, with TLS versions and ciphers.
   - Counts failed TLS handshakes, refusals of enforced domains, and deliveries that wait because TLS failed, with the reason.
-  - Reads plain, rotated and compressed log files or the journal as a stream. The memory use does not depend on the size of the log.
+  - Reads plain, rotated and compressed log files or the journal as a stream, with the headings that syslog daemons, journalctl,
+    containers and collectors write, also as one JSON object a line. The memory use does not depend on the size of the log.
 options:
   daemon:
     description:
@@ -69,8 +70,10 @@ notes:
   - Postfix logs outbound TLS only with C(smtp_tls_loglevel) of at least 1. With a lower level such sessions and messages are counted
     as unknown, never as plaintext, and RV(activity.notes) names the setting.
   - A Postfix that accepts mail over TLS only does not log refused plaintext mail. Exim logs it.
+  - A log that was collected elsewhere is read without the daemon on this host. A line without a time counts as written when its file
+    was last written.
   - The settings of this host are used for its own log lines only. Lines of another host are read without settings.
-  - Mail that this host sends to itself over its loopback address is not counted.
+  - Mail that this host sends to itself over its loopback address is not counted; its deferrals because of TLS are.
 seealso:
   - module: mailfleet.starttls.message_trace
 author:
@@ -123,7 +126,9 @@ activity:
       description: The number of bytes that were read, uncompressed.
       type: int
     skipped_lines:
-      description: The number of lines about mail or TLS that could not be parsed. They are not counted.
+      description:
+        - The number of lines about mail or TLS that could not be parsed. They are not counted. If they are more than one in a hundred
+          lines of mail, RV(activity.notes) has C(lines_not_read) with a sample of each shape.
       type: int
     seconds:
       description: The duration in seconds.
@@ -145,10 +150,12 @@ activity:
           settings are not known; RV(activity.notes) names them. In reports they are C(unproven).
         - C(failures) are failed TLS handshakes, C(refusals) mail that this host refused because it arrived in plaintext, and
           C(deferrals) delivery attempts that were deferred because TLS failed. Each is a list of C(reason), a stable word, C(detail),
-          a sample from the log, C(count), and C(first) and C(last), the times.
+          a sample from the log, C(count), and C(first) and C(last), the times. Where this host is on both sides, as with a filter at
+          its loopback address, C(side) is V(local).
         - The words of C(reason) are C(handshake_failed), C(no_shared_cipher), C(protocol_version), C(certificate_untrusted),
           C(certificate_expired), C(certificate_name_mismatch), C(certificate_not_verified), C(certificate_unknown),
-          C(certificate_required), C(not_tls), C(lost_connection), C(timeout), C(key_unusable), C(tls_unavailable),
+          C(certificate_required), C(not_tls), C(lost_connection), C(timeout), C(certificate_purpose), C(no_shared_signature),
+          C(too_weak), C(alpn_mismatch), C(server_name_unknown), C(key_unusable), C(tls_unavailable),
           C(no_starttls_offered), C(starttls_refused), C(dane_failed), C(peer_requires_tls), C(enforced_sender),
           C(mail_server_in_plaintext), C(inbound_required).
       type: list

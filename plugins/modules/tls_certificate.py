@@ -87,8 +87,8 @@ options:
   min_days_left:
     description:
       - The certificate and its chain must be valid for at least this many days.
-    type: int
-    default: 14
+      - By default, for at least a tenth of the certificate's life. 30 days are always enough.
+    type: str
   allow_self_signed:
     description:
       - Accept a self-signed certificate. Partners that check certificates refuse it.

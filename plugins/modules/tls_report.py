@@ -60,7 +60,7 @@ options:
   tls_reports:
     description:
       - Files on the controller with reports about one's own domains (RFC 8460), as JSON, JSON in gzip, or mails with such attachments.
-      - Anybody can send such a report. A damaged, too large or invalid file is left out with a warning, and so is a report about
+      - Anybody can send such a report. What of it can be read counts. The rest is left out with a warning, and so is a report about
         a domain that is neither one of O(domains) nor one of the C(own_domains) of O(rows).
       - Of two reports with the same organization, id and domain that differ, the one with more failures counts, with a warning.
       - Needs the Python package C(jsonschema) on the controller.
@@ -80,9 +80,9 @@ options:
     type: path
   certificate_days:
     description:
-      - A certificate with fewer days left than this causes an alert.
+      - A certificate with fewer days left than this causes an alert, of severity V(error) with a third of them left.
+      - By default, one with less than a third of its life left does, of severity V(error) with less than a tenth.
     type: int
-    default: 21
   not_in_run:
     description:
       - Hosts of the inventory that are not in this run. The report names them, and they neither pass nor fail.
@@ -238,7 +238,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "tls_reports": {"type": "list", "elements": "path", "default": []},
     "domains": {"type": "list", "elements": "str", "default": []},
     "previous": {"type": "path"},
-    "certificate_days": {"type": "int", "default": 21},
+    "certificate_days": {"type": "int"},
     "not_in_run": {"type": "list", "elements": "str", "default": []},
     "fail_on": {"type": "str", "choices": ["error", "warning", "notice"], "default": "error"},
     "outputs": {

@@ -27,6 +27,7 @@ _OF_SERVED = frozenset(
     {
         "untrusted", "name_mismatch", "expired", "expiring", "expires_soon", "not_yet_valid", "weak_key", "weak_signature",
         "wrong_purpose", "incomplete_chain", "name_in_common_name_only", "ca_as_leaf", "bad_certificate",
+        "wrong_key_usage", "not_everywhere",
     }
 )  # fmt: skip
 """Codes of findings on the certificate served. Their advice is wrong if that certificate should not be served at all."""

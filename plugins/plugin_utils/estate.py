@@ -19,6 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     is_absent,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import merge
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import SEND_ONLY
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
@@ -143,6 +144,7 @@ class Estate:
             check_variables(host, facts)
             if whole:
                 _refuse_missing_gateways(facts)
+                _refuse_settings_only(host, facts)
             target_of(host, {host: facts})
             landing_of(host, facts)
             check_outside_host(facts.get("starttls_outside_host"), hostvars)
@@ -158,6 +160,8 @@ class Estate:
         merge({}, [*(one.to_json()["email_config"] for one in deliveries), *(one.to_json() for one in removals)])
         peers = _peers(with_peers, hostvars) if with_peers else {}
         served = {host for one in deliveries for host in one.hosts}
+        for host in hosts:
+            _refuse_mail_to_send_only(host, hostvars[host], deliveries, peers)
         served |= {host for some in peers.values() for one in some for host in one.acceptors}
         served |= {host for host, some in peers.items() if any(one.peer.receives_from_it for one in some)}
         for host in hosts if check_required else ():
@@ -250,6 +254,83 @@ def _peers(with_peers: Mapping[str, Mapping[str, Any]], hostvars: HostVars) -> d
     acceptors = {one for some in found.values() for peer in some for one in peer.acceptors}
     refuse_plaintext(found, {one for one in acceptors if hostvars[one].get("starttls_inbound") == "required"})
     return found
+
+
+def is_left_unchanged(facts: Mapping[str, Any]) -> bool:
+    """Whether a host is not to be changed (starttls_settings_only)."""
+    given = facts.get("starttls_settings_only")
+    return given not in (None, "", False) and str(given).lower() not in ("false", "no", "off", "0")
+
+
+def _refuse_settings_only(host: str, facts: Mapping[str, Any]) -> None:
+    """Raise EngineError if a host is to be left unchanged whose changes are not those of files of settings."""
+    if not is_left_unchanged(facts):
+        return
+    if host in ((facts.get("groups") or {}).get("mail_gateways") or ()):
+        what = f"{host} is a gateway"
+    elif str(facts.get("starttls_kind") or AUTO) == "exchange":
+        what = f"{host} is an Exchange server"
+    else:
+        return
+    raise EngineError(
+        f"{what}, and starttls_settings_only is for mail servers with Postfix or Exim; take it away there, or run with --limit without it"
+    )
+
+
+def _refuse_mail_to_send_only(
+    host: str,
+    facts: Mapping[str, Any],
+    deliveries: Sequence[Delivery],
+    peers: Mapping[str, Sequence[WantedPeer]],
+) -> None:
+    """Raise EngineError if a host that is to take no mail is one that mail is delivered to."""
+    if facts.get("starttls_inbound") != SEND_ONLY:
+        return
+    advice = "correct starttls_inbound, or"
+    if host in ((facts.get("groups") or {}).get("mail_gateways") or ()):
+        raise EngineError(f"{host} is a gateway and takes mail, and its starttls_inbound is 'none'; take that away")
+    if str(facts.get("starttls_kind") or AUTO) == "exchange":
+        raise EngineError(
+            f"{host} is an Exchange server and takes mail, and its starttls_inbound is 'none'; take that away"
+        )
+    for one in deliveries:
+        if host in one.hosts:
+            raise EngineError(
+                f"{host} takes no mail (starttls_inbound: none), and the email config {one.config.name} is delivered to it; {advice} take "
+                "the host out of its servers"
+            )
+    for sender, some in peers.items():
+        for peer in some:
+            if host in peer.acceptors or (sender == host and peer.peer.receives_from_it):
+                raise EngineError(
+                    f"{host} takes no mail (starttls_inbound: none), and gets some by the peer {peer.peer.name} of {sender}; {advice} "
+                    "take the peer out of starttls_peers"
+                )
+
+
+def send_only(host: str, hostvars: HostVars, email_configs: Any = ()) -> str:
+    """Return how a mail server is read: C(always) as a send-only host, C(never), or C(find), as what it shows itself to be.
+
+    What the inventory says decides. A host that an email config names takes mail, whatever it listens on.
+    """
+    facts = hostvars[host]
+    if inbound := facts.get("starttls_inbound"):
+        return "always" if inbound == SEND_ONLY else "never"
+    local = hostvars["localhost"] if "localhost" in hostvars else {}  # noqa: SIM401  (Ansible's hostvars have no such default)
+    run = local.get("tls_estate") or {}
+    named = {name for one in run.get("deliveries") or () for name in one.get("hosts") or ()}
+    given = email_configs if isinstance(email_configs, (list, tuple)) else ()
+    named |= {str(name) for one in given if isinstance(one, Mapping) and not is_absent(one) for name in _names(one)}
+    gateways = (facts.get("groups") or {}).get("mail_gateways") or ()
+    return "never" if host in named or host in gateways or facts.get("starttls_peers") else "find"
+
+
+def is_send_only(facts: Mapping[str, Any]) -> bool:
+    """Return whether a host takes no mail from the network, by the inventory or by what it was read as."""
+    if facts.get("starttls_inbound") == SEND_ONLY:
+        return True
+    observed = facts.get("mail_server_observed")
+    return bool(observed.get("send_only")) if isinstance(observed, Mapping) else False
 
 
 def _check_state(config: Any) -> None:
@@ -386,8 +467,8 @@ def target_of(host: str, hostvars: HostVars) -> Target:
 
 
 def reachable_at(hosts: Iterable[str], hostvars: HostVars) -> list[dict[str, Any]]:
-    """Return C(host) and C(port) at which other hosts reach each of these hosts. Raises EngineError."""
-    targets = (target_of(host, hostvars) for host in hosts)
+    """Return C(host) and C(port) at which other hosts reach each of these hosts. No one reaches a send-only host. Raises EngineError."""
+    targets = (target_of(host, hostvars) for host in hosts if hostvars[host].get("starttls_inbound") != SEND_ONLY)
     return [{"host": one.host, "port": one.port} for one in targets]
 
 
@@ -416,20 +497,19 @@ def handshake_targets(hosts: Iterable[str], hostvars: HostVars, from_controller:
     """Return the targets of starttls_probe for these hosts. The served certificate must be the installed one.
 
     from_controller: connect to C(starttls_address), for a controller that does not resolve the names that the hosts use
-    for each other. Raises EngineError.
+    for each other. A send-only host is no target. Raises EngineError.
     """
-    targets = []
-    for host in hosts:
-        target = target_of(host, hostvars)
-        targets.append(
-            {
-                "host": str(hostvars[host].get("starttls_address") or target.host) if from_controller else target.host,
-                "port": target.port,
-                "name": target.host,
-                "fingerprint_sha256": installed_fingerprint(hostvars[host]),
-            }
-        )
-    return targets
+    return [_target(host, hostvars, from_controller) for host in hosts if not is_send_only(hostvars[host])]
+
+
+def _target(host: str, hostvars: HostVars, from_controller: bool = False) -> dict[str, Any]:
+    target = target_of(host, hostvars)
+    return {
+        "host": str(hostvars[host].get("starttls_address") or target.host) if from_controller else target.host,
+        "port": target.port,
+        "name": target.host,
+        "fingerprint_sha256": installed_fingerprint(hostvars[host]),
+    }
 
 
 def installed_fingerprint(facts: Mapping[str, Any]) -> str:
@@ -457,10 +537,34 @@ def installed_fingerprint(facts: Mapping[str, Any]) -> str:
 def own_target(host: str, hostvars: HostVars, address: str = "127.0.0.1") -> list[dict[str, Any]]:
     """Return the target of starttls_probe for a host that tests its own mail server at this address.
 
-    If C(starttls_domain) of the host is set, it becomes the target's recipient domain for the check C(mta_sts).
+    If C(starttls_domain) of the host is set, it becomes the target's recipient domain for the check C(mta_sts). The targets of a
+    send-only host are the next hops that were tested when it was read.
     """
+    if is_send_only(hostvars[host]):
+        return [
+            {
+                "host": str(one["host"]),
+                "port": int(one.get("port") or 25),
+                "name": str(one.get("name") or one["host"]),
+                **({"protocol": "smtps"} if one.get("protocol") == "smtps" else {}),
+            }
+            for one in relay_tests(hostvars[host])
+        ]
     domain = str(hostvars[host].get("starttls_domain") or "")
-    return [{**handshake_targets([host], hostvars)[0], "host": address, **({"domain": domain} if domain else {})}]
+    return [{**_target(host, hostvars), "host": address, **({"domain": domain} if domain else {})}]
+
+
+_READS = ("mail_server_observed", "verify_read")
+
+
+def relay_tests(facts: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the tests that a send-only host made with its next hops: those of its change, or else of its read."""
+    for name in ("mail_server_result", *_READS):
+        result = facts.get(name)
+        if isinstance(result, Mapping) and result.get("send_only") and (name in _READS or result.get("changed")):
+            results = (result.get("probe") or {}).get("results")
+            return [one for one in results or () if isinstance(one, Mapping) and one.get("host")]
+    return []
 
 
 def localhost_of(hosts: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import with_fixed_days
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
@@ -42,6 +43,15 @@ class HostAction(ActionBase):
     MODULE = ""
     SPEC: Mapping[str, Mapping[str, Any]] = {}
 
+    def checked_options(self) -> dict[str, Any]:
+        """Return the checked options of the task."""
+        options = dict(checked_options(self, self.SPEC))
+        with task_errors():
+            for name in ("install", "handshake"):
+                if options.get(name):
+                    options[name] = with_fixed_days(options[name])
+        return options
+
     def checked_install(self, options: Mapping[str, Any]) -> Optional[CheckedInputs]:
         """Return the checked certificate of the option install; None if none is to be installed.
 
@@ -71,7 +81,7 @@ class ReadAction(HostAction):
     def run(self, tmp: Optional[str] = None, task_vars: Optional[dict[str, Any]] = None) -> dict[str, Any]:
         """Return the observed state, with the facts of certificates and the verdicts on the handshake tests."""
         super().run(tmp, task_vars)
-        options = checked_options(self, self.SPEC)
+        options = self.checked_options()
         return self.read(options, task_vars)
 
     def read(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
@@ -84,6 +94,8 @@ class ReadAction(HostAction):
         if roots := self.roots(expected):
             arguments["ca_content"] = roots
         result = self.execute(arguments, task_vars)
+        if result.get("send_only"):
+            checked = None  # what the inventory names for all hosts does not matter on this one
         with task_errors():
             newer = result.pop("newer", None)
             if newer and checked:
@@ -101,7 +113,7 @@ class ChangeAction(HostAction):
         """Return the result of the change; of the check of the certificate if that has findings."""
         refuse_async(self)
         super().run(tmp, task_vars)
-        options = checked_options(self, self.SPEC)
+        options = self.checked_options()
         return self.change(options, task_vars)
 
     def change(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:

@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 from collections.abc import Mapping
 from typing import Any
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import is_loopback
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
 WORDS = {
@@ -30,7 +29,7 @@ def other_listeners(observed: Mapping[str, Any], port: int) -> list[dict[str, An
     facts of its first certificate. Loopback listeners are left out: no other host connects to them.
     """
     facts = {one["path"]: one.get("certificate") or {} for one in observed.get("certificates") or ()}
-    listeners = [one for one in observed.get("listeners") or () if not _is_loopback(str(one["host"]))]
+    listeners = [one for one in observed.get("listeners") or () if not is_loopback(str(one["host"]))]
     tested = sorted((one for one in listeners if one["port"] == port), key=lambda one: str(one["tls"]) == "none")
     main = next((_way(one, facts) for one in tested), None)
     found = []
@@ -50,6 +49,18 @@ def other_listeners(observed: Mapping[str, Any], port: int) -> list[dict[str, An
     return found
 
 
+def not_as_configured(observed: Mapping[str, Any]) -> list[Finding]:
+    """Return a finding for each listener whose test from its own host shows something else than its configuration says."""
+    return [
+        Finding.advised(
+            "listener_without_tls",
+            f"{one['service']} ({one['host']}:{one['port']}) is to have TLS ({WORDS.get(str(one['tls']), 'unknown')}): {one['message']}",
+        )
+        for one in observed.get("listener_tests") or ()
+        if one["message"]
+    ]
+
+
 def loopback_ports(observed: Mapping[str, Any]) -> frozenset[int]:
     """Return the ports on which a host takes mail from itself only.
 
@@ -59,7 +70,7 @@ def loopback_ports(observed: Mapping[str, Any]) -> frozenset[int]:
     for one in observed.get("sockets") or observed.get("listeners") or ():
         if one["port"]:
             hosts.setdefault(int(one["port"]), []).append(str(one["host"]))
-    return frozenset(port for port, known in hosts.items() if all(map(_is_loopback, known)))
+    return frozenset(port for port, known in hosts.items() if all(map(is_loopback, known)))
 
 
 def loopback_only(port: int) -> Finding:
@@ -73,16 +84,3 @@ def _way(listener: Mapping[str, Any], facts: Mapping[str, Mapping[str, Any]]) ->
     """Return what has to be alike: the TLS mode, and the certificates. A file that nobody could read counts by its path."""
     certificates = (facts.get(path, {}).get("fingerprint_sha256") or path for path in listener["certificates"])
     return str(listener["tls"]), tuple(certificates)
-
-
-def _is_loopback(host: str) -> bool:
-    """Whether the address of a listener, or each of several, is one of the loopback. An empty one stands for all addresses."""
-    words = [one for one in re.split(r"[\s,]+", host) if one]
-    return bool(words) and all(map(_is_loopback_word, words))
-
-
-def _is_loopback_word(word: str) -> bool:
-    try:
-        return ipaddress.ip_address(word.strip("[]")).is_loopback
-    except ValueError:
-        return word in ("localhost", "loopback-only")

@@ -12,7 +12,12 @@ from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars, check_outside_host, landing_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
+    HostVars,
+    check_outside_host,
+    is_send_only,
+    landing_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import as_fault
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
     NO_NETWORK,
@@ -88,8 +93,8 @@ def mark_of(direction: str, host: str) -> str:
 def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: str) -> list[dict[str, Any]]:
     """Return the test messages of a run: for each host one from outside (C(inbound)) and one to the outside (C(outbound)).
 
-    Hosts without C(starttls_trace_address) are left out. Without an outside host there are no messages. run makes the
-    markers unique.
+    Hosts without C(starttls_trace_address) are left out. A send-only host gets none from outside. Without an outside host there are no
+    messages. run makes the markers unique.
     """
     if not outside:
         return []
@@ -103,10 +108,11 @@ def trace_messages(hosts: Sequence[str], hostvars: HostVars, outside: str, run: 
             continue
         here = str(hostvars[host]["starttls_trace_address"])
         into, out = mark_of("in", host) + run, mark_of("out", host) + run
+        inbound = {"inbound": {"marker": into, "sender": there, "recipient": here}}
         messages.append(
             {
                 "host": host,
-                "inbound": {"marker": into, "sender": there, "recipient": here},
+                **({} if is_send_only(hostvars[host]) else inbound),
                 "outbound": {"marker": out, "sender": here, "recipient": there},
             }
         )
@@ -136,4 +142,4 @@ def trace_landings(
     EngineError.
     """
     place = landing_of(host, hostvars[host])
-    return [{"marker": one[direction]["marker"], **place} for one in messages]
+    return [{"marker": one[direction]["marker"], **place} for one in messages if direction in one]

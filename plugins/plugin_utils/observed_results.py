@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import with_fixed_days
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import EXPECTATIONS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs
@@ -118,7 +119,7 @@ def _judged(probe: Mapping[str, Any], expected: Mapping[str, Any], fingerprint: 
         one["own"] = own and place == 0
     if own and expected.get("name"):
         results[0]["name"] = expected["name"]
-    wanted = {name: expected[name] for name in EXPECTATIONS}
+    wanted = with_fixed_days({name: expected[name] for name in EXPECTATIONS})
     expectations = [
         {**wanted, "fingerprint": fingerprint if own and place == 0 else ""} for place in range(len(results))
     ]

@@ -16,13 +16,13 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import 
 
 STEP_RESULTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "accept": ("gateway_accept_result", ("offered", "required")),
-    "offer": ("mail_server_result", ("offered", "required")),
+    "offer": ("mail_server_result", ("offered", "required", "none")),
     "peers": ("mail_server_peers_result", ()),
     "modes": ("gateway_result", ()),
     "require": ("mail_server_result", ("required",)),
     "relax": ("mail_server_result", ("offered",)),
     "peers_off": ("mail_server_peers_result", ()),
-    "off": ("mail_server_result", ("disabled",)),
+    "off": ("mail_server_result", ("disabled", "none")),
     "back": ("mail_server_result", ()),
     "remove": ("gateway_removed", ()),
     "put_back": ("mail_server_put_back", ()),

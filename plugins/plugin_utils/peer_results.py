@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import fixed_days
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer, peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import EnvelopeProof
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
@@ -66,7 +67,7 @@ def with_read_peers(
         done["peer_findings"], done["peer_tests"] = [], []
         how: dict[str, Any] = {
             "accepted_domains": [],
-            "min_days_left": (options.get("handshake") or {}).get("min_days_left") or 0,
+            "min_days_left": fixed_days((options.get("handshake") or {}).get("min_days_left"), "min_days_left"),
         }
         for peer in peers:
             entry = {
@@ -153,7 +154,7 @@ def _findings(peer: Peer, entry: Mapping[str, Any], message: str, options: Mappi
 
 def _of_certificates(peer: Peer, entry: Mapping[str, Any], options: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what stands against the certificate that is presented to the peer, and against the one that is served to it."""
-    seen, days = entry["client_certificate"], int(options["min_days_left"])
+    seen, days = entry["client_certificate"], options["min_days_left"]
     if seen:
         domains = list(options["accepted_domains"] or ()) or _senders_domain(peer)
         yield from judge_client_certificate(peer.kind, seen, domains, min_days_left=days)

@@ -32,12 +32,15 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import (
     Estate,
     HostVars,
     installed_fingerprint,
+    is_send_only,
+    relay_tests,
     target_of,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding, failing, of_group, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import (
     loopback_only,
     loopback_ports,
+    not_as_configured,
     other_listeners,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.messages import (
@@ -54,6 +57,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import (
     of_controller,
     without_proof,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import confirmed_by
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.delivery import Routing, known_modes
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
     Observation,
@@ -79,9 +83,12 @@ def tests_of(
     """Return the handshake tests with a host in this run, each with its origin (C(seen_from)).
 
     A test of the role verify counts. Without one, that of the host's change counts, and without a change that of its read.
-    namesakes: other hosts at the same name and port. A test by that name that passed may be one of them, so it is left out.
+    namesakes: other hosts at the same name and port. A test by that name that passed may be one of them, so it is left out. Of a
+    send-only host, these are its own tests of its next hops.
     """
     facts = hostvars[host]
+    if is_send_only(facts):
+        return [{**one, "seen_from": host} for one in _relay_tests(facts)]
     target = target_of(host, hostvars)
     tests = [{**one, "seen_from": host} for one in _own_tests(facts)]
     from_gateways = [
@@ -170,6 +177,20 @@ def _greets_as(test: Mapping[str, Any]) -> str:
     return next((one for one in reversed(names) if "." in one and is_domain(one)), "")
 
 
+_ON_CERTIFICATES = frozenset(one.code for one in of_group("certificate"))
+
+
+def _relay_tests(facts: Mapping[str, Any]) -> Sequence[dict[str, Any]]:
+    """Return the tests of the next hops of a send-only host, without findings on certificates: its daemon looks at none."""
+    made = readable(facts.get("verify_probe"))
+    tests = made.get("results") or () if made and not made.get("skipped") else relay_tests(facts)
+    found = []
+    for one in tests:
+        findings = [two for two in one.get("findings") or () if two.get("code") not in _ON_CERTIFICATES]
+        found.append({**one, "findings": findings, "passed": bool(one.get("completed")) and not failing(findings)})
+    return found
+
+
 def _own_tests(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
     """Return the tests of a host with its own port."""
     made = readable(facts.get("verify_probe"))
@@ -208,6 +229,9 @@ def failed_tests(
     others = namesakes.get(host) or ()
     tests = tests_of(host, hostvars, gateways, others)
     of_host = without_proof(host, tests, host in gateways)
+    if is_send_only(hostvars[host]):
+        others = ()
+        of_host += _without_relay(hostvars[host]) if not tests else []
     if others and host not in gateways and _missing(tests, gateways):
         of_host.append(_alike(host, others))
     return [
@@ -236,7 +260,8 @@ def verdict_rows(
     elif expected == "removed":
         parsed, expected = parsed.without_modes(), "either"
     gateways = [one for one in groups.get("mail_gateways") or () if one in hostvars]
-    routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways)
+    confirmed = bool(hosts) and "modes" in confirmed_by(hostvars[hosts[0]])
+    routing = Routing.of(parsed, {one: _gateway_read(hostvars[one]) for one in gateways}, gateways, confirmed)
     mail_hosts = [one for one in (*gateways, *(groups.get("mail_servers") or ())) if one in hostvars]
     namesakes = namesakes_of(mail_hosts, hostvars)
     return [_row_or_fault(host, hostvars, groups, routing, expected, namesakes.get(host) or ()) for host in hosts]
@@ -266,7 +291,7 @@ def _row_or_fault(
         return {
             "host": host, "daemon": "mail server", "expected": expected, "probes": [], "traces": [], "delivery_modes": [],
             "findings": [], "not_seen_from": [], "errors": [str(error)], "activity": None, "enforced": [], "own_domains": {},
-            "peers": [],
+            "peers": [], "send_only": False,
         }  # fmt: skip
 
 
@@ -280,13 +305,15 @@ def _row(
 ) -> dict[str, Any]:
     facts = hostvars[host]
     is_gateway = host in groups.get("mail_gateways", ())
+    sends_only = not is_gateway and is_send_only(facts)
     if expected == "disabled" and not is_gateway and _goes_on_offering(facts):
         expected = "either"
     shown = [] if is_gateway else routing.modes(host, str(target_of(host, {host: facts})))
-    modes = known_modes(shown, routing.estate.modes_of(host))
+    # A mode that somebody has to set by hand is none as long as nobody has confirmed it.
+    modes = known_modes(shown, routing.estate.modes_of(host) if routing.seen or routing.confirmed else [])
     gateways = [one for one in groups.get("mail_gateways", ()) if one in hostvars]
     probes = tests_of(host, hostvars, gateways, namesakes)
-    missing = [] if is_gateway else _missing(probes, gateways)
+    missing = [] if is_gateway or sends_only else _missing(probes, gateways)
     possible = expected != "either" or all(one.get("completed") for one in probes)
     sends = [hostvars[one].get("starttls_send") for one in gateways]
     asked = [one for one in hostvars if "verify_queue" in hostvars[one]]
@@ -311,15 +338,21 @@ def _row(
     return {
         "host": host,
         "daemon": _title(facts, is_gateway),
-        "expected": expected,
+        # Whether its relay still offers TLS is the relay's affair.
+        "expected": "either" if sends_only and expected == "disabled" else expected,
+        "send_only": sends_only,
         "probes": probes,
         "traces": inbound + outbound,
         "delivery_modes": shown,
-        "listeners": _listeners(facts, target_of(host, hostvars).port),
+        "listeners": [] if sends_only else _listeners(facts, target_of(host, hostvars).port),
         "findings": [
             *(one for one in _of_daemon(facts) if one["code"] != EDITS or EDITS not in [two.code for two in routed]),
             *without_proof(host, probes, is_gateway),
-            *_not_reached(host, facts, probes, target_of(host, hostvars).port if expected == "offered" else 0),
+            *_not_reached(
+                host, facts, probes, target_of(host, hostvars).port if expected == "offered" and not sends_only else 0
+            ),
+            *(_without_relay(facts) if sends_only and not probes else ()),
+            *_of_listeners(facts),
             *_untested(host, missing, routing.estate, namesakes),
             *(one.as_dict() for one in routed),
             *(Finding.advised("not_as_wanted", one).as_dict() for one in lacking(host, facts, is_gateway, expected)),
@@ -356,6 +389,13 @@ def _listeners(facts: Mapping[str, Any], port: int) -> list[dict[str, Any]]:
     return other_listeners(readable(observed_of(facts.get(name) for name in OBSERVED)), port)
 
 
+def _of_listeners(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return a finding for each listener that does not do what its configuration says, as its own host sees it."""
+    if is_outdated(facts):
+        return []
+    return [one.as_dict() for one in not_as_configured(readable(observed_of(facts.get(name) for name in OBSERVED)))]
+
+
 def _not_reached(
     host: str, facts: Mapping[str, Any], probes: Sequence[Mapping[str, Any]], port: int
 ) -> list[dict[str, Any]]:
@@ -366,6 +406,15 @@ def _not_reached(
     if reached or port not in loopback_ports(observed):
         return []
     return [loopback_only(port).as_dict()]
+
+
+def _without_relay(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return why a send-only host has no test: it has no relay, or nobody has read it."""
+    reads = (readable(facts.get(name)) for name in ("mail_server_observed", "verify_read"))
+    notes = [one for read in reads for one in read.get("notes") or () if one.get("code") == "relay_not_tested"]
+    if notes:
+        return [Finding.advised("relay_not_tested", str(notes[0].get("message"))).as_dict()]
+    return [Finding.advised("not_tested", "the handshake test with its relay was not made").as_dict()]
 
 
 def _of_daemon(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -512,6 +561,8 @@ def _tests_from_a_gateway(
     """
     made = readable(hostvars[host].get("verify_from_a_gateway"))
     if not made or made.get("skipped") or (made.get("unreachable") and not in_run):
+        return []
+    if is_send_only(hostvars[host]):
         return []
     target = target_of(host, hostvars)
     found = [one for one in made.get("results") or () if is_of(one, target)]

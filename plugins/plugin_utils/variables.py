@@ -41,9 +41,15 @@ SECTIONS: dict[str, dict[str, Variable]] = {
     },
     "The wanted state of a mail server": {
         "starttls_inbound": Variable(
-            "`offered`", "`offered`, or `required` (only behind the delivery mode `required`)."
+            "`offered`; `none` where the host takes no mail",
+            "`offered`, `required` (only behind the delivery mode `required`), or `none`: the host only sends.",
         ),
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
+        "starttls_settings_only": Variable(
+            "false",
+            "Change nothing on the mail server: the plan shows the settings for your own template, and stops until they are there; then "
+            "they are proved, see [docs/kinds.md](docs/kinds.md#beside-other-tools).",
+        ),
         "starttls_peers": Variable(
             "none",
             "Hosts besides the gateway that the mail server talks to: Exchange, Exchange Online, partners, see "
@@ -130,7 +136,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_certificate_owner": Variable("root", "The user who owns it."),
         "starttls_certificate_group": Variable("as the mail server needs", "Its group."),
         "starttls_certificate_mode": Variable("as the mail server needs", "Its permissions, as a quoted octal string."),
-        "starttls_certificate_min_days_left": Variable("14", "A certificate with fewer days left is not installed."),
+        "starttls_certificate_min_days_left": Variable(
+            "a tenth of its life", "A certificate with fewer days left is not installed."
+        ),
         "starttls_certificate_replace": Variable(
             "false", "Replace a certificate on the host that ends later than the one of the run."
         ),
@@ -187,10 +195,17 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "the first of `mail_outside`", "The host outside the fleet. Empty: no messages."
         ),
         "starttls_send_messages": Variable("true", "Whether `verify_tls` sends messages."),
+        "starttls_verify_ports": Variable(
+            "all", "The ports whose listeners `verify_tls` tests, each from its own host, besides the mail port."
+        ),
         "starttls_message_timeout": Variable("60", "Seconds to wait for a message."),
     },
     "The run": {
         "starttls_batches": Variable("`[1, '25%', '100%']`", "Size of the canary and of the batches after it."),
+        "starttls_confirmed": Variable(
+            "none",
+            "The steps that you made by hand at a gateway that is not in the inventory: `[modes]`. The run goes on behind them.",
+        ),
         "starttls_plan_fail_on": Variable(
             "`blocked`",
             "The result with which a plan fails that no change follows: `drift`, `blocked` (also if a host is unknown), `never`.",
@@ -238,13 +253,17 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "The lowest severity of a finding that fails a run: `error`, `warning`, `notice`.",
         ),
         "starttls_checks": Variable(
-            "none", "Further checks: `versions`, `injection`, `resumption`, `dane`, `mta_sts`."
+            "none", "Further checks: `versions`, `injection`, `resumption`, `large_hello`, `dane`, `mta_sts`."
         ),
         "starttls_resolver": Variable("the controller's", "DNS servers for `dane` and `mta_sts`."),
         "starttls_require_trusted": Variable("true", "Whether a chain that is not trusted is a finding."),
         "starttls_min_tls_version": Variable("TLSv1.2", "An older TLS version is a finding."),
-        "starttls_min_days_left": Variable("7", "A served certificate with fewer days left is an error."),
-        "starttls_warn_days_left": Variable("21", "A served certificate with fewer days left is a warning."),
+        "starttls_min_days_left": Variable(
+            "a tenth of its life", "A served certificate with fewer days left is an error."
+        ),
+        "starttls_warn_days_left": Variable(
+            "a third of its life", "A served certificate with fewer days left is a warning."
+        ),
         "starttls_probe_timeout": Variable("15", "Seconds that each stage of a handshake test may take."),
     },
     "Reports": {

@@ -10,7 +10,7 @@ import ssl
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
@@ -30,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import
     of_result,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import COULD_NOT_LOOK, looked
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.tls_advice import advice_for
 
 TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
@@ -46,14 +47,14 @@ _ISSUERS = ("unable to get", "unable to verify", "self-signed", "self signed")
 class Expectation:
     """The expectations on a served certificate and its session. fingerprint is SHA-256, hex, or empty.
 
-    A certificate with fewer days left than min_days_left is an error, with fewer than warn_days_left a warning. fail_on
-    is the lowest severity of a finding with which a test fails.
+    A certificate with fewer days left than min_days_left is an error, with fewer than warn_days_left a warning;
+    None is a share of its life. fail_on is the lowest severity of a finding with which a test fails.
     """
 
     require_trusted: bool = True
     min_tls_version: str = "TLSv1.2"
-    min_days_left: int = 0
-    warn_days_left: int = 21
+    min_days_left: Optional[int] = None
+    warn_days_left: Optional[int] = None
     fingerprint: str = ""
     fail_on: str = "error"
 
@@ -124,7 +125,7 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the findings on a host as dicts of C(code), C(severity) and C(message).
 
     Uses these keys of the row: C(host), C(expected) (V(offered), V(disabled) or V(either)), C(errors) (text),
-    C(findings) (those that are about no single test), C(probes), each with C(seen_from), C(traces) and C(activity). A
+    C(findings) (those that are about no single test), C(send_only), C(probes), each with C(seen_from), C(traces) and C(activity). A
     finding from several places is returned once. A host without any result gets the finding C(not_tested).
     """
     host, probes, errors = row["host"], row.get("probes") or (), row.get("errors") or ()
@@ -145,7 +146,8 @@ def findings_of(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     for trace in row.get("traces") or ():
         findings += [one.as_dict() for one in told_findings(trace)]
         findings += [one.as_dict() for one in unproven_hops(trace)]
-    if not (probes or errors or row.get("activity")):
+    told = row.get("send_only") and any(one.get("code") in ("relay_not_tested", "not_tested") for one in findings)
+    if not (probes or errors or row.get("activity") or told):
         findings.append(Finding("not_tested", "the handshake test was not made").as_dict())
     return findings
 
@@ -315,7 +317,9 @@ class _SeenHandshake:
         elif code or not (seen["completed"] or (self.is_survey and seen["chain_sha256"])):
             # A test that stopped early without a code has not passed.
             message = seen["message"] or f"the test ended after {seen['stage']}"
-            yield Finding.advised(code or "connection_closed", message)
+            yield Finding.advised(
+                code or "connection_closed", message, advice_for(message) if code == "tls_failed" else ""
+            )
         if seen.get("client_certificate") == "requested":
             yield Finding.advised(
                 "client_certificate_requested",
@@ -345,6 +349,9 @@ class _SeenHandshake:
             )
         yield from self._trust(bool(weak), out_of_date)
         yield from policy.check_name(leaf, "certificate", seen["name"])
+        if not (self.trusted is False and expected.require_trusted and "purpose" in self.verify_error):
+            yield from policy.check_key_usage(leaf, f"certificate {leaf.subject}")
+        yield from policy.check_acceptance(leaf, f"certificate {leaf.subject}")
         yield from weak
         yield from dates
 
@@ -401,9 +408,8 @@ class _SeenHandshake:
 
     def _dates(self) -> Iterator[Finding]:
         leaf, expected = self.chain[0], self.expected
-        warn_before = timedelta(days=expected.warn_days_left)
         label = f"certificate {leaf.subject}"
-        return policy.check_dates(leaf, label, self.now, expected.min_days_left, warn_before)
+        return policy.check_dates(leaf, label, self.now, expected.min_days_left, expected.warn_days_left)
 
     def _tls(self) -> Iterator[Finding]:
         """Yield findings on the agreed TLS version and, if the check versions ran, on the other offered versions."""
@@ -434,6 +440,11 @@ class _SeenHandshake:
                 "command_injection",
                 "commands that were sent in plaintext behind STARTTLS were answered inside TLS, so an attacker can inject "
                 "commands into a session (CVE-2011-0411 and similar)",
+            )
+        if self.seen.get("large_hello") is False:
+            yield Finding.advised(
+                "large_hello_lost",
+                "a ClientHello of 1.5 kB in two segments, as clients with post-quantum key exchange send it, is not understood",
             )
         if self.seen.get("resumption") is False:
             yield Finding.advised(

@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     EnforcedDomain,
     is_absent,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, SEND_ONLY
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line
@@ -34,7 +34,7 @@ MOST_CHARACTERS = 300
 """Most characters of a text in it."""
 
 _WORDS = {
-    "inbound": (*INBOUND, *WITHOUT_NAME),
+    "inbound": (*INBOUND, SEND_ONLY, *WITHOUT_NAME),
     "outbound": tuple(dict.fromkeys((*OUTBOUND, *MODES, *WITHOUT_NAME))),
     "accept": (*ACCEPTS, ""),
 }

@@ -150,6 +150,30 @@ def _json(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
+_EXIM_PLAIN = """\
+PORT = 25
+hide tls_certificate = /a.pem \\
+  # in between
+  : /b.pem
+tls_advertise_hosts =
+.ifdef _HAVE_TLS
+tls_advertise_hosts = *
+.endif
+# mailfleet.starttls keeps: x = 1
+# mailfleet.starttls: begin
+tls_certificate = /x.pem
+# mailfleet.starttls: end
+begin acl
+check:
+  accept
+begin transports
+.include /etc/exim/more
+out:
+  driver = smtp
+  hosts_avoid_tls = *
+  no_multi_domain
+"""
+
 READER_SEEDS: dict[str, list[bytes]] = {
     "postfix_log": ["\n".join(_POSTFIX).format(d=_DAY).encode(), *(one.format(d=_DAY).encode() for one in _POSTFIX)],
     "exim_log": ["\n".join(_EXIM).encode(), *(one.encode() for one in _EXIM)],
@@ -166,6 +190,7 @@ READER_SEEDS: dict[str, list[bytes]] = {
     "api": [CUT.join(map(_json, _PROXMOX)), CUT.join(map(_json, _API_MAILCOW)), b'{"type": "error", "msg": "no"}', b"[]"],
     "postconf": [(_SETTINGS + CUT.decode() + _SETTINGS + CUT.decode() + _MASTER).encode()],
     "exim_printed": [_EXIM_PRINTED.encode()],
+    "exim_plain": [_EXIM_PLAIN.encode(), _EXIM_PLAIN.replace("\n", "\r\n").encode()],
     "exim_queue": [CUT.join(one.encode() for one in (_EXIM_LISTED, _EXIM_MESSAGE_LOG, _EXIM_DUMPED, "  host a.example [192.0.2.1] port=2525\n"))],
     "postfix_queue": [_json(_POSTFIX_LISTED)],
     "haraka_ini": [b"[outbound]\nforce_tls_hosts[]=a.example\nno_tls_hosts[]=b.example\nx=1\\\ny\n[main]\nrejectUnauthorized=true\n"],

@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import observe as exim_observe
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import plain_text
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.queue import EximQueue
@@ -315,6 +316,24 @@ def exim_printed(data: bytes) -> None:
         json.dumps(exim_observe.observe(printed, str(place() / "no.pid"), {}, False), default=str)
 
 
+def exim_plain(data: bytes) -> None:
+    """A configuration file that somebody wrote by hand: an edit comes off again byte by byte, and sets each option once."""
+    text = data.decode("utf-8", "surrogateescape")
+    list(plain_text.read(text))
+    with refusing(EngineError):
+        bare = plain_text.without_marks(text, "/etc/exim.conf")
+        transports = [place for place, options in plain_text.assigned(bare).items() if place and "driver" in options]
+        edits = {"": plain_text.Edit({"tls_certificate": "/x.pem"}, ("tls_advertise_hosts",))}
+        edits.update((one, plain_text.Edit({"hosts_require_tls": "*"}, ("hosts_avoid_tls",))) for one in transports)
+        new = plain_text.edited(bare, edits, "/etc/exim.conf")
+        assert plain_text.without_marks(new, "/etc/exim.conf") == bare
+        assert plain_text.marked(new)[""] == {"tls_certificate": "/x.pem"}
+        for place, options in plain_text.assigned(new).items():
+            if place in edits:
+                assert all(len(options.get(name, ())) <= 1 for name in edits[place].names)
+                assert not set(edits[place].gone) & set(options)
+
+
 def exim_queue(data: bytes) -> None:
     """What exim4 -bp and the logs of messages say: senders, servers and the daemon in one text."""
     listed, log, dumped, routed = (data.decode("utf-8", "surrogateescape").split(CUT.decode()) + [""] * 4)[:4]
@@ -405,7 +424,8 @@ def former_report(data: bytes) -> None:
 READERS: Mapping[str, Callable[[bytes], None]] = {
     one.__name__: one
     for one in (
-        postfix_log, exim_log, log_rate, tls_report, policy_answer, dns_answer, imap, mailbox, api, postconf, exim_printed, exim_queue,
+        postfix_log, exim_log, log_rate, tls_report, policy_answer, dns_answer, imap, mailbox, api, postconf,
+        exim_printed, exim_plain, exim_queue,
         postfix_queue,
         haraka_ini, sockets, policy_request, pem, journal, observation, probe_result, former_report,
     )

@@ -265,9 +265,9 @@ class Chains:
         middle = authority("Intermediate", root)
         return self.chain(leaf(middle), middle, roots=(root,))
 
-    def served(self, **changes: Any) -> Chain:
+    def served(self, policy: str = "", **changes: Any) -> Chain:
         """A leaf with these changes below a good intermediate."""
-        return self.chain(leaf(self.middle, **changes), self.middle)
+        return self.chain(leaf(self.middle, **changes), self.middle, policy=policy)
 
     def edited(self, edit: Callable[[list[bytes]], list[bytes]], policy: str = "", **changes: Any) -> Chain:
         """A leaf whose DER was edited."""
@@ -305,7 +305,9 @@ class Chains:
             "signed by the root": lambda: self.chain(leaf(root)),
             "two intermediates": self.two_intermediates,
             "RSA leaf": lambda: self.served(key="rsa"),
-            "RSA leaf for key encipherment": lambda: self.served(key=self.rsa, usage=usage("key_encipherment")),
+            "RSA leaf for key encipherment": lambda: self.served(
+                "wrong_key_usage", key=self.rsa, usage=usage("key_encipherment")
+            ),
             "P-384 leaf": lambda: self.served(key="ec-384"),
             "Ed25519 leaf": lambda: self.served(key="ed25519"),
             "RSA intermediate": lambda: self.below(key=self.rsa),
@@ -319,7 +321,7 @@ class Chains:
             "no key identifiers": lambda: self.served(ski=None, aki=None),
             "no extensions but a name": lambda: self.served(basic=None, usage=None, purposes=None, ski=None, aki=None),
             "common name only": lambda: self.served(names=None),
-            "key usage key agreement": lambda: self.served(usage=usage("key_agreement")),
+            "key usage key agreement": lambda: self.served("wrong_key_usage", usage=usage("key_agreement")),
             "purposes server and any": lambda: self.served(purposes=purposes(SERVER, ANY)),
             "purpose server gated cryptography": lambda: self.served(purposes=purposes(sgc)),
             "CA as a leaf": self.ca_as_leaf,

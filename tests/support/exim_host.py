@@ -8,7 +8,7 @@ import pwd
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway, scheme, server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import daemon, gateway, scheme, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import own_port, record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
     EmailConfig,
@@ -179,14 +179,14 @@ def outbound(domain, check="encryption_only", *servers):
 
 def pretend_daemon(monkeypatch, take):
     """Process 4711 is the daemon of Exim. take: gets process and number of each signal that is sent."""
-    daemon = Process(4711, 1, frozenset({os.getuid()}), "/usr/sbin/exim4", "exim4")
+    process = Process(4711, 1, frozenset({os.getuid()}), "/usr/sbin/exim4", "exim4")
 
     def send_signal(pid, number, is_right):
-        assert pid == daemon.pid and is_right(daemon)
+        assert pid == process.pid and is_right(process)
         take(pid, number)
 
-    monkeypatch.setattr(server, "process_of", lambda pid: daemon if pid == daemon.pid else None)
-    monkeypatch.setattr(server, "send_signal", send_signal)
+    monkeypatch.setattr(daemon, "process_of", lambda pid: process if pid == process.pid else None)
+    monkeypatch.setattr(daemon, "send_signal", send_signal)
 
 
 class EximHost:
@@ -213,7 +213,7 @@ class EximHost:
             monkeypatch.setattr(module, "GENERATED", str(self.generated))
         monkeypatch.setattr(server, "SETTINGS", str(self.settings))
         monkeypatch.setattr(server, "PID_FILE", str(self.pid_file))
-        monkeypatch.setattr(server, "PID_FILE_SECONDS", 0.0)
+        monkeypatch.setattr(daemon, "PID_FILE_SECONDS", 0.0)
         self.runs = True
         monkeypatch.setattr(server, "_runs", lambda: self.runs)
         monkeypatch.setattr(server, "REQUIRE_ACL", str(self.etc / "mailfleet-require-starttls.acl"))

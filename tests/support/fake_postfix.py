@@ -48,6 +48,27 @@ DEFAULTS = {
     "transport_maps": "",
     "virtual_alias_maps": "",
 }
+TLS_DEFAULTS = {
+    **DEFAULTS,
+    "smtpd_use_tls": "no", "smtpd_enforce_tls": "no", "smtpd_tls_wrappermode": "no",
+    "smtpd_tls_cert_file": "", "smtpd_tls_dcert_file": "", "smtpd_tls_eccert_file": "", "tls_server_sni_maps": "",
+    "smtpd_tls_key_file": "$smtpd_tls_cert_file",
+    "postscreen_tls_security_level": "$smtpd_tls_security_level", "postscreen_use_tls": "$smtpd_use_tls",
+    "postscreen_enforce_tls": "$smtpd_enforce_tls", "relay_domains": "",
+    "smtpd_upstream_proxy_protocol": "", "postscreen_upstream_proxy_protocol": "",
+    "virtual_transport": "virtual", "local_transport": "local:$myhostname", "mailbox_transport": "", "fallback_transport": "",
+    "smtp_fallback_relay": "",
+    **{
+        f"{client}_{name}": value
+        for client, port in (("smtp", "smtp"), ("lmtp", "24"))
+        for name, value in {
+            "tls_security_level": "", "use_tls": "no", "enforce_tls": "no", "tls_enforce_peername": "yes",
+            "tls_wrappermode": "no", "tcp_port": port, "tls_policy_maps": "", "tls_per_site": "", "discard_ehlo_keywords": "",
+            "discard_ehlo_keyword_address_maps": "",
+        }.items()
+    },
+}  # fmt: skip
+"""The same with what a real Postfix has besides, for its listeners and ways of outgoing mail."""
 MAIN = """\
 # See /usr/share/postfix/main.cf.dist for a commented, more complete version
 smtpd_banner = $myhostname ESMTP $mail_name (Debian/GNU)
@@ -108,6 +129,8 @@ class FakePostfix:
             _command, _flag, key, table = arguments
             value = self.tables.get(table, {}).get(key)
             return (1, "", "") if value is None else (0, f"{value}\n", "")
+        if arguments[:2] == ["postmap", "-s"]:
+            return self._list(arguments[2])
         if arguments[:2] == ["sh", "-c"] and "postmap -q -" in arguments[2]:
             return self._ask(arguments[4], arguments[5:])
         return 0, "", ""
@@ -123,6 +146,16 @@ class FakePostfix:
             held.update(line for line in lines if len(line) == 2)
         found = [f"{key}\t{held[key]}\n" for key in keys if key in held]
         return (0 if found else 1), "".join(found), ""
+
+    def _list(self, table):
+        """What postmap -s says: each key and value, in no order; some types of tables cannot."""
+        kind, _, place = table.partition(":")
+        if table in self.tables:
+            return 0, "".join(f"{key}\t{value}\n" for key, value in self.tables[table].items()), ""
+        if kind not in ("texthash", "hash", "inline") or not Path(place).exists():
+            return 1, "", f"postmap: fatal: table {table}: sequence operation is not supported\n"
+        lines = (line.split(None, 1) for line in Path(place).read_text().splitlines() if not line.startswith("#"))
+        return 0, "".join(f"{key}\t{value}\n" for key, value in lines), ""
 
     def called(self, *words):
         return [call for call in self.calls if tuple(call[: len(words)]) == words]

@@ -41,11 +41,11 @@ def kinds() -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for kind, product in PRODUCTS.items():
-        signs = [
-            f"`{layout.programs[0]}` and `{layout.config_file}` "
-            f"({layout.platform}{f', with `{layout.sign}`' if layout.sign else ''})"
-            for layout in product.layouts
-        ]
+        platforms: dict[str, list[str]] = {}
+        for layout in product.layouts:
+            paths = dict.fromkeys((layout.programs[0], layout.config_file))
+            platforms.setdefault(" and ".join(f"`{path}`" for path in paths), []).append(layout.platform)
+        signs = [f"{paths} ({', '.join(names)})" for paths, names in platforms.items()]
         cells = [
             f"`{kind}`",
             product.title,

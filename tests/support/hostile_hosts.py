@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server as postfix_server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine as server_engine
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence as server_evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import reading as server_reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake
@@ -76,7 +77,7 @@ def host(kind: str, root: Path, program: ModuleType) -> Iterator[Written]:
 
         for module in (ansible_gateway, ansible_gateway_host, ansible_server, program):
             patch.setattr(module, "runner", lambda _module: run, raising=module is not program)
-        for module in (server_engine, server_reading):
+        for module in (server_evidence, server_reading):
             patch.setattr(module, "handshake_all", handshakes)
         patch.setattr(server_engine, "handshake_one", lambda target, _settings: Handshake(target, Stage.EHLO_TLS))
         for module in (evidence, gateway_reading):

@@ -44,7 +44,7 @@ def test_only_what_users_need_is_packed(installed: Path) -> None:
         tops = {name.split("/")[0] for name in archive.getnames()}
     assert tops == {
         "CHANGELOG.md", "CONTRIBUTING.md", "FILES.json", "LICENSE", "MANIFEST.json", "README.md", "SECURITY.md", "awx", "docs", "meta",
-        "playbooks", "plugins", "requirements.txt", "roles",
+        "examples", "playbooks", "plugins", "requirements.txt", "roles",
     }  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     OutboundTls,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, SEND_ONLY
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import SECRET_OPTIONS, ModuleAction
@@ -175,12 +175,11 @@ def test_the_certificate_to_install_is_the_one_of_the_role_certificate(role, doc
     made = without_variables(given)
     assert {name for name, value in made.items() if value != ""} == {
         "names",
-        "min_days_left",
         "allow_self_signed",
         "replace",
         "owner",
     }
-    assert (made["names"], made["min_days_left"], made["allow_self_signed"]) == ([HOST_NAME], 14, False)
+    assert (made["names"], made["allow_self_signed"]) == ([HOST_NAME], False)
 
 
 @pytest.mark.parametrize("role", ["gateway", "mail_server"])
@@ -584,7 +583,7 @@ def test_every_word_of_a_choice_is_explained(documentation):
 def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
     options = documentation["mail_server_tls"]["doc"]["options"]
     role = {name: option for _, name, option in role_options("mail_server")}
-    for name, words, more in (("inbound", INBOUND, ["unchanged"]), ("outbound", OUTBOUND, ["unchanged"])):
+    for name, words, more in (("inbound", (*INBOUND, SEND_ONLY), ["unchanged"]), ("outbound", OUTBOUND, ["unchanged"])):
         assert options[name]["choices"] == list(words)
         assert role[f"mail_server_{name}"]["choices"] == [*more, *words]
     for name in ("kind", "address", "port", "timeout", "relax", "only_relax", "require_without_evidence"):
@@ -596,7 +595,7 @@ def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
     assert documentation["tls_certificate"]["doc"]["options"]["path"]["default"] == CERTIFICATE
 
 
-INTERNAL = {"bundle", "bundle_content", "ca_content", "only_recover"}
+INTERNAL = {"bundle", "bundle_content", "ca_content", "only_recover", "test_listeners", "listener_ports"}
 """Options of the modules that read or change a host which the roles do not set in a read or a change."""
 
 
@@ -605,11 +604,11 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
     task, *_proof = load(f"roles/mail_server/tasks/{file}.yml")
     given = task[f"mailfleet.starttls.{module}"]
     assert set(given) == set(documentation[module]["doc"]["options"]) - INTERNAL
-    for name in set(given) - {"inbound", "outbound", "certificate", "private_key", "prove_later"}:
+    for name in set(given) - {"inbound", "outbound", "certificate", "private_key", "prove_later", "find_send_only"}:
         variable = "uninstall_keep" if name == "keep" else name
         assert given[name] == f"{{{{ mail_server_{variable} }}}}"
     jinja = environment()
-    for name, words in (("inbound", INBOUND), ("outbound", OUTBOUND)):
+    for name, words in (("inbound", (*INBOUND, SEND_ONLY)), ("outbound", OUTBOUND)):
         for choice in ("unchanged", *words):
             made = jinja.from_string(given[name]).render({f"mail_server_{name}": choice, "omit": "OMIT"})
             assert made == ("OMIT" if choice == "unchanged" else choice)

@@ -16,6 +16,7 @@ import pytest
 import yaml
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils import estate, messages, rows, workflow
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import by_hand
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.order import in_batches
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 
@@ -42,6 +43,7 @@ REFUSED_BY: dict[str, Callable[[Any], Any]] = {
     "starttls_report_formats": lambda value: rows.report_outputs(value, "/srv/reports"),
     "starttls_batches": lambda value: in_batches(["m1"], [value], ()),
     "starttls_changes": lambda value: workflow.configs_before([], value, []),
+    "starttls_confirmed": lambda value: by_hand.confirmed_by({"starttls_confirmed": [value]}),
     "starttls_gateways": lambda value: estate.Estate.parse([], {"m1": {"starttls_gateways": [value]}}, ["m1"]),
 }
 """Variable -> what reads it first."""
@@ -53,6 +55,7 @@ BY_OPTION = {
     "starttls_trace_address": "message_trace send.sender",
     "starttls_mailbox": "message_trace receive.mailbox",
     "starttls_landing": "message_trace receive.command",
+    "starttls_verify_ports": "mail_server_info listener_ports",
     "starttls_send_messages": "verify_tls: a condition that compares it",
     "starttls_plan_fail_on": "tls_plan fail_on",
     "starttls_plan_file": "tls_plan json_file",

@@ -39,7 +39,7 @@ SETTINGS = {
     "AWX": {"job_slice_count"},
     "Ansible": {"ansible_connection", "ansible_python_interpreter"},
     "Exim": {
-        "auth_advertise_hosts", "dc_smarthost", "hosts_avoid_tls", "hosts_require_tls", "incoming_port",
+        "acl_smtp_mail", "auth_advertise_hosts", "dc_smarthost", "hosts_avoid_tls", "hosts_require_tls", "incoming_port",
         "local_interfaces", "log_selector", "openssl_options", "smtp_no_mail",
     },
     "Haraka": {"dest_domains", "disable_for_failed_hosts", "no_tls_hosts", "relay_dest_domains"},

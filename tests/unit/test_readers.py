@@ -16,8 +16,8 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import Clock, Tally
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Api, Response
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon import SESSION as EXIM_SESSION
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import _SESSION as EXIM_SESSION
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import Ini
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.arrival_policy import answers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log import PostfixLog, Visibility

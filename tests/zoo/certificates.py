@@ -50,7 +50,9 @@ CERTIFICATES: dict[str, Callable[[Authority], bytes]] = {
     "expired, another name": lambda ca: bundle(ca.expired(["mail.example.net"])),
     "not yet valid": lambda ca: bundle(ca.not_yet_valid([NAME])),
     "five days left": lambda ca: bundle(ca.issue([NAME], not_after=now() + timedelta(days=5, hours=1))),
-    "fifteen days left": lambda ca: bundle(ca.issue([NAME], not_after=now() + timedelta(days=15, hours=1))),
+    "fifteen days left": lambda ca: bundle(
+        ca.issue([NAME], not_before=now() - timedelta(days=75), not_after=now() + timedelta(days=15, hours=1))
+    ),
     "self-signed": lambda _: bundle(self_signed([NAME])),
     "another authority": lambda _: bundle(Authority.create("Example Forger").issue([NAME])),
     "no intermediate": lambda ca: bundle(ca.issue([NAME]), chain=False),

@@ -146,7 +146,7 @@ def test_no_later_host_is_touched_after_a_failure_whatever_the_strategy(free: Fl
         "full": "not started: offer",
     }, played.output
     assert "the run stops at the step offer, because of badmain" in played.output
-    assert {host for host in MACHINES if host in changed} <= {"gw1", "stopped", "badmain"}
+    assert {host for host in MACHINES if host in changed} <= {"gw1", "stopped", "badmain"}, changed
     assert not free.run("badmain", "postconf -n | grep mailfleet", check=False), "the change was not undone"
     plays = re.findall(r"(?m)^PLAY \[(\d)", played.output)
     assert set(plays) == {"1", "2"}

@@ -49,6 +49,11 @@ REASONS = {
     "not_tls": "one side sent something other than TLS",
     "lost_connection": "the connection ended during the handshake",
     "timeout": "the handshake took too long",
+    "certificate_purpose": "the certificate is not allowed to be used for this",
+    "no_shared_signature": "no signature algorithm is accepted by both sides",
+    "too_weak": "a key, a signature or a parameter is too weak for one side",
+    "alpn_mismatch": "the two sides agree on no application protocol (ALPN)",
+    "server_name_unknown": "the server does not know the name that it was asked for (SNI)",
     "key_unusable": "the server's own key or certificate cannot be used",
     "tls_unavailable": "TLS is offered or asked for, but the server itself cannot do it",
     "no_starttls_offered": "the other side does not offer STARTTLS",
@@ -61,37 +66,75 @@ REASONS = {
 }
 """Stable word -> its meaning."""
 
-# Texts of OpenSSL and GnuTLS. The first match counts.
+# Texts of OpenSSL, GnuTLS and the daemons. The first match counts.
 _REASON_OF_TEXT = tuple(
     (reason, re.compile(pattern, re.IGNORECASE))
     for reason, pattern in (
-        ("no_shared_cipher", rb"no shared cipher|no supported cipher suites|no ciphers? available"),
+        ("alpn_mismatch", rb"\bALPN\b|application protocol"),
+        ("certificate_purpose", rb"key usage violation|certificate purpose|not designated for use"),
+        (
+            "no_shared_signature",
+            rb"no suitable signature algorithm|no shared signature algorithms|signature algorithm is not supported"
+            rb"|missing sigalgs extension|wrong signature type",
+        ),
+        (
+            "too_weak",
+            rb"dh key too small|ee key too small|ca key too small|ca md too weak|key too weak|not long enough|insufficient security"
+            rb"|legacy sigalg|unsafe legacy renegotiation|safe renegotiation failed",
+        ),
+        (
+            "no_shared_cipher",
+            rb"no shared cipher|no supported cipher suites|no ciphers? available|supported cipher suite|no suitable key share"
+            rb"|no common key share|no shared group|no suitable groups|unsupported elliptic curve|no cipher match",
+        ),
         (
             "protocol_version",
-            rb"unsupported protocol|protocol version|version too low|unsupported version|no protocols available",
+            rb"unsupported protocol|protocol version|version too low|version too high|unsupported version|no protocols available"
+            rb"|inappropriate fallback",
         ),
         ("certificate_expired", rb"expired"),
-        ("certificate_name_mismatch", rb"host ?name mismatch|name does not match|does not match hostname"),
+        (
+            "server_name_unknown",
+            rb"unrecognized.name|(?:SNI|server) (?:host )?name.{0,24} not recognized|name not recognised",
+        ),
+        (
+            "certificate_name_mismatch",
+            rb"host ?name mismatch|name does not match|does not match hostname|cert(?:ificate)? name mismatch",
+        ),
         (
             "certificate_untrusted",
-            rb"unknown ca\b|self.signed|untrusted|unable to (?:get|verify)|not trusted|certificate invalid",
+            rb"unknown ca\b|CA is unknown|self.signed|untrusted|unable to (?:get|verify)|not trusted|certificate invalid",
         ),
-        ("certificate_required", rb"did not return a certificate|no certificate was found|certificate required"),
-        ("key_unusable", rb"key setup|private key|error while reading file|key values mismatch"),
+        (
+            "certificate_required",
+            rb"did not return a certificate|no certificate was found|certificate (?:is )?required"
+            rb"|did not send any certificate|no client certificate",
+        ),
+        (
+            "key_unusable",
+            rb"key setup|private key|error while reading file|key values mismatch|given key do not match|no certificate assigned",
+        ),
         (
             "certificate_unknown",
-            rb"bad certificate|certificate unknown|unsupported certificate|certificate revoked"
-            rb"|error in the certificate",
+            rb"bad certificate|certificate unknown|unknown certificate|unsupported certificate|certificate revoked|certificate is bad"
+            rb"|certificate was revoked|certificate is not supported|certificate type is not supported|error in the certificate",
         ),
         ("certificate_not_verified", rb"certificate verif"),
-        ("not_tls", rb"wrong version number|http request|unknown protocol|unexpected TLS packet|non-?TLS"),
+        (
+            "not_tls",
+            rb"wrong version number|http request|https proxy request|unknown protocol|unexpected TLS packet|non-?TLS",
+        ),
         ("timeout", rb"timed out|time-?out"),
-        ("lost_connection", rb"lost connection|non-properly terminated|unexpected eof|reset by peer|broken pipe"),
+        (
+            "lost_connection",
+            rb"lost connection|non-properly terminated|unexpected eof|reset by peer|broken pipe|disconnected cleanly"
+            rb"|in the (?:push|pull) function",
+        ),
     )
 )
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 _SECOND = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_ZONE = re.compile(rb"(?:Z|([+-])(\d\d):?(\d\d))\Z")
+_ZONE = re.compile(rb"(?:Z| UTC| GMT|([+-])(\d\d):?(\d\d))\Z")
 _RELATIVE = re.compile(r"(\d{1,6})\s*([smhdw])\Z")
 
 Value = TypeVar("Value")
@@ -101,6 +144,26 @@ def reason_of(text: bytes, otherwise: str = "handshake_failed") -> str:
     """Return the stable word for a text of a TLS library or a daemon."""
     said = text[:MOST_TEXT]
     return next((reason for reason, pattern in _REASON_OF_TEXT if pattern.search(said)), otherwise)
+
+
+WANTS_TLS = re.compile(
+    rb"(?i:(?:<[^<>]{0,320}>:? )?[^<>();]{0,80}?\b(?:(?:STARTTLS|TLS|SSL|encryption|encrypted connection|secure connection)"
+    rb"(?: [a-z]{1,12}){0,3}? (?:required|needed|mandatory)\b(?!,)|(?:requires?|must (?:issue|use|send)|needs?) (?:[a-z]{1,12} ){0,3}?"
+    rb"(?:STARTTLS|TLS|SSL|encrypt)))"
+)
+"""What servers say, behind the code of a reply, to who sends in plaintext where they take mail over TLS only."""
+ENCRYPTION_NEEDED = re.compile(rb"[45]\.7\.(?:10|29|30) ")
+"""The enhanced codes for that: RFC 5248's registry, and Google's."""
+
+
+def refused_without_tls(text: bytes) -> bool:
+    """Whether a reply says that mail is taken over TLS only. text: behind the three digits."""
+    if ENCRYPTION_NEEDED.match(text):
+        return True
+    return bool(WANTS_TLS.match(_ENHANCED.sub(b"", text[:MOST_TEXT], count=1)))
+
+
+_ENHANCED = re.compile(rb"\A[45]\.\d{1,3}\.\d{1,3} ")
 
 
 def detail_of(text: bytes) -> str:
@@ -196,12 +259,17 @@ class Event:
             self.last = other.last
             self.detail = other.detail
 
-    def to_dict(self, reason: str) -> dict[str, Any]:
+    def to_dict(self, reason: str, side: str) -> dict[str, Any]:
         """Return EVENT of the module's documentation as plain data."""
         return {
             "reason": reason, "detail": self.detail, "count": self.count,
-            "first": iso(self.first), "last": iso(self.last),
+            "first": iso(self.first), "last": iso(self.last), **({"side": side} if side else {}),
         }  # fmt: skip
+
+
+@lru_cache(maxsize=256)
+def _text(name: bytes) -> str:
+    return name.decode("ascii", "replace")[:80]
 
 
 class Counts:
@@ -215,9 +283,9 @@ class Counts:
         self.messages_tls = self.messages_plaintext = self.messages_unknown = 0
         self.versions: dict[str, int] = {}
         self.ciphers: dict[str, int] = {}
-        self.failures: dict[str, Event] = {}
-        self.refusals: dict[str, Event] = {}
-        self.deferrals: dict[str, Event] = {}
+        self.failures: dict[tuple[str, str], Event] = {}
+        self.refusals: dict[tuple[str, str], Event] = {}
+        self.deferrals: dict[tuple[str, str], Event] = {}
 
     @property
     def messages(self) -> int:
@@ -234,8 +302,8 @@ class Counts:
         if tls:
             self.sessions_tls += 1
             if version:
-                self._name(self.versions, version.decode("ascii", "replace"), 1)
-                self._name(self.ciphers, cipher.decode("ascii", "replace")[:80], 1)
+                self._name(self.versions, _text(version), 1)
+                self._name(self.ciphers, _text(cipher), 1)
         elif tls is None:
             self.sessions_unknown += 1
         else:
@@ -250,9 +318,9 @@ class Counts:
         else:
             self.messages_plaintext += count
 
-    def event(self, kind: str, reason: str, detail: bytes, when: float) -> None:
-        """Count a failure, refusal or deferral."""
-        self._event(kind, reason, Event(detail_of(detail), 1, when, when))
+    def event(self, kind: str, reason: str, detail: bytes, when: float, side: str = "") -> None:
+        """Count a failure, refusal or deferral. side: C(local) if this host is on both sides of the connection."""
+        self._event(kind, (reason, side), Event(detail_of(detail), 1, when, when))
 
     def add(self, other: Counts) -> None:
         """Add all counts of another one."""
@@ -262,15 +330,15 @@ class Counts:
             for name, count in more.items():
                 self._name(table, name, count)
         for kind in EVENTS:
-            for reason, event in getattr(other, kind).items():
-                self._event(kind, reason, Event(event.detail, event.count, event.first, event.last))
+            for what, event in getattr(other, kind).items():
+                self._event(kind, what, Event(event.detail, event.count, event.first, event.last))
 
     def to_dict(self) -> dict[str, Any]:
         """Return COUNTS of the module's documentation as plain data, the most frequent entries first."""
         events = {
             kind: [
-                event.to_dict(reason)
-                for reason, event in sorted(getattr(self, kind).items(), key=lambda item: (-item[1].count, item[0]))
+                event.to_dict(*what)
+                for what, event in sorted(getattr(self, kind).items(), key=lambda item: (-item[1].count, item[0]))
             ]
             for kind in EVENTS
         }
@@ -286,12 +354,12 @@ class Counts:
             name = OTHER
         table[name] = table.get(name, 0) + count
 
-    def _event(self, kind: str, reason: str, event: Event) -> None:
-        events: dict[str, Event] = getattr(self, kind)
-        if reason in events:
-            events[reason].add(event)
+    def _event(self, kind: str, what: tuple[str, str], event: Event) -> None:
+        events: dict[tuple[str, str], Event] = getattr(self, kind)
+        if what in events:
+            events[what].add(event)
         else:
-            events[reason] = event
+            events[what] = event
 
 
 class Tally:
@@ -376,7 +444,7 @@ class Recent(Generic[Value]):
 
 
 class Clock:
-    """Reads the time stamps of one log: RFC 3339, syslog's without a year, Exim's, seconds since 1970.
+    """Reads the time stamps of one log: RFC 3339, syslog's with and without a year, Exim's, seconds since 1970, TAI64N.
 
     Many lines of a log have the same time stamp, so the last one is cached. A time stamp without a zone is the host's own time.
     """
@@ -391,23 +459,23 @@ class Clock:
 
     def __init__(self, last_change: float) -> None:
         """Prepare only. last_change: the time of the last write to the log. A date without a year is the latest one before it."""
-        self._last_change = last_change
+        self.last_change = last_change
         self._key = b""
         self._when: Optional[float] = None
 
     def at(self, stamp: bytes) -> Optional[float]:
         """Return whole seconds since 1970, or None if the text is not a time."""
-        key = stamp[:19]
+        key = stamp[:20]
         if key != self._key:
             self._key = key
             try:
                 self._when = self._parse(stamp)
-            except (ValueError, OverflowError, OSError, KeyError):
+            except (ValueError, OverflowError, OSError, LookupError):
                 self._when = None
         return self._when
 
     def _parse(self, stamp: bytes) -> Optional[float]:
-        if stamp[4:5] == b"-":
+        if stamp[4:5] in (b"-", b"/"):
             year, month, day = int(stamp[:4]), int(stamp[5:7]), int(stamp[8:10])
             hour, minute, second = int(stamp[11:13]), int(stamp[14:16]), int(stamp[17:19])
             leap = 1 if second == 60 else 0
@@ -417,14 +485,23 @@ class Clock:
                 return time.mktime((year, month, day, hour, minute, second, 0, 0, -1))
             offset = int(zone.group(2)) * 3600 + int(zone.group(3)) * 60 if zone.group(1) else 0
             return moment_named.timestamp() + leap + (offset if zone.group(1) == b"-" else -offset)
-        if stamp[:1].isdigit():
+        if stamp[:1] == b"@":
+            return float(int(stamp[1:17], 16) - (1 << 62) - 10)
+        words = stamp.split()
+        if len(words) == 1:
             return float(stamp.partition(b".")[0])
-        return self._without_year(stamp)
+        # A year may stand before the month, behind the day or at the end.
+        given = next((one for one in words if len(one) == 4 and one.isdigit()), None)
+        if given is not None:
+            words.remove(given)
+        return self._with_month(self._MONTHS[words[0]], int(words[1]), words[2], given)
 
-    def _without_year(self, stamp: bytes) -> Optional[float]:
-        month, day = self._MONTHS[stamp[:3]], int(stamp[4:6])
-        hour, minute, second = (int(part) for part in stamp[7:15].split(b":"))
-        latest = self._last_change + self._DAY  # a day of tolerance for a changed clock or another zone
+    def _with_month(self, month: int, day: int, of_day: bytes, given: Optional[bytes]) -> Optional[float]:
+        hour, minute, second = (int(part) for part in of_day.split(b":"))
+        if given is not None:
+            datetime(int(given), month, day, hour, minute, min(second, 59))
+            return time.mktime((int(given), month, day, hour, minute, second, 0, 0, -1))
+        latest = self.last_change + self._DAY  # a day of tolerance for a changed clock or another zone
         year = time.localtime(latest).tm_year
         for candidate in range(
             year, year - 9, -1
@@ -476,6 +553,9 @@ class Adapter(Protocol):
     @property
     def skipped_lines(self) -> int:
         """The number of lines about TLS or mail that could not be read. Nothing is counted from them."""
+
+    def unread_lines(self) -> Sequence[Note]:
+        """Return a note on those lines, if they are many."""
 
     @property
     def first(self) -> Optional[float]:

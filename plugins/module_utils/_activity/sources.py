@@ -198,6 +198,7 @@ def count(adapter: Adapter, tally: Tally, found: Found, since: float, until: flo
             break
     adapter.finish()
     said += adapter.notes()
+    said += adapter.unread_lines()
     if found.sources and adapter.first is None:
         said.append(
             Note(
@@ -257,7 +258,10 @@ def lines_of(stream: IO[bytes]) -> Iterator[tuple[list[bytes], int]]:
                 yield [], size
                 continue
             dropping = False
-        lines = (rest + chunk).split(b"\n")
+        text = rest + chunk
+        if b"\r\n" in text:
+            text = text.replace(b"\r\n", b"\n")
+        lines = text.split(b"\n")
         rest = lines.pop()
         if len(rest) > LOG_LINE_BYTES:
             lines.append(rest[:LOG_LINE_BYTES])

@@ -17,7 +17,7 @@ SOURCE_SPEC: dict[str, dict[str, Any]] = {
     "ca_file": {"type": "path"},
     "ca_content": {"type": "str"},
     "names": {"type": "list", "elements": "str"},
-    "min_days_left": {"type": "int", "default": 14},
+    "min_days_left": {"type": "str"},
     "allow_self_signed": {"type": "bool", "default": False},
     "replace": {"type": "bool", "default": False},
     "owner": {"type": "str", "default": "root"},

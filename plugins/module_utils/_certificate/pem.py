@@ -27,6 +27,20 @@ _LABEL = re.compile(r"[A-Z0-9](?:[A-Z0-9 ._-]{0,62}[A-Z0-9])?")
 _BEGIN, _END, _DASHES = "-----BEGIN ", "-----END ", "-----"
 
 
+_PKCS7 = bytes.fromhex("06092a864886f70d010702")
+_OTHER_FORMS = (
+    (
+        b"\xfe\xed\xfe\xed",
+        "a Java keystore",
+        "use 'keytool -importkeystore -deststoretype PKCS12', then 'openssl pkcs12 -nodes'",
+    ),
+    (b"\x1f\x8b", "compressed with gzip", "decompress it first"),
+    (b"PK\x03\x04", "a ZIP archive", "unpack it first"),
+    (b"PuTTY-User-Key-File", "an SSH key of PuTTY", "give the key that the certificate was requested with"),
+)
+"""First bytes -> what the file is, and what helps."""
+
+
 class PemError(ValueError):
     """The text is not the expected PEM. The message says what is wrong, and in which line."""
 
@@ -128,6 +142,20 @@ def _decode(text: Union[str, bytes], max_bytes: int) -> str:
     data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text
     if len(data) > max_bytes:
         raise PemError(f"it is {len(data)} bytes long; at most {max_bytes} are read")
+    if wide := _wide(data):
+        raise PemError(
+            f"it is text in {wide}, as PowerShell on Windows writes it with '>' or Out-File, not PEM; convert it with "
+            f"'iconv -f {wide} -t UTF-8 IN > OUT', or write it there with 'Set-Content -Encoding ascii'"
+        )
+    if _PKCS7 in data[:32]:
+        raise PemError(
+            "it is PKCS#7 in DER, not PEM; take its certificates out with 'openssl pkcs7 -inform DER -print_certs'"
+        )
+    for start, name, advice in _OTHER_FORMS:
+        if data.startswith(start):
+            raise PemError(f"it is {name}, not PEM; {advice}")
+    if b"\0" in data and _BEGIN.encode() in data:
+        raise PemError("it is PEM with NUL bytes in it, so it was damaged when it was written or copied; copy it again")
     # DER certificates, DER keys and PKCS#12 files begin with an ASN.1 sequence: 0x30 0x80..0x84.
     if b"\0" in data or (data[:1] == b"\x30" and data[1:2] in (b"\x80", b"\x81", b"\x82", b"\x83", b"\x84")):
         raise PemError(
@@ -135,6 +163,22 @@ def _decode(text: Union[str, bytes], max_bytes: int) -> str:
             "'openssl pkey -inform DER' or 'openssl pkcs12 -nodes'"
         )
     return data.decode("utf-8", "replace")
+
+
+def _wide(data: bytes) -> str:
+    """Return the name of a Unicode encoding of two or four bytes that the text is in; else an empty text."""
+    for mark, name in (
+        (b"\xff\xfe\0\0", "UTF-32"),
+        (b"\0\0\xfe\xff", "UTF-32"),
+        (b"\xff\xfe", "UTF-16"),
+        (b"\xfe\xff", "UTF-16"),
+    ):
+        if data.startswith(mark):
+            return name
+    for name in ("UTF-16LE", "UTF-16BE"):  # without a byte order mark
+        if data.find(_BEGIN.encode(name)) % 2 == 0:
+            return name
+    return ""
 
 
 def _label(line: str, start: str, number: int) -> str:

@@ -86,6 +86,14 @@ class Startable(Protocol):
         """
 
 
+@runtime_checkable
+class Judging(Protocol):
+    """The part of an adapter whose daemon may use a new file as soon as it is in place, before its own check."""
+
+    def judge(self, path: str, candidate: str) -> None:
+        """Raise EngineError if the daemon could not use the new version of a file. candidate: where that waits, beside the file."""
+
+
 @dataclass(frozen=True)
 class Change:
     """Files before and after, in the order in which they are written. A reload without files is a change too.
@@ -331,6 +339,7 @@ class Transaction:
                     slot.keep()
                 begun = True
                 for slot in slots:
+                    self._judge(slot)
                     slot.put()
                 with stop.obeyed():
                     self._daemon.check()
@@ -351,6 +360,12 @@ class Transaction:
                 ) from error
             if not hold:
                 self._end(slots)
+
+    def _judge(self, slot: Slot) -> None:
+        """Have the daemon judge the new version of a file, which waits beside it. What comes before it is in place already."""
+        if slot.new and isinstance(self._daemon, Judging):
+            path = slot.former.path
+            self._daemon.judge(path, str(Path(os.path.realpath(path)).with_name(slot.new)))
 
     def take_back(self, prove_old: Callable[[], None], error: Exception) -> None:
         """Undo a change that was held, because of this error. Raises TransactionError if that fails."""

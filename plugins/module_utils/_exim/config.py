@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import LOG_OPTIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import BrokenConfigurationError
@@ -23,6 +24,7 @@ _OPTIONS = (
 )  # fmt: skip
 _BY_PORT = re.compile(r"\$\{if eq\{\$received_port\}\{(\d+)\}\{(\*?)\}\{(.*)\}\}\Z", re.DOTALL)
 _TRANSPORT = re.compile(r"^(\S+) transport:$", re.MULTILINE)
+_ROUTER = re.compile(r"^(\S+) router:$", re.MULTILINE)
 
 
 class ByPort(NamedTuple):
@@ -56,24 +58,29 @@ class ByPort(NamedTuple):
 class Printed:
     """The configuration on disk as Exim prints it. It is read once, when it is needed; call forget() when it may have changed."""
 
-    def __init__(self, run: Runner, file: str = "") -> None:
-        """Prepare only; nothing is read. file: a configuration to print instead of the one that Exim uses."""
+    def __init__(self, run: Runner, file: str = "", program: str = DEBIAN.program, more: tuple[str, ...] = ()) -> None:
+        """Prepare only; nothing is read. file: a configuration to print instead of the one that Exim uses. more: further options."""
         self._run = run
-        self._options = ["-C", file] if file else []
+        self._command = [program, *(["-C", file] if file else []), "-bP"]
+        self._wanted = (*_OPTIONS, *more)
         self._parts: Optional[list[str]] = None
+        self._routers: Optional[dict[str, dict[str, str]]] = None
 
     def forget(self) -> None:
         """Read everything again when it is needed the next time."""
-        self._parts = None
+        self._parts = self._routers = None
 
     def _read(self) -> list[str]:
         """Return the options, then the name and the options of each transport in turn. Raises BrokenConfigurationError."""
         if self._parts is None:
-            status, out, err = self._run(["exim4", *self._options, "-bP", "configure_file", *_OPTIONS, "transports"])
-            if status != 0:
-                raise BrokenConfigurationError(f"Exim does not read its configuration: {(err or out).strip()}")
-            self._parts = _TRANSPORT.split(out)
+            self._parts = _TRANSPORT.split(self._ask("configure_file", *self._wanted, "transports"))
         return self._parts
+
+    def _ask(self, *words: str) -> str:
+        status, out, err = self._run([*self._command, *words])
+        if status != 0:
+            raise BrokenConfigurationError(f"Exim does not read its configuration: {(err or out).strip()}")
+        return out
 
     @property
     def file(self) -> str:
@@ -84,7 +91,7 @@ class Printed:
     def options(self) -> Mapping[str, str]:
         """Options of the main part: name -> value, empty for one that this Exim does not know."""
         found = parse_settings(self._read()[0])
-        return {name: found.get(name, "") for name in _OPTIONS}
+        return {name: found.get(name, "") for name in self._wanted}
 
     @property
     def version(self) -> str:
@@ -96,3 +103,21 @@ class Printed:
         """Transport -> its options, without those that are only switched on or off."""
         parts = self._read()
         return {name: parse_settings(text) for name, text in zip(parts[1::2], parts[2::2])}
+
+    @property
+    def routers(self) -> dict[str, dict[str, str]]:
+        """Router -> its options, in their order, without those that are only switched on or off."""
+        if self._routers is None:
+            parts = _ROUTER.split(self._ask("routers"))
+            self._routers = {name: parse_settings(text) for name, text in zip(parts[1::2], parts[2::2])}
+        return self._routers
+
+    @property
+    def everything(self) -> dict[str, dict[str, str]]:
+        """Place -> option -> value, of all options with a value: the main part's place is empty, others are names of transports."""
+        return {"": parse_settings(self._ask()), **self.transports}
+
+    @property
+    def text(self) -> str:
+        """The configuration as it was read: without comments, macros and what conditions leave out."""
+        return self._ask("config")

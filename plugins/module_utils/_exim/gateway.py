@@ -202,6 +202,11 @@ class EximGateway:
 
     def require_running(self) -> None:
         """Raise EngineError unless Debian's Exim runs, reads what Debian generates, and answers on its own port."""
+        if plain := self._exim.plain_file():
+            raise EngineError(
+                f"Exim reads {plain}, not Debian's generated configuration; a gateway with one plain configuration file is not supported "
+                "yet: use Debian's there, or another gateway"
+            )
         self._exim.require_running()
         require_answer(self.own_port, self._settings)
 

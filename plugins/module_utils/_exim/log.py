@@ -14,8 +14,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.headings import (
+    STAMP,
+    Ending,
+    Headings,
+    Skipped,
+    times_repeated,
+    unpacked,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     INBOUND_MAIL,
     MOST_TEXT,
@@ -29,6 +38,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     domain_of_host,
     is_loopback,
     reason_of,
+    refused_without_tls,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
@@ -37,19 +47,26 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_place
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
-_STAMP = (
-    rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})?"
-    rb"|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
-    rb"|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d|\d{9,11}\.\d{1,9})"
-)
 _ID = rb"([0-9A-Za-z]{6}-[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{6}-[0-9A-Za-z]{11}-[0-9A-Za-z]{4})"
-# A line that went through syslog has another header first, with or without Exim's own time after it.
-_HEADER = re.compile(
-    _STAMP
-    + rb"(?: [^ ]{1,255} exim4?\[\d{1,10}\]:(?: \d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})?)?)?"
-    + rb"(?: \[(\d{1,10})\])? (?:"
-    + _ID
-    + rb" )?"
+_ANY_ID = rb"[0-9A-Za-z]{6}-(?:[0-9A-Za-z]{6}-[0-9A-Za-z]{2}|[0-9A-Za-z]{11}-[0-9A-Za-z]{4}) "
+_BEGIN = rb"(?:\[(\d{1,10})\] )?(?:" + _ID + rb" )?"
+# Through syslog, Exim's own time is there or not, and of a long line its first part has the fields.
+_IN_SYSLOG = rb"(?:\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{3})?(?: [+-]\d{4})? )?(?:\[1[/\\]\d{1,3}\] )?" + _BEGIN
+_TEXT = rb"(?:TLS error |no MAIL in SMTP |H=[^ ]{1,255} |[^ ]{1,255} temporarily rejected )"
+_ENDINGS = (
+    Ending(rb"exim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: " + _IN_SYSLOG),
+    Ending(rb"exim[A-Za-z0-9_-]{0,30} (?:\d{1,10}|-) [^ ]{1,32} (?:-|\[[^\]]{0,400}\]) (?:\xef\xbb\xbf)?" + _IN_SYSLOG),
+    Ending(
+        _BEGIN,
+        needs_time=True,
+        ahead=rb"(?:\[\d{1,10}\] )?(?:" + _ANY_ID + rb"(?:[<=>*-][=>*] |[A-Z])|" + _TEXT + rb")",
+    ),
+)
+_OURS = re.compile(
+    rb"\bexim[A-Za-z0-9_-]{0,30}(?:\[\d{1,10}\])?: |\bexim[A-Za-z0-9_-]{0,30}[ \"](?!\d[\w.-]{0,30} daemon started)|\b"
+    + _ANY_ID
+    + rb"(?:[<=>*-][=>*] |[A-Z])"
+    rb"| TLS error on connection | no MAIL in SMTP | rejected (?:MAIL|RCPT|DATA)"
 )
 # A local part with unusual characters is in quotes. Exim has checked that.
 _ADDRESS = rb'((?:"(?:[^"\\]|\\.)*"@)?[^<>"\s]*)'
@@ -69,14 +86,14 @@ _NOT_SENT = re.compile(
     rb"(==|\*\*) " + _ADDRESS + rb"(?: <" + _ADDRESS + rb">)?(?: F=<[^<>\s]*>)?(?: P=<[^<>\s]*>)?"
     rb"(?: R=\S{1,255})?(?: T=\S{1,255})?(?: defer \((-?\d{1,4})\))?"
     rb"(?: H=([^ \[\]]{1,255}) \[([0-9A-Fa-f.:]{2,45})\](?::\d{1,5})?)?(?: I=\[\S+)?(?: (?:DT|QT)=\S+)*"
-    rb"(?: defer \((-?\d{1,4})\))?(?: " + _TLS + rb")?(?: CV=\w+)?(?: DN=\"[^\"]*\")?: (.*)"
+    rb"(?: defer \((-?\d{1,4})\))?(?: " + _TLS + rb")?(?: CV=\w+)?(?: DN=\"[^\"]*\")? ?: (.*)"
 )
 _ERROR_FROM = re.compile(
     rb"TLS error on connection from (?:([^ ()\[\]]{1,255}) )?(?:\(([^ ()]{1,255})\) )?\[([0-9A-Fa-f.:]{2,45})\]"
     rb"(?::\d{1,5})?(?: I=\[\S+)?(?: U=\S+)? \(([^()]*(?:\([^()]*\)[^()]*)*)\)(.*)"
 )
 _ERROR_TO = re.compile(
-    rb"(?:H=)?([^ \[\]]{1,255}) \[([0-9A-Fa-f.:]{2,45})\](?::\d{1,5})?:? TLS error on connection (?:to \S+ \[\S+ )?\((.*)"
+    rb"(?:H=)?([^ \[\]]{1,255}) \[([0-9A-Fa-f.:]{2,45})\](?::\d{1,5})?(?: ?:)? TLS error on connection (?:to \S+ \[\S+ )?\((.*)"
 )
 _FALLEN_BACK = re.compile(rb"TLS session: (.{0,2000}): delivering unencrypted to H=([^ \[\]]{1,255}) \[")
 _NO_MAIL = re.compile(
@@ -85,9 +102,9 @@ _NO_MAIL = re.compile(
 )
 _REJECTED = re.compile(
     _HOST + rb"(?: I=\[\S+)?(?: U=\S+)?(?: " + _TLS + rb")?(?: CV=\w+)?(?: DN=\"[^\"]*\")?(?: F=<" + _ADDRESS + rb">)?"
-    rb" temporarily rejected (MAIL|RCPT|DATA)(?: in \S+)? ?<"
+    rb" (?:temporarily )?rejected (MAIL|RCPT|(?:after )?DATA|EHLO or HELO [^ <>:]{1,255}|connection)(?: in \S+)?(?: ?<"
     + _ADDRESS
-    + rb">(?: SIZE=\d+)?: (?:4\d\d )?(?:4\.\d+\.\d+ )?(.*)"
+    + rb">)?(?: SIZE=\d+)?: (?:[45]\d\d )?(?:[45]\.\d+\.\d+ )?(.*)"
 )
 _REFUSED = {
     ENFORCED_SENDER.encode(): "enforced_sender",
@@ -96,16 +113,18 @@ _REFUSED = {
 }
 _REFUSED_ENDS = tuple(_REFUSED)
 # Steps after the handshake: errors at the end of an established session, or while it reads or writes.
-_NO_HANDSHAKE = re.compile(rb"(?:recv|send|shutdown|SSL_read|SSL_write|gnutls_record|gnutls_bye|tls_write|tls_read)")
+_NO_HANDSHAKE = re.compile(
+    rb"(?:recv|send|shutdown|SSL_shutdown|tls_close|SSL_read|SSL_write|gnutls_record|gnutls_bye|tls_write|tls_read)"
+)
+_ALERT = re.compile(rb"fatal alert has been received|SSL routines:[^:]{0,64}:[^:]{0,40} alert (?!close)")
 # Exim's own words for how a message came. Others are an administrator's, and say nothing of TLS.
 _TLS_PROTOCOLS = (b"esmtps", b"esmtpsa", b"smtps", b"utf8esmtps", b"utf8esmtpsa")
 _PLAIN_PROTOCOLS = (b"smtp", b"esmtp", b"esmtpa", b"utf8esmtp", b"utf8esmtpa")
 _TLS_FAILED, _TLS_NOT_OFFERED = b"-37", b"-38"
 _STARTTLS_REFUSED = b"SMTP error from remote mail server after STARTTLS: "
-_STARTTLS_WANTED = re.compile(
-    rb"SMTP error from remote mail server after [^:]{1,40}(?::<[^<>]*>[^:]{0,40})?: [45]\d\d[ -](?:\d\.\d+\.\d+ )?"
-    rb"(?:Must issue a STARTTLS|Session encryption is required|(?:<[^<>]*>: [^:;]{1,60}: )?STARTTLS is required)"
-)
+_ANSWER = re.compile(rb"SMTP error from remote mail server after [^:]{1,40}(?::<[^<>]*>[^:]{0,40})?: [45]\d\d[ -]")
+_REPEATED_ENDS = (b" times", b" time")
+_DELIVERED = (b"=> ", b"-> ", b">> ")
 _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 20000
 _MOST_DOMAINS = 1000
@@ -118,7 +137,7 @@ class EximLog:
 
     name = "exim"
     through_syslog = False
-    stamp = re.compile(_STAMP)
+    stamp = STAMP
 
     def __init__(
         self,
@@ -147,42 +166,82 @@ class EximLog:
         self._by_message = False
         self._unknown = False
         self._unknown_protocols: set[str] = set()
-        self.skipped_lines = 0
+        self._headings = Headings(_ENDINGS, _OURS)
+        self.skipped = Skipped()
+        self.mail_lines = 0
         self.first: Optional[float] = None
+
+    @property
+    def skipped_lines(self) -> int:
+        """The number of lines that could not be read."""
+        return self.skipped.count
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
         """Count the lines. Return the time of the last line that has one, or None. Never raises."""
-        header, at = _HEADER.match, clock.at
+        headings, at = self._headings, clock.at
+        header, ours = headings.current.pattern.match, headings.ours
         since, until = self._since, self._until
-        when = None
+        second, when = b"", None
+        others = 0
+        before = b""
         for line in lines:
             match = header(line)
             if not match:
-                continue
-            stamp, process, message = match.groups()
-            when = at(stamp)
+                if not ours(line):
+                    others += 1
+                    if before and line.endswith(_REPEATED_ENDS):
+                        self.feed([before] * times_repeated(line), clock)
+                    before = b""
+                    continue
+                before = b""
+                try:
+                    line, match = headings.other(line, lines)  # noqa: PLW2901  (JSON is text from here on)
+                except ValueError:
+                    self.skipped.add(line)
+                    continue
+                header = headings.current.pattern.match
+            stamp, _host, process, message = match.groups()
+            if stamp[:20] != second:
+                second, when = stamp[:20], at(stamp)
             if when is None:
-                self.skipped_lines += 1
+                self.skipped.add(line)
+                before = b""
                 continue
             if self.first is None:
                 self.first = when
             if not since <= when <= until:
+                before = b""
                 continue
+            before = line
             text = line[match.end() :]
             if message:
                 mark = text[:3]
                 if mark == b"<= ":
                     self._arrived(text, process)
-                elif mark in (b"=> ", b"-> ", b">> "):
+                elif mark in _DELIVERED:
                     if b" H=" in text:
                         self._sent(text, message)
-                elif mark in (b"== ", b"** "):
-                    self._not_sent(text, message, when)
-                elif b"TLS" in text:
-                    self._failed(text, message, when)
+                elif text != b"Completed":
+                    self._other(text, message, when)
+            elif text.startswith(b"message repeated "):
+                self.feed(unpacked(line, match.end()), clock)
             else:
                 self._session_line(text, when)
+        self.mail_lines += len(lines) - others
         return when
+
+    def _other(self, text: bytes, message: bytes, when: float) -> None:
+        """Count what is said of a message beside its arrival and its deliveries."""
+        if text[:3] in (b"== ", b"** "):
+            self._not_sent(text, message, when)
+        elif text.endswith(_REFUSED_ENDS):
+            self._rejected(text, when)
+        elif b"TLS" in text:
+            self._failed(text, message, when)
+
+    def unread_lines(self) -> Sequence[Note]:
+        """Return a note on the lines that could not be read, if they are many."""
+        return self.skipped.notes(self.mail_lines)
 
     def finish(self) -> None:
         """Do nothing: each line is counted at once."""
@@ -224,7 +283,7 @@ class EximLog:
             return  # a message from this host
         match = _ARRIVED.match(text)
         if not match or text.count(b" P=") != 1:  # a HELO may look like the next fields, if Exim accepts every HELO
-            self.skipped_lines += 1
+            self.skipped.add(text)
             return
         sender, host, _helo, address, port, protocol, version, cipher = match.groups()
         if is_loopback(address):
@@ -253,7 +312,7 @@ class EximLog:
         match = _SENT.match(text)
         domain = domain_of_address(match.group(2)) if match else ""
         if not match or not domain:
-            self.skipped_lines += 1
+            self.skipped.add(text)
             return
         mark, _to, _of, _original, host, address, kept, version, cipher = match.groups()
         if is_loopback(address):
@@ -290,7 +349,7 @@ class EximLog:
         domain = domain_of_address(match.group(2)) if match else ""
         if not match or not domain:
             if b"TLS" in text:
-                self.skipped_lines += 1
+                self.skipped.add(text)
             return
         mark, _to, _original, number, host, _address, number_behind, _tls, _cipher, said = match.groups()
         number = number or number_behind
@@ -298,15 +357,18 @@ class EximLog:
         self._add_failure(counts, message, host)
         if number == _TLS_NOT_OFFERED:
             reason = "no_starttls_offered" if b"did not offer" in said[:200] else "starttls_refused"
+        elif said.startswith(b"DANE error"):
+            reason = "dane_failed"
         elif number == _TLS_FAILED:
             reason = reason_of(said)
             counts.event("failures", reason, said, when)
         elif said.startswith(_STARTTLS_REFUSED):
             reason = "starttls_refused"
-        elif _STARTTLS_WANTED.match(said):
-            reason = "peer_requires_tls"
         else:
-            return
+            answer = _ANSWER.match(said)
+            if not answer or not refused_without_tls(said[answer.end() :]):
+                return
+            reason = "peer_requires_tls"
         if mark == b"==":
             counts.event("deferrals", reason, said, when)
         elif number != _TLS_FAILED:
@@ -320,7 +382,7 @@ class EximLog:
             self._failures.put((message, host), (reason_of(said), text[:MOST_TEXT], when))
             return
         match = _ERROR_TO.match(text)
-        if match:
+        if match and _in_handshake(match.group(3)):
             host, _address, said = match.groups()
             self._failures.put((message, host), (reason_of(said), text[:MOST_TEXT], when))
 
@@ -333,10 +395,10 @@ class EximLog:
         if text.startswith(b"TLS error on connection from "):
             match = _ERROR_FROM.match(text)
             if not match:
-                self.skipped_lines += 1
+                self.skipped.add(text)
                 return
             host, _helo, address, step, said = match.groups()
-            if not is_loopback(address) and not _NO_HANDSHAKE.match(step):
+            if not is_loopback(address) and _in_handshake(step, said):
                 counts = self._tally.peer(INBOUND_MAIL, domain_of_host(host or b"", address))
                 counts.event("failures", reason_of(step + said), step + said, when)
         elif text.endswith(_REFUSED_ENDS):
@@ -351,19 +413,27 @@ class EximLog:
     def _rejected(self, text: bytes, when: float) -> None:
         match = _REJECTED.match(text)
         if not match:
-            self.skipped_lines += 1
+            self.skipped.add(text)
             return
         host, _helo, address, _port, _tls, _cipher, envelope_sender, verb, sender, said = match.groups()
-        reason = _REFUSED.get(said)
+        reason = _REFUSED.get(said) or ("inbound_required" if refused_without_tls(said) else None)
         if reason is not None and not is_loopback(address):
             domain = domain_of_address(sender if verb == b"MAIL" else envelope_sender or b"")
             domain = domain or domain_of_host(host or b"", address)
             self._tally.peer(INBOUND_MAIL, domain).event("refusals", reason, text, when)
 
 
+def _in_handshake(step: bytes, said: bytes = b"") -> bool:
+    """Whether an error belongs to the handshake. In TLS 1.3, a client refuses the certificate when the server has ended its own."""
+    return not _NO_HANDSHAKE.match(step) or _ALERT.search(step + said) is not None
+
+
 def settings_of(run: Runner) -> Optional[dict[str, str]]:
     """Return what Exim says of its log; None if there is no Exim that tells."""
-    status, out, _err = run(["exim4", "-bP", "log_selector", *LOG_OPTIONS])
+    try:
+        status, out, _err = run(["exim4", "-bP", "log_selector", *LOG_OPTIONS])
+    except FileNotFoundError:  # the log of another host: its settings are not known
+        return None
     return parse_settings(out) if status == 0 else None
 
 
@@ -378,6 +448,7 @@ def shows_tls(settings: Optional[Mapping[str, str]]) -> Optional[bool]:
     return shown
 
 
+@lru_cache(maxsize=64)
 def _version(name: Optional[bytes]) -> bytes:
     """Return Exim's version name in OpenSSL's spelling: C(TLS1.3) becomes C(TLSv1.3)."""
     return re.sub(rb"\A(TLS|SSL)v?", rb"\1v", name) if name else b""

@@ -9,24 +9,29 @@ Sources: /usr/share/doc/exim4-base/README.Debian.gz, update-exim4.conf(8), the E
 
 from __future__ import annotations
 
-import contextlib
-import os
-import pwd
 import re
-import signal
 import socket
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import can_read
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon import (
+    PROGRAMS,
+    SESSION,
+    TLS_WORDS,
+    EximDaemon,
+    end_daemon,
+    is_gone,
+    modified,
+    require_readable,
+    would_fall_silent,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere import (
     Definition,
     definitions,
@@ -37,16 +42,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_place
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import (
-    Process,
-    number_in,
-    process_of,
-    send_signal,
-)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
@@ -72,22 +72,12 @@ _LEFT = (
 SMARTHOST_TRANSPORT = "remote_smtp_smarthost"
 PID_FILE = "/run/exim4/exim.pid"
 DAEMON_USER = DEBIAN.user
-PROGRAMS = ("exim4", "exim")
-# While Exim reads its configuration again, its pid file is away for a moment.
-PID_FILE_SECONDS = 1.0
-# It begins as root's, and if another process still has its port, it waits 30 s before it tries again (daemon_startup_sleep).
-BEGIN_SECONDS = 45.0
 
 # MAIL_ACL names the access control list for MAIL. If a gateway uses it, NEXT_MAIL_ACL names the list that runs after it.
 MAIL_ACL = "MAIN_ACL_CHECK_MAIL"
 NEXT_MAIL_ACL = "MAILFLEET_NEXT_MAIL_ACL"
 DEFAULT_MAIL_ACL = "acl_check_mail"
 
-_SESSION = re.compile(r"\A[^<]* <= .* H=")
-"""A message that came over the network. By default Exim logs no line for a session alone."""
-_TLS_WORDS = re.compile(
-    r" TLS error on connection from (?:[^\s()]+ )?(?:\([^\s()]*\) )?\[[0-9a-fA-F.:]+\]\S* (?:I=\S+ )?\((cert/key setup\b.*)"
-)
 _OUTBOUND = {
     "disabled": "AVOID",
     "opportunistic": "",
@@ -124,11 +114,20 @@ class Exim:
     name = "exim"
     reads_files_unasked = False
 
-    def __init__(self, run: Runner, trial: Callable[[Desired, Target], object], will_be_split: bool = False) -> None:
+    def __init__(
+        self,
+        run: Runner,
+        trial: Callable[[Desired, Target], object],
+        will_be_split: bool = False,
+        listens: bool = True,
+    ) -> None:
         """Prepare only. run: starts a program. trial: raises EngineError unless a daemon at a target shows the wanted state.
 
-        will_be_split: plan for the split configuration, whatever there is now.
+        will_be_split: plan for the split configuration, whatever there is now. listens: whether a daemon has to run. Without one, each
+        message is sent by a process of its own, which reads the configuration anew.
         """
+        self._listens = listens
+        self._runs_not = False
         self._run = run
         self._will_be_split = will_be_split
         self._trial = trial
@@ -156,20 +155,25 @@ class Exim:
                 f"Exim reads {self._printed.file}, not Debian's generated {GENERATED}, so its macros have no effect; "
                 "move the settings into Debian's scheme first"
             )
-        if not _runs():
+        self._runs_not = not self._listens and not _runs()
+        if not self._runs_not and not _runs():
             self._require_sound_sources()  # with broken ones the advice to start it is of no use
             raise not_running("Exim", (DEBIAN.unit,), f" ({PID_FILE} names no process of it)")
         if self.edited():
             self._require_sound_sources()
         if found := self._blocked(self.main_process()):
-            raise PortInUseError(_would_fall_silent(found))
+            raise PortInUseError(would_fall_silent(found))
+
+    def plain_file(self) -> str:
+        """Return the file that Exim reads in place of Debian's generated one; empty if it reads that. Raises EngineError."""
+        return "" if self._printed.file == GENERATED else self._printed.file
 
     def edited(self) -> list[Path]:
         """Return the sources of the generated configuration that are newer than it. Nothing has shown yet that Exim can read them."""
         sources = [Path(SETTINGS), Path(self._macros_path())]
         sources += Path(CONFIG_DIR, "conf.d").rglob("*") if self.split else [Path(CONFIG_DIR, "exim4.conf.template")]
-        generated = _modified(Path(GENERATED))
-        return [one for one in sources if generated and _modified(one) > generated and not one.is_dir()]
+        generated = modified(Path(GENERATED))
+        return [one for one in sources if generated and modified(one) > generated and not one.is_dir()]
 
     def _require_sound_sources(self) -> None:
         """Raise BrokenConfigurationError if Exim could not read what Debian generates now: the next reload would show it."""
@@ -200,7 +204,7 @@ class Exim:
 
     def sessions_an_hour(self) -> Optional[float]:
         """Return how many messages an hour came over the network, as the log tells them; None if it does not tell it."""
-        return sessions_an_hour(log_places(self._printed.options, DEBIAN.logs).patterns, _SESSION)
+        return sessions_an_hour(log_places(self._printed.options, DEBIAN.logs).patterns, SESSION)
 
     def tls_words(self) -> str:
         """Return why Exim could not load key and certificate; empty if the end of the log has nothing of it."""
@@ -208,7 +212,7 @@ class Exim:
             last_words,  # a change does not need it
         )
 
-        return last_words(self._run, log_places(self._printed.options, DEBIAN.logs), _TLS_WORDS)
+        return last_words(self._run, log_places(self._printed.options, DEBIAN.logs), TLS_WORDS)
 
     def files(self) -> tuple[str, ...]:
         """Return the configuration files that plan() depends on; some may not exist."""
@@ -234,6 +238,38 @@ class Exim:
         next_hops = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
         edited = [str(one) for one in self.edited()]
         return {**observe(self._printed, self.main_process(), next_hops, requires), "not_read_yet": edited}
+
+    def sides(self, change: Any = None) -> Sides:
+        """Return the listeners, and the ways of outgoing mail, as they are or as the change leaves them. Raises EngineError."""
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (  # noqa: PLC0415
+            command_line_of,
+        )
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.reach import Overlaid, sides  # noqa: PLC0415
+
+        try:
+            present = self.macros()
+            hops, unread = self._known_hops()
+        except OSError as error:
+            raise EngineError(f"{error.filename}: {error.strerror}") from error
+        macros, printed = present, self._printed
+        if change is not None:
+            texts = {image.path: image.content or b"" for image in change.after}
+            text = texts.get(self._macros_path())
+            own = read_macros(text.decode("utf-8", "surrogateescape")) if text is not None else self.own_macros()
+            macros = {**own, **{name: one.value for name, one in self.elsewhere().items()}}
+            printed = Overlaid(printed, macros, _TRANSPORTS, present)
+        requires = _inbound_of(macros) == "required"
+        names = [name.lower() for name in _TRANSPORTS]
+        places = {SMARTHOST_TRANSPORT: [(hop.host, hop.port) for hop in hops]}
+        found = sides(self._run, printed, command_line_of(self.main_process()), requires, places, names)
+        return replace(found, unread=(*unread, *found.unread))
+
+    def _known_hops(self) -> tuple[Sequence[Target], tuple[str, ...]]:
+        """Return the smart hosts; where they cannot be read, none and the reason. That stands in the way of some changes only."""
+        try:
+            return self.next_hops(), ()
+        except EngineError as error:
+            return (), (str(error),)
 
     def _blocked(self, daemon: Optional[int], trial: Optional[Printed] = None) -> list[str]:
         """Return why Exim could not listen after its next reload, a text for each place. Raises EngineError.
@@ -302,6 +338,8 @@ class Exim:
         images: list[FileImage] = []
         if desired.inbound is not None:
             port = desired.own_port.port
+            if desired.offers:
+                self._refuse_lost(desired)
             wanted.update(self._on(base, desired, port) if desired.offers else _off(base, port))
             for path in (desired.certificate, desired.private_key) if desired.offers and desired.bundle is None else ():
                 if path and Path(path).exists():
@@ -311,6 +349,15 @@ class Exim:
             wanted.update(self.outbound_macros(desired.outbound, base, self._transports(desired.outbound)))
         images += self._alike(self.macro_images(wanted), desired)
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
+
+    def _refuse_lost(self, desired: Desired) -> None:
+        """Raise EngineError if other ports or names have a certificate that the change would replace."""
+        certificate = self._printed.options.get("tls_certificate", "")
+        if "$" in certificate:
+            raise EngineError(
+                f"tls_certificate is {certificate}, which chooses the certificate by port or name, and the change would replace it by "
+                f"{desired.certificate} for every client; take that out first, and choose one certificate for all"
+            )
 
     def _former(self, desired: Desired) -> dict[str, Optional[str]]:
         """Return the macros that go back: those that are as the last change left them, and were different before."""
@@ -488,7 +535,7 @@ class Exim:
             printed = Printed(self._run, trial_config)
             _refuse_contradictions(printed)
             if found := self._blocked(self.main_process(), printed):
-                raise PortInUseError(_would_fall_silent(found))
+                raise PortInUseError(would_fall_silent(found))
             Path(stage).chmod(0o755)
             tested = Path(trial_config).read_bytes()
             self._try_daemon(trial_config, f"{stage}/exim.pid")
@@ -509,7 +556,7 @@ class Exim:
             status, out, err = self._run(["update-exim4.conf"])
             if status != 0:
                 raise EngineError(f"update-exim4.conf failed: {(err or out).strip()}")
-        self._told = _have_it_read()
+        self._told = None if self._runs_not else _have_it_read()
 
     def resume(self) -> None:
         """Have the daemon read the former configuration. Raises EngineError.
@@ -517,7 +564,7 @@ class Exim:
         A signal only: update-exim4.conf would also include edits of somebody else.
         """
         self._forget()
-        self._told = _have_it_read(self._told)
+        self._told = None if self._runs_not else _have_it_read(self._told)
 
     def service(self) -> str:
         """Return the unit of systemd that the daemon runs in; empty if that cannot be told."""
@@ -525,11 +572,10 @@ class Exim:
 
     def has_ended(self) -> bool:
         """Whether the daemon does not run."""
-        if _runs():
+        if self._runs_not or _runs():
             return False
         # While it begins anew, it is root's and has no pid file. On a busy machine that takes seconds.
-        told = process_of(self._told) if self._told else None
-        return told is None or told.name not in PROGRAMS
+        return is_gone(self._told)
 
     def start(self, service: str) -> None:
         """Start the daemon, unless somebody has stopped it. Raises NotRunningError and EngineError."""
@@ -580,7 +626,7 @@ class Exim:
             except EngineError as error:
                 raise EngineError(f"a trial daemon with the change: {error}") from error
         finally:
-            _end_daemon(pid_file, patience)
+            end_daemon(pid_file, patience)
 
     def _put_at(self, config: str, port: int) -> None:
         """Have the trial daemon do at its port what the real one does at the mail port."""
@@ -591,24 +637,12 @@ class Exim:
 
     def require_readable(self, path: str, otherwise: str) -> None:
         """Raise EngineError unless Exim's user can read the file. otherwise: the consequence, for the message."""
-        try:
-            user = pwd.getpwnam(DAEMON_USER)
-        except KeyError:
-            raise EngineError(
-                f"there is no user {DAEMON_USER} on this host, but Debian's Exim runs as that user"
-            ) from None
-        if not Path(path).exists():
-            raise EngineError(f"there is no file {path} on this host")
-        if not can_read(path, user.pw_uid, os.getgrouplist(DAEMON_USER, user.pw_gid)):
-            raise EngineError(
-                f"{path} cannot be read by {DAEMON_USER}, so {otherwise}; "
-                f"make it root:{DAEMON_USER} 0640 in a directory that user may enter"
-            )
+        require_readable(path, DAEMON_USER, otherwise)
 
     @property
     def split(self) -> bool:
         """Whether Debian's configuration is split into several files."""
-        return self._will_be_split or _is_split(Path(SETTINGS).read_text())
+        return self._will_be_split or (Path(SETTINGS).exists() and _is_split(Path(SETTINGS).read_text()))
 
     def is_stale(self) -> bool:
         """Whether the source files would now generate a different configuration. Raises EngineError.
@@ -658,110 +692,23 @@ def _refuse_contradictions(printed: Printed) -> None:
             )
 
 
-def _would_fall_silent(found: Sequence[str]) -> str:
-    """Return the message for places where Exim could not listen."""
-    return (
-        f"{'; '.join(found)}. At its next reload Exim would take no mail for minutes, and then end; correct that setting, or "
-        "free the address, then run again"
-    )
+def _daemon() -> EximDaemon:
+    return EximDaemon(PID_FILE, DAEMON_USER)
 
 
 def _daemon_pid(told: Optional[int] = None) -> int:
-    """Return the number of the daemon's process. Raises OSError, ValueError or EngineError if its pid file does not tell it.
-
-    told: the process that was told to read its configuration again. While it begins anew, it is waited for.
-    """
-    begun = time.monotonic()
-    while True:
-        try:
-            pid = number_in(PID_FILE)
-            told = told or pid
-            process = process_of(pid)
-            if process is None or not _is_daemon(process):
-                raise ValueError(f"process {pid} is not the daemon of Exim")
-        except (OSError, ValueError, EngineError):
-            if time.monotonic() - begun >= (BEGIN_SECONDS if _begins(told) else PID_FILE_SECONDS):
-                raise
-            time.sleep(0.05)
-        else:
-            return pid
-
-
-def _begins(pid: Optional[int]) -> bool:
-    """Whether a process is an Exim that has not given up the rights of root yet."""
-    process = process_of(pid) if pid else None
-    return process is not None and process.name in PROGRAMS and 0 in process.uids
-
-
-def _is_daemon(process: Process) -> bool:
-    """Whether a process is Exim's, and has the rights of Exim's user only.
-
-    The pid file is in a directory of that user, who can write any number into it. So root signals only what that user could.
-    """
-    try:
-        user = pwd.getpwnam(DAEMON_USER).pw_uid
-    except KeyError:
-        return False
-    return process.uids == {user} and process.name in PROGRAMS
+    """Return the number of the daemon's process, see EximDaemon.pid."""
+    return _daemon().pid(told)
 
 
 def _runs() -> bool:
     """Return whether the process that the pid file names is Exim."""
-    try:
-        return bool(_daemon_pid())
-    except (OSError, ValueError, EngineError):
-        return False
-
-
-def _modified(path: Path) -> int:
-    """Return when a file was written last, in nanoseconds; 0 if it is not there."""
-    try:
-        return path.stat().st_mtime_ns
-    except OSError:
-        return 0
+    return _daemon().runs()
 
 
 def _have_it_read(told: Optional[int] = None) -> int:
-    """Have the daemon read its configuration again, and wait until it has begun anew. Return its process, which stays the same.
-
-    told: see _daemon_pid. Raises EngineError.
-    """
-    try:
-        pid = _daemon_pid(told)
-        written = _modified(Path(PID_FILE))
-        send_signal(pid, signal.SIGHUP, _is_daemon)
-    except (OSError, ValueError, EngineError) as error:
-        raise EngineError(f"Exim cannot be told to read its configuration again ({PID_FILE}): {error}") from error
-    signalled = time.monotonic()
-    while (process := process_of(pid)) and process.name in PROGRAMS:
-        waited = time.monotonic() - signalled
-        # It writes its pid file anew. It may have done so before the look, or leave it as it is.
-        if _is_daemon(process) and (_modified(Path(PID_FILE)) != written or waited >= PID_FILE_SECONDS):
-            break
-        if waited >= BEGIN_SECONDS:
-            break
-        time.sleep(0.02)
-    return pid
-
-
-def _end_daemon(pid_file: str, patience: float = 0.0) -> None:
-    """End a daemon. Wait for its pid file first, for at most patience seconds, because Exim writes it a moment after the start."""
-    deadline = time.monotonic() + patience
-    while True:
-        try:
-            pid = int(Path(pid_file).read_text())
-            break
-        except (OSError, ValueError):
-            if time.monotonic() >= deadline:
-                return
-        time.sleep(0.02)
-    deadline = time.monotonic() + 5
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            time.sleep(0.02)
-            os.kill(pid, 0)
-        os.kill(pid, signal.SIGKILL)
+    """Have the daemon read its configuration again, see EximDaemon.have_it_read."""
+    return _daemon().have_it_read(told)
 
 
 def _off(macros: Mapping[str, str], port: int) -> dict[str, Optional[str]]:

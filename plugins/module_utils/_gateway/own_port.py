@@ -92,7 +92,7 @@ def ask(own_port: Target, settings: Settings, sender: str, recipient: str) -> tu
 
 def _ask(own_port: Target, settings: Settings, sender: str, recipient: str) -> tuple[int, str]:
     try:
-        with smtplib.SMTP(own_port.host, own_port.port, settings.helo_name, settings.timeout) as session:
+        with smtplib.SMTP(own_port.host, own_port.port, settings.helo_name or None, settings.timeout) as session:
             session.ehlo()
             code, text = session.mail(sender)
             if code < 400:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -91,6 +92,19 @@ class Transport:
             "loopback": self.loopback,
             "overrides": dict(self.overrides),
         }
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the address of a listener, or each of several, is one of the loopback. An empty one stands for all addresses."""
+    words = [one for one in re.split(r"[\s,]+", host) if one]
+    return bool(words) and all(map(_is_loopback_word, words))
+
+
+def _is_loopback_word(word: str) -> bool:
+    try:
+        return ipaddress.ip_address(word.strip("[]")).is_loopback
+    except ValueError:
+        return word in ("localhost", "loopback-only")
 
 
 _DIGITS = 5

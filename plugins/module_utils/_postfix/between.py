@@ -138,7 +138,7 @@ def _fault(port: Target, pair: str, settings: Settings) -> str:
         context = ssl.create_default_context(cafile=pair)
         context.load_cert_chain(pair)
         with smtplib.SMTP_SSL(
-            port.host, port.port, settings.helo_name, timeout=settings.timeout, context=context
+            port.host, port.port, settings.helo_name or None, timeout=settings.timeout, context=context
         ) as session:
             code, text = session.ehlo()
     except smtplib.SMTPConnectError as error:

@@ -53,7 +53,7 @@ class Routes:
     def tables(self) -> list[str]:
         """Return the tables of transport_maps, in their order. An option of the service that resolves addresses counts before main.cf."""
         own = self._postconf.overrides("transport_maps").get(_RESOLVER)
-        return _TABLE.findall(self._postconf.value_expanded("transport_maps") if own is None else own)
+        return table_names(self._postconf.value_expanded("transport_maps") if own is None else own)
 
     def transports(self, domains: Sequence[str]) -> dict[str, Optional[str]]:
         """Return for each domain the name of its transport: empty if no table has it, None if a table cannot be asked."""
@@ -104,6 +104,11 @@ class Routes:
         while "." in domain:
             domain = domain.partition(".")[2]
             yield domain if bare else f".{domain}"
+
+
+def table_names(setting: str) -> list[str]:
+    """Return the tables of a setting, in their order."""
+    return _TABLE.findall(setting)
 
 
 def _kind(table: str) -> str:

@@ -25,6 +25,11 @@ PASSED = "smtpd/pass"
 """The service to which postscreen hands its connections."""
 
 
+CHAIN = "smtpd_tls_chain_files"
+# If smtpd_tls_chain_files is set, Postfix ignores these parameters and warns about them.
+SUPERSEDED = tuple(f"smtpd_tls_{kind}{what}_file" for kind in ("", "d", "ec") for what in ("cert", "key"))
+
+
 class Former(NamedTuple):
     """What goes back to what it was. main and options: as in Edits."""
 
@@ -43,12 +48,42 @@ def places(services: Sequence[Service], is_listener: Callable[[str], bool]) -> l
     return found
 
 
+def exempted(services: Sequence[Service], inbound: bool, outbound: bool) -> list[tuple[str, str]]:
+    """Return the options by which a change may have left other services as they were, each with its service."""
+    found: list[tuple[str, str]] = []
+    for one in services:
+        if inbound and one.command == "smtpd":
+            found += [(one.name, name) for name in (CHAIN, *SUPERSEDED, "smtpd_tls_security_level")]
+        elif outbound and one.command == "smtp" and one.name != CLIENT:
+            found.append((one.name, "smtp_tls_security_level"))
+    return found
+
+
+def certificates_of_their_own(
+    services: Sequence[Service], main: Mapping[str, str], is_listener: Callable[[str], bool]
+) -> dict[str, str]:
+    """Return the options of master.cf with which listeners keep their own certificates although main.cf gets a chain.
+
+    main: the settings of main.cf now, without a chain. With an empty chain of its own, a listener goes by the older settings again;
+    those that it takes from main.cf go from there, so it gets them itself.
+    """
+    options = {}
+    for one in services:
+        own = [name for name in SUPERSEDED if one.settings.get(name)]
+        if one.command != "smtpd" or is_listener(one.name) or not own or CHAIN in one.settings:
+            continue
+        inherited = {name: main[name] for name in SUPERSEDED if main.get(name) and name not in one.settings}
+        options.update({f"{one.name}/{name}": value for name, value in {CHAIN: "", **inherited}.items()})
+    return options
+
+
 def former(
     postconf: Postconf, was: Mapping[str, Was], names: Collection[str], options: Sequence[tuple[str, str]]
 ) -> Former:
     """Return what goes back: the settings and options that are as the last change left them, and were different before.
 
-    A setting that somebody has changed since stays. names: parameters of main.cf. options: services, each with a parameter.
+    A setting that somebody has changed since stays, and so do the options of a service that is new: a transport of a peer or a gateway.
+    names: parameters of main.cf. options: services, each with a parameter.
     """
     if not was:
         return Former({}, {})
@@ -57,7 +92,7 @@ def former(
         for side in ("without", "last")
     )
     now = _values(postconf, names, options)
-    back = {key: before[key] for key in now if now[key] == last[key] != before[key]}
+    back = {key: before[key] for key in now if key in before and key in last and now[key] == last[key] != before[key]}
     main = {name: back["", name] for name in names if ("", name) in back}
     return Former(main, {"/".join(key): value for key, value in back.items() if key[0]})
 
@@ -73,7 +108,8 @@ def _values(
     explicit = postconf.explicit() if names else {}
     services = {one.name: one.settings for one in postconf.services()} if options else {}
     found: dict[tuple[str, str], Optional[str]] = {("", name): explicit.get(name) for name in names}
-    return {**found, **{(service, name): services.get(service, {}).get(name) for service, name in options}}
+    there = [(service, name) for service, name in options if service in services]
+    return {**found, **{(service, name): services[service].get(name) for service, name in there}}
 
 
 def exceptions(

@@ -26,7 +26,9 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import load, texts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import remove_empty
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.in_force import (
@@ -219,11 +221,13 @@ class PostfixGateway:
         self._postfix = Postfix(run, own_port.port, layout)
         self._postconf = self._postfix.postconf
         self._new_pair = b""  # one for all plans of a call
+        self._store = STORE
         self._told: Optional[tuple[Any, Truth]] = None
         self._checked: dict[str, list[Optional[bytes]]] = {}  # configuration directory -> the content of its files
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files of all instances."""
+        self._store = store
         return Transaction(self, store)
 
     def require_running(self) -> None:
@@ -348,8 +352,12 @@ class PostfixGateway:
         return state.ca_file or self._postconf.values("smtp_tls_CAfile").get("smtp_tls_CAfile", "")
 
     def relay_hosts(self) -> Sequence[Target]:
-        """Return the hosts of relayhost; none if Postfix looks up the MX of each domain. Raises EngineError for other routes."""
-        return self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
+        """Return the hosts of relayhost, and the next hops of other transports with the same level; none for the MX of each domain.
+
+        Raises EngineError for routes that are not known, and for what undercuts the level.
+        """
+        hops = self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
+        return [*dict.fromkeys([*hops, *self._postfix.other_hops()])] if hops else ()
 
     def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
         """Return whether the default instance takes mail for these domains; see AcceptedDomains."""
@@ -895,7 +903,16 @@ class PostfixGateway:
         main.update(self._outbound_level(state))
         explicit = self._postconf.explicit()
         changed = {name: value for name, value in main.items() if explicit.get(name, None if value else "") != value}
-        return Edits(changed, services=self._services(0, state, bool(instances)))
+        services = self._services(0, state, bool(instances))
+        exempt = self._postfix.exemptions({"smtp_tls_security_level": changed.get("smtp_tls_security_level")})
+        return Edits(changed, services=services, options={**self._exempted_before(state), **exempt})
+
+    def _exempted_before(self, state: GatewayState) -> dict[str, Optional[str]]:
+        """Return the options that take back the exemptions of a gateway that required TLS when it sent. Raises EngineError and OSError."""
+        if state.levels[0] in ("", "required") or not self._postconf.overrides("smtp_tls_security_level"):
+            return {}
+        master = self._postfix.files()[-1]
+        return self._postfix.exempted_before(texts(load(self._store, self.name), [master])[0])
 
     def _concerns_all_mail(self, state: GatewayState) -> bool:
         """Whether the policy service has to see all mail: an alias may rewrite any recipient to a domain of an email config."""
@@ -950,7 +967,7 @@ class PostfixGateway:
         services = {}
         for mode in LEVELS:
             level = _level(mode, arrival)
-            options = [f"smtp_tls_security_level={level}", *_OURS_ALONE]
+            options = [f"smtp_tls_security_level={level}", *_OURS_ALONE, *self._unwrapped()]
             if level != "encrypt":
                 options.append(f"smtp_reply_filter=regexp:{REPLY_FILTER}")
             services[transport_of(mode)] = _smtp_entry(transport_of(mode), chroot, options)
@@ -976,18 +993,27 @@ class PostfixGateway:
             )
         return entries
 
+    def _unwrapped(self) -> list[str]:
+        """Return the option that keeps a transport of ours at STARTTLS, where main.cf has implicit TLS for a smart host.
+
+        The evidence for a mode is a handshake with STARTTLS.
+        """
+        wrapped = self._postconf.value_expanded("smtp_tls_wrappermode") == "yes"
+        return ["smtp_tls_wrappermode=no"] if wrapped else []
+
     def _enforced_services(self, chroot: str, state: GatewayState) -> Iterator[tuple[str, str]]:
         """Yield a transport for each certificate check. They are the same for every kind of arrival."""
         own = any(self._postconf.values("smtp_tls_CAfile", "smtp_tls_CApath").values())
         roots = [] if own and not state.ca_file else [f"smtp_tls_CAfile={self.roots(state) or self._layout.ca_bundle}"]
         options = {
-            "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE],
+            "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE, *self._unwrapped()],
             # Postfix has no level that verifies the chain without the name, so a policy table allows every name.
             "trusted_chain": [
-                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps={trusted_chain()}", _OURS_ALONE[1], *roots,
+                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps={trusted_chain()}", _OURS_ALONE[1],
+                *self._unwrapped(), *roots,
             ],
             "hostname": [
-                "smtp_tls_security_level=verify", *_OURS_ALONE, "smtp_tls_verify_cert_match=hostname", *roots,
+                "smtp_tls_security_level=verify", *_OURS_ALONE, *self._unwrapped(), "smtp_tls_verify_cert_match=hostname", *roots,
             ],
         }  # fmt: skip
         for check, words in options.items():

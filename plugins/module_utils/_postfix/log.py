@@ -18,13 +18,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.headings import (
+    STAMP,
+    Ending,
+    Headings,
+    Skipped,
+    times_repeated,
+    unpacked,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     INBOUND_MAIL,
     MOST_TEXT,
     OTHER,
     OUTBOUND_MAIL,
     Clock,
-    Counts,
     Note,
     Recent,
     Tally,
@@ -33,6 +40,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     domain_of_host,
     is_loopback,
     reason_of,
+    refused_without_tls,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces, journal_match
@@ -40,24 +48,33 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
-_STAMP = (
-    rb"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,9})?(?:Z|[+-]\d\d:\d\d)"
-    rb"|[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d|\d{9,11}\.\d{1,9})"
+# Instance and services from syslog_name, program, process ID.
+_PROGRAM = rb"([^ /\[]{1,64})(/[^ \[]{1,64}?)??/(smtpd|smtp|lmtp|qmgr|nqmgr|oqmgr|error|tlsproxy|postscreen)"
+_ENDINGS = (
+    Ending(_PROGRAM + rb"\[(\d{1,10})\]: \[ID \d{1,10} [a-z0-9]{1,10}\.[a-z]{1,10}\] "),  # Solaris
+    Ending(_PROGRAM + rb"\[(\d{1,10})\]: "),
+    Ending(_PROGRAM + rb" (\d{1,10}) [^ ]{1,32} (?:-|\[[^\]]{0,400}\]) (?:\xef\xbb\xbf)?"),  # RFC 5424
 )
-# Time, host, instance and services from syslog_name, program, process ID.
-_HEADER = re.compile(
-    _STAMP + rb" ([^ ]{1,255}) ([^ /\[]{1,64})(/[^ \[]{1,64})?/(smtpd|smtp|lmtp|qmgr|nqmgr|error)\[(\d{1,10})\]: "
-)
+_OURS = re.compile(rb"/(?:smtpd|smtp|lmtp|n?qmgr|oqmgr|error|tlsproxy|postscreen)(?:\[\d| \d{1,10} |\"|:)")
 _QUEUE_ID = rb"([0-9A-Za-z]{6,20})"
 # An address as Postfix 3.5 and newer write it: a local part with unusual characters is in quotes.
 _ADDRESS = rb'((?:"(?:[^"\\]|\\.)*"@)?[^<>"\s]*)'
-_CLIENT = rb"([^ \[\]]{1,255})\[([0-9A-Fa-f.:]{1,45}|unknown)\]"
+# With smtpd_client_port_logging, the port follows.
+_CLIENT = rb"([^ \[\]]{1,255})\[([0-9A-Fa-f.:]{1,45}|unknown)\](?::\d{1,5})?"
+# postscreen and tlsproxy know no name.
+_BARE = rb"\[([0-9A-Fa-f.:]{1,45})\](:\d{1,5})"
 _CLIENT_OF = re.compile(_QUEUE_ID + rb": client=" + _CLIENT)
 _ESTABLISHED_FROM = re.compile(
     rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection established from "
     + _CLIENT
     + rb"(?: to [^ :]{1,255})?: ((?:TLS|SSL)v[\d.]{1,4}) with cipher ([A-Za-z0-9_-]{1,64}) \("
 )
+_ESTABLISHED_BARE = re.compile(
+    rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection established from "
+    + _BARE
+    + rb"(?: to [^ :]{1,255})?: ((?:TLS|SSL)v[\d.]{1,4}) with cipher ([A-Za-z0-9_-]{1,64}) \("
+)
+_ERROR_BARE = re.compile(rb"SSL_accept error from " + _BARE + rb": (.*)")
 _ESTABLISHED_TO = re.compile(
     rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (established|reused) to "
     rb"(\S{1,320}): ((?:TLS|SSL)v[\d.]{1,4}) with cipher ([A-Za-z0-9_-]{1,64}) \("
@@ -66,25 +83,31 @@ _DISCONNECT = re.compile(rb"disconnect from " + _CLIENT + rb"((?: [a-z_]{1,16}=\
 _COMMAND = re.compile(rb" ([a-z_]+)=(\d{1,9})(?:/(\d{1,9}))?")
 _REJECT = re.compile(
     rb"NOQUEUE: reject: [A-Z-]{1,20} from "
-    + _CLIENT
-    + rb": (4\d\d) (?:\d\.\d{1,3}\.\d{1,3} )?(?:<"
+    + rb"([^ \[\]]{0,255})\[([0-9A-Fa-f.:]{1,45}|unknown)\](?::\d{1,5})?"
+    + rb": ([45]\d\d) (?:\d\.\d{1,3}\.\d{1,3} )?(?:<"
     + _ADDRESS
     + rb">: )?([^;<>]{1,200}); from=<"
     + _ADDRESS
-    + rb"> "
+    + rb">,? "
 )
+_ABORTED = re.compile(rb"NOQUEUE: abort: TLS from " + _CLIENT + rb": (.*)")
 _ERROR_TO = re.compile(rb"SSL_connect error to (\S{1,320}): (.*)")
 _NOT_VERIFIED = re.compile(rb"(?:server )?certificate verification failed for (\S{1,320}): (.*)")
-_FROM = re.compile(_QUEUE_ID + rb": from=<" + _ADDRESS + rb">, size=")
+_FROM = re.compile(_QUEUE_ID + rb": from=<" + _ADDRESS + rb">, (?!status=)")
 _TO = re.compile(
     _QUEUE_ID
     + rb": to=<"
     + _ADDRESS
     + rb">, (?:orig_to=<"
     + _ADDRESS
-    + rb">, )?relay=([^ ,]{1,320}), (?:conn_use=(\d{1,9}), )?delay=[\d.]{1,20}, delays=[\d./]{1,80}, "
-    rb"dsn=\d\.\d{1,3}\.\d{1,3}, status=([a-z]{4,16}) \((.*)"
+    + rb">, )?relay=([^ ,]{1,320}), ([a-z_]{1,32}=[^()<>]{1,600}), "
+    rb"status=([a-z]{4,16}) \((.*)"
 )
+# Postfix 3.11 says the level that was wanted, ! if it was not reached, what was used in its place, ? if it is undecided.
+_TLS_FIELD = re.compile(rb", tls=(!?)([a-z-]{1,16})(?::([a-z-]{1,16}))?(\??)")
+_TLS_LEVELS = (b"may", b"encrypt", b"dane", b"dane-only", b"half-dane", b"fingerprint", b"verify", b"secure")
+_NO_TLS_LEVELS = (b"none", b"nostarttls", b"notls")
+
 _RELAY = re.compile(rb"[^\[\]]{1,255}\[([0-9A-Fa-f.:]{2,45})\]:\d{1,5}\Z")
 _SUSPENDED = b"delivery temporarily suspended: "
 # Postfix's own texts about a failed delivery. The server's own text follows "host ... said:".
@@ -97,14 +120,16 @@ _DEFERRED = tuple(
         ("certificate_untrusted", rb"Server certificate not trusted"),
         ("certificate_not_verified", rb"Server certificate not verified"),
         ("handshake_failed", rb"Cannot start TLS: "),
-        ("dane_failed", rb"(?:TLSA lookup error|no TLSA records|dane configuration|non DANE|TLSA records unusable)"),
         (
-            "peer_requires_tls",
-            rb"host \S+ said: [45]\d\d(?:[ -]\d\.\d+\.\d+)?[ -](?:Must issue a STARTTLS|Session encryption is required"
-            rb"|(?:<[^<>]*>: [^:;]{1,60}: )?STARTTLS is required)",
+            "dane_failed",
+            rb"(?:TLSA lookup error|no TLSA records|dane configuration|non DANE|non DNSSEC|TLSA records unusable|unusable TLSA)",
         ),
+        ("tls_unavailable", rb"client TLS configuration problem|TLS policy lookup error|TLS policy lookup for "),
+        ("timeout", rb"conversation with \S{1,320} timed out while receiving the STARTTLS response"),
+        ("lost_connection", rb"lost connection with \S{1,320} while receiving the STARTTLS response"),
     )
 )
+_SAID = re.compile(rb"host \S{1,320} said: [45]\d\d[ -]")
 _REFUSED = (
     ("enforced_sender", ENFORCED_SENDER.encode()),
     ("mail_server_in_plaintext", b"Session encryption is required"),
@@ -115,8 +140,11 @@ _KEY_PROBLEMS = (
     b"warning: error loading ",
     b"warning: key at index",
     b"warning: No server certs",
+    b"warning: Wrapper-mode request dropped from ",
 )
 _IMPLICIT_TLS = (b"/smtps", b"/submissions")
+_REPEATED_ENDS = (b" times", b" time")
+_BRACKET = ord("]")
 _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 50000
 _MOST_WAITING = 1000
@@ -187,7 +215,7 @@ class PostfixLog:
 
     name = "postfix"
     through_syslog = True
-    stamp = re.compile(_STAMP)
+    stamp = STAMP
 
     def __init__(
         self,
@@ -218,47 +246,113 @@ class PostfixLog:
         self._unknown: set[str] = set()
         self._without_version = False
         self._hidden = False
+        self._proxies = False
+        self._proxied: Recent[_Delivery] = Recent(_MOST_SESSIONS)
+        """What tlsproxy says of TLS to a relay, for the next delivery there: it makes the connections that smtp uses again."""
+        self._last_proxied: Optional[tuple[bytes, bytes]] = None
+        self._last_bare: Optional[tuple[bytes, bytes]] = None
+        self._bare: Recent[_Session] = Recent(_MOST_SESSIONS)
         self._services: Mapping[bytes, Callable[[bytes, bytes, bytes, bytes, float], None]] = {
             b"smtpd": self._smtpd,
             b"smtp": self._smtp,
             b"lmtp": self._smtp,
             b"qmgr": self._qmgr,
             b"nqmgr": self._qmgr,
+            b"oqmgr": self._qmgr,
             b"error": self._error,
+            b"tlsproxy": self._tlsproxy,
+            b"postscreen": self._postscreen,
         }
-        self.skipped_lines = 0
+        self._headings = Headings(_ENDINGS, _OURS)
+        self.skipped = Skipped()
+        self._timeless = False
+        self.mail_lines = 0
         self.first: Optional[float] = None
+
+    @property
+    def skipped_lines(self) -> int:
+        """The number of lines that could not be read."""
+        return self.skipped.count
 
     def feed(self, lines: Sequence[bytes], clock: Clock) -> Optional[float]:
         """Count the lines. Return the time of the last line that has one, or None. Never raises."""
-        header, at, services, own = _HEADER.match, clock.at, self._services, self._host
+        headings, at, services, own = self._headings, clock.at, self._services, self._host
+        header, ours = headings.current.pattern.match, headings.ours
         since, until = self._since, self._until
-        when = None
+        second, when = b"", None
+        others = 0
+        before = b""
+        own_hosts: dict[bytes, bool] = {}
         for line in lines:
             match = header(line)
             if not match:
-                continue
+                if not ours(line):
+                    others += 1
+                    if before and line.endswith(_REPEATED_ENDS):
+                        self.feed([before] * times_repeated(line), clock)
+                    before = b""
+                    continue
+                before = b""
+                try:
+                    line, match = headings.other(line, lines)  # noqa: PLW2901  (JSON is text from here on)
+                except ValueError:
+                    self.skipped.add(line)
+                    continue
+                header = headings.current.pattern.match
             stamp, host, instance, service, program, process = match.groups()
-            when = at(stamp)
+            if stamp[:20] != second:
+                second, when = stamp[:20], at(stamp)
+            elif not stamp:
+                when = self._without_time(clock)
             if when is None:
-                self.skipped_lines += 1
+                self.skipped.add(line)
+                before = b""
                 continue
             if self.first is None:
                 self.first = when
-            if own and not _is_host(host, own):
-                instance = host + b" " + instance
+            if own:
+                is_own = own_hosts.get(host)
+                if is_own is None:
+                    is_own = own_hosts[host] = _is_host(host, own)
+                if not is_own:
+                    instance = host + b" " + instance
+            before = line
             if since <= when <= until:
-                services[program](line[match.end() :], instance, process, service or b"", when)
+                text = line[match.end() :]
+                if line[-1] == _BRACKET and text.startswith(b"message repeated "):
+                    self.feed(unpacked(line, match.end()), clock)
+                    continue
+                services[program](text, instance, process, service or b"", when)
+        self.mail_lines += len(lines) - others
         return when
+
+    def _without_time(self, clock: Clock) -> float:
+        self._timeless = True
+        return clock.last_change
+
+    def unread_lines(self) -> Sequence[Note]:
+        """Return a note on the lines that could not be read, if they are many."""
+        return self.skipped.notes(self.mail_lines)
 
     def finish(self) -> None:
         """Count the sessions without an end in the log, if they used TLS or have waiting messages."""
         for session in self._sessions.drain():
             self._forget(session)
+        for session in self._bare.drain():
+            self._end_bare(session)
 
     def notes(self) -> Sequence[Note]:
         """Return notes for the report: gaps in the log, and settings that hide TLS."""
         found = []
+        if self._timeless:
+            found.append(
+                Note(
+                    "times_not_logged",
+                    "",
+                    "lines of the log have no time, so they count as written when the file was last written; let what writes it "
+                    "put the time in front",
+                )
+            )
         if self._unknown:
             found.append(
                 Note(
@@ -299,6 +393,10 @@ class PostfixLog:
         elif text.startswith(b"NOQUEUE: "):
             if text.startswith(b"NOQUEUE: reject: "):
                 self._reject(text, when)
+            elif aborted := _ABORTED.match(text):
+                session = self._session(process, service)
+                session.reason = reason_of(aborted.group(3), "certificate_not_verified")
+                session.detail, session.when = text[:MOST_TEXT], when
         elif text.startswith(b"SSL_accept error from "):
             session = self._session(process, service)
             session.detail = text[:MOST_TEXT]
@@ -320,7 +418,7 @@ class PostfixLog:
             if match:
                 session.host, session.address, session.version, session.cipher = match.groups()
             else:
-                self.skipped_lines += 1
+                self.skipped.add(text)
         else:
             match = _CLIENT_OF.match(text)
             if match and not is_loopback(match.group(3)):
@@ -362,7 +460,7 @@ class PostfixLog:
         session = self._sessions.pop(process)
         match = _DISCONNECT.match(text)
         if not match:
-            self.skipped_lines += 1
+            self.skipped.add(text)
             return
         host, address, summary = match.groups()
         if is_loopback(address):
@@ -426,7 +524,7 @@ class PostfixLog:
             return
         match = _REJECT.match(text)
         if not match:
-            self.skipped_lines += 1
+            self.skipped.add(text)
             return
         host, address, _code, _about, said, sender = match.groups()
         reason = next((word for word, reply in _REFUSED if said.endswith(reply)), None)
@@ -445,7 +543,7 @@ class PostfixLog:
             match = _ESTABLISHED_TO.match(text)
             delivery = self._delivery(process)
             if not match:
-                self.skipped_lines += 1
+                self.skipped.add(text)
                 delivery.unread = True
                 return
             how, relay, version, cipher = match.groups()
@@ -466,7 +564,7 @@ class PostfixLog:
             if match:
                 self._delivery(process).not_verified = reason_of(match.group(2), "certificate_not_verified")
         elif b": to=<" in text[:27]:
-            self.skipped_lines += 1
+            self.skipped.add(text)
 
     def _delivery(self, process: bytes) -> _Delivery:
         delivery = self._deliveries.get(process)
@@ -487,29 +585,41 @@ class PostfixLog:
             failures[-1] = (reason_of(text), text[:MOST_TEXT], when)
 
     def _delivered(self, match: re.Match[bytes], instance: bytes, process: bytes, when: float) -> None:
-        queue_id, recipient, _original, relay, reused, status, said = match.groups()
+        queue_id, recipient, _original, relay, fields, status, said = match.groups()
         peer = _RELAY.match(relay)
         delivery = self._delivery(process)
         local = not peer and relay != b"none"  # a socket or another service on this host
         if local or (peer and is_loopback(peer.group(1))):
+            # A filter on this host is no peer. But mail that waits because TLS with it failed is a fault, of this host.
             self._deliveries.pop(process)
+            domain = domain_of_address(recipient)
+            if domain and status != b"sent":
+                seen = (delivery.failures[-1][0] if delivery.failures else "", delivery.not_verified)
+                self._not_sent(domain, status, said, seen, when, "local")
             return
         domain = domain_of_address(recipient)
         if not domain:
-            self.skipped_lines += 1
+            self.skipped.add(match.string)
             return
         counts = self._tally.peer(OUTBOUND_MAIL, domain)
         if queue_id != delivery.queue_id or relay != delivery.relay:
             delivery.queue_id, delivery.relay = queue_id, relay
             delivery.sent = set()
+            proxied = self._proxied.pop((instance, relay)) if self._proxies else None
+            if proxied is not None:
+                delivery.established += proxied.established
+                delivery.failures += proxied.failures
             delivery.tls = any(one[0] == relay for one in delivery.established)
             for _relay, version, cipher in delivery.established:
                 if version:
                     counts.session(True, version, cipher)
             answered = status == b"sent" or b" said: " in said[:400]
             if peer and not delivery.tls:
-                delivery.tls = None if delivery.unread else self._without_tls(instance, when)
-                if answered and not reused:
+                if b", tls=" in fields:
+                    delivery.tls = _tls_told(fields)
+                else:
+                    delivery.tls = None if delivery.unread else self._without_tls(instance, when)
+                if answered and b"conn_use=" not in fields:
                     counts.session(delivery.tls)
             delivery.established, delivery.unread = [], False
         failed = ""
@@ -522,7 +632,7 @@ class PostfixLog:
                 delivery.sent.add(domain)
                 counts.message(delivery.tls)
         elif status in (b"deferred", b"bounced", b"undeliverable"):
-            self._not_sent(counts, status, said, (failed, delivery.not_verified), when)
+            self._not_sent(domain, status, said, (failed, delivery.not_verified), when)
         delivery.not_verified = ""
 
     def _without_tls(self, instance: bytes, when: float) -> Optional[bool]:
@@ -539,29 +649,121 @@ class PostfixLog:
     def _seen(self, instance: bytes) -> Visibility:
         return self._visibility.get(instance.decode("ascii", "replace"), _NOTHING_KNOWN)
 
-    @staticmethod
-    def _not_sent(counts: Counts, status: bytes, said: bytes, seen: tuple[str, str], when: float) -> None:
+    def _not_sent(
+        self, domain: str, status: bytes, said: bytes, seen: tuple[str, str], when: float, side: str = ""
+    ) -> None:
         text = said[len(_SUSPENDED) :] if said.startswith(_SUSPENDED) else said
         reason = next((word for word, pattern in _DEFERRED if pattern.match(text)), None)
         if reason is None:
-            return
+            reply = _SAID.match(text)
+            if not reply or not refused_without_tls(text[reply.end() :]):
+                return
+            reason = "peer_requires_tls"
         failed, not_verified = seen
         if reason == "handshake_failed" and failed:
             reason = failed
         elif reason.startswith("certificate_") and not_verified:
             reason = not_verified
         kind = "deferrals" if status == b"deferred" else "failures"
-        counts.event(kind, reason, text.rstrip(b")"), when)
+        self._tally.peer(OUTBOUND_MAIL, domain).event(kind, reason, text.rstrip(b")"), when, side)
 
     def _error(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
         """Count mail that is deferred without an attempt, because an earlier attempt has failed."""
         match = _TO.match(text)
         if not match:
             return
-        _queue_id, recipient, _original, _relay, _reused, status, said = match.groups()
+        _queue_id, recipient, _original, _relay, _fields, status, said = match.groups()
         domain = domain_of_address(recipient)
         if domain and status == b"deferred":
-            self._not_sent(self._tally.peer(OUTBOUND_MAIL, domain), status, said, ("", ""), when)
+            self._not_sent(domain, status, said, ("", ""), when)
+
+    # Other processes
+
+    def _tlsproxy(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
+        """Count the TLS sessions of postscreen's clients; they end there. Keep those to relays for the delivery."""
+        if text.startswith(b"SSL_accept error from "):
+            error = _ERROR_BARE.match(text)
+            if not error:
+                self.skipped.add(text)
+                return
+            address, port, said = error.groups()
+            if not is_loopback(address):
+                session = _Session(b"", address, reason=reason_of(said), detail=text[:MOST_TEXT], when=when)
+                self._last_bare = (process, address + port)
+                self._put_bare(self._last_bare, session)
+        elif text.startswith(b"DISCONNECT "):
+            self._end_bare(self._bare.pop((process, text[11:].replace(b"[", b"").replace(b"]", b""))))
+        elif text.startswith(b"warning: TLS library problem: "):
+            bare = self._bare.get(self._last_bare)
+            if bare is not None and bare.reason == "handshake_failed":
+                bare.reason, bare.detail = reason_of(text), text[9:MOST_TEXT]
+            proxied = self._proxied.get(self._last_proxied)
+            if proxied is not None and proxied.failures and proxied.failures[-1][0] == "handshake_failed":
+                proxied.failures[-1] = (reason_of(text), text[9:MOST_TEXT], when)
+        elif b" TLS connection established from " in text[:45]:
+            established = _ESTABLISHED_BARE.match(text)
+            if not established:
+                self.skipped.add(text)
+                return
+            address, port, version, cipher = established.groups()
+            self._last_bare = None
+            if not is_loopback(address):
+                self._put_bare(
+                    (process, address + port), _Session(b"", address, version, cipher, established=True, when=when)
+                )
+        elif b" TLS connection " in text[:28]:
+            to = _ESTABLISHED_TO.match(text)
+            if not to:
+                self.skipped.add(text)
+                return
+            _how, relay, version, cipher = to.groups()
+            self._last_proxied = None
+            kept = self._kept(instance, relay)
+            if len(kept.established) < 16:
+                kept.established.append((relay, version, cipher))
+            if len(self._seen_outbound) < _MOST_INSTANCES:
+                self._seen_outbound.add(instance)
+        elif text.startswith(b"SSL_connect error to "):
+            failed = _ERROR_TO.match(text)
+            if failed:
+                kept = self._kept(instance, failed.group(1))
+                self._last_proxied = (instance, failed.group(1))
+                if len(kept.failures) < 16:
+                    kept.failures.append((reason_of(failed.group(2)), text[:MOST_TEXT], when))
+
+    def _kept(self, instance: bytes, relay: bytes) -> _Delivery:
+        kept = self._proxied.get((instance, relay))
+        if kept is None:
+            self._proxies = True
+            kept = _Delivery()
+            self._proxied.put((instance, relay), kept)
+        return kept
+
+    def _put_bare(self, key: tuple[bytes, bytes], session: _Session) -> None:
+        self._end_bare(self._bare.pop(key))
+        self._end_bare(self._bare.put(key, session))
+
+    def _end_bare(self, session: Optional[_Session]) -> None:
+        if session is None:
+            return
+        counts = self._tally.peer(INBOUND_MAIL, session.domain)
+        if session.reason:
+            counts.event("failures", session.reason, session.detail, session.when)
+        else:
+            counts.session(True, session.version, session.cipher)
+
+    def _postscreen(self, text: bytes, instance: bytes, process: bytes, service: bytes, when: float) -> None:
+        if text.startswith(b"NOQUEUE: reject: "):
+            self._reject(text, when)
+
+
+def _tls_told(fields: bytes) -> Optional[bool]:
+    """Whether the field of Postfix 3.11 says that a delivery used TLS; None if there is none, or it does not tell."""
+    match = _TLS_FIELD.search(fields)
+    if not match or match.group(1) or match.group(4):
+        return None
+    used = match.group(3) or match.group(2)
+    return True if used in _TLS_LEVELS else False if used in _NO_TLS_LEVELS else None
 
 
 def settings_of(run: Runner) -> dict[str, dict[str, str]]:
@@ -619,7 +821,10 @@ def _level(text: str) -> int:
 
 
 def _values(run: Runner, directory: str, names: Sequence[str]) -> dict[str, str]:
-    _status, out, _err = run(["postconf", "-c", directory, "-x", *names])
+    try:
+        _status, out, _err = run(["postconf", "-c", directory, "-x", *names])
+    except FileNotFoundError:  # the log of another host: its settings are not known
+        return {}
     pairs = (line.partition(" =") for line in out.splitlines())
     return {name.strip(): value.strip() for name, sign, value in pairs if sign}
 

@@ -52,6 +52,24 @@ _WAYS = (
 )
 """Settings that name a transport and, behind a colon, its next hop. The default values name no relay of their own."""
 
+BY_SENDER = ("sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
+CONTENT_CHECKS = ("header_checks", "mime_header_checks", "nested_header_checks", "body_checks", "milter_header_checks")
+RESTRICTIONS = tuple(
+    f"smtpd_{stage}_restrictions"
+    for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data", "etrn")
+)
+PROXIED = {"smtpd": "smtpd_upstream_proxy_protocol", "postscreen": "postscreen_upstream_proxy_protocol"}
+"""Receiving program -> the setting with which it expects a proxy's header in front of every session."""
+_TABLES = (
+    "transport_maps",
+    "tls_server_sni_maps",
+    "relay_domains",
+    *BY_SENDER,
+    *CONTENT_CHECKS,
+    *RESTRICTIONS,
+    *PROXIED.values(),
+)
+
 _HOP = re.compile(r"(?:\[(?P<literal>[^\]]+)\]|(?P<name>[^\[\]:]+))(?::(?P<port>\w+))?\Z")
 
 
@@ -69,12 +87,17 @@ class Configuration:
             "default_transport",
             "smtp_fallback_relay",
             "inet_interfaces",
+            *_TABLES,
         )
         self.main = postconf.expanded(*names)
         self.explicit = postconf.explicit()
         services = postconf.services()
         self.commands = {one.name: one.command for one in services}
         self.overrides = {one.name: one.settings for one in services if one.settings}
+
+    def stands_for(self, copy: str, real: str) -> None:
+        """Give the settings the paths that they have in the real configuration directory. copy: the directory that was read."""
+        self.main = {name: value.replace(copy, real) for name, value in self.main.items()}
 
     def value(self, service: str, parameter: str) -> str:
         """Return the value of a parameter for a service: its own, else the one of main.cf; empty if Postfix does not know it."""
@@ -161,48 +184,55 @@ def transports(configuration: Configuration) -> list[Transport]:
 
     Tables (transport_maps and others) are not read: their entries are not listed.
     """
+    return [transport for _written, transport in named_ways(configuration)]
+
+
+def named_ways(configuration: Configuration) -> list[tuple[str, Transport]]:
+    """Return the same, each with its next hop as it is written; empty for the MX of each domain."""
     main = configuration.main
     default, _, own = main.get("default_transport", "smtp").partition(":")
     relayhost = main.get("relayhost", "")
     setting = "default_transport" if own or not relayhost else "relayhost"
-    found: list[Transport] = [*_transports(configuration, setting, default or "smtp", own or relayhost)]
+    found = [*ways_by(configuration, setting, default or "smtp", own or relayhost)]
     for setting in _WAYS:
         if setting in configuration.explicit:
             name, _, hop = main.get(setting, "").partition(":")
             # Only relay_transport falls back to relayhost. The others use the recipient's domain.
-            found += _transports(
-                configuration, setting, name, hop or (relayhost if setting == "relay_transport" else "")
-            )
+            found += ways_by(configuration, setting, name, hop or (relayhost if setting == "relay_transport" else ""))
     for service, settings in configuration.overrides.items():
         name, _, hop = settings.get("content_filter", "").partition(":")
-        found += _transports(configuration, f"content_filter of {service}", name, hop)
+        found += ways_by(configuration, f"content_filter of {service}", name, hop)
     for hop in re.split(r"[,\s]+", main.get("smtp_fallback_relay", "")):
         if hop:
-            found += _transports(configuration, "smtp_fallback_relay", default or "smtp", hop)
+            found += ways_by(configuration, "smtp_fallback_relay", default or "smtp", hop)
     return found
 
 
-def _client(configuration: Configuration, name: str) -> str:
+def client_of(configuration: Configuration, name: str) -> str:
     """Return the client program of a transport, smtp or lmtp; empty if it is another program."""
     command = configuration.commands.get(f"{name}/unix", name)
     return command if command in _CLIENTS else ""
 
 
-def _transports(configuration: Configuration, setting: str, name: str, hops: str) -> Iterable[Transport]:
-    client = _client(configuration, name)
+def ways_by(configuration: Configuration, setting: str, name: str, hops: str) -> Iterable[tuple[str, Transport]]:
+    """Yield the next hops of a transport over SMTP or LMTP, each as it is written and as a value. setting: what names them."""
+    client = client_of(configuration, name)
     if not client:
         return
     service = f"{name}/unix"
     for hop in [one for one in re.split(r"[,\s]+", hops) if one] or [""]:
         host, port = _hop(configuration, service, client, hop)
-        yield Transport(
-            setting,
-            name,
-            host,
-            port,
-            configuration.level(service, client),
-            configuration.value(service, f"{client}_tls_wrappermode") == "yes",
-            configuration.own_tls(service),
+        yield (
+            hop,
+            Transport(
+                setting,
+                name,
+                host,
+                port,
+                configuration.level(service, client),
+                configuration.value(service, f"{client}_tls_wrappermode") == "yes",
+                configuration.own_tls(service),
+            ),
         )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -21,19 +21,23 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import port_number
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf, Service
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import Configuration, observe
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import (
     blocked,
     not_read_yet,
     refuse_blocked,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.reach import Reach, loopback_only
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, is_loopback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
@@ -92,15 +96,13 @@ _TLS_WORDS = re.compile(
     r"/(?:smtpd|tlsproxy)\[\d+\]: warning: ((?:error opening|error loading|cannot get|cannot load|key at index|private key) .*)"
 )
 INBOUND_KIND = {"": "disabled", "none": "disabled", "may": "offered", "encrypt": "required"}
-# If smtpd_tls_chain_files is set, Postfix ignores these parameters and warns about them.
-SUPERSEDED = tuple(f"smtpd_tls_{kind}{what}_file" for kind in ("", "d", "ec") for what in ("cert", "key"))
 # The settings of main.cf that a change sets, and that go back when TLS is switched off.
 _INBOUND = (
     "smtpd_tls_security_level",
     "smtpd_tls_chain_files",
     "smtpd_tls_received_header",
     "smtpd_tls_loglevel",
-    *SUPERSEDED,
+    *former.SUPERSEDED,
 )
 _OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel")
 
@@ -218,10 +220,6 @@ class Postfix:
 
     def observe(self) -> Mapping[str, Any]:
         """Return C(listeners) and C(transports) as plain data. Raises EngineError if postconf cannot read the configuration."""
-        from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import (  # noqa: PLC0415
-            observe,  # a change does not need it
-        )
-
         edited = not_read_yet(self.postconf.config_dir, self.main_process())
         return {**observe(self.postconf), "not_read_yet": edited}
 
@@ -231,18 +229,34 @@ class Postfix:
 
     def state(self) -> dict[str, str]:
         """Return the TLS levels of the listener and of the client C(smtp), with the values of Desired or C(custom)."""
-        values = self.postconf.values("smtpd_tls_security_level", "smtp_tls_security_level")
-        services = {one.name: one.settings for one in self.postconf.services()}
-
-        def kind(service: str, name: str, kinds: Mapping[str, str]) -> str:
-            return kinds.get(services.get(service, {}).get(name, values[name]), "custom")
-
-        listening = [service for service, name in self._places() if name in values] or [""]
-        inbound = {kind(service, "smtpd_tls_security_level", INBOUND_KIND) for service in listening}
+        configuration = Configuration(self.postconf)
+        known = [(service, name) for service, name in self._places() if name in configuration.main]
+        inbound = {
+            INBOUND_KIND.get(configuration.level(service, name.partition("_")[0]), "custom")
+            for service, name in known or [("", "smtpd_")]
+        }
         return {
             "inbound": inbound.pop() if len(inbound) == 1 else "custom",
-            "outbound": kind(former.CLIENT, "smtp_tls_security_level", OUTBOUND_KIND),
+            "outbound": OUTBOUND_KIND.get(configuration.level(former.CLIENT, "smtp"), "custom"),
         }
+
+    def sides(self, change: Any = None) -> Sides:
+        """Return all listeners and ways of outgoing mail, as they are or as the change leaves them. Raises EngineError."""
+        texts = {} if change is None else {image.path: image.content or b"" for image in change.after}
+        with self._as_after(texts) as reach:
+            return reach.sides()
+
+    @contextlib.contextmanager
+    def _as_after(self, texts: Mapping[str, bytes]) -> Iterator[Reach]:
+        """Yield the reach of the configuration with these texts in the place of its own files; of the present one without any."""
+        texts = {path: text for path, text in texts.items() if path in self.files()}
+        if not texts:
+            yield Reach(self._run, self.postconf, Configuration(self.postconf), OUTBOUND_KIND)
+            return
+        with self.postconf.staged(texts) as staged:
+            configuration = Configuration(staged)
+            configuration.stands_for(staged.config_dir, self.postconf.config_dir)
+            yield Reach(self._run, staged, configuration, OUTBOUND_KIND)
 
     def _places(self) -> list[tuple[str, str]]:
         return former.places(self.postconf.services(), self.is_listener)
@@ -257,11 +271,12 @@ class Postfix:
         names = (*(_INBOUND if off["in"] else ()), *(_OUTBOUND if off["out"] else ()))
         places = self._places() if desired.inbound is not None else []
         places += [(former.CLIENT, "smtp_tls_security_level")] if desired.outbound is not None else []
-        back = former.former(self.postconf, self._was(desired, names), names, places)
+        options = [*dict.fromkeys([*places, *self._exempted(desired)])]
+        back = former.former(self.postconf, self._was(desired, names), names, options)
         wanted = self._wanted(desired, back.options)
         now = {**self.postconf.values(*wanted), **self.postconf.explicit()}
         main = {**back.main, **{name: value for name, value in wanted.items() if now.get(name) != value}}
-        edits = Edits(main, options=back.options)
+        edits = Edits(main, options=self._differing({**back.options, **self.exemptions(main, back.options)}))
         images = self.postconf.images(edits)
         if any(off.values()):
             more = former.exceptions(self.postconf, images, self.is_listener, off["in"], off["out"])
@@ -272,6 +287,54 @@ class Postfix:
         if not edits.main and not edits.options:
             return Change((), ())
         return Change.of(former.alike(self.postconf, images, desired.was))
+
+    def _exempted(self, desired: Desired) -> list[tuple[str, str]]:
+        """Return the options that may be exemptions of an earlier change, and that the wanted state has no use for."""
+        services = self.postconf.services()
+        less = desired.outbound not in (None, "required")
+        found = former.exempted(services, desired.inbound == "disabled", less)
+        if desired.inbound == "offered":  # a certificate of its own is kept as long as the port has another one
+            found += [(one.name, "smtpd_tls_security_level") for one in services if self._is_inner(one)]
+        return found
+
+    def exempted_before(self, was: Mapping[str, Was]) -> dict[str, Optional[str]]:
+        """Return the options of master.cf that take back what exemptions() wrote when outgoing mail began to require TLS."""
+        options = former.exempted(self.postconf.services(), inbound=False, outbound=True)
+        return former.former(self.postconf, was, (), options).options
+
+    def _is_inner(self, service: Service) -> bool:
+        """Whether a service receives mail on the loopback, and is not the listener to configure."""
+        host = service.name.rpartition("/")[0].rpartition(":")[0].strip("[]")
+        return service.command == "smtpd" and is_loopback(host) and not self.is_listener(service.name)
+
+    def exemptions(
+        self, main: Mapping[str, Optional[str]], options: Mapping[str, Optional[str]] = MappingProxyType({})
+    ) -> dict[str, Optional[str]]:
+        """Return the options of master.cf with which other services stay as they are although main.cf changes.
+
+        A listener with a certificate of its own keeps it; one on the loopback does not begin to require TLS, and neither does a
+        transport that carries mail to hops on this host only. main, options: the edits that reach them.
+        """
+        found: dict[str, Optional[str]] = {}
+        if not any(main.get(name) for name in (former.CHAIN, "smtpd_tls_security_level", "smtp_tls_security_level")):
+            return found
+        now = Configuration(self.postconf)
+        explicit = self.postconf.explicit()
+        services = self.postconf.services()
+        if main.get(former.CHAIN) and not explicit.get(former.CHAIN):
+            found.update(former.certificates_of_their_own(services, explicit, self.is_listener))
+        if main.get("smtpd_tls_security_level") == INBOUND_LEVEL["required"]:
+            for one in services:
+                if self._is_inner(one) and "smtpd_tls_security_level" not in one.settings:
+                    found[f"{one.name}/smtpd_tls_security_level"] = now.level(one.name, "smtpd")
+        if OUTBOUND_KIND.get(main.get("smtp_tls_security_level") or "") == "required":
+            images = self.postconf.images(Edits(main, options=self._differing(options)))
+            with self._as_after({image.path: image.content or b"" for image in images}) as reach:
+                for way in loopback_only(reach.ways()):
+                    service = f"{way.transport}/unix"
+                    if "smtp_tls_security_level" not in way.overrides and now.commands.get(service) == "smtp":
+                        found[f"{service}/smtp_tls_security_level"] = now.level(service, "smtp")
+        return found
 
     def _was(self, desired: Desired, names: Collection[str]) -> dict[str, Was]:
         """Return what is known of the files that matter: of main.cf only if its settings go back."""
@@ -292,14 +355,17 @@ class Postfix:
         wanted: dict[str, str] = {}
         now = self.postconf.values("smtpd_tls_loglevel", "smtp_tls_security_level", "smtp_tls_loglevel")
         if desired.offers and desired.inbound:
-            self.refuse_override("smtpd_tls_security_level", INBOUND_KIND, desired.inbound, self.is_listener, options)
+            receiving = [service for service, _name in self._places()]
+            self.refuse_override(
+                "smtpd_tls_security_level", INBOUND_KIND, desired.inbound, receiving.__contains__, options
+            )
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
             files = [one for one in (desired.private_key, desired.certificate) if one]  # the key comes first
             wanted["smtpd_tls_chain_files"] = ", ".join(files)
             wanted["smtpd_tls_received_header"] = "yes"
             wanted["smtpd_tls_loglevel"] = at_least_one(now["smtpd_tls_loglevel"])
             explicit = self.postconf.explicit()
-            wanted.update({name: "" for name in SUPERSEDED if explicit.get(name)})
+            wanted.update({name: "" for name in former.SUPERSEDED if explicit.get(name)})
         if desired.outbound not in (None, "disabled"):
             self.refuse_override(
                 "smtp_tls_security_level",
@@ -308,8 +374,8 @@ class Postfix:
                 lambda service: service == former.CLIENT,
                 options,
             )
-            level = now["smtp_tls_security_level"]
-            if level == "" or OUTBOUND_KIND.get(level) != desired.outbound:
+            level = Configuration(self.postconf).level("", "smtp")  # an older spelling counts, too
+            if OUTBOUND_KIND.get(level) != desired.outbound:
                 wanted["smtp_tls_security_level"] = OUTBOUND_LEVEL[desired.outbound]
             wanted["smtp_tls_loglevel"] = at_least_one(now["smtp_tls_loglevel"])
         return wanted
@@ -351,10 +417,31 @@ class Postfix:
                 raise EngineError(f"relayhost = {relayhost} names a domain, not the host itself in brackets")
             try:
                 number = port if port.isdigit() else socket.getservbyname(port, "tcp")
-                hops.append(Target.parse(f"{host}:{number}"))
+                hops.append(replace(Target.parse(f"{host}:{number}"), protocol=self._protocol()))
             except (ValueError, OSError) as error:  # a TargetError is a ValueError
                 raise EngineError(f"relayhost of this host cannot be read: {error}") from error
         return hops
+
+    def _protocol(self) -> str:
+        """Return how the client C(smtp) begins TLS: at once, or by STARTTLS."""
+        wrapped = Configuration(self.postconf).value(former.CLIENT, "smtp_tls_wrappermode") == "yes"
+        return "smtps" if wrapped else "smtp"
+
+    def other_hops(self) -> list[Target]:
+        """Return the next hops of all ways that would require TLS if main.cf did, but for those that keep their level.
+
+        Raises EngineError for ways that cannot be listed or are undercut.
+        """
+        main = {"smtp_tls_security_level": OUTBOUND_LEVEL["required"]}
+        options = self.exemptions(main)
+        images = self.postconf.images(Edits(main, options=options))
+        with self._as_after({image.path: image.content or b"" for image in images}) as reach:
+            ways = [one for one in reach.ways() if one.kind == "required"]
+        faults = [*reach.unread, *(f"{one}: {one.undercut}" for one in ways if one.undercut)]
+        faults += [f"{one} cannot be tested, because it names no host" for one in ways if one.target is None]
+        if faults:
+            raise EngineError("; ".join(faults))
+        return [one.target for one in ways if one.target]
 
     def check(self) -> None:
         """Have Postfix check its configuration. Raises EngineError with what Postfix says."""
@@ -399,7 +486,7 @@ class Postfix:
     def is_listener(self, service: str) -> bool:
         """Whether a master.cf service, C(name/type), is the listener to configure."""
         name, _, kind = service.rpartition("/")
-        return kind == "inet" and name.rpartition(":")[2] in (self._port, "smtp" if self._port == "25" else self._port)
+        return kind == "inet" and port_number(name.rpartition(":")[2]) == int(self._port)
 
     def refuse_override(
         self,

@@ -11,6 +11,7 @@ from typing import Any, Optional, Protocol, runtime_checkable
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 
 
@@ -20,6 +21,26 @@ class TellsOfTls(Protocol):
 
     def tls_words(self) -> str:
         """Return its own words on the last failure, one line; empty if the end of the log has none. Never raises."""
+
+
+@runtime_checkable
+class TellsReach(Protocol):
+    """A server that tells how far a change reaches. Of another one, only the own port and the next hops are proved."""
+
+    def sides(self, change: Any = None) -> Sides:
+        """Return all listeners and the ways of outgoing mail: as they are, or as this change of plan() leaves them.
+
+        Computed from the edited files, before anything is written. The collection's own ways, of a gateway or to a peer, are left out:
+        they have levels and proofs of their own. Raises EngineError.
+        """
+
+
+@runtime_checkable
+class TellsByHand(Protocol):
+    """A server whose settings stand at several places of a file, so that the changed lines alone do not tell where they belong."""
+
+    def by_hand(self, desired: Desired) -> str:
+        """Return the settings of a wanted state as lines to write by hand, with their places. Raises EngineError."""
 
 
 class ServerChange(Protocol):

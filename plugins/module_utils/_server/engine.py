@@ -23,8 +23,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import SEND_ONLY, Desired, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -32,7 +34,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import (
-    handshake_all,
     handshake_one,
     wait_until,
 )
@@ -73,7 +74,7 @@ def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[s
 
     store: the directory of the record of what was there.
     """
-    before = server.state()
+    before = state_of(server, desired)
     was, edited = texts(load(store, server.name), server.files())
     desired = replace(desired, was=was)
     if "disabled" in (desired.inbound, desired.outbound):
@@ -93,6 +94,11 @@ def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[s
     return Computed(before, _after(before, desired), desired, change, look, _fingerprint(desired, check_mode, warnings))
 
 
+def state_of(server: Server, desired: Desired) -> dict[str, str]:
+    """Return the state of the server in the words of the options. The inbound side of a send-only host is none."""
+    return server.state() if desired.listens else {**server.state(), "inbound": SEND_ONLY}
+
+
 def set_starttls(
     server: Server,
     desired: Desired,
@@ -107,30 +113,58 @@ def set_starttls(
     Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     transaction = server.transaction(store)
-    with transaction.opened(check_mode, _answers(desired.own_port, settings)) as (recovered, warnings):
+    answers = _answers(server, desired.own_port, settings, desired.listens)
+    with transaction.opened(check_mode, answers) as (recovered, warnings):
         facts.refuse_changed(digests or {})
         outcome, _made = change_within(transaction, server, desired, settings, check_mode, warnings, store)
         return replace(outcome, changed=outcome.changed or recovered, recovered=recovered, warnings=tuple(warnings))
 
 
-def undo_killed_run(server: Server, own_port: Target, settings: Settings, store: str = STORE) -> tuple[bool, list[str]]:
+def undo_killed_run(
+    server: Server, own_port: Target, settings: Settings, store: str = STORE, listens: bool = True
+) -> tuple[bool, list[str]]:
     """Undo the change of a killed run, and prove that the server answers. Return whether there was one, and warnings.
 
-    Raises EngineError.
+    listens: see Desired. Raises EngineError.
     """
-    with server.transaction(store).opened(False, _answers(own_port, settings)) as (recovered, warnings):
+    with server.transaction(store).opened(False, _answers(server, own_port, settings, listens)) as (
+        recovered,
+        warnings,
+    ):
         return recovered, warnings
 
 
-def _answers(own_port: Target, settings: Settings) -> Callable[[], None]:
-    """Return the proof that a mail server answers on its port. It raises EngineError."""
+def _answers(server: Server, own_port: Target, settings: Settings, listens: bool) -> Callable[[], None]:
+    """Return the proof that a mail server answers on its port; that it runs, if it takes no mail. It raises EngineError."""
 
     def prove() -> None:
+        if not listens:
+            return require_alive(server)
         seen = wait_until(lambda now: now.stage >= Stage.EHLO, own_port, settings, settings.timeout)
         if seen.stage < Stage.EHLO:
             raise EngineError(f"no mail server answers on {own_port} ({seen.message})")
+        return None
 
     return prove
+
+
+def require_alive(server: Server, outbound: Optional[str] = None) -> None:
+    """Raise EngineError unless the daemon of a host without a port runs, and has the wanted outbound state."""
+    if isinstance(server, Startable) and server.has_ended():
+        raise EngineError("the mail server has ended")
+    server.require_running()
+    present = server.state()["outbound"]
+    if outbound not in (None, present):
+        raise EngineError(f"the mail server does not show the wanted state: outbound is {present}, not {outbound}")
+
+
+def relays_of(server: Server, settings: Settings) -> tuple[list[Handshake], str]:
+    """Return the tests of the next hops of all outgoing mail, made from here; and why there are none, if they are not known."""
+    try:
+        found = evidence.ways_out(server, settings)
+    except (EngineError, OSError) as error:
+        return [], str(error)
+    return [one.seen for one in found.hops], "; ".join(found.problems)
 
 
 def require_greeting(own_port: Target, seen: Handshake) -> None:
@@ -162,23 +196,39 @@ def change_within(
     computed = compute(server, desired, check_mode, warnings, store)
     desired, change = computed.desired, computed.change
     seen = handshake_one(desired.own_port, settings)
-    require_greeting(desired.own_port, seen)
-    _guard_outbound(server, desired, computed.before, settings, check_mode, warnings)
+    answers = seen.stage >= Stage.GREETING
+    if desired.listens:
+        require_greeting(desired.own_port, seen)
+    sides = None
+    if insists(desired, computed.before) or (change and not check_mode):
+        sides = evidence.both(server, change)
+    if sides:
+        _refuse_shut(sides, desired, check_mode, warnings)
+    _guard_outbound(server, computed, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
-    if not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
+    if desired.listens and not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
         change = replace(change, reload=True)
     outcome = Outcome(bool(change), computed.before, computed.after, seen, computed.diff(), look=computed.look)
     if check_mode or not change:
         return outcome, None
     old_chain = _chain(desired)
+    others = evidence.Listening(sides or evidence.both(server, change), desired, settings)
+    warnings.extend(one for one in others.warnings if one not in warnings)
 
     def prove() -> None:
         nonlocal seen
+        if not (answers or desired.listens):
+            require_alive(server, desired.outbound)
+            return others.prove()
         seen = prove_at(
             desired, desired.own_port, settings, lambda: isinstance(server, Startable) and server.has_ended()
         )
+        return others.prove()
 
     def prove_old(old: Handshake = seen) -> None:
+        if not (answers or desired.listens):
+            require_alive(server, computed.before["outbound"])
+            return others.prove_old()
         # If the old files name a certificate that was renewed before this run, the daemon serves the new one
         # after the first reload. So the proof of the old state accepts both.
         replaced = computed.look is not None and computed.look.differs
@@ -189,11 +239,13 @@ def change_within(
         )
         if not any(same_face(face, now) for face in faces):
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
+        return others.prove_old()
 
     transaction.apply(change, prove, prove_old, hold)
-    return replace(outcome, handshake=seen, digests=facts.known_digests([*server.files(), desired.certificate])), Made(
-        change, prove, prove_old
-    )
+    relays = () if desired.listens else tuple(relays_of(server, settings)[0])
+    return replace(
+        outcome, handshake=seen, relays=relays, digests=facts.known_digests([*server.files(), desired.certificate])
+    ), Made(change, prove, prove_old)
 
 
 def prove_at(
@@ -218,16 +270,6 @@ def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
         seen.completed
         and seen.fingerprint == fingerprint
         and bool(seen.requires_tls) == (desired.inbound == "required")
-    )
-
-
-def same_face(old: Handshake, new: Handshake) -> bool:
-    """Whether two tests of a port show the same state to a client."""
-    return (old.stage, old.code, old.fingerprint, bool(old.requires_tls)) == (
-        new.stage,
-        new.code,
-        new.fingerprint,
-        bool(new.requires_tls),
     )
 
 
@@ -309,23 +351,33 @@ def _no_password() -> str:
     raise ValueError("the private key is encrypted, and a daemon cannot ask for its passphrase")
 
 
+def _refuse_shut(sides: evidence.Both, desired: Desired, check_mode: bool, warnings: list[str]) -> None:
+    """Refuse to require TLS from what hands mail in on this host alone. Check mode warns instead."""
+    found = "; ".join(reach.shut(*sides, desired.own_port))
+    if found and not check_mode:
+        raise EngineError(found)
+    warnings.extend([found] if found else [])
+
+
 def _guard_outbound(
     server: Server,
-    desired: Desired,
-    before: dict[str, str],
+    computed: Computed,
+    sides: Optional[evidence.Both],
     settings: Settings,
     check_mode: bool,
     warnings: list[str],
 ) -> None:
-    """Refuse outbound 'required' unless every next hop completes a handshake. Check mode warns instead."""
-    if not insists(desired, before):
+    """Refuse outbound 'required' unless every next hop that the change reaches completes a handshake. Check mode warns instead."""
+    if not insists(computed.desired, computed.before):
+        if sides and computed.desired.outbound == "required":
+            warnings.extend(reach.undercut(sides.after))
         return
     try:
-        seen = handshake_all(next_hops(server), replace(settings, ask_plaintext=False))
-        failed = [one for one in seen if not one.completed]
-        problem = "; ".join(f"{one.target}: {one.message}" for one in failed)
+        found = evidence.outgoing(server, sides, settings)
+        problem, notes = found.refusal, found.notes
     except EngineError as error:
-        problem = str(error)
+        problem, notes = str(error), ()
+    warnings.extend(notes)
     if not problem:
         return
     message = refusal(problem)
@@ -337,14 +389,6 @@ def _guard_outbound(
 def insists(desired: Desired, before: Mapping[str, str]) -> bool:
     """Whether the change would require TLS from the next hops, so that it needs evidence that they accept it."""
     return desired.outbound == "required" != before["outbound"] and not desired.require_without_evidence
-
-
-def next_hops(server: Server) -> list[Target]:
-    """Return the hosts that receive all outgoing mail. Raises EngineError with the reason if they are not all known."""
-    hops = list(server.next_hops())
-    if not hops:
-        raise EngineError("it hands its mail to the MX of each recipient domain, and those cannot all be tested")
-    return hops
 
 
 def refusal(problem: str) -> str:

@@ -18,6 +18,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 INBOUND = ("disabled", "offered", "required")
 OUTBOUND = ("disabled", "opportunistic", "required")
+SEND_ONLY = "none"
+"""The inbound side of a send-only host: it takes no mail from the network."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Desired:
     on_host: the files are somebody else's, such as a renewing client's: they are used and judged, and never written.
     bundle: the file to install at the path of the certificate, in the same change; None uses the file that is there.
     was: path of a configuration file -> what is known of it. With C(disabled), its settings go back to that.
+    listens: whether the host takes mail from the network. A send-only host does not: its inbound side stays as it is, and nobody has to
+    answer on its own port.
     """
 
     inbound: Optional[str] = None
@@ -45,6 +49,7 @@ class Desired:
     was: Mapping[str, Was] = field(default_factory=dict)
     private_key: str = ""
     on_host: bool = False
+    listens: bool = True
 
     def check(self) -> None:
         """Raise EngineError for values that must not reach a configuration file."""
@@ -79,7 +84,8 @@ class Outcome:
 
     handshake: the last test of the daemon's own port. recovered: whether the change of a killed run was undone first.
     look: the comparison of the certificate file, None if the change installs none. digests: path -> SHA-256 of the files after
-    the change, for the next change of the run; empty if nothing was changed.
+    the change, for the next change of the run; empty if nothing was changed. relays: of a send-only host, the tests of its next hops
+    after the change.
     """
 
     changed: bool
@@ -91,6 +97,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     look: Optional[Look] = None
     digests: Mapping[str, str] = field(default_factory=dict)
+    relays: tuple[Handshake, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as plain data, without diff and warnings."""

@@ -19,8 +19,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, is_loopback
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import putting_back
@@ -54,16 +54,23 @@ class Reading:
         settings: Settings,
         store: str = STORE,
         keep: Optional[Collection[str]] = None,
+        ports: Optional[Collection[int]] = None,
+        find_send_only: bool = False,
     ) -> None:
         """Prepare only. desired: with neither direction set, nothing is computed and nothing stands in the way.
 
-        keep: the paths that a removal of everything leaves as they are; None if nothing is to be removed.
+        keep: the paths that a removal of everything leaves as they are; None if nothing is to be removed. ports: those whose listeners
+        are tested besides the own port; empty for all, None for none. find_send_only: whether a host that takes mail from itself only
+        is read as a send-only host.
         """
         self._server = server
         self._desired = desired
         self._settings = replace(settings, ask_plaintext=True)
         self._store = store
         self._keep = keep
+        self._ports = ports
+        self._find_send_only = find_send_only
+        self._relays: list[Handshake] = []
         self.obstacles: list[dict[str, str]] = []
         self.notes: list[dict[str, str]] = []
 
@@ -87,20 +94,33 @@ class Reading:
         observed = self._observe() if health["state"] != "broken" else {"listeners": None, "transports": None}
         journal = self._journal()
         self._pending(observed, health["state"] == "running", bool(journal))
+        found = self._sockets(observed, health["state"] == "running", programs, user)
+        if self._find_send_only and takes_no_mail(observed["listeners"], found, self._desired.own_port.port):
+            self._desired = replace(self._desired, inbound=None, listens=False, bundle=None, on_host=False)
         # A daemon with a broken configuration may accept connections and never answer.
         patience = (
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
         )
         test = handshake.handshake_all if health["state"] == "broken" else handshake_all
-        seen = test([self._desired.own_port, *targets], replace(self._settings, timeout=patience))
-        own = seen[0]
-        if health["state"] == "running" and own.stage < Stage.GREETING:
-            self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
+        listening = self._others(observed) if health["state"] == "running" else {}
+        patient = replace(self._settings, timeout=patience)
+        if self._desired.listens:
+            tested = test([self._desired.own_port, *targets, *listening], patient)
+            seen, others = tested[: 1 + len(targets)], tested[1 + len(targets) :]
+            own = seen[0]
+            if health["state"] == "running" and own.stage < Stage.GREETING:
+                self._stands("not_answering", f"no mail server answers on {self._desired.own_port}: {own.message}")
+        else:
+            seen = self._relay_tests(health["state"])
+            others = test(list(listening), patient) if listening else []
+            own = Handshake(self._desired.own_port)
         return {
+            "send_only": not self._desired.listens,
             "health": health,
             "listeners": observed["listeners"],
             "transports": observed["transports"],
-            "sockets": self._sockets(observed, health["state"] == "running", programs, user),
+            "listener_tests": [_tested(listening[one.target], one) for one in others],
+            "sockets": None if found is None else [one.to_json() for one in found],
             "certificates": self._certificates(observed["listeners"]),
             "disk": self._disk(),
             "journal": journal,
@@ -110,10 +130,37 @@ class Reading:
             **self._change(own if health["state"] == "running" else None),
             **self._on_host(),
             "tls_words": self._tls_words(own) if health["state"] == "running" else "",
-            "probe": plain_results(seen),
+            "probe": plain_results(seen) if self._desired.listens else {**plain_results(seen), "own": False},
             "obstacles": self.obstacles,
             "notes": self.notes,
         }
+
+    def _others(self, observed: Mapping[str, Any]) -> dict[Target, Listener]:
+        """Return the listeners to test besides the own port, each by its target."""
+        if self._ports is None or not observed["listeners"]:
+            return {}
+        closed: Mapping[str, str] = {}
+        with contextlib.suppress(EngineError, OSError):
+            sides = evidence.both(self._server, None)
+            closed = sides.before.closed if sides else {}
+        found: dict[Target, Listener] = {}
+        own = self._desired.own_port
+        for one in map(Listener.from_json, observed["listeners"]):
+            target = reach.target_of(one, own.host)
+            if target is None or one.service in closed or (self._ports and one.port not in self._ports):
+                continue
+            if (target.host, target.port) != (own.host, own.port):
+                found.setdefault(target, one)
+        return found
+
+    def _relay_tests(self, state: str) -> list[Handshake]:
+        """Return the tests of the next hops, which are all that a send-only host talks to. A host without a relay has none."""
+        if state not in ("running", "stopped"):
+            return []
+        self._relays, problem = engine.relays_of(self._server, self._settings)
+        if problem:
+            self.notes.append({"code": "relay_not_tested", "message": problem})
+        return self._relays
 
     def _stands(self, code: str, message: str) -> None:
         if self._wants_change:
@@ -165,7 +212,7 @@ class Reading:
 
     def _sockets(
         self, observed: Mapping[str, Any], running: bool, programs: Collection[str], user: str
-    ) -> Optional[list[dict[str, Any]]]:
+    ) -> Optional[list[sockets.Socket]]:
         listeners = observed["listeners"]
         known = [Listener.from_json(one) for one in listeners or ()]
         ports = {*sockets.MAIL_PORTS, *(one.port for one in known if one.port)}
@@ -176,7 +223,7 @@ class Reading:
             ours = [replace(one, pid=None) if one.program in programs and one.pid != main else one for one in found]
             others = [(str(host), port) for host, port in observed.get("other_places", ())]
             self.notes += sockets.compare(known, ours, programs, others)
-        return None if found is None else [one.to_json() for one in found]
+        return found
 
     def _certificates(self, listeners: Optional[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         served = [path for one in listeners or () for path in one["certificates"]]
@@ -224,6 +271,7 @@ class Reading:
             "reload": False,
             "digests": {},
             "next_hops": None,
+            "reach": None,
         }
         if own is None or not self._wants_change:
             return nothing
@@ -253,7 +301,8 @@ class Reading:
         if computed.change or installs:
             self._reverse()
         stale = (
-            fingerprint is not None
+            self._desired.listens
+            and fingerprint is not None
             and not first.change
             and not installs
             and not engine.satisfies(first.desired, fingerprint, own)
@@ -261,14 +310,16 @@ class Reading:
         changes = [{"path": path, "lines": lines} for path, lines in computed.change.lines()]
         if look is not None and installs:
             changes.insert(0, {"path": self._desired.certificate, **look.diff, "previous_certificate": look.previous})
+        sides = self._sides(computed)
         return {
             "before": computed.before,
             "after": computed.after,
+            "reach": reach.to_json(*sides) if sides else None,
             "changes": changes,
             "offer": bool(first.change) or installs or stale,
             "reload": stale or bool(computed.change and not changes),
             "digests": digests,
-            "next_hops": self._next_hops(computed),
+            "next_hops": self._next_hops(computed, sides),
         }
 
     def _removed(self, keep: Collection[str]) -> dict[str, Any]:
@@ -305,22 +356,73 @@ class Reading:
 
     def _state(self) -> Optional[dict[str, str]]:
         try:
-            return self._server.state()
+            return engine.state_of(self._server, self._desired)
         except (EngineError, OSError):
             return None
 
-    def _next_hops(self, computed: engine.Computed) -> Optional[list[dict[str, Any]]]:
-        if not engine.insists(computed.desired, computed.before):
-            return None
+    def _sides(self, computed: engine.Computed) -> Optional[evidence.Both]:
+        """Return how the mail server is before and after the change; None if it does not tell."""
         try:
-            hops = engine.next_hops(self._server)
+            sides = evidence.both(self._server, computed.change)
+        except (EngineError, OSError) as error:
+            self._stands("change_refused", _reason(error))
+            return None
+        if sides:
+            for one in reach.shut(*sides, self._desired.own_port):
+                self._stands("change_refused", one)
+            self.notes += [{"code": "certificates_fewer", "message": one} for one in reach.fewer(*sides)]
+        return sides
+
+    def _next_hops(self, computed: engine.Computed, sides: Optional[evidence.Both]) -> Optional[list[dict[str, Any]]]:
+        """Return the tests of the next hops that the change needs as evidence; those of a send-only host in any case."""
+        if not engine.insists(computed.desired, computed.before):
+            if sides and computed.desired.outbound == "required":
+                self.notes += [{"code": "weaker_way", "message": one} for one in reach.undercut(sides.after)]
+            return [_hop(one, one.message) for one in self._relays] or None
+        try:
+            found = evidence.outgoing(self._server, sides, self._settings)
         except EngineError as error:
             self._stands("change_refused", engine.refusal(str(error)))
             return None
+        if found.problems:
+            self._stands("change_refused", engine.refusal("; ".join(found.problems)))
+        self.notes += [{"code": "weaker_way", "message": one} for one in found.notes]
+        if found.problems and not found.hops:
+            return None
         return [
-            {"host": one.target.host, "port": one.target.port, "completed": one.completed, "message": one.message}
-            for one in handshake_all(hops, replace(self._settings, ask_plaintext=False))
+            {**_hop(one.seen, one.fault), **({"settings": one.settings} if one.settings else {})} for one in found.hops
         ]
+
+
+def _hop(test: Handshake, fault: str) -> dict[str, Any]:
+    return {"host": test.target.host, "port": test.target.port, "completed": test.completed, "message": fault}
+
+
+def takes_no_mail(
+    listeners: Optional[Sequence[Mapping[str, Any]]], found: Optional[Sequence[sockets.Socket]], port: int
+) -> bool:
+    """Whether a host takes mail from itself only, or from nobody: no other host can connect to a port for mail.
+
+    listeners: of the configuration; found: the sockets of the host; None if they could not be read. What is not known counts as no.
+    """
+    if listeners is None:
+        return False
+    places = [str(one["host"]) for one in listeners]
+    places += [one.host for one in found or () if one.port in (*sockets.MAIL_PORTS, port)]
+    return all(map(is_loopback, places))
+
+
+def _tested(listener: Listener, seen: Handshake) -> dict[str, Any]:
+    """Return the test of a listener as plain data, with why it does not do what its configuration says."""
+    return {
+        "service": listener.service,
+        "host": seen.target.host,
+        "port": seen.target.port,
+        "tls": listener.tls,
+        "completed": seen.completed,
+        "fingerprint_sha256": seen.fingerprint,
+        "message": reach.not_as_configured(listener, seen, evidence.installed_in),
+    }
 
 
 def _is_there(path: str) -> bool:

@@ -19,8 +19,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host import fa
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import require_greeting, same_face
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import (
+    require_alive,
+    require_greeting,
+    state_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -111,7 +116,7 @@ def put_back(
     settings = replace(settings, ask_plaintext=True, verify_trust=False)
     if not putting_back(server, desired, store, keep) and not server.transaction(store).journal_facts():
         seen = handshake_one(desired.own_port, settings)
-        return Outcome(False, server.state(), {}, seen, [])
+        return Outcome(False, state_of(server, desired), {}, seen, [])
     transaction = server.transaction(store)
     with transaction.opened(check_mode) as (recovered, warnings):
         facts.refuse_changed(digests or {})
@@ -121,7 +126,7 @@ def put_back(
         if todo.obstacles and not check_mode:
             raise EngineError("; ".join(todo.obstacles))
         warnings.extend(f"a real run would refuse this: {one}" for one in todo.obstacles)
-        state = server.state()
+        state = state_of(server, desired)
         leaving = _leaving(peers if todo.change else None)
         if leaving and check_mode:
             warnings.extend(leaving.warnings(queue_seconds))
@@ -129,7 +134,8 @@ def put_back(
             leaving.wait(queue_seconds)
         seen = handshake_one(desired.own_port, settings)
         if todo.change and not check_mode:
-            require_greeting(desired.own_port, seen)
+            if desired.listens:
+                require_greeting(desired.own_port, seen)
             seen = _apply(transaction, server, desired, settings, todo.change, seen, leaving)
         if not check_mode:
             record.forget(store, server.name, [desired.certificate])
@@ -160,6 +166,7 @@ def _apply(
 ) -> Handshake:
     """Make the change. Return the test of the own port after it."""
     seen = old
+    silent = not desired.listens and old.stage < Stage.GREETING
     gone = {image.path for image in change.after if image.content is None}
 
     def prove() -> None:
@@ -172,6 +179,9 @@ def _apply(
                     f"{one.service} serves {', '.join(missing)}, which would be removed; give it another certificate first, or name "
                     "the file in starttls_uninstall_keep"
                 )
+        if silent:
+            require_alive(server)
+            return leaving.refuse_earlier(moment) if leaving else None
         offers = {_OFFERED.get(one.tls) for one in listeners if one.port == desired.own_port.port}
         wanted = offers.pop() if len(offers) == 1 else None
 
@@ -184,11 +194,15 @@ def _apply(
             raise EngineError(f"{desired.own_port} is not as it was before the first change: {what}")
         if leaving:
             leaving.refuse_earlier(moment)
+        return None
 
     def prove_old() -> None:
+        if silent:
+            return require_alive(server)
         now = wait_until(lambda look: same_face(old, look), desired.own_port, settings, settings.timeout)
         if not same_face(old, now):
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
+        return None
 
     transaction.apply(change, prove, prove_old)
     return seen

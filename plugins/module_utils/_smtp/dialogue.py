@@ -146,7 +146,10 @@ class Dialogue:
     """
 
     def __init__(self, helo_name: str, ask_plaintext: bool = False, protocol: str = "smtp") -> None:
-        """Use helo_name in EHLO. With ask_plaintext, also test whether the server accepts mail in plaintext."""
+        """Use helo_name in EHLO; if it is empty, whoever connects sets it to an address literal.
+
+        With ask_plaintext, also test whether the server accepts mail in plaintext.
+        """
         self.stage = Stage.CONNECT
         self.greeting: Optional[Reply] = None
         self.capabilities: tuple[str, ...] = ()
@@ -157,12 +160,17 @@ class Dialogue:
         self.wants_tls = protocol == "smtps"
         self.done = False
         self._verb = "LHLO" if protocol == "lmtp" else "EHLO"
-        self._helo = self._verb.encode() + b" " + re.sub(rb"[^\x21-\x7e]", b"?", helo_name.encode("ascii", "replace"))
+        self.helo_name = helo_name
         self._ask_plaintext = ask_plaintext
         self._reader = ReplyReader()
         self._output = b""
         # Not a bound method: the reference cycle would keep the dialogue in memory until garbage collection.
         self._expect: Callable[[Any, Reply], None] = type(self)._on_greeting
+
+    @property
+    def _hello(self) -> bytes:
+        said = re.sub(rb"[^\x21-\x7e]", b"?", (self.helo_name or "[127.0.0.1]").encode("ascii", "replace"))
+        return self._verb.encode() + b" " + said
 
     def receive(self, data: bytes) -> None:
         """Process bytes from the peer: plaintext before TLS, decrypted bytes inside TLS."""
@@ -185,7 +193,7 @@ class Dialogue:
         self.wants_tls = False
         self._reader = ReplyReader()
         if self.starttls_reply:
-            self._say(self._helo, type(self)._on_ehlo_tls)
+            self._say(self._hello, type(self)._on_ehlo_tls)
 
     def _say(self, command: bytes, expect: Callable[[Any, Reply], None]) -> None:
         self._output += command + b"\r\n"
@@ -196,10 +204,10 @@ class Dialogue:
         if reply.code != 220:
             raise DialogueError("greeting_rejected", f"the server greets with {reply}")
         if self.stage is Stage.TLS:
-            self._say(self._helo, type(self)._on_ehlo_tls)
+            self._say(self._hello, type(self)._on_ehlo_tls)
         else:
             self.stage = Stage.GREETING
-            self._say(self._helo, type(self)._on_ehlo)
+            self._say(self._hello, type(self)._on_ehlo)
 
     def _on_ehlo(self, reply: Reply) -> None:
         if reply.code != 250:

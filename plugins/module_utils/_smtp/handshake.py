@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import HelloError, ServerFlight
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.verifier import Verifier
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, Task, drive
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, Task, drive, own_name
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     MAX_FIRST_FLIGHT,
     MAX_TLS_BYTES,
@@ -75,6 +74,7 @@ _WANTS_CERTIFICATE = frozenset(
 class Settings:
     """The settings of a test. Times are seconds.
 
+    helo_name: what EHLO says; empty for the address literal of the own address of the connection.
     ca_pem: PEM roots to trust; None means the store of the machine that runs the test.
     timeout: limit of each stage. total_timeout: limit of all connections to one target together.
     concurrency: the number of targets that are tested at the same time.
@@ -85,7 +85,7 @@ class Settings:
     """
 
     ca_pem: Optional[str] = None
-    helo_name: str = field(default_factory=socket.gethostname)
+    helo_name: str = field(default_factory=own_name)
     timeout: float = 15.0
     total_timeout: float = 60.0
     concurrency: int = 200
@@ -107,7 +107,7 @@ class Handshake:
     code and message: the error; empty if the test completed, which means that it reached C(ehlo_tls).
     trusted: None if the chain was not verified. group: empty if it is unknown. client_certificate: C(not_requested),
     C(requested), C(required), or None if it is unknown. timings: the seconds of each stage.
-    versions, injection and resumption: the results of the checks in probe.py; empty or None if a check did not run.
+    versions, injection, resumption and large_hello: the results of the checks in probe.py; empty or None if a check did not run.
     """
 
     target: Target
@@ -132,6 +132,7 @@ class Handshake:
     versions: dict[str, Optional[bool]] = field(default_factory=dict)
     injection: Optional[bool] = None
     resumption: Optional[bool] = None
+    large_hello: Optional[bool] = None
 
     @property
     def completed(self) -> bool:
@@ -177,6 +178,7 @@ class Handshake:
             "versions": self.versions,
             "injection": self.injection,
             "resumption": self.resumption,
+            "large_hello": self.large_hello,
         }
 
     def record(self) -> dict[str, Any]:

@@ -251,13 +251,14 @@ def _server_name(name: str) -> bytes:
     return struct.pack(">HHHBH", 0, len(host) + 5, len(host) + 3, 0, len(host)) + host
 
 
-def client_hello(versions: Sequence[str], server_name: str = "", want: str = "") -> bytes:
+def client_hello(versions: Sequence[str], server_name: str = "", want: str = "", size: int = 0) -> bytes:
     """Return one complete ClientHello, in one record, that offers exactly these versions.
 
     versions: keys of VERSIONS in any order. Servers older than TLS 1.3 read the highest version only and may choose
     any lower one, so a test of one version offers that version alone. want: C(rsa) or C(ecdsa) offers only
     suites of that kind of certificate (up to TLS 1.2); empty offers all. So two hellos read both certificates of a
-    server that has two. Raises HelloError(bad_name), and ValueError for an unknown version or kind.
+    server that has two. size: the least bytes of the record.
+    Raises HelloError(bad_name), and ValueError for an unknown version or kind.
     """
     template = _template(tuple(versions), want)
     random = os.urandom(64)
@@ -268,8 +269,9 @@ def client_hello(versions: Sequence[str], server_name: str = "", want: str = "")
         extensions = _server_name(server_name) + template.extensions
         # Some old load balancers misread a hello of 256 to 511 bytes (RFC 7685).
         length = len(body) + len(extensions) + 6
-        if 255 < length < 512:
-            extensions += _extension(21, bytes(max(508 - length, 1)))
+        wanted = max(512 if 255 < length < 512 else 0, size - 5)  # 5: the header of the record
+        if length < wanted:
+            extensions += _extension(21, bytes(max(wanted - 4 - length, 1)))
         body += _vector(extensions)
     return b"\x16" + record_version + _vector(b"\x01" + _vector(body, 3))
 

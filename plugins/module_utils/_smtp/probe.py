@@ -34,6 +34,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     full_test,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_session import (
+    LargeHelloSession,
     Survey,
     SurveySession,
     VersionSession,
@@ -46,7 +47,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
 )
 
 PROBE_MODES = ("full", "survey")
-CHECKS = ("versions", "injection", "resumption")
+CHECKS = ("versions", "injection", "resumption", "large_hello")
 """Checks that need connections of their own. The controller makes the checks that need DNS."""
 PROBED_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 
@@ -98,6 +99,10 @@ def examine(target: Target, probe: Probe, trust: Trust) -> Task[Handshake]:
     if "resumption" in probe.checks and result.completed and session and session.tls:
         resumed, spent = yield from _resumption(target, settings, session)
         result, seconds = replace(result, resumption=resumed), seconds + spent
+    if "large_hello" in probe.checks and (result.stage >= Stage.TLS or result.chain):
+        large = LargeHelloSession(target, settings)
+        ended = yield large
+        result, seconds = replace(result, large_hello=large.understood(ended.error)), seconds + ended.seconds
     return replace(result, seconds=seconds) if seconds != result.seconds else result
 
 

@@ -28,6 +28,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target im
 REFUSALS = frozenset({"protocol_version", "handshake_failure", "insufficient_security", "close_notify"})
 """Alerts that refuse the offered parameters. Other alerts report a different problem."""
 
+_MISREAD = frozenset({"decode_error", "illegal_parameter", "unexpected_message", "record_overflow", "internal_error"})
+_NO_ANSWER = ("connection_closed", "timeout")
+
 # OpenSSL 3 sends internal_error if its security level forbids the hash that the version signs with.
 _OLD = frozenset({"SSLv3", "TLSv1", "TLSv1.1"})
 _REFUSALS_OF_OLD = REFUSALS | {"internal_error"}
@@ -36,13 +39,16 @@ _REFUSALS_OF_OLD = REFUSALS | {"internal_error"}
 class _RawSession:
     """The dialogue up to TLS, then the ClientHello and the server's first flight."""
 
-    def __init__(self, target: Target, settings: Settings, versions: Sequence[str], want: str = "") -> None:
+    def __init__(
+        self, target: Target, settings: Settings, versions: Sequence[str], want: str = "", size: int = 0
+    ) -> None:
         self.dialogue = Dialogue(settings.helo_name, protocol=target.protocol)
         self.finished = False
         self.flight = ServerFlight()
         self._target = target
         self._versions = versions
         self._want = want
+        self._size = size
         self._said_hello = False
 
     def receive(self, data: bytes) -> bytes:
@@ -56,7 +62,7 @@ class _RawSession:
                 self.dialogue.receive(data)
             if not self.dialogue.wants_tls:
                 return self.dialogue.take_output()
-            hello = client_hello(self._versions, self._target.server_name, self._want)
+            hello = client_hello(self._versions, self._target.server_name, self._want, self._size)
         except HelloError as error:
             raise DialogueError("bad_name" if error.code == "bad_name" else "tls_failed", str(error)) from error
         self.flight = ServerFlight(random_of(hello))
@@ -124,6 +130,37 @@ class VersionSession(_RawSession):
         if agreed and error and error.code == "timeout":
             return True, f"the server agrees on {flight.version}, but does not finish its answer"
         return None, str(error) if error else "the server has not answered yet"
+
+
+class LargeHelloSession(_RawSession):
+    """Offers what every client does, in a ClientHello as large as those with a key share for post-quantum key exchange.
+
+    It does not fit into one segment, and is sent in two. Some devices and servers read the first one only.
+    """
+
+    SIZE, FIRST = 1500, 1000
+
+    def __init__(self, target: Target, settings: Settings) -> None:
+        super().__init__(target, settings, ("TLSv1.3", "TLSv1.2"), size=self.SIZE)
+        self.second_segment = b""
+
+    def receive(self, data: bytes) -> bytes:
+        """Take bytes off the wire, return bytes to send. Raises DialogueError."""
+        before = self._said_hello
+        output = super().receive(data)
+        if self._said_hello and not before:
+            output, self.second_segment = output[: self.FIRST], output[self.FIRST :]
+        return output
+
+    def _conclude(self) -> None:
+        self.finished = self.flight.ended or bool(self.flight.version)
+
+    def understood(self, error: Optional[DialogueError]) -> Optional[bool]:
+        """Whether the server understood the hello; None if the test cannot tell."""
+        if self.flight.version:
+            return True
+        lost = self.flight.alert in _MISREAD if self.flight.alert else bool(error and error.code in _NO_ANSWER)
+        return False if self._said_hello and lost else None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import heapq
 import os
 import queue
@@ -57,6 +58,34 @@ _TIMINGS = {
     Stage.TLS: "tls",
     Stage.EHLO_TLS: "ehlo_tls",
 }
+NAME_SECONDS = 2.0
+"""How long the name service may take for the own name."""
+
+
+def own_name() -> str:
+    """Return the full name of this host for EHLO; empty if it has none. Many servers refuse a name without a dot (504)."""
+    name = socket.gethostname()
+    name = name if "." in name else _looked_up(name)
+    return name if "." in name.strip(".") and not name.startswith("localhost.") else ""
+
+
+@functools.lru_cache(maxsize=8)
+def _looked_up(name: str) -> str:
+    """Return the full name that the name service has for a short one. A name service that does not answer is not waited for."""
+    found: list[str] = []
+    thread = threading.Thread(target=lambda: found.append(socket.getfqdn(name)), daemon=True)
+    thread.start()
+    thread.join(NAME_SECONDS)
+    return found[0] if found else ""
+
+
+def address_literal(sock: socket.socket) -> str:
+    """Return the own address of a connection in the form that EHLO takes in place of a name (RFC 5321, 4.1.3)."""
+    try:
+        address = str(sock.getsockname()[0]).partition("%")[0]
+    except (OSError, IndexError):
+        return ""
+    return f"[IPv6:{address}]" if ":" in address else f"[{address}]"
 
 
 class Session(Protocol):
@@ -362,8 +391,10 @@ class _Driver:
                     self._fail(connection, OSError(code, os.strerror(code)))
                 return
             self._poller.modify(sock.fileno(), select.POLLIN)
+            dialogue = connection.session.dialogue
+            dialogue.helo_name = dialogue.helo_name or address_literal(sock)
             self._reached(connection, Stage.CONNECT, "connect")
-            if connection.session.dialogue.wants_tls:  # with TLS from the start, the client speaks first
+            if dialogue.wants_tls:  # with TLS from the start, the client speaks first
                 self._feed(connection, sock, b"")
             return
         if event & select.POLLOUT and connection.output:
@@ -400,6 +431,10 @@ class _Driver:
             return
         if output:
             self._send(connection, sock, output)
+        if second := getattr(session, "second_segment", b""):
+            session.second_segment = b""  # type: ignore[attr-defined]
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._send(connection, sock, second)
         if session.dialogue.stage is not connection.stage:
             self._reached(connection, session.dialogue.stage)
         if session.finished:

@@ -34,11 +34,13 @@ def _postfix(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
 
 
 def _exim(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import with_program
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log import EximLog, settings_of, shows_tls
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import log_places
 
-    settings = settings_of(run)
-    return EximLog(tally, since, until, shows_tls(settings), log_places(settings or {}, layout_of("exim").logs))
+    layout = layout_of("exim")
+    settings = settings_of(with_program(run, layout))
+    return EximLog(tally, since, until, shows_tls(settings), log_places(settings or {}, layout.logs))
 
 
 LOGS: dict[str, LogMaker] = {"postfix": _postfix, "exim": _exim, "proxmox": _postfix}

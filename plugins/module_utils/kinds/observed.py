@@ -11,6 +11,9 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import product
 
+_INTERNAL = ("families", "pid_file", "writer", "writer_off")
+"""What a layout needs to be found, and to find a daemon that tells nothing."""
+
 
 def describe(kind: str) -> dict[str, Any]:
     """Return the kind, title and layout of the product of this host, as far as they are known.
@@ -24,4 +27,5 @@ def describe(kind: str) -> dict[str, Any]:
             return {"kind": "", "message": str(error)}
     known = product.known_product(kind, product.PRODUCTS, "kind")
     here = product.layout_here(known.layouts)
-    return {"kind": kind, "title": known.title, **({"layout": asdict(here)} if here else {})}
+    shown = {name: value for name, value in asdict(here).items() if name not in _INTERNAL} if here else {}
+    return {"kind": kind, "title": known.title, **({"layout": shown} if shown else {})}

@@ -27,7 +27,13 @@ def _postfix(run: Runner, own_port: Target, _settings: Settings, _exim_split: bo
     return PostfixPeers(run, own_port.port, layout_of("postfix"))
 
 
-def _exim(run: Runner, _own_port: Target, settings: Settings, exim_split: bool = False) -> PeerServer:
+def _exim(run: Runner, own_port: Target, settings: Settings, exim_split: bool = False) -> PeerServer:
+    layout = layout_of("exim")
+    if layout.plain:
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain import PlainExim
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_peer import PlainPeers
+
+        return PlainPeers(PlainExim(run, layout, own_port))
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.peer import EximPeers
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import Exim
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_at

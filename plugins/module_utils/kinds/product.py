@@ -8,16 +8,19 @@ A new product needs an entry here, and one in the file of each of its facets. do
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN as EXIM_DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import EXIM_LAYOUTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN as POSTFIX_DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import POSTFIX_LAYOUTS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
+OS_RELEASE = "/etc/os-release"
+_OS_RELEASE = re.compile(r"""(?m)^(ID|ID_LIKE)=["']?([^"'\n]*)""")
 _VARIABLE = "in an inventory the variable is starttls_kind"
 AUTO = "auto"
 """The kind is detected on the host."""
@@ -51,13 +54,13 @@ PRODUCTS: dict[str, Product] = {
     "postfix": Product(
         "Postfix",
         facets=("server", "gateway", "log"),
-        layouts=(POSTFIX_DEBIAN,),
+        layouts=POSTFIX_LAYOUTS,
         capabilities=(_ACCEPT, _ENFORCED, _OUTBOUND),
     ),
     "exim": Product(
         "Exim",
         facets=("server", "gateway", "log"),
-        layouts=(EXIM_DEBIAN,),
+        layouts=EXIM_LAYOUTS,
         capabilities=(_ACCEPT, _ENFORCED, _OUTBOUND),
     ),
     "haraka": Product("Haraka", facets=("gateway",)),
@@ -174,14 +177,34 @@ def layout_of(kind: str) -> Layout:
     return layout_here(layouts) or layouts[0]
 
 
-def layout_here(layouts: Collection[Layout]) -> Optional[Layout]:
-    """Return the first layout whose program and configuration both exist on this host, or None.
+def layout_here(layouts: Collection[Layout], os_release: str = OS_RELEASE) -> Optional[Layout]:
+    """Return the layout whose program and configuration both exist on this host, or None.
 
-    A layout with a sign counts where the sign exists, and precedes those without a sign: platforms may use the same paths. The
-    configuration alone is not enough: a removed package leaves it on the host.
+    The configuration alone is not enough: a removed package leaves it on the host. A layout with a sign counts where the sign exists,
+    and precedes those without a sign. Platforms may use the same paths: then what os-release says of the system decides, and else the
+    order.
     """
-    candidates = [layout for layout in layouts if layout.sign and Path(layout.sign).exists()]
-    for layout in (*candidates, *(layout for layout in layouts if not layout.sign)):
-        if Path(layout.config_file).exists() and any(Path(program).exists() for program in layout.programs):
-            return layout
-    return None
+    there = [
+        one
+        for one in layouts
+        if Path(one.config_file).exists()
+        and any(Path(program).exists() for program in one.programs)
+        and (not one.sign or Path(one.sign).exists())
+    ]
+    if signed := [one for one in there if one.sign]:
+        return signed[0]
+    families = _families(os_release) if len(there) > 1 else ()
+    # ID comes before the words of ID_LIKE, the closest of which is the first.
+    ranked = [(families.index(word), one) for one in there for word in one.families if word in families]
+    return min(ranked, key=lambda pair: pair[0])[1] if ranked else next(iter(there), None)
+
+
+def _families(path: str) -> list[str]:
+    """Return what os-release calls the system, and then what it is like; none without the file. Source: os-release(5)."""
+    try:
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    found = dict(_OS_RELEASE.findall(text))
+    words = [word for name in ("ID", "ID_LIKE") for word in found.get(name, "").lower().split()]
+    return [part for word in words for part in dict.fromkeys((word, word.partition("-")[0]))]

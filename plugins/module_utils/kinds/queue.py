@@ -15,6 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product i
     AUTO,
     PRODUCTS,
     known_product,
+    layout_of,
     resolve,
 )
 
@@ -32,9 +33,10 @@ def _postfix(run: Runner) -> Queue:
 
 
 def _exim(run: Runner) -> Queue:
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import with_program
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.queue import EximQueue
 
-    return EximQueue(run)
+    return EximQueue(with_program(run, layout_of("exim")))
 
 
 QUEUES: dict[str, QueueMaker] = {"postfix": _postfix, "exim": _exim}

@@ -30,11 +30,16 @@ def _postfix(run: Runner, desired: Desired, _settings: Settings) -> Server:
     return Postfix(run, desired.own_port.port, layout_of("postfix"))
 
 
-def _exim(run: Runner, _desired: Desired, settings: Settings) -> Server:
+def _exim(run: Runner, desired: Desired, settings: Settings) -> Server:
+    layout = layout_of("exim")
+    if layout.plain:
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain import PlainExim
+
+        return PlainExim(run, layout, desired.own_port, desired.listens)
     from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import Exim
     from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_at
 
-    return Exim(run, lambda planned, target: prove_at(planned, target, settings))
+    return Exim(run, lambda planned, target: prove_at(planned, target, settings), listens=desired.listens)
 
 
 SERVERS: dict[str, ServerMaker] = {"postfix": _postfix, "exim": _exim}

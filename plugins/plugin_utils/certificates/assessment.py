@@ -42,6 +42,22 @@ _EXPLAINED: Mapping[str, frozenset[str]] = {
 }
 
 
+_INSTEAD: Mapping[str, str] = {
+    "PKCS7": "It is PKCS#7: take the certificates out with 'openssl pkcs7 -print_certs -in FILE -out NEW', and give NEW",
+    "CMS": "It is PKCS#7 (CMS): take the certificates out with 'openssl pkcs7 -print_certs -in FILE -out NEW', and give NEW",
+    "CERTIFICATE REQUEST": "It is a request (CSR): send it to the certification authority, and give the certificate that it issues",
+    "NEW CERTIFICATE REQUEST": "It is a request (CSR): send it to the certification authority, and give the certificate that it issues",
+    "TRUSTED CERTIFICATE": "It is a certificate in OpenSSL's own form: convert it with 'openssl x509 -in FILE -out NEW', and give NEW",
+    "PUBLIC KEY": "It is a public key: the private key, and the certificate, are other files",
+    "RSA PUBLIC KEY": "It is a public key: the private key, and the certificate, are other files",
+    "X509 CRL": "It is a list of revoked certificates: the certificate is another file",
+    "DH PARAMETERS": "These are parameters of Diffie-Hellman: the key and the certificate are other files",
+    "EC PARAMETERS": "These are the parameters of a curve only: the key follows them in the file that openssl wrote",
+    "OPENSSH PRIVATE KEY": "It is an SSH key: give the key that the certificate was requested with",
+}
+"""Label of a block -> what it is, where a certificate or its key was asked for, and the next thing to do."""
+
+
 @dataclass(frozen=True)
 class Sources:
     """The names of the four inputs in messages. Usually they are the paths that the user gave."""
@@ -88,7 +104,7 @@ def check_certificate(
     *,
     ca_pem: Union[str, bytes, None] = None,
     names: Sequence[str],
-    min_days_left: int = 14,
+    min_days_left: Optional[int] = None,
     allow_self_signed: bool = False,
     now: Optional[datetime] = None,
     public_key: Optional[bytes] = None,
@@ -100,8 +116,9 @@ def check_certificate(
     The first certificate of leaf_pem is the leaf. The other certificates of leaf_pem precede those of chain_pem. Trust
     anchors are the self-signed certificates of ca_pem or, without ca_pem, the controller's system store. The controller's
     OpenSSL says whether the chain is trusted, by the clock; now, timezone-aware, is for the policy. Invalid input of any
-    kind becomes findings, never an exception. public_key: its DER, where the private key is on a host and stays there; then there is no
-    bundle. roots: who decides whether the chain is trusted; by default it is that of a server.
+    kind becomes findings, never an exception. min_days_left: None for a share of its life. public_key: its DER,
+    where the private key is on a host and stays there; then there is no bundle. roots: who decides whether
+    the chain is trusted; by default it is that of a server.
     """
     check = _Check(now or utc_now(), min_days_left, sources or Sources(), roots)
     key = (None, public_key) if public_key is not None else check.read_key(private_key_pem or b"")
@@ -150,7 +167,7 @@ class _Check:
     """Collects the findings while the inputs are read and checked."""
 
     now: datetime
-    min_days_left: int
+    min_days_left: Optional[int]
     sources: Sources
     roots: type[Roots] = Roots
     findings: list[Finding] = field(default_factory=list)
@@ -182,6 +199,13 @@ class _Check:
             self.find("not_pem", f"{source} is not PEM: {what}. Give the text form, which begins so.")
         return blocks
 
+    def _find_other(self, source: str, wanted: str, first_line: str, blocks: Sequence[pem.PemBlock]) -> None:
+        """Add what a file holds instead of a key or a certificate."""
+        labels = sorted({block.label for block in blocks})
+        known = next((_INSTEAD[one] for one in labels if one in _INSTEAD), "")
+        advice = known or f"Give the file whose first line is {first_line}; perhaps two files were swapped"
+        self.find("not_pem", f"{source} holds no {wanted} but: {', '.join(labels)}. {advice}.")
+
     def read_key(self, text: Union[str, bytes]) -> Optional[tuple[pem.PemBlock, bytes]]:
         """Return the private key's block and the DER of its public key."""
         source = self.sources.private_key
@@ -189,12 +213,7 @@ class _Check:
         keys = [block for block in blocks if block.is_private_key]
         if not keys:
             if blocks:
-                labels = ", ".join(sorted({block.label for block in blocks}))
-                self.find(
-                    "not_pem",
-                    f"{source} holds no private key but: {labels}. Give the file whose first line is "
-                    "'-----BEGIN PRIVATE KEY-----' or alike; perhaps two files were swapped.",
-                )
+                self._find_other(source, "private key", "'-----BEGIN PRIVATE KEY-----' or alike", blocks)
             return None
         if len(keys) > 1:
             self.find("key_ambiguous", f"{source} holds {len(keys)} private keys. Leave only the certificate's.")
@@ -222,12 +241,7 @@ class _Check:
         blocks = self.read_blocks(text, source)
         found = pem.certificates(blocks)
         if blocks and not found:
-            labels = ", ".join(sorted({block.label for block in blocks}))
-            self.find(
-                "not_pem",
-                f"{source} holds no certificate but: {labels}. Give the file whose first line is "
-                "'-----BEGIN CERTIFICATE-----'; perhaps two files were swapped.",
-            )
+            self._find_other(source, "certificate", "'-----BEGIN CERTIFICATE-----'", blocks)
         items = []
         for number, block in enumerate(found, start=1):
             try:
@@ -280,10 +294,12 @@ class _Check:
 
     def check_leaf(self, leaf: _Item, names: Iterable[str]) -> None:
         certificate, label = leaf.certificate, str(leaf)
-        self._check_served(leaf, policy.renewal_warning(certificate))
+        self._check_served(leaf, None, policy.life_of(certificate))
         for name in names:
             self.add(policy.check_name(certificate, label, name, not_covered="name_not_covered"))
         self.add(policy.check_leaf(certificate, label))
+        self.add(policy.check_key_usage(certificate, label))
+        self.add(policy.check_acceptance(certificate, label))
 
     def issuers_of(self, leaf: _Item, others: list[_Item]) -> list[_Item]:
         """Return the given issuers of the leaf, from the leaf upwards: the order in which the server sends them."""
@@ -321,7 +337,7 @@ class _Check:
     def check_issuers(self, path: list[_Item]) -> None:
         for item in path[1:]:
             if not item.certificate.self_signed:
-                self._check_served(item)
+                self._check_served(item, 0, policy.life_of(path[0].certificate))
 
     def check_trust(self, path: list[_Item], anchors: _Anchors) -> str:
         """Return why the controller's OpenSSL refuses what the server would send; empty if it trusts it."""
@@ -331,7 +347,6 @@ class _Check:
     def explain(self, path: list[_Item], anchors: _Anchors, reason: str, allow_self_signed: bool) -> None:
         """Add what is wrong with a chain that OpenSSL refuses for this reason."""
         leaf = path[0]
-        self.add(policy.check_key_usage(leaf.certificate, str(leaf)))
         for depth, item in enumerate(path):
             if anchors.roots.of_servers and (depth == 0 or not item.certificate.self_signed):
                 self.add(policy.check_purpose(item.certificate, str(item)))
@@ -356,7 +371,7 @@ class _Check:
         """Explain why a chain that ends at a known root is not trusted, unless another finding already explains it."""
         if not any(policy.is_valid(root, self.now) for root in known):
             root = _Item(known[0], anchors.name)
-            self.add(policy.check_dates(root.certificate, str(root), self.now, self.min_days_left))
+            self._check_dates(root, 0, policy.life_of(path[0].certificate))
         codes = {one.code for one in self.findings}
         if any(words in reason and codes & known_as for words, known_as in _EXPLAINED.items()):
             return
@@ -390,10 +405,15 @@ class _Check:
             f"chain{where}; if it is the root of your own authority, give it as 'ca_file' or 'ca_content' ({said}).",
         )
 
-    def _check_served(self, item: _Item, warn_before: timedelta = timedelta(0)) -> None:
+    def _check_dates(self, item: _Item, warn_days_left: Optional[int], life: timedelta) -> None:
+        """Check the dates of a certificate of a chain whose leaf has this life."""
+        days = self.min_days_left, warn_days_left
+        self.add(policy.check_dates(item.certificate, str(item), self.now, *days, life=life))
+
+    def _check_served(self, item: _Item, warn_days_left: Optional[int], life: timedelta) -> None:
         """Apply the rules for every certificate that the server sends: the leaf and the intermediates."""
         certificate, label = item.certificate, str(item)
-        self.add(policy.check_dates(certificate, label, self.now, self.min_days_left, warn_before))
+        self._check_dates(item, warn_days_left, life)
         self.add(policy.check_extensions(certificate, label))
         self.add(policy.check_strength(certificate, label))
 

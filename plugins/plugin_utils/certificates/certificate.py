@@ -16,6 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import WEAK_HASHES
 
 MINIMUM_CRYPTOGRAPHY = (42, 0)
 
@@ -31,8 +32,6 @@ try:
 except ImportError:
     CRYPTOGRAPHY_VERSION = None
 
-WEAK_HASHES = frozenset({"md2", "md4", "md5", "sha1"})
-"""Hash algorithms that make a signature weak."""
 INVALID_CA = "invalid CA certificate"
 """OpenSSL's message for an issuer that is not a certification authority."""
 # Strong cryptography for servers of export times. OpenSSL accepts both in place of serverAuth, and not anyExtendedKeyUsage.
@@ -154,6 +153,28 @@ class Certificate:
         """Whether the extended key usage, if there is one, allows a TLS server to use the certificate."""
         server = {ExtendedKeyUsageOID.SERVER_AUTH.dotted_string, *_SERVER_GATED}
         return self.purposes is None or bool(self.purposes & server)
+
+    @property
+    def curve(self) -> str:
+        """The name of the elliptic curve of the public key, such as C(secp256r1); empty for another kind of key."""
+        if self.key_type != "EC":
+            return ""
+        return str(self.parsed.public_key().curve.name)  # type: ignore[union-attr]
+
+    @property
+    def signature_oid(self) -> str:
+        """The algorithm of the signature."""
+        return str(self.parsed.signature_algorithm_oid.dotted_string)
+
+    @property
+    def key_oid(self) -> str:
+        """The algorithm of the public key; empty if the library is too old to tell."""
+        return str(getattr(getattr(self.parsed, "public_key_algorithm_oid", None), "dotted_string", ""))
+
+    @property
+    def must_staple(self) -> bool:
+        """Whether the certificate asks its server for a stapled OCSP response."""
+        return bool(x509.TLSFeatureType.status_request in (_extension(self.parsed, x509.TLSFeature) or ()))
 
     @property
     def spki(self) -> Optional[bytes]:

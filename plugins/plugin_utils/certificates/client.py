@@ -15,7 +15,7 @@ import functools
 import ssl
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello import client_hello
@@ -39,7 +39,6 @@ PURPOSES = {"1.3.6.1.5.5.7.3.1": "serverAuth", CLIENT_AUTH: "clientAuth", "2.5.2
 """The purposes that have a name in results; others are shown as their OID."""
 
 _OF_TRUST = frozenset({"untrusted", "chain_incomplete", "self_signed"})
-_MIN_DAYS_LEFT = 14
 
 
 class ClientRoots(Roots):
@@ -94,7 +93,7 @@ def judge_client_certificate(
     accepted_domains: Iterable[str] = (),
     *,
     ca_pem: Union[str, bytes, None] = None,
-    min_days_left: int = _MIN_DAYS_LEFT,
+    min_days_left: Optional[int] = None,
     now: Optional[datetime] = None,
 ) -> tuple[Finding, ...]:
     """Return what stands against presenting this certificate to a peer, the worst first.
@@ -147,7 +146,7 @@ def judge_served_to_peer(
     tls_domain: str,
     *,
     roots: Optional[Roots] = None,
-    min_days_left: int = 0,
+    min_days_left: Optional[int] = None,
     now: Optional[datetime] = None,
 ) -> tuple[Finding, ...]:
     """Return what stands against serving this chain (DER, leaf first) to a peer that checks it, as Exchange Online does.
@@ -164,7 +163,7 @@ def judge_served_to_peer(
     label = f"served certificate '{leaf.subject}'"
     found = [
         *policy.check_name(leaf, label, tls_domain),
-        *policy.check_dates(leaf, label, now or x509.utc_now(), min_days_left, timedelta(0)),
+        *policy.check_dates(leaf, label, now or x509.utc_now(), min_days_left, 0),
     ]
     if reason := (roots or Roots.of_system()).distrust(chain):
         found.append(

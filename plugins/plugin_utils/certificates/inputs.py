@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import check_path, parse_mode
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import fixed_days
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import (
@@ -146,6 +147,11 @@ def _assess(options: Mapping[str, Any], read: ReadFile, findings: list[Finding])
     if not names:
         said = "names is empty. Give the host names that the certificate has to cover, like names: [mx1.example.com]."
         findings.append(Finding("bad_option", said))
+    try:
+        days = fixed_days(options["min_days_left"], "min_days_left")
+    except EngineError as error:
+        findings.append(Finding("bad_option", f"{error}."))
+        return None
     if key.text is None or certificate.text is None:
         return None
     return check_certificate(
@@ -154,7 +160,7 @@ def _assess(options: Mapping[str, Any], read: ReadFile, findings: list[Finding])
         chain.text,
         ca_pem=authority.text,
         names=names,
-        min_days_left=options["min_days_left"],
+        min_days_left=days,
         allow_self_signed=options["allow_self_signed"],
         sources=Sources(key.name, certificate.name, chain.name, authority.name),
     )

@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import fixed_days
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import (
     Assessment,
@@ -108,7 +109,7 @@ def _assess(
         str(seen["pem"]),
         ca_pem=authority,
         names=[name.strip() for name in options["names"] or () if name.strip()],
-        min_days_left=options["min_days_left"],
+        min_days_left=fixed_days(options["min_days_left"], "min_days_left"),
         allow_self_signed=options["allow_self_signed"],
         public_key=public_key,
         sources=sources,

@@ -16,23 +16,28 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Optional, Union
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import (
+    COMMON_CURVES,
+    ERROR_SHARE,
+    MINIMUM_BITS,
+    NOT_EVERYWHERE,
+    PSS,
+    RENEWAL_SHARE,
+    SIGNING_USAGE,
+    TLS_USAGES,
+    WEAK_HASHES,
+    error_limit,
+    renewal_limit,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     INVALID_CA,
-    WEAK_HASHES,
     Certificate,
     iso_time,
     printable_text,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
-MINIMUM_BITS: Mapping[str, int] = {"RSA": 2048, "EC": 256}
-"""Kind of key -> the smallest size in bits that is not weak."""
-
-LATE_RENEWAL = timedelta(days=30)
-"""A renewal is late if less than this time, and less than a third of the certificate's life, is left."""
-
-_TLS_USAGES = frozenset({"digital_signature", "key_encipherment", "key_agreement"})
 _MAX_LABEL = 63
 _SHOWN_NAMES = 10
 
@@ -53,11 +58,6 @@ def is_valid(certificate: Certificate, now: datetime) -> bool:
     return certificate.not_before <= now < certificate.not_after
 
 
-def renewal_warning(certificate: Certificate) -> timedelta:
-    """Return the time before the end of a certificate by which it should have been renewed."""
-    return min(LATE_RENEWAL, (certificate.not_after - certificate.not_before) / 3)
-
-
 def check_strength(certificate: Certificate, label: str) -> Iterator[Finding]:
     """Yield C(weak_key) and C(weak_signature)."""
     if is_weak_key(certificate):
@@ -70,23 +70,64 @@ def check_strength(certificate: Certificate, label: str) -> Iterator[Finding]:
         yield Finding.advised("weak_signature", f"the {label} is signed with {digest}, which partners refuse")
 
 
+def life_of(certificate: Certificate) -> timedelta:
+    """Return how long the certificate is valid in all."""
+    return certificate.not_after - certificate.not_before
+
+
 def check_dates(
-    certificate: Certificate, label: str, now: datetime, min_days_left: int, warn_before: timedelta = timedelta(0)
+    certificate: Certificate,
+    label: str,
+    now: datetime,
+    min_days_left: Optional[int] = None,
+    warn_days_left: Optional[int] = None,
+    *,
+    life: Optional[timedelta] = None,
 ) -> Iterator[Finding]:
     """Yield C(expired), C(not_yet_valid), C(expiring) or C(expires_soon).
 
-    C(expiring): fewer whole days than min_days_left are left. C(expires_soon): less time than warn_before is left.
+    C(expiring): fewer whole days than min_days_left are left. C(expires_soon): less than warn_days_left days are left. None: a share
+    of the life is the limit, by default of the certificate's own. An issuer lives for years, so its limit is that of the leaf.
     """
-    days, end = certificate.days_left(now), iso_time(certificate.not_after)
+    left, end = certificate.not_after - now, iso_time(certificate.not_after)
+    life = life_of(certificate) if life is None else life
+    too_few, soon = error_limit(life), renewal_limit(life)
     if certificate.not_before > now:
         begin = iso_time(certificate.not_before)
         yield Finding.advised("not_yet_valid", f"the {label} is not valid before {begin}")
-    elif certificate.not_after <= now:
+    elif left <= timedelta(0):
         yield Finding.advised("expired", f"the {label} expired on {end}")
-    elif days < min_days_left:
+    elif min_days_left is not None and certificate.days_left(now) < min_days_left:
+        days = certificate.days_left(now)
         yield Finding.advised("expiring", f"the {label} has {days} days left (until {end}), fewer than {min_days_left}")
-    elif certificate.not_after - now < warn_before:
-        yield Finding.advised("expires_soon", f"the {label} has {days} days left (until {end})")
+    elif min_days_left is None and left < too_few:
+        yield Finding.advised(
+            "expiring",
+            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, ERROR_SHARE, too_few)}",
+            "renew it now, or give fixed days as min_days_left",
+        )
+    elif warn_days_left is not None and left < timedelta(days=warn_days_left):
+        yield Finding.advised("expires_soon", f"the {label} has {certificate.days_left(now)} days left (until {end})")
+    elif warn_days_left is None and left < soon:
+        yield Finding.advised(
+            "expires_soon",
+            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, RENEWAL_SHARE, soon)}",
+        )
+
+
+def time_text(span: timedelta) -> str:
+    """Return a span of time for people: whole days, or hours or minutes if it is shorter than two days."""
+    for unit, name in ((timedelta(days=1), "days"), (timedelta(hours=1), "hours")):
+        if span >= 2 * unit:
+            return f"{span // unit} {name}"
+    minutes = span // timedelta(minutes=1)
+    return f"{minutes} {'minute' if minutes == 1 else 'minutes'}"
+
+
+def _share(life: timedelta, share: int, limit: timedelta) -> str:
+    """Return a limit for people."""
+    names = {RENEWAL_SHARE: "a third", ERROR_SHARE: "a tenth"}
+    return f"{names[share]} of its life of {time_text(life)}" if limit == life / share else time_text(limit)
 
 
 def check_name(
@@ -121,11 +162,51 @@ def check_purpose(certificate: Certificate, label: str) -> Iterator[Finding]:
 
 
 def check_key_usage(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(wrong_purpose) if the key usage of a leaf excludes TLS."""
+    """Yield C(wrong_purpose) if the key usage of a leaf excludes TLS, C(wrong_key_usage) if it excludes signing."""
     usage = certificate.key_usage
-    if usage is not None and not usage & _TLS_USAGES:
-        listed = ", ".join(sorted(usage)) or "empty"
+    if usage is None or SIGNING_USAGE in usage:
+        return
+    listed = ", ".join(map(_usage_name, sorted(usage))) or "empty"
+    if not usage & TLS_USAGES:
         yield Finding.advised("wrong_purpose", f"the {label} may not be used for TLS: its key usage is {listed}")
+        return
+    yield Finding.advised(
+        "wrong_key_usage",
+        f"the {label} may not sign: its key usage is {listed}, without digitalSignature, which TLS 1.3 and every cipher suite with "
+        f"forward secrecy need. GnuTLS (Exim of Debian) ends the handshake with 'Key usage violation'; OpenSSL lets it pass",
+    )
+
+
+def _usage_name(name: str) -> str:
+    """Return a key usage as RFC 5280 and certificate tools spell it."""
+    first, *rest = name.split("_")
+    return {"crl": "cRL"}.get(first, first) + "".join(map(str.capitalize, rest))
+
+
+def check_acceptance(certificate: Certificate, label: str) -> Iterator[Finding]:
+    """Yield C(not_everywhere) for what one of OpenSSL, GnuTLS and Schannel does not take, and others do."""
+    key = certificate.curve or certificate.key_type
+    if is_weak_key(certificate):
+        pass  # no one takes it
+    elif key in NOT_EVERYWHERE:
+        yield Finding.advised("not_everywhere", f"the {label} is not taken everywhere: {NOT_EVERYWHERE[key]}")
+    elif certificate.curve and certificate.curve not in COMMON_CURVES:
+        yield Finding.advised(
+            "not_everywhere",
+            f"the {label} is not taken everywhere: its key is of the curve {certificate.curve}, which neither OpenSSL, GnuTLS nor "
+            "Schannel offers unless it is switched on",
+        )
+    if PSS in (certificate.signature_oid, certificate.key_oid):
+        yield Finding.advised(
+            "not_everywhere", f"the {label} is not taken everywhere: Exchange does not take RSASSA-PSS"
+        )
+    if certificate.must_staple:
+        yield Finding.advised(
+            "not_everywhere",
+            f"the {label} is not taken everywhere: it says that its server staples an OCSP response ('must-staple'), and where the "
+            "server does not, GnuTLS trusts it no more",
+            "have it issued again without must-staple",
+        )
 
 
 def check_leaf(certificate: Certificate, label: str) -> Iterator[Finding]:
@@ -204,7 +285,8 @@ def _host_of(name: str) -> str:
 def _matches(pattern: str, host: str) -> bool:
     """Return whether a name in a certificate, possibly with a wildcard, matches the host name."""
     # Names in certificates are ASCII. A U-label in a common name is not converted.
-    pattern = pattern.lower().removesuffix(".")
+    # Neither OpenSSL nor GnuTLS takes one that ends in a dot.
+    pattern = pattern.lower()
     if not pattern.startswith("*."):
         return "*" not in pattern and pattern == host
     rest = pattern[2:]

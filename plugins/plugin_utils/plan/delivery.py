@@ -25,6 +25,8 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
 
 NO_GATEWAY, NOT_KNOWN, OUTSIDE, ITSELF = "no gateway", "unknown", "not in this run", "gateway itself"
 """What stands in the place of a delivery mode."""
+BY_HAND = " (by hand)"
+"""Follows a mode that somebody has set and confirmed, at a gateway that is not in the inventory. Nothing was read there."""
 
 
 def extra_configs(view: GatewayView, estate: Estate, hosts_of: Mapping[str, str]) -> Iterator[Finding]:
@@ -80,13 +82,19 @@ def _differing(view: GatewayView, domains: Sequence[str], wanted: str) -> dict[s
 
 @dataclass(frozen=True)
 class Routing:
-    """What the gateways of an inventory say of the delivery. seen: gateway -> its read; None if it is not in the run."""
+    """What the gateways of an inventory say of the delivery. seen: gateway -> its read; None if it is not in the run.
+
+    confirmed: whether somebody has set the modes by hand, where there is no gateway.
+    """
 
     estate: Estate
     seen: Mapping[str, Optional[Union[Observation, Unread]]]
+    confirmed: bool = False
 
     @classmethod
-    def of(cls, estate: Estate, results: Mapping[str, Any], gateways: Sequence[str]) -> Routing:
+    def of(
+        cls, estate: Estate, results: Mapping[str, Any], gateways: Sequence[str], confirmed: bool = False
+    ) -> Routing:
         """Read what each gateway of the inventory said. results: gateway -> the result of the newest read."""
         run = set(estate.hosts)
         return cls(
@@ -95,6 +103,7 @@ class Routing:
                 one: None if run and one not in run and not results.get(one) else read_result(results.get(one))
                 for one in gateways
             },
+            confirmed,
         )
 
     @property
@@ -109,7 +118,8 @@ class Routing:
         """
         mine = [one for one in self.estate.deliveries if host in one.hosts]
         if not self.seen:
-            return [NO_GATEWAY]
+            wished = self.estate.modes_of(host) if self.confirmed else []
+            return [f"{one}{BY_HAND}" for one in wished] or [NO_GATEWAY]
         found: list[str] = []
         own = {domain for one in mine if not one.is_routed for domain in one.config.domains}
         for view in self.views.values():

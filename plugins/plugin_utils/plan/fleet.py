@@ -17,6 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import Delivery, Estate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import WantedPeer, host_at_target, targets_in
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import by_hand
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import DELIVERY, PEER, RELAY, FleetHop
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import (
     Observation,
@@ -46,7 +47,8 @@ class PlanRequest:
     without_evidence: hosts with starttls_require_without_evidence. test_all: whether tests are wanted that a read does not make.
     outside_peers: mail server that is not in the run -> its peers. undo: what a workflow has changed, for the action of that name.
     enforced: gateway -> the enforced domains that the inventory wants, as C((domain, direction)). locks: host -> what its lock of the
-    fleet means for this run, and whether it stops a run that changes something.
+    fleet means for this run, and whether it stops a run that changes something. confirmed: the steps that were made by hand, at a
+    gateway that is not in the inventory.
     """
 
     action: str
@@ -61,15 +63,20 @@ class PlanRequest:
     undo: WorkflowChanges = field(default_factory=WorkflowChanges)
     enforced: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     locks: Mapping[str, tuple[Finding, bool]] = field(default_factory=dict)
+    confirmed: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """The input of the plan, looked up in the ways that its rules need. seen: every host of the run -> its result."""
+    """The input of the plan, looked up in the ways that its rules need. seen: every host of the run -> its result.
+
+    asked: the estate as the inventory has it; estate is in plaintext for the actions after which no hop uses TLS.
+    """
 
     estate: Estate
     request: PlanRequest
     seen: Mapping[str, Union[Observation, Unread]]
+    asked: Estate = field(default_factory=Estate)
 
     @classmethod
     def of(cls, estate: Estate, observed: Mapping[str, Mapping[str, Any]], request: PlanRequest) -> Fleet:
@@ -81,7 +88,7 @@ class Fleet:
                 "there is no host to plan for; check the groups mail_gateways and mail_servers, and --limit"
             )
         wanted = estate.in_plaintext() if request.action in ALL_PLAINTEXT else estate
-        return cls(wanted, request, {host: read_result(observed.get(host)) for host in estate.hosts})
+        return cls(wanted, request, {host: read_result(observed.get(host)) for host in estate.hosts}, estate)
 
     @property
     def action(self) -> str:
@@ -97,6 +104,16 @@ class Fleet:
     def gateways(self) -> tuple[str, ...]:
         """All gateways of the inventory."""
         return tuple(self.request.groups.get("mail_gateways") or ())
+
+    @cached_property
+    def by_hand(self) -> Mapping[str, tuple[str, ...]]:
+        """Step -> what has to be set by hand at a gateway that is not in the inventory, whether or not that was confirmed."""
+        return {} if self.gateways else by_hand(self.asked, self.action)
+
+    @cached_property
+    def pending(self) -> Mapping[str, tuple[str, ...]]:
+        """The steps by hand that nobody has confirmed: the run ends before them."""
+        return {step: lines for step, lines in self.by_hand.items() if step not in self.request.confirmed}
 
     @cached_property
     def _is_gateway(self) -> frozenset[str]:
@@ -141,6 +158,8 @@ class Fleet:
             if step == "modes":
                 return seen.gateway.changes_modes
             return step in ("accept", "stop_accepting") and seen.needs_change
+        if seen.send_only and step in ("require", "relax"):
+            return False
         if step == "require":
             return self.request.inbound.get(host) == "required" and seen.before[0] != "required"
         if step == "relax":
@@ -166,8 +185,13 @@ class Fleet:
     def closing(self) -> frozenset[str]:
         """The hosts of the run that accept no TLS any more after it."""
         steps = ("off", "back", "stop_accepting", "remove")
-        made = {host for step in steps for host in self.changing().get(step, ())}
+        made = {host for step in steps for host in self.changing().get(step, ()) if not self.is_send_only(host)}
         return frozenset(host for host in made if self.action != "undo" or self._ends_without(host))
+
+    def is_send_only(self, host: str) -> bool:
+        """Return whether a host of the run takes no mail from the network."""
+        seen = self.observation(host)
+        return bool(seen and seen.send_only)
 
     def _ends_without(self, host: str) -> bool:
         seen = self.observation(host)

@@ -66,6 +66,7 @@ def make_plan(estate: Estate, observed: Mapping[str, Mapping[str, Any]], request
             dict.fromkeys(host for some in request.groups.values() for host in some if host not in fleet.seen)
         ),
         former=former_of(fleet),
+        by_hand=fleet.pending,
     )
 
 
@@ -121,6 +122,7 @@ def _host(
         warnings=warnings,
         digests=seen.digests,
         after=seen.after,
+        send_only=seen.send_only,
     )
 
 
@@ -133,6 +135,8 @@ def _present(seen: Observation, role: str) -> str:
     """Return what a host is now, in words."""
     sides = ("inbound",) if role == GATEWAY else ("inbound", "outbound")
     words = [f"{side} {state}" for side, state in zip(sides, seen.before) if state]
+    if seen.send_only:
+        words[:1] = ["send only"] if seen.before[0] else ["send only", *words[:1]]
     if seen.state == "broken":
         runs = {True: ", running", False: ", not running", None: ""}[seen.running]
         words.insert(0, f"broken configuration{runs}")

@@ -33,7 +33,7 @@ OBSTACLES = frozenset(
         "no_privilege", "no_product", "two_products", "daemon_not_running", "configuration_broken", "not_answering",
         "port_in_use", "no_disk_space", "change_refused", "certificate_unfit", "certificate_missing", "mode_not_expressible",
         "mail_would_loop",
-        "certificate_not_read", "certificate_newer_unfit", "not_reversible",
+        "certificate_not_read", "certificate_newer_unfit", "not_reversible", "settings_only",
         "edge_server", "exchange_not_read", "connector_shared", "connector_conflict", "connector_refused", "internal_certificate",
     }
 )  # fmt: skip
@@ -53,7 +53,11 @@ NOTES = frozenset(
         "queue_not_empty",
         "uninstall_incomplete",
         "edits_not_read",
+        "other_writer",
+        "edited_since",
         "clients_unknown",
+        "weaker_way",
+        "relay_not_tested",
         "certificate_newer_kept",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),
     }
@@ -215,7 +219,8 @@ class Observation:
     transports; None if they could not be read. relay_places: host and port of each of those that is not that of a peer.
     servers: (name or address, port) -> what a handshake test from this host saw. peers: see SeenPeers.
     is_gateway: whether it was read as a gateway. loopback_ports: those that no other host
-    reaches. sessions_an_hour: from its log; None if that is not known.
+    reaches. send_only: whether it was read as a host that takes no mail from the network.
+    sessions_an_hour: from its log; None if that is not known.
     """
 
     title: str = ""
@@ -240,6 +245,7 @@ class Observation:
     is_gateway: bool = False
     loopback_ports: frozenset[int] = frozenset()
     sessions_an_hour: Optional[float] = None
+    send_only: bool = False
 
     @property
     def needs_change(self) -> bool:
@@ -356,6 +362,7 @@ def _observation(result: Mapping[str, Any]) -> Observation:
         interrupted=bool(result.get("journal")),
         is_gateway=bool(result.get("gateway")),
         loopback_ports=loopback_ports(result),
+        send_only=result.get("send_only") is True,
         sessions_an_hour=None if sessions is None else max(0.0, _finite(sessions)),
     )
 

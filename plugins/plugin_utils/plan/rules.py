@@ -222,7 +222,7 @@ def _required_behind_others(fleet: Fleet) -> Iterator[Located]:
         yield from _outside(
             fleet, f"{_names(hosts)} will take mail over TLS only, and this gateway may still deliver in plaintext"
         )
-        if not fleet.gateways:
+        if not fleet.gateways and not fleet.by_hand:
             what = f"{_names(hosts)} will take mail over TLS only, and no gateway of the inventory delivers to them in the mode 'required'"
             for host in hosts:
                 if host not in fleet.request.without_evidence:
@@ -284,13 +284,28 @@ def warnings(fleet: Fleet) -> Iterator[Located]:
         if seen and seen.interrupted and all(one.code != "interrupted_run" for one in seen.notes):
             yield Located(host, Finding.advised("interrupted_run", "a run was killed during a change of this host"))
         port = _port(fleet.request.targets.get(host, host))
-        if seen and not fleet.switches_off and port in seen.loopback_ports:
+        if seen and not fleet.switches_off and port in seen.loopback_ports and not seen.send_only:
             yield Located(host, loopback_only(port))
     if fleet.action not in IN_PART:
         yield from _as_the_gateways_are(fleet)
     yield from _still_taken(fleet)
+    if fleet.action == "enable":
+        yield from _relays_in_plaintext(fleet)
     if not fleet.switches_off:
         yield from _busy(fleet)
+
+
+def _relays_in_plaintext(fleet: Fleet) -> Iterator[Located]:
+    """Yield the send-only hosts whose relay completes no handshake, and will not after this run. Those that insist are refused."""
+    for host in fleet.of_run(MAIL_SERVER):
+        seen = fleet.observation(host)
+        if not seen or not seen.send_only or seen.after[1] != "opportunistic":
+            continue
+        for hop in seen.next_hops:
+            there = fleet.observation(fleet.host_at(hop.host, hop.port))
+            if not hop.completed and not (there and there.gets_starttls):
+                what = f"its relay {hop.host}:{hop.port}: {hop.message or 'no handshake is completed'}"
+                yield Located(host, Finding.advised("relay_without_tls", what))
 
 
 def _port(target: str) -> int:

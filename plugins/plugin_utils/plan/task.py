@@ -33,6 +33,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import (
     read_peers,
     targets_in,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import confirmed_by
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.digests import CHANGE_RESULTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import PlanRequest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.making import make_plan
@@ -99,6 +100,7 @@ def plan_of_run(
             enforced[host] = list(_enforced(facts.get("starttls_enforced_domains")))
         if host in run:
             observed[host] = observed_of([facts.get(name) for name in options["observed"]])
+    anyone = next(iter(wanted.hosts), None)
     request = PlanRequest(
         action=options["action"],
         groups=members,
@@ -111,6 +113,7 @@ def plan_of_run(
         outside_peers=_outside_peers(with_peers, members["mail_gateways"], targets, hostvars),
         enforced=enforced,
         undo=_given(wanted.hosts, hostvars) if options["action"] == "undo" else WorkflowChanges(),
+        confirmed=confirmed_by(hostvars[anyone]) if anyone is not None else frozenset(),
         locks=dict(_locks(observed, hostvars, own_run, bool(options.get("plan_only")))),
     )
     return make_plan(wanted, observed, request)

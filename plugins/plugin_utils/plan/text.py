@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import go_on
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.rules import HANDSHAKE_CPU_MS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import HostPlan, Located, Plan, PlanStep
@@ -35,6 +36,8 @@ _WORDS = {
     "stop_accepting": "the gateways stop accepting TLS, one at a time",
 }
 """Step -> what happens in it."""
+_SENDS = {"offer": "send over TLS", "off": "send in plaintext", "back": "send as before"}
+"""Step -> what a send-only host does in it."""
 
 
 def plan_table(plan: Plan) -> str:
@@ -69,6 +72,7 @@ def plan_text(plan: Plan) -> str:
         "\n".join(_findings("Warnings", plan.warnings)),
         "\n".join(_diffs(plan.hosts)),
         "\n".join(_order(plan)),
+        "\n".join(_by_hand(plan)),
         "\n".join(_cost(plan)),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -79,7 +83,8 @@ def _change(host: HostPlan, interrupted: bool) -> str:
         return "unknown"
     files = len({one.path for one in host.changes})
     what = f"{files} file{'s' if files > 1 else ''}" if files else "reload" if host.steps else ""
-    steps = ", ".join(step.replace("_", " ") for step in host.steps)
+    words_of = _SENDS if host.send_only else {}
+    steps = ", ".join(words_of.get(step, step.replace("_", " ")) for step in host.steps)
     words = [f"{steps} ({what})" if steps and what else steps or what]
     if interrupted:
         words.insert(0, "undo the killed run")
@@ -122,7 +127,26 @@ def _order(plan: Plan) -> Iterator[str]:
     for number, (step, planned) in enumerate(plan.steps.items(), 1):
         one_at_a_time = set(planned.batches) == {1}
         batches = names(planned.hosts) if one_at_a_time else "; ".join(_batches(planned))
-        yield one_line(f"  {number} {step.replace('_', ' ')}: {_WORDS[step]}: {batches}")
+        yield one_line(f"  {number} {step.replace('_', ' ')}: {_meaning(plan, step, planned)}: {batches}")
+
+
+def _by_hand(plan: Plan) -> Iterator[str]:
+    """Yield what somebody has to set at a gateway that is not in the inventory, and how the run goes on then."""
+    if plan.by_hand:
+        yield "By hand"
+    for step, lines in plan.by_hand.items():
+        for line in lines:
+            yield one_line(f"  {step}: {line}")
+        yield f"  The run ends before that step. Set it at the gateway, then run again with {go_on(plan.by_hand)}"
+
+
+def _meaning(plan: Plan, step: str, planned: PlanStep) -> str:
+    """Return what happens in a step, in words. Send-only hosts have words of their own."""
+    senders = [host for host in planned.hosts if host in plan.hosts and plan.hosts[host].send_only]
+    if not senders or step not in _SENDS:
+        return _WORDS[step]
+    said = f"send-only hosts {_SENDS[step]}"
+    return said if len(senders) == len(planned.hosts) else f"{_WORDS[step]}, and {said}"
 
 
 def _batches(planned: PlanStep) -> Iterator[str]:

@@ -49,7 +49,10 @@ class Located(NamedTuple):
 
 @dataclass(frozen=True)
 class HostPlan:
-    """One host of the run. present: what it is now, in words. state: one of RESULTS. after: C((inbound, outbound)) as planned."""
+    """One host of the run. present: what it is now, in words. state: one of RESULTS. after: C((inbound, outbound)) as planned.
+
+    send_only: whether it takes no mail from the network.
+    """
 
     role: str
     title: str
@@ -61,6 +64,7 @@ class HostPlan:
     warnings: tuple[Finding, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
     after: tuple[str, str] = ("", "")
+    send_only: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data."""
@@ -75,6 +79,7 @@ class HostPlan:
             "warnings": [_plain(one) for one in self.warnings],
             "digests": dict(self.digests),
             "after": dict(zip(SIDES, self.after)),
+            "send_only": self.send_only,
         }
 
     @classmethod
@@ -91,6 +96,7 @@ class HostPlan:
             warnings=_findings(data["warnings"]),
             digests=dict(data["digests"]),
             after=(str(data["after"][SIDES[0]]), str(data["after"][SIDES[1]])),
+            send_only=bool(data.get("send_only")),
         )
 
 
@@ -143,7 +149,8 @@ class Plan:
     hosts: in the order of the inventory. obstacles and warnings: all of them, those of the hosts too. steps: in the safe order; one
     that no host needs is left out. recover: hosts with the journal of a killed run. prove: hosts to prove after the change.
     prove_peers: mail servers whose peers are proved after the change, because it is theirs.
-    former: the hosts and email configs that change, as they are now.
+    former: the hosts and email configs that change, as they are now. by_hand: step -> what has to be set by hand at a gateway that is not
+    in the inventory, a line each. The run ends before such a step.
     """
 
     action: str
@@ -158,6 +165,7 @@ class Plan:
     cost: Cost = field(default_factory=Cost)
     outside: tuple[str, ...] = ()
     former: WorkflowChanges = field(default_factory=WorkflowChanges)
+    by_hand: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data, as docs/schema/plan.schema.json describes it."""
@@ -175,6 +183,7 @@ class Plan:
             "cost": self.cost.to_json(),
             "not_in_this_run": list(self.outside),
             "former": self.former.to_json(),
+            "by_hand": {step: list(lines) for step, lines in self.by_hand.items()},
         }
 
     def run(self, may_change: bool) -> dict[str, Any]:
@@ -184,6 +193,9 @@ class Plan:
         """
         nothing = PlanStep((), ())
         steps = {name: (self.steps.get(name, nothing) if may_change else nothing) for name in STEPS[self.action]}
+        order = list(steps)
+        for name in order[min((order.index(one) for one in self.by_hand), default=len(order)) :]:
+            steps[name] = nothing
         return {
             "action": self.action,
             "hosts": {
@@ -201,6 +213,7 @@ class Plan:
             "prove": list(self.prove) if may_change else [],
             "prove_peers": list(self.prove_peers) if may_change else [],
             "not_in_this_run": list(self.outside),
+            "by_hand": {step: list(lines) for step, lines in self.by_hand.items()} if may_change else {},
         }
 
     @classmethod
@@ -224,6 +237,7 @@ class Plan:
             ),
             outside=tuple(data.get("not_in_this_run") or ()),
             former=WorkflowChanges.parse(data.get("former")),
+            by_hand={step: tuple(lines) for step, lines in (data.get("by_hand") or {}).items()},
         )
 
 

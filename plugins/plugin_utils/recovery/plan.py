@@ -17,7 +17,7 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.deferred import THIS_HOST, WAIT_CAUSES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import DEFAULT_GATEWAY, PRODUCTS
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars, target_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars, is_left_unchanged, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import failing, of_result
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 
@@ -246,7 +246,7 @@ class _Places:
                 group, by_hand=f"{other} is not in this run: {what} by a run that has it, or by hand, {RUN_AGAIN}"
             )
         if other in self._servers:
-            return Repair(group, (("offer", other),), flush=True)
+            return self._by_server(group, "offer", other, what)
         kind = str(self._hostvars[other].get("starttls_kind") or DEFAULT_GATEWAY)
         if kind not in PRODUCTS or "accept" not in PRODUCTS[kind].capabilities:
             return Repair(
@@ -266,7 +266,7 @@ class _Places:
             return Repair(group, flush=True)
         if group.host in self._servers:
             if test and test.get("completed"):
-                return Repair(group, (("on", group.host),), flush=True)
+                return self._by_server(group, "on", group.host, "have it use TLS when it sends")
             return Repair(
                 group, by_hand=f"{group.next_hop} requires TLS and completes no handshake: repair it there, {RUN_AGAIN}"
             )
@@ -274,12 +274,21 @@ class _Places:
             if self._hostvars[other].get("starttls_inbound") == REQUIRED:
                 hint = f"{other} is to require TLS (starttls_inbound): run enable_tls, which has {group.host} deliver over TLS first"
                 return Repair(group, flush=True, hint=hint)
-            return Repair(group, (("relax", other),), flush=True)
+            return self._by_server(group, "relax", other, "have it offer STARTTLS without requiring it")
         return Repair(
             group,
             by_hand=f"{group.next_hop} requires TLS, and {group.host} sends in plaintext: use a delivery mode or starttls_send "
             f"with TLS there, {RUN_AGAIN}",
         )
+
+    def _by_server(self, group: Group, step: str, host: str, what: str) -> Repair:
+        """Return the repair by a step on a mail server; by hand if that is not to be changed."""
+        if is_left_unchanged(self._hostvars[host]):
+            return Repair(
+                group,
+                by_hand=f"{host} is not to be changed (starttls_settings_only): {what} by the tool that writes its files, {RUN_AGAIN}",
+            )
+        return Repair(group, ((step, host),), flush=True)
 
     def _named(self, group: Group) -> str:
         """Return the inventory's name of the next hop; empty if it is none of its mail servers and gateways."""
@@ -296,7 +305,12 @@ class _Places:
         return ""
 
     def _goes_off(self, host: str) -> bool:
-        """Whether a mail server requires TLS when it sends, in the collection's words, and the inventory does not ask for that."""
+        """Whether a mail server requires TLS when it sends, in the collection's words, and the inventory does not ask for that.
+
+        One that is not to be changed keeps its level: its mail goes when the gateway accepts TLS.
+        """
+        if is_left_unchanged(self._hostvars[host]):
+            return False
         observed = self._hostvars[host].get("mail_server_observed") or {}
         now = ((observed if isinstance(observed, Mapping) else {}).get("before") or {}).get("outbound")
         return now == REQUIRED and self._hostvars[host].get("starttls_outbound") != REQUIRED

@@ -11,15 +11,22 @@ report document. The functions query no host and store nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import OTHER
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import (
+    FALLBACK_DAYS,
+    error_limit,
+    renewal_limit,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import MAX_COUNT, TLS_REPORT_ALERTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES, entry_of, of_group
 
 CAUSES = ("remote", "local")
 CODES = tuple(one.code for one in of_group("alert"))
-_URGENT_DAYS = 7
+_URGENT = 3
+"""Of fixed days, the last third is urgent."""
 _UNPROVEN_PERCENT = 1
 """A session that goes on at the end of the log is unproven, too. So a smaller share is shown, but is no alert."""
 _NOT_LOGGED = ("inbound_not_logged", "outbound_not_logged")
@@ -49,12 +56,13 @@ def alerts_of(
     hosts: Sequence[Mapping[str, Any]],
     tls_reports: Iterable[Mapping[str, Any]] = (),
     previous: Optional[Mapping[str, Any]] = None,
-    certificate_days: int = 21,
+    certificate_days: Optional[int] = None,
+    now: Optional[datetime] = None,
 ) -> list[dict[str, Any]]:
     """Return the alerts of these hosts of a report document, worst first.
 
     previous is a former report; members of a wrong type are ignored. certificate_days: a certificate with fewer days
-    left causes an alert.
+    left causes an alert; None for a share of its life.
     """
     before = _hosts_by_name(previous)
     still = {
@@ -76,7 +84,7 @@ def alerts_of(
         found += _unproven(host)
     found += _tlsrpt(tls_reports)
     found.sort(key=lambda one: (one["host"], one["domain"], one["direction"]))
-    ending = [one for host in hosts for one in _certificates(host, certificate_days)]
+    ending = [one for host in hosts for one in _certificates(host, certificate_days, now or datetime.now(timezone.utc))]
     found += (alert for _days, alert in sorted(ending, key=lambda one: (one[0], one[1]["host"])))
     return sorted(found, key=lambda one: (SEVERITIES.index(one["severity"]), CODES.index(one["code"])))
 
@@ -98,9 +106,14 @@ def _blocked(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for peer in host["activity"]["peers"] if host["activity"] else ():
         for kind in ("refusals", "deferrals"):
             for cause in CAUSES:
-                events = [one for one in peer[kind] if (one["reason"] in _OWN_FAULTS) == (cause == "local")]
+                events = [one for one in peer[kind] if _is_own_fault(one) == (cause == "local")]
                 if events:
                     yield _of_events(host, peer, kind, cause, events, enforced)
+
+
+def _is_own_fault(event: Mapping[str, Any]) -> bool:
+    """Whether one's own side is the cause: always with these reasons, and where the host is on both sides of the connection."""
+    return event["reason"] in _OWN_FAULTS or event.get("side") == "local"
 
 
 def _of_events(
@@ -123,6 +136,15 @@ def _of_events(
     }
     said = f" The log says: {sample['detail']}" if sample["detail"] else ""
     own_mode = host["own_domains"].get(domain)
+    if reasons <= _NO_TLS_OFFERED and all(one.get("side") == "local" for one in events):
+        return _alert(
+            "tls_deferrals",
+            "local",
+            f"Mail to {domain} waits on {name}: a service on {name} itself, such as a content filter, did not use TLS.{said}",
+            "Give the transport that leads to this service a TLS level of its own that does not require TLS; the waiting mail is then "
+            "delivered.",
+            **facts,
+        )
     if "mail_server_in_plaintext" in reasons:
         return _alert(
             "enforced_outbound_local",
@@ -230,14 +252,37 @@ def _unproven(host: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 # --- certificates ----------------------------------------------------------------------------------------------------
 
 
-def _certificates(host: Mapping[str, Any], certificate_days: int) -> Iterator[tuple[float, dict[str, Any]]]:
+def _urgency(certificate: Mapping[str, Any], days: float, fixed: Optional[int], now: datetime) -> str:
+    """Return the severity of the alert of a certificate with these days left; empty if there is none yet. fixed: the given days."""
+    begin, end = (_moment(certificate.get(name)) for name in ("not_before", "not_after"))
+    if fixed is not None or begin is None or end is None or end <= begin:
+        soon: float = FALLBACK_DAYS if fixed is None else fixed
+        urgent, left = soon / _URGENT, days
+    else:
+        soon, urgent, left = (
+            one / timedelta(days=1) for one in (renewal_limit(end - begin), error_limit(end - begin), end - now)
+        )
+    return "error" if left < urgent else "warning" if left < soon else ""
+
+
+def _moment(value: Any) -> Optional[datetime]:
+    try:
+        return datetime.fromisoformat(str(value).replace("Z", "+00:00")).astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _certificates(
+    host: Mapping[str, Any], certificate_days: Optional[int], now: datetime
+) -> Iterator[tuple[float, dict[str, Any]]]:
     """Yield the days left and the alert of each certificate of the host, once for each certificate."""
     seen: set[str] = set()
     for test in host["tests"]:
         certificate = test["certificate"] or {}
         days = certificate.get("days_left", test.get("days_left"))
         key = str(certificate.get("fingerprint_sha256") or test.get("fingerprint_sha256") or certificate.get("subject"))
-        if not _is_number(days) or days >= certificate_days or key in seen:
+        severity = _urgency(certificate, days, certificate_days, now) if _is_number(days) else ""
+        if not severity or key in seen:
             continue
         seen.add(key)
         who = f"The certificate {certificate.get('subject') or test['name']} on {host['host']}, port {test['port']},"
@@ -250,7 +295,6 @@ def _certificates(host: Mapping[str, Any], certificate_days: int) -> Iterator[tu
         else:
             when = f" (until {end})" if end else ""
             message = f"{who} has {days} {'day' if days == 1 else 'days'} left{when}."
-            severity = "error" if days < _URGENT_DAYS else "warning"
             yield days, _alert("certificate_expiring", "local", message, action, host=host["host"], severity=severity)
 
 

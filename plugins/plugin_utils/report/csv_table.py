@@ -111,7 +111,7 @@ def _head(host: Mapping[str, Any]) -> dict[str, Any]:
         **{name: host[name] for name in ("host", "daemon", "verdict")},
         "errors": severities.count("error"),
         "warnings": severities.count("warning"),
-        "delivery_modes": " ".join(host["delivery_modes"]),
+        "delivery_modes": "send_only" if host.get("send_only") else " ".join(host["delivery_modes"]),
         **{f"message_{one.get('direction')}": hops_over_tls(one) for one in host["traces"]},
     }
 

@@ -53,7 +53,7 @@ def build(
     window: Optional[Mapping[str, Any]] = None,
     tls_reports: Sequence[Mapping[str, Any]] = (),
     previous: Optional[Mapping[str, Any]] = None,
-    certificate_days: int = 21,
+    certificate_days: Optional[int] = None,
     fail_on: str = "error",
     not_in_run: Sequence[str] = (),
     parts: Sequence[Mapping[str, Any]] = (),
@@ -62,8 +62,8 @@ def build(
     """Return the report on these rows (the module tls_report documents them). Raises ReportError.
 
     not_in_run: hosts of which nothing is said. parts: reports on other hosts of the fleet, which become a part of this one.
-    certificate_days: a certificate with fewer days left causes an alert. fail_on: the lowest severity of a finding that
-    makes a host fail. previous: a former report. tls_reports: the result of tls_rpt.read_reports().
+    certificate_days: a certificate with fewer days left causes an alert; None for a share of its life. fail_on: the
+    lowest severity of a finding that makes a host fail. previous: a former report. tls_reports: the result of tls_rpt.read_reports().
     """
     if not rows and not parts:
         raise ReportError("there is no host to report on")
@@ -75,7 +75,7 @@ def build(
     reports += [one for part in parts for one in clean(_mappings(part.get("tls_reports"))) if one not in reports]
     there = {host["host"] for host in hosts}
     left_out = [*not_in_run, *(one for part in parts for one in _sequence(part.get("not_in_this_run")))]
-    alerts = alerts_of(hosts, reports, previous, certificate_days)
+    alerts = alerts_of(hosts, reports, previous, certificate_days, now)
     return {
         "version": REPORT_VERSION,
         "title": clean(title),
@@ -184,18 +184,22 @@ def _host(row: Mapping[str, Any], fail_on: str) -> dict[str, Any]:
     expected = row.get("expected") or "offered"
     if expected not in EXPECTED:
         raise ReportError(f"expected of {row['host']} has to be one of {', '.join(EXPECTED)}")
-    tests = [_test(one) for one in _mappings(row.get("probes"))]
+    sends_only = row.get("send_only") is True
+    # The certificate of a relay is no certificate of the host.
+    tests = [{**_test(one), **({"certificate": None} if sends_only else {})} for one in _mappings(row.get("probes"))]
     traces = [clean(one) for one in _mappings(row.get("traces"))]
     activity = _activity(row["activity"]) if isinstance(row.get("activity"), Mapping) else None
     errors = [str(one) for one in _sequence(row.get("errors"))]
     own = [_finding(one) for one in _mappings(row.get("findings"))]
     gathered = {
+        "send_only": sends_only,
         "expected": expected, "errors": errors, "findings": own, "probes": tests, "traces": traces, "activity": activity,
     }  # fmt: skip
     findings = [_finding(one) for one in findings_of({"host": row["host"], **gathered})]
     return {
         "host": clean(row["host"]),
         "daemon": clean(str(row.get("daemon") or "")),
+        "send_only": sends_only,
         "expected": expected,
         "verdict": verdict_of(findings, fail_on),
         "tested_from": clean(
@@ -302,6 +306,7 @@ def _event(given: Mapping[str, Any]) -> dict[str, Any]:
         "count": _count(given.get("count", 1)),
         "first": _text_or_none(given.get("first")),
         "last": _text_or_none(given.get("last")),
+        **({"side": "local"} if given.get("side") == "local" else {}),
     }
 
 

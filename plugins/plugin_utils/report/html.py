@@ -271,7 +271,9 @@ def _host(host: Mapping[str, Any]) -> dict[str, Any]:
         "tested": bool(tests) and not (set(offered) == {None} and any(test.get("completed") for test in tests)),
         "versions": ", ".join(sorted({str(test["tls_version"]) for test in tests if test.get("tls_version")})),
         "days": min(days, default=None),
-        "modes": [mode.replace("_", " ") for mode in host["delivery_modes"]],
+        "modes": ["send only"]
+        if host.get("send_only")
+        else [mode.replace("_", " ") for mode in host["delivery_modes"]],
         "shares": [
             (direction, Share(counts["messages_tls"], counts["messages_plaintext"], counts["messages_unknown"]))
             for direction, counts in totals.items()

@@ -124,28 +124,34 @@ def summarize(row: dict[str, Any], fail_on: str = "error") -> dict[str, Any]:
 
     Uses C(host), C(daemon), C(expected) (V(offered), V(disabled) or V(either)), C(probes) (results of starttls_probe),
     C(traces) (of message_trace), C(errors) (text), C(findings) (of the host as a whole), C(not_seen_from) (places that did not
-    test it), C(delivery_modes), C(listeners) (of other_listeners()) and C(peers) (of peer_entries()).
+    test it), C(send_only), C(delivery_modes), C(listeners) (of other_listeners()) and C(peers) (of peer_entries()).
     """
     probes = row.get("probes") or []
     traces = row.get("traces") or []
     findings = findings_of(row)
     first: dict[str, Any] = next((one for one in probes if looked(one)), {})
-    certificate = first.get("certificate") or {}
+    sends_only = bool(row.get("send_only"))
+    # The certificate is that of the relay, which has its own row if it is a host of the fleet.
+    certificate = {} if sends_only else first.get("certificate") or {}
+    if sends_only:
+        first = {name: first.get(name) for name in ("tls_version",)}
     return {
         "host": row["host"],
         "daemon": row.get("daemon", ""),
-        "starttls": _offered(first),
+        "starttls": "send only" if sends_only else _offered(first),
         "tls_version": first.get("tls_version"),
         "certificate": certificate.get("subject"),
         "fingerprint_sha256": certificate.get("fingerprint_sha256") or first.get("fingerprint_sha256"),
         "days_left": certificate.get("days_left"),
         "trusted": first.get("trusted"),
-        "delivery_mode": row.get("delivery_modes") or [],
+        "delivery_mode": [f"to {one.get('name') or one.get('host')}" for one in probes]
+        if sends_only
+        else row.get("delivery_modes") or [],
         "messages": _messages(traces),
         "tested_from": tested_from(row["host"], probes, row.get("not_seen_from") or ()),
         "verdict": _verdict(findings, fail_on),
         "findings": findings,
-        "others": [*_other_views(row["host"], probes), *_other_listeners(row)],
+        "others": [] if sends_only else [*_other_views(row["host"], probes), *_other_listeners(row)],
         "peers": list(_peers(row, fail_on)),
     }
 

@@ -15,7 +15,7 @@ import errno
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from email.message import Message
 from pathlib import Path
@@ -52,6 +52,10 @@ RESULT_TYPES = frozenset(
 )  # fmt: skip
 """RFC 8460, section 4.3. Any other result type counts as C(other)."""
 
+_COMPRESSED = frozenset(
+    {"application/gzip", "application/x-gzip", "application/x-gzip-compressed", "application/octet-stream"}
+)
+
 # The fields whose parameters the parser of Python reads, with their continuation lines, wherever they stand in a mail.
 _FIELD = re.compile(
     rb"(?:\A|[\r\n])(content-(?:type|disposition|transfer-encoding):[^\r\n]*(?:(?:\r\n|\r|\n)[ \t][^\r\n]*)*)",
@@ -60,58 +64,44 @@ _FIELD = re.compile(
 
 _TEXT = {"type": "string", "maxLength": 10_000}
 _COUNT = {"type": "integer", "minimum": 0, "maximum": MAX_COUNT}
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "required": ["organization-name", "date-range", "report-id", "policies"],
-    "properties": {
-        "organization-name": _TEXT,
-        "report-id": _TEXT,
-        "date-range": {
-            "type": "object",
-            "required": ["start-datetime", "end-datetime"],
-            "properties": {"start-datetime": _TEXT, "end-datetime": _TEXT},
-        },
-        "policies": {
-            "type": "array",
-            "maxItems": limits.TLS_REPORT_POLICIES,
-            "items": {
-                "type": "object",
-                "required": ["policy", "summary"],
-                "properties": {
-                    "policy": {
-                        "type": "object",
-                        "required": ["policy-type", "policy-domain"],
-                        "properties": {"policy-type": {"enum": list(POLICY_TYPES)}, "policy-domain": _TEXT},
-                    },
-                    "summary": {
-                        "type": "object",
-                        "required": ["total-successful-session-count", "total-failure-session-count"],
-                        "properties": {
-                            "total-successful-session-count": _COUNT,
-                            "total-failure-session-count": _COUNT,
-                        },
-                    },
-                    "failure-details": {
-                        "type": "array",
-                        "maxItems": limits.TLS_REPORT_DETAILS,
-                        "items": {
-                            "type": "object",
-                            "required": ["result-type", "failed-session-count"],
-                            "properties": {
-                                "result-type": _TEXT,
-                                "sending-mta-ip": _TEXT,
-                                "receiving-mx-hostname": _TEXT,
-                                "failure-reason-code": _TEXT,
-                                "failed-session-count": _COUNT,
-                            },
-                        },
-                    },
-                },
-            },
-        },
+
+
+def _object(required: Sequence[str], **members: Any) -> dict[str, Any]:
+    named = {name.replace("_", "-"): schema for name, schema in members.items()}
+    return {"type": "object", "required": list(required), "properties": named}
+
+
+HEAD: Mapping[str, Any] = {"organization-name": _TEXT, "report-id": _TEXT}
+"""Members of a report without which the rest still counts."""
+REPORT_PART = _object(
+    ["date-range", "policies"],
+    date_range=_object(["start-datetime", "end-datetime"], start_datetime=_TEXT, end_datetime=_TEXT),
+    policies={"type": "array", "maxItems": limits.TLS_REPORT_POLICIES},
+)
+POLICY_PART = _object(
+    ["policy", "summary"],
+    policy=_object(["policy-type"], policy_type={"enum": list(POLICY_TYPES)}, policy_domain=_TEXT),
+    summary={
+        **_object([], total_successful_session_count=_COUNT, total_failure_session_count=_COUNT),
+        "minProperties": 1,
     },
-}
-"""The members of RFC 8460, section 4.4, that are used here. Other members are allowed and ignored."""
+)
+DETAILS = {"type": "array", "maxItems": limits.TLS_REPORT_DETAILS}
+DETAIL = _object(
+    ["result-type", "failed-session-count"],
+    result_type=_TEXT,
+    sending_mta_ip=_TEXT,
+    receiving_mx_hostname=_TEXT,
+    failure_reason_code=_TEXT,
+    failed_session_count=_COUNT,
+)
+"""The members of RFC 8460, section 4.4, that are used here, each part by itself: a fault loses its own part only. Other
+members are allowed and ignored."""
+UNKNOWN_DOMAIN = "unknown"
+"""The domain of a policy that names none, as some write it for no-policy-found."""
+_COUNTS = ("total-successful-session-count", "total-failure-session-count", "failed-session-count")
+_LOST = 5
+"""So many lost parts of a report are named; the rest are counted."""
 
 
 class TlsReportError(ValueError):
@@ -139,13 +129,14 @@ class _Collected:
 
     def add(self, name: str, entries: Sequence[dict[str, Any]]) -> None:
         """Add the entries of one report. name: its file."""
-        foreign = list(dict.fromkeys(one["domain"] for one in entries if one["domain"] not in self._own))
+        own = {*self._own, UNKNOWN_DOMAIN}
+        foreign = list(dict.fromkeys(one["domain"] for one in entries if one["domain"] not in own))
         if foreign:
             shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
             self.problem(f"{name}: what it says about {shown} is left out, because the inventory has no such domain")
         # One report may have several policies of a type for a domain. The same report may come twice.
         for number, entry in enumerate(entries):
-            if entry["domain"] in self._own:
+            if entry["domain"] in own:
                 names = ("organization", "report_id", "domain", "policy_type")
                 self._keep((*(entry[one] for one in names), str(number)), entry)
 
@@ -200,7 +191,10 @@ def read_reports(
         own = Budget("it", {"bytes": limits.TLS_REPORT_FILE_TOTAL_BYTES}, limits.TLS_REPORT_FILE_SECONDS, within=whole)
         try:
             for data in _documents(_content(path, own), own):
-                collected.add(name, parse(data, now, own))
+                entries, lost = parse_parts(data, now, own)
+                collected.add(name, entries)
+                for one in lost:
+                    collected.problem(f"{name}: {one}")
         except ExhaustedError as error:
             if error.budget is whole:
                 collected.problem(
@@ -237,32 +231,157 @@ def _content(path: str, budget: Budget) -> bytes:
 
 
 def parse(data: bytes, now: Optional[datetime] = None, budget: Optional[Budget] = None) -> list[dict[str, Any]]:
-    """Return the entries of one report. data is its JSON. Raises TlsReportError, and ExhaustedError; no other exception."""
+    """Return the entries of one report, as far as they can be read. Raises what parse_parts raises."""
+    return parse_parts(data, now, budget)[0]
+
+
+def parse_parts(
+    data: bytes, now: Optional[datetime] = None, budget: Optional[Budget] = None
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the entries of one report, and what of it cannot be read. data is its JSON.
+
+    Raises TlsReportError if nothing can be read, and ExhaustedError; no other exception.
+    """
     most = {"policies": limits.TLS_REPORT_POLICIES, "failure details": limits.TLS_REPORT_DETAILS}
     mine = Budget("the report", most, within=budget)
     try:
-        report = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_int=whole_number)
-        _count_entries(report, mine)
-        # Report the first error only: the sender of the report controls how long a search for the best one takes.
-        wrong = next(jsonschema.Draft202012Validator(SCHEMA).iter_errors(report), None)
+        report = json.loads(
+            data.decode(json.detect_encoding(data)), parse_constant=_refuse_constant, parse_int=whole_number
+        )
     except (ValueError, RecursionError) as error:
         raise TlsReportError(f"it is not readable JSON ({type(error).__name__})") from None
-    if wrong:
-        where = "/".join(map(str, wrong.absolute_path)) or "the report"
-        raise TlsReportError(f"it is not a report by RFC 8460: {_text(where)}: {_text(wrong.message)}")
-    mine.look()
-    start, end = (_moment(report["date-range"][f"{name}-datetime"]) for name in ("start", "end"))
-    if end < start:
-        raise TlsReportError("it ends before it begins")
-    if start > (now or datetime.now(timezone.utc)) + CLOCK_SKEW:
-        raise TlsReportError(f"it is about the future ({_iso(start)})")
-    head = {
-        "organization": _text(report["organization-name"]),
-        "report_id": _text(report["report-id"]),
-        "start": _iso(start),
-        "end": _iso(end),
-    }
-    return [{**head, **_policy(one)} for one in report["policies"]]
+    reader = _Reader(mine)
+    entries = reader.read(report, now or datetime.now(timezone.utc))
+    return entries, reader.lost()
+
+
+class _Reader:
+    """Reads one report part by part."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._lost: list[str] = []
+        self._more = 0
+
+    def lost(self) -> list[str]:
+        """Return what could not be read."""
+        return [*self._lost, *([f"{self._more} more parts of it cannot be read"] if self._more else [])]
+
+    def read(self, report: Any, now: datetime) -> list[dict[str, Any]]:
+        """Return the entries. Raises TlsReportError if nothing of the report can be read."""
+        report = _plain(report)
+        if isinstance(report, dict) and isinstance(report.get("policies"), dict) and report["policies"]:
+            report = {**report, "policies": [report["policies"]]}
+        _count_entries(report, self._budget)
+        head = {name: self._text_of(report, name) for name in HEAD}
+        fault = _fault(REPORT_PART, report)
+        if fault:
+            raise TlsReportError(self._lost[0] if self._lost else _not_by_rfc(*fault))
+        start, end = (_moment(report["date-range"][f"{name}-datetime"]) for name in ("start", "end"))
+        if end < start:
+            raise TlsReportError("it ends before it begins")
+        if start > now + CLOCK_SKEW:
+            raise TlsReportError(f"it is about the future ({_iso(start)})")
+        head = {
+            "organization": head["organization-name"],
+            "report_id": head["report-id"],
+            "start": _iso(start),
+            "end": _iso(end),
+        }
+        found = [self._policy(one, f"policies/{number}") for number, one in enumerate(report["policies"])]
+        entries = [{**head, **one} for one in found if one]
+        if not entries and self._lost:
+            raise TlsReportError(self._lost[0])
+        return entries
+
+    def _lose(self, where: str, why: str) -> None:
+        if len(self._lost) < _LOST:
+            self._lost.append(_not_by_rfc(where, why))
+        else:
+            self._more += 1
+
+    def _text_of(self, report: Any, name: str) -> str:
+        """Return a member of the head; empty, and named, if it cannot be read."""
+        if not isinstance(report, dict):
+            return ""
+        value = report.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)
+        fault = _fault(_object([name]), report) or _fault(HEAD[name], value, name)
+        if fault:
+            self._lose(*fault)
+            return ""
+        return _text(str(value))
+
+    def _policy(self, one: Any, where: str) -> Optional[dict[str, Any]]:
+        self._budget.look()
+        one = _plain(one)
+        if isinstance(one, dict):
+            one = {name: _plain(value) if name in ("policy", "summary") else value for name, value in one.items()}
+            policy = one.get("policy")
+            if isinstance(policy, dict) and isinstance(policy.get("policy-type"), str):
+                one["policy"] = {**policy, "policy-type": policy["policy-type"].strip().lower()[:TEXT_LENGTH]}
+        fault = _fault(POLICY_PART, one, where)
+        if fault:
+            self._lose(*fault)
+            return None
+        failures = _failures(self._details(one.get("failure-details"), f"{where}/failure-details"))
+        successful, failed = (one["summary"].get(name) for name in _COUNTS[:2])
+        if successful is None:
+            self._lose(f"{where}/summary", f"'{_COUNTS[0]}' is a required property")
+        if failed is None and not failures:
+            self._lose(f"{where}/summary", f"'{_COUNTS[1]}' is a required property")
+        if failed is None:
+            failed = min(sum(each["count"] for each in failures), MAX_COUNT)
+        return {
+            "domain": _domain(one["policy"].get("policy-domain", "")) or UNKNOWN_DOMAIN,
+            "policy_type": one["policy"]["policy-type"],
+            "successful": int(successful or 0),
+            "failed": int(failed),
+            "failures": failures,
+        }
+
+    def _details(self, details: Any, where: str) -> Iterator[dict[str, Any]]:
+        if isinstance(details, dict):
+            details = [details]
+        fault = _fault(DETAILS, details, where) if details is not None else None
+        if fault:
+            self._lose(*fault)
+            return
+        for number, detail in enumerate(details or ()):
+            plain = _plain(detail)
+            fault = _fault(DETAIL, plain, f"{where}/{number}")
+            if fault:
+                self._lose(*fault)
+            else:
+                yield plain
+
+
+def _plain(value: Any) -> Any:
+    """Return an object without members that are null, and with counts that were written as text as numbers."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _count(one) if name in _COUNTS else one for name, one in value.items() if one is not None}
+
+
+def _count(value: Any) -> Any:
+    digits = value.strip() if isinstance(value, str) and len(value) <= TEXT_LENGTH else ""
+    return int(digits) if re.fullmatch(r"[0-9]{1,16}", digits) else value
+
+
+def _fault(schema: Mapping[str, Any], value: Any, where: str = "") -> Optional[tuple[str, str]]:
+    """Return the place and the message of the first fault; None if there is none.
+
+    Only the first: the sender of the report controls how long a search for the best one takes.
+    """
+    wrong = next(jsonschema.Draft202012Validator(schema).iter_errors(value), None)
+    if not wrong:
+        return None
+    return "/".join(filter(None, (where, *map(str, wrong.absolute_path)))), wrong.message
+
+
+def _not_by_rfc(where: str, message: str) -> str:
+    return f"it is not a report by RFC 8460: {_text(where or 'the report')}: {_text(message)}"
 
 
 def _count_entries(report: Any, budget: Budget) -> None:
@@ -306,7 +425,7 @@ def inflate(data: bytes, budget: Optional[Budget] = None) -> bytes:
 def _documents(data: bytes, budget: Optional[Budget] = None) -> Iterator[bytes]:
     if data.startswith(b"\x1f\x8b"):
         yield inflate(data, budget)
-    elif data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[")):
+    elif data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith((b"{", b"[", b"\xff\xfe", b"\xfe\xff")):
         yield data
     else:
         yield from _attachments(data, budget)
@@ -340,8 +459,9 @@ def _payloads(data: bytes) -> Iterator[bytes]:
         for number, part in enumerate(email.message_from_bytes(data).walk()):
             if number >= limits.TLS_REPORT_PARTS:
                 raise TlsReportError(f"the mail has more than {limits.TLS_REPORT_PARTS} parts")
-            payload = part.get_payload(decode=True) if _is_report(part) else None
-            if isinstance(payload, bytes):
+            sure = _is_report(part)
+            payload = part.get_payload(decode=True) if sure or _may_be_report(part) else None
+            if isinstance(payload, bytes) and (sure or payload.startswith(b"\x1f\x8b")):
                 yield payload
     except TlsReportError:
         raise
@@ -355,14 +475,10 @@ def _is_report(part: Message) -> bool:
     return named and not part.is_multipart()
 
 
-def _policy(one: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "domain": _domain(one["policy"]["policy-domain"]),
-        "policy_type": one["policy"]["policy-type"],
-        "successful": int(one["summary"]["total-successful-session-count"]),
-        "failed": int(one["summary"]["total-failure-session-count"]),
-        "failures": _failures(one.get("failure-details", ())),
-    }
+def _may_be_report(part: Message) -> bool:
+    """Whether a part that is not named as a report may be one if it is compressed. Reports on DMARC are XML."""
+    kind, name = part.get_content_type(), str(part.get_filename() or "").lower()
+    return kind in _COMPRESSED and not name.endswith((".xml", ".xml.gz", ".tar.gz", ".tgz")) and not part.is_multipart()
 
 
 def _failures(details: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -37,7 +37,8 @@ def values(directory: Path) -> dict[str, Any]:
     (directory / "certificate.pem").write_bytes(pem(issued.certificate))
     return {
         "starttls_hostname": "{{ inventory_hostname }}.own.test", "starttls_port": 2526, "starttls_own_address": "127.0.0.9",
-        "starttls_kind": "postfix", "starttls_outbound": "required", "starttls_require_without_evidence": True,
+        "starttls_kind": "postfix", "starttls_inbound": "offered", "starttls_outbound": "required",
+        "starttls_require_without_evidence": True,
         "starttls_timeout": 21, "starttls_queue_timeout": 301, "starttls_uninstall_keep": ["/etc/kept"],
         "starttls_certificate_path": "/etc/own/{{ inventory_hostname }}.pem", "starttls_certificate_source": "files",
         "starttls_private_key_path": "/etc/own/key.pem", "starttls_private_key_file": str(directory / "key.pem"),
@@ -52,6 +53,7 @@ def values(directory: Path) -> dict[str, Any]:
         "starttls_enforced_ca_file": str(directory / "certificate.pem"),
         "starttls_enforced_domains": [{"domain": "partner.test", "direction": "inbound"}], "starttls_domain": "own.test",
         "starttls_address": "127.0.0.1", "starttls_certificate_replace": True, "starttls_exim_split": True,
+        "starttls_settings_only": True,
     }  # fmt: skip
 
 

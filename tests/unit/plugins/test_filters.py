@@ -21,10 +21,11 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange import proof, wanted
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.faults import fault_in
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import digests
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan import by_hand, digests
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.recovery import plan
 
 ENGINE = (
+    by_hand,
     digests,
     estate,
     findings,
@@ -60,7 +61,7 @@ def test_each_filter_is_a_function_of_the_engine():
         "planned_digests", "reachable_at", "lost_messages", "waiting_hops", "ready_hops", "step_failures", "wanted_peers", "namesakes_of",
         "configs_before", "state_before", "enforced_before", "with_report",
         "given", "listed", "proof_host", "proof_targets", "is_proof", "tester_of",
-        "of_run", "lock_places", "told_to_others", "unless_step",
+        "of_run", "lock_places", "told_to_others", "send_only", "what_by_hand", "unless_step",
     }  # fmt: skip
     for name, function in NAMED.items():
         assert function.__wrapped__ in [getattr(one, name, None) for one in ENGINE]

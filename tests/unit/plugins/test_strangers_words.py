@@ -146,6 +146,8 @@ def inventory(directory: Path, payload: Payloads, refused: dict[str, Any], peers
 PROVE = "{'inbound': 'offered', 'fingerprint': '', 'namesakes': [], 'next_hops': []}"
 USES = {
     "capabilities": f"'postfix' | {OURS}.capabilities",
+    "send_only": f"'m1' | {OURS}.send_only(hostvars, [])",
+    "what_by_hand": f"hostvars.localhost.tls_plan.by_hand | {OURS}.what_by_hand",
     "reachable_at": f"['m1', 'm2'] | {OURS}.reachable_at(hostvars)",
     "lock_places": f"hostvars | {OURS}.lock_places(groups, ['m1'])",
     "of_run": f"hostvars | {OURS}.of_run('tls_estate')",

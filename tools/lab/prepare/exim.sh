@@ -58,6 +58,8 @@ for log in mainlog rejectlog paniclog; do
     rm -f /var/log/exim4/$log
 done
 install -o Debian-exim -g adm -m 640 /dev/null /var/log/exim4/mainlog
+# The scenario of hosts that only send has one whose daemon takes no mail.
+sed -i "s/^QUEUERUNNER='queueonly'/QUEUERUNNER='combined'/" /etc/default/exim4
 systemctl reset-failed exim4 2>/dev/null || true
 systemctl start exim4
 : >/var/lib/mailfleet-lab/prepared

@@ -56,6 +56,12 @@ def test_variables_of_the_host_say_how_the_cmdlets_are_reached(act):
         )
 
 
+def test_an_exchange_server_cannot_be_left_to_a_template(act):
+    with pytest.raises(AnsibleActionFail, match="starttls_settings_only"):
+        act("ssh", **(WHOLE | {"kind": "exchange", "inbound": "offered", "settings_only": True}))
+    assert act.ran == []
+
+
 def test_an_unknown_kind_is_refused_before_the_host_is_asked(act):
     with pytest.raises(AnsibleActionFail, match="kind 'postfx' is not a known kind; choose one of: postfix, exim"):
         act("ssh", kind="postfx", inbound="offered")

@@ -150,6 +150,22 @@ def test_the_processes_that_are_looked_for_are_those_of_the_product(mail, monkey
     assert asked == [(PRODUCTS["postfix"].layouts[0].daemons, True)]
 
 
+def test_a_host_that_is_found_to_send_only_is_told_no_inbound_lines(mail, monkeypatch):
+    """Its settings have a listener at 127.0.0.1. Nobody changes it, so the lines are the message."""
+    monkeypatch.setattr(
+        "ansible_collections.mailfleet.starttls.plugins.module_utils._host.sockets.listening", lambda *_, **__: []
+    )
+    asked = []
+    mail.by_hand = lambda desired: asked.append(desired) or "the lines"
+    wanted = options(
+        **mail.options, inbound="offered", outbound="opportunistic", find_send_only=True, settings_only=True
+    )
+    result = reading.read_mail_server(wanted, None)
+    assert result["send_only"]
+    assert [(one.inbound, one.outbound, one.listens) for one in asked] == [(None, "opportunistic", False)]
+    assert "the lines" in result["obstacles"][-1]["message"]
+
+
 def test_other_hosts_are_tested_too(mail):
     target = Target(mail.port.host, mail.port.port)
     result = reading.read_mail_server(options(**mail.options), None, [target])
@@ -166,7 +182,7 @@ def change(mail, **given):
 def test_what_is_changed(mail):
     result = change(mail, inbound="offered", outbound="opportunistic")
     assert set(result) - {"invocation"} == {
-        "changed", "before", "after", "handshake", "recovered", "digests", "kind", "diff", "probe",
+        "changed", "before", "after", "handshake", "recovered", "digests", "kind", "diff", "probe", "send_only",
     }  # fmt: skip
     assert (result["changed"], result["kind"], result["recovered"]) == (True, "postfix", False)
     assert result["after"] == {"inbound": "offered", "outbound": "opportunistic"}
@@ -238,6 +254,39 @@ def test_only_the_change_of_a_killed_run_is_undone(mail, check_mode, there):
     assert (mail.config.read_text() == before) is (undone or not there)
     assert Transaction(mail, str(mail.store)).interrupted is (there and check_mode)
     assert mail.calls == (["resume"] if undone else [])
+
+
+@pytest.mark.parametrize("check_mode", [False, True])
+def test_a_host_that_is_not_to_be_changed_is_only_proved(mail, check_mode):
+    """The playbooks that do not plan come here too."""
+    before = mail.config.read_text()
+    refused = change(mail, check_mode=check_mode, settings_only=True, inbound="offered")
+    assert refused["failed"] and "restored" not in refused
+    assert "not to be changed (starttls_settings_only)" in refused["msg"] and "plan_tls" in refused["msg"]
+    assert (mail.config.read_text(), mail.calls) == (before, ["require_running"])
+    change(mail, inbound="offered")
+    result = change(mail, check_mode=check_mode, settings_only=True, inbound="offered")
+    assert (result["changed"], result["probe"]["results"][0]["completed"]) == (False, True)
+
+
+@pytest.mark.parametrize("given", [{"only_recover": True}, {"inbound": "offered"}, {"state": "absent"}])
+def test_nor_is_the_change_of_a_killed_run_undone_there(mail, given):
+    with Transaction(mail, str(mail.store)).locked() as transaction:
+        transaction._begin(mail.plan(mail.desired("required")), [])
+    result = change(mail, settings_only=True, **given)
+    assert result["failed"] and "run once without starttls_settings_only" in result["msg"]
+    assert Transaction(mail, str(mail.store)).interrupted and mail.calls == []
+
+
+def test_and_nothing_is_put_back_there(mail, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        module,
+        "put_back",
+        lambda _server, _desired, _settings, check_mode, **_: asked.append(check_mode) or SimpleNamespace(changed=True),
+    )
+    assert "starttls_settings_only" in change(mail, settings_only=True, state="absent")["msg"]
+    assert asked == [True]
 
 
 def test_what_goes_wrong_after_it_began_says_what_is_restored(mail):

@@ -353,6 +353,24 @@ class TestEstate:
         facts["gw1"]["groups"]["mail_gateways"].append("gw2")
         assert Estate.parse([], facts, ["gw1"]).hosts == ("gw1",)
 
+    @pytest.mark.parametrize(
+        ("more", "what"),
+        [
+            (
+                {"groups": {"mail_gateways": ["one"]}},
+                "one is a gateway, and starttls_settings_only is for mail servers",
+            ),
+            ({"starttls_kind": "exchange"}, "one is an Exchange server, and starttls_settings_only is for"),
+        ],
+    )
+    def test_settings_only_is_for_mail_servers_with_files_of_settings(self, more, what):
+        for given in (True, "yes", "true"):
+            with pytest.raises(EngineError, match=f"^{what}"):
+                Estate.parse([], {"one": {"starttls_settings_only": given, **more}}, ["one"])
+        for given in (False, "no", "", None):
+            assert Estate.parse([], {"one": {"starttls_settings_only": given, **more}}, ["one"]).hosts == ("one",)
+        assert Estate.parse([], {"one": {"starttls_settings_only": True}}, ["one"]).hosts == ("one",)
+
     def test_before_a_workflow_a_mode_may_not_suit_what_is_wanted_now(self):
         with pytest.raises(EngineError, match="strict is to require TLS"):
             Estate.parse([config("plaintext", "strict")], HOSTS)

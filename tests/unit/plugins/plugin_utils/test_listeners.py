@@ -1,7 +1,12 @@
 """Which listeners of a host differ from its main one."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import WORDS, loopback_ports, other_listeners
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.listeners import (
+    WORDS,
+    loopback_ports,
+    not_as_configured,
+    other_listeners,
+)
 
 OWN, OTHER = "aa" * 32, "bb" * 32
 CERTIFICATES = [
@@ -105,3 +110,19 @@ def test_whether_only_the_host_itself_reaches_a_port(hosts, alone):
 def test_without_sockets_the_configuration_tells_it(host, alone, sockets):
     seen = {"sockets": sockets, "listeners": [listener(25, host=host), listener(None, host="127.0.0.1")]}
     assert loopback_ports(seen) == ({25} if alone else frozenset())
+
+
+def test_a_listener_that_does_not_do_what_its_configuration_says():
+    test = {
+        "service": "submission/inet",
+        "host": "127.0.0.1",
+        "port": 587,
+        "tls": "required",
+        "message": "it is silent",
+    }
+    (finding,) = not_as_configured({"listener_tests": [test, {**test, "message": ""}]})
+    assert finding.code == "listener_without_tls"
+    assert finding.as_dict()["message"].startswith(
+        "submission/inet (127.0.0.1:587) is to have TLS (required): it is silent"
+    )
+    assert not_as_configured({}) == []

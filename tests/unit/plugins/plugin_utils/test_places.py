@@ -277,7 +277,7 @@ class TestLoopbackOnly:
 
     SAID = (
         "port 25 listens on the loopback only, so no other host can deliver to it; let it listen where the gateways reach it (Postfix: "
-        "inet_interfaces, Exim: local_interfaces); if the host is to send only, that is right, and of mail to it nothing is proved"
+        "inet_interfaces, Exim: local_interfaces); if the host is to send only, set starttls_inbound: none"
     )
 
     def facts(self, *hosts: str, **more: Any) -> dict[str, Any]:

@@ -384,13 +384,18 @@ class TestTrust:
 class TestStrength:
     @pytest.mark.parametrize(
         ("key", "weak"),
-        [("rsa-1024", "RSA, 1024 bits"), ("rsa", ""), ("rsa-3072", ""), ("ec", ""), ("ec-384", ""), ("ed25519", "")],
+        [("rsa-1024", "RSA, 1024 bits"), ("rsa", ""), ("rsa-3072", ""), ("ec", ""), ("ec-384", "")],
     )
     def test_keys(self, authority, key, weak):
         result = assess(seen(authority.issue([NAME], key=key)))
         assert codes(result) == (["weak_key"] if weak else [])
         if weak:
             assert f"has a weak key ({weak})" in message(result, "weak_key")
+
+    def test_a_key_that_schannel_lacks(self, authority):
+        result = assess(seen(authority.issue([NAME], key="ed25519")))
+        assert (codes(result), result["passed"]) == (["not_everywhere"], True)
+        assert "Schannel" in message(result, "not_everywhere")
 
     def test_a_small_curve(self, authority):
         assert codes(assess(seen(authority.issue([NAME], key=ec.generate_private_key(ec.SECP224R1()))))) == ["weak_key"]
@@ -450,7 +455,7 @@ class TestDates:
 
     def test_one_on_its_last_day_is_not_expired(self, authority):
         issued = authority.issue([NAME], not_after=now() + dt.timedelta(hours=1))
-        assert assess(seen(issued), warn_days_left=0)["findings"] == []
+        assert assess(seen(issued), warn_days_left=0)["findings"] == []  # it lives for two hours
         result = assess(seen(issued), min_days_left=1)
         assert message(result, "expiring").startswith(f"the certificate CN={NAME} has 0 days left (until 20")
         assert message(result, "expiring").endswith("), fewer than 1; renew it, or lower min_days_left")
@@ -462,13 +467,15 @@ class TestDates:
     @pytest.mark.parametrize(
         ("days", "limits", "found"),
         [
-            (22, {}, []), (21, {}, []), (20, {}, ["expires_soon"]), (20, {"warn_days_left": 0}, []),
-            (20, {"min_days_left": 20}, ["expires_soon"]), (20, {"min_days_left": 21}, ["expiring"]),
+            (31, {}, []), (29, {}, ["expires_soon"]), (10, {}, ["expires_soon"]), (8, {}, ["expiring"]),
+            (29, {"warn_days_left": 0}, []), (29, {"warn_days_left": 29}, []), (28, {"warn_days_left": 29}, ["expires_soon"]),
+            (8, {"min_days_left": 8}, ["expires_soon"]), (40, {"min_days_left": 41}, ["expiring"]),
             (40, {"warn_days_left": 60}, ["expires_soon"]),
         ],
     )  # fmt: skip
     def test_soon(self, authority, days, limits, found):
-        issued = authority.issue([NAME], not_after=now() + dt.timedelta(days=days, hours=1))
+        end = now() + dt.timedelta(days=days, hours=1)
+        issued = authority.issue([NAME], not_before=end - dt.timedelta(days=90), not_after=end)
         result = assess(seen(issued), **limits)
         assert (codes(result), result["passed"]) == (found, found != ["expiring"])
 
@@ -556,6 +563,11 @@ class TestChecks:
     @pytest.mark.parametrize(("injection", "found"), [(None, []), (False, []), (True, ["command_injection"])])
     def test_injection(self, good, injection, found):
         result = assess(seen(good, injection=injection))
+        assert (codes(result), result["passed"]) == (found, not found)
+
+    @pytest.mark.parametrize(("large", "found"), [(None, []), (True, []), (False, ["large_hello_lost"])])
+    def test_a_large_hello(self, good, large, found):
+        result = assess(seen(good, large_hello=large))
         assert (codes(result), result["passed"]) == (found, not found)
 
     @pytest.mark.parametrize(("resumption", "found"), [(None, []), (True, []), (False, ["no_resumption"])])

@@ -48,7 +48,7 @@ def test_nothing_is_no_change(given):
         ({"host": {}}, "is not a mapping with the keys hosts and email_configs"),
         ({"hosts": ["m1"]}, "hosts: \"\\['m1'\\]\" is not a mapping"),
         ({"hosts": {"m1": "off"}}, "host m1: 'off' is not a mapping with inbound and outbound"),
-        ({"hosts": {"m1": {"inbound": "off"}}}, "host m1: inbound: 'off' is not one of disabled, offered, required, custom, unknown"),
+        ({"hosts": {"m1": {"inbound": "off"}}}, "host m1: inbound: 'off' is not one of disabled, offered, required, none, custom, unknown"),
         ({"hosts": {"m1": {"inbound": False}}}, None),
         ({"hosts": {"m1": {"outbound": "x\ny"}}}, r"host m1: outbound: 'x\?y' is not one of disabled"),
         ({"hosts": {"m1": {"mode": "x"}}}, "host m1: 'mode' is not one of inbound, outbound, accept, peers, enforced_domains"),

@@ -5,7 +5,7 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import daemon, server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import recipients
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import (
@@ -445,7 +445,7 @@ class TestTransports:
 
     def test_that_exim_cannot_read_are_said(self, host, tmp_path, monkeypatch):
         (tmp_path / "ca.pem").touch()
-        monkeypatch.setattr(server, "can_read", lambda *_: False)
+        monkeypatch.setattr(daemon, "can_read", lambda *_: False)
         with pytest.raises(EngineError) as error:
             host.adapter.roots(state(enforced=MX, ca_file=str(tmp_path / "ca.pem")))
         assert str(error.value).startswith(

@@ -398,3 +398,82 @@ def test_no_line_raises(texts, junk):
     for start in (b"TLS error on connection from ", b"no MAIL in SMTP connection from TLS ", b""):
         log.feed([head + start + text for text in texts], Clock(BEGIN))
     tally.result()
+
+
+# Other words
+
+
+@pytest.mark.parametrize("step", ["recv", "recv_tls_read", "send", "SSL_read", "SSL_write", "shutdown", "gnutls_bye"])
+def test_how_a_session_to_a_server_ends_is_no_failed_handshake(step):
+    lines = [
+        f"{NEW} H=mx.partner.test [192.0.2.15] TLS error on connection ({step}): The TLS connection was non-properly terminated.",
+        f"{NEW} => you@partner.test {ROUTE} {HOST} {X}",
+    ]
+    assert short(read(*lines)["outbound"]) == {**TLS_SESSION, "messages_tls": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(recv): A TLS fatal alert has been received: Certificate is bad",
+        "(SSL_read): error:0A000412:SSL routines::sslv3 alert bad certificate",
+    ],
+)
+def test_an_alert_behind_the_handshake_of_tls_1_3_refuses_the_certificate(text):
+    seen = read(f"TLS error on connection from mx.partner.test [192.0.2.15] {text}")
+    assert short(seen["inbound"]) == {"failures": {"certificate_unknown": 1}}
+
+
+@pytest.mark.parametrize("colon", [":", " :"])
+@pytest.mark.parametrize(
+    ("said", "counted"),
+    [
+        (
+            "SMTP error from remote mail server after MAIL FROM:<a@b.test>: 530 5.7.1 TLS required",
+            {"peer_requires_tls": 1},
+        ),
+        (
+            "SMTP error from remote mail server after pipelined MAIL FROM:<a@b.test>: 550 5.7.10 Encryption needed",
+            {"peer_requires_tls": 1},
+        ),
+        ("SMTP error from remote mail server after EHLO x: 550 5.1.1 no TLS user", {}),
+        ("DANE error: tlsa lookup DEFER", {"dane_failed": 1}),
+    ],
+)
+def test_the_words_of_exim_4_99_and_of_other_servers(colon, said, counted):
+    seen = read(f"{NEW} == you@partner.test {ROUTE} defer (-45) {HOST}{colon} {said}")["outbound"]
+    assert short({"deferrals": seen["deferrals"]}) == ({"deferrals": counted} if counted else {})
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "rejected MAIL <a@partner.test>: 550 5.7.0 STARTTLS is required for this sender",
+        "F=<a@partner.test> rejected RCPT <x@alpha.test>: STARTTLS is required for this sender",
+    ],
+)
+def test_a_refusal_is_one_whatever_its_code(line):
+    seen = read(f"H=mx.partner.test [192.0.2.15] {line}")
+    assert short(seen["peers"]["partner.test", "inbound"]) == {"refusals": {"enforced_sender": 1}}
+
+
+def test_a_log_is_read_without_the_daemon():
+    def nothing(arguments):
+        raise FileNotFoundError(2, "No such file or directory", arguments[0])
+
+    assert settings_of(nothing) is None
+
+
+@pytest.mark.parametrize("head", ["2026-01-01 00:00:00 ", "2026-01-01 00:00:00 +0000 "])
+def test_what_the_daemon_says_of_itself_is_no_line_that_is_not_understood(head):
+    """On a quiet host most lines are such ones."""
+    seen = read(
+        "Start queue run: pid=2413",
+        "End queue run: pid=2413",
+        "pid 836: SIGHUP received: re-exec daemon",
+        "exim 4.96 daemon started: pid=836, -q30m, listening for SMTP on port 25 (IPv4)",
+        "exim 4.98.2 daemon started: pid=1102, no queue runs, listening for SMTP on [127.0.0.1]:51233",
+        f"{NEW} <= {FROM} P=esmtp S=378",
+        head=head,
+    )
+    assert (seen["log"].skipped_lines, seen["log"].mail_lines) == (0, 1)

@@ -13,11 +13,13 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Was
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Transaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import daemon as daemon_module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.server import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes import Process
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     BrokenConfigurationError,
     EngineError,
@@ -83,9 +85,10 @@ class Host:
         for name, value in {
             "CONFIG_DIR": str(directory), "SETTINGS": str(self.settings), "REQUIRE_ACL": str(self.acl),
             "GENERATED": str(self.generated), "PID_FILE": str(self.pid_file),
-            "PID_FILE_SECONDS": 0.0, "_ACL_MACRO": macro, "DAEMON_USER": pwd.getpwuid(os.getuid()).pw_name,
+            "_ACL_MACRO": macro, "DAEMON_USER": pwd.getpwuid(os.getuid()).pw_name,
         }.items():  # fmt: skip
             monkeypatch.setattr(server, name, value)
+        monkeypatch.setattr(daemon_module, "PID_FILE_SECONDS", 0.0)
         self.required_macro = macro
         monkeypatch.setattr(server, "FileImage", _own_files())
 
@@ -183,13 +186,13 @@ class TestRunning:
         with pytest.raises(NotRunningError):
             host.adapter.require_running()
         assert host.adapter.main_process() is None
-        monkeypatch.setattr(server, "PROGRAMS", (PROGRAM,))
+        monkeypatch.setattr(daemon_module, "PROGRAMS", (PROGRAM,))
         host.adapter.require_running()
         assert host.adapter.main_process() == os.getpid()
 
     def test_the_pid_file_may_be_away_for_a_moment(self, host, monkeypatch):
-        monkeypatch.setattr(server, "PROGRAMS", (PROGRAM,))
-        monkeypatch.setattr(server, "PID_FILE_SECONDS", 5.0)
+        monkeypatch.setattr(daemon_module, "PROGRAMS", (PROGRAM,))
+        monkeypatch.setattr(daemon_module, "PID_FILE_SECONDS", 5.0)
         threading.Timer(0.1, lambda: host.pid_file.write_text(f"{os.getpid()}\n")).start()
         host.adapter.require_running()
 
@@ -197,7 +200,7 @@ class TestRunning:
         adapter = host.adapter
         assert adapter.has_ended()
         with subprocess.Popen(["sleep", "60"]) as daemon:
-            monkeypatch.setattr(server, "PROGRAMS", ("sleep",))
+            monkeypatch.setattr(daemon_module, "PROGRAMS", ("sleep",))
             monkeypatch.setattr(server, "_have_it_read", lambda _told=None: daemon.pid)
             adapter.resume()
             assert not adapter.has_ended()  # it has no pid file yet
@@ -206,28 +209,28 @@ class TestRunning:
 
     def test_a_daemon_that_begins_anew_as_root_is_waited_for(self, host, monkeypatch):
         """On a busy machine that takes seconds, and 30 s if its port is still taken. Nothing is signalled before."""
-        monkeypatch.setattr(server, "PID_FILE_SECONDS", 0.2)
-        monkeypatch.setattr(server, "PROGRAMS", (PROGRAM,))
-        monkeypatch.setattr(server, "send_signal", lambda pid, _number, _is: signalled.append((pid, begun)))
+        monkeypatch.setattr(daemon_module, "PID_FILE_SECONDS", 0.2)
+        monkeypatch.setattr(daemon_module, "PROGRAMS", (PROGRAM,))
+        monkeypatch.setattr(daemon_module, "send_signal", lambda pid, _number, _is: signalled.append((pid, begun)))
         signalled, begun = [], False
         host.pid_file.write_text(f"{os.getpid()}\n")
         looks = iter([False] * 10)
-        real = server._is_daemon
+        real = daemon_module.is_daemon
 
-        def is_daemon(process):
+        def is_daemon(process, user):
             nonlocal begun
             begun = next(looks, True)
-            return begun and real(process)
+            return begun and real(process, user)
 
-        monkeypatch.setattr(server, "_is_daemon", is_daemon)
-        monkeypatch.setattr(server, "_begins", lambda _pid: not begun)
+        monkeypatch.setattr(daemon_module, "is_daemon", is_daemon)
+        monkeypatch.setattr(daemon_module, "begins", lambda _pid: not begun)
         host.adapter.resume()
         assert signalled == [(os.getpid(), True)]
 
     def test_a_daemon_that_does_not_begin_is_not_waited_for_without_end(self, host, monkeypatch):
-        monkeypatch.setattr(server, "PID_FILE_SECONDS", 0.1)
-        monkeypatch.setattr(server, "BEGIN_SECONDS", 0.3)
-        monkeypatch.setattr(server, "_begins", lambda _pid: True)
+        monkeypatch.setattr(daemon_module, "PID_FILE_SECONDS", 0.1)
+        monkeypatch.setattr(daemon_module, "BEGIN_SECONDS", 0.3)
+        monkeypatch.setattr(daemon_module, "begins", lambda _pid: True)
         with pytest.raises(EngineError, match="cannot be told to read its configuration again"):
             host.adapter.resume()
 
@@ -575,7 +578,7 @@ class TestPlan:
 
     def test_a_certificate_that_exim_cannot_read_is_refused(self, host, monkeypatch):
         host.certificate.write_text("pem")
-        monkeypatch.setattr(server, "can_read", lambda *_: False)
+        monkeypatch.setattr(daemon_module, "can_read", lambda *_: False)
         with pytest.raises(EngineError) as error:
             host.plan("offered")
         user = pwd.getpwuid(os.getuid()).pw_name
@@ -588,7 +591,7 @@ class TestPlan:
     def test_a_certificate_that_exim_can_read_is_taken(self, host, monkeypatch):
         host.certificate.write_text("pem")
         asked = []
-        monkeypatch.setattr(server, "can_read", lambda *args: asked.append(args) or True)
+        monkeypatch.setattr(daemon_module, "can_read", lambda *args: asked.append(args) or True)
         assert host.plan("offered")
         [(path, uid, gids)] = asked
         assert (path, uid) == (str(host.certificate), os.getuid())
@@ -600,7 +603,7 @@ class TestPlan:
             host.adapter.require_readable(str(path), "nothing could be checked")
         path.touch()
         host.adapter.require_readable(str(path), "nothing could be checked")
-        monkeypatch.setattr(server, "can_read", lambda *_: False)
+        monkeypatch.setattr(daemon_module, "can_read", lambda *_: False)
         with pytest.raises(EngineError) as error:
             host.adapter.require_readable(str(path), "nothing could be checked")
         assert str(error.value) == (
@@ -746,18 +749,18 @@ class TestDaemon:
         monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("nothing may be killed"))
         if text is not None:
             (tmp_path / "pid").write_text(text)
-        server._end_daemon(str(tmp_path / "pid"))
+        daemon_module.end_daemon(str(tmp_path / "pid"))
 
     def test_a_daemon_that_does_not_listen_is_killed(self, tmp_path, monkeypatch):
         clock = iter(range(0, 100, 2))
-        monkeypatch.setattr(server.time, "monotonic", lambda: next(clock))
+        monkeypatch.setattr(daemon_module.time, "monotonic", lambda: next(clock))
         process = subprocess.Popen(
             [sys.executable, "-c", "import signal, time; signal.signal(15, 1); print(flush=True); time.sleep(60)"],
             stdout=subprocess.PIPE,
         )
         process.stdout.readline()
         (tmp_path / "pid").write_text(str(process.pid))
-        server._end_daemon(str(tmp_path / "pid"))
+        daemon_module.end_daemon(str(tmp_path / "pid"))
         monkeypatch.undo()
         assert process.wait(10) == -9
 
@@ -848,8 +851,8 @@ class TestDaemon:
     def test_a_program_that_runs_with_the_rights_of_root_is_not_signalled(self, host, monkeypatch):
         """Anybody can start Exim, which then has two users: the own one and root."""
         both = Process(4711, 1, frozenset({os.getuid(), os.getuid() + 1}), "/usr/sbin/exim4", "exim4")
-        monkeypatch.setattr(server, "process_of", lambda _pid: both)
-        monkeypatch.setattr(server, "send_signal", lambda *_: pytest.fail("nothing may be signalled"))
+        monkeypatch.setattr(daemon_module, "process_of", lambda _pid: both)
+        monkeypatch.setattr(daemon_module, "send_signal", lambda *_: pytest.fail("nothing may be signalled"))
         host.pid_file.write_text("4711\n")
         with pytest.raises(EngineError, match="process 4711 is not the daemon of Exim"):
             host.adapter.resume()
@@ -975,7 +978,7 @@ class TestTransaction:
     def test_a_daemon_that_is_gone_is_no_success_of_going_back(self, transaction, monkeypatch):
         def prove():
             transaction.pid_file.unlink()
-            monkeypatch.setattr(server, "process_of", lambda _pid: None)
+            monkeypatch.setattr(daemon_module, "process_of", lambda _pid: None)
             raise EngineError("no answer")
 
         with pytest.raises(TransactionError, match="The rollback failed as well: Exim is not running") as error:
@@ -988,3 +991,22 @@ class TestTransaction:
 def _wait_for(items):
     while not items:
         time.sleep(0.01)
+
+
+class TestSides:
+    def test_a_smart_host_that_cannot_be_read_stands_in_the_way_of_required_only(self, make):
+        host = make(SETTINGS.replace("'internet'", "'smarthost'").replace("dc_smarthost=''", "dc_smarthost='a b'"))
+        host.answers[("exim4", "-bP")] = (0, f"{host.generated}\n{PRINTED}", "")
+        adapter = host.adapter
+        change = adapter.plan(Desired("disabled", certificate=str(host.certificate)))
+        sides = evidence.both(adapter, change)
+        assert [one.port for one in sides.after.listeners] == [25]
+        assert "dc_smarthost in" in sides.after.unread[0]
+        required = evidence.both(adapter, adapter.plan(Desired(None, "required")))
+        assert "dc_smarthost in" in evidence.outgoing(adapter, required, Settings()).refusal
+
+    def test_a_file_that_is_gone_is_an_error_of_the_engine(self, host):
+        host.answers[("exim4", "-bP")] = (0, f"{host.generated}\n{PRINTED}", "")
+        host.settings.unlink()
+        with pytest.raises(EngineError, match=r"update-exim4\.conf\.conf: No such file"):
+            host.adapter.sides()

@@ -1,7 +1,7 @@
 """The end of a log, and a daemon's own last words in it. Lines as Postfix 3.10 and Exim 4.98 write them."""
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server as exim
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import daemon as exim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import last_words
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server as postfix
@@ -34,7 +34,7 @@ def test_the_words_of_postfix(log):
 
 
 def test_the_words_of_exim_and_not_those_of_a_peer(log):
-    said = last_words(lambda _command: NOBODY, log(OF_EXIM), exim._TLS_WORDS)
+    said = last_words(lambda _command: NOBODY, log(OF_EXIM), exim.TLS_WORDS)
     assert said == "cert/key setup: file=/etc/mail.pem): error:0200100D:Permission denied"
 
 

@@ -131,3 +131,59 @@ def test_an_option_of_the_administrator_for_the_port_goes_and_comes_back(monkeyp
     host.fake.master.write_text(master.replace("=may", "=none"))
     with pytest.raises(EngineError, match="postconf -PX 'smtp/inet/smtpd_tls_security_level'"):
         host.plan("offered", None)
+
+
+FILTER = "smtp-amavis unix - - n - 2 smtp\n"
+PEER = "mailfleet_peer_x unix - - n - - smtp\n  -o smtp_tls_security_level=encrypt\n"
+BACK = "127.0.0.1:10025 inet n - n - - smtpd\n  -o syslog_name=back\n"
+INNER = (
+    "relayhost = [relay.example.net]\ncontent_filter = smtp-amavis:[127.0.0.1]:10024\nsmtp_tls_security_level = may\n"
+)
+
+
+def overridden(host, name):
+    return host.adapter().postconf.overrides(name)
+
+
+def test_the_exemption_of_a_filter_goes_when_tls_is_not_required_any_more(monkeypatch, tmp_path):
+    host = Recorded(monkeypatch, tmp_path / "postfix", INNER, MASTER + FILTER)
+    host.apply(None, "required")
+    assert overridden(host, "smtp_tls_security_level") == {"smtp-amavis/unix": "may"}
+    host.fake.master.write_text(host.fake.master.read_text() + PEER)
+    host.apply(None, "opportunistic")
+    assert overridden(host, "smtp_tls_security_level") == {"mailfleet_peer_x/unix": "encrypt"}
+    assert host.fake.master.read_text() == MASTER + FILTER + PEER
+
+
+def test_an_exemption_that_somebody_has_made_his_own_stays(monkeypatch, tmp_path):
+    host = Recorded(monkeypatch, tmp_path / "postfix", INNER, MASTER + FILTER)
+    host.apply(None, "required")
+    text = host.fake.master.read_text()
+    host.fake.master.write_text(text.replace("smtp_tls_security_level=may", "smtp_tls_security_level=none"))
+    host.apply(None, "opportunistic")
+    assert overridden(host, "smtp_tls_security_level") == {"smtp-amavis/unix": "none"}
+
+
+def test_a_listener_of_this_host_has_no_level_of_its_own_when_tls_is_offered_only(monkeypatch, tmp_path):
+    main = "smtpd_tls_cert_file = /a.pem\nsmtpd_tls_security_level = may\n"
+    host = Recorded(monkeypatch, tmp_path / "postfix", main, MASTER + BACK + "  -o smtpd_tls_cert_file=/own.pem\n")
+    host.apply("required", None)
+    assert overridden(host, "smtpd_tls_security_level") == {"127.0.0.1:10025/inet": "may"}
+    assert overridden(host, "smtpd_tls_chain_files") == {"127.0.0.1:10025/inet": ""}
+    host.apply("offered", None)
+    assert overridden(host, "smtpd_tls_security_level") == {}
+    assert overridden(host, "smtpd_tls_chain_files") == {"127.0.0.1:10025/inet": ""}
+    host.apply("disabled", None)
+    assert overridden(host, "smtpd_tls_chain_files") == {}
+
+
+def test_a_peer_that_is_new_keeps_its_level_when_tls_is_switched_off(monkeypatch, tmp_path):
+    """Its transport was not there before the first change, so it goes as a whole or not at all."""
+    host = Recorded(monkeypatch, tmp_path / "postfix", "", MASTER)
+    host.apply(None, "opportunistic")
+    present, after = FileImage.read(str(host.fake.master)), (MASTER + PEER).encode()
+    wanted = FileImage(present.path, after, present.mode, present.uid, present.gid)
+    host.record = host.record.noted([(present, wanted)])
+    wanted.write()
+    host.apply(None, "disabled")
+    assert overridden(host, "smtp_tls_security_level")["mailfleet_peer_x/unix"] == "encrypt"

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import engine as gateway_engine
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import evidence, own_port
@@ -1143,3 +1145,31 @@ def test_what_somebody_writes_after_the_plan_is_not_lost(host, tmp_path, name):
     with transaction.locked(), pytest.raises(EngineError, match=f"{host.etc / name} changed while"):
         change_within(transaction, host.adapter, lambda _before: wanted, lambda *_: GatewayVerdict())
     assert (host.etc / name).read_text() == before + "# by hand\n"
+
+
+class TestExemptions:
+    """A content filter on the gateway's own host, which the level towards the internet is not for."""
+
+    def test_they_go_when_the_gateway_does_not_require_tls_any_more(self, make, tmp_path):
+        host = make(
+            "relayhost = [relay.example.net]\ncontent_filter = smtp-amavis:[127.0.0.1]:10024\nsmtp_tls_security_level = may\n",
+            master=MASTER + "smtp-amavis unix - - n - 2 smtp\n",
+        )
+        store = tmp_path / "store"
+        store.mkdir(mode=0o700)
+        host.adapter.transaction(str(store))
+
+        def send(mode):
+            for image in (change := host.plan(outbound=OutboundTls(send=mode))).after:
+                Path(image.path).parent.mkdir(parents=True, exist_ok=True)
+            before.note(str(store), "postfix", [(FileImage.read(one.path), one) for one in change.after])
+            for image in change.after:
+                image.write()
+            host.adapter._postconf.forget()
+            assert not host.plan(outbound=OutboundTls(send=mode))
+            levels = host.adapter._postconf.overrides("smtp_tls_security_level")
+            return levels.get("smtp-amavis/unix"), {one for one in levels if one.startswith("mailfleet-")}
+
+        assert send("required")[0] == "may"
+        exempt, ours = send("opportunistic")
+        assert exempt is None and "mailfleet-required/unix" in ours

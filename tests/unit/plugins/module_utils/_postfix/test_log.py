@@ -411,6 +411,13 @@ def test_the_settings_of_one_host_say_nothing_of_the_log_of_another():
     }
 
 
+def test_what_waits_for_a_service_on_the_own_host_is_a_deferral_and_no_session():
+    said = "TLS is required, but was not offered by host 127.0.0.1[127.0.0.1]"
+    line = to(relay="127.0.0.1[127.0.0.1]:10026", status=f"deferred ({said})")
+    seen = short(read(*smtp(line))["outbound"])
+    assert list(seen) == ["deferrals"] and "no_starttls_offered" in str(seen)
+
+
 def test_the_loopback_as_ipv4_in_ipv6_is_no_network():
     assert short(read(*smtp(to(relay="localhost[::ffff:127.0.0.1]:25")))["outbound"]) == {}
 
@@ -639,3 +646,140 @@ def test_a_number_of_thousands_of_digits_ends_nothing(summary):
     )
     result = read(*bad, *good)
     assert (result["log"].skipped_lines, result["inbound"]["sessions_plaintext"]) == (1, 1)
+
+
+# Other words and other processes
+
+SENT = "sent (250 2.0.0 Ok)"
+
+
+@pytest.mark.parametrize(
+    ("field", "counted"),
+    [
+        ("tls=dane", "tls"), ("tls=may", "tls"), ("tls=secure:encrypt", "tls"), ("tls=may:none", "plaintext"), ("tls=none", "plaintext"),
+        ("tls=may?", "unknown"), ("tls=new-word", "unknown"), ("tls=encrypt/requiretls", "tls"), ("new=a/b:c, tls=verify", "tls"),
+        ("new=x", "plaintext"),
+    ],
+)  # fmt: skip
+def test_the_field_of_postfix_3_11_and_fields_to_come(field, counted):
+    line = to(status=SENT).replace(", dsn=", f", {field}, dsn=")
+    assert read(*smtp(line))["outbound"][f"messages_{counted}"] == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ("non DNSSEC destination", "dane_failed"), ("no TLSA records found", "dane_failed"), ("TLSA records unusable", "dane_failed"),
+        ("TLSA lookup error for mx.partner.test:25", "dane_failed"), ("client TLS configuration problem", "tls_unavailable"),
+        ("TLS policy lookup error for partner.test/mx.partner.test: x", "tls_unavailable"),
+        ("lost connection with mx.partner.test[192.0.2.15] while receiving the STARTTLS response", "lost_connection"),
+        ("conversation with mx.partner.test[192.0.2.15] timed out while receiving the STARTTLS response", "timeout"),
+        *(
+            (f"host mx.partner.test[192.0.2.15] said: {reply} (in reply to MAIL FROM command)", "peer_requires_tls")
+            for reply in (
+                "530 5.7.1 TLS required", "530 5.7.0 Must issue a STARTTLS command first", "451 5.7.3 STARTTLS is required to send mail",
+                "550 5.7.10 Encryption needed", "530 Must issue a STARTTLS command first (#5.7.0)", "554 5.7.1 Encryption required",
+                "421-4.7.29 not sent over a secure channel", "550 This server requires TLS", "503 5.5.1 must use TLS",
+                "550 you need encryption",
+            )
+        ),
+    ],
+)  # fmt: skip
+def test_other_words_for_a_deferral(said, reason):
+    seen = read(*smtp(to(relay="none", status=f"deferred ({said})")))["outbound"]
+    assert short({"deferrals": seen["deferrals"]}) == {"deferrals": {reason: 1}}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "550 5.1.1 no TLS user",
+        "454 4.7.0 TLS not available",
+        "550 5.7.1 TLS reports are required, read them",
+        "451 greylisted",
+    ],
+)
+def test_replies_that_do_not_ask_for_tls(reply):
+    seen = read(*smtp(to(status=f"deferred (host mx.partner.test[192.0.2.15] said: {reply})")))["outbound"]
+    assert seen["deferrals"] == []
+
+
+def test_a_filter_on_this_host_is_no_peer_but_its_fault_is_one_of_this_host():
+    relay = "127.0.0.1[127.0.0.1]:10026"
+    waits = "deferred (TLS is required, but was not offered by host 127.0.0.1[127.0.0.1])"
+    seen = read(*smtp(to(relay=relay), to(relay=relay, status=waits), to(status=waits)))["outbound"]
+    assert [(one["reason"], one.get("side"), one["count"]) for one in seen["deferrals"]] == [
+        ("no_starttls_offered", None, 1), ("no_starttls_offered", "local", 1),
+    ]  # fmt: skip
+    assert seen["messages_tls"] + seen["messages_plaintext"] + seen["messages_unknown"] == 0
+
+
+def test_a_refusal_is_one_whatever_its_code():
+    said = "530 5.7.0 Must issue a STARTTLS command first; from=<a@partner.test> proto=ESMTP helo=<mx>"
+    line = f"NOQUEUE: reject: MAIL from {PARTNER}: {said}"
+    assert short(read(*smtpd(line))["inbound"]) == {"refusals": {"inbound_required": 1}}
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [("No client certificate", "certificate_required"), ("Client certificate not trusted", "certificate_untrusted")],
+)
+def test_a_client_that_had_to_show_a_certificate(said, reason):
+    seen = read(
+        *smtpd(
+            TLS_FROM,
+            f"NOQUEUE: abort: TLS from {PARTNER}: {said}",
+            f"disconnect from {PARTNER} ehlo=1 starttls=1 commands=2",
+        )
+    )
+    assert short(seen["inbound"]) == {"failures": {reason: 1}}
+
+
+def test_tlsproxy_serves_many_clients_at_a_time():
+    proxy = "postfix/tlsproxy[7]"
+    good = "Anonymous TLS connection established from [192.0.2.11]:7300: TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256/256 bits)"
+    seen = read(
+        f"{proxy}: CONNECT from [192.0.2.10]:7212", f"{proxy}: CONNECT from [2001:db8::1]:7300",
+        f"{proxy}: {good}", f"{proxy}: {good.replace('192.0.2.11', '2001:db8::1')}",
+        f"{proxy}: SSL_accept error from [192.0.2.10]:7212: -1",
+        f"{proxy}: warning: TLS library problem: error:0A0000C1:SSL routines::no shared cipher:../x.c:1:",
+        f"{proxy}: DISCONNECT [192.0.2.10]:7212", f"{proxy}: DISCONNECT [192.0.2.11]:7300",
+        f"{proxy}: {good.replace('192.0.2.11', '127.0.0.1')}",
+    )  # fmt: skip
+    assert short(seen["peers"]["[192.0.2.10]", "inbound"]) == {"failures": {"no_shared_cipher": 1}}
+    assert short(seen["inbound"]) == {
+        "failures": {"no_shared_cipher": 1}, "sessions_tls": 2, "versions": {"TLSv1.3": 2}, "ciphers": {"TLS_AES_256_GCM_SHA384": 2},
+    }  # fmt: skip
+
+
+def test_a_connection_that_tlsproxy_makes_for_deliveries():
+    """With smtp_tls_connection_reuse, the process that delivers does not say that the connection is over TLS."""
+    seen = read(
+        f"postfix/tlsproxy[7]: {tls_to()}",
+        *smtp(to()),
+        *smtp(tls_to(how="Trusted TLS connection reused"), to(qid="AAAAAAAA1")),
+    )
+    assert (short(seen["outbound"])["sessions_tls"], short(seen["outbound"])["messages_tls"]) == (1, 2)
+    failed = read(
+        "postfix/tlsproxy[7]: SSL_connect error to mx.partner.test[192.0.2.15]:25: -1",
+        "postfix/tlsproxy[7]: warning: TLS library problem: error:0A00010B:SSL routines::wrong version number:../x.c:1:",
+        *smtp(to(status="deferred (Cannot start TLS: handshake failure)")),
+    )
+    assert short(failed["outbound"]) == {"failures": {"not_tls": 1}, "deferrals": {"not_tls": 1}}
+
+
+@pytest.mark.parametrize("port", ["", ":41234"])
+def test_the_port_of_the_client_is_logged_or_not(port):
+    client = f"{PARTNER}{port}"
+    seen = read(
+        *smtpd(TLS_FROM.replace(PARTNER, client), f"491AA1C40A5: client={client}"), QUEUED, *smtpd(QUIT.replace(PARTNER, client)),
+        *smtpd(f"NOQUEUE: reject: RCPT from {client}: 450 4.7.1 Session encryption is required; from=<a@b.test> to=<x@y.test> proto=SMTP"),
+    )  # fmt: skip
+    assert short(seen["inbound"]) == {**TLS_SESSION, "messages_tls": 1, "refusals": {"mail_server_in_plaintext": 1}}
+
+
+def test_a_log_is_read_without_the_daemon():
+    def nothing(arguments):
+        raise FileNotFoundError(2, "No such file or directory", arguments[0])
+
+    assert visibility(nothing) == {}

@@ -17,11 +17,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine 
     change_within,
     compute,
     prove_at,
-    same_face,
     satisfies,
     undo_killed_run,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,

@@ -25,10 +25,11 @@ NOTHING = {
     "reload": False,
     "digests": {},
     "next_hops": None,
+    "reach": None,
 }
 PARTS = {
     "health", "listeners", "transports", "sockets", "certificates", "disk", "journal", "left", "activity", "version", "probe", "obstacles",
-    "notes", "tls_words",
+    "send_only", "notes", "tls_words", "listener_tests",
     *NOTHING,
 }  # fmt: skip
 as_root = pytest.mark.skipif(GETEUID() != 0, reason="only root gives files away")

@@ -271,8 +271,27 @@ def test_the_helo_name_is_given_before_and_inside_tls_and_the_end_is_polite(face
         ]  # fmt: skip
 
 
-def test_the_helo_name_is_the_host_name_unless_set():
-    assert Settings().helo_name == socket.gethostname()
+def test_the_helo_name_is_the_full_host_name_unless_set(monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "mx1.example.com")
+    assert Settings().helo_name == "mx1.example.com"
+
+
+@pytest.mark.parametrize("ask", [False, True])
+def test_a_host_without_a_full_name_says_its_address(settings, directory, authority, good, monkeypatch, ask):
+    """Many servers answer 504 to EHLO with a bare name."""
+    monkeypatch.setattr("socket.gethostname", lambda: "checkhost")
+    monkeypatch.setattr("socket.getfqdn", lambda name="": "checkhost")
+    said = []
+    capabilities = reply(250, "mx.example.com", "STARTTLS")
+
+    def answer(command):
+        said.append(command)
+        return capabilities
+
+    with serving(Face(context=server_context(directory, good), ehlo=answer, ehlo_tls=answer)) as server:
+        seen = handshake_one(Target(server.host, server.port, NAME), Settings(verify_trust=False, ask_plaintext=ask))
+    assert seen.completed, seen.message
+    assert [one.strip() for one in said if one.startswith(b"EHLO")] == [b"EHLO [127.0.0.1]"] * 2
 
 
 # Long lists: the chain is verified in the handshake as long as most are good

@@ -1,8 +1,10 @@
+import contextlib
 import os
 import shutil
 import socket
 import ssl
 import subprocess
+import threading
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import DialogueError, Stage
@@ -13,7 +15,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.hello imp
     ServerFlight,
     client_hello,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_session import SurveySession, VersionSession
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.raw_session import (
+    LargeHelloSession,
+    SurveySession,
+    VersionSession,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.wire import Limits, drive
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.key_proof import has_key
@@ -505,3 +511,65 @@ def test_every_kind_of_key(directory, kind, algorithm, old):
     assert (alone.version, alone.retry, alone.group) == ("TLSv1.3", True, "secp384r1")
     if finite:
         assert finite.group.startswith("dhe") and has_key(finite.chain[0], finite.key_exchange) is True
+
+
+# A large hello
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "understood"),
+    [
+        (TLS13, None, True), (server_hello(), None, True),
+        (b"", CLOSED, False), (b"", TIMEOUT, False), (alert(50), None, False), (alert(47), None, False),
+        (alert(40), None, None), (alert(112), None, None),  # not about its size
+    ],
+)  # fmt: skip
+def test_a_large_hello(answer, error, understood):
+    session = LargeHelloSession(TARGET, SETTINGS)
+    first = greeted(session)
+    assert (len(first), len(first + session.second_segment)) == (1000, 1500)
+    assert first[3:5] == (1495).to_bytes(2, "big")
+    session.second_segment = b""
+    if answer:
+        session.receive(answer)
+    assert session.understood(error) is understood
+
+
+def test_a_large_hello_is_not_blamed_before_it_is_sent():
+    session = LargeHelloSession(TARGET, SETTINGS)
+    session.receive(GREETING)
+    assert session.understood(CLOSED) is None
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_server_that_reads_only_the_first_segment(whole):
+    """It takes what one call returns, as some load balancers do."""
+    seen = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            peer, _address = listener.accept()
+            with contextlib.suppress(OSError), peer:
+                peer.settimeout(3)
+                for said in (GREETING, EHLO, READY):
+                    peer.sendall(said)
+                    data = peer.recv(1100)
+                if whole and len(data) < 1500:
+                    data += peer.recv(1100)
+                if len(data) == 1500:
+                    peer.sendall(TLS13)
+                    peer.recv(1)
+
+        listener.settimeout(3)
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+
+        def once():
+            session = LargeHelloSession(Target(*listener.getsockname()), SETTINGS)
+            ended = yield session
+            return session.understood(ended.error)
+
+        with at_most(5):
+            drive([(Target(*listener.getsockname()), once())], Limits(2, 4), lambda _index, one: seen.append(one))
+        server.join(5)
+    assert seen == [whole]

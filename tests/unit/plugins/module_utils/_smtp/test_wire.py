@@ -329,3 +329,35 @@ def test_running_out_of_files_is_told_for_what_it_is(monkeypatch):
     finally:
         monkeypatch.setattr(wire.socket, "socket", driver_socket)
     assert str(ended.error) == "cannot connect to 127.0.0.1:25: Too many open files"
+
+
+@pytest.mark.parametrize(
+    ("host", "looked_up", "said"),
+    [
+        ("mx1.example.com", "other.example.net", "mx1.example.com"),
+        ("check-a", "check-a.example.com", "check-a.example.com"),
+        ("check-b", "check-b", ""),
+        ("check-c", "localhost.localdomain", ""),
+        ("check-d.", "check-d.", ""),
+    ],
+)
+def test_the_own_name_is_full_or_none(monkeypatch, host, looked_up, said):
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    monkeypatch.setattr("socket.getfqdn", lambda name="": looked_up)
+    assert wire.own_name() == said
+
+
+def test_a_name_service_that_does_not_answer_is_not_waited_for(monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr("socket.gethostname", lambda: "check-slow")
+    monkeypatch.setattr("socket.getfqdn", lambda name="": str(never.wait(30)))
+    monkeypatch.setattr(wire, "NAME_SECONDS", 0.01)
+    assert wire.own_name() == ""
+    never.set()
+
+
+@pytest.mark.parametrize(("address", "literal"), [("127.0.0.1", "[127.0.0.1]"), ("::1", "[IPv6:::1]")])
+def test_the_own_address_as_a_literal(address, literal):
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.bind((address, 0))
+        assert wire.address_literal(sock) == literal

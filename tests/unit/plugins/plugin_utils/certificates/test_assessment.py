@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.policy import covers
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, ObjectIdentifier
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,7 +138,43 @@ def test_odd_but_good_certificates():
     assert assess(build(NAME, issuer=ROOT)).ok  # only a common name
     any_purpose = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE])
     assert codes(assess(build(NAME, any_purpose, issuer=ROOT))) == ["wrong_purpose"]  # OpenSSL wants serverAuth
-    assert assess(build(NAME, usage("key_agreement"), issuer=ROOT)).ok
+
+
+@pytest.mark.parametrize(
+    ("key", "usages"),
+    [
+        (ec.generate_private_key(ec.SECP256R1()), ["key_agreement"]),
+        (rsa.generate_private_key(65537, 2048), ["key_encipherment"]),
+        (rsa.generate_private_key(65537, 2048), ["key_encipherment", "content_commitment", "data_encipherment"]),
+    ],
+)
+def test_a_key_usage_without_signing_is_refused(key, usages):
+    """GnuTLS, of Debian's Exim, refuses these; OpenSSL takes them."""
+    result = assess(build(NAME, dns(NAME), usage(*usages), key=key, issuer=ROOT), key=key_pem(key))
+    assert codes(result) == ["wrong_key_usage"]
+    assert all(
+        word in result.findings[0].message for word in ("without digitalSignature", "GnuTLS", "Key usage violation")
+    )
+    good = build(NAME, dns(NAME), usage("digital_signature", *usages), key=key, issuer=ROOT)
+    assert assess(good, key=key_pem(key)).ok
+
+
+@pytest.mark.parametrize(
+    ("key", "extensions", "who"),
+    [
+        (ec.generate_private_key(ec.SECP384R1()), [], ""),
+        (ec.generate_private_key(ec.SECP521R1()), [], "Schannel"),
+        (ec.generate_private_key(ec.SECP256K1()), [], "secp256k1"),
+        (ec.generate_private_key(ec.BrainpoolP256R1()), [], "brainpoolP256r1"),
+        (ed25519.Ed25519PrivateKey.generate(), [], "Schannel"),
+        (KEY, [x509.TLSFeature([x509.TLSFeatureType.status_request])], "GnuTLS"),
+    ],
+    ids=["P-384", "P-521", "secp256k1", "brainpool", "Ed25519", "must-staple"],
+)
+def test_what_one_library_refuses_is_said(key, extensions, who):
+    result = assess(build(NAME, dns(NAME), *extensions, key=key, issuer=ROOT), key=key_pem(key))
+    assert result.ok and warned(result) == (["not_everywhere"] if who else [])
+    assert not who or who in result.warnings[0].message
 
 
 def test_a_root_without_extensions_is_no_root():
@@ -234,7 +270,7 @@ def test_what_is_no_certificate():
         (NOW - 90 * DAY, NOW - DAY, "expired", iso_time(NOW - DAY)),
         (NOW - 90 * DAY, NOW, "expired", "expired on"),
         (NOW + DAY, NOW + 90 * DAY, "not_yet_valid", iso_time(NOW + DAY)),
-        (NOW - 90 * DAY, NOW + 14 * DAY - dt.timedelta(seconds=1), "expiring", "has 13 days left"),
+        (NOW - 90 * DAY, NOW + 10 * DAY - dt.timedelta(seconds=1), "expiring", "has 9 days left"),
     ],
     ids=["expired", "expired now", "not yet valid", "expiring"],
 )
@@ -251,6 +287,34 @@ def test_a_late_renewal_is_a_warning():
     assert short_lived.ok and not short_lived.warnings
     lowered = assess(build(NAME, dns(NAME), issuer=ROOT, start=NOW - 5 * DAY, end=NOW + DAY), min_days_left=0)
     assert lowered.ok and warned(lowered) == ["expires_soon"]
+
+
+@pytest.mark.parametrize(
+    ("life", "left", "found"),
+    [
+        # hours of life, hours left
+        (160, 158, []), (160, 54, []), (160, 53, ["expires_soon"]), (160, 17, ["expires_soon"]), (160, 15, ["expiring"]),
+        (6, 5, []), (6, 1, ["expires_soon"]), (10, 0.5, ["expiring"]),
+        (45 * 24, 14 * 24, ["expires_soon"]), (45 * 24, 4 * 24, ["expiring"]),
+        (3650 * 24, 91 * 24, []), (3650 * 24, 89 * 24, ["expires_soon"]), (3650 * 24, 29 * 24, ["expiring"]),
+    ],
+)  # fmt: skip
+def test_limits_are_shares_of_the_life(life, left, found):
+    end = NOW + dt.timedelta(hours=left)
+    result = assess(build(NAME, dns(NAME), issuer=ROOT, start=end - dt.timedelta(hours=life), end=end))
+    assert codes(result) + warned(result) == found
+    assert result.ok == (found != ["expiring"])
+
+
+def test_an_issuer_is_measured_by_the_life_of_the_leaf():
+    """A tenth of the five years of an intermediate is half a year, in which every renewal would be refused."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    old = {"start": NOW - 1700 * DAY, "issuer": ROOT, "issuer_key": CA_KEY, "key": key}
+    leaf = {"issuer_key": key, "start": NOW - 10 * DAY, "end": NOW + 80 * DAY}
+    intermediate = build("Mail CA", CA, end=NOW + 120 * DAY, **old)
+    assert codes(assess(build(NAME, dns(NAME), issuer=intermediate, **leaf), intermediate)) == []
+    intermediate = build("Mail CA", CA, end=NOW + 8 * DAY, **old)
+    assert codes(assess(build(NAME, dns(NAME), issuer=intermediate, **leaf), intermediate)) == ["expiring"]
 
 
 def test_an_expired_root_or_intermediate():
@@ -349,6 +413,28 @@ def test_the_path_length_of_an_issuer():
     leaf = build(NAME, issuer=lower, issuer_key=keys[1])
     result = assess(leaf, lower, upper)
     assert codes(result) == ["issuer_not_ca"] and "allows 0" in result.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("PKCS7", ["PKCS#7", "openssl pkcs7 -print_certs"]), ("CMS", ["openssl pkcs7"]), ("CERTIFICATE REQUEST", ["CSR"]),
+        ("NEW CERTIFICATE REQUEST", ["CSR"]), ("TRUSTED CERTIFICATE", ["openssl x509 -in"]), ("PUBLIC KEY", ["public key"]),
+        ("X509 CRL", ["revoked"]), ("DH PARAMETERS", ["Diffie-Hellman"]),
+    ],
+)  # fmt: skip
+def test_another_pem_is_named(label, words):
+    [found] = assess(pem.PemBlock(label, b"something").text).findings
+    assert found.code == "not_pem" and all(one in found.message for one in words) and "swapped" not in found.message
+    [found] = (
+        one for one in assess(LEAF, key=pem.PemBlock(label, b"something").text).findings if one.code == "not_pem"
+    )
+    assert words[0] in found.message and "swapped" not in found.message
+
+
+def test_a_key_in_place_of_the_certificate_looks_like_a_swap():
+    [found] = assess(KEY_PEM).findings
+    assert "swapped" in found.message
 
 
 def test_purposes():

@@ -50,7 +50,8 @@ def test_a_wildcard_covers_exactly_one_label(parent, label, more):
     ("pattern", "name", "covered"),
     [
         ("MX1.Example.COM", "mx1.example.com", True),
-        ("mx1.example.com.", "mx1.example.com", True),
+        ("mx1.example.com.", "mx1.example.com", False),
+        ("mx1.example.com", "mx1.example.com.", True),
         ("*.com", "example.com", False),
         ("*", "localhost", False),
         ("*.*.example.com", "a.b.example.com", False),

@@ -26,7 +26,7 @@ LEAF, ODD = "CN=mx.example.com", "CN=Odd Intermediate"
         "leaf for any purpose": f"the extended key usage of {LEAF} lacks serverAuth",
         "intermediate for clients": f"the extended key usage of {ODD} lacks serverAuth",
         "root for clients": "the extended key usage of CN=Odd Root lacks serverAuth",
-        "key usage CRL": f"the certificate {LEAF} may not be used for TLS: its key usage is crl_sign",
+        "key usage CRL": f"the certificate {LEAF} may not be used for TLS: its key usage is cRLSign",
         "root is no CA": "CN=Odd Root: invalid CA certificate",
         "root without any extension": "CN=Odd Root: invalid CA certificate",
         "path length of the root": "CN=Odd Root: path length constraint exceeded",

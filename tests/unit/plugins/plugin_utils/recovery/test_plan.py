@@ -87,6 +87,43 @@ def test_a_gateway_that_requires_tls_before_the_server_offers_it():
     ]  # fmt: skip
 
 
+LEFT = {"starttls_settings_only": True}
+
+
+@pytest.mark.parametrize(
+    ("facts", "host", "what"),
+    [
+        ({"gw1": {"deferred_before": waiting(message("m1.example"))}, "m1": LEFT}, "m1", "have it offer STARTTLS by"),
+        (
+            {"gw1": {"deferred_before": waiting(message("m1.example", "peer_requires"))}, "m1": LEFT},
+            "m1",
+            "have it offer STARTTLS without requiring it by",
+        ),
+        (
+            {
+                "m1": {
+                    "deferred_before": waiting(message("gw1.example", "peer_requires")),
+                    "verify_next_hops": probe("gw1.example"),
+                    **LEFT,
+                }
+            },
+            "m1",
+            "have it use TLS when it sends by",
+        ),
+    ],
+)
+def test_a_server_that_is_not_to_be_changed_is_repaired_by_hand(facts, host, what):
+    assert steps_of(fleet(**facts)) == []
+    (said,) = by_hand(fleet(**facts))
+    assert said.startswith(f"{host} is not to be changed (starttls_settings_only): {what}")
+    assert said.endswith("then run recover_deferred_mail again")
+
+
+def test_one_that_is_not_to_be_changed_waits_for_the_gateway():
+    assert steps_of(fleet(m1={**JAM, **outbound("required"), **LEFT})) == [("accept", "gw1")]
+    assert steps_of(fleet(m1={**JAM, **outbound("required"), "starttls_settings_only": "no"}))[0] == ("off", "m1")
+
+
 def test_a_next_hop_that_serves_by_now_needs_no_step():
     hostvars = fleet(m1={**JAM, **outbound("required"), "verify_next_hops": probe("gw1.example")})
     recovery = make_recovery(HOSTS, hostvars, GROUPS)

@@ -1,5 +1,7 @@
 """Alerts: who is to blame, and what is said about it."""
 
+from datetime import datetime, timedelta
+
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.report.alerts import CODES
@@ -128,6 +130,12 @@ class TestBlockedMail:
         )
         assert [one["code"] for one in found] == ["enforced_outbound_remote", "enforced_outbound_local"]
 
+    def test_mail_that_waits_for_a_filter_on_the_host_itself(self):
+        waits = {**event("no_starttls_offered", 3, "x"), "side": "local"}
+        alert = only(alerts(peer("b.example", "outbound", deferrals=[waits])))
+        assert (alert["code"], alert["cause"], alert["domain"]) == ("tls_deferrals", "local", "b.example")
+        assert "a service on gw1 itself" in alert["message"]
+
     def test_an_own_server_that_sends_in_plaintext(self):
         alert = only(
             alerts(peer("alpha.test", "inbound", refusals=[event("mail_server_in_plaintext", 3, "450 4.7.0")]))
@@ -167,6 +175,21 @@ class TestCertificates:
 
     def test_time_enough(self):
         assert alerts(probes=[probe("gw1.fleet.test", 21)]) == []
+
+    @pytest.mark.parametrize(
+        ("life", "days", "fixed", "severity"),
+        [
+            (6, 5, None, ""), (6, 1, None, "warning"), (6, 0, None, "error"), (90, 31, None, ""), (90, 29, None, "warning"),
+            (90, 8, None, "error"), (90, 29, 21, ""), (90, 20, 21, "warning"), (90, 6, 21, "error"), (90, 8, 0, ""),
+        ],
+    )  # fmt: skip
+    def test_the_limits_are_shares_of_the_life_or_fixed_days(self, life, days, fixed, severity):
+        test = probe("gw1.fleet.test", days)
+        end = datetime.fromisoformat(test["certificate"]["not_after"])
+        test["certificate"]["not_before"] = (end - timedelta(days=life)).isoformat()
+        rows = [{"host": "gw1", "probes": [test]}]
+        found = build(rows, title="T", now=NOW, certificate_days=fixed)["alerts"]
+        assert [one["severity"] for one in found] == ([severity] if severity else [])
 
     def test_the_next_one_to_expire_comes_first(self):
         rows = [

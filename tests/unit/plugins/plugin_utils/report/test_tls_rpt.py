@@ -113,7 +113,6 @@ def test_without_the_library(monkeypatch):
         (b"{}", "'organization-name' is a required property"),
         (changed(policies={}), "policies: "),
         (changed(policies=[3]), "policies/0: 3 is not of type 'object'"),
-        (changed(**{"report-id": 5}), "report-id: 5 is not of type 'string'"),
         (changed(policies=[{**tls_report()["policies"][0], "summary": {}}]), "policies/0/summary"),
         (json.dumps(tls_report(failed=-1)).encode(), "minimum"),
         (json.dumps(tls_report(failed=2**60)).encode(), "maximum"),
@@ -152,6 +151,93 @@ def test_hostile_reports(data, why):
         parse(data, NOW)
     assert why in str(caught.value)
     assert len(str(caught.value)) < 1_000
+
+
+def policy_with(**changes):
+    """The policy of the good report, with other members; those of summary and policy by their own names."""
+    policy = json.loads(REPORT)["policies"][0]
+    return {**policy, **changes}
+
+
+SUMMARY, DETAIL = tls_report()["policies"][0]["summary"], tls_report()["policies"][0]["failure-details"][0]
+SUCCESSES, FAILURES = "total-successful-session-count", "total-failure-session-count"
+
+
+@pytest.mark.parametrize(
+    ("report", "changes"),
+    [
+        (changed(**{"report-id": 5}), {"report_id": "5"}),
+        (changed(**{"contact-info": None}), {}),
+        (changed(policies=policy_with()), {}),
+        (changed(policies=[policy_with(summary={SUCCESSES: "5300", FAILURES: " 12 "})]), {}),
+        (changed(policies=[policy_with(summary={SUCCESSES: 5300})]), {}),
+        (changed(policies=[policy_with(summary={SUCCESSES: 5300, FAILURES: None})]), {}),
+        (changed(policies=[policy_with(policy={"policy-type": "STS", "policy-domain": "alpha.test"})]), {}),
+        (changed(policies=[policy_with(policy={"policy-type": "sts", "policy-domain": "alpha.test", "mx-host": None})]), {}),
+        (changed(policies=[policy_with(policy={"policy-type": "sts"})]), {"domain": "unknown"}),
+        (changed(policies=[policy_with(policy={"policy-type": "sts", "policy-domain": None})]), {"domain": "unknown"}),
+        (changed(policies=[policy_with(**{"failure-details": DETAIL})]), {}),
+        (changed(policies=[policy_with(**{"failure-details": [{**DETAIL, "additional-information": None}]})]), {}),
+        (changed(policies=[policy_with(**{"failure-details": [{**DETAIL, "failed-session-count": "12"}]})]), {}),
+        (changed(policies=[policy_with(**{"failure-details": None})]), {"failures": []}),
+        (REPORT.decode().encode("utf-16"), {}),
+    ],
+)  # fmt: skip
+def test_what_can_be_read_counts_and_nothing_is_named(tmp_path, report, changes):
+    (tmp_path / "report.json").write_bytes(report)
+    assert read_reports([str(tmp_path / "report.json")]) == ([{**ENTRY, **changes}], [])
+
+
+@pytest.mark.parametrize(
+    ("report", "changes", "lost"),
+    [
+        (changed(**{"organization-name": None}), {"organization": ""}, "'organization-name' is a required property"),
+        (changed(**{"report-id": ["x"]}), {"report_id": ""}, "report-id: ['x'] is not of type 'string'"),
+        (changed(policies=[policy_with(), 3]), {}, "policies/1: 3 is not of type 'object'"),
+        (changed(policies=[policy_with(summary={}), policy_with()]), {}, "policies/0/summary"),
+        (changed(policies=[policy_with(), policy_with(policy={"policy-type": "new"})]), {}, "policies/1/policy/policy-type"),
+        (changed(policies=[policy_with(summary={FAILURES: 12})]), {"successful": 0}, "total-successful-session-count"),
+        (changed(policies=[policy_with(**{"failure-details": [DETAIL, {**DETAIL, "result-type": None}]})]), {},
+         "policies/0/failure-details/1: 'result-type' is a required property"),
+        (changed(policies=[policy_with(**{"failure-details": [{**DETAIL, "failed-session-count": "many"}, DETAIL]})]), {},
+         "policies/0/failure-details/0/failed-session-count: 'many' is not of type 'integer'"),
+        (changed(policies=[policy_with(**{"failure-details": "none"})]), {"failures": []}, "policies/0/failure-details"),
+    ],
+)  # fmt: skip
+def test_what_is_lost_is_named_and_the_rest_counts(tmp_path, report, changes, lost):
+    (tmp_path / "report.json").write_bytes(report)
+    found, [problem] = read_reports([str(tmp_path / "report.json")])
+    assert found == [{**ENTRY, **changes}]
+    assert problem.startswith("report.json: it is not a report by RFC 8460: ") and lost in problem
+
+
+def test_many_lost_parts_are_counted():
+    _entries, lost = tls_rpt.parse_parts(changed(policies=[policy_with(), *[3] * 600]), NOW)
+    assert len(lost) == 6 and lost[-1] == "595 more parts of it cannot be read"
+
+
+@pytest.mark.parametrize("kind", ["application/gzip", "application/x-gzip", "application/octet-stream"])
+@pytest.mark.parametrize("name", ["", "report", "alpha.test!2026.gz"])
+def test_a_compressed_part_without_a_telling_name(tmp_path, kind, name):
+    (tmp_path / "report.eml").write_bytes(mail(kind, gzip.compress(REPORT), name))
+    assert read_reports([str(tmp_path / "report.eml")]) == ([ENTRY], [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "name"),
+    [
+        (
+            "application/gzip",
+            gzip.compress(b"<feedback/>", mtime=0),
+            "example.com!alpha.test!1!2.xml.gz",
+        ),  # a report on DMARC
+        ("application/octet-stream", b"%PDF-1.7", ""),
+    ],
+)
+def test_another_attachment_is_no_report(tmp_path, kind, payload, name):
+    (tmp_path / "report.eml").write_bytes(mail(kind, payload, name))
+    found, [problem] = read_reports([str(tmp_path / "report.eml")])
+    assert found == [] and "neither a TLS report nor a mail with one attached" in problem
 
 
 def test_what_is_shown_is_printable_and_short():
