@@ -21,8 +21,8 @@ import yaml
 
 TOP = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-IDLE = 60
-"""Seconds without output after which a job is ended. A question would wait for ever."""
+IDLE = 600
+"""Seconds without output after which a job is ended. A question would wait for ever, a task on a busy machine does not."""
 ADDRESS = "https://example.com/mailfleet/starttls.git"
 """What collections/requirements.yml has, until somebody's own repository is named there."""
 
@@ -67,6 +67,12 @@ class Done:
         """What the job sets by set_stats. AWX shows it, and hands it to the next jobs of a workflow."""
         found = [one["event_data"].get("artifact_data") for one in self.events if one["event"] == "playbook_on_stats"]
         return found[-1] or {} if found else {}
+
+    @property
+    def failure(self) -> str:
+        """Why it did not succeed, before all that it printed."""
+        fatal = [line.strip() for line in self.output.splitlines() if line.startswith(("fatal:", "ERROR", "[ERROR]"))]
+        return "\n".join([f"the job's status: {self.status}", *fatal, self.output])
 
     @property
     def changed(self) -> set[str]:

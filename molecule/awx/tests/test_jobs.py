@@ -102,7 +102,7 @@ def play(awx: Awx, playbook: str, answers: dict[str, Any], verbosity: int) -> Do
     """Run a job that has to succeed: each question of its survey has an answer, nothing else is asked, and no secret is shown."""
     assert questions(by_playbook()[playbook]).keys() <= answers.keys()
     done = awx.job(playbook, answers, verbosity)
-    assert done.status == "successful", done.output
+    assert done.status == "successful", done.failure
     shown = done.output + json.dumps(done.events)
     assert [line for line in secrets(awx) if line in shown or line in json.dumps(done.artifacts)] == []
     return done
