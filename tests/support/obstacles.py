@@ -196,7 +196,7 @@ def kill_a_run(fleet: Fleet, host: str) -> None:
         assert seen and journal and pids, f"no change was seen: {journal} {pids}"
         fleet.run(host, f"kill -KILL {' '.join(pids)}")
     finally:
-        output = run.communicate(timeout=90)[0]
+        output = run.communicate(timeout=600)[0]
     assert fleet.run(host, JOURNALS).strip() == journal, output
     fleet.run(host, f"postconf -PX {OVERRIDE} && rm {OTHER}")
 

@@ -77,7 +77,7 @@ class Forks:
 
     def end(self) -> None:
         """End the process."""
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=120)
         self._place.cleanup()
 
 

@@ -89,7 +89,7 @@ class Forks:
 
     def end(self) -> None:
         """End the process."""
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=120)
 
 
 class OtherCore:
@@ -326,7 +326,7 @@ def came_over_tls(message: Message) -> bool:
     return match[1].lower().endswith("s")
 
 
-def wait_for(look: Callable[[], Any], seconds: float = 40) -> Any:
+def wait_for(look: Callable[[], Any], seconds: float = 90) -> Any:
     """Look until there is something to see or the time is over; return what was seen last."""
     deadline = time.monotonic() + seconds
     while not (seen := look()) and time.monotonic() < deadline:

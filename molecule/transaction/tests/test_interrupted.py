@@ -48,7 +48,7 @@ class Run:
 
     def output(self) -> str:
         """Wait for its end: all that it printed."""
-        return self._process.communicate(timeout=90)[0]
+        return self._process.communicate(timeout=600)[0]
 
     def cut(self) -> None:
         """The controller is gone, and with it the connection: Ansible, its workers (in sessions of their own) and their ssh."""
@@ -60,7 +60,7 @@ class Run:
         for pid in doomed:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.communicate(timeout=30)
+        self._process.communicate(timeout=120)
 
 
 @contextlib.contextmanager
