@@ -8,7 +8,9 @@ What Exim computes of it (C(exim -bP)) is what counts. The edit: see plain_text;
 
 from __future__ import annotations
 
+import calendar
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,10 +62,22 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
     PortInUseError,
 )
 
-_ASKED = ("exim_user", "pid_file_path", "spool_directory", "tls_privatekey", "acl_smtp_mail", "tls_ocsp_file")
+_ASKED = (
+    "exim_user",
+    "pid_file_path",
+    "spool_directory",
+    "tls_privatekey",
+    "acl_smtp_mail",
+    "tls_ocsp_file",
+    "timezone",
+)
 _BY_LINES = "so what the change reaches is told from the lines that it changes"
 _DEFAULTS = {"tls_advertise_hosts": "*"}
 """What Exim has without a line, where that is not empty."""
+_STARTED = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?(?: ([+-]\d\d)(\d\d))? (?:\[\d{1,9}\] )?exim \S+ daemon started: "
+)
+"""A line of the main log. No peer writes a line that begins like this."""
 _PANELS = {"/usr/local/cpanel": "cPanel", "/usr/local/directadmin": "DirectAdmin"}
 """Directory -> the panel that writes Exim's configuration there."""
 
@@ -233,9 +247,22 @@ class PlainExim:
         return Sides(tuple(served), tuple(out), unread=unread)
 
     def _edited(self) -> list[str]:
-        """Return the files that are newer than what the daemon has read."""
-        read = modified(Path(self._daemon().pid_file))
-        return [one for one in self.files() if read and modified(Path(one)) > read]
+        """Return the files that are newer than what the daemon has read; nothing if the log does not tell when it read them."""
+        read = self._read_at()
+        return [] if read is None else [one for one in self.files() if modified(Path(one)) // 10**9 > read]
+
+    def _read_at(self) -> Optional[float]:
+        """Return the second in which the daemon read the file last. At a SIGHUP it may leave its pid file as it is; its log has each start."""
+        from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import (  # noqa: PLC0415
+            recent_log,  # a change does not need it
+        )
+
+        options = self._printed.options
+        begun = f" daemon started: pid={self.main_process()},"
+        for line in reversed(recent_log(self._run, log_places(options, self._layout.logs))):
+            if begun in line and (found := _STARTED.match(line)):
+                return _moment(found, options.get("timezone", ""))
+        return None
 
     def _ways(self) -> Ways:
         return ways(self._printed.routers, self._printed.transports)
@@ -405,3 +432,17 @@ def _decoded(image: FileImage) -> str:
 
 def _lines(edits: Mapping[str, Edit]) -> str:
     return plain_text.by_hand({place: edit.settings for place, edit in edits.items()})
+
+
+def _moment(found: re.Match[str], zone: str) -> Optional[float]:
+    """Return the time of a line of the log. zone: Exim's C(timezone); the line may name its own. None if that is not understood."""
+    *words, hours, minutes = found.groups()
+    try:
+        if hours is None and not zone:
+            return time.mktime(time.strptime(" ".join(words), "%Y %m %d %H %M %S"))
+        if hours is None and zone != "UTC":
+            return None
+        west = 60 * int(hours or 0) + int(f"{(hours or '+')[0]}{minutes or 0}")
+        return calendar.timegm(time.strptime(" ".join(words), "%Y %m %d %H %M %S")) - 60.0 * west
+    except (ValueError, OverflowError):
+        return None

@@ -219,3 +219,34 @@ def test_peers_are_refused_by_name_and_there_are_none(host):
     assert peers.faults(wanted)[0].startswith("peer partner: peers of an Exim with one plain configuration file (")
     with pytest.raises(EngineError, match="not supported yet"):
         peers.plan(wanted, (), {})
+
+
+@pytest.mark.parametrize(
+    ("zone", "line", "unread"),
+    [
+        ("UTC", "2026-11-30 10:00:05 exim 4.98 daemon started: pid=4711, -q30m", False),
+        ("UTC", "2026-11-30 10:00:04 exim 4.98 daemon started: pid=4711, -q30m", True),
+        ("", "2026-11-30 11:00:05.123 +0100 [4711] exim 4.98 daemon started: pid=4711, -q30m", False),
+        ("", "2026-11-30 11:00:04 +0100 exim 4.98 daemon started: pid=4711, -q30m", True),
+        ("", "2026-11-30 04:30:04 -0530 exim 4.98 daemon started: pid=4711, -q30m", True),
+        ("", "2026-11-30 04:30:05 -0530 exim 4.98 daemon started: pid=4711, -q30m", False),
+        ("Europe/Nowhere", "2026-11-30 10:00:04 exim 4.98 daemon started: pid=4711, -q30m", False),
+        ("UTC", "2026-11-31 10:00:04 exim 4.98 daemon started: pid=4711, -q30m", False),
+        ("UTC", "2026-11-30 10:00:04 exim 4.98 daemon started: pid=12, -q30m", False),
+        ("UTC", "2026-11-30 10:00:04 1abc rejected: 2026-11-30 10:00:04 exim 4.98 daemon started: pid=4711,", False),
+    ],
+)
+def test_an_edit_is_unread_if_the_log_has_no_later_start(host, tmp_path, zone, line, unread):
+    """A SIGHUP leaves the pid file as it is."""
+    (tmp_path / "mainlog").write_text(f"{line}\n2026-11-30 11:00:00 Start queue run: pid=9\n")
+    host.pid_file.write_text("4711\n")
+    os.utime(host.pid_file, (0, 0))
+    host.main.update(log_file_path=str(tmp_path / "mainlog"), timezone=zone)
+    os.utime(host.file, ns=(0, 1_796_032_805_999_999_999))
+    assert host.exim.observe()["not_read_yet"] == ([str(host.file)] if unread else [])
+
+
+def test_without_a_line_about_the_start_nothing_is_said(host, tmp_path):
+    (tmp_path / "mainlog").write_text("2026-11-30 11:00:00 Start queue run: pid=9\n")
+    host.main["log_file_path"] = str(tmp_path / "mainlog")
+    assert host.exim.observe()["not_read_yet"] == []
