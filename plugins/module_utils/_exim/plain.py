@@ -252,7 +252,7 @@ class PlainExim:
         return [] if read is None else [one for one in self.files() if modified(Path(one)) // 10**9 > read]
 
     def _read_at(self) -> Optional[float]:
-        """Return the second in which the daemon read the file last. At a SIGHUP it may leave its pid file as it is; its log has each start."""
+        """Return the second in which the daemon read the file last, as its log tells it. A SIGHUP may leave the pid file as it is."""
         from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import (  # noqa: PLC0415
             recent_log,  # a change does not need it
         )
