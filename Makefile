@@ -37,7 +37,7 @@ help:
 	@echo "make verify      that scenario's tests on it: SCENARIO=modes TESTS='-k required'"
 	@echo
 	@echo 'make bench       what the handshake test costs, beside other programs (BENCH=--quick for a look)'
-	@echo '                 BENCH=rollout: what a roll-out costs, beside roles that prove nothing'
+	@echo '                 BENCH=rollout: what a roll-out costs, beside roles that prove nothing; BENCH=logs: the log readers'
 	@echo 'make clean       remove the fleets and what the tools left in the tree'
 
 lab:

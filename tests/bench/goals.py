@@ -14,6 +14,8 @@ from typing import Any, Optional
 
 import jsonschema  # type: ignore[import-untyped]
 
+from tests.bench import log_lines
+
 SCHEMA = Path(__file__).with_name("bench.schema.json")
 NOT_ASKED = "not asked for"
 INJECTION_SLACK = 0.1  # round trips: the machine takes time as well
@@ -97,6 +99,10 @@ def judge(
              "<=", 1 + INJECTION_SLACK, "", ("injection",)),
         Goal("module_calls", "module calls on each host, role verify", figure("module_calls", "most_per_host"), "<=", 1, "",
              ("module_calls",)),
+        Goal("logs_postfix", "lines of Postfix's log in a CPU second", figure("logs", "postfix", "lines_per_second"), ">=",
+             log_lines.LIMIT, "", ("logs",)),
+        Goal("logs_exim", "lines of Exim's log in a CPU second", figure("logs", "exim", "lines_per_second"), ">=",
+             log_lines.LIMIT, "", ("logs",)),
     ]  # fmt: skip
     asked = [goal for goal in goals if not any(reasons.get(name) == NOT_ASKED for name in goal.needs)]
     return [
@@ -143,6 +149,11 @@ def render(data: Mapping[str, Any]) -> str:
         lines.append(
             f"10,000 targets in one call: {many['cpu_ms_per_target']:.3f} ms CPU per target, {many['ratio_to_c']:.2f} of "
             f"the C client's, {many['wall_seconds']:.1f} s, {many['peak_rss_mb']:.0f} MB"
+        )
+    for daemon, one in data["figures"].get("logs", {}).items():
+        lines.append(
+            f"{one['lines']:,} lines of a log of {daemon}: {one['lines_per_second']:,} in a CPU second, {one['peak_rss_mb']:.0f} MB; "
+            f"{one['peak_rss_mb_of_four']:.0f} MB for four times as many"
         )
     if len(lines) > others:
         lines.insert(others, "")

@@ -2,10 +2,11 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The bench of the STARTTLS probe: what it costs beside its peers. docs/bench.md says what is measured and how.
+"""The bench of the STARTTLS probe, what it costs beside its peers, and of the log readers. docs/bench.md says what is measured and how.
 
     run.py [--quick] [--rounds N] [--only NAME ...] [--json FILE]
     run.py rollout [--quick | --profile] [--servers N ...] [--no-rival] [--json FILE]    what a roll-out costs, see rollout.py
+    run.py logs [--megabytes N] [--rounds N]    the log readers alone, which need no other program
 
 Exit status: 0 all goals are met, 1 one is missed or could not be measured, 2 the bench could not run.
 """
@@ -30,7 +31,7 @@ from typing import Any, Optional
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP), str(TOP / ".lab/collections")]
 
-from tests.bench import goals, rollout
+from tests.bench import goals, log_lines, rollout
 from tests.bench.certificates import write_pki
 from tests.bench.contenders import HOST_CHECKS, Contender, Workshop, module_results
 from tests.bench.measure import BenchError, Server, Usage, measure, say, spread
@@ -133,6 +134,7 @@ class Bench:
             self._server(INJECTABLE_PORT, "ec", "--injectable"),
         ):
             self._note("injection", lambda: self._injection(far))
+        self._note("logs", self._logs)
 
     def _server(self, port: int, kind: str, *options: str) -> Server:
         return Server(self._programs / "server", port, self._programs / "pki" / kind, *options)
@@ -284,6 +286,10 @@ class Bench:
             "round_trips_more": round((check - handshake) / (ROUND_TRIP / 1000), 2),
         }
 
+    def _logs(self) -> dict[str, Any]:
+        """The log readers: the whole call of tls_activity_info on a file."""
+        return log_lines.figures(rounds=self._sizes.rounds)
+
     def _module_calls(self) -> dict[str, Any]:
         """The role verify on every host of a play: Ansible leaves the program of each module call in the host's directory."""
         contender, calls = self._workshop.verify_role(make_targets(self._sizes.role_hosts, PORT))
@@ -349,6 +355,8 @@ def main() -> int:
     """Run the bench, print the table, write the JSON."""
     if sys.argv[1:2] == [rollout.WORD]:
         return rollout.main(sys.argv[2:])
+    if sys.argv[1:2] == [log_lines.WORD]:
+        return log_lines.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and targets: a look, not a result")
     parser.add_argument("--rounds", type=int, help="how many rounds")
