@@ -523,7 +523,7 @@ class TestFilters:
             f"smtp inet n - y - - smtpd\n2525 inet n - y - - smtpd\n  -o content_filter={self.FILTER}\n"
         )
         assert host.plan(config("one", "match_sender"))
-        host.adapter = gateway.PostfixGateway(host.fake, SETTINGS, Target("127.0.0.1", 2525), 10125)
+        host.adapter = gateway.PostfixGateway(host.fake, SETTINGS, Target("127.0.0.1", 2525), 10125, host.layout)
         with pytest.raises(EngineError, match=r"^2525/inet sets content_filter="):
             host.plan(config("one", "match_sender"))
 
@@ -804,7 +804,7 @@ class TestCommands:
         wanted = state(config("one", "match_sender"), enforced=inbound("partner.example"))
         host.apply(*wanted.email_configs.values(), enforced=wanted.enforced)
         host.ports = dict.fromkeys((25, 10125, 10126, 10127), Stage.EHLO)
-        adapter = gateway.PostfixGateway(host.fake, SETTINGS, OWN_PORT, 10125)
+        adapter = gateway.PostfixGateway(host.fake, SETTINGS, OWN_PORT, 10125, host.layout)
         host.running |= {SECOND_QUEUE, THIRD_QUEUE}
         host.fake.calls.clear()
         adapter.require_running()

@@ -1,0 +1,86 @@
+"""Postfix in the layout of the Red Hat family: TLS on, proved, off, and gone without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab_testinfra import Fleet, wait_for
+
+HOST = "pf12"
+DOMAIN = "alpha.test"
+FILES = "/etc/postfix/main.cf /etc/postfix/master.cf"
+QUIET = {"starttls_send_messages": False}
+TLS = {"inbound": "required", "outbound": "opportunistic"}
+SCRIPT = Path(__file__).resolve().parents[1] / "files/red_hat_postfix.sh"
+
+
+@pytest.fixture
+def red_hat(fleet: Fleet) -> Iterator[str]:
+    """A host whose Postfix has the directories, main.cf, unit and log of the Red Hat family; it offers TLS with its own certificate."""
+    fleet.run(HOST, "sh -s on", SCRIPT.read_text())
+    yield HOST
+    fleet.run(HOST, "sh -s off", SCRIPT.read_text())
+
+
+def shown(fleet: Fleet) -> str:
+    """Everything below /etc/postfix with owners and modes, the text of both files, and what the collection has beside them."""
+    return fleet.run(
+        HOST,
+        f"stat -c '%n %a %U:%G' $(find /etc/postfix | sort) {FILES}; cat {FILES}; ls -d /etc/mailfleet /var/lib/mailfleet-starttls || :",
+    )
+
+
+def master(fleet: Fleet) -> str:
+    """The process of the daemon, which a reload keeps."""
+    return fleet.run(HOST, "systemctl show --property=MainPID --value postfix.service").strip()
+
+
+def waiting(fleet: Fleet) -> list[dict[str, Any]]:
+    """The messages that wait, as deferred_mail_info shows them."""
+    result = fleet.result(HOST, "deferred_mail_info", {"kind": "postfix"})
+    assert result["looked"], result["output"]
+    return list(result["messages"])
+
+
+def test_the_layout_of_the_red_hat_family(fleet: Fleet, red_hat: str) -> None:
+    before, pid = shown(fleet), master(fleet)
+    assert int(pid) > 1
+    seen = fleet.result(red_hat, "mail_server_info", {"kind": "auto"})
+    assert (seen["kind"], seen["layout"]["platform"]) == ("postfix", "Red Hat family"), seen["output"]
+    assert (seen["state"]["inbound"], seen["handshake"]["certificate"]["self_signed"]) == ("offered", True), seen[
+        "output"
+    ]
+
+    options = {**TLS, "install": fleet.install(red_hat)}
+    on = fleet.result(red_hat, "mail_server_tls", options)
+    assert on["changed"] and on["handshake"]["requires_tls"], on["output"]
+    assert not fleet.result(red_hat, "mail_server_tls", options)["changed"]
+    assert fleet.run(red_hat, "stat -c '%a %U:%G' /etc/mailfleet/starttls.pem").split() == ["600", "root:root"]
+    assert f"0 s:CN = {red_hat}.fleet.test\n   i:CN = " in fleet.s_client(red_hat).output
+    assert fleet.arrived_over_tls(red_hat, fleet.send("outside", [f"trace@{DOMAIN}"], tls=True, to=red_hat))
+    counted = fleet.result(red_hat, "tls_activity_info", {"daemon": "postfix"})
+    assert counted["activity"]["sources"] == ["/var/log/maillog"], counted["output"]
+    assert counted["activity"]["totals"]["inbound"]["messages_tls"] == 1, counted["output"]
+    proved = fleet.play("playbooks/verify_tls.yml", "--limit", red_hat, variables=QUIET)
+    assert proved.status == 0, proved.output
+
+    fleet.run("gw1", "postfix stop", check=False)
+    try:
+        fleet.run(red_hat, f"sendmail -f trace@{DOMAIN} trace@partner.test", "Subject: waits\n\nx\n")
+        (one,) = wait_for(lambda: [one for one in waiting(fleet) if one["reason"]])
+        assert (one["recipient"], one["next_hop"]) == ("trace@partner.test", "gw1.fleet.test"), one
+    finally:
+        fleet.run("gw1", "postfix start", check=False)
+    fleet.run(red_hat, "postqueue -f")
+    assert wait_for(lambda: not waiting(fleet))
+
+    off = fleet.result(red_hat, "mail_server_tls", {"inbound": "disabled", "outbound": "disabled"})
+    assert off["changed"] and not fleet.offers_starttls(red_hat), off["output"]
+    gone = fleet.play("playbooks/uninstall.yml", "--limit", red_hat)
+    assert gone.status == 0, gone.output
+    assert shown(fleet) == before
+    assert fleet.offers_starttls(red_hat)
+    assert master(fleet) == pid
