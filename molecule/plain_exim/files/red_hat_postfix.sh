@@ -58,7 +58,7 @@ UNIT
     ;;
 off)
     systemctl stop postfix
-    rm -rf /etc/postfix /etc/rsyslog.conf /etc/os-release /etc/pki /etc/ld.so.conf.d/postfix.conf /var/log/maillog \
+    rm -rf /etc/mailfleet /var/lib/mailfleet-starttls /etc/postfix /etc/rsyslog.conf /etc/os-release /etc/pki /etc/ld.so.conf.d/postfix.conf /var/log/maillog \
         /lib/systemd/system/postfix.service /etc/systemd/system-generators/postfix-instance-generator
     mv $AWAY/postfix $AWAY/rsyslog.conf $AWAY/os-release /etc
     mv $AWAY/ca-certificates.crt /etc/ssl/certs
