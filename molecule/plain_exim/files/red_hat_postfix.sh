@@ -47,6 +47,15 @@ ExecStop=/usr/sbin/postfix stop
 [Install]
 WantedBy=multi-user.target
 UNIT
+    # The labels of SELinux's policy, where this machine lets a host have some: a kernel without SELinux does.
+    python3 - <<'PY'
+import contextlib
+import os
+
+with contextlib.suppress(OSError):
+    for path in ("/etc/postfix", "/etc/postfix/main.cf", "/etc/postfix/master.cf"):
+        os.setxattr(path, "security.selinux", b"system_u:object_r:postfix_etc_t:s0")
+PY
     sed -i 's:/var/log/mail\.log:/var/log/maillog:' /etc/rsyslog.conf
     mv /var/log/mail.log $AWAY
     mv /etc/os-release $AWAY
