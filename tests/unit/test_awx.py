@@ -15,7 +15,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import with_delivery_mode
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.gateway_access import environment_names
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import QUESTION, STEPS_BY_HAND, confirmed_by
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import (
+    QUESTION,
+    STEPS_BY_HAND,
+    confirmed_by,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import REPORT_FILES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 
