@@ -311,6 +311,11 @@ class PostfixGateway:
         explicit.update(
             {name: value for name, value in edits.main.items() if value is not None and name.startswith("smtp_")}
         )
+        if instances and not self._layout.unit.endswith(".service"):
+            raise EngineError(
+                f"this gateway needs another instance of Postfix, which starts by a unit of systemd, and {self._layout.platform} has none; "
+                "take plaintext, opportunistic or required as delivery_mode and starttls_send on this gateway, and no inbound enforced domain"
+            )
         for one in instances:
             if one.is_masked:
                 raise EngineError(f"the unit {one.unit} is masked; allow it: systemctl unmask {one.unit}")

@@ -5,6 +5,7 @@ import pwd
 import re
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -956,6 +957,16 @@ class TestCommands:
         units = [call[-1] for call in host.fake.called("systemctl", "start")]
         assert units == ["postfix@postfix-mailfleet.service", self.UNITS[0]][: release - 11]
         assert not host.fake.called("systemctl", "enable")
+
+    def test_a_platform_without_systemd_gets_no_other_instance(self, host):
+        host.adapter._layout = replace(host.layout, platform="FreeBSD", unit="postfix")
+        with pytest.raises(
+            EngineError, match=r"a unit of systemd, and FreeBSD has none; take plaintext, opportunistic or required as"
+        ):
+            host.plan(config("one", "match_sender"))
+        with pytest.raises(EngineError, match="FreeBSD has none"):
+            host.plan(enforced=inbound("partner.example"))
+        assert host.plan(config("one", "required"))
 
     def test_a_masked_unit_is_refused_by_name(self, host):
         host.apply(config("one", "match_sender"))
