@@ -314,7 +314,7 @@ class PostfixGateway:
         if instances and not self._layout.unit.endswith(".service"):
             raise EngineError(
                 f"this gateway needs another instance of Postfix, which starts by a unit of systemd, and {self._layout.platform} has none; "
-                "take plaintext, opportunistic or required as delivery_mode and starttls_send on this gateway, and no inbound enforced domain"
+                "take plaintext, opportunistic or required as delivery_mode and starttls_send here, and no inbound enforced domain"
             )
         for one in instances:
             if one.is_masked:

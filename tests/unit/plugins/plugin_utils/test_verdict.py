@@ -259,7 +259,9 @@ class TestIdentity:
         other = authority.issue(["parked.example.net"])
         said = message(assess(seen(other, host="mistyped.example.com", name="mistyped.example.com")), "name_mismatch")
         assert said.startswith("the certificate is for DNS:parked.example.net, not for mistyped.example.com; ")
-        assert "look up the name on the host that made the test: a name service that has an address for every name" in said
+        assert (
+            "look up the name on the host that made the test: a name service that has an address for every name" in said
+        )
 
     def test_a_server_with_the_installed_certificate_is_the_right_one(self, authority):
         facts = seen(authority.issue(["a.example.com"]), host=NAME)
