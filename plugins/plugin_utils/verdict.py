@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import is_address
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import policy
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
@@ -33,6 +34,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.places import C
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.tls_advice import advice_for
 
 TLS_VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+
+ANOTHER_SERVER = (
+    "if it is another server's, look up the name on the host that made the test: a name service that has an address for every name leads "
+    "there as well"
+)
+"""What a certificate for another name may mean too."""
 
 # Codes of tests that ended where TLS should have begun.
 _WITHOUT_TLS = frozenset({"starttls_not_offered", "starttls_refused", "plaintext_after_220", "tls_failed"})
@@ -348,12 +355,23 @@ class _SeenHandshake:
                 f"installed ({expected.fingerprint[:16]}...)",
             )
         yield from self._trust(bool(weak), out_of_date)
-        yield from policy.check_name(leaf, "certificate", seen["name"])
+        yield from map(self._or_another_server, policy.check_name(leaf, "certificate", seen["name"]))
         if not (self.trusted is False and expected.require_trusted and "purpose" in self.verify_error):
             yield from policy.check_key_usage(leaf, f"certificate {leaf.subject}")
         yield from policy.check_acceptance(leaf, f"certificate {leaf.subject}")
         yield from weak
         yield from dates
+
+    def _or_another_server(self, one: Finding) -> Finding:
+        """Return a finding on the name; with a hint if the name may have led to a server that is not the one meant.
+
+        A name service may have an address for every name. A server with the installed certificate is the right one, and an address needs no
+        look-up.
+        """
+        ours = self.expected.fingerprint and self.seen["fingerprint_sha256"] == self.expected.fingerprint
+        if one.code != "name_mismatch" or ours or is_address(str(self.seen["host"])):
+            return one
+        return Finding(one.code, f"{one.message}; {ANOTHER_SERVER}")
 
     def _trust(self, weak: bool, out_of_date: bool) -> Iterator[Finding]:
         """Yield findings on the trust of the chain, except for a fault that another finding explains."""

@@ -5,6 +5,7 @@ import os
 import re
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
@@ -22,7 +23,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import
     policy_client,
     server,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 
@@ -58,10 +60,10 @@ class PostfixHost:
         self.second = root / "etc/postfix-mailfleet"
         self.third = root / "etc/postfix-mailfleet_enforced"
         self.fake = FakePostfix(self.etc, **fake)
+        self.layout = replace(DEBIAN, config_dir=str(self.etc))
         directory = self.etc / "mailfleet-starttls"
         self.ports = {}  # port -> stage that a handshake with it reaches, or the Handshake
         self.tested = []
-        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(self.etc)))
         self.running = {"/var/spool/postfix"}  # queue directories of the instances that run
         for module in (server, instances):
             monkeypatch.setattr(module, "runs", lambda queue: queue in self.running)
@@ -71,17 +73,7 @@ class PostfixHost:
         monkeypatch.setattr(instances, "running", lambda queue: queue)
         monkeypatch.setattr(instances, "unit_of", lambda queue: self.runs_in.get(queue, ""))
         monkeypatch.setattr(gateway, "refuse_blocked", lambda *_arguments: None)  # it looks at this machine's own ports
-        for name, value in {
-            "DIRECTORY": directory, "REGISTRY": directory / "gateway.json",
-            "TRANSPORT_MAP": directory / "transport", "ARRIVAL_MAP": directory / "arrival",
-            "SENDERS_MAP": directory / "enforced_senders",
-            "PAIR": directory / "instances.pem",
-            "SENDER_PATTERNS": directory / "enforced_senders.regexp", "TLS_ONLY_MAP": directory / "tls_only",
-            "PLAINTEXT_MAP": directory / "plaintext_only", "TRUSTED_CHAIN_MAP": directory / "trusted_chain",
-            "REPLY_FILTER": directory / "reply_filter", "POLICY": root / "usr/arrival_policy.py",
-            "SECOND_DIR": self.second, "THIRD_DIR": self.third,
-        }.items():  # fmt: skip
-            monkeypatch.setattr(gateway, name, str(value))
+        monkeypatch.setattr(gateway, "POLICY", str(root / "usr/arrival_policy.py"))
         self.directory = directory
         for module in (gateway, instances, record):
             monkeypatch.setattr(module, "FileImage", OwnFiles())
@@ -92,7 +84,7 @@ class PostfixHost:
         self.policy = self.answered  # what the policy service answers to questions
         monkeypatch.setattr(policy_client, "ask", lambda _path, questions: self.policy(questions))
         monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
-        self.adapter = gateway.PostfixGateway(self.fake, SETTINGS, OWN_PORT, 10125)
+        self.adapter = gateway.PostfixGateway(self.fake, SETTINGS, OWN_PORT, 10125, self.layout)
 
     def test(self, target):
         self.tested.append(str(target))

@@ -15,6 +15,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import with_delivery_mode
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import SEVERITIES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.gateway_access import environment_names
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import (
+    QUESTION,
+    STEPS_BY_HAND,
+    confirmed_by,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import REPORT_FILES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import VARIABLES
 
@@ -162,7 +167,7 @@ def text_of(playbook: str) -> Iterator[str]:
             yield defaults.read_text()
 
 
-READ_BY_THE_PLAN = {"starttls_batches", "starttls_checks"}
+READ_BY_THE_PLAN = {"starttls_batches", "starttls_checks", "starttls_confirmed"}
 """Variables that no playbook names: plan/task.py reads them."""
 
 
@@ -176,6 +181,16 @@ def test_each_answer_is_a_variable_that_the_playbook_reads(name):
         )
 
 
+@pytest.mark.parametrize("playbook", ["enable_tls", "disable_tls"])
+def test_a_job_can_be_told_that_a_step_was_made_by_hand(playbook):
+    """Both end before such a step, and say so. Who answers nothing has made none."""
+    question = awx.questions(awx.by_playbook()[playbook])["starttls_confirmed"]
+    assert question["question_name"] == QUESTION
+    assert awx.refusal(question, ["modes"]) == "" and not question["required"]
+    answers = [["modes"], "modes", [], ""]  # AWX gives '' for a question that nobody answered
+    assert [list(confirmed_by({"starttls_confirmed": one})) for one in answers] == [["modes"], ["modes"], [], []]
+
+
 def options_of(module: str) -> dict[str, Any]:
     return importlib.import_module(f"ansible_collections.mailfleet.starttls.plugins.modules.{module}").ARGUMENT_SPEC
 
@@ -183,6 +198,7 @@ def options_of(module: str) -> dict[str, Any]:
 def choices_of(variable: str, playbook: str) -> list[str]:
     """The choices that our own specs have for an answer."""
     return {
+        "starttls_confirmed": list(STEPS_BY_HAND),
         "starttls_plan_fail_on": list(options_of("tls_plan")["fail_on"]["choices"]),
         "starttls_send_messages": ["true", "false"],
         "starttls_fail_on": [*SEVERITIES, *(["none"] if playbook == "report_tls" else [])],

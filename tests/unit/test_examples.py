@@ -84,8 +84,9 @@ WANTED: dict[str, Callable[[Example, Plan], bool]] = {
         one.estate().deliveries[0].gateways == ("gw1",) and not one.estate().deliveries[0].is_routed and "modes" in plan.steps
     ),
     "server_in_several_configs": lambda one, _plan: one.estate().modes_of("mail1") == ["match_sender", "required", "plaintext"],
-    "several_gateways": lambda _one, plan: (
+    "several_gateways": lambda one, plan: (
         step_hosts(plan)["modes"] == ("gw1", "gw2") and plan.steps["modes"].batches == (1, 1)
+        and (one.hostvars["gw2"]["starttls_kind"], one.hostvars["gw2"]["starttls_exim_split"]) == ("exim", True)
     ),
     "multi_instance": lambda _one, plan: step_hosts(plan)["offer"] == ("mail1",),
     "ipv6_only": lambda one, _plan: {facts["starttls_own_address"] for facts in one.hostvars.values()} == {"::1"},

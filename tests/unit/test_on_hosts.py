@@ -20,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import gateway as haraka
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import instances
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import OwnPaths
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 
 TOP = Path(__file__).resolve().parents[2]
@@ -27,7 +28,8 @@ PAGE = (TOP / "docs/on_hosts.md").read_text()
 KEPT = TOP / "tests/unit/formats"
 POSTFIX = "/etc/postfix/mailfleet-starttls"
 EXIM = "/etc/exim4/mailfleet-starttls"
-SECOND = instances.Instance(postfix.SECOND, postfix.SECOND_DIR, Target("127.0.0.1", 10125), 1)
+AT = OwnPaths("/etc/postfix")
+SECOND = instances.Instance(postfix.SECOND, AT.second_dir, Target("127.0.0.1", 10125), 1)
 
 
 @pytest.mark.parametrize(
@@ -35,15 +37,15 @@ SECOND = instances.Instance(postfix.SECOND, postfix.SECOND_DIR, Target("127.0.0.
     [
         (lock.STORE, "/var/lib/mailfleet-starttls"),
         (fleet_lock.path_of(), "/var/lib/mailfleet-starttls/fleet.run"),
-        (postfix.REGISTRY, f"{POSTFIX}/gateway.json"),
-        (postfix.TRANSPORT_MAP, f"{POSTFIX}/transport"),
-        (postfix.ARRIVAL_MAP, f"{POSTFIX}/arrival"),
-        (postfix.SENDERS_MAP, f"{POSTFIX}/enforced_senders"),
-        (postfix.TLS_ONLY_MAP, f"{POSTFIX}/tls_only"),
-        (postfix.PLAINTEXT_MAP, f"{POSTFIX}/plaintext_only"),
+        (AT.registry, f"{POSTFIX}/gateway.json"),
+        (AT.transport_map, f"{POSTFIX}/transport"),
+        (AT.arrival_map, f"{POSTFIX}/arrival"),
+        (AT.senders_map, f"{POSTFIX}/enforced_senders"),
+        (AT.tls_only_map, f"{POSTFIX}/tls_only"),
+        (AT.plaintext_map, f"{POSTFIX}/plaintext_only"),
         (postfix.RESTRICTION_CLASS, "mailfleet_arrival"),
-        (postfix.SECOND_DIR, "/etc/postfix-mailfleet"),
-        (postfix.THIRD_DIR, "/etc/postfix-mailfleet_enforced"),
+        (AT.second_dir, "/etc/postfix-mailfleet"),
+        (AT.third_dir, "/etc/postfix-mailfleet_enforced"),
         (instances.UNITS, "/etc/systemd/system"),
         (SECOND.unit, "postfix@mailfleet.service"),
         (SECOND.former_unit, "postfix@postfix-mailfleet.service"),

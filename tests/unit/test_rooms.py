@@ -60,8 +60,6 @@ PUBLIC = re.compile(r"[A-Z]\w*\Z")
 
 MAY_REPEAT = {
     "DEBIAN": "each product has its own layout of a platform",
-    "DIRECTORY": "each product's gateway has its own, and tests set them alike",
-    "REGISTRY": "each product's gateway has its own, and tests set them alike",
     "Peer": "one of a mail server, and one of a report: what the log tells of a host at the other end",
 }
 """Names that two files may define, and why. What plugins must be called (ActionModule, DOCUMENTATION) is not in the engines."""

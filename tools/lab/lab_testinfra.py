@@ -241,6 +241,16 @@ class Fleet:
         """The IP address of a host, as the machine that runs the tests reaches it."""
         return self._addresses[host]
 
+    def install(self, host: str) -> dict[str, Any]:
+        """The lab's certificate for a host, as the option install of mail_server_tls."""
+        return {
+            "private_key_file": f"{self.pki}/{host}.key",
+            "certificate_file": f"{self.pki}/{host}.pem",
+            "chain_file": f"{self.pki}/chain.pem",
+            "ca_file": str(self.ca),
+            "names": [f"{host}.fleet.test"],
+        }
+
     def s_client(self, host: str, *arguments: str) -> Played:
         """What OpenSSL says of the host's STARTTLS, from outside."""
         command = ["openssl", "s_client", "-starttls", "smtp", "-connect", f"{self.address(host)}:25"]

@@ -82,7 +82,7 @@ def test_on_off_and_gone(fleet: Fleet) -> None:
 @pytest.mark.parametrize("host", HOSTS)
 def test_everything_goes_and_the_file_is_the_former_one(fleet: Fleet, host: str) -> None:
     before = shown(fleet, host)
-    options = {"kind": "exim", **TLS, "install": install(fleet, host)}
+    options = {"kind": "exim", **TLS, "install": fleet.install(host)}
     on = fleet.result(host, "mail_server_tls", options)
     assert on["changed"], on["output"]
     insists = fleet.result(host, "mail_server_tls", {**options, "inbound": "required"})
@@ -96,17 +96,6 @@ def test_everything_goes_and_the_file_is_the_former_one(fleet: Fleet, host: str)
     with_lines(fleet, host, "sed -i 's/^never_users = root:daemon$/never_users = root/'")
     assert not fleet.offers_starttls(host)
     assert not fleet.result(host, "mail_server_tls", {"kind": "exim", "state": "absent"})["changed"]
-
-
-def install(fleet: Fleet, host: str) -> dict[str, Any]:
-    """The certificate of the lab for a host."""
-    return {
-        "private_key_file": f"{fleet.pki}/{host}.key",
-        "certificate_file": f"{fleet.pki}/{host}.pem",
-        "chain_file": f"{fleet.pki}/chain.pem",
-        "ca_file": str(fleet.ca),
-        "names": [f"{host}.fleet.test"],
-    }
 
 
 REFUSED = {
@@ -133,7 +122,7 @@ def test_what_cannot_be_edited_safely_is_refused_with_the_lines(fleet: Fleet, ex
     read = fleet.result(ex13, "mail_server_info", {"kind": "exim", **TLS})
     said = " ".join(one["message"] for one in read["obstacles"])
     assert reason in said, read["output"]
-    result = fleet.result(ex13, "mail_server_tls", {"kind": "exim", **TLS, "install": install(fleet, ex13)})
+    result = fleet.result(ex13, "mail_server_tls", {"kind": "exim", **TLS, "install": fleet.install(ex13)})
     assert result["failed"] and reason in result["msg"], result["output"]
     assert "does not edit the file" in result["msg"]
     assert (shown(fleet, ex13), daemon(fleet, ex13)) == (before, pid)
@@ -141,7 +130,7 @@ def test_what_cannot_be_edited_safely_is_refused_with_the_lines(fleet: Fleet, ex
 
 def test_lines_that_were_added_by_hand_are_enough(fleet: Fleet, ex13: str) -> None:
     """Nothing is written to the file; the certificate is installed, and the port is proved."""
-    options: dict[str, Any] = {"kind": "exim", **TLS, "install": install(fleet, ex13)}
+    options: dict[str, Any] = {"kind": "exim", **TLS, "install": fleet.install(ex13)}
     with_lines(fleet, ex13, REFUSED["a condition"][0])
     lines = fleet.result(ex13, "mail_server_tls", options)["msg"]
     assert "tls_certificate = /etc/mailfleet/starttls.pem" in lines
@@ -161,7 +150,7 @@ def test_what_would_fail_in_the_handshake_is_found_before_the_daemon_reads_it(fl
     """Exim -bV takes such a file, and a daemon that is told to read it ends, or refuses every handshake."""
     with_lines(fleet, ex13, "sed -i 's/^tls_require_ciphers = NORMAL$/tls_require_ciphers = NORMAL:-VERS-ALL/'")
     before, pid = fleet.digests([ex13]), daemon(fleet, ex13)
-    result = fleet.result(ex13, "mail_server_tls", {"kind": "exim", **TLS, "install": install(fleet, ex13)})
+    result = fleet.result(ex13, "mail_server_tls", {"kind": "exim", **TLS, "install": fleet.install(ex13)})
     assert result["failed"], result["output"]
     assert "Exim would not start TLS with the change: 454" in result["msg"], result["msg"]
     assert (fleet.digests([ex13]), daemon(fleet, ex13)) == (before, pid)
@@ -217,7 +206,7 @@ def test_the_layout_of_the_red_hat_family(fleet: Fleet, red_hat: str) -> None:
     pid = fleet.run(red_hat, "cat /run/exim.pid")
     seen = fleet.result(red_hat, "mail_server_info", {"kind": "auto"})
     assert (seen["kind"], seen["layout"]["platform"]) == ("exim", "Red Hat family"), seen["output"]
-    on = fleet.result(red_hat, "mail_server_tls", {**TLS, "inbound": "required", "install": install(fleet, red_hat)})
+    on = fleet.result(red_hat, "mail_server_tls", {**TLS, "inbound": "required", "install": fleet.install(red_hat)})
     assert on["changed"] and on["handshake"]["requires_tls"], on["output"]
     assert fleet.run(red_hat, "stat -c '%a %U:%G' /etc/mailfleet/starttls.pem").split() == ["640", "root:exim"]
     assert fleet.arrived_over_tls(red_hat, fleet.send("outside", ["trace@charlie.test"], tls=True, to=red_hat))

@@ -73,15 +73,18 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.instan
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import (
+    SECOND,
+    THIRD,
+    OwnPaths,
+    with_programs,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import not_read_yet, refuse_blocked
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
-    DIRECTORY,
     OUTBOUND_KIND,
     OUTBOUND_LEVEL,
     POLICY,
     POLICY_USER,
-    SECOND,
-    THIRD,
     Postfix,
     at_least_one,
     check_instance,
@@ -104,16 +107,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, PortInUseError
 
-REGISTRY = f"{DIRECTORY}/gateway.json"
-TRANSPORT_MAP = f"{DIRECTORY}/transport"
-ARRIVAL_MAP = f"{DIRECTORY}/arrival"
-PAIR = f"{DIRECTORY}/instances.pem"
-SENDERS_MAP = f"{DIRECTORY}/enforced_senders"
-SENDER_PATTERNS = f"{DIRECTORY}/enforced_senders.regexp"
-TLS_ONLY_MAP = f"{DIRECTORY}/tls_only"
-PLAINTEXT_MAP = f"{DIRECTORY}/plaintext_only"
-TRUSTED_CHAIN_MAP = f"{DIRECTORY}/trusted_chain"
-REPLY_FILTER = f"{DIRECTORY}/reply_filter"
 RESTRICTION_CLASS = "mailfleet_arrival"
 ENFORCED_CLASS = "mailfleet_enforced"
 UNICODE_CLASS = "mailfleet_unicode"
@@ -124,8 +117,6 @@ _QUESTIONS = {
 }
 """Restriction class -> the question that it asks the policy service."""
 ARRIVED = "mailfleet-arrived"
-SECOND_DIR = f"/etc/{SECOND}"
-THIRD_DIR = f"/etc/{THIRD}"
 
 _HEADER = "# Written by mailfleet.starttls from gateway.json; a change made here is lost.\n"
 # A server that accepts mail over TLS only refuses plaintext permanently (530). This makes it temporary: mail is deferred
@@ -209,13 +200,14 @@ class PostfixGateway:
         self, run: Runner, settings: Settings, own_port: Target, reinjection_port: int, layout: Layout = DEBIAN
     ) -> None:
         """own_port takes the mail of the internet; reinjection_port is the first of three free loopback ports."""
-        self._run = run
+        self._run = run = with_programs(run, layout)
         self._settings = settings
+        self._at = OwnPaths(layout.config_dir)
         self.own_port = own_port
         second, self._return_port, third = (Target("127.0.0.1", reinjection_port + offset) for offset in range(3))
         self._instances = (
-            Instance(SECOND, SECOND_DIR, second, 1),
-            Instance(THIRD, THIRD_DIR, third, 2),
+            Instance(SECOND, self._at.second_dir, second, 1),
+            Instance(THIRD, self._at.third_dir, third, 2),
         )
         self._layout = layout
         self._postfix = Postfix(run, own_port.port, layout)
@@ -249,16 +241,16 @@ class PostfixGateway:
     def files(self) -> tuple[str, ...]:
         """Return the files that plan() depends on; some may not exist."""
         tables = (
-            REGISTRY,
-            TRANSPORT_MAP,
-            ARRIVAL_MAP,
-            SENDERS_MAP,
-            SENDER_PATTERNS,
-            TLS_ONLY_MAP,
-            PLAINTEXT_MAP,
-            TRUSTED_CHAIN_MAP,
-            REPLY_FILTER,
-            PAIR,
+            self._at.registry,
+            self._at.transport_map,
+            self._at.arrival_map,
+            self._at.senders_map,
+            self._at.sender_patterns,
+            self._at.tls_only_map,
+            self._at.plaintext_map,
+            self._at.trusted_chain_map,
+            self._at.reply_filter,
+            self._at.pair,
         )
         others = (f"{one.directory}/{name}" for one in self._instances for name in ("main.cf", "master.cf"))
         units = (image.path for one in self._instances for image in one.unit_files())
@@ -275,7 +267,7 @@ class PostfixGateway:
     def read(self, wanted: Sequence[Mapping[str, Any]] = ()) -> GatewayState:
         """Return the state that the record on this host holds."""
         del wanted
-        return load_file(REGISTRY)
+        return load_file(self._at.registry)
 
     def prepare(self, state: GatewayState) -> Change:
         """Return the change that starts the needed instances before mail is sent to them.
@@ -289,7 +281,7 @@ class PostfixGateway:
 
     def plan(self, state: GatewayState) -> Change:
         """Return the files that make Postfix hold this state, and the record of it."""
-        if state == GatewayState() and not Path(DIRECTORY).exists():
+        if state == GatewayState() and not Path(self._at.directory).exists():
             return Change((), ())
         return self._plan(state, self._needed(state))
 
@@ -301,24 +293,29 @@ class PostfixGateway:
     def _plan(self, state: GatewayState, instances: Sequence[Instance]) -> Change:
         self._refuse_overrides(state)
         images = [
-            FileImage(REPLY_FILTER, _REPLY_FILTER.encode()),
-            FileImage(TRANSPORT_MAP, self._transport_map(state).encode()),
-            FileImage(ARRIVAL_MAP, arrival_map(state).encode()),
-            FileImage(SENDERS_MAP, senders_map(state).encode()),
-            FileImage(SENDER_PATTERNS, sender_patterns(state).encode()),
-            FileImage(TLS_ONLY_MAP, clients_map(state, "tls_only", _REFUSED).encode()),
-            FileImage(PLAINTEXT_MAP, clients_map(state, "plaintext", _HIDDEN).encode()),
+            FileImage(self._at.reply_filter, _REPLY_FILTER.encode()),
+            FileImage(self._at.transport_map, self._transport_map(state).encode()),
+            FileImage(self._at.arrival_map, arrival_map(state).encode()),
+            FileImage(self._at.senders_map, senders_map(state).encode()),
+            FileImage(self._at.sender_patterns, sender_patterns(state).encode()),
+            FileImage(self._at.tls_only_map, clients_map(state, "tls_only", _REFUSED).encode()),
+            FileImage(self._at.plaintext_map, clients_map(state, "plaintext", _HIDDEN).encode()),
         ]
-        if state.recipients_enforced or Path(TRUSTED_CHAIN_MAP).exists():
-            images.append(FileImage(TRUSTED_CHAIN_MAP, trusted_chain_map().encode()))
+        if state.recipients_enforced or Path(self._at.trusted_chain_map).exists():
+            images.append(FileImage(self._at.trusted_chain_map, trusted_chain_map().encode()))
         if instances:
             images.append(FileImage(POLICY, inspect.getsource(arrival_policy).encode(), 0o755))
-            images.append(replace(FileImage(PAIR, self._pair_content(), 0o600), secret=True))
+            images.append(replace(FileImage(self._at.pair, self._pair_content(), 0o600), secret=True))
         edits = self._edits(state, instances)
         explicit = self._postconf.explicit_expanded() if instances else {}
         explicit.update(
             {name: value for name, value in edits.main.items() if value is not None and name.startswith("smtp_")}
         )
+        if instances and not self._layout.unit.endswith(".service"):
+            raise EngineError(
+                f"this gateway needs another instance of Postfix, which starts by a unit of systemd, and {self._layout.platform} has none; "
+                "take plaintext, opportunistic or required as delivery_mode and starttls_send here, and no inbound enforced domain"
+            )
         for one in instances:
             if one.is_masked:
                 raise EngineError(f"the unit {one.unit} is masked; allow it: systemctl unmask {one.unit}")
@@ -329,7 +326,7 @@ class PostfixGateway:
         for directory, master in masters:
             if not not_read_yet(directory, master):
                 self._checked.setdefault(directory, _own_files(directory))  # the running daemon uses them
-        return change_with_record(images, REGISTRY, state)
+        return change_with_record(images, self._at.registry, state)
 
     def next_hops(self, domain: str, state: GatewayState) -> Sequence[Target]:
         """Return the configured servers of the domain; without any, the MX hosts that posttls-finger(1) reaches.
@@ -356,7 +353,7 @@ class PostfixGateway:
 
         Raises EngineError for routes that are not known, and for what undercuts the level.
         """
-        hops = self._postfix.next_hops(f"texthash:{TRANSPORT_MAP}")
+        hops = self._postfix.next_hops(f"texthash:{self._at.transport_map}")
         return [*dict.fromkeys([*hops, *self._postfix.other_hops()])] if hops else ()
 
     def accepts(self, domains: Sequence[str]) -> Mapping[str, Optional[bool]]:
@@ -374,7 +371,7 @@ class PostfixGateway:
         return delivered(
             routes,
             domains,
-            lambda transport: _kind_of(configuration, transport or relay),
+            lambda transport: self._kind_of(configuration, transport or relay),
             expected,
             lambda mode, some: self._by_arrival(routes, mode, some),
             AcceptedDomains(self._run, self._postconf).local,
@@ -386,10 +383,10 @@ class PostfixGateway:
         Mail that arrived over TLS takes the second instance, if the policy service is asked. Without the question it is plaintext, too.
         """
         second = self._instances[0]
-        asked = routes.ask(f"texthash:{ARRIVAL_MAP}", domains)
+        asked = routes.ask(f"texthash:{self._at.arrival_map}", domains)
         if not (second.exists and second.runs) or asked is None or not self._lets_ask():
             return dict.fromkeys(domains)
-        there = _kind_of(_configuration(Postconf(self._run, second.directory)), transport_of(mode))
+        there = self._kind_of(_configuration(Postconf(self._run, second.directory)), transport_of(mode))
         found = next((one for one, levels in LEVELS.items() if levels == (LEVELS[mode][0], there)), None)
         restrictions = self._postconf.value_expanded("smtpd_recipient_restrictions")
         of_domain, of_all = self._asks(restrictions)
@@ -402,7 +399,7 @@ class PostfixGateway:
 
     def _asks(self, restrictions: str) -> tuple[bool, bool]:
         """Return whether the policy service is asked by the recipient domain, and about all mail."""
-        by_domain = f"check_recipient_access texthash:{ARRIVAL_MAP}" in restrictions
+        by_domain = f"check_recipient_access texthash:{self._at.arrival_map}" in restrictions
         return by_domain, RESTRICTION_CLASS in re.split(r"[\s,]+", restrictions)
 
     def _lets_ask(self) -> bool:
@@ -424,17 +421,17 @@ class PostfixGateway:
         lacks = "smtpd_recipient_restrictions of main.cf does not ask the policy service"
         behind = "other entries of smtpd_recipient_restrictions come before the question to the policy service"
         if domains is None:
-            asked = self._asked(f"check_sender_access regexp:{SENDER_PATTERNS}")
+            asked = self._asked(f"check_sender_access regexp:{self._at.sender_patterns}")
         elif not domains:
             asked = self._asked(RESTRICTION_CLASS)
         else:
             of_domain, of_all = self._asks(restrictions)
             asked = (of_domain or of_all) and (self._stands_first(restrictions) or None)
-            table = (FileImage.read(ARRIVAL_MAP).content or b"").decode("utf-8", "replace")
+            table = (FileImage.read(self._at.arrival_map).content or b"").decode("utf-8", "replace")
             entries = {line.split()[0] for line in table.splitlines() if line.strip()}
             missing = [one for one in domains if not of_all and one not in entries]
             if asked is not False and missing:
-                yield Flaw(DIFFERS, f"{ARRIVAL_MAP} has no entry for {', '.join(missing[:MOST])}")
+                yield Flaw(DIFFERS, f"{self._at.arrival_map} has no entry for {', '.join(missing[:MOST])}")
         if not asked:
             yield Flaw(DIFFERS, lacks) if asked is False else Flaw(NOT_TOLD, behind)
         elif not self._asks_service(ENFORCED_CLASS if domains is None else RESTRICTION_CLASS):
@@ -453,7 +450,7 @@ class PostfixGateway:
         queue = self._postconf.value_expanded("queue_directory")
         wanted = Wanted(
             state=state,
-            table=TRANSPORT_MAP,
+            table=self._at.transport_map,
             hops={
                 domain: ",".join(map(next_hop, one.servers))
                 for one in state.email_configs.values()
@@ -467,8 +464,8 @@ class PostfixGateway:
             copied={name: value for name, value in self._copied(explicit, state).items() if name not in _SET_ANYWAY},
         )
         reader = AdapterReads(
-            kind_of=lambda postconf, transport: _kind_of(_configuration(postconf), transport),
-            fault=lambda one: between.fault(one.port, PAIR, self._settings),
+            kind_of=lambda postconf, transport: self._kind_of(_configuration(postconf), transport),
+            fault=lambda one: between.fault(one.port, self._at.pair, self._settings),
             lets_ask=self._not_asked,
             asked=self._not_asked_about,
             is_shared=lambda name: _SHARED.match(name) is not None and name not in _SET_ANYWAY,
@@ -486,11 +483,10 @@ class PostfixGateway:
         """Whether the policy service is asked about all mail: with our question, and before a restriction of the administrator."""
         return self._stands_first(restrictions) and self._asks_service(RESTRICTION_CLASS)
 
-    @staticmethod
-    def _stands_first(restrictions: str) -> bool:
+    def _stands_first(self, restrictions: str) -> bool:
         """Whether no restriction of the administrator comes before the question by recipient, or about all mail."""
-        asks = rf"check_recipient_access texthash:{re.escape(ARRIVAL_MAP)}|{RESTRICTION_CLASS}"
-        ours = rf"(?:check_client_access cidr:{re.escape(TLS_ONLY_MAP)}[\s,]+)?(?:{asks})(?:[\s,]|\Z)"
+        asks = rf"check_recipient_access texthash:{re.escape(self._at.arrival_map)}|{RESTRICTION_CLASS}"
+        ours = rf"(?:check_client_access cidr:{re.escape(self._at.tls_only_map)}[\s,]+)?(?:{asks})(?:[\s,]|\Z)"
         return re.match(ours, restrictions) is not None
 
     def _asks_service(self, name: str) -> bool:
@@ -504,8 +500,8 @@ class PostfixGateway:
     def in_force(self, state: GatewayState) -> Answers:
         """Return what main.cf, master.cf, our tables and the policy service show of the state."""
         found: dict[str, Mapping[str, Optional[bool]]] = {"outbound": self._recipients_in_force(state)}
-        asked = self._asked_by_class(f"check_sender_access regexp:{SENDER_PATTERNS}", ENFORCED_CLASS)
-        if asked is False and f"texthash:{SENDERS_MAP}" in self._postconf.value_expanded(
+        asked = self._asked_by_class(f"check_sender_access regexp:{self._at.sender_patterns}", ENFORCED_CLASS)
+        if asked is False and f"texthash:{self._at.senders_map}" in self._postconf.value_expanded(
             "smtpd_recipient_restrictions"
         ):
             asked = None  # what earlier versions wrote
@@ -514,7 +510,7 @@ class PostfixGateway:
             one.domain: every(
                 asked,
                 takes or None,
-                self._holds(SENDER_PATTERNS, sender_patterns(state), map(_pattern, spellings(one.domain))),
+                self._holds(self._at.sender_patterns, sender_patterns(state), map(_pattern, spellings(one.domain))),
             )
             for one in state.enforced
             if one.direction == "inbound"
@@ -535,8 +531,8 @@ class PostfixGateway:
     def _asked(self, check: str) -> Optional[bool]:
         """Whether Postfix asks a restriction of ours about all mail: none of the administrator comes first, no listener has its own."""
         ours = [
-            f"check_client_access cidr:{TLS_ONLY_MAP}",
-            f"check_recipient_access texthash:{ARRIVAL_MAP}",
+            f"check_client_access cidr:{self._at.tls_only_map}",
+            f"check_recipient_access texthash:{self._at.arrival_map}",
             RESTRICTION_CLASS,
         ]
         found = comes_first(self._postconf.value_expanded("smtpd_recipient_restrictions"), check, ours)
@@ -550,11 +546,11 @@ class PostfixGateway:
     def _accepts(self, state: GatewayState, accept: str) -> Optional[bool]:
         """Whether the mail servers are received as wanted."""
         if accept == "tls_only":
-            path, asked = TLS_ONLY_MAP, self._asked(f"check_client_access cidr:{TLS_ONLY_MAP}")
+            path, asked = self._at.tls_only_map, self._asked(f"check_client_access cidr:{self._at.tls_only_map}")
             wanted = clients_map(state, accept, _REFUSED)
         elif accept == "plaintext":
             hidden = self._postconf.value_expanded("smtpd_discard_ehlo_keyword_address_maps")
-            path, asked = PLAINTEXT_MAP, comes_first(hidden, f"cidr:{PLAINTEXT_MAP}")
+            path, asked = self._at.plaintext_map, comes_first(hidden, f"cidr:{self._at.plaintext_map}")
             wanted = clients_map(state, accept, _HIDDEN)
         else:
             return True
@@ -563,12 +559,12 @@ class PostfixGateway:
     def _sends(self, state: GatewayState) -> Optional[bool]:
         """Whether mail leaves with the wanted levels."""
         plain, over_tls = state.levels
-        found = _sends_with(self._postconf, plain)
+        found = self._sends_with(self._postconf, plain)
         if plain == over_tls:
             return found
         second = self._instances[0]
         there = second.exists and second.runs
-        by_tls = _sends_with(Postconf(self._run, second.directory), over_tls) if there else None
+        by_tls = self._sends_with(Postconf(self._run, second.directory), over_tls) if there else None
         return every(found, self._asked_by_class(RESTRICTION_CLASS, RESTRICTION_CLASS), by_tls)
 
     def _recipients_in_force(self, state: GatewayState) -> dict[str, Optional[bool]]:
@@ -589,8 +585,32 @@ class PostfixGateway:
             elif texts.get(f"{right}/unix", "").split()[_COMMAND:] == entries.get(right, "-").split()[_COMMAND:]:
                 found[domain] = True
             else:
-                found[domain] = False if _kind_of(configuration, right) in ("disabled", "opportunistic") else None
+                found[domain] = False if self._kind_of(configuration, right) in ("disabled", "opportunistic") else None
         return found
+
+    def _kind_of(self, configuration: Any, transport: str) -> Optional[str]:
+        """Return the kind of TLS level of a transport (OUTBOUND_KIND); None if it is none over SMTP, or depends on the next hop."""
+        command = configuration.commands.get(f"{transport}/unix")
+        if command not in ("smtp", "lmtp"):
+            return None
+        level = configuration.level_for_all(f"{transport}/unix", command, self._trusted_chain())
+        return OUTBOUND_KIND.get(level) if level else None
+
+    def _sends_with(self, postconf: Postconf, level: str) -> Optional[bool]:
+        """Return whether mail leaves an instance with this level; None if the sender or, for C(required), the next hop decides."""
+        if postconf.value_expanded("sender_dependent_default_transport_maps"):
+            return None
+        configuration = _configuration(postconf)
+        transport = postconf.value_expanded("default_transport").partition(":")[0]
+        service = f"{transport}/unix"
+        found = self._kind_of(configuration, transport)
+        if level != "required" and configuration.commands.get(service) == "smtp":
+            found = OUTBOUND_KIND.get(configuration.level(service, "smtp"))  # next hops may be exceptions
+        return None if found is None else found == level
+
+    def _trusted_chain(self) -> str:
+        """Return the table of policies by next hop that the collection itself uses."""
+        return f"regexp:{self._at.trusted_chain_map}"
 
     def queued(self, domains: Collection[str]) -> Sequence[Waiting]:
         """Return the messages for recipients in these domains, in the queues of the default instance and of the others."""
@@ -624,7 +644,7 @@ class PostfixGateway:
         there = [one for one in self._instances if one.has_left_overs or Path(one.directory).exists()]
         remove_units(self._run, there)
         removal.clear(self._run, bool(there), self._places(), POLICY_USER)
-        remove_empty(DIRECTORY, str(Path(POLICY).parent))
+        remove_empty(self._at.directory, str(Path(POLICY).parent))
 
     def _places(self) -> list[str]:
         return [place for one in self._instances for place in (one.directory, one.queue, one.data)]
@@ -722,21 +742,21 @@ class PostfixGateway:
             return False
         if not_enabled([one for one in self._instances if one.exists]):
             return False
-        return not any(between.fault(port, PAIR, self._settings) for port in self._ports())
+        return not any(between.fault(port, self._at.pair, self._settings) for port in self._ports())
 
     def prove(self) -> None:
         """Raise EngineError unless each port answers and the policy service gives the wanted answers."""
         prove_answer(self.own_port, self._settings, self.has_ended)
         for port in self._ports():
-            if Path(PAIR).exists():
-                between.prove(port, PAIR, self._settings)
+            if Path(self._at.pair).exists():
+                between.prove(port, self._at.pair, self._settings)
             else:  # a change is undone to what an earlier version wrote
                 prove_answer(port, self._settings)
         self._prove_policy(self.read())
 
     def _pair_content(self) -> bytes:
         """Return the key and certificate of the instances: those that are there, else new ones."""
-        present = FileImage.read(PAIR).content or b""
+        present = FileImage.read(self._at.pair).content or b""
         if not between.is_pair(present):
             self._new_pair = self._new_pair or between.new_pair(self._run)
         return present if between.is_pair(present) else self._new_pair
@@ -777,7 +797,7 @@ class PostfixGateway:
     def _refuse_peers(self, state: GatewayState) -> None:
         """Raise EngineError for what collides with the peers of a mail server on the same host."""
         configured = {domain for one in state.email_configs.values() for domain in one.domains}
-        if both := sorted({*configured, *state.recipients_enforced} & set(peer_routes())):
+        if both := sorted({*configured, *state.recipients_enforced} & set(peer_routes(self._at.peer_table))):
             raise EngineError(
                 f"{', '.join(both)}: its mail goes to a peer of this host (starttls_peers); keep it there or here, not in both"
             )
@@ -840,7 +860,7 @@ class PostfixGateway:
         if servers:
             return ",".join(map(next_hop, servers))
         maps = self._postconf.value_expanded("transport_maps")
-        tables = [one for one in maps.replace(",", " ").split() if TRANSPORT_MAP not in one]
+        tables = [one for one in maps.replace(",", " ").split() if self._at.transport_map not in one]
         if "{" in maps:
             raise EngineError(
                 f"transport_maps has tables in braces, so the route to {domain} cannot be looked up; name its servers"
@@ -862,7 +882,7 @@ class PostfixGateway:
             "smtpd_discard_ehlo_keyword_address_maps",
         )  # fmt: skip
         main = {
-            "transport_maps": _first([f"texthash:{TRANSPORT_MAP}"], [], now["transport_maps"]),
+            "transport_maps": _first([f"texthash:{self._at.transport_map}"], [], now["transport_maps"]),
             # From Postfix 3.10 on, a sender's header "TLS-Required: no" can turn every level into plaintext, also after an upgrade.
             "tls_required_enable": "no",
         }
@@ -872,18 +892,18 @@ class PostfixGateway:
                 f"plaintext_reject_code = {now['plaintext_reject_code']} would make mail of your mail servers bounce; take it "
                 "out first: postconf -X plaintext_reject_code"
             )
-        hidden = f"cidr:{PLAINTEXT_MAP}"
+        hidden = f"cidr:{self._at.plaintext_map}"
         main["smtpd_discard_ehlo_keyword_address_maps"] = _first(
             [hidden] if accept == "plaintext" else [], [hidden], now.get("smtpd_discard_ehlo_keyword_address_maps", "")
         )
         # At the beginning, because a permit_... before them would skip them. The last of several FILTER answers counts, so
         # that for enforced senders comes last. Every recipient of a message gets the same answer to it.
         checks = {
-            f"check_client_access cidr:{TLS_ONLY_MAP}": accept == "tls_only",
-            f"check_recipient_access texthash:{ARRIVAL_MAP}": bool(instances),
+            f"check_client_access cidr:{self._at.tls_only_map}": accept == "tls_only",
+            f"check_recipient_access texthash:{self._at.arrival_map}": bool(instances),
             f"{RESTRICTION_CLASS}": self._concerns_all_mail(state),
-            f"check_sender_access regexp:{SENDER_PATTERNS}": state.senders_enforced,
-            f"check_sender_access texthash:{SENDERS_MAP}": False,  # what earlier versions wrote
+            f"check_sender_access regexp:{self._at.sender_patterns}": state.senders_enforced,
+            f"check_sender_access texthash:{self._at.senders_map}": False,  # what earlier versions wrote
         }
         main["smtpd_recipient_restrictions"] = _first(
             [check for check, wanted in checks.items() if wanted], list(checks), now["smtpd_recipient_restrictions"]
@@ -969,25 +989,25 @@ class PostfixGateway:
             level = _level(mode, arrival)
             options = [f"smtp_tls_security_level={level}", *_OURS_ALONE, *self._unwrapped()]
             if level != "encrypt":
-                options.append(f"smtp_reply_filter=regexp:{REPLY_FILTER}")
+                options.append(f"smtp_reply_filter=regexp:{self._at.reply_filter}")
             services[transport_of(mode)] = _smtp_entry(transport_of(mode), chroot, options)
-        if state.recipients_enforced or Path(TRUSTED_CHAIN_MAP).exists():
+        if state.recipients_enforced or Path(self._at.trusted_chain_map).exists():
             services.update(self._enforced_services(chroot, state))
         if instances and not arrival:
             services[ARRIVED] = _smtp_entry(
                 ARRIVED,
                 chroot,
-                _settings(between.client(PAIR)),
+                _settings(between.client(self._at.pair)),
             )
             destinations = [self._destination(one) for one in self._instances]
             services[RESTRICTION_CLASS] = (
                 f"{RESTRICTION_CLASS} unix - n n - 0 spawn user={POLICY_USER} "
-                f"argv={_python()} -I {POLICY} {' '.join(destinations)} {SENDERS_MAP}"
+                f"argv={_python()} -I {POLICY} {' '.join(destinations)} {self._at.senders_map}"
             )
         entries = {f"{name}/unix": entry for name, entry in services.items()}
         if instances and not arrival:
             # A listener for mail that the other instances do not route themselves: local, virtual and all other domains.
-            options = _settings(between.listener(PAIR, self._size_limit()))
+            options = _settings(between.listener(self._at.pair, self._size_limit()))
             entries[f"{self._return_port}/inet"] = f"{self._return_port} inet n - {chroot} - - smtpd " + " ".join(
                 f"-o {option}" for option in options
             )
@@ -1009,7 +1029,7 @@ class PostfixGateway:
             "encryption_only": ["smtp_tls_security_level=encrypt", *_OURS_ALONE, *self._unwrapped()],
             # Postfix has no level that verifies the chain without the name, so a policy table allows every name.
             "trusted_chain": [
-                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps={trusted_chain()}", _OURS_ALONE[1],
+                "smtp_tls_security_level=verify", f"smtp_tls_policy_maps={self._trusted_chain()}", _OURS_ALONE[1],
                 *self._unwrapped(), *roots,
             ],
             "hostname": [
@@ -1029,7 +1049,7 @@ class PostfixGateway:
             # Postfix's own tools write it where it is missing.
             "inet_protocols": self._postconf.value_expanded("inet_protocols") or "all",
             **self._copied(explicit, state),
-            "transport_maps": f"texthash:{TRANSPORT_MAP}",
+            "transport_maps": f"texthash:{self._at.transport_map}",
             "default_transport": back,
             "relay_transport": back,
             "virtual_transport": back,
@@ -1049,7 +1069,7 @@ class PostfixGateway:
         }
         services = {
             **self._services(instance.arrival, state, True),
-            "back": _smtp_entry("mailfleet-back", "n", _settings(between.client(PAIR))),
+            "back": _smtp_entry("mailfleet-back", "n", _settings(between.client(self._at.pair))),
         }
         if state.outbound and state.outbound.depends_on_arrival:
             routes = self._own_routes(explicit)
@@ -1057,7 +1077,7 @@ class PostfixGateway:
             main["smtp_tls_security_level"] = OUTBOUND_LEVEL[state.levels[1]]
             services.update(self._own_services())
         listener = " -o ".join(
-            [f"{instance.port} inet n - n - - smtpd", *_settings(between.listener(PAIR, self._size_limit()))]
+            [f"{instance.port} inet n - n - - smtpd", *_settings(between.listener(self._at.pair, self._size_limit()))]
         )
         relay = [] if "own relay" in services else [_RELAY]
         master = [
@@ -1088,7 +1108,7 @@ class PostfixGateway:
     def _own_routes(self, explicit: Mapping[str, str]) -> dict[str, str]:
         """Return the parameters of the gateway's own routes, for an instance that sends to the internet itself."""
         routes = {name: value for name, value in explicit.items() if _ROUTES.match(name)}
-        tables = [f"texthash:{TRANSPORT_MAP}", explicit.get("transport_maps", "")]
+        tables = [f"texthash:{self._at.transport_map}", explicit.get("transport_maps", "")]
         routes["transport_maps"] = _first(tables[:1], tables[:1], tables[1])
         routes["default_transport"] = explicit.get("default_transport", "smtp")
         routes["mydestination"] = self._postconf.value_expanded("mydestination")
@@ -1166,39 +1186,12 @@ def _configuration(postconf: Postconf) -> Any:
     return Configuration(postconf)
 
 
-def _kind_of(configuration: Any, transport: str) -> Optional[str]:
-    """Return the kind of TLS level of a transport, a value of OUTBOUND_KIND; None if it is none over SMTP, or depends on the next hop."""
-    command = configuration.commands.get(f"{transport}/unix")
-    if command not in ("smtp", "lmtp"):
-        return None
-    level = configuration.level_for_all(f"{transport}/unix", command, trusted_chain())
-    return OUTBOUND_KIND.get(level) if level else None
-
-
-def _sends_with(postconf: Postconf, level: str) -> Optional[bool]:
-    """Return whether mail leaves an instance with this level; None if that depends on the sender or, for C(required), on the next hop."""
-    if postconf.value_expanded("sender_dependent_default_transport_maps"):
-        return None
-    configuration = _configuration(postconf)
-    transport = postconf.value_expanded("default_transport").partition(":")[0]
-    service = f"{transport}/unix"
-    found = _kind_of(configuration, transport)
-    if level != "required" and configuration.commands.get(service) == "smtp":
-        found = OUTBOUND_KIND.get(configuration.level(service, "smtp"))  # next hops may be exceptions
-    return None if found is None else found == level
-
-
 def _question(name: str) -> str:
     """Return the value of a restriction class."""
     return (
         f"check_policy_service {{ unix:private/{RESTRICTION_CLASS}, policy_context={_QUESTIONS[name]}, "
         f"{{ default_action = {arrival_policy.SERVER_ERROR} }} }}"
     )
-
-
-def trusted_chain() -> str:
-    """Return the table of policies by next hop that the collection itself uses."""
-    return f"regexp:{TRUSTED_CHAIN_MAP}"
 
 
 def transport_of(what: str) -> str:

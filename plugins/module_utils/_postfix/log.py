@@ -149,7 +149,6 @@ _MOST_SESSIONS = 20000
 _MOST_MESSAGES = 50000
 _MOST_WAITING = 1000
 _MOST_INSTANCES = 32
-_FIRST = DEBIAN.config_dir
 _USUAL = LogPlaces(DEBIAN.logs, (), (journal_match("mail"),))
 
 
@@ -766,15 +765,18 @@ def _tls_told(fields: bytes) -> Optional[bool]:
     return True if used in _TLS_LEVELS else False if used in _NO_TLS_LEVELS else None
 
 
-def settings_of(run: Runner) -> dict[str, dict[str, str]]:
-    """Return what the instances on this host say of their logs: directory -> values. An instance that does not answer is left out."""
+def settings_of(run: Runner, config_dir: str = DEBIAN.config_dir) -> dict[str, dict[str, str]]:
+    """Return what the instances on this host say of their logs: directory -> values. An instance that does not answer is left out.
+
+    config_dir: that of the default instance.
+    """
     names = (
         "syslog_name", "smtpd_tls_loglevel", "smtp_tls_loglevel", "smtp_tls_security_level", "smtp_tls_policy_maps",
         "smtp_use_tls", "smtp_enforce_tls", "multi_instance_directories", *LOG_PARAMETERS,
     )  # fmt: skip
-    first = _values(run, _FIRST, names)
+    first = _values(run, config_dir, names)
     others = first.get("multi_instance_directories", "").replace(",", " ").split()[:_MOST_INSTANCES]
-    found = {_FIRST: first, **{directory: _values(run, directory, names) for directory in others}}
+    found = {config_dir: first, **{directory: _values(run, directory, names) for directory in others}}
     return {directory: values for directory, values in found.items() if values}
 
 

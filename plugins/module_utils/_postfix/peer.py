@@ -28,10 +28,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import Routes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.domains import AcceptedDomains
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import OwnPaths, with_programs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import (
-    DIRECTORY,
-    PEER_DIRECTORY,
-    PEER_TABLE,
     Postfix,
     at_least_one,
     peer_routes,
@@ -40,10 +38,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.top_le
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import EVERYTHING, PEER_TRANSPORT, Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, is_address
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-
-ANY_NAME = f"{PEER_DIRECTORY}/any_name"
-_GATEWAY_RECORD = f"{DIRECTORY}/gateway.json"
-GATEWAY_TABLE = f"texthash:{DIRECTORY}/transport"
 
 _HEADER = "# Written by mailfleet.starttls; a change made here is lost.\n"
 _LEVELS = {"none": "disabled", "may": "opportunistic"}
@@ -69,8 +63,9 @@ class PostfixPeers:
 
     def __init__(self, run: Runner, port: int = 25, layout: Layout = DEBIAN) -> None:
         """Prepare only. port: the own listener."""
-        self._run = run
+        self._run = with_programs(run, layout)
         self._layout = layout
+        self._at = OwnPaths(layout.config_dir)
         self._postfix = Postfix(run, port, layout)
         self._postconf: Postconf = self._postfix.postconf
 
@@ -88,7 +83,7 @@ class PostfixPeers:
 
     def files(self) -> tuple[str, ...]:
         """Return main.cf, master.cf, the table of the routes, and the policy table that allows every name."""
-        return (*self._postfix.files(), PEER_TABLE, ANY_NAME)
+        return (*self._postfix.files(), self._at.peer_table, self._at.any_name)
 
     def peers(self) -> list[dict[str, Any]]:
         """Return the peers, from the entries of master.cf and the routes that are in effect."""
@@ -104,7 +99,11 @@ class PostfixPeers:
         """Return transport -> next hops and domains, as far as main.cf uses them."""
         main = self._postconf.values("transport_maps", "default_transport", "relayhost")
         found: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {}
-        lines = peer_routes() if f"texthash:{PEER_TABLE}" in main.get("transport_maps", "") else {}
+        lines = (
+            peer_routes(self._at.peer_table)
+            if f"texthash:{self._at.peer_table}" in main.get("transport_maps", "")
+            else {}
+        )
         for domain, value in sorted(lines.items()):
             if not domain.isascii():  # the other spelling of a domain
                 continue
@@ -146,7 +145,7 @@ class PostfixPeers:
 
     def _with_gateway(self, peer: Peer) -> Iterator[str]:
         """Yield what collides with the settings of a gateway on the same host."""
-        state = load_file(_GATEWAY_RECORD)
+        state = load_file(self._at.registry)
         for domain in peer.domains:
             if (owner := state.owner_of(domain)) or domain in state.recipients_enforced:
                 what = f"of the email config {owner.name}" if owner else "an enforced domain"
@@ -162,7 +161,7 @@ class PostfixPeers:
         routes = Routes(self._run, self._postconf)
         keys = [EVERYTHING if one == EVERYTHING else one for one in peer.domains]
         for table in routes.tables():
-            if table == f"texthash:{PEER_TABLE}" or not keys:
+            if table == f"texthash:{self._at.peer_table}" or not keys:
                 continue
             answers = routes.ask(table, keys)
             if answers is None:
@@ -203,9 +202,12 @@ class PostfixPeers:
         if main or any(one.content != FileImage.read(one.path).content for one in images):
             images = former.alike(self._postconf, images, was)
         master = next(one for one in images if one.path.endswith("master.cf"))
-        needs_names = ANY_NAME.encode() in (master.content or b"")
+        needs_names = self._at.any_name.encode() in (master.content or b"")
         text = _HEADER + "".join(f"{domain} {value}\n" for domain, value in sorted(lines.items()))
-        tables = [_table(PEER_TABLE, text if lines else None), _table(ANY_NAME, _any_name() if needs_names else None)]
+        tables = [
+            _table(self._at.peer_table, text if lines else None),
+            _table(self._at.any_name, _any_name() if needs_names else None),
+        ]
         # What refers to a table comes after it, and goes before it.
         ordered = [*(one for one in tables if one.content is not None), *reversed(images)]
         return Change.of([*ordered, *(one for one in tables if one.content is None)])
@@ -213,7 +215,11 @@ class PostfixPeers:
     def _lines(self, wanted: Sequence[Peer], gone: Collection[str]) -> dict[str, str]:
         """Return the lines of the table: domain -> transport and next hops."""
         ours = {transport_of(name) for name in (*gone, *(one.name for one in wanted))}
-        lines = {domain: value for domain, value in peer_routes().items() if value.partition(":")[0] not in ours}
+        lines = {
+            domain: value
+            for domain, value in peer_routes(self._at.peer_table).items()
+            if value.partition(":")[0] not in ours
+        }
         for one in wanted:
             value = f"{transport_of(one.name)}:{','.join(map(_next_hop, one.hosts))}"
             lines.update({name: value for domain in one.domains if domain != EVERYTHING for name in spellings(domain)})
@@ -224,7 +230,7 @@ class PostfixPeers:
     ) -> dict[str, Optional[str]]:
         """Return the edits of main.cf. table: whether there is a table of routes."""
         now = self._postconf.values("transport_maps", "default_transport", "relay_transport", "relayhost")
-        edits: dict[str, Optional[str]] = {"transport_maps": placed(now["transport_maps"], table)}
+        edits: dict[str, Optional[str]] = {"transport_maps": placed(now["transport_maps"], table, self._at)}
         default = now["default_transport"].partition(":")[0]
         everything = next((one for one in wanted if EVERYTHING in one.domains), None)
         if everything:
@@ -279,7 +285,7 @@ class PostfixPeers:
         own = any(self._postconf.values("smtp_tls_CAfile", "smtp_tls_CApath").values())
         roots = {} if own else {"smtp_tls_CAfile": self._layout.ca_bundle}
         # Postfix has no level that verifies the chain without the name, so a policy table allows every name.
-        chain = {"smtp_tls_security_level": "verify", "smtp_tls_policy_maps": f"regexp:{ANY_NAME}"}
+        chain = {"smtp_tls_security_level": "verify", "smtp_tls_policy_maps": f"regexp:{self._at.any_name}"}
         if peer.check == "trusted_chain":
             return {**options, **chain, **roots}
         if peer.check == "hostname":
@@ -324,19 +330,20 @@ def transport_of(name: str) -> str:
     return f"{PEER_TRANSPORT}{name}"
 
 
-def placed(present: str, wanted: bool) -> str:
+def placed(present: str, wanted: bool, at: OwnPaths) -> str:
     """Return transport_maps with the table of the peers, or without it: first, but behind the table of a gateway's email configs.
 
     The administrator's tables keep their order behind it.
     """
-    ours = f"texthash:{PEER_TABLE}"
+    ours = f"texthash:{at.peer_table}"
     there = re.search(rf"(?<![^\s,]){re.escape(ours)}(?![^\s,])", present)
     if wanted == bool(there):
         return present
     if not wanted:
         return re.sub(rf"(?<![^\s,]){re.escape(ours)}(?:[\s,]+|\Z)", "", present).rstrip(", ")
-    gateway = re.match(rf"{re.escape(GATEWAY_TABLE)}(?:[\s,]+|\Z)", present)
-    first, rest = (GATEWAY_TABLE, present[gateway.end() :]) if gateway else ("", present)
+    table = f"texthash:{at.transport_map}"
+    gateway = re.match(rf"{re.escape(table)}(?:[\s,]+|\Z)", present)
+    first, rest = (table, present[gateway.end() :]) if gateway else ("", present)
     return ", ".join(one for one in (first, ours, rest) if one)
 
 

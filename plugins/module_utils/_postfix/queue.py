@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import recent_log
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Returned, Waiting, domain_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import with_programs
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
     QUEUE_MESSAGES,
@@ -48,11 +50,12 @@ _NEXT_HOP = re.compile(r"\[([^\[\]]+)\](?::(\d{1,5}))?\Z")
 class PostfixQueue:
     """The queues of all instances (_host.waiting.Queue): the first one, and those of multi_instance_directories."""
 
-    def __init__(self, run: Runner, config_dir: str = DEBIAN.config_dir) -> None:
+    def __init__(self, run: Runner, layout: Layout = DEBIAN) -> None:
         """Prepare only."""
-        self._run = run
-        self._first = config_dir
-        self._directories: dict[str, str] = {"": config_dir}
+        self._run = with_programs(run, layout)
+        self._layout = layout
+        self._first = layout.config_dir
+        self._directories: dict[str, str] = {"": self._first}
 
     def waiting(self) -> Sequence[Waiting]:
         """Return every message that waits, an entry for each recipient. Raises EngineError if a queue cannot be read."""
@@ -99,7 +102,7 @@ class PostfixQueue:
         for directory in settings:
             with contextlib.suppress(EngineError):  # then it is where the platform's package has it
                 settings[directory] = _values(self._run, directory, *LOG_PARAMETERS)
-        return log_places(settings, DEBIAN.logs)
+        return log_places(settings, self._layout.logs)
 
     def try_again(self, messages: Sequence[Waiting]) -> None:
         """Have the daemon try these messages now, and no others. Raises EngineError if it refuses."""

@@ -29,6 +29,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running, runs
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import Configuration, observe
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import (
+    SECOND,
+    THIRD,
+    OwnPaths,
+    with_programs,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pending import (
     blocked,
     not_read_yet,
@@ -47,26 +53,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 DEFAULT_UNIT = "postfix@-.service"
 """What the default instance runs in on Debian 12, where C(postfix.service) starts it and the others."""
 
-DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-starttls"
-"""The directory of a gateway's record and tables."""
-
-PEER_DIRECTORY = f"{DEBIAN.config_dir}/mailfleet-peers"
-PEER_TABLE = f"{PEER_DIRECTORY}/transport"
-"""The directory of the peers' tables, and the table of their routes."""
-
 POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
 POLICY_USER = "mailfleet-starttls"
 """The system user that runs the policy service, and nothing else."""
 
-SECOND = "postfix-mailfleet"
-THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyphen in an instance name as a slash
-"""A gateway's other instances: their name, and the name of their directories in /etc, /var/spool and /var/lib."""
-
-# Patterns of what the collection leaves on a host with Postfix, besides lines in main.cf and master.cf, and the certificate.
+# Patterns of what the collection leaves on a host with Postfix, besides its Places, lines in main.cf and master.cf, and the certificate.
 _LEFT = (
-    DIRECTORY,
-    PEER_DIRECTORY,
-    *(f"{place}/{name}" for name in (SECOND, THIRD) for place in ("/etc", "/var/spool", "/var/lib")),
+    *(f"{place}/{name}" for name in (SECOND, THIRD) for place in ("/var/spool", "/var/lib")),
     *(
         f"/etc/systemd/system/{place}postfix@*{name}.service{more}"
         for name in ("mailfleet", "mailfleet_enforced")
@@ -115,10 +108,11 @@ class Postfix:
 
     def __init__(self, run: Runner, port: int = 25, layout: Layout = DEBIAN) -> None:
         """run starts a program from an argument list; port is the listener whose settings count."""
-        self._run = run
+        self._run = with_programs(run, layout)
         self._port = str(port)
         self._layout = layout
-        self.postconf = Postconf(run, layout.config_dir)
+        self._at = OwnPaths(layout.config_dir)
+        self.postconf = Postconf(self._run, layout.config_dir)
 
     def transaction(self, store: str) -> Transaction:
         """Return the transaction on the files of the default instance. store: the directory of locks and journals."""
@@ -215,7 +209,9 @@ class Postfix:
 
     def left(self) -> list[str]:
         """Return the files and directories that the collection left on this host for Postfix."""
-        found = {path for pattern in (*_LEFT, self._layout.certificate) for path in Path("/").glob(pattern[1:])}
+        at = self._at
+        own = (at.directory, at.peer_directory, at.second_dir, at.third_dir, self._layout.certificate)
+        found = {path for pattern in (*_LEFT, *own) for path in Path("/").glob(pattern[1:])}
         return sorted(map(str, found))
 
     def observe(self) -> Mapping[str, Any]:
@@ -401,7 +397,7 @@ class Postfix:
         others = ("transport_maps", "sender_dependent_relayhost_maps", "sender_dependent_default_transport_maps")
         values = self.postconf.values(*others, "default_transport", "relayhost")
         maps = values.get("transport_maps", "")
-        for table in filter(None, (ours, f"texthash:{PEER_TABLE}")):  # peers have levels of their own
+        for table in filter(None, (ours, f"texthash:{self._at.peer_table}")):  # peers have levels of their own
             maps = maps.replace(table, "")
         values["transport_maps"] = maps.strip(" ,")
         ways = [f"{name} = {values[name]}" for name in others if values.get(name)]
@@ -536,8 +532,8 @@ def at_least_one(level: str) -> str:
     return level if level.isdigit() and int(level) >= 1 else "1"
 
 
-def peer_routes() -> dict[str, str]:
+def peer_routes(table: str) -> dict[str, str]:
     """Return the routes of the peers' table: domain -> transport and next hops."""
-    text = (FileImage.read(PEER_TABLE).content or b"").decode("utf-8", "replace")
+    text = (FileImage.read(table).content or b"").decode("utf-8", "replace")
     pairs = (line.split(None, 1) for line in text.splitlines() if line.strip() and not line.startswith("#"))
     return {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}

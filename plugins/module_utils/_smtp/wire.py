@@ -293,7 +293,8 @@ class _Driver:
         heapq.heappush(self._timers, (connection.due, self._ticket, connection))
 
     def _too_late(self, connection: _Connection, now: float) -> None:
-        if now >= connection.job.deadline:
+        looks_up = connection in self._resolving
+        if now >= connection.job.deadline and not looks_up:
             self._end(connection, self._no_end())
         elif connection.stage is not None:
             where = connection.stage.label
@@ -303,10 +304,11 @@ class _Driver:
             connection.socket = None
             connection.due = 0.0  # its timer has expired, the next address needs a new one
             self._try_next_address(connection)
+        elif looks_up:  # whichever limit ended it
+            waited = round(connection.due - connection.started, 1)
+            self._end(connection, DialogueError("name_not_resolved", f"no address found within {waited:g} s"))
         else:
-            looks_up = connection in self._resolving
-            code, what = ("name_not_resolved", "address found") if looks_up else ("timeout", "connection")
-            self._end(connection, DialogueError(code, f"no {what} within {self._limits.timeout:g} s"))
+            self._end(connection, DialogueError("timeout", f"no connection within {self._limits.timeout:g} s"))
 
     def _no_end(self) -> DialogueError:
         return DialogueError("timeout", f"no end within {self._limits.total_timeout:g} s")

@@ -27,9 +27,12 @@ def _postfix(tally: Tally, since: float, until: float, run: Runner) -> Adapter:
         visibility,
     )
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import log_places
+    from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import with_programs
 
-    settings = settings_of(run)
-    places = log_places(settings, layout_of("postfix").logs, since)
+    layout = layout_of("postfix")
+    run = with_programs(run, layout)
+    settings = settings_of(run, layout.config_dir)
+    places = log_places(settings, layout.logs, since)
     return PostfixLog(tally, since, until, visibility(run, settings), places, socket.gethostname())
 
 

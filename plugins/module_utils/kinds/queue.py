@@ -29,7 +29,7 @@ QueueMaker = Callable[["Runner"], "Queue"]
 def _postfix(run: Runner) -> Queue:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.queue import PostfixQueue
 
-    return PostfixQueue(run)
+    return PostfixQueue(run, layout_of("postfix"))
 
 
 def _exim(run: Runner) -> Queue:

@@ -15,6 +15,9 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import E
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import listed
 
 CONFIRMED = "starttls_confirmed"
+QUESTION = "Made by hand"
+"""What the surveys of AWX call it."""
+
 STEPS_BY_HAND = ("modes",)
 """The steps that somebody may have to make by hand."""
 
@@ -36,8 +39,8 @@ def what_by_hand(steps: Mapping[str, Any]) -> str:
 
 
 def go_on(steps: Iterable[str]) -> str:
-    """Return the option with which a run goes on after steps that were made by hand."""
-    return f"-e '{json.dumps({CONFIRMED: list(steps)})}'"
+    """Return the option with which a run goes on after steps that were made by hand, and the answer in AWX, which takes no option."""
+    return f"-e '{json.dumps({CONFIRMED: list(steps)})}' (in AWX: choose it at '{QUESTION}')"
 
 
 def by_hand(estate: Estate, action: str) -> dict[str, tuple[str, ...]]:

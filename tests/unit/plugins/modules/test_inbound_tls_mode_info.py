@@ -1,6 +1,8 @@
 """What the module says about a gateway, run as Ansible runs it."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import gateway as exim
@@ -11,8 +13,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     OutboundTls,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import dump
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import OwnPaths
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds import gateway as registry
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_of
 from ansible_collections.mailfleet.starttls.plugins.modules import inbound_tls_mode_info as module
 
 from tests.support.ansible_module import run_module
@@ -27,9 +31,10 @@ FACTS = {
 @pytest.fixture
 def registries(monkeypatch, tmp_path):
     """Where each kind of gateway keeps its email configs."""
-    paths = {"postfix": tmp_path / "postfix.json", "exim": tmp_path / "exim.json"}
-    for adapter, name in ((postfix, "postfix"), (exim, "exim")):
-        monkeypatch.setattr(adapter, "REGISTRY", str(paths[name]))
+    paths = {"postfix": Path(OwnPaths(str(tmp_path)).registry), "exim": tmp_path / "exim.json"}
+    paths["postfix"].parent.mkdir()
+    monkeypatch.setattr(registry, "layout_of", lambda kind: replace(layout_of(kind), config_dir=str(tmp_path)))
+    monkeypatch.setattr(exim, "REGISTRY", str(paths["exim"]))
     return paths
 
 

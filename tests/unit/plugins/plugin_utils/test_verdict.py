@@ -255,6 +255,20 @@ class TestIdentity:
             "the name if the server is called differently"
         )
 
+    def test_a_wrong_name_may_come_from_a_name_service_that_has_an_address_for_every_name(self, authority):
+        other = authority.issue(["parked.example.net"])
+        said = message(assess(seen(other, host="mistyped.example.com", name="mistyped.example.com")), "name_mismatch")
+        assert said.startswith("the certificate is for DNS:parked.example.net, not for mistyped.example.com; ")
+        assert (
+            "look up the name on the host that made the test: a name service that has an address for every name" in said
+        )
+
+    def test_a_server_with_the_installed_certificate_is_the_right_one(self, authority):
+        facts = seen(authority.issue(["a.example.com"]), host=NAME)
+        said = message(assess(facts, fingerprint=facts["fingerprint_sha256"]), "name_mismatch")
+        assert "name service" not in said
+        assert "name service" in message(assess(facts), "name_mismatch")
+
     def test_a_long_list_of_names_is_cut(self, authority):
         result = assess(seen(authority.issue([f"mx{number}.example.net" for number in range(100)])))
         assert "DNS:mx9.example.net, 90 more, not for" in message(result, "name_mismatch")

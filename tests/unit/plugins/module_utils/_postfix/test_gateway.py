@@ -5,6 +5,7 @@ import pwd
 import re
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -523,7 +524,7 @@ class TestFilters:
             f"smtp inet n - y - - smtpd\n2525 inet n - y - - smtpd\n  -o content_filter={self.FILTER}\n"
         )
         assert host.plan(config("one", "match_sender"))
-        host.adapter = gateway.PostfixGateway(host.fake, SETTINGS, Target("127.0.0.1", 2525), 10125)
+        host.adapter = gateway.PostfixGateway(host.fake, SETTINGS, Target("127.0.0.1", 2525), 10125, host.layout)
         with pytest.raises(EngineError, match=r"^2525/inet sets content_filter="):
             host.plan(config("one", "match_sender"))
 
@@ -804,7 +805,7 @@ class TestCommands:
         wanted = state(config("one", "match_sender"), enforced=inbound("partner.example"))
         host.apply(*wanted.email_configs.values(), enforced=wanted.enforced)
         host.ports = dict.fromkeys((25, 10125, 10126, 10127), Stage.EHLO)
-        adapter = gateway.PostfixGateway(host.fake, SETTINGS, OWN_PORT, 10125)
+        adapter = gateway.PostfixGateway(host.fake, SETTINGS, OWN_PORT, 10125, host.layout)
         host.running |= {SECOND_QUEUE, THIRD_QUEUE}
         host.fake.calls.clear()
         adapter.require_running()
@@ -956,6 +957,16 @@ class TestCommands:
         units = [call[-1] for call in host.fake.called("systemctl", "start")]
         assert units == ["postfix@postfix-mailfleet.service", self.UNITS[0]][: release - 11]
         assert not host.fake.called("systemctl", "enable")
+
+    def test_a_platform_without_systemd_gets_no_other_instance(self, host):
+        host.adapter._layout = replace(host.layout, platform="FreeBSD", unit="postfix")
+        with pytest.raises(
+            EngineError, match=r"a unit of systemd, and FreeBSD has none; take plaintext, opportunistic or required as"
+        ):
+            host.plan(config("one", "match_sender"))
+        with pytest.raises(EngineError, match="FreeBSD has none"):
+            host.plan(enforced=inbound("partner.example"))
+        assert host.plan(config("one", "required"))
 
     def test_a_masked_unit_is_refused_by_name(self, host):
         host.apply(config("one", "match_sender"))

@@ -16,7 +16,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import dump
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import peer as module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Postconf
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import OwnPaths
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import Peer
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer_engine import shown, without_tls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
@@ -25,6 +26,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from tests.support.fake_postfix import DEFAULTS, MAIN, MASTER, FakePostfix
 
 PIN = "ab" * 32
+AT = OwnPaths("/etc/postfix")
 
 
 def peer(name="exchange", **more):
@@ -38,12 +40,7 @@ class Host:
         self.etc = root / "etc"
         self.fake = FakePostfix(self.etc, main=MAIN + main, **fake)
         self.table = self.etc / "mailfleet-peers/transport"
-        for name in ("PEER_TABLE", "ANY_NAME"):
-            value = str(self.etc / "mailfleet-peers" / ("transport" if name == "PEER_TABLE" else "any_name"))
-            for one in (module, server):
-                monkeypatch.setattr(one, name, value, raising=False)
-        monkeypatch.setattr(module, "_GATEWAY_RECORD", str(self.etc / "mailfleet-starttls/gateway.json"))
-        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(self.etc)))
+        self.layout = replace(DEBIAN, config_dir=str(self.etc))
         monkeypatch.setattr(
             module,
             "_table",
@@ -53,7 +50,7 @@ class Host:
 
     @property
     def adapter(self):
-        return module.PostfixPeers(self.fake)
+        return module.PostfixPeers(self.fake, layout=self.layout)
 
     def was(self):
         return {str(self.etc / name): Was(text, (self.etc / name).read_bytes()) for name, text in self.first.items()}
@@ -122,11 +119,11 @@ def test_everything_comes_back_byte_by_byte(make, main):
 
 
 def test_the_tables_of_the_administrator_stay_behind_and_a_gateways_own_before(make):
-    assert module.placed("hash:/mine, hash:/b", True) == f"texthash:{module.PEER_TABLE}, hash:/mine, hash:/b"
-    both = f"{module.GATEWAY_TABLE}, texthash:{module.PEER_TABLE}, hash:/mine"
-    assert module.placed(f"{module.GATEWAY_TABLE}, hash:/mine", True) == both
-    assert module.placed(both, True) == both
-    assert module.placed(both, False) == f"{module.GATEWAY_TABLE}, hash:/mine"
+    assert module.placed("hash:/mine, hash:/b", True, AT) == f"texthash:{AT.peer_table}, hash:/mine, hash:/b"
+    both = f"texthash:{AT.transport_map}, texthash:{AT.peer_table}, hash:/mine"
+    assert module.placed(f"texthash:{AT.transport_map}, hash:/mine", True, AT) == both
+    assert module.placed(both, True, AT) == both
+    assert module.placed(both, False, AT) == f"texthash:{AT.transport_map}, hash:/mine"
 
 
 @pytest.mark.parametrize(
@@ -227,7 +224,7 @@ def test_all_mail_by_the_relay_host_that_is_there(make):
     assert explicit["relayhost"] == "[exch.example.com]"
     assert host.adapter.peers() == [shown(one)]
     assert not host.plan(one)
-    assert server.Postfix(host.fake).next_hops() == [Target("exch.example.com")]
+    assert server.Postfix(host.fake, layout=host.layout).next_hops() == [Target("exch.example.com")]
 
 
 @pytest.mark.parametrize(
