@@ -204,7 +204,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_batches": Variable("`[1, '25%', '100%']`", "Size of the canary and of the batches after it."),
         "starttls_confirmed": Variable(
             "none",
-            "The steps that you made by hand at a gateway that is not in the inventory: `[modes]`. The run goes on behind them.",
+            "The steps that you made by hand at a gateway that is not in the inventory: `[modes]`, and before TLS goes off `[modes_off]`. "
+            "The run goes on behind them.",
         ),
         "starttls_plan_fail_on": Variable(
             "`blocked`",

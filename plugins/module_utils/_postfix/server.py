@@ -40,7 +40,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pendin
     not_read_yet,
     refuse_blocked,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.reach import Reach, loopback_only
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.reach import OURS, Reach, loopback_only
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, is_loopback
@@ -286,16 +286,24 @@ class Postfix:
 
     def _exempted(self, desired: Desired) -> list[tuple[str, str]]:
         """Return the options that may be exemptions of an earlier change, and that the wanted state has no use for."""
-        services = self.postconf.services()
+        services = self._of_others()
         less = desired.outbound not in (None, "required")
         found = former.exempted(services, desired.inbound == "disabled", less)
         if desired.inbound == "offered":  # a certificate of its own is kept as long as the port has another one
             found += [(one.name, "smtpd_tls_security_level") for one in services if self._is_inner(one)]
         return found
 
+    def _of_others(self) -> list[Service]:
+        """Return the services without those of a gateway and of peers, whose levels are their own: an older version had others."""
+        return [
+            one
+            for one in self.postconf.services()
+            if not one.name.startswith(OURS) and one.settings.get(former.CHAIN) != self._at.pair
+        ]
+
     def exempted_before(self, was: Mapping[str, Was]) -> dict[str, Optional[str]]:
         """Return the options of master.cf that take back what exemptions() wrote when outgoing mail began to require TLS."""
-        options = former.exempted(self.postconf.services(), inbound=False, outbound=True)
+        options = former.exempted(self._of_others(), inbound=False, outbound=True)
         return former.former(self.postconf, was, (), options).options
 
     def _is_inner(self, service: Service) -> bool:

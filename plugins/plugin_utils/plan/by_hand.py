@@ -18,8 +18,10 @@ CONFIRMED = "starttls_confirmed"
 QUESTION = "Made by hand"
 """What the surveys of AWX call it."""
 
-STEPS_BY_HAND = ("modes",)
-"""The steps that somebody may have to make by hand."""
+OFF = "_off"
+STEPS_BY_HAND = ("modes", f"modes{OFF}")
+"""The steps that somebody may have to make by hand. On the way back a step has a word of its own: C(modes) may stay in an inventory,
+and must not say that the gateway delivers in plaintext again."""
 
 
 def confirmed_by(facts: Mapping[str, Any]) -> frozenset[str]:
@@ -28,6 +30,11 @@ def confirmed_by(facts: Mapping[str, Any]) -> frozenset[str]:
     for one in sorted(given - set(STEPS_BY_HAND)):
         raise EngineError(f"{CONFIRMED}: {one!r} is no step that is made by hand; there is: {', '.join(STEPS_BY_HAND)}")
     return given
+
+
+def step_of(word: str) -> str:
+    """Return the step of a run that a word of C(STEPS_BY_HAND) confirms."""
+    return word.removesuffix(OFF)
 
 
 def what_by_hand(steps: Mapping[str, Any]) -> str:
@@ -44,8 +51,9 @@ def go_on(steps: Iterable[str]) -> str:
 
 
 def by_hand(estate: Estate, action: str) -> dict[str, tuple[str, ...]]:
-    """Return step -> what has to be set at a gateway that is not in the inventory, a line each. estate: with the modes that it wants.
+    """Return what has to be set at a gateway that is not in the inventory, a line each. estate: with the modes that it wants.
 
+    The keys are the words that confirm it, see C(STEPS_BY_HAND).
     Only a mode that insists on TLS has to go before TLS is switched off: with the others, mail goes on in plaintext.
     """
     if action not in ("enable", "disable"):
@@ -59,4 +67,4 @@ def by_hand(estate: Estate, action: str) -> dict[str, tuple[str, ...]]:
         lines.append(
             f"set the delivery mode of the email config {one.config.name} ({', '.join(one.config.domains)}) to '{wanted}'"
         )
-    return {"modes": tuple(lines)} if lines else {}
+    return {"modes" if action == "enable" else f"modes{OFF}": tuple(lines)} if lines else {}

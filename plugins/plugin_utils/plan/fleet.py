@@ -107,7 +107,7 @@ class Fleet:
 
     @cached_property
     def by_hand(self) -> Mapping[str, tuple[str, ...]]:
-        """Step -> what has to be set by hand at a gateway that is not in the inventory, whether or not that was confirmed."""
+        """Word -> what has to be set by hand at a gateway that is not in the inventory, whether or not that was confirmed."""
         return {} if self.gateways else by_hand(self.asked, self.action)
 
     @cached_property

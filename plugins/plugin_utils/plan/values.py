@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import step_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.workflow import WorkflowChanges
 
@@ -194,7 +195,7 @@ class Plan:
         nothing = PlanStep((), ())
         steps = {name: (self.steps.get(name, nothing) if may_change else nothing) for name in STEPS[self.action]}
         order = list(steps)
-        for name in order[min((order.index(one) for one in self.by_hand), default=len(order)) :]:
+        for name in order[min((order.index(step_of(one)) for one in self.by_hand), default=len(order)) :]:
             steps[name] = nothing
         return {
             "action": self.action,

@@ -187,3 +187,23 @@ def test_a_peer_that_is_new_keeps_its_level_when_tls_is_switched_off(monkeypatch
     wanted.write()
     host.apply(None, "disabled")
     assert overridden(host, "smtp_tls_security_level")["mailfleet_peer_x/unix"] == "encrypt"
+
+
+def test_the_levels_of_a_gateways_own_services_do_not_go_back_to_those_of_an_older_version(monkeypatch, tmp_path):
+    """An older version's services went without TLS. The record of what was there has them as they were then."""
+    host = Recorded(monkeypatch, tmp_path / "postfix", "", MASTER)
+    pair = f"{tmp_path / 'postfix'}/mailfleet-starttls/instances.pem"
+    monkeypatch.setattr(server.OwnPaths, "__init__", lambda self, _directory: setattr(self, "pair", pair))
+    old = (
+        f"127.0.0.1:10028 inet n - y - - smtpd\n  -o smtpd_tls_chain_files={pair}\n  -o smtpd_tls_security_level=none\n"
+        "mailfleet-arrived unix - - y - - smtp\n  -o smtp_tls_security_level=none\n"
+    )
+    host.fake.master.write_text(MASTER + old)
+    host.apply("offered", "opportunistic")
+    new = old.replace("smtpd_tls_security_level=none", "smtpd_tls_security_level=encrypt")
+    new = new.replace("smtp_tls_security_level=none", "smtp_tls_security_level=secure")
+    present = FileImage.read(str(host.fake.master))
+    wanted = FileImage(present.path, (MASTER + new).encode(), present.mode, present.uid, present.gid)
+    host.record = host.record.noted([(present, wanted)])
+    wanted.write()
+    assert not host.plan("offered", "opportunistic")

@@ -72,9 +72,11 @@ def test_only_a_mode_that_insists_has_to_go_before_tls_does(mode: str, wanted: b
     plan = one("disable", mode, before=ON, after={"inbound": "disabled", "outbound": "disabled"})
     assert bool(plan.by_hand) is wanted
     assert steps(plan) == ([] if wanted else ["off"])
-    assert steps(one("disable", mode, DONE, before=ON)) == ["off"]
+    assert steps(one("disable", mode, frozenset({"modes_off"}), before=ON)) == ["off"]
+    assert steps(one("disable", mode, DONE, before=ON)) == ([] if wanted else ["off"])
     if wanted:
         assert "to 'plaintext'" in plan_text(plan)
+        assert """run again with -e '{"starttls_confirmed": ["modes_off"]}'""" in plan_text(plan)
 
 
 def test_a_server_takes_plaintext_again_before_that() -> None:
