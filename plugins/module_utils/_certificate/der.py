@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 BOOLEAN, INTEGER, BITS, OCTETS, OID, UTF8, SEQUENCE, SET = 0x01, 0x02, 0x03, 0x04, 0x06, 0x0C, 0x30, 0x31
 _UTC_TIME, _GENERALIZED_TIME = 0x17, 0x18
-_ENCODINGS = {UTF8: "utf-8", 0x12: "ascii", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1A: "ascii", 0x1C: "utf-32-be", 0x1E: "utf-16-be"}  # fmt: skip
+_ENCODINGS = {
+    UTF8: "utf-8", 0x12: "ascii", 0x13: "ascii", 0x14: "latin-1", 0x16: "ascii", 0x1A: "ascii", 0x1C: "utf-32-be", 0x1E: "utf-16-be",
+}  # fmt: skip
 """Tag of a text -> its encoding."""
 
 

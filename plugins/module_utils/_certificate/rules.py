@@ -119,9 +119,9 @@ def is_valid(certificate: Facts, now: datetime) -> bool:
     return certificate.not_before <= now < certificate.not_after
 
 
-def check_strength(certificate: Facts, label: str) -> Iterator[Fault]:
+def check_strength(certificate: Facts, label: str, minimum: Mapping[str, int] = MINIMUM_BITS) -> Iterator[Fault]:
     """Yield C(weak_key) and C(weak_signature)."""
-    if is_weak_key(certificate):
+    if is_weak_key(certificate, minimum):
         yield Fault(
             "weak_key",
             f"the {label} has a weak key ({certificate.key_type}, {certificate.key_bits} bits), which partners refuse",
@@ -144,15 +144,17 @@ def check_dates(
     warn_days_left: Optional[int] = None,
     *,
     life: Optional[timedelta] = None,
+    shares: tuple[int, int] = (ERROR_SHARE, RENEWAL_SHARE),
 ) -> Iterator[Fault]:
     """Yield C(expired), C(not_yet_valid), C(expiring) or C(expires_soon).
 
     C(expiring): fewer whole days than min_days_left are left. C(expires_soon): less than warn_days_left days are left. None: a share
     of the life is the limit, by default of the certificate's own. An issuer lives for years, so its limit is that of the leaf.
+    shares: which ones, for an error and for a warning.
     """
     left, end = certificate.not_after - now, iso_time(certificate.not_after)
     life = life_of(certificate) if life is None else life
-    too_few, soon = error_limit(life), renewal_limit(life)
+    too_few, soon = error_limit(life, shares[0]), renewal_limit(life, shares[1])
     if certificate.not_before > now:
         begin = iso_time(certificate.not_before)
         yield Fault("not_yet_valid", f"the {label} is not valid before {begin}")
@@ -164,7 +166,7 @@ def check_dates(
     elif min_days_left is None and left < too_few:
         yield Fault(
             "expiring",
-            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, ERROR_SHARE, too_few)}",
+            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, shares[0], too_few)}",
             "renew it now, or give fixed days as min_days_left",
         )
     elif warn_days_left is not None and left < timedelta(days=warn_days_left):
@@ -172,7 +174,7 @@ def check_dates(
     elif warn_days_left is None and left < soon:
         yield Fault(
             "expires_soon",
-            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, RENEWAL_SHARE, soon)}",
+            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, shares[1], soon)}",
         )
 
 
@@ -188,12 +190,11 @@ def time_text(span: timedelta) -> str:
 def _share(life: timedelta, share: int, limit: timedelta) -> str:
     """Return a limit for people."""
     names = {RENEWAL_SHARE: "a third", ERROR_SHARE: "a tenth"}
-    return f"{names[share]} of its life of {time_text(life)}" if limit == life / share else time_text(limit)
+    name = names.get(share, f"1/{share}")
+    return f"{name} of its life of {time_text(life)}" if limit == life / share else time_text(limit)
 
 
-def check_name(
-    certificate: Facts, label: str, name: str, *, not_covered: str = "name_mismatch"
-) -> Iterator[Fault]:
+def check_name(certificate: Facts, label: str, name: str, *, not_covered: str = "name_mismatch") -> Iterator[Fault]:
     """Yield C(bad_name), C(name_in_common_name_only) or not_covered for one host name or IP address.
 
     not_covered is the code for a name that the certificate does not have: C(name_mismatch) in the probe,
@@ -217,9 +218,7 @@ def check_name(
 def check_purpose(certificate: Facts, label: str) -> Iterator[Fault]:
     """Yield C(wrong_purpose) if the extended key usage of a leaf or an intermediate excludes TLS servers."""
     if not certificate.is_for_servers:
-        yield Fault(
-            "wrong_purpose", f"the {label} is not for servers: its extended key usage lacks serverAuth"
-        )
+        yield Fault("wrong_purpose", f"the {label} is not for servers: its extended key usage lacks serverAuth")
 
 
 def check_key_usage(certificate: Facts, label: str) -> Iterator[Fault]:
@@ -244,10 +243,10 @@ def _usage_name(name: str) -> str:
     return {"crl": "cRL"}.get(first, first) + "".join(map(str.capitalize, rest))
 
 
-def check_acceptance(certificate: Facts, label: str) -> Iterator[Fault]:
+def check_acceptance(certificate: Facts, label: str, minimum: Mapping[str, int] = MINIMUM_BITS) -> Iterator[Fault]:
     """Yield C(not_everywhere) for what one of OpenSSL, GnuTLS and Schannel does not take, and others do."""
     key = certificate.curve or certificate.key_type
-    if is_weak_key(certificate):
+    if is_weak_key(certificate, minimum):
         pass  # no one takes it
     elif key in NOT_EVERYWHERE:
         yield Fault("not_everywhere", f"the {label} is not taken everywhere: {NOT_EVERYWHERE[key]}")
@@ -258,9 +257,7 @@ def check_acceptance(certificate: Facts, label: str) -> Iterator[Fault]:
             "Schannel offers unless it is switched on",
         )
     if PSS in (certificate.signature_oid, certificate.key_oid):
-        yield Fault(
-            "not_everywhere", f"the {label} is not taken everywhere: Exchange does not take RSASSA-PSS"
-        )
+        yield Fault("not_everywhere", f"the {label} is not taken everywhere: Exchange does not take RSASSA-PSS")
     if certificate.must_staple:
         yield Fault(
             "not_everywhere",

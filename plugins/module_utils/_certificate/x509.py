@@ -3,13 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The facts of a certificate on a host, which has no library for certificates. The controller's are those of its library.
 
-A test compares both over all certificates of the tests. No signature is verified here: OpenSSL does that for a whole chain.
+A test compares both over all certificates of the tests.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -41,9 +43,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.ru
     SERVER_PURPOSES,
     printable_text,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import make_context
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.verifier import Verifier
 
 _COMMON_NAME = "2.5.4.3"
-_SHORT = {"2.5.4.3": "CN", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU", "2.5.4.6": "C", "2.5.4.9": "STREET", "0.9.2342.19200300.100.1.25": "DC", "0.9.2342.19200300.100.1.1": "UID"}  # fmt: skip
+_SHORT = {
+    "2.5.4.3": "CN", "2.5.4.7": "L", "2.5.4.8": "ST", "2.5.4.10": "O", "2.5.4.11": "OU", "2.5.4.6": "C", "2.5.4.9": "STREET",
+    "0.9.2342.19200300.100.1.25": "DC", "0.9.2342.19200300.100.1.1": "UID",
+}  # fmt: skip
 _CURVES = {
     "1.2.840.10045.3.1.1": ("secp192r1", 192), "1.3.132.0.33": ("secp224r1", 224), "1.2.840.10045.3.1.7": ("secp256r1", 256),
     "1.3.132.0.34": ("secp384r1", 384), "1.3.132.0.35": ("secp521r1", 521), "1.3.132.0.10": ("secp256k1", 256),
@@ -60,13 +67,17 @@ _HASHES = {
 }  # fmt: skip
 """Identifier of a signature, or of a hash -> its hash."""
 _RSA, _EC, _DSA = "1.2.840.113549.1.1.1", "1.2.840.10045.2.1", "1.2.840.10040.4.1"
-_EDWARDS = {"1.3.101.112": ("Ed25519", 256), "1.3.101.113": ("Ed448", 456), "1.3.101.110": ("X25519", None), "1.3.101.111": ("X448", None)}  # fmt: skip
+_EDWARDS = {
+    "1.3.101.112": ("Ed25519", 256), "1.3.101.113": ("Ed448", 456), "1.3.101.110": ("X25519", None), "1.3.101.111": ("X448", None),
+}  # fmt: skip
 _USAGES = (
     "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "key_cert_sign", "crl_sign",
 )  # fmt: skip
 _BASIC, _USAGE, _PURPOSES, _NAMES = "2.5.29.19", "2.5.29.15", "2.5.29.37", "2.5.29.17"
 _OWN_KEY, _ISSUER_KEY, _ACCESS, _FEATURE = "2.5.29.14", "2.5.29.35", "1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.1.24"
 _CA_ISSUERS, _STATUS_REQUEST = "1.3.6.1.5.5.7.48.2", 5
+_NO_CHECK_TIME, _CHECK_OWN_SIGNATURE = 0x200000, 0x4000
+"""Flags of OpenSSL that Python does not name (x509_vfy.h)."""
 _DNS, _URI, _IP = 0x82, 0x86, 0x87
 
 Folded = tuple[frozenset[tuple[str, str]], ...]
@@ -83,10 +94,10 @@ class _Extensions(NamedTuple):
     key_usage: Optional[frozenset[str]] = None
     purposes: Optional[frozenset[str]] = None
     sans: tuple[str, ...] = ()
-    own_key: bytes = b""
-    issuer_key: bytes = b""
     issuer_url: Optional[str] = None
     must_staple: bool = False
+    own_key: bytes = b""
+    issuer_key: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -130,8 +141,7 @@ class X509:
             raise DerError("its version is not known")
         serial, inner, issuer, validity, subject, key = parts[:6]
         number_of(serial)
-        if inner.whole != algorithm.whole:
-            raise DerError("it names two algorithms for its signature")
+        inner.of(SEQUENCE)
         begin, end = validity.of(SEQUENCE).parts()
         extensions, damaged = _extensions(parts[6:])
         oid, kind, bits, curve = _key(key)
@@ -195,8 +205,9 @@ class X509:
 
     @property
     def self_signed(self) -> bool:
-        """Whether it names itself as its issuer."""
-        return self.is_issued_by(self)
+        """Whether it was signed with its own key."""
+        named, own = self._extensions.issuer_key, self._extensions.own_key
+        return (not named or not own or named == own) and self.is_issued_by(self)
 
     def days_left(self, now: datetime) -> int:
         """Return the whole days until its end, rounded down."""
@@ -207,9 +218,12 @@ class X509:
         return self._issuer == other._subject
 
     def is_issued_by(self, other: X509) -> bool:
-        """Whether the other certificate has the issuer's name, and the key that this one names, if both name one."""
-        named, own = self._extensions.issuer_key, other._extensions.own_key
-        return self.names_as_issuer(other) and (not named or not own or named == own)
+        """Whether the other certificate has the issuer's name, and OpenSSL has nothing against the signature as one of its key."""
+        return self.names_as_issuer(other) and _signed(self.der, other.der) is not False
+
+    def is_surely_issued_by(self, other: X509) -> bool:
+        """Whether OpenSSL takes the other certificate for that of the issuer. It compares identifiers of keys, too."""
+        return self.names_as_issuer(other) and _signed(self.der, other.der) is True
 
     def refuses_to_sign(self, authorities: int) -> str:
         """Return OpenSSL's message why it may not sign another one with so many authorities in between; empty if it may."""
@@ -224,6 +238,24 @@ class X509:
 def utc_now() -> datetime:
     """Return the current time, timezone-aware."""
     return datetime.now(timezone.utc)
+
+
+@functools.lru_cache(maxsize=256)
+def _signed(der: bytes, issuer: bytes) -> Optional[bool]:
+    """Whether OpenSSL takes the signature of a certificate, with the issuer's certificate as the only trusted one.
+
+    None if it finds that this is not the issuer, by other things than the signature.
+    """
+    context = make_context(None, verify=False)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME | _CHECK_OWN_SIGNATURE
+    try:
+        context.set_ciphers("ALL:@SECLEVEL=0")  # a weak signature is a signature
+        context.load_verify_locations(cadata=issuer)
+    except (ssl.SSLError, ValueError):
+        return False
+    said = Verifier(context).verdict([der]) or ""
+    return None if "issuer certificate" in said else "signature" not in said
 
 
 def _name(element: Element) -> list[tuple[int, str, str]]:

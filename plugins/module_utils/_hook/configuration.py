@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import Policy
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import check_path, parse_mode
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import (
     ERROR_SHARE,
@@ -58,18 +59,6 @@ class Pair:
     certificate: str
     chain: str = ""
     path: str = ""
-
-
-@dataclass(frozen=True)
-class Policy:
-    """What a certificate has to fulfil, as data. Days are None where a share of its life is the limit."""
-
-    allow_self_signed: bool = False
-    min_days_left: Optional[int] = None
-    warn_days_left: Optional[int] = None
-    error_share: int = ERROR_SHARE
-    renewal_share: int = RENEWAL_SHARE
-    minimum_bits: Mapping[str, int] = field(default_factory=lambda: dict(MINIMUM_BITS))
 
 
 @dataclass(frozen=True)
@@ -199,7 +188,7 @@ class _Given:
     def part(self, name: str, known: set[str]) -> _Given:
         return _Given(self._take(name, {}), f"{self._place}{name}", known)
 
-    def numbers(self, name: str, default: Mapping[str, int]) -> Mapping[str, int]:
+    def numbers(self, name: str, default: Mapping[str, int]) -> dict[str, int]:
         value = self._take(name, dict(default))
         if not isinstance(value, dict) or not all(type(one) is int and 0 <= one <= 1 << 16 for one in value.values()):
             raise ValueError(f"{self._place}{name} is not an object of numbers")
@@ -211,7 +200,9 @@ def _entry(data: Any) -> Entry:
     name = data.get("name") if isinstance(data, dict) else None
     given = _Given(data, f"certificate {name!a}" if isinstance(name, str) else "a certificate", names)
     if not _NAME.match(given.text("name")):
-        raise ValueError(f"the name {given.text('name')[:80]!a} of a certificate is not made of letters, digits and ._@:-")
+        raise ValueError(
+            f"the name {given.text('name')[:80]!a} of a certificate is not made of letters, digits and ._@:-"
+        )
     for one in (given.text("owner", "root"), given.text("group", "root")):
         if not _USER.match(one):
             raise ValueError(f"{one[:80]!a} is no name of a user or group")
@@ -240,7 +231,9 @@ def _pair(data: Any) -> Pair:
     for path in (pair.private_key, pair.certificate, *filter(None, (pair.chain, pair.path))):
         check_path(path)
     if pair.path in (pair.private_key, pair.certificate, pair.chain):
-        raise ValueError(f"{pair.path} is installed, and is the source too; leave path empty where the daemon reads the source")
+        raise ValueError(
+            f"{pair.path} is installed, and is the source too; leave path empty where the daemon reads the source"
+        )
     return pair
 
 
