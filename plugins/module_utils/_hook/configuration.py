@@ -34,6 +34,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
+VERSION = "0.1.0"
+"""The version of the collection (galaxy.yml), which C(mailfleet-starttls --version) says."""
 FORMAT = 1
 """The format of the configuration that this version writes."""
 CONFIGURATION = "/etc/mailfleet/renewal.json"
