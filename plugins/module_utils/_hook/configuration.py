@@ -232,7 +232,7 @@ def _pair(data: Any) -> Pair:
     pair = Pair(given.text("private_key"), given.text("certificate"), given.text("chain", ""), given.text("path", ""))
     for path in (pair.private_key, pair.certificate, *filter(None, (pair.chain, pair.path))):
         check_path(path)
-    if pair.path in (pair.private_key, pair.certificate, pair.chain):
+    if pair.path and pair.path in (pair.private_key, pair.certificate, pair.chain):
         raise ValueError(
             f"{pair.path} is installed, and is the source too; leave path empty where the daemon reads the source"
         )

@@ -29,7 +29,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import resolve
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
 
-_EPILOG = "renew ends with 0: good, 1: refused, the old one is served, 2: not served, 3: could not look. check ends as monitoring plugins do."
+_EPILOG = (
+    "renew ends with 0: good, 1: refused, the old one is served, 2: not served, 3: could not look. "
+    "check ends as monitoring plugins do."
+)
 
 
 def read(path: str) -> Configuration:
