@@ -31,6 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.po
     RENEWAL_SHARE,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import KEY, format_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import CONFIGURATION
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target, TargetError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -38,8 +39,8 @@ VERSION = "0.1.0"
 """The version of the collection (galaxy.yml), which C(mailfleet-starttls --version) says."""
 FORMAT = 1
 """The format of the configuration that this version writes."""
-CONFIGURATION = "/etc/mailfleet/renewal.json"
-PROGRAM = "/usr/local/sbin/mailfleet-starttls"
+
+
 MAX_BYTES = 4 << 20
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,199}\Z")

@@ -14,15 +14,15 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.rules import printable_text
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import utc_now
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.programs import run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import monitoring, telling
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import (
-    CONFIGURATION,
     MAX_BYTES,
     VERSION,
     Configuration,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.programs import run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import UNKNOWN, renew, worst
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import CONFIGURATION
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
