@@ -29,6 +29,7 @@ WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _WORST = (OK, WARNING, UNKNOWN, CRITICAL)
 _DAY = timedelta(days=1)
 _LONGEST = 2000
+_CHAIN = ("chain_incomplete", "chain_out_of_order")
 
 
 class Said(NamedTuple):
@@ -85,11 +86,11 @@ def _entry(entry: Entry, settings: Settings, now: datetime) -> tuple[list[Said],
     for parts in found:
         leaf = parts.served
         if leaf is None:
-            why = f": {parts.installed.said}" if parts.installed else ""
-            said.append(Said(CRITICAL, f"{parts.pair.path or parts.pair.certificate} holds no certificate{why}"))
+            what = f"holds no certificate: {parts.installed.said}" if parts.installed else "is not there"
+            said.append(Said(CRITICAL, f"{parts.pair.path or parts.pair.certificate} {what}"))
             continue
         kind = leaf.key_type if len(found) > 1 else ""
-        said += _dates(entry, parts, leaf, now)
+        said += _dates(parts, leaf)
         data += _numbers(entry, f"{entry.name}{f'_{kind}' if kind else ''}", leaf, now)
         expected.update({Question(target, kind): leaf for target in entry.listeners})
     seen = ask(list(expected), settings) if expected else {}
@@ -107,21 +108,24 @@ def _left(found: Sequence[Parts], now: datetime) -> str:
     return f"{rules.time_text(leaf.not_after - now)} of {rules.time_text(rules.life_of(leaf))} left"
 
 
-def _dates(entry: Entry, parts: Parts, leaf: X509, now: datetime) -> list[Said]:
+def _dates(parts: Parts, leaf: X509) -> list[Said]:
     """Return what is wrong with the installed certificate, and whether a renewed one waits."""
     fitness = parts.installed or parts.renewed
     said = [Said(CRITICAL, one.what) for one in fitness.faults]
     said += [Said(WARNING, one.what) for one in fitness.cautions if one.code == "expires_soon"]
     new = parts.renewed.leaf
     if parts.present is not None and not parts.is_current and new and new.not_after > leaf.not_after:
-        why = f", which is unfit ({parts.renewed.said})" if parts.renewed.faults else ""
+        why = (
+            f", because it is unfit ({parts.renewed.said})"
+            if parts.renewed.faults
+            else "; run 'mailfleet-starttls renew'"
+        )
         said.append(
             Said(
                 WARNING,
-                f"{parts.pair.certificate} was renewed and is not installed{why}; run 'mailfleet-starttls renew'",
+                f"{parts.pair.certificate} was renewed and is not installed{why}",
             )
         )
-    del entry, now
     return said
 
 
@@ -158,9 +162,5 @@ def _listener(
             Said(CRITICAL, f"{question} serves another certificate than the installed one ({now.fingerprint[:16]}...)")
         ]
     chain = judge_served(entry, now.chain, roots)
-    codes = ("chain_incomplete", "chain_out_of_order")
-    return [
-        Said(CRITICAL, f"{question} serves its chain incompletely: {one.what}")
-        for one in chain.faults
-        if one.code in codes
-    ]
+    incomplete = any(one.code in _CHAIN for one in chain.faults)
+    return [Said(CRITICAL, f"{question} serves an incomplete chain")] if incomplete else []
