@@ -98,7 +98,7 @@ options:
       mode:
         description: Its permissions as an octal string. By default those which a mail server of O(kind) needs.
         type: raw
-      roots:
+      ca_content:
         description: The roots, in PEM, at which the chain has to end. By default those of the host's own store.
         type: str
       policy:

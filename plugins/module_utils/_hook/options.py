@@ -48,7 +48,7 @@ CERTIFICATES_SPEC: dict[str, dict[str, Any]] = {
     "owner": {"type": "str", "default": "root"},
     "group": _TEXT,
     "mode": {"type": "raw"},
-    "roots": _TEXT,
+    "ca_content": _TEXT,
     "policy": {
         "type": "dict",
         "default": {},
@@ -74,7 +74,7 @@ CERTIFICATES_SPEC: dict[str, dict[str, Any]] = {
         },
     },
 }
-"""One certificate, in the words of docs/schema/renewal.schema.json."""
+"""One certificate, in the words of docs/schema/renewal.schema.json; ca_content is its C(roots)."""
 
 HOOK_SPEC: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
@@ -109,13 +109,13 @@ def _entry(given: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     mode = given["mode"]
     mode = layout.certificate_mode if mode in (None, "") else mode
     return {
-        **given,
+        **{name: value for name, value in given.items() if name != "ca_content"},
         "policy": {name: value for name, value in policy.items() if value is not None},
         "pairs": [_without_none(one) for one in given["pairs"]],
         "listeners": [_without_none(one) for one in given["listeners"]],
         "group": given["group"] or layout.certificate_group,
         "mode": f"{mode:04o}" if isinstance(mode, int) else str(mode),
-        "roots": given["roots"] or "",
+        "roots": given["ca_content"] or "",
     }
 
 

@@ -101,10 +101,10 @@ def test_what_the_schema_refuses_the_program_refuses(data, said):
 
 @pytest.mark.parametrize(("data", "said"), ONLY_THE_PROGRAM)
 def test_what_no_schema_can_say(data, said):
-    with pytest.raises(EngineError, match="renewal.json: ") as caught:
+    with pytest.raises(EngineError, match=r"renewal\.json: ") as caught:
         Configuration.from_json(data, "renewal.json")
     assert said in str(caught.value)
 
 
 def test_it_is_the_version_of_the_collection():
-    assert VERSION == yaml.safe_load((TOP / "galaxy.yml").read_text())["version"]
+    assert yaml.safe_load((TOP / "galaxy.yml").read_text())["version"] == VERSION

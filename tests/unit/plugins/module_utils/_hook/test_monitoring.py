@@ -156,7 +156,8 @@ STATES = {
     no_file: "STARTTLS CRITICAL - mx1.example.com: /etc/ec.pem is not there | 'mx1.example.com_served'=0;;0:;0;0",
     key_is_gone: "STARTTLS UNKNOWN - mx1.example.com: could not look: /live/ec-key.pem cannot be read: No such file or directory",
     only_plaintext_errors: (
-        "STARTTLS CRITICAL - mx1.example.com: PORT0: STARTTLS is offered, then answered with 454 4.7.0 TLS not available due to local problem | "
+        "STARTTLS CRITICAL - mx1.example.com: PORT0: STARTTLS is offered, then answered with 454 4.7.0 TLS not available due to local "
+        "problem | "
         + DATA.format("89.50", "99.4", 1)
     ),
 }  # fmt: skip
