@@ -27,9 +27,10 @@ class Listener(SmtpServer):
     """Serves what the mail server has loaded. loaded: the directory of that; empty: TLS is not offered."""
 
     loaded: Path = Path("/nonexistent")
+    watched: Any = None
 
     def _serve(self, connection: Any, face: Face) -> None:
-        files = sorted(self.loaded.glob("*.pem"))
+        files = self.watched.paths if self.watched else sorted(self.loaded.glob("*.pem"))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if files else None
         for one in files:
             assert context
@@ -62,6 +63,13 @@ class MailServer:
                     os.replace(
                         self.loaded / f"{'-'.join(one.parts[1:])}.new", self.loaded / f"{'-'.join(one.parts[1:])}.pem"
                     )
+
+
+@dataclass
+class WatchingServer(MailServer):
+    """Notices by itself that its files were replaced, as Exim does."""
+
+    certificate_seconds: float = 0.0
 
 
 @dataclass
@@ -160,6 +168,13 @@ class Host:
 
     def configuration(self, **changes: Any) -> Configuration:
         return Configuration.from_json(self.data(**changes), "renewal.json")
+
+    def watched(self, seconds: float, notices: bool) -> None:
+        """Have the mail server be one that notices a replaced file by itself; or that only should."""
+        self.server = WatchingServer(self.server.paths, self.loaded, certificate_seconds=seconds)
+        if notices:
+            for one in self.listeners:
+                one.watched = self.server
 
     def renew(self, lock_seconds: float = 0.0, **changes: Any) -> Renewed:
         configuration = replace(self.configuration(**changes), timeout=0.3)  # type: ignore[arg-type]  (seconds are whole in the file)

@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts imp
     wanted_image,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import NoticesCertificates
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
@@ -69,9 +70,11 @@ class Reloading:
     reads_files_unasked = True
 
     def __init__(self, server: Any) -> None:
-        """Take over the adapter."""
+        """Take over the adapter. notices: seconds in which it serves a replaced certificate without being told; 0 if it does not."""
         self._server = server
         self.name: str = server.name
+        self.notices = server.certificate_seconds if isinstance(server, NoticesCertificates) else 0.0
+        self.is_patient = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
@@ -81,7 +84,14 @@ class Reloading:
         self._server.require_running()
 
     def reload(self) -> None:
-        """Have the daemon read its files again. Raises EngineError."""
+        """Have the daemon read its files again, unless it notices them and that is waited for. Raises EngineError."""
+        if not (self.notices and self.is_patient):
+            self._server.resume()
+
+    resume = reload
+
+    def tell(self) -> None:
+        """Have the daemon read its files again in any case. Raises EngineError."""
         self._server.resume()
 
 
@@ -195,7 +205,13 @@ class _Renewal:
         if stale and not change:
             change = replace(change, reload=True)
         if change:
-            transaction.apply(change, lambda: self._prove(provable), lambda: self._prove_old(provable, before))
+            server.is_patient = bool(change.after)
+            try:
+                transaction.apply(
+                    change, lambda: self._prove(provable, server), lambda: self._prove_old(provable, before, server)
+                )
+            finally:
+                server.is_patient = False
         return self._said(bool(change.after), bool(change), len(provable), silent)
 
     def _wanted(self) -> Any:
@@ -222,17 +238,31 @@ class _Renewal:
                 found.append(one)
         return found, list(dict.fromkeys(silent))
 
-    def _prove(self, wanted: Sequence[_Wanted]) -> None:
+    def _prove(self, wanted: Sequence[_Wanted], server: Reloading) -> None:
         """Wait until every listener serves what it has to. Raises EngineError with those that do not."""
-        self._wait([(one.question, {one.answer}) for one in wanted])
+        self._wait_or_tell([(one.question, {one.answer}) for one in wanted], server)
 
-    def _prove_old(self, wanted: Sequence[_Wanted], before: Mapping[Question, Handshake]) -> None:
+    def _prove_old(self, wanted: Sequence[_Wanted], before: Mapping[Question, Handshake], server: Reloading) -> None:
         installed = {parts.served.fingerprint_sha256 for parts in self._found if parts.served}
         questions = [(one.question, {before[one.question].fingerprint, *installed}) for one in wanted]
-        self._wait([(question, prints) for question, prints in questions if before[question].completed])
+        self._wait_or_tell([(question, prints) for question, prints in questions if before[question].completed], server)
 
-    def _wait(self, wanted: Sequence[tuple[Question, set[str]]]) -> None:
-        deadline = time.monotonic() + self._settings.timeout
+    def _wait_or_tell(self, wanted: Sequence[tuple[Question, set[str]]], server: Reloading) -> None:
+        if server.notices and server.is_patient:
+            left, _said = self._wait(wanted, server.notices)
+            if not left:
+                return
+            server.tell()
+            wanted = left
+        _left, said = self._wait(wanted, self._settings.timeout)
+        if said:
+            raise EngineError(said)
+
+    def _wait(
+        self, wanted: Sequence[tuple[Question, set[str]]], seconds: float
+    ) -> tuple[Sequence[tuple[Question, set[str]]], str]:
+        """Wait until each listener serves one of these certificates. Return those that do not, and a sentence on them."""
+        deadline = time.monotonic() + seconds
         left = list(wanted)
         while left:
             seen = ask([question for question, _prints in left], self._settings)
@@ -242,9 +272,10 @@ class _Renewal:
                 if not (seen[question].completed and seen[question].fingerprint in prints)
             ]
             if left and time.monotonic() >= deadline:
-                raise EngineError("; ".join(f"{question}: {_instead(seen[question])}" for question, _prints in left))
+                return left, "; ".join(f"{question}: {_instead(seen[question])}" for question, _prints in left)
             if left:
                 time.sleep(PAUSE)
+        return [], ""
 
     def _said(self, installed: bool, changed: bool, proved: int, silent: Sequence[str]) -> Renewed:
         leaves = tuple(

@@ -150,6 +150,25 @@ def test_a_daemon_that_never_read_its_file_is_reloaded(host):
     assert host.serves() == pem_of(new) and host.server.reloads == 1
 
 
+@pytest.mark.parametrize(("notices", "told"), [(True, 0), (False, 1)])
+def test_a_daemon_that_notices_its_files_is_only_told_if_it_does_not(host, notices, told):
+    host.watched(0.3, notices)
+    new = host.renews(host.issue())
+    done = host.renew()
+    assert (done.state, done.status) == ("installed", 0), done.message
+    assert host.installed() == pem_of(new) and host.server.reloads == told
+
+
+def test_a_daemon_that_notices_the_way_back_is_not_told_of_it(host):
+    host.watched(0.1, notices=True)
+    old = host.installed()
+    host.renews(host.issue())
+    host.listeners[1].watched, host.server.deaf = None, True  # one listener never serves the new one
+    done = host.renew()
+    assert done.state == "put_back" and host.installed() == old
+    assert host.server.reloads == 1  # told of the new file, in vain
+
+
 def test_files_that_the_daemon_reads_itself(tmp_path, authority):
     with renewing.host(tmp_path, authority, in_place=True) as made:
         assert made.renew().state == "current"
