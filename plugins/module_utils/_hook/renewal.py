@@ -117,12 +117,21 @@ def renew(
     try:
         with transaction.locked(lock_seconds):
             warnings: list[str] = []
+            server.is_patient = _only_certificates(transaction, entries)
             recovered = transaction.recover(lambda: _answers(entries, settings), warnings)
+            server.is_patient = False
             done = [_one(entry, server, transaction, settings) for entry in entries]
     except (EngineError, OSError) as error:
         return [Renewed(one.name, "unknown", _text(error), UNKNOWN) for one in entries]
     notes = ["a change that was interrupted is undone"] if recovered else []
     return [replace(one, message="; ".join([one.message, *notes, *warnings])) for one in done]
+
+
+def _only_certificates(transaction: Transaction, entries: Sequence[Entry]) -> bool:
+    """Whether a killed run has changed nothing but certificates of these entries."""
+    left = transaction.journal_facts()
+    paths = {pair.path for one in entries for pair in one.pairs}
+    return bool(left and left["files"] and paths.issuperset(left["files"]))
 
 
 def _text(error: Exception) -> str:
@@ -287,7 +296,7 @@ class _Renewal:
         state = "installed" if installed else "reloaded" if changed else "current"
         said = []
         if installed:
-            said.append(f"installed ({', '.join(ends(parts.renewed) for parts in self._installs)})")
+            said += [ends(parts.renewed) for parts in self._installs]
         elif changed:
             said.append("what is installed was not served; the mail server was reloaded")
         if changed or not self._refusals:
