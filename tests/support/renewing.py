@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Configuration
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import Renewed, renew
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -166,8 +166,8 @@ class Host:
         }  # fmt: skip
         return {"format": 1, "kind": "postfix", "timeout": 1, "certificates": [entry]}
 
-    def configuration(self, **changes: Any) -> Configuration:
-        return Configuration.from_json(self.data(**changes), "renewal.json")
+    def configuration(self, **changes: Any) -> RenewalPlan:
+        return RenewalPlan.from_json(self.data(**changes), "renewal.json")
 
     def watched(self, seconds: float, notices: bool) -> None:
         """Have the mail server be one that notices a replaced file by itself; or that only should."""

@@ -74,8 +74,8 @@ class Policy:
 class Fitness:
     """The result. leaf is None if there is no certificate. bundle: the PEM text to install, with the key; empty if there are faults."""
 
-    faults: tuple[rules.Fault, ...]
-    cautions: tuple[rules.Fault, ...]
+    faults: tuple[rules.Unfit, ...]
+    cautions: tuple[rules.Unfit, ...]
     leaf: Optional[X509]
     chain: tuple[X509, ...]
     bundle: str = field(default="", repr=False)
@@ -116,10 +116,10 @@ class HostRoots:
                 self.roots.append(X509.load(der))
         if text:
             self.roots = [one for one in self.roots if one.self_signed]
-        self.fault: Optional[rules.Fault] = None
+        self.fault: Optional[rules.Unfit] = None
         if text and not self.roots:
             code = "untrusted" if blocks else "not_pem"
-            self.fault = rules.Fault(
+            self.fault = rules.Unfit(
                 code, f"{self.name} hold no root: there is no certificate that is signed by itself"
             )
         if text or not context.cert_store_stats()["x509_ca"]:
@@ -178,12 +178,12 @@ class _Check:
     policy: Policy
     now: datetime
     roots: HostRoots
-    found: list[rules.Fault] = field(default_factory=list)
+    found: list[rules.Unfit] = field(default_factory=list)
 
     def find(self, code: str, what: str) -> None:
-        self.add([rules.Fault(code, what)])
+        self.add([rules.Unfit(code, what)])
 
-    def add(self, faults: Iterable[rules.Fault]) -> None:
+    def add(self, faults: Iterable[rules.Unfit]) -> None:
         self.found += [one for one in faults if one not in self.found]
 
     def result(self, key: Optional[pem.PemBlock], path: Sequence[X509]) -> Fitness:

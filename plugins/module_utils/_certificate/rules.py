@@ -40,7 +40,7 @@ _MAX_LABEL = 63
 _SHOWN_NAMES = 10
 
 
-class Fault(NamedTuple):
+class Unfit(NamedTuple):
     """One fault. code: that of a finding. advice: the next thing to do; empty for that of the catalogue, None if what has it already."""
 
     code: str
@@ -119,16 +119,16 @@ def is_valid(certificate: Facts, now: datetime) -> bool:
     return certificate.not_before <= now < certificate.not_after
 
 
-def check_strength(certificate: Facts, label: str, minimum: Mapping[str, int] = MINIMUM_BITS) -> Iterator[Fault]:
+def check_strength(certificate: Facts, label: str, minimum: Mapping[str, int] = MINIMUM_BITS) -> Iterator[Unfit]:
     """Yield C(weak_key) and C(weak_signature)."""
     if is_weak_key(certificate, minimum):
-        yield Fault(
+        yield Unfit(
             "weak_key",
             f"the {label} has a weak key ({certificate.key_type}, {certificate.key_bits} bits), which partners refuse",
         )
     if is_weakly_signed(certificate):
         digest = str(certificate.signature_hash).upper()
-        yield Fault("weak_signature", f"the {label} is signed with {digest}, which partners refuse")
+        yield Unfit("weak_signature", f"the {label} is signed with {digest}, which partners refuse")
 
 
 def life_of(certificate: Facts) -> timedelta:
@@ -145,7 +145,7 @@ def check_dates(
     *,
     life: Optional[timedelta] = None,
     shares: tuple[int, int] = (ERROR_SHARE, RENEWAL_SHARE),
-) -> Iterator[Fault]:
+) -> Iterator[Unfit]:
     """Yield C(expired), C(not_yet_valid), C(expiring) or C(expires_soon).
 
     C(expiring): fewer whole days than min_days_left are left. C(expires_soon): less than warn_days_left days are left. None: a share
@@ -157,22 +157,22 @@ def check_dates(
     too_few, soon = error_limit(life, shares[0]), renewal_limit(life, shares[1])
     if certificate.not_before > now:
         begin = iso_time(certificate.not_before)
-        yield Fault("not_yet_valid", f"the {label} is not valid before {begin}")
+        yield Unfit("not_yet_valid", f"the {label} is not valid before {begin}")
     elif left <= timedelta(0):
-        yield Fault("expired", f"the {label} expired on {end}")
+        yield Unfit("expired", f"the {label} expired on {end}")
     elif min_days_left is not None and certificate.days_left(now) < min_days_left:
         days = certificate.days_left(now)
-        yield Fault("expiring", f"the {label} has {days} days left (until {end}), fewer than {min_days_left}")
+        yield Unfit("expiring", f"the {label} has {days} days left (until {end}), fewer than {min_days_left}")
     elif min_days_left is None and left < too_few:
-        yield Fault(
+        yield Unfit(
             "expiring",
             f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, shares[0], too_few)}",
             "renew it now, or give fixed days as min_days_left",
         )
     elif warn_days_left is not None and left < timedelta(days=warn_days_left):
-        yield Fault("expires_soon", f"the {label} has {certificate.days_left(now)} days left (until {end})")
+        yield Unfit("expires_soon", f"the {label} has {certificate.days_left(now)} days left (until {end})")
     elif warn_days_left is None and left < soon:
-        yield Fault(
+        yield Unfit(
             "expires_soon",
             f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, shares[1], soon)}",
         )
@@ -194,7 +194,7 @@ def _share(life: timedelta, share: int, limit: timedelta) -> str:
     return f"{name} of its life of {time_text(life)}" if limit == life / share else time_text(limit)
 
 
-def check_name(certificate: Facts, label: str, name: str, *, not_covered: str = "name_mismatch") -> Iterator[Fault]:
+def check_name(certificate: Facts, label: str, name: str, *, not_covered: str = "name_mismatch") -> Iterator[Unfit]:
     """Yield C(bad_name), C(name_in_common_name_only) or not_covered for one host name or IP address.
 
     not_covered is the code for a name that the certificate does not have: C(name_mismatch) in the probe,
@@ -203,34 +203,34 @@ def check_name(certificate: Facts, label: str, name: str, *, not_covered: str = 
     try:
         ascii_name(name.strip())
     except TargetError as error:
-        yield Fault("bad_name", str(error), None)
+        yield Unfit("bad_name", str(error), None)
         return
     shown = printable_text(name)
     if not covers(certificate, name):
-        yield Fault(not_covered, f"the {label} is for {names_of(certificate)}, not for {shown}")
+        yield Unfit(not_covered, f"the {label} is for {names_of(certificate)}, not for {shown}")
     elif not certificate.sans:
-        yield Fault(
+        yield Unfit(
             "name_in_common_name_only",
             f"the {label} has the name {shown} in its common name only, which newer clients do not read",
         )
 
 
-def check_purpose(certificate: Facts, label: str) -> Iterator[Fault]:
+def check_purpose(certificate: Facts, label: str) -> Iterator[Unfit]:
     """Yield C(wrong_purpose) if the extended key usage of a leaf or an intermediate excludes TLS servers."""
     if not certificate.is_for_servers:
-        yield Fault("wrong_purpose", f"the {label} is not for servers: its extended key usage lacks serverAuth")
+        yield Unfit("wrong_purpose", f"the {label} is not for servers: its extended key usage lacks serverAuth")
 
 
-def check_key_usage(certificate: Facts, label: str) -> Iterator[Fault]:
+def check_key_usage(certificate: Facts, label: str) -> Iterator[Unfit]:
     """Yield C(wrong_purpose) if the key usage of a leaf excludes TLS, C(wrong_key_usage) if it excludes signing."""
     usage = certificate.key_usage
     if usage is None or SIGNING_USAGE in usage:
         return
     listed = ", ".join(map(_usage_name, sorted(usage))) or "empty"
     if not usage & TLS_USAGES:
-        yield Fault("wrong_purpose", f"the {label} may not be used for TLS: its key usage is {listed}")
+        yield Unfit("wrong_purpose", f"the {label} may not be used for TLS: its key usage is {listed}")
         return
-    yield Fault(
+    yield Unfit(
         "wrong_key_usage",
         f"the {label} may not sign: its key usage is {listed}, without digitalSignature, which TLS 1.3 and every cipher suite with "
         f"forward secrecy need. GnuTLS (Exim of Debian) ends the handshake with 'Key usage violation'; OpenSSL lets it pass",
@@ -243,23 +243,23 @@ def _usage_name(name: str) -> str:
     return {"crl": "cRL"}.get(first, first) + "".join(map(str.capitalize, rest))
 
 
-def check_acceptance(certificate: Facts, label: str, minimum: Mapping[str, int] = MINIMUM_BITS) -> Iterator[Fault]:
+def check_acceptance(certificate: Facts, label: str, minimum: Mapping[str, int] = MINIMUM_BITS) -> Iterator[Unfit]:
     """Yield C(not_everywhere) for what one of OpenSSL, GnuTLS and Schannel does not take, and others do."""
     key = certificate.curve or certificate.key_type
     if is_weak_key(certificate, minimum):
         pass  # no one takes it
     elif key in NOT_EVERYWHERE:
-        yield Fault("not_everywhere", f"the {label} is not taken everywhere: {NOT_EVERYWHERE[key]}")
+        yield Unfit("not_everywhere", f"the {label} is not taken everywhere: {NOT_EVERYWHERE[key]}")
     elif certificate.curve and certificate.curve not in COMMON_CURVES:
-        yield Fault(
+        yield Unfit(
             "not_everywhere",
             f"the {label} is not taken everywhere: its key is of the curve {certificate.curve}, which neither OpenSSL, GnuTLS nor "
             "Schannel offers unless it is switched on",
         )
     if PSS in (certificate.signature_oid, certificate.key_oid):
-        yield Fault("not_everywhere", f"the {label} is not taken everywhere: Exchange does not take RSASSA-PSS")
+        yield Unfit("not_everywhere", f"the {label} is not taken everywhere: Exchange does not take RSASSA-PSS")
     if certificate.must_staple:
-        yield Fault(
+        yield Unfit(
             "not_everywhere",
             f"the {label} is not taken everywhere: it says that its server staples an OCSP response ('must-staple'), and where the "
             "server does not, GnuTLS trusts it no more",
@@ -267,31 +267,31 @@ def check_acceptance(certificate: Facts, label: str, minimum: Mapping[str, int] 
         )
 
 
-def check_leaf(certificate: Facts, label: str) -> Iterator[Fault]:
+def check_leaf(certificate: Facts, label: str) -> Iterator[Unfit]:
     """Yield C(ca_as_leaf) if the certificate is not the server's own."""
     if certificate.is_ca and not certificate.self_signed:
-        yield Fault("ca_as_leaf", f"the {label} belongs to a certification authority, not to a server")
+        yield Unfit("ca_as_leaf", f"the {label} belongs to a certification authority, not to a server")
 
 
-def check_issuer(certificate: Facts, label: str, depth: int) -> Iterator[Fault]:
+def check_issuer(certificate: Facts, label: str, depth: int) -> Iterator[Unfit]:
     """Yield C(issuer_not_ca) if the certificate may not sign a certificate with depth authorities below it."""
     reason = certificate.refuses_to_sign(depth)
     if reason == INVALID_CA:
-        yield Fault(
+        yield Unfit(
             "issuer_not_ca",
             f"the {label} signed another certificate, but it does not belong to a certification authority",
         )
     elif reason:
-        yield Fault(
+        yield Unfit(
             "issuer_not_ca",
             f"the {label} allows {certificate.path_length} authorities below it, and the chain has {depth}",
         )
 
 
-def check_extensions(certificate: Facts, label: str) -> Iterator[Fault]:
+def check_extensions(certificate: Facts, label: str) -> Iterator[Unfit]:
     """Yield C(bad_certificate) if the extensions cannot be decoded."""
     if certificate.damaged:
-        yield Fault("bad_certificate", f"the {label} has extensions that cannot be decoded")
+        yield Unfit("bad_certificate", f"the {label} has extensions that cannot be decoded")
 
 
 def covers(certificate: Facts, name: str) -> bool:

@@ -80,7 +80,7 @@ _NO_CHECK_TIME, _CHECK_OWN_SIGNATURE = 0x200000, 0x4000
 """Flags of OpenSSL that Python does not name (x509_vfy.h)."""
 _DNS, _URI, _IP = 0x82, 0x86, 0x87
 
-Folded = tuple[frozenset[tuple[str, str]], ...]
+FoldedName = tuple[frozenset[tuple[str, str]], ...]
 """A name as OpenSSL compares it."""
 
 
@@ -119,8 +119,8 @@ class X509:
     spki: bytes = field(repr=False)
     is_first_version: bool
     damaged: bool
-    _subject: Folded = field(repr=False)
-    _issuer: Folded = field(repr=False)
+    _subject: FoldedName = field(repr=False)
+    _issuer: FoldedName = field(repr=False)
     _extensions: _Extensions = field(repr=False)
 
     @classmethod
@@ -284,7 +284,7 @@ def _escaped(text: str) -> str:
     return done[:-1] + "\\ " if done.endswith(" ") else done
 
 
-def _folded(names: list[tuple[int, str, str]]) -> Folded:
+def _folded(names: list[tuple[int, str, str]]) -> FoldedName:
     parts: dict[int, set[tuple[str, str]]] = {}
     for number, oid, text in names:
         parts.setdefault(number, set()).add((oid, " ".join(text.split()).lower()))

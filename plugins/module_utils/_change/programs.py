@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import postponed
 
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-SECONDS_TO_END = 10.0
+_SECONDS_TO_END = 10.0
 
 
 def run(arguments: Sequence[str]) -> tuple[int, str, str]:
@@ -41,7 +41,7 @@ def run(arguments: Sequence[str]) -> tuple[int, str, str]:
 
 def _end(program: subprocess.Popen[bytes]) -> None:
     try:
-        program.wait(SECONDS_TO_END)
+        program.wait(_SECONDS_TO_END)
     except subprocess.TimeoutExpired:
         program.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):

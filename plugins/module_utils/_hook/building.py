@@ -21,7 +21,7 @@ ENTRY = f"{PACKAGE}._hook.main"
 _MAIN = f"import sys\n\nfrom {ENTRY} import main\n\nsys.exit(main())\n"
 _DATE = (1980, 1, 1, 0, 0, 0)
 
-Reader = Callable[[str], Optional[str]]
+ModuleReader = Callable[[str], Optional[str]]
 """Returns the text of a module by its dotted name; None if there is no such module."""
 
 
@@ -38,7 +38,7 @@ def source_of(name: str) -> Optional[str]:
     return text
 
 
-def sources(read: Reader = source_of, entry: str = ENTRY) -> dict[str, str]:
+def sources(read: ModuleReader = source_of, entry: str = ENTRY) -> dict[str, str]:
     """Return module -> text of all that the program imports, directly or through others; imports in functions count."""
     found: dict[str, str] = {}
     todo = [entry]

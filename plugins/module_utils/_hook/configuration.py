@@ -37,13 +37,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 VERSION = "0.1.0"
 """The version of the collection (galaxy.yml), which C(mailfleet-starttls --version) says."""
-FORMAT = 1
+RENEWAL_FORMAT = 1
 """The format of the configuration that this version writes."""
 
 
-MAX_BYTES = 4 << 20
+CONFIGURATION_BYTES = 4 << 20
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,199}\Z")
+_NAME = re.compile(r"""[^\s'"\\|={}]{1,200}\Z""")
 _HEX = re.compile(r"([0-9a-f]{2}){1,512}\Z")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\$?\Z")
 _PROTOCOLS = ("smtp", "smtps")
@@ -65,7 +65,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Tlsa:
+class PublishedKey:
     """A TLSA record that is published for a listener: name is like C(_25._tcp.mx1.example.com), data is in hexadecimal."""
 
     name: str
@@ -76,7 +76,7 @@ class Tlsa:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Renewable:
     """One certificate of a host, in one algorithm or in several.
 
     names: what it has to cover. roots: PEM text; empty for the host's own store. listeners: where it has to be served; the name of a
@@ -92,11 +92,11 @@ class Entry:
     mode: str = "0600"
     roots: str = ""
     policy: Policy = field(default_factory=Policy)
-    tlsa: tuple[Tlsa, ...] = ()
+    tlsa: tuple[PublishedKey, ...] = ()
 
 
 @dataclass(frozen=True)
-class Configuration:
+class RenewalPlan:
     """What C(mailfleet-starttls) does on a host.
 
     kind: the product of its mail server. timeout: seconds for a listener to serve what was installed. textfile: a file for the
@@ -104,20 +104,20 @@ class Configuration:
     """
 
     kind: str
-    certificates: tuple[Entry, ...]
+    certificates: tuple[Renewable, ...]
     timeout: int = 20
     textfile: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return the file's content as plain data."""
-        return {KEY: FORMAT, **asdict(self)}
+        return {KEY: RENEWAL_FORMAT, **asdict(self)}
 
     def text(self) -> str:
         """Return the file's content."""
         return json.dumps(self.to_json(), indent=2, sort_keys=True) + "\n"
 
     @classmethod
-    def parse(cls, text: str, where: str = CONFIGURATION) -> Configuration:
+    def parse(cls, text: str, where: str = CONFIGURATION) -> RenewalPlan:
         """Return the configuration that a text holds. Raises EngineError, which names the place and the fault."""
         try:
             data = json.loads(text)
@@ -126,10 +126,10 @@ class Configuration:
         return cls.from_json(data, where)
 
     @classmethod
-    def from_json(cls, data: Any, where: str) -> Configuration:
+    def from_json(cls, data: Any, where: str) -> RenewalPlan:
         """Return the configuration of plain data. Raises EngineError."""
         try:
-            format_of(data, FORMAT, where)
+            format_of(data, RENEWAL_FORMAT, where)
             given = _Given(data, "", {KEY, "kind", "certificates", "timeout", "textfile"})
             timeout = given.number("timeout", 20, 1, 600)
             entries = tuple(_entry(one) for one in given.several("certificates"))
@@ -198,13 +198,13 @@ class _Given:
         return dict(value)
 
 
-def _entry(data: Any) -> Entry:
+def _entry(data: Any) -> Renewable:
     names = {"name", "pairs", "names", "listeners", "owner", "group", "mode", "roots", "policy", "tlsa"}
     name = data.get("name") if isinstance(data, dict) else None
     given = _Given(data, f"certificate {name!a}" if isinstance(name, str) else "a certificate", names)
-    if not _NAME.match(given.text("name")):
+    if not _NAME.match(given.text("name")) or not given.text("name").isprintable():
         raise ValueError(
-            f"the name {given.text('name')[:80]!a} of a certificate is not made of letters, digits and ._@:-"
+            f"the name {given.text('name')[:80]!a} of a certificate holds a blank, a quote or one of \\|={{}}"
         )
     for one in (given.text("owner", "root"), given.text("group", "root")):
         if not _USER.match(one):
@@ -214,7 +214,7 @@ def _entry(data: Any) -> Entry:
     covered = tuple(given.several("names", 1))
     if not all(isinstance(one, str) and one and one.isprintable() for one in covered):
         raise ValueError("names holds something else than host names")
-    return Entry(
+    return Renewable(
         given.text("name"),
         tuple(_pair(one) for one in given.several("pairs", 1)),
         covered,
@@ -253,14 +253,14 @@ def _policy(entry: _Given) -> Policy:
     )
 
 
-def _tlsa(data: Any) -> Tlsa:
+def _tlsa(data: Any) -> PublishedKey:
     given = _Given(data, "tlsa", {"name", "usage", "selector", "matching_type", "data"})
     name, record = given.text("name"), given.text("data").lower()
     if not re.match(r"_[0-9]{1,5}\._tcp\.[A-Za-z0-9_.-]{1,253}\Z", name):
         raise ValueError(f"tlsa.name {name[:80]!a} is not like _25._tcp.mx1.example.com")
     if not _HEX.match(record):
         raise ValueError("tlsa.data is not hexadecimal")
-    return Tlsa(
+    return PublishedKey(
         name, given.number("usage", None, 0, 255), given.number("selector", None, 0, 255),
         given.number("matching_type", None, 0, 255), record,
     )  # fmt: skip
@@ -276,7 +276,7 @@ def _listener(data: Any) -> Target:
     return target
 
 
-def _refuse_double(found: Configuration) -> None:
+def _refuse_double(found: RenewalPlan) -> None:
     for what, values in (
         ("name", [one.name for one in found.certificates]),
         ("path", [pair.path for one in found.certificates for pair in one.pairs if pair.path]),

@@ -25,9 +25,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import building
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import (
-    FORMAT,
+    RENEWAL_FORMAT,
     VERSION,
-    Configuration,
+    RenewalPlan,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import (
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     # Ansible's packer sends what this imports, and the program is made of that. It is not loaded here.
     from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import main  # noqa: F401
 
-AUTO = "auto"
+_AUTO = "auto"
 COLLECTOR = "/var/lib/prometheus/node-exporter"
 """The directory of the collector on Debian (package prometheus-node-exporter)."""
 _TEXTFILE = "mailfleet_starttls.prom"
@@ -56,12 +56,12 @@ _LETSENCRYPT = "/etc/letsencrypt/"
 
 def textfile_of(given: str) -> str:
     """Return the path of the file for node-exporter: C(auto) is where its collector looks, if it is there; C(none) is none."""
-    if given == AUTO:
+    if given == _AUTO:
         return f"{COLLECTOR}/{_TEXTFILE}" if Path(COLLECTOR).is_dir() else ""
     return "" if given == "none" else given
 
 
-def check(configuration: Configuration) -> None:
+def check(configuration: RenewalPlan) -> None:
     """Raise EngineError for what this host cannot do: a user that it does not have, roots that nobody can read."""
     for entry in configuration.certificates:
         try:
@@ -74,15 +74,15 @@ def check(configuration: Configuration) -> None:
             raise EngineError(f"certificates: {entry.name}: roots: {roots.fault.what}")
 
 
-def uses_certbot(configuration: Configuration, certbot: str) -> bool:
+def uses_certbot(configuration: RenewalPlan, certbot: str) -> bool:
     """Whether certbot calls the hook. certbot: C(auto), C(hook) or C(none)."""
-    if certbot != AUTO:
+    if certbot != _AUTO:
         return certbot == "hook"
     files = [pair.certificate for one in configuration.certificates for pair in one.pairs]
     return any(one.startswith(_LETSENCRYPT) for one in files) and Path(_LETSENCRYPT).is_dir()
 
 
-def wanted(configuration: Configuration, certbot: str, timer: bool) -> dict[str, FileImage]:
+def wanted(configuration: RenewalPlan, certbot: str, timer: bool) -> dict[str, FileImage]:
     """Return path -> the file as it has to be, in the order in which they are written; without content where it has to be away."""
     texts: dict[str, tuple[Optional[str], int]] = {
         CONFIGURATION: (configuration.text(), 0o600),
@@ -106,7 +106,7 @@ def interpreter() -> str:
 
 
 def install(
-    configuration: Configuration, certbot: str, timer: bool, run: Runner, check_mode: bool, store: str = STORE
+    configuration: RenewalPlan, certbot: str, timer: bool, run: Runner, check_mode: bool, store: str = STORE
 ) -> dict[str, Any]:
     """Install the hook, or bring it to this version, and return the module's result. Raises EngineError and OSError."""
     check(configuration)
@@ -163,7 +163,7 @@ def _write(differing: Sequence[tuple[FileImage, FileImage]], starts: bool, run: 
     try:
         for old, new in differing:
             if new.content is None and new.path == TIMER_FILE:
-                run(["systemctl", "disable", "--now", f"{renewal_files.UNIT}.timer"])
+                run(["systemctl", "disable", "--now", f"{renewal_files.RENEWAL_UNIT}.timer"])
             if new.content is not None:
                 directory = str(Path(new.path).parent)
                 if missing_directories(directory, new.trust):
@@ -190,7 +190,7 @@ def _refuse_foreign(present: Mapping[str, renewal_files.HookFile], images: Mappi
 def _refuse_newer(image: FileImage) -> None:
     if image.content is not None:
         with contextlib.suppress(ValueError):  # a damaged one is written again
-            format_of(json.loads(image.content), FORMAT, image.path)
+            format_of(json.loads(image.content), RENEWAL_FORMAT, image.path)
 
 
 def _difference(old: FileImage, new: FileImage) -> dict[str, str]:

@@ -17,11 +17,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.programs import run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import monitoring, telling
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import (
-    MAX_BYTES,
+    CONFIGURATION_BYTES,
     VERSION,
-    Configuration,
+    RenewalPlan,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import UNKNOWN, renew, worst
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import NOT_SEEN, renew, worst
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import CONFIGURATION
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
@@ -35,17 +35,17 @@ _EPILOG = (
 )
 
 
-def read(path: str) -> Configuration:
+def read(path: str) -> RenewalPlan:
     """Return the configuration in a file. Raises EngineError, which says the next thing to do."""
     try:
-        content = FileImage.read(path, max_bytes=MAX_BYTES).content
+        content = FileImage.read(path, max_bytes=CONFIGURATION_BYTES).content
     except PermissionError:
         raise EngineError(f"{path} can only be read by root; run this as root, for example with sudo") from None
     except OSError as error:
         raise EngineError(f"{path} cannot be read: {error.strerror or error}") from error
     if content is None:
         raise EngineError(f"{path} is not there; the module renewal_hook writes it")
-    return Configuration.parse(content.decode("utf-8", "replace"), path)
+    return RenewalPlan.parse(content.decode("utf-8", "replace"), path)
 
 
 def _arguments(given: Sequence[str]) -> argparse.Namespace:
@@ -59,7 +59,7 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def _renew(configuration: Configuration, names: Sequence[str]) -> int:
+def _renew(configuration: RenewalPlan, names: Sequence[str]) -> int:
     kind = resolve(configuration.kind, "server", "kind")
 
     def adapter(at: Target) -> Any:
@@ -80,7 +80,7 @@ def main(given: Optional[Sequence[str]] = None) -> int:
     try:
         options = _arguments(sys.argv[1:] if given is None else given)
     except SystemExit as error:
-        return UNKNOWN if error.code else 0
+        return NOT_SEEN if error.code else 0
     try:
         configuration = read(options.configuration)
         if options.command == "check":
@@ -91,10 +91,10 @@ def main(given: Optional[Sequence[str]] = None) -> int:
     except EngineError as error:
         said = printable_text(str(error), 2000)
         print(f"STARTTLS UNKNOWN - {said}" if options.command == "check" else said)
-        return UNKNOWN
+        return NOT_SEEN
     except Exception as error:
         # A traceback could show what a file holds, and its status would read as a warning.
         print(
             f"STARTTLS UNKNOWN - {type(error).__name__} in {telling.PROGRAM_NAME} {VERSION}; this is a bug, please report it"
         )
-        return UNKNOWN
+        return NOT_SEEN

@@ -17,16 +17,16 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import HostRoots
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import error_limit, renewal_limit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Configuration, Entry
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Renewable, RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import Parts, judge_served, look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
-WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
-_WORST = (OK, WARNING, UNKNOWN, CRITICAL)
+_OK, _WARNING, _CRITICAL, _UNKNOWN = 0, 1, 2, 3
+STATUS_WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
+_WORST = (_OK, _WARNING, _UNKNOWN, _CRITICAL)
 _DAY = timedelta(days=1)
 _LONGEST = 2000
 _CHAIN = ("chain_incomplete", "chain_out_of_order")
@@ -46,16 +46,16 @@ class Checked(NamedTuple):
     line: str
 
 
-def check(configuration: Configuration, now: datetime, names: Sequence[str] = ()) -> Checked:
+def check(configuration: RenewalPlan, now: datetime, names: Sequence[str] = ()) -> Checked:
     """Look at every certificate, or at those of these names."""
     settings = Settings(timeout=float(min(configuration.timeout, 10)), total_timeout=20.0, verify_trust=False)
     entries = [one for one in configuration.certificates if not names or one.name in names]
     said = [
-        Said(UNKNOWN, f"{one}: there is no such certificate in the configuration")
+        Said(_UNKNOWN, f"{one}: there is no such certificate in the configuration")
         for one in sorted(set(names) - {one.name for one in entries})
     ]
     if not entries and not said:
-        said = [Said(UNKNOWN, "the configuration names no certificate")]
+        said = [Said(_UNKNOWN, "the configuration names no certificate")]
     data: list[str] = []
     for entry in entries:
         found, numbers = _entry(entry, settings, now)
@@ -67,19 +67,19 @@ def check(configuration: Configuration, now: datetime, names: Sequence[str] = ()
 def answer(said: Sequence[Said], data: Sequence[str] = ()) -> Checked:
     """Return the line of these statements: the worst first. What is good is said only if nothing is bad."""
     status = max((one.status for one in said), key=_WORST.index)
-    ranked = sorted((one for one in said if one.status or status == OK), key=lambda one: -_WORST.index(one.status))
+    ranked = sorted((one for one in said if one.status or status == _OK), key=lambda one: -_WORST.index(one.status))
     # A bar would begin the performance data.
     text = rules.printable_text("; ".join(one.text for one in ranked), _LONGEST).replace("|", "/")
-    return Checked(status, f"STARTTLS {WORDS[status]} - {text}" + (f" | {' '.join(data)}" if data else ""))
+    return Checked(status, f"STARTTLS {STATUS_WORDS[status]} - {text}" + (f" | {' '.join(data)}" if data else ""))
 
 
-def _entry(entry: Entry, settings: Settings, now: datetime) -> tuple[list[Said], list[str]]:
+def _entry(entry: Renewable, settings: Settings, now: datetime) -> tuple[list[Said], list[str]]:
     """Return what is to be said of one certificate, and its performance data."""
     try:
         roots = HostRoots(entry.roots)
         found = [look(entry, pair, roots) for pair in entry.pairs]
     except (EngineError, OSError, pem.PemError) as error:
-        return [Said(UNKNOWN, f"could not look: {error}")], []
+        return [Said(_UNKNOWN, f"could not look: {error}")], []
     said: list[Said] = []
     data: list[str] = []
     expected: dict[Question, X509] = {}
@@ -87,7 +87,7 @@ def _entry(entry: Entry, settings: Settings, now: datetime) -> tuple[list[Said],
         leaf = parts.served
         if leaf is None:
             what = f"holds no certificate: {parts.installed.said}" if parts.installed else "is not there"
-            said.append(Said(CRITICAL, f"{parts.pair.path or parts.pair.certificate} {what}"))
+            said.append(Said(_CRITICAL, f"{parts.pair.path or parts.pair.certificate} {what}"))
             continue
         kind = leaf.key_type if len(found) > 1 else ""
         said += _dates(parts, leaf)
@@ -96,10 +96,10 @@ def _entry(entry: Entry, settings: Settings, now: datetime) -> tuple[list[Said],
     seen = ask(list(expected), settings) if expected else {}
     served = [_listener(question, leaf, seen, entry, roots) for question, leaf in expected.items()]
     said += [one for some in served for one in some]
-    good = sum(all(one.status not in (CRITICAL, UNKNOWN) for one in some) for some in served)
+    good = sum(all(one.status not in (_CRITICAL, _UNKNOWN) for one in some) for some in served)
     data.append(f"'{entry.name}_served'={good};;{len(served)}:;0;{len(served)}")
     if not any(one.status for one in said):
-        said.append(Said(OK, f"{_left(found, now)}, served on {good} of {len(served)} listeners"))
+        said.append(Said(_OK, f"{_left(found, now)}, served on {good} of {len(served)} listeners"))
     return said, data
 
 
@@ -111,8 +111,8 @@ def _left(found: Sequence[Parts], now: datetime) -> str:
 def _dates(parts: Parts, leaf: X509) -> list[Said]:
     """Return what is wrong with the installed certificate, and whether a renewed one waits."""
     fitness = parts.installed or parts.renewed
-    said = [Said(CRITICAL, one.what) for one in fitness.faults]
-    said += [Said(WARNING, one.what) for one in fitness.cautions if one.code == "expires_soon"]
+    said = [Said(_CRITICAL, one.what) for one in fitness.faults]
+    said += [Said(_WARNING, one.what) for one in fitness.cautions if one.code == "expires_soon"]
     new = parts.renewed.leaf
     if parts.present is not None and not parts.is_current and new and new.not_after > leaf.not_after:
         why = (
@@ -122,14 +122,14 @@ def _dates(parts: Parts, leaf: X509) -> list[Said]:
         )
         said.append(
             Said(
-                WARNING,
+                _WARNING,
                 f"{parts.pair.certificate} was renewed and is not installed{why}",
             )
         )
     return said
 
 
-def _numbers(entry: Entry, label: str, leaf: X509, now: datetime) -> list[str]:
+def _numbers(entry: Renewable, label: str, leaf: X509, now: datetime) -> list[str]:
     """Return the days that are left, and what share of its life that is, each with its limits."""
     policy, life, left = entry.policy, rules.life_of(leaf), leaf.not_after - now
     warn = (
@@ -144,23 +144,23 @@ def _numbers(entry: Entry, label: str, leaf: X509, now: datetime) -> list[str]:
 
 
 def _listener(
-    question: Question, leaf: X509, seen: Mapping[Question, Handshake], entry: Entry, roots: HostRoots
+    question: Question, leaf: X509, seen: Mapping[Question, Handshake], entry: Renewable, roots: HostRoots
 ) -> list[Said]:
     """Return what is wrong with what a listener serves; nothing if it is the installed certificate with its chain."""
     now = seen[question]
     if not now.completed:
         offers = now.stage >= Stage.STARTTLS_ADVERTISED or question.target.protocol == "smtps"
         if now.stage >= Stage.EHLO and not offers:
-            return [Said(CRITICAL, f"{question} does not offer STARTTLS")]
+            return [Said(_CRITICAL, f"{question} does not offer STARTTLS")]
         if now.stage < Stage.EHLO and question.target.protocol != "smtps":
-            return [Said(UNKNOWN, f"could not look at {question}: {now.message}")]
+            return [Said(_UNKNOWN, f"could not look at {question}: {now.message}")]
         if now.code in ("connect_failed", "timeout", "no_route", "name_not_resolved"):
-            return [Said(UNKNOWN, f"could not look at {question}: {now.message}")]
-        return [Said(CRITICAL, f"{question}: {now.message}")]
+            return [Said(_UNKNOWN, f"could not look at {question}: {now.message}")]
+        return [Said(_CRITICAL, f"{question}: {now.message}")]
     if now.fingerprint != leaf.fingerprint_sha256:
         return [
-            Said(CRITICAL, f"{question} serves another certificate than the installed one ({now.fingerprint[:16]}...)")
+            Said(_CRITICAL, f"{question} serves another certificate than the installed one ({now.fingerprint[:16]}...)")
         ]
     chain = judge_served(entry, now.chain, roots)
     incomplete = any(one.code in _CHAIN for one in chain.faults)
-    return [Said(CRITICAL, f"{question} serves an incomplete chain")] if incomplete else []
+    return [Said(_CRITICAL, f"{question} serves an incomplete chain")] if incomplete else []

@@ -14,7 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.po
     RENEWAL_SHARE,
     fixed_days,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import FORMAT, Configuration
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import RENEWAL_FORMAT, RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -87,18 +87,18 @@ HOOK_SPEC: dict[str, dict[str, Any]] = {
 }
 
 
-def configuration_of(options: Mapping[str, Any], kind: str, layout: Layout, textfile: str) -> Configuration:
+def configuration_of(options: Mapping[str, Any], kind: str, layout: Layout, textfile: str) -> RenewalPlan:
     """Return the configuration. kind: the product of this host; layout: its places. Raises EngineError, which names the option."""
     if not options["certificates"]:
         raise EngineError("certificates is empty; name what is to be renewed on this host")
     data = {
-        "format": FORMAT,
+        "format": RENEWAL_FORMAT,
         "kind": kind,
         "timeout": options["timeout"],
         "textfile": textfile,
         "certificates": [_entry(one, layout) for one in options["certificates"]],
     }
-    return Configuration.from_json(data, "the options of renewal_hook")
+    return RenewalPlan.from_json(data, "the options of renewal_hook")
 
 
 def _entry(given: Mapping[str, Any], layout: Layout) -> dict[str, Any]:

@@ -19,7 +19,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.rules import iso_time
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Entry, Pair, Tlsa
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import (
+    Pair,
+    PublishedKey,
+    Renewable,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _DANE_TA, _DANE_EE = 2, 3
@@ -59,7 +63,7 @@ class Parts(NamedTuple):
         return bool(self.installed and not self.installed.faults and old and new and old.not_after > new.not_after)
 
 
-def look(entry: Entry, pair: Pair, roots: HostRoots) -> Parts:
+def look(entry: Renewable, pair: Pair, roots: HostRoots) -> Parts:
     """Read and judge one pair. Raises EngineError if a file of whoever renews cannot be read, or openssl is not there."""
     renewed = _judged(entry, roots, *(_content(one) for one in (pair.private_key, pair.certificate, pair.chain)))
     if not pair.path:
@@ -71,7 +75,7 @@ def look(entry: Entry, pair: Pair, roots: HostRoots) -> Parts:
     return Parts(pair, renewed, present, judge_installed(entry, present, roots))
 
 
-def read_installed(entry: Entry, pair: Pair) -> FileImage:
+def read_installed(entry: Renewable, pair: Pair) -> FileImage:
     """Return the file that the daemon reads. Raises EngineError."""
     bundle = BundleFile(pair.path, owner=entry.owner, group=entry.group, mode=entry.mode)
     try:
@@ -80,18 +84,18 @@ def read_installed(entry: Entry, pair: Pair) -> FileImage:
         raise EngineError(f"{pair.path} cannot be read: {error.strerror or error}") from error
 
 
-def judge_installed(entry: Entry, present: FileImage, roots: HostRoots) -> Fitness:
+def judge_installed(entry: Renewable, present: FileImage, roots: HostRoots) -> Fitness:
     """Judge the file that the daemon reads, which holds key, certificate and chain."""
     return _judged(entry, roots, present.content or b"", present.content or b"", b"")
 
 
-def judge_served(entry: Entry, chain: Sequence[bytes], roots: HostRoots) -> Fitness:
+def judge_served(entry: Renewable, chain: Sequence[bytes], roots: HostRoots) -> Fitness:
     """Judge the chain (DER, leaf first) that a listener serves."""
     text = pem.join(pem.PemBlock("CERTIFICATE", der) for der in chain).encode("ascii")
     return assess(None, text, b"", entry.names, roots, entry.policy)
 
 
-def wanted_image(entry: Entry, parts: Parts) -> FileImage:
+def wanted_image(entry: Renewable, parts: Parts) -> FileImage:
     """Return the file to install. Raises EngineError if it cannot be installed with its owner, group and mode."""
     bundle = BundleFile(
         parts.pair.path, content=parts.renewed.bundle, owner=entry.owner, group=entry.group, mode=entry.mode
@@ -99,7 +103,7 @@ def wanted_image(entry: Entry, parts: Parts) -> FileImage:
     return bundle.image()
 
 
-def unpublished(entry: Entry, fitness: Fitness) -> list[str]:
+def unpublished(entry: Renewable, fitness: Fitness) -> list[str]:
     """Return the TLSA records to publish before a certificate may be served; none if the published ones fit it, or if there are none.
 
     At each name one of the usable records has to fit.
@@ -115,7 +119,7 @@ def unpublished(entry: Entry, fitness: Fitness) -> list[str]:
     return missing
 
 
-def _fits(record: Tlsa, leaf: X509, chain: Sequence[X509]) -> bool:
+def _fits(record: PublishedKey, leaf: X509, chain: Sequence[X509]) -> bool:
     """Whether a record names the leaf, or one of the issuers that are served with it."""
     for one in [leaf] if record.usage == _DANE_EE else chain:
         part = {0: one.der, 1: one.spki}.get(record.selector, b"")
@@ -131,7 +135,7 @@ def ends(fitness: Fitness) -> str:
     return f"until {iso_time(leaf.not_after)}, SHA-256 {leaf.fingerprint_sha256[:16]}..." if leaf else "none"
 
 
-def _judged(entry: Entry, roots: HostRoots, key: bytes, certificate: bytes, chain: bytes) -> Fitness:
+def _judged(entry: Renewable, roots: HostRoots, key: bytes, certificate: bytes, chain: bytes) -> Fitness:
     return assess(key, certificate, chain, entry.names, roots, entry.policy)
 
 

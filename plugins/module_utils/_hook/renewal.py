@@ -19,7 +19,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fi
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import SECONDS, STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Configuration, Entry
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Renewable, RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import (
     Parts,
     ends,
@@ -33,11 +33,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
-DONE, REFUSED, NOT_SERVED, UNKNOWN = 0, 1, 2, 3
+DONE, PUT_OFF, NOT_SERVED, NOT_SEEN = 0, 1, 2, 3
 """Exit statuses."""
-PAUSE = 0.2
+_PAUSE = 0.2
 
-Adapter = Callable[[Target], Any]
+AdapterAt = Callable[[Target], Any]
 """Makes the adapter of the host's mail server (_server.contract.Server) for one of its listeners."""
 
 
@@ -96,8 +96,8 @@ class Reloading:
 
 
 def renew(
-    configuration: Configuration,
-    adapter: Adapter,
+    configuration: RenewalPlan,
+    adapter: AdapterAt,
     names: Sequence[str] = (),
     store: str = STORE,
     lock_seconds: float = SECONDS,
@@ -107,7 +107,7 @@ def renew(
     if missing := sorted(set(names) - {one.name for one in entries}):
         known = ", ".join(one.name for one in configuration.certificates)
         return [
-            Renewed(one, "unknown", f"there is no such certificate; there are: {known}", UNKNOWN) for one in missing
+            Renewed(one, "unknown", f"there is no such certificate; there are: {known}", NOT_SEEN) for one in missing
         ]
     if not entries:
         return []
@@ -122,12 +122,12 @@ def renew(
             server.is_patient = False
             done = [_one(entry, server, transaction, settings) for entry in entries]
     except (EngineError, OSError) as error:
-        return [Renewed(one.name, "unknown", _text(error), UNKNOWN) for one in entries]
+        return [Renewed(one.name, "unknown", _text(error), NOT_SEEN) for one in entries]
     notes = ["a change that was interrupted is undone"] if recovered else []
     return [replace(one, message="; ".join([one.message, *notes, *warnings])) for one in done]
 
 
-def _only_certificates(transaction: Transaction, entries: Sequence[Entry]) -> bool:
+def _only_certificates(transaction: Transaction, entries: Sequence[Renewable]) -> bool:
     """Whether a killed run has changed nothing but certificates of these entries."""
     left = transaction.journal_facts()
     paths = {pair.path for one in entries for pair in one.pairs}
@@ -139,28 +139,28 @@ def _text(error: Exception) -> str:
     return f"{place}: {error.strerror}" if isinstance(error, OSError) and place else str(error)
 
 
-def _answers(entries: Sequence[Entry], settings: Settings) -> None:
+def _answers(entries: Sequence[Renewable], settings: Settings) -> None:
     """Raise EngineError unless a mail server answers on one of the listeners."""
     questions = [Question(at) for at in dict.fromkeys(at for one in entries for at in one.listeners)]
     deadline = time.monotonic() + settings.timeout
     while not any(seen.stage >= Stage.EHLO for seen in ask(questions, settings).values()):
         if time.monotonic() >= deadline:
             raise EngineError(f"no mail server answers on {', '.join(map(str, questions))}")
-        time.sleep(PAUSE)
+        time.sleep(_PAUSE)
 
 
-def _one(entry: Entry, server: Reloading, transaction: Transaction, settings: Settings) -> Renewed:
+def _one(entry: Renewable, server: Reloading, transaction: Transaction, settings: Settings) -> Renewed:
     try:
         roots = HostRoots(entry.roots)
         found = [look(entry, pair, roots) for pair in entry.pairs]
         return _Renewal(entry, found, settings).make(server, transaction)
     except TransactionError as error:
-        state, status = ("put_back", REFUSED) if error.restored else ("failed", NOT_SERVED)
+        state, status = ("put_back", PUT_OFF) if error.restored else ("failed", NOT_SERVED)
         return Renewed(entry.name, state, str(error), status)
     except pem.PemError as error:
-        return Renewed(entry.name, "unknown", f"the roots cannot be read: {error}", UNKNOWN)
+        return Renewed(entry.name, "unknown", f"the roots cannot be read: {error}", NOT_SEEN)
     except (EngineError, OSError) as error:
-        return Renewed(entry.name, "unknown", f"nothing was changed: {_text(error)}", UNKNOWN)
+        return Renewed(entry.name, "unknown", f"nothing was changed: {_text(error)}", NOT_SEEN)
 
 
 class _Wanted(NamedTuple):
@@ -173,7 +173,7 @@ class _Wanted(NamedTuple):
 class _Renewal:
     """The renewal of one certificate, in all its algorithms."""
 
-    def __init__(self, entry: Entry, found: Sequence[Parts], settings: Settings) -> None:
+    def __init__(self, entry: Renewable, found: Sequence[Parts], settings: Settings) -> None:
         self._entry, self._found, self._settings = entry, found, settings
         self._refusals: list[str] = []
         self._notes: list[str] = []
@@ -283,7 +283,7 @@ class _Renewal:
             if left and time.monotonic() >= deadline:
                 return left, "; ".join(f"{question}: {_instead(seen[question])}" for question, _prints in left)
             if left:
-                time.sleep(PAUSE)
+                time.sleep(_PAUSE)
         return [], ""
 
     def _said(self, installed: bool, changed: bool, proved: int, silent: Sequence[str]) -> Renewed:
@@ -307,7 +307,7 @@ class _Renewal:
         elif any(parts.keeps for parts in self._found) and state == "current":
             state = "kept"
         said += [f"not proved: {one}" for one in silent]
-        status = REFUSED if self._refusals else UNKNOWN if silent else DONE
+        status = PUT_OFF if self._refusals else NOT_SEEN if silent else DONE
         return Renewed(self._entry.name, state, "; ".join([*said, *self._notes]), status, leaves)
 
 
@@ -319,7 +319,7 @@ def _instead(seen: Handshake) -> str:
 
 def worst(done: Sequence[Renewed]) -> int:
     """Return the exit status of a whole call: not served is worse than unknown, that is worse than refused."""
-    order = (DONE, REFUSED, UNKNOWN, NOT_SERVED)
+    order = (DONE, PUT_OFF, NOT_SEEN, NOT_SERVED)
     return max((one.status for one in done), key=order.index, default=DONE)
 
 

@@ -49,7 +49,7 @@ def write_textfile(path: str, done: Sequence[Renewed], now: datetime) -> str:
             labels = f'name="{one.name}",algorithm="{leaf.key_type}"'
             lines.append(f"{_PREFIX}_certificate_not_after_seconds{{{labels}}} {int(leaf.not_after.timestamp())}")
     try:
-        FileImage(path, ("\n".join(lines) + "\n").encode("ascii"), 0o644).write()
+        FileImage(path, ("\n".join(lines) + "\n").encode("utf-8"), 0o644).write()
     except OSError as error:
         return f"{path} cannot be written: {error.strerror or error}"
     return ""

@@ -24,10 +24,10 @@ PROGRAM = "/usr/local/sbin/mailfleet-starttls"
 CONFIGURATION = "/etc/mailfleet/renewal.json"
 CERTBOT_DIRECTORY = "/etc/letsencrypt/renewal-hooks/deploy"
 CERTBOT_HOOK = f"{CERTBOT_DIRECTORY}/mailfleet-starttls"
-UNIT = "mailfleet-starttls-renew"
-SERVICE_FILE = f"/etc/systemd/system/{UNIT}.service"
-TIMER_FILE = f"/etc/systemd/system/{UNIT}.timer"
-TIMER_LINK = f"/etc/systemd/system/timers.target.wants/{UNIT}.timer"
+RENEWAL_UNIT = "mailfleet-starttls-renew"
+SERVICE_FILE = f"/etc/systemd/system/{RENEWAL_UNIT}.service"
+TIMER_FILE = f"/etc/systemd/system/{RENEWAL_UNIT}.timer"
+TIMER_LINK = f"/etc/systemd/system/timers.target.wants/{RENEWAL_UNIT}.timer"
 SYSTEMD = "/run/systemd/system"
 """It is there if systemd runs the host. Source: sd_booted(3)."""
 
@@ -112,7 +112,7 @@ def remove(run: Runner = start_program) -> tuple[str, ...]:
     """Remove every file of the hook, first what starts it, and return their paths. Raises EngineError and OSError."""
     paths = there()
     if TIMER_FILE in paths and Path(SYSTEMD).is_dir():
-        run(["systemctl", "disable", "--now", f"{UNIT}.timer"])
+        run(["systemctl", "disable", "--now", f"{RENEWAL_UNIT}.timer"])
     for path in reversed(paths):
         FileImage(path, None).write()
     if {SERVICE_FILE, TIMER_FILE} & {*paths} and Path(SYSTEMD).is_dir():
@@ -125,7 +125,7 @@ def remove(run: Runner = start_program) -> tuple[str, ...]:
 
 def timer_runs(run: Runner) -> bool:
     """Whether systemd has the timer: it runs, and starts with the host."""
-    status, out, _err = run(["systemctl", "show", "--property=ActiveState,NeedDaemonReload", f"{UNIT}.timer"])
+    status, out, _err = run(["systemctl", "show", "--property=ActiveState,NeedDaemonReload", f"{RENEWAL_UNIT}.timer"])
     state = dict(line.partition("=")[::2] for line in out.splitlines()) if status == 0 else {}
     is_read = state.get("NeedDaemonReload") == "no"
     return state.get("ActiveState") == "active" and is_read and os.path.lexists(TIMER_LINK)
@@ -135,8 +135,8 @@ def start_timer(run: Runner) -> None:
     """Have systemd start the timer, now and with the host. Raises EngineError."""
     for words in (
         ["systemctl", "daemon-reload"],
-        ["systemctl", "enable", f"{UNIT}.timer"],
-        ["systemctl", "restart", f"{UNIT}.timer"],
+        ["systemctl", "enable", f"{RENEWAL_UNIT}.timer"],
+        ["systemctl", "restart", f"{RENEWAL_UNIT}.timer"],
     ):
         status, out, err = run(words)
         if status != 0:

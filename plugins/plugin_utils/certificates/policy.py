@@ -17,7 +17,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
 
-def _findings(rule: Callable[..., Iterator[rules.Fault]]) -> Callable[..., Iterator[Finding]]:
+def _findings(rule: Callable[..., Iterator[rules.Unfit]]) -> Callable[..., Iterator[Finding]]:
     """Return the rule as one that yields findings, with the advice of the catalogue where it has none itself."""
 
     @functools.wraps(rule)

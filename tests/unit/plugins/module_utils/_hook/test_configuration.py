@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import VERSION, Configuration
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import VERSION, RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 TOP = Path(__file__).resolve().parents[5]
@@ -56,7 +56,8 @@ BAD = [
     (changed("certificates", {}), "certificates is not a list"),
     (changed("certificates", 0, 7), "a certificate is not a JSON object"),
     (changed("more", 1), "'more' is not known"),
-    (changed(*ONE, "name", "a\nb"), "is not made of letters"),
+    (changed(*ONE, "name", "a\nb"), "holds a blank, a quote or one of"),
+    (changed(*ONE, "name", "mx1'=0;"), "holds a blank, a quote or one of"),
     (changed(*ONE, "pairs", []), "pairs is not a list with 1 or more"),
     (changed(*ONE, "pairs", 0, "certificate", "relative"), "is not absolute"),
     (changed(*ONE, "pairs", 0, "private_key", ...), "private_key is missing"),
@@ -83,8 +84,8 @@ ONLY_THE_PROGRAM = [
 
 def test_a_good_one_is_read_and_written_as_it_is():
     jsonschema.validate(GOOD, SCHEMA)
-    found = Configuration.from_json(GOOD, "x")
-    again = Configuration.parse(found.text())
+    found = RenewalPlan.from_json(GOOD, "x")
+    again = RenewalPlan.parse(found.text())
     assert again == found and again.text() == found.text()
     jsonschema.validate(json.loads(found.text()), SCHEMA)
     assert found.certificates[0].listeners[1].server_name == "mx1.example.com"
@@ -94,7 +95,7 @@ def test_a_good_one_is_read_and_written_as_it_is():
 def test_what_the_schema_refuses_the_program_refuses(data, said):
     assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(data)
     with pytest.raises(EngineError) as caught:
-        Configuration.from_json(data, "renewal.json")
+        RenewalPlan.from_json(data, "renewal.json")
     assert said in str(caught.value) and str(caught.value).startswith("renewal.json: ")
     assert "let the module renewal_hook write it again" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -102,7 +103,7 @@ def test_what_the_schema_refuses_the_program_refuses(data, said):
 @pytest.mark.parametrize(("data", "said"), ONLY_THE_PROGRAM)
 def test_what_no_schema_can_say(data, said):
     with pytest.raises(EngineError, match=r"renewal\.json: ") as caught:
-        Configuration.from_json(data, "renewal.json")
+        RenewalPlan.from_json(data, "renewal.json")
     assert said in str(caught.value)
 
 

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import utc_now
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import main, monitoring
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Configuration
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import RenewalPlan
 
 from tests.support import renewing
 from tests.support.renewing import NAME, pem_of
@@ -169,7 +169,7 @@ def test_the_line_of_every_state(tmp_path, authority, state, line):
         state(host)
         found = monitoring.check(host.configuration(), utc_now())
         assert shown(found.line, host) == line
-        assert monitoring.WORDS[found.status] == line.split()[1]
+        assert monitoring.STATUS_WORDS[found.status] == line.split()[1]
         assert FULL.match(found.line)
 
 
@@ -253,4 +253,4 @@ def test_wrong_words_are_unknown_not_a_warning(capsys):
 
 
 def test_the_empty_configuration():
-    assert monitoring.check(Configuration("postfix", ()), utc_now()).status == 3
+    assert monitoring.check(RenewalPlan("postfix", ()), utc_now()).status == 3
