@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import subprocess
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
@@ -22,6 +22,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ROOTS_BYTES
 
 _SECONDS = 10.0
+
+
+class NoOpensslError(EngineError):
+    """The program openssl is not there, or cannot be asked: nothing is known of the key."""
 
 
 def seen_on_host(certificate: str, private_key: str) -> dict[str, Any]:
@@ -43,7 +47,7 @@ def seen_on_host(certificate: str, private_key: str) -> dict[str, Any]:
             blocks = pem.certificates(pem.split(file.read(pem.MAX_BYTES + 1)))
         seen["pem"] = pem.join(blocks)
         with _opened(seen["private_key"]) as file:
-            seen["public_key"] = base64.b64encode(_public_key(file, seen["private_key"])).decode("ascii")
+            seen["public_key"] = base64.b64encode(public_key_of(file, seen["private_key"])).decode("ascii")
     except (EngineError, pem.PemError) as error:
         seen["message"] = str(error)
     return seen
@@ -84,19 +88,23 @@ def _opened(path: str) -> BinaryIO:
         raise EngineError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _public_key(file: BinaryIO, path: str) -> bytes:
-    """Return the public key of a private one, as DER. Raises EngineError."""
+def public_key_of(key: Union[BinaryIO, bytes], path: str) -> bytes:
+    """Return the public key of a private one, as DER. Raises NoOpensslError, and EngineError if it is no key without a passphrase.
+
+    key: a file, open, or its content. path: names it in messages.
+    """
     program = shutil.which("openssl", path="/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin")
     if not program:
-        raise EngineError("the program openssl is not on the host")
+        raise NoOpensslError("the program openssl is not on the host")
     # An empty passphrase: so it asks nobody for one.
     command = [program, "pkey", "-pubout", "-outform", "DER", "-passin", "pass:"]
+    given: dict[str, Any] = {"input": key} if isinstance(key, bytes) else {"stdin": key}
     try:
-        made = subprocess.run(  # noqa: S603  (fixed words; the file is its standard input)
-            command, stdin=file, capture_output=True, timeout=_SECONDS, check=False
+        made: subprocess.CompletedProcess[bytes] = subprocess.run(  # noqa: S603  (fixed words; the key is its standard input)
+            command, **given, capture_output=True, timeout=_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"openssl cannot read the private key of {path}: {type(error).__name__}") from error
+        raise NoOpensslError(f"openssl cannot read the private key of {path}: {type(error).__name__}") from error
     if made.returncode or not made.stdout:
         raise EngineError(f"openssl finds no private key without a passphrase in {path}")
     return made.stdout

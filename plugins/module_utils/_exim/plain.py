@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import plain_text
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon import (
+    CERTIFICATE_SECONDS,
     PROGRAMS,
     SESSION,
     TLS_WORDS,
@@ -115,6 +116,7 @@ class PlainExim:
     """Adapter for an Exim whose configuration is a file written by hand."""
 
     name = "exim"
+    certificate_seconds = CERTIFICATE_SECONDS
     # Deliveries read the file when they start. What waits for them is judged before: see judge().
     reads_files_unasked = False
 

@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon import (
+    CERTIFICATE_SECONDS,
     PROGRAMS,
     SESSION,
     TLS_WORDS,
@@ -112,6 +113,7 @@ class Exim:
     """Adapter for Debian's Exim 4, split or unsplit configuration."""
 
     name = "exim"
+    certificate_seconds = CERTIFICATE_SECONDS
     reads_files_unasked = False
 
     def __init__(

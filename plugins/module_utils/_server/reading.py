@@ -18,7 +18,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.facts import certificate_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, renewal_files, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, is_loopback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
@@ -259,7 +259,7 @@ class Reading:
     def _left(self) -> list[str]:
         certificate = () if self._desired.on_host else (self._desired.certificate,)
         ours = [path for path in (self._store, *certificate) if _is_there(path)]
-        return list(dict.fromkeys([*ours, *self._server.left()]))
+        return list(dict.fromkeys([*ours, *self._server.left(), *renewal_files.there()]))
 
     def _change(self, own: Optional[Handshake]) -> dict[str, Any]:
         """Return what a change would do. own: the test of the own port; None if the daemon does not run."""

@@ -15,7 +15,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change import 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE, leave_store
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
@@ -66,7 +66,7 @@ def putting_back(server: Server, desired: Desired, store: str, keep: Collection[
 
     desired: for the path of the certificate. keep: paths that stay as they are.
     """
-    remains = _remains(store, server.name, desired.certificate)
+    remains = (*_remains(store, server.name, desired.certificate), *renewal_files.there())
     known = record.removal(store, server.name, leave=keep, certificates=[desired.certificate])
     images = {image.path: image for image in known.images}
     notes = [f"{path} keeps what was edited by hand" for path in known.kept]
@@ -138,6 +138,7 @@ def put_back(
                 require_greeting(desired.own_port, seen)
             seen = _apply(transaction, server, desired, settings, todo.change, seen, leaving)
         if not check_mode:
+            renewal_files.remove()
             record.forget(store, server.name, [desired.certificate])
     if not check_mode:
         leave_store(server.name, store)
