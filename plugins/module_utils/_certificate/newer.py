@@ -27,19 +27,28 @@ _MISMATCH = "KEY_VALUES_MISMATCH"
 
 def end_of(der: bytes) -> str:
     """Return when a certificate ends, like C(2027-11-01T00:00:00Z); empty if that cannot be read. Such texts can be compared."""
+    return validity_of(der)[1]
+
+
+def validity_of(der: bytes) -> tuple[str, str]:
+    """Return when a certificate begins and ends, see end_of(); both are empty if that cannot be read."""
     try:
         _tag, certificate = next(_elements(der))
         _tag, signed = next(_elements(certificate))
         parts = [one for one in _elements(signed) if one[0] != _VERSION]
         tag, validity = parts[_VALIDITY]
         if tag != _SEQUENCE:
-            return ""
-        _begin, (tag, end) = _elements(validity)
+            return "", ""
+        begin, end = (_time(*one) for one in _elements(validity))
     except (IndexError, ValueError, StopIteration):
-        return ""
+        return "", ""
+    return (begin, end) if end else ("", "")
+
+
+def _time(tag: int, text: bytes) -> str:
     if tag == _UTC_TIME:
-        end = (b"20" if end[:2] < b"50" else b"19") + end  # RFC 5280, 4.1.2.5.1
-    found = _DIGITS.fullmatch(end) if tag in (_UTC_TIME, _GENERALIZED_TIME) else None
+        text = (b"20" if text[:2] < b"50" else b"19") + text  # RFC 5280, 4.1.2.5.1
+    found = _DIGITS.fullmatch(text) if tag in (_UTC_TIME, _GENERALIZED_TIME) else None
     return "{}-{}-{}T{}:{}:{}Z".format(*(one.decode("ascii") for one in found.groups())) if found else ""
 
 

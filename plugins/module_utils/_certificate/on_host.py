@@ -22,14 +22,16 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ROOTS_BYTES
 
 _SECONDS = 10.0
+PROGRAMS = "/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin"
+"""Where programs of the host are looked for."""
 
 
-def seen_on_host(certificate: str, private_key: str) -> dict[str, Any]:
+def seen_on_host(certificate: str, private_key: str, certificates: bool = True) -> dict[str, Any]:
     """Return what the controller needs to judge a certificate on this host. Nothing is raised.
 
     private_key: its own file; empty if it is in that of the certificate. The result has C(certificate) and C(private_key), the paths,
     C(pem), the certificates of the file, C(public_key), that of the private key as DER in base64, and C(message), why one of them
-    could not be looked at; else empty.
+    could not be looked at; else empty. certificates: whether to look for them; false for a key alone.
     """
     seen = {
         "certificate": certificate,
@@ -39,9 +41,10 @@ def seen_on_host(certificate: str, private_key: str) -> dict[str, Any]:
         "message": "",
     }
     try:
-        with _opened(certificate) as file:
-            blocks = pem.certificates(pem.split(file.read(pem.MAX_BYTES + 1)))
-        seen["pem"] = pem.join(blocks)
+        if certificates:
+            with _opened(certificate) as file:
+                blocks = pem.certificates(pem.split(file.read(pem.MAX_BYTES + 1)))
+            seen["pem"] = pem.join(blocks)
         with _opened(seen["private_key"]) as file:
             seen["public_key"] = base64.b64encode(_public_key(file, seen["private_key"])).decode("ascii")
     except (EngineError, pem.PemError) as error:
@@ -86,7 +89,7 @@ def _opened(path: str) -> BinaryIO:
 
 def _public_key(file: BinaryIO, path: str) -> bytes:
     """Return the public key of a private one, as DER. Raises EngineError."""
-    program = shutil.which("openssl", path="/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin")
+    program = shutil.which("openssl", path=PROGRAMS)
     if not program:
         raise EngineError("the program openssl is not on the host")
     # An empty passphrase: so it asks nobody for one.
