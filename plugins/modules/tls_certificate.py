@@ -284,10 +284,17 @@ findings:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_on_host
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import issue_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.issuing import issue
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import install_unless_newer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
+    HOST_ISSUE_SPEC,
+    SOURCE_SPEC,
+    SOURCES,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import permissions
 
@@ -296,19 +303,29 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     **SOURCE_SPEC,
     "kind": {"type": "str", "default": ""},
+    "source": {"type": "str", "choices": [one for one in SOURCES if one != "host"], "default": "files"},
 }
 """The options for users. The action plugin reads them."""
+
+HOST_SPEC: dict[str, dict[str, Any]] = {
+    "content": {"type": "str", "no_log": True},
+    "private_key": {"type": "path", "no_log": False},
+    "issued_by": {"type": "str", "default": ""},
+    "issue": {"type": "dict", "options": HOST_ISSUE_SPEC},
+}
+"""What the action plugin gives to the host."""
 
 
 def main() -> None:
     """Run the module."""
-    spec = {**ARGUMENT_SPEC, "content": {"type": "str", "no_log": True}}
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, **HOST_SPEC}, supports_check_mode=True)
     try:
-        wanted = BundleFile.of_options(module.params, *permissions(module.params))
-        newer = newer_on_host(wanted)
-        kept = {"changed": False, "path": wanted.path, "newer": newer}
-        result = kept if newer else install(wanted, check_mode=module.check_mode)
+        if module.params["issue"]:
+            wanted_issue = issue_of(module.params["issue"], module.params["path"])
+            result = issue(wanted_issue, runner(module), check_mode=module.check_mode)
+        else:
+            wanted = BundleFile.of_options(module.params, *permissions(module.params))
+            result = install_unless_newer(wanted, check_mode=module.check_mode)
     except EngineError as error:
         module.fail_json(msg=f"{error}.")
     except OSError as error:

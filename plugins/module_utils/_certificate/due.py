@@ -15,12 +15,19 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import validity_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import PROGRAMS, seen_on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import numbered, pending_key
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import renewal_limit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 
 LIVE = "/etc/letsencrypt/live"
 """Where certbot keeps the present key and certificate of each name."""
 ACME = "acme"
+ISSUERS: Mapping[str, str] = {
+    "command": "starttls_certificate_command",
+    "csr": "your authority, for a request",
+    ACME: "certbot",
+}
+"""Source -> who issues, in the words of a plan."""
 DNS = "rfc2136"
 DNS_PACKAGE = "python3-certbot-dns-rfc2136"
 _PYTHON = ("usr/lib/python3*/*-packages", "usr/lib64/python3*/*-packages")
@@ -33,8 +40,9 @@ class Issue:
 
     source: C(command), C(csr) or C(acme). path: of the PEM file that the daemon reads. names: those to be covered. key_types: one
     certificate for each, the first one at path. renew_days: fixed days in place of a third of the life. force: whether to issue anew
-    whatever is there. The others are for C(acme). challenge: C(webroot), C(standalone) or C(rfc2136). webroot, credentials and ca_file
-    are paths on the host. server: the address of the directory. installs: whether certbot may be installed.
+    whatever is there. orders: whether this run writes requests. The others are for C(acme). challenge: C(webroot), C(standalone) or
+    C(rfc2136). webroot, credentials and ca_file are paths on the host. server: the address of the directory. installs: whether certbot
+    may be installed.
     """
 
     source: str
@@ -43,6 +51,7 @@ class Issue:
     key_types: tuple[str, ...]
     renew_days: Optional[int] = None
     force: bool = False
+    orders: bool = False
     challenge: str = ""
     webroot: str = ""
     credentials: str = ""
@@ -58,7 +67,7 @@ class Issue:
 
     def pending(self, path: str, store: str = STORE) -> str:
         """The path of the key that waits for its certificate."""
-        return f"{store}/pending{path.replace('/', '+')}.key"
+        return pending_key(path, store)
 
     def lineage(self, place: int) -> str:
         """The name that certbot has for a certificate."""
@@ -66,19 +75,12 @@ class Issue:
         return first if not place else f"{first}-{self.key_types[place]}"
 
 
-def numbered(path: str, place: int) -> str:
-    """Return the path of a further certificate beside the first one: C(starttls-2.pem) beside C(starttls.pem)."""
-    if not place:
-        return path
-    there = Path(path)
-    return str(there.with_name(f"{there.stem}-{place + 1}{there.suffix}"))
-
-
 def look(issue: Issue, now: Optional[datetime] = None, store: str = STORE, live: str = LIVE) -> list[dict[str, Any]]:
     """Return for each certificate C(path), C(due), C(anew), C(pem), C(public_key), C(pending) and C(message).
 
-    due: why it is to be installed or issued; empty if it is neither. anew: whether the one that is there is too old, or unfit. pem: the certificates of the file that is there. public_key: of the key in it.
-    pending: the public key of the one that waits for its certificate; empty if none does. message: why nothing can be issued here.
+    due: why it is to be installed or issued; empty if it is neither. anew: whether the one that is there is too old, or unfit.
+    pem: the certificates of the file that is there. public_key: of the key in it. pending: the public key of the one that waits for its
+    certificate; empty if none does. message: why nothing can be issued here.
     """
     return [
         _seen(issue, place, now or datetime.now(timezone.utc), store, live) for place in range(len(issue.key_types))
@@ -147,7 +149,8 @@ def _missing(issue: Issue) -> str:
         packages.append(DNS_PACKAGE)
     if packages and not issue.installs:
         names = " and ".join(packages)
-        return f"{names} {'is' if len(packages) == 1 else 'are'} not installed on the host: {_INSTALL} {names}, or set starttls_acme_install: true"
+        verb = "is" if len(packages) == 1 else "are"
+        return f"{names} {verb} not installed on the host: {_INSTALL} {names}, or set starttls_acme_install: true"
     for path, option in (
         (issue.webroot if issue.challenge == "webroot" else "", "starttls_acme_webroot"),
         (issue.credentials if issue.challenge == DNS else "", "starttls_acme_dns_credentials"),
@@ -161,6 +164,12 @@ def _missing(issue: Issue) -> str:
 def has_dns_plugin() -> bool:
     """Whether certbot can prove a name by a dynamic update of the DNS."""
     return any(True for place in _PYTHON for _one in Path("/").glob(f"{place}/certbot_dns_rfc2136"))
+
+
+def leaf_of(text: str) -> str:
+    """Return the fingerprint of the first certificate of a text; empty if there is none."""
+    blocks = pem.certificates(pem.split(text))
+    return pem.fingerprint(blocks[0].der) if blocks else ""
 
 
 def program(name: str) -> str:
@@ -179,6 +188,7 @@ def issue_of(options: Mapping[str, Any], path: str) -> Issue:
         key_types=tuple(kinds),
         renew_days=int(days) if days not in (None, "") else None,
         force=bool(options["force"]),
+        orders=bool(options["requests"]),
         challenge=options["acme_challenge"] or "",
         webroot=options["acme_webroot"] or "",
         credentials=options["acme_dns_credentials"] or "",

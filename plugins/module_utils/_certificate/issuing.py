@@ -16,7 +16,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import (
     ACME,
     DNS,
@@ -27,7 +26,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.du
     look,
     program,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened, seen_on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE, host_locked
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
@@ -44,25 +43,23 @@ _NEW_KEY: Mapping[str, Sequence[str]] = {
 _SAID = 600
 
 
-def issue(
-    wanted: Issue, run: Runner, check_mode: bool, certificates: bool = True, store: str = STORE, live: str = LIVE
-) -> dict[str, Any]:
-    """Return C(changed) and C(parts): what due.look() says of each certificate, with what was made for those that are due.
+def issue(wanted: Issue, run: Runner, check_mode: bool, store: str = STORE, live: str = LIVE) -> dict[str, Any]:
+    """Return C(changed) and C(issued): what due.look() says of each certificate, with what was made for those that are due.
 
     Of C(command) and C(csr) that is C(key), the path of the key that waits, and C(csr). Of C(acme) it is C(key), and C(issued), the
-    certificates as PEM. certificates: whether requests are made; false if the certificates are here already, and only the keys count.
-    Raises EngineError.
+    certificates as PEM. Raises EngineError.
     """
     _check_names(wanted.names)
     if wanted.source == ACME and not wanted.challenge:
         raise EngineError("starttls_acme_challenge is needed: webroot, standalone or rfc2136")
     parts = look(wanted, store=store, live=live)
-    due = [place for place, part in enumerate(parts) if part["due"]]
+    asks = wanted.source != "csr" or wanted.orders
+    due = [place for place, part in enumerate(parts) if part["due"] and asks]
     problem = next((parts[place]["message"] for place in due if parts[place]["message"]), "")
     if problem and not check_mode:
         raise EngineError(str(problem))
     if check_mode or not due:
-        return {"changed": False, "parts": parts}
+        return {"changed": False, "issued": parts}
     if os.geteuid():
         raise EngineError("only root can make keys; set 'become: true'")
     changed = False
@@ -79,29 +76,8 @@ def issue(
                 FileImage(key, _new_key(wanted.key_types[place]), 0o600, 0, 0, secret=True).write()
                 part["pending"] = _known(key)
             part["key"] = key
-            if certificates:
-                part["csr"] = _request(key, wanted.names)
-    return {"changed": changed, "parts": parts}
-
-
-def private_key_of(path: str) -> str:
-    """Return the private key in a file as PEM. Raises EngineError."""
-    try:
-        with opened(path) as file:
-            keys = [one for one in pem.split(file.read(pem.MAX_BYTES + 1)) if one.is_private_key]
-    except (OSError, pem.PemError) as error:
-        raise EngineError(
-            f"the private key {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from None
-    if len(keys) != 1:
-        raise EngineError(f"{path} holds {len(keys)} private keys, and one is needed")
-    return keys[0].text
-
-
-def drop_pending(path: str, store: str = STORE) -> None:
-    """Remove a key that waited for its certificate, because it is installed now. Another file stays."""
-    if path.startswith(f"{store}/pending"):
-        FileImage(path, None).write()
+            part["csr"] = _request(key, wanted.names)
+    return {"changed": changed, "issued": parts}
 
 
 def _known(key: str) -> str:

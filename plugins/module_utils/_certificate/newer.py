@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import (
+    BundleFile,
+    drop_pending,
+    install,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -71,6 +75,27 @@ def newer_on_host(bundle: Optional[BundleFile]) -> Optional[dict[str, Any]]:
     except (EngineError, OSError, ValueError):  # a PemError is a ValueError
         return None
     return {"path": bundle.path, "pem": pem.join(found), "message": message}
+
+
+def newer_ones(bundles: Iterable[BundleFile]) -> list[dict[str, Any]]:
+    """Return what newer_on_host() says of each file that ends later."""
+    return [found for one in bundles if (found := newer_on_host(one))]
+
+
+def install_unless_newer(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
+    """Install a file, and return the result of a module; C(newer), and nothing is changed, if the one on the host ends later.
+
+    Raises EngineError and OSError.
+    """
+    if newer := newer_on_host(wanted):
+        return {"changed": False, "path": wanted.path, "newer": [newer]}
+    if wanted.issued_by:  # check mode: nothing of it is known yet
+        look = wanted.look()
+        return {"changed": True, "path": wanted.path, "diff": look.diff, "previous_certificate": look.previous}
+    result = install(wanted, check_mode=check_mode)
+    if not check_mode:
+        drop_pending([wanted])
+    return result
 
 
 def keeps(bundle: Optional[BundleFile]) -> bool:

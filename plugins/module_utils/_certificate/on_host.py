@@ -70,6 +70,20 @@ def opened(path: str) -> BinaryIO:
     return os.fdopen(fd, "rb")
 
 
+def private_key_of(path: str) -> str:
+    """Return the private key in a file as PEM. Raises EngineError."""
+    try:
+        with opened(path) as file:
+            keys = [one for one in pem.split(file.read(pem.MAX_BYTES + 1)) if one.is_private_key]
+    except (OSError, pem.PemError) as error:
+        raise EngineError(
+            f"the private key {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if len(keys) != 1:
+        raise EngineError(f"{path} holds {len(keys)} private keys, and one is needed")
+    return keys[0].text
+
+
 def roots_of(path: str) -> str:
     """Return the text of a file with roots. Raises UntrustedPathError, EngineError for one that is too long, and OSError."""
     with opened(path) as file:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 SOURCES = ("files", "content", "pkcs12", "host", "command", "csr", "acme")
@@ -27,9 +28,8 @@ PAIR_SPEC: dict[str, dict[str, Any]] = {
 """What names one key with its certificate and chain."""
 
 ISSUE_SPEC: dict[str, dict[str, Any]] = {
-    "key_type": {"type": "str", "choices": list(KEY_TYPES), "default": KEY_TYPES[0]},
-    "command": {"type": "list", "elements": "str"},
-    "command_timeout": {"type": "int", "default": 120},
+    "key_types": {"type": "list", "elements": "str", "choices": list(KEY_TYPES)},
+    "command": {"type": "raw"},
     "csr_file": {"type": "path"},
     "renew_days": {"type": "str"},
     "acme_challenge": {"type": "str", "choices": ["", "webroot", "standalone", "rfc2136"], "default": ""},
@@ -60,23 +60,54 @@ SOURCE_SPEC: dict[str, dict[str, Any]] = {
 }
 """For users: files and contents on the controller."""
 
-MORE_SPEC: dict[str, dict[str, Any]] = {
+HOST_ISSUE_SPEC: dict[str, dict[str, Any]] = {
+    "source": {"type": "str", "choices": list(ISSUED), "required": True},
+    "names": {"type": "list", "elements": "str", "required": True},
+    "key_types": {"type": "list", "elements": "str", "choices": list(KEY_TYPES), "required": True},
+    "force": {"type": "bool", "default": False},
+    "requests": {"type": "bool", "default": False},
+    **{name: ISSUE_SPEC[name] for name in ISSUE_SPEC if name.startswith("acme_") or name == "renew_days"},
+}
+"""What is to be issued, for the host."""
+
+_ONE_SPEC: dict[str, dict[str, Any]] = {
     "sha256": {"type": "str", "default": ""},
     "fingerprints": {"type": "list", "elements": "str", "default": []},
     "ends": {"type": "str", "default": ""},
     "keep": {"type": "str", "default": ""},
+    "private_key": {"type": "path", "default": ""},
+    "issued_by": {"type": "str", "default": ""},
 }
 
 BUNDLE_SPEC: dict[str, dict[str, Any]] = {
-    "sha256": {"type": "str", "default": ""},
-    "fingerprints": {"type": "list", "elements": "str", "default": []},
-    "ends": {"type": "str", "default": ""},
+    **_ONE_SPEC,
+    "more": {"type": "list", "elements": "dict", "options": _ONE_SPEC, "default": []},
+    "issue": {
+        "type": "dict",
+        "options": HOST_ISSUE_SPEC,
+    },
     "replace": {"type": "bool", "default": False},
-    "keep": {"type": "str", "default": ""},
-    "private_key": {"type": "path", "default": ""},
-    "more": {"type": "list", "elements": "dict", "options": MORE_SPEC, "default": []},
     "owner": {"type": "str", "default": "root"},
     "group": {"type": "str"},
     "mode": {"type": "raw"},
 }
 """For the host: what the action plugin made of them, but for the content."""
+
+NEXT = "# next\n"
+"""Stands between the contents of two certificate files."""
+
+MOST = 3
+"""The most certificates, of different kinds of keys, that one mail server serves side by side."""
+
+
+def numbered(path: str, place: int) -> str:
+    """Return the path of a further certificate beside the first one: C(starttls-2.pem) beside C(starttls.pem)."""
+    if not place:
+        return path
+    there = Path(path)
+    return str(there.with_name(f"{there.stem}-{place + 1}{there.suffix}"))
+
+
+def pending_key(path: str, store: str) -> str:
+    """Return the path of the key that waits for the certificate which is to be at a path."""
+    return f"{store}/pending{path.replace('/', '+')}.key"
