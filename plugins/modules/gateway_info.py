@@ -25,7 +25,7 @@ options:
       - V(disabled) is refused while the gateway requires TLS from enforced domains or from the mail servers. An existing V(required) stays
         with V(offered).
     type: str
-    choices: [disabled, offered, required]
+    choices: [disabled, offered, required, renewed]
   targets:
     description: Further mail servers to make the handshake test with, besides those of the email configs.
     type: list

@@ -42,7 +42,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys 
 
 OFFERING = ("offered", "required", RENEWED)
 """The words of the option inbound with which a certificate is installed."""
-CERTIFICATES = "mailfleet.starttls.tls_certificate"
+CERTIFICATE_MODULE = "mailfleet.starttls.tls_certificate"
 """The module that makes keys and requests on a host."""
 
 
@@ -88,7 +88,7 @@ class HostAction(ActionBase):
         """Have the certificate issued for a key of the host. Return it checked, or the result of the task if it ends here."""
 
         def ask(arguments: dict[str, Any]) -> dict[str, Any]:
-            return dict(self._execute_module(CERTIFICATES, module_args=arguments, task_vars=task_vars))
+            return dict(self._execute_module(CERTIFICATE_MODULE, module_args=arguments, task_vars=task_vars))
 
         with task_errors():
             return issue(

@@ -26,7 +26,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver, is_dns_domain, run_all
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
-SECONDS = 5.0
+LOOKUP_SECONDS = 5.0
 _MOST_NAMES = 10
 
 
@@ -74,7 +74,7 @@ def _findings(checked: CheckedInputs, options: Mapping[str, Any]) -> list[Findin
 
 def look_up(names: Sequence[str], port: int, servers: Sequence[str]) -> dict[str, dane.TlsaLookup]:
     """Return the published records of each name. Raises EngineError, MissingLibraryError."""
-    resolver = Resolver(servers, lifetime=SECONDS)
+    resolver = Resolver(servers, lifetime=LOOKUP_SECONDS)
     jobs = {name: lambda name=name: dane.look_up(resolver, name, port) for name in names}
     return run_all(jobs, len(jobs))
 

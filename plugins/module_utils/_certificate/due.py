@@ -14,7 +14,7 @@ from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import validity_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import PROGRAMS, seen_on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import PROGRAM_PATH, seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import numbered, pending_key
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import renewal_limit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
@@ -174,7 +174,7 @@ def leaf_of(text: str) -> str:
 
 def program(name: str) -> str:
     """Return the path of a program; empty if it is not there."""
-    return shutil.which(name, path=PROGRAMS) or ""
+    return shutil.which(name, path=PROGRAM_PATH) or ""
 
 
 def issue_of(options: Mapping[str, Any], path: str) -> Issue:

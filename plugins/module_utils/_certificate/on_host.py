@@ -22,7 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ROOTS_BYTES
 
 _SECONDS = 10.0
-PROGRAMS = "/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin"
+PROGRAM_PATH = "/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin"
 """Where programs of the host are looked for."""
 
 
@@ -103,7 +103,7 @@ def _opened(path: str) -> BinaryIO:
 
 def _public_key(file: BinaryIO, path: str) -> bytes:
     """Return the public key of a private one, as DER. Raises EngineError."""
-    program = shutil.which("openssl", path=PROGRAMS)
+    program = shutil.which("openssl", path=PROGRAM_PATH)
     if not program:
         raise EngineError("the program openssl is not on the host")
     # An empty passphrase: so it asks nobody for one.

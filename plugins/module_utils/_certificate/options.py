@@ -96,7 +96,7 @@ BUNDLE_SPEC: dict[str, dict[str, Any]] = {
 NEXT = "# next\n"
 """Stands between the contents of two certificate files."""
 
-MOST = 3
+MOST_CERTIFICATES = 3
 """The most certificates, of different kinds of keys, that one mail server serves side by side."""
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
-    MOST,
+    MOST_CERTIFICATES,
     numbered,
     pending_key,
 )
@@ -103,7 +103,7 @@ def _remains(store: str, name: str, certificate: str) -> tuple[str, ...]:
 
 def _installed(certificate: str) -> list[str]:
     """Return the paths at which certificates are installed beside this one, and its own."""
-    return [numbered(certificate, place) for place in range(MOST)]
+    return [numbered(certificate, place) for place in range(MOST_CERTIFICATES)]
 
 
 def _waiting(store: str, certificate: str) -> list[str]:

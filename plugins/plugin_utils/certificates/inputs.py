@@ -14,7 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import ISSUERS as ISSUED_BY
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import check_path, parse_mode
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
-    MOST,
+    MOST_CERTIFICATES,
     NEXT,
     PAIR_SPEC,
     SOURCE_SPEC,
@@ -178,8 +178,10 @@ def _add_more(
 ) -> None:
     """Check a further certificate, which is served beside the first one."""
     name = f"starttls_more_certificates, entry {place}"
-    if place >= MOST:
-        checked.findings.append(Finding("bad_option", f"{name}: at most {MOST - 1} further certificates are served."))
+    if place >= MOST_CERTIFICATES:
+        checked.findings.append(
+            Finding("bad_option", f"{name}: at most {MOST_CERTIFICATES - 1} further certificates are served.")
+        )
         return
     given = {**options, **dict.fromkeys(PAIR_SPEC), **pair, "path": numbered(options["path"], place)}
     given["source"] = "pkcs12" if pair.get("pkcs12_file") or pair.get("pkcs12_content") else "files"

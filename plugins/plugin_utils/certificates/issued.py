@@ -52,7 +52,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.controller_path
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 
-SECONDS = 300
+SIGNING_SECONDS = 300
 """How long the command of an authority may take."""
 _SAID = 300
 _COMMAND = "starttls_certificate_command"
@@ -64,7 +64,7 @@ class NotIssuedError(EngineError):
 
 
 @dataclass(frozen=True)
-class Waiting:
+class WaitingRequest:
     """A host whose certificate is to be issued by hand. paths: the requests, on the controller. requests: the same as PEM."""
 
     paths: tuple[str, ...]
@@ -300,11 +300,13 @@ def _finished(
         written = [(from_start(path), text, _write_request(path, text)) for path, text in waiting]
         changed = bool(reply.get("changed")) or any(new for _path, _text, new in written)
         texts = tuple(text for _path, text, _new in written)
-        return None, Waiting(tuple(path for path, _text, _new in written), texts, changed, options["path"]).result()
+        return None, WaitingRequest(
+            tuple(path for path, _text, _new in written), texts, changed, options["path"]
+        ).result()
     return replace(made[0], more=made[1:], findings=checked.findings), None
 
 
-def sign(command: Any, request: str, names: Sequence[str], seconds: float = SECONDS) -> str:
+def sign(command: Any, request: str, names: Sequence[str], seconds: float = SIGNING_SECONDS) -> str:
     """Return what the command of an authority issued for a request, as PEM. It gets the request on its standard input.
 
     No shell reads the words. They may hold a token, so no message shows them. Raises NotIssuedError.
