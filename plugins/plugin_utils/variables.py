@@ -126,8 +126,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_certificate_path": Variable("`/etc/mailfleet/starttls.pem`", "The path of the PEM file on the host."),
         "starttls_certificate_source": Variable(
             "`files`",
-            "Where the certificate comes from, see [docs/certificates.md](docs/certificates.md). `files`, `content` (text from a vault) and "
-            "`pkcs12`: from the controller. `host`: the files at `starttls_certificate_path` are there already, as those of certbot; "
+            "Where the certificate comes from, see [docs/certificates.md](docs/certificates.md). `files`, `content` (text from a vault) "
+            "and `pkcs12`: from the controller. `host`: the files at `starttls_certificate_path` are there already, as those of certbot; "
             "they are judged and used, and never written. `command`, `csr` and `acme`: issued for a key that is made on the host.",
         ),
         "starttls_pkcs12_file": Variable("none", "With `pkcs12`: key and certificates as one `.p12` or `.pfx` file."),
@@ -144,12 +144,13 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "starttls_certificate_command": Variable(
             "none",
-            "With `command`: a program on the controller, as a list of words. It gets a request (CSR) on its standard input and returns the "
-            "chain.",
+            "With `command`: a program on the controller, as a list of words. It gets a request (CSR) on its standard input and returns "
+            "the chain.",
         ),
         "starttls_csr_file": Variable(
             "the first name, with `.csr`",
-            "With `csr`: the file on the controller that `rotate_certificate` writes the request to. Relative to where Ansible was started.",
+            "With `csr`: the file on the controller that `rotate_certificate` writes the request to, relative to where Ansible was "
+            "started.",
         ),
         "starttls_renew_days": Variable(
             "a third of its life", "With `command`, `csr` and `acme`: a certificate with fewer days left is renewed."
