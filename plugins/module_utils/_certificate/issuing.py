@@ -49,7 +49,7 @@ def issue(wanted: Issue, run: Runner, check_mode: bool, store: str = STORE, live
     Of C(command) and C(csr) that is C(key), the path of the key that waits, and C(csr). Of C(acme) it is C(key), and C(issued), the
     certificates as PEM. Raises EngineError.
     """
-    _check_names(wanted.names)
+    check_names(wanted.names)
     if wanted.source == ACME and not wanted.challenge:
         raise EngineError("starttls_acme_challenge is needed: webroot, standalone or rfc2136")
     parts = look(wanted, store=store, live=live)
@@ -87,7 +87,8 @@ def _known(key: str) -> str:
     return str(seen["public_key"])
 
 
-def _check_names(names: Sequence[str]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Raise EngineError for a name that could mean something else in a request than itself."""
     if not names:
         raise EngineError(
             "names is empty: give the names that the certificate has to cover (starttls_certificate_names)"

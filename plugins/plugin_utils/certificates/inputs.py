@@ -226,7 +226,9 @@ def _assess(options: Mapping[str, Any], read: ReadFile, findings: list[Finding])
     Return None if the key or the certificate cannot be read.
     """
     source = options.get("source") or "files"
-    _refuse_others(source, options, findings)
+    if other := _others(source, options):
+        findings.append(Finding("bad_option", f"{other}. Take out what does not count, or name the other source."))
+        return None
     if source == "pkcs12":
         key, certificate = _unpacked(options, read, findings)
         chain = _Source(None, "chain")
@@ -266,11 +268,11 @@ _NOT_OF: Mapping[str, tuple[str, ...]] = {
 """Source -> the options that belong to another one. Two sources at once would leave open which one counts."""
 
 
-def _refuse_others(source: str, options: Mapping[str, Any], findings: list[Finding]) -> None:
+def _others(source: str, options: Mapping[str, Any]) -> str:
+    """Return what belongs to another source; empty if nothing does."""
     found = [f"starttls_{name}" for name in _NOT_OF.get(source, ()) if options.get(name)]
-    if found:
-        said = f"starttls_certificate_source is {source}, and {' and '.join(found)} {'is' if len(found) == 1 else 'are'} set as well"
-        findings.append(Finding("bad_option", f"{said}. Take out what does not count, or name the other source."))
+    verb = "is" if len(found) == 1 else "are"
+    return f"starttls_certificate_source is {source}, and {' and '.join(found)} {verb} set as well" if found else ""
 
 
 def _unpacked(options: Mapping[str, Any], read: ReadFile, findings: list[Finding]) -> tuple[_Source, _Source]:

@@ -23,6 +23,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import ISSUERS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import check_path
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.issuing import check_names
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
     ISSUE_SPEC,
     ISSUED,
@@ -173,6 +174,8 @@ def _judge(
     if each.served:  # a certificate that was given, for the key of the host
         same = bool(kept and kept.leaf and kept.leaf.fingerprint_sha256 == each.facts["fingerprint_sha256"])
         if not (same and part["due"] and orders):
+            if same and part["due"]:
+                notes.append(Finding.advised("certificate_renewal_due", f"{path}: {why}"))
             return _given_one(each, part, options, read, kept if same else None, obstacles), False
         each = replace(each, arguments={**each.arguments, "content": ""}, facts={}, private_key="")
     elif kept and kept.ok and (not part["due"] or (source == "csr" and not orders)):
@@ -303,6 +306,8 @@ def _finished(
         return None, WaitingRequest(
             tuple(path for path, _text, _new in written), texts, changed, options["path"]
         ).result()
+    for one in made:  # it was issued because the one that is there does not do, whatever its end
+        one.arguments["replace"] = one.arguments["replace"] or source != "csr"
     return replace(made[0], more=made[1:], findings=checked.findings), None
 
 
@@ -411,6 +416,7 @@ def _for_host(options: Mapping[str, Any], source: str) -> dict[str, Any]:
         ]
     except TargetError as error:
         raise EngineError(f"starttls_certificate_names: {error}") from error
+    check_names(names)
     kinds = list(dict.fromkeys(options["key_types"] or KEY_TYPES[:1]))
     days = fixed_days(options["renew_days"], "renew_days (starttls_renew_days)")
     passed = {name: options[name] for name in ISSUE_SPEC if name.startswith("acme_") and options.get(name)}
