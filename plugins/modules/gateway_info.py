@@ -74,6 +74,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+published_tlsa:
+  description: As RV(mailfleet.starttls.mail_server_info#module:published_tlsa).
+  type: list
+  elements: dict
+  returned: if the certificate is renewed on the host (O(certificate_source)), and O(inbound) offers TLS
 gateway:
   description: The gateway. Null if its state cannot be read; RV(obstacles) then says why.
   type: dict

@@ -118,8 +118,8 @@ options:
     choices: [ecdsa, rsa]
   command:
     description:
-      - With O(source=command), a program on the controller and its words, as a list, or as text that is split as a shell does. No shell reads
-        it.
+      - With O(source=command), a program on the controller and its words, as a list, or as text that is split as a shell does. No shell
+        reads it.
       - It gets a request (CSR) in PEM on its standard input, and the names in the environment variable C(MAILFLEET_NAMES), with commas. It
         writes the certificate and its chain to its standard output, in PEM. A status other than 0 is a failure, and the last line of its
         standard error is shown.
@@ -161,8 +161,8 @@ options:
     default: false
   check_tlsa:
     description:
-      - Look up the TLSA records of O(names) on port 25, and refuse a certificate that they do not fit. The message has the record to publish
-        first.
+      - Look up the TLSA records of O(names) on port 25, and refuse a certificate that they do not fit. The message has the record to
+        publish first.
     type: bool
     default: false
   resolver:

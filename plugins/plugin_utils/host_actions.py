@@ -11,6 +11,7 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import ON_HOST
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import with_fixed_days
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import RENEWED
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
@@ -38,7 +39,11 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_result
     with_verdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_read_peers
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys import tlsa_refusal, with_tlsa
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys import (
+    published,
+    tlsa_refusal,
+    with_tlsa,
+)
 
 OFFERING = ("offered", "required", RENEWED)
 """The words of the option inbound with which a certificate is installed."""
@@ -138,6 +143,8 @@ class ReadAction(HostAction):
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
             result = with_read_peers(result, options, served_chain(result, checked))
             done = complete_observed(result, expected, checked, arguments.get("ca_content") or "")
+            if options["certificate_source"] in ON_HOST and options["inbound"] in OFFERING:
+                done["published_tlsa"] = published(options)
             return with_tlsa(done, options, checked)
 
     def _judged(

@@ -48,6 +48,38 @@ def with_tlsa(
     return done
 
 
+def published(options: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the records that are published for a host, as plain data; none if they cannot be looked up. Raises nothing of the DNS."""
+    names, port = _names(options), int(options.get("port") or 25)
+    if not names:
+        return []
+    install = options.get("install") or {}
+    try:
+        found = look_up(names, port, [str(one) for one in install.get("resolver") or ()])
+    except (EngineError, MissingLibraryError):
+        return []
+    return [
+        {
+            "name": f"_{port}._tcp.{name}",
+            "usage": one.usage,
+            "selector": one.selector,
+            "matching_type": one.matching_type,
+            "data": one.data.hex(),
+        }
+        for name in names
+        for one in found[name].records
+    ]
+
+
+def _names(options: Mapping[str, Any]) -> list[str]:
+    """Return the names whose records count; none unless they are asked for."""
+    install = options.get("install") or {}
+    if not install.get("check_tlsa"):
+        return []
+    wanted = [str(name).rstrip(".").lower() for name in install.get("names") or ()]
+    return [name for name in dict.fromkeys(wanted) if is_dns_domain(name)][:_MOST_NAMES]
+
+
 def _installs(result: Mapping[str, Any], checked: CheckedInputs) -> bool:
     """Whether a read says that a certificate file changes."""
     paths = {str(one.arguments["path"]) for one in (checked, *checked.more)}
@@ -56,12 +88,7 @@ def _installs(result: Mapping[str, Any], checked: CheckedInputs) -> bool:
 
 
 def _findings(checked: CheckedInputs, options: Mapping[str, Any]) -> list[Finding]:
-    install = options.get("install") or {}
-    if not install.get("check_tlsa"):
-        return []
-    port = int(options.get("port") or 25)
-    wanted = [str(name).rstrip(".").lower() for name in install.get("names") or ()]
-    names = [name for name in dict.fromkeys(wanted) if is_dns_domain(name)][:_MOST_NAMES]
+    install, names, port = options.get("install") or {}, _names(options), int(options.get("port") or 25)
     if not names:
         return []
     try:

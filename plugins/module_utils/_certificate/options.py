@@ -12,6 +12,8 @@ SOURCES = ("files", "content", "pkcs12", "host", "command", "csr", "acme")
 """Where a certificate comes from."""
 ISSUED = ("command", "csr", "acme")
 """Those whose key is made on the host, and stays there."""
+ON_HOST = ("host", "acme")
+"""Those whose certificates are renewed on the host, without the controller."""
 KEY_TYPES = ("ecdsa", "rsa")
 
 PAIR_SPEC: dict[str, dict[str, Any]] = {
