@@ -183,9 +183,6 @@ _ENTRIES = (
           "correct starttls_pkcs12_file, starttls_pkcs12_content or starttls_pkcs12_password"),
     Entry("installation", "not_issued", "error", "The command of the authority has issued no certificate.",
           "see what it said, and correct starttls_certificate_command"),
-    Entry("installation", "tlsa_first", "error",
-          "TLSA records are published for the host, and none of them fits the certificate to install: senders that check DANE would defer.",
-          "publish the records of the message beside those that are there, wait for their TTL, and run again"),
     # tls
     Entry("tls", "old_tls", "error", "The agreed TLS version is older than min_tls_version.",
           "switch the newer version on, or update the server"),
