@@ -137,11 +137,9 @@ def _openssl(*words: str, given: str = "") -> bytes:
     return made.stdout
 
 
-def _by_certbot(wanted: Issue, place: int, anew: bool, run: Runner, live: str) -> dict[str, Any]:
-    """Have certbot issue, and return C(key) and C(issued). Raises EngineError."""
-    _install(wanted, run)
-    name = wanted.lineage(place)
-    command = ["certbot", "certonly", "--non-interactive", "--agree-tos", "--cert-name", name]
+def certbot_words(wanted: Issue, place: int, anew: bool) -> list[str]:
+    """Return the command that has certbot issue a certificate. anew: whether the one that it may have does not do."""
+    command = ["certbot", "certonly", "--non-interactive", "--agree-tos", "--cert-name", wanted.lineage(place)]
     command += ["--key-type", wanted.key_types[place], "--renew-with-new-domains"]
     command += ["--email", wanted.email] if wanted.email else ["--register-unsafely-without-email"]
     command += ["--server", wanted.server] if wanted.server else []
@@ -152,9 +150,14 @@ def _by_certbot(wanted: Issue, place: int, anew: bool, run: Runner, live: str) -
     }[wanted.challenge]
     command += ["--force-renewal" if anew else "--keep-until-expiring"]
     command += [word for one in wanted.names for word in ("--domain", one)]
-    if wanted.ca_file:
-        command = ["env", f"REQUESTS_CA_BUNDLE={wanted.ca_file}", *command]
-    status, out, err = run(command)
+    return ["env", f"REQUESTS_CA_BUNDLE={wanted.ca_file}", *command] if wanted.ca_file else command
+
+
+def _by_certbot(wanted: Issue, place: int, anew: bool, run: Runner, live: str) -> dict[str, Any]:
+    """Have certbot issue, and return C(key) and C(issued). Raises EngineError."""
+    _install(wanted, run)
+    name = wanted.lineage(place)
+    status, out, err = run(certbot_words(wanted, place, anew))
     if status:
         raise EngineError(f"certbot has not issued the certificate {name}: {_words(f'{out}{err}')}")
     chain, key = f"{live}/{name}/fullchain.pem", f"{live}/{name}/privkey.pem"

@@ -272,7 +272,9 @@ def _others(source: str, options: Mapping[str, Any]) -> str:
     """Return what belongs to another source; empty if nothing does."""
     found = [f"starttls_{name}" for name in _NOT_OF.get(source, ()) if options.get(name)]
     verb = "is" if len(found) == 1 else "are"
-    return f"starttls_certificate_source is {source}, and {' and '.join(found)} {verb} set as well" if found else ""
+    given = [name for name in ("pkcs12_file", "pkcs12_content") if source == "pkcs12" and options.get(name)]
+    own = f"{source} ({given[0]})" if given else source
+    return f"starttls_certificate_source is {own}, and {' and '.join(found)} {verb} set as well" if found else ""
 
 
 def _unpacked(options: Mapping[str, Any], read: ReadFile, findings: list[Finding]) -> tuple[_Source, _Source]:

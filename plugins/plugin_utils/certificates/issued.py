@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import functools
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -58,6 +59,21 @@ SIGNING_SECONDS = 300
 _SAID = 300
 _COMMAND = "starttls_certificate_command"
 _SHORTEST_SECRET = 6
+
+
+_PATH = re.compile(r"/[A-Za-z0-9_./+@-]*")
+_FORMS = (
+    ("acme_email", re.compile(r"[A-Za-z0-9][^\s,@]*@[A-Za-z0-9.-]+"), "an address, like postmaster@example.com"),
+    (
+        "acme_server",
+        re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/\S*)?"),
+        "the address of an ACME directory, like https://ca.example.com/directory",
+    ),
+    ("acme_webroot", _PATH, "an absolute path of letters, digits and _./+@-"),
+    ("acme_dns_credentials", _PATH, "an absolute path of letters, digits and _./+@-"),
+    ("acme_ca_file", _PATH, "an absolute path of letters, digits and _./+@-"),
+)
+"""Option -> its form, and that in words."""
 
 
 class NotIssuedError(EngineError):
@@ -439,6 +455,9 @@ def _check_acme(options: Mapping[str, Any]) -> None:
         )
     if (name := needs.get(challenge)) and not options.get(name):
         raise EngineError(f"starttls_acme_challenge is {challenge}, which needs starttls_{name}")
+    for name, pattern, wanted in _FORMS:
+        if options.get(name) and not pattern.fullmatch(str(options[name])):
+            raise EngineError(f"starttls_{name} has to be {wanted}")
     if challenge != "rfc2136" and any(name.startswith("*.") for name in options["names"]):
         raise EngineError(
             "a name with a wildcard can only be proved by the DNS: set starttls_acme_challenge to rfc2136"
@@ -451,10 +470,11 @@ def _given(options: Mapping[str, Any], source: str, read: ReadFile, findings: li
         return []
     found = []
     for pair in (options, *(options.get("more") or [])):
-        text = b""
-        for kind in ("certificate", "chain"):
-            text += _text(pair, kind, read, findings)
-        found.append(_as_pem(text, findings))
+        leaf, chain = (_as_pem(_text(pair, kind, read, findings), kind, findings) for kind in ("certificate", "chain"))
+        if chain and not leaf:
+            said = "starttls_chain_file or starttls_chain_content is set, and no certificate: set starttls_certificate_file, too"
+            findings.append(Finding("bad_option", f"{said}."))
+        found.append(leaf + chain)
     return found
 
 
@@ -474,17 +494,17 @@ def _text(pair: Mapping[str, Any], kind: str, read: ReadFile, findings: list[Fin
         return b""
 
 
-def _as_pem(text: bytes, findings: list[Finding]) -> str:
+def _as_pem(text: bytes, kind: str, findings: list[Finding]) -> str:
     if not text.strip():
         return ""
     try:
         found = pem.certificates(pem.split(text))
     except pem.PemError as error:
-        findings.append(Finding("not_pem", f"starttls_certificate_file cannot be read as PEM: {error}."))
+        findings.append(Finding("not_pem", f"starttls_{kind}_file cannot be read as PEM: {error}."))
         return ""
     if not found:
         findings.append(
-            Finding("not_pem", "starttls_certificate_file holds no certificate. Give what the authority has issued.")
+            Finding("not_pem", f"starttls_{kind}_file holds no certificate. Give what the authority has issued.")
         )
     return pem.join(found)
 

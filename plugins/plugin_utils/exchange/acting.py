@@ -48,6 +48,11 @@ def _refuse_host_certificate(options: Mapping[str, Any]) -> None:
         )
 
 
+def _refuse_several(options: Mapping[str, Any]) -> None:
+    if (options.get("install") or {}).get("more"):
+        raise EngineError("Exchange serves one certificate: take starttls_more_certificates away from this host")
+
+
 def _without_rotation(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the options for Exchange, whose certificate enable_tls renews: to rotate the others' leaves it as it is."""
     return {**options, "inbound": None, "install": None} if options.get("inbound") == RENEWED else options
@@ -58,6 +63,7 @@ def read_exchange(action: HostAction, options: Mapping[str, Any], variables: Var
     options = _without_rotation(options)
     with task_errors():
         _refuse_host_certificate(options)
+        _refuse_several(options)
         checked = action.checked_install(options)
         result = exchange_task(action, options, variables).read(checked)
         return complete_observed(result, options["handshake"], checked, "")
@@ -68,6 +74,7 @@ def change_exchange(action: HostAction, options: Mapping[str, Any], variables: V
     options = _without_rotation(options)
     with task_errors():
         _refuse_host_certificate(options)
+        _refuse_several(options)
         task = exchange_task(action, options, variables)
         if options.get("proof") is not None:
             return task.conclude(options["proof"])
