@@ -64,7 +64,7 @@ def served_chain(result: Mapping[str, Any], checked: Optional[CheckedInputs]) ->
     result: of the module, before complete_observed. checked: the certificate to install; None if none is.
     """
     if checked and not checked.findings:
-        return [one.der for one in pem.certificates(pem.split(checked.content))]
+        return [one.der for one in pem.certificates(pem.split(checked.served))]
     with understood("the handshake test that the host returned"):
         probe = result.get("probe") or {}
         own: Mapping[str, Any] = next(iter(probe.get("results") or ()), {})

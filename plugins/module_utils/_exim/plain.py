@@ -309,9 +309,10 @@ class PlainExim:
 
     def plan(self, desired: Desired) -> Change:
         """Return the edit of the file. Raises EngineError, which has the lines to add by hand if it is not safe."""
-        if desired.offers and desired.bundle is None:
-            for path in filter(None, (desired.certificate, desired.private_key)):
-                if Path(path).exists():
+        if desired.offers:
+            installed = {one.path for one in desired.bundles}
+            for path in filter(None, (*desired.certificates, desired.private_key)):
+                if path not in installed and Path(path).exists():
                     require_readable(path, self._daemon().user, "every handshake would fail")
         image = FileImage.read(self.path)
         text = _decoded(image)

@@ -252,6 +252,20 @@ def public_key_of(private_key: pem.PemBlock) -> bytes:
         raise CertificateError("the private key cannot be decoded") from None
 
 
+def request_facts(text: str) -> tuple[bytes, list[str]]:
+    """Return the public key (DER) and the names of a request (CSR) whose signature is right. Raises CertificateError, a ValueError."""
+    try:
+        request = x509.load_pem_x509_csr(text.encode("ascii"))
+        if not request.is_signature_valid:
+            raise CertificateError("its signature is wrong")
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return _spki(request.public_key()), [str(one.value) for one in names]
+    except CertificateError:
+        raise
+    except Exception as error:
+        raise CertificateError(f"it is not a readable request ({type(error).__name__})") from None
+
+
 def _spki(key: Any) -> bytes:
     encoded: bytes = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return encoded

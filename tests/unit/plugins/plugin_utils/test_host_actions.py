@@ -286,7 +286,7 @@ def newer_on_host(authority, names=(NAME,), message=""):
 @pytest.mark.parametrize("plugin", READS)
 def test_a_read_says_that_the_newer_one_stays_and_expects_it(act, plugin, authority, issued):
     there, told = newer_on_host(authority)
-    act.answer = {**DONE, "newer": told}
+    act.answer = {**DONE, "newer": [told]}
     result = act(plugin, inbound="offered", install=install(authority, issued))
     assert (result["obstacles"], "newer" in result, len(act.ran)) == ([], False, 1)
     assert [one["code"] for one in result["notes"]] == ["certificate_newer_kept"]
@@ -296,7 +296,7 @@ def test_a_read_says_that_the_newer_one_stays_and_expects_it(act, plugin, author
 @pytest.mark.parametrize("plugin", READS)
 def test_a_read_says_that_an_unfit_newer_one_stands_in_the_way(act, plugin, authority, issued):
     _there, told = newer_on_host(authority, ["other.example.com"])
-    act.answer = {**DONE, "newer": told}
+    act.answer = {**DONE, "newer": [told]}
     result = act(plugin, inbound="offered", install=install(authority, issued))
     assert [one["code"] for one in result["obstacles"]] == ["certificate_newer_unfit"]
     assert "name_not_covered" in result["obstacles"][0]["message"] and "fingerprint_sha256" not in result
@@ -305,7 +305,7 @@ def test_a_read_says_that_an_unfit_newer_one_stands_in_the_way(act, plugin, auth
 @pytest.mark.parametrize("plugin", CHANGES)
 def test_a_change_asks_once_and_then_names_the_one_that_stays(act, plugin, authority, issued, monkeypatch):
     there, told = newer_on_host(authority)
-    answers = [{"changed": False, "newer": told}, {"changed": True, "diff": [], "warnings": ["of the host"]}]
+    answers = [{"changed": False, "newer": [told]}, {"changed": True, "diff": [], "warnings": ["of the host"]}]
     monkeypatch.setattr(
         plugin.ActionModule,
         "execute",
@@ -322,7 +322,7 @@ def test_a_change_asks_once_and_then_names_the_one_that_stays(act, plugin, autho
 @pytest.mark.parametrize("plugin", CHANGES)
 def test_a_change_with_an_unfit_newer_one_fails_before_it_changes_anything(act, plugin, authority, issued):
     _there, told = newer_on_host(authority, message="its private key belongs to another certificate")
-    act.answer = {"changed": False, "newer": told}
+    act.answer = {"changed": False, "newer": [told]}
     result = act(plugin, inbound="offered", install=install(authority, issued))
     assert (result["failed"], result["changed"], len(act.ran)) == (True, False, 1)
     assert "its private key belongs to another certificate" in result["msg"]
@@ -331,7 +331,7 @@ def test_a_change_with_an_unfit_newer_one_fails_before_it_changes_anything(act, 
 @pytest.mark.parametrize("plugin", CHANGES)
 def test_a_file_that_changes_again_in_between_is_not_guessed_at(act, plugin, authority, issued):
     _there, told = newer_on_host(authority)
-    act.answer = {"changed": False, "newer": told}
+    act.answer = {"changed": False, "newer": [told]}
     with pytest.raises(AnsibleActionFail, match="changed while this task looked at it"):
         act(plugin, inbound="offered", install=install(authority, issued))
 
