@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import building
 
 from tests.support import rooms
 
@@ -19,16 +20,17 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "enforced_tls_domain": (98, 941_000, 326_000),
     "exchange_tls": (22, 122_000, 46_000),
     "fleet_lock": (19, 105_000, 40_000),
-    "gateway_info": (133, 1_255_000, 431_000),
-    "gateway_tls": (132, 1_249_000, 429_000),
+    "gateway_info": (135, 1_264_000, 436_000),
+    "gateway_tls": (134, 1_257_000, 433_000),
     "inbound_tls_mode": (98, 945_000, 326_000),
     "inbound_tls_mode_info": (96, 927_000, 321_000),
-    "mail_server_info": (101, 872_000, 308_000),
-    "mail_server_tls": (93, 818_000, 289_000),
+    "mail_server_info": (103, 881_000, 312_000),
+    "mail_server_tls": (95, 828_000, 293_000),
     "message_trace": (16, 141_000, 51_000),
     "outbound_tls_mode": (97, 933_000, 323_000),
-    "peer_tls": (90, 799_000, 282_000),
+    "peer_tls": (90, 800_000, 283_000),
     "peer_tls_info": (21, 203_000, 72_000),
+    "renewal_hook": (88, 760_000, 270_000),
     "starttls_probe": (13, 156_000, 54_000),
     "tls_activity_info": (25, 214_000, 76_000),
     "tls_certificate": (23, 144_000, 55_000),
@@ -91,3 +93,10 @@ def test_imports_in_functions_and_for_types_are_shipped(tmp_path: Path):
     (tmp_path / "module_utils/_a/z.py").write_text("")
     files = rooms.imports(rooms.modules(tmp_path))
     assert rooms.payload(files, "one") == {"module_utils._a.x", "module_utils._a.y"}
+
+
+def test_the_packer_sends_all_that_the_program_of_the_hook_is_made_of():
+    found = {name.removeprefix(rooms.PREFIX) for name in building.sources()}
+    assert found <= rooms.payload(rooms.collection(), "renewal_hook")
+    assert {"module_utils._postfix.server", "module_utils._exim.server"} <= found
+    assert not [name for name in found if name.endswith((".gateway", "ansible_glue"))]
