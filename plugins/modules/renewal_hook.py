@@ -125,9 +125,18 @@ options:
             type: int
             default: 3
           minimum_bits:
-            description: Kind of key, such as V(RSA), and the smallest size that is not weak, where it is not the usual one.
+            description: The smallest keys that are not weak.
             type: dict
             default: {}
+            suboptions:
+              RSA:
+                description: The bits of an RSA key.
+                type: int
+                default: 2048
+              EC:
+                description: The bits of a key on an elliptic curve.
+                type: int
+                default: 256
       tlsa:
         description:
           - The TLSA records that are published for its listeners. The host asks no name service; a renewed certificate that none of them

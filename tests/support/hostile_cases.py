@@ -25,6 +25,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.is
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import HOST_ISSUE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.fleet_lock import read_lock, take_lock
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import telling
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.installing import check, textfile_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.options import configuration_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import Renewed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import Request
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.waiting_mail import read_waiting, try_again
@@ -33,7 +37,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace, places_of, run_trace
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import permissions, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_of, permissions, resolve
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.queue import queue_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
     refuse_control_characters,
@@ -253,6 +257,14 @@ def _issued(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     return [*read, *sinks, *(("argument", word) for word in words)]
 
 
+def _hook(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
+    kind = resolve(options["kind"], "server", "kind")
+    plan = configuration_of(options, kind, layout_of("postfix"), textfile_of(options["textfile"]))
+    check(plan)
+    line = telling.line_of(Renewed(plan.certificates[0].name, "refused", plan.certificates[0].names[0]))
+    return [("json", plan.text()), ("terminal", line), ("path", plan.textfile)]
+
+
 def _trace(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     sent: list[tuple[str, str]] = []
 
@@ -403,6 +415,12 @@ SEEN = {
     "certificate": "/c.pem", "private_key": "/c.pem", "pem": ISSUED.fullchain_pem.decode(),
     "public_key": base64.b64encode(ISSUED.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode(),
 }  # fmt: skip
+RENEWED = {
+    "name": "mx.example", "names": ["mx.example"], "listeners": [{"host": "127.0.0.1", "name": "mx.example"}],
+    "pairs": [{"private_key": "/k.pem", "certificate": "/c.pem", "chain": "/ch.pem", "path": "/etc/mailfleet/starttls.pem"}],
+    "ca_content": ISSUED.certificate_pem.decode(), "policy": {"min_days_left": "7", "warn_days_left": "14"},
+    "tlsa": [{"name": "_25._tcp.mx.example", "usage": 3, "selector": 1, "matching_type": 1, "data": "00ff"}],
+}  # fmt: skip
 PEER = {
     "name": "one", "kind": "exchange_online", "hosts": ["mx.example"], "domains": ["good.example"], "direction": "both",
     "check": "hostname", "names": ["mx.example"], "servername": "mx.example", "client_certificate": "/etc/c.pem",
@@ -470,6 +488,7 @@ CASES: list[Case] = [
             }),
         )
     ),
+    _of_engine("renewal_hook", {"kind": "postfix", "certificates": [RENEWED]}, _hook),
     _of_engine("message_trace", {"send": [{"marker": "m1", "sender": "a@b.example", "recipient": "c@d.example"}]}, _trace),
     *(_of_engine("message_trace", {"receive": [one]}, _trace, f"landing {place}") for place, one in enumerate(LANDINGS)),
     _of_engine("starttls_probe", {"targets": TARGETS, "resolver": ["192.0.2.53"], "checks": ["mta_sts"]}, _probe),

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import building
 
 from tests.support import rooms
 
@@ -29,6 +30,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "outbound_tls_mode": (99, 946_000, 327_000),
     "peer_tls": (91, 812_000, 286_000),
     "peer_tls_info": (21, 205_000, 72_000),
+    "renewal_hook": (88, 760_000, 270_000),
     "starttls_probe": (13, 158_000, 55_000),
     "tls_activity_info": (26, 217_000, 77_000),
     "tls_certificate": (30, 199_000, 76_000),
@@ -91,3 +93,10 @@ def test_imports_in_functions_and_for_types_are_shipped(tmp_path: Path):
     (tmp_path / "module_utils/_a/z.py").write_text("")
     files = rooms.imports(rooms.modules(tmp_path))
     assert rooms.payload(files, "one") == {"module_utils._a.x", "module_utils._a.y"}
+
+
+def test_the_packer_sends_all_that_the_program_of_the_hook_is_made_of():
+    found = {name.removeprefix(rooms.PREFIX) for name in building.sources()}
+    assert found <= rooms.payload(rooms.collection(), "renewal_hook")
+    assert {"module_utils._postfix.server", "module_utils._exim.server"} <= found
+    assert not [name for name in found if name.endswith((".gateway", "ansible_glue"))]

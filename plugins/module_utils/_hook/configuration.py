@@ -43,6 +43,7 @@ RENEWAL_FORMAT = 1
 
 CONFIGURATION_BYTES = 4 << 20
 
+_AGAIN = "let the module renewal_hook write it again"
 _NAME = re.compile(r"""[^\s'"\\|={}]{1,200}\Z""")
 _HEX = re.compile(r"([0-9a-f]{2}){1,512}\Z")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}\$?\Z")
@@ -126,23 +127,18 @@ class RenewalPlan:
         return cls.from_json(data, where)
 
     @classmethod
-    def from_json(cls, data: Any, where: str) -> RenewalPlan:
-        """Return the configuration of plain data. Raises EngineError."""
+    def from_json(cls, data: Any, where: str, advice: str = _AGAIN) -> RenewalPlan:
+        """Return the configuration of plain data. Raises EngineError, which ends with the advice."""
         try:
             format_of(data, RENEWAL_FORMAT, where)
             given = _Given(data, "", {KEY, "kind", "certificates", "timeout", "textfile"})
             timeout = given.number("timeout", 20, 1, 600)
             entries = tuple(_entry(one) for one in given.several("certificates"))
-            if textfile := given.text("textfile", ""):
-                check_path(textfile)
-            found = cls(given.text("kind"), entries, timeout, textfile)
+            found = cls(given.text("kind"), entries, timeout, given.path("textfile", ""))
             _refuse_double(found)
         except (EngineError, TargetError, ValueError) as error:
-            raise EngineError(f"{where}: {error}; {_AGAIN}") from None
+            raise EngineError(f"{where}: {error}; {advice}") from None
         return found
-
-
-_AGAIN = "let the module renewal_hook write it again"
 
 
 class _Given:
@@ -165,6 +161,15 @@ class _Given:
         value = self._take(name, default)
         if not isinstance(value, str):
             raise ValueError(f"{self._place}{name} is not a text")
+        return value
+
+    def path(self, name: str, default: Optional[str] = None) -> str:
+        value = self.text(name, default)
+        try:
+            if value:
+                check_path(value)
+        except EngineError as error:
+            raise ValueError(f"{self._place}{name}: {error}") from None
         return value
 
     def flag(self, name: str) -> bool:
@@ -201,18 +206,18 @@ class _Given:
 def _entry(data: Any) -> Renewable:
     names = {"name", "pairs", "names", "listeners", "owner", "group", "mode", "roots", "policy", "tlsa"}
     name = data.get("name") if isinstance(data, dict) else None
-    given = _Given(data, f"certificate {name!a}" if isinstance(name, str) else "a certificate", names)
+    given = _Given(data, f"certificate {name[:80]!a}" if isinstance(name, str) else "a certificate", names)
     if not _NAME.match(given.text("name")) or not given.text("name").isprintable():
         raise ValueError(
             f"the name {given.text('name')[:80]!a} of a certificate holds a blank, a quote or one of \\|={{}}"
         )
-    for one in (given.text("owner", "root"), given.text("group", "root")):
-        if not _USER.match(one):
-            raise ValueError(f"{one[:80]!a} is no name of a user or group")
+    for one in ("owner", "group"):
+        if not _USER.match(given.text(one, "root")):
+            raise ValueError(f"{one} {given.text(one, 'root')[:80]!a} is no name of a user or group")
     mode = given.text("mode", "0600")
     parse_mode(mode)
     covered = tuple(given.several("names", 1))
-    if not all(isinstance(one, str) and one and one.isprintable() for one in covered):
+    if not all(isinstance(one, str) and one.strip() and one.isprintable() for one in covered):
         raise ValueError("names holds something else than host names")
     return Renewable(
         given.text("name"),
@@ -230,9 +235,9 @@ def _entry(data: Any) -> Renewable:
 
 def _pair(data: Any) -> Pair:
     given = _Given(data, "pairs", {"private_key", "certificate", "chain", "path"})
-    pair = Pair(given.text("private_key"), given.text("certificate"), given.text("chain", ""), given.text("path", ""))
-    for path in (pair.private_key, pair.certificate, *filter(None, (pair.chain, pair.path))):
-        check_path(path)
+    pair = Pair(given.path("private_key"), given.path("certificate"), given.path("chain", ""), given.path("path", ""))
+    if not pair.private_key or not pair.certificate:
+        raise ValueError(f"pairs.{'certificate' if pair.private_key else 'private_key'} is empty")
     if pair.path and pair.path in (pair.private_key, pair.certificate, pair.chain):
         raise ValueError(
             f"{pair.path} is installed, and is the source too; leave path empty where the daemon reads the source"

@@ -68,10 +68,12 @@ def check(configuration: RenewalPlan) -> None:
             user_id(entry.owner)
             group_id(entry.group)
             roots = HostRoots(entry.roots)
-        except (EngineError, PemError) as error:
+        except EngineError as error:
             raise EngineError(f"certificates: {entry.name}: {error}") from None
+        except PemError as error:
+            raise EngineError(f"certificates: {entry.name}: ca_content: {error}") from None
         if entry.roots and roots.fault:
-            raise EngineError(f"certificates: {entry.name}: roots: {roots.fault.what}")
+            raise EngineError(f"certificates: {entry.name}: ca_content: {roots.fault.what}")
 
 
 def uses_certbot(configuration: RenewalPlan, certbot: str) -> bool:

@@ -58,7 +58,11 @@ CERTIFICATES_SPEC: dict[str, dict[str, Any]] = {
             "warn_days_left": _TEXT,
             "error_share": {"type": "int", "default": ERROR_SHARE},
             "renewal_share": {"type": "int", "default": RENEWAL_SHARE},
-            "minimum_bits": {"type": "dict", "default": {}},
+            "minimum_bits": {
+                "type": "dict",
+                "default": {},
+                "options": {name: {"type": "int", "default": bits} for name, bits in MINIMUM_BITS.items()},
+            },
         },
     },
     "tlsa": {
@@ -98,14 +102,14 @@ def configuration_of(options: Mapping[str, Any], kind: str, layout: Layout, text
         "textfile": textfile,
         "certificates": [_entry(one, layout) for one in options["certificates"]],
     }
-    return RenewalPlan.from_json(data, "the options of renewal_hook")
+    return RenewalPlan.from_json(data, "renewal_hook", "correct that option")
 
 
 def _entry(given: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     policy = dict(given["policy"] or {})
     for name in ("min_days_left", "warn_days_left"):
         policy[name] = fixed_days(policy.get(name), f"certificates.policy.{name}")
-    policy["minimum_bits"] = {**MINIMUM_BITS, **_numbers(policy.get("minimum_bits") or {})}
+    policy["minimum_bits"] = dict(policy.get("minimum_bits") or MINIMUM_BITS)
     mode = given["mode"]
     mode = layout.certificate_mode if mode in (None, "") else mode
     return {
@@ -117,13 +121,6 @@ def _entry(given: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
         "mode": f"{mode:04o}" if isinstance(mode, int) else str(mode),
         "roots": given["ca_content"] or "",
     }
-
-
-def _numbers(given: Mapping[str, Any]) -> dict[str, int]:
-    try:
-        return {str(name): int(value) for name, value in given.items()}
-    except (TypeError, ValueError):
-        raise EngineError("certificates.policy.minimum_bits has to be like {RSA: 3072, EC: 256}") from None
 
 
 def _without_none(given: Mapping[str, Optional[Any]]) -> dict[str, Any]:
