@@ -169,7 +169,7 @@ def judged(
             if again:
                 return Judged(replace(checked, issue={**issue, "force": True}), again=True)
             made.append(one)
-    return Judged(replace(made[0], more=made[1:]), tuple(obstacles), tuple(notes))
+    return Judged(replace(made[0], more=made[1:]), tuple(dict.fromkeys(obstacles)), tuple(dict.fromkeys(notes)))
 
 
 def _judge(
