@@ -74,6 +74,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+fingerprints_sha256:
+  description: The fingerprints of all certificates, if there are several for different algorithms.
+  type: list
+  elements: str
+  returned: with several certificates
 published_tlsa:
   description: As RV(mailfleet.starttls.mail_server_info#module:published_tlsa).
   type: list

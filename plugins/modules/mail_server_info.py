@@ -79,6 +79,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+fingerprints_sha256:
+  description: The fingerprints of all certificates, if there are several for different algorithms.
+  type: list
+  elements: str
+  returned: with several certificates
 published_tlsa:
   description:
     - The TLSA records that are published for the names of the certificate, each with C(name), C(usage), C(selector), C(matching_type)

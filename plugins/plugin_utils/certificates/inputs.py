@@ -64,7 +64,7 @@ class CheckedInputs:
 
     def complete(self, reply: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of the module on the host in its public form."""
-        result = {**self.facts, **reply}
+        result = {**self.known(), **reply}
         warnings = [*(one.message for one in self.caveats), *result.pop("warnings", ())]
         if warnings:
             result["warnings"] = warnings
@@ -100,11 +100,10 @@ class CheckedInputs:
         """What the host gets of all files. Of one that stays on the host it is nothing."""
         return NEXT.join("" if one.facts.get("kept") else one.served for one in (self, *self.more))
 
-    @property
-    def fingerprints(self) -> str:
-        """The fingerprints of all leaves, with commas; empty if one of them is not known yet."""
-        known = [one.facts.get("fingerprint_sha256") for one in (self, *self.more)]
-        return ",".join(map(str, known)) if all(known) else ""
+    def known(self) -> dict[str, Any]:
+        """Return the facts of the first certificate; with C(fingerprints_sha256) of all, if there are several and all are known."""
+        prints = [one.facts.get("fingerprint_sha256") for one in (self, *self.more)]
+        return {**self.facts, "fingerprints_sha256": prints} if self.more and all(prints) else dict(self.facts)
 
     def bundle(self) -> dict[str, Any]:
         """Return the checked files for a host, without their content."""

@@ -169,7 +169,7 @@ def judged(
             if again:
                 return Judged(replace(checked, issue={**issue, "force": True}), again=True)
             made.append(one)
-    return Judged(replace(made[0], more=made[1:]), tuple(obstacles), tuple(notes))
+    return Judged(replace(made[0], more=made[1:]), tuple(dict.fromkeys(obstacles)), tuple(dict.fromkeys(notes)))
 
 
 def _judge(
@@ -199,8 +199,11 @@ def _judge(
             notes.append(Finding.advised("certificate_renewal_due", f"{path}: {why}"))
         notes += kept.warnings
         return _kept(each, part, kept), False
-    if not part["due"]:
+    if not part["due"] and not forced:
         return each, True
+    if not part["due"]:
+        obstacles.append(Finding("certificate_not_issued", f"{path} does not pass, and the host says nothing of a new one; run again"))
+        return each, False
     if part["message"]:
         obstacles.append(Finding("certificate_not_issued", x509.printable_text(str(part["message"]), 300)))
     elif source == "csr" and not orders:

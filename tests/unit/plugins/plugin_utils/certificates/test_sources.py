@@ -67,7 +67,7 @@ def test_two_algorithms_are_two_files(rooted, ecdsa, rsa):
     assert bundle["sha256"] == hashlib.sha256(first.encode()).hexdigest()
     assert [one["sha256"] for one in bundle["more"]] == [hashlib.sha256(second.encode()).hexdigest()]
     assert [one.arguments["path"] for one in checked.more] == ["/etc/mailfleet/starttls-2.pem"]
-    assert len(checked.fingerprints.split(",")) == 2
+    assert len(checked.known()["fingerprints_sha256"]) == 2
 
 
 def test_two_certificates_of_one_algorithm_are_refused(rooted, ecdsa, authority):
