@@ -181,6 +181,11 @@ options:
     type: str
     choices: [auto, hook, none]
     default: auto
+  acme_ca_file:
+    description:
+      - A file on the host with the roots, in PEM, of the web server of the ACME authority, if that has a certificate of its own.
+      - Where systemd has certbot renew, they are added to those of the host for it, or certbot could not reach the authority.
+    type: path
   timer:
     description: Whether a timer of systemd looks every hour. It also makes up for a hook that failed.
     type: bool
@@ -263,7 +268,8 @@ def _work(module: AnsibleModule) -> dict[str, Any]:
         return uninstall(run, module.check_mode)
     kind = resolve(given["kind"], "server", "kind")
     configuration = configuration_of(given, kind, layout_of(kind), textfile_of(given["textfile"]))
-    return install(configuration, given["certbot"], given["timer"], run, module.check_mode)
+    roots = given["acme_ca_file"] or ""
+    return install(configuration, given["certbot"], given["timer"], run, module.check_mode, acme_ca_file=roots)
 
 
 def main() -> None:

@@ -70,6 +70,13 @@ SECOND = instances.Instance(postfix.SECOND, AT.second_dir, Target("127.0.0.1", 1
         (renewal_files.CERTBOT_HOOK, "/etc/letsencrypt/renewal-hooks/deploy/mailfleet-starttls"),
         (renewal_files.TIMER_FILE, "/etc/systemd/system/mailfleet-starttls-renew.timer"),
         (renewal_files.SERVICE_FILE, "/etc/systemd/system/mailfleet-starttls-renew.service"),
+        (
+            [*renewal_files.DROP_INS.values()],
+            [
+                "/etc/systemd/system/certbot.service.d/mailfleet-starttls.conf",
+                "/etc/systemd/system/certbot-renew.service.d/mailfleet-starttls.conf",
+            ],
+        ),
         (renewal_files._MARK, "mailfleet.starttls"),
         (renewal_files._OURS, b"ansible_collections/mailfleet/starttls/plugins/module_utils/_hook/"),
     ],

@@ -12,8 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import HostRoots
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import group_id, user_id
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import HostRoots, host_store
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import (
+    check_path,
+    group_id,
+    user_id,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pem import PemError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.formats import format_of
@@ -84,12 +88,17 @@ def uses_certbot(configuration: RenewalPlan, certbot: str) -> bool:
     return any(one.startswith(_LETSENCRYPT) for one in files) and Path(_LETSENCRYPT).is_dir()
 
 
-def wanted(configuration: RenewalPlan, certbot: str, timer: bool) -> dict[str, FileImage]:
+def wanted(configuration: RenewalPlan, certbot: str, timer: bool, acme_roots: str = "") -> dict[str, FileImage]:
     """Return path -> the file as it has to be, in the order in which they are written; without content where it has to be away."""
+    units = renewal_files.certbot_units() if acme_roots else ()
     texts: dict[str, tuple[Optional[str], int]] = {
         CONFIGURATION: (configuration.text(), 0o600),
         SERVICE_FILE: (SERVICE_TEXT if timer else None, 0o644),
         TIMER_FILE: (TIMER_TEXT if timer else None, 0o644),
+        **{
+            path: (renewal_files.drop_in_text(_roots(acme_roots)) if unit in units else None, 0o644)
+            for unit, path in renewal_files.DROP_INS.items()
+        },
         CERTBOT_HOOK: (HOOK_TEXT if uses_certbot(configuration, certbot) else None, 0o755),
     }
     program = building.build(building.sources(), interpreter())
@@ -97,6 +106,11 @@ def wanted(configuration: RenewalPlan, certbot: str, timer: bool) -> dict[str, F
     for path, (text, mode) in texts.items():
         images[path] = FileImage(path, None if text is None else text.encode("utf-8"), mode)
     return images
+
+
+def _roots(acme_roots: str) -> list[str]:
+    store, place = host_store()
+    return [*([place] if store else []), acme_roots]
 
 
 def interpreter() -> str:
@@ -108,11 +122,23 @@ def interpreter() -> str:
 
 
 def install(
-    configuration: RenewalPlan, certbot: str, timer: bool, run: Runner, check_mode: bool, store: str = STORE
+    configuration: RenewalPlan,
+    certbot: str,
+    timer: bool,
+    run: Runner,
+    check_mode: bool,
+    store: str = STORE,
+    acme_ca_file: str = "",
 ) -> dict[str, Any]:
-    """Install the hook, or bring it to this version, and return the module's result. Raises EngineError and OSError."""
+    """Install the hook, or bring it to this version, and return the module's result. Raises EngineError and OSError.
+
+    acme_ca_file: roots on this host for the web server of the authority that certbot asks; empty for those of the host.
+    """
     check(configuration)
-    images = wanted(configuration, certbot, timer)
+    acme_roots = acme_ca_file if uses_certbot(configuration, certbot) else ""
+    if acme_roots:
+        _check_roots(acme_roots)
+    images = wanted(configuration, certbot, timer, acme_roots)
     systemd = Path(renewal_files.SYSTEMD).is_dir()
     warnings = (
         []
@@ -120,7 +146,14 @@ def install(
         else [f"systemd does not run this host, so nothing starts '{PROGRAM} renew' but certbot; call it from cron"]
     )
     if not systemd:
-        images.update({path: FileImage(path, None) for path in (SERVICE_FILE, TIMER_FILE)})
+        units = (SERVICE_FILE, TIMER_FILE, *renewal_files.DROP_INS.values())
+        images.update({path: FileImage(path, None) for path in units})
+    drop_ins = [images[path] for path in renewal_files.DROP_INS.values()]
+    if acme_roots and not any(one.content for one in drop_ins):
+        warnings.append(
+            f"neither {' nor '.join(renewal_files.CERTBOT_UNITS)} renews here; whatever starts certbot needs "
+            f"REQUESTS_CA_BUNDLE={acme_roots} in its environment, or no renewal succeeds"
+        )
     with contextlib.nullcontext() if check_mode else host_locked(store):
         present = renewal_files.look()
         _refuse_foreign(present, images)
@@ -137,7 +170,8 @@ def install(
             )
         )
         if not check_mode:
-            _write(differing, starts, run)
+            is_read_anew = systemd and any(new.path in renewal_files.DROP_INS.values() for _old, new in differing)
+            _write(differing, starts, is_read_anew, run)
     diff = [_difference(old, new) for old, new in differing]
     return {
         "changed": bool(differing or starts),
@@ -159,7 +193,16 @@ def uninstall(run: Runner, check_mode: bool, store: str = STORE) -> dict[str, An
     return {"changed": bool(paths), "version": "", "diff": diff, "warnings": [], "files": []}
 
 
-def _write(differing: Sequence[tuple[FileImage, FileImage]], starts: bool, run: Runner) -> None:
+def _check_roots(path: str) -> None:
+    try:
+        check_path(path)
+    except EngineError as error:
+        raise EngineError(f"acme_ca_file: {error}") from None
+    if not Path(path).is_file():
+        raise EngineError(f"acme_ca_file: there is no file {path} on this host")
+
+
+def _write(differing: Sequence[tuple[FileImage, FileImage]], starts: bool, is_read_anew: bool, run: Runner) -> None:
     """Write the files, and start the timer. If something fails, the files are as they were."""
     written: list[FileImage] = []
     try:
@@ -174,6 +217,8 @@ def _write(differing: Sequence[tuple[FileImage, FileImage]], starts: bool, run: 
             written.append(old)
         if starts:
             renewal_files.start_timer(run)
+        elif is_read_anew:
+            renewal_files.reload_units(run)
     except BaseException:
         for old in reversed(written):
             with contextlib.suppress(OSError, EngineError):

@@ -88,6 +88,7 @@ HOOK_SPEC: dict[str, dict[str, Any]] = {
     "textfile": {"type": "str", "default": "auto"},
     "certbot": {"type": "str", "choices": ["auto", "hook", "none"], "default": "auto"},
     "timer": {"type": "bool", "default": True},
+    "acme_ca_file": {"type": "path"},
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,11 @@ CERTBOT_HOOK = f"{CERTBOT_DIRECTORY}/mailfleet-starttls"
 RENEWAL_UNIT = "mailfleet-starttls-renew"
 SERVICE_FILE = f"/etc/systemd/system/{RENEWAL_UNIT}.service"
 TIMER_FILE = f"/etc/systemd/system/{RENEWAL_UNIT}.timer"
+CERTBOT_UNITS = ("certbot.service", "certbot-renew.service")
+"""What renews by certbot: Debian's, and that of EPEL."""
+DROP_INS: Mapping[str, str] = {unit: f"/etc/systemd/system/{unit}.d/mailfleet-starttls.conf" for unit in CERTBOT_UNITS}
+"""Unit -> our addition to it: the roots of an ACME authority whose web server has a certificate of its own."""
+UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system")
 TIMER_LINK = f"/etc/systemd/system/timers.target.wants/{RENEWAL_UNIT}.timer"
 SYSTEMD = "/run/systemd/system"
 """It is there if systemd runs the host. Source: sd_booted(3)."""
@@ -56,6 +61,32 @@ Persistent=true
 [Install]
 WantedBy=timers.target
 """
+_ACME_ROOTS = "mailfleet-starttls/acme-roots.pem"
+
+
+def drop_in_text(roots: Sequence[str]) -> str:
+    """Return the addition to certbot's unit. roots: files in PEM, the host's own store among them, for other authorities.
+
+    They are joined at each start, so what an update of the host brings into its store counts.
+    """
+    files = " ".join(_word(one) for one in roots)
+    return f"""{_NOTE}[Service]
+RuntimeDirectory=mailfleet-starttls
+Environment=REQUESTS_CA_BUNDLE=/run/{_ACME_ROOTS}
+ExecStartPre=/bin/sh -c 'cat -- "$$@" >/run/{_ACME_ROOTS}' sh {files}
+"""
+
+
+def _word(path: str) -> str:
+    """Return a path as one word of a command in a unit file. Source: systemd.service(5), systemd.unit(5)."""
+    for character, written in (("\\", "\\\\"), ('"', '\\"'), ("$", "$$"), ("%", "%%")):
+        path = path.replace(character, written)
+    return f'"{path}"'
+
+
+def certbot_units() -> tuple[str, ...]:
+    """Return the units of this host that renew by certbot."""
+    return tuple(one for one in CERTBOT_UNITS if any(Path(place, one).exists() for place in UNIT_DIRECTORIES))
 
 
 def _is_text_of_ours(content: bytes) -> bool:
@@ -79,6 +110,7 @@ RECOGNISED: Mapping[str, Callable[[bytes], bool]] = {
     CONFIGURATION: _is_configuration,
     SERVICE_FILE: _is_text_of_ours,
     TIMER_FILE: _is_text_of_ours,
+    **dict.fromkeys(DROP_INS.values(), _is_text_of_ours),
     CERTBOT_HOOK: _is_text_of_ours,
 }
 """Path -> whether a file there is the collection's. In the order in which they are written: what starts the program comes last."""
@@ -115,7 +147,10 @@ def remove(run: Runner = start_program) -> tuple[str, ...]:
         run(["systemctl", "disable", "--now", f"{RENEWAL_UNIT}.timer"])
     for path in reversed(paths):
         FileImage(path, None).write()
-    if {SERVICE_FILE, TIMER_FILE} & {*paths} and Path(SYSTEMD).is_dir():
+    for path in {*DROP_INS.values()} & {*paths}:
+        with contextlib.suppress(OSError):
+            Path(path).parent.rmdir()
+    if {SERVICE_FILE, TIMER_FILE, *DROP_INS.values()} & {*paths} and Path(SYSTEMD).is_dir():
         run(["systemctl", "daemon-reload"])
     if CONFIGURATION in paths:
         with contextlib.suppress(OSError):
@@ -131,13 +166,19 @@ def timer_runs(run: Runner) -> bool:
     return state.get("ActiveState") == "active" and is_read and os.path.lexists(TIMER_LINK)
 
 
+def reload_units(run: Runner) -> None:
+    """Have systemd read its units. Raises EngineError."""
+    _ask(run, ["systemctl", "daemon-reload"])
+
+
 def start_timer(run: Runner) -> None:
     """Have systemd start the timer, now and with the host. Raises EngineError."""
-    for words in (
-        ["systemctl", "daemon-reload"],
-        ["systemctl", "enable", f"{RENEWAL_UNIT}.timer"],
-        ["systemctl", "restart", f"{RENEWAL_UNIT}.timer"],
-    ):
-        status, out, err = run(words)
-        if status != 0:
-            raise EngineError(f"{' '.join(words)} failed: {(err or out).strip()}")
+    reload_units(run)
+    _ask(run, ["systemctl", "enable", f"{RENEWAL_UNIT}.timer"])
+    _ask(run, ["systemctl", "restart", f"{RENEWAL_UNIT}.timer"])
+
+
+def _ask(run: Runner, words: list[str]) -> None:
+    status, out, err = run(words)
+    if status != 0:
+        raise EngineError(f"{' '.join(words)} failed: {(err or out).strip()}")

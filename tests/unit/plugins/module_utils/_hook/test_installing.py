@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -52,6 +53,11 @@ def place(tmp_path, monkeypatch, authority):
             monkeypatch.setattr(module, name, path, raising=False)
     order = [moved[name] for name in ("PROGRAM", "CONFIGURATION", "SERVICE_FILE", "TIMER_FILE", "CERTBOT_HOOK")]
     monkeypatch.setattr(renewal_files, "RECOGNISED", {path: recognised[path] for path in order})
+    drop_ins = {unit: str(tmp_path / "root") + path for unit, path in renewal_files.DROP_INS.items()}
+    monkeypatch.setattr(renewal_files, "DROP_INS", drop_ins)
+    monkeypatch.setattr(renewal_files, "UNIT_DIRECTORIES", (str(tmp_path / "units"),))
+    for path in drop_ins.values():
+        renewal_files.RECOGNISED[path] = renewal_files._is_text_of_ours
     link = tmp_path / "root/etc/systemd/system/timers.target.wants/mailfleet-starttls-renew.timer"
     monkeypatch.setattr(renewal_files, "TIMER_LINK", str(link))
     (tmp_path / "run").mkdir()
@@ -68,9 +74,9 @@ class Place:
         self.directory, self.configuration, self.systemd, self.order = directory, configuration, systemd, order
         self.program, self.settings, self.service, self.timer, self.certbot = map(Path, order)
 
-    def install(self, check_mode=False, certbot="hook", timer=True):
+    def install(self, check_mode=False, certbot="hook", timer=True, **more):
         store = str(self.directory / "store")
-        return installing.install(self.configuration, certbot, timer, self.systemd, check_mode, store)
+        return installing.install(self.configuration, certbot, timer, self.systemd, check_mode, store, **more)
 
     def there(self):
         return [path for path in self.order if Path(path).exists()]
@@ -212,3 +218,57 @@ def test_it_is_made_of_a_payload_too(tmp_path, found):
         check=False,
     )
     assert done.stdout.strip() == hashlib.sha256(building.build(found, "/usr/bin/python3")).hexdigest(), done.stderr
+
+
+def with_certbot(place, unit):
+    """Certbot's unit, and the roots of an authority of one's own."""
+    (place.directory / "units").mkdir()
+    (place.directory / "units" / unit).touch()
+    roots = place.directory / "acme.pem"
+    roots.write_text("roots of the authority\n")
+    return roots, Path(renewal_files.DROP_INS[unit])
+
+
+@as_root
+@pytest.mark.parametrize("unit", renewal_files.CERTBOT_UNITS)
+def test_certbot_reaches_an_authority_with_roots_of_its_own_when_systemd_starts_it(place, unit):
+    roots, addition = with_certbot(place, unit)
+    done = place.install(acme_ca_file=str(roots))
+    assert str(addition) in done["files"] and not done["warnings"]
+    text = addition.read_text()
+    assert "Environment=REQUESTS_CA_BUNDLE=/run/mailfleet-starttls/acme-roots.pem\n" in text
+    assert text.rstrip().endswith(f'"{roots}"')
+    assert not place.install(acme_ca_file=str(roots))["changed"]
+    # Without them, or without the hook, it goes, and systemd is told.
+    place.systemd.calls.clear()
+    assert place.install()["changed"] and not addition.exists() and place.systemd.changes == ["daemon-reload"]
+    place.install(acme_ca_file=str(roots))
+    installing.uninstall(place.systemd, False, str(place.directory / "store"))
+    assert not addition.exists() and not addition.parent.exists()
+
+
+@as_root
+def test_what_else_starts_certbot_needs_the_roots_too(place):
+    roots = place.directory / "acme.pem"
+    roots.write_text("roots\n")
+    warning = place.install(acme_ca_file=str(roots))["warnings"][0]
+    assert "neither certbot.service nor certbot-renew.service renews here" in warning
+    assert f"REQUESTS_CA_BUNDLE={roots} in its environment" in warning
+    assert not place.install(certbot="none", acme_ca_file=str(roots))["warnings"]
+
+
+@as_root
+@pytest.mark.parametrize("path", ["/etc/no/such.pem", "roots.pem", "/etc/a\nExecStart=/bin/x"])
+def test_roots_that_are_not_there_are_refused_by_the_name_of_the_option(place, path):
+    with pytest.raises(EngineError, match="acme_ca_file: "):
+        place.install(acme_ca_file=path)
+    assert place.there() == []
+
+
+@pytest.mark.parametrize("name", ["roots.pem", 'a "b" c.pem', "$HOME.pem", "%h.pem", "back\\slash.pem", "it's.pem"])
+def test_a_path_in_a_unit_is_one_word_that_means_itself(name):
+    line = renewal_files.drop_in_text([f"/etc/{name}"]).splitlines()[-1]
+    assert line.startswith("ExecStartPre=/bin/sh -c 'cat -- \"$$@\" >/run/mailfleet-starttls/acme-roots.pem' sh ")
+    # Read as systemd does: quotes and backslashes of the word, then $$ and %%.
+    word = re.fullmatch(r'"((?:[^"\\]|\\.)*)"', line.partition("' sh ")[2])[1]
+    assert re.sub(r"\\(.)|\$(\$)|%(%)", lambda one: one[1] or one[2] or one[3], word) == f"/etc/{name}"
