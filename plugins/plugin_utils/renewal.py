@@ -18,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task impor
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import listed
 
+_RESULTS = ("mail_server_result", "gateway_accept_result")
 _OFFERS = ("offered", "required", "implicit")
 
 
@@ -81,7 +82,7 @@ def _seen(facts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _offers(facts: Mapping[str, Any]) -> bool:
     """Whether a host offered TLS when it was read, or does since its change."""
-    results = [facts.get(name) for name in ("mail_server_result", "gateway_accept_result")]
+    results = [facts.get(name) for name in _RESULTS]
     for one in [*results, _seen(facts)]:
         state = (one.get("after") or one.get("before")) if isinstance(one, Mapping) else None
         if isinstance(state, Mapping) and state.get("inbound"):
@@ -102,12 +103,28 @@ def _pairs(facts: Mapping[str, Any], names: Sequence[str], path: str) -> list[di
     ]
 
 
+def _present(facts: Mapping[str, Any]) -> list[Listener]:
+    seen = _seen(facts)
+    found = {str(one["service"]): Listener.from_json(one) for one in seen.get("listeners") or ()}
+    if any(_is_after_a_change(facts.get(name)) for name in _RESULTS):
+        # The host was read before its change, and told then what that would reach.
+        for one in (seen.get("reach") or {}).get("listeners") or ():
+            known = found.get(str(one["service"]))
+            overrides = known.overrides if known else {}
+            words = (one["service"], one["host"], one["port"], one["after"], tuple(one["certificates"]), overrides)
+            found[str(one["service"])] = Listener(*words)
+    return list(found.values())
+
+
+def _is_after_a_change(result: Any) -> bool:
+    return isinstance(result, Mapping) and bool(result.get("changed")) and not result.get("failed")
+
+
 def _listeners(facts: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
-    """Return the listeners that serve the certificate, as the host told them."""
+    """Return the listeners that serve the certificate, as the host told them, or as the change of this run has left them."""
     found: dict[tuple[str, int], dict[str, Any]] = {}
     usual = str(facts.get("starttls_own_address") or "127.0.0.1")
-    for one in _seen(facts).get("listeners") or ():
-        listener = Listener.from_json(one)
+    for listener in _present(facts):
         place = place_of_listener(listener, usual)
         if listener.tls in _OFFERS and place and (path in listener.certificates or not listener.certificates):
             found[place.host, place.port] = {"host": place.host, "port": place.port, "protocol": place.protocol}
