@@ -42,7 +42,7 @@ systemctl stop named
 rm -f /var/lib/bind/fleet.test*
 {
     printf '$TTL 1\n@ SOA ca.fleet.test. hostmaster.fleet.test. 1 600 60 600 1\n@ NS ca.fleet.test.\n'
-    printf '%s\n' "$LAB_HOSTS" | awk 'NF {print $1 " A " $2}'
+    printf '%s\n' "$LAB_HOSTS" | awk 'NF {print $1 " A " $2; print "other." $1 " A " $2}'
 } >/var/lib/bind/fleet.test
 chown bind: /var/lib/bind/fleet.test
 
