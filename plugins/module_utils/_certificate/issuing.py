@@ -32,6 +32,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
+ISSUING = "MAILFLEET_ISSUING=1"
+"""Tells the collection's deploy hook (_host/renewal_files.py) to do nothing: it would wait for the lock of the call that waits for it."""
 _SECONDS = 60.0
 _COMMON_NAME = 64
 """The longest common name that X.509 has room for."""
@@ -150,7 +152,7 @@ def certbot_words(wanted: Issue, place: int, anew: bool) -> list[str]:
     }[wanted.challenge]
     command += ["--force-renewal" if anew else "--keep-until-expiring"]
     command += [word for one in wanted.names for word in ("--domain", one)]
-    return ["env", f"REQUESTS_CA_BUNDLE={wanted.ca_file}", *command] if wanted.ca_file else command
+    return ["env", ISSUING, *([f"REQUESTS_CA_BUNDLE={wanted.ca_file}"] if wanted.ca_file else []), *command]
 
 
 def _by_certbot(wanted: Issue, place: int, anew: bool, run: Runner, live: str) -> dict[str, Any]:

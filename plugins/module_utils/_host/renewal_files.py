@@ -40,7 +40,11 @@ _MARK = "mailfleet.starttls"
 _OURS = b"ansible_collections/mailfleet/starttls/plugins/module_utils/_hook/"
 _NOTE = f"# Made by the module {_MARK}.renewal_hook; a change by hand is lost.\n"
 
-HOOK_TEXT = f"#!/bin/sh\n{_NOTE}# certbot calls it after each renewal.\nexec {PROGRAM} renew\n"
+HOOK_TEXT = f"""#!/bin/sh
+{_NOTE}# certbot calls it after each renewal. A run of Ansible that has certbot issue installs the certificate itself.
+[ -z "${{MAILFLEET_ISSUING:-}}" ] || exit 0
+exec {PROGRAM} renew
+"""
 SERVICE_TEXT = f"""{_NOTE}[Unit]
 Description=Install renewed certificates of the mail server, and prove that they are served
 After=network-online.target

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import datetime as dt
 import shutil
+import subprocess
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import due, issuing
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import Issue, look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import validity_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import numbered
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from cryptography.hazmat.primitives.serialization import Encoding
 
@@ -119,12 +121,23 @@ def test_certbot_is_told_once_for_each_algorithm(tmp_path, authority, monkeypatc
     reply = certbot.issue(issue)
     assert reply["changed"] and [bool(one["issued"]) for one in reply["issued"]] == [True, True]
     first, second = certbot.words
-    assert first[:3] == ["env", "REQUESTS_CA_BUNDLE=/etc/hosts", "certbot"]
+    assert first[:4] == ["env", "MAILFLEET_ISSUING=1", "REQUESTS_CA_BUNDLE=/etc/hosts", "certbot"]
     assert [one[one.index("--cert-name") + 1] for one in (first, second)] == [NAME, f"{NAME}-rsa"]
     at = first.index(words[0])
     assert first[at : at + len(words)] == words
     assert "--register-unsafely-without-email" in first and "--keep-until-expiring" in first
     assert reply["issued"][0]["key"] == f"{certbot.live}/{NAME}/privkey.pem"
+
+
+def test_the_deploy_hook_leaves_a_certificate_to_the_run_that_has_it_issued():
+    """The run holds the host's lock while it waits for certbot, and certbot waits for the hook."""
+    words = issuing.certbot_words(wanted("/etc/x.pem", source="acme", challenge="standalone"), 0, True)
+    hook = renewal_files.HOOK_TEXT.replace(renewal_files.PROGRAM, "echo")
+
+    def said(*before):
+        return subprocess.run([*before, "sh", "-c", hook], capture_output=True, text=True, check=True).stdout
+
+    assert (said(), said(*words[: words.index("certbot")])) == ("renew\n", "")
 
 
 def test_a_certbot_that_fails_says_why(tmp_path, authority, monkeypatch):
