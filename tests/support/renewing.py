@@ -176,9 +176,11 @@ class Host:
             for one in self.listeners:
                 one.watched = self.server
 
-    def renew(self, lock_seconds: float = 0.0, **changes: Any) -> Renewed:
+    def renew(self, lock_seconds: float = 0.0, is_wanted: Any = lambda: True, **changes: Any) -> Renewed:
         configuration = replace(self.configuration(**changes), timeout=0.3)  # type: ignore[arg-type]  (seconds are whole in the file)
-        found = renew(configuration, lambda _at: self.server, (), str(self.directory / "store"), lock_seconds)
+        found = renew(
+            configuration, lambda _at: self.server, (), str(self.directory / "store"), lock_seconds, is_wanted
+        )
         assert len(found) == 1
         return found[0]
 

@@ -59,13 +59,16 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def _renew(configuration: RenewalPlan, names: Sequence[str]) -> int:
+def _renew(configuration: RenewalPlan, names: Sequence[str], path: str) -> int:
     kind = resolve(configuration.kind, "server", "kind")
 
     def adapter(at: Target) -> Any:
         return SERVERS[kind](run, Desired(own_port=at), Settings(timeout=float(configuration.timeout)))
 
-    done = renew(configuration, adapter, names)
+    def is_wanted() -> bool:
+        return read(path) == configuration
+
+    done = renew(configuration, adapter, names, is_wanted=is_wanted)
     for one in done:
         print(telling.line_of(one))
     telling.log(done)
@@ -87,7 +90,7 @@ def main(given: Optional[Sequence[str]] = None) -> int:
             status, line = monitoring.check(configuration, utc_now(), options.name)
             print(line)
             return status
-        return _renew(configuration, options.name)
+        return _renew(configuration, options.name, options.configuration)
     except EngineError as error:
         said = printable_text(str(error), 2000)
         print(f"STARTTLS UNKNOWN - {said}" if options.command == "check" else said)
