@@ -14,6 +14,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.rules import printable_text
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import utc_now
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.programs import run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import monitoring, telling
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import (
@@ -68,7 +69,7 @@ def _renew(configuration: RenewalPlan, names: Sequence[str], path: str) -> int:
     def is_wanted() -> bool:
         return read(path) == configuration
 
-    done = renew(configuration, adapter, names, is_wanted=is_wanted)
+    done = renew(configuration, adapter, names, STORE, is_wanted=is_wanted)
     for one in done:
         print(telling.line_of(one))
     telling.log(done)
