@@ -395,6 +395,15 @@ def test_a_renewal_that_is_killed_is_made_by_the_next_one(tmp_path, authority):
     assert renewals_killed_at(tmp_path, authority, (14, 20)) == 2
 
 
+def test_a_daemon_that_notices_its_files_is_not_told_of_what_a_killed_renewal_left(host):
+    host.watched(0.3, notices=True)
+    new = host.renews(host.issue())
+    assert in_a_process_that_is_killed(host, 20) and host.journals()
+    done = host.renew()
+    assert done.state == "installed" and "a change that was interrupted is undone" in done.message
+    assert host.installed() == pem_of(new) and host.server.reloads == 0
+
+
 @pytest.mark.exhaustive
 def test_a_renewal_that_is_killed_at_any_step_is_made_by_the_next_one(tmp_path, authority):
     assert 20 < renewals_killed_at(tmp_path, authority, range(1, 500)) < 499
