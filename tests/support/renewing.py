@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import ssl
 from collections.abc import Iterator, Mapping
@@ -15,11 +16,17 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configura
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import Renewed, renew
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-from tests.support.pki import Authority, Issued, now
+from tests.support.pki import Authority, Issued, new_key, now
 from tests.support.smtp_server import Face, SmtpServer
 
 NAME = "mx1.example.com"
 ME = {"owner": str(os.getuid()), "group": str(os.getgid())}
+
+
+@functools.cache
+def _rsa() -> Any:
+    """One key for all RSA certificates, because it takes long to make."""
+    return new_key("rsa")
 
 
 @dataclass
@@ -103,7 +110,8 @@ class Host:
     ) -> Issued:
         """A certificate that began so many days ago and lives so long in all."""
         start = now() - timedelta(days=age)
-        key = {"key": more.pop("key", kind or self.kinds[0])}
+        kind = kind or self.kinds[0]
+        key = {"key": more.pop("key", _rsa() if kind == "rsa" else kind)}
         return self.authority.issue(
             list(names), not_before=start, not_after=start + timedelta(days=days), **key, **more
         )
@@ -176,9 +184,11 @@ class Host:
             for one in self.listeners:
                 one.watched = self.server
 
-    def renew(self, lock_seconds: float = 0.0, **changes: Any) -> Renewed:
+    def renew(self, lock_seconds: float = 0.0, is_wanted: Any = lambda: True, **changes: Any) -> Renewed:
         configuration = replace(self.configuration(**changes), timeout=0.3)  # type: ignore[arg-type]  (seconds are whole in the file)
-        found = renew(configuration, lambda _at: self.server, (), str(self.directory / "store"), lock_seconds)
+        found = renew(
+            configuration, lambda _at: self.server, (), str(self.directory / "store"), lock_seconds, is_wanted
+        )
         assert len(found) == 1
         return found[0]
 

@@ -76,8 +76,8 @@ _USAGES = (
 _BASIC, _USAGE, _PURPOSES, _NAMES = "2.5.29.19", "2.5.29.15", "2.5.29.37", "2.5.29.17"
 _OWN_KEY, _ISSUER_KEY, _ACCESS, _FEATURE = "2.5.29.14", "2.5.29.35", "1.3.6.1.5.5.7.1.1", "1.3.6.1.5.5.7.1.24"
 _CA_ISSUERS, _STATUS_REQUEST = "1.3.6.1.5.5.7.48.2", 5
-_NO_CHECK_TIME, _CHECK_OWN_SIGNATURE = 0x200000, 0x4000
-"""Flags of OpenSSL that Python does not name (x509_vfy.h)."""
+_PARTIAL_CHAIN, _NO_CHECK_TIME, _CHECK_OWN_SIGNATURE = 0x80000, 0x200000, 0x4000
+"""Flags of OpenSSL that Python 3.9 does not name (x509_vfy.h)."""
 _DNS, _URI, _IP = 0x82, 0x86, 0x87
 
 FoldedName = tuple[frozenset[tuple[str, str]], ...]
@@ -248,7 +248,7 @@ def _signed(der: bytes, issuer: bytes) -> Optional[bool]:
     """
     context = make_context(None, verify=False)
     context.verify_mode = ssl.CERT_REQUIRED
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME | _CHECK_OWN_SIGNATURE
+    context.verify_flags |= _PARTIAL_CHAIN | _NO_CHECK_TIME | _CHECK_OWN_SIGNATURE
     try:
         context.set_ciphers("ALL:@SECLEVEL=0")  # a weak signature is a signature
         context.load_verify_locations(cadata=issuer)

@@ -14,6 +14,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.rules import printable_text
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import utc_now
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.programs import run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import monitoring, telling
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import (
@@ -59,13 +60,16 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(given)
 
 
-def _renew(configuration: RenewalPlan, names: Sequence[str]) -> int:
+def _renew(configuration: RenewalPlan, names: Sequence[str], path: str) -> int:
     kind = resolve(configuration.kind, "server", "kind")
 
     def adapter(at: Target) -> Any:
         return SERVERS[kind](run, Desired(own_port=at), Settings(timeout=float(configuration.timeout)))
 
-    done = renew(configuration, adapter, names)
+    def is_wanted() -> bool:
+        return read(path) == configuration
+
+    done = renew(configuration, adapter, names, STORE, is_wanted=is_wanted)
     for one in done:
         print(telling.line_of(one))
     telling.log(done)
@@ -87,7 +91,7 @@ def main(given: Optional[Sequence[str]] = None) -> int:
             status, line = monitoring.check(configuration, utc_now(), options.name)
             print(line)
             return status
-        return _renew(configuration, options.name)
+        return _renew(configuration, options.name, options.configuration)
     except EngineError as error:
         said = printable_text(str(error), 2000)
         print(f"STARTTLS UNKNOWN - {said}" if options.command == "check" else said)

@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fi
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import error_limit, renewal_limit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Renewable, RenewalPlan
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import Parts, judge_served, look
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import Parts, assess_served, look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings
@@ -161,6 +161,6 @@ def _listener(
         return [
             Said(_CRITICAL, f"{question} serves another certificate than the installed one ({now.fingerprint[:16]}...)")
         ]
-    chain = judge_served(entry, now.chain, roots)
+    chain = assess_served(entry, now.chain, roots)
     incomplete = any(one.code in _CHAIN for one in chain.faults)
     return [Said(_CRITICAL, f"{question} serves an incomplete chain")] if incomplete else []

@@ -65,14 +65,14 @@ class Parts(NamedTuple):
 
 def look(entry: Renewable, pair: Pair, roots: HostRoots) -> Parts:
     """Read and judge one pair. Raises EngineError if a file of whoever renews cannot be read, or openssl is not there."""
-    renewed = _judged(entry, roots, *(_content(one) for one in (pair.private_key, pair.certificate, pair.chain)))
+    renewed = _assessed(entry, roots, *(_content(one) for one in (pair.private_key, pair.certificate, pair.chain)))
     if not pair.path:
         return Parts(pair, renewed, None, None)
     present = read_installed(entry, pair)
     if present.content is None:
         return Parts(pair, renewed, present, None)
     refuse_other_file(present)
-    return Parts(pair, renewed, present, judge_installed(entry, present, roots))
+    return Parts(pair, renewed, present, assess_installed(entry, present, roots))
 
 
 def read_installed(entry: Renewable, pair: Pair) -> FileImage:
@@ -84,12 +84,12 @@ def read_installed(entry: Renewable, pair: Pair) -> FileImage:
         raise EngineError(f"{pair.path} cannot be read: {error.strerror or error}") from error
 
 
-def judge_installed(entry: Renewable, present: FileImage, roots: HostRoots) -> Fitness:
+def assess_installed(entry: Renewable, present: FileImage, roots: HostRoots) -> Fitness:
     """Judge the file that the daemon reads, which holds key, certificate and chain."""
-    return _judged(entry, roots, present.content or b"", present.content or b"", b"")
+    return _assessed(entry, roots, present.content or b"", present.content or b"", b"")
 
 
-def judge_served(entry: Renewable, chain: Sequence[bytes], roots: HostRoots) -> Fitness:
+def assess_served(entry: Renewable, chain: Sequence[bytes], roots: HostRoots) -> Fitness:
     """Judge the chain (DER, leaf first) that a listener serves."""
     text = pem.join(pem.PemBlock("CERTIFICATE", der) for der in chain).encode("ascii")
     return assess(None, text, b"", entry.names, roots, entry.policy)
@@ -135,7 +135,7 @@ def ends(fitness: Fitness) -> str:
     return f"until {iso_time(leaf.not_after)}, SHA-256 {leaf.fingerprint_sha256[:16]}..." if leaf else "none"
 
 
-def _judged(entry: Renewable, roots: HostRoots, key: bytes, certificate: bytes, chain: bytes) -> Fitness:
+def _assessed(entry: Renewable, roots: HostRoots, key: bytes, certificate: bytes, chain: bytes) -> Fitness:
     return assess(key, certificate, chain, entry.names, roots, entry.policy)
 
 

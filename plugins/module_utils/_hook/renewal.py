@@ -101,8 +101,12 @@ def renew(
     names: Sequence[str] = (),
     store: str = STORE,
     lock_seconds: float = SECONDS,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> list[Renewed]:
-    """Renew every certificate, or those of these names. Nothing is raised but what ends the process."""
+    """Renew every certificate, or those of these names. Nothing is raised but what ends the process.
+
+    is_wanted: whether the configuration still says so, asked when the lock is held: an uninstallation may have had it before.
+    """
     entries = [one for one in configuration.certificates if not names or one.name in names]
     if missing := sorted(set(names) - {one.name for one in entries}):
         known = ", ".join(one.name for one in configuration.certificates)
@@ -116,6 +120,10 @@ def renew(
     transaction = Transaction(server, store)
     try:
         with transaction.locked(lock_seconds):
+            if not is_wanted():
+                raise EngineError(
+                    "the configuration was changed or removed while another run was waited for; run again"
+                )
             warnings: list[str] = []
             server.is_patient = _only_certificates(transaction, entries)
             recovered = transaction.recover(lambda: _answers(entries, settings), warnings)
@@ -214,7 +222,7 @@ class _Renewal:
         if stale and not change:
             change = replace(change, reload=True)
         if change:
-            server.is_patient = bool(change.after)
+            server.is_patient = True
             try:
                 transaction.apply(
                     change, lambda: self._prove(provable, server), lambda: self._prove_old(provable, before, server)

@@ -71,7 +71,7 @@ def putting_back(server: Server, desired: Desired, store: str, keep: Collection[
 
     desired: for the path of the certificate. keep: paths that stay as they are.
     """
-    remains = (*_remains(store, server.name, desired.certificate), *renewal_files.there())
+    remains = _remains(store, server.name, desired.certificate)
     known = record.removal(store, server.name, leave=keep, certificates=_installed(desired.certificate))
     images = {image.path: image for image in known.images}
     notes = [f"{path} keeps what was edited by hand" for path in known.kept]
@@ -90,7 +90,7 @@ def putting_back(server: Server, desired: Desired, store: str, keep: Collection[
     change = Change.of(sorted(images.values(), key=lambda image: image.content is None))
     if change:
         change = replace(change, kept=tuple(server.generated()))
-    return PuttingBack(change, remains, known.obstacles, tuple(notes))
+    return PuttingBack(change, (*remains, *renewal_files.there()), known.obstacles, tuple(notes))
 
 
 def _remains(store: str, name: str, certificate: str) -> tuple[str, ...]:

@@ -1,17 +1,13 @@
-"""The configuration: what its schema allows is what the program reads."""
+"""The configuration of the program on a host: what it takes, and what it refuses."""
 
 import copy
-import json
 from pathlib import Path
 
-import jsonschema
 import pytest
-import yaml
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import VERSION, RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 TOP = Path(__file__).resolve().parents[5]
-SCHEMA = json.loads((TOP / "docs/schema/renewal.schema.json").read_text())
 LIVE = "/etc/letsencrypt/live/mx1.example.com"
 GOOD = {
     "format": 1,
@@ -83,17 +79,14 @@ ONLY_THE_PROGRAM = [
 
 
 def test_a_good_one_is_read_and_written_as_it_is():
-    jsonschema.validate(GOOD, SCHEMA)
     found = RenewalPlan.from_json(GOOD, "x")
     again = RenewalPlan.parse(found.text())
     assert again == found and again.text() == found.text()
-    jsonschema.validate(json.loads(found.text()), SCHEMA)
     assert found.certificates[0].listeners[1].server_name == "mx1.example.com"
 
 
 @pytest.mark.parametrize(("data", "said"), BAD)
-def test_what_the_schema_refuses_the_program_refuses(data, said):
-    assert not jsonschema.Draft202012Validator(SCHEMA).is_valid(data)
+def test_what_the_schema_refuses_the_program_refuses(data, said):  # test_renewal_schema.py asks the schema
     with pytest.raises(EngineError) as caught:
         RenewalPlan.from_json(data, "renewal.json")
     assert said in str(caught.value) and str(caught.value).startswith("renewal.json: ")
@@ -108,4 +101,4 @@ def test_what_no_schema_can_say(data, said):
 
 
 def test_it_is_the_version_of_the_collection():
-    assert yaml.safe_load((TOP / "galaxy.yml").read_text())["version"] == VERSION
+    assert f"\nversion: {VERSION}\n" in (TOP / "galaxy.yml").read_text()

@@ -293,6 +293,24 @@ def test_a_second_renewal_waits_for_the_first(host):
     assert host.renew(lock_seconds=5).state == "installed"
 
 
+def test_an_uninstallation_that_was_waited_for_is_not_undone(host):
+    old = host.installed()
+    host.renews(host.issue())
+    done = host.renew(is_wanted=lambda: False)
+    assert (done.state, done.status) == ("unknown", 3) and "while another run was waited for" in done.message
+    assert is_as_before(host, old)
+
+
+def test_files_of_certbot_are_links(host):
+    new = host.renews(host.issue())
+    archive = host.directory / "archive"
+    host.live.rename(archive)
+    host.live.mkdir()
+    for one in archive.iterdir():
+        (host.live / one.name).symlink_to(f"../archive/{one.name}")
+    assert host.renew().state == "installed" and host.serves() == pem_of(new)
+
+
 def test_a_full_disk_changes_nothing(host, monkeypatch):
     old = host.installed()
     host.renews(host.issue())
@@ -375,6 +393,15 @@ def renewals_killed_at(tmp_path, authority, steps):
 
 def test_a_renewal_that_is_killed_is_made_by_the_next_one(tmp_path, authority):
     assert renewals_killed_at(tmp_path, authority, (14, 20)) == 2
+
+
+def test_a_daemon_that_notices_its_files_is_not_told_of_what_a_killed_renewal_left(host):
+    host.watched(0.3, notices=True)
+    new = host.renews(host.issue())
+    assert in_a_process_that_is_killed(host, 20) and host.journals()
+    done = host.renew()
+    assert done.state == "installed" and "a change that was interrupted is undone" in done.message
+    assert host.installed() == pem_of(new) and host.server.reloads == 0
 
 
 @pytest.mark.exhaustive
