@@ -46,7 +46,7 @@ def renewed_here(host: str, hostvars: HostVars, ca_content: str = "") -> list[di
         listeners = _listeners(facts, path)
         tlsa = [dict(one) for one in _seen(facts).get("published_tlsa") or ()]
     own = {"host": str(facts.get("starttls_own_address") or "127.0.0.1"), "port": target.port, "protocol": "smtp"}
-    policy = {
+    policy: dict[str, Any] = {
         "allow_self_signed": str(facts.get("starttls_allow_self_signed") or False).lower() in ("true", "yes", "1")
     }
     for option, variable in (

@@ -202,7 +202,11 @@ def _judge(
     if not part["due"] and not forced:
         return each, True
     if not part["due"]:
-        obstacles.append(Finding("certificate_not_issued", f"{path} does not pass, and the host says nothing of a new one; run again"))
+        obstacles.append(
+            Finding(
+                "certificate_not_issued", f"{path} does not pass, and the host says nothing of a new one; run again"
+            )
+        )
         return each, False
     if part["message"]:
         obstacles.append(Finding("certificate_not_issued", x509.printable_text(str(part["message"]), 300)))
