@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import pending_key
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import (
     before,
     files,
@@ -34,6 +35,10 @@ SECOND = instances.Instance(postfix.SECOND, postfix.SECOND_DIR, Target("127.0.0.
     ("used", "left"),
     [
         (lock.STORE, "/var/lib/mailfleet-starttls"),
+        (
+            pending_key("/etc/mailfleet/starttls.pem", lock.STORE),
+            "/var/lib/mailfleet-starttls/pending+etc+mailfleet+starttls.pem.key",
+        ),
         (fleet_lock.path_of(), "/var/lib/mailfleet-starttls/fleet.run"),
         (postfix.REGISTRY, f"{POSTFIX}/gateway.json"),
         (postfix.TRANSPORT_MAP, f"{POSTFIX}/transport"),
