@@ -217,6 +217,7 @@ def _judge(
         notes.append(Finding("certificate_issue", said))
     else:
         notes.append(Finding("certificate_issue", f"{who} issues {path} for {names}: {why}"))
+        each = replace(each, waiting_key=base64.b64decode(str(part["pending"])))
     return each, False
 
 
