@@ -89,7 +89,7 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
 def _announced(options: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
     """Return the options with what is to be issued for keys of this host, and what is there of each; nothing if nothing is issued."""
     bundle = options["bundle"]
-    if not (bundle and bundle["issue"]):
+    if not (bundle and bundle.get("issue")):
         return options, []
     issue = issue_of(bundle["issue"], options["certificate"])
     parts = look(issue)

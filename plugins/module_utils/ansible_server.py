@@ -141,10 +141,10 @@ def bundles_of(options: Mapping[str, Any], kind: str) -> list[BundleFile]:
             ends=one["ends"],
             replace=bundle["replace"],
             keep=one["keep"],
-            private_key=one["private_key"],
-            issued_by=one["issued_by"],
+            private_key=one.get("private_key") or "",
+            issued_by=one.get("issued_by") or "",
         )
-        for place, one in enumerate([bundle, *bundle["more"]])
+        for place, one in enumerate([bundle, *(bundle.get("more") or ())])
     ]
 
 

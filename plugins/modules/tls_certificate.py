@@ -491,7 +491,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, **HOST_SPEC}, supports_check_mode=True)
     try:
-        if module.params["issue"]:
+        if module.params.get("issue"):
             wanted_issue = issue_of(module.params["issue"], module.params["path"])
             result = issue(wanted_issue, runner(module), check_mode=module.check_mode)
         else:

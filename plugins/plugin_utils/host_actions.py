@@ -72,7 +72,7 @@ class HostAction(ActionBase):
 
         A state that offers no STARTTLS, or the present one, installs none. So a certificate that expired does not keep TLS on.
         """
-        source = options["certificate_source"]
+        source = options["certificate_source"] or "files"
         if options["inbound"] not in OFFERING or source == "host":
             return None
         read = functools.partial(read_bytes, self)

@@ -95,8 +95,9 @@ def _findings(checked: CheckedInputs, options: Mapping[str, Any]) -> list[Findin
         found = look_up(names, port, [str(one) for one in install.get("resolver") or ()])
     except (EngineError, MissingLibraryError) as error:
         return [Finding.advised("tlsa_unknown", f"the TLSA records of {', '.join(names)} were not looked up: {error}")]
-    chains = [_chain(one) for one in (checked, *checked.more)]
-    return [one for name in names for one in compared(found[name], port, chains)]
+    every = (checked, *checked.more)
+    keys = [one.waiting_key for one in every]
+    return [one for name in names for one in compared(found[name], port, [_chain(one) for one in every], keys)]
 
 
 def look_up(names: Sequence[str], port: int, servers: Sequence[str]) -> dict[str, dane.TlsaLookup]:
@@ -106,11 +107,13 @@ def look_up(names: Sequence[str], port: int, servers: Sequence[str]) -> dict[str
     return run_all(jobs, len(jobs))
 
 
-def compared(found: dane.TlsaLookup, port: int, chains: Sequence[Sequence[Certificate]]) -> list[Finding]:
+def compared(
+    found: dane.TlsaLookup, port: int, chains: Sequence[Sequence[Certificate]], keys: Sequence[bytes] = ()
+) -> list[Finding]:
     """Return what published records mean for the chains to install, leaf first; an empty one is not known yet.
 
     Each has to fit: which one a sender gets depends on the algorithms that it takes. Records count whether or not this resolver reports
-    that DNSSEC validates them: the resolver of a sender may.
+    that DNSSEC validates them: the resolver of a sender may. keys: for a chain that is not known, its public key (DER) if that is.
     """
     where = f"_{port}._tcp.{found.base}"
     if found.failure:
@@ -118,28 +121,37 @@ def compared(found: dane.TlsaLookup, port: int, chains: Sequence[Sequence[Certif
     if not any(one.usable for one in found.records):
         return []
     said = []
-    for chain in chains:
-        if not chain:
-            known = "; ".join(f"{where}. IN TLSA {one}" for one in found.shown[:3])
-            said.append(
-                Finding(
-                    "tlsa_unknown",
-                    f"TLSA records are published ({known}), and the key to come is not made yet, so whether they fit is not known: if none "
-                    "does, the run stops on this host before the certificate is installed, and names the record to publish",
-                )
-            )
-            continue
-        verdict = dane.compare_records(replace(found, secure=True), port, chain, [], utc_now())
-        if verdict["status"] == "mismatch":
-            said.append(Finding.advised("tlsa_not_published", _to_publish(where, found, chain[0])))
+    for place, chain in enumerate(chains):
+        key = keys[place] if place < len(keys) else b""
+        if chain:
+            verdict = dane.compare_records(replace(found, secure=True), port, chain, [], utc_now())
+            if verdict["status"] == "mismatch":
+                said.append(Finding.advised("tlsa_not_published", _to_publish(where, found, chain[0].spki or b"")))
+        elif key and all(_by_key(one) for one in found.records if one.usable):
+            if not any(one.matches_key(key) for one in found.records if one.usable):
+                said.append(Finding.advised("tlsa_not_published", _to_publish(where, found, key)))
+        else:
+            said.append(Finding("tlsa_unknown", _not_known(where, found)))
     return said
 
 
-def _to_publish(where: str, found: dane.TlsaLookup, leaf: Certificate) -> str:
-    digest = hashlib.sha256(leaf.spki or b"").hexdigest()
-    record = f"{where}. IN TLSA 3 1 1 {digest}"
+def _by_key(record: dane.Tlsa) -> bool:
+    """Whether the key of the server alone decides about a record."""
+    return record.usage == dane.END_ENTITY and record.selector == 1
+
+
+def _not_known(where: str, found: dane.TlsaLookup) -> str:
+    known = "; ".join(f"{where}. IN TLSA {one}" for one in found.shown[:3])
     return (
-        f"no published TLSA record fits the key of the certificate to install ({leaf.subject}). Publish '{record}' beside what is there "
+        f"TLSA records are published ({known}), and whether they fit the certificate to come is not known yet: if none does, the run stops "
+        "on this host before it is installed, and names the record to publish"
+    )
+
+
+def _to_publish(where: str, found: dane.TlsaLookup, key: bytes) -> str:
+    record = f"{where}. IN TLSA 3 1 1 {hashlib.sha256(key).hexdigest()}"
+    return (
+        f"no published TLSA record fits the key of the certificate to install. Publish '{record}' beside what is there "
         f"({'; '.join(found.shown[:3])})"
     )
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import pending_key
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import (
     before,
     files,
@@ -38,6 +39,10 @@ SECOND = instances.Instance(postfix.SECOND, AT.second_dir, Target("127.0.0.1", 1
     ("used", "left"),
     [
         (lock.STORE, "/var/lib/mailfleet-starttls"),
+        (
+            pending_key("/etc/mailfleet/starttls.pem", lock.STORE),
+            "/var/lib/mailfleet-starttls/pending+etc+mailfleet+starttls.pem.key",
+        ),
         (fleet_lock.path_of(), "/var/lib/mailfleet-starttls/fleet.run"),
         (AT.registry, f"{POSTFIX}/gateway.json"),
         (AT.transport_map, f"{POSTFIX}/transport"),

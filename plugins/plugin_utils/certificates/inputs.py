@@ -44,7 +44,8 @@ class CheckedInputs:
     arguments: the options of the module on the host, with C(content) if the certificate may be installed. facts: the
     part of the result that describes the certificate. caveats: findings that do not forbid it. Nothing may be sent to the
     host while there are findings. more: further certificates, for keys of other algorithms. private_key: the path of the key on the
-    host, if it was made there. issue: what the host is asked to have issued, see _certificate.due; None if nothing is.
+    host, if it was made there. issue: what the host is asked to have issued, see _certificate.due; None if nothing is. waiting_key: the
+    public key (DER) that waits on the host for the certificate that will be issued; empty if none does.
     """
 
     arguments: dict[str, Any]
@@ -54,6 +55,7 @@ class CheckedInputs:
     more: list[CheckedInputs] = field(default_factory=list)
     private_key: str = ""
     issue: Optional[dict[str, Any]] = None
+    waiting_key: bytes = b""
 
     def refusal(self) -> dict[str, Any]:
         """Return the failed result of a task with findings. The task did not change the host."""

@@ -217,6 +217,7 @@ def _judge(
         notes.append(Finding("certificate_issue", said))
     else:
         notes.append(Finding("certificate_issue", f"{who} issues {path} for {names}: {why}"))
+        each = replace(each, waiting_key=base64.b64decode(str(part["pending"])))
     return each, False
 
 
@@ -303,25 +304,28 @@ def _finished(
     source = options["source"]
     made: list[CheckedInputs] = []
     waiting: list[tuple[str, str]] = []
-    for place, (each, part) in enumerate(zip((checked, *checked.more), reply["issued"])):
+    with understood("what the host returned about its certificate"):
+        parts = [
+            {name: str(one.get(name) or "") for name in ("csr", "pending", "issued", "key")} for one in reply["issued"]
+        ]
+    for place, (each, part) in enumerate(zip((checked, *checked.more), parts)):
         if each.served:
             made.append(each)
             continue
-        if source == "csr":
-            text = _checked_request(str(part["csr"]), str(part["pending"]), options["names"])
-            waiting.append((_request_path(options, place), text))
-            continue
-        if source == "command":
-            text = _checked_request(str(part["csr"]), str(part["pending"]), options["names"])
-            issued = sign(options["command"], text, options["names"])
+        if source == "acme":
+            issued = part["issued"]
         else:
-            issued = str(part["issued"])
-        found = _assessed(
-            {"pem": issued, "public_key": part["pending"]}, options, read, f"what {ISSUERS[source]} issued"
-        )
-        one = _filled(each, found, str(part["key"]))
+            request = _checked_request(part["csr"], part["pending"], options["names"])
+            if source == "csr":
+                waiting.append((_request_path(options, place), request))
+                continue
+            issued = sign(options["command"], request, options["names"])
+        with understood("what the host returned about its certificate"):
+            found = _assessed(
+                {"pem": issued, "public_key": part["pending"]}, options, read, f"what {ISSUERS[source]} issued"
+            )
         checked.findings += found.findings
-        made.append(one)
+        made.append(_filled(each, found, part["key"]))
     if waiting:
         written = [(from_start(path), text, _write_request(path, text)) for path, text in waiting]
         changed = bool(reply.get("changed")) or any(new for _path, _text, new in written)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import re
 
 import dns.rcode as dns_rcode
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_install
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys import tlsa_refusal, with_tlsa
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.dane import Tlsa, TlsaLookup
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys import (
+    compared,
+    tlsa_refusal,
+    with_tlsa,
+)
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support.dns_server import serve
 
 NAME = "mx.example.com"
+TLSA = re.compile(r"(\d) (\d) (\d) ([0-9a-f]+)")
 WHERE = f"_25._tcp.{NAME}"
 PATH = "/etc/mailfleet/starttls.pem"
 
@@ -105,3 +112,18 @@ def test_the_plan_has_it_and_what_could_not_be_looked_up(authority, old, new):
         dns.failing[WHERE.lower()] = dns_rcode.SERVFAIL
         done = read_of(authority, dns, new, changed)
         assert (done["obstacles"], [one["code"] for one in done["notes"]]) == ([], ["tlsa_unknown"])
+
+
+def test_a_key_that_waits_on_the_host_is_enough(old, new):
+    """So the plan knows it, before anything is issued."""
+    key = loaded(new).spki
+
+    def said(*records):
+        read = [TLSA.fullmatch(one) for one in records]
+        found = TlsaLookup(NAME, tuple(Tlsa(int(m[1]), int(m[2]), int(m[3]), bytes.fromhex(m[4])) for m in read))
+        return [(one.code, one.message) for one in compared(found, 25, [[]], [key])]
+
+    [(code, message)] = said(record(old))
+    assert code == "tlsa_not_published" and f"IN TLSA {record(new)}" in message
+    assert said(record(old), record(new)) == []
+    assert [one[0] for one in said(record(old, usage=2))] == ["tlsa_unknown"]  # the authority decides

@@ -1,48 +1,122 @@
-"""What the renewal hook is told of a host: every listener that serves the certificate, also after the first change."""
+"""What the renewal hook of a host is given: whose files, where they are installed, and which listeners have to serve them."""
+
+from __future__ import annotations
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import renewed_here
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import renewed_here, renewing, waiting_hosts
 
-PEM, SECOND = "/etc/mailfleet/starttls.pem", "/etc/mailfleet/starttls-2.pem"
-PORTS = {25: ("none", "offered"), 587: ("none", "offered"), 465: ("implicit", "implicit")}
+ON = {"inbound": "offered", "outbound": "opportunistic"}
+PATH = "/etc/mailfleet/starttls.pem"
 
 
-def hostvars(**results):
-    """A host whose mail server offered nothing when it was read."""
-    seen = {
-        "listeners": [
-            {"service": f"port {port}", "host": "", "port": port, "tls": tls, "certificates": [], "overrides": {}}
-            for port, (tls, _after) in PORTS.items()
-        ],
-        "reach": {
-            "listeners": [
-                {"service": f"port {port}", "host": "", "port": port, "before": tls, "after": after, "certificates": [PEM, SECOND]}
-                for port, (tls, after) in PORTS.items()
-            ],
+def listener(port, tls, *certificates, host=""):
+    return {
+        "service": str(port),
+        "host": host,
+        "port": port,
+        "tls": tls,
+        "certificates": list(certificates),
+        "overrides": {},
+    }
+
+
+def host(source="acme", listeners=(), before=None, **facts):
+    seen = {"before": before or ON, "listeners": list(listeners), "published_tlsa": []}
+    return {
+        "starttls_hostname": "mx1.example.com",
+        "starttls_certificate_source": source,
+        "mail_server_observed": seen,
+        **facts,
+    }
+
+
+def test_acme_is_installed_where_the_daemon_reads_it():
+    facts = host(
+        listeners=[
+            listener(25, "offered", PATH),
+            listener(465, "implicit", PATH),
+            listener(587, "required", "/etc/own.pem"),
+        ]
+    )
+    [made] = renewed_here("m1", {"m1": {**facts, "starttls_key_types": ["ecdsa", "rsa"]}}, "ROOTS")
+    live = "/etc/letsencrypt/live/mx1.example.com"
+    assert made["pairs"] == [
+        {"private_key": f"{live}/privkey.pem", "certificate": f"{live}/fullchain.pem", "path": PATH},
+        {
+            "private_key": f"{live}-rsa/privkey.pem",
+            "certificate": f"{live}-rsa/fullchain.pem",
+            "path": "/etc/mailfleet/starttls-2.pem",
         },
-    }  # fmt: skip
-    return {"mx1": {"starttls_hostname": "mx1.example.com", "starttls_certificate_source": "acme",
-                    "starttls_key_types": ["ecdsa", "rsa"], "mail_server_observed": seen, **results}}  # fmt: skip
-
-
-def places(**results):
-    [found] = renewed_here("mx1", hostvars(**results))
-    return sorted((one["port"], one["protocol"]) for one in found["listeners"])
-
-
-def test_the_first_run_names_every_listener_that_its_change_has_left():
-    done = {"changed": True, "after": {"inbound": "offered"}}
-    assert places(mail_server_result=done) == [(25, "smtp"), (465, "smtps"), (587, "smtp")]
-
-
-@pytest.mark.parametrize("result", [{}, {"changed": False}, {"changed": True, "failed": True}])
-def test_what_was_not_changed_is_as_it_was_read(result):
-    assert places(mail_server_result=result) == [(465, "smtps")]
-
-
-def test_both_algorithms_have_their_files():
-    [found] = renewed_here("mx1", hostvars())
-    assert [(one["certificate"], one["path"]) for one in found["pairs"]] == [
-        ("/etc/letsencrypt/live/mx1.example.com/fullchain.pem", PEM),
-        ("/etc/letsencrypt/live/mx1.example.com-rsa/fullchain.pem", SECOND),
     ]
+    assert [(one["port"], one["protocol"]) for one in made["listeners"]] == [(25, "smtp"), (465, "smtps")]
+    assert (made["names"], made["ca_content"]) == (["mx1.example.com"], "ROOTS")
+
+
+@pytest.mark.parametrize(
+    ("result", "ports"),
+    [
+        ({"changed": True, "after": ON}, [(25, "smtp"), (465, "smtps"), (587, "smtp")]),
+        ({}, [(465, "smtps")]), ({"changed": False}, [(465, "smtps")]), ({"changed": True, "failed": True}, [(465, "smtps")]),
+    ],
+)  # fmt: skip
+def test_the_first_run_names_every_listener_that_its_change_has_left(result, ports):
+    """The host was read before TLS was switched on, and told then what the change would reach."""
+    before = {25: "none", 465: "implicit", 587: "none"}
+    after = {25: "offered", 465: "implicit", 587: "offered"}
+    facts = host(listeners=[listener(port, tls) for port, tls in before.items()], mail_server_result=result)
+    facts["mail_server_observed"]["reach"] = {
+        "listeners": [
+            {
+                "service": str(port),
+                "host": "",
+                "port": port,
+                "before": before[port],
+                "after": tls,
+                "certificates": [PATH],
+            }
+            for port, tls in after.items()
+        ]
+    }
+    [made] = renewed_here("m1", {"m1": facts})
+    assert sorted((one["port"], one["protocol"]) for one in made["listeners"]) == ports
+
+
+def test_files_of_somebody_else_are_installed_nowhere():
+    facts = host(
+        "host",
+        starttls_certificate_path="/live/fullchain.pem",
+        starttls_private_key_path="/live/privkey.pem",
+        starttls_warn_days_left="5",
+        starttls_certificate_names="mx1.example.com, mail.example.com",
+    )
+    [made] = renewed_here("m1", {"m1": facts})
+    assert made["pairs"] == [{"private_key": "/live/privkey.pem", "certificate": "/live/fullchain.pem"}]
+    assert made["names"] == ["mx1.example.com", "mail.example.com"]
+    assert made["policy"] == {"allow_self_signed": False, "warn_days_left": "5"}
+    assert made["listeners"] == [{"host": "127.0.0.1", "port": 25, "protocol": "smtp", "name": "mx1.example.com"}]
+    assert "ca_content" not in made
+
+
+def test_the_records_that_are_published_go_with_it():
+    record = {"name": "_25._tcp.mx1.example.com", "usage": 3, "selector": 1, "matching_type": 1, "data": "ab"}
+    facts = host()
+    facts["mail_server_observed"]["published_tlsa"] = [record]
+    assert renewed_here("m1", {"m1": facts})[0]["tlsa"] == [record]
+
+
+@pytest.mark.parametrize(
+    ("facts", "renews"),
+    [
+        (host("acme"), True), (host("host"), True), (host("files"), False), (host("command"), False),
+        (host("acme", before={"inbound": "disabled", "outbound": "disabled"}), False),
+        (host("acme", before={"inbound": "disabled"}, mail_server_result={"after": ON}), True),
+        ({"starttls_certificate_source": "acme"}, False),
+    ],
+)  # fmt: skip
+def test_only_hosts_that_offer_tls_and_renew_it_themselves(facts, renews):
+    assert renewing(["m1"], {"m1": facts}) == (["m1"] if renews else [])
+
+
+def test_hosts_that_wait_for_their_certificates():
+    known = {"m1": {"mail_server_result": {"waiting": True}}, "m2": {"mail_server_result": {"changed": True}}, "m3": {}}
+    assert waiting_hosts(["m1", "m2", "m3"], known) == ["m1"]
