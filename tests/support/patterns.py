@@ -9,13 +9,19 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import re._parser as sre  # the parser that re.compile uses
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Union
 
 from tests.support import rooms
 from tests.support.growth import cpu_seconds
+
+# The parser that re.compile uses.
+if sys.version_info >= (3, 11):
+    import re._parser as sre
+else:
+    import sre_parse as sre
 
 PREFIX = "ansible_collections.mailfleet.starttls.plugins."
 METHODS = frozenset({"match", "search", "fullmatch", "sub", "findall", "finditer", "split"})

@@ -57,7 +57,7 @@ class Trial:
             return
         with tempfile.TemporaryDirectory(prefix="mailfleet-") as stage:
             candidate = f"{stage}/exim.conf"
-            Path(candidate).write_text(text, encoding="utf-8", errors="surrogateescape", newline="")
+            Path(candidate).write_bytes(text.encode("utf-8", "surrogateescape"))
             status, out, err = self._run([self._program, "-C", candidate, "-bV"])
             if status != 0 and _DENIED.search(err or out):  # it may read files of its own directory only
                 return
