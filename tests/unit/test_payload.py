@@ -21,7 +21,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "exchange_tls": (22, 122_000, 46_000),
     "fleet_lock": (19, 105_000, 40_000),
     "gateway_info": (138, 1_299_000, 447_000),
-    "gateway_tls": (137, 1_293_000, 444_000),
+    "gateway_tls": (137, 1_293_000, 445_000),
     "inbound_tls_mode": (100, 958_000, 331_000),
     "inbound_tls_mode_info": (98, 940_000, 325_000),
     "mail_server_info": (106, 915_000, 323_000),
