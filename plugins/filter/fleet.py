@@ -103,6 +103,7 @@ class FilterModule:
             "listed": _filter(listed),
             "waiting_hosts": _filter(renewal.waiting_hosts),
             "renewing": _filter(renewal.renewing),
+            "past_renewing": _filter(renewal.past_renewing),
             "renewed_here": _filter(renewal.renewed_here),
             "waiting_hops": _filter(recovery.waiting_hops),
             "ready_hops": _filter(recovery.ready_hops),

@@ -12,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.du
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import KEY_TYPES, ON_HOST
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import PROGRAM
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import target_of as place_of_listener
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
@@ -25,6 +26,13 @@ _OFFERS = ("offered", "required", "implicit")
 def renewing(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
     """Return those of the hosts that offer TLS with a certificate that is renewed there."""
     return [host for host in hosts if _source(hostvars[host]) in ON_HOST and _offers(hostvars[host])]
+
+
+def past_renewing(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
+    """Return those of the hosts that have the renewal hook, and offer TLS no more: nothing it renews would be served."""
+    return [
+        host for host in hosts if PROGRAM in (_seen(hostvars[host]).get("left") or ()) and not _offers(hostvars[host])
+    ]
 
 
 def waiting_hosts(hosts: Sequence[str], hostvars: HostVars) -> list[str]:

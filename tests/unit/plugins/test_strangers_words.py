@@ -146,6 +146,7 @@ def inventory(directory: Path, payload: Payloads, refused: dict[str, Any], peers
 PROVE = "{'inbound': 'offered', 'fingerprint': '', 'namesakes': [], 'next_hops': []}"
 USES = {
     "capabilities": f"'postfix' | {OURS}.capabilities",
+    "past_renewing": f"['m1'] | {OURS}.past_renewing(hostvars)",
     "renewing": f"['m1'] | {OURS}.renewing(hostvars)",
     "renewed_here": f"'m1' | {OURS}.renewed_here(hostvars)",
     "waiting_hosts": f"['m1'] | {OURS}.waiting_hosts(hostvars)",

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import renewed_here, renewing, waiting_hosts
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import (
+    past_renewing,
+    renewed_here,
+    renewing,
+    waiting_hosts,
+)
 
 ON = {"inbound": "offered", "outbound": "opportunistic"}
 PATH = "/etc/mailfleet/starttls.pem"
@@ -115,6 +120,26 @@ def test_the_records_that_are_published_go_with_it():
 )  # fmt: skip
 def test_only_hosts_that_offer_tls_and_renew_it_themselves(facts, renews):
     assert renewing(["m1"], {"m1": facts}) == (["m1"] if renews else [])
+
+
+OFF = {"inbound": "disabled", "outbound": "disabled"}
+HOOK = ["/etc/mailfleet/starttls.pem", "/usr/local/sbin/mailfleet-starttls"]
+
+
+@pytest.mark.parametrize(
+    ("left", "before", "result", "goes"),
+    [
+        (HOOK, ON, {"changed": True, "after": OFF}, True),
+        (HOOK, OFF, {}, True),  # a run that was interrupted after its last change
+        (HOOK, ON, {}, False),  # somebody has to do a step by hand first
+        (HOOK[:1], ON, {"changed": True, "after": OFF}, False),
+    ],
+)
+def test_where_tls_is_off_the_hook_goes(left, before, result, goes):
+    facts = host("acme", before=before, mail_server_result=result)
+    facts["mail_server_observed"]["left"] = left
+    unread = {"mail_server_observed": {"unreachable": True, "msg": "no route"}}
+    assert past_renewing(["m1", "m2"], {"m1": facts, "m2": unread}) == (["m1"] if goes else [])
 
 
 def test_hosts_that_wait_for_their_certificates():
