@@ -13,7 +13,7 @@ FACES = [f"{port} {kind}" for port in (25, 587, 465) for kind in ("ECDSA", "RSA"
 TWO = ("pf12", "ex13")
 """A Postfix that proves its name on port 80, and an Exim that does by the DNS."""
 DEFERRED = "cat /var/log/mail.log /var/log/exim4/mainlog 2>/dev/null | grep -E 'status=(deferred|bounced)| == | \\*\\* ' || true"
-DELIVERED = "grep -c '^Subject: beside-' /var/mail/trace || true"
+DELIVERED = "cat /var/mail/trace 2>/dev/null | grep -c '^Subject: beside-' || true"
 RESTS = "if command -v postqueue >/dev/null; then postqueue -j | wc -l; else exim4 -bpc; fi"
 # As the timer of certbot does, but at once and although nothing is due.
 FORCED = (
@@ -200,7 +200,7 @@ def test_a_full_disk_changes_nothing_and_the_next_renewal_makes_up_for_it(first:
 
 
 def test_an_authority_that_is_away_leaves_all_as_it_is(first: Played, renewing: Renewing) -> None:
-    """The last test: pebble forgets its accounts when it ends."""
+    """After this one nothing can be renewed: pebble forgets its accounts when it ends."""
     before = renewing.on_each(renewing.served)
     renewing.fleet.run(CA, "systemctl stop pebble")
     ended = renewing.on_each(
@@ -209,3 +209,14 @@ def test_an_authority_that_is_away_leaves_all_as_it_is(first: Played, renewing: 
     assert all(status != 0 for status, _said in ended.values()), ended
     assert renewing.on_each(renewing.served) == before
     assert all(status == 0 for status, _line in renewing.on_each(renewing.check).values())
+
+
+def test_where_tls_is_off_nothing_of_the_hook_is_left(first: Played, renewing: Renewing) -> None:
+    off = renewing.fleet.play("playbooks/disable_tls.yml")
+    assert off.status == 0, off.output
+    left = "ls -d /usr/local/sbin/mailfleet-starttls /etc/mailfleet/renewal.json /etc/systemd/system/*/mailfleet-starttls* 2>/dev/null"
+    for host in SERVERS:
+        found = renewing.run(
+            host, f"{left}; find /etc/letsencrypt/renewal-hooks /etc/systemd/system -name '*mailfleet*'"
+        )[1]
+        assert found == "", f"{host}: {found}"
