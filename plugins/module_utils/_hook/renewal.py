@@ -168,7 +168,9 @@ def _one(entry: Renewable, server: Reloading, transaction: Transaction, settings
     except pem.PemError as error:
         return Renewed(entry.name, "unknown", f"the roots cannot be read: {error}", NOT_SEEN)
     except (EngineError, OSError) as error:
-        return Renewed(entry.name, "unknown", f"nothing was changed: {_text(error)}", NOT_SEEN)
+        said = _text(error)
+        before = "" if "nothing was changed" in said else "nothing was changed: "
+        return Renewed(entry.name, "unknown", f"{before}{said}", NOT_SEEN)
 
 
 class _Wanted(NamedTuple):
