@@ -37,7 +37,7 @@ ISSUING = "MAILFLEET_ISSUING=1"
 _SECONDS = 60.0
 _COMMON_NAME = 64
 """The longest common name that X.509 has room for."""
-_NAME = re.compile(r"(\*\.)?[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.?)([A-Za-z0-9_-]{1,63}\.?)*\Z")
+_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _NEW_KEY: Mapping[str, Sequence[str]] = {
     "ecdsa": ("-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-pkeyopt", "ec_param_enc:named_curve"),
     "rsa": ("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072"),
@@ -96,7 +96,8 @@ def check_names(names: Sequence[str]) -> None:
             "names is empty: give the names that the certificate has to cover (starttls_certificate_names)"
         )
     for name in names:
-        if not (_is_address(name) or (len(name) <= 253 and _NAME.match(name))):
+        labels = name[2:].split(".") if name.startswith("*.") else name.split(".")
+        if not (_is_address(name) or (len(name) <= 253 and all(map(_LABEL.fullmatch, labels)))):
             raise EngineError(f"the name {name!a} cannot stand in a request; correct starttls_certificate_names")
 
 

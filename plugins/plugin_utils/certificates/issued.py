@@ -63,7 +63,7 @@ _SHORTEST_SECRET = 6
 
 _PATH = re.compile(r"/[A-Za-z0-9_./+@-]*")
 _FORMS = (
-    ("acme_email", re.compile(r"[A-Za-z0-9][^\s,@]*@[A-Za-z0-9.-]+"), "an address, like postmaster@example.com"),
+    ("acme_email", re.compile(r"\A[A-Za-z0-9][^\s,@]{0,63}@[A-Za-z0-9.-]{1,253}\Z"), "an address, like postmaster@example.com"),
     (
         "acme_server",
         re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/\S*)?"),
@@ -437,12 +437,7 @@ def _for_host(options: Mapping[str, Any], source: str) -> dict[str, Any]:
         raise EngineError("names is empty: set starttls_certificate_names")
     if source == "acme":
         _check_acme(options)
-    try:
-        names = [
-            ascii_name(name) if not name.startswith("*.") else f"*.{ascii_name(name[2:])}" for name in options["names"]
-        ]
-    except TargetError as error:
-        raise EngineError(f"starttls_certificate_names: {error}") from error
+    names = _asked(options["names"])
     check_names(names)
     kinds = list(dict.fromkeys(options["key_types"] or KEY_TYPES[:1]))
     days = fixed_days(options["renew_days"], "renew_days (starttls_renew_days)")
@@ -454,6 +449,15 @@ def _for_host(options: Mapping[str, Any], source: str) -> dict[str, Any]:
         **({"renew_days": str(days)} if days is not None else {}),
         **passed,
     }
+
+
+def _asked(names: Sequence[str]) -> list[str]:
+    """Return names as they stand in a request: in ASCII, without the final dot. Raises EngineError."""
+    plain = [name.rstrip(".") for name in names]
+    try:
+        return [f"*.{ascii_name(one[2:])}" if one.startswith("*.") else ascii_name(one) for one in plain]
+    except TargetError as error:
+        raise EngineError(f"starttls_certificate_names: {error}") from error
 
 
 def _check_acme(options: Mapping[str, Any]) -> None:
@@ -585,8 +589,7 @@ def _checked_request(text: str, public_key: str, names: Sequence[str]) -> str:
         key, asked = x509.request_facts(text)
         if base64.b64encode(key).decode("ascii") != public_key:
             raise ValueError("it is not for the key that the host showed")
-        wanted = {ascii_name(name) if not name.startswith("*.") else name for name in names}
-        if {one.lower() for one in asked} != {one.lower() for one in wanted}:
+        if {one.lower() for one in asked} != {one.lower() for one in _asked(names)}:
             raise ValueError("it asks for other names than those that were wanted")
     return text
 
