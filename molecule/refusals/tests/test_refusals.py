@@ -37,7 +37,9 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         names, key=good.key, not_before=now() - timedelta(days=90), not_after=now() - timedelta(days=1)
     )
     (place / "expired.pem").write_bytes(old.certificate_pem)
-    soon = authority.issue(names, key=good.key, not_after=now() + timedelta(days=3))
+    soon = authority.issue(
+        names, key=good.key, not_before=now() - timedelta(days=87), not_after=now() + timedelta(days=3)
+    )
     (place / "soon.pem").write_bytes(soon.certificate_pem)
     (place / "wrong.pem").write_bytes(authority.issue(["www.example.com"], key=good.key).certificate_pem)
     weak = authority.issue(names, key="rsa-1024")

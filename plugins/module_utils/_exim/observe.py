@@ -60,9 +60,11 @@ def wishes(printed: Printed, command_line: str = "") -> list[Wish]:
 
 
 def _places(values: Mapping[str, str], command_line: str) -> list[tuple[str, str]]:
-    """Return each interface and port, as they are written."""
+    """Return each interface and port, as they are written. A daemon that was started without C(-bd) runs its queue, and listens nowhere."""
     interfaces, ports = _list(values["local_interfaces"]), _list(values["daemon_smtp_ports"])
     words = command_line.rstrip("\0").split("\0")
+    if command_line and not any(word.startswith("-bd") for word in words):
+        return []
     if "-oX" in words[:-1]:
         items = _list(words[words.index("-oX") + 1])
         ports = [item for item in items if not _IS_ADDRESS.search(item)] or ports

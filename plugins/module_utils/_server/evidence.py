@@ -145,7 +145,7 @@ class Listening:
         self.warnings += [
             f"{one.name} does not answer, so it is not proved: {self._old[one.target].message}"
             for one in self._places
-            if self._old[one.target].stage < Stage.EHLO
+            if desired.listens and self._old[one.target].stage < Stage.EHLO  # a send-only host needs no daemon
         ]
         self.warnings += [
             f"{one.name} insists on a certificate of its client, so the certificate that it serves is not proved"

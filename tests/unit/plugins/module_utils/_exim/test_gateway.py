@@ -18,6 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import between
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import OwnPaths
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Target
@@ -613,11 +614,16 @@ class TestFactory:
 
     @pytest.mark.parametrize("third", [False, True])
     def test_the_reinjection_port_is_for_postfix(self, monkeypatch, tmp_path, third):
-        for name, there in (("SECOND_DIR", True), ("THIRD_DIR", third)):
+        class At(OwnPaths):
+            def __init__(self, config_dir):
+                super().__init__(config_dir)
+                self.second_dir, self.third_dir = str(tmp_path / "second"), str(tmp_path / "third")
+
+        for name, there in (("second", True), ("third", third)):
             (tmp_path / name).mkdir()
             if there:
                 (tmp_path / name / "main.cf").touch()
-            monkeypatch.setitem(PostfixGateway.serves.__globals__, name, str(tmp_path / name))
+        monkeypatch.setitem(PostfixGateway.__init__.__globals__, "OwnPaths", At)
         made = GATEWAYS["postfix"](access(reinjection_port=10999), SETTINGS)
         asked = []
         monkeypatch.setitem(

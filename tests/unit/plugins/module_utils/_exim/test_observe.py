@@ -57,6 +57,8 @@ def test_where_it_listens(options, expected):
         (["-bd", "-oX", "587:465:25", "-q30m"], [("", 587, "offered"), ("", 465, "offered"), ("", 25, "offered")]),
         (["-bd", "-oX", "127.0.0.1.2525"], [("127.0.0.1", 2525, "offered")]),
         (["-bd", "-oX"], [("", 25, "offered")]),
+        (["-bdf", "-q30m"], [("", 25, "offered")]),
+        (["-oP", "/run/exim4/exim.pid", "-q30m"], []),
         (["-bd", "-oX", "127.0.0.1 : 587"], [("127.0.0.1", 587, "offered")]),
     ],
 )
