@@ -31,7 +31,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "peer_tls_info": (21, 205_000, 72_000),
     "starttls_probe": (13, 158_000, 55_000),
     "tls_activity_info": (25, 214_000, 76_000),
-    "tls_certificate": (30, 199_000, 75_000),
+    "tls_certificate": (30, 199_000, 76_000),
     "tls_outcome": (0, 0, 22),
     "tls_plan": (0, 0, 22),
     "tls_recovery": (0, 0, 22),
