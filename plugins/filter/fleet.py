@@ -101,6 +101,7 @@ class FilterModule:
             "failing": _filter(failing),
             "given": _filter(given),
             "listed": _filter(listed),
+            "requesting": _filter(renewal.requesting),
             "waiting_hosts": _filter(renewal.waiting_hosts),
             "renewing": _filter(renewal.renewing),
             "past_renewing": _filter(renewal.past_renewing),

@@ -35,6 +35,17 @@ def past_renewing(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
     ]
 
 
+def requesting(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
+    """Return those of the hosts that offer no TLS yet and ask for their first certificate by a request (CSR)."""
+    return [host for host in hosts if _source(hostvars[host]) == "csr" and _can_ask(hostvars[host])]
+
+
+def _can_ask(facts: Mapping[str, Any]) -> bool:
+    seen = _seen(facts)
+    read = bool(seen) and not seen.get("failed") and not seen.get("unreachable")
+    return read and not seen.get("send_only") and not _offers(facts)
+
+
 def waiting_hosts(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
     """Return those of the hosts for which the run has written a request (CSR): their certificates are issued by hand."""
     names = ("mail_server_result", "gateway_accept_result", "certificate_result")

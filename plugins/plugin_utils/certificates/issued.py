@@ -63,7 +63,11 @@ _SHORTEST_SECRET = 6
 
 _PATH = re.compile(r"/[A-Za-z0-9_./+@-]*")
 _FORMS = (
-    ("acme_email", re.compile(r"\A[A-Za-z0-9][^\s,@]{0,63}@[A-Za-z0-9.-]{1,253}\Z"), "an address, like postmaster@example.com"),
+    (
+        "acme_email",
+        re.compile(r"\A[A-Za-z0-9][^\s,@]{0,63}@[A-Za-z0-9.-]{1,253}\Z"),
+        "an address, like postmaster@example.com",
+    ),
     (
         "acme_server",
         re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(/\S*)?"),

@@ -7,6 +7,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import 
     past_renewing,
     renewed_here,
     renewing,
+    requesting,
     waiting_hosts,
 )
 
@@ -145,3 +146,20 @@ def test_where_tls_is_off_the_hook_goes(left, before, result, goes):
 def test_hosts_that_wait_for_their_certificates():
     known = {"m1": {"mail_server_result": {"waiting": True}}, "m2": {"mail_server_result": {"changed": True}}, "m3": {}}
     assert waiting_hosts(["m1", "m2", "m3"], known) == ["m1"]
+
+
+OFF = {"inbound": "disabled", "outbound": "disabled"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "asks"),
+    [
+        (host("csr", before=OFF), True), (host("csr"), False), (host("command", before=OFF), False), (host("files", before=OFF), False),
+        ({"starttls_certificate_source": "csr"}, False),
+        ({"starttls_certificate_source": "csr", "mail_server_observed": {"unreachable": True}}, False),
+        ({"starttls_certificate_source": "csr", "mail_server_observed": {"before": OFF, "send_only": True}}, False),
+    ],
+)  # fmt: skip
+def test_the_first_request_is_made_before_tls_is_on(facts, asks):
+    """Else enable_tls would wait for a certificate, and rotate_certificate for TLS."""
+    assert requesting(["m1"], {"m1": facts}) == (["m1"] if asks else [])
