@@ -23,8 +23,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import
     policy_client,
     server,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import OwnPaths
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
 
@@ -73,6 +74,10 @@ class PostfixHost:
         monkeypatch.setattr(instances, "running", lambda queue: queue)
         monkeypatch.setattr(instances, "unit_of", lambda queue: self.runs_in.get(queue, ""))
         monkeypatch.setattr(gateway, "refuse_blocked", lambda *_arguments: None)  # it looks at this machine's own ports
+        # A test may run a whole module, which knows the usual directory only.
+        monkeypatch.setattr(server, "Postconf", lambda run, _config_dir: Postconf(run, str(self.etc)))
+        for module in (gateway, server):
+            monkeypatch.setattr(module, "OwnPaths", lambda _config_dir: OwnPaths(str(self.etc)))
         monkeypatch.setattr(gateway, "POLICY", str(root / "usr/arrival_policy.py"))
         self.directory = directory
         for module in (gateway, instances, record):

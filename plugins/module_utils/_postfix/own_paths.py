@@ -14,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 SECOND = "postfix-mailfleet"
 THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyphen in an instance name as a slash
 """A gateway's other instances: their name, and the name of their directories beside Postfix's own, in /var/spool and in /var/lib."""
+_USUAL = ("", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 class OwnPaths:
@@ -41,8 +42,10 @@ class OwnPaths:
 def with_programs(run: Runner, layout: Layout) -> Runner:
     """Return the runner under which the programs of Postfix are those of the layout, where the usual search path may not have them."""
     directory = layout.program.rpartition("/")[0]
+    if directory in _USUAL:
+        return run
 
     def placed(words: Sequence[str]) -> tuple[int, str, str]:
         return run([f"{directory}/{words[0]}", *words[1:]] if words and words[0].startswith("post") else words)
 
-    return placed if directory else run
+    return placed

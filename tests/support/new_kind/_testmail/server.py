@@ -81,6 +81,10 @@ class Testmail:
             settings[name] = value or settings[name]
         return Change.of([replace(image, content=(json.dumps(settings, indent=1) + "\n").encode())])
 
+    def generated(self) -> Sequence[FileImage]:
+        """None: it has no tool that writes files."""
+        return ()
+
     def next_hops(self) -> Sequence[Target]:
         """None: the test does not require TLS outbound."""
         return ()
