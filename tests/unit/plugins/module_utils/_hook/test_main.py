@@ -2,22 +2,12 @@
 
 import dataclasses
 import json
-import os
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import main, telling
 
 from tests.support import renewing
 from tests.support.renewing import NAME, pem_of
-
-
-@pytest.fixture(autouse=True)
-def the_umask_of_other_tests():
-    """The program sets its own, and runs in this process."""
-    before = os.umask(0o022)
-    os.umask(before)
-    yield
-    os.umask(before)
 
 
 @pytest.fixture
