@@ -25,7 +25,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "inbound_tls_mode_info": (97, 931_000, 322_000),
     "mail_server_info": (102, 877_000, 310_000),
     "mail_server_tls": (94, 823_000, 291_000),
-    "message_trace": (16, 141_000, 51_000),
+    "message_trace": (16, 141_000, 52_000),
     "outbound_tls_mode": (98, 937_000, 324_000),
     "peer_tls": (91, 804_000, 284_000),
     "peer_tls_info": (21, 203_000, 72_000),
