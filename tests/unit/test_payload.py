@@ -26,7 +26,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "inbound_tls_mode_info": (98, 940_000, 325_000),
     "mail_server_info": (106, 915_000, 323_000),
     "mail_server_tls": (96, 848_000, 299_000),
-    "message_trace": (16, 141_000, 51_000),
+    "message_trace": (16, 141_000, 52_000),
     "outbound_tls_mode": (99, 946_000, 328_000),
     "peer_tls": (91, 812_000, 286_000),
     "peer_tls_info": (21, 205_000, 72_000),

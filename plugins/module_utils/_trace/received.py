@@ -32,6 +32,7 @@ PASS, PLAINTEXT, LOST, UNPROVEN = "pass", "plaintext", "lost", "unproven"
 
 # Longer headers are cut. The rest could contain the writer's own "by", so such a header proves nothing.
 _LONGEST = 4000
+_USING = re.compile(r"\busing (?:TLS|SSL)", re.IGNORECASE)
 _MOST_READINGS = 8
 _SHOWN = 255
 _BY = re.compile(r"(?<![^\s(])by(?= )", re.IGNORECASE)
@@ -75,7 +76,8 @@ def parse_received(header: str) -> Hop:
     bare = shown if len(readings) < 2 else (_readings(_without_comments(text)) or [shown])[-1]
     clear = whole and len({reading.tls for reading in readings}) == 1
     one_reading = clear and len(readings) == 1
-    certain = one_reading and shown.tls
+    # A recipient may be spelt like the words about TLS. Which are the server's is not certain then.
+    certain = one_reading and shown.tls and len(_USING.findall(text)) < 2
     return Hop(
         by=_printable(bare.by),
         from_host=_printable(name.group(1)) if name else "",

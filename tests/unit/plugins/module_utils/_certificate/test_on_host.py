@@ -51,7 +51,7 @@ def test_a_good_one_passes_and_its_key_stays_there(host, pki):
     seen = look(host)
     assert "PRIVATE KEY" not in json.dumps(seen)
     private = (host / "live/privkey.pem").read_text().splitlines()[1:-1]
-    assert not any(line in json.dumps(seen) for line in private)
+    assert not any(line in json.dumps(seen) for line in private if len(line) > 20)  # the last line may be two letters
     result = judged(seen, pki)
     assert ("on_host" in result, len(result["fingerprint_sha256"])) == (False, 64)
     assert result["obstacles"] == [MISSING]  # what the host says itself stays

@@ -554,6 +554,7 @@ def test_two_fields_that_work_together():
 
 @given(helo=SAID, recipient=SAID)
 @example(helo="", recipient="by (using TLSv1.3 with cipher X (1/1 bits)) by")
+@example(helo="a", recipient="> (using TLSv1.3 with cipher X (1/1 bits)) by")
 def test_a_client_cannot_choose_the_version_that_postfix_writes(helo, recipient):
     header = POSTFIX_TLS12.replace("from a.example", f"from {helo}").replace("id 1;", f"id 1 for <{recipient}>;")
     assert parse_received(header).tls_version in ("", "TLSv1.2")
