@@ -271,7 +271,6 @@ PLAYED = {
     "uninstall": "uninstall",
     "set_delivery_mode": "set_delivery_mode",
     "undo": "undo_workflow",
-    "rotate": "rotate_certificate",
 }
 
 
