@@ -168,6 +168,8 @@ class Visibility:
 
 
 _NOTHING_KNOWN = Visibility()
+_BETWEEN = ("mailfleet-arrived/unix", "mailfleet-back/unix")
+"""The transports between a gateway's instances. They log nothing of TLS, and no mail leaves by them."""
 
 
 @dataclass
@@ -788,10 +790,9 @@ def visibility(run: Runner, settings: Optional[Mapping[str, Mapping[str, str]]] 
     found: dict[str, Visibility] = {}
     for directory, values in (settings_of(run) if settings is None else settings).items():
         overrides = _overrides(run, directory)
-        levels, security = (
-            [values.get(name, ""), *overrides.get(name, {}).values()]
-            for name in ("smtp_tls_loglevel", "smtp_tls_security_level")
-        )
+        logged = overrides.get("smtp_tls_loglevel", {})
+        levels = [values.get("smtp_tls_loglevel", ""), *(logged[one] for one in logged if one not in _BETWEEN)]
+        security = [values.get("smtp_tls_security_level", ""), *overrides.get("smtp_tls_security_level", {}).values()]
         others = [values.get(name, "") for name in ("smtp_tls_policy_maps", "smtp_use_tls", "smtp_enforce_tls")]
         others += overrides.get("smtp_tls_policy_maps", {}).values()
         files = [Path(directory, name) for name in ("main.cf", "master.cf")]

@@ -598,6 +598,12 @@ def test_the_settings_of_every_instance():
             True,
         ),
         ({"smtp_tls_loglevel": "1", "smtp_tls_security_level": "may"}, "relay/unix/smtp_tls_loglevel = 0\n", 0, True),
+        (
+            {"smtp_tls_loglevel": "1", "smtp_tls_security_level": "may"},
+            "mailfleet-arrived/unix/smtp_tls_loglevel = 0\n",
+            1,
+            True,
+        ),
         ({"smtp_tls_loglevel": "2", "smtp_tls_policy_maps": "hash:/x"}, "", 2, True),
         ({}, "", 0, False),
     ],
