@@ -8,11 +8,10 @@ What Exim computes of it (C(exim -bP)) is what counts. The edit: see plain_text;
 
 from __future__ import annotations
 
-import calendar
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Optional
 
@@ -63,19 +62,13 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 )
 
 _ASKED = (
-    "exim_user",
-    "pid_file_path",
-    "spool_directory",
-    "tls_privatekey",
-    "acl_smtp_mail",
-    "tls_ocsp_file",
-    "timezone",
-)
+    "exim_user", "pid_file_path", "spool_directory", "tls_privatekey", "acl_smtp_mail", "tls_ocsp_file", "timezone",
+)  # fmt: skip
 _BY_LINES = "so what the change reaches is told from the lines that it changes"
 _DEFAULTS = {"tls_advertise_hosts": "*"}
 """What Exim has without a line, where that is not empty."""
 _STARTED = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d) (\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?(?: ([+-]\d\d)(\d\d))? (?:\[\d{1,9}\] )?exim \S+ daemon started: "
+    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.\d{1,9})?(?: ([+-]\d{4}))? (?:\[\d{1,9}\] )?exim \S+ daemon started: "
 )
 """A line of the main log. No peer writes a line that begins like this."""
 _PANELS = {"/usr/local/cpanel": "cPanel", "/usr/local/directadmin": "DirectAdmin"}
@@ -247,12 +240,15 @@ class PlainExim:
         return Sides(tuple(served), tuple(out), unread=unread)
 
     def _edited(self) -> list[str]:
-        """Return the files that are newer than what the daemon has read; nothing if the log does not tell when it read them."""
-        read = self._read_at()
-        return [] if read is None else [one for one in self.files() if modified(Path(one)) // 10**9 > read]
+        """Return the files that are newer than what the daemon has read; nothing if its log does not tell."""
+        begun = modified(Path(self._daemon().pid_file))
+        written = {one: modified(Path(one)) for one in self.files()}
+        # What is older than the pid file has been read.
+        read = self._read_at() if max(written.values()) > begun else None
+        return [] if read is None else [one for one, when in written.items() if when // 10**9 > read]
 
     def _read_at(self) -> Optional[float]:
-        """Return the second in which the daemon read the file last, as its log tells it. A SIGHUP may leave the pid file as it is."""
+        """Return when the daemon read the file last, by its log: a SIGHUP may leave the pid file as it is."""
         from ansible_collections.mailfleet.starttls.plugins.module_utils._host.recent_log import (  # noqa: PLC0415
             recent_log,  # a change does not need it
         )
@@ -435,14 +431,12 @@ def _lines(edits: Mapping[str, Edit]) -> str:
 
 
 def _moment(found: re.Match[str], zone: str) -> Optional[float]:
-    """Return the time of a line of the log. zone: Exim's C(timezone); the line may name its own. None if that is not understood."""
-    *words, hours, minutes = found.groups()
+    """Return the time of a line of the log; None if it is not understood. zone: Exim's C(timezone)."""
+    stamp, offset = found.groups()
+    if offset is None and zone not in ("", "UTC"):
+        return None
+    offset = offset or ("+0000" if zone else "")
     try:
-        if hours is None and not zone:
-            return time.mktime(time.strptime(" ".join(words), "%Y %m %d %H %M %S"))
-        if hours is None and zone != "UTC":
-            return None
-        west = 60 * int(hours or 0) + int(f"{(hours or '+')[0]}{minutes or 0}")
-        return calendar.timegm(time.strptime(" ".join(words), "%Y %m %d %H %M %S")) - 60.0 * west
-    except (ValueError, OverflowError):
+        return datetime.strptime(f"{stamp}{offset}", f"%Y-%m-%d %H:%M:%S{'%z' if offset else ''}").timestamp()
+    except (ValueError, OverflowError, OSError):
         return None

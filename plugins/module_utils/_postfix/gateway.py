@@ -74,6 +74,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.instan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.master import running
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import (
+    ARRIVED,
+    BACK,
     SECOND,
     THIRD,
     OwnPaths,
@@ -116,7 +118,6 @@ _QUESTIONS = {
     UNICODE_CLASS: arrival_policy.UNICODE,
 }
 """Restriction class -> the question that it asks the policy service."""
-ARRIVED = "mailfleet-arrived"
 
 _HEADER = "# Written by mailfleet.starttls from gateway.json; a change made here is lost.\n"
 # A server that accepts mail over TLS only refuses plaintext permanently (530). This makes it temporary: mail is deferred
@@ -1044,7 +1045,7 @@ class PostfixGateway:
 
         They hold what the files of the default instance hold, passwords among it, so they have the same owners and modes.
         """
-        back = f"mailfleet-back:[{self._return_port.host}]:{self._return_port.port}"
+        back = f"{BACK}:[{self._return_port.host}]:{self._return_port.port}"
         main = {
             # Postfix's own tools write it where it is missing.
             "inet_protocols": self._postconf.value_expanded("inet_protocols") or "all",
@@ -1069,7 +1070,7 @@ class PostfixGateway:
         }
         services = {
             **self._services(instance.arrival, state, True),
-            "back": _smtp_entry("mailfleet-back", "n", _settings(between.client(self._at.pair))),
+            "back": _smtp_entry(BACK, "n", _settings(between.client(self._at.pair))),
         }
         if state.outbound and state.outbound.depends_on_arrival:
             routes = self._own_routes(explicit)

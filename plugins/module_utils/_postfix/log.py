@@ -46,6 +46,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces, journal_match
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import ARRIVED, BACK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.replies import ENFORCED_SENDER
 
 # Instance and services from syslog_name, program, process ID.
@@ -168,8 +169,8 @@ class Visibility:
 
 
 _NOTHING_KNOWN = Visibility()
-_BETWEEN = ("mailfleet-arrived/unix", "mailfleet-back/unix")
-"""The transports between a gateway's instances. They log nothing of TLS, and no mail leaves by them."""
+_BETWEEN = (f"{ARRIVED}/unix", f"{BACK}/unix")
+"""These log nothing of TLS, and no mail leaves by them."""
 
 
 @dataclass

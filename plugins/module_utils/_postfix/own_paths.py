@@ -1,7 +1,7 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Where the collection keeps its own files on a host with Postfix, and where the programs are. Both follow from the layout."""
+"""Where the collection's files and Postfix's programs are. Both follow from the layout."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 SECOND = "postfix-mailfleet"
 THIRD = "postfix-mailfleet_enforced"  # underscore, because systemd reads a hyphen in an instance name as a slash
 """A gateway's other instances: their name, and the name of their directories beside Postfix's own, in /var/spool and in /var/lib."""
+ARRIVED, BACK = "mailfleet-arrived", "mailfleet-back"
+"""The transports between a gateway's instances, there and back."""
 _USUAL = ("", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -40,7 +42,7 @@ class OwnPaths:
 
 
 def with_programs(run: Runner, layout: Layout) -> Runner:
-    """Return the runner under which the programs of Postfix are those of the layout, where the usual search path may not have them."""
+    """Return the runner that starts Postfix's programs where the layout has them, if that is no usual place."""
     directory = layout.program.rpartition("/")[0]
     if directory in _USUAL:
         return run

@@ -57,7 +57,7 @@ POLICY = "/usr/local/lib/mailfleet-starttls/arrival_policy.py"
 POLICY_USER = "mailfleet-starttls"
 """The system user that runs the policy service, and nothing else."""
 
-# Patterns of what the collection leaves on a host with Postfix, besides its Places, lines in main.cf and master.cf, and the certificate.
+# Patterns of what is left on a host with Postfix, besides OwnPaths, lines in main.cf and master.cf, and the certificate.
 _LEFT = (
     *(f"{place}/{name}" for name in (SECOND, THIRD) for place in ("/var/spool", "/var/lib")),
     *(
@@ -294,7 +294,7 @@ class Postfix:
         return found
 
     def _of_others(self) -> list[Service]:
-        """Return the services without those of a gateway and of peers, whose levels are their own: an older version had others."""
+        """Return the services that are not ours. An older version gave its own other levels."""
         return [
             one
             for one in self.postconf.services()
