@@ -44,6 +44,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.processes
     Process,
     process_of,
     send_signal,
+    start_ticks,
     started,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import start_again, unit_of
@@ -487,8 +488,8 @@ class HarakaGateway:
                 process = process_of(int(entry.name), PROC)
                 if process and self._is_worker(process, masters):
                     with contextlib.suppress(OSError):  # it may have ended
-                        found.append((started(process.pid, PROC), process.pid))
-        return [pid for _started_at, pid in sorted(found)]
+                        found.append((start_ticks(process.pid, PROC), process.pid))
+        return [pid for _ticks, pid in sorted(found)]
 
     def _masters(self) -> list[Process]:
         """Return the processes that listen on the own port: node's main process holds its socket, and starts the workers."""

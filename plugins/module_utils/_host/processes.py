@@ -67,9 +67,21 @@ def process_of(pid: int, proc: str = "/proc") -> Optional[Process]:
 
 def started(pid: int, proc: str = "/proc") -> float:
     """Return the start time of a process, in seconds since the epoch. Raises OSError if it has ended."""
+    boot, _gap = min((_boot_time() for _try in range(3)), key=lambda read: read[1])
+    return boot + start_ticks(pid, proc) / os.sysconf("SC_CLK_TCK")
+
+
+def start_ticks(pid: int, proc: str = "/proc") -> int:
+    """Return the start time of a process in ticks since the boot, which order processes. Raises OSError if it has ended."""
     fields = Path(proc, str(pid), "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return time.time() - age
+    return int(fields[19])
+
+
+def _boot_time() -> tuple[float, float]:
+    """Return the time of the boot, in seconds since the epoch, and how wrong it may be: another process may run between two clocks."""
+    before = time.time()
+    since_boot = time.clock_gettime(time.CLOCK_BOOTTIME)
+    return before - since_boot, time.time() - before
 
 
 def number_in(pid_file: str) -> int:

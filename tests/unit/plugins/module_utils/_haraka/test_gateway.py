@@ -688,6 +688,13 @@ def test_every_worker_is_replaced_one_after_the_other(host):
     assert host.lists()[1] == ["a.example"]
 
 
+@pytest.mark.parametrize("late", [[0.3, 0], [0, 0.3]])
+def test_the_oldest_worker_is_replaced_first_whoever_runs_between_two_clocks(host, monkeypatch, late):
+    clock, waits = time.time, iter(late)
+    monkeypatch.setattr(time, "time", lambda: clock() + next(waits, 0))
+    assert host.adapter._workers() == [101, 102]
+
+
 def test_a_worker_with_smtp_connections_is_given_a_moment(host):
     host.connect(101, 25, 40000)
     host.connect(102, 40000, 25)

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import time
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import processes
@@ -25,6 +26,20 @@ def test_what_the_kernel_says():
         assert found.program.endswith("/a daemon")
         assert found.name == "a daemon"
     assert process_of(one.pid) is None
+
+
+def test_when_it_started_whoever_runs_between_two_clocks(monkeypatch):
+    clock, waits = time.time, iter([0.3])
+
+    def read():
+        time.sleep(next(waits, 0))  # another process has the processor
+        return clock()
+
+    with sleeping() as one:
+        right = processes.started(one.pid)
+        assert abs(clock() - right) < 30
+        monkeypatch.setattr(processes.time, "time", read)
+        assert processes.started(one.pid) == pytest.approx(right, abs=0.1)
 
 
 @needs_root
