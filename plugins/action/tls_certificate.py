@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
@@ -19,9 +20,18 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     refuse_async,
     task_errors,
 )
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import (
+    CheckedInputs,
+    ReadFile,
+    check_inputs,
+    merged,
+)
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.issued import is_issued, issue
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import keep_newer
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys import tlsa_refusal
 
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
+"""Runs the module on the host with these options, and returns its result."""
 MODULE = "mailfleet.starttls.tls_certificate"
 
 # '~' in path refers to the host, so the controller must not expand it.
@@ -43,14 +53,45 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 "Exchange keeps its certificates in its own store: this module writes files. Use exchange_tls, or the role mail_server"
             )
+        read = functools.partial(read_bytes, self)
+
+        def ask(arguments: dict[str, Any]) -> dict[str, Any]:
+            return dict(self._execute_module(MODULE, module_args=arguments, task_vars=task_vars))
+
         with task_errors():
-            checked = check_inputs(options, functools.partial(read_bytes, self))
+            checked, ended = self._checked(options, read, ask)
+            if checked is None:
+                return ended or {}
+            if not checked.findings:
+                checked.findings += tlsa_refusal(checked, {"install": options})
         if checked.findings:
             return checked.refusal()
-        result = self._execute_module(MODULE, module_args=checked.arguments, task_vars=task_vars)
+        return installed(checked, options, read, ask)
+
+    def _checked(
+        self, options: dict[str, Any], read: ReadFile, ask: Ask
+    ) -> tuple[Optional[CheckedInputs], Optional[dict[str, Any]]]:
+        """Return the checked certificate, which may have to be issued first, or the result of the task if it ends here."""
+        if options["state"] == "present" and is_issued(options["source"]):
+            return issue(options, options["path"], options["source"], read, ask, bool(self._task.check_mode))
+        return check_inputs(options, read), None
+
+
+def installed(checked: CheckedInputs, options: dict[str, Any], read: ReadFile, ask: Ask) -> dict[str, Any]:
+    """Install the files on the host, each by a call. Return the result of the first one, with what changed of the others."""
+    results = []
+    for one in (checked, *checked.more):
+        if one.issue and one.facts.get("kept"):  # the host has judged it already
+            results.append({"changed": False, "path": one.arguments["path"]})
+            continue
+        result = ask(one.for_module())
         if newer := result.pop("newer", None):
             with task_errors():
-                checked = keep_newer(newer, options, checked, functools.partial(read_bytes, self))
-            if checked.findings:
-                return checked.refusal()
-        return checked.complete(result)
+                kept = keep_newer(newer, options, one, read)
+            if kept.findings:
+                return kept.refusal()
+            one.facts, one.caveats = kept.facts, kept.caveats
+        results.append(result)
+        if result.get("failed") or result.get("unreachable"):
+            return {**result, "changed": any(each.get("changed") for each in results)}
+    return checked.complete(merged(results))

@@ -39,9 +39,11 @@ options:
         V(required) accepts mail over TLS only.
       - V(none) is for a host that takes no mail from the network. Its inbound side stays as it is, no certificate is installed, and nobody
         has to answer at O(port).
+      - V(renewed) keeps the inbound side as it is, and where it offers TLS installs the certificate of O(install). A host that offers no
+        TLS stays without.
       - Without this option the inbound side stays as it is.
     type: str
-    choices: [disabled, offered, required, none]
+    choices: [disabled, offered, required, none, renewed]
   outbound:
     description:
       - The use of TLS on outgoing connections.
@@ -96,11 +98,14 @@ options:
   certificate_source:
     description:
       - V(files) takes the certificate of O(install), if that names one, else the file that is there.
+      - V(content) and V(pkcs12) take it from O(install), as text, or as one file with a password.
       - V(host) uses the file at O(certificate), and that of O(private_key), as they are. They belong to somebody else, such as a client
         that renews them, and are never written. A read judges them by the same rules as O(install), for which O(install) gives names,
         CA and days. The program C(openssl) has to be on the host. The private key does not leave it.
+      - With V(command), V(csr) and V(acme) the key is made on the host and never leaves it. A change has the certificate issued first, a
+        read says so. See M(mailfleet.starttls.tls_certificate).
     type: str
-    choices: [files, host]
+    choices: [files, content, pkcs12, host, command, csr, acme]
     default: files
   private_key:
     description:
@@ -119,6 +124,44 @@ options:
       certificate_content: {description: The certificate as text., type: str}
       chain_file: {description: The intermediate certificates. A file on the controller., type: path}
       chain_content: {description: The intermediate certificates as text., type: str}
+      pkcs12_file: {description: Key and certificates as one PKCS#12 file (.p12 .pfx). A file on the controller., type: path}
+      pkcs12_content: {description: The PKCS#12 file as text in base64., type: str}
+      pkcs12_password: {description: The password of the PKCS#12 file., type: str}
+      more:
+        description: Further certificates, each with a key of another algorithm. They are served beside the first one.
+        type: list
+        elements: dict
+        suboptions:
+          private_key_file: {description: The private key. A file on the controller., type: path}
+          private_key_content: {description: The private key as text., type: str}
+          certificate_file: {description: The certificate. A file on the controller., type: path}
+          certificate_content: {description: The certificate as text., type: str}
+          chain_file: {description: The intermediate certificates. A file on the controller., type: path}
+          chain_content: {description: The intermediate certificates as text., type: str}
+          pkcs12_file: {description: Key and certificates as one PKCS#12 file. A file on the controller., type: path}
+          pkcs12_content: {description: The PKCS#12 file as text in base64., type: str}
+          pkcs12_password: {description: The password of the PKCS#12 file., type: str}
+      key_types:
+        description: The algorithms of keys that are made on the host. For each there is a certificate. By default V(ecdsa).
+        type: list
+        elements: str
+        choices: [ecdsa, rsa]
+      command: {description: The command of an authority. It gets a request (CSR) and returns a chain., type: raw}
+      csr_file: {description: Where a request (CSR) is written. A file on the controller., type: path}
+      renew_days: {description: Renew if fewer days are left. By default less than a third of its life., type: str}
+      acme_challenge:
+        description: How certbot proves a name.
+        type: str
+        choices: ['', webroot, standalone, rfc2136]
+        default: ''
+      acme_webroot: {description: The document root of the web server on the host., type: path}
+      acme_dns_credentials: {description: The file on the host with the key for dynamic updates of the DNS., type: path}
+      acme_email: {description: The address that the authority writes to., type: str}
+      acme_server: {description: The address of the authority's directory., type: str}
+      acme_ca_file: {description: Roots for the authority's own certificate. A file on the host., type: path}
+      acme_install: {description: Whether the package certbot is installed if it is missing., type: bool, default: false}
+      check_tlsa: {description: Refuse a certificate that published TLSA records do not fit., type: bool, default: false}
+      resolver: {description: DNS servers to ask for these records., type: list, elements: str}
       ca_file: {description: The roots at which the chain has to end. A file on the controller., type: path}
       ca_content: {description: The roots as text., type: str}
       names: {description: The names that the certificate has to cover., type: list, elements: str}
@@ -138,6 +181,37 @@ options:
       ends: {description: When the certificate ends., type: str, default: ''}
       replace: {description: Whether one that ends later is replaced., type: bool, default: false}
       keep: {description: Fingerprint of one on the host that stays., type: str, default: ''}
+      private_key: {description: Path of a key that was made on the host., type: path, default: ''}
+      issued_by: {description: What will issue the certificate., type: str, default: ''}
+      more:
+        description: The same of further certificates.
+        type: list
+        elements: dict
+        default: []
+        suboptions:
+          sha256: {description: Digest of the content., type: str, default: ''}
+          fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
+          ends: {description: When the certificate ends., type: str, default: ''}
+          keep: {description: Fingerprint of one on the host that stays., type: str, default: ''}
+          private_key: {description: Path of a key that was made on the host., type: path, default: ''}
+          issued_by: {description: What will issue the certificate., type: str, default: ''}
+      issue:
+        description: What is to be issued for a key of the host.
+        type: dict
+        suboptions:
+          source: {description: The source., type: str, choices: [command, csr, acme], required: true}
+          names: {description: The names to cover., type: list, elements: str, required: true}
+          key_types: {description: The algorithms., type: list, elements: str, choices: [ecdsa, rsa], required: true}
+          force: {description: Whether what is there counts., type: bool, default: false}
+          requests: {description: Whether requests are written., type: bool, default: false}
+          renew_days: {description: Fixed days., type: str}
+          acme_challenge: {description: The challenge., type: str, choices: ['', webroot, standalone, rfc2136], default: ''}
+          acme_webroot: {description: The document root., type: path}
+          acme_dns_credentials: {description: The key for updates of the DNS., type: path}
+          acme_email: {description: The address., type: str}
+          acme_server: {description: The directory., type: str}
+          acme_ca_file: {description: The roots., type: path}
+          acme_install: {description: Whether certbot may be installed., type: bool, default: false}
       owner: {description: Owner of the file., type: str, default: root}
       group: {description: Group of the file., type: str}
       mode: {description: Permissions of the file., type: raw}

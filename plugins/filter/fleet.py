@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Filters that turn the inventory into module options.
 
-The functions are in plugin_utils: estate, exchange, findings, fleet_lock, messages, peers, plan.digests, recovery, rows, stated,
+The functions are in plugin_utils: estate, exchange, findings, fleet_lock, messages, peers, plan.digests, recovery, renewal, rows, stated,
 steps, variables, waits and workflow. Those that get hostvars see what a role has noted of its play, see stated.
 
 The functions put results into new text. So nothing that a filter returns is a template. An error of the engine becomes a value, see
@@ -23,6 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
     fleet_lock,
     messages,
     peers,
+    renewal,
     rows,
     steps,
     waits,
@@ -100,6 +101,11 @@ class FilterModule:
             "failing": _filter(failing),
             "given": _filter(given),
             "listed": _filter(listed),
+            "requesting": _filter(renewal.requesting),
+            "waiting_hosts": _filter(renewal.waiting_hosts),
+            "renewing": _filter(renewal.renewing),
+            "past_renewing": _filter(renewal.past_renewing),
+            "renewed_here": _filter(renewal.renewed_here),
             "waiting_hops": _filter(recovery.waiting_hops),
             "ready_hops": _filter(recovery.ready_hops),
             "step_failures": _filter(recovery.step_failures),

@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import drop_pending
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_ones
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Opening,
@@ -29,7 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninst
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import known_digests, refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import change_within, set_starttls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, RENEWED
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import gateway_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading import read_mail_server
@@ -47,9 +49,9 @@ if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {
-    "inbound": {"type": "str", "choices": list(INBOUND)},
+    "inbound": {"type": "str", "choices": [*INBOUND, RENEWED]},
     "certificate": {"type": "path", "default": CERTIFICATE},
-    "certificate_source": {"type": "str", "choices": ["files", "host"], "default": "files"},
+    "certificate_source": {"type": "str", "choices": list(SOURCES), "default": "files"},
     "private_key": {"type": "path"},
 }
 """The side of a gateway that accepts TLS. Its words are those of mail_server_tls."""
@@ -149,11 +151,14 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
     if refusal := _refusal(options["gateway"]):
         raise EngineError(refusal)
     desired = desired_of(_as_server(options), options["gateway"])
-    if newer := newer_on_host(desired.bundle):
+    if newer := newer_ones(desired.bundles):
         return {"changed": False, "newer": newer}
     server = SERVERS[options["gateway"]](runner(module), desired, settings)
     if not parts:
-        return _only_starttls(gateway, server, desired, settings, module)
+        result = _only_starttls(gateway, server, desired, settings, module)
+        if not module.check_mode:
+            drop_pending(desired.bundles)
+        return result
     if desired.inbound == "disabled":
         raise EngineError(
             "inbound disabled cannot be combined with other settings of the gateway: stop to require TLS first, then switch STARTTLS "
@@ -173,6 +178,8 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
     result = gateway_result(outcome)
     if module.check_mode:
         accept.predict()
+    else:
+        drop_pending(desired.bundles)
     if accept.result:
         result["changed"] = result["changed"] or accept.result["changed"]
         result["starttls"] = accept.result

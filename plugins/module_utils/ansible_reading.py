@@ -10,7 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import (
+    ISSUERS,
+    issue_of,
+    leaf_of,
+    look,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_ones
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.other_hands import other_hands
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import TellsByHand
@@ -49,10 +55,13 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
             "notes": [],
         }
     layout = layout_of(found["kind"])
+    options, issued = _announced(options)
     desired = desired_of(options, found["kind"])
-    newer = newer_on_host(desired.bundle)
-    if newer and not newer["message"]:
-        desired = replace(desired, bundle=None)  # what a change does if the controller lets it stay
+    newer = newer_ones(desired.bundles)
+    stays = [one["path"] for one in newer if not one["message"]]  # what a change does if the controller lets it stay
+    if desired.bundle and desired.bundle.path in stays:
+        desired = replace(desired, bundle=None)
+    desired = replace(desired, others=tuple(one for one in desired.others if one.path not in stays))
     settings = Settings(ca_pem=options["ca_content"] or None, timeout=float(options["timeout"]))
     keep = options["keep"] if options["state"] == "absent" else None
     server = SERVERS[found["kind"]](run, desired, settings)
@@ -60,8 +69,10 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
     find = bool(options.get("find_send_only"))
     reading = Reading(server, desired, settings, keep=keep, ports=ports, find_send_only=find)
     result = {**found, **reading.read(layout.daemons, targets, layout.user), **({"newer": newer} if newer else {})}
+    if issued:
+        result["issued"] = issued
     if result["send_only"]:  # the read may have found that out
-        desired = replace(desired, inbound=None, listens=False, bundle=None, on_host=False)
+        desired = replace(desired, inbound=None, listens=False, bundle=None, others=(), on_host=False)
     if options["state"] == "absent" or desired.inbound or desired.outbound:
         ours = {one.path for one in server.generated()}  # the product's own tool says at their head that it writes them
         files = [one for one in server.files() if one not in ours]
@@ -73,6 +84,33 @@ def read_mail_server(options: Mapping[str, Any], run: Runner, targets: Sequence[
         result[name] = [*result[name], *more.pop(name, ())]
     result = {**result, **more, "digests": {**result["digests"], **more.get("digests", {})}}
     return {**result, "warnings": list(settings.told)} if settings.told else result
+
+
+def _announced(options: Mapping[str, Any]) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
+    """Return the options with what is to be issued for keys of this host, and what is there of each; nothing if nothing is issued."""
+    bundle = options["bundle"]
+    if not (bundle and bundle.get("issue")):
+        return options, []
+    issue = issue_of(bundle["issue"], options["certificate"])
+    parts = look(issue)
+    given = [bundle, *bundle["more"]]
+    nothing: dict[str, Any] = dict.fromkeys(("sha256", "ends", "keep", "private_key", "issued_by"), "") | {
+        "fingerprints": []
+    }
+    made = []
+    for place, part in enumerate(parts):
+        one = {**nothing, **{name: given[place][name] for name in nothing}} if place < len(given) else dict(nothing)
+        there = leaf_of(part["pem"])
+        stays = bool(there) and issue.source == "csr" and not (issue.orders or issue.force)
+        if one["fingerprints"] and not (issue.orders and part["due"] and there in one["fingerprints"]):
+            one["private_key"] = issue.pending(part["path"])
+        elif part["due"] and not stays:
+            one["fingerprints"] = []
+            one["issued_by"] = ISSUERS[issue.source]
+        else:
+            one["keep"] = there
+        made.append(one)
+    return {**options, "bundle": {**bundle, **made[0], "more": made[1:]}}, parts
 
 
 def _left_to_others(

@@ -8,15 +8,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import keeps, newer_on_host
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import BUNDLE_SPEC, SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, drop_pending
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import keeps, newer_ones
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
+    BUNDLE_SPEC,
+    NEXT,
+    SOURCE_SPEC,
+    SOURCES,
+    numbered,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import (
     INBOUND,
     OUTBOUND,
+    RENEWED,
     SEND_ONLY,
     Desired,
     Outcome,
@@ -46,10 +53,10 @@ SERVER_SPEC: dict[str, dict[str, Any]] = {
     "kind": {"type": "str", "default": AUTO},
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "keep": {"type": "list", "elements": "path", "default": []},
-    "inbound": {"type": "str", "choices": [*INBOUND, SEND_ONLY]},
+    "inbound": {"type": "str", "choices": [*INBOUND, SEND_ONLY, RENEWED]},
     "outbound": {"type": "str", "choices": list(OUTBOUND)},
     "certificate": {"type": "path", "default": CERTIFICATE},
-    "certificate_source": {"type": "str", "choices": ["files", "host"], "default": "files"},
+    "certificate_source": {"type": "str", "choices": list(SOURCES), "default": "files"},
     "private_key": {"type": "path"},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
@@ -94,37 +101,51 @@ secret of several lines again that is inside a dictionary.
 
 def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
     """Return the wanted state from a module's options. Raises EngineError if two mail servers are detected."""
-    bundle, on_host = options["bundle"], options["certificate_source"] == "host"
-    if bundle:
-        group, mode = permissions({**bundle, "state": "present", "kind": kind})
-        bundle = BundleFile(
-            options["certificate"],
-            content=options["bundle_content"],
-            owner=bundle["owner"],
-            group=group,
-            mode=mode,
-            sha256=bundle["sha256"],
-            fingerprints=tuple(bundle["fingerprints"]),
-            ends=bundle["ends"],
-            replace=bundle["replace"],
-            keep=bundle["keep"],
-        )
-        if keeps(bundle):
-            bundle = None  # the file that is there is the one to serve
-    listens = options["inbound"] != SEND_ONLY
+    on_host = options["certificate_source"] == "host"
+    bundles = bundles_of(options, kind) if options["bundle"] else []
+    kept = [one.path for one in bundles if keeps(one)]  # the file that is there is the one to serve
+    wanted = [None if one.path in kept else one for one in bundles]
+    listens, renews = options["inbound"] != SEND_ONLY, options["inbound"] == RENEWED
     return Desired(
-        options["inbound"] if listens else None,
+        "offered" if renews else options["inbound"] if listens else None,
         options["outbound"],
         options["certificate"],
         Target(options["address"], options["port"]),
         options["require_without_evidence"],
-        options["relax"],
+        options["relax"] and not renews,
         options["only_relax"],
-        bundle,
+        wanted[0] if wanted else None,
         private_key=(options["private_key"] or "") if on_host else "",
         on_host=on_host and listens,
         listens=listens,
+        more=tuple(one.path for one in bundles[1:]),
+        others=tuple(one for one in wanted[1:] if one),
+        only_renew=renews,
     )
+
+
+def bundles_of(options: Mapping[str, Any], kind: str) -> list[BundleFile]:
+    """Return the certificate files that the controller has checked, the first one at the path of the certificate."""
+    bundle = options["bundle"]
+    group, mode = permissions({**bundle, "state": "present", "kind": kind})
+    texts = (options["bundle_content"] or "").split(NEXT)
+    return [
+        BundleFile(
+            numbered(options["certificate"], place),
+            content=texts[place] or None if place < len(texts) else None,
+            owner=bundle["owner"],
+            group=group,
+            mode=mode,
+            sha256=one["sha256"],
+            fingerprints=tuple(one["fingerprints"]),
+            ends=one["ends"],
+            replace=bundle["replace"],
+            keep=one["keep"],
+            private_key=one.get("private_key") or "",
+            issued_by=one.get("issued_by") or "",
+        )
+        for place, one in enumerate([bundle, *(bundle.get("more") or ())])
+    ]
 
 
 def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
@@ -143,7 +164,7 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
             else undo_killed_run(server, desired.own_port, settings, listens=desired.listens)
         )
         return {"changed": recovered, "recovered": recovered, "kind": kind, "warnings": [*warnings, *settings.told]}
-    if newer := newer_on_host(desired.bundle):
+    if newer := newer_ones(desired.bundles):
         return {"changed": False, "newer": newer}
 
     def made(check_mode: bool) -> Outcome:
@@ -167,6 +188,8 @@ def change_mail_server(module: AnsibleModule) -> dict[str, Any]:
             "plan_tls shows into the template of the tool that writes its files, or take starttls_settings_only away"
         )
     outcome = made(module.check_mode)
+    if not module.check_mode:
+        drop_pending(desired.bundles if desired.listens else ())
     certificate = {"previous_certificate": outcome.look.previous} if outcome.look else {}
     return {
         **outcome.to_dict(),

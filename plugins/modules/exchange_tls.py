@@ -56,6 +56,44 @@ options:
       certificate_content: {description: The certificate as text., type: str}
       chain_file: {description: The intermediate certificates. A file on the controller., type: path}
       chain_content: {description: The intermediate certificates as text., type: str}
+      pkcs12_file: {description: Key and certificates as one PKCS#12 file (.p12 .pfx). A file on the controller., type: path}
+      pkcs12_content: {description: The PKCS#12 file as text in base64., type: str}
+      pkcs12_password: {description: The password of the PKCS#12 file., type: str}
+      more:
+        description: Further certificates, each with a key of another algorithm. They are served beside the first one.
+        type: list
+        elements: dict
+        suboptions:
+          private_key_file: {description: The private key. A file on the controller., type: path}
+          private_key_content: {description: The private key as text., type: str}
+          certificate_file: {description: The certificate. A file on the controller., type: path}
+          certificate_content: {description: The certificate as text., type: str}
+          chain_file: {description: The intermediate certificates. A file on the controller., type: path}
+          chain_content: {description: The intermediate certificates as text., type: str}
+          pkcs12_file: {description: Key and certificates as one PKCS#12 file. A file on the controller., type: path}
+          pkcs12_content: {description: The PKCS#12 file as text in base64., type: str}
+          pkcs12_password: {description: The password of the PKCS#12 file., type: str}
+      key_types:
+        description: The algorithms of keys that are made on the host. For each there is a certificate. By default V(ecdsa).
+        type: list
+        elements: str
+        choices: [ecdsa, rsa]
+      command: {description: The command of an authority. It gets a request (CSR) and returns a chain., type: raw}
+      csr_file: {description: Where a request (CSR) is written. A file on the controller., type: path}
+      renew_days: {description: Renew if fewer days are left. By default less than a third of its life., type: str}
+      acme_challenge:
+        description: How certbot proves a name.
+        type: str
+        choices: ['', webroot, standalone, rfc2136]
+        default: ''
+      acme_webroot: {description: The document root of the web server on the host., type: path}
+      acme_dns_credentials: {description: The file on the host with the key for dynamic updates of the DNS., type: path}
+      acme_email: {description: The address that the authority writes to., type: str}
+      acme_server: {description: The address of the authority's directory., type: str}
+      acme_ca_file: {description: Roots for the authority's own certificate. A file on the host., type: path}
+      acme_install: {description: Whether the package certbot is installed if it is missing., type: bool, default: false}
+      check_tlsa: {description: Refuse a certificate that published TLSA records do not fit., type: bool, default: false}
+      resolver: {description: DNS servers to ask for these records., type: list, elements: str}
       ca_file: {description: The roots at which the chain has to end. A file on the controller., type: path}
       ca_content: {description: The roots as text., type: str}
       names: {description: The names that the certificate has to cover., type: list, elements: str}

@@ -25,7 +25,7 @@ options:
       - V(disabled) is refused while the gateway requires TLS from enforced domains or from the mail servers. An existing V(required) stays
         with V(offered).
     type: str
-    choices: [disabled, offered, required]
+    choices: [disabled, offered, required, renewed]
   targets:
     description: Further mail servers to make the handshake test with, besides those of the email configs.
     type: list
@@ -74,6 +74,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+fingerprints_sha256:
+  description: The fingerprints of all certificates, if there are several for different algorithms.
+  type: list
+  elements: str
+  returned: with several certificates
+published_tlsa:
+  description: As RV(mailfleet.starttls.mail_server_info#module:published_tlsa).
+  type: list
+  elements: dict
+  returned: if the certificate is renewed on the host (O(certificate_source)), and O(inbound) offers TLS
 gateway:
   description: The gateway. Null if its state cannot be read; RV(obstacles) then says why.
   type: dict

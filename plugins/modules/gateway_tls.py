@@ -22,7 +22,7 @@ options:
       - V(disabled) is refused while the gateway requires TLS from enforced domains or from the mail servers. An existing V(required) stays
         with V(offered).
     type: str
-    choices: [disabled, offered, required]
+    choices: [disabled, offered, required, renewed]
   digests:
     description:
       - The files that a plan was made from, path to SHA-256 in hexadecimal or V(absent), see
@@ -98,6 +98,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+fingerprints_sha256:
+  description: The fingerprints of all certificates, if there are several for different algorithms.
+  type: list
+  elements: str
+  returned: with several certificates
 before:
   description: Delivery mode of each email config before the change, by name; V(mixed) if its domains have different modes.
   type: dict

@@ -79,6 +79,19 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+fingerprints_sha256:
+  description: The fingerprints of all certificates, if there are several for different algorithms.
+  type: list
+  elements: str
+  returned: with several certificates
+published_tlsa:
+  description:
+    - The TLSA records that are published for the names of the certificate, each with C(name), C(usage), C(selector), C(matching_type)
+      and C(data).
+    - They are looked up with C(install.check_tlsa) only.
+  type: list
+  elements: dict
+  returned: if the certificate is renewed on the host (O(certificate_source)), and O(inbound) offers TLS
 kind:
   description: The kind. Empty if V(auto) finds no mail server, or more than one.
   type: str

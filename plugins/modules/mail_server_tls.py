@@ -90,6 +90,11 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+fingerprints_sha256:
+  description: The fingerprints of all certificates, if there are several for different algorithms.
+  type: list
+  elements: str
+  returned: with several certificates
 kind:
   description: The kind of mail server, detected on the host or given.
   type: str

@@ -50,7 +50,9 @@ options:
           - By default the host.
         type: str
       fingerprint_sha256:
-        description: SHA-256 fingerprint, in hexadecimal, that the served leaf has to have.
+        description:
+          - SHA-256 fingerprint, in hexadecimal, that the served leaf has to have. Several have commas between them, for a server with
+            certificates of several algorithms, which serves one of them.
         type: str
       domain:
         description:

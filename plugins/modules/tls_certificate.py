@@ -65,6 +65,110 @@ options:
     description:
       - The intermediate certificates as text, instead of O(chain_file).
     type: str
+  source:
+    description:
+      - Where the certificate comes from. It is one at a time. Options of another source are refused by name.
+      - V(files) is key and certificate on the controller, as files or as text. V(content) is the same as text only. V(pkcs12) is one file
+        with a password.
+      - With V(command), V(csr) and V(acme) the key is made on the host by its C(openssl), or by certbot, and never leaves the host. It is
+        the safer way, as no copy of the key is on the controller, in a vault, in a backup, or on the wire.
+      - With V(command) the controller starts O(command) for each certificate that is due.
+      - With V(csr) the task writes a request to O(csr_file) on the controller and ends, without a failure, for a host whose certificate is
+        due. Have it signed, give the certificate as O(certificate_file), and run again.
+      - With V(acme) certbot issues on the host. Its package is named if it is missing, or installed with O(acme_install=true).
+      - A certificate is due if there is none, if it does not pass the check, or if less than a third of its life is left
+        (O(renew_days)).
+    type: str
+    choices: [files, content, pkcs12, command, csr, acme]
+    default: files
+  pkcs12_file:
+    description:
+      - File on the controller with key and certificates as PKCS#12 (C(.p12), C(.pfx)). The file may be encrypted with Ansible Vault.
+    type: path
+  pkcs12_content:
+    description:
+      - The PKCS#12 file as text in base64, instead of O(pkcs12_file). Keep it in Ansible Vault.
+    type: str
+  pkcs12_password:
+    description:
+      - The password of the PKCS#12 file. Keep it in Ansible Vault.
+    type: str
+  more:
+    description:
+      - Further certificates for the same names, each with a key of another algorithm, such as RSA beside ECDSA. They are installed beside
+        O(path), as C(starttls-2.pem) beside C(starttls.pem), and served side by side.
+    type: list
+    elements: dict
+    suboptions:
+      private_key_file: {description: As O(private_key_file)., type: path}
+      private_key_content: {description: As O(private_key_content)., type: str}
+      certificate_file: {description: As O(certificate_file)., type: path}
+      certificate_content: {description: As O(certificate_content)., type: str}
+      chain_file: {description: As O(chain_file)., type: path}
+      chain_content: {description: As O(chain_content)., type: str}
+      pkcs12_file: {description: As O(pkcs12_file)., type: path}
+      pkcs12_content: {description: As O(pkcs12_content)., type: str}
+      pkcs12_password: {description: As O(pkcs12_password)., type: str}
+  key_types:
+    description:
+      - With V(command), V(csr) and V(acme), the algorithms of the keys. For each there is a certificate of its own, see O(more).
+      - By default V(ecdsa).
+    type: list
+    elements: str
+    choices: [ecdsa, rsa]
+  command:
+    description:
+      - With O(source=command), a program on the controller and its words, as a list, or as text that is split as a shell does. No shell
+        reads it.
+      - It gets a request (CSR) in PEM on its standard input, and the names in the environment variable C(MAILFLEET_NAMES), with commas. It
+        writes the certificate and its chain to its standard output, in PEM. A status other than 0 is a failure, and the last line of its
+        standard error is shown.
+    type: raw
+  csr_file:
+    description:
+      - With O(source=csr), the file on the controller that the request is written to. A relative path starts where Ansible was started. By
+        default the first name, with C(.csr).
+    type: path
+  renew_days:
+    description:
+      - A certificate with fewer days left is due. By default one with less than a third of its life left.
+    type: str
+  acme_challenge:
+    description:
+      - With O(source=acme), how the authority sees that a name is the host's. V(webroot) is a file below O(acme_webroot) of a web server on
+        the host. With V(standalone) certbot answers on port 80 itself. V(rfc2136) is a dynamic update of the DNS, which a wildcard needs.
+    type: str
+    choices: ['', webroot, standalone, rfc2136]
+    default: ''
+  acme_webroot:
+    description: Document root of the web server on the host.
+    type: path
+  acme_dns_credentials:
+    description: File on the host, for root alone, with server and key for dynamic updates, as the plugin dns-rfc2136 of certbot reads it.
+    type: path
+  acme_email:
+    description: Address that the authority writes to. Without it certbot registers without one.
+    type: str
+  acme_server:
+    description: Address of the authority's ACME directory. By default that of certbot.
+    type: str
+  acme_ca_file:
+    description: File on the host with roots for the authority's own web server, if it is a private one.
+    type: path
+  acme_install:
+    description: Whether the package certbot, and that of its DNS plugin, is installed on the host if it is missing.
+    type: bool
+    default: false
+  check_tlsa:
+    description:
+      - Look up the TLSA records of O(names) on port 25, and refuse a certificate that they do not fit. The message has the record to
+        publish first.
+    type: bool
+    default: false
+  resolver:
+    description: DNS servers to ask for these records, as addresses. By default those of the controller.
+    type: list
+    elements: str
   ca_file:
     description:
       - File on the controller with the roots, in PEM, at which the chain has to end. The roots are not installed.
@@ -126,6 +230,33 @@ options:
     description:
       - The checked PEM text, which the controller's part of this module sends to the host. Tasks cannot set it.
     type: str
+  private_key:
+    description:
+      - Path of a key that was made on the host. Tasks cannot set it.
+    type: path
+  issued_by:
+    description:
+      - What will issue the certificate, in check mode. Tasks cannot set it.
+    type: str
+    default: ''
+  issue:
+    description:
+      - What the controller's part of this module asks the host to make or to have issued. Tasks cannot set it.
+    type: dict
+    suboptions:
+      source: {description: The source., type: str, choices: [command, csr, acme], required: true}
+      names: {description: The names to cover., type: list, elements: str, required: true}
+      key_types: {description: The algorithms., type: list, elements: str, choices: [ecdsa, rsa], required: true}
+      force: {description: Whether to issue anew whatever is there., type: bool, default: false}
+      requests: {description: Whether requests are written., type: bool, default: false}
+      renew_days: {description: Fixed days., type: str}
+      acme_challenge: {description: The challenge., type: str, choices: ['', webroot, standalone, rfc2136], default: ''}
+      acme_webroot: {description: The document root., type: path}
+      acme_dns_credentials: {description: The key for updates of the DNS., type: path}
+      acme_email: {description: The address., type: str}
+      acme_server: {description: The directory., type: str}
+      acme_ca_file: {description: The roots., type: path}
+      acme_install: {description: Whether certbot may be installed., type: bool, default: false}
 extends_documentation_fragment:
   - mailfleet.starttls.attributes
   - mailfleet.starttls.attributes.action_group
@@ -174,6 +305,22 @@ EXAMPLES = r"""
       - mail.example.com
     kind: exim
 
+- name: Have the company's authority issue a certificate for a key that never leaves the host
+  mailfleet.starttls.tls_certificate:
+    source: command
+    command: [/usr/local/bin/sign-csr, --profile, mail]
+    ca_file: root.pem
+    names: [mx3.example.com]
+
+- name: Install an RSA certificate beside an ECDSA one
+  mailfleet.starttls.tls_certificate:
+    private_key_file: ecdsa/privkey.pem
+    certificate_file: ecdsa/fullchain.pem
+    more:
+      - private_key_file: rsa/privkey.pem
+        certificate_file: rsa/fullchain.pem
+    names: [mx1.example.com]
+
 - name: Only check whether the certificate could be installed
   mailfleet.starttls.tls_certificate:
     private_key_file: privkey.pem
@@ -187,11 +334,35 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+fingerprints_sha256:
+  description: The fingerprints of all certificates, if there are several for different algorithms.
+  type: list
+  elements: str
+  returned: with several certificates
 path:
   description: Path of the PEM file on the host.
   type: str
   returned: when there are no findings
   sample: /etc/mailfleet/starttls.pem
+waiting:
+  description: Whether the certificate has to be issued for a request first. Then nothing was installed, and the task has not failed.
+  type: bool
+  returned: with O(source=csr), if the certificate is due
+csr:
+  description: The requests, in PEM.
+  type: list
+  elements: str
+  returned: with O(source=csr), if the certificate is due
+csr_files:
+  description: The files with the requests, on the controller.
+  type: list
+  elements: str
+  returned: with O(source=csr), if the certificate is due
+issued:
+  description: What the host says of certificates for its own keys. It goes to the controller's part of this module only.
+  type: list
+  elements: dict
+  returned: never to a task
 kept:
   description: Whether the certificate of the host stays, because it ends later. Then the facts are those of that one.
   type: bool
@@ -284,10 +455,17 @@ findings:
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_on_host
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import issue_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.issuing import issue
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import install_unless_newer
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
+    HOST_ISSUE_SPEC,
+    SOURCE_SPEC,
+    SOURCES,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import permissions
 
@@ -296,19 +474,29 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     **SOURCE_SPEC,
     "kind": {"type": "str", "default": ""},
+    "source": {"type": "str", "choices": [one for one in SOURCES if one != "host"], "default": "files"},
 }
 """The options for users. The action plugin reads them."""
+
+HOST_SPEC: dict[str, dict[str, Any]] = {
+    "content": {"type": "str", "no_log": True},
+    "private_key": {"type": "path", "no_log": False},
+    "issued_by": {"type": "str", "default": ""},
+    "issue": {"type": "dict", "options": HOST_ISSUE_SPEC},
+}
+"""What the action plugin gives to the host."""
 
 
 def main() -> None:
     """Run the module."""
-    spec = {**ARGUMENT_SPEC, "content": {"type": "str", "no_log": True}}
-    module = AnsibleModule(argument_spec=spec, supports_check_mode=True)
+    module = AnsibleModule(argument_spec={**ARGUMENT_SPEC, **HOST_SPEC}, supports_check_mode=True)
     try:
-        wanted = BundleFile.of_options(module.params, *permissions(module.params))
-        newer = newer_on_host(wanted)
-        kept = {"changed": False, "path": wanted.path, "newer": newer}
-        result = kept if newer else install(wanted, check_mode=module.check_mode)
+        if module.params.get("issue"):
+            wanted_issue = issue_of(module.params["issue"], module.params["path"])
+            result = issue(wanted_issue, runner(module), check_mode=module.check_mode)
+        else:
+            wanted = BundleFile.of_options(module.params, *permissions(module.params))
+            result = install_unless_newer(wanted, check_mode=module.check_mode)
     except EngineError as error:
         module.fail_json(msg=f"{error}.")
     except OSError as error:

@@ -25,8 +25,9 @@ options:
     description:
       - What the run is to do. V(enable) and V(disable) switch TLS on and off on all its hosts. V(set_delivery_mode) changes the gateways
         only. V(uninstall) removes everything from all its hosts. V(undo) puts back what C(starttls_changes) of the hosts names.
+        V(rotate) renews certificates, and leaves who uses TLS with whom as it is.
     type: str
-    choices: [enable, disable, set_delivery_mode, uninstall, undo]
+    choices: [enable, disable, set_delivery_mode, uninstall, undo, rotate]
     default: enable
   observed:
     description:
@@ -153,7 +154,7 @@ ARGUMENT_SPEC: dict[str, dict[str, Any]] = {
     "estate": {"type": "dict", "required": True},
     "action": {
         "type": "str",
-        "choices": ["enable", "disable", "set_delivery_mode", "uninstall", "undo"],
+        "choices": ["enable", "disable", "set_delivery_mode", "uninstall", "undo", "rotate"],
         "default": "enable",
     },
     "observed": {"type": "list", "elements": "str", "default": ["mail_server_observed", "gateway_observed"]},

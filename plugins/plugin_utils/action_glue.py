@@ -50,6 +50,8 @@ SECRET_OPTIONS = frozenset(
         "content",
         "imap_passwords",
         "password",
+        "pkcs12_content",
+        "pkcs12_password",
         "private_key_content",
     }
 )

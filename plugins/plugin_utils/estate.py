@@ -513,7 +513,10 @@ def _target(host: str, hostvars: HostVars, from_controller: bool = False) -> dic
 
 
 def installed_fingerprint(facts: Mapping[str, Any]) -> str:
-    """Return the fingerprint of the certificate that a host has to serve, from the newest result; empty if none tells it."""
+    """Return the fingerprint of the certificate that a host has to serve, from the newest result; empty if none tells it.
+
+    A host with certificates of several algorithms serves one of them: their fingerprints have commas between them.
+    """
     results = (
         facts.get(name) or {}
         for name in (
@@ -526,7 +529,7 @@ def installed_fingerprint(facts: Mapping[str, Any]) -> str:
     )
     return next(
         (
-            str(one["fingerprint_sha256"])
+            ",".join(map(str, one.get("fingerprints_sha256") or [one["fingerprint_sha256"]]))
             for one in results
             if isinstance(one, Mapping) and one.get("fingerprint_sha256")
         ),

@@ -11,7 +11,9 @@ from typing import Any, Optional
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import ON_HOST
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import with_fixed_days
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import RENEWED
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import (
     checked_options,
     guarded,
@@ -21,6 +23,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue imp
     task_errors,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs, check_install
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.issued import (
+    is_issued,
+    issue,
+    judged,
+    planned,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import (
     keep_newer,
     with_host_certificate,
@@ -31,9 +39,16 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_result
     with_verdict,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_read_peers
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys import (
+    published,
+    tlsa_refusal,
+    with_tlsa,
+)
 
-OFFERING = ("offered", "required")
+OFFERING = ("offered", "required", RENEWED)
 """The words of the option inbound with which a certificate is installed."""
+CERTIFICATE_MODULE = "mailfleet.starttls.tls_certificate"
+"""The module that makes keys and requests on a host."""
 
 
 class HostAction(ActionBase):
@@ -57,16 +72,39 @@ class HostAction(ActionBase):
 
         A state that offers no STARTTLS, or the present one, installs none. So a certificate that expired does not keep TLS on.
         """
-        if options["inbound"] not in OFFERING or options["certificate_source"] == "host":
+        source = options["certificate_source"] or "files"
+        if options["inbound"] not in OFFERING or source == "host":
             return None
+        read = functools.partial(read_bytes, self)
         with task_errors():
-            return check_install(options["install"], options["certificate"], functools.partial(read_bytes, self))
+            if is_issued(source):
+                return planned(options["install"], options["certificate"], source, read, options["inbound"] == RENEWED)
+            return check_install(options["install"], options["certificate"], read, source)
 
     def roots(self, expected: Mapping[str, Any]) -> str:
         """Return the roots of the option handshake as PEM; empty if it names none."""
         if expected.get("ca_content"):
             return str(expected["ca_content"])
         return read_text(self, "ca_file", expected["ca_file"]) if expected.get("ca_file") else ""
+
+    def issued(
+        self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]
+    ) -> tuple[Optional[CheckedInputs], Optional[dict[str, Any]]]:
+        """Have the certificate issued for a key of the host. Return it checked, or the result of the task if it ends here."""
+
+        def ask(arguments: dict[str, Any]) -> dict[str, Any]:
+            return dict(self._execute_module(CERTIFICATE_MODULE, module_args=arguments, task_vars=task_vars))
+
+        with task_errors():
+            return issue(
+                options["install"],
+                options["certificate"],
+                options["certificate_source"],
+                functools.partial(read_bytes, self),
+                ask,
+                bool(self._task.check_mode),
+                orders=options["inbound"] == RENEWED,
+            )
 
     def execute(self, arguments: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
         """Run the module on the host and return its result."""
@@ -94,7 +132,9 @@ class ReadAction(HostAction):
         if roots := self.roots(expected):
             arguments["ca_content"] = roots
         result = self.execute(arguments, task_vars)
-        if result.get("send_only"):
+        if checked and checked.issue:
+            result, checked = self._judged(result, checked, options, arguments, task_vars)
+        if result.get("send_only") or _offers_nothing(result, options):
             checked = None  # what the inventory names for all hosts does not matter on this one
         with task_errors():
             newer = result.pop("newer", None)
@@ -102,7 +142,40 @@ class ReadAction(HostAction):
                 checked = keep_newer(newer, options["install"] or {}, checked, functools.partial(read_bytes, self))
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
             result = with_read_peers(result, options, served_chain(result, checked))
-            return complete_observed(result, expected, checked, arguments.get("ca_content") or "")
+            done = complete_observed(result, expected, checked, arguments.get("ca_content") or "")
+            if options["certificate_source"] in ON_HOST and options["inbound"] in OFFERING:
+                done["published_tlsa"] = published(options)
+            return with_tlsa(done, options, checked)
+
+    def _judged(
+        self,
+        result: dict[str, Any],
+        checked: CheckedInputs,
+        options: Mapping[str, Any],
+        arguments: dict[str, Any],
+        task_vars: Optional[dict[str, Any]],
+    ) -> tuple[dict[str, Any], CheckedInputs]:
+        """Return the read with what it means for a certificate that is issued, and the certificate. Asks once more if it does not pass."""
+        for _time in range(2):
+            if result.get("failed") or "issued" not in result:
+                return result, checked
+            with task_errors():
+                verdict = judged(result["issued"], checked, options["install"], functools.partial(read_bytes, self))
+            checked = verdict.checked
+            if not verdict.again:
+                break
+            arguments["bundle"] = checked.bundle()
+            result = self.execute(arguments, task_vars)
+        done = {name: value for name, value in result.items() if name != "issued"}
+        for name, found in (("obstacles", verdict.obstacles), ("notes", verdict.notes)):
+            done[name] = [*done[name], *({"code": one.code, "message": one.message} for one in found)]
+        return done, checked
+
+
+def _offers_nothing(result: Mapping[str, Any], options: Mapping[str, Any]) -> bool:
+    """Whether a certificate is to be renewed on a host that offers no TLS: then none is installed."""
+    before = result.get("before")
+    return options["inbound"] == RENEWED and isinstance(before, Mapping) and before.get("inbound") not in OFFERING
 
 
 class ChangeAction(HostAction):
@@ -117,14 +190,22 @@ class ChangeAction(HostAction):
         return self.change(options, task_vars)
 
     def change(self, options: Mapping[str, Any], task_vars: Optional[dict[str, Any]]) -> dict[str, Any]:
-        """Check the certificate and change the host."""
-        checked = self.checked_install(options)
+        """Check the certificate, which may have to be issued first, and change the host."""
+        if is_issued(options["certificate_source"]) and options["inbound"] in OFFERING:
+            checked, ended = self.issued(options, task_vars)
+            if ended is not None:
+                return ended
+        else:
+            checked = self.checked_install(options)
         expected = options.get("handshake") or {}
         arguments = {name: value for name, value in self._task.args.items() if name not in ("install", "handshake")}
+        if checked and not checked.findings:
+            with task_errors():
+                checked.findings += tlsa_refusal(checked, options)
         if checked and checked.findings:
             return checked.refusal()
         if checked:
-            arguments |= {"bundle": checked.bundle(), "bundle_content": checked.content}
+            arguments |= _sent(checked)
         if roots := self.roots(expected):
             arguments["ca_content"] = roots
         result = self.execute(arguments, task_vars)
@@ -134,8 +215,9 @@ class ChangeAction(HostAction):
                 checked = keep_newer(newer, options["install"] or {}, checked, functools.partial(read_bytes, self))
             if checked.findings:
                 return checked.refusal()
-            arguments["bundle"] = {**arguments["bundle"], "keep": checked.facts["fingerprint_sha256"]}
-            del arguments["bundle_content"]
+            arguments |= _sent(checked)
+            if not checked.content:
+                del arguments["bundle_content"]
             result = self.execute(arguments, task_vars)
             if result.pop("newer", None):
                 raise AnsibleActionFail(
@@ -145,3 +227,9 @@ class ChangeAction(HostAction):
             result = checked.complete(result)
         with task_errors():
             return with_verdict(result, expected, arguments.get("ca_content") or "")
+
+
+def _sent(checked: CheckedInputs) -> dict[str, Any]:
+    """Return what a host is given of a checked certificate."""
+    bundle = {name: value for name, value in checked.bundle().items() if name != "issue"}
+    return {"bundle": bundle, "bundle_content": checked.content}

@@ -43,11 +43,11 @@ def _complete(
             *(_stands(one) for one in checked.findings),
         ]
         done["notes"] = [*done["notes"], *({"code": one.code, "message": one.message} for one in checked.caveats)]
-        done.update({name: value for name, value in checked.facts.items() if name == "fingerprint_sha256"})
+        done.update({name: value for name, value in checked.known().items() if name.startswith("fingerprint")})
     done["changes"] = [_with_lines(one, checked) for one in done.get("changes", ())]
     done["certificates"] = [_with_facts(one) for one in done.get("certificates", ())]
     if "probe" in done:
-        done["probe"] = _judged(done["probe"], expected, done.get("fingerprint_sha256", ""), ca_content)
+        done["probe"] = _judged(done["probe"], expected, _expected(done), ca_content)
     return done
 
 
@@ -64,7 +64,7 @@ def served_chain(result: Mapping[str, Any], checked: Optional[CheckedInputs]) ->
     result: of the module, before complete_observed. checked: the certificate to install; None if none is.
     """
     if checked and not checked.findings:
-        return [one.der for one in pem.certificates(pem.split(checked.content))]
+        return [one.der for one in pem.certificates(pem.split(checked.served))]
     with understood("the handshake test that the host returned"):
         probe = result.get("probe") or {}
         own: Mapping[str, Any] = next(iter(probe.get("results") or ()), {})
@@ -77,10 +77,15 @@ def with_verdict(result: Mapping[str, Any], expected: Mapping[str, Any], ca_cont
     done = dict(result)
     if done.get("probe") and expected.get("name"):
         with understood("the handshake test that the host returned"):
-            done["probe"] = _judged(done["probe"], expected, done.get("fingerprint_sha256", ""), ca_content)
+            done["probe"] = _judged(done["probe"], expected, _expected(done), ca_content)
     elif "probe" in done:
         del done["probe"]  # without expectations nobody judged it
     return done
+
+
+def _expected(done: Mapping[str, Any]) -> str:
+    """Return the fingerprints of the certificates to serve, with commas; empty if they are not known."""
+    return ",".join(map(str, done.get("fingerprints_sha256") or filter(None, [done.get("fingerprint_sha256")])))
 
 
 def _with_lines(change: Mapping[str, Any], checked: Optional[CheckedInputs]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Optional
 STATED = ("certificate_stated", "gateway_stated", "mail_server_stated", "verify_stated")
 """The variables, one of each role, with the name of the play and the variables that it has for a host."""
 
-_SECRET = re.compile(r"content|password|secret|token|_key\b")
+_SECRET = re.compile(r"content|password|secret|token|_key\b|more_certificates|_command\b")
 
 
 def told_to_others(names: Sequence[str]) -> list[str]:

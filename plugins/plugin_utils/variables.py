@@ -126,8 +126,51 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_certificate_path": Variable("`/etc/mailfleet/starttls.pem`", "The path of the PEM file on the host."),
         "starttls_certificate_source": Variable(
             "`files`",
-            "`files`: from the controller. `host`: the files at `starttls_certificate_path` are there already, as those of certbot; "
-            "they are judged and used, and never written.",
+            "Where the certificate comes from, see [docs/certificates.md](docs/certificates.md). `files`, `content` (text from a vault) "
+            "and `pkcs12`: from the controller. `host`: the files at `starttls_certificate_path` are there already, as those of certbot; "
+            "they are judged and used, and never written. `command`, `csr` and `acme`: issued for a key that is made on the host.",
+        ),
+        "starttls_pkcs12_file": Variable("none", "With `pkcs12`: key and certificates as one `.p12` or `.pfx` file."),
+        "starttls_pkcs12_content": Variable("none", "The same file as text in base64. Keep it in Ansible Vault."),
+        "starttls_pkcs12_password": Variable("none", "Its password. Keep it in Ansible Vault."),
+        "starttls_more_certificates": Variable(
+            "none",
+            "Further certificates for the same names with keys of other algorithms, served side by side: a list, each with "
+            "`private_key_file` and `certificate_file`, or the like.",
+        ),
+        "starttls_key_types": Variable(
+            "`[ecdsa]`",
+            "With `command`, `csr` and `acme`: the algorithms of the keys, `ecdsa` and `rsa`; one certificate for each.",
+        ),
+        "starttls_certificate_command": Variable(
+            "none",
+            "With `command`: a program on the controller, as a list of words. It gets a request (CSR) on its standard input and returns "
+            "the chain.",
+        ),
+        "starttls_csr_file": Variable(
+            "the first name, with `.csr`",
+            "With `csr`: the file on the controller that `rotate_certificate` writes the request to, relative to where Ansible was "
+            "started.",
+        ),
+        "starttls_renew_days": Variable(
+            "a third of its life", "With `command`, `csr` and `acme`: a certificate with fewer days left is renewed."
+        ),
+        "starttls_acme_challenge": Variable(
+            "none", "With `acme`: how a name is proved: `webroot`, `standalone` (port 80), or `rfc2136` (the DNS)."
+        ),
+        "starttls_acme_webroot": Variable("none", "With `webroot`: the document root of the web server on the host."),
+        "starttls_acme_dns_credentials": Variable(
+            "none", "With `rfc2136`: the file on the host with server and key for dynamic updates, for root alone."
+        ),
+        "starttls_acme_email": Variable("none", "The address that the ACME authority writes to."),
+        "starttls_acme_server": Variable("certbot's", "The address of the authority's ACME directory."),
+        "starttls_acme_ca_file": Variable(
+            "the system's", "A file on the host with roots for the web server of a private ACME authority."
+        ),
+        "starttls_acme_install": Variable("false", "Whether the package certbot is installed where it is missing."),
+        "starttls_check_tlsa": Variable(
+            "false; `rotate_certificate`: true",
+            "Refuse a certificate that the published TLSA records do not fit, and name the record to publish first.",
         ),
         "starttls_private_key_path": Variable(
             "in `starttls_certificate_path`",

@@ -52,7 +52,7 @@ _ISSUERS = ("unable to get", "unable to verify", "self-signed", "self signed")
 
 @dataclass(frozen=True)
 class Expectation:
-    """The expectations on a served certificate and its session. fingerprint is SHA-256, hex, or empty.
+    """The expectations on a served certificate and its session. fingerprint is SHA-256, hex, or empty; several have commas between them.
 
     A certificate with fewer days left than min_days_left is an error, with fewer than warn_days_left a warning;
     None is a share of its life. fail_on is the lowest severity of a finding with which a test fails.
@@ -348,7 +348,7 @@ class _SeenHandshake:
         leaf, seen, expected = self.chain[0], self.seen, self.expected
         weak, dates = list(self._strength()), list(self._dates())
         out_of_date = any(one.code in ("expired", "not_yet_valid") for one in dates)
-        if expected.fingerprint and seen["fingerprint_sha256"] != expected.fingerprint:
+        if expected.fingerprint and seen["fingerprint_sha256"] not in expected.fingerprint.split(","):
             yield Finding.advised(
                 "wrong_certificate",
                 f"the certificate served ({leaf.subject}, {seen['fingerprint_sha256'][:16]}...) is not the one that was "

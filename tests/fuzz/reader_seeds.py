@@ -175,6 +175,13 @@ out:
 """
 
 READER_SEEDS: dict[str, list[bytes]] = {
+    "issued_result": [
+        b'{"path": "/etc/x.pem", "due": "", "anew": false, "pem": "", "public_key": "", "pending": "", "message": ""}',
+        b'{"path": "/etc/x.pem", "due": "old", "pem": "-----BEGIN CERTIFICATE-----\\nMIIB\\n-----END CERTIFICATE-----", "public_key": "AA==", '
+        b'"pending": "", "message": "no openssl"}',
+        b"-----BEGIN CERTIFICATE REQUEST-----\nMIIB\n-----END CERTIFICATE REQUEST-----\n",
+        b"\x30\x82\x01\x00",
+    ],
     "postfix_log": ["\n".join(_POSTFIX).format(d=_DAY).encode(), *(one.format(d=_DAY).encode() for one in _POSTFIX)],
     "exim_log": ["\n".join(_EXIM).encode(), *(one.encode() for one in _EXIM)],
     "log_rate": ["\n".join(_POSTFIX).format(d=_DAY).encode(), b"Jan  1 00:00:06 gw1 x\nJan  1 09:00:06 gw1 postfix/smtpd[1]: connect from x\n"],

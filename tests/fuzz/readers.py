@@ -49,6 +49,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._trace import i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.mailbox import LocalMailbox, received_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import POLICY_BYTES
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import CheckedInputs
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.issued import _checked_request, judged
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.pkcs12 import unpacked
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane, mta_sts
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import read_result
@@ -406,6 +409,25 @@ def observation(data: bytes) -> None:
     read_result(some_json(data))
 
 
+def issued_result(data: bytes) -> None:
+    """What a host that somebody else has taken over says of certificates for its own keys, and its request; a PKCS#12 file."""
+    arguments = {"path": "/etc/x.pem", "owner": "root", "group": None, "replace": False, "state": "present", "kind": ""}
+    asked = {"source": "command", "names": ["mx.example.com"], "key_types": ["ecdsa"]}
+    result = some_json(data)
+    with refusing(EngineError):
+        judged(
+            [result], CheckedInputs(arguments, issue=asked), {"names": ["mx.example.com"], "ca_content": "x"}, _no_file
+        )
+    with refusing(EngineError):
+        _checked_request(data.decode("utf-8", "replace"), "", ["mx.example.com"])
+    with refusing(EngineError):
+        unpacked(data, "")
+
+
+def _no_file(path: str, _limit: int) -> bytes:
+    raise EngineError(f"there is no {path}")
+
+
 def probe_result(data: bytes) -> None:
     """The handshake tests of a host that somebody else has taken over."""
     result = some_json(data)
@@ -428,6 +450,7 @@ READERS: Mapping[str, Callable[[bytes], None]] = {
         exim_printed, exim_plain, exim_queue,
         postfix_queue,
         haraka_ini, sockets, policy_request, pem, journal, observation, probe_result, former_report,
+        issued_result,
     )
 }  # fmt: skip
 """Name -> the target."""

@@ -12,6 +12,8 @@ import json
 import ssl
 from collections.abc import Callable, Iterator
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import rules
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509, UnreadableError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import (
     MAX_LINES,
     MAX_REPLY,
@@ -259,7 +261,13 @@ def target(data: bytes) -> None:
 
 
 def certificate(data: bytes) -> None:
-    """What a peer serves for a certificate is one, whose facts can be shown, or is refused."""
+    """What a peer serves for a certificate is one, whose facts can be shown, or is refused; on the controller and on a host."""
+    try:
+        host = X509.load(data)
+        assert all(one.isprintable() for one in (host.subject, host.issuer, host.common_name or "", *host.sans))
+        assert rules.covers(host, "mx.example.com") in (True, False)
+    except UnreadableError as error:
+        assert str(error).isprintable()
     try:
         parsed = Certificate.load(data)
         facts = parsed.describe()

@@ -19,9 +19,16 @@ import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.engine import read_activity
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import issue_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, install
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.issuing import certbot_words, check_names
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import HOST_ISSUE_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.api import Response
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.fleet_lock import read_lock, take_lock
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import telling
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.installing import check, textfile_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.options import configuration_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import Renewed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._probe.engine import Request
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import peers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.waiting_mail import read_waiting, try_again
@@ -30,7 +37,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace, places_of, run_trace
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import permissions, resolve
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_of, permissions, resolve
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.queue import queue_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values import (
     refuse_control_characters,
@@ -38,6 +45,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.option_values i
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.client import judge_client_certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_inputs, check_install
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.issued import planned
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.options import completed
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.task import ExchangeTask
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.fleet_lock import hours_of, refusal
@@ -60,6 +68,10 @@ from tests.support.report_rows import WINDOW, demo_rows
 SPECS = module_specs()
 ISSUED = self_signed(["mx.example"])
 PEM = {"private_key_content": ISSUED.key_pem.decode(), "certificate_content": ISSUED.fullchain_pem.decode()}
+SECOND = self_signed(["mx.example"], key="rsa")
+MORE = {
+    "more": [{"private_key_content": SECOND.key_pem.decode(), "certificate_content": SECOND.fullchain_pem.decode()}]
+}
 CERTIFICATE = "/etc/mailfleet/starttls.pem"
 CONFIG = {"name": "main", "domains": ["good.example"], "servers": ["mx.example"], "delivery_mode": "match_sender"}
 PARTNER = {"domain": "partner.example", "direction": "outbound", "servers": ["mx.partner.example"]}
@@ -205,7 +217,7 @@ def _install(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     checked = check_install(options["install"], options["certificate"], lambda path, _size: _read(read, path))
     if checked:
         _findings(checked.findings)
-        bundle = {"group": None, "mode": None, **checked.bundle(), "content": checked.content}
+        bundle = {"group": None, "mode": None, **checked.bundle(), "content": checked.served}
         group, mode = permissions({**bundle, "state": "present", "kind": ""})
         file = BundleFile(
             options["certificate"], content=bundle["content"], owner=bundle["owner"], group=group, mode=mode
@@ -230,6 +242,27 @@ def _certificate(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
     given = {"group": None, "mode": None, **checked.arguments}
     file = BundleFile.of_options(given, *permissions({**given, "kind": given["kind"] or ""}))
     return [*read, ("path", install(file, check_mode=True)["path"])]
+
+
+def _issued(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
+    """What the host is asked and certbot is told; where a request is written."""
+    read: list[tuple[str, str]] = []
+    checked = planned(options, options["path"], options["source"], lambda path, _size: _read(read, path))
+    _findings(checked.findings)
+    given = {name: option.get("default") for name, option in HOST_ISSUE_SPEC.items()}
+    issue = issue_of({**given, **(checked.issue or {})}, options["path"])
+    check_names(issue.names)
+    words = certbot_words(issue, 0, True) if options["source"] == "acme" else []
+    sinks = [("path", options["csr_file"] or "")] if options["source"] == "csr" else []
+    return [*read, *sinks, *(("argument", word) for word in words)]
+
+
+def _hook(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
+    kind = resolve(options["kind"], "server", "kind")
+    plan = configuration_of(options, kind, layout_of("postfix"), textfile_of(options["textfile"]))
+    check(plan)
+    line = telling.line_of(Renewed(plan.certificates[0].name, "refused", plan.certificates[0].names[0]))
+    return [("json", plan.text()), ("terminal", line), ("path", plan.textfile)]
 
 
 def _trace(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
@@ -382,6 +415,12 @@ SEEN = {
     "certificate": "/c.pem", "private_key": "/c.pem", "pem": ISSUED.fullchain_pem.decode(),
     "public_key": base64.b64encode(ISSUED.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode(),
 }  # fmt: skip
+RENEWED = {
+    "name": "mx.example", "names": ["mx.example"], "listeners": [{"host": "127.0.0.1", "name": "mx.example"}],
+    "pairs": [{"private_key": "/k.pem", "certificate": "/c.pem", "chain": "/ch.pem", "path": "/etc/mailfleet/starttls.pem"}],
+    "ca_content": ISSUED.certificate_pem.decode(), "policy": {"min_days_left": "7", "warn_days_left": "14"},
+    "tlsa": [{"name": "_25._tcp.mx.example", "usage": 3, "selector": 1, "matching_type": 1, "data": "00ff"}],
+}  # fmt: skip
 PEER = {
     "name": "one", "kind": "exchange_online", "hosts": ["mx.example"], "domains": ["good.example"], "direction": "both",
     "check": "hostname", "names": ["mx.example"], "servername": "mx.example", "client_certificate": "/etc/c.pem",
@@ -395,11 +434,11 @@ EXCHANGE = {
     "inbound": "offered", "outbound": "required", "clients": ["192.0.2.1"], "next_hops": ["gw1.example.com"], "server": "EX1",
     "session_uri": "http://ex1.example.com/PowerShell/", "check": "hostname", "tls_domain": "gw1.example.com", "ecc": True,
     "address": "192.0.2.2", "require_without_evidence": True,
-    "install": {**PEM, "names": ["mx.example"], "allow_self_signed": True},
+    "install": {**PEM, **MORE, "names": ["mx.example"], "allow_self_signed": True},
 }  # fmt: skip
 PINNED = {"name": "two", "hosts": ["mx.example"], "domains": ["other.example"], "check": "pin"}
 API = {"email_configs": [{**CONFIG, "domains": ["example.com"], "delivery_mode": "required"}], **INSIST}
-INSTALL = {"install": {**PEM, "names": ["mx.example"], "allow_self_signed": True}, "certificate": CERTIFICATE}
+INSTALL = {"install": {**PEM, **MORE, "names": ["mx.example"], "allow_self_signed": True}, "certificate": CERTIFICATE}
 HANDSHAKE = {"handshake": {"name": "mx.example"}}
 
 CASES: list[Case] = [
@@ -436,7 +475,20 @@ CASES: list[Case] = [
         for module in ("gateway_info", "mail_server_info")
     ),
     _of_engine("mail_server_tls", HANDSHAKE, _install, "handshake"),
-    _of_engine("tls_certificate", {**PEM, "names": ["mx.example"], "allow_self_signed": True}, _certificate),
+    _of_engine("tls_certificate", {**PEM, **MORE, "names": ["mx.example"], "allow_self_signed": True}, _certificate),
+    *(
+        _of_engine("tls_certificate", {"source": source, "names": ["mx.example"], **more}, _issued, source)
+        for source, more in (
+            ("csr", {"csr_file": "mx.csr"}),
+            ("command", {"command": ["/bin/true"]}),
+            ("acme", {"acme_challenge": "webroot", "acme_webroot": "/var/www"}),
+            ("acme", {
+                "acme_challenge": "rfc2136", "acme_dns_credentials": "/etc/key.ini", "acme_email": "a@b.example",
+                "acme_server": "https://ca.example/directory", "acme_ca_file": "/etc/ca.pem",
+            }),
+        )
+    ),
+    _of_engine("renewal_hook", {"kind": "postfix", "certificates": [RENEWED]}, _hook),
     _of_engine("message_trace", {"send": [{"marker": "m1", "sender": "a@b.example", "recipient": "c@d.example"}]}, _trace),
     *(_of_engine("message_trace", {"receive": [one]}, _trace, f"landing {place}") for place, one in enumerate(LANDINGS)),
     _of_engine("starttls_probe", {"targets": TARGETS, "resolver": ["192.0.2.53"], "checks": ["mta_sts"]}, _probe),

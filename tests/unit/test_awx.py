@@ -202,6 +202,7 @@ def choices_of(variable: str, playbook: str) -> list[str]:
         "starttls_confirmed": [STEPS_BY_HAND[playbook == "disable_tls"]],
         "starttls_plan_fail_on": list(options_of("tls_plan")["fail_on"]["choices"]),
         "starttls_send_messages": ["true", "false"],
+        "starttls_check_tlsa": ["true", "false"],
         "starttls_fail_on": [*SEVERITIES, *(["none"] if playbook == "report_tls" else [])],
         "starttls_report_formats": list(REPORT_FILES),
         "starttls_delivery_mode": list(MODES),
@@ -220,6 +221,7 @@ def test_the_choices_are_those_of_our_own_specs(name):
 # Where a survey proposes something else than the collection does without an answer, and why.
 OTHER_DEFAULTS = {
     ("report_tls", "starttls_fail_on"): "a scheduled report that finds something has to be heard of",
+    ("rotate_certificate", "starttls_check_tlsa"): "the default of the other playbooks is no; this one looks",
     ("report_tls", "starttls_report_directory"): "the collection's own is relative, and would go with the job's pod",
     (
         "set_delivery_mode",

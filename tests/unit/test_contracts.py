@@ -29,7 +29,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
     OutboundTls,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, OUTBOUND, SEND_ONLY
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import (
+    INBOUND,
+    OUTBOUND,
+    RENEWED,
+    SEND_ONLY,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import ACCESS_SPEC
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import SECRET_OPTIONS, ModuleAction
@@ -173,11 +178,13 @@ def test_the_certificate_to_install_is_the_one_of_the_role_certificate(role, doc
     assert set(given) == set(documentation["mail_server_tls"]["doc"]["options"]["install"]["suboptions"])
     assert given == {name: own[name if name in own else f"certificate_{name}"] for name in given}
     made = without_variables(given)
-    assert {name for name, value in made.items() if value != ""} == {
+    assert {name for name, value in made.items() if value not in ("", [])} == {
         "names",
         "allow_self_signed",
         "replace",
         "owner",
+        "acme_install",
+        "check_tlsa",
     }
     assert (made["names"], made["allow_self_signed"]) == ([HOST_NAME], False)
 
@@ -583,7 +590,10 @@ def test_every_word_of_a_choice_is_explained(documentation):
 def test_the_words_for_a_mail_server_are_the_same_everywhere(documentation):
     options = documentation["mail_server_tls"]["doc"]["options"]
     role = {name: option for _, name, option in role_options("mail_server")}
-    for name, words, more in (("inbound", (*INBOUND, SEND_ONLY), ["unchanged"]), ("outbound", OUTBOUND, ["unchanged"])):
+    for name, words, more in (
+        ("inbound", (*INBOUND, SEND_ONLY, RENEWED), ["unchanged"]),
+        ("outbound", OUTBOUND, ["unchanged"]),
+    ):
         assert options[name]["choices"] == list(words)
         assert role[f"mail_server_{name}"]["choices"] == [*more, *words]
     for name in ("kind", "address", "port", "timeout", "relax", "only_relax", "require_without_evidence"):

@@ -214,6 +214,7 @@ def commands() -> list[str]:
 
 PROGRAMS = {
     "make", "export", "podman", "pip", "ssh", "ansible-playbook", ".venv/bin/ansible-playbook", "ansible-galaxy", "python3",
+    "openssl",
 }  # fmt: skip
 """What a reader has who follows the documents."""
 

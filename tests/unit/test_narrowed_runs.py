@@ -36,6 +36,7 @@ EVERY = [
         "set_delivery_mode",
         "undo_workflow",
         "recover_deferred_mail",
+        "rotate_certificate",
     )
     for one in NARROWED
 ]

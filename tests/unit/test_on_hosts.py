@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import pending_key
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import (
     before,
     files,
@@ -18,6 +19,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import ga
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import server as exim
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway import record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka import gateway as haraka
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import RENEWAL_FORMAT, RenewalPlan
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import gateway as postfix
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import instances
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.own_paths import OwnPaths
@@ -36,6 +39,10 @@ SECOND = instances.Instance(postfix.SECOND, AT.second_dir, Target("127.0.0.1", 1
     ("used", "left"),
     [
         (lock.STORE, "/var/lib/mailfleet-starttls"),
+        (
+            pending_key("/etc/mailfleet/starttls.pem", lock.STORE),
+            "/var/lib/mailfleet-starttls/pending+etc+mailfleet+starttls.pem.key",
+        ),
         (fleet_lock.path_of(), "/var/lib/mailfleet-starttls/fleet.run"),
         (AT.registry, f"{POSTFIX}/gateway.json"),
         (AT.transport_map, f"{POSTFIX}/transport"),
@@ -63,6 +70,20 @@ SECOND = instances.Instance(postfix.SECOND, AT.second_dir, Target("127.0.0.1", 1
         (haraka.RECORD, "mailfleet-starttls.json"),
         (haraka.NOTE, "; Entries of mailfleet.starttls, listed in mailfleet-starttls.json:"),
         (formats.KEY, "format"),
+        (renewal_files.PROGRAM, "/usr/local/sbin/mailfleet-starttls"),
+        (renewal_files.CONFIGURATION, "/etc/mailfleet/renewal.json"),
+        (renewal_files.CERTBOT_HOOK, "/etc/letsencrypt/renewal-hooks/deploy/mailfleet-starttls"),
+        (renewal_files.TIMER_FILE, "/etc/systemd/system/mailfleet-starttls-renew.timer"),
+        (renewal_files.SERVICE_FILE, "/etc/systemd/system/mailfleet-starttls-renew.service"),
+        (
+            [*renewal_files.DROP_INS.values()],
+            [
+                "/etc/systemd/system/certbot.service.d/mailfleet-starttls.conf",
+                "/etc/systemd/system/certbot-renew.service.d/mailfleet-starttls.conf",
+            ],
+        ),
+        (renewal_files._MARK, "mailfleet.starttls"),
+        (renewal_files._OURS, b"ansible_collections/mailfleet/starttls/plugins/module_utils/_hook/"),
     ],
 )
 def test_what_a_former_version_left_is_found_again(used, left):
@@ -76,6 +97,7 @@ def test_what_a_former_version_left_is_found_again(used, left):
         ("journal", 0, files.JOURNAL_FORMAT),
         ("before", 1, before.RECORD_FORMAT),
         ("fleet_lock", 1, fleet_lock.FLEET_LOCK_FORMAT),
+        ("renewal", 1, RENEWAL_FORMAT),
     ],
 )
 def test_a_file_of_every_format_is_kept(place, first, number):
@@ -91,7 +113,15 @@ def test_a_file_of_every_format_is_kept(place, first, number):
         ("fleet.run", fleet_lock.FLEET_LOCK_FORMAT),
         ("gateway.json", record.FORMAT),
         (haraka.RECORD, record.FORMAT),
+        ("renewal.json", RENEWAL_FORMAT),
     ],
 )
 def test_the_page_names_the_formats(place, number):
     assert re.search(rf"(?m)^\|[^|]*{re.escape(place)}`[^|]*\|[^|]*\|[^|]*\| {number} \|", PAGE)
+
+
+@pytest.mark.parametrize("path", sorted(KEPT.glob("renewal_*.json")), ids=lambda path: path.stem)
+def test_a_configuration_of_every_format_is_read(path):
+    found = RenewalPlan.parse(path.read_text())
+    assert found.certificates[0].pairs[0].path == "/etc/mailfleet/starttls.pem"
+    assert found.certificates[0].policy.warn_days_left == 9

@@ -185,6 +185,12 @@ def test_set_delivery_mode(awx: Awx, fleet: Fleet, inventory: Inventory) -> None
     assert fleet.arrived_over_tls(inventory.server, mark)
 
 
+def test_rotate_certificate(awx: Awx) -> None:
+    """The hosts have the certificates of the inventory already."""
+    answers = {**UNSET, "starttls_check_tlsa": "true", "starttls_send_messages": "false"}
+    assert play(awx, "rotate_certificate", answers, 2).changed == set()
+
+
 def test_recover_deferred_mail(awx: Awx) -> None:
     assert play(awx, "recover_deferred_mail", UNSET, 4).changed == set()
 

@@ -11,12 +11,13 @@ import hashlib
 import os
 import pwd
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import private_key_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.readers import closed_to, readers_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage, resolve
@@ -42,7 +43,8 @@ class BundleFile:
     If present is true and both are missing, the controller did not check the file. owner and group are names or
     numbers. mode has the form that parse_mode() reads. ends: when the certificate ends, as newer.end_of() gives it; empty if
     the content tells it. replace: whether it also replaces one that ends later. keep: the fingerprint of one on the host that
-    the controller has judged, and that stays.
+    the controller has judged, and that stays. private_key: the path of the key, which was made on this host; then content has the
+    certificates only, and there is no sha256. issued_by: what will issue the certificate; then nothing of it is known yet.
     """
 
     path: str
@@ -56,11 +58,14 @@ class BundleFile:
     ends: str = ""
     replace: bool = False
     keep: str = ""
+    private_key: str = ""
+    issued_by: str = ""
 
     @classmethod
     def of_options(cls, options: Mapping[str, Any], group: str, mode: Union[str, int]) -> BundleFile:
         """Return the file that the module's options ask for, with this group and mode."""
         fields = {name: options[name] for name in ("path", "content", "owner")}
+        fields.update({name: options.get(name) or "" for name in ("private_key", "issued_by")})
         replace_newer = bool(options.get("replace"))
         return cls(present=options["state"] == "present", group=group, mode=mode, replace=replace_newer, **fields)
 
@@ -74,7 +79,8 @@ class BundleFile:
                 "the module was started without its action plugin, which checks the certificate on the "
                 "controller; use it in a task as mailfleet.starttls.tls_certificate"
             )
-        return FileImage(self.path, self.content.encode("ascii"), *self._permissions(), secret=True, trust=self.trust())
+        content = private_key_of(self.private_key) + self.content if self.private_key else self.content
+        return FileImage(self.path, content.encode("ascii"), *self._permissions(), secret=True, trust=self.trust())
 
     def look(self) -> Look:
         """Compare the file on this host with the wanted one, which needs no content. Raises EngineError as image() does."""
@@ -82,9 +88,14 @@ class BundleFile:
         mode, uid, gid = self._permissions()
         before = FileImage.read(self.path, max_bytes=pem.MAX_BYTES, trust=self.trust())
         refuse_other_file(before)
-        same = before.content is not None and hashlib.sha256(before.content).hexdigest() == self.sha256
         old = identity_of(before)
+        if self.issued_by:
+            return Look(True, difference(self.path, old, _announced(self.issued_by, mode, uid, gid)), _leaf(before))
         new = _identity(self.fingerprints, mode, uid, gid)
+        if self.private_key:  # the controller does not know the whole file
+            same = before.content is not None and _fingerprints(before) == self.fingerprints
+        else:
+            same = before.content is not None and hashlib.sha256(before.content).hexdigest() == self.sha256
         if not same and old == new:
             old, new = _differing(old, new)
         return Look(not same or old != new, difference(self.path, old, new), _leaf(before))
@@ -137,6 +148,13 @@ def install(wanted: BundleFile, *, check_mode: bool, store: str = STORE) -> dict
         return _install(after, check_mode)
     with contextlib.nullcontext() if check_mode else host_locked(store):
         return _install(after, check_mode, store)
+
+
+def drop_pending(bundles: Iterable[BundleFile], store: str = STORE) -> None:
+    """Remove the keys that waited in the store for their certificates, because those are installed now."""
+    for one in bundles:
+        if one.private_key.startswith(f"{store}/pending"):
+            FileImage(one.private_key, None).write()
 
 
 def _install(after: FileImage, check_mode: bool, store: str = "") -> dict[str, Any]:
@@ -270,6 +288,25 @@ def identity_of(image: FileImage) -> str:
     except pem.PemError:
         prints = []
     return _identity(prints, image.mode, image.uid, image.gid)
+
+
+def _fingerprints(image: FileImage) -> tuple[str, ...]:
+    """Return the fingerprints of the certificates in a file that begins with a private key; none for another one."""
+    try:
+        blocks = pem.split(image.content or b"")
+    except pem.PemError:
+        return ()
+    return (
+        tuple(pem.fingerprint(one.der) for one in pem.certificates(blocks))
+        if blocks and blocks[0].is_private_key
+        else ()
+    )
+
+
+def _announced(issued_by: str, mode: int, uid: int, gid: int) -> str:
+    return _identity((), mode, uid, gid).replace(
+        "certificate: none that can be read", f"certificate: issued by {issued_by}"
+    )
 
 
 def _identity(fingerprints: Sequence[str], mode: int, uid: int, gid: int) -> str:

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import (
+    BundleFile,
+    drop_pending,
+    install,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
@@ -27,19 +31,28 @@ _MISMATCH = "KEY_VALUES_MISMATCH"
 
 def end_of(der: bytes) -> str:
     """Return when a certificate ends, like C(2027-11-01T00:00:00Z); empty if that cannot be read. Such texts can be compared."""
+    return validity_of(der)[1]
+
+
+def validity_of(der: bytes) -> tuple[str, str]:
+    """Return when a certificate begins and ends, see end_of(); both are empty if that cannot be read."""
     try:
         _tag, certificate = next(_elements(der))
         _tag, signed = next(_elements(certificate))
         parts = [one for one in _elements(signed) if one[0] != _VERSION]
         tag, validity = parts[_VALIDITY]
         if tag != _SEQUENCE:
-            return ""
-        _begin, (tag, end) = _elements(validity)
+            return "", ""
+        begin, end = (_time(*one) for one in _elements(validity))
     except (IndexError, ValueError, StopIteration):
-        return ""
+        return "", ""
+    return (begin, end) if end else ("", "")
+
+
+def _time(tag: int, text: bytes) -> str:
     if tag == _UTC_TIME:
-        end = (b"20" if end[:2] < b"50" else b"19") + end  # RFC 5280, 4.1.2.5.1
-    found = _DIGITS.fullmatch(end) if tag in (_UTC_TIME, _GENERALIZED_TIME) else None
+        text = (b"20" if text[:2] < b"50" else b"19") + text  # RFC 5280, 4.1.2.5.1
+    found = _DIGITS.fullmatch(text) if tag in (_UTC_TIME, _GENERALIZED_TIME) else None
     return "{}-{}-{}T{}:{}:{}Z".format(*(one.decode("ascii") for one in found.groups())) if found else ""
 
 
@@ -62,6 +75,27 @@ def newer_on_host(bundle: Optional[BundleFile]) -> Optional[dict[str, Any]]:
     except (EngineError, OSError, ValueError):  # a PemError is a ValueError
         return None
     return {"path": bundle.path, "pem": pem.join(found), "message": message}
+
+
+def newer_ones(bundles: Iterable[BundleFile]) -> list[dict[str, Any]]:
+    """Return what newer_on_host() says of each file that ends later."""
+    return [found for one in bundles if (found := newer_on_host(one))]
+
+
+def install_unless_newer(wanted: BundleFile, *, check_mode: bool) -> dict[str, Any]:
+    """Install a file, and return the result of a module; C(newer), and nothing is changed, if the one on the host ends later.
+
+    Raises EngineError and OSError.
+    """
+    if newer := newer_on_host(wanted):
+        return {"changed": False, "path": wanted.path, "newer": [newer]}
+    if wanted.issued_by:  # check mode: nothing of it is known yet
+        look = wanted.look()
+        return {"changed": True, "path": wanted.path, "diff": look.diff, "previous_certificate": look.previous}
+    result = install(wanted, check_mode=check_mode)
+    if not check_mode:
+        drop_pending([wanted])
+    return result
 
 
 def keeps(bundle: Optional[BundleFile]) -> bool:

@@ -14,7 +14,7 @@ import os
 import shutil
 import stat
 import subprocess
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
@@ -22,14 +22,20 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ROOTS_BYTES
 
 _SECONDS = 10.0
+PROGRAM_PATH = "/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin"
+"""Where programs of the host are looked for."""
 
 
-def seen_on_host(certificate: str, private_key: str) -> dict[str, Any]:
+class NoOpensslError(EngineError):
+    """The program openssl is not there, or cannot be asked: nothing is known of the key."""
+
+
+def seen_on_host(certificate: str, private_key: str, certificates: bool = True) -> dict[str, Any]:
     """Return what the controller needs to judge a certificate on this host. Nothing is raised.
 
     private_key: its own file; empty if it is in that of the certificate. The result has C(certificate) and C(private_key), the paths,
     C(pem), the certificates of the file, C(public_key), that of the private key as DER in base64, and C(message), why one of them
-    could not be looked at; else empty.
+    could not be looked at; else empty. certificates: whether to look for them; false for a key alone.
     """
     seen = {
         "certificate": certificate,
@@ -39,11 +45,12 @@ def seen_on_host(certificate: str, private_key: str) -> dict[str, Any]:
         "message": "",
     }
     try:
-        with _opened(certificate) as file:
-            blocks = pem.certificates(pem.split(file.read(pem.MAX_BYTES + 1)))
-        seen["pem"] = pem.join(blocks)
+        if certificates:
+            with _opened(certificate) as file:
+                blocks = pem.certificates(pem.split(file.read(pem.MAX_BYTES + 1)))
+            seen["pem"] = pem.join(blocks)
         with _opened(seen["private_key"]) as file:
-            seen["public_key"] = base64.b64encode(_public_key(file, seen["private_key"])).decode("ascii")
+            seen["public_key"] = base64.b64encode(public_key_of(file, seen["private_key"])).decode("ascii")
     except (EngineError, pem.PemError) as error:
         seen["message"] = str(error)
     return seen
@@ -67,6 +74,20 @@ def opened(path: str) -> BinaryIO:
     return os.fdopen(fd, "rb")
 
 
+def private_key_of(path: str) -> str:
+    """Return the private key in a file as PEM. Raises EngineError."""
+    try:
+        with opened(path) as file:
+            keys = [one for one in pem.split(file.read(pem.MAX_BYTES + 1)) if one.is_private_key]
+    except (OSError, pem.PemError) as error:
+        raise EngineError(
+            f"the private key {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if len(keys) != 1:
+        raise EngineError(f"{path} holds {len(keys)} private keys, and one is needed")
+    return keys[0].text
+
+
 def roots_of(path: str) -> str:
     """Return the text of a file with roots. Raises UntrustedPathError, EngineError for one that is too long, and OSError."""
     with opened(path) as file:
@@ -84,19 +105,23 @@ def _opened(path: str) -> BinaryIO:
         raise EngineError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def _public_key(file: BinaryIO, path: str) -> bytes:
-    """Return the public key of a private one, as DER. Raises EngineError."""
-    program = shutil.which("openssl", path="/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin")
+def public_key_of(key: Union[BinaryIO, bytes], path: str) -> bytes:
+    """Return the public key of a private one, as DER. Raises NoOpensslError, and EngineError if it is no key without a passphrase.
+
+    key: a file, open, or its content. path: names it in messages.
+    """
+    program = shutil.which("openssl", path=PROGRAM_PATH)
     if not program:
-        raise EngineError("the program openssl is not on the host")
+        raise NoOpensslError("the program openssl is not on the host")
     # An empty passphrase: so it asks nobody for one.
     command = [program, "pkey", "-pubout", "-outform", "DER", "-passin", "pass:"]
+    given: dict[str, Any] = {"input": key} if isinstance(key, bytes) else {"stdin": key}
     try:
-        made = subprocess.run(  # noqa: S603  (fixed words; the file is its standard input)
-            command, stdin=file, capture_output=True, timeout=_SECONDS, check=False
+        made: subprocess.CompletedProcess[bytes] = subprocess.run(  # noqa: S603  (fixed words; the key is its standard input)
+            command, **given, capture_output=True, timeout=_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EngineError(f"openssl cannot read the private key of {path}: {type(error).__name__}") from error
+        raise NoOpensslError(f"openssl cannot read the private key of {path}: {type(error).__name__}") from error
     if made.returncode or not made.stdout:
         raise EngineError(f"openssl finds no private key without a passphrase in {path}")
     return made.stdout

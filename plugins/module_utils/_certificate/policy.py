@@ -44,14 +44,14 @@ PSS = "1.2.840.113549.1.1.10"
 MAX_DAYS = 36_500
 
 
-def renewal_limit(life: timedelta) -> timedelta:
+def renewal_limit(life: timedelta, share: int = RENEWAL_SHARE) -> timedelta:
     """Return the time before its end by which a certificate of this life should have been renewed."""
-    return min(life / RENEWAL_SHARE, RENEWAL_AT_MOST)
+    return min(life / share, RENEWAL_AT_MOST)
 
 
-def error_limit(life: timedelta) -> timedelta:
+def error_limit(life: timedelta, share: int = ERROR_SHARE) -> timedelta:
     """Return the time before its end from which on a certificate of this life is an error."""
-    return min(life / ERROR_SHARE, ERROR_AT_MOST)
+    return min(life / share, ERROR_AT_MOST)
 
 
 def fixed_days(value: Union[str, int, None], name: str) -> Optional[int]:

@@ -34,6 +34,9 @@ PROGRAMS = ("exim4", "exim")
 PID_FILE_SECONDS = 1.0
 # It begins as root's, and if another process still has its port, it waits 30 s before it tries again (daemon_startup_sleep).
 BEGIN_SECONDS = 45.0
+# Exim 4.95 and newer watches the files of its certificates, and reads them some 5 s after a change; older ones read them for each
+# session. At a HUP it starts anew: until it listens again, it refuses connections. Source: tls.c, tls_watch_trigger_time.
+CERTIFICATE_SECONDS = 15.0
 
 
 class EximDaemon(NamedTuple):

@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim import plain_text
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon import (
+    CERTIFICATE_SECONDS,
     PROGRAMS,
     SESSION,
     TLS_WORDS,
@@ -108,6 +109,7 @@ class PlainExim:
     """Adapter for an Exim whose configuration is a file written by hand."""
 
     name = "exim"
+    certificate_seconds = CERTIFICATE_SECONDS
     # Deliveries read the file when they start. What waits for them is judged before: see judge().
     reads_files_unasked = False
 
@@ -303,9 +305,10 @@ class PlainExim:
 
     def plan(self, desired: Desired) -> Change:
         """Return the edit of the file. Raises EngineError, which has the lines to add by hand if it is not safe."""
-        if desired.offers and desired.bundle is None:
-            for path in filter(None, (desired.certificate, desired.private_key)):
-                if Path(path).exists():
+        if desired.offers:
+            installed = {one.path for one in desired.bundles}
+            for path in filter(None, (*desired.certificates, desired.private_key)):
+                if path not in installed and Path(path).exists():
                     require_readable(path, self._daemon().user, "every handshake would fail")
         image = FileImage.read(self.path)
         text = _decoded(image)

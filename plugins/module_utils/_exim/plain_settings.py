@@ -43,10 +43,11 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
         if acl.startswith(REQUIRES) and not is_ours:
             raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl!a}), and nobody can use TLS then")
         return Edit(settings) if settings else None
-    key = desired.private_key or desired.certificate
+    certificates = " : ".join(desired.certificates)
+    key = desired.private_key or certificates
     has = before.get("tls_certificate", ""), before.get("tls_privatekey", "") or before.get("tls_certificate", "")
     requires = acl.startswith(REQUIRES)
-    same = has == (desired.certificate, key) and hosts.here and requires == (desired.inbound == "required")
+    same = has == (certificates, key) and hosts.here and requires == (desired.inbound == "required")
     if same and not is_ours:
         return None
     for name in ("tls_certificate", "tls_privatekey"):
@@ -59,7 +60,7 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
         hosts = hosts._replace(here="*")
     settings = {
         "tls_advertise_hosts": str(hosts),
-        "tls_certificate": desired.certificate,
+        "tls_certificate": certificates,
         "tls_privatekey": key,
     }
     if desired.inbound == "required":

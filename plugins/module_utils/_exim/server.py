@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort, Printed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon import (
+    CERTIFICATE_SECONDS,
     PROGRAMS,
     SESSION,
     TLS_WORDS,
@@ -112,6 +113,7 @@ class Exim:
     """Adapter for Debian's Exim 4, split or unsplit configuration."""
 
     name = "exim"
+    certificate_seconds = CERTIFICATE_SECONDS
     reads_files_unasked = False
 
     def __init__(
@@ -341,8 +343,9 @@ class Exim:
             if desired.offers:
                 self._refuse_lost(desired)
             wanted.update(self._on(base, desired, port) if desired.offers else _off(base, port))
-            for path in (desired.certificate, desired.private_key) if desired.offers and desired.bundle is None else ():
-                if path and Path(path).exists():
+            installed = {one.path for one in desired.bundles}
+            for path in (*desired.certificates, desired.private_key) if desired.offers else ():
+                if path and path not in installed and Path(path).exists():
                     self.require_readable(path, "every handshake would fail")
             images += self._plan_required(desired, macros, wanted)
         if desired.outbound is not None:
@@ -386,7 +389,7 @@ class Exim:
         advertised = ByPort.of(text, port)
         if not advertised.here or (advertised.here == text and "_port" in text):  # a list for other ports, such as 587
             advertised = advertised._replace(here="*")
-        files: dict[str, Optional[str]] = {"MAIN_TLS_CERTKEY": desired.certificate}
+        files: dict[str, Optional[str]] = {"MAIN_TLS_CERTKEY": " : ".join(desired.certificates)}
         if desired.private_key:  # Debian ignores these two beside the other one
             files = {
                 "MAIN_TLS_CERTKEY": None,
@@ -417,7 +420,7 @@ class Exim:
         """
         macros = {} if self._macros_path() in images else self.own_macros()
         names = [name for name in (MAIL_ACL, NEXT_MAIL_ACL) if macros.get(name) == _ACL_MACRO]
-        names += _INBOUND_MACROS if macros.get("MAIN_TLS_CERTKEY") == certificate else ()
+        names += _INBOUND_MACROS if macros.get("MAIN_TLS_CERTKEY", "").split(" : ")[0] == certificate else ()
         acl = FileImage.read(REQUIRE_ACL)
         gone = [replace(acl, content=None)] if acl.content is not None else []
         return [*self.macro_images(dict.fromkeys(names), whatever_else=True), *gone]

@@ -27,6 +27,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue 
     told,
     wait_until_empty,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
@@ -104,7 +105,7 @@ def undoing(gateway: Installed, store: str, certificate: str, keep: Collection[s
     # What refers to a file goes before the file does.
     change = Change.of(sorted(images.values(), key=lambda image: image.content is None))
     change = replace(change, kept=tuple(gateway.generated())) if change else change
-    return Undoing(change, tuple(gateway.remains()), removal.obstacles, tuple(notes))
+    return Undoing(change, (*gateway.remains(), *renewal_files.there()), removal.obstacles, tuple(notes))
 
 
 def waiting(gateway: Installed, state: GatewayState) -> Sequence[Waiting]:
@@ -163,6 +164,7 @@ def uninstall(
             wait_until_empty(lambda: waiting(gateway, state), what, queue_seconds)
             _undo(transaction, gateway, state, lambda: undoing(gateway, store, certificate, keep))
             gateway.clear()
+            renewal_files.remove()
         record.forget(store, gateway.name, [certificate])
     leave_store(gateway.name, store)
     return result

@@ -364,7 +364,7 @@ class Postfix:
                 "smtpd_tls_security_level", INBOUND_KIND, desired.inbound, receiving.__contains__, options
             )
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
-            files = [one for one in (desired.private_key, desired.certificate) if one]  # the key comes first
+            files = [one for one in (desired.private_key, *desired.certificates) if one]  # the key comes first
             wanted["smtpd_tls_chain_files"] = ", ".join(files)
             wanted["smtpd_tls_received_header"] = "yes"
             wanted["smtpd_tls_loglevel"] = at_least_one(now["smtpd_tls_loglevel"])
@@ -387,7 +387,8 @@ class Postfix:
     def stripped(self, images: Mapping[str, FileImage], certificate: str) -> list[FileImage]:
         """Return main.cf without the certificate of the collection."""
         main, _master = self.files()
-        if self.postconf.explicit().get("smtpd_tls_chain_files") != certificate or main in images:
+        served = (self.postconf.explicit().get("smtpd_tls_chain_files") or "").split(", ")
+        if served[0] != certificate or main in images:
             return []
         return [one for one in self.postconf.images(Edits({"smtpd_tls_chain_files": None})) if one.path == main]
 

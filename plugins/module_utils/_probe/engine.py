@@ -111,8 +111,8 @@ def make_target(item: dict[str, Any]) -> Target:
 
 
 def _fingerprint(text: str) -> str:
-    plain = text.replace(":", "").lower()
-    if plain and not re.fullmatch(r"[0-9a-f]{64}", plain):
+    plain = text.replace(":", "").replace(" ", "").lower()
+    if plain and not all(re.fullmatch(r"[0-9a-f]{64}", one) for one in plain.split(",")):
         raise ValueError(f"the fingerprint {plain[:80]!r} is not a SHA-256 fingerprint in hexadecimal")
     return plain
 

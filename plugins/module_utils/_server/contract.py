@@ -36,6 +36,14 @@ class TellsReach(Protocol):
 
 
 @runtime_checkable
+class NoticesCertificates(Protocol):
+    """A server that serves a replaced certificate file without being told, and that refuses connections for a moment while it is told."""
+
+    certificate_seconds: float
+    """How long it may take to notice."""
+
+
+@runtime_checkable
 class TellsByHand(Protocol):
     """A server whose settings stand at several places of a file, so that the changed lines alone do not tell where they belong."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Optional
@@ -29,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    ALGORITHMS,
     Handshake,
     Settings,
     Target,
@@ -45,8 +47,8 @@ class Computed:
     """A change before it is made: the states, the change, and the certificate file.
 
     desired: the wanted state with what the present state decides. look: the comparison of the certificate file; None if
-    the change installs none. fingerprint: that of the certificate to serve, empty if the state needs none, None if the
-    file is not there yet.
+    the change installs none. others: those of further files. fingerprint: that of the certificate to serve, empty if the state needs
+    none, None if the file is not there yet.
     """
 
     before: dict[str, str]
@@ -55,10 +57,16 @@ class Computed:
     change: Any
     look: Optional[Look]
     fingerprint: Optional[str]
+    others: tuple[tuple[str, Look], ...] = ()
+
+    def installed(self) -> list[tuple[str, Look]]:
+        """Return path and comparison of each certificate file that differs."""
+        first = [(self.desired.certificate, self.look)] if self.look else []
+        return [(path, look) for path, look in (*first, *self.others) if look.differs]
 
     def diff(self) -> list[dict[str, str]]:
         """Return the change in Ansible's diff format, without secrets."""
-        return [*([self.look.diff] if self.look and self.look.differs else []), *self.change.diff()]
+        return [*(look.diff for _path, look in self.installed()), *self.change.diff()]
 
 
 class Made(NamedTuple):
@@ -85,13 +93,17 @@ def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[s
         desired = replace(desired, inbound="required")
     if desired.only_relax and desired.inbound == "offered" and before["inbound"] != "required":
         desired = replace(desired, inbound=None)
+    if desired.only_renew:
+        desired = replace(desired, inbound=before["inbound"] if before["inbound"] in ("offered", "required") else None)
     change: Any = server.plan(desired)
-    look = None
-    if desired.bundle and desired.offers:
-        look = desired.bundle.look()
-        if look.differs and desired.bundle.content:
-            change = change.preceded_by(desired.bundle.image())
-    return Computed(before, _after(before, desired), desired, change, look, _fingerprint(desired, check_mode, warnings))
+    looks: dict[str, Look] = {}
+    for bundle in desired.bundles if desired.offers else ():
+        looks[bundle.path] = bundle.look()
+        if looks[bundle.path].differs and bundle.content:
+            change = change.preceded_by(bundle.image())
+    look = looks.pop(desired.bundle.path, None) if desired.bundle else None
+    fingerprint = _fingerprint(desired, check_mode, warnings)
+    return Computed(before, _after(before, desired), desired, change, look, fingerprint, tuple(looks.items()))
 
 
 def state_of(server: Server, desired: Desired) -> dict[str, str]:
@@ -223,6 +235,7 @@ def change_within(
         seen = prove_at(
             desired, desired.own_port, settings, lambda: isinstance(server, Startable) and server.has_ended()
         )
+        warnings.extend(prove_algorithms(desired, desired.own_port, settings))
         return others.prove()
 
     def prove_old(old: Handshake = seen) -> None:
@@ -231,7 +244,7 @@ def change_within(
             return others.prove_old()
         # If the old files name a certificate that was renewed before this run, the daemon serves the new one
         # after the first reload. So the proof of the old state accepts both.
-        replaced = computed.look is not None and computed.look.differs
+        replaced = bool(computed.installed())
         installed = old_chain if replaced or change.mentioned_before(desired.certificate) else ()
         faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
         now = wait_until(
@@ -244,7 +257,7 @@ def change_within(
     transaction.apply(change, prove, prove_old, hold)
     relays = () if desired.listens else tuple(relays_of(server, settings)[0])
     return replace(
-        outcome, handshake=seen, relays=relays, digests=facts.known_digests([*server.files(), desired.certificate])
+        outcome, handshake=seen, relays=relays, digests=facts.known_digests([*server.files(), *desired.certificates])
     ), Made(change, prove, prove_old)
 
 
@@ -260,6 +273,34 @@ def prove_at(
     return seen
 
 
+def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> list[str]:
+    """Prove that each certificate is served to a client that takes its algorithm only. Raises EngineError, or returns warnings.
+
+    One handshake for each algorithm, in TLS 1.2, where a client says it by its cipher suites.
+    """
+    if not (desired.offers and desired.more):
+        return []
+    wanted = {*_other_fingerprints(desired), _fingerprint(desired, False, [])}
+    settings = replace(settings, ask_plaintext=False, verify_trust=False)
+    deadline = time.monotonic() + settings.timeout
+    while True:
+        seen = {kind: handshake_one(target, replace(settings, algorithm=kind)) for kind in ALGORITHMS}
+        served = {one.fingerprint for one in seen.values() if one.completed}
+        if served == wanted:
+            return []
+        if not served:
+            return [
+                f"{target} speaks no TLS 1.2, so it is not proved that each of its {len(wanted)} certificates is served to clients "
+                "that take one algorithm only"
+            ]
+        if time.monotonic() >= deadline:
+            said = ", ".join(f"{kind}: {one.fingerprint[:16] or one.message}" for kind, one in seen.items())
+            raise EngineError(
+                f"{target} does not serve each certificate that is installed to a client of its algorithm ({said})"
+            )
+        time.sleep(0.1)
+
+
 def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
     """Whether a test of the own port shows the wanted inbound state, with the installed certificate."""
     if desired.inbound is None:
@@ -268,7 +309,7 @@ def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
         return seen.stage >= Stage.EHLO and not seen.advertised
     return (
         seen.completed
-        and seen.fingerprint == fingerprint
+        and seen.fingerprint in (fingerprint, *_other_fingerprints(desired))
         and bool(seen.requires_tls) == (desired.inbound == "required")
     )
 
@@ -278,7 +319,7 @@ def _why_not(desired: Desired, fingerprint: str, seen: Handshake) -> str:
         return seen.message
     if not desired.offers:
         return "STARTTLS is still offered"
-    if seen.fingerprint != fingerprint:
+    if seen.fingerprint not in (fingerprint, *_other_fingerprints(desired)):
         return (
             f"the certificate served ({seen.fingerprint[:16]}...) is not the one installed ({fingerprint[:16]}...); "
             "another setting names another certificate"
@@ -302,7 +343,7 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
     if not desired.offers:
         return ""
     if desired.bundle:
-        return desired.bundle.fingerprints[0]
+        return next(iter(desired.bundle.fingerprints), "")  # not known if it will be issued
     advice = (
         "correct starttls_certificate_path or starttls_private_key_path"
         if desired.on_host
@@ -335,6 +376,13 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
         )
         raise EngineError(f"the certificate file {desired.certificate} cannot be used: {reason}; {advice}") from None
     return fingerprint
+
+
+def _other_fingerprints(desired: Desired) -> list[str]:
+    """Return the fingerprints of the further certificates: those that the change installs, else of the files that are there."""
+    planned = {bundle.path: bundle.fingerprints for bundle in desired.others}
+    found = (planned.get(path) or evidence.fingerprints(path) for path in desired.more)
+    return [prints[0] for prints in found if prints]
 
 
 def _chain(desired: Desired) -> tuple[bytes, ...]:

@@ -128,7 +128,7 @@ class Listening:
     def __init__(self, sides: Optional[Both], desired: Desired, settings: Settings) -> None:
         """Test them as they are. sides: None if the server does not tell them."""
         self._settings, self._certificate = settings, desired.certificate
-        self._bundle = desired.bundle.fingerprints[:1] if desired.bundle else ()
+        self._bundles = {one.path: one.fingerprints[:1] for one in desired.bundles}
         self.warnings: list[str] = []
         self._places: list[reach.Reached] = []
         self._named: list[Target] = []
@@ -203,8 +203,8 @@ class Listening:
         """Return the fingerprints of the certificates in files; none if they cannot all be read."""
         found: set[str] = set()
         for path in paths:
-            if path == self._certificate and self._bundle:
-                found.update(self._bundle)
+            if self._bundles.get(path):
+                found.update(self._bundles[path])
                 continue
             prints = fingerprints(path)
             if not prints:

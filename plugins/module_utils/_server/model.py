@@ -20,6 +20,8 @@ INBOUND = ("disabled", "offered", "required")
 OUTBOUND = ("disabled", "opportunistic", "required")
 SEND_ONLY = "none"
 """The inbound side of a send-only host: it takes no mail from the network."""
+RENEWED = "renewed"
+"""The inbound side stays what it is; where it offers TLS, it gets the certificate."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,11 @@ class Desired:
     relax: whether the inbound side may change from required to offered.
     only_relax: change the inbound side from required to offered only; keep every other inbound state.
     private_key: absolute path, on the host, of the private key, if the file of the certificate holds none; else empty.
+    only_renew: change the certificate of an inbound side that offers TLS only; keep every other inbound state.
     on_host: the files are somebody else's, such as a renewing client's: they are used and judged, and never written.
     bundle: the file to install at the path of the certificate, in the same change; None uses the file that is there.
+    more: absolute paths of further files like that of the certificate, for keys of other algorithms, which are served beside it.
+    others: those of them to install in the same change.
     was: path of a configuration file -> what is known of it. With C(disabled), its settings go back to that.
     listens: whether the host takes mail from the network. A send-only host does not: its inbound side stays as it is, and nobody has to
     answer on its own port.
@@ -50,6 +55,19 @@ class Desired:
     private_key: str = ""
     on_host: bool = False
     listens: bool = True
+    more: tuple[str, ...] = ()
+    others: tuple[BundleFile, ...] = ()
+    only_renew: bool = False
+
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """The files with certificates that the daemon serves."""
+        return (self.certificate, *self.more)
+
+    @property
+    def bundles(self) -> tuple[BundleFile, ...]:
+        """The files to install."""
+        return (*([self.bundle] if self.bundle else []), *self.others)
 
     def check(self) -> None:
         """Raise EngineError for values that must not reach a configuration file."""
@@ -59,10 +77,11 @@ class Desired:
         ):
             if value is not None and value not in allowed:
                 raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
-        if not is_path(self.certificate):
-            raise EngineError(
-                f"the certificate path {self.certificate!r} has to be absolute and made of letters, digits and _./+@-"
-            )
+        for path in self.certificates:
+            if not is_path(path):
+                raise EngineError(
+                    f"the certificate path {path!r} has to be absolute and made of letters, digits and _./+@-"
+                )
         if self.private_key and not is_path(self.private_key):
             raise EngineError(
                 f"the path of the private key {self.private_key!r} has to be absolute and made of letters, digits and _./+@-"

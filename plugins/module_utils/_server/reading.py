@@ -18,7 +18,7 @@ from typing import Any, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.facts import certificate_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, renewal_files, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, is_loopback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
@@ -96,7 +96,7 @@ class Reading:
         self._pending(observed, health["state"] == "running", bool(journal))
         found = self._sockets(observed, health["state"] == "running", programs, user)
         if self._find_send_only and takes_no_mail(observed["listeners"], found, self._desired.own_port.port):
-            self._desired = replace(self._desired, inbound=None, listens=False, bundle=None, on_host=False)
+            self._desired = replace(self._desired, inbound=None, listens=False, bundle=None, others=(), on_host=False)
         # A daemon with a broken configuration may accept connections and never answer.
         patience = (
             min(self._settings.timeout, BROKEN_SECONDS) if health["state"] == "broken" else self._settings.timeout
@@ -227,7 +227,7 @@ class Reading:
 
     def _certificates(self, listeners: Optional[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         served = [path for one in listeners or () for path in one["certificates"]]
-        paths = [path for path in dict.fromkeys([*served, self._desired.certificate]) if path.startswith("/")]
+        paths = [path for path in dict.fromkeys([*served, *self._desired.certificates]) if path.startswith("/")]
         return certificate_files([path for path in paths if _is_there(path) or path in served])
 
     def _on_host(self) -> dict[str, Any]:
@@ -237,7 +237,7 @@ class Reading:
         return {"on_host": seen_on_host(self._desired.certificate, self._desired.private_key)}
 
     def _disk(self) -> list[dict[str, Any]]:
-        paths = [*self._server.files(), self._desired.certificate, self._store]
+        paths = [*self._server.files(), *self._desired.certificates, self._store]
         disk = facts.disk_space(paths)
         if problem := facts.too_full(disk):
             self._stands("no_disk_space", problem)
@@ -257,9 +257,9 @@ class Reading:
             return None
 
     def _left(self) -> list[str]:
-        certificate = () if self._desired.on_host else (self._desired.certificate,)
+        certificate = () if self._desired.on_host else self._desired.certificates
         ours = [path for path in (self._store, *certificate) if _is_there(path)]
-        return list(dict.fromkeys([*ours, *self._server.left()]))
+        return list(dict.fromkeys([*ours, *self._server.left(), *renewal_files.there()]))
 
     def _change(self, own: Optional[Handshake]) -> dict[str, Any]:
         """Return what a change would do. own: the test of the own port; None if the daemon does not run."""
@@ -283,21 +283,21 @@ class Reading:
             first = (
                 computed if offered is self._desired else engine.compute(self._server, offered, True, [], self._store)
             )
-            digests = facts.digests([*self._server.files(), self._desired.certificate])
+            digests = facts.digests([*self._server.files(), *self._desired.certificates])
         except EngineError as error:
             self._stands("change_refused", str(error))
             return {**nothing, "before": self._state()}
         except OSError as error:
             self._stands("change_refused", _reason(error))
             return nothing
-        look, fingerprint = computed.look, computed.fingerprint
+        fingerprint = computed.fingerprint
         if fingerprint is None:
             self._stands(
                 "certificate_missing",
                 f"there is no certificate at {self._desired.certificate}; name one to install "
                 "(starttls_private_key_file and starttls_certificate_file), or correct starttls_certificate_path",
             )
-        installs = look is not None and look.differs
+        installs = computed.installed()
         if computed.change or installs:
             self._reverse()
         stale = (
@@ -308,15 +308,14 @@ class Reading:
             and not engine.satisfies(first.desired, fingerprint, own)
         )
         changes = [{"path": path, "lines": lines} for path, lines in computed.change.lines()]
-        if look is not None and installs:
-            changes.insert(0, {"path": self._desired.certificate, **look.diff, "previous_certificate": look.previous})
+        changes[:0] = [{"path": path, **look.diff, "previous_certificate": look.previous} for path, look in installs]
         sides = self._sides(computed)
         return {
             "before": computed.before,
             "after": computed.after,
             "reach": reach.to_json(*sides) if sides else None,
             "changes": changes,
-            "offer": bool(first.change) or installs or stale,
+            "offer": bool(first.change) or bool(installs) or stale,
             "reload": stale or bool(computed.change and not changes),
             "digests": digests,
             "next_hops": self._next_hops(computed, sides),
@@ -342,7 +341,7 @@ class Reading:
         outbound = "disabled" if self._desired.outbound in ("opportunistic", "required") else None
         if not inbound and not outbound:
             return
-        off = replace(self._desired, inbound=inbound, outbound=outbound, bundle=None)
+        off = replace(self._desired, inbound=inbound, outbound=outbound, bundle=None, others=())
         try:
             engine.compute(self._server, off, True, [], self._store)
         except (EngineError, OSError) as error:

@@ -11,11 +11,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
+    MOST_CERTIFICATES,
+    numbered,
+    pending_key,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE, leave_store
-from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server
@@ -67,7 +72,7 @@ def putting_back(server: Server, desired: Desired, store: str, keep: Collection[
     desired: for the path of the certificate. keep: paths that stay as they are.
     """
     remains = _remains(store, server.name, desired.certificate)
-    known = record.removal(store, server.name, leave=keep, certificates=[desired.certificate])
+    known = record.removal(store, server.name, leave=keep, certificates=_installed(desired.certificate))
     images = {image.path: image for image in known.images}
     notes = [f"{path} keeps what was edited by hand" for path in known.kept]
     if known.incomplete and os.path.lexists(f"{store}/{server.name}.lock"):  # else nobody has changed this daemon
@@ -85,15 +90,25 @@ def putting_back(server: Server, desired: Desired, store: str, keep: Collection[
     change = Change.of(sorted(images.values(), key=lambda image: image.content is None))
     if change:
         change = replace(change, kept=tuple(server.generated()))
-    return PuttingBack(change, remains, known.obstacles, tuple(notes))
+    return PuttingBack(change, (*remains, *renewal_files.there()), known.obstacles, tuple(notes))
 
 
 def _remains(store: str, name: str, certificate: str) -> tuple[str, ...]:
     own = [f"{store}/{name}{suffix}" for suffix in (record.SUFFIX, ".lock")]
     found = [path for path in own if os.path.lexists(path)]
-    if certificate in record.load(store, record.CERTIFICATES).files:
+    if {*_installed(certificate)} & {*record.load(store, record.CERTIFICATES).files}:
         found.append(record.path_of(store, record.CERTIFICATES))
-    return tuple(found)
+    return (*found, *_waiting(store, certificate))
+
+
+def _installed(certificate: str) -> list[str]:
+    """Return the paths at which certificates are installed beside this one, and its own."""
+    return [numbered(certificate, place) for place in range(MOST_CERTIFICATES)]
+
+
+def _waiting(store: str, certificate: str) -> list[str]:
+    """Return the keys that were made on this host and wait for their certificates."""
+    return [key for path in _installed(certificate) if os.path.lexists(key := pending_key(path, store))]
 
 
 def put_back(
@@ -138,11 +153,14 @@ def put_back(
                 require_greeting(desired.own_port, seen)
             seen = _apply(transaction, server, desired, settings, todo.change, seen, leaving)
         if not check_mode:
-            record.forget(store, server.name, [desired.certificate])
+            renewal_files.remove()
+            record.forget(store, server.name, _installed(desired.certificate))
+            for key in _waiting(store, desired.certificate):
+                FileImage(key, None).write()
     if not check_mode:
         leave_store(server.name, store)
     diff = [{"prepared": lines} for _path, lines in todo.lines()]
-    made = {} if check_mode else facts.known_digests([*server.files(), desired.certificate])
+    made = {} if check_mode else facts.known_digests([*server.files(), *desired.certificates])
     return Outcome(bool(todo) or recovered, state, {}, seen, diff, recovered, tuple(warnings), digests=made)
 
 

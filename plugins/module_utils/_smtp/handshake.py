@@ -55,6 +55,9 @@ __all__ = [
 MANY = 200
 """Above this many targets, save CPU time, even if a few targets need a second connection."""
 
+ALGORITHMS = {"rsa": "ECDHE+aRSA:DHE+aRSA", "ecdsa": "ECDHE+aECDSA"}
+"""Kind of key -> the cipher suites of TLS 1.2 with which a server can only use a certificate of that kind."""
+
 # Alerts that a server sends if it requested a client certificate and the client sent none.
 _WANTS_CERTIFICATE = frozenset(
     {
@@ -81,6 +84,7 @@ class Settings:
     verify_trust: whether the test verifies the served chain. Without it, Handshake.trusted is None.
     verify_name: whether the certificate must also cover the server's name.
     ask_plaintext: also test whether the server accepts mail without TLS. This takes two more commands.
+    algorithm: C(rsa) or C(ecdsa) for a client that takes no certificate of another kind of key, in TLS 1.2.
     told: gets a sentence for each server that was busy (see patience). All settings of a call share it.
     """
 
@@ -92,6 +96,7 @@ class Settings:
     verify_trust: bool = True
     verify_name: bool = False
     ask_plaintext: bool = False
+    algorithm: str = ""
     told: list[str] = field(default_factory=list, compare=False, repr=False)
 
     @property
@@ -220,11 +225,12 @@ def plain_results(seen: Sequence[Handshake]) -> dict[str, Any]:
 # The chain that was served
 
 
-def make_context(ca_pem: Optional[str], verify: bool, name: bool = False) -> ssl.SSLContext:
+def make_context(ca_pem: Optional[str], verify: bool, name: bool = False, algorithm: str = "") -> ssl.SSLContext:
     """Return a client context that is equally strict on every Python version.
 
     Python 3.13 sets VERIFY_X509_STRICT by default, which is stricter than any mail server. So the flags
     are set here. name: also check the name. Most callers do not, because they report it separately from trust.
+    algorithm: see Settings.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -235,6 +241,9 @@ def make_context(ca_pem: Optional[str], verify: bool, name: bool = False) -> ssl
         context.load_verify_locations(cadata=ca_pem)
     elif verify:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if algorithm:
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(ALGORITHMS[algorithm])
     if not _tells_chain():
         context._msg_callback = _keep_certificates  # type: ignore[attr-defined]
         context.options |= _NO_COMPRESSED_CERTIFICATES
@@ -319,7 +328,7 @@ class Trust:
     @functools.cached_property
     def lax(self) -> ssl.SSLContext:
         """The context that accepts every chain."""
-        return make_context(None, verify=False)
+        return make_context(None, verify=False, algorithm=self._settings.algorithm)
 
     @functools.cached_property
     def strict(self) -> ssl.SSLContext:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem, rules
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import WEAK_HASHES
 
 MINIMUM_CRYPTOGRAPHY = (42, 0)
@@ -26,16 +26,14 @@ try:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa
-    from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
+    from cryptography.x509.oid import AuthorityInformationAccessOID, NameOID
 
     CRYPTOGRAPHY_VERSION: Optional[str] = cryptography.__version__
 except ImportError:
     CRYPTOGRAPHY_VERSION = None
 
-INVALID_CA = "invalid CA certificate"
-"""OpenSSL's message for an issuer that is not a certification authority."""
-# Strong cryptography for servers of export times. OpenSSL accepts both in place of serverAuth, and not anyExtendedKeyUsage.
-_SERVER_GATED = ("2.16.840.1.113730.4.1", "1.3.6.1.4.1.311.10.3.3")
+
+printable_text, iso_time = rules.printable_text, rules.iso_time
 
 
 class CertificateError(ValueError):
@@ -151,8 +149,7 @@ class Certificate:
     @property
     def is_for_servers(self) -> bool:
         """Whether the extended key usage, if there is one, allows a TLS server to use the certificate."""
-        server = {ExtendedKeyUsageOID.SERVER_AUTH.dotted_string, *_SERVER_GATED}
-        return self.purposes is None or bool(self.purposes & server)
+        return self.purposes is None or bool(self.purposes & rules.SERVER_PURPOSES)
 
     @property
     def curve(self) -> str:
@@ -190,9 +187,9 @@ class Certificate:
         # A root may be older than the basic constraints extension. An intermediate must have it.
         is_old = self.parsed.version is x509.Version.v1 or self.key_usage is not None
         if not may_sign or not (self.is_ca or (self.is_ca is None and self.self_signed and is_old)):
-            return INVALID_CA
+            return rules.INVALID_CA
         if self.path_length is not None and self.path_length < authorities:
-            return "path length constraint exceeded"
+            return rules.PATH_TOO_LONG
         return ""
 
     @property
@@ -238,23 +235,9 @@ def describe(der: bytes, now: Optional[datetime] = None) -> dict[str, Any]:
     return Certificate.load(der).describe(now)
 
 
-def printable_text(text: str, limit: int = 500) -> str:
-    """Return the text with all unprintable characters escaped, cut to ``limit`` characters."""
-    escaped = "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for char in text[:limit]
-    )
-    return escaped if len(text) <= limit else escaped + "..."
-
-
 def utc_now() -> datetime:
     """Return the current time, timezone-aware."""
     return datetime.now(timezone.utc)
-
-
-def iso_time(time: datetime) -> str:
-    """Return a time in UTC as text, such as C(2026-11-01T00:00:00Z)."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def public_key_of(private_key: pem.PemBlock) -> bytes:
@@ -267,6 +250,20 @@ def public_key_of(private_key: pem.PemBlock) -> bytes:
         return _spki(key.public_key())
     except Exception:
         raise CertificateError("the private key cannot be decoded") from None
+
+
+def request_facts(text: str) -> tuple[bytes, list[str]]:
+    """Return the public key (DER) and the names of a request (CSR) whose signature is right. Raises CertificateError, a ValueError."""
+    try:
+        request = x509.load_pem_x509_csr(text.encode("ascii"))
+        if not request.is_signature_valid:
+            raise CertificateError("its signature is wrong")
+        names = request.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return _spki(request.public_key()), [str(one.value) for one in names]
+    except CertificateError:
+        raise
+    except Exception as error:
+        raise CertificateError(f"it is not a readable request ({type(error).__name__})") from None
 
 
 def _spki(key: Any) -> bytes:

@@ -6,13 +6,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import ISSUERS as ISSUED_BY
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import check_path, parse_mode
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCE_SPEC
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
+    MOST_CERTIFICATES,
+    NEXT,
+    PAIR_SPEC,
+    SOURCE_SPEC,
+    numbered,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import fixed_days
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
@@ -21,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.as
     Sources,
     check_certificate,
 )
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.pkcs12 import decoded, unpacked
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
 ReadFile = Callable[[str, int], bytes]
@@ -35,13 +43,19 @@ class CheckedInputs:
 
     arguments: the options of the module on the host, with C(content) if the certificate may be installed. facts: the
     part of the result that describes the certificate. caveats: findings that do not forbid it. Nothing may be sent to the
-    host while there are findings.
+    host while there are findings. more: further certificates, for keys of other algorithms. private_key: the path of the key on the
+    host, if it was made there. issue: what the host is asked to have issued, see _certificate.due; None if nothing is. waiting_key: the
+    public key (DER) that waits on the host for the certificate that will be issued; empty if none does.
     """
 
     arguments: dict[str, Any]
     facts: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     caveats: list[Finding] = field(default_factory=list)
+    more: list[CheckedInputs] = field(default_factory=list)
+    private_key: str = ""
+    issue: Optional[dict[str, Any]] = None
+    waiting_key: bytes = b""
 
     def refusal(self) -> dict[str, Any]:
         """Return the failed result of a task with findings. The task did not change the host."""
@@ -52,7 +66,7 @@ class CheckedInputs:
 
     def complete(self, reply: Mapping[str, Any]) -> dict[str, Any]:
         """Return the result of the module on the host in its public form."""
-        result = {**self.facts, **reply}
+        result = {**self.known(), **reply}
         warnings = [*(one.message for one in self.caveats), *result.pop("warnings", ())]
         if warnings:
             result["warnings"] = warnings
@@ -66,36 +80,79 @@ class CheckedInputs:
 
     def named(self, diff: Mapping[str, Any], previous: Optional[str]) -> dict[str, Any]:
         """Return the diff of the file with the names in the certificates. previous: the former certificate as PEM, or None."""
-        return _with_names(diff, _facts_of(previous), self.facts.get("certificate"))
+        path = diff.get("path") or diff.get("after_header")
+        facts = next((one.facts for one in self.more if one.arguments["path"] == path), self.facts)
+        return _with_names(diff, _facts_of(previous), facts.get("certificate"))
+
+    def for_module(self) -> dict[str, Any]:
+        """Return the options of tls_certificate on the host for this file alone."""
+        arguments = {name: value for name, value in self.arguments.items() if name != "content"}
+        if not self.served:
+            return {**arguments, **({"issued_by": ISSUED_BY[self.issue["source"]]} if self.issue else {})}
+        key = {"private_key": self.private_key} if self.private_key else {}
+        return {**arguments, "content": self.served, **key}
+
+    @property
+    def served(self) -> str:
+        """The checked file as PEM, with the private key; without it, if it is on the host and stays there (on_host.keep_newer)."""
+        return str(self.arguments.get("content") or "")
 
     @property
     def content(self) -> str:
-        """The checked file as PEM, with the private key; without it, if it is on the host and stays there (on_host.keep_newer)."""
-        return str(self.arguments["content"])
+        """What the host gets of all files. Of one that stays on the host it is nothing."""
+        return NEXT.join("" if one.facts.get("kept") else one.served for one in (self, *self.more))
+
+    def known(self) -> dict[str, Any]:
+        """Return the facts of the first certificate; with C(fingerprints_sha256) of all, if there are several and all are known."""
+        prints = [one.facts.get("fingerprint_sha256") for one in (self, *self.more)]
+        return {**self.facts, "fingerprints_sha256": prints} if self.more and all(prints) else dict(self.facts)
 
     def bundle(self) -> dict[str, Any]:
-        """Return the checked file for a host, without its content."""
-        content = self.content
-        return {
+        """Return the checked files for a host, without their content."""
+        made = {
             **{
                 name: self.arguments[name]
                 for name in ("owner", "group", "mode", "replace")
                 if self.arguments.get(name) not in (None, False)
             },
-            "ends": self.facts["certificate"]["not_after"],
-            "sha256": hashlib.sha256(content.encode("ascii")).hexdigest(),
-            "fingerprints": [pem.fingerprint(block.der) for block in pem.certificates(pem.split(content))],
+            **self._one(),
         }
+        if self.more:
+            made["more"] = [one._one() for one in self.more]
+        return {**made, "issue": self.issue} if self.issue else made
+
+    def _one(self) -> dict[str, Any]:
+        if self.facts.get("kept"):
+            return {"keep": self.facts["fingerprint_sha256"]}
+        content = self.served
+        if not content:
+            return {"issued_by": ISSUED_BY[self.issue["source"]]} if self.issue else {}
+        found = [pem.fingerprint(block.der) for block in pem.certificates(pem.split(content))]
+        known = {"ends": self.facts["certificate"]["not_after"], "fingerprints": found}
+        if self.private_key:
+            return {**known, "private_key": self.private_key}
+        return {**known, "sha256": hashlib.sha256(content.encode("ascii")).hexdigest()}
 
 
-def check_install(install: Optional[Mapping[str, Any]], path: str, read: ReadFile) -> Optional[CheckedInputs]:
+def merged(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the results of the calls for several files as one: the first one, with the changes of all."""
+    first, *more = results
+    if not more:
+        return dict(first)
+    diffs = [one["diff"] for one in results if one.get("diff")]
+    return {**first, "changed": any(one.get("changed") for one in results), "diff": diffs}
+
+
+def check_install(
+    install: Optional[Mapping[str, Any]], path: str, read: ReadFile, source: str = "files"
+) -> Optional[CheckedInputs]:
     """Check the option install of a module. None if it names no key and no certificate, so that nothing is to be installed."""
-    sources = ("private_key_file", "private_key_content", "certificate_file", "certificate_content")
-    if not any((install or {}).get(name) for name in sources):
+    named = any((install or {}).get(name) for name in (*PAIR_SPEC, "more") if not name.startswith("chain"))
+    if source == "files" and not named:
         return None
     given = {name: value for name, value in (install or {}).items() if value not in ("", None)}
     options = {**{name: option.get("default") for name, option in SOURCE_SPEC.items()}, **given}
-    return check_inputs({**options, "path": path, "state": "present", "kind": ""}, read)
+    return check_inputs({**options, "path": path, "state": "present", "kind": "", "source": source}, read)
 
 
 def check_inputs(options: Mapping[str, Any], read: ReadFile) -> CheckedInputs:
@@ -112,7 +169,37 @@ def check_inputs(options: Mapping[str, Any], read: ReadFile) -> CheckedInputs:
         assessment = _assess(options, read, checked.findings)
         if assessment:
             _add(assessment, checked)
+        for place, pair in enumerate(options.get("more") or [], start=1):
+            _add_more(checked, place, pair, options, read)
     return checked
+
+
+def _add_more(
+    checked: CheckedInputs, place: int, pair: Mapping[str, Any], options: Mapping[str, Any], read: ReadFile
+) -> None:
+    """Check a further certificate, which is served beside the first one."""
+    name = f"starttls_more_certificates, entry {place}"
+    if place >= MOST_CERTIFICATES:
+        checked.findings.append(
+            Finding("bad_option", f"{name}: at most {MOST_CERTIFICATES - 1} further certificates are served.")
+        )
+        return
+    given = {**options, **dict.fromkeys(PAIR_SPEC), **pair, "path": numbered(options["path"], place)}
+    given["source"] = "pkcs12" if pair.get("pkcs12_file") or pair.get("pkcs12_content") else "files"
+    one = CheckedInputs({**checked.arguments, "path": given["path"]})
+    one.arguments.pop("content", None)
+    if assessment := _assess(given, read, one.findings):
+        _add(assessment, one)
+    kinds = {each.facts.get("certificate", {}).get("key_type") for each in (checked, *checked.more)}
+    kind = one.facts.get("certificate", {}).get("key_type")
+    if kind and kind in kinds:
+        said = (
+            f"it has a key of the type {kind}, as another one of this host. One certificate for each type can be served"
+        )
+        one.findings.append(Finding("bad_option", f"{said}."))
+    checked.findings += [replace(found, message=f"{name}: {found.message}") for found in one.findings]
+    checked.caveats += [replace(found, message=f"{name}: {found.message}") for found in one.caveats]
+    checked.more.append(one)
 
 
 def _add(assessment: Assessment, checked: CheckedInputs) -> None:
@@ -139,9 +226,17 @@ def _assess(options: Mapping[str, Any], read: ReadFile, findings: list[Finding])
 
     Return None if the key or the certificate cannot be read.
     """
-    key = _source(options, "private_key", read, findings, required=True)
-    certificate = _source(options, "certificate", read, findings, required=True)
-    chain = _source(options, "chain", read, findings)
+    source = options.get("source") or "files"
+    if other := _others(source, options):
+        findings.append(Finding("bad_option", f"{other}. Take out what does not count, or name the other source."))
+        return None
+    if source == "pkcs12":
+        key, certificate = _unpacked(options, read, findings)
+        chain = _Source(None, "chain")
+    else:
+        key = _source(options, "private_key", read, findings, required=True)
+        certificate = _source(options, "certificate", read, findings, required=True)
+        chain = _source(options, "chain", read, findings)
     authority = _source(options, "ca", read, findings)
     names = [name.strip() for name in options["names"] or [] if name.strip()]
     if not names:
@@ -166,6 +261,37 @@ def _assess(options: Mapping[str, Any], read: ReadFile, findings: list[Finding])
     )
 
 
+_NOT_OF: Mapping[str, tuple[str, ...]] = {
+    "content": ("private_key_file", "certificate_file", "chain_file", "pkcs12_file", "pkcs12_content"),
+    "pkcs12": tuple(name for name in PAIR_SPEC if not name.startswith("pkcs12")),
+    "files": ("pkcs12_file", "pkcs12_content"),
+}
+"""Source -> the options that belong to another one. Two sources at once would leave open which one counts."""
+
+
+def _others(source: str, options: Mapping[str, Any]) -> str:
+    """Return what belongs to another source; empty if nothing does."""
+    found = [f"starttls_{name}" for name in _NOT_OF.get(source, ()) if options.get(name)]
+    verb = "is" if len(found) == 1 else "are"
+    given = [name for name in ("pkcs12_file", "pkcs12_content") if source == "pkcs12" and options.get(name)]
+    own = f"{source} ({given[0]})" if given else source
+    return f"starttls_certificate_source is {own}, and {' and '.join(found)} {verb} set as well" if found else ""
+
+
+def _unpacked(options: Mapping[str, Any], read: ReadFile, findings: list[Finding]) -> tuple[_Source, _Source]:
+    """Return the key and the certificates of a PKCS#12 file, as PEM."""
+    given = _source(options, "pkcs12", read, findings, required=True)
+    if given.text is None:
+        return given, given
+    data = given.text if options["pkcs12_file"] else decoded(given.text)
+    try:
+        key, chain = unpacked(data, str(options["pkcs12_password"] or ""))
+    except EngineError as error:
+        findings.append(Finding("not_pkcs12", f"{given.name}: {error}."))
+        return given._replace(text=None), given._replace(text=None)
+    return _Source(key, f"the key in {given.name}"), _Source(chain, given.name)
+
+
 def _source(
     options: Mapping[str, Any], kind: str, read: ReadFile, findings: list[Finding], *, required: bool = False
 ) -> _Source:
@@ -183,7 +309,12 @@ def _source(
             reason = x509.printable_text(str(error))
             findings.append(Finding("unreadable", f"{name} cannot be read on the controller: {reason}."))
     elif required:
-        findings.append(Finding("bad_option", f"{kind}_file or {kind}_content is needed. Give one of them."))
+        own = (
+            f"starttls_{kind}_content"
+            if options.get("source") == "content"
+            else f"starttls_{kind}_file or starttls_{kind}_content"
+        )
+        findings.append(Finding("bad_option", f"{kind}_file or {kind}_content is needed. Set {own}."))
     return _Source(None, kind)
 
 

@@ -9,7 +9,8 @@ It is there because somebody else renews it (C(certificate_source=host)), or bec
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
@@ -64,6 +65,22 @@ def _judged(
 
 
 def keep_newer(
+    newer: Sequence[Mapping[str, Any]], install: Mapping[str, Any], checked: CheckedInputs, read: ReadFile
+) -> CheckedInputs:
+    """Return the checked certificates; in the place of each for which the host has one that ends later, that one (see _kept)."""
+    with understood("what the host returned about its certificate"):
+        found = {str(one["path"]): one for one in newer}
+    first, *more = (
+        _kept(found[path], install, one, read) if (path := str(one.arguments["path"])) in found else one
+        for one in (checked, *checked.more)
+    )
+    others = [one for one, was in zip(more, checked.more) if one is not was]
+    findings = [*first.findings, *(finding for one in others for finding in one.findings)]
+    caveats = [*first.caveats, *(caveat for one in others for caveat in one.caveats)]
+    return replace(first, more=more, findings=findings, caveats=caveats)
+
+
+def _kept(
     newer: Mapping[str, Any], install: Mapping[str, Any], checked: CheckedInputs, read: ReadFile
 ) -> CheckedInputs:
     """Return what stands in the place of a checked certificate, because the host has one that ends later.

@@ -1,294 +1,52 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The one certificate policy: the rules for a certificate when it is installed and when it is served.
+"""The one certificate policy as findings. The rules are those of module_utils, which the renewal on a host uses too.
 
-The rules are those of mail servers, not the stricter ones of browsers. OpenSSL says whether a chain is trusted
-(roots.py); the rules on purposes and issuers only explain why it is not. Revocation is not checked. Each rule is a
-function that yields findings; label names the certificate in their messages. Private to this collection. Runs on the
-controller only.
+Private to this collection. Runs on the controller only.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterator, Mapping
-from datetime import datetime, timedelta
-from typing import Optional, Union
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Union
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import (
-    COMMON_CURVES,
-    ERROR_SHARE,
-    MINIMUM_BITS,
-    NOT_EVERYWHERE,
-    PSS,
-    RENEWAL_SHARE,
-    SIGNING_USAGE,
-    TLS_USAGES,
-    WEAK_HASHES,
-    error_limit,
-    renewal_limit,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import TargetError, ascii_name
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
-    INVALID_CA,
-    Certificate,
-    iso_time,
-    printable_text,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import rules
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
 
-_MAX_LABEL = 63
-_SHOWN_NAMES = 10
+
+def _findings(rule: Callable[..., Iterator[rules.Unfit]]) -> Callable[..., Iterator[Finding]]:
+    """Return the rule as one that yields findings, with the advice of the catalogue where it has none itself."""
+
+    @functools.wraps(rule)
+    def found(*given: Any, **named: Any) -> Iterator[Finding]:
+        for code, what, advice in rule(*given, **named):
+            yield Finding(code, what) if advice is None else Finding.advised(code, what, advice)
+
+    return found
 
 
-def is_weak_key(certificate: Certificate, minimum: Mapping[str, int] = MINIMUM_BITS) -> bool:
-    """Return whether the public key is weak: DSA, or fewer bits than the minimum of its kind."""
-    bits = certificate.key_bits or 0
-    return certificate.key_type == "DSA" or bits < minimum.get(certificate.key_type, 0)
+check_strength = _findings(rules.check_strength)
+check_dates = _findings(rules.check_dates)
+check_name = _findings(rules.check_name)
+check_purpose = _findings(rules.check_purpose)
+check_key_usage = _findings(rules.check_key_usage)
+check_acceptance = _findings(rules.check_acceptance)
+check_leaf = _findings(rules.check_leaf)
+check_issuer = _findings(rules.check_issuer)
+check_extensions = _findings(rules.check_extensions)
 
-
-def is_weakly_signed(certificate: Certificate) -> bool:
-    """Return whether the signature is weak. The signature of a self-signed certificate does not matter."""
-    return certificate.signature_hash in WEAK_HASHES and not certificate.self_signed
-
-
-def is_valid(certificate: Certificate, now: datetime) -> bool:
-    """Return whether the certificate is valid at this time."""
-    return certificate.not_before <= now < certificate.not_after
-
-
-def check_strength(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(weak_key) and C(weak_signature)."""
-    if is_weak_key(certificate):
-        yield Finding.advised(
-            "weak_key",
-            f"the {label} has a weak key ({certificate.key_type}, {certificate.key_bits} bits), which partners refuse",
-        )
-    if is_weakly_signed(certificate):
-        digest = str(certificate.signature_hash).upper()
-        yield Finding.advised("weak_signature", f"the {label} is signed with {digest}, which partners refuse")
-
-
-def life_of(certificate: Certificate) -> timedelta:
-    """Return how long the certificate is valid in all."""
-    return certificate.not_after - certificate.not_before
-
-
-def check_dates(
-    certificate: Certificate,
-    label: str,
-    now: datetime,
-    min_days_left: Optional[int] = None,
-    warn_days_left: Optional[int] = None,
-    *,
-    life: Optional[timedelta] = None,
-) -> Iterator[Finding]:
-    """Yield C(expired), C(not_yet_valid), C(expiring) or C(expires_soon).
-
-    C(expiring): fewer whole days than min_days_left are left. C(expires_soon): less than warn_days_left days are left. None: a share
-    of the life is the limit, by default of the certificate's own. An issuer lives for years, so its limit is that of the leaf.
-    """
-    left, end = certificate.not_after - now, iso_time(certificate.not_after)
-    life = life_of(certificate) if life is None else life
-    too_few, soon = error_limit(life), renewal_limit(life)
-    if certificate.not_before > now:
-        begin = iso_time(certificate.not_before)
-        yield Finding.advised("not_yet_valid", f"the {label} is not valid before {begin}")
-    elif left <= timedelta(0):
-        yield Finding.advised("expired", f"the {label} expired on {end}")
-    elif min_days_left is not None and certificate.days_left(now) < min_days_left:
-        days = certificate.days_left(now)
-        yield Finding.advised("expiring", f"the {label} has {days} days left (until {end}), fewer than {min_days_left}")
-    elif min_days_left is None and left < too_few:
-        yield Finding.advised(
-            "expiring",
-            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, ERROR_SHARE, too_few)}",
-            "renew it now, or give fixed days as min_days_left",
-        )
-    elif warn_days_left is not None and left < timedelta(days=warn_days_left):
-        yield Finding.advised("expires_soon", f"the {label} has {certificate.days_left(now)} days left (until {end})")
-    elif warn_days_left is None and left < soon:
-        yield Finding.advised(
-            "expires_soon",
-            f"the {label} has {time_text(left)} left (until {end}), less than {_share(life, RENEWAL_SHARE, soon)}",
-        )
-
-
-def time_text(span: timedelta) -> str:
-    """Return a span of time for people: whole days, or hours or minutes if it is shorter than two days."""
-    for unit, name in ((timedelta(days=1), "days"), (timedelta(hours=1), "hours")):
-        if span >= 2 * unit:
-            return f"{span // unit} {name}"
-    minutes = span // timedelta(minutes=1)
-    return f"{minutes} {'minute' if minutes == 1 else 'minutes'}"
-
-
-def _share(life: timedelta, share: int, limit: timedelta) -> str:
-    """Return a limit for people."""
-    names = {RENEWAL_SHARE: "a third", ERROR_SHARE: "a tenth"}
-    return f"{names[share]} of its life of {time_text(life)}" if limit == life / share else time_text(limit)
-
-
-def check_name(
-    certificate: Certificate, label: str, name: str, *, not_covered: str = "name_mismatch"
-) -> Iterator[Finding]:
-    """Yield C(bad_name), C(name_in_common_name_only) or not_covered for one host name or IP address.
-
-    not_covered is the code for a name that the certificate does not have: C(name_mismatch) in the probe,
-    C(name_not_covered) in the installation.
-    """
-    try:
-        ascii_name(name.strip())
-    except TargetError as error:
-        yield Finding("bad_name", str(error))
-        return
-    shown = printable_text(name)
-    if not covers(certificate, name):
-        yield Finding.advised(not_covered, f"the {label} is for {names_of(certificate)}, not for {shown}")
-    elif not certificate.sans:
-        yield Finding.advised(
-            "name_in_common_name_only",
-            f"the {label} has the name {shown} in its common name only, which newer clients do not read",
-        )
-
-
-def check_purpose(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(wrong_purpose) if the extended key usage of a leaf or an intermediate excludes TLS servers."""
-    if not certificate.is_for_servers:
-        yield Finding.advised(
-            "wrong_purpose", f"the {label} is not for servers: its extended key usage lacks serverAuth"
-        )
-
-
-def check_key_usage(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(wrong_purpose) if the key usage of a leaf excludes TLS, C(wrong_key_usage) if it excludes signing."""
-    usage = certificate.key_usage
-    if usage is None or SIGNING_USAGE in usage:
-        return
-    listed = ", ".join(map(_usage_name, sorted(usage))) or "empty"
-    if not usage & TLS_USAGES:
-        yield Finding.advised("wrong_purpose", f"the {label} may not be used for TLS: its key usage is {listed}")
-        return
-    yield Finding.advised(
-        "wrong_key_usage",
-        f"the {label} may not sign: its key usage is {listed}, without digitalSignature, which TLS 1.3 and every cipher suite with "
-        f"forward secrecy need. GnuTLS (Exim of Debian) ends the handshake with 'Key usage violation'; OpenSSL lets it pass",
-    )
-
-
-def _usage_name(name: str) -> str:
-    """Return a key usage as RFC 5280 and certificate tools spell it."""
-    first, *rest = name.split("_")
-    return {"crl": "cRL"}.get(first, first) + "".join(map(str.capitalize, rest))
-
-
-def check_acceptance(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(not_everywhere) for what one of OpenSSL, GnuTLS and Schannel does not take, and others do."""
-    key = certificate.curve or certificate.key_type
-    if is_weak_key(certificate):
-        pass  # no one takes it
-    elif key in NOT_EVERYWHERE:
-        yield Finding.advised("not_everywhere", f"the {label} is not taken everywhere: {NOT_EVERYWHERE[key]}")
-    elif certificate.curve and certificate.curve not in COMMON_CURVES:
-        yield Finding.advised(
-            "not_everywhere",
-            f"the {label} is not taken everywhere: its key is of the curve {certificate.curve}, which neither OpenSSL, GnuTLS nor "
-            "Schannel offers unless it is switched on",
-        )
-    if PSS in (certificate.signature_oid, certificate.key_oid):
-        yield Finding.advised(
-            "not_everywhere", f"the {label} is not taken everywhere: Exchange does not take RSASSA-PSS"
-        )
-    if certificate.must_staple:
-        yield Finding.advised(
-            "not_everywhere",
-            f"the {label} is not taken everywhere: it says that its server staples an OCSP response ('must-staple'), and where the "
-            "server does not, GnuTLS trusts it no more",
-            "have it issued again without must-staple",
-        )
-
-
-def check_leaf(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(ca_as_leaf) if the certificate is not the server's own."""
-    if certificate.is_ca and not certificate.self_signed:
-        yield Finding.advised("ca_as_leaf", f"the {label} belongs to a certification authority, not to a server")
-
-
-def check_issuer(certificate: Certificate, label: str, depth: int) -> Iterator[Finding]:
-    """Yield C(issuer_not_ca) if the certificate may not sign a certificate with depth authorities below it."""
-    reason = certificate.refuses_to_sign(depth)
-    if reason == INVALID_CA:
-        yield Finding.advised(
-            "issuer_not_ca",
-            f"the {label} signed another certificate, but it does not belong to a certification authority",
-        )
-    elif reason:
-        yield Finding.advised(
-            "issuer_not_ca",
-            f"the {label} allows {certificate.path_length} authorities below it, and the chain has {depth}",
-        )
-
-
-def check_extensions(certificate: Certificate, label: str) -> Iterator[Finding]:
-    """Yield C(bad_certificate) if the extensions cannot be decoded."""
-    if certificate.damaged:
-        yield Finding.advised("bad_certificate", f"the {label} has extensions that cannot be decoded")
+is_valid, is_weak_key, life_of, names_of, time_text = (
+    rules.is_valid,
+    rules.is_weak_key,
+    rules.life_of,
+    rules.names_of,
+    rules.time_text,
+)
 
 
 def covers(certificate: Union[bytes, Certificate], name: str) -> bool:
-    """Return whether the certificate covers a host, a domain name or an IP address, by RFC 9525.
-
-    A wildcard stands for the whole left-most label and needs two labels after it. As in mail servers, the common name
-    counts for a domain name only if no alternative name is a domain name or an address. Names outside ASCII are
-    compared by their A-labels. A name that cannot be converted safely is not covered. Raises CertificateError if the
-    bytes are not a certificate.
-    """
-    if isinstance(certificate, bytes):
-        certificate = Certificate.load(certificate)
-    address = _address(name)
-    if address is not None:
-        return any(san == f"IP:{address}" for san in certificate.sans)
-    host = _host_of(name)
-    if not host:
-        return False
-    patterns = [san[4:] for san in certificate.sans if san.startswith("DNS:")]
-    if not certificate.sans and not certificate.damaged and certificate.common_name:
-        patterns = [certificate.common_name]
-    return any(_matches(pattern, host) for pattern in patterns)
-
-
-def names_of(certificate: Certificate) -> str:
-    """Return the names of a certificate for a message, at most ten of them."""
-    shown = list(certificate.sans[:_SHOWN_NAMES])
-    if len(certificate.sans) > len(shown):
-        shown.append(f"{len(certificate.sans) - len(shown)} more")
-    return ", ".join(shown) or certificate.common_name or "no name"
-
-
-def _address(name: str) -> Optional[str]:
-    try:
-        return str(ipaddress.ip_address(name.strip().strip("[]")))
-    except ValueError:
-        return None
-
-
-def _host_of(name: str) -> str:
-    """Return the name in lower-case A-labels, without the final dot; empty if a certificate cannot hold it."""
-    try:
-        host = ascii_name(name.strip()).lower()
-    except TargetError:
-        return ""
-    return host if all(0 < len(label) <= _MAX_LABEL for label in host.split(".")) else ""
-
-
-def _matches(pattern: str, host: str) -> bool:
-    """Return whether a name in a certificate, possibly with a wildcard, matches the host name."""
-    # Names in certificates are ASCII. A U-label in a common name is not converted.
-    # Neither OpenSSL nor GnuTLS takes one that ends in a dot.
-    pattern = pattern.lower()
-    if not pattern.startswith("*."):
-        return "*" not in pattern and pattern == host
-    rest = pattern[2:]
-    first, _dot, parent = host.partition(".")
-    return bool(first) and "*" not in rest and "." in rest and parent == rest
+    """Return whether the certificate covers a name, as rules.covers does. Raises CertificateError if the bytes are not a certificate."""
+    return rules.covers(Certificate.load(certificate) if isinstance(certificate, bytes) else certificate, name)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import CA_BUNDLE_BYTES, CA_BUNDLES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import make_context
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.verifier import Verifier
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
@@ -28,13 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.ce
 MAX_CHAIN = 16
 """The number of certificates of a served chain that explanations use. OpenSSL gets all."""
 
-_CA_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
-_CA_BUNDLE_BYTES = 16 << 20
+_CA_BUNDLES = CA_BUNDLES
 
 UNREADABLE = "OpenSSL cannot read the chain"
 """The reason against a chain that has no verdict: a real handshake fails, too."""
@@ -155,4 +150,4 @@ class Roots:
 
 
 def _ders(text: Union[str, bytes]) -> list[bytes]:
-    return [block.der for block in pem.certificates(pem.split(text, max_bytes=_CA_BUNDLE_BYTES))]
+    return [block.der for block in pem.certificates(pem.split(text, max_bytes=CA_BUNDLE_BYTES))]

@@ -57,8 +57,13 @@ class Tlsa:
     def matches(self, certificate: Certificate) -> bool:
         """Whether the record matches this certificate or its public key."""
         selected = certificate.der if self.selector == _CERTIFICATE else certificate.spki
-        if selected is None:
-            return False
+        return selected is not None and self._is_of(selected)
+
+    def matches_key(self, key: bytes) -> bool:
+        """Whether the record matches a public key (DER) that has no certificate yet."""
+        return self.selector == _PUBLIC_KEY and self._is_of(key)
+
+    def _is_of(self, selected: bytes) -> bool:
         if self.matching_type == 0:
             return selected == self.data
         return _HASHES[self.matching_type](selected).digest() == self.data

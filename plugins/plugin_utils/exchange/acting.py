@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import RENEWED
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.action_glue import task_errors
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.issued import is_issued
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.options import completed
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.queues import read_queues, try_queues
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.exchange.server import ReadFailed
@@ -38,17 +40,30 @@ def exchange_task(action: ActionBase, options: Mapping[str, Any], variables: Var
 
 
 def _refuse_host_certificate(options: Mapping[str, Any]) -> None:
-    if options.get("certificate_source") == "host":
+    source = options.get("certificate_source")
+    if source == "host" or is_issued(str(source)):
         raise EngineError(
-            "Exchange takes certificates of its own store: starttls_certificate_source: host is not for it; name the files on the "
+            f"Exchange takes certificates of its own store: starttls_certificate_source: {source} is not for it; name the files on the "
             "controller (starttls_certificate_file, starttls_private_key_file), or none, and the one that Exchange has stays"
         )
 
 
+def _refuse_several(options: Mapping[str, Any]) -> None:
+    if (options.get("install") or {}).get("more"):
+        raise EngineError("Exchange serves one certificate: take starttls_more_certificates away from this host")
+
+
+def _without_rotation(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the options for Exchange, whose certificate enable_tls renews: to rotate the others' leaves it as it is."""
+    return {**options, "inbound": None, "install": None} if options.get("inbound") == RENEWED else options
+
+
 def read_exchange(action: HostAction, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
     """Return the result of mail_server_info. options: of that module."""
+    options = _without_rotation(options)
     with task_errors():
         _refuse_host_certificate(options)
+        _refuse_several(options)
         checked = action.checked_install(options)
         result = exchange_task(action, options, variables).read(checked)
         return complete_observed(result, options["handshake"], checked, "")
@@ -56,8 +71,10 @@ def read_exchange(action: HostAction, options: Mapping[str, Any], variables: Var
 
 def change_exchange(action: HostAction, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:
     """Return the result of a change, or of the check of the certificate if that has findings. options: some of those of exchange_tls."""
+    options = _without_rotation(options)
     with task_errors():
         _refuse_host_certificate(options)
+        _refuse_several(options)
         task = exchange_task(action, options, variables)
         if options.get("proof") is not None:
             return task.conclude(options["proof"])

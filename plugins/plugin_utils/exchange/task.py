@@ -44,7 +44,7 @@ class ToInstall:
 
     def __init__(self, checked: Optional[CheckedInputs], ecc: bool) -> None:
         """checked: None, or with findings, if none is to be installed."""
-        self._content = checked.content if checked and not checked.findings else ""
+        self._content = checked.served if checked and not checked.findings else ""
         self._ecc = ecc
         self._made: Optional[Pfx] = None
         self.fingerprint = str(checked.facts.get("fingerprint_sha256") or "") if checked and self._content else ""

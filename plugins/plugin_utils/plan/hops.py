@@ -60,6 +60,7 @@ _OFF = _Rules(  # it takes plaintext again; then nobody asks for TLS any more; t
 _RULES = {
     "enable": _ON,
     "set_delivery_mode": _ON,
+    "rotate": _ON,
     "disable": _OFF,
     "uninstall": _OFF._replace(last={GATEWAY: "remove", MAIL_SERVER: "off"}),
     "undo": _Rules(_OFF.first, {**_OFF.between, RELAY: "back"}, {GATEWAY: "stop_accepting", MAIL_SERVER: "back"}),

@@ -34,6 +34,7 @@ OBSTACLES = frozenset(
         "port_in_use", "no_disk_space", "change_refused", "certificate_unfit", "certificate_missing", "mode_not_expressible",
         "mail_would_loop",
         "certificate_not_read", "certificate_newer_unfit", "not_reversible", "settings_only",
+        "certificate_not_issued", "certificate_to_request", "tlsa_not_published",
         "edge_server", "exchange_not_read", "connector_shared", "connector_conflict", "connector_refused", "internal_certificate",
     }
 )  # fmt: skip
@@ -59,6 +60,9 @@ NOTES = frozenset(
         "weaker_way",
         "relay_not_tested",
         "certificate_newer_kept",
+        "certificate_issue",
+        "certificate_renewal_due",
+        "tlsa_unknown",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),
     }
 )

@@ -13,7 +13,12 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peers import Wa
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.fleet import Fleet
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.hops import circle_in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import Observation, PeerTest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import GATEWAY, MAIL_SERVER, Located
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
+    CERTIFICATES_ONLY,
+    GATEWAY,
+    MAIL_SERVER,
+    Located,
+)
 
 _OF_STARTTLS = ("accept", "offer")
 
@@ -39,7 +44,7 @@ def obstacles(fleet: Fleet) -> Iterator[tuple[Located, bool]]:
 
 def warnings(fleet: Fleet) -> Iterator[Located]:
     """Yield what stops nothing."""
-    if fleet.action != "set_delivery_mode":
+    if fleet.action != "set_delivery_mode" and fleet.action not in CERTIFICATES_ONLY:
         for host in fleet.of_run(MAIL_SERVER):
             seen = fleet.observation(host)
             if seen:

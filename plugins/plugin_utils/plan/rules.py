@@ -22,6 +22,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observatio
     bare,
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
+    CERTIFICATES_ONLY,
     GATEWAY,
     IN_PART,
     MAIL_SERVER,
@@ -45,6 +46,8 @@ _EVIDENCE = ("server_without_starttls", "next_hop_without_starttls", "outside_li
 
 def between_hosts(fleet: Fleet) -> Iterator[tuple[Located, bool]]:
     """Yield what stands in the way between the hosts, each with whether the host that insists on TLS waives the evidence."""
+    if fleet.action in CERTIFICATES_ONLY:
+        return
     for gateway in fleet.of_run(GATEWAY):
         seen = fleet.observation(gateway)
         for delivery in fleet.estate.deliveries if seen else ():

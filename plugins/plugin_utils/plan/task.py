@@ -53,6 +53,7 @@ _PLAYBOOKS = {
     "set_delivery_mode": "set_delivery_mode.yml",
     "uninstall": "uninstall.yml",
     "undo": "undo_workflow.yml",
+    "rotate": "rotate_certificate.yml",
 }
 OBSERVED = ("mail_server_observed", "gateway_observed")
 """The variables with what the roles read."""

@@ -10,7 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.by_hand import go_on
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import FileDiff
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.rules import HANDSHAKE_CPU_MS
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import HostPlan, Located, Plan, PlanStep
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import (
+    CERTIFICATES_ONLY,
+    HostPlan,
+    Located,
+    Plan,
+    PlanStep,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import one_line, render_table
 
 PLAN_HEADINGS = {"host": "HOST", "role": "ROLE", "is": "IS", "change": "WILL CHANGE", "obstacles": "IN THE WAY"}
@@ -36,6 +42,11 @@ _WORDS = {
     "stop_accepting": "the gateways stop accepting TLS, one at a time",
 }
 """Step -> what happens in it."""
+_RENEWED = {
+    "accept": "the gateways get their certificates, one at a time",
+    "offer": "the mail servers get their certificates, a canary first",
+}
+"""The same where certificates are renewed, and nothing else changes."""
 _SENDS = {"offer": "send over TLS", "off": "send in plaintext", "back": "send as before"}
 """Step -> what a send-only host does in it."""
 
@@ -142,6 +153,8 @@ def _by_hand(plan: Plan) -> Iterator[str]:
 
 def _meaning(plan: Plan, step: str, planned: PlanStep) -> str:
     """Return what happens in a step, in words. Send-only hosts have words of their own."""
+    if plan.action in CERTIFICATES_ONLY:
+        return _RENEWED[step]
     senders = [host for host in planned.hosts if host in plan.hosts and plan.hosts[host].send_only]
     if not senders or step not in _SENDS:
         return _WORDS[step]

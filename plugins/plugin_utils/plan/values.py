@@ -22,6 +22,7 @@ STEPS = {
     "set_delivery_mode": ("modes",),
     "uninstall": ("relax", "modes", "peers_off", "off", "remove", "put_back"),
     "undo": ("relax", "modes", "peers_off", "back", "stop_accepting"),
+    "rotate": ("accept", "offer"),
 }
 """Action -> its steps in the safe order."""
 GATEWAY_STEPS = frozenset({"accept", "modes", "stop_accepting", "remove"})
@@ -34,6 +35,8 @@ ALL_PLAINTEXT = frozenset({"disable", "uninstall"})
 """The actions after which no hop uses TLS."""
 IN_PART = frozenset({"set_delivery_mode", "undo"})
 """The actions whose estate has only the email configs that they change."""
+CERTIFICATES_ONLY = frozenset({"rotate"})
+"""The actions that renew certificates, and leave who uses TLS with whom as it is."""
 RESULTS = ("clean", "drift", "blocked", "unknown")
 
 

@@ -27,6 +27,9 @@ NOT_ON_THESE_HOSTS = {
     "starttls_outside_host", "starttls_message_timeout", "starttls_report_since", "starttls_report_token", "starttls_report_url",
     "starttls_logs",  # of other tasks of the role verify than its main ones: playbooks start those
     "starttls_peers",  # tests/unit/playbooks/test_peers.py
+    "starttls_more_certificates", "starttls_key_types", "starttls_csr_file", "starttls_certificate_command", "starttls_renew_days",
+    "starttls_pkcs12_file", "starttls_pkcs12_password", "starttls_acme_challenge", "starttls_acme_webroot", "starttls_acme_email",
+    "starttls_acme_dns_credentials", "starttls_acme_server", "starttls_acme_ca_file", "starttls_acme_install",  # of other sources
 }  # fmt: skip
 
 
@@ -53,7 +56,7 @@ def values(directory: Path) -> dict[str, Any]:
         "starttls_enforced_ca_file": str(directory / "certificate.pem"),
         "starttls_enforced_domains": [{"domain": "partner.test", "direction": "inbound"}], "starttls_domain": "own.test",
         "starttls_address": "127.0.0.1", "starttls_certificate_replace": True, "starttls_exim_split": True,
-        "starttls_settings_only": True,
+        "starttls_settings_only": True, "starttls_check_tlsa": False,
     }  # fmt: skip
 
 
@@ -159,7 +162,8 @@ def test_the_table_has_every_variable_of_the_roles(tmp_path: Path) -> None:
 
 def test_no_secret_is_told_to_other_hosts() -> None:
     secret = [
-        "starttls_private_key_content", "starttls_api_password", "starttls_api_key", "starttls_report_token", "starttls_imap_passwords"
+        "starttls_private_key_content", "starttls_api_password", "starttls_api_key", "starttls_report_token", "starttls_imap_passwords",
+        "starttls_pkcs12_password", "starttls_pkcs12_content", "starttls_more_certificates", "starttls_certificate_command",
     ]  # fmt: skip
     assert told_to_others(["starttls_hostname", *secret, "starttls_private_key_file"]) == [
         "starttls_hostname",

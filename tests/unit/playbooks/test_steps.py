@@ -24,7 +24,7 @@ from tests.support.playbooks import PLAYBOOKS, ROOT, command, environment, run_p
 
 NAMES = [
     "plan_tls", "enable_tls", "disable_tls", "set_delivery_mode", "undo_workflow", "uninstall", "verify_tls", "report_tls",
-    "recover_deferred_mail",
+    "recover_deferred_mail", "rotate_certificate",
 ]  # fmt: skip
 CHANGES = ("mail_server_tls", "gateway_tls", "peer_tls", "deferred_mail", "tls_certificate")
 VARIABLES = {

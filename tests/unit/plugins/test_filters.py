@@ -12,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils import (
     fleet_lock,
     messages,
     peers,
+    renewal,
     rows,
     stated,
     steps,
@@ -34,6 +35,7 @@ ENGINE = (
     peers,
     plan,
     proof,
+    renewal,
     rows,
     stated,
     steps,
@@ -55,6 +57,7 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 
 def test_each_filter_is_a_function_of_the_engine():
     assert set(NAMED) == {
+        "renewing", "renewed_here", "requesting", "waiting_hosts",
         "estate", "capabilities", "kind_on", "has_log", "localhost_of",
         "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",

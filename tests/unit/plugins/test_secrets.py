@@ -6,6 +6,7 @@ what is left in temporary directories, and the arguments of each process while i
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.serialization import pkcs12
 
 from tests.support.canned_host import canned_host
 from tests.support.fake_mailcow import KEY, FakeMailcow
@@ -27,6 +31,7 @@ OURS = "mailfleet.starttls"
 NAMES = {"gw1": "gw1.test", "m1": "m1.test"}
 IMAP_PASSWORD = 'it\'s \\a "geheimes" Passwört & <mehr>'
 URL_PASSWORD = "url-Pa55wort%40mit:allem"
+PKCS12_PASSWORD = "pkcs12 Pa55wort's \\ own"
 WRONG_PASSWORD = "a-wr0ng\\Pass'wort"
 
 
@@ -76,9 +81,13 @@ class Run:
         (self.given / "mx.key").write_text(self.key)
         for name, secret in (
             ("API password", PASSWORD), ("API key", KEY), ("IMAP password", IMAP_PASSWORD), ("password of a URL", URL_PASSWORD),
-            ("wrong API password", WRONG_PASSWORD),
+            ("wrong API password", WRONG_PASSWORD), ("password of a PKCS#12 file", PKCS12_PASSWORD),
         ):  # fmt: skip
             self.planted.text(name, secret)
+        chain = x509.load_pem_x509_certificates(self.issued.fullchain_pem)
+        how = serialization.BestAvailableEncryption(PKCS12_PASSWORD.encode())
+        packed = pkcs12.serialize_key_and_certificates(b"mx", self.issued.key, chain[0], chain[1:], how)
+        self.pkcs12 = self.planted.text("PKCS#12 file", base64.b64encode(packed).decode())
 
     def inventory(self) -> dict[str, Any]:
         hosts: dict[str, dict[str, Any]] = {
@@ -94,7 +103,7 @@ class Run:
             "starttls_private_key_content": self.key, "starttls_certificate_content": self.issued.fullchain_pem.decode(),
             "starttls_ca_content": self.root, "starttls_landing": landing, "starttls_api_password": PASSWORD, "starttls_api_key": KEY,
             "starttls_report_directory": str(self.directory / "reports"), "starttls_plan_file": str(self.directory / "plan.json"),
-            "imap_password": IMAP_PASSWORD, "wrong": WRONG_PASSWORD,
+            "imap_password": IMAP_PASSWORD, "wrong": WRONG_PASSWORD, "pkcs12_password": PKCS12_PASSWORD, "pkcs12_content": self.pkcs12,
             "with_userinfo": f"https://user:{URL_PASSWORD}@gateway.test:8006", "imap_with_userinfo": f"imap://u:{URL_PASSWORD}@127.0.0.1",
             "starttls_report_formats": ["html", "json", "csv", "junit", "prometheus"], "starttls_trace_address": "u@example.com",
         }  # fmt: skip
@@ -181,6 +190,24 @@ def of_one_host(run: Run, every: bool) -> Iterator[dict[str, Any]]:
             yield {**task, "check_mode": True}  # this may be a mail server
 
 
+def of_pkcs12(run: Run, every: bool) -> Iterator[dict[str, Any]]:
+    """Tasks with a PKCS#12 file, and with another password than its own."""
+    packed = {
+        "pkcs12_content": "{{ pkcs12_content }}", "pkcs12_password": "{{ pkcs12_password }}", "ca_content": run.root,
+        "names": list(NAMES.values()),
+    }  # fmt: skip
+    yield attempt("tls_certificate", path=str(run.kept / "p.pem"), source="pkcs12", **packed)
+    if every:
+        wrong = {**packed, "pkcs12_password": "{{ wrong }}"}
+        yield attempt("tls_certificate", path=str(run.kept / "p.pem"), source="pkcs12", **wrong)
+        more = [{name: packed[name] for name in ("pkcs12_content", "pkcs12_password")}]
+        content = {
+            "private_key_content": "{{ starttls_private_key_content }}", "certificate_content": run.issued.fullchain_pem.decode(),
+            "names": list(NAMES.values()), "more": more,
+        }  # fmt: skip
+        yield attempt("tls_certificate", path=str(run.kept / "p.pem"), **content)
+
+
 def of_apis(proxmox: FakeProxmox, mailcow: FakeMailcow, every: bool) -> Iterator[dict[str, Any]]:
     """Tasks for gateways with an API: they log in, are refused, and have a URL that holds a password."""
     main = config("main", mode="required", domain="example.com") | {"servers": ["127.0.0.1:1"]}
@@ -223,7 +250,7 @@ def see(run: Run, every: bool, *words: str, **env: str) -> None:
     """Run all tasks on this machine, and see that they did what they are for."""
     with FakeProxmox(relay="127.0.0.1", relayport=1, relaynomx=1) as proxmox, FakeMailcow() as mailcow:
         mailcow.transports = [mailcow._row(("example.com", "[127.0.0.1]:1"), ("destination", "nexthop"))]
-        tasks = [*of_one_host(run, every), *of_apis(proxmox, mailcow, every), *of_mailboxes()]
+        tasks = [*of_one_host(run, every), *of_pkcs12(run, every), *of_apis(proxmox, mailcow, every), *of_mailboxes()]
         plan = {"import_playbook": str(PLAYBOOKS / "plan_tls.yml")}
         out = run.play([plan, one_play(tasks)], *words, **env)
         assert bool(proxmox.policies and mailcow.writes()) is ("--check" not in words), out
@@ -234,6 +261,7 @@ def see(run: Run, every: bool, *words: str, **env: str) -> None:
     assert "imap_passwords=NOT_LOGGING_PARAMETER" in run.logged("message_trace")
     if "--check" not in words:
         assert (run.kept / "x.pem").read_text().startswith(run.key)
+        assert (run.kept / "p.pem").read_text().startswith(run.key)
 
 
 def test_no_secret_shows(run):

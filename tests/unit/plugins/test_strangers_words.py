@@ -146,6 +146,11 @@ def inventory(directory: Path, payload: Payloads, refused: dict[str, Any], peers
 PROVE = "{'inbound': 'offered', 'fingerprint': '', 'namesakes': [], 'next_hops': []}"
 USES = {
     "capabilities": f"'postfix' | {OURS}.capabilities",
+    "past_renewing": f"['m1'] | {OURS}.past_renewing(hostvars)",
+    "renewing": f"['m1'] | {OURS}.renewing(hostvars)",
+    "renewed_here": f"'m1' | {OURS}.renewed_here(hostvars)",
+    "requesting": f"['m1'] | {OURS}.requesting(hostvars)",
+    "waiting_hosts": f"['m1'] | {OURS}.waiting_hosts(hostvars)",
     "send_only": f"'m1' | {OURS}.send_only(hostvars, [])",
     "what_by_hand": f"hostvars.localhost.tls_plan.by_hand | {OURS}.what_by_hand",
     "reachable_at": f"['m1', 'm2'] | {OURS}.reachable_at(hostvars)",

@@ -6,7 +6,7 @@ import os
 import pwd
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import newer, pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.modules import tls_certificate as module
 
@@ -48,7 +48,7 @@ def ansible_module(monkeypatch, options, tmp_path_factory):
 
     monkeypatch.setattr(module, "AnsibleModule", Fake)
     store = str(tmp_path_factory.mktemp("store"))
-    monkeypatch.setattr(module, "install", functools.partial(module.install, store=store))
+    monkeypatch.setattr(newer, "install", functools.partial(newer.install, store=store))
     return Fake
 
 

@@ -1,5 +1,6 @@
 """What the actions have in common that read or change a host: what goes to the host, and what does not."""
 
+import base64
 import datetime as dt
 import hashlib
 from types import SimpleNamespace
@@ -21,7 +22,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
     plain_results,
 )
-from cryptography.hazmat.primitives.serialization import Encoding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import issued as issuing
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support.pki import now
 
@@ -286,7 +288,7 @@ def newer_on_host(authority, names=(NAME,), message=""):
 @pytest.mark.parametrize("plugin", READS)
 def test_a_read_says_that_the_newer_one_stays_and_expects_it(act, plugin, authority, issued):
     there, told = newer_on_host(authority)
-    act.answer = {**DONE, "newer": told}
+    act.answer = {**DONE, "newer": [told]}
     result = act(plugin, inbound="offered", install=install(authority, issued))
     assert (result["obstacles"], "newer" in result, len(act.ran)) == ([], False, 1)
     assert [one["code"] for one in result["notes"]] == ["certificate_newer_kept"]
@@ -296,7 +298,7 @@ def test_a_read_says_that_the_newer_one_stays_and_expects_it(act, plugin, author
 @pytest.mark.parametrize("plugin", READS)
 def test_a_read_says_that_an_unfit_newer_one_stands_in_the_way(act, plugin, authority, issued):
     _there, told = newer_on_host(authority, ["other.example.com"])
-    act.answer = {**DONE, "newer": told}
+    act.answer = {**DONE, "newer": [told]}
     result = act(plugin, inbound="offered", install=install(authority, issued))
     assert [one["code"] for one in result["obstacles"]] == ["certificate_newer_unfit"]
     assert "name_not_covered" in result["obstacles"][0]["message"] and "fingerprint_sha256" not in result
@@ -305,7 +307,7 @@ def test_a_read_says_that_an_unfit_newer_one_stands_in_the_way(act, plugin, auth
 @pytest.mark.parametrize("plugin", CHANGES)
 def test_a_change_asks_once_and_then_names_the_one_that_stays(act, plugin, authority, issued, monkeypatch):
     there, told = newer_on_host(authority)
-    answers = [{"changed": False, "newer": told}, {"changed": True, "diff": [], "warnings": ["of the host"]}]
+    answers = [{"changed": False, "newer": [told]}, {"changed": True, "diff": [], "warnings": ["of the host"]}]
     monkeypatch.setattr(
         plugin.ActionModule,
         "execute",
@@ -322,7 +324,7 @@ def test_a_change_asks_once_and_then_names_the_one_that_stays(act, plugin, autho
 @pytest.mark.parametrize("plugin", CHANGES)
 def test_a_change_with_an_unfit_newer_one_fails_before_it_changes_anything(act, plugin, authority, issued):
     _there, told = newer_on_host(authority, message="its private key belongs to another certificate")
-    act.answer = {"changed": False, "newer": told}
+    act.answer = {"changed": False, "newer": [told]}
     result = act(plugin, inbound="offered", install=install(authority, issued))
     assert (result["failed"], result["changed"], len(act.ran)) == (True, False, 1)
     assert "its private key belongs to another certificate" in result["msg"]
@@ -331,7 +333,7 @@ def test_a_change_with_an_unfit_newer_one_fails_before_it_changes_anything(act, 
 @pytest.mark.parametrize("plugin", CHANGES)
 def test_a_file_that_changes_again_in_between_is_not_guessed_at(act, plugin, authority, issued):
     _there, told = newer_on_host(authority)
-    act.answer = {"changed": False, "newer": told}
+    act.answer = {"changed": False, "newer": [told]}
     with pytest.raises(AnsibleActionFail, match="changed while this task looked at it"):
         act(plugin, inbound="offered", install=install(authority, issued))
 
@@ -340,3 +342,87 @@ def test_a_file_that_changes_again_in_between_is_not_guessed_at(act, plugin, aut
 def test_with_replace_the_host_is_told(act, plugin, authority, issued):
     act(plugin, inbound="offered", install=install(authority, issued, replace=True))
     assert act.ran[0][1]["bundle"]["replace"] is True
+
+
+# A certificate that is issued for a key of the host
+
+
+def part(**changes):
+    return {
+        "path": "/etc/mailfleet/starttls.pem", "pem": "", "public_key": "", "pending": "", "due": "there is none yet", "anew": False,
+        "message": "", **changes,
+    }  # fmt: skip
+
+
+def by_command(authority, **more):
+    return {"names": [NAME], "ca_content": authority.root_pem.decode(), "command": ["/bin/true"], **more}
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_read_asks_nothing_to_be_made_and_says_who_will_issue(act, plugin, authority):
+    act.answer = {**DONE, "issued": [part()]}
+    result = act(plugin, inbound="offered", certificate_source="command", install=by_command(authority))
+    [(_module, arguments)] = act.ran
+    assert arguments["bundle"]["issue"]["source"] == "command" and "bundle_content" not in arguments
+    assert [one["code"] for one in result["notes"]] == ["certificate_issue"]
+    assert result["obstacles"] == [] and "issued" not in result
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_read_asks_again_if_what_is_there_does_not_pass(act, plugin, authority):
+    other = authority.issue(["other.example.com"])
+    seen = part(due="", pem=other.fullchain_pem.decode(), public_key=spki(other))
+    act.answer = {**DONE, "issued": [seen]}
+    act(plugin, inbound="offered", certificate_source="command", install=by_command(authority))
+    assert [arguments["bundle"]["issue"].get("force", False) for _module, arguments in act.ran] == [False, True]
+
+
+def spki(issued):
+    key = issued.certificate.public_key()
+    return base64.b64encode(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)).decode()
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_certificate_that_is_fine_is_expected_and_not_issued(act, plugin, authority, issued):
+    act.answer = {**DONE, "issued": [part(due="", pem=issued.fullchain_pem.decode(), public_key=spki(issued))]}
+    result = act(plugin, inbound="offered", certificate_source="acme", install={
+        "names": [NAME], "ca_content": authority.root_pem.decode(), "acme_challenge": "standalone",
+    })  # fmt: skip
+    assert (result["obstacles"], result["notes"], len(act.ran)) == ([], [], 1)
+    assert result["fingerprint_sha256"] == hashlib.sha256(ders(issued)[0]).hexdigest()
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+def test_a_change_has_it_issued_first_and_sends_no_key(act, plugin, authority, issued, monkeypatch):
+    made = part(csr="CSR", key="/var/lib/mailfleet-starttls/pending+x.key", pending=spki(issued))
+    given = [{"changed": True, "issued": [made]}, {"changed": True, "diff": []}]
+    monkeypatch.setattr(issuing, "_checked_request", lambda text, _key, _names: text)
+    monkeypatch.setattr(
+        issuing, "sign", lambda _words, text, _names: issued.fullchain_pem.decode() if text == "CSR" else ""
+    )
+    action = plugin.ActionModule
+    monkeypatch.setattr(
+        action, "execute", lambda _self, arguments, _vars: act.ran.append(("change", arguments)) or given[1]
+    )
+    act.answer = given[0]
+    result = act(plugin, inbound="offered", certificate_source="command", install=by_command(authority))
+    (asked, options), (_change, arguments) = act.ran
+    assert asked == "mailfleet.starttls.tls_certificate" and options["issue"]["names"] == [NAME]
+    assert arguments["bundle"]["private_key"] == made["key"] and arguments["bundle"]["replace"]
+    assert arguments["bundle_content"] == issued.fullchain_pem.decode()
+    assert result["fingerprint_sha256"] == hashlib.sha256(ders(issued)[0]).hexdigest()
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
+def test_a_change_stops_if_the_host_cannot_make_a_key(act, plugin, authority):
+    act.answer = {"failed": True, "msg": "the program openssl is not on the host"}
+    result = act(plugin, inbound="offered", certificate_source="command", install=by_command(authority))
+    assert (result["failed"], len(act.ran)) == (True, 1)
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_host_without_tls_is_not_renewed(act, plugin, authority, issued):
+    act.answer = {**DONE, "before": {"inbound": "disabled", "outbound": "disabled"}}
+    bad = install(authority, issued, names=["other.example.com"])
+    result = act(plugin, inbound="renewed", install=bad)
+    assert result["obstacles"] == [] and "fingerprint_sha256" not in result

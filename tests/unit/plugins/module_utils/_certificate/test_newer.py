@@ -141,7 +141,7 @@ def judged(pki, there, message="", **install):
     checked = CheckedInputs({"content": "", "path": "/etc/x.pem"}, {"certificate": x509.describe(der(old))})
     told = {"path": "/etc/x.pem", "pem": there.fullchain_pem.decode(), "message": message}
     options = {"names": [NAME], "ca_content": pki.root_pem.decode(), **install}
-    return keep_newer(json.loads(json.dumps(told)), options, checked, lambda *_: b"")
+    return keep_newer([json.loads(json.dumps(told))], options, checked, lambda *_: b"")
 
 
 def test_one_that_passes_stays_with_a_warning_that_names_both_dates(pki):

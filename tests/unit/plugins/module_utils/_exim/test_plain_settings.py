@@ -29,6 +29,12 @@ def test_offered(before, hosts):
     assert main("offered", **before) == {"tls_advertise_hosts": hosts, **ON}
 
 
+def test_certificates_of_several_algorithms_are_lists_of_the_same_order():
+    edit = inbound(Desired("offered", more=("/etc/mailfleet/starttls-2.pem",)), {}, False)
+    listed = f"{OURS} : /etc/mailfleet/starttls-2.pem"
+    assert (edit.settings["tls_certificate"], edit.settings["tls_privatekey"]) == (listed, listed)
+
+
 def test_required_keeps_the_list_for_mail():
     assert main("required")["acl_smtp_mail"] == f"{REQUIRES}accept hosts = *}}{REFUSE}"
     assert main("required", acl_smtp_mail="acl_check_mail")["acl_smtp_mail"] == f"{REQUIRES}acl_check_mail}}{REFUSE}"

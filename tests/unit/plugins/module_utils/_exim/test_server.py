@@ -347,6 +347,11 @@ class TestPlan:
             f"MAIN_TLS_ENABLE = yes\nMAIN_TLS_CERTKEY = {host.certificate}\nMAIN_TLS_ADVERTISE_HOSTS = *\n"
         )
 
+    def test_certificates_of_several_algorithms_are_one_list(self, host):
+        wanted = Desired("offered", None, "/etc/mailfleet/a.pem", more=("/etc/mailfleet/a-2.pem",))
+        [image] = host.adapter.plan(wanted).after
+        assert "MAIN_TLS_CERTKEY = /etc/mailfleet/a.pem : /etc/mailfleet/a-2.pem\n" in image.content.decode()
+
     def test_a_key_of_its_own_has_its_own_macro_and_goes_again(self, host):
         host.apply("offered")
         wanted = Desired("offered", None, "/live/fullchain.pem", private_key="/live/privkey.pem")

@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import lock
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway, without_lists
-from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import Installed, removed_configs
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import (
+    Installed,
+    removed_configs,
+    undoing,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._mailcow.gateway import MailcowGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._proxmox.gateway import ProxmoxGateway
@@ -33,6 +38,30 @@ def test_a_gateway_with_an_api_loses_the_given_email_configs():
         {"name": "main", "state": "absent"}
     ]
     assert removed_configs({"email_configs": None}) == []
+
+
+class Bare:
+    """A gateway that has nothing of its own on its host."""
+
+    name = "baregate"
+
+    def own_files(self):
+        return []
+
+    generated = remains = own_files
+
+    def stripped(self, _images):
+        return []
+
+
+def test_the_renewal_hook_is_part_of_what_goes(tmp_path, monkeypatch):
+    hook = tmp_path / "mailfleet-starttls"
+    hook.write_text("ours")
+    monkeypatch.setattr(renewal_files, "RECOGNISED", {str(hook): lambda content: content == b"ours"})
+    todo = undoing(Bare(), str(tmp_path / "store"), str(tmp_path / "c.pem"))
+    assert todo and todo.lines() == [(str(hook), "(removed)\n")]
+    hook.write_text("mine")
+    assert not undoing(Bare(), str(tmp_path / "store"), str(tmp_path / "c.pem"))
 
 
 class TestMacros:

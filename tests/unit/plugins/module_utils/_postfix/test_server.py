@@ -230,6 +230,13 @@ def test_offering_adds_its_settings_and_leaves_every_other_byte(make):
     assert host.adapter().state() == {"inbound": "offered", "outbound": "opportunistic"}
 
 
+def test_certificates_of_several_algorithms_are_one_list(make):
+    host = make()
+    wanted = Desired("offered", None, CERTIFICATE, more=("/etc/mailfleet/starttls-2.pem",))
+    [image] = host.adapter().plan(wanted).after
+    assert f"\nsmtpd_tls_chain_files = {CERTIFICATE}, /etc/mailfleet/starttls-2.pem\n".encode() in image.content
+
+
 def test_a_key_of_its_own_comes_before_the_certificates(make):
     host = make()
     change = host.adapter().plan(Desired("offered", None, "/live/fullchain.pem", private_key="/live/privkey.pem"))

@@ -5,6 +5,7 @@ import os
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue import Waiting
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import uninstall as module
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reading import Reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
@@ -52,6 +53,24 @@ def test_everything_is_as_before_the_first_change(mail, authority, inbound, cert
     again = put_back(mail)
     assert not again.changed
     assert not mail.store.exists()
+
+
+def test_the_renewal_hook_goes_too(mail, tmp_path, monkeypatch):
+    hook = tmp_path / "mailfleet-starttls"
+    hook.write_text("# mailfleet.starttls\n")
+    foreign = tmp_path / "foreign"
+    foreign.write_text("mine\n")
+    ours = dict.fromkeys((str(hook), str(foreign)), lambda content: b"mailfleet" in content)
+    monkeypatch.setattr(renewal_files, "RECOGNISED", ours)
+    mail.set("offered")
+    shown = module.putting_back(mail, mail.desired(), str(mail.store)).lines()
+    assert (str(hook), "(removed, or put back)\n") in shown and str(foreign) not in dict(shown)
+    assert put_back(mail, check_mode=True).changed and hook.exists()
+    assert put_back(mail).changed
+    assert not hook.exists() and foreign.read_text() == "mine\n"
+    hook.write_text("# mailfleet.starttls\n")  # and alone
+    assert put_back(mail).changed and not hook.exists()
+    assert not put_back(mail).changed
 
 
 def test_nothing_to_remove(mail):

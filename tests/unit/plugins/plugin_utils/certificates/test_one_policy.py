@@ -3,7 +3,6 @@
 import datetime as dt
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import check_certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.roots import Roots
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.verdict import (
@@ -17,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from tests.support.both_sides import check_certificate
 from tests.support.pki import Authority, now, pem, self_signed
 
 NAME = "mx.example.com"

@@ -271,6 +271,7 @@ PLAYED = {
     "uninstall": "uninstall",
     "set_delivery_mode": "set_delivery_mode",
     "undo": "undo_workflow",
+    "rotate": "rotate_certificate",
 }
 
 

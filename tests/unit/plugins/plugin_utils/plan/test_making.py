@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import jsonschema
 import pytest
@@ -9,6 +10,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.observation import NOTES, OBSTACLES
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import plan_result
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.text import plan_text
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.values import STEPS, Plan
 
 from tests.support.plan_states import States, config, gateway, plain, probe, server
@@ -571,3 +573,36 @@ class TestCost:
 def test_a_broken_configuration_and_whether_the_daemon_runs_are_two_facts(health, said):
     plan = States(m1=server(health={**health, "message": "x"})).plan()
     assert plan.hosts["m1"].present.startswith(f"Postfix 3.7.11: {said}, ")
+
+
+class TestRotation:
+    """A run that renews certificates: its steps are those of the certificates, and who uses TLS with whom is no matter of it."""
+
+    NEW: ClassVar = {"path": "/etc/mailfleet/starttls.pem", "lines": "--- before\n+++ after\n-old\n+new\n"}
+
+    def test_hosts_with_a_new_certificate_change_gateways_first(self) -> None:
+        changed = {"changes": [self.NEW], "offer": True}
+        states = States(
+            config("main", "m1"), gw1=gateway(**changed), m1=server("m1", **changed), m2=server("m2", offer=False)
+        )
+        plan = states.plan("rotate")
+        check(plan)
+        assert {step: one.hosts for step, one in plan.steps.items()} == {"accept": ("gw1",), "offer": ("m1",)}
+        assert (plan.result, plan.hosts["m2"].state) == ("drift", "clean")
+        assert "the mail servers get their certificates, a canary first" in plan_text(plan)
+        assert "offer STARTTLS" not in plan_text(plan)
+
+    def test_a_mode_that_the_inventory_wants_is_no_matter_of_it(self) -> None:
+        states = States(
+            config("main", "m1", mode="required"), gw1=gateway(probes=[PLAIN]), m1=server("m1", offer=False)
+        )
+        plan = states.plan("rotate")
+        check(plan)
+        assert (plan.result, plan.obstacles, plan.steps) == ("clean", (), {})
+
+    def test_what_stands_in_the_way_of_a_certificate_stops_it(self) -> None:
+        said = {"code": "tlsa_not_published", "message": "publish it"}
+        states = States(config("main", "m1"), m1=server("m1", changes=[self.NEW], offer=True, obstacles=[said]))
+        plan = states.plan("rotate")
+        check(plan)
+        assert (plan.result, plan.hosts["m1"].state) == ("blocked", "blocked")

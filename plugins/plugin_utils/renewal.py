@@ -1,0 +1,150 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the module renewal_hook is given for a host whose certificate is renewed there, and which hosts wait for theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import LIVE, Issue
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import KEY_TYPES, ON_HOST
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import PROGRAM
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import target_of as place_of_listener
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars, target_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.variables import listed
+
+_RESULTS = ("mail_server_result", "gateway_accept_result")
+_OFFERS = ("offered", "required", "implicit")
+
+
+def renewing(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
+    """Return those of the hosts that offer TLS with a certificate that is renewed there."""
+    return [host for host in hosts if _source(hostvars[host]) in ON_HOST and _offers(hostvars[host])]
+
+
+def past_renewing(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
+    """Return those of the hosts that have the renewal hook, and offer TLS no more: nothing it renews would be served."""
+    return [
+        host for host in hosts if PROGRAM in (_seen(hostvars[host]).get("left") or ()) and not _offers(hostvars[host])
+    ]
+
+
+def requesting(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
+    """Return those of the hosts that offer no TLS yet and ask for their first certificate by a request (CSR)."""
+    return [host for host in hosts if _source(hostvars[host]) == "csr" and _can_ask(hostvars[host])]
+
+
+def _can_ask(facts: Mapping[str, Any]) -> bool:
+    seen = _seen(facts)
+    read = bool(seen) and not seen.get("failed") and not seen.get("unreachable")
+    return read and not seen.get("send_only") and not _offers(facts)
+
+
+def waiting_hosts(hosts: Sequence[str], hostvars: HostVars) -> list[str]:
+    """Return those of the hosts for which the run has written a request (CSR): their certificates are issued by hand."""
+    names = ("mail_server_result", "gateway_accept_result", "certificate_result")
+    return [
+        host
+        for host in hosts
+        if any(isinstance(one := hostvars[host].get(name), Mapping) and one.get("waiting") for name in names)
+    ]
+
+
+def renewed_here(host: str, hostvars: HostVars, ca_content: str = "") -> list[dict[str, Any]]:
+    """Return the option C(certificates) of renewal_hook for a host. ca_content: the roots of a private authority. Raises EngineError."""
+    facts = hostvars[host]
+    target = target_of(host, hostvars)
+    names = listed(facts.get("starttls_certificate_names")) or [target.host]
+    path = str(facts.get("starttls_certificate_path") or CERTIFICATE)
+    with understood(f"what {host} returned"):
+        listeners = _listeners(facts, path)
+        tlsa = [dict(one) for one in _seen(facts).get("published_tlsa") or ()]
+    own = {"host": str(facts.get("starttls_own_address") or "127.0.0.1"), "port": target.port, "protocol": "smtp"}
+    policy: dict[str, Any] = {
+        "allow_self_signed": str(facts.get("starttls_allow_self_signed") or False).lower() in ("true", "yes", "1")
+    }
+    for option, variable in (
+        ("min_days_left", "starttls_min_days_left"),
+        ("warn_days_left", "starttls_warn_days_left"),
+    ):
+        if str(facts.get(variable) or ""):
+            policy[option] = str(facts[variable])
+    made: dict[str, Any] = {
+        "name": str(names[0]),
+        "pairs": _pairs(facts, names, path),
+        "names": [str(one) for one in names],
+        "listeners": [{**one, "name": target.host} for one in listeners or [own]],
+        "policy": policy,
+        "tlsa": tlsa,
+        **{
+            name: str(facts[f"starttls_certificate_{name}"])
+            for name in ("owner", "group", "mode")
+            if facts.get(f"starttls_certificate_{name}")
+        },
+    }
+    return [{**made, "ca_content": ca_content} if ca_content else made]
+
+
+def _source(facts: Mapping[str, Any]) -> str:
+    return str(facts.get("starttls_certificate_source") or "files")
+
+
+def _seen(facts: Mapping[str, Any]) -> Mapping[str, Any]:
+    return observed_of([facts.get(name) for name in OBSERVED])
+
+
+def _offers(facts: Mapping[str, Any]) -> bool:
+    """Whether a host offered TLS when it was read, or does since its change."""
+    results = [facts.get(name) for name in _RESULTS]
+    for one in [*results, _seen(facts)]:
+        state = (one.get("after") or one.get("before")) if isinstance(one, Mapping) else None
+        if isinstance(state, Mapping) and state.get("inbound"):
+            return str(state["inbound"]) in ("offered", "required")
+    return False
+
+
+def _pairs(facts: Mapping[str, Any], names: Sequence[str], path: str) -> list[dict[str, str]]:
+    """Return key, certificate and where they are installed; nowhere if the daemon reads the files of their owner itself."""
+    if _source(facts) == "host":
+        return [{"private_key": str(facts.get("starttls_private_key_path") or path), "certificate": path}]
+    kinds = tuple(listed(facts.get("starttls_key_types"))) or KEY_TYPES[:1]
+    issue = Issue("acme", path, tuple(map(str, names)), kinds)
+    return [
+        {"private_key": f"{live}/privkey.pem", "certificate": f"{live}/fullchain.pem", "path": installed}
+        for place, installed in enumerate(issue.paths)
+        for live in [f"{LIVE}/{issue.lineage(place)}"]
+    ]
+
+
+def _present(facts: Mapping[str, Any]) -> list[Listener]:
+    seen = _seen(facts)
+    found = {str(one["service"]): Listener.from_json(one) for one in seen.get("listeners") or ()}
+    if any(_is_after_a_change(facts.get(name)) for name in _RESULTS):
+        # The host was read before its change, and told then what that would reach.
+        for one in (seen.get("reach") or {}).get("listeners") or ():
+            known = found.get(str(one["service"]))
+            overrides = known.overrides if known else {}
+            words = (one["service"], one["host"], one["port"], one["after"], tuple(one["certificates"]), overrides)
+            found[str(one["service"])] = Listener(*words)
+    return list(found.values())
+
+
+def _is_after_a_change(result: Any) -> bool:
+    return isinstance(result, Mapping) and bool(result.get("changed")) and not result.get("failed")
+
+
+def _listeners(facts: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
+    """Return the listeners that serve the certificate, as the host told them, or as the change of this run has left them."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    usual = str(facts.get("starttls_own_address") or "127.0.0.1")
+    for listener in _present(facts):
+        place = place_of_listener(listener, usual)
+        if listener.tls in _OFFERS and place and (path in listener.certificates or not listener.certificates):
+            found[place.host, place.port] = {"host": place.host, "port": place.port, "protocol": place.protocol}
+    return list(found.values())

@@ -1,0 +1,129 @@
+"""A new key where TLSA records are published: the record comes first, then the certificate. With a real DNS server."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import dns.rcode as dns_rcode
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import Certificate
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.inputs import check_install
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.dane import Tlsa, TlsaLookup
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys import (
+    compared,
+    tlsa_refusal,
+    with_tlsa,
+)
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.support.dns_server import serve
+
+NAME = "mx.example.com"
+TLSA = re.compile(r"(\d) (\d) (\d) ([0-9a-f]+)")
+WHERE = f"_25._tcp.{NAME}"
+PATH = "/etc/mailfleet/starttls.pem"
+
+
+def loaded(issued):
+    return Certificate.load(issued.certificate.public_bytes(Encoding.DER))
+
+
+def record(issued, usage=3):
+    return f"{usage} 1 1 {hashlib.sha256(loaded(issued).spki).hexdigest()}"
+
+
+def given(authority, issued, *more):
+    pairs = [
+        {"private_key_content": one.key_pem.decode(), "certificate_content": one.fullchain_pem.decode()}
+        for one in (issued, *more)
+    ]
+    return {"names": [NAME], "ca_content": authority.root_pem.decode(), **pairs[0], "more": pairs[1:]}
+
+
+def refused(authority, dns, *certificates, **options):
+    install = {**given(authority, *certificates), "check_tlsa": True, "resolver": [dns.address], **options}
+    checked = check_install(install, PATH, lambda *_: b"")
+    assert checked.findings == []
+    return [one.message for one in tlsa_refusal(checked, {"install": install, "port": 25})]
+
+
+@pytest.fixture(scope="module")
+def old(authority):
+    return authority.issue([NAME])
+
+
+@pytest.fixture(scope="module")
+def new(authority):
+    return authority.issue([NAME])
+
+
+@pytest.mark.parametrize("secure", [True, False])
+def test_a_new_key_is_refused_with_the_record_to_publish_first(authority, old, new, secure):
+    """Also where this resolver does not validate: that of a sender may."""
+    with serve(secure=secure) as dns:
+        dns.add(WHERE, "TLSA", record(old))
+        [said] = refused(authority, dns, new)
+        assert f"Publish '{WHERE}. IN TLSA {record(new)}' beside what is there ({record(old)})" in said
+        assert refused(authority, dns, old) == []
+        dns.add(WHERE, "TLSA", record(new))
+        assert refused(authority, dns, new) == []
+
+
+def test_each_algorithm_has_to_fit(authority, old):
+    rsa = authority.issue([NAME], key="rsa")
+    with serve(secure=True) as dns:
+        dns.add(WHERE, "TLSA", record(old))
+        [said] = refused(authority, dns, old, rsa)
+        assert record(rsa) in said
+
+
+def test_a_record_for_the_authority_fits_every_key(authority, old, new):
+    issuer = Certificate.load(authority.intermediate.certificate.public_bytes(Encoding.DER))
+    with serve(secure=True) as dns:
+        dns.add(WHERE, "TLSA", f"2 1 1 {hashlib.sha256(issuer.spki).hexdigest()}")
+        assert refused(authority, dns, new) == []
+
+
+def test_without_records_and_without_the_option_nothing_is_refused(authority, new, old):
+    with serve(secure=True) as dns:
+        assert refused(authority, dns, new) == []
+        dns.add(WHERE, "TLSA", record(old))
+        dns.questions.clear()
+        assert refused(authority, dns, new, check_tlsa=False) == []
+        assert dns.questions == []
+
+
+def read_of(authority, dns, issued, changes):
+    install = {**given(authority, issued), "check_tlsa": True, "resolver": [dns.address]}
+    checked = check_install(install, PATH, lambda *_: b"")
+    result = {"obstacles": [], "notes": [], "changes": changes}
+    return with_tlsa(result, {"install": install, "port": 25}, checked)
+
+
+def test_the_plan_has_it_and_what_could_not_be_looked_up(authority, old, new):
+    with serve(secure=True) as dns:
+        dns.add(WHERE, "TLSA", record(old))
+        changed = [{"path": PATH}]
+        assert [one["code"] for one in read_of(authority, dns, new, changed)["obstacles"]] == ["tlsa_not_published"]
+        dns.questions.clear()
+        assert read_of(authority, dns, new, [{"path": "/etc/postfix/main.cf"}])["obstacles"] == []
+        assert dns.questions == [], "a host whose certificate stays is not looked up"
+        dns.failing[WHERE.lower()] = dns_rcode.SERVFAIL
+        done = read_of(authority, dns, new, changed)
+        assert (done["obstacles"], [one["code"] for one in done["notes"]]) == ([], ["tlsa_unknown"])
+
+
+def test_a_key_that_waits_on_the_host_is_enough(old, new):
+    """So the plan knows it, before anything is issued."""
+    key = loaded(new).spki
+
+    def said(*records):
+        read = [TLSA.fullmatch(one) for one in records]
+        found = TlsaLookup(NAME, tuple(Tlsa(int(m[1]), int(m[2]), int(m[3]), bytes.fromhex(m[4])) for m in read))
+        return [(one.code, one.message) for one in compared(found, 25, [[]], [key])]
+
+    [(code, message)] = said(record(old))
+    assert code == "tlsa_not_published" and f"IN TLSA {record(new)}" in message
+    assert said(record(old), record(new)) == []
+    assert [one[0] for one in said(record(old, usage=2))] == ["tlsa_unknown"]  # the authority decides

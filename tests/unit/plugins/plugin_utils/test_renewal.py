@@ -1,0 +1,165 @@
+"""What the renewal hook of a host is given: whose files, where they are installed, and which listeners have to serve them."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import (
+    past_renewing,
+    renewed_here,
+    renewing,
+    requesting,
+    waiting_hosts,
+)
+
+ON = {"inbound": "offered", "outbound": "opportunistic"}
+PATH = "/etc/mailfleet/starttls.pem"
+
+
+def listener(port, tls, *certificates, host=""):
+    return {
+        "service": str(port),
+        "host": host,
+        "port": port,
+        "tls": tls,
+        "certificates": list(certificates),
+        "overrides": {},
+    }
+
+
+def host(source="acme", listeners=(), before=None, **facts):
+    seen = {"before": before or ON, "listeners": list(listeners), "published_tlsa": []}
+    return {
+        "starttls_hostname": "mx1.example.com",
+        "starttls_certificate_source": source,
+        "mail_server_observed": seen,
+        **facts,
+    }
+
+
+def test_acme_is_installed_where_the_daemon_reads_it():
+    facts = host(
+        listeners=[
+            listener(25, "offered", PATH),
+            listener(465, "implicit", PATH),
+            listener(587, "required", "/etc/own.pem"),
+        ]
+    )
+    [made] = renewed_here("m1", {"m1": {**facts, "starttls_key_types": ["ecdsa", "rsa"]}}, "ROOTS")
+    live = "/etc/letsencrypt/live/mx1.example.com"
+    assert made["pairs"] == [
+        {"private_key": f"{live}/privkey.pem", "certificate": f"{live}/fullchain.pem", "path": PATH},
+        {
+            "private_key": f"{live}-rsa/privkey.pem",
+            "certificate": f"{live}-rsa/fullchain.pem",
+            "path": "/etc/mailfleet/starttls-2.pem",
+        },
+    ]
+    assert [(one["port"], one["protocol"]) for one in made["listeners"]] == [(25, "smtp"), (465, "smtps")]
+    assert (made["names"], made["ca_content"]) == (["mx1.example.com"], "ROOTS")
+
+
+@pytest.mark.parametrize(
+    ("result", "ports"),
+    [
+        ({"changed": True, "after": ON}, [(25, "smtp"), (465, "smtps"), (587, "smtp")]),
+        ({}, [(465, "smtps")]), ({"changed": False}, [(465, "smtps")]), ({"changed": True, "failed": True}, [(465, "smtps")]),
+    ],
+)  # fmt: skip
+def test_the_first_run_names_every_listener_that_its_change_has_left(result, ports):
+    """The host was read before TLS was switched on, and told then what the change would reach."""
+    before = {25: "none", 465: "implicit", 587: "none"}
+    after = {25: "offered", 465: "implicit", 587: "offered"}
+    facts = host(listeners=[listener(port, tls) for port, tls in before.items()], mail_server_result=result)
+    facts["mail_server_observed"]["reach"] = {
+        "listeners": [
+            {
+                "service": str(port),
+                "host": "",
+                "port": port,
+                "before": before[port],
+                "after": tls,
+                "certificates": [PATH],
+            }
+            for port, tls in after.items()
+        ]
+    }
+    [made] = renewed_here("m1", {"m1": facts})
+    assert sorted((one["port"], one["protocol"]) for one in made["listeners"]) == ports
+
+
+def test_files_of_somebody_else_are_installed_nowhere():
+    facts = host(
+        "host",
+        starttls_certificate_path="/live/fullchain.pem",
+        starttls_private_key_path="/live/privkey.pem",
+        starttls_warn_days_left="5",
+        starttls_certificate_names="mx1.example.com, mail.example.com",
+    )
+    [made] = renewed_here("m1", {"m1": facts})
+    assert made["pairs"] == [{"private_key": "/live/privkey.pem", "certificate": "/live/fullchain.pem"}]
+    assert made["names"] == ["mx1.example.com", "mail.example.com"]
+    assert made["policy"] == {"allow_self_signed": False, "warn_days_left": "5"}
+    assert made["listeners"] == [{"host": "127.0.0.1", "port": 25, "protocol": "smtp", "name": "mx1.example.com"}]
+    assert "ca_content" not in made
+
+
+def test_the_records_that_are_published_go_with_it():
+    record = {"name": "_25._tcp.mx1.example.com", "usage": 3, "selector": 1, "matching_type": 1, "data": "ab"}
+    facts = host()
+    facts["mail_server_observed"]["published_tlsa"] = [record]
+    assert renewed_here("m1", {"m1": facts})[0]["tlsa"] == [record]
+
+
+@pytest.mark.parametrize(
+    ("facts", "renews"),
+    [
+        (host("acme"), True), (host("host"), True), (host("files"), False), (host("command"), False),
+        (host("acme", before={"inbound": "disabled", "outbound": "disabled"}), False),
+        (host("acme", before={"inbound": "disabled"}, mail_server_result={"after": ON}), True),
+        ({"starttls_certificate_source": "acme"}, False),
+    ],
+)  # fmt: skip
+def test_only_hosts_that_offer_tls_and_renew_it_themselves(facts, renews):
+    assert renewing(["m1"], {"m1": facts}) == (["m1"] if renews else [])
+
+
+OFF = {"inbound": "disabled", "outbound": "disabled"}
+HOOK = ["/etc/mailfleet/starttls.pem", "/usr/local/sbin/mailfleet-starttls"]
+
+
+@pytest.mark.parametrize(
+    ("left", "before", "result", "goes"),
+    [
+        (HOOK, ON, {"changed": True, "after": OFF}, True),
+        (HOOK, OFF, {}, True),  # a run that was interrupted after its last change
+        (HOOK, ON, {}, False),  # somebody has to do a step by hand first
+        (HOOK[:1], ON, {"changed": True, "after": OFF}, False),
+    ],
+)
+def test_where_tls_is_off_the_hook_goes(left, before, result, goes):
+    facts = host("acme", before=before, mail_server_result=result)
+    facts["mail_server_observed"]["left"] = left
+    unread = {"mail_server_observed": {"unreachable": True, "msg": "no route"}}
+    assert past_renewing(["m1", "m2"], {"m1": facts, "m2": unread}) == (["m1"] if goes else [])
+
+
+def test_hosts_that_wait_for_their_certificates():
+    known = {"m1": {"mail_server_result": {"waiting": True}}, "m2": {"mail_server_result": {"changed": True}}, "m3": {}}
+    assert waiting_hosts(["m1", "m2", "m3"], known) == ["m1"]
+
+
+OFF = {"inbound": "disabled", "outbound": "disabled"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "asks"),
+    [
+        (host("csr", before=OFF), True), (host("csr"), False), (host("command", before=OFF), False), (host("files", before=OFF), False),
+        ({"starttls_certificate_source": "csr"}, False),
+        ({"starttls_certificate_source": "csr", "mail_server_observed": {"unreachable": True}}, False),
+        ({"starttls_certificate_source": "csr", "mail_server_observed": {"before": OFF, "send_only": True}}, False),
+    ],
+)  # fmt: skip
+def test_the_first_request_is_made_before_tls_is_on(facts, asks):
+    """Else enable_tls would wait for a certificate, and rotate_certificate for TLS."""
+    assert requesting(["m1"], {"m1": facts}) == (["m1"] if asks else [])
