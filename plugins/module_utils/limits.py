@@ -235,6 +235,10 @@ LOG_LINE_BYTES = 16 << 10
 LOG_XZ_BYTES = 68 << 20
 """Memory for the reading of an xz file. xz -9 needs 65 MiB; a header may ask for 4 GiB. gzip needs 32 KiB, bzip2 4 MiB."""
 
+LOG_DIRECTORY_FILES = 10_000
+"""Files below one directory of logs: a year of daily files of 27 hosts."""
+LOG_PIPE_SECONDS = 60.0
+"""The wait for a pipe's next data."""
 LOG_RUN_SECONDS = 1800.0
 """All sources of a count. Some 40 MB are read a second, so 70 GB; a compressed file of 1 MB may hold 1 GB and more."""
 

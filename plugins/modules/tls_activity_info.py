@@ -24,8 +24,13 @@ options:
     default: auto
   logs:
     description:
-      - Log files, as absolute paths. Wildcards are allowed. Files that were last modified before O(since) are not read.
-      - Files may be compressed with gzip, bzip2 or xz.
+      - Log files, directories and named pipes, as absolute paths. Wildcards are allowed for files. Files that were last modified before
+        O(since) are not read.
+      - Of a directory, all files in it and in its directories are read, up to 10,000. Links to directories are not followed.
+      - A named pipe is read to its end. Its writer has 60 seconds for each next part. A pipe that a wildcard or a directory leads to is
+        not read.
+      - The data may be compressed with gzip, bzip2, xz or zstd. For zstd the host needs the program C(zstd), and a pipe needs it before
+        the pipe.
       - By default, the files that the daemon says it has, with the rotated ones. Postfix says it in C(maillog_file), or in
         C(syslog_facility) of each instance, Exim in C(log_file_path). Where that is syslog, the file is that of the rules of rsyslog.
       - A log that cannot be read, for example of a Postfix that writes to C(/dev/stdout), is named in RV(activity.notes) as C(not_read).

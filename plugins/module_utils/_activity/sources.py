@@ -1,18 +1,20 @@
 # Copyright: (c) 2026, the mailfleet.starttls authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sources of log lines: files, also rotated and compressed ones, and the journal. Read as a stream, the oldest first.
+"""The sources of log lines: files, also rotated and compressed ones, pipes, and the journal. Read as a stream, the oldest first.
 
-Sources: logrotate(8), journalctl(1), rsyslog.conf(5).
+Sources: logrotate(8), journalctl(1), rsyslog.conf(5), fifo(7).
 """
 
 from __future__ import annotations
 
 import contextlib
 import glob
-import gzip
+import io
 import os
 import re
+import select
+import stat
 import subprocess
 import time
 import zlib
@@ -20,6 +22,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, Optional, Union, cast
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.compression import (
+    CHUNK,
+    HEAD,
+    CompressionError,
+    kind_of,
+    uncompressed,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model import (
     ACTIVITY_VERSION,
     Adapter,
@@ -28,24 +37,24 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.model
     Tally,
     iso,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_files import opened, status_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import (
+    LOG_DIRECTORY_FILES,
     LOG_LINE_BYTES,
+    LOG_PIPE_SECONDS,
     LOG_RUN_SECONDS,
-    LOG_XZ_BYTES,
     Deadline,
     ExhaustedError,
 )
 
-CHUNK = 1 << 18
 # Smaller files are read from their beginning, because a search for the beginning of the window would not save time.
 SEARCH_FROM = 4 << 20
 # Seconds that lines may be out of order, because of several writers and of buffers.
 SLACK = 60.0
 _MISSED = "0027229ca0644181a76c4e92458afa2e"
 _MISSED_TEXT = re.compile(rb"missed (\d{1,9}) messages")
-_MAGIC = ((b"\x1f\x8b", "gzip"), (b"\xfd7zXZ\x00", "xz"), (b"BZh", "bzip2"), (b"\x28\xb5\x2f\xfd", "zstd"))
 
 
 class SourceError(Exception):
@@ -67,20 +76,78 @@ class LogFile:
         """
         try:
             with opened(self.path) as raw:
-                head = raw.read(6)
+                kind = kind_of(raw.read(HEAD))
                 raw.seek(0)
-                kind = next((name for magic, name in _MAGIC if head.startswith(magic)), "")
                 if not kind and self.size > SEARCH_FROM:
                     raw.seek(beginning(raw, self.size, stamp, Clock(self.changed), since - SLACK))
-                yield from lines_of(_opened(raw, kind, self.path))
+                with uncompressed(raw, kind) as stream:
+                    yield from lines_of(stream)
         except EngineError as error:
             raise SourceError(str(error)) from error
+        except CompressionError as error:
+            raise SourceError(f"{self.path} {error}") from error
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise SourceError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
 
     def clock(self) -> Clock:
         """Return the reader of the file's time stamps."""
         return Clock(self.changed)
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """A named pipe that the user names: some program writes a log into it. It is read to its end, whatever the window.
+
+    until: the end of the window, in seconds since 1970.
+    """
+
+    path: str
+    until: float
+
+    def chunks(self, stamp: re.Pattern[bytes], since: float) -> Iterator[tuple[list[bytes], int]]:
+        """Yield lists of lines without their line ends, and the number of bytes of each list. Raises SourceError."""
+        del stamp, since
+        try:
+            with place_of(self.path, LOOK) as place:
+                handle = place.open()
+            with io.FileIO(handle) as pipe, io.BufferedReader(_Waiting(pipe), CHUNK) as raw:
+                if not stat.S_ISFIFO(os.fstat(handle).st_mode):
+                    raise SourceError(f"{self.path} is no pipe any more")
+                with uncompressed(raw, kind_of(raw.peek(HEAD))) as stream:
+                    yield from lines_of(stream)
+        except EngineError as error:
+            raise SourceError(str(error)) from error
+        except CompressionError as error:
+            raise SourceError(f"{self.path} {error}") from error
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise SourceError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
+
+    def clock(self) -> Clock:
+        """Return the reader of the time stamps."""
+        return Clock(self.until)
+
+
+class _Waiting(io.RawIOBase):
+    """A pipe whose reader waits for its writer, and not for ever. Raises TimeoutError, which is an OSError."""
+
+    def __init__(self, pipe: io.FileIO) -> None:
+        self._pipe = pipe
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._pipe.fileno()
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for data or for the end. Raises OSError if neither comes within LOG_PIPE_SECONDS."""
+        waiting = select.poll()
+        waiting.register(self._pipe, select.POLLIN)
+        if not waiting.poll(LOG_PIPE_SECONDS * 1000):
+            raise TimeoutError(f"nothing came from the pipe within {LOG_PIPE_SECONDS:g} s; does a program write to it?")
+        return self._pipe.readinto(buffer) or 0
 
 
 @dataclass(frozen=True)
@@ -125,7 +192,7 @@ class Journal:
         return Clock(self.until)
 
 
-Source = Union[LogFile, Journal]
+Source = Union[LogFile, Pipe, Journal]
 
 
 @dataclass(frozen=True)
@@ -143,7 +210,8 @@ def find(globs: Sequence[str], journal: str, adapter: Adapter, since: float, unt
     Raises EngineError if a pattern is not an absolute path.
     """
     files = [] if journal == "true" else find_files(globs)
-    current = [one for one in files if one.changed >= since - SLACK and one.size]
+    pipes = [] if journal == "true" else [Pipe(path, until) for path in dict.fromkeys(globs) if _is_pipe(path)]
+    current: list[Source] = [*(one for one in files if one.changed >= since - SLACK and one.size), *pipes]
     if current:
         own = adapter.through_syslog and list(globs) == list(adapter.globs)
         notes = _lost(since, until) if own else []
@@ -224,16 +292,38 @@ def count(adapter: Adapter, tally: Tally, found: Found, since: float, until: flo
 
 
 def find_files(globs: Sequence[str]) -> list[LogFile]:
-    """Return the regular files that match the patterns, each once, the oldest first. Raises EngineError."""
+    """Return the regular files that match the patterns, or are in a named directory, each once, the oldest first.
+
+    Raises EngineError.
+    """
     found: dict[tuple[int, int], LogFile] = {}
     for pattern in globs:
         if not os.path.isabs(pattern):  # noqa: PTH117
             raise EngineError(f"logs: {pattern} is not an absolute path")
-        for path in sorted(glob.glob(pattern)):  # noqa: PTH207
+        within = _files_below(pattern) if os.path.isdir(pattern) else sorted(glob.glob(pattern))  # noqa: PTH112, PTH207
+        for path in within:
             status = _status(path)
             if status:
                 found.setdefault((status.st_dev, status.st_ino), LogFile(path, status.st_size, status.st_mtime))
     return sorted(found.values(), key=lambda one: (one.changed, one.path))
+
+
+def _files_below(directory: str) -> list[str]:
+    """Return the paths of the files of a directory and of those in it; links to directories are not followed. Raises EngineError."""
+    found: list[str] = []
+    for place, _directories, names in os.walk(directory):
+        found += (os.path.join(place, name) for name in names)  # noqa: PTH118
+        if len(found) > LOG_DIRECTORY_FILES:
+            raise EngineError(f"logs: {directory} holds more than {LOG_DIRECTORY_FILES:,} files; name the ones to read")
+    return sorted(found)
+
+
+def _is_pipe(path: str) -> bool:
+    """Whether a path is that of a pipe. One that a pattern or a directory leads to is not read: the user has not asked for it."""
+    try:
+        return stat.S_ISFIFO(os.lstat(path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _status(path: str) -> Optional[os.stat_result]:
@@ -298,62 +388,3 @@ def _time_behind(raw: IO[bytes], place: int, stamp: re.Pattern[bytes], clock: Cl
         if when is not None:
             return when
     return None
-
-
-def _opened(raw: IO[bytes], kind: str, path: str) -> IO[bytes]:
-    """Return the file's uncompressed content as a stream. Raises SourceError if this Python cannot read the compression."""
-    if not kind:
-        return raw
-    if kind == "gzip":
-        return cast(IO[bytes], gzip.GzipFile(fileobj=raw))
-    if kind == "zstd":
-        raise SourceError(f"{path} is compressed with zstd, which Python cannot read; use gzip or xz")
-    try:
-        if kind == "xz":
-            import lzma  # noqa: PLC0415
-
-            return cast(IO[bytes], _Xz(raw, lzma))
-        import bz2  # noqa: PLC0415
-
-        return cast(IO[bytes], bz2.BZ2File(raw))  # its blocks have at most 900 kB
-    except ImportError:
-        raise SourceError(f"{path} is compressed with {kind}, which this host's Python cannot read") from None
-
-
-class _Xz:
-    """An xz file of one or several streams. The file does not decide how much memory its reading takes."""
-
-    def __init__(self, raw: IO[bytes], lzma: Any) -> None:
-        self._raw = raw
-        self._lzma = lzma
-        self._input = b""
-        self._new()
-
-    def _new(self) -> None:
-        self._stream = self._lzma.LZMADecompressor(self._lzma.FORMAT_XZ, memlimit=LOG_XZ_BYTES)
-
-    def read(self, size: int) -> bytes:
-        """Return at most so many bytes; none at the end. Raises OSError if the data cannot be read."""
-        try:
-            return self._read(size)
-        except self._lzma.LZMAError as error:
-            raise OSError(f"the compressed data cannot be read: {error}") from error
-
-    def _read(self, size: int) -> bytes:
-        while True:
-            if self._stream.eof:
-                rest = self._stream.unused_data.lstrip(b"\0")  # padding between streams
-                while not rest:
-                    more = self._raw.read(CHUNK)
-                    if not more:
-                        return b""
-                    rest = more.lstrip(b"\0")
-                self._input = rest
-                self._new()
-            elif self._stream.needs_input and not self._input:
-                self._input = self._raw.read(CHUNK)
-                if not self._input:
-                    raise EOFError("the compressed data ends too early")
-            given, self._input = self._input, b""
-            if found := bytes(self._stream.decompress(given, size)):
-                return found

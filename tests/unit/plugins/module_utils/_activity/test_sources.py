@@ -5,6 +5,9 @@ import io
 import lzma
 import os
 import re
+import shutil
+import subprocess
+import threading
 import time
 import zlib
 from dataclasses import replace
@@ -18,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.sourc
     Found,
     Journal,
     LogFile,
+    Pipe,
     SourceError,
     beginning,
     count,
@@ -37,6 +41,8 @@ from tests.support.attacker import UID, needs_root, never_opened
 NOW = 1767225600.0  # 2026-01-01T00:00:00Z
 NO_TIME = re.compile(rb"(never)")
 STAMP = EximLog.stamp
+
+needs_zstd = pytest.mark.skipif(not shutil.which("zstd"), reason="this machine has no program zstd")
 
 
 def content(source, since=0.0):
@@ -128,10 +134,36 @@ def test_an_xz_file_of_several_streams(tmp_path, between):
     assert content(file_of(path)) == b"a\n" * 200_000 + b"b"
 
 
-def test_zstd_is_named(tmp_path):
+@needs_zstd
+def test_zstd_by_its_program(tmp_path):
+    path = tmp_path / "log.zst"
+    text = b"a line\n" * 50_000 + b"end"
+    path.write_bytes(subprocess.run(["zstd", "-cq"], input=text, stdout=subprocess.PIPE, check=True).stdout)
+    assert content(file_of(path)) == text
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(SourceError, match=r"log\.zst: the compressed data cannot be read: zstd ended with status 1"):
+        content(file_of(path))
+
+
+@needs_zstd
+def test_zstd_ends_with_its_reader(tmp_path):
+    path = tmp_path / "log.zst"
+    path.write_bytes(
+        subprocess.run(["zstd", "-cq"], input=b"a line\n" * 10**6, stdout=subprocess.PIPE, check=True).stdout
+    )
+    reading = file_of(path).chunks(STAMP, 0)
+    next(reading)
+    with at_most(5):
+        reading.close()
+
+
+def test_a_host_without_zstd_says_so(tmp_path, monkeypatch):
     path = tmp_path / "log.zst"
     path.write_bytes(b"\x28\xb5\x2f\xfd\x00")
-    with pytest.raises(SourceError, match="zstd, which Python cannot read"):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(
+        SourceError, match=r"log\.zst is compressed with zstd, and this host has no program zstd: install the"
+    ):
         content(file_of(path))
 
 
@@ -162,6 +194,71 @@ def test_files_are_found_once_and_the_oldest_first(tmp_path):
     os.mkfifo(tmp_path / "mail.log.pipe")
     found = find_files([f"{tmp_path}/mail.log*", f"{tmp_path}/mail.log.1"])
     assert [Path(one.path).name for one in found] == ["mail.log.2.gz", "mail.log.1", "mail.log"]
+
+
+def test_a_directory_is_read_whole(tmp_path):
+    (tmp_path / "mx1/old").mkdir(parents=True)
+    (tmp_path / "mx2").mkdir()
+    for name in ("mx1/mail.log", "mx1/old/mail.log.1", "mx2/mail.log"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "mx2/elsewhere").symlink_to("/etc")
+    os.mkfifo(tmp_path / "mx2/pipe")
+    found = {str(Path(one.path).relative_to(tmp_path)) for one in find_files([str(tmp_path)])}
+    assert found == {"mx1/mail.log", "mx1/old/mail.log.1", "mx2/mail.log"}
+
+
+def test_a_directory_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_source, "LOG_DIRECTORY_FILES", 2)
+    for name in "abc":
+        (tmp_path / name).touch()
+    with pytest.raises(EngineError, match=r"logs: .* holds more than 2 files; name the ones to read"):
+        find_files([str(tmp_path)])
+
+
+# Pipes
+
+
+def written(pipe, data):
+    thread = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress])
+def test_a_named_pipe_is_read_to_its_end(tmp_path, pack):
+    pipe, text = tmp_path / "pipe", b"a line\n" * 100_000 + b"end"
+    os.mkfifo(pipe)
+    (found,) = find([str(pipe)], "auto", EximLog(Tally(10), NOW, NOW + 60), NOW, NOW + 60).sources
+    thread = written(pipe, pack(text))
+    with at_most(30):
+        assert content(found) == text
+        thread.join()
+
+
+def test_a_pipe_without_a_writer_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(log_source, "LOG_PIPE_SECONDS", 0.1)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with (
+        at_most(10),
+        pytest.raises(SourceError, match=r"pipe: nothing came from the pipe within 0.1 s; does a program"),
+    ):
+        content(Pipe(str(pipe), NOW))
+
+
+def test_zstd_comes_unpacked_out_of_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    thread = written(pipe, b"\x28\xb5\x2f\xfd\x00\x00\x00")
+    with at_most(10), pytest.raises(SourceError, match=r"pipe gives data of zstd; put zstd -dc before the pipe"):
+        content(Pipe(str(pipe), NOW))
+    thread.join()
+
+
+def test_a_pipe_that_was_replaced_by_a_file_is_not_read(tmp_path):
+    (tmp_path / "pipe").write_text("x")
+    with pytest.raises(SourceError, match="is no pipe any more"):
+        content(Pipe(str(tmp_path / "pipe"), NOW))
 
 
 def test_patterns_have_to_be_absolute():
