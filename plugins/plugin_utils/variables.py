@@ -336,7 +336,9 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "none",
             "For `report_tls`: reports of other runs in their JSON form, as paths or patterns. They become one, and no host is read.",
         ),
-        "starttls_logs": Variable("what the daemon says", "Log files, directories or named pipes on the host, also compressed ones."),
+        "starttls_logs": Variable(
+            "what the daemon says", "Log files, directories or named pipes on the host, also compressed ones."
+        ),
     },
 }
 """Heading -> variable -> its default and its meaning."""
