@@ -24,7 +24,7 @@ from typing import IO, Any, Optional, Union, cast
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._activity.compression import (
     CHUNK,
-    HEAD,
+    MAGIC_BYTES,
     CompressionError,
     kind_of,
     uncompressed,
@@ -76,7 +76,7 @@ class LogFile:
         """
         try:
             with opened(self.path) as raw:
-                kind = kind_of(raw.read(HEAD))
+                kind = kind_of(raw.read(MAGIC_BYTES))
                 raw.seek(0)
                 if not kind and self.size > SEARCH_FROM:
                     raw.seek(beginning(raw, self.size, stamp, Clock(self.changed), since - SLACK))
@@ -113,7 +113,7 @@ class Pipe:
             with io.FileIO(handle) as pipe, io.BufferedReader(_Waiting(pipe), CHUNK) as raw:
                 if not stat.S_ISFIFO(os.fstat(handle).st_mode):
                     raise SourceError(f"{self.path} is no pipe any more")
-                with uncompressed(raw, kind_of(raw.peek(HEAD))) as stream:
+                with uncompressed(raw, kind_of(raw.peek(MAGIC_BYTES))) as stream:
                     yield from lines_of(stream)
         except EngineError as error:
             raise SourceError(str(error)) from error

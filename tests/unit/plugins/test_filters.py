@@ -57,7 +57,7 @@ CONFIG = {"name": "main", "domains": ["a.example"], "servers": ["pf12"], "delive
 
 def test_each_filter_is_a_function_of_the_engine():
     assert set(NAMED) == {
-        "renewing", "renewed_here", "requesting", "waiting_hosts",
+        "renewing", "renewed_here", "past_renewing", "requesting", "waiting_hosts",
         "estate", "capabilities", "kind_on", "has_log", "localhost_of",
         "handshake_targets", "verdict_rows", "trace_messages", "trace_work", "own_target",
         "failed_tests", "with_delivery_mode", "report_outputs", "failing", "trace_landings",
