@@ -129,6 +129,8 @@ class CheckedInputs:
             return {"issued_by": ISSUED_BY[self.issue["source"]]} if self.issue else {}
         found = [pem.fingerprint(block.der) for block in pem.certificates(pem.split(content))]
         known = {"ends": self.facts["certificate"]["not_after"], "fingerprints": found}
+        if self.facts.get("replaces"):
+            known["replaces"] = self.facts["replaces"]
         if self.private_key:
             return {**known, "private_key": self.private_key}
         return {**known, "sha256": hashlib.sha256(content.encode("ascii")).hexdigest()}
