@@ -228,12 +228,17 @@ def _loaded(der: bytes) -> X509:
     said = ask([*_X509, *_ESCAPED, *_DECIDED, "-pubkey", *_FIXED], der, "the certificate")
     if said is None:  # a key that it cannot decode ends it
         said = ask([*_X509, *_ESCAPED, *_DECIDED, *_FIXED], der, "the certificate")
-    found = _ANSWER.fullmatch(_text(said))
-    shown = ask([*_X509, *_SHOWN], der, "the certificate") if found else None
-    if not found or shown is None:
+    shown = ask([*_X509, *_SHOWN], der, "the certificate") if said else None
+    return of_answers(der, _text(said), _text(shown))
+
+
+def of_answers(der: bytes, said: str, shown: str) -> X509:
+    """Return the certificate of which openssl prints this. Raises ValueError and OverflowError."""
+    found = _ANSWER.fullmatch(said)
+    if not found or not shown:
         raise UnreadableError("openssl cannot read it")
     own, issuing, subject, issuer, begin, end, purposes, key, fixed = found.groups()
-    head, _line, extensions = _text(shown).partition(_EXTENSIONS)
+    head, _line, extensions = shown.partition(_EXTENSIONS)
     names = _alternative(extensions)
     titles = _TITLE.findall(extensions)
     damaged = len(titles) > len(set(titles)) or (

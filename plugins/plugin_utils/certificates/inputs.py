@@ -105,7 +105,8 @@ class CheckedInputs:
     def known(self) -> dict[str, Any]:
         """Return the facts of the first certificate; with C(fingerprints_sha256) of all, if there are several and all are known."""
         prints = [one.facts.get("fingerprint_sha256") for one in (self, *self.more)]
-        return {**self.facts, "fingerprints_sha256": prints} if self.more and all(prints) else dict(self.facts)
+        facts = {name: value for name, value in self.facts.items() if name != "replaces"}
+        return {**facts, "fingerprints_sha256": prints} if self.more and all(prints) else facts
 
     def bundle(self) -> dict[str, Any]:
         """Return the checked files for a host, without their content."""
