@@ -90,7 +90,10 @@ def installed(checked: CheckedInputs, options: dict[str, Any], read: ReadFile, a
                 kept = keep_newer(newer, options, one, read)
             if kept.findings:
                 return kept.refusal()
-            one.facts, one.caveats = kept.facts, kept.caveats
+            if kept.facts.get("kept"):
+                one.facts, one.caveats = kept.facts, kept.caveats
+            else:
+                result = ask({**one.for_module(), "replace": True})
         results.append(result)
         if result.get("failed") or result.get("unreachable"):
             return {**result, "changed": any(each.get("changed") for each in results)}

@@ -141,6 +141,7 @@ def bundles_of(options: Mapping[str, Any], kind: str) -> list[BundleFile]:
             ends=one["ends"],
             replace=bundle["replace"],
             keep=one["keep"],
+            replaces=one.get("replaces") or "",
             private_key=one.get("private_key") or "",
             issued_by=one.get("issued_by") or "",
         )

@@ -9,6 +9,7 @@ import tempfile
 from cryptography.hazmat.primitives import serialization
 
 from tests.fuzz.reader_seeds import READER_SEEDS
+from tests.fuzz.readers import CUT
 from tests.fuzz.targets import EHLO, GREETING, READY
 from tests.support.pki import self_signed
 
@@ -81,6 +82,17 @@ SEEDS: dict[str, list[bytes]] = {
         )
     ],
     "certificate": [CERTIFICATE],
+    "openssl_answer": [
+        b"64c500c8\n64c500c8\nsubject=CN=\\ #a\\0Ab\\, DNS:e\nissuer=O=b+CN=a\nnotBefore=Nov 29 18:16:26 2026 GMT\n"
+        b"notAfter=Jun 18 18:16:26 2027 GMT\nCertificate purposes:\nSSL server : Yes\n-----BEGIN PUBLIC KEY-----\nAAAA\n"
+        b"-----END PUBLIC KEY-----\nX509v3 Basic Constraints: critical\n    CA:TRUE, pathlen:0\nX509v3 Key Usage: \n"
+        b"    Digital Signature, CRL Sign\nTLS Feature: \n    status_request\n"
+        + CUT
+        + b"        Version: 3 (0x2)\n        Signature Algorithm: ecdsa-with-SHA256\n            Public Key Algorithm: id-ecPublicKey\n"
+        b"                Public-Key: (256 bit)\n                ASN1 OID: prime256v1\n        X509v3 extensions:\n"
+        b"            X509v3 Subject Alternative Name: \n                DNS:a.example, IP Address:2001:DB8:0:0:0:0:0:1\n"
+        b"            Authority Information Access: \n                CA Issuers - URI:http://a.example/\n"
+    ],
     "policy": [
         b"version: STSv1\nmode: enforce\nmx: mx.example.com\nmx: *.example.net\nmax_age: 86400\n",
         b"v=STSv1; id=20261124T1;",

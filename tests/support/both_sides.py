@@ -7,6 +7,8 @@ from typing import Any
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import fitness, pem
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import assessment
 
+_MANY = 20
+
 
 def codes(faults: Any) -> list[str]:
     """The codes of findings or faults."""
@@ -27,11 +29,12 @@ def of_host(key: Any, leaf: Any, chain: Any = None, **options: Any) -> fitness.F
 def check_certificate(key: Any, leaf: Any, chain: Any = None, **options: Any) -> assessment.Assessment:
     """Ask both, and see that they agree. The answer of the controller is returned.
 
-    alike: whether they have to name the same faults. A host never takes what the controller refuses.
+    alike: whether they have to name the same faults. A host never takes what the controller refuses. slowly: ask the host, too, where
+    it has to start openssl very often.
     """
-    alike = options.pop("alike", True)
+    alike, slowly = options.pop("alike", True), options.pop("slowly", False)
     theirs = assessment.check_certificate(key, leaf, chain, **options)
-    if set(options) & {"public_key", "roots"}:
+    if set(options) & {"public_key", "roots"} or (str(chain or leaf).count("BEGIN") > _MANY and not slowly):
         return theirs
     try:
         ours = of_host(key, leaf, chain, **options)

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import validity_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import PROGRAM_PATH, seen_on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.openssl import PROGRAM_PATH, validity_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import numbered, pending_key
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import renewal_limit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
@@ -118,14 +118,15 @@ def _seen(issue: Issue, place: int, now: datetime, store: str, live: str) -> dic
 
 def _too_old(text: str, days: Optional[int], now: datetime) -> str:
     blocks = pem.certificates(pem.split(text))
-    begin, end = validity_of(blocks[0].der) if blocks else ("", "")
-    if not end:
+    found = validity_of(blocks[0].der) if blocks else None
+    if not found:
         return "its dates cannot be read"
-    first, last = (datetime.strptime(one, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc) for one in (begin, end))
+    first, last = found
     limit = renewal_limit(last - first) if days is None else timedelta(days=days)
     if last - now >= limit:
         return ""
-    return f"it ends at {end}, and {'less than a third of its life is' if days is None else f'fewer than {days} days are'} left"
+    least = "less than a third of its life is" if days is None else f"fewer than {days} days are"
+    return f"it ends at {last:%Y-%m-%dT%H:%M:%SZ}, and {least} left"
 
 
 def _renewed(lineage: str, text: str, live: str) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,21 +52,18 @@ def _facts(path: str) -> dict[str, Any]:
         return {**facts, "message": str(error)}
     if not leaf:
         return {**facts, "message": "it holds no certificate"}
-    if not _begins_like_a_certificate(leaf[0].der):
+    if not _is_certificate(leaf[0].der):
         return {**facts, "message": "its first block with the label CERTIFICATE is something else"}
     return {**facts, "pem": leaf[0].text}
 
 
-def _begins_like_a_certificate(der: bytes) -> bool:
-    """Whether it is a SEQUENCE that begins with a SEQUENCE that begins with a version or number. No form of a private key is."""
-    within = _content(der)
-    return der[:1] == b"\x30" and within[:1] == b"\x30" and _content(within)[:1] in (b"\xa0", b"\x02")
-
-
-def _content(der: bytes) -> bytes:
-    """Return what follows the tag and length at the beginning."""
-    length = der[1] if len(der) > 1 else 0
-    return der[2 + (length & 0x7F if length & 0x80 else 0) :]
+def _is_certificate(der: bytes) -> bool:
+    """Whether Python's OpenSSL reads it as a certificate. No form of a private key is one."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=der)
+    except (ssl.SSLError, ValueError):
+        return False
+    return True
 
 
 def _by_list(image: FileImage) -> Iterator[Reader]:

@@ -18,17 +18,19 @@ from pathlib import Path
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem, rules
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.der import DerError, bits_of, only
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import (
-    NoOpensslError,
-    public_key_of,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import public_key_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.openssl import NoOpensslError
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import (
     ERROR_SHARE,
     MINIMUM_BITS,
     RENEWAL_SHARE,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509, UnreadableError, utc_now
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import (
+    X509,
+    UnreadableError,
+    is_self_signed,
+    utc_now,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import make_context
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.verifier import Verifier
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -45,6 +47,8 @@ CA_BUNDLES = (
     "/etc/ssl/cert.pem",
 )
 CA_BUNDLE_BYTES = 16 << 20
+_CODES = ("utf-8", "utf-16-be", "utf-32-be")
+"""How certificates encode words of names; ASCII and most of Latin-1 are among them."""
 
 _EXPLAINED = {
     "expired": {"expired"},
@@ -110,22 +114,17 @@ class HostRoots:
         if not text:
             ders, where = host_store()
             self.name = f"the host's own store ({where})"
-        self.roots: list[X509] = []
-        for der in ders:
-            with contextlib.suppress(UnreadableError):
-                self.roots.append(X509.load(der))
-        if text:
-            self.roots = [one for one in self.roots if one.self_signed]
+        self._roots = [der for der in ders if not text or is_self_signed(der)]
         self.fault: Optional[rules.Unfit] = None
-        if text and not self.roots:
+        if text and not self._roots:
             code = "untrusted" if blocks else "not_pem"
             self.fault = rules.Unfit(
                 code, f"{self.name} hold no root: there is no certificate that is signed by itself"
             )
         if text or not context.cert_store_stats()["x509_ca"]:
-            for one in self.roots:
+            for der in self._roots:
                 with contextlib.suppress(ssl.SSLError, ValueError):
-                    context.load_verify_locations(cadata=one.der)
+                    context.load_verify_locations(cadata=der)
         self._verifier = Verifier(context)
 
     def distrust(self, chain: Sequence[bytes]) -> str:
@@ -135,7 +134,18 @@ class HostRoots:
 
     def issuers_of(self, certificate: X509) -> list[X509]:
         """Return the roots that may have signed a certificate."""
-        return [one for one in self.roots if certificate.is_issued_by(one)]
+        return [one for one in self.named_by(certificate) if certificate.is_issued_by(one)]
+
+    def named_by(self, certificate: X509) -> list[X509]:
+        """Return the roots whose name is that of a certificate's issuer. Only those that hold all its words are read."""
+        forms = [{word.encode(code) for code in _CODES} for word in certificate.issuer_words]
+        found = []
+        for der in self._roots:
+            lowered = der.lower()
+            if all(any(form in lowered for form in each) for each in forms):
+                with contextlib.suppress(UnreadableError):
+                    found.append(X509.load(der))
+        return [one for one in found if certificate.names_as_issuer(one)]
 
 
 def assess(
@@ -242,10 +252,10 @@ class _Check:
 
     def find_leaf(self, public: Optional[bytes], items: list[X509]) -> tuple[X509, list[X509]]:
         first = items[0]
-        if public is None or _one_key(first.spki, public):
+        if public is None or first.has_key(public):
             return first, items[1:]
         for one in items[1:]:
-            if _one_key(one.spki, public):
+            if one.has_key(public):
                 self.find(
                     "chain_out_of_order",
                     f"the {_label(one)} belongs to the private key, but the {_label(first)} comes first",
@@ -328,7 +338,7 @@ class _Check:
         if last.self_signed:
             what = f"ends at the root '{last.issuer}', which is not in {self.roots.name} ({said})"
             self.find("untrusted", f"the chain of the {_label(path[0])} {what}")
-        elif any(last.names_as_issuer(root) for root in self.roots.roots):
+        elif self.roots.named_by(last):
             what = (
                 f"names '{last.issuer}' as its issuer, but the root of that name in {self.roots.name} did not sign it"
             )
@@ -350,16 +360,3 @@ class _Check:
         self._check_dates(one, warn, life)
         self.add(rules.check_extensions(one, _label(one)))
         self.add(rules.check_strength(one, _label(one), self.policy.minimum_bits))
-
-
-def _one_key(spki: bytes, other: bytes) -> bool:
-    """Whether two public keys (DER) are the same. The names of algorithms may differ: RSA and RSASSA-PSS have one kind of key."""
-    try:
-        return spki == other or _bare(spki) == _bare(other)
-    except (DerError, ValueError):
-        return False
-
-
-def _bare(spki: bytes) -> bytes:
-    _algorithm, key = only(spki, 0x30).parts()
-    return bits_of(key)

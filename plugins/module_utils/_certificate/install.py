@@ -43,8 +43,9 @@ class BundleFile:
     If present is true and both are missing, the controller did not check the file. owner and group are names or
     numbers. mode has the form that parse_mode() reads. ends: when the certificate ends, as newer.end_of() gives it; empty if
     the content tells it. replace: whether it also replaces one that ends later. keep: the fingerprint of one on the host that
-    the controller has judged, and that stays. private_key: the path of the key, which was made on this host; then content has the
-    certificates only, and there is no sha256. issued_by: what will issue the certificate; then nothing of it is known yet.
+    the controller has judged, and that stays. replaces: that of one that it has seen not to end later. private_key: the path
+    of the key, which was made on this host; then content has the certificates only, and there is no sha256. issued_by: what
+    will issue the certificate; then nothing of it is known yet.
     """
 
     path: str
@@ -58,6 +59,7 @@ class BundleFile:
     ends: str = ""
     replace: bool = False
     keep: str = ""
+    replaces: str = ""
     private_key: str = ""
     issued_by: str = ""
 

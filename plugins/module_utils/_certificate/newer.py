@@ -3,15 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Whether the certificate that is on a host ends later than the one to install. The controller then judges it, and it stays.
 
-A renewal may have come to the host by another way than the controller. Only the end is read here, out of the DER, because hosts have no
-library for certificates.
+A renewal may have come to the host by another way than the controller. Only the end is read here, because hosts have no library for
+certificates.
 """
 
 from __future__ import annotations
 
-import re
 import ssl
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
@@ -21,55 +20,35 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.in
     install,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.openssl import NoOpensslError, validity_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-_SEQUENCE, _VERSION, _UTC_TIME, _GENERALIZED_TIME = 0x30, 0xA0, 0x17, 0x18
-_VALIDITY = 3  # after serial number, signature algorithm and issuer
-_DIGITS = re.compile(rb"(\d{4})(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)Z")
 _MISMATCH = "KEY_VALUES_MISMATCH"
 
 
 def end_of(der: bytes) -> str:
-    """Return when a certificate ends, like C(2027-11-01T00:00:00Z); empty if that cannot be read. Such texts can be compared."""
-    return validity_of(der)[1]
+    """Return when a certificate ends, like C(2027-11-01T00:00:00Z); empty if that cannot be read. Such texts can be compared.
 
-
-def validity_of(der: bytes) -> tuple[str, str]:
-    """Return when a certificate begins and ends, see end_of(); both are empty if that cannot be read."""
-    try:
-        _tag, certificate = next(_elements(der))
-        _tag, signed = next(_elements(certificate))
-        parts = [one for one in _elements(signed) if one[0] != _VERSION]
-        tag, validity = parts[_VALIDITY]
-        if tag != _SEQUENCE:
-            return "", ""
-        begin, end = (_time(*one) for one in _elements(validity))
-    except (IndexError, ValueError, StopIteration):
-        return "", ""
-    return (begin, end) if end else ("", "")
-
-
-def _time(tag: int, text: bytes) -> str:
-    if tag == _UTC_TIME:
-        text = (b"20" if text[:2] < b"50" else b"19") + text  # RFC 5280, 4.1.2.5.1
-    found = _DIGITS.fullmatch(text) if tag in (_UTC_TIME, _GENERALIZED_TIME) else None
-    return "{}-{}-{}T{}:{}:{}Z".format(*(one.decode("ascii") for one in found.groups())) if found else ""
+    Raises NoOpensslError.
+    """
+    found = validity_of(der)
+    return f"{found[1].isoformat()[:19]}Z" if found else ""
 
 
 def newer_on_host(bundle: Optional[BundleFile]) -> Optional[dict[str, Any]]:
     """Return what is at the path of a file to install, if its certificate ends later; None if not, or if it is to be replaced anyway.
 
     The result has C(path), C(pem), the certificates of the file, and C(message), why no daemon could use it; else empty. It has no key.
-    Nothing is raised: what keeps the file from being read also keeps it from being replaced, and that says it.
+    Without the program openssl, one that may end later is told too. Nothing is raised: what keeps the file from being read also keeps
+    it from being replaced, and that says it.
     """
     if bundle is None or bundle.replace or not bundle.present:
         return None
     try:
-        ends = bundle.ends or _end_of_leaf(bundle.content or "")
         with opened(bundle.path) as file:
             blocks = pem.split(file.read(pem.MAX_BYTES + 1))
             found = pem.certificates(blocks)
-            if not found or not ends or end_of(found[0].der) <= ends:
+            if not found or not _may_end_later(found[0].der, bundle):
                 return None
             message = _unusable(f"/dev/fd/{file.fileno()}", blocks)
     except (EngineError, OSError, ValueError):  # a PemError is a ValueError
@@ -109,9 +88,20 @@ def keeps(bundle: Optional[BundleFile]) -> bool:
         return False
 
 
-def _end_of_leaf(bundle: str) -> str:
-    found = pem.certificates(pem.split(bundle))
-    return end_of(found[0].der) if found else ""
+def _may_end_later(der: bytes, bundle: BundleFile) -> bool:
+    """Whether a certificate ends later than the wanted one. Without the program openssl the controller has to find that out."""
+    wanted = pem.certificates(pem.split(bundle.content or ""))
+    shown = pem.fingerprint(der)
+    if shown == bundle.replaces or shown in [
+        *bundle.fingerprints[:1],
+        *(pem.fingerprint(one.der) for one in wanted[:1]),
+    ]:
+        return False
+    try:
+        ends = bundle.ends or (end_of(wanted[0].der) if wanted else "")
+        return bool(ends) and end_of(der) > ends
+    except NoOpensslError:
+        return True
 
 
 def _unusable(path: str, blocks: list[pem.PemBlock]) -> str:
@@ -128,19 +118,3 @@ def _unusable(path: str, blocks: list[pem.PemBlock]) -> str:
 
 def _no_password() -> str:
     raise ValueError("its private key is encrypted, and a daemon cannot ask for the passphrase")
-
-
-def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield tag and content of each element of a DER text. Raises ValueError and IndexError if it is damaged."""
-    at = 0
-    while at < len(der):
-        tag, length, at = der[at], der[at + 1], at + 2
-        if length & 0x80:
-            size = length & 0x7F
-            if not 1 <= size <= 4:
-                raise ValueError("a length that no certificate has")
-            length, at = int.from_bytes(der[at : at + size], "big"), at + size
-        if at + length > len(der):
-            raise ValueError("cut off")
-        yield tag, der[at : at + length]
-        at += length

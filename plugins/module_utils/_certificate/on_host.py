@@ -11,23 +11,14 @@ from __future__ import annotations
 import base64
 import errno
 import os
-import shutil
 import stat
-import subprocess
 from typing import Any, BinaryIO, Union
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.openssl import ask
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK, place_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ROOTS_BYTES
-
-_SECONDS = 10.0
-PROGRAM_PATH = "/usr/bin:/usr/local/bin:/bin:/usr/sbin:/sbin"
-"""Where programs of the host are looked for."""
-
-
-class NoOpensslError(EngineError):
-    """The program openssl is not there, or cannot be asked: nothing is known of the key."""
 
 
 def seen_on_host(certificate: str, private_key: str, certificates: bool = True) -> dict[str, Any]:
@@ -110,18 +101,8 @@ def public_key_of(key: Union[BinaryIO, bytes], path: str) -> bytes:
 
     key: a file, open, or its content. path: names it in messages.
     """
-    program = shutil.which("openssl", path=PROGRAM_PATH)
-    if not program:
-        raise NoOpensslError("the program openssl is not on the host")
     # An empty passphrase: so it asks nobody for one.
-    command = [program, "pkey", "-pubout", "-outform", "DER", "-passin", "pass:"]
-    given: dict[str, Any] = {"input": key} if isinstance(key, bytes) else {"stdin": key}
-    try:
-        made: subprocess.CompletedProcess[bytes] = subprocess.run(  # noqa: S603  (fixed words; the key is its standard input)
-            command, **given, capture_output=True, timeout=_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise NoOpensslError(f"openssl cannot read the private key of {path}: {type(error).__name__}") from error
-    if made.returncode or not made.stdout:
+    made = ask(["pkey", "-pubout", "-outform", "DER", "-passin", "pass:"], key, f"the private key of {path}")
+    if not made:
         raise EngineError(f"openssl finds no private key without a passphrase in {path}")
-    return made.stdout
+    return made

@@ -77,6 +77,7 @@ _ONE_SPEC: dict[str, dict[str, Any]] = {
     "fingerprints": {"type": "list", "elements": "str", "default": []},
     "ends": {"type": "str", "default": ""},
     "keep": {"type": "str", "default": ""},
+    "replaces": {"type": "str", "default": ""},
     "private_key": {"type": "path", "default": ""},
     "issued_by": {"type": "str", "default": ""},
 }

@@ -20,7 +20,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.po
     ERROR_SHARE,
     MINIMUM_BITS,
     NOT_EVERYWHERE,
-    PSS,
     RENEWAL_SHARE,
     SIGNING_USAGE,
     TLS_USAGES,
@@ -66,13 +65,11 @@ class Facts(Protocol):
     @property
     def curve(self) -> str: ...
     @property
-    def key_oid(self) -> str: ...
-    @property
     def key_usage(self) -> Optional[frozenset[str]]: ...
     @property
     def signature_hash(self) -> Optional[str]: ...
     @property
-    def signature_oid(self) -> str: ...
+    def uses_pss(self) -> bool: ...
     @property
     def self_signed(self) -> bool: ...
     @property
@@ -87,6 +84,7 @@ class Facts(Protocol):
     def damaged(self) -> bool: ...
     def days_left(self, now: datetime) -> int: ...
     def refuses_to_sign(self, authorities: int) -> str: ...
+    def confirms(self, host: str, is_address: bool) -> bool: ...
 
 
 def printable_text(text: str, limit: int = 500) -> str:
@@ -256,7 +254,7 @@ def check_acceptance(certificate: Facts, label: str, minimum: Mapping[str, int] 
             f"the {label} is not taken everywhere: its key is of the curve {certificate.curve}, which neither OpenSSL, GnuTLS nor "
             "Schannel offers unless it is switched on",
         )
-    if PSS in (certificate.signature_oid, certificate.key_oid):
+    if certificate.uses_pss:
         yield Unfit("not_everywhere", f"the {label} is not taken everywhere: Exchange does not take RSASSA-PSS")
     if certificate.must_staple:
         yield Unfit(
@@ -303,14 +301,14 @@ def covers(certificate: Facts, name: str) -> bool:
     """
     address = _address(name)
     if address is not None:
-        return any(san == f"IP:{address}" for san in certificate.sans)
+        return any(san == f"IP:{address}" for san in certificate.sans) and certificate.confirms(address, True)
     host = _host_of(name)
     if not host:
         return False
     patterns = [san[4:] for san in certificate.sans if san.startswith("DNS:")]
     if not certificate.sans and not certificate.damaged and certificate.common_name:
         patterns = [certificate.common_name]
-    return any(_matches(pattern, host) for pattern in patterns)
+    return any(_matches(pattern, host) for pattern in patterns) and certificate.confirms(host, False)
 
 
 def names_of(certificate: Facts) -> str:

@@ -34,6 +34,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
     TEMPORARY_PREFIX,
     PathTrust,
     UntrustedPathError,
+    flush_directory,
     make_directory,
     missing_directories,
     remove_directory,
@@ -225,6 +226,7 @@ class Transaction:
         self._daemon = daemon
         self._store = Path(store)
         self._journal = self._store / f"{daemon.name}.journal"
+        self._done = self._store / f"{daemon.name}.done"
 
     @contextlib.contextmanager
     def locked(self, seconds: float = SECONDS) -> Iterator[Transaction]:
@@ -236,6 +238,7 @@ class Transaction:
         with daemon_locked(self._daemon.name, str(self._store), seconds):
             if first:
                 record.begin(str(self._store), self._daemon.name)
+            self._tidy()
             yield self
 
     @contextlib.contextmanager
@@ -286,14 +289,14 @@ class Transaction:
             self._end(slots)
         return True
 
-    def _left_over(self) -> tuple[list[Slot], list[list[str]], list[str], str]:
-        """Read the journal.
+    def _left_over(self, place: Optional[Path] = None) -> tuple[list[Slot], list[list[str]], list[str], str]:
+        """Read the journal. place: where it is, if it has another name.
 
         Returns the former files and the names under which they wait, the digests of what the run wrote to each, the
         directories that it created, and the service of the daemon.
         """
         try:
-            journal = json.loads(self._journal.read_text())
+            journal = json.loads((place or self._journal).read_text())
             format_of(journal, JOURNAL_FORMAT, f"the journal {self._journal} of an interrupted run")
             slots = [
                 Slot(image_from(entry), None, _name_in(entry, "new"), _name_in(entry, "old"))
@@ -516,9 +519,23 @@ class Transaction:
             raise nothing_changed(error) from error
 
     def _end(self, slots: Sequence[Slot] = ()) -> None:
-        FileImage(str(self._journal), None).write()
+        """From here on everything stays as it is. The journal gets another name until nothing waits beside the files any more."""
+        with contextlib.suppress(FileNotFoundError):
+            self._journal.replace(self._done)
+            flush_directory(str(self._store))
         for slot in slots:
             slot.give_up()
+        FileImage(str(self._done), None).write()
+
+    def _tidy(self) -> None:
+        """Remove what a run that was killed at its very end has left beside the files."""
+        if self._done.exists():
+            slots: Sequence[Slot] = ()
+            with contextlib.suppress(EngineError, OSError):
+                slots = self._left_over(self._done)[0]
+            for slot in slots:
+                slot.give_up()
+            FileImage(str(self._done), None).write()
 
     def journal_facts(self) -> Optional[dict[str, Any]]:
         """Return C(path) of the journal that a killed run left, and C(files): the paths it would restore. None without a journal.

@@ -285,6 +285,15 @@ def missing_directories(path: str, trust: PathTrust = ROOT_AND_ME) -> list[str]:
         return [*outer, f"{outer[-1]}/{name}"]
 
 
+def flush_directory(path: str) -> None:
+    """Have the names in a directory survive a power failure. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def remove_directory(path: str, trust: PathTrust = ROOT_AND_ME) -> None:
     """Remove an empty directory. Raises UntrustedPathError and OSError."""
     with place_of(path, trust) as place, _naming(path):

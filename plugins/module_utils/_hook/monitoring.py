@@ -27,7 +27,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 _OK, _WARNING, _CRITICAL, _UNKNOWN = 0, 1, 2, 3
 STATUS_WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 _WORST = (_OK, _WARNING, _UNKNOWN, _CRITICAL)
-_DAY = timedelta(days=1)
+_DAY, _MINUTE = timedelta(days=1), timedelta(minutes=1)
+_LONG = 30 * _DAY
+"""Lives that are shorter than this are shown with hours."""
 _LONGEST = 2000
 _CHAIN = ("chain_incomplete", "chain_out_of_order")
 
@@ -105,7 +107,19 @@ def _entry(entry: Renewable, settings: Settings, now: datetime) -> tuple[list[Sa
 
 def _left(found: Sequence[Parts], now: datetime) -> str:
     leaf = min((one.served for one in found if one.served), key=lambda one: one.not_after)
-    return f"{rules.time_text(leaf.not_after - now)} of {rules.time_text(rules.life_of(leaf))} left"
+    life, left = rules.life_of(leaf), leaf.not_after - now
+    if life >= _LONG:
+        return f"{rules.time_text(left)} of {rules.time_text(life)} left"
+    # A life often ends a second before the hour.
+    return f"{_hours(left)} of {_hours(life + _MINUTE)} left ({100 * left // (life or _DAY)} %)"
+
+
+def _hours(span: timedelta) -> str:
+    """Return a span of time in days and hours, in minutes if it is shorter than an hour."""
+    hours, rest = divmod(span, timedelta(hours=1))
+    days, hours = divmod(hours, 24)
+    parts = [f"{days} d"] * bool(days) + [f"{hours} h"] * bool(hours)
+    return " ".join(parts) or f"{rest // _MINUTE} min"
 
 
 def _dates(parts: Parts, leaf: X509) -> list[Said]:

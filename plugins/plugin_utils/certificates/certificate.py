@@ -16,7 +16,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem, rules
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import WEAK_HASHES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import PSS, WEAK_HASHES
 
 MINIMUM_CRYPTOGRAPHY = (42, 0)
 
@@ -159,14 +159,10 @@ class Certificate:
         return str(self.parsed.public_key().curve.name)  # type: ignore[union-attr]
 
     @property
-    def signature_oid(self) -> str:
-        """The algorithm of the signature."""
-        return str(self.parsed.signature_algorithm_oid.dotted_string)
-
-    @property
-    def key_oid(self) -> str:
-        """The algorithm of the public key; empty if the library is too old to tell."""
-        return str(getattr(getattr(self.parsed, "public_key_algorithm_oid", None), "dotted_string", ""))
+    def uses_pss(self) -> bool:
+        """Whether its signature is one of RSASSA-PSS, or its key is for those only, as far as the library can tell."""
+        found = self.parsed.signature_algorithm_oid, getattr(self.parsed, "public_key_algorithm_oid", None)
+        return PSS in [one.dotted_string for one in found if one]
 
     @property
     def must_staple(self) -> bool:
@@ -177,6 +173,10 @@ class Certificate:
     def spki(self) -> Optional[bytes]:
         """The DER of the public key; None if the key cannot be read."""
         return _key_facts(self.parsed)[2]
+
+    def confirms(self, host: str, is_address: bool) -> bool:
+        """Whether a name that is among its names is: the library tells them apart, so there is nothing more to ask."""
+        return True
 
     def refuses_to_sign(self, authorities: int) -> str:
         """Return OpenSSL's message why the certificate may not sign another one; empty if it may.

@@ -105,7 +105,8 @@ class CheckedInputs:
     def known(self) -> dict[str, Any]:
         """Return the facts of the first certificate; with C(fingerprints_sha256) of all, if there are several and all are known."""
         prints = [one.facts.get("fingerprint_sha256") for one in (self, *self.more)]
-        return {**self.facts, "fingerprints_sha256": prints} if self.more and all(prints) else dict(self.facts)
+        facts = {name: value for name, value in self.facts.items() if name != "replaces"}
+        return {**facts, "fingerprints_sha256": prints} if self.more and all(prints) else facts
 
     def bundle(self) -> dict[str, Any]:
         """Return the checked files for a host, without their content."""
@@ -129,6 +130,8 @@ class CheckedInputs:
             return {"issued_by": ISSUED_BY[self.issue["source"]]} if self.issue else {}
         found = [pem.fingerprint(block.der) for block in pem.certificates(pem.split(content))]
         known = {"ends": self.facts["certificate"]["not_after"], "fingerprints": found}
+        if self.facts.get("replaces"):
+            known["replaces"] = self.facts["replaces"]
         if self.private_key:
             return {**known, "private_key": self.private_key}
         return {**known, "sha256": hashlib.sha256(content.encode("ascii")).hexdigest()}

@@ -322,6 +322,23 @@ def test_a_change_asks_once_and_then_names_the_one_that_stays(act, plugin, autho
 
 
 @pytest.mark.parametrize("plugin", CHANGES)
+def test_where_the_host_cannot_tell_the_end_the_controller_does(act, plugin, authority, issued, monkeypatch):
+    there = authority.issue([NAME], not_after=now() + dt.timedelta(days=2))
+    told = {"path": "/etc/mailfleet/starttls.pem", "pem": there.fullchain_pem.decode(), "message": ""}
+    answers = [{"changed": False, "newer": [told]}, {"changed": True, "diff": []}]
+    monkeypatch.setattr(
+        plugin.ActionModule,
+        "execute",
+        lambda _self, arguments, _vars: act.ran.append(dict(arguments)) or answers.pop(0),
+    )
+    result = act(plugin, inbound="offered", install=install(authority, issued))
+    second = act.ran[1]
+    assert second["bundle"]["replaces"] == hashlib.sha256(ders(there)[0]).hexdigest()
+    assert second["bundle_content"] and result["fingerprint_sha256"] == hashlib.sha256(ders(issued)[0]).hexdigest()
+    assert result["changed"] and "replaces" not in result
+
+
+@pytest.mark.parametrize("plugin", CHANGES)
 def test_a_change_with_an_unfit_newer_one_fails_before_it_changes_anything(act, plugin, authority, issued):
     _there, told = newer_on_host(authority, message="its private key belongs to another certificate")
     act.answer = {"changed": False, "newer": [told]}

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import due, issuing
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import Issue, look
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import validity_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.openssl import validity_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import numbered
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -168,8 +168,8 @@ def test_dates_and_paths(authority):
     made = now()
     issued = authority.issue([NAME], not_before=made, not_after=made + dt.timedelta(days=6))
     der = issued.certificate.public_bytes(Encoding.DER)
-    assert validity_of(der) == tuple(one.strftime("%Y-%m-%dT%H:%M:%SZ") for one in (made, made + dt.timedelta(days=6)))
-    assert validity_of(b"x") == ("", "")
+    assert validity_of(der) == (made, made + dt.timedelta(days=6))
+    assert validity_of(b"x") is None
     assert [numbered("/etc/mailfleet/starttls.pem", one) for one in range(3)] == [
         "/etc/mailfleet/starttls.pem", "/etc/mailfleet/starttls-2.pem", "/etc/mailfleet/starttls-3.pem",
     ]  # fmt: skip

@@ -75,9 +75,17 @@ def test_a_key_is_never_returned_whatever_its_label(file, key, label):
     assert not any(line.decode() in str(found) for line in secret)
 
 
-@pytest.mark.parametrize("der", [b"0", b"0\x82", b"0\x03", b"0\x030\x01\x02", b"\x04\x04\x30\x02\x02\x00", b"\x00"])
-def test_what_begins_like_a_certificate(der):
-    assert facts._begins_like_a_certificate(der) is (der == b"0\x030\x01\x02")
+@pytest.mark.parametrize(
+    "other", [b"0", b"0\x82", b"0\x03", b"0\x030\x01\x02", b"\x04\x04\x30\x02\x02\x00", b"\x00", b""]
+)
+def test_only_a_certificate_is_one(leaf, other):
+    der = leaf.certificate.public_bytes(serialization.Encoding.DER)
+    key = leaf.key.private_bytes(
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    assert facts._is_certificate(der)
+    assert not facts._is_certificate(other) and facts._is_certificate(other + der) is not bool(other)
+    assert not facts._is_certificate(der + key) and not facts._is_certificate(der[:-1])
 
 
 @pytest.mark.parametrize(

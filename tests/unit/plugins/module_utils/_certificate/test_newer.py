@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import openssl, pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import end_of, keeps, newer_on_host
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import certificate as x509
@@ -101,6 +101,18 @@ def test_the_content_tells_the_end_if_nobody_else_does(pki, path):
     assert newer_on_host(BundleFile(str(path), content=whole(issue(pki, 900)).decode())) is None
 
 
+@pytest.mark.parametrize("days", [1, 799])
+def test_without_openssl_the_controller_is_asked(pki, path, monkeypatch, days):
+    bundle = wanted(path, issue(pki, 364))
+    there = issue(pki, days)
+    path.write_bytes(whole(there))
+    monkeypatch.setattr(openssl, "PROGRAM_PATH", "/nowhere")
+    found = newer_on_host(bundle)
+    assert found["pem"].encode() == there.fullchain_pem
+    assert newer_on_host(replace(bundle, replaces=pem.fingerprint(der(there)))) is None
+    assert newer_on_host(replace(bundle, fingerprints=(pem.fingerprint(der(there)),))) is None
+
+
 def test_nothing_to_install_or_to_remove_is_no_question(pki, path):
     path.write_bytes(whole(issue(pki, 799)))
     assert newer_on_host(None) is None
@@ -142,6 +154,13 @@ def judged(pki, there, message="", **install):
     told = {"path": "/etc/x.pem", "pem": there.fullchain_pem.decode(), "message": message}
     options = {"names": [NAME], "ca_content": pki.root_pem.decode(), **install}
     return keep_newer([json.loads(json.dumps(told))], options, checked, lambda *_: b"")
+
+
+def test_one_that_does_not_end_later_does_not_stay(pki):
+    there = issue(pki, 100)
+    kept = judged(pki, there)
+    assert not kept.findings and not kept.caveats and "kept" not in kept.facts
+    assert kept.facts["replaces"] == pem.fingerprint(der(there))
 
 
 def test_one_that_passes_stays_with_a_warning_that_names_both_dates(pki):

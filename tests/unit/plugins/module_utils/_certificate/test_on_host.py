@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import on_host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import openssl
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.on_host import with_host_certificate
 
@@ -103,9 +103,9 @@ def test_an_encrypted_key_asks_nobody(host, pki):
 
 
 def test_without_openssl_nobody_could_look(host, pki, monkeypatch):
-    monkeypatch.setattr(on_host.shutil, "which", lambda *_args, **_named: None)
+    monkeypatch.setattr(openssl, "PROGRAM_PATH", "/nowhere")
     [obstacle] = judged(look(host), pki)["obstacles"]
-    assert "the program openssl is not on the host" in obstacle["message"]
+    assert "the program openssl is not on the host; install the package openssl" in obstacle["message"]
 
 
 def test_another_result_is_left_as_it_is():

@@ -617,15 +617,15 @@ def test_a_signal_while_a_file_is_written_waits_until_it_is(host, late, monkeypa
 
 @pytest.mark.parametrize("number", ENDING)
 def test_a_signal_after_the_proof_comes_too_late_and_takes_effect_after_the_change(host, late, monkeypatch, number):
-    real = FileImage.write
+    real = Path.replace
 
-    def write(image, **options):
-        if image.path == str(host.journal) and image.content is None:
+    def move(path, target):
+        if path == host.journal:
             tell(number)
             assert late == []
-        real(image, **options)
+        return real(path, target)
 
-    monkeypatch.setattr(FileImage, "write", write)
+    monkeypatch.setattr(Path, "replace", move)
     host.apply()
     assert late == [number]
     assert host.config.read_bytes() == NEW

@@ -1,5 +1,6 @@
 """The check for monitoring: what a monitoring system reads, to the letter, in every state."""
 
+import datetime as dt
 import json
 import re
 
@@ -108,8 +109,8 @@ STATES = {
         "STARTTLS OK - mx1.example.com: 89 days of 90 days left, served on 2 of 2 listeners | " + DATA.format("89.50", "99.4", 2)
     ),
     six_days: (
-        "STARTTLS OK - mx1.example.com: 5 days of 6 days left, served on 2 of 2 listeners | 'mx1.example.com_days'=6.00;2.00:;0.60:;;6.00 "
-        "'mx1.example.com_life'=100.0%;33.3:;10.0:;;100 'mx1.example.com_served'=2;;2:;0;2"
+        "STARTTLS OK - mx1.example.com: 5 d 23 h of 6 d left (99 %), served on 2 of 2 listeners | "
+        "'mx1.example.com_days'=6.00;2.00:;0.60:;;6.00 'mx1.example.com_life'=100.0%;33.3:;10.0:;;100 'mx1.example.com_served'=2;;2:;0;2"
     ),
     a_third_left: (
         "STARTTLS WARNING - mx1.example.com: the certificate 'CN=mx1.example.com' has 28 days left (until TIME), less than a third of its "
@@ -250,3 +251,14 @@ def test_wrong_words_are_unknown_not_a_warning(capsys):
 
 def test_the_empty_configuration():
     assert monitoring.check(RenewalPlan("postfix", ()), utc_now()).status == 3
+
+
+@pytest.mark.parametrize(
+    ("span", "shown"),
+    [
+        (dt.timedelta(days=5, hours=23, minutes=59), "5 d 23 h"), (dt.timedelta(days=6), "6 d"), (dt.timedelta(hours=7), "7 h"),
+        (dt.timedelta(minutes=59, seconds=59), "59 min"), (dt.timedelta(0), "0 min"),
+    ],
+)  # fmt: skip
+def test_a_short_time_is_shown_with_hours(span, shown):
+    assert monitoring._hours(span) == shown

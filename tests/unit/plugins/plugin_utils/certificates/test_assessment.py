@@ -6,6 +6,9 @@ import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import roots as roots_module
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import Sources
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.assessment import (
+    check_certificate as ask_controller,
+)
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import (
     Certificate,
     CertificateError,
@@ -80,7 +83,7 @@ def test_a_damaged_certificate_is_read_or_refused(data):
         return
     assert all(value.isprintable() for value in facts.values() if isinstance(value, str))
     damaged = pem.PemBlock("CERTIFICATE", bytes(good)).text
-    result = check_certificate(KEY_PEM, damaged, ca_pem=text(ROOT), names=[NAME], alike=False)
+    result = ask_controller(KEY_PEM, damaged, ca_pem=text(ROOT), names=[NAME])
     assert bytes(good) == der(LEAF) or result.findings or result.leaf.der == bytes(good)
 
 
