@@ -78,6 +78,9 @@ class WatchingServer(MailServer):
 
     certificate_seconds: float = 0.0
 
+    def reload(self) -> None:
+        self.resume()
+
 
 @dataclass
 class Host:

@@ -25,7 +25,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, reach
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import (
+    NoticesCertificates,
+    Server,
+    ServerTransaction,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import SEND_ONLY, Desired, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -125,7 +129,7 @@ def set_starttls(
     Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     transaction = server.transaction(store)
-    answers = _answers(server, desired.own_port, settings, desired.listens)
+    answers = _answers(server, desired.own_port, settings, desired.listens, transaction)
     with transaction.opened(check_mode, answers) as (recovered, warnings):
         facts.refuse_changed(digests or {})
         outcome, _made = change_within(transaction, server, desired, settings, check_mode, warnings, store)
@@ -139,19 +143,29 @@ def undo_killed_run(
 
     listens: see Desired. Raises EngineError.
     """
-    with server.transaction(store).opened(False, _answers(server, own_port, settings, listens)) as (
-        recovered,
-        warnings,
-    ):
+    transaction = server.transaction(store)
+    answers = _answers(server, own_port, settings, listens, transaction)
+    with transaction.opened(False, answers) as (recovered, warnings):
         return recovered, warnings
 
 
-def _answers(server: Server, own_port: Target, settings: Settings, listens: bool) -> Callable[[], None]:
-    """Return the proof that a mail server answers on its port; that it runs, if it takes no mail. It raises EngineError."""
+def _answers(
+    server: Server, own_port: Target, settings: Settings, listens: bool, transaction: ServerTransaction
+) -> Callable[[], None]:
+    """Return the proof that a mail server answers on its port; that it runs, if it takes no mail. It raises EngineError.
+
+    After a change of certificates that the daemon takes up by itself, it is waited for, and told if it does not.
+    """
 
     def prove() -> None:
         if not listens:
             return require_alive(server)
+        former = {one for path in transaction.unasked_files() for one in evidence.fingerprints(path)[:1]}
+        if former and isinstance(server, NoticesCertificates):
+            look = replace(settings, verify_trust=False)
+            seconds = server.certificate_seconds
+            if wait_until(lambda now: now.fingerprint in former, own_port, look, seconds).fingerprint not in former:
+                server.resume()
         seen = wait_until(lambda now: now.stage >= Stage.EHLO, own_port, settings, settings.timeout)
         if seen.stage < Stage.EHLO:
             raise EngineError(f"no mail server answers on {own_port} ({seen.message})")
@@ -220,6 +234,9 @@ def change_within(
     fingerprint = computed.fingerprint
     if desired.listens and not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
         change = replace(change, reload=True)
+    notices = _seconds_to_notice(server, desired, change, seen)
+    if notices:
+        change = replace(change, unasked=True)
     outcome = Outcome(bool(change), computed.before, computed.after, seen, computed.diff(), look=computed.look)
     if check_mode or not change:
         return outcome, None
@@ -227,38 +244,76 @@ def change_within(
     others = evidence.Listening(sides or evidence.both(server, change), desired, settings)
     warnings.extend(one for one in others.warnings if one not in warnings)
 
-    def prove() -> None:
+    def prove_within(seconds: float) -> None:
         nonlocal seen
         if not (answers or desired.listens):
             require_alive(server, desired.outbound)
-            return others.prove()
-        seen = prove_at(
-            desired, desired.own_port, settings, lambda: isinstance(server, Startable) and server.has_ended()
-        )
-        warnings.extend(prove_algorithms(desired, desired.own_port, settings))
-        return others.prove()
+            return others.prove(seconds)
+        within = replace(settings, timeout=seconds)
+        seen = prove_at(desired, desired.own_port, within, lambda: isinstance(server, Startable) and server.has_ended())
+        said = prove_algorithms(desired, desired.own_port, within)
+        warnings.extend(one for one in said if one not in warnings)
+        return others.prove(seconds)
 
-    def prove_old(old: Handshake = seen) -> None:
+    def prove_old_within(seconds: float, old: Handshake = seen) -> None:
         if not (answers or desired.listens):
             require_alive(server, computed.before["outbound"])
-            return others.prove_old()
+            return others.prove_old(seconds)
         # If the old files name a certificate that was renewed before this run, the daemon serves the new one
         # after the first reload. So the proof of the old state accepts both.
         replaced = bool(computed.installed())
         installed = old_chain if replaced or change.mentioned_before(desired.certificate) else ()
         faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
-        now = wait_until(
-            lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, settings.timeout
-        )
+        now = wait_until(lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, seconds)
         if not any(same_face(face, now) for face in faces):
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
-        return others.prove_old()
+        return others.prove_old(seconds)
 
+    prove, prove_old = _noticed(server, notices, settings, prove_within, prove_old_within)
     transaction.apply(change, prove, prove_old, hold)
     relays = () if desired.listens else tuple(relays_of(server, settings)[0])
     return replace(
         outcome, handshake=seen, relays=relays, digests=facts.known_digests([*server.files(), *desired.certificates])
     ), Made(change, prove, prove_old)
+
+
+def _seconds_to_notice(server: Server, desired: Desired, change: Any, seen: Handshake) -> float:
+    """Return how long the daemon may take to serve the change without being told; 0 if it has to be told.
+
+    That is a change of certificates alone, or a certificate that is installed and not served yet.
+    """
+    if not (change and desired.offers and isinstance(server, NoticesCertificates)):
+        return 0.0
+    is_right = seen.completed and bool(seen.requires_tls) == (desired.inbound == "required")
+    return (
+        server.certificate_seconds
+        if is_right and {one.path for one in change.after} <= {*desired.certificates}
+        else 0.0
+    )
+
+
+def _noticed(
+    server: Server,
+    notices: float,
+    settings: Settings,
+    prove: Callable[[float], None],
+    prove_old: Callable[[float], None],
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return the two proofs. They first wait until the daemon notices the change, for these seconds, and tell it only then."""
+
+    def patient(prove: Callable[[float], None], tell: Optional[Callable[[], None]]) -> Callable[[], None]:
+        def proved() -> None:
+            if tell:
+                with contextlib.suppress(EngineError):
+                    return prove(notices)
+                tell()
+            return prove(settings.timeout)
+
+        return proved
+
+    if notices and isinstance(server, NoticesCertificates):
+        return patient(prove, server.reload), patient(prove_old, server.resume)
+    return patient(prove, None), patient(prove_old, None)
 
 
 def prove_at(
