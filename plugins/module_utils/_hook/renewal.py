@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts imp
     wanted_image,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import NoticesCertificates
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
@@ -234,7 +235,7 @@ class _Renewal:
         for one in wanted:
             seen = before[one.question]
             offers = seen.stage >= Stage.STARTTLS_ADVERTISED or one.question.target.protocol == "smtps"
-            if seen.code in ("connect_failed", "timeout", "no_route", "name_not_resolved") or not offers:
+            if seen.code in ("connect_failed", "timeout", "no_route", "name_not_resolved", NOT_TESTED) or not offers:
                 silent.append(f"{one.question}: {seen.message or 'STARTTLS is not offered'}")
             else:
                 found.append(one)

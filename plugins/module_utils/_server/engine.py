@@ -25,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, reach
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED, or_in_tls13
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import (
     NoticesCertificates,
     Server,
@@ -232,7 +233,7 @@ def change_within(
         _refuse_shut(sides, desired, check_mode, warnings)
     _guard_outbound(server, computed, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
-    if desired.listens and not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
+    if desired.listens and not change and fingerprint is not None and is_stale(desired, fingerprint, seen, settings):
         change = replace(change, reload=True)
     notices = _seconds_to_notice(server, desired, change, seen)
     if notices:
@@ -331,22 +332,21 @@ def prove_at(
 def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> list[str]:
     """Prove that each certificate is served to a client that takes its algorithm only. Raises EngineError, or returns warnings.
 
-    One handshake for each algorithm, in TLS 1.2, where a client says it by its cipher suites.
+    One handshake for each algorithm. What could not be tested is a warning, and not proved.
     """
     if not (desired.offers and desired.more):
         return []
     wanted = {*_other_fingerprints(desired), _fingerprint(desired, False, [])}
-    settings = replace(settings, ask_plaintext=False, verify_trust=False)
     deadline = time.monotonic() + settings.timeout
     while True:
-        seen = {kind: handshake_one(target, replace(settings, algorithm=kind)) for kind in ALGORITHMS}
+        seen = _by_algorithm(target, settings)
         served = {one.fingerprint for one in seen.values() if one.completed}
         if served == wanted:
             return []
-        if not served:
+        if untested := next((one.message for one in seen.values() if one.code == NOT_TESTED), ""):
             return [
-                f"{target} speaks no TLS 1.2, so it is not proved that each of its {len(wanted)} certificates is served to clients "
-                "that take one algorithm only"
+                f"{target}: it is not proved that each of its {len(wanted)} certificates is served to clients that take one algorithm "
+                f"only ({untested})"
             ]
         if time.monotonic() >= deadline:
             said = ", ".join(f"{kind}: {one.fingerprint[:16] or one.message}" for kind, one in seen.items())
@@ -354,6 +354,33 @@ def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> li
                 f"{target} does not serve each certificate that is installed to a client of its algorithm ({said})"
             )
         time.sleep(0.1)
+
+
+def _by_algorithm(target: Target, settings: Settings) -> dict[str, Handshake]:
+    """Make a handshake for each algorithm, as a client that takes nothing else."""
+    settings = replace(settings, ask_plaintext=False, verify_trust=False)
+    return {
+        kind: or_in_tls13(
+            handshake_one(target, replace(settings, algorithm=kind)),
+            kind,
+            settings,
+            lambda: handshake_one(target, settings),
+        )
+        for kind in ALGORITHMS
+    }
+
+
+def is_stale(desired: Desired, fingerprint: str, seen: Handshake, settings: Settings) -> bool:
+    """Whether the daemon has to read its files again, although they say what is wanted.
+
+    seen: a test of its own port. A client chooses one of several certificates; another one may have been renewed by somebody else.
+    """
+    if not satisfies(desired, fingerprint, seen):
+        return True
+    if not (desired.on_host and desired.more and desired.offers):
+        return False
+    served = {one.fingerprint for one in _by_algorithm(desired.own_port, settings).values() if one.completed}
+    return bool(served) and served != {fingerprint, *_other_fingerprints(desired)}
 
 
 def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
@@ -399,37 +426,52 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
         return ""
     if desired.bundle:
         return next(iter(desired.bundle.fingerprints), "")  # not known if it will be issued
+    if desired.on_host:
+        for certificate, key in desired.pairs[1:]:
+            _leaf_of(certificate, key, "correct that entry of starttls_more_certificates")
     advice = (
         "correct starttls_certificate_path or starttls_private_key_path"
         if desired.on_host
         else f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
     )
     try:
+        return _leaf_of(desired.certificate, desired.private_key, advice)
+    except NotThereError:
+        if not check_mode or desired.on_host:
+            raise
+    warnings.append(f"{desired.certificate} is not there yet; a real run needs it before STARTTLS is offered")
+    return None
+
+
+class NotThereError(EngineError):
+    """There is no file with the certificate, or with its key."""
+
+
+def _leaf_of(certificate: str, private_key: str, advice: str) -> str:
+    """Return the fingerprint of a certificate whose files a daemon can use. Raises EngineError, which ends with the advice.
+
+    private_key: the path of its own file; empty if it comes first in that of the certificate.
+    """
+    try:
         with contextlib.ExitStack() as stack:
-            file, key = (
-                stack.enter_context(opened(path))
-                for path in (desired.certificate, desired.private_key or desired.certificate)
-            )
+            file, key = (stack.enter_context(opened(path)) for path in (certificate, private_key or certificate))
             bundle = file.read(pem.MAX_BYTES)
             blocks = pem.split(bundle)
-            if not desired.private_key and (not blocks or not blocks[0].is_private_key):
+            if not private_key and (not blocks or not blocks[0].is_private_key):
                 raise ValueError("it does not begin with a private key")
             fingerprint = pem.leaf_fingerprint(bundle)
             # By its descriptor: the path may lead elsewhere by now.
             chain, private = (f"/dev/fd/{one.fileno()}" for one in (file, key))
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, private, password=_no_password)
     except FileNotFoundError as error:
-        if check_mode and not desired.on_host:
-            warnings.append(f"{desired.certificate} is not there yet; a real run needs it before STARTTLS is offered")
-            return None
-        what = f"there is no private key at {desired.private_key}" if str(error.filename) == desired.private_key else ""
-        raise EngineError(f"{what or f'there is no certificate at {desired.certificate}'}; {advice}") from None
+        what = f"there is no private key at {private_key}" if str(error.filename) == private_key else ""
+        raise NotThereError(f"{what or f'there is no certificate at {certificate}'}; {advice}") from None
     except (OSError, ValueError) as error:
         mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         reason = (
             "the key belongs to another certificate" if mismatch else getattr(error, "strerror", None) or str(error)
         )
-        raise EngineError(f"the certificate file {desired.certificate} cannot be used: {reason}; {advice}") from None
+        raise EngineError(f"the certificate file {certificate} cannot be used: {reason}; {advice}") from None
     return fingerprint
 
 

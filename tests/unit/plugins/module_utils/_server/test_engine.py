@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import ssl
 import stat
 import traceback
@@ -1109,6 +1110,24 @@ class TestOnHost:
         assert str(caught.value) == (
             f"there is no {what} at {files[place]}; correct starttls_certificate_path or starttls_private_key_path"
         )
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (
+                ("/live/rsa.pem",),
+                "there is no certificate at /live/rsa.pem; correct that entry of starttls_more_certificates",
+            ),
+            (("/a b",), "the certificate path '/a b' has to be absolute"),
+            (("/a.pem", "/a.pem"), "starttls_more_certificates: /a.pem is named twice"),
+            (("/a.pem", "/b.pem", "/c.pem"), "starttls_more_certificates: at most 2 further certificates are served"),
+        ],
+    )
+    def test_a_further_one_that_cannot_be_used_is_named(self, mail, files, more, message):
+        with pytest.raises(EngineError, match=re.escape(message)):
+            wanted = self.wanted(files, more=more)
+            wanted.check()
+            compute(mail, wanted, True, [])
 
     def test_a_path_that_must_not_reach_a_configuration_file(self, files):
         with pytest.raises(EngineError, match="the path of the private key"):
