@@ -73,7 +73,7 @@ def test_newer_stays_and_an_unfit_one_stands_in_the_way(fleet: Fleet, on: None) 
     assert authority
     end = now() + timedelta(days=799)
     kept = {
-        host: renewed(fleet, host, authority.issue([f"{host}.fleet.test"], not_after=end)) 
+        host: renewed(fleet, host, authority.issue([f"{host}.fleet.test"], not_after=end))
         for host in ("pf13", "ex12", "ex13")
     }
     former = fleet.run("pf12", f"cat {PEM}")
