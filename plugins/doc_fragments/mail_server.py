@@ -111,6 +111,16 @@ options:
     description:
       - With O(certificate_source=host), the absolute path of the private key on the host, if O(certificate) holds the certificates only.
     type: path
+  more_on_host:
+    description:
+      - With O(certificate_source=host), further certificates that are on the host, each with a key of another algorithm. They are served
+        beside the first one, and judged by the same rules.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      certificate_path: {description: The absolute path of the certificates., type: path, required: true}
+      private_key_path: {description: The absolute path of the private key, if it has a file of its own., type: path}
   install:
     description:
       - The certificate to install at O(certificate), in the same change. Without it the file that is there is used.

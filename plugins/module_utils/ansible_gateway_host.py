@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import drop_pending
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import newer_ones
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import SOURCES
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import HOST_PAIR_SPEC, SOURCES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import (
     Opening,
@@ -53,6 +53,7 @@ STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "certificate": {"type": "path", "default": CERTIFICATE},
     "certificate_source": {"type": "str", "choices": list(SOURCES), "default": "files"},
     "private_key": {"type": "path"},
+    "more_on_host": {"type": "list", "elements": "dict", "options": HOST_PAIR_SPEC, "default": []},
 }
 """The side of a gateway that accepts TLS. Its words are those of mail_server_tls."""
 

@@ -12,6 +12,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.in
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.newer import keeps, newer_ones
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
     BUNDLE_SPEC,
+    HOST_PAIR_SPEC,
     NEXT,
     SOURCE_SPEC,
     SOURCES,
@@ -58,6 +59,7 @@ SERVER_SPEC: dict[str, dict[str, Any]] = {
     "certificate": {"type": "path", "default": CERTIFICATE},
     "certificate_source": {"type": "str", "choices": list(SOURCES), "default": "files"},
     "private_key": {"type": "path"},
+    "more_on_host": {"type": "list", "elements": "dict", "options": HOST_PAIR_SPEC, "default": []},
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
     "timeout": {"type": "int", "default": 20},
@@ -106,6 +108,11 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
     kept = [one.path for one in bundles if keeps(one)]  # the file that is there is the one to serve
     wanted = [None if one.path in kept else one for one in bundles]
     listens, renews = options["inbound"] != SEND_ONLY, options["inbound"] == RENEWED
+    others = [one.path for one in bundles[1:]]
+    keys = [""] * len(others)
+    if on_host:
+        others = [one["certificate_path"] for one in options["more_on_host"]]
+        keys = [one.get("private_key_path") or "" for one in options["more_on_host"]]
     return Desired(
         "offered" if renews else options["inbound"] if listens else None,
         options["outbound"],
@@ -118,7 +125,8 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         private_key=(options["private_key"] or "") if on_host else "",
         on_host=on_host and listens,
         listens=listens,
-        more=tuple(one.path for one in bundles[1:]),
+        more=tuple(others),
+        more_keys=tuple(keys),
         others=tuple(one for one in wanted[1:] if one),
         only_renew=renews,
     )

@@ -14,6 +14,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import PROGRAM
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import target_of as place_of_listener
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.estate import HostVars, target_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.plan.task import OBSERVED, observed_of
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
@@ -112,7 +113,9 @@ def _offers(facts: Mapping[str, Any]) -> bool:
 def _pairs(facts: Mapping[str, Any], names: Sequence[str], path: str) -> list[dict[str, str]]:
     """Return key, certificate and where they are installed; nowhere if the daemon reads the files of their owner itself."""
     if _source(facts) == "host":
-        return [{"private_key": str(facts.get("starttls_private_key_path") or path), "certificate": path}]
+        pairs = [(path, facts.get("starttls_private_key_path"))]
+        pairs += [(str(one["certificate_path"]), one.get("private_key_path")) for one in _more(facts)]
+        return [{"private_key": str(key or certificate), "certificate": certificate} for certificate, key in pairs]
     kinds = tuple(listed(facts.get("starttls_key_types"))) or KEY_TYPES[:1]
     issue = Issue("acme", path, tuple(map(str, names)), kinds)
     return [
@@ -120,6 +123,16 @@ def _pairs(facts: Mapping[str, Any], names: Sequence[str], path: str) -> list[di
         for place, installed in enumerate(issue.paths)
         for live in [f"{LIVE}/{issue.lineage(place)}"]
     ]
+
+
+def _more(facts: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    given = facts.get("starttls_more_certificates") or ()
+    if isinstance(given, str) or not all(isinstance(one, Mapping) and one.get("certificate_path") for one in given):
+        raise EngineError(
+            "starttls_more_certificates: with starttls_certificate_source: host, it is a list, each entry with certificate_path, and "
+            "private_key_path if the key has a file of its own"
+        )
+    return given
 
 
 def _present(facts: Mapping[str, Any]) -> list[Listener]:

@@ -136,7 +136,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_more_certificates": Variable(
             "none",
             "Further certificates for the same names with keys of other algorithms, served side by side: a list, each with "
-            "`private_key_file` and `certificate_file`, or the like.",
+            "`private_key_file` and `certificate_file`, or the like. With `host`: `certificate_path`, and `private_key_path` if the key "
+            "has a file of its own.",
         ),
         "starttls_key_types": Variable(
             "`[ecdsa]`",

@@ -35,12 +35,14 @@ class Listener(SmtpServer):
 
     loaded: Path = Path("/nonexistent")
     watched: Any = None
+    oldest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
 
     def _serve(self, connection: Any, face: Face) -> None:
         files = self.watched.paths if self.watched else sorted(self.loaded.glob("*.pem"))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if files else None
         for one in files:
             assert context
+            context.minimum_version = self.oldest
             context.load_cert_chain(one)
         lost = replace(face, on_connect=lambda gone: gone.close()) if context is None else face
         super()._serve(connection, replace(lost, context=context))
@@ -77,6 +79,9 @@ class WatchingServer(MailServer):
     """Notices by itself that its files were replaced, as Exim does."""
 
     certificate_seconds: float = 0.0
+
+    def reload(self) -> None:
+        self.resume()
 
 
 @dataclass

@@ -697,7 +697,8 @@ def test_the_gateway_role_passes_every_option_on(documentation):
     assert set(gateway_task("read")) == options["gateway_info"] - {"domains"}
     # A file takes the options of its part, and both parts are the whole change.
     accept, modes = (gateway_task(file) for file in ("accept", "modes"))
-    assert set(accept) == {"inbound", "certificate", "certificate_source", "private_key", "install", "digests"}
+    given = {"inbound", "certificate", "certificate_source", "private_key", "more_on_host", "install", "digests"}
+    assert set(accept) == given
     remove = gateway_task("remove")
     assert set(remove) == {"state", "email_configs", "certificate", "keep", "queue_timeout", "digests"}
     assert remove["state"] == "absent"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import smtplib
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -31,6 +35,30 @@ def renewed(fleet: Fleet, host: str, issued: Issued) -> str:
     return fleet.run(host, f"sha256sum {PEM}")
 
 
+@contextlib.contextmanager
+def clients(fleet: Fleet, *hosts: str) -> Iterator[dict[str, Counter[str]]]:
+    """Connect to the mail port of each host as fast as it answers, while the block lasts: host -> how often which end."""
+    ended = threading.Event()
+    seen: dict[str, Counter[str]] = {host: Counter() for host in hosts}
+
+    def connect(host: str) -> None:
+        while not ended.is_set():
+            try:
+                with smtplib.SMTP(fleet.address(host), 25, "client.partner.test", timeout=20):
+                    pass
+                seen[host]["greeted"] += 1
+            except OSError as error:
+                seen[host][type(error).__name__] += 1
+
+    threads = [threading.Thread(target=connect, args=(host,)) for host in hosts]
+    for one in threads:
+        one.start()
+    yield seen
+    ended.set()
+    for one in threads:
+        one.join()
+
+
 @pytest.fixture
 def on(fleet: Fleet) -> Iterator[None]:
     played = fleet.play("playbooks/enable_tls.yml", variables=QUICK)
@@ -45,7 +73,8 @@ def test_newer_stays_and_an_unfit_one_stands_in_the_way(fleet: Fleet, on: None) 
     assert authority
     end = now() + timedelta(days=799)
     kept = {
-        host: renewed(fleet, host, authority.issue([f"{host}.fleet.test"], not_after=end)) for host in ("pf13", "ex13")
+        host: renewed(fleet, host, authority.issue([f"{host}.fleet.test"], not_after=end))
+        for host in ("pf13", "ex12", "ex13")
     }
     former = fleet.run("pf12", f"cat {PEM}")
     renewed(fleet, "pf12", self_signed(["pf12.fleet.test"], days=900))
@@ -67,8 +96,11 @@ def test_newer_stays_and_an_unfit_one_stands_in_the_way(fleet: Fleet, on: None) 
     again = fleet.play("playbooks/enable_tls.yml", variables=QUICK)
     assert (again.status, set(again.changed.values())) == (0, {0}), again.output
 
-    played = fleet.play("playbooks/enable_tls.yml", variables={**QUICK, "starttls_certificate_replace": True})
+    # A change of the certificate alone: Exim is not told to read anything, as it would refuse connections while it begins anew.
+    with clients(fleet, "ex12", "ex13") as seen:
+        played = fleet.play("playbooks/enable_tls.yml", variables={**QUICK, "starttls_certificate_replace": True})
     assert played.status == 0, played.output
     assert "ends later" not in played.output
+    assert all(set(ends) == {"greeted"} and ends["greeted"] > 50 for ends in seen.values()), seen
     for host, digest in kept.items():
         assert fleet.run(host, f"sha256sum {PEM}") != digest

@@ -29,6 +29,12 @@ PAIR_SPEC: dict[str, dict[str, Any]] = {
 }
 """What names one key with its certificate and chain."""
 
+HOST_PAIR_SPEC: dict[str, dict[str, Any]] = {
+    "certificate_path": {"type": "path", "required": True},
+    "private_key_path": {"type": "path", "no_log": False},
+}
+"""What names one certificate that is on the host."""
+
 ISSUE_SPEC: dict[str, dict[str, Any]] = {
     "key_types": {"type": "list", "elements": "str", "choices": list(KEY_TYPES)},
     "command": {"type": "raw"},

@@ -103,6 +103,8 @@ class Change:
     directories: those that the change creates, the outer ones first; an undone change removes them if they are empty.
     between: the state of files after the first of two merged changes, see following().
     found: the files as they have to be on the disk when the change begins. None stands for before and kept.
+    unasked: the daemon takes up these files, and their former state, without being told. So the transaction does not tell it, and whoever
+    proves the change tells it if it does not.
     """
 
     before: tuple[FileImage, ...]
@@ -112,6 +114,7 @@ class Change:
     directories: tuple[str, ...] = field(default=(), compare=False)
     between: tuple[FileImage, ...] = ()
     found: Optional[tuple[FileImage, ...]] = field(default=None, compare=False)
+    unasked: bool = False
 
     @classmethod
     def of(cls, after: Sequence[FileImage], reload: bool = False) -> Change:
@@ -218,6 +221,20 @@ class _Noted(NamedTuple):
     after: FileImage
 
 
+class _Left(NamedTuple):
+    """What a journal holds.
+
+    slots: the former files and the names under which they wait. written: the digests of what the run wrote to each. directories: those
+    that it created. service: that of the daemon. unasked: see Change.
+    """
+
+    slots: list[Slot]
+    written: list[list[str]]
+    directories: list[str]
+    service: str
+    unasked: bool
+
+
 class Transaction:
     """The journal and lock of one daemon on this host. Use C(with transaction.opened(check_mode)), then apply()."""
 
@@ -272,29 +289,25 @@ class Transaction:
         """
         if not self.interrupted:
             return False
-        slots, written, directories, service = self._left_over()
-        if edited := _edited_since(slots, written):
+        left = self._left_over()
+        if edited := _edited_since(left.slots, left.written):
             raise EngineError(
                 f"a run was interrupted and {edited} has been edited since; make sure the file is "
                 f"what you want, then remove {self._journal} and run again"
             )
         with stoppable():
             try:
-                self._restore(slots, directories, service)
+                self._restore(left.slots, left.directories, left.service, left.unasked)
                 if prove:
                     self._prove_recovered(prove)
             except NotRunningError as error:  # the files are back, and there is nobody to tell
                 if warnings is not None:
                     warnings.append(f"the files that a killed run changed are restored, but {error}")
-            self._end(slots)
+            self._end(left.slots)
         return True
 
-    def _left_over(self, place: Optional[Path] = None) -> tuple[list[Slot], list[list[str]], list[str], str]:
-        """Read the journal. place: where it is, if it has another name.
-
-        Returns the former files and the names under which they wait, the digests of what the run wrote to each, the
-        directories that it created, and the service of the daemon.
-        """
+    def _left_over(self, place: Optional[Path] = None) -> _Left:
+        """Read the journal. place: where it is, if it has another name. Raises EngineError."""
         try:
             journal = json.loads((place or self._journal).read_text())
             format_of(journal, JOURNAL_FORMAT, f"the journal {self._journal} of an interrupted run")
@@ -304,7 +317,7 @@ class Transaction:
             ]
             written = [[entry["after_sha256"], *entry.get("between_sha256", ())] for entry in journal["files"]]
             directories = [str(directory) for directory in journal["directories"]]
-            return slots, written, directories, str(journal.get("service", ""))
+            return _Left(slots, written, directories, str(journal.get("service", "")), journal.get("unasked") is True)
         except NewerFormatError:
             raise
         except (ValueError, KeyError, TypeError) as error:
@@ -347,7 +360,8 @@ class Transaction:
                 with stop.obeyed():
                     self._daemon.check()
                     seen = True
-                    self._daemon.reload()
+                    if not change.unasked:
+                        self._daemon.reload()
                     prove()
             except BaseException as error:
                 stop.end()
@@ -355,7 +369,8 @@ class Transaction:
                     self._end(slots)
                     _remove_directories(slots, directories)
                     raise nothing_changed(error) from error
-                self._undo(slots, directories, service if seen else None, prove_old, reason_of(error), error)
+                left = _Left(slots, [], directories, service, change.unasked)
+                self._undo(left, seen, prove_old, reason_of(error), error)
                 if not isinstance(error, (Exception, Stopped)):
                     raise
                 raise TransactionError(
@@ -373,38 +388,37 @@ class Transaction:
     def take_back(self, prove_old: Callable[[], None], error: Exception) -> None:
         """Undo a change that was held, because of this error. Raises TransactionError if that fails."""
         if self.interrupted:
-            slots, written, directories, service = self._left_over()
-            if edited := _edited_since(slots, written):
+            left = self._left_over()
+            if edited := _edited_since(left.slots, left.written):
                 raise TransactionError(
                     f"{error}. The change before it is not undone, because {edited} has been edited since; make sure the "
                     f"file is what you want, then remove {self._journal} and run again",
                     restored=False,
                 ) from error
             with stoppable():
-                self._undo(slots, directories, service, prove_old, str(error), error)
+                self._undo(left, True, prove_old, str(error), error)
 
     def release(self) -> None:
         """Give up the way back of a change that was held. The change stays."""
         if self.interrupted:
-            self._end(self._left_over()[0])
+            self._end(self._left_over().slots)
 
     def _held(self) -> dict[str, Slot]:
         """Return path -> room, of a change of this call that was held."""
-        slots = self._left_over()[0] if self.interrupted else []
+        slots = self._left_over().slots if self.interrupted else []
         return {slot.former.path: slot for slot in slots}
 
     def _undo(
         self,
-        slots: Sequence[Slot],
-        directories: Sequence[str],
-        service: Optional[str],
+        left: _Left,
+        seen: bool,
         prove_old: Callable[[], None],
         reason: str,
         error: BaseException,
     ) -> None:
-        """Put the former files back and prove them. Raises TransactionError. service: None if the daemon need not be told."""
+        """Put the former files back and prove them. Raises TransactionError. seen: whether the daemon may have seen the new ones."""
         try:
-            self._restore(slots, directories, service)
+            self._restore(left.slots, left.directories, left.service if seen else None, left.unasked)
             prove_old()
         except (EngineError, OSError) as second:
             raise TransactionError(
@@ -412,9 +426,11 @@ class Transaction:
                 f"{self._journal}; run again to restore them",
                 restored=False,
             ) from error
-        self._end(slots)
+        self._end(left.slots)
 
-    def _restore(self, slots: Sequence[Slot], directories: Sequence[str], service: Optional[str]) -> None:
+    def _restore(
+        self, slots: Sequence[Slot], directories: Sequence[str], service: Optional[str], unasked: bool
+    ) -> None:
         """Put the former files back, and have the daemon use them unless service is None. Raises EngineError.
 
         A file that cannot be put back does not keep the others changed. NotRunningError comes after all is done.
@@ -427,7 +443,7 @@ class Transaction:
                 failures.append(f"{slot.former.path}: {error.strerror or error}")
             except UntrustedPathError as error:
                 failures.append(str(error))
-        stopped = self._resume(service) if service is not None else None
+        stopped = self._resume(service, unasked) if service is not None else None
         if failures:
             raise EngineError("; ".join(failures))
         _remove_directories(slots, directories)
@@ -437,18 +453,20 @@ class Transaction:
     def _service(self) -> str:
         return self._daemon.service() if isinstance(self._daemon, Startable) else ""
 
-    def _resume(self, service: str) -> Optional[NotRunningError]:
-        """Have the daemon use the former files. If it has ended, start it. Raises EngineError.
+    def _resume(self, service: str, unasked: bool) -> Optional[NotRunningError]:
+        """Have the daemon use the former files, which it may do unasked. If it has ended, start it. Raises EngineError.
 
         Returns the error if it has ended and may not be started, because somebody else has stopped it.
         """
         daemon = self._daemon
         if not isinstance(daemon, Startable):
-            daemon.resume()
+            if not unasked:
+                daemon.resume()
             return None
         try:
             if not daemon.has_ended():
-                daemon.resume()
+                if not unasked:
+                    daemon.resume()
                 return None
         except EngineError:
             if not daemon.has_ended():  # it may have been about to end
@@ -506,13 +524,15 @@ class Transaction:
         entries += [_entry_of(old, _ANY) for old in change.kept]
         for entry, slot in zip(entries, slots):
             entry.update(new=slot.new, old=slot.old)
-        journal = {
+        journal: dict[str, Any] = {
             KEY: JOURNAL_FORMAT,
             "daemon": self._daemon.name,
             "files": entries,
             "directories": list(directories),
             "service": service,
         }
+        if change.unasked:  # a version that does not know it tells the daemon
+            journal["unasked"] = True
         try:
             FileImage(str(self._journal), json.dumps(journal).encode(), 0o600, os.getuid(), os.getgid()).write()
         except OSError as error:
@@ -532,7 +552,7 @@ class Transaction:
         if self._done.exists():
             slots: Sequence[Slot] = ()
             with contextlib.suppress(EngineError, OSError):
-                slots = self._left_over(self._done)[0]
+                slots = self._left_over(self._done).slots
             for slot in slots:
                 slot.give_up()
             FileImage(str(self._done), None).write()
@@ -546,10 +566,15 @@ class Transaction:
             return None
         try:
             own = record.path_of(str(self._store), self._daemon.name)
-            files = [slot.former.path for slot in self._left_over()[0] if slot.former.path != own]
+            files = [slot.former.path for slot in self._left_over().slots if slot.former.path != own]
         except (EngineError, OSError):
             files = []
         return {"path": str(self._journal), "files": files}
+
+    def unasked_files(self) -> list[str]:
+        """Return the files of a killed run's change, if the daemon takes them up without being told. Raises EngineError."""
+        left = self._left_over() if self.interrupted else None
+        return [slot.former.path for slot in left.slots] if left and left.unasked else []
 
 
 def _edited_since(slots: Sequence[Slot], written: Sequence[Sequence[str]]) -> str:

@@ -307,7 +307,7 @@ class PlainExim:
         """Return the edit of the file. Raises EngineError, which has the lines to add by hand if it is not safe."""
         if desired.offers:
             installed = {one.path for one in desired.bundles}
-            for path in filter(None, (*desired.certificates, desired.private_key)):
+            for path in filter(None, (file for pair in desired.pairs for file in pair)):
                 if path not in installed and Path(path).exists():
                     require_readable(path, self._daemon().user, "every handshake would fail")
         image = FileImage.read(self.path)

@@ -44,7 +44,7 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
             raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl!a}), and nobody can use TLS then")
         return Edit(settings) if settings else None
     certificates = " : ".join(desired.certificates)
-    key = desired.private_key or certificates
+    key = " : ".join(key or certificate for certificate, key in desired.pairs)
     has = before.get("tls_certificate", ""), before.get("tls_privatekey", "") or before.get("tls_certificate", "")
     requires = acl.startswith(REQUIRES)
     same = has == (certificates, key) and hosts.here and requires == (desired.inbound == "required")

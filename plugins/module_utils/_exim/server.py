@@ -344,7 +344,7 @@ class Exim:
                 self._refuse_lost(desired)
             wanted.update(self._on(base, desired, port) if desired.offers else _off(base, port))
             installed = {one.path for one in desired.bundles}
-            for path in (*desired.certificates, desired.private_key) if desired.offers else ():
+            for path in (file for pair in desired.pairs for file in pair) if desired.offers else ():
                 if path and path not in installed and Path(path).exists():
                     self.require_readable(path, "every handshake would fail")
             images += self._plan_required(desired, macros, wanted)
@@ -390,11 +390,11 @@ class Exim:
         if not advertised.here or (advertised.here == text and "_port" in text):  # a list for other ports, such as 587
             advertised = advertised._replace(here="*")
         files: dict[str, Optional[str]] = {"MAIN_TLS_CERTKEY": " : ".join(desired.certificates)}
-        if desired.private_key:  # Debian ignores these two beside the other one
+        if any(key for _certificate, key in desired.pairs):  # Debian ignores these two beside the other one
             files = {
                 "MAIN_TLS_CERTKEY": None,
-                "MAIN_TLS_CERTIFICATE": desired.certificate,
-                "MAIN_TLS_PRIVATEKEY": desired.private_key,
+                "MAIN_TLS_CERTIFICATE": " : ".join(desired.certificates),
+                "MAIN_TLS_PRIVATEKEY": " : ".join(key or certificate for certificate, key in desired.pairs),
             }
         return {
             "MAIN_TLS_ENABLE": macros.get("MAIN_TLS_ENABLE") or "yes",

@@ -20,6 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x5
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Renewable, RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import Parts, assess_served, look
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -168,7 +169,7 @@ def _listener(
             return [Said(_CRITICAL, f"{question} does not offer STARTTLS")]
         if now.stage < Stage.EHLO and question.target.protocol != "smtps":
             return [Said(_UNKNOWN, f"could not look at {question}: {now.message}")]
-        if now.code in ("connect_failed", "timeout", "no_route", "name_not_resolved"):
+        if now.code in ("connect_failed", "timeout", "no_route", "name_not_resolved", NOT_TESTED):
             return [Said(_UNKNOWN, f"could not look at {question}: {now.message}")]
         return [Said(_CRITICAL, f"{question}: {now.message}")]
     if now.fingerprint != leaf.fingerprint_sha256:

@@ -28,6 +28,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts imp
     wanted_image,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import NoticesCertificates
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
@@ -74,7 +75,6 @@ class Reloading:
         self._server = server
         self.name: str = server.name
         self.notices = server.certificate_seconds if isinstance(server, NoticesCertificates) else 0.0
-        self.is_patient = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
@@ -84,15 +84,10 @@ class Reloading:
         self._server.require_running()
 
     def reload(self) -> None:
-        """Have the daemon read its files again, unless it notices them and that is waited for. Raises EngineError."""
-        if not (self.notices and self.is_patient):
-            self._server.resume()
+        """Have the daemon read its files again. Raises EngineError."""
+        self._server.resume()
 
     resume = reload
-
-    def tell(self) -> None:
-        """Have the daemon read its files again in any case. Raises EngineError."""
-        self._server.resume()
 
 
 def renew(
@@ -125,21 +120,12 @@ def renew(
                     "the configuration was changed or removed while another run was waited for; run again"
                 )
             warnings: list[str] = []
-            server.is_patient = _only_certificates(transaction, entries)
             recovered = transaction.recover(lambda: _answers(entries, settings), warnings)
-            server.is_patient = False
             done = [_one(entry, server, transaction, settings) for entry in entries]
     except (EngineError, OSError) as error:
         return [Renewed(one.name, "unknown", _text(error), NOT_SEEN) for one in entries]
     notes = ["a change that was interrupted is undone"] if recovered else []
     return [replace(one, message="; ".join([one.message, *notes, *warnings])) for one in done]
-
-
-def _only_certificates(transaction: Transaction, entries: Sequence[Renewable]) -> bool:
-    """Whether a killed run has changed nothing but certificates of these entries."""
-    left = transaction.journal_facts()
-    paths = {pair.path for one in entries for pair in one.pairs}
-    return bool(left and left["files"] and paths.issuperset(left["files"]))
 
 
 def _text(error: Exception) -> str:
@@ -224,13 +210,11 @@ class _Renewal:
         if stale and not change:
             change = replace(change, reload=True)
         if change:
-            server.is_patient = True
-            try:
-                transaction.apply(
-                    change, lambda: self._prove(provable, server), lambda: self._prove_old(provable, before, server)
-                )
-            finally:
-                server.is_patient = False
+            transaction.apply(
+                replace(change, unasked=server.notices > 0),
+                lambda: self._prove(provable, server),
+                lambda: self._prove_old(provable, before, server),
+            )
         return self._said(bool(change.after), bool(change), len(provable), silent)
 
     def _wanted(self) -> Any:
@@ -251,7 +235,7 @@ class _Renewal:
         for one in wanted:
             seen = before[one.question]
             offers = seen.stage >= Stage.STARTTLS_ADVERTISED or one.question.target.protocol == "smtps"
-            if seen.code in ("connect_failed", "timeout", "no_route", "name_not_resolved") or not offers:
+            if seen.code in ("connect_failed", "timeout", "no_route", "name_not_resolved", NOT_TESTED) or not offers:
                 silent.append(f"{one.question}: {seen.message or 'STARTTLS is not offered'}")
             else:
                 found.append(one)
@@ -267,11 +251,11 @@ class _Renewal:
         self._wait_or_tell([(question, prints) for question, prints in questions if before[question].completed], server)
 
     def _wait_or_tell(self, wanted: Sequence[tuple[Question, set[str]]], server: Reloading) -> None:
-        if server.notices and server.is_patient:
+        if server.notices:
             left, _said = self._wait(wanted, server.notices)
             if not left:
                 return
-            server.tell()
+            server.resume()
             wanted = left
         _left, said = self._wait(wanted, self._settings.timeout)
         if said:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import or_in_tls13
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp import patience
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     Handshake,
@@ -53,6 +54,10 @@ class _Asking(Trust):
         return context
 
 
+def _usual(target: Target, settings: Settings) -> Handshake:
+    return patience.handshake_one(target, settings)
+
+
 def ask(questions: Sequence[Question], settings: Settings) -> Mapping[Question, Handshake]:
     """Make a handshake for each question. A fault of a listener is in its result."""
     settings = replace(settings, verify_trust=False)
@@ -68,5 +73,7 @@ def ask(questions: Sequence[Question], settings: Settings) -> Mapping[Question, 
 
         tasks = ((one.target, full_test(one.target, settings, trust)) for one in asked)
         drive(tasks, settings.limits, deliver)
-        seen.update({one: found[number] for number, one in enumerate(asked)})
+        for number, one in enumerate(asked):
+            usual = functools.partial(_usual, one.target, settings)
+            seen[one] = or_in_tls13(found[number], algorithm, settings, usual)
     return seen

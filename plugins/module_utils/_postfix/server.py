@@ -364,7 +364,9 @@ class Postfix:
                 "smtpd_tls_security_level", INBOUND_KIND, desired.inbound, receiving.__contains__, options
             )
             wanted["smtpd_tls_security_level"] = INBOUND_LEVEL[desired.inbound]
-            files = [one for one in (desired.private_key, *desired.certificates) if one]  # the key comes first
+            files = [
+                file for certificate, key in desired.pairs for file in (key, certificate) if file
+            ]  # the key comes first
             wanted["smtpd_tls_chain_files"] = ", ".join(files)
             wanted["smtpd_tls_received_header"] = "yes"
             wanted["smtpd_tls_loglevel"] = at_least_one(now["smtpd_tls_loglevel"])

@@ -42,6 +42,12 @@ class NoticesCertificates(Protocol):
     certificate_seconds: float
     """How long it may take to notice."""
 
+    def reload(self) -> None:
+        """Tell it to use the files on disk, as Daemon in _change.files. Raises EngineError."""
+
+    def resume(self) -> None:
+        """Tell it to read again what it has. Raises EngineError."""
+
 
 @runtime_checkable
 class TellsByHand(Protocol):
@@ -80,6 +86,9 @@ class ServerTransaction(Protocol):
 
     def journal_facts(self) -> Optional[dict[str, Any]]:
         """Return C(path) of the journal of a killed run and C(files) that it would restore; None without a journal."""
+
+    def unasked_files(self) -> list[str]:
+        """Return the files of a killed run's change, if the daemon takes them up without being told. Raises EngineError."""
 
     def apply(self, change: Any, prove: Callable[[], None], prove_old: Callable[[], None], hold: bool = False) -> None:
         """Make the change, or undo it and raise TransactionError. hold: a later change of the call may have to undo it, too."""

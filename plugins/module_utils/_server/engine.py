@@ -25,7 +25,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, reach
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, ServerTransaction
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED, or_in_tls13
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import (
+    NoticesCertificates,
+    Server,
+    ServerTransaction,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import SEND_ONLY, Desired, Outcome
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -125,7 +130,7 @@ def set_starttls(
     Raises EngineError (nothing was changed) or TransactionError (the change failed and was rolled back; see restored).
     """
     transaction = server.transaction(store)
-    answers = _answers(server, desired.own_port, settings, desired.listens)
+    answers = _answers(server, desired.own_port, settings, desired.listens, transaction)
     with transaction.opened(check_mode, answers) as (recovered, warnings):
         facts.refuse_changed(digests or {})
         outcome, _made = change_within(transaction, server, desired, settings, check_mode, warnings, store)
@@ -139,19 +144,29 @@ def undo_killed_run(
 
     listens: see Desired. Raises EngineError.
     """
-    with server.transaction(store).opened(False, _answers(server, own_port, settings, listens)) as (
-        recovered,
-        warnings,
-    ):
+    transaction = server.transaction(store)
+    answers = _answers(server, own_port, settings, listens, transaction)
+    with transaction.opened(False, answers) as (recovered, warnings):
         return recovered, warnings
 
 
-def _answers(server: Server, own_port: Target, settings: Settings, listens: bool) -> Callable[[], None]:
-    """Return the proof that a mail server answers on its port; that it runs, if it takes no mail. It raises EngineError."""
+def _answers(
+    server: Server, own_port: Target, settings: Settings, listens: bool, transaction: ServerTransaction
+) -> Callable[[], None]:
+    """Return the proof that a mail server answers on its port; that it runs, if it takes no mail. It raises EngineError.
+
+    After a change of certificates that the daemon takes up by itself, it is waited for, and told if it does not.
+    """
 
     def prove() -> None:
         if not listens:
             return require_alive(server)
+        former = {one for path in transaction.unasked_files() for one in evidence.fingerprints(path)[:1]}
+        if former and isinstance(server, NoticesCertificates):
+            look = replace(settings, verify_trust=False)
+            seconds = server.certificate_seconds
+            if wait_until(lambda now: now.fingerprint in former, own_port, look, seconds).fingerprint not in former:
+                server.resume()
         seen = wait_until(lambda now: now.stage >= Stage.EHLO, own_port, settings, settings.timeout)
         if seen.stage < Stage.EHLO:
             raise EngineError(f"no mail server answers on {own_port} ({seen.message})")
@@ -218,8 +233,11 @@ def change_within(
         _refuse_shut(sides, desired, check_mode, warnings)
     _guard_outbound(server, computed, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
-    if desired.listens and not change and fingerprint is not None and not satisfies(desired, fingerprint, seen):
+    if desired.listens and not change and fingerprint is not None and is_stale(desired, fingerprint, seen, settings):
         change = replace(change, reload=True)
+    notices = _seconds_to_notice(server, desired, change, seen)
+    if notices:
+        change = replace(change, unasked=True)
     outcome = Outcome(bool(change), computed.before, computed.after, seen, computed.diff(), look=computed.look)
     if check_mode or not change:
         return outcome, None
@@ -227,38 +245,76 @@ def change_within(
     others = evidence.Listening(sides or evidence.both(server, change), desired, settings)
     warnings.extend(one for one in others.warnings if one not in warnings)
 
-    def prove() -> None:
+    def prove_within(seconds: float) -> None:
         nonlocal seen
         if not (answers or desired.listens):
             require_alive(server, desired.outbound)
-            return others.prove()
-        seen = prove_at(
-            desired, desired.own_port, settings, lambda: isinstance(server, Startable) and server.has_ended()
-        )
-        warnings.extend(prove_algorithms(desired, desired.own_port, settings))
-        return others.prove()
+            return others.prove(seconds)
+        within = replace(settings, timeout=seconds)
+        seen = prove_at(desired, desired.own_port, within, lambda: isinstance(server, Startable) and server.has_ended())
+        said = prove_algorithms(desired, desired.own_port, within)
+        warnings.extend(one for one in said if one not in warnings)
+        return others.prove(seconds)
 
-    def prove_old(old: Handshake = seen) -> None:
+    def prove_old_within(seconds: float, old: Handshake = seen) -> None:
         if not (answers or desired.listens):
             require_alive(server, computed.before["outbound"])
-            return others.prove_old()
+            return others.prove_old(seconds)
         # If the old files name a certificate that was renewed before this run, the daemon serves the new one
         # after the first reload. So the proof of the old state accepts both.
         replaced = bool(computed.installed())
         installed = old_chain if replaced or change.mentioned_before(desired.certificate) else ()
         faces = [old, replace(old, chain=installed)] if old.chain and installed else [old]
-        now = wait_until(
-            lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, settings.timeout
-        )
+        now = wait_until(lambda look: any(same_face(face, look) for face in faces), desired.own_port, settings, seconds)
         if not any(same_face(face, now) for face in faces):
             raise EngineError(f"{desired.own_port} does not show its former state: {now.message or now.stage.label}")
-        return others.prove_old()
+        return others.prove_old(seconds)
 
+    prove, prove_old = _noticed(server, notices, settings, prove_within, prove_old_within)
     transaction.apply(change, prove, prove_old, hold)
     relays = () if desired.listens else tuple(relays_of(server, settings)[0])
     return replace(
         outcome, handshake=seen, relays=relays, digests=facts.known_digests([*server.files(), *desired.certificates])
     ), Made(change, prove, prove_old)
+
+
+def _seconds_to_notice(server: Server, desired: Desired, change: Any, seen: Handshake) -> float:
+    """Return how long the daemon may take to serve the change without being told; 0 if it has to be told.
+
+    That is a change of certificates alone, or a certificate that is installed and not served yet.
+    """
+    if not (change and desired.offers and isinstance(server, NoticesCertificates)):
+        return 0.0
+    is_right = seen.completed and bool(seen.requires_tls) == (desired.inbound == "required")
+    return (
+        server.certificate_seconds
+        if is_right and {one.path for one in change.after} <= {*desired.certificates}
+        else 0.0
+    )
+
+
+def _noticed(
+    server: Server,
+    notices: float,
+    settings: Settings,
+    prove: Callable[[float], None],
+    prove_old: Callable[[float], None],
+) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return the two proofs. They first wait until the daemon notices the change, for these seconds, and tell it only then."""
+
+    def patient(prove: Callable[[float], None], tell: Optional[Callable[[], None]]) -> Callable[[], None]:
+        def proved() -> None:
+            if tell:
+                with contextlib.suppress(EngineError):
+                    return prove(notices)
+                tell()
+            return prove(settings.timeout)
+
+        return proved
+
+    if notices and isinstance(server, NoticesCertificates):
+        return patient(prove, server.reload), patient(prove_old, server.resume)
+    return patient(prove, None), patient(prove_old, None)
 
 
 def prove_at(
@@ -276,22 +332,21 @@ def prove_at(
 def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> list[str]:
     """Prove that each certificate is served to a client that takes its algorithm only. Raises EngineError, or returns warnings.
 
-    One handshake for each algorithm, in TLS 1.2, where a client says it by its cipher suites.
+    One handshake for each algorithm. What could not be tested is a warning, and not proved.
     """
     if not (desired.offers and desired.more):
         return []
     wanted = {*_other_fingerprints(desired), _fingerprint(desired, False, [])}
-    settings = replace(settings, ask_plaintext=False, verify_trust=False)
     deadline = time.monotonic() + settings.timeout
     while True:
-        seen = {kind: handshake_one(target, replace(settings, algorithm=kind)) for kind in ALGORITHMS}
+        seen = _by_algorithm(target, settings)
         served = {one.fingerprint for one in seen.values() if one.completed}
         if served == wanted:
             return []
-        if not served:
+        if untested := next((one.message for one in seen.values() if one.code == NOT_TESTED), ""):
             return [
-                f"{target} speaks no TLS 1.2, so it is not proved that each of its {len(wanted)} certificates is served to clients "
-                "that take one algorithm only"
+                f"{target}: it is not proved that each of its {len(wanted)} certificates is served to clients that take one algorithm "
+                f"only ({untested})"
             ]
         if time.monotonic() >= deadline:
             said = ", ".join(f"{kind}: {one.fingerprint[:16] or one.message}" for kind, one in seen.items())
@@ -299,6 +354,33 @@ def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> li
                 f"{target} does not serve each certificate that is installed to a client of its algorithm ({said})"
             )
         time.sleep(0.1)
+
+
+def _by_algorithm(target: Target, settings: Settings) -> dict[str, Handshake]:
+    """Make a handshake for each algorithm, as a client that takes nothing else."""
+    settings = replace(settings, ask_plaintext=False, verify_trust=False)
+    return {
+        kind: or_in_tls13(
+            handshake_one(target, replace(settings, algorithm=kind)),
+            kind,
+            settings,
+            lambda: handshake_one(target, settings),
+        )
+        for kind in ALGORITHMS
+    }
+
+
+def is_stale(desired: Desired, fingerprint: str, seen: Handshake, settings: Settings) -> bool:
+    """Whether the daemon has to read its files again, although they say what is wanted.
+
+    seen: a test of its own port. A client chooses one of several certificates; another one may have been renewed by somebody else.
+    """
+    if not satisfies(desired, fingerprint, seen):
+        return True
+    if not (desired.on_host and desired.more and desired.offers):
+        return False
+    served = {one.fingerprint for one in _by_algorithm(desired.own_port, settings).values() if one.completed}
+    return bool(served) and served != {fingerprint, *_other_fingerprints(desired)}
 
 
 def satisfies(desired: Desired, fingerprint: str, seen: Handshake) -> bool:
@@ -344,37 +426,52 @@ def _fingerprint(desired: Desired, check_mode: bool, warnings: list[str]) -> Opt
         return ""
     if desired.bundle:
         return next(iter(desired.bundle.fingerprints), "")  # not known if it will be issued
+    if desired.on_host:
+        for certificate, key in desired.pairs[1:]:
+            _leaf_of(certificate, key, "correct that entry of starttls_more_certificates")
     advice = (
         "correct starttls_certificate_path or starttls_private_key_path"
         if desired.on_host
         else f"install it first (module tls_certificate, role certificate), or correct the path {desired.certificate}"
     )
     try:
+        return _leaf_of(desired.certificate, desired.private_key, advice)
+    except NotThereError:
+        if not check_mode or desired.on_host:
+            raise
+    warnings.append(f"{desired.certificate} is not there yet; a real run needs it before STARTTLS is offered")
+    return None
+
+
+class NotThereError(EngineError):
+    """There is no file with the certificate, or with its key."""
+
+
+def _leaf_of(certificate: str, private_key: str, advice: str) -> str:
+    """Return the fingerprint of a certificate whose files a daemon can use. Raises EngineError, which ends with the advice.
+
+    private_key: the path of its own file; empty if it comes first in that of the certificate.
+    """
+    try:
         with contextlib.ExitStack() as stack:
-            file, key = (
-                stack.enter_context(opened(path))
-                for path in (desired.certificate, desired.private_key or desired.certificate)
-            )
+            file, key = (stack.enter_context(opened(path)) for path in (certificate, private_key or certificate))
             bundle = file.read(pem.MAX_BYTES)
             blocks = pem.split(bundle)
-            if not desired.private_key and (not blocks or not blocks[0].is_private_key):
+            if not private_key and (not blocks or not blocks[0].is_private_key):
                 raise ValueError("it does not begin with a private key")
             fingerprint = pem.leaf_fingerprint(bundle)
             # By its descriptor: the path may lead elsewhere by now.
             chain, private = (f"/dev/fd/{one.fileno()}" for one in (file, key))
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(chain, private, password=_no_password)
     except FileNotFoundError as error:
-        if check_mode and not desired.on_host:
-            warnings.append(f"{desired.certificate} is not there yet; a real run needs it before STARTTLS is offered")
-            return None
-        what = f"there is no private key at {desired.private_key}" if str(error.filename) == desired.private_key else ""
-        raise EngineError(f"{what or f'there is no certificate at {desired.certificate}'}; {advice}") from None
+        what = f"there is no private key at {private_key}" if str(error.filename) == private_key else ""
+        raise NotThereError(f"{what or f'there is no certificate at {certificate}'}; {advice}") from None
     except (OSError, ValueError) as error:
         mismatch = getattr(error, "reason", "") == "KEY_VALUES_MISMATCH"
         reason = (
             "the key belongs to another certificate" if mismatch else getattr(error, "strerror", None) or str(error)
         )
-        raise EngineError(f"the certificate file {desired.certificate} cannot be used: {reason}; {advice}") from None
+        raise EngineError(f"the certificate file {certificate} cannot be used: {reason}; {advice}") from None
     return fingerprint
 
 

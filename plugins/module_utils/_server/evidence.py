@@ -156,26 +156,26 @@ class Listening:
     def _look(self, targets: Sequence[Target]) -> Mapping[Target, Handshake]:
         return {seen.target: seen for seen in handshake_all(list(targets), self._settings)} if targets else {}
 
-    def prove(self) -> None:
+    def prove(self, seconds: float) -> None:
         """Wait until each listener shows what it has to after the change. Raises EngineError with the names of those that do not."""
-        self._wait(self._fault, "does not show the wanted state")
+        self._wait(self._fault, "does not show the wanted state", seconds)
 
-    def prove_old(self) -> None:
+    def prove_old(self, seconds: float) -> None:
         """Wait until each listener shows what it showed before. Raises EngineError."""
 
         def changed(place: reach.Reached, now: Handshake) -> str:
             old = self._old[place.target]
             return "" if old.stage < Stage.EHLO else reach.unlike(old, now, lambda: self._installed(_of(place)))
 
-        self._wait(changed, "does not show its former state")
+        self._wait(changed, "does not show its former state", seconds)
 
     def _fault(self, place: reach.Reached, now: Handshake) -> str:
         return reach.fault(place, self._old.get(place.target), now, self._installed, self._certificate)
 
-    def _wait(self, fault: Callable[[reach.Reached, Handshake], str], what: str) -> None:
+    def _wait(self, fault: Callable[[reach.Reached, Handshake], str], what: str, seconds: float) -> None:
         places = {one.target: one for one in self._places}
         left = [*places, *self._named]
-        deadline = time.monotonic() + self._settings.timeout
+        deadline = time.monotonic() + seconds
         while left:
             faults = {}
             for target, now in self._look(left).items():

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import BundleFile, Look
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import MOST_CERTIFICATES
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.before import Was
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import is_path
@@ -37,7 +38,8 @@ class Desired:
     on_host: the files are somebody else's, such as a renewing client's: they are used and judged, and never written.
     bundle: the file to install at the path of the certificate, in the same change; None uses the file that is there.
     more: absolute paths of further files like that of the certificate, for keys of other algorithms, which are served beside it.
-    others: those of them to install in the same change.
+    more_keys: absolute paths of their private keys, in the same order; empty for one that is in the file of its certificate.
+    others: those of C(more) to install in the same change.
     was: path of a configuration file -> what is known of it. With C(disabled), its settings go back to that.
     listens: whether the host takes mail from the network. A send-only host does not: its inbound side stays as it is, and nobody has to
     answer on its own port.
@@ -56,6 +58,7 @@ class Desired:
     on_host: bool = False
     listens: bool = True
     more: tuple[str, ...] = ()
+    more_keys: tuple[str, ...] = ()
     others: tuple[BundleFile, ...] = ()
     only_renew: bool = False
 
@@ -63,6 +66,12 @@ class Desired:
     def certificates(self) -> tuple[str, ...]:
         """The files with certificates that the daemon serves."""
         return (self.certificate, *self.more)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Path of the certificate and of its private key; the key is empty if it is in the same file."""
+        keys = (self.private_key, *self.more_keys, *[""] * len(self.more))
+        return tuple(zip(self.certificates, keys))
 
     @property
     def bundles(self) -> tuple[BundleFile, ...]:
@@ -82,10 +91,17 @@ class Desired:
                 raise EngineError(
                     f"the certificate path {path!r} has to be absolute and made of letters, digits and _./+@-"
                 )
-        if self.private_key and not is_path(self.private_key):
+        for key in filter(None, (self.private_key, *self.more_keys)):
+            if not is_path(key):
+                raise EngineError(
+                    f"the path of the private key {key!r} has to be absolute and made of letters, digits and _./+@-"
+                )
+        if len(self.certificates) > MOST_CERTIFICATES:
             raise EngineError(
-                f"the path of the private key {self.private_key!r} has to be absolute and made of letters, digits and _./+@-"
+                f"starttls_more_certificates: at most {MOST_CERTIFICATES - 1} further certificates are served"
             )
+        if twice := [path for path in self.more if self.certificates.count(path) > 1]:
+            raise EngineError(f"starttls_more_certificates: {twice[0]} is named twice")
         try:
             self.own_port.check()
         except TargetError as error:

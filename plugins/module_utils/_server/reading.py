@@ -234,7 +234,8 @@ class Reading:
         """Return C(on_host), the certificate that is on the host, for the controller to judge; nothing if the change uses none."""
         if not (self._desired.on_host and self._desired.offers):
             return {}
-        return {"on_host": seen_on_host(self._desired.certificate, self._desired.private_key)}
+        first, *more = (seen_on_host(*pair) for pair in self._desired.pairs)
+        return {"on_host": {**first, "more": more} if more else first}
 
     def _disk(self) -> list[dict[str, Any]]:
         paths = [*self._server.files(), *self._desired.certificates, self._store]
@@ -305,7 +306,7 @@ class Reading:
             and fingerprint is not None
             and not first.change
             and not installs
-            and not engine.satisfies(first.desired, fingerprint, own)
+            and engine.is_stale(first.desired, fingerprint, own, self._settings)
         )
         changes = [{"path": path, "lines": lines} for path, lines in computed.change.lines()]
         changes[:0] = [{"path": path, **look.diff, "previous_certificate": look.previous} for path, look in installs]

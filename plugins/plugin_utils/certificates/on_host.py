@@ -47,20 +47,36 @@ def with_host_certificate(result: Mapping[str, Any], install: Mapping[str, Any],
 def _judged(
     done: dict[str, Any], seen: Mapping[str, Any], install: Mapping[str, Any], read: ReadFile
 ) -> dict[str, Any]:
-    path, key_path = (x509.printable_text(str(seen[name])) for name in ("certificate", "private_key"))
-    if seen["message"]:
-        said = f"could not look at the certificate {path} on the host: {x509.printable_text(str(seen['message']))}"
-        advice = entry_of("certificate_not_read").advice
-        done["obstacles"] = [*_others(done), {"code": "certificate_not_read", "message": f"{said}; {advice}"}]
-        return done
-    names = Sources(f"{key_path} on the host", f"{path} on the host", ca="ca_file")
-    assessment = _assess(seen, install, read, base64.b64decode(str(seen["public_key"])), names)
-    if assessment.leaf and assessment.ok:
-        done["fingerprint_sha256"] = assessment.leaf.describe()["fingerprint_sha256"]
-    if not assessment.ok:
-        unfit = [{"code": "certificate_unfit", "message": f"[{one.code}] {one.message}"} for one in assessment.findings]
-        done["obstacles"] = [*_others(done), *unfit]
-    done["notes"] = [*done["notes"], *({"code": one.code, "message": one.message} for one in assessment.warnings)]
+    notes, obstacles, kinds, prints = list(done["notes"]), [], [], []
+    every = [seen, *(seen.get("more") or ())]
+    for one in every:
+        path, key_path = (x509.printable_text(str(one[name])) for name in ("certificate", "private_key"))
+        if one["message"]:
+            said = f"could not look at the certificate {path} on the host: {x509.printable_text(str(one['message']))}"
+            advice = entry_of("certificate_not_read").advice
+            obstacles.append({"code": "certificate_not_read", "message": f"{said}; {advice}"})
+            continue
+        names = Sources(f"{key_path} on the host", f"{path} on the host", ca="ca_file")
+        assessment = _assess(one, install, read, base64.b64decode(str(one["public_key"])), names)
+        wrong = [f"[{found.code}] {found.message}" for found in assessment.findings]
+        notes += [{"code": found.code, "message": found.message} for found in assessment.warnings]
+        if assessment.leaf:
+            facts = assessment.leaf.describe()
+            if facts["key_type"] in kinds:
+                wrong.append(
+                    f"[bad_option] starttls_more_certificates: {path} has a key of the type {facts['key_type']}, as another one of this "
+                    "host. One certificate for each type can be served."
+                )
+            kinds.append(facts["key_type"])
+            prints.append(facts["fingerprint_sha256"])
+        obstacles += [{"code": "certificate_unfit", "message": message} for message in wrong]
+    if obstacles:
+        done["obstacles"] = [*_others(done), *obstacles]
+    elif prints:
+        done["fingerprint_sha256"] = prints[0]
+        if len(every) > 1:
+            done["fingerprints_sha256"] = prints
+    done["notes"] = notes
     return done
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import (
     past_renewing,
     renewed_here,
@@ -101,6 +102,30 @@ def test_files_of_somebody_else_are_installed_nowhere():
     assert made["policy"] == {"allow_self_signed": False, "warn_days_left": "5"}
     assert made["listeners"] == [{"host": "127.0.0.1", "port": 25, "protocol": "smtp", "name": "mx1.example.com"}]
     assert "ca_content" not in made
+
+
+def test_files_of_somebody_else_in_several_algorithms():
+    facts = host(
+        "host",
+        starttls_certificate_path="/live/ecdsa/fullchain.pem",
+        starttls_private_key_path="/live/ecdsa/privkey.pem",
+        starttls_more_certificates=[
+            {"certificate_path": "/live/rsa/fullchain.pem", "private_key_path": "/live/rsa/privkey.pem"},
+            {"certificate_path": "/etc/ssl/whole.pem"},
+        ],
+    )
+    [made] = renewed_here("m1", {"m1": facts})
+    assert made["pairs"] == [
+        {"private_key": "/live/ecdsa/privkey.pem", "certificate": "/live/ecdsa/fullchain.pem"},
+        {"private_key": "/live/rsa/privkey.pem", "certificate": "/live/rsa/fullchain.pem"},
+        {"private_key": "/etc/ssl/whole.pem", "certificate": "/etc/ssl/whole.pem"},
+    ]
+
+
+@pytest.mark.parametrize("more", ["x", [{}], [3]])
+def test_further_certificates_of_another_shape_are_refused_by_the_name_of_the_variable(more):
+    with pytest.raises(EngineError, match="starttls_more_certificates"):
+        renewed_here("m1", {"m1": host("host", starttls_more_certificates=more)})
 
 
 def test_the_records_that_are_published_go_with_it():

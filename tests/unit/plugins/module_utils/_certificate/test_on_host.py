@@ -79,6 +79,41 @@ def test_every_rule_of_an_installation_counts(host, pki):
     assert judged(look(host, "own.pem", ""), pki, allow_self_signed=True)["fingerprint_sha256"] != ""
 
 
+def several(host, pki, key):
+    """The first certificate, and another one beside it."""
+    made = pki.issue([NAME], key=key)
+    (host / "second.pem").write_bytes(made.key_pem + made.fullchain_pem)
+    return {**look(host), "more": [look(host, "second.pem", "")]}
+
+
+def test_one_of_each_algorithm_passes_and_all_are_expected(host, pki):
+    result = judged(several(host, pki, "rsa"), pki)
+    assert result["obstacles"] == [MISSING] and len(set(result["fingerprints_sha256"])) == 2
+    assert result["fingerprints_sha256"][0] == result["fingerprint_sha256"]
+
+
+def test_two_of_one_algorithm_are_refused_by_the_name_of_the_variable(host, pki):
+    [obstacle] = judged(several(host, pki, "ec"), pki)["obstacles"]
+    assert obstacle["code"] == "certificate_unfit"
+    assert (
+        "starttls_more_certificates" in obstacle["message"]
+        and "second.pem has a key of the type EC" in obstacle["message"]
+    )
+
+
+def test_each_of_several_is_judged_and_the_unfit_one_is_named(host, pki):
+    seen = several(host, pki, "rsa")
+    own = self_signed([NAME])
+    (host / "second.pem").write_bytes(own.key_pem + own.certificate_pem)
+    seen["more"] = [look(host, "second.pem", "")]
+    result = judged(seen, pki)
+    assert any("[self_signed]" in one["message"] for one in result["obstacles"]) and "fingerprint_sha256" not in result
+    (host / "second.pem").unlink()
+    seen["more"] = [look(host, "second.pem", "")]
+    [obstacle] = judged(seen, pki)["obstacles"]
+    assert obstacle["code"] == "certificate_not_read" and "second.pem" in obstacle["message"]
+
+
 @pytest.mark.parametrize(
     ("prepare", "said"),
     [

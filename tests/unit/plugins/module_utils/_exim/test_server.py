@@ -361,6 +361,16 @@ class TestPlan:
             "MAIN_TLS_PRIVATEKEY = /live/privkey.pem\n"
         )
 
+    def test_keys_and_certificates_of_several_algorithms_are_two_lists(self, host):
+        wanted = Desired(
+            "offered", None, "/live/a.pem", private_key="/live/a.key", more=("/live/b.pem",), more_keys=("",)
+        )
+        [image] = host.adapter.plan(wanted).after
+        assert (
+            "MAIN_TLS_CERTIFICATE = /live/a.pem : /live/b.pem\nMAIN_TLS_PRIVATEKEY = /live/a.key : /live/b.pem\n"
+            in (image.content.decode())
+        )
+
     def test_both_files_have_to_be_readable_for_the_daemon(self, host, monkeypatch):
         asked, adapter = [], host.adapter
         monkeypatch.setattr(adapter, "require_readable", lambda path, _why: asked.append(path))

@@ -6,17 +6,21 @@ import errno
 import hashlib
 import os
 import signal
+import ssl
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import atomic, files, lock, paths, room
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import telling
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import served, telling
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.monitoring import check
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import algorithm
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from tests.support import renewing
-from tests.support.pki import Authority, key_pem, new_key, self_signed
+from tests.support.pki import Authority, key_pem, new_key, now, self_signed
 from tests.support.renewing import NAME, pem_of
-from tests.support.smtp_server import PLAIN
+from tests.support.smtp_server import PLAIN, Face
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ def test_one_listener_that_does_not_serve_it_counts(host, tmp_path):
 
 def test_a_way_back_that_fails_is_said(host, monkeypatch):
     host.renews(host.issue())
-    served = host.serves()
+    before = host.serves()
     calls = []
 
     def resume():
@@ -139,7 +143,7 @@ def test_a_way_back_that_fails_is_said(host, monkeypatch):
     host.server.resume = resume
     done = host.renew()
     assert (done.state, done.status) == ("failed", 2) and "The rollback failed as well" in done.message
-    assert host.installed() == served and host.journals() and len(calls) == 2
+    assert host.installed() == before and host.journals() and len(calls) == 2
 
 
 def test_a_daemon_that_never_read_its_file_is_reloaded(host):
@@ -199,6 +203,45 @@ def test_two_algorithms_side_by_side(tmp_path, authority, which):
         done = made.renew()
         assert done.status == 1 and "[name_not_covered]" in done.message
         assert made.serves(other) == pem_of(renewed) and made.serves(which) == pem_of(new)
+
+
+@pytest.fixture
+def newest(tmp_path, authority):
+    """A listener that speaks TLS 1.3 alone, with both algorithms."""
+    with renewing.host(tmp_path, authority, faces={"smtp": Face()}, kinds=("rsa", "ec")) as made:
+        made.listeners[0].oldest = ssl.TLSVersion.TLSv1_3
+        yield made
+
+
+def test_in_tls_13_alone_each_algorithm_is_asked_for_by_its_signature(newest):
+    assert newest.renew().state == "current"
+    new = newest.renews(newest.issue("ec"), "ec")
+    done = newest.renew()
+    assert (done.state, done.status) == ("installed", 0) and "served on 2 of 2 listeners" in done.message
+    assert newest.serves("ec") == pem_of(new)
+
+
+def test_without_openssl_it_is_not_tested_and_never_good(newest, monkeypatch):
+    monkeypatch.setattr(algorithm.shutil, "which", lambda *_args, **_named: None)
+    seen = served.ask(
+        [served.Question(newest.configuration().certificates[0].listeners[0], "RSA")], Settings(timeout=5)
+    )
+    [one] = seen.values()
+    assert (one.completed, one.code) == (False, "not_tested") and "openssl is not there" in one.message
+
+
+def test_what_could_not_be_asked_is_said_by_renewal_and_check(newest, monkeypatch):
+    monkeypatch.setattr(algorithm, "_asked", lambda *_arguments: (_ for _ in ()).throw(OSError("no process is left")))
+    old = newest.installed("ec")
+    newest.renews(newest.issue("ec"), "ec")
+    done = newest.renew()
+    assert (
+        (done.state, done.status) == ("unknown", 3) and "not tested" in done.message and newest.installed("ec") == old
+    )
+    found = check(newest.configuration(), now())
+    assert (
+        found.status == 3 and "STARTTLS UNKNOWN" in found.line and "not tested: it speaks TLS 1.3 alone" in found.line
+    )
 
 
 def spki(issued):

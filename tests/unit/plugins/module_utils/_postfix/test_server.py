@@ -244,6 +244,18 @@ def test_a_key_of_its_own_comes_before_the_certificates(make):
     assert b"\nsmtpd_tls_chain_files = /live/privkey.pem, /live/fullchain.pem\n" in image.content
 
 
+def test_each_key_of_its_own_comes_before_its_certificates(make):
+    host = make()
+    files = {
+        "certificate": "/live/a.pem",
+        "private_key": "/live/a.key",
+        "more": ("/live/b.pem",),
+        "more_keys": ("/live/b.key",),
+    }
+    [image] = host.adapter().plan(Desired("offered", None, **files)).after
+    assert b"\nsmtpd_tls_chain_files = /live/a.key, /live/a.pem, /live/b.key, /live/b.pem\n" in image.content
+
+
 @pytest.mark.parametrize("inbound", ["disabled", "offered", "required", None])
 @pytest.mark.parametrize("outbound", ["disabled", "opportunistic", "required"])
 def test_a_second_run_changes_nothing(make, inbound, outbound):

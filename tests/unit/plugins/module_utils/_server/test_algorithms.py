@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import numbered
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.pem import leaf_fingerprint
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import algorithm
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import prove_algorithms
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import ALGORITHMS, handshake_one
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import TransactionError
@@ -94,12 +96,25 @@ def test_a_daemon_that_serves_one_of_them_only_gets_its_files_back(mail, ecdsa, 
     assert not Path(numbered(str(mail.certificate), 1)).exists()
 
 
-def test_tls_13_alone_is_said_not_to_be_proved(mail, ecdsa, rsa):
+def test_in_tls_13_alone_each_algorithm_is_proved_by_its_signature(mail, authority, ecdsa, rsa):
     mail.oldest = ssl.TLSVersion.TLSv1_3
     mail.start("disabled")
     outcome = mail.set("offered", **both(mail, ecdsa, rsa))
-    assert outcome.changed
-    assert any("speaks no TLS 1.2" in one for one in outcome.warnings)
+    assert outcome.changed and outcome.warnings == ()
+    mail.serves_second = False
+    with pytest.raises(TransactionError, match="does not serve each certificate that is installed"):
+        mail.set("offered", settings=BRIEF, **both(mail, authority.issue([NAME]), rsa))
+
+
+def test_without_openssl_tls_13_alone_is_not_tested_and_said(mail, ecdsa, rsa, monkeypatch):
+    monkeypatch.setattr(algorithm.shutil, "which", lambda *_args, **_named: None)
+    mail.oldest = ssl.TLSVersion.TLSv1_3
+    mail.start("disabled")
+    [warning] = mail.set("offered", **both(mail, ecdsa, rsa)).warnings
+    assert (
+        "it is not proved that each of its 2 certificates is served" in warning
+        and "not tested: it speaks TLS 1.3 alone" in warning
+    )
 
 
 def test_one_certificate_needs_no_further_handshake(mail):
@@ -114,6 +129,37 @@ def test_a_renewal_keeps_the_state_and_leaves_a_host_without_tls_alone(mail, ecd
     assert (outcome.changed, outcome.after["inbound"]) == (changes, inbound)
     assert mail.settings["inbound"] == inbound
     assert (mail.fingerprint == mail.renewal(ecdsa).fingerprints[0]) is changes
+
+
+def on_host(mail, ecdsa, rsa):
+    """Files of somebody else: each key in a file of its own for one of them, in the same file for the other."""
+    second, key = (mail.directory / name for name in ("starttls-2.pem", "rsa.key"))
+    mail.install(ecdsa)
+    second.write_bytes(rsa.key_pem + rsa.fullchain_pem)
+    key.write_bytes(rsa.key_pem)
+    return {"on_host": True, "more": (str(second),), "more_keys": (str(key),)}
+
+
+def test_files_that_are_on_the_host_are_served_side_by_side_and_renewed_one_by_one(mail, authority, ecdsa, rsa):
+    wanted = on_host(mail, ecdsa, rsa)
+    mail.start("disabled")
+    assert mail.set("offered", **wanted).changed
+    assert mail.set("offered", **wanted).changed is False
+    new = authority.issue([NAME], key="rsa")
+    on_host(mail, ecdsa, new)
+    assert mail.read("offered", **wanted)["reload"] is True
+    assert mail.set("offered", **wanted).changed
+    assert seen(mail, "rsa").fingerprint == leaf_fingerprint(new.fullchain_pem)
+    assert mail.read("offered", **wanted)["reload"] is False
+
+
+def test_a_read_tells_the_controller_all_of_them(mail, ecdsa, rsa):
+    found = mail.start("offered").read("offered", **on_host(mail, ecdsa, rsa))["on_host"]
+    assert [one["message"] for one in (found, *found["more"])] == ["", ""]
+    assert [leaf_fingerprint(one["pem"].encode()) for one in (found, *found["more"])] == [
+        leaf_fingerprint(ecdsa.fullchain_pem),
+        leaf_fingerprint(rsa.fullchain_pem),
+    ]
 
 
 def test_a_plan_says_what_will_be_issued(mail, ecdsa):

@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 import ssl
 import stat
 import traceback
@@ -560,6 +561,115 @@ def test_a_killed_run_gives_the_former_certificate_back(mail, renewed):
     assert undo_killed_run(mail, own_port, PATIENT, str(mail.store)) == (False, [])
 
 
+# A daemon that notices a replaced certificate, and refuses connections for a moment while it is told (Exim)
+
+
+class Noticing(FakeMail):
+    """It serves whatever certificate is in the file. blind: only after it was told."""
+
+    certificate_seconds = 0.3
+    blind = False
+
+    def __init__(self, directory, authority):
+        super().__init__(directory, authority)
+        self.port.close()
+        self.port = SmtpServer(PLAIN)
+        serve = self.port._serve
+
+        def look_first(connection, face):
+            if face.context and not self.blind:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+                context.load_cert_chain(self.certificate)
+                face = dataclasses.replace(face, context=context)
+            serve(connection, face)
+
+        self.port._serve = look_first
+
+    @property
+    def told(self):
+        return [call for call in self.calls if call in ("reload", "resume")]
+
+
+@pytest.fixture
+def noticing(tmp_path, authority):
+    server = Noticing(tmp_path, authority).start("offered")
+    yield server
+    server.port.close()
+
+
+@pytest.mark.parametrize("state", ["offered", "required"])
+def test_a_daemon_that_notices_its_certificate_is_not_told(noticing, renewed, state):
+    noticing.start(state)
+    outcome = noticing.set(state, bundle=noticing.renewal(renewed))
+    assert outcome.changed and outcome.handshake.fingerprint == leaf_fingerprint(renewed.fullchain_pem)
+    assert noticing.calls == ["require_running", "check"]
+
+
+def test_it_is_told_if_it_does_not_notice_in_time(noticing, renewed):
+    noticing.blind = True
+    outcome = noticing.set("offered", bundle=noticing.renewal(renewed))
+    assert outcome.changed and outcome.handshake.fingerprint == leaf_fingerprint(renewed.fullchain_pem)
+    assert noticing.told == ["reload"]
+
+
+def test_it_is_told_of_another_setting_at_once(noticing, renewed):
+    noticing.set("required", bundle=noticing.renewal(renewed))
+    assert noticing.told == ["reload"]
+
+
+def test_a_certificate_that_somebody_else_has_replaced_is_waited_for(noticing, renewed, monkeypatch):
+    """The file is there already, and the daemon has a moment left to notice it."""
+    noticing.install(renewed)
+    noticing.blind = True
+    check = noticing.check
+
+    def look():
+        check()
+        noticing.blind = False
+
+    monkeypatch.setattr(noticing, "check", look)
+    outcome = noticing.set("offered")
+    assert outcome.changed and outcome.handshake.fingerprint == leaf_fingerprint(renewed.fullchain_pem)
+    assert noticing.told == []
+
+
+def test_a_way_back_that_it_notices_is_not_told_either(noticing, renewed):
+    former = noticing.certificate.read_bytes()
+    noticing.refuses = True
+    with pytest.raises(TransactionError, match="bad settings") as caught:
+        noticing.set("offered", settings=BRIEF, bundle=noticing.renewal(renewed))
+    assert caught.value.restored and noticing.certificate.read_bytes() == former and noticing.told == []
+
+
+def test_a_certificate_that_is_never_served_is_put_back_after_it_was_told(noticing, renewed):
+    former = noticing.certificate.read_bytes()
+    noticing.blind = noticing.deaf = True
+    with pytest.raises(TransactionError, match="is not the one installed") as caught:
+        noticing.set("offered", settings=BRIEF, bundle=noticing.renewal(renewed))
+    assert caught.value.restored and noticing.certificate.read_bytes() == former
+    assert noticing.told == ["reload"]  # what it serves is right again without a word
+
+
+@pytest.mark.parametrize(("blind", "told"), [(False, []), (True, ["resume"])])
+def test_what_a_killed_renewal_left_is_undone_without_telling_it(noticing, renewed, blind, told):
+    former = noticing.certificate.read_bytes()
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            noticing.check = lambda: os._exit(9)
+            noticing.set("offered", bundle=noticing.renewal(renewed))
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert noticing.certificate.read_bytes() != former
+    noticing.blind = blind
+    if blind:
+        noticing.follow()  # it has read the new one, and does not notice that it went
+    own_port = noticing.desired().own_port
+    assert undo_killed_run(noticing, own_port, PATIENT, str(noticing.store)) == (True, [])
+    assert noticing.certificate.read_bytes() == former and noticing.told == told
+    assert noticing.read()["probe"]["results"][0]["fingerprint_sha256"] == leaf_fingerprint(former)
+
+
 def test_the_journal_holds_the_former_files_and_not_the_new_key(mail, renewed, monkeypatch):
     mail.start("offered")
     former = mail.certificate.read_bytes()
@@ -1000,6 +1110,24 @@ class TestOnHost:
         assert str(caught.value) == (
             f"there is no {what} at {files[place]}; correct starttls_certificate_path or starttls_private_key_path"
         )
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (
+                ("/live/rsa.pem",),
+                "there is no certificate at /live/rsa.pem; correct that entry of starttls_more_certificates",
+            ),
+            (("/a b",), "the certificate path '/a b' has to be absolute"),
+            (("/a.pem", "/a.pem"), "starttls_more_certificates: /a.pem is named twice"),
+            (("/a.pem", "/b.pem", "/c.pem"), "starttls_more_certificates: at most 2 further certificates are served"),
+        ],
+    )
+    def test_a_further_one_that_cannot_be_used_is_named(self, mail, files, more, message):
+        with pytest.raises(EngineError, match=re.escape(message)):
+            wanted = self.wanted(files, more=more)
+            wanted.check()
+            compute(mail, wanted, True, [])
 
     def test_a_path_that_must_not_reach_a_configuration_file(self, files):
         with pytest.raises(EngineError, match="the path of the private key"):
