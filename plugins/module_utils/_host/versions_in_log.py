@@ -40,20 +40,18 @@ class Heard:
 
 
 def old_peers(patterns: Iterable[str], lines: Mapping[str, re.Pattern[bytes]], old: Collection[str]) -> Heard:
-    """Return who used one of the old versions. A peer that came with a newer one later is none of them.
+    """Return who used one of the old versions, also if it used a newer one as well: several programs may have one address.
 
-    patterns: of the log files; compressed ones are left out. lines: direction -> what finds a session, its C(peer) and C(version).
+    patterns: of the log files; compressed ones are left out. lines: direction -> what finds a session: its C(peer) and C(version), perhaps
+    its C(name).
     """
     found = Heard({direction: Seen() for direction in lines})
     left = MOST_BYTES
     newest: list[tuple[str, int]] = []
-    for path, size in sorted(_files(patterns), key=lambda one: one[1], reverse=True):
+    for path, _when, size in sorted(_files(patterns), key=lambda one: one[1], reverse=True):
         if left > 0:
             newest.append((path, left))
-            with contextlib.suppress(OSError, EngineError):
-                if status := status_of(path):
-                    left -= status.st_size
-        del size
+            left -= size
     for path, most in reversed(newest):  # the oldest first: what a peer used last counts
         with contextlib.suppress(OSError, EngineError):
             for block in _blocks(path, most):
@@ -61,14 +59,14 @@ def old_peers(patterns: Iterable[str], lines: Mapping[str, re.Pattern[bytes]], o
     return found
 
 
-def _files(patterns: Iterable[str]) -> Iterator[tuple[str, float]]:
-    """Yield each uncompressed file once, with the time of its last line."""
+def _files(patterns: Iterable[str]) -> Iterator[tuple[str, float, int]]:
+    """Yield each uncompressed file once, with the time of its last line and its size."""
     paths = {path for one in patterns for path in glob.glob(one)}  # noqa: PTH207  (without pathlib: this runs on every host)
     for path in sorted(paths):
         if not path.endswith((".gz", ".xz", ".bz2", ".zst")):
             with contextlib.suppress(OSError, EngineError):
                 if status := status_of(path):
-                    yield path, status.st_mtime
+                    yield path, status.st_mtime, status.st_size
 
 
 def _blocks(path: str, most: int) -> Iterator[bytes]:
@@ -100,12 +98,10 @@ def _take(block: bytes, lines: Mapping[str, re.Pattern[bytes]], old: Collection[
         for match in pattern.finditer(block):
             version = _name(match["version"])
             seen.sessions += 1
-            peer = match["peer"].decode("ascii", "replace")
-            if version in old:
-                if len(seen.peers) < _MOST_PEERS:
-                    seen.peers[peer] = version
-            else:
-                seen.peers.pop(peer, None)
+            name = match.groupdict().get("name") or b""
+            peer = (name + match["peer"]).decode("ascii", "replace")
+            if version in old and (peer in seen.peers or len(seen.peers) < _MOST_PEERS):
+                seen.peers[peer] = version
 
 
 def _name(written: bytes) -> str:

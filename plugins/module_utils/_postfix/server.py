@@ -101,7 +101,8 @@ _INBOUND = (
 )
 _OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel", *floor.OUTBOUND)
 _AGREED = (
-    rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (?:established|reused) %s (?P<peer>[^\s\[\]]{0,255}\[[0-9A-Fa-f.:]{2,45}\])"
+    rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (?:established|reused) %s "
+    rb"(?P<peer>[A-Za-z0-9._-]{0,255}\[[0-9A-Fa-f.:]{2,45}\])"
     rb"(?::\d{1,5})?(?: to [^ :]{1,255})?: (?P<version>(?:TLS|SSL)v[\d.]{1,4}) "
 )
 VERSIONS_IN_LOG = {

@@ -72,9 +72,9 @@ def not_reached(desired: Desired, found: Floors) -> list[str]:
     """Return a sentence for each listener, transport and table that the floor does not hold for after the change."""
     said: list[str] = []
     for direction in _WHO:
-        if desired.floor_in(direction) in FLOORS:
+        if getattr(desired, direction) != "disabled":
             said += permits.below(getattr(found.after, direction), desired.min_tls)
-    return [*said, *(found.after.notes if desired.floor_in("outbound") in FLOORS else ())]
+    return [*said, *(found.after.notes if desired.outbound != "disabled" else ())]
 
 
 def _forecast(direction: str, seen: Seen, heard: Heard, floor: str) -> dict[str, str]:

@@ -45,7 +45,7 @@ class Desired:
     was: path of a configuration file -> what is known of it. With C(disabled), its settings go back to that.
     listens: whether the host takes mail from the network. A send-only host does not: its inbound side stays as it is, and nobody has to
     answer on its own port.
-    min_tls: the oldest TLS version to permit in the directions that are not switched off, NO_FLOOR, or empty for what there is.
+    min_tls: the oldest TLS version to permit in the directions that are set and not switched off, NO_FLOOR, or empty for what there is.
     """
 
     inbound: Optional[str] = None
@@ -71,10 +71,8 @@ class Desired:
         return self.min_tls in FLOORS
 
     def floor_in(self, direction: str) -> str:
-        """Return min_tls for a direction, inbound or outbound; empty for one that is switched off, or that the host has not."""
-        if direction == "inbound" and not self.listens:
-            return ""
-        return "" if getattr(self, direction) == "disabled" else self.min_tls
+        """Return min_tls for a direction, inbound or outbound; empty for one that is switched off, or stays as it is."""
+        return "" if getattr(self, direction) in (None, "disabled") else self.min_tls
 
     @property
     def certificates(self) -> tuple[str, ...]:

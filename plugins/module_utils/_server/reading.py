@@ -76,8 +76,7 @@ class Reading:
 
     @property
     def _wants_change(self) -> bool:
-        wanted = (self._desired.inbound, self._desired.outbound, self._desired.min_tls or None)
-        return self._keep is not None or any(one is not None for one in wanted)
+        return self._keep is not None or self._desired.inbound is not None or self._desired.outbound is not None
 
     def read(self, programs: Collection[str], targets: Sequence[Target] = (), user: str = "") -> dict[str, Any]:
         """Return the parts of the observed state that the host shows, as the module mail_server_info documents them.
