@@ -453,7 +453,7 @@ class Exim:
         before = [Path(one).name for one in parts(Path(path).parent) if Path(one).name < Path(path).name]
         return bool(before) and before[-1] == _FLOOR_FILE.format(transport=transport)
 
-    def permits(self, change: Any = None) -> Permits:
+    def permits(self, floor: str, change: Any = None) -> Permits:
         """Return which TLS versions it permits, as it is or as the change leaves it. Raises EngineError."""
         library = self._library()
         texts = {} if change is None else {image.path: image.content for image in change.after}
@@ -484,14 +484,20 @@ class Exim:
                 written = texts[path]
                 value = _value_in(written.decode()) if written else ""
             outbound.append(
-                Permit(f"the transport {name}", library.oldest(value) if setting else None, self._by_hand(name, value))
+                Permit(
+                    f"the transport {name}",
+                    library.oldest(value) if setting else None,
+                    self._by_hand(library, name, value, floor),
+                )
             )
         return Permits(tuple(inbound), tuple(outbound))
 
-    def _by_hand(self, transport: str, value: str) -> str:
+    def _by_hand(self, library: Library, transport: str, value: str, floor: str) -> str:
         """Return what an administrator writes for a transport whose options the collection does not edit."""
-        old = ":".join(f"-VERS-TLS1.{minor}" for minor in range(2))
-        line = f"{CIPHERS} = {value or 'NORMAL'}:{old}"
+        try:
+            line = f"{library.setting} = {library.with_floor(value, floor, f'the transport {transport}')}"
+        except EngineError as error:
+            return str(error)
         if transport not in self._floor_files() or value:
             return f"let the transport say '{line}'"
         if not self.split:

@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_place
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import port_number
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import floor, former
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former, protocols
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf, Service
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
@@ -97,9 +97,9 @@ _INBOUND = (
     "smtpd_tls_received_header",
     "smtpd_tls_loglevel",
     *former.SUPERSEDED,
-    *floor.INBOUND,
+    *protocols.INBOUND,
 )
-_OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel", *floor.OUTBOUND)
+_OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel", *protocols.OUTBOUND)
 _AGREED = (
     rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (?:established|reused) %s "
     rb"(?P<peer>[A-Za-z0-9._-]{0,255}\[[0-9A-Fa-f.:]{2,45}\])"
@@ -301,7 +301,7 @@ class Postfix:
     @staticmethod
     def _floors(desired: Desired) -> dict[str, str]:
         """Return the settings of main.cf that hold a floor, each with that floor."""
-        sides = (("inbound", floor.INBOUND), ("outbound", floor.OUTBOUND))
+        sides = (("inbound", protocols.INBOUND), ("outbound", protocols.OUTBOUND))
         return {
             name: desired.floor_in(direction)
             for direction, names in sides
@@ -321,7 +321,7 @@ class Postfix:
             if wanted not in FLOORS:
                 continue
             for service, value in self.postconf.overrides(name).items():
-                at = floor.oldest(value)
+                at = protocols.oldest(value)
                 if service in own and (at is None or at in older_than(wanted)):
                     raise EngineError(
                         f"master.cf sets {name}={value}, which overrides main.cf for {service} and permits "
@@ -329,21 +329,22 @@ class Postfix:
                         f"postconf -PX '{service}/{name}'"
                     )
             present = back[name] if name in back else self.postconf.explicit_expanded().get(name)
-            at = floor.oldest(present) if present is not None else VERSIONS[0]
+            at = protocols.oldest(present) if present is not None else VERSIONS[0]
             if at is None:
                 raise EngineError(
                     f"{name} is '{present}', and it cannot be told which TLS versions that permits, so starttls_min_tls is not set; write "
-                    f"'{floor.spelled(version, wanted)}' there, or take it out: postconf -X {name}"
+                    f"'{protocols.spelled(version, wanted)}' there, or take it out: postconf -X {name}"
                 )
             if at in older_than(wanted):
-                found[name] = floor.spelled(version, wanted)
+                found[name] = protocols.spelled(version, wanted)
         return found
 
-    def permits(self, change: Any = None) -> Permits:
+    def permits(self, floor: str, change: Any = None) -> Permits:
         """Return which TLS versions its listeners and transports permit, as they are or as the change leaves them."""
+        del floor
         texts = {} if change is None else {image.path: image.content or b"" for image in change.after}
         with self._as_after(texts) as reach:
-            return floor.permits(reach.configuration, reach.entries)
+            return protocols.permits(reach.configuration, reach.entries)
 
     def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
         """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""

@@ -42,10 +42,10 @@ class TellsReach(Protocol):
 class HoldsFloor(Protocol):
     """A server that can hold a floor for TLS versions: its plan() sets Desired.min_tls."""
 
-    def permits(self, change: Any = None) -> Permits:
+    def permits(self, floor: str, change: Any = None) -> Permits:
         """Return which versions its listeners and transports permit: as they are, or as this change of plan() leaves them.
 
-        Raises EngineError.
+        floor: the wanted one, for advice. Raises EngineError.
         """
 
     def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:

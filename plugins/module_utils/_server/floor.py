@@ -51,8 +51,8 @@ def floors(server: Server, desired: Desired, change: Any) -> Optional[Floors]:
             f"starttls_min_tls is {desired.min_tls}, and the collection cannot set that for this kind of mail server "
             f"({server.name}); take it away for this host"
         )
-    before = server.permits()
-    return Floors(before, server.permits(change) if change else before)
+    before = server.permits(desired.min_tls)
+    return Floors(before, server.permits(desired.min_tls, change) if change else before)
 
 
 def notes(server: Server, desired: Desired, found: Optional[Floors]) -> list[dict[str, str]]:
