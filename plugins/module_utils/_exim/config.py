@@ -20,7 +20,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import B
 
 _OPTIONS = (
     "exim_version", "local_interfaces", "daemon_smtp_ports", "tls_on_connect_ports", "tls_advertise_hosts", "tls_certificate",
-    "tls_require_ciphers", "openssl_options",
     *LOG_OPTIONS,
 )  # fmt: skip
 _BY_PORT = re.compile(r"\$\{if eq\{\$received_port\}\{(\d+)\}\{(\*?)\}\{(.*)\}\}\Z", re.DOTALL)

@@ -76,6 +76,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 
 _ASKED = (
     "exim_user", "pid_file_path", "spool_directory", "tls_privatekey", "acl_smtp_mail", "tls_ocsp_file", "timezone",
+    *FLOOR_SETTINGS,
 )  # fmt: skip
 _BY_LINES = "so what the change reaches is told from the lines that it changes"
 _DEFAULTS = {"tls_advertise_hosts": "*"}

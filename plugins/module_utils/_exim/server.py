@@ -153,7 +153,7 @@ class Exim:
         self._will_be_split = will_be_split
         self._trial = trial
         self._planned = Desired()
-        self._printed = Printed(run)
+        self._printed = Printed(run, more=FLOOR_SETTINGS)
         self._tested: Optional[bytes] = None  # the generated configuration that check() has tried
         self._elsewhere: Optional[Mapping[str, Definition]] = None
         self._known: Optional[Mapping[str, str]] = None

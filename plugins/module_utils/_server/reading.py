@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, renewal_files, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, is_loopback
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, floor, reach
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, floor, forecast, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import putting_back
@@ -378,12 +378,12 @@ class Reading:
         desired = computed.desired
         try:
             floors = floor.floors(self._server, desired, computed.change)
-            self.notes += floor.notes(self._server, desired, floors)
+            self.notes += forecast.notes(self._server, desired, floors)
             problem, weaker = floor.refusal(desired, sides, floors, self._settings)
         except (EngineError, OSError) as error:
             self._stands("change_refused", _reason(error))
             return
-        self.notes += [{"code": floor.NOT_REACHED, "message": one} for one in weaker]
+        self.notes += [{"code": forecast.NOT_REACHED, "message": one} for one in weaker]
         if problem and not desired.require_without_evidence:
             self._stands("change_refused", engine.floor_refusal(desired, problem))
 
