@@ -35,6 +35,9 @@ _OPENSSL = {
     "no_tlsv1_2": "TLSv1.2",
     "no_tlsv1_3": "TLSv1.3",
 }
+OURS = "mailfleet"
+OWN_TRANSPORTS = "the collection writes these for a gateway or a peer, with the versions of the TLS library"
+"""Why a transport of the collection's own is below the floor."""
 _IN_LOG = (
     rb" [^\n]{0,2000}? H=(?:(?P<name>[A-Za-z0-9._-]{1,255}) )?(?:\([^()\n]{0,255}\) )?(?P<peer>\[[0-9A-Fa-f.:]{2,45}\])[^\n]{0,300}?"
     rb" X=(?P<version>(?:TLS|SSL)v?[\d.]{1,4}):"
@@ -108,11 +111,7 @@ def _of_priority(value: str) -> Optional[set[str]]:
     found = set(level)
     for word in words[1:]:
         sign, name = word[0], word[1:].upper()
-        if not name.startswith("VERS-"):
-            if word.upper() in _LEVELS or word.startswith("@"):
-                return None
-            continue
-        if sign not in "+-!":
+        if sign not in "+-!%" or (sign == "%" and name.startswith("VERS-")):
             return None
         if name in ("VERS-ALL", "VERS-TLS-ALL"):
             found = set(_USUAL) if sign == "+" else set()

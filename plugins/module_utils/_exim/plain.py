@@ -33,6 +33,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon im
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
     CIPHERS,
+    OURS,
+    OWN_TRANSPORTS,
     VERSIONS_IN_LOG,
     Library,
 )
@@ -431,7 +433,11 @@ class PlainExim:
             oldest = library.oldest(options.get(CIPHERS, "")) if library.is_of_transports else main
             try:
                 value = library.with_floor(options.get(library.setting, ""), floor, f"the transport {name}")
-                advice = f"let the transport in {self.path} say '{library.setting} = {value}'"
+                advice = (
+                    OWN_TRANSPORTS
+                    if name.startswith(OURS)
+                    else f"let the transport in {self.path} say '{library.setting} = {value}'"
+                )
             except EngineError as error:
                 advice = str(error)
             out.append(Permit(f"the transport {name}", oldest, advice))

@@ -43,6 +43,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
     CIPHERS,
+    OURS,
+    OWN_TRANSPORTS,
     VERSIONS_IN_LOG,
     Library,
 )
@@ -494,6 +496,8 @@ class Exim:
 
     def _by_hand(self, library: Library, transport: str, value: str, floor: str) -> str:
         """Return what an administrator writes for a transport whose options the collection does not edit."""
+        if transport.startswith(OURS):
+            return OWN_TRANSPORTS
         try:
             line = f"{library.setting} = {library.with_floor(value, floor, f'the transport {transport}')}"
         except EngineError as error:

@@ -60,8 +60,10 @@ def spelled(mail_version: str, floor: str) -> str:
     return ", ".join(f"!{one}" for one in older_than(floor))
 
 
-def permits(configuration: Configuration, entries: Callable[[str], Optional[list[tuple[str, str]]]]) -> Permits:
-    """Return what each listener and client permits. entries: lists a table, see Reach."""
+def permits(
+    configuration: Configuration, entries: Callable[[str], Optional[list[tuple[str, str]]]], wanted: str
+) -> Permits:
+    """Return what each listener and client permits. entries: lists a table, see Reach. wanted: the list that holds the floor."""
     inbound, outbound, notes = [], [], []
     for service, command in configuration.commands.items():
         kind = service.rpartition("/")[2]
@@ -69,10 +71,10 @@ def permits(configuration: Configuration, entries: Callable[[str], Optional[list
             where = _PROXY if command == "postscreen" else service
             used = _used(configuration, service, command)
             names = [f"{'tlsproxy' if command == 'postscreen' else 'smtpd'}_tls_{one}" for one in used]
-            inbound += [_permit(configuration, service, where, names)] if names else []
+            inbound += [_permit(configuration, service, where, names, wanted)] if names else []
         elif command == "smtp" and kind == "unix":
             names = [f"smtp_tls_{one}" for one in _used(configuration, service, "smtp")]
-            outbound += [_permit(configuration, service, service, names)] if names else []
+            outbound += [_permit(configuration, service, service, names, wanted)] if names else []
     tables = {
         table: setting
         for service in ("", *configuration.commands)
@@ -103,8 +105,8 @@ def _used(configuration: Configuration, service: str, prefix: str) -> tuple[str,
     return ("protocols",) if level == "may" else ("mandatory_protocols",)
 
 
-def _permit(configuration: Configuration, service: str, where: str, names: Collection[str]) -> Permit:
-    """Return the looser of some settings. where: the service of master.cf that has them."""
+def _permit(configuration: Configuration, service: str, where: str, names: Collection[str], wanted: str) -> Permit:
+    """Return the looser of some settings. where: the service of master.cf that has them. wanted: the list that holds the floor."""
     values = {name: configuration.value(where, name) for name in names if configuration.knows(where, name)}
     found = {name: oldest(value) for name, value in values.items()}
     unknown = [name for name in names if found.get(name) is None]
@@ -113,7 +115,7 @@ def _permit(configuration: Configuration, service: str, where: str, names: Colle
     if name in configuration.overrides.get(where, {}):
         advice = f"master.cf sets {name} for {where}: take it out (postconf -PX '{where}/{name}')"
     elif name in values:
-        advice = f"main.cf sets {name}: correct it, or take it out (postconf -X {name})"
+        advice = f"main.cf decides that: postconf -e '{name}={wanted}'"
     return Permit(service, found.get(name), advice)
 
 

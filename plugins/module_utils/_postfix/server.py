@@ -341,10 +341,9 @@ class Postfix:
 
     def permits(self, floor: str, change: Any = None) -> Permits:
         """Return which TLS versions its listeners and transports permit, as they are or as the change leaves them."""
-        del floor
         texts = {} if change is None else {image.path: image.content or b"" for image in change.after}
         with self._as_after(texts) as reach:
-            return protocols.permits(reach.configuration, reach.entries)
+            return protocols.permits(reach.configuration, reach.entries, protocols.spelled(self.version(), floor))
 
     def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
         """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""

@@ -13,6 +13,9 @@ VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 """All versions, from the oldest on, with the names that OpenSSL and Postfix have for them."""
 
 
+_SHOWN = 5
+
+
 def older_than(floor: str) -> tuple[str, ...]:
     """Return the versions below a floor, from the oldest on."""
     return VERSIONS[: VERSIONS.index(floor)]
@@ -50,12 +53,20 @@ def raised(before: Sequence[Permit], after: Sequence[Permit], floor: str) -> boo
 
 
 def below(after: Sequence[Permit], floor: str) -> list[str]:
-    """Return a sentence for each listener or transport that the floor does not hold for, or for which that cannot be told."""
-    found = []
+    """Return a sentence on the listeners and transports that the floor does not hold for, or for which that cannot be told.
+
+    Those with one advice have one sentence.
+    """
+    alike: dict[tuple[Optional[str], str], list[str]] = {}
     for one in after:
-        advice = f"; {one.advice}" if one.advice else ""
-        if one.is_below(floor):
-            found.append(f"{one.name} goes on to permit {one.oldest}, which is older than {floor}{advice}")
-        elif one.oldest is None:
-            found.append(f"it cannot be told which TLS versions {one.name} permits{advice}")
+        if one.is_below(floor) or one.oldest is None:
+            alike.setdefault((one.oldest, one.advice), []).append(one.name)
+    found = []
+    for (oldest, advice), names in alike.items():
+        said = f"{', '.join(names[:_SHOWN])}{f' and {len(names) - _SHOWN} more' if len(names) > _SHOWN else ''}"
+        if oldest is None:
+            said = f"it cannot be told which TLS versions are permitted by {said}"
+        else:
+            said = f"{said} {'goes' if len(names) == 1 else 'go'} on to permit {oldest}, which is older than {floor}"
+        found.append(f"{said}; {advice}" if advice else said)
     return found

@@ -116,11 +116,13 @@ def test_switched_off_everything_is_as_it_was_byte_for_byte(make):
 def test_one_direction_alone(make):
     host = make()
     host.apply("TLSv1.2", None, "opportunistic")
-    assert host.set == {name: ">=TLSv1.2" for name in protocols.OUTBOUND}
+    assert host.set == dict.fromkeys(protocols.OUTBOUND, ">=TLSv1.2")
 
 
 def test_what_is_as_strict_stays(make):
-    host = make("smtpd_tls_protocols = TLSv1.3\nsmtp_tls_mandatory_protocols = $mine\nmine = !SSLv2 !SSLv3 !TLSv1 !TLSv1.1\n")
+    host = make(
+        "smtpd_tls_protocols = TLSv1.3\nsmtp_tls_mandatory_protocols = $mine\nmine = !SSLv2 !SSLv3 !TLSv1 !TLSv1.1\n"
+    )
     host.apply("TLSv1.2")
     assert host.set == {**FLOOR, "smtpd_tls_protocols": "TLSv1.3", "smtp_tls_mandatory_protocols": "$mine"}
 
@@ -133,7 +135,10 @@ def test_an_older_postfix_gets_exclusions(make):
 
 def test_a_list_that_is_not_understood_is_refused_with_the_line_to_write(make):
     host = make("smtp_tls_protocols = TLSv9\n")
-    with pytest.raises(EngineError, match=r"^smtp_tls_protocols is 'TLSv9', .*write '>=TLSv1.2' there, or take it out: postconf -X smtp_tls"):
+    with pytest.raises(
+        EngineError,
+        match=r"^smtp_tls_protocols is 'TLSv9', .*write '>=TLSv1.2' there, or take it out: postconf -X smtp_tls",
+    ):
         host.plan("TLSv1.2")
 
 
@@ -142,14 +147,18 @@ def test_a_looser_override_of_the_own_port_or_client_is_refused(make, service):
     name = "smtpd_tls_protocols" if service.endswith("inet") else "smtp_tls_protocols"
     host = make()
     host.fake(["postconf", "-c", str(host.fake.main.parent), "-P", f"{service}/{name}=>=TLSv1"])
-    with pytest.raises(EngineError, match=rf"master.cf sets {name}=>=TLSv1, .*remove it first: postconf -PX '{service}/{name}'$"):
+    with pytest.raises(
+        EngineError, match=rf"master.cf sets {name}=>=TLSv1, .*remove it first: postconf -PX '{service}/{name}'$"
+    ):
         host.plan("TLSv1.2")
 
 
 def test_a_stricter_override_stays(make):
     host = make(master=MASTER + SUBMISSION + "  -o smtpd_tls_protocols=TLSv1.3\n")
     change = host.apply("TLSv1.2")
-    assert [image.path for image in change.after if image.path.endswith("master.cf") and image.content != host.first[1]] == []
+    assert [
+        image.path for image in change.after if image.path.endswith("master.cf") and image.content != host.first[1]
+    ] == []
 
 
 def test_a_looser_override_of_another_port_is_named_with_the_line(make):
@@ -171,12 +180,14 @@ def test_the_list_that_counts_depends_on_the_level(make):
 
 
 def test_postscreen_does_its_tls_in_tlsproxy(make):
-    master = MASTER.replace("smtpd\n", "postscreen\n", 1) + "smtpd pass - - y - - smtpd\ntlsproxy unix - - y - 0 tlsproxy\n"
+    master = (
+        MASTER.replace("smtpd\n", "postscreen\n", 1) + "smtpd pass - - y - - smtpd\ntlsproxy unix - - y - 0 tlsproxy\n"
+    )
     host = make("smtpd_tls_security_level = may\ntlsproxy_tls_protocols = >=TLSv1\n", master)
     host.apply("TLSv1.2")
     assert below(host.permits().inbound, "TLSv1.2") == [
-        "smtp/inet goes on to permit TLSv1, which is older than TLSv1.2; main.cf sets tlsproxy_tls_protocols: correct it, or take it out "
-        "(postconf -X tlsproxy_tls_protocols)"
+        "smtp/inet goes on to permit TLSv1, which is older than TLSv1.2; main.cf decides that: postconf -e "
+        "'tlsproxy_tls_protocols=>=TLSv1.2'"
     ]
 
 
@@ -189,8 +200,8 @@ def test_a_table_of_policies_that_permits_more_is_named_by_its_entry(make):
     )
     host.apply("TLSv1.2")
     assert below(host.permits().outbound, "TLSv1.2") == [
-        "the entry 'old.example.com' of smtp_tls_policy_maps = hash:/etc/postfix/policy goes on to permit TLSv1, which is older than TLSv1.2; "
-        "take protocols=TLSv1:TLSv1.1 out of that entry"
+        "the entry 'old.example.com' of smtp_tls_policy_maps = hash:/etc/postfix/policy goes on to permit TLSv1, which is older than "
+        "TLSv1.2; take protocols=TLSv1:TLSv1.1 out of that entry"
     ]
 
 
