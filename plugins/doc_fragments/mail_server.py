@@ -53,6 +53,17 @@ options:
       - Without this option the outbound side stays as it is.
     type: str
     choices: [disabled, opportunistic, required]
+  min_tls:
+    description:
+      - The oldest TLS version that the mail server permits in the directions that the call sets, O(inbound) and O(outbound).
+      - What permits no older version already stays as it is. A setting of the server's own port, or of its usual client, that permits an
+        older one and that the module does not change, is refused; one of another port or transport is named.
+      - Before the change, the module makes a handshake with each known next hop, and refuses a floor that one of them does not reach
+        where O(outbound=required). After it, no listener may agree on an older version.
+      - V(none) puts back what was there before. Without this option the versions stay as they are.
+      - For the kinds V(postfix) and V(exim) only.
+    type: str
+    choices: [TLSv1.2, TLSv1.3, none]
   address:
     description:
       - The daemon's own address. A handshake there proves the change.

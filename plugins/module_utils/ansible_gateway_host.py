@@ -31,7 +31,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninst
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.facts import known_digests, refuse_changed
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import change_within, set_starttls
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import INBOUND, RENEWED
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import FLOORS, INBOUND, NO_FLOOR, RENEWED
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_gateway import gateway_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_glue import runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading import read_mail_server
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 STARTTLS_SPEC: dict[str, dict[str, Any]] = {
     "inbound": {"type": "str", "choices": [*INBOUND, RENEWED]},
+    "min_tls": {"type": "str", "choices": [*FLOORS, NO_FLOOR]},
     "certificate": {"type": "path", "default": CERTIFICATE},
     "certificate_source": {"type": "str", "choices": list(SOURCES), "default": "files"},
     "private_key": {"type": "path"},

@@ -22,7 +22,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import CERTIFICATE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.engine import set_starttls, undo_killed_run
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import (
+    FLOORS,
     INBOUND,
+    NO_FLOOR,
     OUTBOUND,
     RENEWED,
     SEND_ONLY,
@@ -56,6 +58,7 @@ SERVER_SPEC: dict[str, dict[str, Any]] = {
     "keep": {"type": "list", "elements": "path", "default": []},
     "inbound": {"type": "str", "choices": [*INBOUND, SEND_ONLY, RENEWED]},
     "outbound": {"type": "str", "choices": list(OUTBOUND)},
+    "min_tls": {"type": "str", "choices": [*FLOORS, NO_FLOOR]},
     "certificate": {"type": "path", "default": CERTIFICATE},
     "certificate_source": {"type": "str", "choices": list(SOURCES), "default": "files"},
     "private_key": {"type": "path"},
@@ -129,6 +132,7 @@ def desired_of(options: Mapping[str, Any], kind: str) -> Desired:
         more_keys=tuple(keys),
         others=tuple(one for one in wanted[1:] if one),
         only_renew=renews,
+        min_tls="" if renews or options["only_relax"] else options.get("min_tls") or "",
     )
 
 

@@ -26,6 +26,13 @@ options:
         with V(offered).
     type: str
     choices: [disabled, offered, required, renewed]
+  min_tls:
+    description:
+      - The oldest TLS version that the gateway permits on the connections that it accepts, where O(inbound) is given, as
+        O(mailfleet.starttls.mail_server_tls#module:min_tls). What it sends with keeps its versions; a read names what permits older ones.
+      - For the kinds V(postfix) and V(exim) only.
+    type: str
+    choices: [TLSv1.2, TLSv1.3, none]
   targets:
     description: Further mail servers to make the handshake test with, besides those of the email configs.
     type: list

@@ -45,6 +45,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "`offered`, `required` (only behind the delivery mode `required`), or `none`: the host only sends.",
         ),
         "starttls_outbound": Variable("`opportunistic`", "`opportunistic`, or `required`."),
+        "starttls_min_tls": Variable(
+            "unchanged",
+            "The oldest TLS version that Postfix and Exim permit, inbound and outbound (a gateway: inbound): `TLSv1.2` or `TLSv1.3`. "
+            "`none` puts back what was there before. See [A floor for TLS versions](docs/verification.md#a-floor-for-tls-versions).",
+        ),
         "starttls_settings_only": Variable(
             "false",
             "Change nothing on the mail server: the plan shows the settings for your own template, and stops until they are there; then "
@@ -302,7 +307,10 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         ),
         "starttls_resolver": Variable("the controller's", "DNS servers for `dane` and `mta_sts`."),
         "starttls_require_trusted": Variable("true", "Whether a chain that is not trusted is a finding."),
-        "starttls_min_tls_version": Variable("TLSv1.2", "An older TLS version is a finding."),
+        "starttls_min_tls_version": Variable(
+            "`starttls_min_tls`, else TLSv1.2",
+            "An agreed TLS version that is older is a finding. It changes no setting: that does `starttls_min_tls`.",
+        ),
         "starttls_min_days_left": Variable(
             "a tenth of its life", "A served certificate with fewer days left is an error."
         ),

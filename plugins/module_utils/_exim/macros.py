@@ -11,7 +11,7 @@ from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-_MACRO = re.compile(r"\s*([A-Z][A-Za-z0-9_]*)\s*==?\s*(.*)", re.DOTALL)
+_MACRO = re.compile(r"\s*([A-Z][A-Za-z0-9_]*|tls_require_ciphers|openssl_options)\s*==?\s*(.*)", re.DOTALL)
 
 
 def statements(text: str) -> list[str]:

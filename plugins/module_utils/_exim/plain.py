@@ -31,6 +31,16 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon im
     require_readable,
     would_fall_silent,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
+    CIPHERS,
+    OURS,
+    OWN_TRANSPORTS,
+    VERSIONS_IN_LOG,
+    Library,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
+    SETTINGS as FLOOR_SETTINGS,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (
     command_line_of,
@@ -45,15 +55,19 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_set
     REQUIRES,
     inbound,
     outbound,
+    with_floor,
+    with_setting,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_text import MAIN, ByHandError, Edit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_trial import Trial
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import FLOORS, Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import Permit, Permits
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, WayOut
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -64,6 +78,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 
 _ASKED = (
     "exim_user", "pid_file_path", "spool_directory", "tls_privatekey", "acl_smtp_mail", "tls_ocsp_file", "timezone",
+    *FLOOR_SETTINGS,
 )  # fmt: skip
 _BY_LINES = "so what the change reaches is told from the lines that it changes"
 _DEFAULTS = {"tls_advertise_hosts": "*"}
@@ -355,7 +370,82 @@ class PlainExim:
                 else None
             )
             found[name] = kept.get(name) if desired.outbound is None else one
+        for place, edit in list(found.items()):
+            direction = "outbound" if place else "inbound"
+            shown = self._printed.transports[place] if place else self._printed.options
+            found[place] = self._with_floor(desired, direction, place, edit, before(place, shown), ours.get(place, {}))
         return {place: edit for place, edit in found.items() if edit}
+
+    def _with_floor(
+        self,
+        desired: Desired,
+        direction: str,
+        place: str,
+        edit: Optional[Edit],
+        before: Mapping[str, str],
+        ours: Mapping[str, str],
+    ) -> Optional[Edit]:
+        """Return the edit of a place with the floor for TLS versions: the wanted one, else that which is there. Raises EngineError.
+
+        before: the options without the collection. ours: what stands within its marks.
+        """
+        floor = desired.floor_in(direction)
+        if floor in FLOORS:
+            library = self._library()
+            if place and not library.is_of_transports:
+                return edit  # the option of the main part is for both directions
+            what = f"the transport {place}" if place else "the main part"
+            return with_floor(edit, before, library, floor, what)
+        if not floor and getattr(desired, direction) not in (None, "disabled"):
+            for name in set(ours).intersection(FLOOR_SETTINGS):
+                edit = with_setting(edit, name, ours[name])
+        return edit
+
+    def _library(self) -> Library:
+        return Library.of(self._run([self._layout.program, "-bV"])[1])
+
+    def permits(self, floor: str, change: Any = None) -> Permits:
+        """Return which TLS versions it permits, as it is or as the change leaves it. Raises EngineError."""
+        library = self._library()
+        text = (
+            next((one.content for one in change.after if one.path == self.path), None) if change is not None else None
+        )
+        if text is None:
+            return self._permits(self._printed, library, floor)
+        with self._trial.printed(text, _ASKED) as printed:
+            if printed is not None:
+                return self._permits(printed, library, floor)
+        after = Rewritten(self._printed, self._text(), text.decode("utf-8", "surrogateescape"))
+        return self._permits(after, library, floor)
+
+    def _permits(self, printed: Printed, library: Library, floor: str) -> Permits:
+        main = library.oldest(printed.options.get(library.setting, "")) if library.setting else None
+        offers = ByPort.of(printed.options["tls_advertise_hosts"])
+        inbound = [Permit("the mail server", main)] if offers.here or offers.elsewhere else []
+        out = []
+        for name, options in printed.transports.items():
+            if (
+                options.get("driver") != "smtp"
+                or options.get("protocol") == "lmtp"
+                or options.get("hosts_avoid_tls") == "*"
+            ):
+                continue
+            oldest = library.oldest(options.get(CIPHERS, "")) if library.is_of_transports else main
+            try:
+                value = library.with_floor(options.get(library.setting, ""), floor, f"the transport {name}")
+                advice = (
+                    OWN_TRANSPORTS
+                    if name.startswith(OURS)
+                    else f"let the transport in {self.path} say '{library.setting} = {value}'"
+                )
+            except EngineError as error:
+                advice = str(error)
+            out.append(Permit(f"the transport {name}", oldest, advice))
+        return Permits(tuple(inbound), tuple(out))
+
+    def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
+        """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
+        return log_places(self._printed.options, self._layout.logs), VERSIONS_IN_LOG
 
     def _refuse_elsewhere(self, bare: str, edits: Mapping[str, Edit]) -> None:
         """Raise ByHandError if something else than the file itself sets one of the options: an included file or a macro."""

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import Library
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_text import ByHandError, Edit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 
@@ -70,6 +71,23 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
     elif requires and not is_ours:
         raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl!a}), and the wanted state takes it")
     return Edit(settings, ("tls_ocsp_file",))  # that of the former certificate
+
+
+def with_floor(
+    edit: Optional[Edit], before: Mapping[str, str], library: Library, floor: str, place: str
+) -> Optional[Edit]:
+    """Return the edit of a place with the setting that permits no older TLS version than a floor, if it needs one. Raises EngineError.
+
+    before: the options without the collection. place: how a message names it.
+    """
+    value = before.get(library.setting, "")
+    new = library.with_floor(value, floor, place)
+    return edit if new == value else with_setting(edit, library.setting, new)
+
+
+def with_setting(edit: Optional[Edit], name: str, value: str) -> Edit:
+    """Return the edit with one more setting."""
+    return Edit({**(edit.settings if edit else {}), name: value}, edit.gone if edit else ())
 
 
 def outbound(kind: str, before: Mapping[str, str], transport: str) -> Optional[Edit]:

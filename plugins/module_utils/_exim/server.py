@@ -9,6 +9,7 @@ Sources: /usr/share/doc/exim4-base/README.Debian.gz, update-exim4.conf(8), the E
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import tempfile
@@ -37,16 +38,30 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere
     Definition,
     definitions,
     in_force,
+    parts,
+    sources,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
+    CIPHERS,
+    OURS,
+    OWN_TRANSPORTS,
+    VERSIONS_IN_LOG,
+    Library,
+)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
+    SETTINGS as FLOOR_SETTINGS,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.macros import read_macros, set_macros
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.binding import obstacles
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.settings import parse_settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import FLOORS, Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import Permit, Permits
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -98,6 +113,12 @@ _OUTBOUND_MACROS = tuple(
     for transport in _TRANSPORTS
     for what in ("HOSTS_AVOID_TLS", "HOSTS_REQUIRE_TLS", "TLS_VERIFY_HOSTS")
 )
+_FLOOR_FILE = "30_exim4-config_{transport}"
+"""Debian's file of a transport, in the split configuration. What a file right behind it says belongs to the same transport."""
+_FLOOR_TEXT = """\
+# Written by mailfleet.starttls: a setting of the transport {transport}, whose file stands right before this one.
+  {setting} = {value}
+"""
 # A temporary refusal: with the 530 of RFC 3207, a sender that cannot use TLS yet would bounce its mail.
 _ACL_TEXT = """\
 # Written by mailfleet.starttls: consulted for MAIL commands that arrive without TLS.
@@ -134,7 +155,7 @@ class Exim:
         self._will_be_split = will_be_split
         self._trial = trial
         self._planned = Desired()
-        self._printed = Printed(run)
+        self._printed = Printed(run, more=FLOOR_SETTINGS)
         self._tested: Optional[bytes] = None  # the generated configuration that check() has tried
         self._elsewhere: Optional[Mapping[str, Definition]] = None
         self._known: Optional[Mapping[str, str]] = None
@@ -220,7 +241,8 @@ class Exim:
         """Return the configuration files that plan() depends on; some may not exist."""
         unsplit = f"{CONFIG_DIR}/exim4.conf.localmacros"
         former = (unsplit,) if self.split and Path(unsplit).exists() else ()
-        return (self._macros_path(), SETTINGS, GENERATED, REQUIRE_ACL, *former)
+        floors = self._floor_files().values() if self.split else ()
+        return (self._macros_path(), SETTINGS, GENERATED, REQUIRE_ACL, *former, *floors)
 
     def left(self) -> list[str]:
         """Return the files and directories that the collection left on this host for Exim."""
@@ -350,8 +372,148 @@ class Exim:
             images += self._plan_required(desired, macros, wanted)
         if desired.outbound is not None:
             wanted.update(self.outbound_macros(desired.outbound, base, self._transports(desired.outbound)))
+        floor, more = self._floor(desired, base)
+        wanted.update(floor)
         images += self._alike(self.macro_images(wanted), desired)
+        images += more
         return replace(Change.of(images), kept=(FileImage.read(GENERATED),))
+
+    def _floor(self, desired: Desired, base: Mapping[str, str]) -> tuple[dict[str, Optional[str]], list[FileImage]]:
+        """Return the main option that holds a floor for TLS versions, and the files that hold it for transports. Raises EngineError.
+
+        base: the macros and options of the local file, as far as they go back.
+        """
+        inbound, outbound = (desired.floor_in(one) for one in ("inbound", "outbound"))
+        floor = desired.min_tls if desired.has_floor else ""
+        images: list[FileImage] = []
+        if desired.outbound == "disabled" or outbound:
+            images = self._transport_floors(outbound if outbound in FLOORS else "")
+        library = self._library() if floor and (inbound or outbound) else None
+        if library is None or not (inbound or not library.is_of_transports):
+            return {}, images
+        setting = library.setting
+        shown = self._printed.options.get(setting, "") if setting else ""
+        if setting and setting not in base and setting not in self.own_macros() and shown:  # another file has it
+            if library.with_floor(shown, floor, "the main part") != shown:
+                place = self._place_of_option(setting)
+                raise EngineError(
+                    f"{place} sets {setting} to {shown!a}, which permits older TLS versions than {floor}; let it say "
+                    f"'{library.with_floor(shown, floor, place)}', or take it out"
+                )
+            return {}, images
+        value = base.get(setting, "")
+        new = library.with_floor(value, floor, self._macros_path())
+        return ({setting: new} if new != value else {}), images
+
+    def _library(self) -> Library:
+        return Library.of(self._run(["exim4", "-bV"])[1])
+
+    @staticmethod
+    def _place_of_option(setting: str) -> str:
+        """Return where the main part sets an option, besides the file of local macros."""
+        for path in sources(CONFIG_DIR, split=_is_split(Path(SETTINGS).read_text())):
+            with contextlib.suppress(OSError):
+                text = Path(path).read_text(encoding="utf-8", errors="replace")
+                main = re.split(r"(?m)^begin\s", text)[0]
+                if found := re.search(rf"(?m)^[ \t]*{setting}[ \t]*=", main):
+                    return f"{path}, line {main.count(chr(10), 0, found.start()) + 1},"
+        return f"a file below {CONFIG_DIR}"
+
+    @staticmethod
+    def _floor_files() -> dict[str, str]:
+        """Return transport -> the file with which it gets one more setting, in a split configuration."""
+        directory = f"{CONFIG_DIR}/conf.d/transport"
+        return {
+            name.lower(): f"{directory}/{_FLOOR_FILE.format(transport=name.lower())}_mailfleet-starttls"
+            for name in _TRANSPORTS
+        }
+
+    def _transport_floors(self, floor: str) -> list[FileImage]:
+        """Return the files that hold a floor for Debian's transports, written or removed; none for what needs no change.
+
+        An unsplit configuration has no such place: permits() says what to write by hand. floor: empty removes them.
+        """
+        if not self.split:
+            return []
+        library = self._library() if floor else None
+        images = []
+        for name, path in self._floor_files().items():
+            image = FileImage.read(path)
+            value = ""
+            if library is not None and library.is_of_transports and (image.content or self._may_follow(name, path)):
+                present = self.options_of(name).get(library.setting, "") if image.content is None else ""
+                value = library.with_floor(present, floor, f"the transport {name}")
+                value = "" if present else value  # Exim refuses a second line: permits() says what to change
+            new = _FLOOR_TEXT.format(transport=name, setting=CIPHERS, value=value).encode() if value else None
+            if image.content != new:
+                images.append(FileImage(path, new, 0o644, 0, 0) if new is not None else replace(image, content=None))
+        return images
+
+    @staticmethod
+    def _may_follow(transport: str, path: str) -> bool:
+        """Whether a file would stand right behind Debian's file of a transport, so that its text belongs to it."""
+        before = [Path(one).name for one in parts(Path(path).parent) if Path(one).name < Path(path).name]
+        return bool(before) and before[-1] == _FLOOR_FILE.format(transport=transport)
+
+    def permits(self, floor: str, change: Any = None) -> Permits:
+        """Return which TLS versions it permits, as it is or as the change leaves it. Raises EngineError."""
+        library = self._library()
+        texts = {} if change is None else {image.path: image.content for image in change.after}
+        own = self.own_macros()
+        after = texts.get(self._macros_path())
+        macros = (
+            own if self._macros_path() not in texts else read_macros((after or b"").decode("utf-8", "surrogateescape"))
+        )
+        setting = library.setting
+        shown = self._printed.options.get(setting, "") if setting else ""
+        main = macros.get(setting, "" if setting in own else shown)
+        inbound = [
+            Permit(
+                "the mail server", library.oldest(main) if setting else None, f"see {setting or 'tls_require_ciphers'}"
+            )
+        ]
+        if _inbound_of({**macros, **{name: one.value for name, one in self.elsewhere().items()}}) == "disabled":
+            inbound = []
+        outbound = []
+        for name, options in self._printed.transports.items():
+            if options.get("driver") != "smtp" or options.get("hosts_avoid_tls") == "*":
+                continue
+            if name == SMARTHOST_TRANSPORT and not self.has_smarthost:
+                continue
+            value = options.get(setting, "") if library.is_of_transports else main
+            path = self._floor_files().get(name, "")
+            if path in texts:
+                written = texts[path]
+                value = _value_in(written.decode()) if written else ""
+            outbound.append(
+                Permit(
+                    f"the transport {name}",
+                    library.oldest(value) if setting else None,
+                    self._by_hand(library, name, value, floor),
+                )
+            )
+        return Permits(tuple(inbound), tuple(outbound))
+
+    def _by_hand(self, library: Library, transport: str, value: str, floor: str) -> str:
+        """Return what an administrator writes for a transport whose options the collection does not edit."""
+        if transport.startswith(OURS):
+            return OWN_TRANSPORTS
+        try:
+            line = f"{library.setting} = {library.with_floor(value, floor, f'the transport {transport}')}"
+        except EngineError as error:
+            return str(error)
+        if transport not in self._floor_files() or value:
+            return f"let the transport say '{line}'"
+        if not self.split:
+            return (
+                f"write '{line}' into the transport in {CONFIG_DIR}/exim4.conf.template, or split the configuration "
+                "(dpkg-reconfigure exim4-config), where the collection sets it"
+            )
+        return f"write '{line}' into the transport in {CONFIG_DIR}/conf.d/transport"
+
+    def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
+        """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
+        return log_places(self._printed.options, DEBIAN.logs), VERSIONS_IN_LOG
 
     def _refuse_lost(self, desired: Desired) -> None:
         """Raise EngineError if other ports or names have a certificate that the change would replace."""
@@ -372,6 +534,7 @@ class Exim:
         macros = self.own_macros()
         names = [*(_INBOUND_MACROS if desired.inbound is not None else ())]
         names += _OUTBOUND_MACROS if desired.outbound is not None else ()
+        names += FLOOR_SETTINGS if desired.min_tls or desired.inbound == "disabled" else ()
         return {name: before.get(name) for name in names if macros.get(name) == last.get(name) != before.get(name)}
 
     def _before_the_move(self, desired: Desired) -> bytes:
@@ -423,6 +586,8 @@ class Exim:
         names += _INBOUND_MACROS if macros.get("MAIN_TLS_CERTKEY", "").split(" : ")[0] == certificate else ()
         acl = FileImage.read(REQUIRE_ACL)
         gone = [replace(acl, content=None)] if acl.content is not None else []
+        floors = [FileImage.read(path) for path in self._floor_files().values() if self.split and path not in images]
+        gone += [replace(one, content=None) for one in floors if one.content is not None]
         return [*self.macro_images(dict.fromkeys(names), whatever_else=True), *gone]
 
     def generated(self) -> Sequence[FileImage]:
@@ -682,6 +847,11 @@ class Exim:
 def _is_split(settings: str) -> bool:
     found = re.search(r"^dc_use_split_config=['\"]?(\w+)", settings, re.MULTILINE)
     return bool(found and found.group(1).lower() == "true")
+
+
+def _value_in(text: str) -> str:
+    """Return the value of the one setting in a file of ours."""
+    return text.rstrip("\n").rpartition("\n")[2].partition("=")[2].strip()
 
 
 def _refuse_contradictions(printed: Printed) -> None:

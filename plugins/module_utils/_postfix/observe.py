@@ -42,6 +42,11 @@ _CLIENT_SETTINGS = tuple(
 _BY_HOP = ("tls_policy_maps", "tls_per_site")
 _HIDES = ("discard_ehlo_keywords", "discard_ehlo_keyword_address_maps")
 _EXCEPTIONS = tuple(f"{client}_{name}" for client in _CLIENTS for name in (*_BY_HOP, *_HIDES))
+_PROTOCOLS = tuple(
+    f"{program}_tls_{name}"
+    for program in ("smtpd", "smtp", "tlsproxy")
+    for name in ("protocols", "mandatory_protocols")
+)
 _WAYS = (
     "content_filter",
     "virtual_transport",
@@ -82,6 +87,7 @@ class Configuration:
             *_SERVER_SETTINGS,
             *_CLIENT_SETTINGS,
             *_EXCEPTIONS,
+            *_PROTOCOLS,
             *_WAYS,
             "relayhost",
             "default_transport",
@@ -102,6 +108,10 @@ class Configuration:
     def value(self, service: str, parameter: str) -> str:
         """Return the value of a parameter for a service: its own, else the one of main.cf; empty if Postfix does not know it."""
         return self.overrides.get(service, {}).get(parameter, self.main.get(parameter, ""))
+
+    def knows(self, service: str, parameter: str) -> bool:
+        """Whether Postfix knows a parameter, or a service sets it."""
+        return parameter in self.main or parameter in self.overrides.get(service, {})
 
     def own_tls(self, service: str) -> dict[str, str]:
         """Return the TLS settings that a service has of its own. Other settings may hold passwords."""

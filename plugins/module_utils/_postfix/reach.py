@@ -65,13 +65,13 @@ class Reach:
 
     def __init__(self, run: Runner, postconf: Postconf, configuration: Configuration, kinds: Mapping[str, str]) -> None:
         """Prepare only. kinds: TLS level -> value of Desired.outbound."""
-        self._run, self._postconf, self._configuration, self._kinds = run, postconf, configuration, kinds
+        self._run, self._postconf, self.configuration, self._kinds = run, postconf, configuration, kinds
         self.unread: list[str] = []
         self.notes: list[str] = []
 
     def sides(self) -> Sides:
         """Return everything. The tables are read only if they matter: if TLS is required of the mail that smtp sends."""
-        configuration = self._configuration
+        configuration = self.configuration
         found = listeners(configuration)
         closed = {}
         for one in found:
@@ -86,7 +86,7 @@ class Reach:
 
     def ways(self) -> list[WayOut]:
         """Return each way with what its level means, and what undercuts it."""
-        found = [_Found(*one) for one in named_ways(self._configuration)]
+        found = [_Found(*one) for one in named_ways(self.configuration)]
         requires = self._kind(CLIENT, "smtp") == INSISTING
         if requires:
             found += [*self._relay(), *self._from_tables(), *self._filters()]
@@ -104,7 +104,7 @@ class Reach:
         ]
 
     def _kind(self, service: str, client: str) -> str:
-        return self._kinds.get(self._configuration.level(service, client), UNKNOWN)
+        return self._kinds.get(self.configuration.level(service, client), UNKNOWN)
 
     def _kind_of(self, transport: Transport) -> str:
         return self._kinds.get(transport.level, UNKNOWN)
@@ -114,7 +114,7 @@ class Reach:
         named = bool(one.written) and not one.written.startswith(("[", "unix:", "inet:["))
         return (
             named
-            and client_of(self._configuration, one.transport.transport) == "smtp"
+            and client_of(self.configuration, one.transport.transport) == "smtp"
             and not is_address(one.transport.next_hop or "")
         )
 
@@ -132,24 +132,24 @@ class Reach:
             last = f"postconf -P '{service}/{setting}={name}:{one.written}'"
         else:
             last = f"postconf -e '{setting}={name}:{one.written}'"
-        client = client_of(self._configuration, transport.transport)
+        client = client_of(self.configuration, transport.transport)
         return (
             f"{says}: postconf -M '{name}/unix={name} unix - - n - - {client} -o smtp_tls_security_level=none'; {last}"
         )
 
     def _relay(self) -> Iterator[_Found]:
         """Yield the usual way of relay_domains, which Postfix has without a line in main.cf."""
-        main = self._configuration.main
-        if "relay_transport" in self._configuration.explicit or not main.get("relay_domains"):
+        main = self.configuration.main
+        if "relay_transport" in self.configuration.explicit or not main.get("relay_domains"):
             return
-        for written, transport in ways_by(self._configuration, "relay_transport", "relay", main.get("relayhost", "")):
+        for written, transport in ways_by(self.configuration, "relay_transport", "relay", main.get("relayhost", "")):
             yield _Found(written, transport)
 
     def _from_tables(self) -> Iterator[_Found]:
         """Yield the ways of transport_maps and of the tables by sender."""
-        default = self._configuration.main.get("default_transport", "smtp").partition(":")[0] or "smtp"
+        default = self.configuration.main.get("default_transport", "smtp").partition(":")[0] or "smtp"
         for setting in ("transport_maps", *BY_SENDER):
-            for table in table_names(self._configuration.value("rewrite/unix", setting)):
+            for table in table_names(self.configuration.value("rewrite/unix", setting)):
                 if OURS in table:
                     continue
                 entries = self.entries(table)
@@ -170,16 +170,16 @@ class Reach:
 
     def _way_of(self, setting: str, value: str, default: str, is_hop: bool) -> Iterator[_Found]:
         name, _, hop = ("", "", value) if is_hop else value.partition(":")
-        for written, transport in ways_by(self._configuration, setting, name or default, hop):
+        for written, transport in ways_by(self.configuration, setting, name or default, hop):
             yield _Found(written, transport)
 
     def _filters(self) -> Iterator[_Found]:
         """Yield the ways that FILTER actions name, in the tables of checks and restrictions."""
-        main, places = self._configuration.main, []
+        main, places = self.configuration.main, []
         for name in CONTENT_CHECKS:
             places += [(name, table) for table in table_names(main.get(name, ""))]
         for name in RESTRICTIONS:
-            values = [main.get(name, ""), *(own.get(name, "") for own in self._configuration.overrides.values())]
+            values = [main.get(name, ""), *(own.get(name, "") for own in self.configuration.overrides.values())]
             places += [(name, table) for value in values for table in _ACCESS.findall(value)]
         for name, table in dict.fromkeys(places):
             if OURS in table:
@@ -197,7 +197,7 @@ class Reach:
     def _names(self) -> tuple[str, ...]:
         """Return some of the names that tls_server_sni_maps has: the first, the last, and one between. Their values may hold keys."""
         found: list[str] = []
-        for table in table_names(self._configuration.main.get("tls_server_sni_maps", "")):
+        for table in table_names(self.configuration.main.get("tls_server_sni_maps", "")):
             entries = self.entries(table)
             if entries is None:
                 self.notes.append(
@@ -226,15 +226,15 @@ class Reach:
         said: dict[tuple[str, str], str] = {}
         routes = Routes(self._run, self._postconf)
         for name in dict.fromkeys(one.transport.transport for one in found):
-            service, client = f"{name}/unix", client_of(self._configuration, name)
+            service, client = f"{name}/unix", client_of(self.configuration, name)
             hops = [one.written for one in found if one.transport.transport == name]
-            policies = self._configuration.value(service, f"{client}_tls_policy_maps")
-            sites = "" if policies else self._configuration.value(service, f"{client}_tls_per_site")
+            policies = self.configuration.value(service, f"{client}_tls_policy_maps")
+            sites = "" if policies else self.configuration.value(service, f"{client}_tls_per_site")
             for setting, tables in ((f"{client}_tls_policy_maps", policies), (f"{client}_tls_per_site", sites)):
                 for table in table_names(tables):
                     if OURS not in table:
                         self._ask(routes, setting, table, [hop for hop in hops if (name, hop) not in said], name, said)
-            words = re.split(r"[,\s]+", self._configuration.value(service, f"{client}_discard_ehlo_keywords").lower())
+            words = re.split(r"[,\s]+", self.configuration.value(service, f"{client}_discard_ehlo_keywords").lower())
             if "starttls" in words:
                 hidden = f"{client}_discard_ehlo_keywords hides STARTTLS, so mail would wait; take starttls out of it"
                 said.update({(name, hop): hidden for hop in hops})

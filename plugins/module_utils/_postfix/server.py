@@ -23,7 +23,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_place
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_rate import sessions_an_hour
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import port_number
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.units import not_running, start_again, unit_of
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import former, protocols
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf, Service
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.log_places import LOG_PARAMETERS, log_places
@@ -41,8 +41,9 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pendin
     refuse_blocked,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.reach import OURS, Reach, loopback_only
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import FLOORS, Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import VERSIONS, Permits, older_than
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, is_loopback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -96,8 +97,19 @@ _INBOUND = (
     "smtpd_tls_received_header",
     "smtpd_tls_loglevel",
     *former.SUPERSEDED,
+    *protocols.INBOUND,
 )
-_OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel")
+_OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel", *protocols.OUTBOUND)
+_AGREED = (
+    rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (?:established|reused) %s "
+    rb"(?P<peer>[A-Za-z0-9._-]{0,255}\[[0-9A-Fa-f.:]{2,45}\])"
+    rb"(?::\d{1,5})?(?: to [^ :]{1,255})?: (?P<version>(?:TLS|SSL)v[\d.]{1,4}) "
+)
+VERSIONS_IN_LOG = {
+    "inbound": re.compile(rb"/(?:smtpd|tlsproxy)\[\d{1,9}\]: " + _AGREED % rb"from"),
+    "outbound": re.compile(rb"/(?:smtp|tlsproxy)\[\d{1,9}\]: (?:\w{1,30}: )?" + _AGREED % rb"to"),
+}
+"""A line that tells a session's peer and TLS version. Postfix writes it from tls_loglevel 1 on."""
 
 
 class Postfix:
@@ -264,14 +276,16 @@ class Postfix:
         would use TLS with them. So every other service is as it was before.
         """
         off = {"in": desired.inbound == "disabled", "out": desired.outbound == "disabled"}
-        names = (*(_INBOUND if off["in"] else ()), *(_OUTBOUND if off["out"] else ()))
+        floors = self._floors(desired)
+        names = (*(_INBOUND if off["in"] else ()), *(_OUTBOUND if off["out"] else ()), *floors)
         places = self._places() if desired.inbound is not None else []
         places += [(former.CLIENT, "smtp_tls_security_level")] if desired.outbound is not None else []
         options = [*dict.fromkeys([*places, *self._exempted(desired)])]
         back = former.former(self.postconf, self._was(desired, names), names, options)
-        wanted = self._wanted(desired, back.options)
+        wanted = {**self._wanted(desired, back.options), **self._to_the_floor(floors, back.main)}
         now = {**self.postconf.values(*wanted), **self.postconf.explicit()}
-        main = {**back.main, **{name: value for name, value in wanted.items() if now.get(name) != value}}
+        main = {name: value for name, value in back.main.items() if name not in wanted}
+        main.update({name: value for name, value in wanted.items() if now.get(name) != value})
         edits = Edits(main, options=self._differing({**back.options, **self.exemptions(main, back.options)}))
         images = self.postconf.images(edits)
         if any(off.values()):
@@ -283,6 +297,57 @@ class Postfix:
         if not edits.main and not edits.options:
             return Change((), ())
         return Change.of(former.alike(self.postconf, images, desired.was))
+
+    @staticmethod
+    def _floors(desired: Desired) -> dict[str, str]:
+        """Return the settings of main.cf that hold a floor, each with that floor."""
+        sides = (("inbound", protocols.INBOUND), ("outbound", protocols.OUTBOUND))
+        return {
+            name: desired.floor_in(direction)
+            for direction, names in sides
+            for name in names
+            if desired.floor_in(direction)
+        }
+
+    def _to_the_floor(self, floors: Mapping[str, str], back: Mapping[str, Optional[str]]) -> dict[str, str]:
+        """Return the settings that raise TLS versions to a floor. What is as strict without the collection stays.
+
+        back: what goes back to what it was. Raises EngineError for a setting that cannot be told, and for one of master.cf that is looser.
+        """
+        found = {}
+        own = {*(service for service, _name in self._places()), former.CLIENT}
+        version = self.version()
+        for name, wanted in floors.items():
+            if wanted not in FLOORS:
+                continue
+            for service, value in self.postconf.overrides(name).items():
+                at = protocols.oldest(value)
+                if service in own and (at is None or at in older_than(wanted)):
+                    raise EngineError(
+                        f"master.cf sets {name}={value}, which overrides main.cf for {service} and permits "
+                        f"{at or 'what cannot be told'}, and starttls_min_tls is {wanted}; remove it first: "
+                        f"postconf -PX '{service}/{name}'"
+                    )
+            present = back[name] if name in back else self.postconf.explicit_expanded().get(name)
+            at = protocols.oldest(present) if present is not None else VERSIONS[0]
+            if at is None:
+                raise EngineError(
+                    f"{name} is '{present}', and it cannot be told which TLS versions that permits, so starttls_min_tls is not set; write "
+                    f"'{protocols.spelled(version, wanted)}' there, or take it out: postconf -X {name}"
+                )
+            if at in older_than(wanted):
+                found[name] = protocols.spelled(version, wanted)
+        return found
+
+    def permits(self, floor: str, change: Any = None) -> Permits:
+        """Return which TLS versions its listeners and transports permit, as they are or as the change leaves them."""
+        texts = {} if change is None else {image.path: image.content or b"" for image in change.after}
+        with self._as_after(texts) as reach:
+            return protocols.permits(reach.configuration, reach.entries, protocols.spelled(self.version(), floor))
+
+    def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
+        """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
+        return self._log(), VERSIONS_IN_LOG
 
     def _exempted(self, desired: Desired) -> list[tuple[str, str]]:
         """Return the options that may be exemptions of an earlier change, and that the wanted state has no use for."""

@@ -6,11 +6,14 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Optional, Protocol, runtime_checkable
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import Permits
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 
@@ -33,6 +36,20 @@ class TellsReach(Protocol):
         Computed from the edited files, before anything is written. The collection's own ways, of a gateway or to a peer, are left out:
         they have levels and proofs of their own. Raises EngineError.
         """
+
+
+@runtime_checkable
+class HoldsFloor(Protocol):
+    """A server that can hold a floor for TLS versions: its plan() sets Desired.min_tls."""
+
+    def permits(self, floor: str, change: Any = None) -> Permits:
+        """Return which versions its listeners and transports permit: as they are, or as this change of plan() leaves them.
+
+        floor: the wanted one, for advice. Raises EngineError.
+        """
+
+    def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
+        """Return the places of its log; and for C(inbound) and C(outbound) a pattern of a session's line: C(peer) and C(version)."""
 
 
 @runtime_checkable

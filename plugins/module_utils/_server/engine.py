@@ -24,14 +24,19 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, reach
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, floor, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED, or_in_tls13
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import (
     NoticesCertificates,
     Server,
     ServerTransaction,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import SEND_ONLY, Desired, Outcome
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import (
+    FLOORS,
+    SEND_ONLY,
+    Desired,
+    Outcome,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import same_face
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
@@ -226,12 +231,14 @@ def change_within(
     answers = seen.stage >= Stage.GREETING
     if desired.listens:
         require_greeting(desired.own_port, seen)
+    floors = floor.floors(server, desired, change)
     sides = None
-    if insists(desired, computed.before) or (change and not check_mode):
+    if insists(desired, computed.before) or (change and (floors or not check_mode)):
         sides = evidence.both(server, change)
     if sides:
         _refuse_shut(sides, desired, check_mode, warnings)
     _guard_outbound(server, computed, sides, settings, check_mode, warnings)
+    _guard_floor(desired, floors, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
     if desired.listens and not change and fingerprint is not None and is_stale(desired, fingerprint, seen, settings):
         change = replace(change, reload=True)
@@ -243,6 +250,7 @@ def change_within(
         return outcome, None
     old_chain = _chain(desired)
     others = evidence.Listening(sides or evidence.both(server, change), desired, settings)
+    above = floor.Proof(desired, floor.listeners(desired, floors, sides), settings)
     warnings.extend(one for one in others.warnings if one not in warnings)
 
     def prove_within(seconds: float) -> None:
@@ -252,8 +260,12 @@ def change_within(
             return others.prove(seconds)
         within = replace(settings, timeout=seconds)
         seen = prove_at(desired, desired.own_port, within, lambda: isinstance(server, Startable) and server.has_ended())
-        said = prove_algorithms(desired, desired.own_port, within)
-        warnings.extend(one for one in said if one not in warnings)
+        said = [
+            *prove_algorithms(desired, desired.own_port, within),
+            *prove_floor(desired, desired.own_port, within),
+        ]
+        above.prove()
+        warnings.extend(one for one in dict.fromkeys([*said, *above.warnings]) if one not in warnings)
         return others.prove(seconds)
 
     def prove_old_within(seconds: float, old: Handshake = seen) -> None:
@@ -327,6 +339,15 @@ def prove_at(
     if not satisfies(desired, fingerprint, seen):
         raise EngineError(f"{target} does not show the wanted state: {_why_not(desired, fingerprint, seen)}")
     return seen
+
+
+def prove_floor(desired: Desired, target: Target, settings: Settings) -> list[str]:
+    """Prove that a daemon with the wanted state agrees on no TLS version below the floor. Raises EngineError, or returns warnings."""
+    if desired.floor_in("inbound") not in FLOORS or not desired.offers:
+        return []
+    proof = floor.Proof(desired, [target], settings)
+    proof.prove()
+    return proof.warnings
 
 
 def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> list[str]:
@@ -494,6 +515,37 @@ def _chain(desired: Desired) -> tuple[bytes, ...]:
 
 def _no_password() -> str:
     raise ValueError("the private key is encrypted, and a daemon cannot ask for its passphrase")
+
+
+def _guard_floor(
+    desired: Desired,
+    floors: Optional[floor.Floors],
+    sides: Optional[evidence.Both],
+    settings: Settings,
+    check_mode: bool,
+    warnings: list[str],
+) -> None:
+    """Refuse a floor that a next hop does not reach of which TLS is required. Check mode warns instead."""
+    if floors is None:
+        return
+    warnings.extend(floor.not_reached(desired, floors))
+    problem, weaker = floor.refusal(desired, sides, floors, settings)
+    warnings.extend(weaker)
+    if problem and desired.require_without_evidence:
+        warnings.append(problem)
+    elif problem:
+        message = floor_refusal(desired, problem)
+        if not check_mode:
+            raise EngineError(message)
+        warnings.append(message)
+
+
+def floor_refusal(desired: Desired, problem: str) -> str:
+    """Return the message that refuses a floor which next hops do not reach."""
+    return (
+        f"starttls_min_tls {desired.min_tls} is refused, because mail would be deferred: {problem}. Renew the accepting side first, "
+        "or choose a lower floor; to set it anyway, set require_without_evidence"
+    )
 
 
 def _refuse_shut(sides: evidence.Both, desired: Desired, check_mode: bool, warnings: list[str]) -> None:

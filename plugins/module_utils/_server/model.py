@@ -21,6 +21,10 @@ INBOUND = ("disabled", "offered", "required")
 OUTBOUND = ("disabled", "opportunistic", "required")
 SEND_ONLY = "none"
 """The inbound side of a send-only host: it takes no mail from the network."""
+FLOORS = ("TLSv1.2", "TLSv1.3")
+"""The oldest TLS version to permit."""
+NO_FLOOR = "none"
+"""The settings of a floor go back to what they were before the collection."""
 RENEWED = "renewed"
 """The inbound side stays what it is; where it offers TLS, it gets the certificate."""
 
@@ -43,6 +47,7 @@ class Desired:
     was: path of a configuration file -> what is known of it. With C(disabled), its settings go back to that.
     listens: whether the host takes mail from the network. A send-only host does not: its inbound side stays as it is, and nobody has to
     answer on its own port.
+    min_tls: the oldest TLS version to permit in the directions that are set and not switched off, NO_FLOOR, or empty for what there is.
     """
 
     inbound: Optional[str] = None
@@ -61,6 +66,16 @@ class Desired:
     more_keys: tuple[str, ...] = ()
     others: tuple[BundleFile, ...] = ()
     only_renew: bool = False
+    min_tls: str = ""
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether older TLS versions than some are not to be permitted."""
+        return self.min_tls in FLOORS
+
+    def floor_in(self, direction: str) -> str:
+        """Return min_tls for a direction, inbound or outbound; empty for one that is switched off, or stays as it is."""
+        return "" if getattr(self, direction) in (None, "disabled") else self.min_tls
 
     @property
     def certificates(self) -> tuple[str, ...]:
@@ -83,6 +98,7 @@ class Desired:
         for value, allowed, what in (
             (self.inbound, INBOUND, "inbound"),
             (self.outbound, OUTBOUND, "outbound"),
+            (self.min_tls or None, (*FLOORS, NO_FLOOR), "min_tls"),
         ):
             if value is not None and value not in allowed:
                 raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")

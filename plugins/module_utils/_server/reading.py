@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import STORE
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, renewal_files, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, is_loopback
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, reach
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server import engine, evidence, floor, forecast, reach
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import Server, TellsOfTls
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.uninstall import putting_back
@@ -311,6 +311,7 @@ class Reading:
         changes = [{"path": path, "lines": lines} for path, lines in computed.change.lines()]
         changes[:0] = [{"path": path, **look.diff, "previous_certificate": look.previous} for path, look in installs]
         sides = self._sides(computed)
+        self._floor(computed, sides)
         return {
             "before": computed.before,
             "after": computed.after,
@@ -372,6 +373,20 @@ class Reading:
                 self._stands("change_refused", one)
             self.notes += [{"code": "certificates_fewer", "message": one} for one in reach.fewer(*sides)]
         return sides
+
+    def _floor(self, computed: engine.Computed, sides: Optional[evidence.Both]) -> None:
+        """Note whom a floor for TLS versions would shut out, and what it does not hold for."""
+        desired = computed.desired
+        try:
+            floors = floor.floors(self._server, desired, computed.change)
+            self.notes += forecast.notes(self._server, desired, floors)
+            problem, weaker = floor.refusal(desired, sides, floors, self._settings)
+        except (EngineError, OSError) as error:
+            self._stands("change_refused", _reason(error))
+            return
+        self.notes += [{"code": forecast.NOT_REACHED, "message": one} for one in weaker]
+        if problem and not desired.require_without_evidence:
+            self._stands("change_refused", engine.floor_refusal(desired, problem))
 
     def _next_hops(self, computed: engine.Computed, sides: Optional[evidence.Both]) -> Optional[list[dict[str, Any]]]:
         """Return the tests of the next hops that the change needs as evidence; those of a send-only host in any case."""

@@ -1,0 +1,59 @@
+# Copyright: (c) 2026, the mailfleet.starttls authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a plan shows of a floor for TLS versions: by the log, who would be shut out; and what the floor does not hold for."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.versions_in_log import Heard, Seen, old_peers
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import HoldsFloor, Server
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.floor import DIRECTIONS, Floors, not_reached
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import older_than
+
+_SHOWN = 5
+_WHO = {"inbound": ("client", "clients"), "outbound": ("server", "servers")}
+SHUTS_OUT, UNKNOWN, NOBODY, NOT_REACHED = (
+    "tls_floor_shuts_out",
+    "tls_floor_not_told",
+    "tls_floor_nobody",
+    "tls_floor_not_reached",
+)
+
+
+def notes(server: Server, desired: Desired, found: Optional[Floors]) -> list[dict[str, str]]:
+    """Return code and message of what a plan has to show of a floor."""
+    if found is None or not isinstance(server, HoldsFloor):
+        return []
+    said = [{"code": NOT_REACHED, "message": one} for one in not_reached(desired, found)]
+    sides = [one for one in DIRECTIONS if found.raised(desired, one)]
+    if not sides:
+        return said
+    places, lines = server.log_of_versions()
+    heard = old_peers(places.patterns, {one: lines[one] for one in sides}, older_than(desired.min_tls))
+    return [*(_forecast(one, heard.sides[one], heard, desired.min_tls) for one in sides), *said]
+
+
+def _forecast(direction: str, seen: Seen, heard: Heard, floor: str) -> dict[str, str]:
+    one, many = _WHO[direction]
+    when = f"log from {heard.began} to {heard.ended}" if heard.began and heard.ended else "the log"
+    if not seen.sessions:
+        return {
+            "code": UNKNOWN,
+            "message": f"the log tells no TLS version of {many}, so it is not known which of them the floor {floor} would shut out",
+        }
+    if not seen.peers:
+        return {
+            "code": NOBODY,
+            "message": f"the floor {floor} would shut out no {one} ({when}, {seen.sessions} sessions)",
+        }
+    used = " or ".join(sorted(set(seen.peers.values())))
+    names = [*seen.peers][-_SHOWN:]
+    more = f" and {len(seen.peers) - len(names)} more" if len(seen.peers) > len(names) else ""
+    what = f"{len(seen.peers)} {one if len(seen.peers) == 1 else many}"
+    return {
+        "code": SHUTS_OUT,
+        "message": f"the floor {floor} would shut out {what} that used {used} ({', '.join(names)}{more}); {when}",
+    }
