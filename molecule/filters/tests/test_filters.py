@@ -14,9 +14,7 @@ SERVERS = ("pf12", "ex12")  # with STARTTLS, and without
 AMAVIS = "/etc/amavis/conf.d/99-mailfleet_starttls"
 PORT = 10129
 """The port of amavis for mail that arrived over TLS."""
-STATE = (
-    "sha256sum $(find /etc/postfix /etc/amavis -type f ! -name '*.db' | sort); ls /etc/postfix-* 2>/dev/null || true"
-)
+STATE = "sha256sum $(find /etc/postfix /etc/amavis -type f ! -name '*.db' | sort)"
 
 LOAD = """
 import os, smtplib, ssl, time
@@ -59,11 +57,6 @@ def set_mode(fleet: Fleet, gateway: str, mode: str, **options: Any) -> dict[str,
     return done
 
 
-def uninstall(fleet: Fleet, gateway: str) -> None:
-    done = fleet.result(gateway, "gateway_tls", {"state": "absent"})
-    assert not done["failed"], done["output"]
-
-
 def waiting(fleet: Fleet, gateway: str, config_dir: str = "/etc/postfix") -> list[str]:
     return [one.get("delay_reason", "") for entry in fleet.queue(gateway, config_dir) for one in entry["recipients"]]
 
@@ -74,6 +67,38 @@ def through_amavis(fleet: Fleet, gateway: str, host: str, mark: str) -> list[str
     assert message, (mark, fleet.queue(gateway), fleet.queue(gateway, "/etc/postfix-mailfleet"))
     received = [" ".join(str(one).split()) for one in message.get_all("Received", [])]
     return [found[1] for one in received if (found := re.search(r"amavis, port (\d+)", one))]
+
+
+@GATEWAYS
+def test_amavis_that_cannot_read_its_files_stays_as_it_is(fleet: Fleet, gateway: str) -> None:
+    fleet.run(gateway, "echo 'no Perl {' >/etc/amavis/conf.d/60-broken")
+    try:
+        before = fleet.run(gateway, STATE)
+        done = change(fleet, gateway, "match_sender")
+        assert done["failed"]
+        assert "amavis cannot read its configuration" in done["output"]
+        assert "60-broken" in done["output"]
+        assert fleet.run(gateway, f"cat {AMAVIS} 2>&1", check=False).endswith("No such file or directory")
+        assert listens(fleet, gateway, 10024)
+        assert before == fleet.run(gateway, STATE)
+    finally:
+        fleet.run(gateway, "rm /etc/amavis/conf.d/60-broken")
+
+
+@GATEWAYS
+def test_no_mail_waits_because_of_the_change(fleet: Fleet, gateway: str) -> None:
+    """amavis gets its port by a reload, under mail. No attempt of Postfix to reach it fails."""
+    fleet.run("outside", f"cat >/tmp/load-{gateway}.py", LOAD.replace("GATEWAY", fleet.address(gateway)))
+    fleet.run("outside", f"python3 /tmp/load-{gateway}.py >/tmp/load-{gateway}.txt 2>&1 & echo")
+    set_mode(fleet, gateway, "match_sender")
+    fleet.run("outside", f"touch /tmp/load-{gateway}.end")
+    assert wait_for(lambda: "sent" in fleet.run("outside", f"cat /tmp/load-{gateway}.txt"), 20)
+    sent = int(fleet.run("outside", f"cat /tmp/load-{gateway}.txt").split()[1])
+    assert sent > 5
+    mark = rf"Subject: load-{gateway}-(\d+)"
+    arrived = wait_for(lambda: len(set(re.findall(mark, fleet.run("pf12", "cat /var/mail/trace")))) == sent)
+    assert arrived, fleet.queue(gateway)
+    assert "status=deferred" not in fleet.run(gateway, "cat /var/log/mail.log")
 
 
 @GATEWAYS
@@ -111,6 +136,23 @@ def test_a_second_run_changes_nothing_and_the_daemon_shows_the_mode(fleet: Fleet
 
 
 @GATEWAYS
+def test_enforced_senders_go_through_the_filter_as_well(fleet: Fleet, gateway: str) -> None:
+    set_mode(fleet, gateway, "match_sender")
+    options = {"domain": "partner.test", "direction": "inbound", "require_without_evidence": True}
+    done = fleet.result(gateway, "enforced_tls_domain", options)
+    assert not done["failed"], done["output"]
+    try:
+        mark = fleet.send("outside", ["trace@alpha.test"], tls=True, to=gateway)
+        assert fleet.arrived_over_tls("pf12", mark)
+        assert through_amavis(fleet, gateway, "pf12", mark) == ["10131"]
+        with pytest.raises(AssertionError, match="451"):
+            fleet.send("outside", ["trace@alpha.test"], tls=False, to=gateway)
+    finally:
+        done = fleet.result(gateway, "enforced_tls_domain", {**options, "state": "absent"})
+        assert not done["failed"], done["output"]
+
+
+@GATEWAYS
 def test_without_its_filter_mail_waits(fleet: Fleet, gateway: str) -> None:
     set_mode(fleet, gateway, "match_sender")
     fleet.run(gateway, "systemctl stop amavis")
@@ -131,82 +173,12 @@ def test_without_its_filter_mail_waits(fleet: Fleet, gateway: str) -> None:
 
 
 @GATEWAYS
-def test_no_mail_waits_because_of_the_change(fleet: Fleet, gateway: str) -> None:
-    """amavis gets and loses its ports by reloads, under mail. No attempt of Postfix to reach it fails."""
-    uninstall(fleet, gateway)
-    deferred = "grep -c 'status=deferred' /var/log/mail.log || true"
-    before = fleet.run(gateway, deferred)
-    fleet.run("outside", f"cat >/tmp/load-{gateway}.py", LOAD.replace("GATEWAY", fleet.address(gateway)))
-    fleet.run("outside", f"python3 /tmp/load-{gateway}.py >/tmp/load-{gateway}.txt 2>&1 & echo")
-    set_mode(fleet, gateway, "match_sender")
-    uninstall(fleet, gateway)
-    fleet.run("outside", f"touch /tmp/load-{gateway}.end")
-    assert wait_for(lambda: "sent" in fleet.run("outside", f"cat /tmp/load-{gateway}.txt"))
-    sent = int(fleet.run("outside", f"cat /tmp/load-{gateway}.txt").split()[1])
-    assert sent > 10
-    assert wait_for(
-        lambda: (
-            len(set(re.findall(rf"Subject: load-{gateway}-(\d+)", fleet.run("pf12", "cat /var/mail/trace")))) == sent
-        )
-    )
-    assert fleet.run(gateway, deferred) == before
-
-
-@GATEWAYS
-def test_uninstall_brings_everything_back(fleet: Fleet, gateway: str) -> None:
-    uninstall(fleet, gateway)
-    before = fleet.run(gateway, STATE)
-    assert "mailfleet" not in before
-    set_mode(fleet, gateway, "match_sender")
-    assert listens(fleet, gateway, PORT)
-    assert "mailfleet" in fleet.run(gateway, STATE)
-    uninstall(fleet, gateway)
-    assert fleet.run(gateway, STATE) == before
-    assert wait_for(lambda: not listens(fleet, gateway, PORT))
-    mark = fleet.send("outside", ["trace@alpha.test"], tls=True, to=gateway)
-    assert through_amavis(fleet, gateway, "pf12", mark) == ["10024"]
-
-
-@GATEWAYS
-def test_enforced_senders_go_through_the_filter_as_well(fleet: Fleet, gateway: str) -> None:
-    set_mode(fleet, gateway, "match_sender")
-    options = {"domain": "partner.test", "direction": "inbound", "require_without_evidence": True}
-    done = fleet.result(gateway, "enforced_tls_domain", options)
-    assert not done["failed"], done["output"]
-    try:
-        mark = fleet.send("outside", ["trace@alpha.test"], tls=True, to=gateway)
-        assert fleet.arrived_over_tls("pf12", mark)
-        assert through_amavis(fleet, gateway, "pf12", mark) == ["10131"]
-        with pytest.raises(AssertionError, match="451"):
-            fleet.send("outside", ["trace@alpha.test"], tls=False, to=gateway)
-    finally:
-        done = fleet.result(gateway, "enforced_tls_domain", {**options, "state": "absent"})
-        assert not done["failed"], done["output"]
-
-
-@GATEWAYS
-def test_amavis_that_cannot_read_its_files_stays_as_it_is(fleet: Fleet, gateway: str) -> None:
-    uninstall(fleet, gateway)
-    fleet.run(gateway, "echo 'no Perl {' >/etc/amavis/conf.d/60-broken")
-    try:
-        before = fleet.run(gateway, STATE)
-        done = change(fleet, gateway, "match_sender")
-        assert done["failed"]
-        assert "amavis cannot read its configuration" in done["output"]
-        assert "60-broken" in done["output"]
-        assert fleet.run(gateway, f"cat {AMAVIS} 2>&1", check=False).endswith("No such file or directory")
-        assert listens(fleet, gateway, 10024)
-        assert before == fleet.run(gateway, STATE)
-    finally:
-        fleet.run(gateway, "rm /etc/amavis/conf.d/60-broken")
-
-
-@GATEWAYS
 def test_rspamd_as_a_milter_needs_nothing(fleet: Fleet, gateway: str) -> None:
-    uninstall(fleet, gateway)
     fleet.run(
         gateway,
-        "postconf -X content_filter; postconf -e smtpd_milters=inet:127.0.0.1:11332 milter_default_action=tempfail; postfix reload 2>&1",
+        "sed -i 's/^content_filter = .*/content_filter =/' /etc/postfix/main.cf && "
+        "printf 'smtpd_milters = inet:127.0.0.1:11332\\nmilter_default_action = tempfail\\n' >>/etc/postfix/main.cf && "
+        "postfix reload 2>&1",
     )
     assert wait_for(lambda: "127.0.0.1:11332 " in fleet.run(gateway, "ss -ltn"))
     try:
@@ -221,6 +193,19 @@ def test_rspamd_as_a_milter_needs_nothing(fleet: Fleet, gateway: str) -> None:
     finally:
         fleet.run(
             gateway,
-            "postconf -X smtpd_milters milter_default_action; postconf -e content_filter=smtp-amavis:[127.0.0.1]:10024; "
-            "postfix reload 2>&1",
+            "sed -i -e 's/^content_filter =.*/content_filter = smtp-amavis:[127.0.0.1]:10024/' "
+            "-e '/^smtpd_milters/d' -e '/^milter_default_action/d' /etc/postfix/main.cf && postfix reload 2>&1",
         )
+
+
+@GATEWAYS
+def test_uninstall_brings_everything_back(fleet: Fleet, gateway: str) -> None:
+    set_mode(fleet, gateway, "match_sender")
+    assert listens(fleet, gateway, PORT)
+    done = fleet.result(gateway, "gateway_tls", {"state": "absent"})
+    assert not done["failed"], done["output"]
+    assert fleet.run(gateway, "sha256sum --check --quiet /var/lib/mailfleet-lab/filtered 2>&1", check=False) == ""
+    assert fleet.run(gateway, "find /etc/postfix* /etc/amavis -name '*mailfleet*'") == ""
+    assert wait_for(lambda: not listens(fleet, gateway, PORT))
+    mark = fleet.send("outside", ["trace@alpha.test"], tls=False, to=gateway)
+    assert through_amavis(fleet, gateway, "pf12", mark) == ["10024"]
