@@ -32,9 +32,16 @@ options:
   reinjection_port:
     description:
       - On a Postfix gateway, the first of three free ports on 127.0.0.1, for the instances that handle mail that arrived over TLS.
-        Do not change this option later, because queued mail still uses the port.
+        With a C(content_filter) it is the first of seven. Do not change this option later, because queued mail still uses the port.
     type: int
     default: 10125
+  tls_filter:
+    description:
+      - On a Postfix gateway with an after-queue C(content_filter), another port of that filter for mail that arrived over TLS, like
+        V(scan:[127.0.0.1]:10026). The transport is one of C(master.cf). The filter has to hand back what comes in there to the
+        port O(reinjection_port) + 3, V(127.0.0.1:10128) by default.
+      - For amavis as Debian installs it this option is not needed. The collection gives it the ports and policy banks itself.
+    type: str
   config_dir:
     description:
       - On a Haraka gateway, the directory that holds Haraka's C(config) directory.

@@ -34,6 +34,7 @@ ACCESS_SPEC: dict[str, dict[str, Any]] = {
     "address": {"type": "str", "default": "127.0.0.1"},
     "port": {"type": "int", "default": 25},
     "reinjection_port": {"type": "int", "default": 10125},
+    "tls_filter": {"type": "str"},
     "config_dir": {"type": "path", "default": "/etc/haraka"},
     "exim_split": {"type": "bool", "default": False},
     "api_url": {"type": "str"},
@@ -157,6 +158,7 @@ def gateway_of(module: AnsibleModule) -> tuple[Gateway, Settings]:
         options["api_password"] or "",
         options["api_key"] or "",
         options["exim_split"],
+        options["tls_filter"] or "",
     )
     return GATEWAYS[kind](access, settings), settings
 

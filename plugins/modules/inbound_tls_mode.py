@@ -105,8 +105,10 @@ notes:
   - For V(match_sender) on Postfix, mail that arrived over TLS goes to a second instance, C(postfix-mailfleet), that
     listens on 127.0.0.1 only. Copies for recipients of other domains return from there on the port
     after O(reinjection_port). C(postqueue -c /etc/postfix-mailfleet -p) shows its queue. Mail that the
-    gateway's own users submit with C(sendmail) counts as arrived in plaintext. The mode is refused if
-    it would bypass a C(content_filter) or if a listener has its own C(smtpd_recipient_restrictions).
+    gateway's own users submit with C(sendmail) counts as arrived in plaintext. The mode is refused if a
+    listener has its own C(smtpd_recipient_restrictions), or if mail would bypass a filter.
+  - With an after-queue C(content_filter) on Postfix, mail that arrived over TLS takes a second port of the filter and comes back on a port
+    of its own. For Debian's amavis the module sets this up; for another filter see O(tls_filter).
   - An entry for a single address, C(user@domain), in your own transport table overrides the mode of its
     domain.
   - If an email config gets a domain of another email config, the domain is removed there. So you can rename or split email configs.

@@ -207,7 +207,11 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "unchanged", "The CA file for certificate checks: a path on the gateway."
         ),
         "starttls_reinjection_port": Variable(
-            "10125", "The first of three free ports on 127.0.0.1, on a Postfix gateway."
+            "10125", "The first of three free ports on 127.0.0.1, on a Postfix gateway; of seven with a content filter."
+        ),
+        "starttls_tls_filter": Variable(
+            "none",
+            "A second port of the content filter of a Postfix gateway, like `scan:[127.0.0.1]:10026`. Not for amavis.",
         ),
         "starttls_config_dir": Variable("`/etc/haraka`", "The directory that holds Haraka's `config` directory."),
         "starttls_exim_split": Variable(

@@ -88,7 +88,8 @@ class PostfixHost:
         monkeypatch.setattr(between, "fault", lambda port, _pair, _settings: self.fault(port))
         self.policy = self.answered  # what the policy service answers to questions
         monkeypatch.setattr(policy_client, "ask", lambda _path, questions: self.policy(questions))
-        monkeypatch.setattr(own_port, "wait_until", lambda _condition, target, *_: self.test(target))
+        for module in (own_port, gateway):
+            monkeypatch.setattr(module, "wait_until", lambda _condition, target, *_: self.test(target))
         self.adapter = gateway.PostfixGateway(self.fake, SETTINGS, OWN_PORT, 10125, self.layout)
 
     def test(self, target):
@@ -101,7 +102,7 @@ class PostfixHost:
 
     def answered(self, questions):
         """What the policy service that the collection writes answers."""
-        there = [f"mailfleet-arrived:[127.0.0.1]:{port}" for port in (10125, 10127)]
+        there = self.services(self.etc)["mailfleet_arrival/unix"][-3:-1]
         lines = [f"{name}={value}\n" for one in questions for name, value in [*one.items(), ("", "")]]
         lines = ["\n" if one == "=\n" else one for one in lines]
         found = arrival_policy.answers(lines, *there, frozenset)

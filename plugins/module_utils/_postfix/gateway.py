@@ -57,7 +57,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.queue 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.record import change_with_record, load_file
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.layout import Layout
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.waiting import Waiting
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import arrival_policy, between, queue, removal
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix import (
+    amavis,
+    arrival_policy,
+    between,
+    filters,
+    queue,
+    removal,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.config import Edits, Postconf
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delivered import (
     Routes,
@@ -106,7 +113,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
     Target,
     is_address,
 )
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import handshake_one, wait_until
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, PortInUseError
 
 RESTRICTION_CLASS = "mailfleet_arrival"
@@ -198,9 +205,18 @@ class PostfixGateway:
     limits: Mapping[str, str] = {}
 
     def __init__(
-        self, run: Runner, settings: Settings, own_port: Target, reinjection_port: int, layout: Layout = DEBIAN
+        self,
+        run: Runner,
+        settings: Settings,
+        own_port: Target,
+        reinjection_port: int,
+        layout: Layout = DEBIAN,
+        tls_filter: str = "",
     ) -> None:
-        """own_port takes the mail of the internet; reinjection_port is the first of three free loopback ports."""
+        """own_port takes the mail of the internet; reinjection_port is the first of three free loopback ports.
+
+        With a content filter it is the first of seven. tls_filter: the second port of a filter that its administrator configures.
+        """
         self._run = run = with_programs(run, layout)
         self._settings = settings
         self._at = OwnPaths(layout.config_dir)
@@ -210,6 +226,11 @@ class PostfixGateway:
             Instance(SECOND, self._at.second_dir, second, 1),
             Instance(THIRD, self._at.third_dir, third, 2),
         )
+        self._tls_filter = tls_filter
+        # Arrival -> the port where the content filter hands mail back, and its own port.
+        ports = [Target("127.0.0.1", reinjection_port + offset) for offset in range(3, 7)]
+        self._filter_places = amavis.Places(self._at.amavis, {1: (ports[0], ports[1]), 2: (ports[2], ports[3])})
+        self._amavis_read = FileImage.read(self._filter_places.file).content
         self._layout = layout
         self._postfix = Postfix(run, own_port.port, layout)
         self._postconf = self._postfix.postconf
@@ -230,6 +251,10 @@ class PostfixGateway:
         ports = [one.port for one in self._instances if not one.runs]
         if not any(Path(one.directory).exists() for one in self._instances):
             ports = [self._return_port, *ports]
+        if self._postconf.value_expanded("content_filter") and not Path(self._filter_places.file).exists():
+            taken = self._postconf.overrides("content_filter")
+            backs = [pair[0] for pair in self._filter_places.ports.values() if f"{pair[0]}/inet" not in taken]
+            ports += [*backs, *([] if self._tls_filter else [pair[1] for pair in self._filter_places.ports.values()])]
         for port in ports:
             # Who answers there need not speak SMTP, so its greeting is not waited for.
             if handshake_one(port, replace(self._settings, timeout=1.0)).code not in ("connect_failed", "no_route"):
@@ -252,6 +277,7 @@ class PostfixGateway:
             self._at.trusted_chain_map,
             self._at.reply_filter,
             self._at.pair,
+            self._filter_places.file,
         )
         others = (f"{one.directory}/{name}" for one in self._instances for name in ("main.cf", "master.cf"))
         units = (image.path for one in self._instances for image in one.unit_files())
@@ -307,7 +333,9 @@ class PostfixGateway:
         if instances:
             images.append(FileImage(POLICY, inspect.getsource(arrival_policy).encode(), 0o755))
             images.append(replace(FileImage(self._at.pair, self._pair_content(), 0o600), secret=True))
-        edits = self._edits(state, instances)
+        content_filter = self._content_filter(instances, state)
+        images += self._filter_images(content_filter)
+        edits = self._edits(state, instances, content_filter)
         explicit = self._postconf.explicit_expanded() if instances else {}
         explicit.update(
             {name: value for name, value in edits.main.items() if value is not None and name.startswith("smtp_")}
@@ -411,10 +439,34 @@ class PostfixGateway:
         """Yield why what the policy service answers may not count, whatever the question is."""
         for where in filter(self._receives, self._postconf.overrides("smtpd_recipient_restrictions")):
             yield Flaw(NOT_TOLD, f"master.cf sets smtpd_recipient_restrictions for {where}")
+        there = [one for one in self._instances if one.exists]
         try:
-            self._refuse_filters()
+            found = filters.find(
+                self._postconf,
+                self._receives,
+                self._filter_places,
+                self._tls_filter,
+                [one.arrival for one in there if one.arrival == 1 or not self._tls_filter],
+            )
         except EngineError as error:
-            yield Flaw(NOT_TOLD, str(error).partition(", which ")[0])
+            yield Flaw(NOT_TOLD, error.flaw if isinstance(error, filters.FilterError) else str(error))
+        else:
+            yield from self._filter_flaws(found) if found else ()
+
+    def _filter_flaws(self, content_filter: filters.ContentFilter) -> Iterator[Flaw]:
+        """Yield why mail does not take its way through the content filter."""
+        if content_filter.file and FileImage.read(self._filter_places.file).content != content_filter.file:
+            yield Flaw(
+                DIFFERS, f"{self._filter_places.file} does not give the content filter its port for mail over TLS"
+            )
+        texts = {one.name: one.text for one in self._postconf.services()}
+        entries = content_filter.entries({one.arrival: self._destination(one) for one in self._instances})
+        for name, entry in entries.items():
+            if " ".join(entry.split()) != texts.get(name):
+                yield Flaw(DIFFERS, f"master.cf does not take mail back from the content filter in the service {name}")
+        for way in content_filter.ways.values():
+            if handshake_one(way.port, self._settings).stage < Stage.GREETING:
+                yield Flaw(DIFFERS, f"the content filter does not answer on {way.port}, so mail over TLS waits for it")
 
     def _not_asked_about(self, domains: Optional[Sequence[str]]) -> Iterator[Flaw]:
         """Yield why Postfix does not ask about mail for these domains (without any: about all mail), or from enforced senders (None)."""
@@ -460,7 +512,7 @@ class PostfixGateway:
             },
             checks={domain: transport_of(one.certificate_check) for domain, one in state.recipients_enforced.items()},
             transport=transport_of,
-            destinations={one.arrival: self._destination(one) for one in self._instances},
+            destinations=self._destinations(self._content_filter(there)),
             socket=f"{queue}/private/{RESTRICTION_CLASS}",
             copied={name: value for name, value in self._copied(explicit, state).items() if name not in _SET_ANYWAY},
         )
@@ -477,8 +529,49 @@ class PostfixGateway:
 
     @staticmethod
     def _destination(instance: Instance) -> str:
-        """Return what the policy service answers for mail that takes an instance."""
+        """Return where mail goes on to that takes an instance."""
         return f"{ARRIVED}:[127.0.0.1]:{instance.port.port}"
+
+    def _destinations(self, content_filter: Optional[filters.ContentFilter]) -> dict[int, str]:
+        """Return what the policy service answers for each kind of arrival: the instance, or first the content filter."""
+        ways = content_filter.ways if content_filter else {}
+        return {
+            one.arrival: ways[one.arrival].destination if one.arrival in ways else self._destination(one)
+            for one in self._instances
+        }
+
+    def _content_filter(
+        self, instances: Sequence[Instance], state: Optional[GatewayState] = None
+    ) -> Optional[filters.ContentFilter]:
+        """Return the content filter, with a way to each of the instances; None if there is none, or none is needed.
+
+        state: raises EngineError if it needs a way that the filter cannot have.
+        """
+        if not instances:
+            return None
+        needed = state is not None and (state.depends_on_arrival or state.senders_enforced)
+        arrivals = [one.arrival for one in instances]
+        if self._tls_filter and not (state and state.senders_enforced):
+            arrivals = [one for one in arrivals if one == 1]  # its administrator has given the filter one port for us
+        try:
+            return filters.find(self._postconf, self._receives, self._filter_places, self._tls_filter, arrivals)
+        except EngineError:
+            if needed:
+                raise
+            return None
+
+    def _hand_back_ports(self) -> list[str]:
+        """Return our services that take mail back from the content filter, as C(name/type)."""
+        leads = self._postconf.overrides("content_filter")
+        return [name for name, value in leads.items() if value.partition(":")[0] == ARRIVED]
+
+    def _filter_images(self, content_filter: Optional[filters.ContentFilter]) -> list[FileImage]:
+        """Return the file that configures amavis; without a use for it any more, that it goes."""
+        wanted = content_filter.file if content_filter and content_filter.ways else None
+        there = FileImage.read(self._filter_places.file)
+        if wanted is None:
+            return [replace(there, content=None)] if there.content is not None else []
+        return [FileImage(self._filter_places.file, wanted)]
 
     def _asks_all(self, restrictions: str) -> bool:
         """Whether the policy service is asked about all mail: with our question, and before a restriction of the administrator."""
@@ -620,8 +713,16 @@ class PostfixGateway:
     def in_others(self) -> Sequence[Waiting]:
         """Return every message in the queues of the other instances."""
         there = [one for one in self._instances if one.exists]
+        # What waits in the first queue for a port of the filter can go no other way.
+        hops = [f"]:{port.port}:" for port in self._filter_ports()]
+        first = queue.waiting(self._run, self._postconf.config_dir) if hops else ()
+        stuck = [one for one in first if any(hop in one.reason for hop in hops)]
         listed = [message for one in there for message in queue.waiting(self._run, one.directory, one.name)]
-        return [*listed, *(message for one in self._instances for message in removal.unlisted(one.queue, one.name))]
+        return [
+            *stuck,
+            *listed,
+            *(message for one in self._instances for message in removal.unlisted(one.queue, one.name)),
+        ]
 
     def generated(self) -> Sequence[FileImage]:
         """Return none."""
@@ -665,6 +766,8 @@ class PostfixGateway:
                     if master := running(one.queue):
                         refuse_blocked(postconf, master)
         self._check(self._postconf)
+        if self._amavis_read != FileImage.read(self._filter_places.file).content:
+            amavis.check(self._run)
         if master := self._postfix.main_process():
             refuse_blocked(self._postconf, master)
 
@@ -686,9 +789,26 @@ class PostfixGateway:
         remove_units(self._run, [one for one in self._instances if one not in wanted and one.has_left_overs])
         for one in running:
             self._call("postfix", "-c", one.directory, "reload")
+        # Whoever is sent somewhere has to find somebody there: amavis gets a port before Postfix uses it, and loses it after.
+        filtered = FileImage.read(self._filter_places.file).content
+        if filtered is not None:
+            self._reload_amavis(filtered)
         self._postfix.reload()
+        if filtered is None:
+            self._reload_amavis(filtered)
         if moving:  # what found nobody there in between would wait
             self._run(["postqueue", "-c", self._postconf.config_dir, "-f"])
+
+    def _reload_amavis(self, content: Optional[bytes]) -> None:
+        """Have amavis read its files, if ours has changed, and wait until it serves its ports. Raises EngineError."""
+        if content == self._amavis_read:
+            return
+        amavis.reload(self._run)
+        self._amavis_read = content
+        for port in amavis.ports(content or b""):
+            seen = wait_until(lambda now: now.stage >= Stage.GREETING, port, self._settings, self._settings.timeout)
+            if seen.stage < Stage.GREETING:
+                raise EngineError(f"amavis does not answer on {port} after the change: {seen.message}")
 
     def _start(self, instances: Sequence[Instance], moving: Sequence[Instance], new: Sequence[str]) -> None:
         """Start instances, now and after each boot. moving: those of them that another unit runs. new: units to enable.
@@ -743,6 +863,8 @@ class PostfixGateway:
             return False
         if not_enabled([one for one in self._instances if one.exists]):
             return False
+        if any(handshake_one(port, self._settings).stage < Stage.GREETING for port in self._filter_ports()):
+            return False
         return not any(between.fault(port, self._at.pair, self._settings) for port in self._ports())
 
     def prove(self) -> None:
@@ -753,7 +875,20 @@ class PostfixGateway:
                 between.prove(port, self._at.pair, self._settings)
             else:  # a change is undone to what an earlier version wrote
                 prove_answer(port, self._settings)
+        for port in self._filter_ports():
+            seen = wait_until(lambda now: now.stage >= Stage.GREETING, port, self._settings, self._settings.timeout)
+            if seen.stage < Stage.GREETING:
+                raise EngineError(
+                    f"nobody answers on {port}, where mail that arrived over TLS goes through the content filter: {seen.message}"
+                )
         self._prove_policy(self.read())
+
+    def _filter_ports(self) -> list[Target]:
+        """Return the ports of the content filter that the policy service names, and ours where it hands mail back."""
+        backs = self._hand_back_ports()
+        found = self._content_filter([one for one in self._instances if one.exists]) if backs else None
+        ways = found.ways.values() if found else ()
+        return [port for way in ways if f"{way.back}/inet" in backs for port in (way.port, way.back)]
 
     def _pair_content(self) -> bytes:
         """Return the key and certificate of the instances: those that are there, else new ones."""
@@ -784,9 +919,9 @@ class PostfixGateway:
     def _refuse_overrides(self, state: GatewayState) -> None:
         """Raise EngineError if a listener would not ask the policy service, or a filter or a peer's route would replace its answer."""
         self._refuse_peers(state)
-        if state.depends_on_arrival or state.senders_enforced:
-            self._refuse_filters()
-        elif not (state.outbound and state.outbound.accept == "tls_only"):
+        if not (state.depends_on_arrival or state.senders_enforced) and not (
+            state.outbound and state.outbound.accept == "tls_only"
+        ):
             return
         for where in self._postconf.overrides("smtpd_recipient_restrictions"):
             if self._receives(where):
@@ -808,19 +943,6 @@ class PostfixGateway:
                 "this host has peers (starttls_peers), and a mode of send that depends on how mail arrived would bypass their "
                 "transports; choose another starttls_send, or keep the peers on another host"
             )
-
-    def _refuse_filters(self) -> None:
-        """Raise EngineError if a content filter is set: the policy service's FILTER answer would replace it."""
-        for name in ("content_filter", "smtpd_proxy_filter"):
-            filters = {"main.cf": self._postconf.values(name).get(name, "")}
-            filters.update(self._postconf.overrides(name))
-            for where, value in filters.items():
-                if value and (where == "main.cf" or self._receives(where)):
-                    raise EngineError(
-                        f"{where} sets {name}={value}, which cannot be combined with a mode that depends on how mail "
-                        "arrived: mail that arrived over TLS would bypass it, or count as mail in plaintext; choose "
-                        "plaintext, opportunistic or required on this gateway"
-                    )
 
     def _receives(self, service: str) -> bool:
         return self._postfix.is_listener(service) or service == "smtpd/pass"
@@ -876,7 +998,9 @@ class PostfixGateway:
                     return _smtp_hop(domain, out.strip()) or domain
         return self._postconf.value_expanded("relayhost") or domain
 
-    def _edits(self, state: GatewayState, instances: Sequence[Instance]) -> Edits:
+    def _edits(
+        self, state: GatewayState, instances: Sequence[Instance], content_filter: Optional[filters.ContentFilter]
+    ) -> Edits:
         now = self._postconf.values(
             "transport_maps", "smtpd_recipient_restrictions", "smtpd_restriction_classes",
             "multi_instance_wrapper", "multi_instance_enable", "multi_instance_directories", "plaintext_reject_code",
@@ -924,7 +1048,8 @@ class PostfixGateway:
         main.update(self._outbound_level(state))
         explicit = self._postconf.explicit()
         changed = {name: value for name, value in main.items() if explicit.get(name, None if value else "") != value}
-        services = self._services(0, state, bool(instances))
+        services: dict[str, Optional[str]] = dict.fromkeys(self._hand_back_ports())
+        services.update(self._services(0, state, bool(instances), content_filter))
         exempt = self._postfix.exemptions({"smtp_tls_security_level": changed.get("smtp_tls_security_level")})
         return Edits(changed, services=services, options={**self._exempted_before(state), **exempt})
 
@@ -975,7 +1100,13 @@ class PostfixGateway:
                 "smtp_tls_security_level", OUTBOUND_KIND, "disabled", lambda service: service == "smtp/unix"
             )
 
-    def _services(self, arrival: int, state: GatewayState, instances: bool) -> dict[str, str]:
+    def _services(
+        self,
+        arrival: int,
+        state: GatewayState,
+        instances: bool,
+        content_filter: Optional[filters.ContentFilter] = None,
+    ) -> dict[str, str]:
         """Return the master.cf entries of one instance: C(name/type) -> entry.
 
         arrival: how its mail arrived: in plaintext (0), over TLS (1), over TLS from an enforced sender domain (2).
@@ -1000,18 +1131,22 @@ class PostfixGateway:
                 chroot,
                 _settings(between.client(self._at.pair)),
             )
-            destinations = [self._destination(one) for one in self._instances]
+            destinations = self._destinations(content_filter)
             services[RESTRICTION_CLASS] = (
                 f"{RESTRICTION_CLASS} unix - n n - 0 spawn user={POLICY_USER} "
-                f"argv={_python()} -I {POLICY} {' '.join(destinations)} {self._at.senders_map}"
+                f"argv={_python()} -I {POLICY} {' '.join(destinations.values())} {self._at.senders_map}"
             )
         entries = {f"{name}/unix": entry for name, entry in services.items()}
         if instances and not arrival:
             # A listener for mail that the other instances do not route themselves: local, virtual and all other domains.
             options = _settings(between.listener(self._at.pair, self._size_limit()))
+            if content_filter:
+                options.append("content_filter=")  # this mail has been through it
             entries[f"{self._return_port}/inet"] = f"{self._return_port} inet n - {chroot} - - smtpd " + " ".join(
                 f"-o {option}" for option in options
             )
+            if content_filter:
+                entries.update(content_filter.entries({one.arrival: self._destination(one) for one in self._instances}))
         return entries
 
     def _unwrapped(self) -> list[str]:

@@ -36,6 +36,7 @@ class OwnPaths:
         self.trusted_chain_map = f"{own}/trusted_chain"
         self.reply_filter = f"{own}/reply_filter"
         self.second_dir, self.third_dir = (str(Path(config_dir).parent / name) for name in (SECOND, THIRD))
+        self.amavis = str(Path(config_dir).parent / "amavis/conf.d")
         self.peer_directory = f"{config_dir}/mailfleet-peers"
         self.peer_table = f"{self.peer_directory}/transport"
         self.any_name = f"{self.peer_directory}/any_name"

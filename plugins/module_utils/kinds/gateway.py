@@ -38,12 +38,14 @@ class Access:
     api_password: str = field(default="", repr=False)
     api_key: str = field(default="", repr=False)
     exim_split: bool = False
+    tls_filter: str = ""
 
 
 def _postfix(access: Access, settings: Settings) -> Gateway:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 
-    return PostfixGateway(access.run, settings, access.own_port, access.reinjection_port, layout_of("postfix"))
+    own_port, first = access.own_port, access.reinjection_port
+    return PostfixGateway(access.run, settings, own_port, first, layout_of("postfix"), access.tls_filter)
 
 
 def _exim(access: Access, settings: Settings) -> Gateway:

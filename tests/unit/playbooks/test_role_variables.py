@@ -53,6 +53,7 @@ def values(directory: Path) -> dict[str, Any]:
         "starttls_min_days_left": 4, "starttls_warn_days_left": 5, "starttls_fail_on": "warning", "starttls_checks": ["versions"],
         "starttls_resolver": ["192.0.2.53"], "starttls_probe_timeout": 16, "starttls_accept": "both", "starttls_send": "plaintext",
         "starttls_mail_servers": ["192.0.2.7"], "starttls_reinjection_port": 10126,
+        "starttls_tls_filter": "scan:[127.0.0.1]:10026",
         "starttls_enforced_ca_file": str(directory / "certificate.pem"),
         "starttls_enforced_domains": [{"domain": "partner.test", "direction": "inbound"}], "starttls_domain": "own.test",
         "starttls_address": "127.0.0.1", "starttls_certificate_replace": True, "starttls_exim_split": True,

@@ -472,12 +472,17 @@ class TestFilters:
     @pytest.mark.parametrize("setting", ["content_filter", "smtpd_proxy_filter"])
     @pytest.mark.parametrize("mode", BY_ARRIVAL)
     def test_a_filter_is_refused_for_modes_that_depend_on_arrival(self, make, mode, setting):
+        step = {
+            "content_filter": "give the filter a second port on 127.0.0.1 that hands mail back to 127.0.0.1:10128, and name it in "
+            "tls_filter (starttls_tls_filter in an inventory)",
+            "smtpd_proxy_filter": "make it a content_filter of main.cf or a milter",
+        }[setting]
         host = make(f"{setting} = {self.FILTER}\n")
         with pytest.raises(EngineError) as error:
             host.plan(config("one", mode))
         assert str(error.value) == (
             f"main.cf sets {setting}={self.FILTER}, which cannot be combined with a mode that depends on how mail "
-            "arrived: mail that arrived over TLS would bypass it, or count as mail in plaintext; choose "
+            f"arrived: mail that arrived over TLS would bypass it, or count as mail in plaintext; {step}, or choose "
             "plaintext, opportunistic or required on this gateway"
         )
 
