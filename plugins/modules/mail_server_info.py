@@ -88,7 +88,7 @@ published_tlsa:
   description:
     - The TLSA records that are published for the names of the certificate, each with C(name), C(usage), C(selector), C(matching_type)
       and C(data).
-    - They are looked up with C(install.check_tlsa) only.
+    - They are left out if they could not be looked up, which RV(notes) then says.
   type: list
   elements: dict
   returned: if the certificate is renewed on the host (O(certificate_source)), and O(inbound) offers TLS

@@ -111,7 +111,11 @@ options:
             type: bool
             default: false
           min_days_left:
-            description: Fixed days instead of O(certificates[].policy.error_share).
+            description:
+              - Fixed days instead of O(certificates[].policy.error_share), for what is served, so for C(mailfleet-starttls check).
+            type: str
+          install_min_days_left:
+            description: The same for a renewed certificate that is to be installed.
             type: str
           warn_days_left:
             description: Fixed days instead of O(certificates[].policy.renewal_share).
@@ -141,9 +145,9 @@ options:
         description:
           - The TLSA records that are published for its listeners. The host asks no name service; a renewed certificate that none of them
             fits is refused, with the records to publish first.
+          - Without this option those of the present configuration stay. An empty list is none.
         type: list
         elements: dict
-        default: []
         suboptions:
           name:
             description: Name of the record, such as C(_25._tcp.mx1.example.com).
@@ -250,6 +254,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.installing import (
+    configured,
     install,
     textfile_of,
     uninstall,
@@ -267,7 +272,7 @@ def _work(module: AnsibleModule) -> dict[str, Any]:
     if given["state"] == "absent":
         return uninstall(run, module.check_mode)
     kind = resolve(given["kind"], "server", "kind")
-    configuration = configuration_of(given, kind, layout_of(kind), textfile_of(given["textfile"]))
+    configuration = configuration_of(given, kind, layout_of(kind), textfile_of(given["textfile"]), configured())
     roots = given["acme_ca_file"] or ""
     return install(configuration, given["certbot"], given["timer"], run, module.check_mode, acme_ca_file=roots)
 

@@ -40,7 +40,6 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.observed_result
 )
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.peer_results import with_read_peers
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.published_keys import (
-    published,
     tlsa_refusal,
     with_tlsa,
 )
@@ -134,18 +133,19 @@ class ReadAction(HostAction):
         result = self.execute(arguments, task_vars)
         if checked and checked.issue:
             result, checked = self._judged(result, checked, options, arguments, task_vars)
+        renewed_here = options["certificate_source"] in ON_HOST and options["inbound"] in OFFERING
         if result.get("send_only") or _offers_nothing(result, options):
+            renewed_here = False
             checked = None  # what the inventory names for all hosts does not matter on this one
         with task_errors():
             newer = result.pop("newer", None)
             if newer and checked:
                 checked = keep_newer(newer, options["install"] or {}, checked, functools.partial(read_bytes, self))
+            on_host = result.get("on_host")
             result = with_host_certificate(result, options["install"] or {}, functools.partial(read_bytes, self))
             result = with_read_peers(result, options, served_chain(result, checked))
             done = complete_observed(result, expected, checked, arguments.get("ca_content") or "")
-            if options["certificate_source"] in ON_HOST and options["inbound"] in OFFERING:
-                done["published_tlsa"] = published(options)
-            return with_tlsa(done, options, checked)
+            return with_tlsa(done, options, checked, renewed_here and "obstacles" in done, on_host)
 
     def _judged(
         self,

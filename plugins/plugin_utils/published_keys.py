@@ -10,7 +10,7 @@ present one; then the certificate; then the old record goes (RFC 7671, 8.1).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Optional
 
@@ -25,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.in
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns import dane
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.dns.lookups import Resolver, is_dns_domain, run_all
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.findings import Finding
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.shapes import understood
 
 LOOKUP_SECONDS = 5.0
 _MOST_NAMES = 10
@@ -36,46 +37,59 @@ def tlsa_refusal(checked: CheckedInputs, options: Mapping[str, Any]) -> list[Fin
 
 
 def with_tlsa(
-    result: Mapping[str, Any], options: Mapping[str, Any], checked: Optional[CheckedInputs]
+    result: Mapping[str, Any],
+    options: Mapping[str, Any],
+    checked: Optional[CheckedInputs],
+    renewed_here: bool = False,
+    on_host: Optional[Mapping[str, Any]] = None,
 ) -> dict[str, Any]:
-    """Return a read with what the published records mean for the certificate that the change would install. Raises EngineError."""
+    """Return a read with what the published records mean for the certificate that the change would install.
+
+    renewed_here: whether it is renewed on the host. Then the records go to the renewal hook, as C(published_tlsa), whatever
+    C(check_tlsa) says: the hook decides by them for weeks. It is left out if they are not known, so the hook keeps those that it has.
+    on_host: the certificate that the daemon reads from its owner, as the host showed it; without C(check_tlsa) it is only noted that it
+    does not fit. Raises EngineError.
+    """
     done = dict(result)
-    if not checked or checked.findings or not _installs(result, checked):
+    install, port = options.get("install") or {}, int(options.get("port") or 25)
+    installs = bool(checked and not checked.findings and _installs(result, checked) and install.get("check_tlsa"))
+    names = _names(install)
+    if not names or not (installs or renewed_here):
         return done
-    for one in _findings(checked, options):
-        name = "obstacles" if one.code == "tlsa_not_published" else "notes"
+    found = look_up(names, port, [str(one) for one in install.get("resolver") or ()])
+    said = _not_looked_up(found, port, "; the renewal hook keeps the records that it has" if renewed_here else "")
+    if renewed_here and not said:
+        done["published_tlsa"] = [one for name in names for one in _plain(found[name], f"_{port}._tcp.{name}")]
+    answered = [one for one in found.values() if not one.failure]
+    if installs and checked:
+        said += _compared(answered, port, checked)
+    elif on_host and on_host.get("pem"):
+        with understood("what the host returned about its certificate"):
+            chain = [Certificate.load(one.der) for one in pem.certificates(pem.split(str(on_host["pem"])))]
+        said += [one for each in answered for one in compared(each, port, [chain] if chain else [])]
+    for one in said:
+        stops = one.code == "tlsa_not_published" and install.get("check_tlsa")
+        name = "obstacles" if stops else "notes"
         done[name] = [*done[name], {"code": one.code, "message": one.message}]
     return done
 
 
-def published(options: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the records that are published for a host, as plain data; none if they cannot be looked up. Raises nothing of the DNS."""
-    names, port = _names(options), int(options.get("port") or 25)
-    if not names:
-        return []
-    install = options.get("install") or {}
-    try:
-        found = look_up(names, port, [str(one) for one in install.get("resolver") or ()])
-    except (EngineError, MissingLibraryError):
-        return []
+def _plain(found: dane.TlsaLookup, where: str) -> list[dict[str, Any]]:
+    """Return records as the renewal hook is given them."""
     return [
         {
-            "name": f"_{port}._tcp.{name}",
+            "name": where,
             "usage": one.usage,
             "selector": one.selector,
             "matching_type": one.matching_type,
             "data": one.data.hex(),
         }
-        for name in names
-        for one in found[name].records
+        for one in found.records
     ]
 
 
-def _names(options: Mapping[str, Any]) -> list[str]:
-    """Return the names whose records count; none unless they are asked for."""
-    install = options.get("install") or {}
-    if not install.get("check_tlsa"):
-        return []
+def _names(install: Mapping[str, Any]) -> list[str]:
+    """Return the names whose records count."""
     wanted = [str(name).rstrip(".").lower() for name in install.get("names") or ()]
     return [name for name in dict.fromkeys(wanted) if is_dns_domain(name)][:_MOST_NAMES]
 
@@ -88,23 +102,40 @@ def _installs(result: Mapping[str, Any], checked: CheckedInputs) -> bool:
 
 
 def _findings(checked: CheckedInputs, options: Mapping[str, Any]) -> list[Finding]:
-    install, names, port = options.get("install") or {}, _names(options), int(options.get("port") or 25)
+    install, port = options.get("install") or {}, int(options.get("port") or 25)
+    names = _names(install) if install.get("check_tlsa") else []
     if not names:
         return []
-    try:
-        found = look_up(names, port, [str(one) for one in install.get("resolver") or ()])
-    except (EngineError, MissingLibraryError) as error:
-        return [Finding.advised("tlsa_unknown", f"the TLSA records of {', '.join(names)} were not looked up: {error}")]
+    found = look_up(names, port, [str(one) for one in install.get("resolver") or ()])
+    return _compared([one for one in found.values() if not one.failure], port, checked)
+
+
+def _compared(found: Iterable[dane.TlsaLookup], port: int, checked: CheckedInputs) -> list[Finding]:
     every = (checked, *checked.more)
     keys = [one.waiting_key for one in every]
-    return [one for name in names for one in compared(found[name], port, [_chain(one) for one in every], keys)]
+    return [one for each in found for one in compared(each, port, [_chain(one) for one in every], keys)]
+
+
+def _not_looked_up(found: Mapping[str, dane.TlsaLookup], port: int, more: str = "") -> list[Finding]:
+    """Return why records are not known, once for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, one in found.items():
+        if one.failure:
+            reasons.setdefault(one.failure, []).append(f"_{port}._tcp.{name}")
+    return [
+        Finding.advised("tlsa_unknown", f"the TLSA records of {', '.join(where)} cannot be looked up: {reason}{more}")
+        for reason, where in reasons.items()
+    ]
 
 
 def look_up(names: Sequence[str], port: int, servers: Sequence[str]) -> dict[str, dane.TlsaLookup]:
-    """Return the published records of each name. Raises EngineError, MissingLibraryError."""
-    resolver = Resolver(servers, lifetime=LOOKUP_SECONDS)
-    jobs = {name: lambda name=name: dane.look_up(resolver, name, port) for name in names}
-    return run_all(jobs, len(jobs))
+    """Return the published records of each name, or why they are not known. Raises nothing of the DNS."""
+    try:
+        resolver = Resolver(servers, lifetime=LOOKUP_SECONDS)
+        jobs = {name: lambda name=name: dane.look_up(resolver, name, port) for name in names}
+        return run_all(jobs, len(jobs))
+    except (EngineError, MissingLibraryError) as error:
+        return {name: dane.TlsaLookup(name, failure=str(error)) for name in names}
 
 
 def compared(

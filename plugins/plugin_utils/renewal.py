@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import LIVE, Issue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import KEY_TYPES, ON_HOST
@@ -65,13 +65,14 @@ def renewed_here(host: str, hostvars: HostVars, ca_content: str = "") -> list[di
     path = str(facts.get("starttls_certificate_path") or CERTIFICATE)
     with understood(f"what {host} returned"):
         listeners = _listeners(facts, path)
-        tlsa = [dict(one) for one in _seen(facts).get("published_tlsa") or ()]
+        tlsa = _records(facts)
     own = {"host": str(facts.get("starttls_own_address") or "127.0.0.1"), "port": target.port, "protocol": "smtp"}
     policy: dict[str, Any] = {
         "allow_self_signed": str(facts.get("starttls_allow_self_signed") or False).lower() in ("true", "yes", "1")
     }
     for option, variable in (
         ("min_days_left", "starttls_min_days_left"),
+        ("install_min_days_left", "starttls_certificate_min_days_left"),
         ("warn_days_left", "starttls_warn_days_left"),
     ):
         if str(facts.get(variable) or ""):
@@ -82,7 +83,7 @@ def renewed_here(host: str, hostvars: HostVars, ca_content: str = "") -> list[di
         "names": [str(one) for one in names],
         "listeners": [{**one, "name": target.host} for one in listeners or [own]],
         "policy": policy,
-        "tlsa": tlsa,
+        **({} if tlsa is None else {"tlsa": tlsa}),
         **{
             name: str(facts[f"starttls_certificate_{name}"])
             for name in ("owner", "group", "mode")
@@ -90,6 +91,14 @@ def renewed_here(host: str, hostvars: HostVars, ca_content: str = "") -> list[di
         },
     }
     return [{**made, "ca_content": ca_content} if ca_content else made]
+
+
+def _records(facts: Mapping[str, Any]) -> Optional[list[dict[str, Any]]]:
+    """Return the TLSA records that a renewed certificate has to fit; None if they are not known: the hook keeps those that it has."""
+    if str(facts.get("starttls_check_tlsa", "")).strip().lower() in ("false", "no", "off", "n", "f", "0"):
+        return []  # whoever takes the check out by name takes it out of the hook, too
+    found = _seen(facts).get("published_tlsa")
+    return None if found is None else [dict(one) for one in found]
 
 
 def _source(facts: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import Policy
@@ -77,6 +77,18 @@ class PublishedKey:
 
 
 @dataclass(frozen=True)
+class RenewalPolicy(Policy):
+    """min_days_left is for what is served; install_min_days_left for what is to be installed: an alarm refuses no certificate."""
+
+    install_min_days_left: Optional[int] = None
+
+    @property
+    def to_install(self) -> Policy:
+        """What a renewed certificate has to fulfil."""
+        return replace(self, min_days_left=self.install_min_days_left)
+
+
+@dataclass(frozen=True)
 class Renewable:
     """One certificate of a host, in one algorithm or in several.
 
@@ -92,7 +104,7 @@ class Renewable:
     group: str = "root"
     mode: str = "0600"
     roots: str = ""
-    policy: Policy = field(default_factory=Policy)
+    policy: RenewalPolicy = field(default_factory=RenewalPolicy)
     tlsa: tuple[PublishedKey, ...] = ()
 
 
@@ -245,16 +257,17 @@ def _pair(data: Any) -> Pair:
     return pair
 
 
-def _policy(entry: _Given) -> Policy:
+def _policy(entry: _Given) -> RenewalPolicy:
     names = {"allow_self_signed", "min_days_left", "warn_days_left", "error_share", "renewal_share", "minimum_bits"}
-    given = entry.part("policy", names)
-    return Policy(
+    given = entry.part("policy", {*names, "install_min_days_left"})
+    return RenewalPolicy(
         given.flag("allow_self_signed"),
         given.days("min_days_left"),
         given.days("warn_days_left"),
         given.number("error_share", ERROR_SHARE, 1, 1000),
         given.number("renewal_share", RENEWAL_SHARE, 1, 1000),
         given.numbers("minimum_bits", MINIMUM_BITS),
+        given.days("install_min_days_left"),
     )
 
 

@@ -29,6 +29,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import building
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import (
+    CONFIGURATION_BYTES,
     RENEWAL_FORMAT,
     VERSION,
     RenewalPlan,
@@ -63,6 +64,17 @@ def textfile_of(given: str) -> str:
     if given == _AUTO:
         return f"{COLLECTOR}/{_TEXTFILE}" if Path(COLLECTOR).is_dir() else ""
     return "" if given == "none" else given
+
+
+def configured() -> Optional[RenewalPlan]:
+    """Return the configuration that is on this host; None if there is none that this version can read. Raises OSError."""
+    content = FileImage.read(CONFIGURATION, max_bytes=CONFIGURATION_BYTES).content
+    if content is None:
+        return None
+    try:
+        return RenewalPlan.parse(content.decode("utf-8", "replace"))
+    except EngineError:  # a damaged one is written again
+        return None
 
 
 def check(configuration: RenewalPlan) -> None:

@@ -18,7 +18,12 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fi
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import error_limit, renewal_limit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Renewable, RenewalPlan
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import Parts, assess_served, look
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import (
+    Parts,
+    assess_served,
+    look,
+    unpublished,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
@@ -93,7 +98,7 @@ def _entry(entry: Renewable, settings: Settings, now: datetime) -> tuple[list[Sa
             said.append(Said(_CRITICAL, f"{parts.pair.path or parts.pair.certificate} {what}"))
             continue
         kind = leaf.key_type if len(found) > 1 else ""
-        said += _dates(parts, leaf)
+        said += [*_dates(parts, leaf), *_records(entry, parts)]
         data += _numbers(entry, f"{entry.name}{f'_{kind}' if kind else ''}", leaf, now)
         expected.update({Question(target, kind): leaf for target in entry.listeners})
     seen = ask(list(expected), settings) if expected else {}
@@ -142,6 +147,14 @@ def _dates(parts: Parts, leaf: X509) -> list[Said]:
             )
         )
     return said
+
+
+def _records(entry: Renewable, parts: Parts) -> list[Said]:
+    """Return whether senders that check DANE defer: no record that was published when Ansible ran last fits what is installed."""
+    missing = unpublished(entry, parts.installed or parts.renewed)
+    where = parts.pair.path or parts.pair.certificate
+    fits = f"{where} fits none of the TLSA records that were published when Ansible ran last"
+    return [Said(_CRITICAL, f"{fits}; publish {'; '.join(missing)}, then run rotate_certificate")] if missing else []
 
 
 def _numbers(entry: Renewable, label: str, leaf: X509, now: datetime) -> list[str]:

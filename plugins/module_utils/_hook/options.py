@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import (
@@ -55,6 +56,7 @@ CERTIFICATES_SPEC: dict[str, dict[str, Any]] = {
         "options": {
             "allow_self_signed": {"type": "bool", "default": False},
             "min_days_left": _TEXT,
+            "install_min_days_left": _TEXT,
             "warn_days_left": _TEXT,
             "error_share": {"type": "int", "default": ERROR_SHARE},
             "renewal_share": {"type": "int", "default": RENEWAL_SHARE},
@@ -68,7 +70,6 @@ CERTIFICATES_SPEC: dict[str, dict[str, Any]] = {
     "tlsa": {
         "type": "list",
         "elements": "dict",
-        "default": [],
         "options": {
             "name": {"type": "str", "required": True},
             "usage": {"type": "int", "required": True},
@@ -92,23 +93,32 @@ HOOK_SPEC: dict[str, dict[str, Any]] = {
 }
 
 
-def configuration_of(options: Mapping[str, Any], kind: str, layout: Layout, textfile: str) -> RenewalPlan:
-    """Return the configuration. kind: the product of this host; layout: its places. Raises EngineError, which names the option."""
+def configuration_of(
+    options: Mapping[str, Any], kind: str, layout: Layout, textfile: str, present: Optional[RenewalPlan] = None
+) -> RenewalPlan:
+    """Return the configuration. kind: the product of this host; layout: its places. Raises EngineError, which names the option.
+
+    present: the one that is there. A certificate keeps its TLSA records where the options do not say which are published.
+    """
     if not options["certificates"]:
         raise EngineError("certificates is empty; name what is to be renewed on this host")
-    data = {
+    data: dict[str, Any] = {
         "format": RENEWAL_FORMAT,
         "kind": kind,
         "timeout": options["timeout"],
         "textfile": textfile,
         "certificates": [_entry(one, layout) for one in options["certificates"]],
     }
+    kept = {one.name: [asdict(record) for record in one.tlsa] for one in present.certificates} if present else {}
+    for one in data["certificates"]:
+        if one.get("tlsa") is None:
+            one["tlsa"] = kept.get(one["name"], [])
     return RenewalPlan.from_json(data, "renewal_hook", "correct that option")
 
 
 def _entry(given: Mapping[str, Any], layout: Layout) -> dict[str, Any]:
     policy = dict(given["policy"] or {})
-    for name in ("min_days_left", "warn_days_left"):
+    for name in ("min_days_left", "install_min_days_left", "warn_days_left"):
         policy[name] = fixed_days(policy.get(name), f"certificates.policy.{name}")
     policy["minimum_bits"] = dict(policy.get("minimum_bits") or MINIMUM_BITS)
     mode = given["mode"]

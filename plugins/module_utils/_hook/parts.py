@@ -58,14 +58,20 @@ class Parts(NamedTuple):
 
     @property
     def keeps(self) -> bool:
-        """Whether the installed certificate stays, because it is fit and ends later: no step back."""
+        """Whether the installed certificate stays, because it is fit and ends later: no step back.
+
+        That it ends soon does not count: the other one ends sooner.
+        """
         old, new = self.installed.leaf if self.installed else None, self.renewed.leaf
-        return bool(self.installed and not self.installed.faults and old and new and old.not_after > new.not_after)
+        faults = {one.code for one in self.installed.faults} - {"expiring"} if self.installed else set()
+        return bool(not faults and old and new and old.not_after > new.not_after)
 
 
 def look(entry: Renewable, pair: Pair, roots: HostRoots) -> Parts:
     """Read and judge one pair. Raises EngineError if a file of whoever renews cannot be read, or openssl is not there."""
-    renewed = _assessed(entry, roots, *(_content(one) for one in (pair.private_key, pair.certificate, pair.chain)))
+    policy = entry.policy.to_install if pair.path else entry.policy
+    key, certificate, chain = (_content(one) for one in (pair.private_key, pair.certificate, pair.chain))
+    renewed = assess(key, certificate, chain, entry.names, roots, policy)
     if not pair.path:
         return Parts(pair, renewed, None, None)
     present = read_installed(entry, pair)
@@ -86,7 +92,8 @@ def read_installed(entry: Renewable, pair: Pair) -> FileImage:
 
 def assess_installed(entry: Renewable, present: FileImage, roots: HostRoots) -> Fitness:
     """Judge the file that the daemon reads, which holds key, certificate and chain."""
-    return _assessed(entry, roots, present.content or b"", present.content or b"", b"")
+    both = present.content or b""
+    return assess(both, both, b"", entry.names, roots, entry.policy)
 
 
 def assess_served(entry: Renewable, chain: Sequence[bytes], roots: HostRoots) -> Fitness:
@@ -133,10 +140,6 @@ def ends(fitness: Fitness) -> str:
     """Return when a certificate ends and which it is, for a message."""
     leaf = fitness.leaf
     return f"until {iso_time(leaf.not_after)}, SHA-256 {leaf.fingerprint_sha256[:16]}..." if leaf else "none"
-
-
-def _assessed(entry: Renewable, roots: HostRoots, key: bytes, certificate: bytes, chain: bytes) -> Fitness:
-    return assess(key, certificate, chain, entry.names, roots, entry.policy)
 
 
 def _content(path: str) -> bytes:

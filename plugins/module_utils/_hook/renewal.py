@@ -174,6 +174,7 @@ class _Renewal:
         self._refusals: list[str] = []
         self._notes: list[str] = []
         self._installs: list[Parts] = []
+        self._unpublished: list[Parts] = []
         for parts in found:
             self._sort(parts)
 
@@ -184,14 +185,19 @@ class _Renewal:
         if renewed.faults:
             is_used = "is unfit, and is in use" if parts.is_current else "is unfit; the old one stays"
             self._refusals.append(f"{where} {is_used}: {renewed.said}")
+        elif parts.present is None and (records := unpublished(self._entry, renewed)):
+            self._unpublished.append(parts)
+            self._refusals.append(
+                f"{where} fits none of the TLSA records that are published, and the mail server reads it itself, so it may be in use. "
+                f"The mail server is not reloaded. {_publish(records)}"
+            )
         elif parts.is_current and (parts.present is None or parts.present.content == renewed.bundle.encode("ascii")):
             return
         elif parts.keeps and parts.installed:
             self._notes.append(f"{parts.pair.path} ends later than {where} ({ends(parts.installed)}), so it stays")
         elif records := unpublished(self._entry, renewed):
             self._refusals.append(
-                f"{where} fits none of the TLSA records that are published; the old one stays. Publish first, beside the present ones, "
-                f"and wait until they are known everywhere: {'; '.join(records)}; then let the playbook rotate_certificate run"
+                f"{where} fits none of the TLSA records that are published; the old one stays. {_publish(records)}"
             )
         else:
             self._installs.append(parts)
@@ -222,7 +228,7 @@ class _Renewal:
         several = len(self._found) > 1
         for parts in self._found:
             leaf = parts.renewed.leaf if parts in self._installs else parts.served
-            if leaf is None or (parts.present is None and parts.renewed.faults):
+            if leaf is None or parts in self._unpublished or (parts.present is None and parts.renewed.faults):
                 continue
             for target in self._entry.listeners:
                 yield _Wanted(Question(target, leaf.key_type if several else ""), leaf.fingerprint_sha256)
@@ -303,6 +309,15 @@ class _Renewal:
         said += [f"not proved: {one}" for one in silent]
         status = PUT_OFF if self._refusals else NOT_SEEN if silent else DONE
         return Renewed(self._entry.name, state, "; ".join([*said, *self._notes]), status, leaves)
+
+
+def _publish(records: Sequence[str]) -> str:
+    """Return what to do before a certificate with a new key may be served."""
+    return (
+        f"Publish first, beside the present ones, and wait until they are known everywhere: {'; '.join(records)}; then let the playbook "
+        "rotate_certificate run. So that the next renewal keeps the key, and with it such a 3 1 1 record, set 'reuse_key = True' "
+        "below [renewalparams] in certbot's /etc/letsencrypt/renewal/NAME.conf"
+    )
 
 
 def _instead(seen: Handshake) -> str:

@@ -67,6 +67,7 @@ NOTES = frozenset(
         "certificate_issue",
         "certificate_renewal_due",
         "tlsa_unknown",
+        "tlsa_not_published",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),
     }
 )

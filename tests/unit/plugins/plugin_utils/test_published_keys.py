@@ -114,6 +114,49 @@ def test_the_plan_has_it_and_what_could_not_be_looked_up(authority, old, new):
         assert (done["obstacles"], [one["code"] for one in done["notes"]]) == ([], ["tlsa_unknown"])
 
 
+def read_here(authority, dns, *, on_host=None, checked=None, **options):
+    install = {"names": [NAME], "ca_content": authority.root_pem.decode(), "resolver": [dns.address], **options}
+    result = {"obstacles": [], "notes": [], "changes": []}
+    return with_tlsa(result, {"install": install, "port": 25}, checked, True, on_host)
+
+
+@pytest.mark.parametrize("check_tlsa", [True, False])
+def test_the_renewal_hook_gets_the_records_whatever_this_run_checks(authority, old, check_tlsa):
+    """The hook decides by them for weeks: a run of enable_tls must not take them away."""
+    with serve(secure=True) as dns:
+        assert read_here(authority, dns, check_tlsa=check_tlsa)["published_tlsa"] == []
+        dns.add(WHERE, "TLSA", record(old))
+        done = read_here(authority, dns, check_tlsa=check_tlsa)
+        data = record(old).split()[-1]
+        assert done["published_tlsa"] == [{"name": WHERE, "usage": 3, "selector": 1, "matching_type": 1, "data": data}]
+        assert (done["notes"], done["obstacles"]) == ([], [])
+
+
+def test_what_could_not_be_looked_up_is_not_said_to_be_no_records(authority):
+    with serve(secure=True) as dns:
+        dns.failing[WHERE.lower()] = dns_rcode.SERVFAIL
+        done = read_here(authority, dns, check_tlsa=True)
+        assert "published_tlsa" not in done and done["obstacles"] == []
+        [note] = done["notes"]
+        assert note["code"] == "tlsa_unknown" and WHERE in note["message"]
+        assert "the renewal hook keeps the records that it has" in note["message"]
+        assert "published_tlsa" not in read_here(authority, dns, resolver=["192.0.2.53:0"])
+
+
+def test_a_certificate_that_the_daemon_reads_from_its_owner_has_to_fit_too(authority, old, new):
+    seen = {"pem": new.fullchain_pem.decode()}
+    with serve(secure=True) as dns:
+        dns.add(WHERE, "TLSA", record(old))
+        done = read_here(authority, dns, on_host=seen, check_tlsa=True)
+        assert [one["code"] for one in done["obstacles"]] == ["tlsa_not_published"]
+        assert f"Publish '{WHERE}. IN TLSA {record(new)}'" in done["obstacles"][0]["message"]
+        done = read_here(authority, dns, on_host=seen)
+        assert (done["obstacles"], [one["code"] for one in done["notes"]]) == ([], ["tlsa_not_published"])
+        dns.add(WHERE, "TLSA", record(new))
+        done = read_here(authority, dns, on_host=seen, check_tlsa=True)
+        assert (done["obstacles"], done["notes"]) == ([], [])
+
+
 def test_a_key_that_waits_on_the_host_is_enough(old, new):
     """So the plan knows it, before anything is issued."""
     key = loaded(new).spki

@@ -133,6 +133,22 @@ def test_the_records_that_are_published_go_with_it():
     facts = host()
     facts["mail_server_observed"]["published_tlsa"] = [record]
     assert renewed_here("m1", {"m1": facts})[0]["tlsa"] == [record]
+    for no in (False, "false", "no"):
+        assert renewed_here("m1", {"m1": {**facts, "starttls_check_tlsa": no}})[0]["tlsa"] == []
+    for unsaid in ("", True, "true"):
+        assert renewed_here("m1", {"m1": {**facts, "starttls_check_tlsa": unsaid}})[0]["tlsa"] == [record]
+
+
+def test_records_that_are_not_known_are_not_said_to_be_none():
+    facts = host()
+    del facts["mail_server_observed"]["published_tlsa"]
+    assert "tlsa" not in renewed_here("m1", {"m1": facts})[0]
+
+
+def test_the_limits_of_what_is_served_and_of_what_is_installed_are_two():
+    facts = host(starttls_min_days_left="20", starttls_certificate_min_days_left="3")
+    policy = renewed_here("m1", {"m1": facts})[0]["policy"]
+    assert (policy["min_days_left"], policy["install_min_days_left"]) == ("20", "3")
 
 
 @pytest.mark.parametrize(

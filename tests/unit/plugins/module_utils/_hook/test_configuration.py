@@ -24,7 +24,10 @@ GOOD = {
             "names": ["mx1.example.com", "192.0.2.1"],
             "listeners": [{"host": "127.0.0.1"}, {"host": "::1", "port": 465, "protocol": "smtps", "name": "mx1.example.com"}],
             "owner": "root", "group": "Debian-exim", "mode": "0640", "roots": "",
-            "policy": {"allow_self_signed": False, "min_days_left": None, "warn_days_left": 9, "minimum_bits": {"RSA": 3072}},
+            "policy": {
+                "allow_self_signed": False, "min_days_left": None, "install_min_days_left": 3, "warn_days_left": 9,
+                "minimum_bits": {"RSA": 3072},
+            },
             "tlsa": [{"name": "_25._tcp.mx1.example.com", "usage": 3, "selector": 1, "matching_type": 1, "data": "00ff"}],
         }
     ],

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import building, installing
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.options import configuration_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 
 from tests.support import renewing
 
@@ -125,6 +127,28 @@ def test_a_strangers_file_is_not_replaced_or_removed(place, which):
     assert place.there() == [str(foreign)]
     assert not installing.uninstall(place.systemd, False, str(place.directory / "store"))["changed"]
     assert foreign.read_text() == "#!/bin/sh\necho mine\n"
+
+
+@as_root
+def test_records_that_could_not_be_looked_up_stay_as_they_are_configured(place):
+    """A run that does not know them must not switch the protection off."""
+    known = {"name": "_25._tcp.mx1.example.com", "usage": 3, "selector": 1, "matching_type": 1, "data": "ab" * 32}
+    layout = next(iter(PRODUCTS["postfix"].layouts))
+
+    def install(**tlsa):
+        [entry] = json.loads(place.configuration.text())["certificates"]
+        options = {**entry, "ca_content": entry.pop("roots"), "tlsa": None, **tlsa}
+        given = {"certificates": [options], "timeout": 20}
+        place.configuration = configuration_of(given, "postfix", layout, "", installing.configured())
+        place.install()
+        return json.loads(place.settings.read_text())["certificates"][0]["tlsa"]
+
+    assert install() == []
+    assert install(tlsa=[known]) == [known]
+    assert install() == [known]
+    place.settings.write_text('{"format": 1, "certificates": [7]}')
+    assert installing.configured() is None
+    assert install(tlsa=[known]) == [known] and install(tlsa=[]) == []
 
 
 @as_root

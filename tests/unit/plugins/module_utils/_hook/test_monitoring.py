@@ -262,3 +262,18 @@ def test_the_empty_configuration():
 )  # fmt: skip
 def test_a_short_time_is_shown_with_hours(span, shown):
     assert monitoring._hours(span) == shown
+
+
+def test_a_certificate_that_no_published_record_fits_is_critical(tmp_path, authority):
+    for in_place in (False, True):
+        directory = tmp_path / str(in_place)
+        directory.mkdir()
+        with renewing.host(directory, authority, in_place=in_place) as host:
+            tlsa = {"name": f"_25._tcp.{NAME}", "usage": 3, "selector": 1, "matching_type": 1, "data": "ab" * 32}
+            status, line = monitoring.check(host.configuration(tlsa=[tlsa]), utc_now())
+            assert status == 2 and FULL.match(line), line
+            assert (
+                f"fits none of the TLSA records that were published when Ansible ran last; publish _25._tcp.{NAME}. IN TLSA 3 1 1 "
+                in line
+            )
+            assert monitoring.check(host.configuration(), utc_now()).status == 0

@@ -283,6 +283,47 @@ def test_records_that_fit_do_not_wait(host):
     assert host.renew(tlsa=[other]).state == "refused"
 
 
+def test_files_that_the_daemon_reads_itself_wait_for_their_tlsa_records_too(tmp_path, authority):
+    with renewing.host(tmp_path, authority, in_place=True) as made:
+        served = made.serves()
+        present = record(hashlib.sha256(spki(made.issue())).hexdigest())
+        new = made.renews(made.issue())
+        wanted = hashlib.sha256(spki(new)).hexdigest()
+        done = made.renew(tlsa=[present])
+        assert (done.state, done.status) == ("refused", 1), done.message
+        assert f"_25._tcp.{NAME}. IN TLSA 3 1 1 {wanted}" in done.message and "is not reloaded" in done.message
+        assert made.serves() == served and made.server.reloads == 0
+        done = made.renew(tlsa=[present, record(wanted)])
+        assert (done.state, done.status) == ("reloaded", 0) and made.serves() == pem_of(new), done.message
+
+
+def test_the_refusal_says_how_the_next_renewal_keeps_the_key(host):
+    host.renews(host.issue())
+    said = host.renew(tlsa=[record("ab" * 32)]).message
+    assert "'reuse_key = True' below [renewalparams]" in said
+
+
+def test_the_limit_of_an_alarm_refuses_no_renewed_certificate(host):
+    """An authority that issues for 15 days, and an alarm at 20: Ansible installs that, so the hook does."""
+    host.path().write_bytes(pem_of(host.issue(days=90, age=76)))
+    host.server.resume()
+    new = host.renews(host.issue(days=15))
+    done = host.renew(policy={"min_days_left": 20})
+    assert done.state == "installed" and host.serves() == pem_of(new), done.message
+    host.renews(host.issue(days=16))
+    done = host.renew(policy={"install_min_days_left": 20})
+    assert done.state == "refused" and "[expiring]" in done.message
+
+
+def test_a_certificate_that_ends_later_stays_also_if_an_alarm_is_due(host):
+    host.renews(host.issue(days=15))
+    host.renew()
+    kept = host.installed()
+    host.renews(host.issue(days=12))
+    done = host.renew(policy={"min_days_left": 20})
+    assert done.state == "kept" and is_as_before(host, kept), done.message
+
+
 def test_a_listener_that_is_silent_is_said_and_not_waited_for(tmp_path, authority):
     with renewing.host(tmp_path, authority) as made:
         made.listeners[1].close()
