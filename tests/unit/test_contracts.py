@@ -639,7 +639,7 @@ def test_the_gateway_role_has_the_defaults_of_its_modules(documentation):
         option = options[names.get(name, name)]
         assert role[f"gateway_{name}"]["default"] == option["default"], name
         assert role[f"gateway_{name}"].get("choices") == option.get("choices"), name
-    for name in ("api_url", "api_user", "api_password", "api_key", "ca_path"):
+    for name in ("tls_filter", "api_url", "api_user", "api_password", "api_key", "ca_path"):
         assert options[name].get("default") is None, name
         assert role[f"gateway_{name}"]["default"] == "", name  # which is as good as nothing, see below
 

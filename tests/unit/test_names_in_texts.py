@@ -45,9 +45,9 @@ SETTINGS = {
     "Haraka": {"dest_domains", "disable_for_failed_hosts", "no_tls_hosts", "relay_dest_domains"},
     "MTA-STS": {"max_age"},
     "Postfix": {
-        "parent_domain_matches_subdomains", "plaintext_reject_code", "smtp_tls_loglevel", "smtp_tls_security_level",
+        "content_filter", "parent_domain_matches_subdomains", "plaintext_reject_code", "smtp_tls_loglevel", "smtp_tls_security_level",
         "default_transport", "smtp_discard_ehlo_keywords", "inet_interfaces",
-        "smtpd_recipient_restrictions", "smtpd_tls_auth_only", "smtpd_tls_protocols", "transport_maps",
+        "permit_mynetworks", "smtpd_recipient_restrictions", "smtpd_tls_auth_only", "smtpd_tls_protocols", "transport_maps",
     },
 }  # fmt: skip
 """What others call their settings, as messages name them."""

@@ -22,10 +22,10 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 FILE = "99-mailfleet_starttls"
-UNIT = "amavis.service"
+AMAVIS_UNIT = "amavis.service"
 USER = "amavis"
 _READ = re.compile(r"[A-Za-z0-9_-]+")  # the names that run-parts lists
-_COMMENT = re.compile(r"(?m)^\s*#.*$|\s#\s.*$")
+_COMMENT = re.compile(r"(?m)(?:^|[ \t])#.*$")
 _ELSEWHERE = re.compile(
     r"(?P<name>forward_method_maps\w*)|(?P<key>['\"]?\b(?:forward|resend)_method\b['\"]?\s*(?:=>|\}))"
 )
@@ -50,7 +50,7 @@ foreach ({ports}) {{
 
 
 @dataclass(frozen=True)
-class Places:
+class AmavisPlaces:
     """Where amavis is, and the free ports. directory: its conf.d. ports: arrival -> our hand-back port, the port of amavis."""
 
     directory: str
@@ -109,6 +109,6 @@ def check(run: Runner) -> None:
 
 def reload(run: Runner) -> None:
     """Have amavis read its files again. Raises EngineError."""
-    status, out, err = run(["systemctl", "reload", UNIT])
+    status, out, err = run(["systemctl", "reload", AMAVIS_UNIT])
     if status != 0:
-        raise EngineError(f"amavis cannot be reloaded: {(err or out).strip()}; see: systemctl status {UNIT}")
+        raise EngineError(f"amavis cannot be reloaded: {(err or out).strip()}; see: systemctl status {AMAVIS_UNIT}")

@@ -45,7 +45,7 @@ class FilterError(EngineError):
 
 
 @dataclass(frozen=True)
-class Way:
+class FilterWay:
     """The way of one kind of arrival: out to a port of the filter, and back to a port of ours.
 
     destination: the port of the filter as a FILTER answer names it.
@@ -60,7 +60,7 @@ class Way:
 class ContentFilter:
     """The content filter of a gateway. ways: arrival -> way. file: what configures the filter, None if the administrator does."""
 
-    ways: Mapping[int, Way]
+    ways: Mapping[int, FilterWay]
     fields: str
     options: tuple[str, ...]
     usual: Target
@@ -77,7 +77,11 @@ class ContentFilter:
 
 
 def find(
-    postconf: Postconf, receives: Callable[[str], bool], places: amavis.Places, named: str, arrivals: Collection[int]
+    postconf: Postconf,
+    receives: Callable[[str], bool],
+    places: amavis.AmavisPlaces,
+    named: str,
+    arrivals: Collection[int],
 ) -> Optional[ContentFilter]:
     """Return the content filter with a way for each kind of arrival; None if there is no filter.
 
@@ -100,7 +104,7 @@ def find(
             raise FilterError(where, reason)
         transport = value.partition(":")[0]
         ways = {
-            arrival: Way(f"{transport}:[{LOOPBACK}]:{out.port}", out, back)
+            arrival: FilterWay(f"{transport}:[{LOOPBACK}]:{out.port}", out, back)
             for arrival, (back, out) in places.ports.items()
             if arrival in arrivals
         }
@@ -145,9 +149,9 @@ def _named(
     value: str,
     named: str,
     commands: Mapping[str, str],
-    places: amavis.Places,
+    places: amavis.AmavisPlaces,
     arrivals: Collection[int],
-) -> dict[int, Way]:
+) -> dict[int, FilterWay]:
     second = _destination(named, commands)
     if second is None:
         raise EngineError(
@@ -166,10 +170,10 @@ def _named(
             "tls_filter names one port of the filter, and an inbound enforced domain needs one more",
             "take the inbound enforced domains out, or ",
         )
-    return {1: Way(f"{second[0]}:[{LOOPBACK}]:{second[1].port}", second[1], places.ports[1][0])}
+    return {1: FilterWay(f"{second[0]}:[{LOOPBACK}]:{second[1].port}", second[1], places.ports[1][0])}
 
 
-def _next_step(places: amavis.Places) -> str:
+def _next_step(places: amavis.AmavisPlaces) -> str:
     return (
         f"give the filter a second port on 127.0.0.1 that hands mail back to {places.ports[1][0]}, and name it in tls_filter "
         "(starttls_tls_filter in an inventory), or "

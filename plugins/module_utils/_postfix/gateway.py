@@ -229,7 +229,7 @@ class PostfixGateway:
         self._tls_filter = tls_filter
         # Arrival -> the port where the content filter hands mail back, and its own port.
         ports = [Target("127.0.0.1", reinjection_port + offset) for offset in range(3, 7)]
-        self._filter_places = amavis.Places(self._at.amavis, {1: (ports[0], ports[1]), 2: (ports[2], ports[3])})
+        self._filter_places = amavis.AmavisPlaces(self._at.amavis, {1: (ports[0], ports[1]), 2: (ports[2], ports[3])})
         self._amavis_read = FileImage.read(self._filter_places.file).content
         self._layout = layout
         self._postfix = Postfix(run, own_port.port, layout)

@@ -32,5 +32,5 @@ smtp-amavis unix -      -       -       -       2       smtp
     -o receive_override_options=no_header_body_checks,no_unknown_recipient_checks,no_milters
     -o local_header_rewrite_clients=
 CF
-postfix reload 2>/dev/null
+systemctl restart postfix
 find /etc/postfix /etc/amavis -type f -exec sha256sum {} + >/var/lib/mailfleet-lab/filtered
