@@ -51,7 +51,7 @@ def not_reached(desired: Desired, found: Floors) -> list[str]:
     """Return a sentence for each listener, transport and table that the floor does not hold for after the change."""
     said: list[str] = []
     for direction in DIRECTIONS:
-        if getattr(desired, direction) != "disabled":
+        if getattr(desired, direction) != "disabled" and (direction == "outbound" or desired.listens):
             said += permits.below(getattr(found.after, direction), desired.min_tls)
     return [*said, *(found.after.notes if desired.outbound != "disabled" else ())]
 

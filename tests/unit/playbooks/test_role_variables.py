@@ -41,7 +41,7 @@ def values(directory: Path) -> dict[str, Any]:
     return {
         "starttls_hostname": "{{ inventory_hostname }}.own.test", "starttls_port": 2526, "starttls_own_address": "127.0.0.9",
         "starttls_kind": "postfix", "starttls_inbound": "offered", "starttls_outbound": "required",
-        "starttls_require_without_evidence": True,
+        "starttls_require_without_evidence": True, "starttls_min_tls": "TLSv1.2",
         "starttls_timeout": 21, "starttls_queue_timeout": 301, "starttls_uninstall_keep": ["/etc/kept"],
         "starttls_certificate_path": "/etc/own/{{ inventory_hostname }}.pem", "starttls_certificate_source": "files",
         "starttls_private_key_path": "/etc/own/key.pem", "starttls_private_key_file": str(directory / "key.pem"),

@@ -318,3 +318,20 @@ def test_check_mode_leaves_nothing_on_the_host(mail):
     given = {**options(**mail.options), "kind": "postfix", "digests": None, "only_recover": False, "inbound": "offered"}
     assert module.change_mail_server(SimpleNamespace(params=given, check_mode=True))["changed"] is True
     assert not mail.store.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "inbound", "outbound"),
+    [
+        ({"inbound": "offered", "outbound": "required"}, "TLSv1.2", "TLSv1.2"),
+        ({"inbound": "disabled", "outbound": "opportunistic"}, "", "TLSv1.2"),
+        ({"inbound": "none", "outbound": "opportunistic"}, "", "TLSv1.2"),
+        ({"inbound": "offered"}, "TLSv1.2", ""),  # as for a gateway
+        ({"inbound": "renewed"}, "", ""),
+        ({"inbound": "offered", "only_relax": True}, "", ""),
+        ({}, "", ""),
+    ],
+)
+def test_the_floor_holds_for_the_directions_that_a_call_sets(given, inbound, outbound):
+    desired = module.desired_of(options(min_tls="TLSv1.2", **given), "postfix")
+    assert (desired.floor_in("inbound"), desired.floor_in("outbound")) == (inbound, outbound)
