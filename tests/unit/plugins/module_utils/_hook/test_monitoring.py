@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import openssl
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import utc_now
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import main, monitoring
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import RenewalPlan
@@ -277,3 +278,13 @@ def test_a_certificate_that_no_published_record_fits_is_critical(tmp_path, autho
                 in line
             )
             assert monitoring.check(host.configuration(), utc_now()).status == 0
+
+
+def test_without_openssl_nobody_could_look(tmp_path, authority, monkeypatch):
+    with renewing.host(tmp_path, authority) as host:
+        fresh(host)
+        monkeypatch.setattr(openssl, "PROGRAM_PATH", "/nowhere")
+        found, renewed = monitoring.check(host.configuration(), utc_now()), host.renew()
+    said = "the program openssl is not on the host; install the package openssl"
+    assert found.status == 3 and f"could not look: {said}" in found.line
+    assert (renewed.state, renewed.status) == ("unknown", 3) and said in renewed.message
