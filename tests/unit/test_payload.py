@@ -30,7 +30,7 @@ BOUNDS: dict[str, tuple[int, int, int]] = {
     "outbound_tls_mode": (100, 954_000, 330_000),
     "peer_tls": (93, 828_000, 292_000),
     "peer_tls_info": (21, 205_000, 72_000),
-    "renewal_hook": (91, 788_000, 277_000),
+    "renewal_hook": (91, 788_000, 278_000),
     "starttls_probe": (13, 158_000, 55_000),
     "tls_activity_info": (26, 218_000, 77_000),
     "tls_certificate": (30, 199_000, 76_000),
