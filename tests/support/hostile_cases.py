@@ -35,6 +35,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.waiting
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Dialogue
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.target import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils._trace.engine import Trace, places_of, run_trace
+from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.log import LOGS
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import layout_of, permissions, resolve
@@ -210,6 +211,13 @@ def _of_engine(
 def _findings(findings: Any) -> None:
     if findings:
         raise EngineError("; ".join(one.message for one in findings))
+
+
+def _more_on_host(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
+    given = {"outbound": None, "relax": True, "only_relax": False, "require_without_evidence": False, **options}
+    wanted = desired_of({**given, "inbound": "offered", "certificate_source": "host", "bundle": None}, "postfix")
+    wanted.check()
+    return [("file", f"smtpd_tls_chain_files = {path}") for pair in wanted.pairs for path in pair if path]
 
 
 def _install(options: dict[str, Any], _root: Path) -> list[tuple[str, str]]:
@@ -439,6 +447,7 @@ EXCHANGE = {
 PINNED = {"name": "two", "hosts": ["mx.example"], "domains": ["other.example"], "check": "pin"}
 API = {"email_configs": [{**CONFIG, "domains": ["example.com"], "delivery_mode": "required"}], **INSIST}
 INSTALL = {"install": {**PEM, **MORE, "names": ["mx.example"], "allow_self_signed": True}, "certificate": CERTIFICATE}
+FURTHER = {"certificate_path": "/live/rsa.pem", "private_key_path": "/live/rsa.key"}
 HANDSHAKE = {"handshake": {"name": "mx.example"}}
 
 CASES: list[Case] = [
@@ -475,6 +484,10 @@ CASES: list[Case] = [
         for module in ("gateway_info", "mail_server_info")
     ),
     _of_engine("mail_server_tls", HANDSHAKE, _install, "handshake"),
+    *(
+        _of_engine(module, {"more_on_host": [FURTHER]}, _more_on_host, "more on the host")
+        for module in ("gateway_tls", "gateway_info", "mail_server_tls", "mail_server_info")
+    ),
     _of_engine("tls_certificate", {**PEM, **MORE, "names": ["mx.example"], "allow_self_signed": True}, _certificate),
     *(
         _of_engine("tls_certificate", {"source": source, "names": ["mx.example"], **more}, _issued, source)

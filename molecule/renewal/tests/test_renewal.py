@@ -35,12 +35,20 @@ def test_the_first_certificates_are_issued_in_both_algorithms_and_served_on_ever
         assert renewing.serves_what_is_installed(host), host
 
 
-def test_a_second_run_changes_nothing(first: Played, renewing: Renewing) -> None:
+OLDER = 'sed -i \'s/^VERSION = "[0-9.]*"/VERSION = "0.0.9"/\' /usr/local/sbin/mailfleet-starttls && mailfleet-starttls --version'
+
+
+def test_a_second_run_changes_nothing_but_a_hook_of_another_version(first: Played, renewing: Renewing) -> None:
     renewing.on_each(lambda host: renewing.run(host, "systemctl start mailfleet-starttls-renew.timer"))
     before = renewing.on_each(renewing.installed)
+    version = renewing.on_each(lambda host: renewing.run(host, "mailfleet-starttls --version"))
+    older = renewing.on_each(lambda host: renewing.run(host, OLDER), TWO)
+    assert all(status == 0 and said.endswith("0.0.9") for status, said in older.values()), older
     again = renewing.fleet.play("playbooks/enable_tls.yml")
     renewing.on_each(lambda host: renewing.run(host, "systemctl stop mailfleet-starttls-renew.timer"))
-    assert again.status == 0 and not any(again.changed.values()), again.output
+    assert again.status == 0, again.output
+    assert {host: again.changed[host] for host in SERVERS} == {host: int(host in TWO) for host in SERVERS}, again.output
+    assert renewing.on_each(lambda host: renewing.run(host, "mailfleet-starttls --version")) == version
     assert renewing.on_each(renewing.installed) == before
 
 

@@ -12,6 +12,14 @@ BUSY = (
     "smtpd_recipient_restrictions=check_recipient_access inline:{{trace@alpha.test=450 4.2.1 the mailbox is busy}}, permit_mynetworks, "
     "reject_unauth_destination"
 )
+PEM = "/etc/mailfleet/starttls.pem"
+HOOK = "/usr/local/sbin/mailfleet-starttls"
+CERTIFICATE = {
+    "name": "pf13.fleet.test",
+    "names": ["pf13.fleet.test"],
+    "pairs": [{"private_key": PEM, "certificate": PEM}],
+    "listeners": [{"host": "127.0.0.1", "name": "pf13.fleet.test"}],
+}
 QUIET = {"starttls_send_messages": False, "starttls_queue_timeout": 0}
 
 
@@ -19,6 +27,10 @@ def test_the_fleet_is_as_before_the_first_enable(fleet: Fleet, snapshot: Callabl
     before = {host: snapshot(host) for host in HOSTS}
     on = fleet.play("playbooks/enable_tls.yml", variables=QUIET)
     assert on.status == 0, on.output
+
+    # What renews a certificate between two runs goes as well.
+    hooked = fleet.result("pf13", "renewal_hook", {"kind": "postfix", "certificates": [CERTIFICATE]})
+    assert not hooked["failed"] and HOOK in hooked["files"], hooked
 
     # Mail that came over TLS waits in the second instance: it would be lost with it.
     fleet.run("pf12", f"postconf -e '{BUSY}' && postfix reload")
@@ -40,6 +52,7 @@ def test_the_fleet_is_as_before_the_first_enable(fleet: Fleet, snapshot: Callabl
     gone = fleet.play("playbooks/uninstall.yml", variables={"starttls_send_messages": False})
     assert gone.status == 0, gone.output
     assert {host: set(snapshot(host)) ^ set(before[host]) for host in HOSTS} == {host: set() for host in HOSTS}
+    assert fleet.run("pf13", f"ls {HOOK}", check=False) == ""
 
     again = fleet.play("playbooks/uninstall.yml", variables=QUIET)
     assert again.status == 0, again.output

@@ -102,22 +102,18 @@ class Desired:
         ):
             if value is not None and value not in allowed:
                 raise EngineError(f"{what} {value!r} is not one of {', '.join(allowed)}")
-        for path in self.certificates:
+        more = "starttls_more_certificates"
+        named = [(self.certificate, "the certificate path")]
+        named += [(path, f"{more}: the certificate_path") for path in self.more]
+        named += [(self.private_key, "the path of the private key")] if self.private_key else []
+        named += [(path, f"{more}: the private_key_path") for path in self.more_keys if path]
+        for path, what in named:
             if not is_path(path):
-                raise EngineError(
-                    f"the certificate path {path!r} has to be absolute and made of letters, digits and _./+@-"
-                )
-        for key in filter(None, (self.private_key, *self.more_keys)):
-            if not is_path(key):
-                raise EngineError(
-                    f"the path of the private key {key!r} has to be absolute and made of letters, digits and _./+@-"
-                )
+                raise EngineError(f"{what} {path!r} has to be absolute and made of letters, digits and _./+@-")
         if len(self.certificates) > MOST_CERTIFICATES:
-            raise EngineError(
-                f"starttls_more_certificates: at most {MOST_CERTIFICATES - 1} further certificates are served"
-            )
+            raise EngineError(f"{more}: at most {MOST_CERTIFICATES - 1} further certificates are served")
         if twice := [path for path in self.more if self.certificates.count(path) > 1]:
-            raise EngineError(f"starttls_more_certificates: {twice[0]} is named twice")
+            raise EngineError(f"{more}: {twice[0]} is named twice")
         try:
             self.own_port.check()
         except TargetError as error:

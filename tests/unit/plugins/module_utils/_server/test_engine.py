@@ -1118,7 +1118,7 @@ class TestOnHost:
                 ("/live/rsa.pem",),
                 "there is no certificate at /live/rsa.pem; correct that entry of starttls_more_certificates",
             ),
-            (("/a b",), "the certificate path '/a b' has to be absolute"),
+            (("/a b",), "starttls_more_certificates: the certificate_path '/a b' has to be absolute"),
             (("/a.pem", "/a.pem"), "starttls_more_certificates: /a.pem is named twice"),
             (("/a.pem", "/b.pem", "/c.pem"), "starttls_more_certificates: at most 2 further certificates are served"),
         ],
