@@ -176,7 +176,7 @@ options:
   textfile:
     description:
       - A file for the textfile collector of node-exporter.
-      - V(auto) is C(mailfleet_starttls.prom) in the collector's directory of Debian, if that is there. V(none) is no file.
+      - V(auto) is C(mailfleet_starttls_renewal.prom) in the collector's directory of Debian, if that is there. V(none) is no file.
     type: str
     default: auto
   certbot:

@@ -215,14 +215,17 @@ class _Given:
         return dict(value)
 
 
+def check_name(name: str) -> None:
+    """Raise ValueError if a certificate cannot have this name: monitoring could not read what is said of it."""
+    if not _NAME.match(name) or not name.isprintable():
+        raise ValueError(f"the name {name[:80]!a} of a certificate holds a blank, a quote or one of \\|={{}}")
+
+
 def _entry(data: Any) -> Renewable:
     names = {"name", "pairs", "names", "listeners", "owner", "group", "mode", "roots", "policy", "tlsa"}
     name = data.get("name") if isinstance(data, dict) else None
     given = _Given(data, f"certificate {name[:80]!a}" if isinstance(name, str) else "a certificate", names)
-    if not _NAME.match(given.text("name")) or not given.text("name").isprintable():
-        raise ValueError(
-            f"the name {given.text('name')[:80]!a} of a certificate holds a blank, a quote or one of \\|={{}}"
-        )
+    check_name(given.text("name"))
     for one in ("owner", "group"):
         if not _USER.match(given.text(one, "root")):
             raise ValueError(f"{one} {given.text(one, 'root')[:80]!a} is no name of a user or group")

@@ -54,7 +54,8 @@ if TYPE_CHECKING:
 _AUTO = "auto"
 COLLECTOR = "/var/lib/prometheus/node-exporter"
 """The directory of the collector on Debian (package prometheus-node-exporter)."""
-_TEXTFILE = "mailfleet_starttls.prom"
+_TEXTFILE = "mailfleet_starttls_renewal.prom"
+"""The report's file for node-exporter has another name, because a controller may be a mail host too."""
 _PYTHON = "/usr/bin/python3"
 _LETSENCRYPT = "/etc/letsencrypt/"
 
@@ -173,6 +174,9 @@ def install(
         pairs = [(present[path].image, image) for path, image in images.items()]
         differing = [(old, new) for old, new in pairs if old != new and (old.content, new.content) != (None, None)]
         differing = [(old, new) for old, new in differing if not present[new.path].foreign]
+        former = renewal_files.textfile(present[CONFIGURATION].image)
+        if former and former.path == configuration.textfile:
+            former = None
         starts = (
             timer
             and systemd
@@ -184,6 +188,9 @@ def install(
         if not check_mode:
             is_read_anew = systemd and any(new.path in renewal_files.DROP_INS.values() for _old, new in differing)
             _write(differing, starts, is_read_anew, run)
+            if former:
+                renewal_files.remove_textfile(former)
+    differing += [(former, FileImage(former.path, None))] if former else []
     diff = [_difference(old, new) for old, new in differing]
     return {
         "changed": bool(differing or starts),
@@ -198,6 +205,8 @@ def uninstall(run: Runner, check_mode: bool, store: str = STORE) -> dict[str, An
     """Remove the hook and return the module's result. Raises EngineError and OSError."""
     paths = renewal_files.there()
     present = {path: FileImage.read(path) for path in paths}
+    shown = renewal_files.textfile(present[CONFIGURATION]) if CONFIGURATION in present else None
+    present.update({shown.path: shown} if shown else {})
     if paths and not check_mode:
         with host_locked(store):
             renewal_files.remove(run)

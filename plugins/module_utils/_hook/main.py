@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -21,9 +22,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configura
     CONFIGURATION_BYTES,
     VERSION,
     RenewalPlan,
+    check_name,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import NOT_SEEN, renew, worst
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import CONFIGURATION
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import NoticesCertificates
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Settings, Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -55,9 +58,28 @@ def _arguments(given: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{renew,check}")
     for name, what in (("renew", "install what was renewed, and prove it"), ("check", "check, for monitoring")):
         command = commands.add_parser(name, help=what)
-        command.add_argument("--name", action="append", default=[], help="this certificate only; may be repeated")
+        command.add_argument(
+            "--name", type=_name, action="append", default=[], help="this certificate only; may be repeated"
+        )
         command.add_argument("--configuration", default=CONFIGURATION, help=f"another file than {CONFIGURATION}")
     return parser.parse_args(given)
+
+
+def _name(given: str) -> str:
+    try:
+        check_name(given)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return given
+
+
+def _notices(configuration: RenewalPlan) -> float:
+    """Return how long the mail server may take to notice a replaced certificate; 0 if that cannot be told: the check goes on."""
+    with contextlib.suppress(EngineError, OSError):
+        kind = resolve(configuration.kind, "server", "kind")
+        server = SERVERS[kind](run, Desired(), Settings())
+        return server.certificate_seconds if isinstance(server, NoticesCertificates) else 0.0
+    return 0.0
 
 
 def _renew(configuration: RenewalPlan, names: Sequence[str], path: str) -> int:
@@ -73,7 +95,12 @@ def _renew(configuration: RenewalPlan, names: Sequence[str], path: str) -> int:
     for one in done:
         print(telling.line_of(one))
     telling.log(done)
-    if configuration.textfile and (said := telling.write_textfile(configuration.textfile, done, utc_now())):
+    # It holds every certificate, so a call for one of them leaves it as it is.
+    if (
+        configuration.textfile
+        and not names
+        and (said := telling.write_textfile(configuration.textfile, done, utc_now()))
+    ):
         print(printable_text(said), file=sys.stderr)
     return worst(done)
 
@@ -88,17 +115,22 @@ def main(given: Optional[Sequence[str]] = None) -> int:
     try:
         configuration = read(options.configuration)
         if options.command == "check":
-            status, line = monitoring.check(configuration, utc_now(), options.name)
+            status, line = monitoring.check(configuration, utc_now(), options.name, lambda: _notices(configuration))
             print(line)
             return status
         return _renew(configuration, options.name, options.configuration)
     except EngineError as error:
-        said = printable_text(str(error), 2000)
-        print(f"STARTTLS UNKNOWN - {said}" if options.command == "check" else said)
-        return NOT_SEEN
+        return _fault(options.command, str(error))
     except Exception as error:
         # A traceback could show what a file holds, and its status would read as a warning.
-        print(
-            f"STARTTLS UNKNOWN - {type(error).__name__} in {telling.PROGRAM_NAME} {VERSION}; this is a bug, please report it"
-        )
-        return NOT_SEEN
+        bug = f"{type(error).__name__} in {telling.PROGRAM_NAME} {VERSION}; this is a bug, please report it"
+        return _fault(options.command, bug)
+
+
+def _fault(command: str, why: str) -> int:
+    """Say why a call could not look. The timer shows nobody what is printed, so a renewal says it in the system's log."""
+    said = printable_text(why, 2000)
+    print(f"STARTTLS UNKNOWN - {said}" if command == "check" else said)
+    if command == "renew":
+        telling.log_fault(said)
+    return NOT_SEEN

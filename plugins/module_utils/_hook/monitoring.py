@@ -9,19 +9,26 @@ look" is UNKNOWN, never OK. Source of the forms: monitoring-plugins.org, Develop
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem, rules
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import HostRoots
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.policy import error_limit, renewal_limit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509
-from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Renewable, RenewalPlan
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Pair, Renewable, RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import (
+    NOT_READ,
     Parts,
     assess_served,
-    look,
+    is_open,
+    look_at_renewed,
+    look_beside,
+    mended,
+    rights,
     unpublished,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
@@ -37,6 +44,9 @@ _DAY, _MINUTE = timedelta(days=1), timedelta(minutes=1)
 _LONG = 30 * _DAY
 """Lives that are shorter than this are shown with hours."""
 _LONGEST = 2000
+_SETTLING, _PAUSE = 5.0, 0.5
+"""Seconds: for a mail server to serve a file that was just written, besides those in which it notices it; and between two looks."""
+_RENEW = "run 'mailfleet-starttls renew'"
 _CHAIN = ("chain_incomplete", "chain_out_of_order")
 
 
@@ -47,6 +57,10 @@ class Said(NamedTuple):
     text: str
 
 
+class _Differs(Said):
+    """A listener serves another certificate than the installed one."""
+
+
 class Checked(NamedTuple):
     """The answer: exit status and the line."""
 
@@ -54,8 +68,18 @@ class Checked(NamedTuple):
     line: str
 
 
-def check(configuration: RenewalPlan, now: datetime, names: Sequence[str] = ()) -> Checked:
-    """Look at every certificate, or at those of these names."""
+class _Found(NamedTuple):
+    """What was found of one certificate: statements, performance data, and whether a listener serves another one than is installed."""
+
+    said: list[Said]
+    data: list[str]
+    differs: bool = False
+
+
+def check(
+    configuration: RenewalPlan, now: datetime, names: Sequence[str] = (), notices: Callable[[], float] = float
+) -> Checked:
+    """Look at every certificate, or at those of these names. notices: tells in how many seconds the mail server notices a new file."""
     settings = Settings(timeout=float(min(configuration.timeout, 10)), total_timeout=20.0, verify_trust=False)
     entries = [one for one in configuration.certificates if not names or one.name in names]
     said = [
@@ -66,9 +90,9 @@ def check(configuration: RenewalPlan, now: datetime, names: Sequence[str] = ()) 
         said = [Said(_UNKNOWN, "the configuration names no certificate")]
     data: list[str] = []
     for entry in entries:
-        found, numbers = _entry(entry, settings, now)
-        said += [Said(one.status, f"{entry.name}: {one.text}") for one in found]
-        data += numbers
+        found = _settled(entry, settings, now, notices)
+        said += [Said(one.status, f"{entry.name}: {one.text}") for one in found.said]
+        data += found.data
     return answer(said, data)
 
 
@@ -81,15 +105,38 @@ def answer(said: Sequence[Said], data: Sequence[str] = ()) -> Checked:
     return Checked(status, f"STARTTLS {STATUS_WORDS[status]} - {text}" + (f" | {' '.join(data)}" if data else ""))
 
 
-def _entry(entry: Renewable, settings: Settings, now: datetime) -> tuple[list[Said], list[str]]:
+def _settled(entry: Renewable, settings: Settings, now: datetime, notices: Callable[[], float]) -> _Found:
+    """Look again while another certificate is served than one that was just written: a renewal may be under way."""
+    found = _entry(entry, settings, now)
+    seconds = notices() + _SETTLING if found.differs else 0.0
+    until = time.monotonic() + seconds
+    while found.differs and time.monotonic() < until and _age(entry) < seconds:
+        time.sleep(_PAUSE)
+        found = _entry(entry, settings, now)
+    return found
+
+
+def _age(entry: Renewable) -> float:
+    """Return how many seconds ago one of the files that the mail server reads was written."""
+    try:
+        return min(time.time() - Path(pair.path or pair.certificate).stat().st_mtime for pair in entry.pairs)
+    except OSError:
+        return 0.0
+
+
+def _entry(entry: Renewable, settings: Settings, now: datetime) -> _Found:
     """Return what is to be said of one certificate, and its performance data."""
     try:
         roots = HostRoots(entry.roots)
-        found = [look(entry, pair, roots) for pair in entry.pairs]
     except (EngineError, OSError, pem.PemError) as error:
-        return [Said(_UNKNOWN, f"could not look: {error}")], []
+        return _Found([Said(_UNKNOWN, f"could not look: {error}")], [])
     said: list[Said] = []
     data: list[str] = []
+    found: list[Parts] = []
+    for pair in entry.pairs:
+        parts, unseen = _look(entry, pair, roots)
+        said += unseen
+        found += [parts] if parts else []
     expected: dict[Question, X509] = {}
     for parts in found:
         leaf = parts.served
@@ -97,18 +144,35 @@ def _entry(entry: Renewable, settings: Settings, now: datetime) -> tuple[list[Sa
             what = f"holds no certificate: {parts.installed.said}" if parts.installed else "is not there"
             said.append(Said(_CRITICAL, f"{parts.pair.path or parts.pair.certificate} {what}"))
             continue
-        kind = leaf.key_type if len(found) > 1 else ""
-        said += [*_dates(parts, leaf), *_records(entry, parts)]
+        kind = leaf.key_type if len(entry.pairs) > 1 else ""
+        said += [*_dates(parts, leaf), *_records(entry, parts), *_permissions(entry, parts)]
         data += _numbers(entry, f"{entry.name}{f'_{kind}' if kind else ''}", leaf, now)
         expected.update({Question(target, kind): leaf for target in entry.listeners})
     seen = ask(list(expected), settings) if expected else {}
     served = [_listener(question, leaf, seen, entry, roots) for question, leaf in expected.items()]
     said += [one for some in served for one in some]
     good = sum(all(one.status not in (_CRITICAL, _UNKNOWN) for one in some) for some in served)
-    data.append(f"'{entry.name}_served'={good};;{len(served)}:;0;{len(served)}")
+    total = len(entry.pairs) * len(entry.listeners)
+    data.append(f"'{entry.name}_served'={good};;{total}:;0;{total}")
     if not any(one.status for one in said):
-        said.append(Said(_OK, f"{_left(found, now)}, served on {good} of {len(served)} listeners"))
-    return said, data
+        said.append(Said(_OK, f"{_left(found, now)}, served on {good} of {total} listeners"))
+    return _Found(said, data, any(isinstance(one, _Differs) for one in said))
+
+
+def _look(entry: Renewable, pair: Pair, roots: HostRoots) -> tuple[Optional[Parts], list[Said]]:
+    """Read and judge one pair. What is installed counts, also if the renewed files cannot be read."""
+    renewed, said = NOT_READ, []
+    try:
+        renewed = look_at_renewed(entry, pair, roots)
+    except (EngineError, OSError) as error:
+        said = [Said(_UNKNOWN, f"could not look: {error}")]
+    if said and not pair.path:
+        return None, said
+    try:
+        return look_beside(entry, pair, roots, renewed), said
+    except (EngineError, OSError) as error:
+        again = Said(_UNKNOWN, f"could not look: {error}")
+        return None, said if again in said else [again, *said]
 
 
 def _left(found: Sequence[Parts], now: datetime) -> str:
@@ -157,6 +221,23 @@ def _records(entry: Renewable, parts: Parts) -> list[Said]:
     return [Said(_CRITICAL, f"{fits}; publish {'; '.join(missing)}, then run rotate_certificate")] if missing else []
 
 
+def _permissions(entry: Renewable, parts: Parts) -> list[Said]:
+    """Return what is wrong with who can read the installed file, which holds the key."""
+    present = parts.present
+    if present is None:
+        return []
+    try:
+        wanted = mended(entry, present)
+    except EngineError as error:
+        return [Said(_UNKNOWN, f"could not look who may read {present.path}: {error}")]
+    if present == wanted:
+        return []
+    has = f"{present.path} has {rights(present)}, in the place of {rights(wanted)}"
+    if is_open(present, wanted):
+        return [Said(_CRITICAL, f"the key can be read by others: {has}; {_RENEW}")]
+    return [Said(_WARNING, f"{has}; {_RENEW}")]
+
+
 def _numbers(entry: Renewable, label: str, leaf: X509, now: datetime) -> list[str]:
     """Return the days that are left, and what share of its life that is, each with its limits."""
     policy, life, left = entry.policy, rules.life_of(leaf), leaf.not_after - now
@@ -187,7 +268,9 @@ def _listener(
         return [Said(_CRITICAL, f"{question}: {now.message}")]
     if now.fingerprint != leaf.fingerprint_sha256:
         return [
-            Said(_CRITICAL, f"{question} serves another certificate than the installed one ({now.fingerprint[:16]}...)")
+            _Differs(
+                _CRITICAL, f"{question} serves another certificate than the installed one ({now.fingerprint[:16]}...)"
+            )
         ]
     chain = assess_served(entry, now.chain, roots)
     incomplete = any(one.code in _CHAIN for one in chain.faults)

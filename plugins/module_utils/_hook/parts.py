@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import Fitness, HostRoots, assess
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import (
     BundleFile,
+    group_id,
+    parse_mode,
     refuse_other_file,
+    user_id,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.rules import iso_time
@@ -67,11 +72,24 @@ class Parts(NamedTuple):
         return bool(not faults and old and new and old.not_after > new.not_after)
 
 
+NOT_READ = Fitness((), (), None, ())
+"""The renewed files, where they cannot be read."""
+
+
 def look(entry: Renewable, pair: Pair, roots: HostRoots) -> Parts:
     """Read and judge one pair. Raises EngineError if a file of whoever renews cannot be read, or openssl is not there."""
+    return look_beside(entry, pair, roots, look_at_renewed(entry, pair, roots))
+
+
+def look_at_renewed(entry: Renewable, pair: Pair, roots: HostRoots) -> Fitness:
+    """Read and judge the files of whoever renews. Raises EngineError as look() does."""
     policy = entry.policy.to_install if pair.path else entry.policy
     key, certificate, chain = (_content(one) for one in (pair.private_key, pair.certificate, pair.chain))
-    renewed = assess(key, certificate, chain, entry.names, roots, policy)
+    return assess(key, certificate, chain, entry.names, roots, policy)
+
+
+def look_beside(entry: Renewable, pair: Pair, roots: HostRoots, renewed: Fitness) -> Parts:
+    """Read and judge the installed file of a pair. Raises EngineError if it cannot be read, or openssl is not there."""
     if not pair.path:
         return Parts(pair, renewed, None, None)
     present = read_installed(entry, pair)
@@ -108,6 +126,25 @@ def wanted_image(entry: Renewable, parts: Parts) -> FileImage:
         parts.pair.path, content=parts.renewed.bundle, owner=entry.owner, group=entry.group, mode=entry.mode
     )
     return bundle.image()
+
+
+def mended(entry: Renewable, present: FileImage) -> FileImage:
+    """Return the installed file with the mode and the owner that it has to have. Raises EngineError for an unknown user or group."""
+    mode, uid, gid = parse_mode(entry.mode), user_id(entry.owner), group_id(entry.group)
+    return replace(present, mode=mode, uid=uid, gid=gid, secret=True)
+
+
+def is_open(present: FileImage, wanted: FileImage) -> bool:
+    """Whether somebody can read the key who must not."""
+    by_group = present.mode & stat.S_IRGRP and present.gid and (present.gid, stat.S_IRGRP) != (
+        wanted.gid, wanted.mode & stat.S_IRGRP,
+    )  # fmt: skip
+    return bool(present.mode & stat.S_IROTH or by_group or present.uid not in (0, wanted.uid))
+
+
+def rights(image: FileImage) -> str:
+    """Return mode, owner and group of a file, for a message."""
+    return f"mode {image.mode:04o}, owner {image.uid}, group {image.gid}"
 
 
 def unpublished(entry: Renewable, fitness: Fitness) -> list[str]:

@@ -17,13 +17,17 @@ from typing import Any, NamedTuple, Optional
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.fitness import HostRoots
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import X509
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock import SECONDS, STORE
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import reason_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import Renewable, RenewalPlan
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts import (
     Parts,
     ends,
     look,
+    mended,
+    rights,
     unpublished,
     wanted_image,
 )
@@ -46,8 +50,8 @@ AdapterAt = Callable[[Target], Any]
 class Renewed:
     """What became of one certificate.
 
-    state: current, installed, reloaded, kept, refused, put_back, failed or unknown. status: one of the exit statuses. leaves: what is
-    installed now, where that is known.
+    state: current, installed, mended, reloaded, kept, refused, put_back, failed or unknown. status: one of the exit statuses.
+    leaves: what is installed now, where that is known.
     """
 
     name: str
@@ -144,11 +148,16 @@ def _answers(entries: Sequence[Renewable], settings: Settings) -> None:
 
 
 def _one(entry: Renewable, server: Reloading, transaction: Transaction, settings: Settings) -> Renewed:
+    renewal = None
     try:
         roots = HostRoots(entry.roots)
         found = [look(entry, pair, roots) for pair in entry.pairs]
-        return _Renewal(entry, found, settings).make(server, transaction)
+        renewal = _Renewal(entry, found, settings)
+        return renewal.make(server, transaction)
     except TransactionError as error:
+        if error.restored and renewal and renewal.unserved:
+            why = f"{reason_of(error.__cause__ or error)}. The former files are back, and nothing was served before either"
+            return Renewed(entry.name, "failed", f"{why} on {'; '.join(renewal.unserved)}", NOT_SERVED)
         state, status = ("put_back", PUT_OFF) if error.restored else ("failed", NOT_SERVED)
         return Renewed(entry.name, state, str(error), status)
     except pem.PemError as error:
@@ -175,15 +184,20 @@ class _Renewal:
         self._notes: list[str] = []
         self._installs: list[Parts] = []
         self._unpublished: list[Parts] = []
+        self._mended: list[FileImage] = []
+        self.unserved: list[str] = []
+        """Sentences on the listeners that did not serve a certificate before a change that was undone."""
         for parts in found:
             self._sort(parts)
+            if parts not in self._installs:
+                self._mend(parts)
 
     def _sort(self, parts: Parts) -> None:
         """Decide what becomes of one pair."""
         renewed, where = parts.renewed, parts.pair.certificate
         self._notes += [f"{where}: {one.what}" for one in renewed.cautions]
         if renewed.faults:
-            is_used = "is unfit, and is in use" if parts.is_current else "is unfit; the old one stays"
+            is_used = "is unfit, and is in use" if parts.is_current else f"is unfit; {_what_stays(parts)}"
             self._refusals.append(f"{where} {is_used}: {renewed.said}")
         elif parts.present is None and (records := unpublished(self._entry, renewed)):
             self._unpublished.append(parts)
@@ -197,14 +211,22 @@ class _Renewal:
             self._notes.append(f"{parts.pair.path} ends later than {where} ({ends(parts.installed)}), so it stays")
         elif records := unpublished(self._entry, renewed):
             self._refusals.append(
-                f"{where} fits none of the TLSA records that are published; the old one stays. {_publish(records)}"
+                f"{where} fits none of the TLSA records that are published; {_what_stays(parts)}. {_publish(records)}"
             )
         else:
             self._installs.append(parts)
 
+    def _mend(self, parts: Parts) -> None:
+        """Have an installed file that stays get its mode and owner back, which others may have changed: it holds the key."""
+        if parts.present is not None and parts.present.content is not None:
+            wanted = mended(self._entry, parts.present)
+            if wanted != parts.present:
+                self._mended.append(wanted)
+                self._notes.append(f"{wanted.path} had {rights(parts.present)}, and has {rights(wanted)} again")
+
     def make(self, server: Reloading, transaction: Transaction) -> Renewed:
         """Make the change that is needed. Raises EngineError, TransactionError and OSError."""
-        images = [wanted_image(self._entry, parts) for parts in self._installs]
+        images = [*(wanted_image(self._entry, parts) for parts in self._installs), *self._mended]
         change = Change.of(images)
         wanted = list(self._wanted())
         server.require_running()
@@ -254,6 +276,8 @@ class _Renewal:
     def _prove_old(self, wanted: Sequence[_Wanted], before: Mapping[Question, Handshake], server: Reloading) -> None:
         installed = {parts.served.fingerprint_sha256 for parts in self._found if parts.served}
         questions = [(one.question, {before[one.question].fingerprint, *installed}) for one in wanted]
+        silent = [question for question, _prints in questions if not before[question].completed]
+        self.unserved = [f"{question}: {_instead(before[question])}" for question in silent]
         self._wait_or_tell([(question, prints) for question, prints in questions if before[question].completed], server)
 
     def _wait_or_tell(self, wanted: Sequence[tuple[Question, set[str]]], server: Reloading) -> None:
@@ -293,21 +317,24 @@ class _Renewal:
             for leaf in [parts.renewed.leaf if parts in self._installs else parts.served]
             if leaf is not None
         )
-        state = "installed" if installed else "reloaded" if changed else "current"
+        state = "mended" if installed else "reloaded" if changed else "current"
+        state = "installed" if self._installs else state
         said = []
         if installed:
             said += [ends(parts.renewed) for parts in self._installs]
         elif changed:
             said.append("what is installed was not served; the mail server was reloaded")
         if changed or not self._refusals:
-            said.append(f"served on {proved} of {proved + len(silent)} listeners")
+            said.append(f"served on {proved} of {len(self._found) * len(self._entry.listeners)} listeners")
         if self._refusals:
-            state = "refused" if not installed else state
+            state = "refused" if not self._installs else state
             said += self._refusals
         elif any(parts.keeps for parts in self._found) and state == "current":
             state = "kept"
         said += [f"not proved: {one}" for one in silent]
         status = PUT_OFF if self._refusals else NOT_SEEN if silent else DONE
+        if any(parts.served is None and parts not in self._installs for parts in self._found):
+            status = NOT_SERVED
         return Renewed(self._entry.name, state, "; ".join([*said, *self._notes]), status, leaves)
 
 
@@ -318,6 +345,10 @@ def _publish(records: Sequence[str]) -> str:
         "rotate_certificate run. So that the next renewal keeps the key, and with it such a 3 1 1 record, set 'reuse_key = True' "
         "below [renewalparams] in certbot's /etc/letsencrypt/renewal/NAME.conf"
     )
+
+
+def _what_stays(parts: Parts) -> str:
+    return "the old one stays" if parts.served else "nothing is installed"
 
 
 def _instead(seen: Handshake) -> str:

@@ -12,6 +12,8 @@ from datetime import datetime
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.rules import printable_text
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.renewal import DONE, Renewed
+from ansible_collections.mailfleet.starttls.plugins.module_utils._host.renewal_files import textfile_trust
+from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 PROGRAM_NAME = "mailfleet-starttls"
 _PREFIX = "mailfleet_starttls"
@@ -25,10 +27,18 @@ def line_of(done: Renewed) -> str:
 
 def log(done: Sequence[Renewed]) -> None:
     """Write one line to the system's log for each certificate that was changed or refused."""
+    _log([(syslog.LOG_NOTICE if one.status == DONE else syslog.LOG_ERR, line_of(one)) for one in done if one.is_change])
+
+
+def log_fault(said: str) -> None:
+    """Write one line to the system's log on a renewal that did not begin, or did not end."""
+    _log([(syslog.LOG_ERR, printable_text(said, _LINE))])
+
+
+def _log(lines: Sequence[tuple[int, str]]) -> None:
     syslog.openlog(PROGRAM_NAME, syslog.LOG_PID, syslog.LOG_MAIL)
-    for one in done:
-        if one.is_change:
-            syslog.syslog(syslog.LOG_NOTICE if one.status == DONE else syslog.LOG_ERR, line_of(one))
+    for level, line in lines:
+        syslog.syslog(level, line)
     syslog.closelog()
 
 
@@ -49,7 +59,9 @@ def write_textfile(path: str, done: Sequence[Renewed], now: datetime) -> str:
             labels = f'name="{one.name}",algorithm="{leaf.key_type}"'
             lines.append(f"{_PREFIX}_certificate_not_after_seconds{{{labels}}} {int(leaf.not_after.timestamp())}")
     try:
-        FileImage(path, ("\n".join(lines) + "\n").encode("utf-8"), 0o644).write()
+        FileImage(path, ("\n".join(lines) + "\n").encode("utf-8"), 0o644, trust=textfile_trust(path)).write()
     except OSError as error:
         return f"{path} cannot be written: {error.strerror or error}"
+    except EngineError as error:
+        return str(error)
     return ""

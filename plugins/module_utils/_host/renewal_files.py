@@ -12,10 +12,12 @@ import contextlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import PathTrust
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.process import Runner
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.programs import run as start_program
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
@@ -38,6 +40,8 @@ SYSTEMD = "/run/systemd/system"
 
 _MARK = "mailfleet.starttls"
 _OURS = b"ansible_collections/mailfleet/starttls/plugins/module_utils/_hook/"
+_TEXTFILE_MARK = b"# HELP mailfleet_starttls_renewal_status "
+_TEXTFILE_BYTES = 4 << 20
 _NOTE = f"# Made by the module {_MARK}.renewal_hook; a change by hand is lost.\n"
 
 HOOK_TEXT = f"""#!/bin/sh
@@ -136,6 +140,29 @@ def look() -> dict[str, HookFile]:
     return found
 
 
+def textfile_trust(path: str) -> PathTrust:
+    """Return whom the path of the file for node-exporter may trust: root, and who owns the directories above it.
+
+    On Debian that is the user prometheus. Nothing is gained by that: no link is followed in such a directory, and the file is no secret.
+    """
+    owners = set()
+    for above in Path(path).parents:
+        with contextlib.suppress(OSError):
+            owners.add(above.stat().st_uid)
+    return PathTrust(owners=frozenset(owners - {0}), option="textfile")
+
+
+def textfile(configuration: FileImage) -> Optional[FileImage]:
+    """Return the file for node-exporter that this configuration names; None if it is not there, or not of a renewal."""
+    with contextlib.suppress(OSError, EngineError, ValueError):
+        content = configuration.content or b""
+        path = json.loads(content).get("textfile") if _is_configuration(content) else None
+        if isinstance(path, str) and path.startswith("/"):
+            image = FileImage.read(path, max_bytes=_TEXTFILE_BYTES, trust=textfile_trust(path))
+            return image if _TEXTFILE_MARK in (image.content or b"") else None
+    return None
+
+
 def there() -> tuple[str, ...]:
     """Return the paths of the hook's files on this host; nothing is raised."""
     try:
@@ -147,10 +174,13 @@ def there() -> tuple[str, ...]:
 def remove(run: Runner = start_program) -> tuple[str, ...]:
     """Remove every file of the hook, first what starts it, and return their paths. Raises EngineError and OSError."""
     paths = there()
+    shown = textfile(FileImage.read(CONFIGURATION)) if CONFIGURATION in paths else None
     if TIMER_FILE in paths and Path(SYSTEMD).is_dir():
         run(["systemctl", "disable", "--now", f"{RENEWAL_UNIT}.timer"])
     for path in reversed(paths):
         FileImage(path, None).write()
+    if shown:
+        remove_textfile(shown)
     for path in {*DROP_INS.values()} & {*paths}:
         with contextlib.suppress(OSError):
             Path(path).parent.rmdir()
@@ -160,6 +190,12 @@ def remove(run: Runner = start_program) -> tuple[str, ...]:
         with contextlib.suppress(OSError):
             Path(CONFIGURATION).parent.rmdir()  # if nothing else is in it
     return paths
+
+
+def remove_textfile(image: FileImage) -> None:
+    """Remove the file for node-exporter, if that is possible: it holds nothing that lasts."""
+    with contextlib.suppress(OSError, EngineError):
+        replace(image, content=None).write()
 
 
 def timer_runs(run: Runner) -> bool:

@@ -13,7 +13,7 @@ GOOD = {
     "format": 1,
     "kind": "postfix",
     "timeout": 20,
-    "textfile": "/var/lib/prometheus/node-exporter/mailfleet_starttls.prom",
+    "textfile": "/var/lib/prometheus/node-exporter/mailfleet_starttls_renewal.prom",
     "certificates": [
         {
             "name": "mx1.example.com",

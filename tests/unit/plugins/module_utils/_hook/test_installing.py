@@ -1,5 +1,6 @@
 """The hook is installed whole, changes nothing a second time, and goes whole; a stranger's file stays."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.options i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
+from ansible_collections.mailfleet.starttls.plugins.plugin_utils.rows import REPORT_FILES
 
 from tests.support import renewing
 
@@ -160,6 +162,61 @@ def test_it_goes_whole(place):
     assert place.systemd.changes[-2:] == ["disable", "daemon-reload"]
     assert not place.settings.parent.exists()
     assert not installing.uninstall(place.systemd, False, store)["changed"]
+
+
+def shown_at(path, text="# HELP mailfleet_starttls_renewal_status Exit status"):
+    """The file that a renewal has left for node-exporter, in the directory of the user of that."""
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{text}\n")
+    os.chown(path.parent, 54321, 54321)
+    return path
+
+
+def with_textfile(place, path):
+    place.configuration = dataclasses.replace(place.configuration, textfile=str(path))
+    return place.install()
+
+
+@as_root
+def test_the_file_for_node_exporter_goes_with_it(place):
+    path = shown_at(place.directory / "collector" / "renewal.prom")
+    store = str(place.directory / "store")
+    with_textfile(place, path)
+    assert path.exists() and not place.install()["changed"]
+    for check_mode in (True, False):
+        done = installing.uninstall(place.systemd, check_mode, store)
+        assert str(path) in [one["after_header"] for one in done["diff"]] and path.exists() == check_mode
+    shown_at(path, "# HELP mailfleet_starttls_hosts Of a report")
+    with_textfile(place, path)
+    installing.uninstall(place.systemd, False, store)
+    assert path.exists() and place.there() == []
+
+
+@as_root
+def test_the_file_for_node_exporter_goes_where_another_is_named(place):
+    old, report = (shown_at(place.directory / "collector" / f"{one}.prom") for one in ("old", "report"))
+    with_textfile(place, old)
+    done = with_textfile(place, place.directory / "collector" / "new.prom")
+    assert not old.exists() and str(old) in [one["after_header"] for one in done["diff"]]
+    assert report.exists() and not place.install()["changed"]
+
+
+@as_root
+def test_a_link_in_the_place_of_that_file_is_not_followed(place):
+    path = shown_at(place.directory / "collector" / "renewal.prom")
+    mine = shown_at(place.directory / "mine" / "renewal.prom")
+    with_textfile(place, path)
+    path.unlink()
+    path.symlink_to(mine)
+    installing.uninstall(place.systemd, False, str(place.directory / "store"))
+    assert mine.exists() and place.there() == []
+
+
+def test_the_report_has_another_name_for_node_exporter(tmp_path, monkeypatch):
+    monkeypatch.setattr(installing, "COLLECTOR", str(tmp_path))
+    path = Path(installing.textfile_of("auto"))
+    assert path.parent == tmp_path and path.name not in REPORT_FILES.values()
+    assert path.name == "mailfleet_starttls_renewal.prom"
 
 
 @as_root

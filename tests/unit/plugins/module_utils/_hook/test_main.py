@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import main, telling
@@ -22,7 +23,9 @@ def called(tmp_path, authority, capsys, monkeypatch):
 
         def call(*words):
             status = main.main([*words, "--configuration", str(path)])
-            return status, capsys.readouterr().out.splitlines(), logged
+            printed = capsys.readouterr()
+            call.errors = printed.err
+            return status, printed.out.splitlines(), logged
 
         call.host, call.path = host, path
         yield call
@@ -53,6 +56,69 @@ def test_one_certificate_by_name(called):
     status, lines, _logged = called("renew", "--name", "mx9.example.com")
     assert (status, lines) == (3, [f"mx9.example.com: unknown: there is no such certificate; there are: {NAME}"])
     assert called("renew", "--name", NAME)[0] == 0
+
+
+def test_one_certificate_by_name_leaves_the_metrics_of_all(called, tmp_path):
+    path = tmp_path / "mailfleet.prom"
+    called.host.renews(called.host.issue(names=("other.example.com",)))
+    assert called("renew")[0] == 1
+    before = path.read_text()
+    called.host.renews(called.host.issue())
+    assert called("renew", "--name", NAME)[0] == 0 and path.read_text() == before
+    path.unlink()
+    assert called("renew", "--name", "mx9.example.com")[0] == 3 and not path.exists()
+
+
+@pytest.mark.parametrize("command", ["renew", "check"])
+@pytest.mark.parametrize("name", ['a"b', "a\n# b", "", "a b", "100%s}"])
+def test_a_name_that_no_certificate_can_have(called, tmp_path, command, name):
+    status, lines, logged = called(command, "--name", name)
+    assert (status, lines, logged) == (3, [], []) and "argument --name: the name " in called.errors
+    assert not (tmp_path / "mailfleet.prom").exists()
+
+
+def test_a_textfile_that_cannot_be_written_is_said_and_is_not_the_renewal(called, tmp_path):
+    directory = tmp_path / "open"
+    directory.mkdir()
+    directory.chmod(0o777)
+    data = {**json.loads(called.path.read_text()), "textfile": str(directory / "mailfleet.prom")}
+    called.path.write_text(json.dumps(data))
+    new = called.host.renews(called.host.issue())
+    status, lines, _logged = called("renew")
+    assert status == 0 and len(lines) == 1 and called.host.serves() == pem_of(new)
+    assert "can be written by everybody" in called.errors and "correct textfile" in called.errors
+    assert not os.listdir(directory)
+
+
+def broken(*_given, **_named):
+    raise KeyError("-----BEGIN PRIVATE KEY-----")
+
+
+def test_a_bug_in_a_renewal_is_an_error_in_the_log_and_shows_nothing(called, monkeypatch):
+    monkeypatch.setattr(main, "renew", broken)
+    status, lines, logged = called("renew")
+    assert status == 3 and lines[0].startswith("KeyError in mailfleet-starttls") and "PRIVATE" not in lines[0]
+    assert logged == [(telling.syslog.LOG_ERR, lines[0])]
+
+
+@pytest.mark.parametrize(("text", "said"), [("{", "is not JSON"), ("[]", "renewal.json: ")])
+def test_a_renewal_that_cannot_begin_is_an_error_in_the_log(called, text, said):
+    called.path.write_text(text)
+    status, lines, logged = called("renew")
+    assert status == 3 and said in lines[0] and logged == [(telling.syslog.LOG_ERR, lines[0])]
+    logged.clear()
+    assert called("check")[2] == []  # monitoring shows what that prints
+
+
+def test_the_check_knows_how_long_the_mail_server_takes_to_notice(called, monkeypatch):
+    asked = []
+    monkeypatch.setattr(main.monitoring, "check", lambda *given: asked.append(given[3]()) or (0, ""))
+    called("check")
+    called.host.watched(15.0, notices=True)
+    called("check")
+    called.path.write_text(json.dumps({**json.loads(called.path.read_text()), "kind": "sendmail"}))
+    called("check")
+    assert asked == [0.0, 15.0, 0.0]
 
 
 def test_a_kind_that_is_not_known(called):

@@ -2,7 +2,9 @@
 
 import datetime as dt
 import json
+import os
 import re
+import time
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import openssl
@@ -57,6 +59,7 @@ def over(host):
 def another_is_served(host):
     fresh(host)
     host.path().write_bytes(pem_of(host.renews(host.issue(days=90, age=0.5))))
+    os.utime(host.path(), (1, 1))
 
 
 def no_starttls(host):
@@ -97,6 +100,32 @@ def no_file(host):
 def key_is_gone(host):
     fresh(host)
     (host.live / "ec-key.pem").unlink()
+
+
+def over_and_key_is_gone(host):
+    over(host)
+    (host.live / "ec-key.pem").unlink()
+
+
+def open_to_all(host):
+    fresh(host)
+    host.path().chmod(0o644)
+
+
+def open_to_a_group(host):
+    fresh(host)
+    host.path().chmod(0o640)
+    os.chown(host.path(), 0, 54321)
+
+
+def of_somebody_else(host):
+    fresh(host)
+    os.chown(host.path(), 54321, 0)
+
+
+def closed_in_another_way(host):
+    fresh(host)
+    host.path().chmod(0o400)
 
 
 def only_plaintext_errors(host):
@@ -153,8 +182,29 @@ STATES = {
         "STARTTLS CRITICAL - mx1.example.com: the certificate 'CN=other.example.com' is for DNS:other.example.com, not for "
         "mx1.example.com | " + DATA.format("89.50", "99.4", 2)
     ),
-    no_file: "STARTTLS CRITICAL - mx1.example.com: /etc/ec.pem is not there | 'mx1.example.com_served'=0;;0:;0;0",
-    key_is_gone: "STARTTLS UNKNOWN - mx1.example.com: could not look: /live/ec-key.pem cannot be read: No such file or directory",
+    no_file: "STARTTLS CRITICAL - mx1.example.com: /etc/ec.pem is not there | 'mx1.example.com_served'=0;;2:;0;2",
+    key_is_gone: "STARTTLS UNKNOWN - mx1.example.com: could not look: /live/ec-key.pem cannot be read: No such file or directory | "
+    + DATA.format("89.50", "99.4", 2),
+    over_and_key_is_gone: (
+        "STARTTLS CRITICAL - mx1.example.com: the certificate 'CN=mx1.example.com' expired on TIME; mx1.example.com: could not look: "
+        "/live/ec-key.pem cannot be read: No such file or directory | " + DATA.format("-1.50", "-1.7", 2)
+    ),
+    open_to_all: (
+        "STARTTLS CRITICAL - mx1.example.com: the key can be read by others: /etc/ec.pem has mode 0644, owner 0, group 0, in the place of "
+        "mode 0600, owner 0, group 0; run 'mailfleet-starttls renew' | " + DATA.format("89.50", "99.4", 2)
+    ),
+    open_to_a_group: (
+        "STARTTLS CRITICAL - mx1.example.com: the key can be read by others: /etc/ec.pem has mode 0640, owner 0, group 54321, in the place "
+        "of mode 0600, owner 0, group 0; run 'mailfleet-starttls renew' | " + DATA.format("89.50", "99.4", 2)
+    ),
+    of_somebody_else: (
+        "STARTTLS CRITICAL - mx1.example.com: the key can be read by others: /etc/ec.pem has mode 0600, owner 54321, group 0, in the place "
+        "of mode 0600, owner 0, group 0; run 'mailfleet-starttls renew' | " + DATA.format("89.50", "99.4", 2)
+    ),
+    closed_in_another_way: (
+        "STARTTLS WARNING - mx1.example.com: /etc/ec.pem has mode 0400, owner 0, group 0, in the place of mode 0600, owner 0, group 0; "
+        "run 'mailfleet-starttls renew' | " + DATA.format("89.50", "99.4", 2)
+    ),
     only_plaintext_errors: (
         "STARTTLS CRITICAL - mx1.example.com: PORT0: STARTTLS is offered, then answered with 454 4.7.0 TLS not available due to local "
         "problem | "
@@ -165,6 +215,8 @@ STATES = {
 
 @pytest.mark.parametrize(("state", "line"), STATES.items(), ids=lambda one: getattr(one, "__name__", ""))
 def test_the_line_of_every_state(tmp_path, authority, state, line):
+    if os.getuid() and state in (open_to_a_group, of_somebody_else):
+        pytest.skip("only root gives files to others")
     with renewing.host(tmp_path, authority) as host:
         state(host)
         found = monitoring.check(host.configuration(), utc_now())
@@ -187,6 +239,66 @@ def test_two_algorithms_are_two_rows_of_data(tmp_path, authority):
         found = monitoring.check(host.configuration(), utc_now())
         assert found.status == 0 and "served on 4 of 4" in found.line
         assert {f"'{NAME}_RSA_days'", f"'{NAME}_EC_days'"} <= set(re.findall(r"'[^']+_days'", found.line))
+
+
+def test_a_pair_without_a_file_does_not_hide_the_other(tmp_path, authority):
+    with renewing.host(tmp_path, authority, kinds=("rsa", "ec")) as host:
+        (host.live / "rsa-chain.pem").unlink()
+        host.path("rsa").unlink()
+        found = monitoring.check(host.configuration(), utc_now())
+        assert found.status == 2 and "/rsa.pem is not there" in found.line and "rsa-chain.pem cannot be" in found.line
+        assert f"'{NAME}_EC_days'" in found.line and f"'{NAME}_served'=2;;4:;0;4" in found.line
+
+
+class Clock:
+    """A clock that goes on when it is waited for."""
+
+    def __init__(self, monkeypatch, happens):
+        self.slept, self.happens = 0.0, happens
+        monkeypatch.setattr(monitoring, "time", self)
+
+    def time(self):
+        return time.time() + self.slept
+
+    def monotonic(self):
+        return self.slept
+
+    def sleep(self, seconds):
+        self.slept += seconds
+        self.happens()
+
+
+def being_installed(host):
+    """The moment between the write and the reload, or before Exim has noticed."""
+    fresh(host)
+    host.path().write_bytes(pem_of(host.renews(host.issue(days=90, age=0.5))))
+
+
+def test_a_renewal_under_way_is_waited_for(tmp_path, authority, monkeypatch):
+    with renewing.host(tmp_path, authority) as host:
+        clock = Clock(monkeypatch, host.server.resume)
+        being_installed(host)
+        found = monitoring.check(host.configuration(), utc_now())
+        assert found.line.startswith("STARTTLS OK - ") and clock.slept == monitoring._PAUSE
+
+
+@pytest.mark.parametrize(("notices", "seconds"), [(0.0, 5.0), (1.0, 6.0)])
+def test_a_renewal_that_is_not_served_in_time_is_critical(tmp_path, authority, monkeypatch, notices, seconds):
+    monkeypatch.setattr(monitoring, "_PAUSE", 2.5)
+    with renewing.host(tmp_path, authority) as host:
+        clock = Clock(monkeypatch, lambda: None)
+        being_installed(host)
+        found = monitoring.check(host.configuration(), utc_now(), (), lambda: notices)
+        assert found.status == 2 and seconds <= clock.slept < seconds + 2.5
+
+
+def test_a_certificate_that_was_installed_long_ago_is_not_waited_for(tmp_path, authority, monkeypatch):
+    with renewing.host(tmp_path, authority) as host:
+        clock = Clock(monkeypatch, lambda: None)
+        another_is_served(host)
+        assert monitoring.check(host.configuration(), utc_now()).status == 2 and clock.slept == 0
+        os.utime(host.path(), (2**33, 2**33))  # a clock that was wrong
+        assert monitoring.check(host.configuration(), utc_now()).status == 2 and clock.slept == 5.0
 
 
 def test_what_is_bad_is_said_first(tmp_path, authority):

@@ -22,6 +22,10 @@ from tests.support.pki import Authority, key_pem, new_key, now, self_signed
 from tests.support.renewing import NAME, pem_of
 from tests.support.smtp_server import PLAIN, Face
 
+as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root gives files to others")
+NO_TLS = Face(starttls=b"454 4.7.0 TLS not available due to local problem\r\n")
+SOMEBODY = 54321
+
 
 @pytest.fixture
 def host(tmp_path, authority):
@@ -171,6 +175,71 @@ def test_a_daemon_that_notices_the_way_back_is_not_told_of_it(host):
     done = host.renew()
     assert done.state == "put_back" and host.installed() == old
     assert host.server.reloads == 1  # told of the new file, in vain
+
+
+def test_a_listener_that_served_nothing_before_is_not_said_to_serve_the_old_one(tmp_path, authority):
+    with renewing.host(tmp_path, authority, faces={"smtp": NO_TLS}) as made:
+        old = made.installed()
+        made.renews(made.issue())
+        done = made.renew()
+        assert (done.state, done.status) == ("failed", 2)
+        assert "The former files are back, and nothing was served before either on 127.0.0.1:" in done.message
+        assert "454 4.7.0" in done.message and "proved" not in done.message
+        assert made.installed() == old and not made.journals()
+
+
+def test_one_listener_of_two_that_served_nothing_before_is_named(host):
+    host.listeners[0].face = NO_TLS
+    old = host.installed()
+    host.renews(host.issue())
+    done = host.renew()
+    assert (done.state, done.status) == ("failed", 2)
+    assert f"nothing was served before either on 127.0.0.1:{host.listeners[0].port}: " in done.message
+    assert is_as_before(host, old)
+
+
+def test_what_is_refused_where_nothing_is_installed_is_not_served(host):
+    host.path().unlink()
+    host.renews(host.issue(names=("other.example.com",)))
+    done = host.renew()
+    assert (done.state, done.status) == ("refused", 2)
+    assert "is unfit; nothing is installed: [name_not_covered]" in done.message and "the old one" not in done.message
+
+
+def test_a_refusal_for_tlsa_where_nothing_is_installed_is_not_served(host):
+    host.path().unlink()
+    host.renews(host.issue())
+    done = host.renew(tlsa=[record("00" * 32)])
+    assert done.status == 2 and "published; nothing is installed" in done.message
+
+
+def rights_of(path):
+    status = path.stat()
+    return (oct(status.st_mode & 0o777), status.st_uid, status.st_gid)
+
+
+RENEWED = {
+    "current": ("mended", 0, lambda _host: None),
+    "kept": ("mended", 0, lambda host: host.renews(host.issue(days=80))),
+    "refused": ("refused", 1, lambda host: host.renews(host.issue(names=("other.example.com",)))),
+    "installed": ("installed", 0, lambda host: host.renews(host.issue())),
+}
+
+
+@as_root
+@pytest.mark.parametrize(("state", "status", "renewed"), RENEWED.values(), ids=RENEWED)
+def test_a_key_that_others_can_read_is_closed_again(host, state, status, renewed):
+    host.path().chmod(0o644)
+    os.chown(host.path(), 0, SOMEBODY)
+    renewed(host)
+    done = host.renew()
+    assert (done.state, done.status) == (state, status), done.message
+    assert rights_of(host.path()) == ("0o600", 0, 0) and not host.journals()
+    if state != "installed":
+        had = f"{host.path()} had mode 0644, owner 0, group {SOMEBODY}, and has mode 0600, owner 0, group 0 again"
+        assert had in done.message and done.is_change
+    assert (host.renew().state == "refused") == (state == "refused")
+    assert "again" not in host.renew().message
 
 
 def test_files_that_the_daemon_reads_itself(tmp_path, authority):
@@ -532,6 +601,31 @@ def test_the_textfile_of_node_exporter(host, tmp_path):
     ]
     said = telling.write_textfile(str(tmp_path / "away" / "y.prom"), [done], dt.datetime.now(dt.timezone.utc))
     assert said == f"{tmp_path}/away/y.prom cannot be written: No such file or directory"
+
+
+@as_root
+def test_the_textfile_in_the_directory_of_another_user(host, tmp_path):
+    """As on Debian, where /var/lib/prometheus belongs to the user prometheus."""
+    done, now = host.renew(), dt.datetime.now(dt.timezone.utc)
+    directory, secret = tmp_path / "prometheus" / "node-exporter", tmp_path / "secret"
+    directory.mkdir(parents=True)
+    for one in (directory.parent, directory):
+        os.chown(one, SOMEBODY, SOMEBODY)
+    path = directory / "renewal.prom"
+    for _time in range(2):
+        assert telling.write_textfile(str(path), [done], now) == ""
+        assert rights_of(path) == ("0o644", 0, 0) and NAME in path.read_text()
+    # That user leads nothing elsewhere: neither the file, nor its directory.
+    secret.write_text("mine")
+    path.unlink()
+    path.symlink_to(secret)
+    os.chown(path, SOMEBODY, SOMEBODY, follow_symlinks=False)
+    assert "is a link that uid 54321 made" in telling.write_textfile(str(path), [done], now)
+    directory.rename(directory.with_name("other"))
+    directory.symlink_to(host.etc)
+    os.chown(directory, SOMEBODY, SOMEBODY, follow_symlinks=False)
+    assert "is a link that uid 54321 made" in telling.write_textfile(str(path), [done], now)
+    assert secret.read_text() == "mine" and not (host.etc / path.name).exists()
 
 
 def test_a_reload_that_fails_is_undone(host):
