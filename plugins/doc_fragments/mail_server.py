@@ -202,6 +202,7 @@ options:
       ends: {description: When the certificate ends., type: str, default: ''}
       replace: {description: Whether one that ends later is replaced., type: bool, default: false}
       keep: {description: Fingerprint of one on the host that stays., type: str, default: ''}
+      replaces: {description: Fingerprint of one on the host that does not end later., type: str, default: ''}
       private_key: {description: Path of a key that was made on the host., type: path, default: ''}
       issued_by: {description: What will issue the certificate., type: str, default: ''}
       more:
@@ -214,6 +215,7 @@ options:
           fingerprints: {description: Fingerprints of the certificates., type: list, elements: str, default: []}
           ends: {description: When the certificate ends., type: str, default: ''}
           keep: {description: Fingerprint of one on the host that stays., type: str, default: ''}
+          replaces: {description: Fingerprint of one on the host that does not end later., type: str, default: ''}
           private_key: {description: Path of a key that was made on the host., type: path, default: ''}
           issued_by: {description: What will issue the certificate., type: str, default: ''}
       issue:
