@@ -176,7 +176,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
         "starttls_acme_install": Variable("false", "Whether the package certbot is installed where it is missing."),
         "starttls_check_tlsa": Variable(
             "false; `rotate_certificate`: true",
-            "Refuse a certificate that the published TLSA records do not fit, and name the record to publish first.",
+            "Refuse a certificate that the published TLSA records do not fit, and name the record to publish first. "
+            "The renewal hook does so unless it is false by name.",
         ),
         "starttls_private_key_path": Variable(
             "in `starttls_certificate_path`",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.lineage import Lineage, kind_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.openssl import PROGRAM_PATH, validity_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import numbered, pending_key
@@ -76,11 +77,12 @@ class Issue:
 
 
 def look(issue: Issue, now: Optional[datetime] = None, store: str = STORE, live: str = LIVE) -> list[dict[str, Any]]:
-    """Return for each certificate C(path), C(due), C(anew), C(pem), C(public_key), C(pending) and C(message).
+    """Return for each certificate C(path), C(due), C(anew), C(pem), C(public_key), C(pending), C(void) and C(message).
 
     due: why it is to be installed or issued; empty if it is neither. anew: whether the one that is there is too old, or unfit.
     pem: the certificates of the file that is there. public_key: of the key in it. pending: the public key of the one that waits for its
-    certificate; empty if none does. message: why nothing can be issued here.
+    certificate; empty if none does. void: why the key that waits is not used. message: why nothing can be issued here. If certbot has
+    renewed it already, C(issued) and C(key) are that certificate, as PEM, and the path of its key: nothing has to be issued.
     """
     return [
         _seen(issue, place, now or datetime.now(timezone.utc), store, live) for place in range(len(issue.key_types))
@@ -95,6 +97,7 @@ def _seen(issue: Issue, place: int, now: datetime, store: str, live: str) -> dic
         "pem": seen["pem"],
         "public_key": seen["public_key"],
         "pending": "",
+        "void": "",
         "due": "",
         "message": "",
     }
@@ -102,6 +105,12 @@ def _seen(issue: Issue, place: int, now: datetime, store: str, live: str) -> dic
     waiting = issue.pending(path, store)
     if issue.source != ACME and Path(waiting).exists():
         found["pending"] = seen_on_host(waiting, waiting, certificates=False)["public_key"]
+        if found["pending"] and (kind := kind_of(found["pending"])) != issue.key_types[place]:
+            found["pending"] = ""
+            found["void"] = (
+                f"the key that waits in {waiting} is of the kind {kind or 'that has no name here'}, and starttls_key_types says "
+                f"{issue.key_types[place]}"
+            )
     if issue.force:
         found["due"] = "the one that is there does not pass"
     elif seen["message"]:
@@ -109,11 +118,25 @@ def _seen(issue: Issue, place: int, now: datetime, store: str, live: str) -> dic
     else:
         found["due"] = _too_old(str(seen["pem"]), issue.renew_days, now)
         found["anew"] = bool(found["due"])
-    if issue.source == ACME and not issue.force:
-        found["due"] = found["due"] or _renewed(issue.lineage(place), str(seen["pem"]), live)
-    if found["due"]:
+    if issue.source == ACME:
+        _add_lineage(found, issue, place, Lineage(issue.lineage(place), live), now)
+    elif found["due"]:
         found["message"] = _missing(issue)
     return found
+
+
+def _add_lineage(found: dict[str, Any], issue: Issue, place: int, lineage: Lineage, now: datetime) -> None:
+    """Add what certbot has. One that is not too old is installed before another one is issued: its TLSA record may be published by now."""
+    is_fresh = not lineage.message and lineage.pem != found["pem"] and not _too_old(lineage.pem, issue.renew_days, now)
+    suits = is_fresh and not issue.force and lineage.suits(issue.names, issue.key_types[place])
+    if is_fresh and not issue.force:
+        what = "certbot has renewed it in" if found["pem"] else "there is none yet, and certbot has one in"
+        found.update(due=f"{what} {Path(lineage.certificate).parent}", anew=False)
+    if suits:
+        found.update(issued=lineage.pem, key=lineage.private_key, pending=lineage.public_key)
+    if found["due"]:
+        cannot = "" if suits else _missing(issue)
+        found["message"] = cannot or lineage.refusal(issue.names, issue.challenge, str(found["pem"]))
 
 
 def _too_old(text: str, days: Optional[int], now: datetime) -> str:
@@ -127,14 +150,6 @@ def _too_old(text: str, days: Optional[int], now: datetime) -> str:
         return ""
     least = "less than a third of its life is" if days is None else f"fewer than {days} days are"
     return f"it ends at {last:%Y-%m-%dT%H:%M:%SZ}, and {least} left"
-
-
-def _renewed(lineage: str, text: str, live: str) -> str:
-    """Return whether certbot has another certificate than the one that is installed."""
-    there = seen_on_host(f"{live}/{lineage}/fullchain.pem", f"{live}/{lineage}/privkey.pem")
-    if there["message"] or there["pem"] == text:
-        return ""
-    return f"certbot has renewed it in {live}/{lineage}"
 
 
 def _missing(issue: Issue) -> str:

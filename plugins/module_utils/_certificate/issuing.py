@@ -68,6 +68,8 @@ def issue(wanted: Issue, run: Runner, check_mode: bool, store: str = STORE, live
     with host_locked(store):
         for place in due:
             part = parts[place]
+            if part.get("issued"):
+                continue
             if wanted.source == ACME:
                 part.update(_by_certbot(wanted, place, bool(part["anew"]), run, live))
                 changed = True

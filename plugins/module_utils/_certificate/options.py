@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,16 @@ def numbered(path: str, place: int) -> str:
         return path
     there = Path(path)
     return str(there.with_name(f"{there.stem}-{place + 1}{there.suffix}"))
+
+
+def installed_at(path: str) -> list[str]:
+    """Return the paths at which certificates are installed beside this one, and its own."""
+    return [numbered(path, place) for place in range(MOST_CERTIFICATES)]
+
+
+def waiting_keys(path: str, store: str) -> list[str]:
+    """Return the keys that were made on this host, and wait for the certificates at these paths."""
+    return [key for one in installed_at(path) if os.path.lexists(key := pending_key(one, store))]
 
 
 def pending_key(path: str, store: str) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Optional, Protocol, runtime_checkable
 
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import installed_at, waiting_keys
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change, Transaction
@@ -88,10 +89,10 @@ def undoing(gateway: Installed, store: str, certificate: str, keep: Collection[s
 
     certificate: path of the gateway's certificate. keep: paths that stay as they are.
     """
-    removal = record.removal(store, gateway.name, leave=keep, certificates=[certificate])
+    removal = record.removal(store, gateway.name, leave=keep, certificates=installed_at(certificate))
     images = {image.path: image for image in removal.images}
     own = {image.path: replace(image, content=None) for image in gateway.own_files() if image.path not in keep}
-    notes = [f"{path} keeps what was edited by hand" for path in removal.kept]
+    notes = [*(f"{path} keeps what was edited by hand" for path in removal.kept), *renewal_files.not_read()]
     if removal.incomplete:
         stripped = {image.path: image for image in gateway.stripped(images) if image.path not in keep}
         images.update(stripped)
@@ -105,7 +106,8 @@ def undoing(gateway: Installed, store: str, certificate: str, keep: Collection[s
     # What refers to a file goes before the file does.
     change = Change.of(sorted(images.values(), key=lambda image: image.content is None))
     change = replace(change, kept=tuple(gateway.generated())) if change else change
-    return Undoing(change, (*gateway.remains(), *renewal_files.there()), removal.obstacles, tuple(notes))
+    remains = (*gateway.remains(), *waiting_keys(certificate, store), *renewal_files.there())
+    return Undoing(change, remains, removal.obstacles, tuple(notes))
 
 
 def waiting(gateway: Installed, state: GatewayState) -> Sequence[Waiting]:
@@ -165,7 +167,9 @@ def uninstall(
             _undo(transaction, gateway, state, lambda: undoing(gateway, store, certificate, keep))
             gateway.clear()
             renewal_files.remove()
-        record.forget(store, gateway.name, [certificate])
+            for key in waiting_keys(certificate, store):
+                FileImage(key, None).write()
+        record.forget(store, gateway.name, installed_at(certificate))
     leave_store(gateway.name, store)
     return result
 

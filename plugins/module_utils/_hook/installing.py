@@ -211,7 +211,8 @@ def uninstall(run: Runner, check_mode: bool, store: str = STORE) -> dict[str, An
         with host_locked(store):
             renewal_files.remove(run)
     diff = [_difference(image, FileImage(path, None)) for path, image in present.items()]
-    return {"changed": bool(paths), "version": "", "diff": diff, "warnings": [], "files": []}
+    left = list(renewal_files.not_read())
+    return {"changed": bool(paths), "version": "", "diff": diff, "warnings": left, "files": []}
 
 
 def _check_roots(path: str) -> None:

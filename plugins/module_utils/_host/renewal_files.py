@@ -133,11 +133,28 @@ class HookFile(NamedTuple):
 
 def look() -> dict[str, HookFile]:
     """Return every file of the hook. Raises OSError and UntrustedPathError."""
-    found = {}
-    for path, recognised in RECOGNISED.items():
-        image = FileImage.read(path)
-        found[path] = HookFile(image, image.content is not None and not recognised(image.content))
-    return found
+    return {path: _read(path) for path in RECOGNISED}
+
+
+def _read(path: str) -> HookFile:
+    image = FileImage.read(path)
+    return HookFile(image, image.content is not None and not RECOGNISED[path](image.content))
+
+
+def _looked() -> tuple[list[str], list[str]]:
+    """Return the paths of the hook's files, and sentences on those at which nobody could look."""
+    found, unread = [], []
+    for path in RECOGNISED:
+        try:
+            one = _read(path)
+        except (OSError, EngineError) as error:
+            why = error.strerror if isinstance(error, OSError) and error.strerror else error
+            unread.append(
+                f"could not look at {path}, so it stays if it is there; look at it, and remove it by hand: {why}"
+            )
+        else:
+            found += [path] if one.image.content is not None and not one.foreign else []
+    return found, unread
 
 
 def textfile_trust(path: str) -> PathTrust:
@@ -165,14 +182,19 @@ def textfile(configuration: FileImage) -> Optional[FileImage]:
 
 def there() -> tuple[str, ...]:
     """Return the paths of the hook's files on this host; nothing is raised."""
-    try:
-        return tuple(path for path, one in look().items() if one.image.content is not None and not one.foreign)
-    except (OSError, EngineError):
-        return ()
+    return tuple(_looked()[0])
+
+
+def not_read() -> tuple[str, ...]:
+    """Return what a removal says of the files at which it cannot look."""
+    return tuple(_looked()[1])
 
 
 def remove(run: Runner = start_program) -> tuple[str, ...]:
-    """Remove every file of the hook, first what starts it, and return their paths. Raises EngineError and OSError."""
+    """Remove every file of the hook, first what starts it, and return their paths. Raises EngineError and OSError.
+
+    One at which it cannot look stays, see not_read(); it keeps no other one there.
+    """
     paths = there()
     shown = textfile(FileImage.read(CONFIGURATION)) if CONFIGURATION in paths else None
     if TIMER_FILE in paths and Path(SYSTEMD).is_dir():

@@ -11,11 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import (
-    MOST_CERTIFICATES,
-    numbered,
-    pending_key,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import installed_at, waiting_keys
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files import Change
@@ -72,9 +68,9 @@ def putting_back(server: Server, desired: Desired, store: str, keep: Collection[
     desired: for the path of the certificate. keep: paths that stay as they are.
     """
     remains = _remains(store, server.name, desired.certificate)
-    known = record.removal(store, server.name, leave=keep, certificates=_installed(desired.certificate))
+    known = record.removal(store, server.name, leave=keep, certificates=installed_at(desired.certificate))
     images = {image.path: image for image in known.images}
-    notes = [f"{path} keeps what was edited by hand" for path in known.kept]
+    notes = [*(f"{path} keeps what was edited by hand" for path in known.kept), *renewal_files.not_read()]
     if known.incomplete and os.path.lexists(f"{store}/{server.name}.lock"):  # else nobody has changed this daemon
         more = server.stripped(images, desired.certificate)
         more += [FileImage(CERTIFICATE, None)] if os.path.lexists(CERTIFICATE) and CERTIFICATE not in images else []
@@ -96,19 +92,9 @@ def putting_back(server: Server, desired: Desired, store: str, keep: Collection[
 def _remains(store: str, name: str, certificate: str) -> tuple[str, ...]:
     own = [f"{store}/{name}{suffix}" for suffix in (record.SUFFIX, ".lock")]
     found = [path for path in own if os.path.lexists(path)]
-    if {*_installed(certificate)} & {*record.load(store, record.CERTIFICATES).files}:
+    if {*installed_at(certificate)} & {*record.load(store, record.CERTIFICATES).files}:
         found.append(record.path_of(store, record.CERTIFICATES))
-    return (*found, *_waiting(store, certificate))
-
-
-def _installed(certificate: str) -> list[str]:
-    """Return the paths at which certificates are installed beside this one, and its own."""
-    return [numbered(certificate, place) for place in range(MOST_CERTIFICATES)]
-
-
-def _waiting(store: str, certificate: str) -> list[str]:
-    """Return the keys that were made on this host and wait for their certificates."""
-    return [key for path in _installed(certificate) if os.path.lexists(key := pending_key(path, store))]
+    return (*found, *waiting_keys(certificate, store))
 
 
 def put_back(
@@ -154,8 +140,8 @@ def put_back(
             seen = _apply(transaction, server, desired, settings, todo.change, seen, leaving)
         if not check_mode:
             renewal_files.remove()
-            record.forget(store, server.name, _installed(desired.certificate))
-            for key in _waiting(store, desired.certificate):
+            record.forget(store, server.name, installed_at(desired.certificate))
+            for key in waiting_keys(desired.certificate, store):
                 FileImage(key, None).write()
     if not check_mode:
         leave_store(server.name, store)

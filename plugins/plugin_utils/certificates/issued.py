@@ -86,12 +86,16 @@ class NotIssuedError(EngineError):
 
 @dataclass(frozen=True)
 class WaitingRequest:
-    """A host whose certificate is to be issued by hand. paths: the requests, on the controller. requests: the same as PEM."""
+    """A host whose certificate is to be issued by hand. paths: the requests, on the controller. requests: the same as PEM.
+
+    void: sentences on requests that were made before.
+    """
 
     paths: tuple[str, ...]
     requests: tuple[str, ...]
     changed: bool
     path: str
+    void: tuple[str, ...] = ()
 
     def result(self) -> dict[str, Any]:
         """Return the result of a task that ends here for this host, and has not failed."""
@@ -106,7 +110,9 @@ class WaitingRequest:
             "path": self.path,
             "csr": list(self.requests),
             "csr_files": list(self.paths),
-            "msg": f"The request (CSR) for this host is in {where} on the controller: {advice}.",
+            "msg": " ".join(
+                [f"The request (CSR) for this host is in {where} on the controller: {advice}.", *self.void]
+            ),
         }
 
 
@@ -212,8 +218,10 @@ def _judge(
             )
         )
         return each, False
+    if void := part.get("void"):
+        notes.append(Finding.advised("certificate_request_void", x509.printable_text(str(void), 300)))
     if part["message"]:
-        obstacles.append(Finding("certificate_not_issued", x509.printable_text(str(part["message"]), 300)))
+        obstacles.append(Finding("certificate_not_issued", x509.printable_text(str(part["message"]), 900)))
     elif source == "csr" and not orders:
         obstacles.append(Finding.advised("certificate_to_request", f"{path}: {why}"))
     elif source == "csr":
@@ -334,8 +342,9 @@ def _finished(
         written = [(from_start(path), text, _write_request(path, text)) for path, text in waiting]
         changed = bool(reply.get("changed")) or any(new for _path, _text, new in written)
         texts = tuple(text for _path, text, _new in written)
+        void = tuple(one.message for one in checked.caveats if one.code == "certificate_request_void")
         return None, WaitingRequest(
-            tuple(path for path, _text, _new in written), texts, changed, options["path"]
+            tuple(path for path, _text, _new in written), texts, changed, options["path"], void
         ).result()
     for one in made:  # it was issued because the one that is there does not do, whatever its end
         one.arguments["replace"] = one.arguments["replace"] or source != "csr"

@@ -66,6 +66,7 @@ NOTES = frozenset(
         "certificate_newer_kept",
         "certificate_issue",
         "certificate_renewal_due",
+        "certificate_request_void",
         "tlsa_unknown",
         "tlsa_not_published",
         *(one.code for group in ("listener", "certificate") for one in of_group(group)),

@@ -25,6 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates import issued as issuing
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tests.support.dns_server import serve
 from tests.support.pki import now
 
 NAME = "mx1.example.com"
@@ -443,3 +444,29 @@ def test_a_host_without_tls_is_not_renewed(act, plugin, authority, issued):
     bad = install(authority, issued, names=["other.example.com"])
     result = act(plugin, inbound="renewed", install=bad)
     assert result["obstacles"] == [] and "fingerprint_sha256" not in result
+
+
+@pytest.mark.parametrize("plugin", READS)
+def test_a_read_has_the_records_for_the_renewal_hook_although_it_does_not_check_them(act, plugin, authority, issued):
+    where, other = f"_25._tcp.{NAME}", "3 1 1 " + "ab" * 32
+    on_host = {
+        "certificate": "/live/fullchain.pem", "private_key": "/live/privkey.pem", "message": "", "pem": issued.fullchain_pem.decode(),
+        "public_key": base64.b64encode(
+            issued.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        ).decode(),
+    }  # fmt: skip
+    with serve(secure=True) as dns:
+        given = {"names": [NAME], "ca_content": authority.root_pem.decode(), "resolver": [dns.address]}
+        dns.add(where, "TLSA", other)
+
+        def read(inbound="offered", before="offered", **install):
+            act.answer = {**DONE, "before": {"inbound": before}, "on_host": on_host}
+            return act(plugin, inbound=inbound, certificate_source="host", install={**given, **install})
+
+        seen = read()
+        assert [one["name"] for one in seen["published_tlsa"]] == [where]
+        assert (seen["obstacles"], [one["code"] for one in seen["notes"]]) == ([], ["tlsa_not_published"])
+        assert [one["code"] for one in read(check_tlsa=True)["obstacles"]] == ["tlsa_not_published"]
+        dns.questions.clear()
+        assert "published_tlsa" not in read("renewed", before="disabled") and "published_tlsa" not in read("disabled")
+        assert dns.questions == [], "a host that offers no TLS is not looked up"

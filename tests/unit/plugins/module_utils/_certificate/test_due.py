@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import shutil
 import subprocess
@@ -9,11 +10,14 @@ import subprocess
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import due, issuing
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.due import Issue, look
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.lineage import kind_of, names_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.openssl import validity_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import numbered
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.x509 import load_pem_x509_csr
 
 from tests.support.pki import now
 
@@ -76,6 +80,139 @@ def test_what_certbot_renewed_is_taken_over_and_not_issued_again(tmp_path, autho
     assert ("certbot has renewed it" in part["due"], part["anew"]) == (True, False)
     there(tmp_path, new)
     assert seen(tmp_path, wanted(path, source="acme", challenge="standalone", installs=True))["due"] == ""
+
+
+def acme(path, **more):
+    return wanted(path, source="acme", challenge="standalone", installs=True, **more)
+
+
+def lineage(tmp_path, issued, authenticator="standalone", name=NAME, version=1):
+    """What certbot leaves of a certificate, with each of its versions."""
+    live, archive, renewal = (tmp_path / one for one in (f"live/{name}", f"archive/{name}", "renewal"))
+    for one in (live, archive, renewal):
+        one.mkdir(parents=True, exist_ok=True)
+    (live / "fullchain.pem").write_bytes(issued.fullchain_pem)
+    (live / "privkey.pem").write_bytes(issued.key_pem)
+    (archive / f"cert{version}.pem").write_bytes(issued.certificate_pem)
+    (renewal / f"{name}.conf").write_text(f"version = 2.1.0\n[renewalparams]\nauthenticator = {authenticator}\n")
+
+
+def aged(authority, age, days=90, names=(NAME,), **more):
+    start = now() - dt.timedelta(days=age)
+    return authority.issue(list(names), not_before=start, not_after=start + dt.timedelta(days=days), **more)
+
+
+@pytest.mark.parametrize("days", [90, 6])
+def test_what_the_hook_refused_is_installed_next_and_no_other_key_is_made(tmp_path, authority, monkeypatch, days):
+    """The hook asks for the TLSA record of this key. Another one would need another record, and so on every night."""
+    certbot = Certbot(tmp_path, authority, monkeypatch)
+    path = there(tmp_path, old := aged(authority, days * 0.7, days))
+    lineage(tmp_path, old)
+    lineage(tmp_path, new := aged(authority, 0, days), version=2)
+    for _night in range(2):
+        reply = certbot.issue(acme(path))
+        [part] = reply["issued"]
+        assert (part["anew"], part["message"], part["issued"]) == (False, "", new.fullchain_pem.decode())
+        assert part["due"] == f"certbot has renewed it in {tmp_path}/live/{NAME}"
+        assert part["key"] == f"{tmp_path}/live/{NAME}/privkey.pem"
+        key = new.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        assert base64.b64decode(part["pending"]) == key, "so the plan knows the TLSA record to publish"
+    assert certbot.words == []
+
+
+def test_certbot_is_made_to_renew_only_what_is_too_old_itself(tmp_path, authority, monkeypatch):
+    certbot = Certbot(tmp_path, authority, monkeypatch)
+    path = there(tmp_path, old := aged(authority, 70))
+    lineage(tmp_path, old)
+    lineage(tmp_path, aged(authority, 65), version=2)
+    certbot.issue(acme(path))
+    lineage(tmp_path, aged(authority, 0), version=3)
+    certbot.issue(acme(path, force=True))
+    assert ["--force-renewal" in one for one in certbot.words] == [True, True]
+
+
+@pytest.mark.parametrize("other", [{"names": (NAME, "more.example.com")}, {"key_types": ("rsa",)}])
+def test_what_certbot_has_for_other_names_or_another_kind_of_key_is_issued_anew(
+    tmp_path, authority, monkeypatch, other
+):
+    certbot = Certbot(tmp_path, authority, monkeypatch)
+    path = there(tmp_path, old := aged(authority, 70))
+    lineage(tmp_path, old)
+    lineage(tmp_path, aged(authority, 0), version=2)
+    certbot.issue(acme(path, **other))
+    assert ["--force-renewal" in one for one in certbot.words] == [False]
+
+
+@pytest.mark.parametrize(("names", "authenticator", "said"), [
+    ((NAME, "webmail.example.com", "autoconfig.example.com"), "nginx", "which also covers autoconfig.example.com, webmail.example.com:"),
+    ((NAME,), "nginx", "which is renewed by nginx, not by standalone:"), ((NAME,), "", "by a way that cannot be read, not by standalone:"),
+    ((NAME,), "standalone", ""),
+])  # fmt: skip
+def test_a_certificate_of_somebody_else_is_not_taken_over(tmp_path, authority, monkeypatch, names, authenticator, said):
+    """certbot asks nothing: the web server would lose its certificate, or its way to renew it."""
+    certbot = Certbot(tmp_path, authority, monkeypatch)
+    lineage(tmp_path, aged(authority, 10, names=names), authenticator)
+    path = str(tmp_path / "starttls.pem")
+    message = seen(tmp_path, acme(path))["message"]
+    assert said in message and bool(message) == bool(said), "the plan shows it"
+    if not said:
+        assert certbot.issue(acme(path))["issued"][0]["issued"]
+        return
+    assert (
+        f"Set starttls_certificate_source: host, with starttls_certificate_path: {tmp_path}/live/{NAME}/fullchain.pem"
+        in message
+    )
+    with pytest.raises(EngineError, match=r"certificate mx\.example\.com here that the collection has not made"):
+        certbot.issue(acme(path))
+    assert certbot.words == []
+
+
+def test_one_that_cannot_be_read_is_not_taken_over_either(tmp_path, authority):
+    lineage(tmp_path, aged(authority, 10))
+    (tmp_path / f"live/{NAME}/fullchain.pem").unlink()
+    assert "which cannot be read" in seen(tmp_path, acme(str(tmp_path / "starttls.pem")))["message"]
+
+
+def test_a_certificate_of_the_collection_may_get_other_names_and_another_challenge(tmp_path, authority, monkeypatch):
+    """It is known by what is installed: that is one of its versions."""
+    certbot = Certbot(tmp_path, authority, monkeypatch)
+    path = there(tmp_path, old := aged(authority, 70, names=(NAME, "former.example.com")))
+    lineage(tmp_path, old, "webroot")
+    lineage(tmp_path, aged(authority, 0, names=(NAME, "former.example.com")), "webroot", version=2)
+    assert seen(tmp_path, acme(path))["message"] == ""
+    certbot.issue(acme(path))
+    assert len(certbot.words) == 1 and "former.example.com" not in certbot.words[0]
+
+
+def test_a_key_that_waits_is_made_anew_for_another_algorithm(tmp_path, monkeypatch):
+    monkeypatch.setattr(issuing.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(
+        issuing, "_NEW_KEY", {**issuing._NEW_KEY, "rsa": ("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")}
+    )
+    path, store = str(tmp_path / "starttls.pem"), str(tmp_path / "store")
+
+    def asked(kind):
+        issue = wanted(path, source="csr", key_types=(kind,), orders=True)
+        [part] = issuing.issue(issue, lambda _words: (1, "", ""), False, store=store)["issued"]
+        return part["pending"], part["csr"], part["void"]
+
+    first, again, other, last = (asked(kind) for kind in ("ecdsa", "ecdsa", "rsa", "rsa"))
+    assert first[0] == again[0] and (first[2], again[2], last[2]) == ("", "", "") and other[0] == last[0]
+    assert isinstance(load_pem_x509_csr(other[1].encode()).public_key(), rsa.RSAPublicKey)
+    assert (
+        f"the key that waits in {store}/pending" in other[2]
+        and "of the kind ecdsa, and starttls_key_types says rsa" in other[2]
+    )
+
+
+def test_names_and_kinds_are_those_of_the_library(authority):
+    names = [NAME, "*.Example.com", "192.0.2.1", "2001:db8::1"]
+    for kind, word in (("ec", "ecdsa"), ("rsa", "rsa"), ("ed25519", "")):
+        issued = authority.issue(names, key=kind)
+        assert names_of(issued.certificate.public_bytes(Encoding.DER)) == {one.lower() for one in names}
+        key = issued.certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        assert kind_of(base64.b64encode(key).decode()) == word
+    assert kind_of("AAAA") == kind_of("") == ""
 
 
 class Certbot:

@@ -4,12 +4,17 @@ import os
 from pathlib import Path
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.options import pending_key, waiting_keys
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change import before as record
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change import lock
+from ansible_collections.mailfleet.starttls.plugins.module_utils._change.atomic import FileImage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.gateway import EximGateway, without_lists
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import (
     Installed,
     removed_configs,
     undoing,
+    uninstall,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._haraka.gateway import HarakaGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import renewal_files
@@ -62,6 +67,39 @@ def test_the_renewal_hook_is_part_of_what_goes(tmp_path, monkeypatch):
     assert todo and todo.lines() == [(str(hook), "(removed)\n")]
     hook.write_text("mine")
     assert not undoing(Bare(), str(tmp_path / "store"), str(tmp_path / "c.pem"))
+
+
+class Held(Bare):
+    """One that can be uninstalled for real."""
+
+    reads_files_unasked = False
+
+    def read(self):
+        return GatewayState()
+
+    def in_others(self):
+        return []
+
+    def require_running(self):
+        pass
+
+    prove = recover = clear = reload = check = require_running
+
+
+@needs_root
+def test_keys_that_wait_go_and_so_does_every_certificate_beside_the_first(tmp_path):
+    store, first, second = (str(tmp_path / one) for one in ("store", "starttls.pem", "starttls-2.pem"))
+    with lock.daemon_locked("baregate", store):
+        for one in (first, second):
+            FileImage(pending_key(one, store), b"a private key").write()
+            image = FileImage(one, b"certificate")
+            record.note(store, record.CERTIFICATES, [(FileImage(one, None), image)])
+            image.write()
+    shown = dict(undoing(Held(), store, first).lines())
+    assert {first, second, *waiting_keys(first, store)} <= {*shown} and "a private key" not in str(shown)
+    assert uninstall(Held(), first, store=store)["changed"]
+    assert not Path(store).exists() and not Path(first).exists() and not Path(second).exists()
+    assert not uninstall(Held(), first, store=store)["changed"]
 
 
 class TestMacros:

@@ -220,6 +220,18 @@ def test_the_report_has_another_name_for_node_exporter(tmp_path, monkeypatch):
 
 
 @as_root
+def test_a_file_that_cannot_be_looked_at_keeps_no_other_one_there(place):
+    """/etc/letsencrypt of another user: whoever that is could have put anything there."""
+    place.install()
+    os.chown(place.certbot.parent, 65534, 65534)
+    done = installing.uninstall(place.systemd, False, str(place.directory / "store"))
+    assert done["changed"] and place.there() == [str(place.certbot)]
+    assert "disable" in place.systemd.changes
+    [said] = done["warnings"]
+    assert str(place.certbot) in said and "remove it by hand" in said
+
+
+@as_root
 def test_what_fails_leaves_nothing(place):
     place.systemd.fails = "enable"
     with pytest.raises(EngineError, match=r"systemctl enable mailfleet-starttls-renew\.timer failed: no bus"):

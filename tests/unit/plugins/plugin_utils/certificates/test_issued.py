@@ -346,3 +346,23 @@ def test_no_name_means_anything_to_openssl(host, name):
             {"path": host.path, "issue": {"source": "csr", "requests": True, "names": [name], "key_types": ["ecdsa"]}}
         )
     assert not list(host.root.glob("store/pending*"))
+
+
+def test_a_request_that_is_void_is_said_in_the_plan_and_by_the_run(host, authority, tmp_path, monkeypatch):
+    quick = {**issuing._NEW_KEY, "rsa": ("-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")}
+    monkeypatch.setattr(issuing, "_NEW_KEY", quick)
+    given = install(authority, csr_file=str(tmp_path / "mx.csr"))
+    _checked, first = issue_here(host, {**given, "key_types": ["ecdsa"]}, "csr")
+    assert first["waiting"] and "is void" not in first["msg"]
+    wanted = {**given, "key_types": ["rsa"]}
+    checked = planned(wanted, host.path, "csr", nothing, True)
+    host.check_mode = True
+    parts = host.ask({"path": host.path, "issue": checked.issue})["issued"]
+    assert "certificate_request_void" in [one.code for one in judged(parts, checked, wanted, nothing).notes]
+    host.check_mode = False
+    _checked, second = issue_here(host, wanted, "csr")
+    assert "is of the kind ecdsa, and starttls_key_types says rsa" in second["msg"]
+    assert "is void, so have the new one signed" in second["msg"]
+    assert second["csr"] != first["csr"]
+    _checked, third = issue_here(host, wanted, "csr")
+    assert "is void" not in third["msg"] and not third["changed"]
