@@ -88,7 +88,11 @@ def test_amavis_that_cannot_read_its_files_stays_as_it_is(fleet: Fleet, gateway:
 @GATEWAYS
 def test_no_mail_waits_because_of_the_change(fleet: Fleet, gateway: str) -> None:
     """amavis gets its port by a reload, under mail. No attempt of Postfix to reach it fails."""
-    fleet.run("outside", f"cat >/tmp/load-{gateway}.py", LOAD.replace("GATEWAY", fleet.address(gateway)))
+    fleet.run(
+        "outside",
+        f"rm -f /tmp/load-{gateway}.*; cat >/tmp/load-{gateway}.py",
+        LOAD.replace("GATEWAY", fleet.address(gateway)),
+    )
     fleet.run("outside", f"python3 /tmp/load-{gateway}.py >/tmp/load-{gateway}.txt 2>&1 & echo")
     set_mode(fleet, gateway, "match_sender")
     fleet.run("outside", f"touch /tmp/load-{gateway}.end")

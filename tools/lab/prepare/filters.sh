@@ -3,7 +3,7 @@
 set -eu
 
 # What an earlier run left goes.
-rm -f /etc/amavis/conf.d/*-mailfleet*
+rm -f /etc/amavis/conf.d/*-mailfleet* /etc/amavis/conf.d/60-broken
 systemctl restart amavis
 
 postconf -e 'content_filter = smtp-amavis:[127.0.0.1]:10024'
