@@ -26,6 +26,7 @@ _RSA = ":".join(f"RSA-PSS+SHA{bits}" for bits in (256, 384, 512))
 _ECDSA = ":".join(f"ECDSA+SHA{bits}" for bits in (256, 384, 512))
 _SIGNATURES = {"rsa": _RSA, "ecdsa": _ECDSA, "ec": _ECDSA, "ed25519": "ed25519", "ed448": "ed448"}
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\r?\n[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----\r?\n")
+_SECONDS = 10.0  # on a busy machine a program needs longer than a handshake
 _ONLY_NEWER = "protocol version"
 
 
@@ -40,7 +41,7 @@ def or_in_tls13(seen: Handshake, kind: str, settings: Settings, usual: Callable[
     if not program:
         return _untested(seen, "the program openssl is not there to ask for one")
     try:
-        chain = _asked(program, seen.target, _SIGNATURES[kind.lower()], settings.timeout)
+        chain = _asked(program, seen.target, _SIGNATURES[kind.lower()], max(settings.timeout, _SECONDS))
     except (OSError, subprocess.TimeoutExpired) as error:
         return _untested(seen, f"openssl could not ask for one ({type(error).__name__})")
     if not chain:

@@ -364,7 +364,12 @@ def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> li
         served = {one.fingerprint for one in seen.values() if one.completed}
         if served == wanted:
             return []
-        if untested := next((one.message for one in seen.values() if one.code == NOT_TESTED), ""):
+        untested = next((one.message for one in seen.values() if one.code == NOT_TESTED), "")
+        if untested or not served:  # GnuTLS that speaks TLS 1.3 alone says no more than that the handshake failed
+            untested = (
+                untested
+                or "not tested: no handshake of such a client succeeds, neither in TLS 1.2 nor by openssl in TLS 1.3"
+            )
             return [
                 f"{target}: it is not proved that each of its {len(wanted)} certificates is served to clients that take one algorithm "
                 f"only ({untested})"

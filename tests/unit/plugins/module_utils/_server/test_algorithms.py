@@ -106,6 +106,16 @@ def test_in_tls_13_alone_each_algorithm_is_proved_by_its_signature(mail, authori
         mail.set("offered", settings=BRIEF, **both(mail, authority.issue([NAME]), rsa))
 
 
+def test_where_no_such_client_is_served_it_is_said(mail, ecdsa, rsa, monkeypatch):
+    """GnuTLS that speaks TLS 1.3 alone answers with another alert than OpenSSL."""
+    monkeypatch.setattr(algorithm, "_ONLY_NEWER", "words of no alert")
+    monkeypatch.setattr(algorithm.shutil, "which", lambda *_args, **_named: None)
+    mail.oldest = ssl.TLSVersion.TLSv1_3
+    mail.start("disabled")
+    [warning] = mail.set("offered", **both(mail, ecdsa, rsa)).warnings
+    assert "it is not proved" in warning and "no handshake of such a client succeeds" in warning
+
+
 def test_without_openssl_tls_13_alone_is_not_tested_and_said(mail, ecdsa, rsa, monkeypatch):
     monkeypatch.setattr(algorithm.shutil, "which", lambda *_args, **_named: None)
     mail.oldest = ssl.TLSVersion.TLSv1_3
