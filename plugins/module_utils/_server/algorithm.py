@@ -28,8 +28,6 @@ _SIGNATURES = {"rsa": _RSA, "ecdsa": _ECDSA, "ec": _ECDSA, "ed25519": "ed25519",
 _BLOCK = re.compile(rb"-----BEGIN CERTIFICATE-----\r?\n[A-Za-z0-9+/=\r\n]+-----END CERTIFICATE-----\r?\n")
 _SECONDS = 10.0  # on a busy machine a program needs longer than a handshake
 _ONLY_NEWER = "protocol version"
-_START = 5.0
-"""Seconds to start a program on a busy host."""
 
 
 def or_in_tls13(seen: Handshake, kind: str, settings: Settings, usual: Callable[[], Handshake]) -> Handshake:
