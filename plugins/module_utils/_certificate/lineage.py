@@ -13,17 +13,13 @@ from pathlib import Path
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
-from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.der import (
-    OCTETS,
-    SEQUENCE,
-    oid_of,
-    only,
-)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.on_host import opened, seen_on_host
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-_NAMES, _DNS, _ADDRESS, _EXTENSIONS = "2.5.29.17", 0x82, 0x87, 0xA3
-_KINDS: Mapping[str, str] = {"1.2.840.113549.1.1.1": "rsa", "1.2.840.10045.2.1": "ecdsa"}
+_DNS, _ADDRESS, _EXTENSIONS = 0x82, 0x87, 0xA3
+_NAMES = bytes.fromhex("551d11")
+"""Identifier of the extension with the names: 2.5.29.17."""
+_KINDS: Mapping[bytes, str] = {bytes.fromhex("2a864886f70d010101"): "rsa", bytes.fromhex("2a8648ce3d0201"): "ecdsa"}
 """Identifier of a public key -> its word in starttls_key_types."""
 _AUTHENTICATORS: Mapping[str, str] = {"rfc2136": "dns-rfc2136"}
 """Challenge -> the word of certbot, where that is another."""
@@ -110,27 +106,43 @@ class Lineage:
 
 def names_of(der: bytes) -> frozenset[str]:
     """Return the alternative names of a certificate, folded. Raises ValueError for one that cannot be read."""
-    signed = only(der, SEQUENCE).parts()[0].of(SEQUENCE)
+    [(_tag, certificate)] = _parts(der)
     found = set()
-    for part in (one for one in signed.parts() if one.tag == _EXTENSIONS):
-        for extension in only(part.content, SEQUENCE).parts():
-            name, *_critical, value = extension.of(SEQUENCE).parts()
-            if oid_of(name) == _NAMES:
-                for one in only(value.of(OCTETS).content, SEQUENCE).parts():
-                    if one.tag == _DNS:
-                        found.add(one.content.decode("ascii").lower())
-                    elif one.tag == _ADDRESS:
-                        found.add(str(ipaddress.ip_address(one.content)))
+    for _tag, block in (one for one in _parts(_parts(certificate)[0][1]) if one[0] == _EXTENSIONS):
+        for _tag, extension in _parts(_parts(block)[0][1]):
+            (_tag, name), *_critical, (_tag, value) = _parts(extension)
+            for tag, content in _parts(_parts(value)[0][1]) if name == _NAMES else ():
+                if tag == _DNS:
+                    found.add(content.decode("ascii").lower())
+                elif tag == _ADDRESS:
+                    found.add(str(ipaddress.ip_address(content)))
     return frozenset(found)
 
 
 def kind_of(public_key: str) -> str:
     """Return the kind of a public key (DER in base64), as in starttls_key_types; empty for any other."""
     try:
-        key = only(base64.b64decode(public_key), SEQUENCE).parts()[0].of(SEQUENCE)
-        return _KINDS.get(oid_of(key.parts()[0]), "")
+        key = _parts(_parts(base64.b64decode(public_key))[0][1])
+        return _KINDS.get(_parts(key[0][1])[0][1], "")
     except (IndexError, ValueError):
         return ""
+
+
+def _parts(data: bytes) -> list[tuple[int, bytes]]:
+    """Return tag and content of each DER element. Raises ValueError for a cut one. Only certbot's own files come here."""
+    found, at = [], 0
+    while at < len(data):
+        if len(data) - at < 2:
+            raise ValueError("an element is cut off")
+        tag, length, at = data[at], data[at + 1], at + 2
+        if length & 0x80:
+            size = length & 0x7F
+            length, at = int.from_bytes(data[at : at + size], "big"), at + size
+        if at + length > len(data):
+            raise ValueError("an element is cut off")
+        found.append((tag, data[at : at + length]))
+        at += length
+    return found
 
 
 def _folded(names: Sequence[str]) -> frozenset[str]:
