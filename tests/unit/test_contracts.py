@@ -614,7 +614,9 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
     task, *_proof = load(f"roles/mail_server/tasks/{file}.yml")
     given = task[f"mailfleet.starttls.{module}"]
     assert set(given) == set(documentation[module]["doc"]["options"]) - INTERNAL
-    for name in set(given) - {"inbound", "outbound", "certificate", "private_key", "prove_later", "find_send_only"}:
+    for name in set(given) - {
+        "inbound", "outbound", "min_tls", "certificate", "private_key", "prove_later", "find_send_only",
+    }:  # fmt: skip
         variable = "uninstall_keep" if name == "keep" else name
         assert given[name] == f"{{{{ mail_server_{variable} }}}}"
     jinja = environment()
@@ -622,6 +624,9 @@ def test_the_role_of_a_mail_server_passes_every_option_on(documentation, file, m
         for choice in ("unchanged", *words):
             made = jinja.from_string(given[name]).render({f"mail_server_{name}": choice, "omit": "OMIT"})
             assert made == ("OMIT" if choice == "unchanged" else choice)
+    for floor in ("", "TLSv1.2", "none"):
+        made = jinja.from_string(given["min_tls"]).render({"mail_server_min_tls": floor, "omit": "OMIT"})
+        assert made == (floor or "OMIT")
     for path in ("", "/x"):
         for name in ("certificate", "private_key"):
             made = jinja.from_string(given[name]).render({f"mail_server_{name}_path": path, "omit": "OMIT"})
@@ -697,7 +702,7 @@ def test_the_gateway_role_passes_every_option_on(documentation):
     assert set(gateway_task("read")) == options["gateway_info"] - {"domains"}
     # A file takes the options of its part, and both parts are the whole change.
     accept, modes = (gateway_task(file) for file in ("accept", "modes"))
-    given = {"inbound", "certificate", "certificate_source", "private_key", "more_on_host", "install", "digests"}
+    given = {"inbound", "min_tls", "certificate", "certificate_source", "private_key", "more_on_host", "install", "digests"}
     assert set(accept) == given
     remove = gateway_task("remove")
     assert set(remove) == {"state", "email_configs", "certificate", "keep", "queue_timeout", "digests"}

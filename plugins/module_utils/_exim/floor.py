@@ -9,15 +9,14 @@ Sources: the Exim specification (tls_require_ciphers, openssl_options), GnuTLS's
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Optional
 
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import VERSIONS, older_than
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import TLS_ORDER, older_than
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 CIPHERS, OPTIONS = "tls_require_ciphers", "openssl_options"
-SETTINGS = (CIPHERS, OPTIONS)
+FLOOR_OPTIONS = (CIPHERS, OPTIONS)
 _GNUTLS = {"SSLv3": "SSL3.0", "TLSv1": "TLS1.0", "TLSv1.1": "TLS1.1", "TLSv1.2": "TLS1.2", "TLSv1.3": "TLS1.3"}
 _BY_KEYWORD = {f"VERS-{written}": name for name, written in _GNUTLS.items()}
 _USUAL = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
@@ -35,14 +34,14 @@ _OPENSSL = {
     "no_tlsv1_2": "TLSv1.2",
     "no_tlsv1_3": "TLSv1.3",
 }
-OURS = "mailfleet"
+COLLECTION_PREFIX = "mailfleet"
 OWN_TRANSPORTS = "the collection writes these for a gateway or a peer, with the versions of the TLS library"
 """Why a transport of the collection's own is below the floor."""
 _IN_LOG = (
     rb" [^\n]{0,2000}? H=(?:(?P<name>[A-Za-z0-9._-]{1,255}) )?(?:\([^()\n]{0,255}\) )?(?P<peer>\[[0-9A-Fa-f.:]{2,45}\])[^\n]{0,300}?"
     rb" X=(?P<version>(?:TLS|SSL)v?[\d.]{1,4}):"
 )
-VERSIONS_IN_LOG = {"inbound": re.compile(rb" <=" + _IN_LOG), "outbound": re.compile(rb" (?:=>|->|>>)" + _IN_LOG)}
+EXIM_SESSIONS = {"inbound": re.compile(rb" <=" + _IN_LOG), "outbound": re.compile(rb" (?:=>|->|>>)" + _IN_LOG)}
 """A line that tells a message's or delivery's peer and TLS version."""
 
 
@@ -68,7 +67,7 @@ class Library:
     def oldest(self, value: str) -> Optional[str]:
         """Return the oldest version that a value permits; None if that cannot be told, empty if it permits none."""
         found = _of_priority(value) if self.setting == CIPHERS else _of_options(value)
-        return None if found is None else next((one for one in VERSIONS if one in found), "")
+        return None if found is None else next((one for one in TLS_ORDER if one in found), "")
 
     def with_floor(self, value: str, floor: str, place: str) -> str:
         """Return a value that permits no older version than the floor: the same one, if it does not already.
@@ -130,8 +129,3 @@ def _of_options(value: str) -> Optional[set[str]]:
         if version:
             found = found - {version} if word[0] == "+" else found | {version}
     return found
-
-
-def versions_of(options: Mapping[str, str], library: Library) -> Optional[str]:
-    """Return the oldest version that these options permit."""
-    return library.oldest(options.get(library.setting, "")) if library.setting else None

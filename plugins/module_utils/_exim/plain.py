@@ -33,13 +33,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.daemon im
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
     CIPHERS,
-    OURS,
+    COLLECTION_PREFIX,
+    EXIM_SESSIONS,
+    FLOOR_OPTIONS,
     OWN_TRANSPORTS,
-    VERSIONS_IN_LOG,
     Library,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
-    SETTINGS as FLOOR_SETTINGS,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import log_places
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.observe import (
@@ -78,7 +76,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
 
 _ASKED = (
     "exim_user", "pid_file_path", "spool_directory", "tls_privatekey", "acl_smtp_mail", "tls_ocsp_file", "timezone",
-    *FLOOR_SETTINGS,
+    *FLOOR_OPTIONS,
 )  # fmt: skip
 _BY_LINES = "so what the change reaches is told from the lines that it changes"
 _DEFAULTS = {"tls_advertise_hosts": "*"}
@@ -397,7 +395,7 @@ class PlainExim:
             what = f"the transport {place}" if place else "the main part"
             return with_floor(edit, before, library, floor, what)
         if not floor and getattr(desired, direction) not in (None, "disabled"):
-            for name in set(ours).intersection(FLOOR_SETTINGS):
+            for name in set(ours).intersection(FLOOR_OPTIONS):
                 edit = with_setting(edit, name, ours[name])
         return edit
 
@@ -435,7 +433,7 @@ class PlainExim:
                 value = library.with_floor(options.get(library.setting, ""), floor, f"the transport {name}")
                 advice = (
                     OWN_TRANSPORTS
-                    if name.startswith(OURS)
+                    if name.startswith(COLLECTION_PREFIX)
                     else f"let the transport in {self.path} say '{library.setting} = {value}'"
                 )
             except EngineError as error:
@@ -445,7 +443,7 @@ class PlainExim:
 
     def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
         """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
-        return log_places(self._printed.options, self._layout.logs), VERSIONS_IN_LOG
+        return log_places(self._printed.options, self._layout.logs), EXIM_SESSIONS
 
     def _refuse_elsewhere(self, bare: str, edits: Mapping[str, Edit]) -> None:
         """Raise ByHandError if something else than the file itself sets one of the options: an included file or a macro."""

@@ -43,13 +43,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.elsewhere
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
     CIPHERS,
-    OURS,
+    COLLECTION_PREFIX,
+    EXIM_SESSIONS,
+    FLOOR_OPTIONS,
     OWN_TRANSPORTS,
-    VERSIONS_IN_LOG,
     Library,
-)
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import (
-    SETTINGS as FLOOR_SETTINGS,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.layout import DEBIAN
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.log_places import log_places
@@ -155,7 +153,7 @@ class Exim:
         self._will_be_split = will_be_split
         self._trial = trial
         self._planned = Desired()
-        self._printed = Printed(run, more=FLOOR_SETTINGS)
+        self._printed = Printed(run, more=FLOOR_OPTIONS)
         self._tested: Optional[bytes] = None  # the generated configuration that check() has tried
         self._elsewhere: Optional[Mapping[str, Definition]] = None
         self._known: Optional[Mapping[str, str]] = None
@@ -496,7 +494,7 @@ class Exim:
 
     def _by_hand(self, library: Library, transport: str, value: str, floor: str) -> str:
         """Return what an administrator writes for a transport whose options the collection does not edit."""
-        if transport.startswith(OURS):
+        if transport.startswith(COLLECTION_PREFIX):
             return OWN_TRANSPORTS
         try:
             line = f"{library.setting} = {library.with_floor(value, floor, f'the transport {transport}')}"
@@ -513,7 +511,7 @@ class Exim:
 
     def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
         """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
-        return log_places(self._printed.options, DEBIAN.logs), VERSIONS_IN_LOG
+        return log_places(self._printed.options, DEBIAN.logs), EXIM_SESSIONS
 
     def _refuse_lost(self, desired: Desired) -> None:
         """Raise EngineError if other ports or names have a certificate that the change would replace."""
@@ -534,7 +532,7 @@ class Exim:
         macros = self.own_macros()
         names = [*(_INBOUND_MACROS if desired.inbound is not None else ())]
         names += _OUTBOUND_MACROS if desired.outbound is not None else ()
-        names += FLOOR_SETTINGS if desired.min_tls or desired.inbound == "disabled" else ()
+        names += FLOOR_OPTIONS if desired.min_tls or desired.inbound == "disabled" else ()
         return {name: before.get(name) for name in names if macros.get(name) == last.get(name) != before.get(name)}
 
     def _before_the_move(self, desired: Desired) -> bytes:

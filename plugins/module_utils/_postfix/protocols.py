@@ -13,17 +13,17 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.delive
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.observe import Configuration
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.reach import OURS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import (
-    VERSIONS,
+    TLS_ORDER,
     Permit,
     Permits,
     older_than,
 )
 
-INBOUND = ("smtpd_tls_protocols", "smtpd_tls_mandatory_protocols")
-OUTBOUND = ("smtp_tls_protocols", "smtp_tls_mandatory_protocols")
+RECEIVING_LISTS = ("smtpd_tls_protocols", "smtpd_tls_mandatory_protocols")
+SENDING_LISTS = ("smtp_tls_protocols", "smtp_tls_mandatory_protocols")
 _NAMES = {
-    **{one.lower(): one for one in VERSIONS},
-    **{f"{place:04x}": one for place, one in enumerate(VERSIONS[1:], 0x0300)},
+    **{one.lower(): one for one in TLS_ORDER},
+    **{f"{place:04x}": one for place, one in enumerate(TLS_ORDER[1:], 0x0300)},
 }
 _WORD = re.compile(r"(>=|<=|!)?(?:0x)?([A-Za-z0-9.]+)\Z")
 _PROXY = "tlsproxy/unix"
@@ -33,23 +33,23 @@ _ATTRIBUTE = re.compile(r"(?:^|\s)protocols\s*=\s*(\S+)")
 
 def oldest(value: str) -> Optional[str]:
     """Return the oldest version that a list of protocols permits; None if that cannot be told, empty if it permits none."""
-    included, permitted = set(), set(VERSIONS)
+    included, permitted = set(), set(TLS_ORDER)
     for word in filter(None, re.split(r"[,:\s]+", value)):
         match = _WORD.match(word)
         name = _NAMES.get(match[2].lower()) if match else None
         if match is None or name is None:
             return None
-        at = VERSIONS.index(name)
+        at = TLS_ORDER.index(name)
         if match[1] == "!":
             permitted.discard(name)
         elif match[1] == ">=":
-            permitted -= set(VERSIONS[:at])
+            permitted -= set(TLS_ORDER[:at])
         elif match[1] == "<=":
-            permitted -= set(VERSIONS[at + 1 :])
+            permitted -= set(TLS_ORDER[at + 1 :])
         else:
             included.add(name)
     found = permitted & included if included else permitted
-    return next((one for one in VERSIONS if one in found), "")
+    return next((one for one in TLS_ORDER if one in found), "")
 
 
 def spelled(mail_version: str, floor: str) -> str:
@@ -110,7 +110,7 @@ def _permit(configuration: Configuration, service: str, where: str, names: Colle
     values = {name: configuration.value(where, name) for name in names if configuration.knows(where, name)}
     found = {name: oldest(value) for name, value in values.items()}
     unknown = [name for name in names if found.get(name) is None]
-    name = unknown[0] if unknown else min(found, key=lambda one: VERSIONS.index(found[one] or VERSIONS[-1]))
+    name = unknown[0] if unknown else min(found, key=lambda one: TLS_ORDER.index(found[one] or TLS_ORDER[-1]))
     advice = ""
     if name in configuration.overrides.get(where, {}):
         advice = f"master.cf sets {name} for {where}: take it out (postconf -PX '{where}/{name}')"

@@ -43,7 +43,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.pendin
 from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.reach import OURS, Reach, loopback_only
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import FLOORS, Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_TRANSPORT
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import VERSIONS, Permits, older_than
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import TLS_ORDER, Permits, older_than
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, is_loopback
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import (
@@ -97,15 +97,15 @@ _INBOUND = (
     "smtpd_tls_received_header",
     "smtpd_tls_loglevel",
     *former.SUPERSEDED,
-    *protocols.INBOUND,
+    *protocols.RECEIVING_LISTS,
 )
-_OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel", *protocols.OUTBOUND)
+_OUTBOUND = ("smtp_tls_security_level", "smtp_tls_loglevel", *protocols.SENDING_LISTS)
 _AGREED = (
     rb"(?:Anonymous|Trusted|Untrusted|Verified) TLS connection (?:established|reused) %s "
     rb"(?P<peer>[A-Za-z0-9._-]{0,255}\[[0-9A-Fa-f.:]{2,45}\])"
     rb"(?::\d{1,5})?(?: to [^ :]{1,255})?: (?P<version>(?:TLS|SSL)v[\d.]{1,4}) "
 )
-VERSIONS_IN_LOG = {
+POSTFIX_SESSIONS = {
     "inbound": re.compile(rb"/(?:smtpd|tlsproxy)\[\d{1,9}\]: " + _AGREED % rb"from"),
     "outbound": re.compile(rb"/(?:smtp|tlsproxy)\[\d{1,9}\]: (?:\w{1,30}: )?" + _AGREED % rb"to"),
 }
@@ -301,7 +301,7 @@ class Postfix:
     @staticmethod
     def _floors(desired: Desired) -> dict[str, str]:
         """Return the settings of main.cf that hold a floor, each with that floor."""
-        sides = (("inbound", protocols.INBOUND), ("outbound", protocols.OUTBOUND))
+        sides = (("inbound", protocols.RECEIVING_LISTS), ("outbound", protocols.SENDING_LISTS))
         return {
             name: desired.floor_in(direction)
             for direction, names in sides
@@ -329,7 +329,7 @@ class Postfix:
                         f"postconf -PX '{service}/{name}'"
                     )
             present = back[name] if name in back else self.postconf.explicit_expanded().get(name)
-            at = protocols.oldest(present) if present is not None else VERSIONS[0]
+            at = protocols.oldest(present) if present is not None else TLS_ORDER[0]
             if at is None:
                 raise EngineError(
                     f"{name} is '{present}', and it cannot be told which TLS versions that permits, so starttls_min_tls is not set; write "
@@ -347,7 +347,7 @@ class Postfix:
 
     def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
         """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
-        return self._log(), VERSIONS_IN_LOG
+        return self._log(), POSTFIX_SESSIONS
 
     def _exempted(self, desired: Desired) -> list[tuple[str, str]]:
         """Return the options that may be exemptions of an earlier change, and that the wanted state has no use for."""

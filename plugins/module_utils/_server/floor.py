@@ -18,7 +18,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.version_tests import TESTED, versions_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
-DIRECTIONS = ("inbound", "outbound")
+FLOOR_DIRECTIONS = ("inbound", "outbound")
 
 
 class Floors(NamedTuple):
@@ -50,7 +50,7 @@ def floors(server: Server, desired: Desired, change: Any) -> Optional[Floors]:
 def not_reached(desired: Desired, found: Floors) -> list[str]:
     """Return a sentence for each listener, transport and table that the floor does not hold for after the change."""
     said: list[str] = []
-    for direction in DIRECTIONS:
+    for direction in FLOOR_DIRECTIONS:
         if getattr(desired, direction) != "disabled" and (direction == "outbound" or desired.listens):
             said += permits.below(getattr(found.after, direction), desired.min_tls)
     return [*said, *(found.after.notes if desired.outbound != "disabled" else ())]

@@ -9,13 +9,17 @@ from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.versions_in_log import Heard, Seen, old_peers
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import HoldsFloor, Server
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.floor import DIRECTIONS, Floors, not_reached
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.floor import (
+    FLOOR_DIRECTIONS,
+    Floors,
+    not_reached,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import older_than
 
 _SHOWN = 5
 _WHO = {"inbound": ("client", "clients"), "outbound": ("server", "servers")}
-SHUTS_OUT, UNKNOWN, NOBODY, NOT_REACHED = (
+SHUTS_OUT, VERSIONS_NOT_TOLD, NOBODY, NOT_REACHED = (
     "tls_floor_shuts_out",
     "tls_floor_not_told",
     "tls_floor_nobody",
@@ -28,7 +32,7 @@ def notes(server: Server, desired: Desired, found: Optional[Floors]) -> list[dic
     if found is None or not isinstance(server, HoldsFloor):
         return []
     said = [{"code": NOT_REACHED, "message": one} for one in not_reached(desired, found)]
-    sides = [one for one in DIRECTIONS if found.raised(desired, one)]
+    sides = [one for one in FLOOR_DIRECTIONS if found.raised(desired, one)]
     if not sides:
         return said
     places, lines = server.log_of_versions()
@@ -41,7 +45,7 @@ def _forecast(direction: str, seen: Seen, heard: Heard, floor: str) -> dict[str,
     when = f"log from {heard.began} to {heard.ended}" if heard.began and heard.ended else "the log"
     if not seen.sessions:
         return {
-            "code": UNKNOWN,
+            "code": VERSIONS_NOT_TOLD,
             "message": f"the log tells no TLS version of {many}, so it is not known which of them the floor {floor} would shut out",
         }
     if not seen.peers:

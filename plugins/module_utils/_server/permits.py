@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Optional
 
-VERSIONS = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+TLS_ORDER = ("SSLv2", "SSLv3", "TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 """All versions, from the oldest on, with the names that OpenSSL and Postfix have for them."""
 
 
@@ -18,7 +18,7 @@ _SHOWN = 5
 
 def older_than(floor: str) -> tuple[str, ...]:
     """Return the versions below a floor, from the oldest on."""
-    return VERSIONS[: VERSIONS.index(floor)]
+    return TLS_ORDER[: TLS_ORDER.index(floor)]
 
 
 @dataclass(frozen=True)

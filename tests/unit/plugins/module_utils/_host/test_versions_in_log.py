@@ -4,10 +4,10 @@ import gzip
 import os
 
 import pytest
-from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import VERSIONS_IN_LOG as EXIM
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import EXIM_SESSIONS as EXIM
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import versions_in_log
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.versions_in_log import old_peers
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import VERSIONS_IN_LOG as POSTFIX
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import POSTFIX_SESSIONS as POSTFIX
 
 OLD = ("SSLv3", "TLSv1", "TLSv1.1")
 AT = "2026-11-29T10:00:0{}+00:00 mx "

@@ -18,7 +18,7 @@ LISTS = {
 }
 DEFAULTS = {**TLS_DEFAULTS, **LISTS}
 SUBMISSION = "submission inet n  -  y  -  -  smtpd\n"
-FLOOR = dict.fromkeys((*protocols.INBOUND, *protocols.OUTBOUND), ">=TLSv1.2")
+FLOOR = dict.fromkeys((*protocols.RECEIVING_LISTS, *protocols.SENDING_LISTS), ">=TLSv1.2")
 
 
 class Host:
@@ -116,7 +116,7 @@ def test_switched_off_everything_is_as_it_was_byte_for_byte(make):
 def test_one_direction_alone(make):
     host = make()
     host.apply("TLSv1.2", None, "opportunistic")
-    assert host.set == dict.fromkeys(protocols.OUTBOUND, ">=TLSv1.2")
+    assert host.set == dict.fromkeys(protocols.SENDING_LISTS, ">=TLSv1.2")
 
 
 def test_what_is_as_strict_stays(make):

@@ -9,7 +9,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.files i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts, sockets
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.log_places import LogPlaces
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host.observed import Listener, Transport
-from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import VERSIONS_IN_LOG
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.server import POSTFIX_SESSIONS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.permits import Permit, Permits
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach import Sides, WayOut
@@ -66,7 +66,7 @@ class Mail(FakeMail):
         return Permits((one, *self.other_permits), (Permit("smtp/unix", oldest),))
 
     def log_of_versions(self):
-        return LogPlaces((str(self.log),), (), ()), VERSIONS_IN_LOG
+        return LogPlaces((str(self.log),), (), ()), POSTFIX_SESSIONS
 
     def sides(self, _change=None):
         served = (str(self.certificate),) if self.settings["inbound"] != "disabled" else ()
