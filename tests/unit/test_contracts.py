@@ -702,7 +702,16 @@ def test_the_gateway_role_passes_every_option_on(documentation):
     assert set(gateway_task("read")) == options["gateway_info"] - {"domains"}
     # A file takes the options of its part, and both parts are the whole change.
     accept, modes = (gateway_task(file) for file in ("accept", "modes"))
-    given = {"inbound", "min_tls", "certificate", "certificate_source", "private_key", "more_on_host", "install", "digests"}
+    given = {
+        "inbound",
+        "min_tls",
+        "certificate",
+        "certificate_source",
+        "private_key",
+        "more_on_host",
+        "install",
+        "digests",
+    }
     assert set(accept) == given
     remove = gateway_task("remove")
     assert set(remove) == {"state", "email_configs", "certificate", "keep", "queue_timeout", "digests"}
