@@ -145,7 +145,7 @@ def _entry(entry: Renewable, settings: Settings, now: datetime) -> _Found:
             said.append(Said(_CRITICAL, f"{parts.pair.path or parts.pair.certificate} {what}"))
             continue
         kind = leaf.key_type if len(entry.pairs) > 1 else ""
-        said += [*_dates(parts, leaf), *_records(entry, parts), *_permissions(entry, parts)]
+        said += [*_dates(entry, parts, leaf), *_records(entry, parts), *_permissions(entry, parts)]
         data += _numbers(entry, f"{entry.name}{f'_{kind}' if kind else ''}", leaf, now)
         expected.update({Question(target, kind): leaf for target in entry.listeners})
     seen = ask(list(expected), settings) if expected else {}
@@ -192,18 +192,21 @@ def _hours(span: timedelta) -> str:
     return " ".join(parts) or f"{rest // _MINUTE} min"
 
 
-def _dates(parts: Parts, leaf: X509) -> list[Said]:
+def _dates(entry: Renewable, parts: Parts, leaf: X509) -> list[Said]:
     """Return what is wrong with the installed certificate, and whether a renewed one waits."""
     fitness = parts.installed or parts.renewed
     said = [Said(_CRITICAL, one.what) for one in fitness.faults]
     said += [Said(_WARNING, one.what) for one in fitness.cautions if one.code == "expires_soon"]
     new = parts.renewed.leaf
     if parts.present is not None and not parts.is_current and new and new.not_after > leaf.not_after:
-        why = (
-            f", because it is unfit ({parts.renewed.said})"
-            if parts.renewed.faults
-            else "; run 'mailfleet-starttls renew'"
-        )
+        if parts.renewed.faults:
+            why = f", because it is unfit ({parts.renewed.said})"
+        elif missing := unpublished(entry, parts.renewed):
+            why = (
+                f", because it fits none of the TLSA records; publish {'; '.join(missing)}, then run rotate_certificate"
+            )
+        else:
+            why = f"; {_RENEW}"
         said.append(
             Said(
                 _WARNING,

@@ -11,6 +11,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.x509 import utc_now
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook import main, monitoring
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import RenewalPlan
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.support import renewing
 from tests.support.renewing import NAME, pem_of
@@ -390,6 +391,17 @@ def test_a_certificate_that_no_published_record_fits_is_critical(tmp_path, autho
                 in line
             )
             assert monitoring.check(host.configuration(), utc_now()).status == 0
+
+
+def test_a_renewed_one_that_no_published_record_fits_is_not_told_to_be_installed(tmp_path, authority):
+    with renewing.host(tmp_path, authority) as host:
+        old = ages(host, 90, 50.5).certificate.public_bytes(Encoding.DER)
+        host.renews(host.issue(days=90, age=0.5))
+        tlsa = {"name": f"_25._tcp.{NAME}", "usage": 3, "selector": 0, "matching_type": 0, "data": old.hex()}
+        status, line = monitoring.check(host.configuration(tlsa=[tlsa]), utc_now())
+    assert status == 1
+    assert f"because it fits none of the TLSA records; publish _25._tcp.{NAME}. IN TLSA 3 1 1 " in line
+    assert "mailfleet-starttls renew" not in line
 
 
 def test_without_openssl_nobody_could_look(tmp_path, authority, monkeypatch):
