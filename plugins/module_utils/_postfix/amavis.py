@@ -103,8 +103,9 @@ def check(run: Runner) -> None:
     """Have amavis read its files. Raises EngineError with what it says."""
     status, out, err = run(["runuser", "-u", USER, "--", "amavisd", "showkeys"])
     if status != 0:
-        said = "; ".join(line.strip() for line in (err or out).splitlines() if "Error" in line or "error" in line)
-        raise EngineError(f"amavis cannot read its configuration: {said or (err or out).strip()}")
+        lines = [line.strip() for line in f"{out}\n{err}".splitlines() if line.strip()]
+        said = [line for line in lines if "error" in line.lower()]
+        raise EngineError(f"amavis cannot read its configuration: {'; '.join(said or lines)}")
 
 
 def reload(run: Runner) -> None:

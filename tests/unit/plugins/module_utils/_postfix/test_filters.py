@@ -231,7 +231,7 @@ class TestAmavis:
     def test_what_it_cannot_read_is_said_before_the_reload(self, host):
         host.apply(MODE)
         said = 'Error in config file "/etc/amavis/conf.d/60-x": syntax error\nmore\n'
-        host.fake.answers[("runuser",)] = (1, "", said)
+        host.fake.answers[("runuser",)] = (1, said, "head: cannot open /etc/mailname\n")
         with pytest.raises(
             EngineError, match=r'cannot read its configuration: Error in config file "/etc/amavis/conf\.d/60-x"'
         ):
