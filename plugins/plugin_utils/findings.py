@@ -188,7 +188,7 @@ _ENTRIES = (
           "switch the newer version on, or update the server"),
     Entry("tls", "old_tls_offered", "warning", "The server accepts TLS 1.0 or TLS 1.1 too.",
           "set starttls_min_tls: TLSv1.2 and run enable_tls, which first shows who still needs the old versions; elsewhere switch them off "
-          "(Postfix: smtpd_tls_protocols, Exim: tls_require_ciphers or openssl_options)"),
+          "(Postfix: smtpd_tls_protocols, Exim: openssl_options)"),
     Entry("tls", "no_tls13", "notice", "The server does not offer TLS 1.3.",
           "update its TLS library, or switch it on"),
     Entry("tls", "command_injection", "error", "The server answers commands inside TLS that were sent in plaintext.",
@@ -513,7 +513,7 @@ _ENTRIES = (
           "ask those that the message names to update; until they have, their mail goes in plaintext, or waits where TLS is required"),
     Entry("plan", "tls_floor_not_told", "warning",
           "The log does not tell whom the floor for TLS versions (starttls_min_tls) would shut out.",
-          "on Postfix set smtpd_tls_loglevel and smtp_tls_loglevel to 1, as enable_tls does, and set the floor some days later"),
+          "run enable_tls without the floor, which has Postfix log its TLS versions, and set the floor some days later"),
     Entry("plan", "tls_floor_nobody", "notice",
           "By the log, the floor for TLS versions (starttls_min_tls) shuts out nobody.",
           "nothing: see that the log covers the days on which your partners send"),
