@@ -70,7 +70,7 @@ cores: lab python
 test-matrix: lab python
 	@LAB_GATEWAYS=gw1,gw13,gx12,gx13 $(LAB)/test molecule modes enforced
 	@LAB_PEERS=all $(LAB)/test molecule relay
-	@LAB_UPGRADE=all $(LAB)/test molecule upgrade
+	@LAB_UPGRADE=all LAB_FILTERS=all $(LAB)/test molecule upgrade filters
 	@LAB_CORE=oldest $(LAB)/test molecule obstacles
 	@LAB_CORE=newest $(LAB)/test molecule obstacles
 	@$(LAB)/cores oldest newest
