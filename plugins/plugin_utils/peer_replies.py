@@ -15,11 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.peer import PEER_KINDS, Peer
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import (
-    NOT_TESTED,
-    PROOF_STEPS,
-    EnvelopeProof,
-)
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.envelope import PROOF_STEPS, EnvelopeProof
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import NOT_TESTED
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.patience import says_busy
 from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import ENVELOPE_REPLY_CHARS
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.certificates.certificate import printable_text

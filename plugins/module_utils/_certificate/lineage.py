@@ -20,7 +20,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 
 _AUTHENTICATORS: Mapping[str, str] = {"rfc2136": "dns-rfc2136"}
 """Challenge -> the word of certbot, where that is another."""
-_AUTHENTICATOR = re.compile(r"^\s*authenticator\s*=\s*([A-Za-z0-9_:-]{1,60})\s*$", re.MULTILINE)
+_AUTHENTICATOR = re.compile(r"^[ \t]*authenticator[ \t]*=[ \t]*([A-Za-z0-9_:-]{1,60})[ \t]*$", re.MULTILINE)
 _MOST_VERSIONS = 200
 _SHOWN = 3
 

@@ -40,8 +40,8 @@ _SHOWN = (
 )  # fmt: skip
 _ANSWER = re.compile(
     r"([0-9a-f]{8})\n([0-9a-f]{8})\nsubject=(.*)\nissuer=(.*)\nnotBefore=(.*)\nnotAfter=(.*)\n"
-    r"((?:Certificate purposes:\n)?(?:.* : .*\n)*)"
-    r"(?:-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)-----END PUBLIC KEY-----\n)?((?:.*\n)*)"
+    r"((?:Certificate purposes:\n)?(?:[^:\n]* : .*\n)*)"
+    r"(?:-----BEGIN PUBLIC KEY-----\n([A-Za-z0-9+/=\n]+)-----END PUBLIC KEY-----\n)?([\s\S]*)"
 )
 """What openssl answers to _DECIDED, -pubkey and _FIXED. It escapes line breaks in names."""
 _EXTENSIONS = "\n        X509v3 extensions:\n"
@@ -49,7 +49,7 @@ _TITLE = re.compile(r"^ {12}(\S.*?):(?: critical| )?$", re.MULTILINE)
 """The name of an extension. Each may be there once."""
 _ALTERNATIVE = re.compile(r"^ *X509v3 Subject Alternative Name:.*\n *(.*)$", re.MULTILINE)
 _CA_ISSUERS = re.compile(r"^ *CA Issuers - URI:(.*)$", re.MULTILINE)
-_ATTRIBUTE = re.compile(r"([^=,+]*)=((?:\\.|[^\\,+])*)")
+_ATTRIBUTE = re.compile(r"(?:\A|[,+])([^=,+]*)=((?:\\.|[^\\,+])*)")
 _ESCAPE = re.compile(rb"\\(?:([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _CONTROL = re.compile(r"(?<!\\)\\([01][0-9A-F]|7F)")
 _HASH = re.compile(r"(?i)md[245]|sha(?:1|224|256|384|512)(?![0-9])")

@@ -38,8 +38,8 @@ COLLECTION_PREFIX = "mailfleet"
 OWN_TRANSPORTS = "the collection writes these for a gateway or a peer, with the versions of the TLS library"
 """Why a transport of the collection's own is below the floor."""
 _IN_LOG = (
-    rb" [^\n]{0,2000}? H=(?:(?P<name>[A-Za-z0-9._-]{1,255}) )?(?:\([^()\n]{0,255}\) )?(?P<peer>\[[0-9A-Fa-f.:]{2,45}\])[^\n]{0,300}?"
-    rb" X=(?P<version>(?:TLS|SSL)v?[\d.]{1,4}):"
+    rb" (?:\S{1,400} ){0,14}?H=(?:(?P<name>[A-Za-z0-9._-]{1,255}) )?(?:\([^()\s]{0,255}\) )?(?P<peer>\[[0-9A-Fa-f.:]{2,45}\])\S{0,20}"
+    rb"(?: \S{1,400}){0,14}? X=(?P<version>(?:TLS|SSL)v?[\d.]{1,4}):"
 )
 EXIM_SESSIONS = {"inbound": re.compile(rb" <=" + _IN_LOG), "outbound": re.compile(rb" (?:=>|->|>>)" + _IN_LOG)}
 """A line that tells a message's or delivery's peer and TLS version."""

@@ -32,9 +32,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts imp
     unpublished,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import NOT_TESTED, Handshake, Settings
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
 _OK, _WARNING, _CRITICAL, _UNKNOWN = 0, 1, 2, 3

@@ -32,10 +32,14 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.parts imp
     wanted_image,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.served import Question, ask
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import NoticesCertificates
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    NOT_TESTED,
+    Handshake,
+    Settings,
+    Target,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError, TransactionError
 
 DONE, PUT_OFF, NOT_SERVED, NOT_SEEN = 0, 1, 2, 3

@@ -17,10 +17,12 @@ from dataclasses import replace
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate import pem
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.openssl import PROGRAM_PATH
-from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Handshake, Settings, Target
-
-NOT_TESTED = "not_tested"
-"""The code of a handshake test that nobody could make."""
+from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    NOT_TESTED,
+    Handshake,
+    Settings,
+    Target,
+)
 
 _RSA = ":".join(f"RSA-PSS+SHA{bits}" for bits in (256, 384, 512))
 _ECDSA = ":".join(f"ECDSA+SHA{bits}" for bits in (256, 384, 512))

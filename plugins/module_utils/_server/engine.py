@@ -25,7 +25,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._change.lock im
 from ansible_collections.mailfleet.starttls.plugins.module_utils._change.paths import LOOK
 from ansible_collections.mailfleet.starttls.plugins.module_utils._host import facts
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server import evidence, floor, reach
-from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import NOT_TESTED, or_in_tls13
+from ansible_collections.mailfleet.starttls.plugins.module_utils._server.algorithm import or_in_tls13
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contract import (
     NoticesCertificates,
     Server,
@@ -41,6 +41,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.reach i
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue import Stage
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
     ALGORITHMS,
+    NOT_TESTED,
     Handshake,
     Settings,
     Target,

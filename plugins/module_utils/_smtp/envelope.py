@@ -24,6 +24,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.dialogue 
     Stage,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import (
+    NOT_TESTED,
     DialogueSession,
     Settings,
     Trust,
@@ -35,8 +36,6 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.limits import E
 
 PROOF_STEPS = ("connect", "greeting", "ehlo", "starttls", "handshake", "mail", "rcpt", "done")
 """Where a proof can end, in the order of the dialogue."""
-NOT_TESTED = "not_tested"
-"""The fault of a proof that ended before MAIL, because it had no addresses."""
 REFUSED = "refused"
 """The fault of a proof that ended with the server's answer to MAIL or RCPT."""
 CERTIFICATE_REFUSED = "client_certificate_refused"

@@ -52,6 +52,8 @@ __all__ = [
     "with_trust",
 ]
 
+NOT_TESTED = "not_tested"
+"""The code of a test, or of a part of it, that could not be made: neither good nor bad."""
 MANY = 200
 """Above this many targets, save CPU time, even if a few targets need a second connection."""
 

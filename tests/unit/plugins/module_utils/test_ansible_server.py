@@ -91,7 +91,7 @@ def test_the_certificate_gets_what_the_kind_needs(here, kind):
     assert asdict(bundle) == {
         "path": "/x.pem", "present": True, "content": "c", "owner": "mail", "group": layout.certificate_group,
         "mode": layout.certificate_mode, "sha256": "d", "fingerprints": ("f",),
-        "ends": "", "replace": False, "keep": "", "private_key": "", "issued_by": "",
+        "ends": "", "replace": False, "replaces": "", "keep": "", "private_key": "", "issued_by": "",
     }  # fmt: skip
     assert "'c'" not in repr(bundle)
 

@@ -113,7 +113,7 @@ def test_no_guess_is_left_beside_the_cause(case):
 def test_a_finding_on_something_else_keeps_its_advice():
     [done] = explained([probe(served=SERVED, found=["old_tls_offered", "wrong_certificate"])], HOST, seen(), OURS)
     assert [one["code"] for one in done["findings"]] == ["certificate_not_reloaded", "old_tls_offered"]
-    assert "once no partner needs it" in done["findings"][1]["message"]
+    assert "which first shows who still needs the old versions" in done["findings"][1]["message"]
 
 
 BY_NAME = "${if eq{$tls_in_sni}{x}{a}{b}}"
