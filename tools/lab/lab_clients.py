@@ -1,5 +1,7 @@
 """Clients of mail servers, beside a renewal: lab_clients.py FILE HOST=ADDRESS... runs until FILE is gone, and prints what they saw as JSON.
 
+It makes the file once each client has seen each port, so what was served before the renewal is known however busy the machine is.
+
 It runs on a host of the lab, with Python's own library. Each mail server has a client that makes handshakes, on each port in turn, and
 takes only ECDSA or only RSA; and a client that hands over messages, each over TLS.
 """
@@ -77,8 +79,11 @@ class Seen:
         """Count what succeeds, and keep the reason of what does not."""
         return Counted(self, what, where)
 
-    def shake(self, file: Path) -> None:
-        """Make handshakes until the file is gone, and then once more on each port."""
+    def shake(self, file: Path, first: threading.Barrier) -> None:
+        """Make a handshake on each port, then more until the file is gone, and then once more on each port."""
+        for face in FACES:
+            self.look(*face)
+        first.wait()
         number = 0
         while file.exists():
             self.look(*FACES[number % len(FACES)])
@@ -87,8 +92,9 @@ class Seen:
         for face in FACES:
             self.look(*face)
 
-    def send(self, file: Path) -> None:
+    def send(self, file: Path, first: threading.Barrier) -> None:
         """Hand over messages until the file is gone."""
+        first.wait()
         number = 0
         while file.exists():
             number += 1
@@ -117,9 +123,10 @@ class Counted:
 
 def main(file: Path, servers: dict[str, str]) -> None:
     """Run the clients of all mail servers."""
-    file.touch()
     every = [Seen(host, address) for host, address in servers.items()]
-    threads = [threading.Thread(target=work, args=(file,)) for seen in every for work in (seen.shake, seen.send)]
+    works = [work for seen in every for work in (seen.shake, seen.send)]
+    first = threading.Barrier(len(works), file.touch)
+    threads = [threading.Thread(target=work, args=(file, first)) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -100,7 +100,7 @@ class Renewing:
             stdout=subprocess.PIPE, text=True,
         ) as process:  # fmt: skip
             try:
-                assert wait_for(lambda: self.fleet.run(CA, f"ls {_RUNNING}", check=False), 20), "no client runs"
+                assert wait_for(lambda: self.fleet.run(CA, f"ls {_RUNNING}", check=False), 180), "no client runs"
                 yield seen
             finally:
                 self.fleet.run(CA, f"rm -f {_RUNNING}")
