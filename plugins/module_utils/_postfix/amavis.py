@@ -24,6 +24,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import E
 FILE = "99-mailfleet_starttls"
 AMAVIS_UNIT = "amavis.service"
 USER = "amavis"
+RELOAD_SECONDS = 60.0
+"""A reload starts the program anew: some seconds, more on a busy machine. Mail takes its usual ways meanwhile."""
 _READ = re.compile(r"[A-Za-z0-9_-]+")  # the names that run-parts lists
 _COMMENT = re.compile(r"(?m)(?:^|[ \t])#.*$")
 _ELSEWHERE = re.compile(

@@ -806,9 +806,12 @@ class PostfixGateway:
         amavis.reload(self._run)
         self._amavis_read = content
         for port in amavis.ports(content or b""):
-            seen = wait_until(lambda now: now.stage >= Stage.GREETING, port, self._settings, self._settings.timeout)
+            seen = wait_until(lambda now: now.stage >= Stage.GREETING, port, self._settings, amavis.RELOAD_SECONDS)
             if seen.stage < Stage.GREETING:
-                raise EngineError(f"amavis does not answer on {port} after the change: {seen.message}")
+                raise EngineError(
+                    f"amavis does not answer on {port} within {amavis.RELOAD_SECONDS:g} s after the change: {seen.message}; "
+                    f"see what its log says: journalctl -u {amavis.AMAVIS_UNIT}"
+                )
 
     def _start(self, instances: Sequence[Instance], moving: Sequence[Instance], new: Sequence[str]) -> None:
         """Start instances, now and after each boot. moving: those of them that another unit runs. new: units to enable.

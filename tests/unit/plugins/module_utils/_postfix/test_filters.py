@@ -243,7 +243,8 @@ class TestAmavis:
             Target("127.0.0.1", 10129), Stage.CONNECT, code="connect_failed", message="refused"
         )
         with pytest.raises(
-            EngineError, match=r"amavis does not answer on 127\.0\.0\.1:10129 after the change: refused"
+            EngineError,
+            match=r"amavis does not answer on 127\.0\.0\.1:10129 within 60 s after the change: refused; see what its log says",
         ):
             host.adapter.reload()
 
