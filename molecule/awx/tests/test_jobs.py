@@ -175,7 +175,7 @@ def test_report(awx: Awx) -> None:
 
 
 def test_rotate_certificate(awx: Awx) -> None:
-    """The hosts have the certificates of the inventory already. It comes before another mode is set: its proof would name the difference."""
+    """The hosts have the certificates already. Once the gateway has another mode than the inventory, the proof would name it."""
     answers = {**UNSET, "starttls_check_tlsa": "true", "starttls_send_messages": "false"}
     assert play(awx, "rotate_certificate", answers, 2).changed == set()
 
