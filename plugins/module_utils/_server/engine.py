@@ -30,6 +30,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._server.contrac
     NoticesCertificates,
     Server,
     ServerTransaction,
+    ServesByPort,
 )
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import (
     FLOORS,
@@ -106,6 +107,10 @@ def compute(server: Server, desired: Desired, check_mode: bool, warnings: list[s
         desired = replace(desired, inbound=None)
     if desired.only_renew:
         desired = replace(desired, inbound=before["inbound"] if before["inbound"] in ("offered", "required") else None)
+    if desired.of_ports and desired.offers and not isinstance(server, ServesByPort):
+        raise EngineError(
+            f"starttls_more_certificates: {server.name} serves one certificate on all ports; take the entry with ports away"
+        )
     change: Any = server.plan(desired)
     looks: dict[str, Look] = {}
     for bundle in desired.bundles if desired.offers else ():
@@ -241,8 +246,9 @@ def change_within(
     _guard_outbound(server, computed, sides, settings, check_mode, warnings)
     _guard_floor(desired, floors, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
-    if desired.listens and not change and fingerprint is not None and is_stale(desired, fingerprint, seen, settings):
-        change = replace(change, reload=True)
+    if desired.listens and not change and fingerprint is not None:
+        if is_stale(desired, fingerprint, seen, settings) or evidence.stale_ports(server, desired, settings):
+            change = replace(change, reload=True)
     notices = _seconds_to_notice(server, desired, change, seen)
     if notices:
         change = replace(change, unasked=True)
