@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.config import ByPort
+from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.files_by_port import certificates_of, keys_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor import Library
 from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.plain_text import ByHandError, Edit
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
@@ -44,8 +45,7 @@ def inbound(desired: Desired, before: Mapping[str, str], is_ours: bool) -> Optio
         if acl.startswith(REQUIRES) and not is_ours:
             raise ByHandError(f"acl_smtp_mail refuses mail without TLS ({acl!a}), and nobody can use TLS then")
         return Edit(settings) if settings else None
-    certificates = " : ".join(desired.certificates)
-    key = " : ".join(key or certificate for certificate, key in desired.pairs)
+    certificates, key = certificates_of(desired), keys_of(desired)
     has = before.get("tls_certificate", ""), before.get("tls_privatekey", "") or before.get("tls_certificate", "")
     requires = acl.startswith(REQUIRES)
     same = has == (certificates, key) and hosts.here and requires == (desired.inbound == "required")
