@@ -98,7 +98,9 @@ def renewed_here(host: str, hostvars: HostVars, ca_content: str = "") -> list[di
         covered = list(one.names) or made["names"]
         with understood(f"what {host} returned"):
             there = _listeners(facts, [pair["certificate"] for pair in one.pairs], one.ports.__contains__)
-        places = there or [{**own, "port": port, "protocol": "smtps" if port == _SMTPS else "smtp"} for port in one.ports]
+        places = there or [
+            {**own, "port": port, "protocol": "smtps" if port == _SMTPS else "smtp"} for port in one.ports
+        ]
         asked = next((name for name in one.names if not name.startswith("*")), target.host)
         more.append(
             {

@@ -53,9 +53,7 @@ class FilesByPort(NamedTuple):
 def certificates_of(desired: Desired) -> str:
     """Return the text of tls_certificate for a wanted state."""
     own = " : ".join(certificate for certificate, _key in desired.own_pairs)
-    return str(
-        FilesByPort(own, {at: " : ".join(one.certificate for one in of) for at, of in desired.by_port.items()})
-    )
+    return str(FilesByPort(own, {at: " : ".join(one.certificate for one in of) for at, of in desired.by_port.items()}))
 
 
 def keys_of(desired: Desired) -> str:
@@ -90,7 +88,9 @@ def port_problem(desired: Desired, modes: Mapping[Optional[int], str]) -> str:
     for port in desired.by_port:
         named = f"starttls_more_certificates names port {port}"
         if port not in modes:
-            return f"{named}, and Exim does not listen on it; add it to daemon_smtp_ports, or take the port out of ports"
+            return (
+                f"{named}, and Exim does not listen on it; add it to daemon_smtp_ports, or take the port out of ports"
+            )
         if modes[port] == "none":
             return (
                 f"{named}, and Exim offers no STARTTLS there; let tls_advertise_hosts (MAIN_TLS_ADVERTISE_HOSTS) have that port, add it "

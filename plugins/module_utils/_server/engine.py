@@ -246,9 +246,9 @@ def change_within(
     _guard_outbound(server, computed, sides, settings, check_mode, warnings)
     _guard_floor(desired, floors, sides, settings, check_mode, warnings)
     fingerprint = computed.fingerprint
-    if desired.listens and not change and fingerprint is not None:
-        if is_stale(desired, fingerprint, seen, settings) or evidence.stale_ports(server, desired, settings):
-            change = replace(change, reload=True)
+    looks = desired.listens and not change and fingerprint is not None
+    if looks and is_stale(server, desired, fingerprint or "", seen, settings):
+        change = replace(change, reload=True)
     notices = _seconds_to_notice(server, desired, change, seen)
     if notices:
         change = replace(change, unasked=True)
@@ -403,12 +403,12 @@ def _by_algorithm(target: Target, settings: Settings) -> dict[str, Handshake]:
     }
 
 
-def is_stale(desired: Desired, fingerprint: str, seen: Handshake, settings: Settings) -> bool:
+def is_stale(server: Server, desired: Desired, fingerprint: str, seen: Handshake, settings: Settings) -> bool:
     """Whether the daemon has to read its files again, although they say what is wanted.
 
     seen: a test of its own port. A client chooses one of several certificates; another one may have been renewed by somebody else.
     """
-    if not satisfies(desired, fingerprint, seen):
+    if not satisfies(desired, fingerprint, seen) or evidence.stale_ports(server, desired, settings):
         return True
     if not (desired.on_host and desired.more and desired.offers):
         return False

@@ -228,8 +228,8 @@ def stale_ports(server: Server, desired: Desired, settings: Settings) -> list[in
             at[target] = target.port
     wanted = {port: installed_in([one.certificate for one in of]) for port, of in desired.by_port.items()}
     seen = handshake_all(list(at), replace(settings, ask_plaintext=False, verify_trust=False)) if at else []
-    found = {at[one.target] for one in seen if one.completed and one.fingerprint not in (wanted[at[one.target]] or (one.fingerprint,))}
-    return sorted(found)
+    served = {(at[one.target], one.fingerprint) for one in seen if one.completed}
+    return sorted({port for port, fingerprint in served if wanted[port] and fingerprint not in wanted[port]})
 
 
 def _of(place: reach.Reached) -> Sequence[str]:

@@ -135,9 +135,7 @@ def _kept(
         sources = Sources(f"the key in {path} on the host", f"{path} on the host", ca="ca_file")
         judged_by = {**install, "names": checked.names} if checked.names else install
         assessment = _assess(newer, judged_by, read, leaf.spki, sources)
-    kept = CheckedInputs(
-        {**checked.arguments, "content": str(newer["pem"])}, ports=checked.ports, names=checked.names
-    )
+    kept = CheckedInputs({**checked.arguments, "content": str(newer["pem"])}, ports=checked.ports, names=checked.names)
     wrong = [message] if message else [f"[{one.code}] {one.message}" for one in assessment.findings]
     if wrong:
         what = f"{which}, and it cannot stay: {'; '.join(wrong).rstrip('.')}"

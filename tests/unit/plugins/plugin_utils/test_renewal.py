@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from ansible_collections.mailfleet.starttls.plugins.module_utils._hook.configuration import check_name
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.plugin_utils.renewal import (
     past_renewing,
@@ -138,7 +139,11 @@ def test_a_certificate_of_some_ports_is_an_entry_of_its_own_with_their_listeners
         starttls_certificate_path="/live/mx.pem",
         starttls_more_certificates=[
             {**SUBMISSION, "names": ["*.example.net", "submission.example.com"]},
-            {**SUBMISSION, "names": ["*.example.net", "submission.example.com"], "certificate_path": "/live/sub-rsa.pem"},
+            {
+                **SUBMISSION,
+                "names": ["*.example.net", "submission.example.com"],
+                "certificate_path": "/live/sub-rsa.pem",
+            },
             {"certificate_path": "/live/mx-rsa.pem"},
         ],
     )
@@ -147,6 +152,7 @@ def test_a_certificate_of_some_ports_is_an_entry_of_its_own_with_their_listeners
     assert [one["certificate"] for one in own["pairs"]] == ["/live/mx.pem", "/live/mx-rsa.pem"]
     assert [(one["port"], one["name"]) for one in own["listeners"]] == [(25, "mx1.example.com")]
     assert other["name"] == "*.example.net:465+587"
+    check_name(other["name"])  # the hook takes it
     assert other["names"] == ["*.example.net", "submission.example.com"]
     assert [one["certificate"] for one in other["pairs"]] == ["/live/sub.pem", "/live/sub-rsa.pem"]
     assert [(one["port"], one["protocol"], one["name"]) for one in other["listeners"]] == [

@@ -31,7 +31,9 @@ class Ports(Recorded):
         text = PRINTED.replace("daemon_smtp_ports = smtp", "daemon_smtp_ports = 25 : 465 : 587")
         text = text.replace("tls_on_connect_ports =", "tls_on_connect_ports = 465")
         text = text.replace("/etc/exim4/exim.crt", certificate)
-        return text.replace("tls_advertise_hosts =", f"tls_advertise_hosts = {macros.get('MAIN_TLS_ADVERTISE_HOSTS', '*')}")
+        return text.replace(
+            "tls_advertise_hosts =", f"tls_advertise_hosts = {macros.get('MAIN_TLS_ADVERTISE_HOSTS', '*')}"
+        )
 
     def served(self):
         """Port -> the files with the certificates that it serves."""
@@ -103,14 +105,14 @@ def test_an_entry_that_is_gone_leaves_nothing_and_off_puts_every_byte_back(make,
     host.apply("disabled")
     without = {name: value for name, value in host.read().items() if name != "MAIN_TLS_ADVERTISE_HOSTS"}
     if state == OWN:
-        assert without == {name: value for name, value in (line.split(" = ") for line in OWN.splitlines())}
+        assert without == dict(line.split(" = ") for line in OWN.splitlines())
     assert "starttls-2" not in host.macros.read_text() and "/live/sub" not in host.macros.read_text()
 
 
 def test_what_the_administrator_chose_by_port_is_replaced_only_where_it_is_asked_for(make):
     mine = "MAIN_TLS_ENABLE = yes\nMAIN_TLS_CERTKEY = ${if eq{$received_port}{465}{/srv/465.pem}{/srv/own.pem}}\n"
     host = make(mine)
-    with pytest.raises(EngineError, match="chooses the certificate by port or name.*starttls_more_certificates"):
+    with pytest.raises(EngineError, match=r"chooses the certificate by port or name.*starttls_more_certificates"):
         host.plan("offered")
     host.apply("offered", of_ports=(ON_465,))
     with pytest.raises(EngineError, match=r"tls_certificate is .*/srv/465.pem.* chooses the certificate by port"):
@@ -155,7 +157,9 @@ def test_a_plain_file_gets_the_same_texts():
     assert [certificate.at(port) for port in (25, 465, 587)] == [own, "/live/sub.pem", "/live/sub.pem"]
     assert [key.at(port) for port in (25, 465, 587)] == [own, "/live/sub.key", "/live/sub.key"]
     with pytest.raises(ByHandError, match="tls_certificate depends on the connection"):
-        inbound(Desired("offered", of_ports=(BOTH,)), {"tls_certificate": "${if eq{$received_port}{25}{/a}{/b}}"}, False)
+        inbound(
+            Desired("offered", of_ports=(BOTH,)), {"tls_certificate": "${if eq{$received_port}{25}{/a}{/b}}"}, False
+        )
 
 
 def test_a_plain_file_is_refused_too_where_a_port_cannot_serve_it(tmp_path):

@@ -168,7 +168,7 @@ def test_a_port_that_cannot_serve_it_is_refused_by_name(make, master, port, said
 
 @pytest.mark.parametrize("path", ["/a\n  -o smtpd_relay_restrictions=permit", "/a b", "relative.pem", "/a,b"])
 def test_a_hostile_path_reaches_no_file(make, path):
-    with pytest.raises(EngineError, match="starttls_more_certificates: the certificate_path .* has to be absolute"):
+    with pytest.raises(EngineError, match=r"starttls_more_certificates: the certificate_path .* has to be absolute"):
         make().plan("offered", OfPorts((465,), path))
 
 

@@ -118,7 +118,7 @@ def test_its_renewal_is_proved_on_its_port_although_no_setting_changes(mail, aut
     assert mail.set("offered", **wanted(mail, issued)).changed
     assert served(mail.second) == leaf(issued)
     mail.deaf = True
-    with pytest.raises(TransactionError, match="the certificate served .* is none of"):
+    with pytest.raises(TransactionError, match=r"the certificate served .* is none of"):
         mail.set("offered", settings=BRIEF, **wanted(mail, authority.issue([SUBMISSION])))
 
 

@@ -103,7 +103,9 @@ def test_one_for_ports_has_names_of_its_own_and_may_have_the_algorithm_of_the_fi
 
 
 def test_without_names_one_for_ports_has_to_cover_those_of_the_host(rooted, ecdsa, submission):
-    [fault] = check_install({**rooted, **texts(ecdsa), "more": [{**texts(submission), "ports": [465]}]}, PATH, nothing).findings
+    [fault] = check_install(
+        {**rooted, **texts(ecdsa), "more": [{**texts(submission), "ports": [465]}]}, PATH, nothing
+    ).findings
     assert fault.code == "name_not_covered" and fault.message.startswith("starttls_more_certificates, entry 1: ")
 
 
