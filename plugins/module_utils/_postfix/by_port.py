@@ -22,6 +22,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.former
 from ansible_collections.mailfleet.starttls.plugins.module_utils._server.model import Desired
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 
+_LEVEL = "smtpd_tls_security_level"
+
 
 def set_by_port(services: Sequence[Service], desired: Desired) -> dict[str, str]:
     """Return the options with which the listeners serve the certificates of their ports. Raises EngineError for a port that cannot."""
@@ -39,10 +41,10 @@ def set_by_port(services: Sequence[Service], desired: Desired) -> dict[str, str]
                     f"{named}, and {one.command} listens there ({one.name}); only smtpd can have certificates of its own, so take the "
                     "port out of ports"
                 )
-            if one.settings.get("smtpd_tls_security_level") == "none" and not _is_wrapped(one):
+            if one.settings.get(_LEVEL) == "none" and not _is_wrapped(one):
                 raise EngineError(
-                    f"{named}, and master.cf sets smtpd_tls_security_level=none for {one.name}, so it serves no certificate; remove it "
-                    f"first: postconf -PX '{one.name}/smtpd_tls_security_level'"
+                    f"{named}, and master.cf sets {_LEVEL}=none for {one.name}, so it serves no certificate; remove it "
+                    f"first: postconf -PX '{one.name}/{_LEVEL}'"
                 )
             # Without blanks: an option of master.cf ends at one.
             found[f"{one.name}/{CHAIN}"] = ",".join(file for each in certificates for file in each.files)
