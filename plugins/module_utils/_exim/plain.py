@@ -366,7 +366,7 @@ class PlainExim:
 
         found: dict[str, Optional[Edit]] = {}
         kept = {place: Edit(settings, settings) for place, settings in ours.items()}
-        main = inbound(desired, before(MAIN, self._printed.options), MAIN in ours)
+        main = inbound(desired, before(MAIN, self._printed.options), MAIN in ours, ours.get(MAIN))
         found[MAIN] = kept.get(MAIN) if desired.inbound is None else main
         for name in self.outgoing():
             one = (

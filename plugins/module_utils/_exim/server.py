@@ -371,7 +371,7 @@ class Exim:
             port = desired.own_port.port
             if desired.offers:
                 self._refuse_lost(desired, base if set(_CERTIFICATES) & set(wanted) else None)
-            wanted.update(self._on(base, desired, port) if desired.offers else _off(base, port))
+            wanted.update(self._on(base, desired, port, macros) if desired.offers else _off(base, port))
             self._refuse_ports(desired, {**base, **wanted})
             installed = {one.path for one in desired.bundles}
             for path in (file for pair in desired.pairs for file in pair) if desired.offers else ():
@@ -572,18 +572,22 @@ class Exim:
         return was.without if was else FileImage.read(unsplit).content or b""
 
     @staticmethod
-    def _on(macros: Mapping[str, str], desired: Desired, port: int) -> dict[str, Optional[str]]:
+    def _on(
+        macros: Mapping[str, str], desired: Desired, port: int, present: Mapping[str, str]
+    ) -> dict[str, Optional[str]]:
         # A list of the administrator stays: they may want to offer STARTTLS to some hosts only.
         text = macros.get("MAIN_TLS_ADVERTISE_HOSTS") or "*"
         advertised = ByPort.of(text, port)
         if not advertised.here or (advertised.here == text and "_port" in text):  # a list for other ports, such as 587
             advertised = advertised._replace(here="*")
-        files: dict[str, Optional[str]] = {"MAIN_TLS_CERTKEY": certificates_of(desired)}
+        files: dict[str, Optional[str]] = {
+            "MAIN_TLS_CERTKEY": certificates_of(desired, present.get("MAIN_TLS_CERTKEY", ""))
+        }
         if any(key for _certificate, key in desired.pairs):  # Debian ignores these two beside the other one
             files = {
                 "MAIN_TLS_CERTKEY": None,
-                "MAIN_TLS_CERTIFICATE": certificates_of(desired),
-                "MAIN_TLS_PRIVATEKEY": keys_of(desired),
+                "MAIN_TLS_CERTIFICATE": certificates_of(desired, present.get("MAIN_TLS_CERTIFICATE", "")),
+                "MAIN_TLS_PRIVATEKEY": keys_of(desired, present.get("MAIN_TLS_PRIVATEKEY", "")),
             }
         return {
             "MAIN_TLS_ENABLE": macros.get("MAIN_TLS_ENABLE") or "yes",

@@ -283,7 +283,8 @@ class Postfix:
         places = self._places() if desired.inbound is not None else []
         places += [(former.CLIENT, "smtp_tls_security_level")] if desired.outbound is not None else []
         ports = by_port.set_by_port(self._of_others(), desired) if desired.offers else {}
-        gone = by_port.no_longer_set(self._of_others(), ports) if desired.offers else []
+        # Where TLS is only relaxed, nobody says which ports have certificates of their own.
+        gone = by_port.no_longer_set(self._of_others(), ports) if desired.offers and not desired.only_relax else []
         options = [*dict.fromkeys([*places, *self._exempted(desired), *gone])]
         back = former.former(self.postconf, self._was(desired, names), names, options)
         if gone:

@@ -109,6 +109,26 @@ def test_an_entry_that_is_gone_leaves_nothing_and_off_puts_every_byte_back(make,
     assert "starttls-2" not in host.macros.read_text() and "/live/sub" not in host.macros.read_text()
 
 
+@pytest.mark.parametrize("entry", [ON_465, BOTH])
+def test_to_relax_only_leaves_the_ports_theirs(make, entry):
+    """The playbooks that relax TLS, such as disable_tls, name no certificates of the source files."""
+    host = make()
+    host.apply("required", of_ports=(entry,))
+    served = host.served()
+    again = (entry,) if entry.private_key else ()  # with the source host they are named
+    host.apply("offered", only_relax=True, of_ports=again)
+    assert (host.adapter.state()["inbound"], host.served()) == ("offered", served)
+    host.apply("disabled")
+    assert entry.certificate not in host.macros.read_text()
+
+
+def test_a_plain_file_keeps_them_too():
+    ours = dict(inbound(Desired("required", of_ports=(ON_465,)), {}, False).settings)
+    edit = inbound(Desired("offered", only_relax=True), {}, True, ours)
+    for name in ("tls_certificate", "tls_privatekey"):
+        assert edit.settings[name] == ours[name] == CHOICE % "/etc/mailfleet/starttls.pem"
+
+
 def test_what_the_administrator_chose_by_port_is_replaced_only_where_it_is_asked_for(make):
     mine = "MAIN_TLS_ENABLE = yes\nMAIN_TLS_CERTKEY = ${if eq{$received_port}{465}{/srv/465.pem}{/srv/own.pem}}\n"
     host = make(mine)
@@ -117,6 +137,10 @@ def test_what_the_administrator_chose_by_port_is_replaced_only_where_it_is_asked
     host.apply("offered", of_ports=(ON_465,))
     with pytest.raises(EngineError, match=r"tls_certificate is .*/srv/465.pem.* chooses the certificate by port"):
         host.plan("offered")
+    host.apply("required", of_ports=(ON_465,))
+    served = host.served()
+    host.apply("offered", only_relax=True)
+    assert host.served() == served
     host.apply("disabled")
     assert host.read()["MAIN_TLS_CERTKEY"] == "${if eq{$received_port}{465}{/srv/465.pem}{/srv/own.pem}}"
 

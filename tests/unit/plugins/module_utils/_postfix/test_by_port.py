@@ -126,6 +126,16 @@ def test_a_listener_with_older_settings_has_them_again_also_if_the_entry_was_the
     assert host.fake.main.read_bytes() == host.first[0]
 
 
+def test_to_relax_only_leaves_the_ports_theirs(make):
+    """The playbooks that relax TLS, such as disable_tls, name no certificates."""
+    host = make()
+    host.apply("required", ON_465)
+    host.apply("offered", only_relax=True)
+    assert host.served() == {"smtp/inet": (OWN,), "submission/inet": (OWN,), "465/inet": (SECOND,)}
+    host.apply("disabled")
+    assert SECOND.encode() not in host.fake.master.read_bytes()
+
+
 def test_what_somebody_has_set_since_stays(make):
     host = make()
     host.apply("offered", ON_465)
