@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Optional
 
@@ -271,6 +271,8 @@ def change_within(
             *prove_algorithms(desired, desired.own_port, within),
             *prove_floor(desired, desired.own_port, within),
         ]
+        for at, prints in others.several(desired):
+            said += prove_algorithms(desired, at, within, prints)
         above.prove()
         warnings.extend(one for one in dict.fromkeys([*said, *above.warnings]) if one not in warnings)
         return others.prove(seconds)
@@ -357,14 +359,15 @@ def prove_floor(desired: Desired, target: Target, settings: Settings) -> list[st
     return proof.warnings
 
 
-def prove_algorithms(desired: Desired, target: Target, settings: Settings) -> list[str]:
+def prove_algorithms(desired: Desired, target: Target, settings: Settings, of_port: Collection[str] = ()) -> list[str]:
     """Prove that each certificate is served to a client that takes its algorithm only. Raises EngineError, or returns warnings.
 
-    One handshake for each algorithm. What could not be tested is a warning, and not proved.
+    One handshake for each algorithm. What could not be tested is a warning, and not proved. of_port: the fingerprints of the
+    certificates that the target serves in the place of the host's own.
     """
-    if not (desired.offers and desired.more):
+    if not desired.offers or not (desired.more or of_port):
         return []
-    wanted = {*_other_fingerprints(desired), _fingerprint(desired, False, [])}
+    wanted = {*of_port} or {*_other_fingerprints(desired), _fingerprint(desired, False, []) or ""}
     deadline = time.monotonic() + settings.timeout
     while True:
         seen = _by_algorithm(target, settings)

@@ -169,6 +169,15 @@ class Listening:
 
         self._wait(changed, "does not show its former state", seconds)
 
+    def several(self, desired: Desired) -> list[tuple[Target, list[str]]]:
+        """Return the listeners that serve several certificates of their port, for several algorithms, with their fingerprints."""
+        found = []
+        for one in self._places:
+            of = desired.by_port.get(one.after.port or 0, ()) if desired.offers else ()
+            if len(of) > 1 and self._old[one.target].stage >= Stage.EHLO:
+                found.append((one.target, [each for at in of for each in fingerprints(at.certificate)[:1]]))
+        return found
+
     def _fault(self, place: reach.Reached, now: Handshake) -> str:
         return reach.fault(place, self._old.get(place.target), now, self._installed, self._certificates)
 

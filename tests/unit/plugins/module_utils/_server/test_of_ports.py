@@ -29,14 +29,18 @@ class TwoPorts(FakeMail):
     serves_by_port = True
     spoils = False
     """Whether the submission port goes on with the host's certificate whatever its settings say."""
+    loads = 2
+    """How many of its certificates the submission port serves."""
 
     def __init__(self, directory, authority):
         self.second = SmtpServer(PLAIN)
         super().__init__(directory, authority)
 
     def own(self, text=""):
+        """The files of the submission port."""
         lines = (text or self.config.read_text()).splitlines()
-        return next((line.partition("=")[2] for line in lines if line.startswith("second=")), str(self.certificate))
+        found = [line.partition("=")[2] for line in lines if line.startswith("second=")]
+        return tuple(found) or (str(self.certificate),)
 
     def plan(self, desired):
         now = self.settings
@@ -52,7 +56,8 @@ class TwoPorts(FakeMail):
             self.second.face = PLAIN
             return
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(str(self.certificate) if self.spoils else self.own())
+        for path in [str(self.certificate)] if self.spoils else self.own()[: self.loads]:
+            context.load_cert_chain(path)
         self.second.face = Face(context=context)
 
     def sides(self, change=None):
@@ -60,13 +65,13 @@ class TwoPorts(FakeMail):
         text = images.get(str(self.config), self.config.read_text())
         tls = "none" if "inbound=disabled" in text else "offered"
 
-        def served(path):
-            return () if tls == "none" else (path,)
+        def served(*paths):
+            return () if tls == "none" else paths
 
         return Sides(
             (
                 Listener("smtp", self.port.host, self.port.port, tls, served(str(self.certificate))),
-                Listener("submission", self.second.host, self.second.port, tls, served(self.own(text))),
+                Listener("submission", self.second.host, self.second.port, tls, served(*self.own(text))),
             )
         )
 
@@ -100,6 +105,18 @@ def test_it_is_installed_served_there_alone_and_proved(mail, authority):
     assert (served(mail.port), served(mail.second)) == (mail.fingerprint, leaf(issued))
     again = mail.set("offered", **wanted(mail, issued))
     assert (again.changed, again.diff) == (False, [])
+
+
+def test_each_algorithm_of_a_port_is_proved_there(mail, authority):
+    parts = [wanted(mail, authority.issue([SUBMISSION], key=key), place) for place, key in ((1, "ec"), (2, "rsa"))]
+    both = {name: tuple(one for part in parts for one in part[name]) for name in ("others", "of_ports")}
+    assert mail.set("offered", **both).warnings == ()
+    assert served(mail.second) in [one.fingerprints[0] for one in both["others"]]
+    mail.set("disabled")
+    mail.loads = 1
+    with pytest.raises(TransactionError, match=rf":{mail.second.port} does not serve each certificate") as error:
+        mail.set("offered", settings=BRIEF, **both)
+    assert error.value.restored is True
 
 
 def test_a_port_that_does_not_serve_it_undoes_the_change_by_name(mail, authority):
