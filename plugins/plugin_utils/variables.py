@@ -142,7 +142,8 @@ SECTIONS: dict[str, dict[str, Variable]] = {
             "none",
             "Further certificates for the same names with keys of other algorithms, served side by side: a list, each with "
             "`private_key_file` and `certificate_file`, or the like. With `host`: `certificate_path`, and `private_key_path` if the key "
-            "has a file of its own.",
+            "has a file of its own. An entry with `ports` is served by the listeners on these ports alone, and may have `names` of its "
+            "own.",
         ),
         "starttls_key_types": Variable(
             "`[ecdsa]`",

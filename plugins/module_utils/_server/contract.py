@@ -53,6 +53,14 @@ class HoldsFloor(Protocol):
 
 
 @runtime_checkable
+class ServesByPort(Protocol):
+    """A server that can serve other certificates on some ports: its plan() sets Desired.of_ports, or refuses it by name."""
+
+    serves_by_port: bool
+    """Always true."""
+
+
+@runtime_checkable
 class NoticesCertificates(Protocol):
     """A server that serves a replaced certificate file without being told, and that refuses connections for a moment while it is told."""
 
