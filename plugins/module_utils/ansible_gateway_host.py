@@ -38,7 +38,11 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_reading
 from ansible_collections.mailfleet.starttls.plugins.module_utils.ansible_server import desired_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils.errors import EngineError
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.observed import describe
-from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS, product_of
+from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import (
+    PRODUCTS,
+    floor_not_held,
+    product_of,
+)
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.server import SERVERS
 
 if TYPE_CHECKING:
@@ -101,7 +105,8 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         host = read_mail_server(
             _as_server(options), runner(module), [one for one in targets if one != gateway.own_port]
         )
-    host = {**host, "notes": [*host["notes"], *view["notes"]]}
+    wanted = options["min_tls"] if options["state"] == "present" else None
+    host = {**host, "notes": [*host["notes"], *view["notes"], *floor_not_held(kind, wanted)]}
     said = {one["message"] for one in host["obstacles"]}
     return {
         **host,
@@ -149,7 +154,10 @@ def change_gateway_host(module: AnsibleModule) -> dict[str, Any]:
             digests=options["digests"],
             queue_seconds=options["queue_timeout"],
         )
-        return _with_digests(gateway_result(outcome), gateway, module)
+        result = gateway_result(outcome)
+        if said := floor_not_held(options["gateway"], options["min_tls"]):
+            result["warnings"] = [*result.get("warnings", ()), *(one["message"] for one in said)]
+        return _with_digests(result, gateway, module)
     if refusal := _refusal(options["gateway"]):
         raise EngineError(refusal)
     desired = desired_of(_as_server(options), options["gateway"])

@@ -30,7 +30,7 @@ options:
     description:
       - The oldest TLS version that the gateway permits on the connections that it accepts, where O(inbound) is given, as
         O(mailfleet.starttls.mail_server_tls#module:min_tls). What it sends with keeps its versions; a read names what permits older ones.
-      - For the kinds V(postfix) and V(exim) only.
+      - For the kinds V(postfix) and V(exim) only. For another one, a note or a warning says where to set it by hand.
     type: str
     choices: [TLSv1.2, TLSv1.3, none]
   targets:

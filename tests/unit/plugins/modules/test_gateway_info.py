@@ -98,6 +98,28 @@ def test_to_accept_tls_is_refused_by_name_where_the_product_does_that(engine):
     assert result["obstacles"][0]["message"].startswith("Haraka has its own way to accept TLS: install its certificate")
 
 
+@pytest.mark.parametrize(
+    ("kind", "place"),
+    [
+        ("haraka", "Haraka, so it is not set here; set it in config/tls.ini (minVersion)"),
+        ("proxmox", "Proxmox Mail Gateway, so it is not set here; set it in a template of your own, /etc/pmg/templates/main.cf.in"),
+        ("mailcow", "mailcow, so it is not set here; set it in data/conf/postfix/extra.cf"),
+    ],
+)
+def test_a_gateway_that_holds_no_floor_says_where_to_set_it(engine, kind, place):
+    result = run_module(module.main, gateway=kind, email_configs=[], min_tls="TLSv1.2")
+    assert (engine.server, result["notes"][:-1]) == ([], VIEW["notes"])
+    assert result["notes"][-1]["code"] == "tls_floor_by_hand"
+    said = result["notes"][-1]["message"]
+    assert said.startswith(f"starttls_min_tls is TLSv1.2, and the collection sets no TLS versions on {place}")
+    assert said.endswith(", and take starttls_min_tls away for this host")
+
+
+@pytest.mark.parametrize("options", [{}, {"min_tls": "none"}, {"min_tls": "TLSv1.2", "state": "absent"}])
+def test_where_no_floor_is_wanted_nothing_is_said_of_it(engine, options):
+    assert run_module(module.main, gateway="haraka", **options)["notes"] == VIEW["notes"]
+
+
 @pytest.mark.parametrize("option", ["require_without_evidence", "digests", "only_recover"])
 def test_what_is_for_a_change_is_no_option(engine, option):
     result = run_module(module.main, **{option: "x"})
