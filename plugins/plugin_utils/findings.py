@@ -522,7 +522,7 @@ _ENTRIES = (
           "change the line that the message names, or see that it has to stay"),
     Entry("plan", "tls_floor_by_hand", "warning",
           "The collection cannot set starttls_min_tls on a host of this kind.",
-          "set the oldest TLS version by hand at the place that the message names, and set starttls_min_tls to an empty value for this host"),
+          "set the oldest TLS version by hand at the place that the message names, and empty starttls_min_tls for this host"),
     Entry("plan", "other_writer", "warning",
           "Another tool writes the configuration of the mail server, and may take out what this run sets.",
           "put the settings into that tool's template and set starttls_settings_only: true, or have it leave the file alone"),

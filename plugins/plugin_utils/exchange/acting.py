@@ -97,7 +97,11 @@ def change_exchange(action: HostAction, options: Mapping[str, Any], variables: V
         warnings = [*result.get("warnings", ()), *(one["message"] for one in _floor_not_held(options))]
         if checked:
             warnings[:0] = [one.message for one in checked.caveats]
-        return {**(checked.facts if checked else {}), **result, **({"warnings": warnings} if checked or warnings else {})}
+        return {
+            **(checked.facts if checked else {}),
+            **result,
+            **({"warnings": warnings} if checked or warnings else {}),
+        }
 
 
 def peers_of_exchange(action: ActionBase, options: Mapping[str, Any], variables: Variables) -> dict[str, Any]:

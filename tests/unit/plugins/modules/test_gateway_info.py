@@ -102,7 +102,10 @@ def test_to_accept_tls_is_refused_by_name_where_the_product_does_that(engine):
     ("kind", "place"),
     [
         ("haraka", "Haraka, so it is not set here; set it in config/tls.ini (minVersion)"),
-        ("proxmox", "Proxmox Mail Gateway, so it is not set here; set it in a template of your own, /etc/pmg/templates/main.cf.in"),
+        (
+            "proxmox",
+            "Proxmox Mail Gateway, so it is not set here; set it in a template of your own, /etc/pmg/templates/main.cf.in",
+        ),
         ("mailcow", "mailcow, so it is not set here; set it in data/conf/postfix/extra.cf"),
     ],
 )

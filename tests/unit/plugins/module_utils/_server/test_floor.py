@@ -213,6 +213,16 @@ def test_nobody_and_not_told_are_two_things(mail, tmp_path):
     }
 
 
+def test_the_plan_says_what_of_the_log_was_not_read(mail, tmp_path):
+    mail.log = tmp_path / "mail.log*"
+    for number in range(5):
+        (tmp_path / f"mail.log.{number}.gz").write_bytes(b"\x1f\x8b\x08")
+    said = notes(mail)["tls_floor_not_told"]
+    assert said.count("; not read: ") == 1
+    assert said.count(str(tmp_path)) == 3
+    assert said.endswith(" and 2 more")
+
+
 def test_with_the_floor_there_nothing_is_foretold(mail):
     mail.set("offered", "opportunistic", min_tls="TLSv1.2")
     assert notes(mail) == {}
