@@ -106,7 +106,8 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
             _as_server(options), runner(module), [one for one in targets if one != gateway.own_port]
         )
     wanted = options["min_tls"] if options["state"] == "present" else None
-    host = {**host, "notes": [*host["notes"], *view["notes"], *floor_not_held(kind, wanted)]}
+    floor = [*floor_not_held(kind, wanted), *(_floor_left_out(gateway, options) if view["gateway"] and wanted else ())]
+    host = {**host, "notes": [*host["notes"], *view["notes"], *floor]}
     said = {one["message"] for one in host["obstacles"]}
     return {
         **host,
@@ -114,6 +115,20 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         "digests": {**host.get("digests", {}), **view["digests"]},
         "obstacles": [*host["obstacles"], *(one for one in view["obstacles"] if one["message"] not in said)],
     }
+
+
+def _floor_left_out(gateway: Gateway, options: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return a note if the accepting side gets a floor, and the gateway's own transports, which nothing of the call concerns, do not."""
+    if options["inbound"] not in INBOUND[1:] or options["min_tls"] not in FLOORS or parts_of(gateway, options):
+        return []
+    held = gateway.read()
+    if held.min_tls == options["min_tls"] or not (held.email_configs or held.recipients_enforced):
+        return []
+    said = (
+        f"the transports of the delivery modes and enforced domains that this gateway holds keep their TLS versions, because the inventory "
+        f"names none of them; the floor {options['min_tls']} is set there in a run with email_configs"
+    )
+    return [{"code": "tls_floor_not_reached", "message": said}]
 
 
 def _refusal(kind: str) -> str:

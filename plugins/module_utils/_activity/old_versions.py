@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -114,7 +114,7 @@ def _newest_first(places: LogPlaces, unread: list[str]) -> list[Union[LogFile, J
     return found
 
 
-def _chunks(source: Union[LogFile, Journal], most: int) -> Iterator[tuple[list[bytes], int]]:
+def _chunks(source: Union[LogFile, Journal], most: int) -> Generator[tuple[list[bytes], int], None, None]:
     """Yield lists of lines and their bytes; of an uncompressed file that is larger, the last ones. Raises SourceError."""
     if isinstance(source, LogFile) and source.size > most:
         try:

@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 from ansible_collections.mailfleet.starttls.plugins.module_utils import ansible_gateway_host as host
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import EmailConfig, GatewayState
+from ansible_collections.mailfleet.starttls.plugins.module_utils._postfix.gateway import PostfixGateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake import Target
 from ansible_collections.mailfleet.starttls.plugins.module_utils.kinds.product import PRODUCTS
 from ansible_collections.mailfleet.starttls.plugins.modules import gateway_info as module
@@ -116,6 +118,16 @@ def test_a_gateway_that_holds_no_floor_says_where_to_set_it(engine, kind, place)
     said = result["notes"][-1]["message"]
     assert said.startswith(f"starttls_min_tls is TLSv1.2, and the collection sets no TLS versions on {place}")
     assert said.endswith(", and take starttls_min_tls away for this host")
+
+
+def test_a_floor_that_the_own_transports_do_not_get_in_this_run_is_said(engine, monkeypatch):
+    held = GatewayState({"main": EmailConfig("main", ("a.example",), (Target("mx.example"),), "required")})
+    monkeypatch.setattr(PostfixGateway, "read", lambda _self, _wanted=(): held)
+    codes = []
+    for more in ({}, {"send": "required"}, {"inbound": "renewed"}, {"min_tls": "none"}):
+        result = run_module(module.main, **{"gateway": "postfix", "inbound": "offered", "min_tls": "TLSv1.2", **more})
+        codes.append([one["code"] for one in result["notes"] if one["code"].startswith("tls_floor")])
+    assert codes == [["tls_floor_not_reached"], [], [], []]
 
 
 @pytest.mark.parametrize("options", [{}, {"min_tls": "none"}, {"min_tls": "TLSv1.2", "state": "absent"}])

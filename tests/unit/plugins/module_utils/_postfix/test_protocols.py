@@ -211,3 +211,11 @@ def test_a_table_that_cannot_be_listed_is_no_proof(make):
     assert host.permits().notes == (
         "smtp_tls_policy_maps = ldap:/etc/postfix/policy cannot be listed, so it is not known whether it permits older TLS versions",
     )
+
+
+def test_the_transports_of_a_gateway_are_not_main_cfs_and_those_of_peers_are(make):
+    more = "".join(
+        f"{name} unix - - y - - smtp\n  -o smtp_tls_security_level=encrypt\n"
+        for name in ("mailfleet-required", "mailfleet_peer_ex")
+    )
+    assert [one.name for one in make(master=MASTER + more).permits().outbound] == ["mailfleet_peer_ex/unix"]
