@@ -180,6 +180,23 @@ def test_a_next_hop_that_does_not_answer_is_not_known(mail):
         set_remote(mail, "required")
 
 
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_peer_is_asked_whose_transport_gets_the_floor_as_well(mail, hard):
+    with serving(face(mail.certificate, most=ssl.TLSVersion.TLSv1_1)) as old:
+        mail.peer_hops = lambda: [(Target(old.host, old.port), hard)]
+        if hard:
+            with pytest.raises(EngineError, match=r"it does not speak TLSv1\.2\. Renew the accepting side"):
+                mail.set("offered", "opportunistic", min_tls="TLSv1.2")
+            assert mail.settings["floor"] == ""
+            [said] = [one["message"] for one in mail.read("offered", "opportunistic", min_tls="TLSv1.2")["obstacles"]]
+            assert said.startswith(
+                f"starttls_min_tls TLSv1.2 is refused, because mail would be deferred: {old.host}:{old.port}"
+            )
+        else:
+            found = mail.set("offered", "opportunistic", min_tls="TLSv1.2")
+            assert found.warnings[-1].endswith("it does not speak TLSv1.2, so mail would go there in plaintext")
+
+
 # What the plan shows
 
 
