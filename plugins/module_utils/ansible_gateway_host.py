@@ -8,7 +8,7 @@ Apart from ansible_gateway, because the modules that set one part of a gateway n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Optional
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._certificate.install import drop_pending
@@ -21,6 +21,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine
     set_gateway,
     undo_killed_run,
 )
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.own_floor import foretold
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.parts import gateway_result, parts_of
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.reading import probe_targets, read_gateway
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.uninstall import (
@@ -107,7 +108,16 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         )
     wanted = options["min_tls"] if options["state"] == "present" else None
     floor = [*floor_not_held(kind, wanted), *(_floor_left_out(gateway, options) if view["gateway"] and wanted else ())]
-    host = {**host, "notes": [*host["notes"], *view["notes"], *floor]}
+    refused: list[dict[str, str]] = []
+    if wanted and view["gateway"]:
+        problems, weaker = _foretold(gateway, options, (host["probe"] or {}).get("results") or ())
+        refused = [{"code": "change_refused", "message": one} for one in problems]
+        floor += [{"code": "tls_floor_not_reached", "message": one} for one in weaker]
+    host = {
+        **host,
+        "notes": [*host["notes"], *view["notes"], *floor],
+        "obstacles": [*host["obstacles"], *refused],
+    }
     said = {one["message"] for one in host["obstacles"]}
     return {
         **host,
@@ -115,6 +125,14 @@ def read_gateway_host(module: AnsibleModule) -> dict[str, Any]:
         "digests": {**host.get("digests", {}), **view["digests"]},
         "obstacles": [*host["obstacles"], *(one for one in view["obstacles"] if one["message"] not in said)],
     }
+
+
+def _foretold(gateway: Gateway, options: Mapping[str, Any], tests: Iterable[Any]) -> tuple[list[str], list[str]]:
+    """Return which mail servers the floor of the gateway's own transports would keep mail from, and where it would go in plaintext."""
+    try:
+        return foretold(gateway, parts_of(gateway, options), [one for one in tests if isinstance(one, Mapping)])
+    except EngineError:  # the read of the gateway says it
+        return [], []
 
 
 def _floor_left_out(gateway: Gateway, options: Mapping[str, Any]) -> list[dict[str, str]]:

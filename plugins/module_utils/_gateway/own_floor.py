@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.contract import Gateway, GatewayVerdict
+from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.engine import Part
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.evidence import Handshakes
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import LEVELS, TRANSPORT_FLOORS
 from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.modes import changing
@@ -17,6 +18,8 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._smtp.handshake
 
 if TYPE_CHECKING:
     from ansible_collections.mailfleet.starttls.plugins.module_utils._gateway.model import GatewayState
+
+_PLAINTEXT = ", so mail would go there in plaintext"
 
 
 @dataclass(frozen=True)
@@ -40,44 +43,72 @@ class OwnFloor:
         """Return the objections: the servers towards which TLS is required, and that do not reach the floor."""
         if insisting or not after.min_tls:
             return GatewayVerdict()
-        hard, weak = _servers(gateway, before, after)
+        hard, weak = _servers(before, after)
+        for domain in _enforced(before, after):
+            hard.update(dict.fromkeys(gateway.next_hops(domain, after)))
+        weak = {target: None for target in weak if target not in hard}
         seen = {one.target: one for one in evidence.of([*hard, *weak])}
-        problems = [
-            f"starttls_min_tls {after.min_tls} is refused, because mail would be deferred: {said}. Update that server first, or give "
-            "require_without_evidence"
-            for target in hard
-            if (said := _too_old(seen[target], after.min_tls))
-        ]
+        problems = [_refusal(after.min_tls, said) for target in hard if (said := _too_old(seen[target], after.min_tls))]
         warnings = [
-            f"{said}, so mail would go there in plaintext"
+            f"{said}{_PLAINTEXT}"
             for target in weak
             if seen[target].advertised and (said := _too_old(seen[target], after.min_tls))
         ]
         return GatewayVerdict(tuple(problems), (), tuple(seen.values()), tuple(warnings))
 
 
-def _servers(
-    gateway: Gateway, before: GatewayState, after: GatewayState
-) -> tuple[dict[Target, None], dict[Target, None]]:
-    """Return the servers to which mail goes over TLS only, and the others to which it may go over TLS, as far as the change matters."""
-    raised = after.min_tls != before.min_tls
-    configs = list(after.email_configs.values()) if raised else changing(before, after)
+def foretold(
+    gateway: Gateway, parts: Sequence[Part], tests: Iterable[Mapping[str, Any]]
+) -> tuple[list[str], list[str]]:
+    """Return why the floor of these parts would be refused, and what would go in plaintext, from the tests of a read.
+
+    tests: plain handshakes. A server without a completed one is not judged: the same run may switch TLS on there. Raises EngineError.
+    """
+    if not any(isinstance(one, OwnFloor) for one in parts):
+        return [], []
+    before = after = gateway.read([item for part in parts for item in part.email_configs])
+    for part in parts:
+        after = part.compute(gateway, after)
+    if not after.min_tls:
+        return [], []
+    newer = TRANSPORT_FLOORS[TRANSPORT_FLOORS.index(after.min_tls) :]
+    old = {
+        str(Target(str(one["host"]), int(one["port"]))): str(one.get("tls_version"))
+        for one in tests
+        if one.get("completed") and one.get("tls_version") not in newer
+    }
+    hard, weak = (
+        [f"{target}: it speaks {old[str(target)]} at most" for target in some if str(target) in old]
+        for some in _servers(before, after)
+    )
+    return [_refusal(after.min_tls, one) for one in hard], [f"{one}{_PLAINTEXT}" for one in weak]
+
+
+def _servers(before: GatewayState, after: GatewayState) -> tuple[dict[Target, None], dict[Target, None]]:
+    """Return the mail servers to which mail goes over TLS only, and the others to which it may, as far as the change matters."""
     hard: dict[Target, None] = {}
     weak: dict[Target, None] = {}
-    for one in configs:
+    raised = after.min_tls != before.min_tls
+    for one in after.email_configs.values() if raised else changing(before, after):
         levels = LEVELS[one.delivery_mode]
         if "required" in levels or after.senders_enforced:
             hard.update(dict.fromkeys(one.servers))
         elif "opportunistic" in levels:
             weak.update(dict.fromkeys(one.servers))
-    for domain in _enforced(before, after, raised):
-        hard.update(dict.fromkeys(gateway.next_hops(domain, after)))
     return hard, {target: None for target in weak if target not in hard}
 
 
-def _enforced(before: GatewayState, after: GatewayState, raised: bool) -> Iterator[str]:
-    held = before.recipients_enforced
+def _enforced(before: GatewayState, after: GatewayState) -> Iterator[str]:
+    """Yield the outbound enforced domains for which the change matters."""
+    held, raised = before.recipients_enforced, after.min_tls != before.min_tls
     yield from (domain for domain, one in after.recipients_enforced.items() if raised or held.get(domain) != one)
+
+
+def _refusal(floor: str, said: str) -> str:
+    return (
+        f"starttls_min_tls {floor} is refused, because mail would be deferred: {said}. Update that server first, or take "
+        "starttls_min_tls away for this gateway (a module alone goes on with require_without_evidence)"
+    )
 
 
 def _too_old(seen: Handshake, floor: str) -> str:

@@ -130,6 +130,31 @@ def test_a_floor_that_the_own_transports_do_not_get_in_this_run_is_said(engine, 
     assert codes == [["tls_floor_not_reached"], [], [], []]
 
 
+@pytest.mark.parametrize(
+    ("mode", "tested", "obstacles", "notes"),
+    [
+        ("required", {"completed": True, "tls_version": "TLSv1.1"}, 1, 0),
+        ("opportunistic", {"completed": True, "tls_version": "TLSv1.1"}, 0, 1),
+        ("plaintext", {"completed": True, "tls_version": "TLSv1.1"}, 0, 0),
+        ("required", {"completed": True, "tls_version": "TLSv1.2"}, 0, 0),
+        ("required", {"completed": False, "tls_version": ""}, 0, 0),  # the same run may switch TLS on there
+    ],
+)
+def test_the_plan_knows_the_mail_servers_that_do_not_reach_the_floor(
+    engine, monkeypatch, mode, tested, obstacles, notes
+):
+    monkeypatch.setattr(PostfixGateway, "read", lambda _self, _wanted=(): GatewayState())
+    tests = ["something else", {"host": "mx.example", "port": 25, **tested}]
+    monkeypatch.setitem(SERVER, "probe", {"results": tests, "certificates": {}})
+    one = {"name": "main", "domains": ["a.example"], "servers": ["mx.example"], "delivery_mode": mode}
+    result = run_module(module.main, gateway="postfix", inbound="offered", min_tls="TLSv1.2", email_configs=[one])
+    said = "mx.example:25: it speaks TLSv1.1 at most"
+    assert len([one for one in result["obstacles"] if said in one["message"]]) == obstacles
+    assert [one["message"] for one in result["notes"] if one["code"] == "tls_floor_not_reached"] == [
+        f"{said}, so mail would go there in plaintext"
+    ] * notes
+
+
 @pytest.mark.parametrize("options", [{}, {"min_tls": "none"}, {"min_tls": "TLSv1.2", "state": "absent"}])
 def test_where_no_floor_is_wanted_nothing_is_said_of_it(engine, options):
     assert run_module(module.main, gateway="haraka", **options)["notes"] == VIEW["notes"]
