@@ -61,7 +61,7 @@ options:
       - Before the change, the module makes a handshake with each known next hop, and refuses a floor that one of them does not reach
         where O(outbound=required). After it, no listener may agree on an older version.
       - V(none) puts back what was there before. Without this option the versions stay as they are.
-      - For the kinds V(postfix) and V(exim) only.
+      - For the kinds V(postfix) and V(exim) only. For V(exchange), a note of the read says where to set it by hand.
     type: str
     choices: [TLSv1.2, TLSv1.3, none]
   address:

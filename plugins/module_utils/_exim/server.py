@@ -53,6 +53,7 @@ from ansible_collections.mailfleet.starttls.plugins.module_utils._exim.floor imp
     COLLECTION_PREFIX,
     EXIM_SESSIONS,
     FLOOR_OPTIONS,
+    FLOORED_BY_GATEWAY,
     OWN_TRANSPORTS,
     Library,
 )
@@ -486,7 +487,7 @@ class Exim:
         for name, options in self._printed.transports.items():
             if options.get("driver") != "smtp" or options.get("hosts_avoid_tls") == "*":
                 continue
-            if name == SMARTHOST_TRANSPORT and not self.has_smarthost:
+            if FLOORED_BY_GATEWAY.match(name) or (name == SMARTHOST_TRANSPORT and not self.has_smarthost):
                 continue
             value = options.get(setting, "") if library.is_of_transports else main
             path = self._floor_files().get(name, "")

@@ -106,6 +106,7 @@ _AGREED = (
     rb"(?P<peer>[A-Za-z0-9._-]{0,255}\[[0-9A-Fa-f.:]{2,45}\])"
     rb"(?::\d{1,5})?(?: to [^ :]{1,255})?: (?P<version>(?:TLS|SSL)v[\d.]{1,4}) "
 )
+_HOP = re.compile(r"\[([^\]\s]{1,255})\](?::(\d{1,5}))?")
 POSTFIX_SESSIONS = {
     "inbound": re.compile(rb"/(?:smtpd|tlsproxy)\[\d{1,9}\]: " + _AGREED % rb"from"),
     "outbound": re.compile(rb"/(?:smtp|tlsproxy)\[\d{1,9}\]: (?:\w{1,30}: )?" + _AGREED % rb"to"),
@@ -353,6 +354,22 @@ class Postfix:
         texts = {} if change is None else {image.path: image.content or b"" for image in change.after}
         with self._as_after(texts) as reach:
             return protocols.permits(reach.configuration, reach.entries, protocols.spelled(self.version(), floor))
+
+    def peer_hops(self) -> list[tuple[Target, bool]]:
+        """Return the next hops of the peers' transports that use TLS, and whether TLS is required there."""
+        configuration = Configuration(self.postconf)
+        main = self.postconf.values("default_transport", "relayhost", "transport_maps")
+        routes = [main.get("default_transport", "")]
+        if f"texthash:{self._at.peer_table}" in main.get("transport_maps", ""):
+            routes += peer_routes(self._at.peer_table).values()
+        found = {}
+        for route in routes:
+            transport, _, hops = route.partition(":")
+            level = configuration.level(f"{transport}/unix", "smtp")
+            if transport.startswith(PEER_TRANSPORT) and level != "none":
+                for host, port in _HOP.findall(hops or main.get("relayhost", "")):
+                    found[Target(host, int(port or 25))] = level != "may"
+        return list(found.items())
 
     def log_of_versions(self) -> tuple[LogPlaces, Mapping[str, re.Pattern[bytes]]]:
         """Return the places of the log, and the patterns of the lines that tell a session's TLS version."""
