@@ -104,7 +104,6 @@ options:
       policy:
         description: What the certificate has to fulfil.
         type: dict
-        default: {}
         suboptions:
           allow_self_signed:
             description: Accept a self-signed certificate.
@@ -131,7 +130,6 @@ options:
           minimum_bits:
             description: The smallest keys that are not weak.
             type: dict
-            default: {}
             suboptions:
               RSA:
                 description: The bits of an RSA key.

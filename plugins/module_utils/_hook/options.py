@@ -52,7 +52,7 @@ CERTIFICATES_SPEC: dict[str, dict[str, Any]] = {
     "ca_content": _TEXT,
     "policy": {
         "type": "dict",
-        "default": {},
+        "apply_defaults": True,
         "options": {
             "allow_self_signed": {"type": "bool", "default": False},
             "min_days_left": _TEXT,
@@ -62,7 +62,7 @@ CERTIFICATES_SPEC: dict[str, dict[str, Any]] = {
             "renewal_share": {"type": "int", "default": RENEWAL_SHARE},
             "minimum_bits": {
                 "type": "dict",
-                "default": {},
+                "apply_defaults": True,
                 "options": {name: {"type": "int", "default": bits} for name, bits in MINIMUM_BITS.items()},
             },
         },

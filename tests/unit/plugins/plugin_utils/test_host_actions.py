@@ -403,9 +403,10 @@ def spki(issued):
 @pytest.mark.parametrize("plugin", READS)
 def test_a_certificate_that_is_fine_is_expected_and_not_issued(act, plugin, authority, issued):
     act.answer = {**DONE, "issued": [part(due="", pem=issued.fullchain_pem.decode(), public_key=spki(issued))]}
-    result = act(plugin, inbound="offered", certificate_source="acme", install={
-        "names": [NAME], "ca_content": authority.root_pem.decode(), "acme_challenge": "standalone",
-    })  # fmt: skip
+    with serve() as dns:
+        result = act(plugin, inbound="offered", certificate_source="acme", install={
+            "names": [NAME], "ca_content": authority.root_pem.decode(), "acme_challenge": "standalone", "resolver": [dns.address],
+        })  # fmt: skip
     assert (result["obstacles"], result["notes"], len(act.ran)) == ([], [], 1)
     assert result["fingerprint_sha256"] == hashlib.sha256(ders(issued)[0]).hexdigest()
 
