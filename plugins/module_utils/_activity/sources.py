@@ -61,6 +61,19 @@ class SourceError(Exception):
     """A source cannot be read, or not to its end. The lines before the fault count. The text names the fault."""
 
 
+@contextlib.contextmanager
+def _faults_told(path: str) -> Iterator[None]:
+    """Raise SourceError, which names the path, for whatever keeps a source from being read."""
+    try:
+        yield
+    except EngineError as error:
+        raise SourceError(str(error)) from error
+    except CompressionError as error:
+        raise SourceError(f"{path} {error}") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise SourceError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
 @dataclass(frozen=True)
 class LogFile:
     """A log file. size: in bytes. changed: the time of its last write, in seconds since 1970."""
@@ -74,20 +87,13 @@ class LogFile:
 
         In a large uncompressed file, lines long before the window are skipped.
         """
-        try:
-            with opened(self.path) as raw:
-                kind = kind_of(raw.read(MAGIC_BYTES))
-                raw.seek(0)
-                if not kind and self.size > SEARCH_FROM:
-                    raw.seek(beginning(raw, self.size, stamp, Clock(self.changed), since - SLACK))
-                with uncompressed(raw, kind) as stream:
-                    yield from lines_of(stream)
-        except EngineError as error:
-            raise SourceError(str(error)) from error
-        except CompressionError as error:
-            raise SourceError(f"{self.path} {error}") from error
-        except (OSError, EOFError, zlib.error, ValueError) as error:
-            raise SourceError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
+        with _faults_told(self.path), opened(self.path) as raw:
+            kind = kind_of(raw.read(MAGIC_BYTES))
+            raw.seek(0)
+            if not kind and self.size > SEARCH_FROM:
+                raw.seek(beginning(raw, self.size, stamp, Clock(self.changed), since - SLACK))
+            with uncompressed(raw, kind) as stream:
+                yield from lines_of(stream)
 
     def clock(self) -> Clock:
         """Return the reader of the file's time stamps."""
@@ -107,7 +113,7 @@ class Pipe:
     def chunks(self, stamp: re.Pattern[bytes], since: float) -> Iterator[tuple[list[bytes], int]]:
         """Yield lists of lines without their line ends, and the number of bytes of each list. Raises SourceError."""
         del stamp, since
-        try:
+        with _faults_told(self.path):
             with place_of(self.path, LOOK) as place:
                 handle = place.open()
             with io.FileIO(handle) as pipe, io.BufferedReader(_Waiting(pipe), CHUNK) as raw:
@@ -115,12 +121,6 @@ class Pipe:
                     raise SourceError(f"{self.path} is no pipe any more")
                 with uncompressed(raw, kind_of(raw.peek(MAGIC_BYTES))) as stream:
                     yield from lines_of(stream)
-        except EngineError as error:
-            raise SourceError(str(error)) from error
-        except CompressionError as error:
-            raise SourceError(f"{self.path} {error}") from error
-        except (OSError, EOFError, zlib.error, ValueError) as error:
-            raise SourceError(f"{self.path}: {getattr(error, 'strerror', None) or error}") from error
 
     def clock(self) -> Clock:
         """Return the reader of the time stamps."""
